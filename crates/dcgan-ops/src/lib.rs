@@ -1,1 +1,28 @@
-//! Placeholder.
+//! Training operations for candle: convolutions, batch-norm with its activation, losses, Adam.
+//!
+//! A network is a list of [`Layer`]s (data). An [`Executor`] holds one network's parameters, gradients and
+//! optimizer state on one device and runs the list forwards and backwards. There are two:
+//!
+//! - [`CandleExecutor`] goes through candle's autograd: any device, and the plain reference in tests;
+//! - [`CpuExecutor`] runs on its own buffers with hand-written backward passes on all cores, and gives the
+//!   same bytes whatever the number of threads.
+//!
+//! [`executor`] chooses. Nothing here knows what a DCGAN is.
+
+mod adam;
+mod candle_executor;
+mod cpu;
+mod error;
+mod executor;
+mod layer;
+mod loss;
+mod statistics;
+
+pub use adam::{AdamConfig, AdamState, Moments};
+pub use candle_executor::CandleExecutor;
+pub use cpu::CpuExecutor;
+pub use error::{OpsError, Result};
+pub use executor::{Executor, Forward, Keep, Mode, Tensors, Want, executor};
+pub use layer::{Activation, Kind, Layer, MapShape, Norm, NormScope, ParameterSpec, Role};
+pub use loss::{Bce, bce_with_logits};
+pub use statistics::{NormStatistics, Statistics};

@@ -1,0 +1,108 @@
+//! The configuration of a pair of networks: what `config.json` and the presets say, and its check.
+//!
+//! Sizes are data: any height and width that the total stride divides, square or not, 1, 3 or 4 channels.
+//! [`ModelConfig`] is what the file says; [`Model::new`](crate::Model::new) checks it and compiles the
+//! layer lists that executors run.
+
+use dcgan_ops::{Activation, NormScope};
+use serde::{Deserialize, Serialize};
+
+/// A generator and a discriminator for pictures of one size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Where the numbers come from: a preset's name, or the user's own.
+    pub name: String,
+    /// Rows of a picture.
+    pub height: usize,
+    /// Columns of a picture.
+    pub width: usize,
+    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    pub channels: usize,
+    /// What G draws pictures from.
+    pub latent: LatentConfig,
+    /// The generator.
+    pub generator: GeneratorConfig,
+    /// The discriminator.
+    pub discriminator: DiscriminatorConfig,
+}
+
+/// The latent vector z.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatentConfig {
+    /// Numbers in one z.
+    pub size: usize,
+    /// What they are drawn from.
+    pub distribution: Distribution,
+}
+
+/// What z is drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distribution {
+    /// U(-1, 1): the paper.
+    Uniform,
+    /// N(0, 1): pytorch/examples and the authors' released SVHN weights.
+    Normal,
+}
+
+/// Batch-norm of a whole network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NormConfig {
+    /// Added to the biased variance under the root: 1e-8 for the authors, 1e-5 for PyTorch.
+    pub eps: f64,
+    /// Whether gain and shift are learnt.
+    pub affine: bool,
+}
+
+/// G: a projection of z to a small map, then transposed convolutions; batch-norm after all but the last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeneratorConfig {
+    /// Channels of the map that z is projected to (its rows and columns follow from the picture and the strides).
+    pub project_channels: usize,
+    /// What shares batch-norm statistics after the projection: `unit` for the authors, `channel` for PyTorch.
+    pub project_norm: NormScope,
+    /// Batch-norm after every layer but the last.
+    pub norm: NormConfig,
+    /// Transposed convolutions; the last one gives the picture.
+    pub blocks: Vec<BlockConfig>,
+    /// `tanh`; or `sigmoid` for pictures in \[0, 1\].
+    pub output: Activation,
+}
+
+/// D: convolutions, batch-norm after all but the first, then one dense layer to a logit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscriminatorConfig {
+    /// Slope of LeakyReLU below zero.
+    pub leak: f64,
+    /// Batch-norm after every convolution but the first.
+    pub norm: NormConfig,
+    /// Convolutions.
+    pub blocks: Vec<BlockConfig>,
+}
+
+/// One (transposed) convolution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockConfig {
+    /// Channels that come out.
+    pub channels: usize,
+    /// Side of the square kernel.
+    pub kernel: usize,
+    /// Stride both ways.
+    pub stride: usize,
+    /// Zero padding on each side.
+    pub padding: usize,
+    /// Extra rows and columns of a transposed convolution.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub output_padding: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}

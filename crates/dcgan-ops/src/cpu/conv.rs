@@ -1,0 +1,242 @@
+//! The three linear operations behind convolution and transposed convolution, by gathering patches and matrix products.
+//!
+//! A convolution takes the *fine* map (more pixels) down to the *coarse* one; a transposed convolution takes the
+//! coarse one up to the fine one. Each one's input gradient is the other, and both share the weight gradient:
+//!
+//! | | forward | input gradient | weight gradient |
+//! |---|---|---|---|
+//! | convolution | [`down`] | [`up`] | [`weight_gradient`] |
+//! | transposed convolution | [`up`] | [`down`] | [`weight_gradient`] |
+//!
+//! Maps are `(n, h, w, c)`; weights are `(kernel_h, kernel_w, c_fine, c_coarse)`, that is a `(patch, c_coarse)` matrix.
+//! Work is split by shapes alone: see [`super::matmul`].
+
+use super::matmul::{View, matmul};
+use crate::{Kind, Layer, MapShape};
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Coarse rows of one matrix product: enough to pay for packing the weights, few enough for the patches to stay in cache.
+const ROWS: usize = 256;
+/// Values of the patches that a weight-gradient product gathers at once.
+const GATHER: usize = 128 * 1024;
+
+thread_local! {
+    /// Patches, kept from call to call: fresh pages cost more than the gathering.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len {
+            scratch.resize(len, 0.0);
+        }
+        body(&mut scratch[..len])
+    })
+}
+
+/// Where a convolution's pixels lie.
+#[derive(Clone, Debug)]
+pub(super) struct Geometry {
+    fine: MapShape,
+    coarse: MapShape,
+    kernel: (usize, usize),
+    stride: usize,
+    padding: usize,
+}
+
+impl Geometry {
+    pub(super) fn of(layer: &Layer) -> Self {
+        let (fine, coarse) = match layer.kind {
+            Kind::Conv => (layer.input, layer.output),
+            Kind::ConvTranspose => (layer.output, layer.input),
+        };
+        Self { fine, coarse, kernel: layer.kernel, stride: layer.stride, padding: layer.padding }
+    }
+
+    /// Values in one patch of the fine map.
+    fn patch(&self) -> usize {
+        self.kernel.0 * self.kernel.1 * self.fine.channels
+    }
+
+    /// Coarse pixels of one picture.
+    fn pixels(&self) -> usize {
+        self.coarse.height * self.coarse.width
+    }
+
+    /// Whether the kernel is the whole fine map: a dense layer, whose patch is the map itself.
+    fn dense(&self) -> bool {
+        self.pixels() == 1 && self.padding == 0 && self.kernel == (self.fine.height, self.fine.width)
+    }
+
+    /// Pictures of one parallel task.
+    fn pictures(&self, n: usize) -> usize {
+        (ROWS / self.pixels()).clamp(1, n.div_ceil(8).max(1))
+    }
+
+    /// Coarse picture rows whose pixels make one matrix product.
+    fn slab(&self) -> usize {
+        (ROWS / self.coarse.width).clamp(1, self.coarse.height)
+    }
+
+    /// The part `kx` of fine row `y`, from the patch of coarse column `x`: columns of the kernel that lie inside the map,
+    /// and where in the map they start.
+    fn inside(&self, x: usize, kx: &Range<usize>) -> (Range<usize>, usize) {
+        let start = x * self.stride;
+        let low = kx.start.max(self.padding.saturating_sub(start)).min(kx.end);
+        let high = kx.end.min((self.fine.width + self.padding).saturating_sub(start)).max(low);
+        (low..high, (start + low).saturating_sub(self.padding))
+    }
+
+    /// The fine row under kernel row `ky` at coarse row `y`, if it lies inside.
+    fn row(&self, y: usize, ky: usize) -> Option<usize> {
+        (y * self.stride + ky).checked_sub(self.padding).filter(|&row| row < self.fine.height)
+    }
+
+    /// Copies the patches of coarse row `y` of one picture, kernel part `ky x kx`, to `patches` (a matrix `(coarse.width, ky * kx * c)`).
+    fn gather(&self, fine: &[f32], y: usize, ky: Range<usize>, kx: Range<usize>, patches: &mut [f32]) {
+        let c = self.fine.channels;
+        let part = kx.len() * c;
+        let patch = ky.len() * part;
+        for (k, ky) in ky.enumerate() {
+            let row = self.row(y, ky).map(|row| &fine[row * self.fine.width * c..][..self.fine.width * c]);
+            for x in 0..self.coarse.width {
+                let to = &mut patches[x * patch + k * part..][..part];
+                let Some(row) = row else {
+                    to.fill(0.0);
+                    continue;
+                };
+                let (columns, from) = self.inside(x, &kx);
+                let (a, b) = ((columns.start - kx.start) * c, (columns.end - kx.start) * c);
+                to[..a].fill(0.0);
+                to[a..b].copy_from_slice(&row[from * c..][..b - a]);
+                to[b..].fill(0.0);
+            }
+        }
+    }
+
+    /// Adds the patches of coarse row `y` to one picture of the fine map.
+    fn scatter(&self, patches: &[f32], y: usize, fine: &mut [f32]) {
+        let (c, patch) = (self.fine.channels, self.patch());
+        let part = self.kernel.1 * c;
+        for ky in 0..self.kernel.0 {
+            let Some(row) = self.row(y, ky) else { continue };
+            let row = &mut fine[row * self.fine.width * c..][..self.fine.width * c];
+            for x in 0..self.coarse.width {
+                let (columns, to) = self.inside(x, &(0..self.kernel.1));
+                let from = &patches[x * patch + ky * part..][columns.start * c..columns.end * c];
+                for (to, from) in row[to * c..].iter_mut().zip(from) {
+                    *to += from;
+                }
+            }
+        }
+    }
+}
+
+/// `coarse = conv(fine, weight)`.
+pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse: &mut [f32]) {
+    let (patch, channels) = (g.patch(), g.coarse.channels);
+    let weight = View::new(weight, patch, channels);
+    let pictures = g.pictures(n);
+    let tasks =
+        coarse.par_chunks_mut(pictures * g.coarse.len()).zip(fine.par_chunks(pictures * g.fine.len()));
+    tasks.for_each(|(coarse, fine)| {
+        if g.dense() {
+            return matmul(coarse, View::new(fine, fine.len() / patch, patch), weight, false);
+        }
+        let rows = coarse.len() / channels;
+        if g.pixels() <= ROWS {
+            // Several small pictures make one product.
+            with_scratch(rows * patch, |patches| {
+                for (p, fine) in fine.chunks(g.fine.len()).enumerate() {
+                    for y in 0..g.coarse.height {
+                        let at = (p * g.pixels() + y * g.coarse.width) * patch;
+                        let to = &mut patches[at..][..g.coarse.width * patch];
+                        g.gather(fine, y, 0..g.kernel.0, 0..g.kernel.1, to);
+                    }
+                }
+                matmul(coarse, View::new(patches, rows, patch), weight, false);
+            });
+            return;
+        }
+        for (coarse, fine) in coarse.chunks_mut(g.coarse.len()).zip(fine.chunks(g.fine.len())) {
+            for (s, coarse) in coarse.chunks_mut(g.slab() * g.coarse.width * channels).enumerate() {
+                let rows = coarse.len() / channels;
+                with_scratch(rows * patch, |patches| {
+                    for (i, to) in patches.chunks_mut(g.coarse.width * patch).enumerate() {
+                        g.gather(fine, s * g.slab() + i, 0..g.kernel.0, 0..g.kernel.1, to);
+                    }
+                    matmul(coarse, View::new(patches, rows, patch), weight, false);
+                });
+            }
+        }
+    });
+}
+
+/// `fine = conv_transpose(coarse, weight)`.
+pub(super) fn up(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &mut [f32]) {
+    let (patch, channels) = (g.patch(), g.coarse.channels);
+    let weight = View::new(weight, patch, channels).t();
+    let pictures = g.pictures(n);
+    let tasks =
+        fine.par_chunks_mut(pictures * g.fine.len()).zip(coarse.par_chunks(pictures * g.coarse.len()));
+    tasks.for_each(|(fine, coarse)| {
+        if g.dense() {
+            return matmul(fine, View::new(coarse, coarse.len() / channels, channels), weight, false);
+        }
+        fine.fill(0.0);
+        // Slabs of coarse rows, counted through all pictures of the task where pictures are small.
+        let slab = if g.pixels() <= ROWS { coarse.len() } else { g.slab() * g.coarse.width * channels };
+        let line = g.coarse.width * channels;
+        for (s, part) in coarse.chunks(slab).enumerate() {
+            let rows = part.len() / channels;
+            with_scratch(rows * patch, |patches| {
+                matmul(patches, View::new(part, rows, channels), weight, false);
+                for (i, patches) in patches.chunks(g.coarse.width * patch).enumerate() {
+                    let line = s * (slab / line) + i;
+                    let (picture, y) = (line / g.coarse.height, line % g.coarse.height);
+                    g.scatter(patches, y, &mut fine[picture * g.fine.len()..][..g.fine.len()]);
+                }
+            });
+        }
+    });
+}
+
+/// Adds the derivative by the weight to `gradient`.
+pub(super) fn weight_gradient(g: &Geometry, n: usize, fine: &[f32], coarse: &[f32], gradient: &mut [f32]) {
+    let (patch, channels) = (g.patch(), g.coarse.channels);
+    if g.dense() {
+        let (all, coarse) = (View::new(fine, n, patch), View::new(coarse, n, channels));
+        gradient.par_chunks_mut(ROWS * channels).enumerate().for_each(|(i, gradient)| {
+            let columns = View::strided(&all.data[i * ROWS..], n, gradient.len() / channels, patch);
+            matmul(gradient, columns.t(), coarse, true);
+        });
+        return;
+    }
+    // One task per kernel position (or kernel row, where there are few channels): each sums over all pictures by itself.
+    let columns_per_task = if g.fine.channels >= 16 { 1 } else { g.kernel.1 };
+    let width = columns_per_task * g.fine.channels;
+    let line = g.coarse.width * channels;
+    let lines = (GATHER / (width * g.coarse.width)).max(1);
+    gradient.par_chunks_mut(width * channels).enumerate().for_each(|(task, gradient)| {
+        let first = task * columns_per_task;
+        let (ky, kx) = (first / g.kernel.1, first % g.kernel.1);
+        for (part, coarse) in coarse.chunks(lines * line).enumerate() {
+            let rows = coarse.len() / channels;
+            with_scratch(rows * width, |patches| {
+                for (i, to) in patches.chunks_mut(g.coarse.width * width).enumerate() {
+                    let line = part * lines + i;
+                    let fine = &fine[line / g.coarse.height * g.fine.len()..][..g.fine.len()];
+                    g.gather(fine, line % g.coarse.height, ky..ky + 1, kx..kx + columns_per_task, to);
+                }
+                matmul(
+                    gradient,
+                    View::new(patches, rows, width).t(),
+                    View::new(coarse, rows, channels),
+                    true,
+                );
+            });
+        }
+    });
+}

@@ -1,0 +1,87 @@
+//! Single-threaded matrix product over strided views: the `gemm` crate behind bounds checks.
+//!
+//! Callers split the work into parts that depend on shapes alone and run the parts in parallel, so the bytes do
+//! not depend on the number of threads.
+
+/// A strided view of a matrix of f32.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    /// The values.
+    pub(super) data: &'a [f32],
+    /// Rows.
+    pub(super) rows: usize,
+    /// Columns.
+    pub(super) columns: usize,
+    /// Distance between rows.
+    pub(super) row_stride: usize,
+    /// Distance between columns.
+    pub(super) column_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// Row-major `rows x columns`.
+    pub(super) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self { data, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// `columns` columns of a wider row-major matrix whose rows are `stride` apart.
+    pub(super) fn strided(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        Self { data, rows, columns, row_stride: stride, column_stride: 1 }
+    }
+
+    /// The transpose, without a copy.
+    pub(super) fn t(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    fn fits(&self) -> bool {
+        self.rows == 0
+            || self.columns == 0
+            || (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride < self.data.len()
+    }
+}
+
+/// `out = lhs * rhs`, or `out += lhs * rhs` with `accumulate`; `out` is row-major.
+///
+/// # Panics
+/// Where shapes or slice lengths do not fit: a mistake of the caller, not of the user.
+#[allow(unsafe_code, reason = "the gemm crate takes raw pointers")]
+pub(super) fn matmul(out: &mut [f32], lhs: View<'_>, rhs: View<'_>, accumulate: bool) {
+    let (m, n, k) = (lhs.rows, rhs.columns, lhs.columns);
+    assert!(rhs.rows == k && lhs.fits() && rhs.fits() && out.len() == m * n, "matmul: shapes do not fit");
+    if m == 0 || n == 0 {
+        return;
+    }
+    let stride = |s: usize| isize::try_from(s).unwrap_or(isize::MAX);
+    // SAFETY: every index that gemm touches lies below the lengths asserted above (`fits`, and `out` is exactly m x n row-major);
+    // `out` is borrowed mutably, so it overlaps neither input.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            stride(n),
+            accumulate,
+            lhs.data.as_ptr(),
+            stride(lhs.column_stride),
+            stride(lhs.row_stride),
+            rhs.data.as_ptr(),
+            stride(rhs.column_stride),
+            stride(rhs.row_stride),
+            1.0_f32,
+            1.0_f32,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! The seam between a network as data and what computes it.
+
+use crate::{
+    AdamConfig, AdamState, CandleExecutor, CpuExecutor, Layer, MapShape, OpsError, Result, Statistics,
+};
+use candle_core::{Device, Tensor};
+use std::collections::BTreeMap;
+
+/// Tensors by name, in the order of their names.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// How batch-norm normalises.
+#[derive(Clone, Copy, Debug)]
+pub enum Mode<'a> {
+    /// By the minibatch's own statistics, which the pass returns.
+    Train,
+    /// By the given statistics.
+    Eval(&'a Statistics),
+}
+
+/// What a forward pass keeps beside its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing.
+    Nothing,
+    /// What `backward` needs; it replaces the tape of any pass before.
+    Tape,
+    /// The activation of every layer, returned.
+    Activations,
+}
+
+/// Which gradients a backward pass computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Those of the parameters, added to what is there.
+    Parameters,
+    /// That of the input alone: D in the generator's step.
+    Input,
+    /// Both.
+    Both,
+}
+
+impl Want {
+    pub(crate) fn parameters(self) -> bool {
+        self != Want::Input
+    }
+    pub(crate) fn input(self) -> bool {
+        self != Want::Parameters
+    }
+}
+
+/// What a forward pass gives.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// The last layer's activation, `(n, c, h, w)`; the memory behind it may be channels-last.
+    pub output: Tensor,
+    /// Minibatch statistics of every batch-norm layer ([`Mode::Train`]); empty in [`Mode::Eval`].
+    pub statistics: Statistics,
+    /// With [`Keep::Activations`] every layer's activation in order, `(n, c, h, w)`; else empty.
+    pub activations: Vec<Tensor>,
+}
+
+/// One network on one device: parameters, gradients, optimizer state and the buffers to run it.
+///
+/// A forward pass changes nothing that a later pass could see: statistics are returned, not absorbed.
+pub trait Executor: Send + std::fmt::Debug {
+    /// The network.
+    fn layers(&self) -> &[Layer];
+
+    /// Where its tensors live.
+    fn device(&self) -> &Device;
+
+    /// Runs the layers on `x`.
+    ///
+    /// # Shapes
+    /// - `x`: `(n, c, h, w)` of the first layer's input
+    ///
+    /// # Errors
+    /// A shape that does not fit, statistics that are missing, memory.
+    fn forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward>;
+
+    /// Runs back from `d_output`, the loss's derivative by the output of the last pass kept with [`Keep::Tape`];
+    /// returns the derivative by that pass's input where it is wanted. The tape stays until the next pass.
+    ///
+    /// # Errors
+    /// [`OpsError::NoTape`], shapes, memory.
+    fn backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>>;
+
+    /// Sets all parameter gradients to zero.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn zero_gradients(&mut self) -> Result<()>;
+
+    /// The parameter gradients summed since [`Executor::zero_gradients`], on the host.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn gradients(&self) -> Result<Tensors>;
+
+    /// Euclidean norm of each parameter's gradient, in the order of the layers. Not finite where the gradient is not.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn gradient_norms(&self) -> Result<Vec<(String, f64)>>;
+
+    /// One Adam step on every parameter.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn adam_step(&mut self, config: &AdamConfig) -> Result<()>;
+
+    /// A copy of the parameters on the host, in PyTorch's layouts.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn parameters(&self) -> Result<Tensors>;
+
+    /// Replaces the parameters; the optimizer state stays.
+    ///
+    /// # Errors
+    /// A tensor that is missing or misshapen.
+    fn set_parameters(&mut self, parameters: &Tensors) -> Result<()>;
+
+    /// A copy of the optimizer's state on the host.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn adam_state(&self) -> Result<AdamState>;
+
+    /// Replaces the optimizer's state.
+    ///
+    /// # Errors
+    /// A tensor that is missing or misshapen.
+    fn set_adam_state(&mut self, state: &AdamState) -> Result<()>;
+
+    /// `average = decay average + (1 - decay) parameters`, tensor by tensor on the host: an exponential moving average.
+    ///
+    /// # Errors
+    /// A tensor that is missing or misshapen.
+    fn average_into(&self, average: &mut Tensors, decay: f64) -> Result<()> {
+        for (name, now) in self.parameters()? {
+            let old = average.get(&name).ok_or_else(|| OpsError::Missing { name: name.clone() })?;
+            average.insert(name, ((old * decay)? + (now * (1.0 - decay))?)?);
+        }
+        Ok(())
+    }
+}
+
+/// Refuses an input whose shape is not `(n, c, h, w)` of the first layer, n at least 1.
+pub(crate) fn check_input(layers: &[Layer], x: &Tensor) -> Result<()> {
+    let Some(first) = layers.first() else { return Ok(()) };
+    let MapShape { channels, height, width } = first.input;
+    match *x.dims() {
+        [n, c, h, w] if n > 0 && (c, h, w) == (channels, height, width) => Ok(()),
+        _ => Err(OpsError::Shape {
+            what: format!("input of {}", first.name),
+            expected: format!("(n, {channels}, {height}, {width})"),
+            found: x.dims().to_vec(),
+        }),
+    }
+}
+
+/// Refuses a tensor of another shape.
+pub(crate) fn check_shape(name: &str, expected: &[usize], found: &Tensor) -> Result<()> {
+    if found.dims() == expected {
+        return Ok(());
+    }
+    Err(OpsError::Shape {
+        what: name.to_owned(),
+        expected: format!("{expected:?}"),
+        found: found.dims().to_vec(),
+    })
+}
+
+/// The executor for `layers` on `device`: the fused one on CPU, candle's autograd elsewhere.
+///
+/// Parameters start at zero: give them with [`Executor::set_parameters`].
+///
+/// # Errors
+/// Memory.
+pub fn executor(layers: Vec<Layer>, device: &Device) -> Result<Box<dyn Executor>> {
+    Ok(match device {
+        Device::Cpu => Box::new(CpuExecutor::new(layers)),
+        _ => Box::new(CandleExecutor::new(layers, device)?),
+    })
+}

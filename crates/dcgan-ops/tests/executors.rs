@@ -1,0 +1,258 @@
+//! The fused CPU executor against candle's autograd: every output, statistic and gradient, over odd shapes.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use candle_core::{Device, Tensor};
+use dcgan_ops::{
+    Activation, AdamConfig, CandleExecutor, CpuExecutor, Executor, Keep, Kind, Layer, MapShape, Mode, Norm,
+    NormScope, NormStatistics, Statistics, Tensors, Want, bce_with_logits,
+};
+
+/// Numbers in [-1, 1) from a fixed linear congruence.
+fn numbers(seed: u64, shape: &[usize]) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut draw = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// max|a - b| / max|b|
+fn distance(a: &Tensor, b: &Tensor) -> f32 {
+    assert_eq!(a.dims(), b.dims());
+    let max =
+        |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+    max(&(a.contiguous().unwrap() - b.contiguous().unwrap()).unwrap()) / max(b).max(1e-20)
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    kind: Kind,
+    channels: (usize, usize),
+    side: (usize, usize),
+    kernel: (usize, usize),
+    stride: usize,
+    padding: usize,
+    extra: usize,
+    norm: Option<(NormScope, bool)>,
+    activation: Activation,
+}
+
+fn layer(name: &str, row: Row) -> Layer {
+    let Row { kind, channels, side, kernel, stride, padding, extra, .. } = row;
+    let out = |side, kernel| Layer::output_side(kind, side, kernel, stride, padding, extra).unwrap();
+    Layer {
+        name: name.into(),
+        kind,
+        input: MapShape::new(channels.0, side.0, side.1),
+        output: MapShape::new(channels.1, out(side.0, kernel.0), out(side.1, kernel.1)),
+        kernel,
+        stride,
+        padding,
+        output_padding: extra,
+        norm: row.norm.map(|(scope, affine)| Norm { scope, affine, eps: 1e-5 }),
+        activation: row.activation,
+    }
+}
+
+fn check_same(layers: &[Layer], n: usize) {
+    let mut executors: [Box<dyn Executor>; 2] = [
+        Box::new(CpuExecutor::new(layers.to_vec())),
+        Box::new(CandleExecutor::new(layers.to_vec(), &Device::Cpu).unwrap()),
+    ];
+    let parameters: Tensors = layers
+        .iter()
+        .flat_map(Layer::parameters)
+        .enumerate()
+        .map(|(i, spec)| (spec.name, numbers(i as u64 + 7, &spec.shape)))
+        .collect();
+    let given: Statistics = layers
+        .iter()
+        .filter_map(|layer| {
+            let shape = layer.norm_shape()?;
+            let variance = (numbers(5, &shape).abs().unwrap() + 0.5).unwrap();
+            Some((layer.name.clone(), NormStatistics { mean: numbers(3, &shape), variance, count: 9 }))
+        })
+        .collect();
+    let (first, last) = (layers[0].input, layers[layers.len() - 1].output);
+    let x = numbers(1, &[n, first.channels, first.height, first.width]);
+    let d = numbers(2, &[n, last.channels, last.height, last.width]);
+    for mode in [Mode::Train, Mode::Eval(&given)] {
+        let mut results = Vec::new();
+        for executor in &mut executors {
+            executor.set_parameters(&parameters).unwrap();
+            executor.zero_gradients().unwrap();
+            let activations = executor.forward(&x, mode, Keep::Activations).unwrap().activations;
+            let forward = executor.forward(&x, mode, Keep::Tape).unwrap();
+            let dx = executor.backward(&d, Want::Both).unwrap().unwrap();
+            // Input alone: the same derivative, parameters' gradients untouched.
+            let alone = executor.backward(&d, Want::Input).unwrap().unwrap();
+            assert!(distance(&alone, &dx) < 1e-6);
+            let mut named = executor.gradients().unwrap();
+            for (name, s) in &forward.statistics {
+                named.insert(format!("{name}.mean"), s.mean.clone());
+                named.insert(format!("{name}.variance"), s.variance.clone());
+                named.insert(
+                    format!("{name}.count"),
+                    Tensor::full(s.count as f32, (1,), &Device::Cpu).unwrap(),
+                );
+            }
+            named.insert("output".into(), forward.output);
+            named.insert("dx".into(), dx);
+            named.extend(activations.into_iter().enumerate().map(|(i, a)| (format!("activation {i}"), a)));
+            results.push(named);
+        }
+        assert_eq!(results[0].keys().collect::<Vec<_>>(), results[1].keys().collect::<Vec<_>>());
+        for (name, ours) in &results[0] {
+            let distance = distance(ours, &results[1][name]);
+            assert!(distance < 2e-5, "{name} differs by {distance} ({mode:?}, batch {n}) in {layers:?}");
+        }
+    }
+}
+
+#[test]
+fn single_layers_agree() {
+    use Activation::{Identity, LeakyRelu, Relu, Sigmoid, Tanh};
+    use Kind::{Conv, ConvTranspose};
+    let (channel, unit) = (NormScope::Channel, NormScope::Unit);
+    let row = |kind, channels, side, kernel, (stride, padding, extra), norm, activation| Row {
+        kind,
+        channels,
+        side,
+        kernel,
+        stride,
+        padding,
+        extra,
+        norm,
+        activation,
+    };
+    let rows = [
+        row(Conv, (3, 5), (8, 8), (4, 4), (2, 1, 0), None, LeakyRelu(0.2)),
+        row(Conv, (5, 7), (6, 10), (4, 4), (2, 1, 0), Some((channel, true)), LeakyRelu(0.2)),
+        row(Conv, (1, 3), (7, 7), (5, 5), (2, 2, 0), Some((channel, true)), Relu),
+        row(Conv, (17, 4), (8, 4), (5, 5), (2, 2, 0), None, Identity),
+        row(Conv, (2, 3), (5, 5), (3, 3), (1, 1, 0), Some((channel, false)), LeakyRelu(0.1)),
+        row(Conv, (19, 3), (6, 6), (3, 3), (2, 1, 0), Some((unit, true)), Relu),
+        row(Conv, (3, 1), (4, 3), (4, 3), (1, 0, 0), None, Identity),
+        row(Conv, (16, 2), (40, 36), (4, 4), (2, 1, 0), Some((channel, true)), LeakyRelu(0.2)),
+        row(Conv, (3, 2), (3, 3), (1, 1), (1, 0, 0), None, Sigmoid),
+        row(ConvTranspose, (10, 6), (1, 1), (4, 4), (1, 0, 0), Some((unit, true)), Relu),
+        row(ConvTranspose, (10, 6), (1, 1), (3, 5), (1, 0, 0), Some((channel, true)), Relu),
+        row(ConvTranspose, (6, 3), (4, 4), (4, 4), (2, 1, 0), None, Tanh),
+        row(ConvTranspose, (5, 2), (5, 3), (5, 5), (2, 2, 1), Some((channel, true)), Relu),
+        row(ConvTranspose, (4, 3), (4, 4), (3, 3), (2, 1, 1), None, Sigmoid),
+        row(ConvTranspose, (4, 18), (5, 4), (3, 3), (1, 1, 0), Some((channel, false)), Relu),
+        row(ConvTranspose, (3, 2), (20, 18), (4, 4), (2, 1, 0), None, Tanh),
+    ];
+    for row in rows {
+        // Over two values batch-norm gives +-1 whatever they are, and its derivative is rounding error: at least three.
+        for n in [3, 13] {
+            check_same(&[layer("only", row)], n);
+        }
+        if row.norm.is_none_or(|(scope, _)| scope == NormScope::Channel) && row.side != (1, 1) {
+            check_same(&[layer("only", row)], 1);
+        }
+    }
+}
+
+#[test]
+fn small_networks_agree_and_learn_alike() {
+    let norm = Some((NormScope::Channel, true));
+    let conv = |channels, side, norm, kernel, (stride, padding), activation| Row {
+        kind: Kind::Conv,
+        channels,
+        side: (side, side),
+        kernel: (kernel, kernel),
+        stride,
+        padding,
+        extra: 0,
+        norm,
+        activation,
+    };
+    let leaky = Activation::LeakyRelu(0.2);
+    let layers = [
+        layer("blocks.0", conv((3, 4), 16, None, 4, (2, 1), leaky)),
+        layer("blocks.1", conv((4, 6), 8, norm, 4, (2, 1), leaky)),
+        layer("head", conv((6, 1), 4, None, 4, (1, 0), Activation::Identity)),
+    ];
+    check_same(&layers, 5);
+
+    // Ten Adam steps on a fixed batch.
+    let adam = AdamConfig { learning_rate: 2e-3, beta1: 0.5, beta2: 0.999, eps: 1e-8, weight_decay: 1e-3 };
+    let mut losses = Vec::new();
+    let executors: [Box<dyn Executor>; 2] = [
+        Box::new(CpuExecutor::new(layers.to_vec())),
+        Box::new(CandleExecutor::new(layers.to_vec(), &Device::Cpu).unwrap()),
+    ];
+    for mut executor in executors {
+        let specs = layers.iter().flat_map(Layer::parameters).enumerate();
+        let start = specs.map(|(i, s)| (s.name, (numbers(i as u64, &s.shape) * 0.3).unwrap())).collect();
+        executor.set_parameters(&start).unwrap();
+        let mut curve = Vec::new();
+        for _ in 0..10 {
+            let x = numbers(11, &[6, 3, 16, 16]);
+            let logits = executor.forward(&x, Mode::Train, Keep::Tape).unwrap().output.reshape(6).unwrap();
+            let bce = bce_with_logits(&logits, 1.0).unwrap();
+            executor.zero_gradients().unwrap();
+            executor.backward(&bce.gradient.reshape((6, 1, 1, 1)).unwrap(), Want::Parameters).unwrap();
+            executor.adam_step(&adam).unwrap();
+            curve.push(bce.loss.to_scalar::<f32>().unwrap());
+        }
+        assert!(curve[9] < curve[0] * 0.9, "did not learn: {curve:?}");
+        assert_eq!(executor.adam_state().unwrap().step, 10);
+        losses.push(curve);
+    }
+    for (a, b) in losses[0].iter().zip(&losses[1]) {
+        assert!((a - b).abs() < 1e-3 * b.abs(), "{losses:?}");
+    }
+}
+
+#[test]
+fn the_same_bytes_for_any_number_of_threads() {
+    let row = Row {
+        kind: Kind::Conv,
+        channels: (20, 24),
+        side: (24, 24),
+        kernel: (5, 5),
+        stride: 2,
+        padding: 2,
+        extra: 0,
+        norm: Some((NormScope::Channel, true)),
+        activation: Activation::LeakyRelu(0.2),
+    };
+    let layers = vec![layer("a", row), layer("b", Row { channels: (24, 30), side: (12, 12), ..row })];
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut executor = CpuExecutor::new(layers.clone());
+            let specs = layers.iter().flat_map(Layer::parameters).enumerate();
+            executor
+                .set_parameters(&specs.map(|(i, s)| (s.name, numbers(i as u64, &s.shape))).collect())
+                .unwrap();
+            let x = numbers(4, &[11, 20, 24, 24]);
+            executor.forward(&x, Mode::Train, Keep::Tape).unwrap();
+            let dx = executor.backward(&numbers(6, &[11, 30, 6, 6]), Want::Both).unwrap().unwrap();
+            let adam =
+                AdamConfig { learning_rate: 2e-3, beta1: 0.5, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+            executor.adam_step(&adam).unwrap();
+            let bits = |t: &Tensor| {
+                t.flatten_all()
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap()
+                    .into_iter()
+                    .map(f32::to_bits)
+                    .collect::<Vec<_>>()
+            };
+            let mut all = bits(&dx);
+            executor.parameters().unwrap().values().for_each(|p| all.extend(bits(p)));
+            all
+        })
+    };
+    let one = run(1);
+    for threads in [2, 3, 5] {
+        assert!(run(threads) == one, "{threads} threads give other bytes than one");
+    }
+}
