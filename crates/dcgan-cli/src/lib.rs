@@ -1,1 +1,16 @@
-//! Placeholder.
+//! What every binary of this workspace shares: logging, progress, cancellation, exit codes, error printing.
+//!
+//! stdout carries results ([`print_result`]), stderr carries logs ([`Logging`]) and progress ([`Progress`]).
+//! A binary's `main` is [`run`] around a body that returns `anyhow::Result<Outcome>`.
+
+mod cancel;
+mod exit;
+mod logs;
+mod output;
+mod progress;
+
+pub use cancel::Cancel;
+pub use exit::{Outcome, UsageError, run};
+pub use logs::{LogArgs, Logging};
+pub use output::print_result;
+pub use progress::Progress;

@@ -1,0 +1,243 @@
+//! Logging to stderr, beside the progress bar, and optionally to a file.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use indicatif::MultiProgress;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, layer};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Target of the error that ends the program: it goes to the log file only, since [`crate::run`] prints it itself.
+pub(crate) const FAILURE_TARGET: &str = "dcgan_cli::failure";
+
+/// Options that every binary takes; flatten them into its arguments.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct LogArgs {
+    /// Say more on stderr: once for debugging details, twice for everything (RUST_LOG overrides)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Say only warnings and errors on stderr, and show no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+impl LogArgs {
+    /// What is logged without RUST_LOG; `dcgan` is the common prefix of this workspace's crates.
+    fn directives(&self) -> &'static str {
+        match (self.quiet, self.verbose) {
+            (true, _) => "warn",
+            (false, 0) => "warn,dcgan=info",
+            (false, 1) => "info,dcgan=debug",
+            (false, _) => "debug,dcgan=trace",
+        }
+    }
+}
+
+/// The logging of this process, and the terminal that it shares with [`crate::Progress`].
+#[derive(Clone, Debug)]
+pub struct Logging {
+    bars: MultiProgress,
+    file: LogFile,
+    quiet: bool,
+}
+
+impl Logging {
+    /// Starts logging to stderr. A second call in one process leaves the first in charge.
+    pub fn init(args: &LogArgs) -> Self {
+        let logging = Self { bars: MultiProgress::new(), file: LogFile::default(), quiet: args.quiet };
+        let on_stderr = layer()
+            .event_format(Line { full_date: false })
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(BesideBars(logging.bars.clone()))
+            .with_filter(filter(args.directives()).and(filter_fn(|event| event.target() != FAILURE_TARGET)));
+        // The file keeps the whole record of a run even where --quiet silences the terminal.
+        let file_args = LogArgs { quiet: false, ..*args };
+        let in_file = layer()
+            .event_format(Line { full_date: true })
+            .with_ansi(false)
+            .with_writer(logging.file.clone())
+            .with_filter(filter(file_args.directives()));
+        // Fails only where a subscriber is in place already, as in tests.
+        let _ = tracing_subscriber::registry().with(on_stderr).with(in_file).try_init();
+        logging
+    }
+
+    /// From now on appends every line to the file at `path` as well, without colours.
+    ///
+    /// # Errors
+    ///
+    /// The error of opening the file for appending.
+    pub fn also_to_file(&self, path: &Path) -> io::Result<()> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        *self.file.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        Ok(())
+    }
+
+    pub(crate) fn bars(&self) -> &MultiProgress {
+        &self.bars
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+fn filter(default: &str) -> EnvFilter {
+    match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(directives) if !directives.is_empty() => EnvFilter::new(directives),
+        _ => EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy(default),
+    }
+}
+
+/// Writes to stderr while the bars are out of the way, so that neither tears the other.
+#[derive(Clone, Debug)]
+struct BesideBars(MultiProgress);
+
+impl Write for BesideBars {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write_all(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl<'a> MakeWriter<'a> for BesideBars {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The log file once there is one; lines written before are not kept.
+#[derive(Clone, Debug, Default)]
+struct LogFile(Arc<Mutex<Option<File>>>);
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(file) => file.write_all(bytes).map(|()| bytes.len()),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogFile {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// `12:34:56 message`; other levels than info add their name and the module they come from.
+struct Line {
+    full_date: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        write!(out, "{} ", utc(seconds, self.full_date))?;
+        let metadata = event.metadata();
+        let (level, target) = (*metadata.level(), metadata.target());
+        if level != Level::INFO {
+            let colour = match level {
+                Level::ERROR => "31",
+                Level::WARN => "33",
+                _ => "2",
+            };
+            if out.has_ansi_escapes() {
+                write!(out, "\u{1b}[{colour}m{level}\u{1b}[0m {target}: ")?;
+            } else {
+                write!(out, "{level} {target}: ")?;
+            }
+        }
+        context.field_format().format_fields(out.by_ref(), event)?;
+        writeln!(out)
+    }
+}
+
+/// The time `seconds` after 1970 in UTC: `12:34:56`, or `2026-01-31 12:34:56Z` with the date.
+fn utc(seconds: u64, with_date: bool) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let time = format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
+    if !with_date {
+        return time;
+    }
+    // Days to a civil date in eras of 400 years that begin on 1 March, so that the leap day is the last of its year:
+    // Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {time}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn utc_dates() {
+        for (seconds, date) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_399, "2000-02-28 23:59:59Z"),
+            (951_782_400, "2000-02-29 00:00:00Z"),
+            (1_709_164_800, "2024-02-29 00:00:00Z"),
+            (1_735_689_599, "2024-12-31 23:59:59Z"),
+        ] {
+            assert_eq!(utc(seconds, true), date);
+            assert_eq!(utc(seconds, false), date[11..19]);
+        }
+    }
+
+    #[test]
+    fn lines_reach_the_file_from_then_on_without_colours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.txt");
+        let logging = Logging::init(&LogArgs { quiet: true, ..LogArgs::default() });
+        tracing::info!("before");
+        logging.also_to_file(&path).unwrap();
+        tracing::info!(step = 3, "after");
+        tracing::warn!("careful");
+        crate::run("x", || anyhow::bail!("the end"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("before") && !text.contains('\u{1b}'), "{text}");
+        let after_date: Vec<_> = text.lines().filter_map(|line| line.get(21..)).collect();
+        assert_eq!(
+            after_date,
+            ["after step=3", "WARN dcgan_cli::logs::tests: careful", "ERROR dcgan_cli::failure: x: the end"]
+        );
+    }
+}

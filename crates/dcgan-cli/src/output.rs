@@ -1,0 +1,47 @@
+//! The one place that writes results to stdout.
+
+use std::io::{self, ErrorKind, Write};
+
+/// Writes one line to stdout and flushes it.
+///
+/// A reader that went away (`| head -1`) is a quiet success: the work itself did not fail.
+///
+/// # Errors
+///
+/// Any other failure of writing to stdout, such as a full disk.
+pub fn print_result(line: &str) -> io::Result<()> {
+    write_line(&mut io::stdout().lock(), line)
+}
+
+fn write_line(out: &mut impl Write, line: &str) -> io::Result<()> {
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Failing(ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_broken_pipe_is_quiet_and_other_failures_are_not() {
+        assert!(write_line(&mut Failing(ErrorKind::BrokenPipe), "x").is_ok());
+        assert!(write_line(&mut Failing(ErrorKind::StorageFull), "x").is_err());
+        let mut out = Vec::new();
+        write_line(&mut out, "x").unwrap();
+        assert_eq!(out, b"x\n");
+    }
+}

@@ -1,0 +1,125 @@
+//! Progress of long work on stderr: a bar on a terminal, otherwise a plain line every few seconds.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::logs::Logging;
+
+/// Time between two plain lines: a log of a day's run stays readable.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How far the work is, shown on stderr. Nothing is shown under `--quiet`.
+#[derive(Debug)]
+pub struct Progress {
+    display: Display,
+}
+
+#[derive(Debug)]
+enum Display {
+    Hidden,
+    Bar(ProgressBar),
+    Plain(Mutex<Plain>),
+}
+
+impl Progress {
+    /// Starts showing progress towards `total` `unit`s (a plural: "steps", "pictures").
+    pub fn new(logging: &Logging, total: u64, unit: &str) -> Self {
+        let display = if logging.is_quiet() {
+            Display::Hidden
+        } else if io::stderr().is_terminal() {
+            let bar = logging.bars().add(ProgressBar::new(total));
+            let template = format!(
+                "{{elapsed_precise}} [{{bar:28}}] {{human_pos}}/{{human_len}} {unit}, {{eta}} left  {{msg}}"
+            );
+            // The template is fixed but for the unit; should a unit break it, indicatif's own style still shows progress.
+            let style =
+                ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.progress_chars("=> "));
+            Display::Bar(bar)
+        } else {
+            Display::Plain(Mutex::new(Plain::new(total, unit)))
+        };
+        Self { display }
+    }
+
+    /// Says that `position` units are done.
+    pub fn set(&self, position: u64) {
+        match &self.display {
+            Display::Hidden => {}
+            Display::Bar(bar) => bar.set_position(position),
+            Display::Plain(plain) => {
+                let mut plain = plain.lock().unwrap_or_else(PoisonError::into_inner);
+                plain.position = position;
+                if plain.printed_at.elapsed() >= PLAIN_INTERVAL {
+                    plain.print();
+                }
+            }
+        }
+    }
+
+    /// Sets the text shown after the position, such as the losses of the last step.
+    pub fn message(&self, text: String) {
+        match &self.display {
+            Display::Hidden => {}
+            Display::Bar(bar) => bar.set_message(text),
+            Display::Plain(plain) => plain.lock().unwrap_or_else(PoisonError::into_inner).message = text,
+        }
+    }
+
+    /// Ends the display and leaves its last state on the screen. Dropping does the same.
+    pub fn finish(self) {}
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        match &self.display {
+            Display::Hidden => {}
+            Display::Bar(bar) => bar.abandon(),
+            Display::Plain(plain) => plain.lock().unwrap_or_else(PoisonError::into_inner).print(),
+        }
+    }
+}
+
+/// The state behind the plain lines.
+#[derive(Debug)]
+struct Plain {
+    total: u64,
+    unit: String,
+    position: u64,
+    message: String,
+    printed_at: Instant,
+}
+
+impl Plain {
+    fn new(total: u64, unit: &str) -> Self {
+        Self { total, unit: unit.to_owned(), position: 0, message: String::new(), printed_at: Instant::now() }
+    }
+
+    fn line(&self) -> String {
+        let line = format!("{}/{} {}  {}", self.position, self.total, self.unit, self.message);
+        line.trim_end().to_owned()
+    }
+
+    fn print(&mut self) {
+        self.printed_at = Instant::now();
+        // Progress is a courtesy: a closed stderr must not stop the work.
+        let _ = writeln!(io::stderr(), "{}", self.line());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line_names_position_total_and_unit() {
+        let mut plain = Plain::new(200, "steps");
+        plain.position = 50;
+        assert_eq!(plain.line(), "50/200 steps");
+        plain.message = "loss 1.5".to_owned();
+        assert_eq!(plain.line(), "50/200 steps  loss 1.5");
+    }
+}
