@@ -1,0 +1,3 @@
+//! Tests of weights in memory and in safetensors files.
+
+use super::*;
