@@ -1,0 +1,115 @@
+//! The MODEL folder: `config.json`, `generator.safetensors`, `discriminator.safetensors`, `README.md`.
+
+use crate::weights::{self, Dtype, Weights, WeightsError};
+use crate::{ConfigError, Model, ModelConfig};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "config.json";
+const GENERATOR: &str = "generator.safetensors";
+const DISCRIMINATOR: &str = "discriminator.safetensors";
+const CARD: &str = "README.md";
+
+/// A model folder in memory; either network may be absent.
+#[derive(Clone, Debug)]
+pub struct ModelFiles {
+    /// Its configuration.
+    pub model: Model,
+    /// G's weights.
+    pub generator: Option<Weights>,
+    /// D's weights.
+    pub discriminator: Option<Weights>,
+}
+
+/// Why a model folder could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No `config.json`.
+    #[error("{} is not a model folder: it has no config.json", path.display())]
+    NotAModel {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `config.json` is not what it should be.
+    #[error("{}: {source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: serde_json::Error,
+    },
+    /// `config.json` describes networks that cannot be.
+    #[error("{}: {source}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Every fault.
+        source: ConfigError,
+    },
+    /// A weights file is damaged or does not fit.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> FolderError + '_ {
+    |source| FolderError::Io { path: path.into(), source }
+}
+
+impl ModelFiles {
+    /// Reads a folder and checks every tensor.
+    ///
+    /// # Errors
+    /// What is missing, damaged or misshapen, with its path.
+    pub fn read(folder: &Path) -> Result<Self, FolderError> {
+        let path = folder.join(CONFIG);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(FolderError::NotAModel { path: folder.into() });
+            }
+            text => text.map_err(io_error(&path))?,
+        };
+        let config: ModelConfig = serde_json::from_str(&text)
+            .map_err(|source| FolderError::Syntax { path: path.clone(), source })?;
+        let model = Model::new(config).map_err(|source| FolderError::Config { path, source })?;
+        let read = |name: &str, specs: &[weights::TensorSpec]| -> Result<Option<Weights>, FolderError> {
+            let path = folder.join(name);
+            if !path.exists() {
+                return Ok(None);
+            }
+            let weights = weights::read_safetensors(&path)?;
+            weights::check(&path, &weights, specs)?;
+            Ok(Some(weights))
+        };
+        let generator = read(GENERATOR, &model.generator_tensors())?;
+        let discriminator = read(DISCRIMINATOR, &model.discriminator_tensors())?;
+        Ok(Self { model, generator, discriminator })
+    }
+
+    /// Writes the folder, which must exist, with `card` as its README.md. The bytes depend on the contents alone.
+    ///
+    /// # Errors
+    /// The file that could not be written.
+    pub fn write(&self, folder: &Path, card: &str, dtype: Dtype) -> Result<(), FolderError> {
+        let path = folder.join(CONFIG);
+        let mut text = serde_json::to_string_pretty(self.model.config())
+            .map_err(|source| FolderError::Syntax { path: path.clone(), source })?;
+        text.push('\n');
+        fs::write(&path, text).map_err(io_error(&path))?;
+        for (name, weights) in [(GENERATOR, &self.generator), (DISCRIMINATOR, &self.discriminator)] {
+            if let Some(weights) = weights {
+                weights::write_safetensors(&folder.join(name), weights, dtype)?;
+            }
+        }
+        let path = folder.join(CARD);
+        fs::write(&path, card).map_err(io_error(&path))
+    }
+}

@@ -1,0 +1,300 @@
+//! A checked configuration, compiled to the layer lists that executors run.
+
+use crate::random::{self, Purpose};
+use crate::weights::{HostTensor, TensorSpec, Weights};
+use crate::{BlockConfig, ModelConfig, NormConfig};
+use dcgan_ops::{Activation, Kind, Layer, MapShape, Norm, NormScope, Role};
+
+/// A pair of networks whose sizes are known to fit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    config: ModelConfig,
+    generator: Vec<Layer>,
+    discriminator: Vec<Layer>,
+}
+
+/// Everything that is wrong with a configuration, at once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the network configuration has {} fault(s): {}", faults.len(), faults.join("; "))]
+pub struct ConfigError {
+    /// One sentence per fault, each naming the field.
+    pub faults: Vec<String>,
+}
+
+/// A side above this, or more values than [`MAX_VALUES`] in one tensor, is a mistake or an attack, not a network.
+const MAX_SIDE: usize = 4096;
+const MAX_VALUES: usize = 1 << 30;
+
+impl Model {
+    /// Checks `config` and compiles both layer lists.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault found.
+    pub fn new(config: ModelConfig) -> Result<Self, ConfigError> {
+        let mut faults = Vec::new();
+        check_numbers(&config, &mut faults);
+        if !faults.is_empty() {
+            return Err(ConfigError { faults });
+        }
+        let generator = generator_layers(&config, &mut faults);
+        let discriminator = discriminator_layers(&config, &mut faults);
+        for layer in generator.iter().chain(&discriminator) {
+            let values =
+                layer.weight_shape().iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
+            if values.is_none_or(|values| values > MAX_VALUES) {
+                faults.push(format!("the weight of {} would hold more than {MAX_VALUES} values", layer.name));
+            }
+        }
+        if faults.is_empty() {
+            Ok(Self { config, generator, discriminator })
+        } else {
+            Err(ConfigError { faults })
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Layers of G: `project`, then `blocks.i`.
+    pub fn generator_layers(&self) -> &[Layer] {
+        &self.generator
+    }
+
+    /// Layers of D: `blocks.i`, then `head`.
+    pub fn discriminator_layers(&self) -> &[Layer] {
+        &self.discriminator
+    }
+
+    /// Names and shapes of G's tensors; batch-norm statistics are optional.
+    pub fn generator_tensors(&self) -> Vec<TensorSpec> {
+        tensors(&self.generator)
+    }
+
+    /// Names and shapes of D's tensors; batch-norm statistics are optional.
+    pub fn discriminator_tensors(&self) -> Vec<TensorSpec> {
+        tensors(&self.discriminator)
+    }
+
+    /// Fresh weights of G: kernels N(0, `weight_std`^2), gains N(1, `gain_std`^2), shifts 0 (paper, section 4; authors' code for gains).
+    pub fn initial_generator(&self, seed: u64, weight_std: f32, gain_std: f32) -> Weights {
+        initial(&self.generator, seed, Purpose::GeneratorWeights, weight_std, gain_std)
+    }
+
+    /// Fresh weights of D, drawn as G's.
+    pub fn initial_discriminator(&self, seed: u64, weight_std: f32, gain_std: f32) -> Weights {
+        initial(&self.discriminator, seed, Purpose::DiscriminatorWeights, weight_std, gain_std)
+    }
+}
+
+fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
+    let mut expect = |holds: bool, fault: String| {
+        if !holds {
+            faults.push(fault);
+        }
+    };
+    for (name, side) in [("height", config.height), ("width", config.width)] {
+        expect((1..=MAX_SIDE).contains(&side), format!("{name} is {side}, expected 1 to {MAX_SIDE}"));
+    }
+    expect(
+        [1, 3, 4].contains(&config.channels),
+        format!("channels is {}, expected 1, 3 or 4", config.channels),
+    );
+    let z = config.latent.size;
+    expect((1..=1 << 16).contains(&z), format!("latent.size is {z}, expected 1 to 65536"));
+    for (network, norm) in
+        [("generator", &config.generator.norm), ("discriminator", &config.discriminator.norm)]
+    {
+        let NormConfig { eps, .. } = norm;
+        expect(
+            *eps > 0.0 && *eps < 1.0,
+            format!("{network}.norm.eps is {eps}, expected above 0 and below 1"),
+        );
+    }
+    let leak = config.discriminator.leak;
+    expect(
+        (0.0..1.0).contains(&leak),
+        format!("discriminator.leak is {leak}, expected at least 0 and below 1"),
+    );
+    let output = config.generator.output;
+    expect(
+        matches!(output, Activation::Tanh | Activation::Sigmoid),
+        format!("generator.output is {output:?}, expected tanh or sigmoid"),
+    );
+    let width = config.generator.project_channels;
+    expect(
+        (1..=1 << 16).contains(&width),
+        format!("generator.project_channels is {width}, expected 1 to 65536"),
+    );
+    let networks = [("generator", &config.generator.blocks), ("discriminator", &config.discriminator.blocks)];
+    for (network, blocks) in networks {
+        expect(
+            (1..=64).contains(&blocks.len()),
+            format!("{network}.blocks has {} entries, expected 1 to 64", blocks.len()),
+        );
+        for (i, BlockConfig { channels, kernel, stride, padding, output_padding }) in
+            blocks.iter().enumerate()
+        {
+            let mut field = |name: &str, value: usize, low: usize, high: usize| {
+                let fault = format!("{network}.blocks[{i}].{name} is {value}, expected {low} to {high}");
+                expect((low..=high).contains(&value), fault);
+            };
+            field("channels", *channels, 1, 1 << 16);
+            field("kernel", *kernel, 1, 31);
+            field("stride", *stride, 1, 8);
+            field("padding", *padding, 0, kernel.saturating_sub(1));
+            let extra = if network == "generator" { stride.saturating_sub(1) } else { 0 };
+            field("output_padding", *output_padding, 0, extra);
+        }
+    }
+    if let Some(last) = config.generator.blocks.last() {
+        let (found, asked) = (last.channels, config.channels);
+        expect(
+            found == asked,
+            format!("the last generator block gives {found} channels, pictures have {asked}"),
+        );
+    }
+}
+
+fn norm(config: &NormConfig, scope: NormScope) -> Option<Norm> {
+    Some(Norm { scope, affine: config.affine, eps: config.eps })
+}
+
+/// The shape after one block, or nothing where the kernel does not fit.
+fn after(kind: Kind, input: MapShape, block: &BlockConfig) -> Option<MapShape> {
+    let side = |side| {
+        let BlockConfig { kernel, stride, padding, output_padding, .. } = *block;
+        Layer::output_side(kind, side, kernel, stride, padding, output_padding).filter(|&side| side > 0)
+    };
+    Some(MapShape::new(block.channels, side(input.height)?, side(input.width)?))
+}
+
+fn block_layer(kind: Kind, i: usize, input: MapShape, output: MapShape, block: &BlockConfig) -> Layer {
+    Layer {
+        name: format!("blocks.{i}"),
+        kind,
+        input,
+        output,
+        kernel: (block.kernel, block.kernel),
+        stride: block.stride,
+        padding: block.padding,
+        output_padding: block.output_padding,
+        norm: None,
+        activation: Activation::Identity,
+    }
+}
+
+fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
+    let g = &config.generator;
+    let stride: usize = g.blocks.iter().map(|block| block.stride).product();
+    if !config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride) {
+        let MapShape { height, width, .. } = MapShape::new(0, config.height, config.width);
+        faults.push(format!(
+            "pictures are {height} x {width}, but the generator's strides multiply to {stride}: \
+             both sides must be multiples of it"
+        ));
+        return Vec::new();
+    }
+    let (rows, columns) = (config.height / stride, config.width / stride);
+    let mut shape = MapShape::new(g.project_channels, rows, columns);
+    let mut layers = vec![Layer {
+        name: "project".into(),
+        kind: Kind::ConvTranspose,
+        input: MapShape::new(config.latent.size, 1, 1),
+        output: shape,
+        kernel: (rows, columns),
+        stride: 1,
+        padding: 0,
+        output_padding: 0,
+        norm: norm(&g.norm, g.project_norm),
+        activation: Activation::Relu,
+    }];
+    for (i, block) in g.blocks.iter().enumerate() {
+        let Some(output) = after(Kind::ConvTranspose, shape, block) else {
+            faults.push(format!(
+                "generator.blocks[{i}]: the padding eats the whole {} x {} map",
+                shape.height, shape.width
+            ));
+            return layers;
+        };
+        let last = i + 1 == g.blocks.len();
+        layers.push(Layer {
+            norm: if last { None } else { norm(&g.norm, NormScope::Channel) },
+            activation: if last { g.output } else { Activation::Relu },
+            ..block_layer(Kind::ConvTranspose, i, shape, output, block)
+        });
+        shape = output;
+    }
+    if (shape.height, shape.width) != (config.height, config.width) {
+        faults.push(format!(
+            "the generator gives {} x {} pictures, expected {} x {}: check kernel, padding and output_padding of its blocks",
+            shape.height, shape.width, config.height, config.width
+        ));
+    }
+    layers
+}
+
+fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
+    let d = &config.discriminator;
+    let mut shape = MapShape::new(config.channels, config.height, config.width);
+    let mut layers = Vec::new();
+    for (i, block) in d.blocks.iter().enumerate() {
+        let Some(output) = after(Kind::Conv, shape, block) else {
+            let BlockConfig { kernel, .. } = block;
+            faults.push(format!(
+                "discriminator.blocks[{i}]: a {kernel} x {kernel} kernel does not fit the {} x {} map before it",
+                shape.height, shape.width
+            ));
+            return layers;
+        };
+        layers.push(Layer {
+            norm: if i == 0 { None } else { norm(&d.norm, NormScope::Channel) },
+            activation: Activation::LeakyRelu(d.leak),
+            ..block_layer(Kind::Conv, i, shape, output, block)
+        });
+        shape = output;
+    }
+    layers.push(Layer {
+        name: "head".into(),
+        kind: Kind::Conv,
+        input: shape,
+        output: MapShape::new(1, 1, 1),
+        kernel: (shape.height, shape.width),
+        stride: 1,
+        padding: 0,
+        output_padding: 0,
+        norm: None,
+        activation: Activation::Identity,
+    });
+    layers
+}
+
+fn tensors(layers: &[Layer]) -> Vec<TensorSpec> {
+    let mut specs = Vec::new();
+    for layer in layers {
+        let trained = layer.parameters().into_iter();
+        specs.extend(trained.map(|spec| TensorSpec { name: spec.name, shape: spec.shape, optional: false }));
+        if let Some(shape) = layer.norm_shape() {
+            let statistic = |suffix| format!("{}.{suffix}", layer.name);
+            specs.push(TensorSpec { name: statistic("mean"), shape: shape.clone(), optional: true });
+            specs.push(TensorSpec { name: statistic("variance"), shape, optional: true });
+        }
+    }
+    specs
+}
+
+fn initial(layers: &[Layer], seed: u64, purpose: Purpose, weight_std: f32, gain_std: f32) -> Weights {
+    let specs = layers.iter().flat_map(Layer::parameters);
+    let draw = |(i, spec): (u64, dcgan_ops::ParameterSpec)| {
+        let n = spec.shape.iter().product();
+        let mut rng = random::stream(seed, purpose, i);
+        let data = match spec.role {
+            Role::Weight => random::normal(&mut rng, n, 0.0, weight_std),
+            Role::Gain => random::normal(&mut rng, n, 1.0, gain_std),
+            Role::Shift => vec![0.0; n],
+        };
+        (spec.name, HostTensor { shape: spec.shape, data })
+    };
+    (0..).zip(specs).map(draw).collect()
+}
