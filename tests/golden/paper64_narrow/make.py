@@ -1,0 +1,254 @@
+"""The authors' networks at 64x64 (Newmu/dcgan_code, faces), 1/32 of the width: `case.safetensors` and `config.json`.
+
+5x5 kernels, stride 2; batch-norm with eps 1e-8, over single units after the projection; z from U(-1, 1); coupled L2 of
+1e-5 on every parameter; each minibatch feeds either G or D, G first. Batch-norm is written out here as the authors
+wrote it, on plain tensors, where the other case goes through torch.nn.
+
+Everything is computed in float64 from inputs and parameters that are float32, and stored as float32. At the end the
+same is computed in float32, and the largest difference per group is printed: what a tolerance has to allow for.
+
+Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one core)
+
+Shapes: n = 5 pictures in a minibatch, z of 10. A tensor of more than 1024 values, inputs and initial parameters aside,
+is stored under `<key>.every11` as its values 0, 11, 22, ... in row-major order: 11 divides no side, so each channel,
+row and column is met.
+
+  pictures                  u8 (8, 3, 64, 64); a picture is pictures / 127.5 - 1, in float32
+  x                         the first 5 pictures, so not stored; z is (5, 10)
+  g.*, d.*                  initial parameters; mean and variance are those of evaluation
+  g.out.<layer>             activations of G(z), batch-norm by the minibatch; likewise d_real (of x), d_fake (of G(z))
+  g.stat.<layer>.mean       minibatch statistics, the variance biased; likewise d_real, d_fake
+  d_real.logits             (5); likewise d_fake
+  loss_d_real, loss_d_fake  mean binary cross-entropy with target 1 and 0; loss_d is their sum
+  loss_g                    target 1 on d_fake.logits
+  grad_d.*                  of loss_d by D's parameters, without the L2 term; likewise all other gradients
+  grad_g.*, grad_fake       of loss_g by G's parameters and by G(z)
+  grad_x                    of loss_d_real by x
+  g.eval, d.eval_logits     G(z) and D(x) by the given mean and variance
+  steps.rows, steps.z       u32 (20, 5): which pictures minibatch k holds; (20, 5, 10)
+  steps.loss_g, .loss_d     (10), of minibatches 0, 2, ... and 1, 3, ...
+  steps.d_g_z2              (10), mean D(G(z)) in G's updates; .d_x, .d_g_z1: mean D(x), mean D(G(z)) in D's
+  final.g.*, final.d.*      after ten updates of each, with running statistics from mean 0 and variance 1 at momentum
+                            0.1 and unbiased variance; G's take its pass of every minibatch (20), D's the real ones (10)
+  final.adam_g.m.*, .v.*    Adam's moments; likewise adam_d
+
+Minibatch 2k: G(z) through D, one Adam step of G; its pictures are not used. Minibatch 2k + 1: pictures and G(z) of its
+own z through D in two passes, one Adam step of D on the sum.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import save_file
+
+HERE = Path(__file__).parent
+N, Z, BASE, POOL, STEPS, EVERY, WHOLE = 5, 10, 4, 8, 20, 11, 1024
+EPS, LEAK, MOMENTUM = 1e-8, 0.2, 0.1
+G_CHANNELS = [8 * BASE, 4 * BASE, 2 * BASE, BASE, 3]  # after the projection, after each block
+D_CHANNELS = [3, BASE, 2 * BASE, 4 * BASE, 8 * BASE]  # the picture, after each block
+BLOCK = {"kernel": 5, "stride": 2, "padding": 2}
+CONFIG = {
+    "name": "paper64_narrow",
+    "height": 64,
+    "width": 64,
+    "channels": 3,
+    "latent": {"size": Z, "distribution": "uniform"},
+    "generator": {
+        "project_channels": G_CHANNELS[0],
+        "project_norm": "unit",
+        "norm": {"eps": EPS, "affine": True},
+        "blocks": [{"channels": c, **BLOCK, "output_padding": 1} for c in G_CHANNELS[1:]],
+        "output": "tanh",
+    },
+    "discriminator": {
+        "leak": LEAK,
+        "norm": {"eps": EPS, "affine": True},
+        "blocks": [{"channels": c, **BLOCK} for c in D_CHANNELS[1:]],
+    },
+}
+
+
+def shapes():
+    """Weight and batch-norm shape of every layer of both networks; no batch-norm is None."""
+    g = {"project": ((Z, G_CHANNELS[0], 4, 4), (G_CHANNELS[0], 4, 4))}
+    for i, (come, go) in enumerate(zip(G_CHANNELS, G_CHANNELS[1:])):
+        g[f"blocks.{i}"] = ((come, go, 5, 5), (go,) if i < 3 else None)
+    d = {}
+    for i, (come, go) in enumerate(zip(D_CHANNELS, D_CHANNELS[1:])):
+        d[f"blocks.{i}"] = ((go, come, 5, 5), (go,) if i > 0 else None)
+    d["head"] = ((1, D_CHANNELS[-1], 4, 4), None)
+    return {"g": g, "d": d}
+
+
+def draw():
+    """All inputs, as numpy: initial parameters, pictures, latents."""
+    rng = np.random.default_rng(5511)
+    out = {}
+    for net, layers in shapes().items():
+        for name, (weight, norm) in layers.items():
+            spread = 0.3 if (net, name) == ("g", "blocks.3") else 0.08  # wide enough for tanh to bend
+            out[f"{net}.{name}.weight"] = rng.normal(0, spread, weight)
+            if norm is not None:
+                out[f"{net}.{name}.gain"] = rng.normal(1, 0.1, norm)
+                out[f"{net}.{name}.shift"] = rng.normal(0, 0.1, norm)
+                out[f"{net}.{name}.mean"] = rng.normal(0, 0.2, norm)
+                out[f"{net}.{name}.variance"] = rng.uniform(0.3, 1.5, norm)
+    out["z"] = rng.uniform(-1, 1, (N, Z))
+    out["steps.z"] = rng.uniform(-1, 1, (STEPS, N, Z))
+    out = {key: value.astype(np.float32) for key, value in out.items()}
+    coarse = rng.normal(127.5, 50, (POOL, 3, 8, 8)).repeat(8, 2).repeat(8, 3)
+    noisy = coarse + rng.normal(0, 20, coarse.shape)
+    out["pictures"] = noisy.round().clip(0, 255).astype(np.uint8)
+    out["steps.rows"] = ((3 * np.arange(STEPS)[:, None] + np.arange(N)) % POOL).astype(np.uint32)
+    return out
+
+
+def norm(p, name, x, given, stats):
+    """Batch-norm by the minibatch, whose mean and biased variance go to `stats`, or by the `given` statistics."""
+    axes = (0,) if p[f"{name}.gain"].dim() == 3 else (0, 2, 3)
+    wide = lambda t: t if t.dim() == 3 else t[:, None, None]
+    if given is None:
+        mean = x.mean(axes)
+        variance = ((x - wide(mean)) ** 2).mean(axes)
+        stats[f"{name}.mean"], stats[f"{name}.variance"] = mean, variance
+    else:
+        mean, variance = given[f"{name}.mean"], given[f"{name}.variance"]
+    x = (x - wide(mean)) / torch.sqrt(wide(variance) + EPS)
+    return x * wide(p[f"{name}.gain"]) + wide(p[f"{name}.shift"])
+
+
+def run_g(p, z, given=None):
+    """G(z), every activation, minibatch statistics."""
+    outs, stats = {}, {}
+    x = torch.einsum("nz,zchw->nchw", z, p["project.weight"])
+    x = outs["project"] = F.relu(norm(p, "project", x, given, stats))
+    for i in range(4):
+        name = f"blocks.{i}"
+        x = F.conv_transpose2d(x, p[f"{name}.weight"], stride=2, padding=2, output_padding=1)
+        x = outs[name] = torch.tanh(x) if i == 3 else F.relu(norm(p, name, x, given, stats))
+    return x, outs, stats
+
+
+def run_d(p, x, given=None):
+    """Logits (n), every activation, minibatch statistics."""
+    outs, stats = {}, {}
+    for i in range(4):
+        name = f"blocks.{i}"
+        x = F.conv2d(x, p[f"{name}.weight"], stride=2, padding=2)
+        x = outs[name] = F.leaky_relu(x if i == 0 else norm(p, name, x, given, stats), LEAK)
+    return x.flatten(1) @ p["head.weight"].flatten(), outs, stats
+
+
+def absorb(running, stats, outs):
+    """running = 0.9 running + 0.1 minibatch, the minibatch's variance made unbiased."""
+    for key in running:
+        name = key.rsplit(".", 1)[0]
+        count = outs[name].numel() // running[key].numel()
+        scale = count / (count - 1) if key.endswith("variance") else 1.0
+        running[key] = (1 - MOMENTUM) * running[key] + MOMENTUM * scale * stats[key].detach()
+
+
+def bce(logits, target):
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def compute(inputs, dtype):
+    pictures = inputs["pictures"].astype(np.float32) / np.float32(127.5) - np.float32(1)
+    pictures = torch.from_numpy(pictures).to(dtype)
+    tensor = lambda key: torch.from_numpy(inputs[key]).to(dtype)
+    par, given = {"g": {}, "d": {}}, {"g": {}, "d": {}}
+    for key in inputs:
+        net, _, name = key.partition(".")
+        if net in par:
+            learnt = not name.endswith(("mean", "variance"))
+            (par if learnt else given)[net][name] = tensor(key).requires_grad_(learnt)
+    g, d = par["g"], par["d"]
+    z, x = tensor("z"), pictures[:N].clone().requires_grad_()
+    out = {"g.eval": run_g(g, z, given["g"])[0], "d.eval_logits": run_d(d, x, given["d"])[0]}
+
+    # One minibatch: every activation and every gradient; nothing is updated.
+    passes = {"g": run_g(g, z), "d_real": run_d(d, x)}
+    fake, real_logits = passes["g"][0], passes["d_real"][0]
+    passes["d_fake"] = run_d(d, fake)
+    fake_logits = passes["d_fake"][0]
+    for key, (_, outs, stats) in passes.items():
+        out |= {f"{key}.out.{name}": value for name, value in outs.items()}
+        out |= {f"{key}.stat.{name}": value for name, value in stats.items()}
+    out["d_real.logits"], out["d_fake.logits"] = real_logits, fake_logits
+    loss_real, loss_fake, loss_g = bce(real_logits, 1.0), bce(fake_logits, 0.0), bce(fake_logits, 1.0)
+    out |= {"loss_d_real": loss_real, "loss_d_fake": loss_fake, "loss_d": loss_real + loss_fake, "loss_g": loss_g}
+    grad = lambda loss, by: torch.autograd.grad(loss, by, retain_graph=True)
+    out["grad_x"] = grad(loss_real, [x])[0]
+    out["grad_fake"] = grad(loss_g, [fake])[0]
+    out |= {f"grad_d.{k}": v for k, v in zip(d, grad(loss_real + loss_fake, list(d.values())))}
+    out |= {f"grad_g.{k}": v for k, v in zip(g, grad(loss_g, list(g.values())))}
+
+    # Twenty minibatches.
+    adam = lambda p: torch.optim.Adam(p.values(), lr=2e-4, betas=(0.5, 0.999), eps=1e-8, weight_decay=1e-5)
+    optimizer = {"g": adam(g), "d": adam(d)}
+    start = lambda key, like: torch.full_like(like, float(key.endswith("variance")))
+    running = {net: {k: start(k, v) for k, v in tensors.items()} for net, tensors in given.items()}
+    log = {"loss_g": [], "loss_d": [], "d_x": [], "d_g_z1": [], "d_g_z2": []}
+    for k, (rows, z) in enumerate(zip(inputs["steps.rows"], tensor("steps.z"))):
+        fake, outs, stats = run_g(g, z)
+        absorb(running["g"], stats, outs)
+        if k % 2 == 0:
+            fake_logits, _, _ = run_d(d, fake)
+            loss, net = bce(fake_logits, 1.0), "g"
+            log["d_g_z2"].append(fake_logits.sigmoid().mean())
+        else:
+            real_logits, outs, stats = run_d(d, pictures[torch.from_numpy(rows.astype(np.int64))])
+            absorb(running["d"], stats, outs)
+            fake_logits, _, _ = run_d(d, fake.detach())
+            loss, net = bce(real_logits, 1.0) + bce(fake_logits, 0.0), "d"
+            log["d_x"].append(real_logits.sigmoid().mean())
+            log["d_g_z1"].append(fake_logits.sigmoid().mean())
+        optimizer[net].zero_grad()
+        loss.backward()
+        optimizer[net].step()
+        log[f"loss_{net}"].append(loss)
+    out |= {f"steps.{key}": torch.stack(values) for key, values in log.items()}
+    for net, parameters in par.items():
+        out |= {f"final.{net}.{name}": value for name, value in (parameters | running[net]).items()}
+        for name, value in parameters.items():
+            out[f"final.adam_{net}.m.{name}"] = optimizer[net].state[value]["exp_avg"]
+            out[f"final.adam_{net}.v.{name}"] = optimizer[net].state[value]["exp_avg_sq"]
+    return {key: value.detach().numpy() for key, value in out.items()}
+
+
+def sample(key, value):
+    value = value.astype(np.float32)
+    return (f"{key}.every{EVERY}", value.ravel()[::EVERY].copy()) if value.size > WHOLE else (key, value)
+
+
+def report(reference, single):
+    """Prints, per group of keys, the largest |difference| over the tensor's largest value."""
+    worst = {}
+    for key, value in reference.items():
+        group = re.sub(r"\.(project|blocks|head)(\..*)?$", "", key)
+        off = np.abs(single[key] - value).max() / max(np.abs(value).max(), 1e-30)
+        worst[group] = max(worst.get(group, (0.0, "")), (float(off), key))
+    for group, (off, key) in sorted(worst.items()):
+        print(f"  {group:24} {off:.1e}  {key}")
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    inputs = draw()
+    reference = compute(inputs, torch.float64)
+    tensors = inputs | dict(sample(key, value) for key, value in reference.items())
+    save_file(dict(sorted(tensors.items())), HERE / "case.safetensors")
+    (HERE / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
+    size = (HERE / "case.safetensors").stat().st_size
+    print(f"torch {torch.__version__}: {len(tensors)} tensors, {size} bytes")
+    print("largest difference of float32 from float64, relative to the largest value of the tensor:")
+    report(reference, compute(inputs, torch.float32))
+
+
+if __name__ == "__main__":
+    main()
