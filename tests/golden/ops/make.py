@@ -38,7 +38,7 @@ LINEAR = [
     ("conv", 1, (17, 9, 9), 19, (4, 4), 2, 1, 0),
     ("conv", 2, (3, 8, 12), 4, (5, 5), 2, 2, 0),
     ("conv", 3, (1, 13, 11), 2, (5, 5), 2, 2, 0),
-    ("conv", 1, (5, 2, 3), 7, (5, 5), 2, 2, 0),  # a map smaller than its kernel
+    ("conv", 1, (5, 2, 4), 7, (5, 5), 2, 2, 0),  # a map smaller than its kernel
     ("conv", 1, (11, 7, 7), 13, (5, 5), 2, 2, 0),
     ("conv", 2, (2, 7, 5), 3, (3, 3), 1, 1, 0),
     ("conv", 1, (33, 5, 5), 2, (3, 3), 1, 1, 0),
@@ -84,7 +84,7 @@ NORM = [
     (1, (17, 1, 1), "eval", "channel", True, 1e-5, "identity", 0.0, 1.0),
     (2, (1, 11, 13), "train", "channel", True, 1e-5, {"leaky_relu": 0.1}, 0.0, 1.0),
     (6, (19, 1, 1), "train", "channel", True, 1e-5, "relu", 0.0, 1.0),
-    (4, (2, 8, 8), "train", "channel", True, 1e-8, "identity", 10.0, 0.1),  # where E[x^2] - E[x]^2 loses its digits
+    (4, (2, 8, 8), "train", "channel", True, 1e-8, "identity", 10.0, 0.2),  # where E[x^2] - E[x]^2 loses its digits
     (4, (2, 4, 4), "train", "channel", True, 1e-2, "identity", 0.0, 0.05),  # eps of the size of the variance
     (4, (2, 4, 4), "eval", "channel", True, 1e-2, "identity", 0.0, 0.05),
 ]

@@ -5,7 +5,9 @@
 wrote it, on plain tensors, where the other case goes through torch.nn.
 
 Everything is computed in float64 from inputs and parameters that are float32, and stored as float32. At the end the
-same is computed in float32, and the largest difference per group is printed: what a tolerance has to allow for.
+same is computed in float32, and the largest difference per group is printed: what a tolerance has to allow for. The
+seed was chosen among some 200 to keep all inputs of ReLUs, those of the ten steps too, away from 0: one that rounds to
+the other side changes a gradient at once, and Adam spreads it.
 
 Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one core)
 
@@ -48,6 +50,7 @@ from safetensors.numpy import save_file
 HERE = Path(__file__).parent
 N, Z, BASE, POOL, STEPS, EVERY, WHOLE = 5, 10, 4, 8, 20, 11, 1024
 EPS, LEAK, MOMENTUM = 1e-8, 0.2, 0.1
+NEAREST = []  # least magnitude of the inputs of each ReLU, pass by pass
 G_CHANNELS = [8 * BASE, 4 * BASE, 2 * BASE, BASE, 3]  # after the projection, after each block
 D_CHANNELS = [3, BASE, 2 * BASE, 4 * BASE, 8 * BASE]  # the picture, after each block
 BLOCK = {"kernel": 5, "stride": 2, "padding": 2}
@@ -86,7 +89,7 @@ def shapes():
 
 def draw():
     """All inputs, as numpy: initial parameters, pictures, latents."""
-    rng = np.random.default_rng(5511)
+    rng = np.random.default_rng(27)
     out = {}
     for net, layers in shapes().items():
         for name, (weight, norm) in layers.items():
@@ -121,15 +124,21 @@ def norm(p, name, x, given, stats):
     return x * wide(p[f"{name}.gain"]) + wide(p[f"{name}.shift"])
 
 
+def rectify(x, leak=0.0):
+    """(Leaky) ReLU, which notes how near to 0 its inputs come."""
+    NEAREST.append(x.detach().abs().min().item())
+    return F.leaky_relu(x, leak)
+
+
 def run_g(p, z, given=None):
     """G(z), every activation, minibatch statistics."""
     outs, stats = {}, {}
     x = torch.einsum("nz,zchw->nchw", z, p["project.weight"])
-    x = outs["project"] = F.relu(norm(p, "project", x, given, stats))
+    x = outs["project"] = rectify(norm(p, "project", x, given, stats))
     for i in range(4):
         name = f"blocks.{i}"
         x = F.conv_transpose2d(x, p[f"{name}.weight"], stride=2, padding=2, output_padding=1)
-        x = outs[name] = torch.tanh(x) if i == 3 else F.relu(norm(p, name, x, given, stats))
+        x = outs[name] = torch.tanh(x) if i == 3 else rectify(norm(p, name, x, given, stats))
     return x, outs, stats
 
 
@@ -139,7 +148,7 @@ def run_d(p, x, given=None):
     for i in range(4):
         name = f"blocks.{i}"
         x = F.conv2d(x, p[f"{name}.weight"], stride=2, padding=2)
-        x = outs[name] = F.leaky_relu(x if i == 0 else norm(p, name, x, given, stats), LEAK)
+        x = outs[name] = rectify(x if i == 0 else norm(p, name, x, given, stats), LEAK)
     return x.flatten(1) @ p["head.weight"].flatten(), outs, stats
 
 
@@ -241,11 +250,13 @@ def main():
     torch.use_deterministic_algorithms(True)
     inputs = draw()
     reference = compute(inputs, torch.float64)
+    nearest = min(NEAREST)
     tensors = inputs | dict(sample(key, value) for key, value in reference.items())
     save_file(dict(sorted(tensors.items())), HERE / "case.safetensors")
     (HERE / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
     size = (HERE / "case.safetensors").stat().st_size
     print(f"torch {torch.__version__}: {len(tensors)} tensors, {size} bytes")
+    print(f"the input of a ReLU that is nearest to 0: {nearest:.1e}")
     print("largest difference of float32 from float64, relative to the largest value of the tensor:")
     report(reference, compute(inputs, torch.float32))
 

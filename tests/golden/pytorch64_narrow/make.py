@@ -1,7 +1,9 @@
 """The networks of pytorch/examples dcgan at 64x64 with ngf = ndf = 4: `case.safetensors` and `config.json`.
 
 Everything is computed in float64 from inputs and parameters that are float32, and stored as float32. At the end the
-same is computed in float32, and the largest difference per group is printed: what a tolerance has to allow for.
+same is computed in float32, and the largest difference per group is printed: what a tolerance has to allow for. The
+seed was chosen among some 200 to keep all inputs of ReLUs, those of the ten steps too, away from 0: one that rounds to
+the other side changes a gradient at once, and Adam spreads it.
 
 Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one core)
 
@@ -131,7 +133,7 @@ def momentum(net, value):
 
 def draw():
     """All inputs, as numpy: initial parameters, pictures, latents."""
-    rng = np.random.default_rng(6464)
+    rng = np.random.default_rng(2)
     out = {}
     for net, prefix, names in ((generator(), "g", G_NAMES), (discriminator(), "d", D_NAMES)):
         parameters, statistics = named(net, names)
@@ -159,12 +161,15 @@ def bce(logits, target):
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-def compute(inputs, dtype):
+def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     torch.manual_seed(0)
     pictures = inputs["pictures"].astype(np.float32) / np.float32(127.5) - np.float32(1)
     pictures = torch.from_numpy(pictures).to(dtype)
     latent = lambda z: torch.from_numpy(z).to(dtype)[:, :, None, None]  # (n, z, 1, 1)
     net_g, net_d = generator().to(dtype), discriminator().to(dtype)
+    for module in (*net_g, *net_d):
+        if isinstance(module, (nn.ReLU, nn.LeakyReLU)):
+            module.register_forward_pre_hook(watch)
     par_g, run_g = named(net_g, G_NAMES)
     par_d, run_d = named(net_d, D_NAMES)
     for prefix, tensors in (("g", par_g | run_g), ("d", par_d | run_d)):
@@ -258,12 +263,14 @@ def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     inputs = draw()
-    reference = compute(inputs, torch.float64)
+    nearest = []
+    reference = compute(inputs, torch.float64, lambda _, x: nearest.append(x[0].detach().abs().min().item()))
     tensors = inputs | dict(sample(key, value) for key, value in reference.items())
     save_file(dict(sorted(tensors.items())), HERE / "case.safetensors")
     (HERE / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
     size = (HERE / "case.safetensors").stat().st_size
     print(f"torch {torch.__version__}: {len(tensors)} tensors, {size} bytes")
+    print(f"the input of a ReLU that is nearest to 0: {min(nearest):.1e}")
     print("largest difference of float32 from float64, relative to the largest value of the tensor:")
     report(reference, compute(inputs, torch.float32))
 
