@@ -1,0 +1,2 @@
+//! `dcgan-data`: looks at, packs and verifies data sets.
+fn main() {}

@@ -1,0 +1,216 @@
+//! An explicit cache of transformed pictures in one file, mapped into memory when it is opened.
+//!
+//! Layout: [`MAGIC`], the header's length (u32, little-endian), the header (JSON), zeros up to a multiple of 64, the
+//! pixels (n, h, w, c) u8, then one u32 (little-endian) a picture where there are labels.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::{Bytes, head};
+use crate::dataset::Dataset;
+use crate::digest::Digest;
+use crate::error::DataError;
+use crate::frames::{Chunk, Frames, PixelOrder};
+use crate::options::{OpenOptions, PictureShape};
+use crate::report::{Format, ScanReport};
+use crate::source::{Scan, Source};
+
+/// The first bytes of a cache.
+pub(crate) const MAGIC: &[u8] = b"dcgan-pictures-1";
+
+/// Longest header read: a few fields and the names of classes.
+const MAX_HEADER_BYTES: u32 = 16 << 20;
+
+/// The pixels begin at a multiple of this.
+const ALIGNMENT: usize = 64;
+
+/// Pictures decoded at once, on all threads, while packing.
+const PACK_CHUNK: usize = 256;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    shape: PictureShape,
+    crop: Option<usize>,
+    pictures: usize,
+    labelled: bool,
+    class_names: Option<Vec<String>>,
+    /// That of the data set packed.
+    fingerprint: String,
+    /// SHA-256 over the fingerprint and the files' times; equal while packing again would give the same.
+    key: String,
+    /// Where the data was, for people.
+    source: String,
+}
+
+/// What [`pack`] did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Packed {
+    /// The cache file.
+    pub path: PathBuf,
+    /// Pictures in it.
+    pub pictures: usize,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether it was there already, packed from the same files with the same transform, and left as it is.
+    pub up_to_date: bool,
+}
+
+/// Writes `dataset` as a cache to `out`, calling `progress` with the number of pictures done.
+///
+/// The file appears under its name only when it is complete. An existing cache is replaced unless it is up to date; any
+/// other existing file is refused.
+///
+/// # Errors
+///
+/// A picture that cannot be read, a file that cannot be written, an `out` that exists and is no cache.
+pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> Result<Packed, DataError> {
+    let key = key_of(dataset)?;
+    if out.exists() {
+        let problem = "exists and is not a cache: choose another --out, or remove it";
+        let (old, bytes, _) = open(out).map_err(|_| DataError::bad_file(out, problem))?;
+        if old.key == key {
+            let bytes = bytes.len() as u64;
+            return Ok(Packed { path: out.to_owned(), pictures: old.pictures, bytes, up_to_date: true });
+        }
+    }
+    let header = Header {
+        shape: dataset.shape(),
+        crop: dataset.crop(),
+        pictures: dataset.len(),
+        labelled: dataset.labels().is_some(),
+        class_names: dataset.class_names().map(<[String]>::to_vec),
+        fingerprint: dataset.fingerprint().to_owned(),
+        key,
+        source: dataset.report().path.display().to_string(),
+    };
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = out.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    let written = write(dataset, &header, &temporary, &mut progress)
+        .and_then(|()| std::fs::rename(&temporary, out).map_err(DataError::write(out)));
+    if let Err(error) = written {
+        // The first error is the one to show.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
+    let bytes = std::fs::metadata(out).map_err(DataError::io(out))?.len();
+    Ok(Packed { path: out.to_owned(), pictures: dataset.len(), bytes, up_to_date: false })
+}
+
+fn write(
+    dataset: &Dataset,
+    header: &Header,
+    to: &Path,
+    progress: &mut impl FnMut(usize),
+) -> Result<(), DataError> {
+    let mut file = BufWriter::new(File::create(to).map_err(DataError::write(to))?);
+    let json = serde_json::to_vec(header).map_err(|error| DataError::bad_file(to, error.to_string()))?;
+    let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_HEADER_BYTES);
+    let length =
+        length.ok_or_else(|| DataError::bad_file(to, "the names of classes are too long for a cache"))?;
+    let mut head = [MAGIC, &length.to_le_bytes(), &json].concat();
+    head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
+    file.write_all(&head).map_err(DataError::write(to))?;
+    let picture_bytes = header.shape.bytes();
+    for first in (0..header.pictures).step_by(PACK_CHUNK) {
+        let count = PACK_CHUNK.min(header.pictures - first);
+        let mut pixels = vec![0; count * picture_bytes];
+        pixels
+            .par_chunks_exact_mut(picture_bytes)
+            .enumerate()
+            .try_for_each(|(place, picture)| dataset.read(first + place, picture))?;
+        file.write_all(&pixels).map_err(DataError::write(to))?;
+        progress(first + count);
+    }
+    for label in dataset.labels().unwrap_or_default() {
+        file.write_all(&label.to_le_bytes()).map_err(DataError::write(to))?;
+    }
+    let file = file.into_inner().map_err(|error| DataError::write(to)(error.into_error()))?;
+    file.sync_all().map_err(DataError::write(to))
+}
+
+fn key_of(dataset: &Dataset) -> Result<String, DataError> {
+    let mut digest = Digest::default();
+    digest.field(dataset.fingerprint());
+    for path in dataset.files() {
+        let modified =
+            std::fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(DataError::io(path))?;
+        // A time before 1970 is as good a mark as any other, if only it does not change.
+        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_else(|before| before.duration());
+        digest.field(since.as_nanos().to_le_bytes());
+    }
+    Ok(digest.hex())
+}
+
+/// Opens a cache as a data set, if it holds what is asked for.
+pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
+    let (header, bytes, first) = open(path)?;
+    if header.shape != options.shape || options.crop.is_some_and(|crop| Some(crop) != header.crop) {
+        return Err(DataError::CacheMismatch {
+            path: path.to_owned(),
+            expected: describe(options.shape, options.crop),
+            found: describe(header.shape, header.crop),
+        });
+    }
+    let mut report = ScanReport::new(path, Format::Cache);
+    report.scanned_files = 1;
+    report.notes.push(format!("packed from {}", header.source));
+    let labels = header.labelled.then(|| {
+        let (labels, _) = bytes[first + header.pictures * header.shape.bytes()..].as_chunks::<4>();
+        labels.iter().map(|label| u32::from_le_bytes(*label)).collect()
+    });
+    let (stride, count) = (header.shape.bytes(), header.pictures);
+    let chunk = Chunk { path: path.to_owned(), bytes, first, stride, count };
+    Ok(Scan {
+        source: Source::Frames(
+            Frames { shape: header.shape, order: PixelOrder::Hwc, chunks: vec![chunk] }.check()?,
+        ),
+        labels,
+        class_names: header.class_names,
+        bad: Vec::new(),
+        report,
+        identity: String::new(),
+        fingerprint: Some(header.fingerprint),
+    })
+}
+
+/// The header, the whole file, and where the pixels begin; the file's length is checked.
+fn open(path: &Path) -> Result<(Header, Bytes, usize), DataError> {
+    let bad = |problem: String| DataError::bad_file(path, problem);
+    let prefix = MAGIC.len() + 4;
+    let start = head(path, prefix as u64)?;
+    let Some((MAGIC, &[a, b, c, d])) = start.split_at_checked(MAGIC.len()) else {
+        return Err(bad("is not a cache, or is truncated within its head".to_owned()));
+    };
+    let length = u32::from_le_bytes([a, b, c, d]);
+    if length > MAX_HEADER_BYTES {
+        return Err(bad(format!("claims a header of {length} bytes, the limit is {MAX_HEADER_BYTES}")));
+    }
+    let header_end = prefix + usize::try_from(length).map_err(|error| bad(error.to_string()))?;
+    let bytes = Bytes::map(path)?;
+    let json =
+        bytes.get(prefix..header_end).ok_or_else(|| bad("is truncated within its header".to_owned()))?;
+    let header: Header =
+        serde_json::from_slice(json).map_err(|error| bad(format!("has a damaged header: {error}")))?;
+    header.shape.check()?;
+    let first = header_end.next_multiple_of(ALIGNMENT);
+    let label_bytes = if header.labelled { 4 } else { 0 };
+    let data = header.pictures.checked_mul(header.shape.bytes() + label_bytes);
+    match data.and_then(|data| data.checked_add(first)) {
+        Some(expected) if expected == bytes.len() => Ok((header, bytes, first)),
+        Some(expected) => {
+            Err(bad(format!("is truncated or damaged: {expected} bytes expected, {} found", bytes.len())))
+        }
+        None => Err(bad(format!("claims an impossible number of pictures: {}", header.pictures))),
+    }
+}
+
+fn describe(shape: PictureShape, crop: Option<usize>) -> String {
+    crop.map_or_else(|| shape.to_string(), |crop| format!("{shape} (crop {crop})"))
+}

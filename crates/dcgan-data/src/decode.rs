@@ -1,0 +1,81 @@
+//! PNG, JPEG and WebP to pixels, within limits.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+
+/// Longest side decoded, in pixels.
+const MAX_SIDE: u32 = 32_768;
+
+/// Most bytes that one decoded picture may take; a few threads decode at once.
+const MAX_DECODED_BYTES: u64 = 256 << 20;
+
+/// Bytes at the front of a file that decide its format.
+pub(crate) const SIGNATURE_BYTES: u64 = 16;
+
+/// The picture format of a file that begins with `head`, if it is one that is decoded.
+pub(crate) fn picture_format(head: &[u8]) -> Option<ImageFormat> {
+    let format = image::guess_format(head).ok()?;
+    matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP).then_some(format)
+}
+
+/// Decodes a picture and turns it upright as its EXIF orientation says. Of an animation the first frame is taken.
+///
+/// # Errors
+///
+/// A sentence for the caller to put beside the picture's name.
+pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
+    let mut decoder = decoder(encoded)?;
+    // An unreadable EXIF block says nothing about the pixels.
+    let orientation = decoder.orientation().ok();
+    let mut picture =
+        DynamicImage::from_decoder(decoder).map_err(|error| format!("cannot be decoded: {error}"))?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
+    Ok(picture)
+}
+
+/// Height, width and channels of a picture from its header.
+///
+/// # Errors
+///
+/// As for [`decode`].
+pub(crate) fn dimensions(encoded: &[u8]) -> Result<(u32, u32, u8), String> {
+    let decoder = decoder(encoded)?;
+    let (width, height) = decoder.dimensions();
+    Ok((height, width, decoder.color_type().channel_count()))
+}
+
+fn decoder(encoded: &[u8]) -> Result<impl ImageDecoder + '_, String> {
+    let Some(format) = picture_format(encoded) else {
+        return Err(
+            if encoded.is_empty() { "is empty" } else { "is not a PNG, JPEG or WebP picture" }.to_owned()
+        );
+    };
+    if format == ImageFormat::Jpeg && !jpeg_is_complete(encoded) {
+        return Err("is truncated: the end of the JPEG data is missing".to_owned());
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
+    let mut limits = image::Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|error| format!("cannot be decoded: {error}"))?;
+    // Not every decoder looks at the limits itself.
+    let (width, height) = decoder.dimensions();
+    if width > MAX_SIDE || height > MAX_SIDE || decoder.total_bytes() > MAX_DECODED_BYTES {
+        return Err(format!(
+            "claims {height}x{width} pixels; the limit is {MAX_SIDE} a side and {MAX_DECODED_BYTES} bytes"
+        ));
+    }
+    Ok(decoder)
+}
+
+/// The JPEG decoder fills what is missing with grey instead of failing, so look for the end marker after the last scan.
+/// Neither marker can occur within the compressed data of a scan, where 0xff is always followed by 0 or a restart.
+fn jpeg_is_complete(encoded: &[u8]) -> bool {
+    let last = |marker: u8| encoded.windows(2).rposition(|pair| pair == [0xff, marker]);
+    last(0xd9) > last(0xda)
+}

@@ -1,0 +1,169 @@
+//! What can be wrong with data on disk, with its position.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::options::PictureShape;
+
+/// Formats that [`crate::Dataset::open`] understands, for messages about input that is none of them.
+pub(crate) const UNDERSTOOD: &str = "understood are: a folder or zip of PNG, JPEG or WebP pictures (flat or one folder \
+     a class, optionally with dataset.json), a CIFAR-10/100 binary folder, MNIST idx files (.gz or not), SVHN cropped \
+     .mat files, a cache written by `dcgan-data pack`";
+
+/// An error of reading pictures and labels.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The operating system refused.
+    #[error("cannot read {}: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The operating system refused while a file was written.
+    #[error("cannot write {}: {source}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The path is readable and holds no pictures.
+    #[error("found 0 pictures in {} ({scanned}); {UNDERSTOOD}", .path.display())]
+    NothingFound {
+        /// What was scanned.
+        path: PathBuf,
+        /// How much was scanned and why it was skipped.
+        scanned: String,
+    },
+    /// The file is in no format that is understood.
+    #[error("{} is {found}; {UNDERSTOOD}", .path.display())]
+    Unrecognised {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        found: String,
+    },
+    /// A file as a whole is damaged or contradicts itself.
+    #[error("{}: {problem}", .path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong: expected and found.
+        problem: String,
+    },
+    /// One record of a file or folder is damaged.
+    #[error("{}, picture {record}: {problem} (--skip-bad leaves such pictures out)", .path.display())]
+    BadRecord {
+        /// The file, zip or folder.
+        path: PathBuf,
+        /// The record's name, or its number from zero.
+        record: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A size in a file is beyond what is read.
+    #[error("{}: {what} of {bytes} bytes exceeds the limit of {limit}", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What is too large.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The cap.
+        limit: u64,
+    },
+    /// A cache holds pictures of another shape or crop than asked for.
+    #[error(
+        "{} holds pictures of {found}, asked for are {expected}: ask for {found}, or pack the data again",
+        .path.display()
+    )]
+    CacheMismatch {
+        /// The cache file.
+        path: PathBuf,
+        /// Shape and crop asked for.
+        expected: String,
+        /// Shape and crop in the cache.
+        found: String,
+    },
+    /// The picture shape asked for is out of range.
+    #[error("a picture shape of {0} is not possible: height and width are 1 to 8192, channels 1, 3 or 4")]
+    Shape(PictureShape),
+    /// An option is out of range.
+    #[error("{0}")]
+    Option(String),
+    /// A batch cannot be filled from the data set.
+    #[error(
+        "a batch of {batch_size} pictures is larger than the data set of {pictures}: use --batch-size {pictures} or less"
+    )]
+    BatchTooLarge {
+        /// Pictures a batch.
+        batch_size: usize,
+        /// Pictures in the data set.
+        pictures: usize,
+    },
+    /// A position lies behind the end of its epoch, as after the data set changed.
+    #[error(
+        "batch {batch} does not exist: an epoch of this data set has {batches_per_epoch} batches; did the data change?"
+    )]
+    Position {
+        /// The batch asked for, from zero.
+        batch: u64,
+        /// Batches in an epoch.
+        batches_per_epoch: u64,
+    },
+    /// A picture index is out of range.
+    #[error("picture {index} does not exist: the data set has {len}")]
+    NoSuchPicture {
+        /// The index asked for, from zero.
+        index: usize,
+        /// Pictures in the data set.
+        len: usize,
+    },
+    /// The caller's buffer does not fit the picture shape.
+    #[error("a picture takes {expected} bytes, the buffer has {found}")]
+    BufferSize {
+        /// Bytes of one picture.
+        expected: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// A thread that prepares batches ended by a panic: a defect of this program or of a decoder.
+    #[error("preparing batch {batch} of epoch {epoch} panicked; this is a defect, please report it")]
+    WorkerPanicked {
+        /// The epoch, from zero.
+        epoch: u64,
+        /// The batch in the epoch, from zero.
+        batch: u64,
+    },
+}
+
+impl DataError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        |source| Self::Write { path, source }
+    }
+
+    pub(crate) fn bad_file(path: &Path, problem: impl Into<String>) -> Self {
+        Self::BadFile { path: path.to_owned(), problem: problem.into() }
+    }
+
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "numbers and names alike are handed over by value or reference"
+    )]
+    pub(crate) fn bad_record(
+        path: &Path,
+        record: impl std::fmt::Display,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self::BadRecord { path: path.to_owned(), record: record.to_string(), problem: problem.into() }
+    }
+}

@@ -1,0 +1,88 @@
+//! Recognises what a path holds and hands it to the reader for it.
+
+use std::path::Path;
+
+use crate::bytes::{gunzip_head, head};
+use crate::cache;
+use crate::decode::{SIGNATURE_BYTES, picture_format};
+use crate::error::DataError;
+use crate::options::OpenOptions;
+use crate::readers::{archive, cifar, folder, idx, svhn};
+use crate::source::Scan;
+
+/// Bytes looked at to tell what a file is; a tar's mark is at 257.
+const HEAD_BYTES: u64 = 512;
+
+/// Reads the file list and everything but pictures of `path`.
+pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
+    let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
+    if metadata.is_dir() {
+        return scan_folder(path, options);
+    }
+    let head = head(path, HEAD_BYTES)?;
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+        archive::scan(path)
+    } else if head.starts_with(cache::MAGIC) {
+        cache::scan(path, options)
+    } else if head.starts_with(b"MATLAB 5.0") {
+        svhn::scan(path)
+    } else if idx::is_idx(&head) {
+        idx::scan_file(path)
+    } else if head.starts_with(&[0x1f, 0x8b]) {
+        scan_gzip(path, &head)
+    } else if picture_format(&head[..head.len().min(usize::try_from(SIGNATURE_BYTES).unwrap_or(0))]).is_some()
+    {
+        folder::scan_single(path, metadata.len())
+    } else if let Some(kind) = cifar::kind_of_file(path, metadata.len()) {
+        cifar::scan_files(path, kind, &[path.to_owned()], options.on_bad)
+    } else {
+        Err(DataError::Unrecognised { path: path.to_owned(), found: describe(&head).to_owned() })
+    }
+}
+
+fn scan_folder(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
+    if let Some((kind, files)) = cifar::files_in(path, options.split) {
+        return cifar::scan_files(path, kind, &files, options.on_bad);
+    }
+    if let Some(images) = idx::images_in(path, options.split) {
+        return idx::scan_file(&images);
+    }
+    if let Some(file) = svhn::file_in(path, options.split) {
+        return svhn::scan(&file);
+    }
+    folder::scan(path, options.on_bad)
+}
+
+fn scan_gzip(path: &Path, head: &[u8]) -> Result<Scan, DataError> {
+    // A cut-off stream is expected here: `head` is only its beginning.
+    let inner = gunzip_head(head, HEAD_BYTES).or_else(|_| gunzip_head(head, 4)).unwrap_or_default();
+    if idx::is_idx(&inner) {
+        return idx::scan_file(path);
+    }
+    let found = if is_tar(&inner) || path.to_string_lossy().ends_with(".tgz") {
+        "a compressed tar archive (unpack it first)"
+    } else {
+        "gzip data without idx pictures in it"
+    };
+    Err(DataError::Unrecognised { path: path.to_owned(), found: found.to_owned() })
+}
+
+fn is_tar(head: &[u8]) -> bool {
+    head.get(257..262) == Some(b"ustar")
+}
+
+fn describe(head: &[u8]) -> &'static str {
+    if head.is_empty() {
+        "an empty file"
+    } else if head.starts_with(b"MATLAB 7.3") || head.starts_with(b"\x89HDF") {
+        "an HDF5 file (in MATLAB, save with -v7)"
+    } else if is_tar(head) {
+        "a tar archive (unpack it first)"
+    } else if head.starts_with(b"version https://git-lfs") {
+        "a Git LFS pointer, not the file itself (run git lfs pull)"
+    } else if head.starts_with(b"<") {
+        "a web page or XML, not pictures (a failed download?)"
+    } else {
+        "in no known format"
+    }
+}

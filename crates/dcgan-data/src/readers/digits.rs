@@ -1,0 +1,20 @@
+//! The digits compiled into the program: the first 10,000 of MNIST's training pictures (see `datasets/digits`).
+
+use std::path::Path;
+
+use crate::bytes::Bytes;
+use crate::error::DataError;
+use crate::readers::idx;
+use crate::report::Format;
+use crate::source::Scan;
+
+static IMAGES: &[u8] = include_bytes!("../../../../datasets/digits/images-idx3-ubyte.gz");
+static LABELS: &[u8] = include_bytes!("../../../../datasets/digits/labels-idx1-ubyte.gz");
+
+/// Inflates pictures and labels.
+pub(crate) fn scan() -> Result<Scan, DataError> {
+    let (images, labels) = (Bytes::from(IMAGES.to_vec()), Bytes::from(LABELS.to_vec()));
+    let mut scan = idx::scan_bytes(Path::new("the embedded digits"), images, labels, Format::EmbeddedDigits)?;
+    scan.report.notes.push("the first 10,000 of MNIST's training pictures".to_owned());
+    Ok(scan)
+}

@@ -1,0 +1,10 @@
+//! One reader for each format on disk.
+
+pub(crate) mod archive;
+pub(crate) mod cifar;
+pub(crate) mod digits;
+pub(crate) mod folder;
+pub(crate) mod idx;
+pub(crate) mod labels;
+pub(crate) mod matlab;
+pub(crate) mod svhn;
