@@ -1,0 +1,96 @@
+//! `dcgan-train bench`: real training steps on synthetic pictures, timed.
+
+use crate::config::{Order, TrainingConfig};
+use crate::pixels::{self, PixelRange};
+use crate::step::{LearningRate, Networks, StepError, train_step};
+use candle_core::{Device, Tensor};
+use dcgan_data::PictureShape;
+use dcgan_model::random::{self, Purpose};
+use dcgan_model::{Discriminator, Generator, Model};
+use rand::RngCore;
+use serde::Serialize;
+use std::time::Instant;
+
+/// Steps before the clock starts: buffers are made, pages are touched.
+const UNTIMED: u64 = 2;
+
+/// What a benchmark found; its last line with `--json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BenchResult {
+    /// Batch size by median step.
+    pub images_per_s: f64,
+    /// Median time of a step, in milliseconds.
+    pub step_ms_median: f64,
+    /// Highest memory of this process so far; 0 where the system does not tell.
+    pub peak_rss_bytes: u64,
+    /// Rows of a picture.
+    pub image_size: usize,
+    /// Pictures of a step.
+    pub batch_size: usize,
+    /// Type of the values computed with.
+    pub dtype: &'static str,
+    /// Threads of the CPU's thread pool.
+    pub threads: usize,
+}
+
+/// Times `steps` training steps (D, then G, on every batch) after two untimed ones.
+///
+/// # Errors
+/// A network that does not fit the device.
+pub fn bench(
+    model: &Model,
+    training: &TrainingConfig,
+    steps: u64,
+    device: &Device,
+    progress: &mut dyn FnMut(u64),
+) -> Result<BenchResult, StepError> {
+    let training = TrainingConfig { order: Order::Both, ..training.clone() };
+    let (batch_size, config) = (training.batch_size, model.config());
+    let shape = PictureShape { height: config.height, width: config.width, channels: config.channels };
+    let mut networks = Networks {
+        generator: Generator::new(model, &model.initial_generator(0, 0.02, 0.02), device)?,
+        discriminator: Discriminator::new(model, &model.initial_discriminator(0, 0.02, 0.02), device)?,
+    };
+    let mut pictures = vec![0; batch_size * shape.height * shape.width * shape.channels];
+    random::stream(0, Purpose::SyntheticPictures, 0).fill_bytes(&mut pictures);
+    let range = PixelRange::of(config.generator.output);
+    let mut times = Vec::new();
+    for step in 0..UNTIMED + steps {
+        let started = Instant::now();
+        let x = pixels::to_tensor(&pictures, shape, range, device)?;
+        let z =
+            random::latent(&mut random::stream(0, Purpose::TrainingLatent, step), batch_size, &config.latent);
+        let z = Tensor::from_vec(z, (batch_size, config.latent.size), device)?;
+        train_step(
+            &mut networks,
+            &training,
+            LearningRate(training.learning_rate),
+            step,
+            (&x, &z),
+            device.is_cpu(),
+        )?;
+        device.synchronize()?;
+        if step >= UNTIMED {
+            times.push(started.elapsed().as_secs_f64());
+            progress(step + 1 - UNTIMED);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let median = times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
+    Ok(BenchResult {
+        images_per_s: batch_size as f64 / median,
+        step_ms_median: 1e3 * median,
+        peak_rss_bytes: peak_rss_bytes().unwrap_or(0),
+        image_size: shape.height,
+        batch_size,
+        dtype: "f32",
+        threads: rayon::current_num_threads(),
+    })
+}
+
+/// The kernel's high-water mark of this process's memory, on Linux.
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}

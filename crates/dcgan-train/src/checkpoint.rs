@@ -1,0 +1,267 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//!
+//! A checkpoint is a MODEL folder plus `state.safetensors` (Adam's moments, G's raw weights under a moving average) and
+//! `state.json` (counters). It holds no clock and no host name: equal runs write equal bytes. It is written as
+//! `.tmp-SSSSSSSS`, flushed, and renamed, so that a folder named by its step is whole.
+
+use crate::alarm::Alarms;
+use crate::files;
+use dcgan_data::LoaderPosition;
+use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
+use dcgan_model::{FolderError, Model, ModelFiles};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const STATE: &str = "state.json";
+const TENSORS: &str = "state.safetensors";
+const VERSION: u32 = 1;
+
+/// The counters of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Format of the checkpoint.
+    pub version: u32,
+    /// Steps taken.
+    pub step: u64,
+    /// Real pictures read.
+    pub images: u64,
+    /// The minibatch that comes next.
+    pub position: LoaderPosition,
+    /// Adam steps of G.
+    pub generator_updates: u64,
+    /// Adam steps of D.
+    pub discriminator_updates: u64,
+    /// What the alarms remember.
+    pub alarms: Alarms,
+    /// The best checkpoint so far, this one included.
+    pub best: Option<Best>,
+}
+
+/// The best checkpoint of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// Its step.
+    pub step: u64,
+    /// Its Fréchet distance in random features.
+    pub frechet: f64,
+}
+
+/// Everything a run needs to go on.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The networks as a MODEL folder: G's weights are the moving average where there is one.
+    pub files: ModelFiles,
+    /// Counters.
+    pub state: State,
+    /// Adam's moments under `generator.first.NAME` and so on; G's raw weights under `generator.raw.NAME`.
+    pub tensors: Weights,
+}
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The operating system refused: a full disk, a folder that cannot be written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A network's file.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The state's tensors.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// `state.json` is cut short or of another version.
+    #[error("{}: {problem}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError + '_ {
+    |source| CheckpointError::Io { path: path.into(), source }
+}
+
+impl State {
+    /// The state of a run that has not begun.
+    pub fn start() -> Self {
+        Self {
+            version: VERSION,
+            step: 0,
+            images: 0,
+            position: LoaderPosition { epoch: 0, batch: 0 },
+            generator_updates: 0,
+            discriminator_updates: 0,
+            alarms: Alarms::default(),
+            best: None,
+        }
+    }
+}
+
+/// The folder name of the checkpoint at `step`.
+pub fn name(step: u64) -> String {
+    format!("{step:08}")
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint under `folder` (a run's `checkpoints`), all or nothing, and returns its path.
+    ///
+    /// # Errors
+    /// What the operating system says; the unfinished folder is removed and earlier checkpoints stay.
+    pub fn write(&self, folder: &Path, card: &str) -> Result<PathBuf, CheckpointError> {
+        let name = name(self.state.step);
+        let (path, temporary) = (folder.join(&name), folder.join(format!(".tmp-{name}")));
+        self.write_all(folder, &path, &temporary, card)
+            .inspect_err(|_| drop(fs::remove_dir_all(&temporary)))?;
+        Ok(path)
+    }
+
+    fn write_all(
+        &self,
+        folder: &Path,
+        path: &Path,
+        temporary: &Path,
+        card: &str,
+    ) -> Result<(), CheckpointError> {
+        remove(temporary)?;
+        fs::create_dir_all(temporary).map_err(io_error(temporary))?;
+        self.files.write(temporary, card, Dtype::F32)?;
+        weights::write_safetensors(&temporary.join(TENSORS), &self.tensors, Dtype::F32)?;
+        let state = temporary.join(STATE);
+        let text =
+            serde_json::to_string_pretty(&self.state).map_err(io::Error::from).map_err(io_error(&state))?;
+        fs::write(&state, text + "\n").map_err(io_error(&state))?;
+        files::sync_folder(temporary).map_err(io_error(temporary))?;
+        // The same step again (a run resumed from before it) gives the same bytes: replacing them loses nothing.
+        remove(path)?;
+        fs::rename(temporary, path).map_err(io_error(path))?;
+        files::sync_names(folder).map_err(io_error(folder))
+    }
+
+    /// Reads a checkpoint and checks every tensor.
+    ///
+    /// # Errors
+    /// What is missing, damaged or misshapen.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let file = path.join(STATE);
+        let text = fs::read_to_string(&file).map_err(io_error(&file))?;
+        let problem = |problem: String| CheckpointError::State { path: file.clone(), problem };
+        let state: State = serde_json::from_str(&text).map_err(|error| problem(error.to_string()))?;
+        if state.version != VERSION {
+            return Err(problem(format!("format {}, this program reads {VERSION}", state.version)));
+        }
+        let files = ModelFiles::read(path)?;
+        let tensors = weights::read_safetensors(&path.join(TENSORS))?;
+        for (network, present) in
+            [("generator", files.generator.is_some()), ("discriminator", files.discriminator.is_some())]
+        {
+            if !present {
+                return Err(problem(format!("{network}.safetensors is missing beside it")));
+            }
+        }
+        Ok(Self { files, state, tensors })
+    }
+}
+
+/// Removes a folder if it is there, hiding it first so that no one meets it half removed.
+fn remove(path: &Path) -> Result<(), CheckpointError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let hidden = path
+        .with_file_name(format!(".tmp-removed-{}", path.file_name().unwrap_or_default().to_string_lossy()));
+    if hidden.exists() {
+        fs::remove_dir_all(&hidden).map_err(io_error(&hidden))?;
+    }
+    fs::rename(path, &hidden).map_err(io_error(path))?;
+    fs::remove_dir_all(&hidden).map_err(io_error(&hidden))
+}
+
+/// Steps of the checkpoints under `folder`, rising; unfinished ones are not among them.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn list(folder: &Path) -> Result<Vec<u64>, CheckpointError> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut steps = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io_error(folder))? {
+        let entry = entry.map_err(io_error(folder))?;
+        let step = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+        steps.extend(step.filter(|&step| entry.file_name() == *name(step)));
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Removes unfinished folders, and all checkpoints but the newest, the `keep` newest scheduled ones, and the best.
+///
+/// Those written when a run was interrupted lie outside the schedule; once a newer one is there they go, and what is left is
+/// what an undisturbed run would have left.
+///
+/// # Errors
+/// A folder that cannot be removed.
+pub fn prune(
+    folder: &Path,
+    keep: usize,
+    best: Option<u64>,
+    scheduled: &dyn Fn(u64) -> bool,
+) -> Result<(), CheckpointError> {
+    let steps = list(folder)?;
+    let newest = steps.last().copied();
+    let kept: Vec<u64> = steps.iter().rev().copied().filter(|&step| scheduled(step)).take(keep).collect();
+    for step in steps {
+        if Some(step) != newest && Some(step) != best && !kept.contains(&step) {
+            remove(&folder.join(name(step)))?;
+        }
+    }
+    for entry in fs::read_dir(folder).map_err(io_error(folder))? {
+        let entry = entry.map_err(io_error(folder))?;
+        if entry.file_name().to_string_lossy().starts_with(".tmp-") {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(io_error(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Tensors under a prefix, the prefix cut off.
+pub(crate) fn under<'a>(
+    tensors: &'a Weights,
+    prefix: &'a str,
+) -> impl Iterator<Item = (String, &'a HostTensor)> {
+    tensors.iter().filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
+}
+
+/// What a reader of the MODEL folder should know; the same for the same run.
+pub fn card(model: &Model, state: &State, data: &str, seed: u64) -> String {
+    let config = model.config();
+    format!(
+        "# {name}: a DCGAN at step {step}\n\n\
+         Generator and discriminator of the architecture of Radford, Metz and Chintala (ICLR 2016) for {height} x {width} \
+         pictures of {channels} channel(s), trained by dcgan-train.\n\n\
+         - training data: {data}\n- real pictures read: {images}\n- seed: {seed}\n- z: {z} numbers, {distribution:?}\n\n\
+         Draw pictures: `dcgan-train sample --model THIS_FOLDER --out samples.png`. The tensors' names and layouts are described \
+         in dcgan-model's documentation. The licence of the training data binds what is made from it.\n",
+        name = config.name,
+        step = state.step,
+        height = config.height,
+        width = config.width,
+        channels = config.channels,
+        images = state.images,
+        z = config.latent.size,
+        distribution = config.latent.distribution,
+    )
+}

@@ -1,0 +1,274 @@
+//! The command line as typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dcgan_cli::LogArgs;
+use dcgan_train::config::{Order, RunOptions, parse_size};
+use dcgan_train::device::DeviceChoice;
+use std::path::PathBuf;
+
+/// Train image generators on your own pictures: the DCGAN of Radford, Metz and Chintala.
+///
+/// Without a command: trains the preset `digits` on the embedded hand-written digits, a run of about two minutes.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train
+    Run(Box<RunArgs>),
+    /// Go on with a run that was stopped, from its newest checkpoint
+    Resume(ResumeArgs),
+    /// Time real training steps on synthetic pictures
+    Bench(BenchArgs),
+    /// List the presets, or print one as a file to start from
+    Presets {
+        /// Print this preset's TOML
+        name: Option<String>,
+    },
+    /// Draw pictures from a model
+    Sample(SampleArgs),
+    /// Turn weights from elsewhere (safetensors, PyTorch .pth, the authors' joblib folder) into a model folder
+    Import(ImportArgs),
+    /// Write a model's weights with the names of another program
+    Export(ExportArgs),
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct RunArgs {
+    /// Networks and settings by name (see `dcgan-train presets`) [default: digits]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    preset: Option<String>,
+    /// Networks and settings from a TOML file (start from `dcgan-train presets NAME`)
+    #[arg(long, value_name = "F.toml")]
+    config: Option<PathBuf>,
+    /// Pictures: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Run folder to make [default: ./runs/<preset>-NNN]
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    length: LengthArgs,
+    /// Pictures in a minibatch
+    #[arg(long, value_name = "B")]
+    batch_size: Option<usize>,
+    /// Height and width of the pictures, N or HxW: a multiple of the networks' total stride
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    size: Option<(usize, usize)>,
+    /// Seed of every random number [default: 0]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// auto, cpu, cuda:N or metal:N
+    #[arg(long, default_value_t)]
+    device: DeviceChoice,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Type of the values computed with
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtype,
+    /// Cut the N x N centre out of every picture before resizing
+    #[arg(long, value_name = "N")]
+    crop: Option<usize>,
+    /// Leave out pictures that cannot be read, and count them
+    #[arg(long)]
+    skip_bad: bool,
+    /// Start from the weights of this model
+    #[arg(long, value_name = "MODEL")]
+    init_from: Option<PathBuf>,
+    /// Steps between two log lines [default: 50]
+    #[arg(long, value_name = "N")]
+    log_every: Option<u64>,
+    /// Steps between two checkpoints [default: 500]
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<u64>,
+    /// Steps between two sample grids [default: 500]
+    #[arg(long, value_name = "N")]
+    sample_every: Option<u64>,
+    /// How many of the newest checkpoints to keep, beside the best [default: 3]
+    #[arg(long, value_name = "K")]
+    keep: Option<usize>,
+    /// Adam's step size
+    #[arg(long, value_name = "LR")]
+    learning_rate: Option<f64>,
+    /// How far below 1 the target of real pictures is
+    #[arg(long, value_name = "X")]
+    label_smoothing: Option<f64>,
+    /// Decay of the moving average of G's weights that samples and checkpoints use (0: off)
+    #[arg(long, value_name = "X")]
+    ema: Option<f64>,
+    /// D then G on every minibatch (pytorch/examples), or G and D in turn (the authors)
+    #[arg(long, value_enum)]
+    order: Option<OrderArg>,
+    /// Print one line of JSON at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[group(multiple = false)]
+pub(crate) struct LengthArgs {
+    /// Length of the run in real pictures read
+    #[arg(long, value_name = "N")]
+    pub(crate) images: Option<u64>,
+    /// Length of the run in passes over the data
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<u64>,
+    /// Length of the run in minibatches read
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ResumeArgs {
+    /// The run folder
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) length: LengthArgs,
+    /// Another device than the run began on
+    #[arg(long)]
+    pub(crate) device: Option<DeviceChoice>,
+    /// Threads [default: as the run began]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Print one line of JSON at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// Networks by name
+    #[arg(long, value_name = "NAME", default_value = "pytorch64")]
+    pub(crate) preset: String,
+    /// Pictures in a minibatch [default: the preset's]
+    #[arg(long, value_name = "B")]
+    pub(crate) batch_size: Option<usize>,
+    /// Timed steps
+    #[arg(long, value_name = "K", default_value_t = 7)]
+    pub(crate) steps: u64,
+    /// Type of the values computed with
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dtype: Dtype,
+    /// auto, cpu, cuda:N or metal:N
+    #[arg(long, default_value_t)]
+    pub(crate) device: DeviceChoice,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SampleArgs {
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a foreign file with --preset
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Networks of a foreign file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+    /// Pictures to draw
+    #[arg(long, default_value_t = 64)]
+    pub(crate) n: usize,
+    /// Seed of z
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// auto, cpu, cuda:N or metal:N
+    #[arg(long, default_value_t)]
+    pub(crate) device: DeviceChoice,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// The PNG to write
+    #[arg(long, value_name = "F.png")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// .safetensors, .pth / .pt (zip or legacy), or the authors' joblib folder
+    pub(crate) src: PathBuf,
+    /// Networks that the weights belong to
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: String,
+    /// The model folder to make
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// A model folder, a run folder or a checkpoint
+    pub(crate) model: PathBuf,
+    /// Whose names the tensors get
+    #[arg(long, value_enum)]
+    pub(crate) to: ExportFormat,
+    /// The folder to make
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// netG.safetensors and netD.safetensors of pytorch/examples
+    Pytorch,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Dtype {
+    /// Single precision
+    #[default]
+    F32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderArg {
+    Both,
+    Alternate,
+}
+
+impl RunArgs {
+    /// What was typed as what it means; the configuration file is read.
+    pub(crate) fn options(&self) -> Result<RunOptions, String> {
+        let read = |path: &PathBuf| {
+            let text = std::fs::read_to_string(path);
+            text.map(|text| (path.clone(), text)).map_err(|e| format!("--config {}: {e}", path.display()))
+        };
+        let Dtype::F32 = self.dtype;
+        Ok(RunOptions {
+            preset: self.preset.clone(),
+            config: self.config.as_ref().map(read).transpose()?,
+            data: self.data.clone(),
+            images: self.length.images,
+            epochs: self.length.epochs,
+            steps: self.length.steps,
+            batch_size: self.batch_size,
+            size: self.size,
+            seed: self.seed,
+            device: self.device,
+            threads: self.threads,
+            crop: self.crop,
+            skip_bad: self.skip_bad,
+            init_from: self.init_from.clone(),
+            log_every: self.log_every,
+            checkpoint_every: self.checkpoint_every,
+            sample_every: self.sample_every,
+            keep: self.keep,
+            learning_rate: self.learning_rate,
+            label_smoothing: self.label_smoothing,
+            ema: self.ema,
+            order: self.order.map(|order| match order {
+                OrderArg::Both => Order::Both,
+                OrderArg::Alternate => Order::Alternate,
+            }),
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! `dcgan-train bench`
+
+use super::{set_threads, usage};
+use crate::cli::{BenchArgs, Dtype};
+use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
+use dcgan_model::Preset;
+use dcgan_train::bench::bench;
+use dcgan_train::config::TrainingConfig;
+
+pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let Dtype::F32 = args.dtype;
+    let preset = Preset::named(&args.preset).map_err(usage)?;
+    let mut training: TrainingConfig = preset.training.clone().try_into()?;
+    training.batch_size = args.batch_size.unwrap_or(training.batch_size);
+    let mut faults = Vec::new();
+    if !(2..=1 << 16).contains(&training.batch_size) {
+        faults.push(format!("--batch-size is {}, expected 2 to 65536", training.batch_size));
+    }
+    if args.steps == 0 {
+        faults.push("--steps is 0, expected at least 1".into());
+    }
+    if !faults.is_empty() {
+        return Err(UsageError { faults }.into());
+    }
+    set_threads(args.threads)?;
+    let device = args.device.open().map_err(usage)?;
+    let progress = Progress::new(logging, args.steps, "steps");
+    let result = bench(&preset.model()?, &training, args.steps, &device, &mut |step| progress.set(step))?;
+    progress.finish();
+    if args.json {
+        print_result(&serde_json::to_string(&result)?)?;
+    } else {
+        print_result(&format!(
+            "{}: {:.1} images/s, median step {:.1} ms, batch {}, {} threads, peak memory {:.2} GB",
+            args.preset,
+            result.images_per_s,
+            result.step_ms_median,
+            result.batch_size,
+            result.threads,
+            result.peak_rss_bytes as f64 / 1e9
+        ))?;
+    }
+    Ok(Outcome::Done)
+}

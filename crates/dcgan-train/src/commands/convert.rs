@@ -1,0 +1,73 @@
+//! `dcgan-train import` and `export`
+
+use super::usage;
+use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
+use anyhow::Context;
+use candle_core::Device;
+use dcgan_cli::{Outcome, UsageError, print_result};
+use dcgan_model::foreign::{Side, to_pytorch_names};
+use dcgan_model::weights::Dtype;
+use dcgan_model::{Generator, ModelConfig};
+use dcgan_train::models;
+use std::path::Path;
+
+/// Makes a folder that does not exist or is empty.
+fn make_folder(path: &Path) -> anyhow::Result<()> {
+    if std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(UsageError::one(format!("--out {} is not empty; choose another", path.display())).into());
+    }
+    std::fs::create_dir_all(path).with_context(|| path.display().to_string())
+}
+
+pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
+    let mut opened = models::open(&args.src, Some(&args.preset)).map_err(usage)?;
+    opened.notes.iter().for_each(|note| tracing::info!("{note}"));
+    let files = &mut opened.files;
+    let mut statistics = "as they came";
+    if let Some(weights) = &mut files.generator {
+        let mut generator = Generator::new(&files.model, weights, &Device::Cpu)?;
+        if models::ensure_statistics(&mut generator, &files.model, &Device::Cpu)? {
+            *weights = generator.0.weights()?;
+            statistics = "of G re-estimated from 4,096 z with seed 0";
+            tracing::info!("batch-norm statistics {statistics}");
+        }
+    }
+    make_folder(&args.out)?;
+    let ModelConfig { name, height, width, channels, .. } = files.model.config();
+    let card = format!(
+        "# {name}, imported\n\nWeights for {height} x {width} pictures of {channels} channel(s), imported from `{}` by dcgan-train.\n\n\
+         - batch-norm statistics: {statistics}\n- licence: that of the source\n",
+        args.src.file_name().unwrap_or_default().to_string_lossy()
+    );
+    files.write(&args.out, &card, Dtype::F32)?;
+    let found = [(files.generator.is_some(), "generator"), (files.discriminator.is_some(), "discriminator")];
+    let found: Vec<&str> = found.iter().filter(|(there, _)| *there).map(|(_, name)| *name).collect();
+    print_result(&format!("{} in {}", found.join(" and "), args.out.display()))?;
+    Ok(Outcome::Done)
+}
+
+pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
+    let ExportFormat::Pytorch = args.to;
+    let files = models::open(&args.model, None).map_err(usage)?.files;
+    let networks = [
+        (Side::Generator, "netG.safetensors", files.generator),
+        (Side::Discriminator, "netD.safetensors", files.discriminator),
+    ];
+    let mut renamed = Vec::new();
+    for (side, name, weights) in networks {
+        if let Some(weights) = weights {
+            renamed.push((name, to_pytorch_names(side, &weights).map_err(usage)?));
+        }
+    }
+    // Nothing is made before both networks are known to be expressible.
+    make_folder(&args.out)?;
+    for (name, exported) in renamed {
+        if exported.counters.is_empty() {
+            tracing::warn!("{name} has no batch-norm statistics: load it with strict=False");
+        }
+        let path = args.out.join(name);
+        exported.write(&path).with_context(|| path.display().to_string())?;
+        print_result(&path.display().to_string())?;
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,156 @@
+//! What a run tells while it goes: one enum feeds the console, stats.jsonl and whatever reads them later.
+
+use crate::step::StepOutput;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One thing that happened. In stats.jsonl each is a line of JSON with its kind under `event`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A log interval ended.
+    Step(StepLine),
+    /// A sample grid was written.
+    Sample {
+        /// Steps taken.
+        step: u64,
+        /// Real pictures read.
+        images: u64,
+        /// The file.
+        path: PathBuf,
+        /// Mean distance between two pictures of the grid, by that of real pictures; near 0 all samples are alike.
+        diversity: f64,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Steps taken.
+        step: u64,
+        /// The folder.
+        path: PathBuf,
+        /// Fréchet distance in random features (see `quality`); lower is better. None before statistics exist.
+        frechet: Option<f64>,
+        /// Whether it is the best of the run so far.
+        best: bool,
+    },
+    /// Something looks wrong.
+    Alarm {
+        /// Steps taken.
+        step: u64,
+        /// Which alarm.
+        alarm: AlarmKind,
+        /// What was seen and what helps.
+        message: String,
+    },
+}
+
+/// What an alarm is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlarmKind {
+    /// D's loss stays near zero: G has nothing to learn from.
+    DiscriminatorWins,
+    /// Samples have become alike.
+    Collapse,
+}
+
+/// The familiar line of a GAN's training, and how fast it goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepLine {
+    /// Steps taken.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Real pictures read.
+    pub images: u64,
+    /// Passes over the data, counted from 0.
+    pub epoch: u64,
+    /// D's loss on real plus on generated pictures; 2 ln 2 = 1.386 where D cannot tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_d: Option<f64>,
+    /// G's loss, -ln D(G(z)).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_g: Option<f64>,
+    /// Mean D(x).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub d_x: Option<f64>,
+    /// Mean D(G(z)) before D's update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub d_gz_before: Option<f64>,
+    /// Mean D(G(z)) that G's update saw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub d_gz_after: Option<f64>,
+    /// Euclidean norm of D's gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_norm_d: Option<f64>,
+    /// Euclidean norm of G's gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_norm_g: Option<f64>,
+    /// Adam's step size.
+    pub learning_rate: f64,
+    /// Real pictures a second since the last line.
+    pub images_per_s: f64,
+    /// Seconds to the end of the run at this speed.
+    pub seconds_left: f64,
+    /// Share of the time since the last line that training waited for data, 0 to 1.
+    pub data_wait_share: f64,
+}
+
+impl StepLine {
+    /// Takes over what the networks said.
+    pub(crate) fn with_output(mut self, output: &StepOutput) -> Self {
+        if let Some(d) = output.discriminator {
+            self.loss_d = Some(d.loss);
+            self.d_x = Some(d.real);
+            self.d_gz_before = Some(d.fake);
+            self.gradient_norm_d = Some(d.gradient_norm);
+        }
+        if let Some(g) = output.generator {
+            self.loss_g = Some(g.loss);
+            self.d_gz_after = Some(g.fake);
+            self.gradient_norm_g = Some(g.gradient_norm);
+        }
+        self
+    }
+
+    /// The line that pytorch/examples prints, with speed and time to go.
+    pub fn console(&self) -> String {
+        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+        format!(
+            "[{}/{}] Loss_D: {} Loss_G: {} D(x): {} D(G(z)): {} / {}  {:.0} images/s, {} left, {:.0} % waiting for data",
+            self.step,
+            self.total_steps,
+            number(self.loss_d),
+            number(self.loss_g),
+            number(self.d_x),
+            number(self.d_gz_before),
+            number(self.d_gz_after),
+            self.images_per_s,
+            duration(self.seconds_left),
+            100.0 * self.data_wait_share,
+        )
+    }
+}
+
+/// `1:02:03` or `2:03`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to what an hour counter can show"
+)]
+pub fn duration(seconds: f64) -> String {
+    let s = seconds.clamp(0.0, 3.6e9) as u64;
+    let (hours, minutes, s) = (s / 3600, s / 60 % 60, s % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{s:02}") } else { format!("{minutes}:{s:02}") }
+}
+
+impl Event {
+    /// Steps taken when it happened.
+    pub fn step(&self) -> u64 {
+        match self {
+            Self::Step(StepLine { step, .. })
+            | Self::Sample { step, .. }
+            | Self::Checkpoint { step, .. }
+            | Self::Alarm { step, .. } => *step,
+        }
+    }
+}

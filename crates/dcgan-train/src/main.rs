@@ -1,0 +1,26 @@
+//! The binary `dcgan-train`.
+
+mod cli;
+mod commands;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use dcgan_cli::Logging;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dcgan_cli::run("dcgan-train", || {
+        let Cli { log, command } = Cli::try_parse()?;
+        let logging = Logging::init(&log);
+        match command {
+            None => commands::train::run(&cli::RunArgs::default(), &logging),
+            Some(Command::Run(args)) => commands::train::run(&args, &logging),
+            Some(Command::Resume(args)) => commands::train::resume(&args, &logging),
+            Some(Command::Bench(args)) => commands::bench::run(&args, &logging),
+            Some(Command::Presets { name }) => commands::presets::run(name.as_deref()),
+            Some(Command::Sample(args)) => commands::sample::run(&args),
+            Some(Command::Import(args)) => commands::convert::import(&args),
+            Some(Command::Export(args)) => commands::convert::export(&args),
+        }
+    })
+}

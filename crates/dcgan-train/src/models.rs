@@ -1,0 +1,117 @@
+//! Whatever `--model` may be: a MODEL folder, a checkpoint, a run folder, or a file in a foreign format.
+
+use crate::checkpoint::{self, CheckpointError};
+use candle_core::{Device, Tensor};
+use dcgan_model::foreign::{self, Expected, ForeignError};
+use dcgan_model::random::{self, Purpose};
+use dcgan_model::{FolderError, Generator, Model, ModelFiles, NetworkError, Preset, PresetError};
+use std::path::{Path, PathBuf};
+
+/// z from which G's statistics are re-estimated where a file brings none.
+const STATISTICS_LATENTS: usize = 4096;
+const STATISTICS_BATCH: usize = 128;
+
+/// Why a model could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing there.
+    #[error("{} does not exist", path.display())]
+    Absent {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A foreign file does not say what networks it holds.
+    #[error("{} is not a model folder of this program; name its networks with --preset ({})", path.display(), Preset::names().collect::<Vec<_>>().join(", "))]
+    NeedsPreset {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A run that has written no checkpoint yet.
+    #[error("the run {} has no checkpoint yet", path.display())]
+    NoCheckpoint {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// A model folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A foreign file.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
+    /// The preset named.
+    #[error(transparent)]
+    Preset(#[from] PresetError),
+    /// A run's checkpoints.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Re-estimating statistics.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+}
+
+/// A model, and what is worth saying about where it came from.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Its networks.
+    pub files: ModelFiles,
+    /// Sentences for the user.
+    pub notes: Vec<String>,
+}
+
+/// Opens `path`; `preset` names the networks of a foreign file.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open(path: &Path, preset: Option<&str>) -> Result<Opened, OpenError> {
+    if !path.exists() {
+        return Err(OpenError::Absent { path: path.into() });
+    }
+    if path.join("config.json").exists() {
+        return Ok(Opened { files: ModelFiles::read(path)?, notes: Vec::new() });
+    }
+    if path.join("plan.toml").exists() {
+        let best = path.join("best");
+        let folder = path.join("checkpoints");
+        let newest = || -> Result<PathBuf, OpenError> {
+            let newest = checkpoint::list(&folder)?.pop();
+            newest
+                .map(|step| folder.join(checkpoint::name(step)))
+                .ok_or_else(|| OpenError::NoCheckpoint { path: path.into() })
+        };
+        let chosen = if best.exists() { std::fs::canonicalize(&best).unwrap_or(best) } else { newest()? };
+        let notes = vec![format!("using checkpoint {}", chosen.display())];
+        return Ok(Opened { files: ModelFiles::read(&chosen)?, notes });
+    }
+    let preset = preset.ok_or_else(|| OpenError::NeedsPreset { path: path.into() })?;
+    let model = Preset::named(preset)?.model().map_err(PresetError::from)?;
+    let expected =
+        Expected { generator: model.generator_tensors(), discriminator: model.discriminator_tensors() };
+    let found = foreign::import(path, &expected)?;
+    let files = ModelFiles { model, generator: found.generator, discriminator: found.discriminator };
+    Ok(Opened { files, notes: found.notes })
+}
+
+/// Gives G batch-norm statistics where it came without: from 4,096 seeded z, in batches of 128. Tells whether it did.
+///
+/// # Errors
+/// Memory; a network that fails.
+pub fn ensure_statistics(
+    generator: &mut Generator,
+    model: &Model,
+    device: &Device,
+) -> Result<bool, NetworkError> {
+    if generator.0.statistics().is_some() {
+        return Ok(false);
+    }
+    let latent = &model.config().latent;
+    let batches = (0..STATISTICS_LATENTS / STATISTICS_BATCH).map(|i| -> Result<Tensor, NetworkError> {
+        let z = random::latent(
+            &mut random::stream(0, Purpose::StatisticsLatent, i as u64),
+            STATISTICS_BATCH,
+            latent,
+        );
+        Ok(Tensor::from_vec(z, (STATISTICS_BATCH, latent.size, 1, 1), device)?)
+    });
+    generator.0.reestimate(batches)?;
+    Ok(true)
+}

@@ -1,0 +1,249 @@
+//! A quality figure that needs no download, and the diversity of a grid.
+//!
+//! The figure is the Fréchet distance, with diagonal covariances, between features of 2,048 real and 2,048 generated
+//! pictures. The features come from a fixed convolutional network with random weights: the same for every run on
+//! pictures of one size, whatever the seed. It serves to compare checkpoints of one data set (lower is better; it rises when
+//! samples blur, lose colours or collapse). It is **not** the FID of the literature, which uses a trained Inception
+//! network: the two scales have nothing to do with each other.
+
+use crate::pixels::{self, PixelRange};
+use candle_core::{Device, Tensor};
+use dcgan_data::{DataError, Dataset, PictureShape};
+use dcgan_model::random::{self, Purpose};
+use dcgan_model::{Generator, LatentConfig, NetworkError};
+use dcgan_ops::{Activation, Executor, Keep, Kind, Layer, MapShape, Mode, OpsError, Statistics, executor};
+use rand::Rng;
+
+/// Pictures on each side, where the data set has as many.
+pub const PICTURES: usize = 2048;
+const BATCH: usize = 64;
+/// Channels of the random network's layers.
+const CHANNELS: [usize; 3] = [32, 64, 128];
+/// The network and the choice of pictures do not depend on the run's seed: figures of two runs can be compared.
+const SEED: u64 = 0;
+
+/// Mean and variance of features.
+#[derive(Clone, Debug)]
+struct Moments {
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+}
+
+/// The measure for pictures of one shape, with the real pictures' moments.
+#[derive(Debug)]
+pub struct Quality {
+    network: Box<dyn Executor>,
+    real: Moments,
+    count: usize,
+}
+
+/// Why quality could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum QualityError {
+    /// A picture could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A network failed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+}
+
+impl From<OpsError> for QualityError {
+    fn from(error: OpsError) -> Self {
+        Self::Network(error.into())
+    }
+}
+
+impl From<candle_core::Error> for QualityError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Network(error.into())
+    }
+}
+
+impl Quality {
+    /// Builds the random network and measures the real pictures.
+    ///
+    /// # Errors
+    /// A picture that cannot be read; memory.
+    pub fn new(data: &Dataset, range: PixelRange, device: &Device) -> Result<Self, QualityError> {
+        let shape = data.shape();
+        let mut network = executor(layers(shape), device)?;
+        let mut weights = dcgan_ops::Tensors::new();
+        for (i, spec) in (0..).zip(network.layers().iter().flat_map(Layer::parameters).collect::<Vec<_>>()) {
+            let n: usize = spec.shape.iter().product();
+            let fan_in = n / spec.shape[0];
+            // He et al. 2015: keeps the size of activations from layer to layer.
+            let std = (2.0 / fan_in as f32).sqrt();
+            let values = random::normal(&mut random::stream(SEED, Purpose::QualityWeights, i), n, 0.0, std);
+            weights.insert(spec.name, Tensor::from_vec(values, spec.shape, &Device::Cpu)?);
+        }
+        network.set_parameters(&weights)?;
+        let chosen = choose(data.len(), PICTURES);
+        let mut sums = Sums::default();
+        let len = shape.height * shape.width * shape.channels;
+        for part in chosen.chunks(BATCH) {
+            let mut bytes = vec![0; part.len() * len];
+            for (&index, to) in part.iter().zip(bytes.chunks_mut(len)) {
+                data.read(index, to)?;
+            }
+            sums.add(&features(network.as_mut(), &pixels::to_tensor(&bytes, shape, range, device)?)?);
+        }
+        Ok(Self { network, real: sums.moments(), count: chosen.len() })
+    }
+
+    /// Real pictures that the figure is taken against.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Fréchet distance of as many generated pictures, drawn in evaluation mode from z that depend on `seed` alone.
+    ///
+    /// # Errors
+    /// A generator without statistics; memory.
+    pub fn frechet(
+        &mut self,
+        generator: &mut Generator,
+        latent: &LatentConfig,
+        seed: u64,
+    ) -> Result<f64, QualityError> {
+        let z = random::latent_each(seed, Purpose::QualityLatent, self.count, latent);
+        let mut sums = Sums::default();
+        for z in z.chunks(BATCH * latent.size) {
+            let z =
+                Tensor::from_slice(z, (z.len() / latent.size, latent.size), generator.0.executor.device())?;
+            sums.add(&features(self.network.as_mut(), &generator.sample(&z)?)?);
+        }
+        Ok(distance(&self.real, &sums.moments()))
+    }
+}
+
+/// Three 4x4 convolutions with stride 2 (fewer for tiny pictures), LeakyReLU 0.2.
+fn layers(shape: PictureShape) -> Vec<Layer> {
+    let mut input = MapShape::new(shape.channels, shape.height, shape.width);
+    let mut layers = Vec::new();
+    for (i, channels) in CHANNELS.into_iter().enumerate() {
+        let side = |side| Layer::output_side(Kind::Conv, side, 4, 2, 1, 0).filter(|&side| side > 0);
+        let (Some(height), Some(width)) = (side(input.height), side(input.width)) else { break };
+        let output = MapShape::new(channels, height, width);
+        layers.push(Layer {
+            name: format!("blocks.{i}"),
+            kind: Kind::Conv,
+            input,
+            output,
+            kernel: (4, 4),
+            stride: 2,
+            padding: 1,
+            output_padding: 0,
+            norm: None,
+            activation: Activation::LeakyRelu(0.2),
+        });
+        input = output;
+    }
+    layers
+}
+
+/// `count` different indices below `n`, in rising order.
+fn choose(n: usize, count: usize) -> Vec<usize> {
+    let mut rng = random::stream(SEED, Purpose::QualityPictures, 0);
+    let mut indices: Vec<usize> = (0..n).collect();
+    let count = count.min(n);
+    for i in 0..count {
+        indices.swap(i, rng.random_range(i..n));
+    }
+    indices.truncate(count);
+    indices.sort_unstable();
+    indices
+}
+
+/// Mean of every feature map over each quarter of the picture, `(n, d)`: colours and textures, and roughly where.
+fn features(network: &mut dyn Executor, x: &Tensor) -> Result<Vec<Vec<f32>>, OpsError> {
+    let forward = network.forward(x, Mode::Eval(&Statistics::new()), Keep::Activations)?;
+    let n = x.dim(0)?;
+    let mut rows = vec![Vec::new(); n];
+    for map in forward.activations {
+        let (_, _, height, width) = map.dims4()?;
+        for (rows_of, columns_of) in halves(height).into_iter().flat_map(|h| halves(width).map(|w| (h, w))) {
+            let part = map.narrow(2, rows_of.0, rows_of.1)?.narrow(3, columns_of.0, columns_of.1)?;
+            let means = part.contiguous()?.mean((2, 3))?.to_vec2::<f32>()?;
+            rows.iter_mut().zip(means).for_each(|(row, means)| row.extend(means));
+        }
+    }
+    Ok(rows)
+}
+
+/// Start and length of both halves of a side; of a side of one, that one twice.
+fn halves(side: usize) -> [(usize, usize); 2] {
+    let half = side.div_ceil(2);
+    [(0, half), (side - half, half)]
+}
+
+#[derive(Default)]
+struct Sums {
+    n: f64,
+    sum: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Sums {
+    fn add(&mut self, rows: &[Vec<f32>]) {
+        for row in rows {
+            self.sum.resize(row.len(), 0.0);
+            self.squares.resize(row.len(), 0.0);
+            for ((s, q), &value) in self.sum.iter_mut().zip(&mut self.squares).zip(row) {
+                *s += f64::from(value);
+                *q += f64::from(value) * f64::from(value);
+            }
+            self.n += 1.0;
+        }
+    }
+
+    fn moments(&self) -> Moments {
+        let mean: Vec<f64> = self.sum.iter().map(|s| s / self.n).collect();
+        let variance = self.squares.iter().zip(&mean).map(|(q, m)| (q / self.n - m * m).max(0.0)).collect();
+        Moments { mean, variance }
+    }
+}
+
+/// Fréchet distance of two Gaussians with diagonal covariances: `|m1 - m2|^2 + |s1 - s2|^2`.
+fn distance(a: &Moments, b: &Moments) -> f64 {
+    let squares = |a: f64, b: f64| (a - b) * (a - b);
+    let means: f64 = a.mean.iter().zip(&b.mean).map(|(&a, &b)| squares(a, b)).sum();
+    let deviations: f64 =
+        a.variance.iter().zip(&b.variance).map(|(&a, &b)| squares(a.sqrt(), b.sqrt())).sum();
+    means + deviations
+}
+
+/// Mean Euclidean distance between two of the pictures, bytes `(n, h, w, c)`, `len` bytes each.
+pub fn mean_distance(pictures: &[u8], len: usize) -> f64 {
+    let pictures: Vec<&[u8]> = pictures.chunks_exact(len.max(1)).collect();
+    let (mut sum, mut pairs) = (0.0, 0.0_f64);
+    for (i, a) in pictures.iter().enumerate() {
+        for b in &pictures[i + 1..] {
+            let squares: u64 = a.iter().zip(*b).map(|(&a, &b)| u64::from(a.abs_diff(b)).pow(2)).sum();
+            sum += (squares as f64).sqrt();
+            pairs += 1.0;
+        }
+    }
+    sum / pairs.max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_by_hand() {
+        let a = Moments { mean: vec![0.0, 1.0], variance: vec![1.0, 4.0] };
+        let b = Moments { mean: vec![3.0, 1.0], variance: vec![4.0, 4.0] };
+        assert_eq!(distance(&a, &b), 9.0 + 1.0);
+        assert_eq!(distance(&a, &a), 0.0);
+        let mut sums = Sums::default();
+        sums.add(&[vec![1.0, 2.0], vec![3.0, 2.0]]);
+        let Moments { mean, variance } = sums.moments();
+        assert_eq!((mean, variance), (vec![2.0, 2.0], vec![1.0, 0.0]));
+        assert_eq!(mean_distance(&[0, 0, 3, 4, 0, 0], 2), 10.0 / 3.0);
+        assert_eq!(choose(5, 9), [0, 1, 2, 3, 4]);
+        let some = choose(1000, 10);
+        assert!(some.len() == 10 && some.windows(2).all(|pair| pair[0] < pair[1]) && some[9] > 300);
+    }
+}

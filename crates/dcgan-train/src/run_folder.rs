@@ -1,0 +1,289 @@
+//! A run folder: `plan.toml`, `stats.jsonl`, `log.txt`, `reals.png`, `samples/`, `checkpoints/`, `best`, `result.json`.
+
+use crate::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::config::Plan;
+use crate::event::Event;
+use crate::files;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The folder of one run.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+/// Why a run folder could not be made, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFolderError {
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A run would overwrite something.
+    #[error("{} is not empty; choose another --out, or go on with it: dcgan-train resume {}", path.display(), path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No `plan.toml`.
+    #[error("{} is not a run folder: it has no plan.toml", path.display())]
+    NotARun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `plan.toml` cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Another process trains in this folder.
+    #[error("another process trains in {}; wait for it or stop it first", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// `result.json`: written when the run is complete.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Steps taken.
+    pub steps: u64,
+    /// Real pictures read.
+    pub images: u64,
+    /// Step of the best checkpoint.
+    pub best_step: Option<u64>,
+    /// Its Fréchet distance in random features.
+    pub best_frechet: Option<f64>,
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
+    |source| RunFolderError::Io { path: path.into(), source }
+}
+
+impl RunFolder {
+    /// Makes the folder `path` for a new run.
+    ///
+    /// # Errors
+    /// [`RunFolderError::NotEmpty`]; what the operating system says.
+    pub fn create(path: &Path) -> Result<Self, RunFolderError> {
+        fs::create_dir_all(path).map_err(io_error(path))?;
+        if fs::read_dir(path).map_err(io_error(path))?.next().is_some() {
+            return Err(RunFolderError::NotEmpty { path: path.into() });
+        }
+        let this = Self { path: path.into() };
+        for folder in [this.samples(), this.checkpoints()] {
+            fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+        }
+        Ok(this)
+    }
+
+    /// `runs/<name>-NNN` below `parent` with the next free number, made.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn create_next(parent: &Path, name: &str) -> Result<Self, RunFolderError> {
+        fs::create_dir_all(parent).map_err(io_error(parent))?;
+        let mut number = 0;
+        for entry in fs::read_dir(parent).map_err(io_error(parent))? {
+            let file_name = entry.map_err(io_error(parent))?.file_name();
+            let digits =
+                file_name.to_str().and_then(|n| n.strip_prefix(name)?.strip_prefix('-')?.parse::<u64>().ok());
+            number = number.max(digits.map_or(0, |digits| digits + 1));
+        }
+        Self::create(&parent.join(format!("{name}-{number:03}")))
+    }
+
+    /// Opens the folder of a run that was started before, with its plan.
+    ///
+    /// # Errors
+    /// [`RunFolderError::NotARun`], [`RunFolderError::Plan`].
+    pub fn open(path: &Path) -> Result<(Self, Plan), RunFolderError> {
+        let this = Self { path: path.into() };
+        let file = this.plan();
+        if !file.exists() {
+            return Err(RunFolderError::NotARun { path: path.into() });
+        }
+        let text = fs::read_to_string(&file).map_err(io_error(&file))?;
+        let problem = |problem: String| RunFolderError::Plan { path: file.clone(), problem };
+        let plan: Plan = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
+        let faults = plan.faults();
+        if !faults.is_empty() {
+            return Err(problem(faults.join("; ")));
+        }
+        Ok((this, plan))
+    }
+
+    /// Takes the folder for this process until the lock is dropped (also by a crash).
+    ///
+    /// # Errors
+    /// [`RunFolderError::Busy`].
+    pub fn lock(&self) -> Result<Lock, RunFolderError> {
+        let path = self.path.join(".lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(io_error(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(RunFolderError::Busy { path: self.path.clone() }),
+            Err(fs::TryLockError::Error(source)) => Err(RunFolderError::Io { path, source }),
+        }
+    }
+
+    /// Writes `plan.toml`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn write_plan(&self, plan: &Plan) -> Result<(), RunFolderError> {
+        let path = self.plan();
+        let text = toml::to_string(plan)
+            .map_err(|error| RunFolderError::Plan { path: path.clone(), problem: error.to_string() })?;
+        files::write_whole(&path, text.as_bytes()).map_err(io_error(&path))
+    }
+
+    /// Writes `result.json`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn write_result(&self, result: &RunResult) -> Result<(), RunFolderError> {
+        let path = self.result();
+        let text = serde_json::to_string_pretty(result).map_err(io::Error::from).map_err(io_error(&path))?;
+        files::write_whole(&path, (text + "\n").as_bytes()).map_err(io_error(&path))
+    }
+
+    /// Points `best` at the checkpoint of `step`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn point_best(&self, step: u64) -> Result<(), RunFolderError> {
+        let link = self.path.join("best");
+        let target = Path::new("checkpoints").join(checkpoint::name(step));
+        files::replace_link(&target, &link).map_err(io_error(&link))
+    }
+
+    /// The newest checkpoint that can be read, and what is wrong with newer ones. Those are set aside as `damaged-…`, not removed.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn latest(&self) -> Result<(Option<Checkpoint>, Vec<CheckpointError>), RunFolderError> {
+        let folder = self.checkpoints();
+        let mut damaged = Vec::new();
+        for step in checkpoint::list(&folder)?.into_iter().rev() {
+            let path = folder.join(checkpoint::name(step));
+            match Checkpoint::read(&path) {
+                Ok(found) => return Ok((Some(found), damaged)),
+                Err(error) => damaged.push(error),
+            }
+            let aside = folder.join(format!("damaged-{}", checkpoint::name(step)));
+            if aside.exists() {
+                fs::remove_dir_all(&aside).map_err(io_error(&aside))?;
+            }
+            fs::rename(&path, &aside).map_err(io_error(&path))?;
+        }
+        Ok((None, damaged))
+    }
+
+    /// Opens stats.jsonl to append, without the lines after `step` that an interrupted run left.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn stats(&self, step: u64) -> Result<Stats, RunFolderError> {
+        let path = self.path.join("stats.jsonl");
+        let io = |source| RunFolderError::Io { path: path.clone(), source };
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let whole =
+                    |line: &&str| serde_json::from_str::<Event>(line).is_ok_and(|event| event.step() <= step);
+                let kept: String = text.lines().filter(whole).flat_map(|line| [line, "\n"]).collect();
+                if kept != text {
+                    files::write_whole(&path, kept.as_bytes()).map_err(io)?;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(error)),
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
+        Ok(Stats { file, path })
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    /// `checkpoints/`
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+    /// `samples/`
+    pub fn samples(&self) -> PathBuf {
+        self.path.join("samples")
+    }
+    /// `samples/NNNNNNNN.png`, by real pictures read.
+    pub fn sample(&self, images: u64) -> PathBuf {
+        self.samples().join(format!("{images:08}.png"))
+    }
+    /// `plan.toml`
+    pub fn plan(&self) -> PathBuf {
+        self.path.join("plan.toml")
+    }
+    /// `reals.png`
+    pub fn reals(&self) -> PathBuf {
+        self.path.join("reals.png")
+    }
+    /// `log.txt`
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log.txt")
+    }
+    /// `result.json`
+    pub fn result(&self) -> PathBuf {
+        self.path.join("result.json")
+    }
+}
+
+/// Holds a run folder for one process.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// stats.jsonl, one event a line.
+#[derive(Debug)]
+pub struct Stats {
+    file: File,
+    path: PathBuf,
+}
+
+impl Stats {
+    /// Appends one line.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn append(&mut self, event: &Event) -> Result<(), RunFolderError> {
+        let line = serde_json::to_string(event).map_err(io::Error::from).map_err(io_error(&self.path))?;
+        self.file.write_all((line + "\n").as_bytes()).map_err(io_error(&self.path))
+    }
+
+    /// Flushes to the disk: a checkpoint must not outlive the lines before it.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn sync(&self) -> Result<(), RunFolderError> {
+        self.file.sync_all().map_err(io_error(&self.path))
+    }
+}

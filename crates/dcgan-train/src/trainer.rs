@@ -1,0 +1,569 @@
+//! The loop: read a minibatch, take a step, write down what happened, checkpoint, go on.
+//!
+//! [`run`] is called by the command line and later by the service; neither holds training logic. Everything random is
+//! drawn from streams keyed by the step, so that a run resumed at step k goes on as if it had never stopped.
+
+use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, State, under};
+use crate::config::Plan;
+use crate::device::DeviceError;
+use crate::event::{AlarmKind, Event, StepLine};
+use crate::grid::{Grid, GridError};
+use crate::pixels::{self, PixelRange};
+use crate::quality::{self, Quality, QualityError};
+use crate::run_folder::{RunFolder, RunFolderError, RunResult, Stats};
+use crate::step::{LearningRate, Networks, StepError, StepOutput, train_step};
+use candle_core::{Device, Tensor};
+use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
+use dcgan_model::random::{self, Purpose};
+use dcgan_model::weights::{HostTensor, Weights};
+use dcgan_model::{ConfigError, Discriminator, Generator, Model, ModelFiles, NetworkError};
+use dcgan_ops::{AdamState, Moments, Tensors};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Pictures of a sample grid.
+const GRID: usize = 64;
+/// Threads that decode pictures, and minibatches that wait for the networks.
+const LOADER_THREADS: usize = 2;
+const PREFETCH: usize = 4;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunEnd {
+    /// All steps were taken.
+    Finished(RunResult),
+    /// It was asked to stop, and wrote a checkpoint at this step.
+    Interrupted {
+        /// Steps taken.
+        step: u64,
+    },
+    /// The run was complete before; nothing was done.
+    AlreadyFinished {
+        /// Steps taken.
+        step: u64,
+    },
+}
+
+/// Why a run ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The networks' configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Pictures.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A loss or gradient that is not finite, or a failing network, at a step.
+    #[error("step {step}: {source}; {}", last_good(.checkpoint))]
+    Step {
+        /// The step, counted from 1.
+        step: u64,
+        /// What happened.
+        source: Box<StepError>,
+        /// The last good checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The run folder: a full disk, a folder that cannot be written.
+    #[error("{source}; {}", last_good(.checkpoint))]
+    Folder {
+        /// What happened.
+        source: Box<RunFolderError>,
+        /// The last good checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The quality measure.
+    #[error(transparent)]
+    Quality(#[from] QualityError),
+    /// The weights to start from do not fit.
+    #[error("--init-from {}: {problem}", path.display())]
+    Init {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+fn last_good(checkpoint: &Option<PathBuf>) -> String {
+    match checkpoint {
+        Some(path) => format!("the last good checkpoint is {}", path.display()),
+        None => "no checkpoint had been written".to_owned(),
+    }
+}
+
+impl From<candle_core::Error> for TrainError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Network(error.into())
+    }
+}
+
+impl From<RunFolderError> for TrainError {
+    fn from(source: RunFolderError) -> Self {
+        Self::Folder { source: Box::new(source), checkpoint: None }
+    }
+}
+
+impl From<CheckpointError> for TrainError {
+    fn from(source: CheckpointError) -> Self {
+        RunFolderError::from(source).into()
+    }
+}
+
+impl From<GridError> for TrainError {
+    fn from(GridError { path, source }: GridError) -> Self {
+        RunFolderError::Io { path, source }.into()
+    }
+}
+
+/// What a run works with, besides its folder.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Real pictures.
+    pub data: Arc<Dataset>,
+    /// What the model card says of them.
+    pub data_name: String,
+    /// Where the networks run.
+    pub device: Device,
+    /// Weights to start from in place of random ones.
+    pub init: Option<ModelFiles>,
+}
+
+/// Trains by `plan` in `folder`, from its newest checkpoint or from the start, until the plan is done or `cancelled` says so.
+///
+/// `sink` sees every event after it was written to stats.jsonl; `progress` sees every step taken.
+///
+/// # Errors
+/// [`TrainError`]; the last good checkpoint stays whatever happens.
+pub fn run(
+    folder: &RunFolder,
+    plan: &Plan,
+    inputs: Inputs,
+    sink: &mut dyn FnMut(&Event),
+    progress: &mut dyn FnMut(u64, u64),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<RunEnd, TrainError> {
+    let (found, damaged) = folder.latest()?;
+    for problem in damaged {
+        tracing::warn!("a damaged checkpoint is set aside, an earlier one is used: {problem}");
+    }
+    let total = plan.total_steps(inputs.data.len());
+    if let Some(found) = &found
+        && found.state.step >= total
+    {
+        return Ok(RunEnd::AlreadyFinished { step: found.state.step });
+    }
+    let mut trainer = Trainer::new(folder, plan, inputs, found, total, sink)?;
+    trainer.train(progress, cancelled).map_err(|error| trainer.with_last_good(error))
+}
+
+struct Trainer<'a> {
+    folder: &'a RunFolder,
+    plan: &'a Plan,
+    model: Model,
+    range: PixelRange,
+    data_name: String,
+    device: Device,
+    networks: Networks,
+    average: Option<Tensors>,
+    loader: Loader,
+    quality: Quality,
+    real_distance: f64,
+    state: State,
+    stats: Stats,
+    sink: &'a mut dyn FnMut(&Event),
+    total: u64,
+    last_good: Option<PathBuf>,
+    latest: StepOutput,
+    /// When the last log line was written, at which step, and how long the loader had waited by then.
+    since: (Instant, u64, Duration),
+}
+
+impl<'a> Trainer<'a> {
+    fn new(
+        folder: &'a RunFolder,
+        plan: &'a Plan,
+        inputs: Inputs,
+        found: Option<Checkpoint>,
+        total: u64,
+        sink: &'a mut dyn FnMut(&Event),
+    ) -> Result<Self, TrainError> {
+        let Inputs { data, data_name, device, init } = inputs;
+        let model = Model::new(plan.model.clone())?;
+        let range = PixelRange::of(plan.model.generator.output);
+        let (state, networks, average) = match &found {
+            Some(found) => resumed(&model, found, &device)?,
+            None => fresh(&model, plan, init, &device)?,
+        };
+        let config = LoaderConfig {
+            batch_size: plan.training.batch_size,
+            seed: plan.run.seed,
+            threads: LOADER_THREADS,
+            prefetch: PREFETCH,
+        };
+        let loader = Loader::new(Arc::clone(&data), config, state.position)?;
+        tracing::info!(
+            "measuring {} real pictures for the quality figure",
+            data.len().min(quality::PICTURES)
+        );
+        let quality = Quality::new(&data, range, &device)?;
+        let reals = first_pictures(&data)?;
+        Grid::new(&reals, data.shape()).save(&folder.reals())?;
+        let shape = data.shape();
+        let real_distance = quality::mean_distance(&reals, shape.height * shape.width * shape.channels);
+        let stats = folder.stats(state.step)?;
+        let last_good = found.map(|found| folder.checkpoints().join(checkpoint::name(found.state.step)));
+        // A kill may have come between the checkpoint and the link.
+        if let Some(best) = state.best
+            && folder.checkpoints().join(checkpoint::name(best.step)).exists()
+        {
+            folder.point_best(best.step)?;
+        }
+        let since = (Instant::now(), state.step, loader.waited());
+        Ok(Self {
+            folder,
+            plan,
+            model,
+            range,
+            data_name,
+            device,
+            networks,
+            average,
+            loader,
+            quality,
+            real_distance,
+            state,
+            stats,
+            sink,
+            total,
+            last_good,
+            latest: StepOutput::default(),
+            since,
+        })
+    }
+
+    fn train(
+        &mut self,
+        progress: &mut dyn FnMut(u64, u64),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<RunEnd, TrainError> {
+        if self.state.step == 0 && self.networks.generator.0.statistics().is_some() {
+            self.sample()?; // what --init-from starts with
+        }
+        while self.state.step < self.total {
+            self.step()?;
+            let step = self.state.step;
+            progress(step, self.total);
+            let last = step == self.total;
+            let due = |every: u64| step.is_multiple_of(every) || last;
+            if due(self.plan.run.log_every) {
+                self.log()?;
+            }
+            if due(self.plan.run.sample_every) {
+                self.sample()?;
+            }
+            let stop = cancelled();
+            if due(self.plan.run.checkpoint_every) {
+                let frechet = self.frechet()?;
+                self.checkpoint(Some(frechet))?;
+            } else if stop {
+                // Outside the schedule: it takes no part in choosing the best, which an undisturbed run would not see.
+                self.checkpoint(None)?;
+            }
+            if stop && !last {
+                return Ok(RunEnd::Interrupted { step });
+            }
+        }
+        let result = RunResult {
+            steps: self.state.step,
+            images: self.state.images,
+            best_step: self.state.best.map(|best| best.step),
+            best_frechet: self.state.best.map(|best| best.frechet),
+        };
+        self.folder.write_result(&result)?;
+        Ok(RunEnd::Finished(result))
+    }
+
+    fn step(&mut self) -> Result<(), TrainError> {
+        let (step, plan) = (self.state.step, self.plan);
+        let batch = self.loader.next_batch()?;
+        let x = pixels::to_tensor(&batch.pixels, batch.shape, self.range, &self.device)?;
+        let latent = &plan.model.latent;
+        let z = random::latent(
+            &mut random::stream(plan.run.seed, Purpose::TrainingLatent, step),
+            batch.count,
+            latent,
+        );
+        let z = Tensor::from_vec(z, (batch.count, latent.size), &self.device)?;
+        let rate = LearningRate(plan.learning_rate(step, self.total));
+        // Reading values back makes an accelerator wait, so there only the steps that are logged or saved are inspected.
+        let shown = |every: u64| (step + 1).is_multiple_of(every) || (step + 2).is_multiple_of(every);
+        let inspect = self.device.is_cpu()
+            || step + 2 >= self.total
+            || shown(plan.run.log_every)
+            || shown(plan.run.checkpoint_every);
+        let output = train_step(&mut self.networks, &plan.training, rate, step, (&x, &z), inspect).map_err(
+            |source| TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None },
+        )?;
+        if let Some(average) = &mut self.average {
+            self.networks
+                .generator
+                .0
+                .executor
+                .average_into(average, plan.training.ema)
+                .map_err(NetworkError::from)?;
+        }
+        self.latest.discriminator = output.discriminator.or(self.latest.discriminator);
+        self.latest.generator = output.generator.or(self.latest.generator);
+        self.state.step += 1;
+        self.state.images += batch.count as u64;
+        self.state.position = self.loader.position();
+        let alarm = output.discriminator.and_then(|d| self.state.alarms.see_loss(d.loss));
+        self.alarm(alarm)
+    }
+
+    fn alarm(&mut self, alarm: Option<(AlarmKind, String)>) -> Result<(), TrainError> {
+        let Some((alarm, message)) = alarm else { return Ok(()) };
+        let event = Event::Alarm { step: self.state.step, alarm, message };
+        self.tell(&event)
+    }
+
+    fn tell(&mut self, event: &Event) -> Result<(), TrainError> {
+        self.stats.append(event)?;
+        (self.sink)(event);
+        Ok(())
+    }
+
+    fn log(&mut self) -> Result<(), TrainError> {
+        let (at, step, waited) = self.since;
+        let seconds = at.elapsed().as_secs_f64().max(1e-9);
+        let images_per_s = (self.state.step - step) as f64 * self.plan.training.batch_size as f64 / seconds;
+        let left =
+            (self.total - self.state.step) as f64 * seconds / ((self.state.step - step) as f64).max(1.0);
+        let line = StepLine {
+            step: self.state.step,
+            total_steps: self.total,
+            images: self.state.images,
+            epoch: self.state.position.epoch,
+            loss_d: None,
+            loss_g: None,
+            d_x: None,
+            d_gz_before: None,
+            d_gz_after: None,
+            gradient_norm_d: None,
+            gradient_norm_g: None,
+            learning_rate: self.plan.learning_rate(self.state.step.saturating_sub(1), self.total),
+            images_per_s,
+            seconds_left: left,
+            data_wait_share: (self.loader.waited() - waited).as_secs_f64() / seconds,
+        };
+        self.since = (Instant::now(), self.state.step, self.loader.waited());
+        let event = Event::Step(line.with_output(&self.latest));
+        self.tell(&event)
+    }
+
+    /// Runs `body` with G's weights replaced by their moving average, where there is one.
+    fn with_average<R>(
+        &mut self,
+        body: impl FnOnce(&mut Self) -> Result<R, TrainError>,
+    ) -> Result<R, TrainError> {
+        let Some(average) = &self.average else { return body(self) };
+        let raw = self.networks.generator.0.executor.parameters().map_err(NetworkError::from)?;
+        self.networks.generator.0.executor.set_parameters(average).map_err(NetworkError::from)?;
+        let result = body(self);
+        self.networks.generator.0.executor.set_parameters(&raw).map_err(NetworkError::from)?;
+        result
+    }
+
+    /// A grid from the fixed z, in evaluation mode: no statistics move.
+    fn sample(&mut self) -> Result<(), TrainError> {
+        let started = Instant::now();
+        let path = self.folder.sample(self.state.images);
+        let bytes = self.with_average(|this| {
+            let z =
+                random::latent_each(this.plan.run.seed, Purpose::SampleLatent, GRID, &this.plan.model.latent);
+            let z = Tensor::from_vec(z, (GRID, this.plan.model.latent.size), &this.device)?;
+            Ok(pixels::to_bytes(&this.networks.generator.sample(&z)?, this.range)?)
+        })?;
+        let shape = self.plan.picture_shape();
+        Grid::new(&bytes, shape).save(&path)?;
+        let distance = quality::mean_distance(&bytes, shape.height * shape.width * shape.channels);
+        let diversity = distance / self.real_distance.max(1e-9);
+        let (step, images) = (self.state.step, self.state.images);
+        self.tell(&Event::Sample { step, images, path, diversity })?;
+        let alarm = self.state.alarms.see_diversity(step, diversity);
+        self.since.0 += started.elapsed(); // images/s are those of training
+        self.alarm(alarm)
+    }
+
+    fn frechet(&mut self) -> Result<f64, TrainError> {
+        let started = Instant::now();
+        let frechet = self.with_average(|this| {
+            let latent = &this.plan.model.latent;
+            Ok(this.quality.frechet(&mut this.networks.generator, latent, this.plan.run.seed)?)
+        })?;
+        self.since.0 += started.elapsed();
+        Ok(frechet)
+    }
+
+    fn checkpoint(&mut self, frechet: Option<f64>) -> Result<(), TrainError> {
+        let started = Instant::now();
+        let step = self.state.step;
+        let better = |frechet: &f64| self.state.best.is_none_or(|best| *frechet < best.frechet);
+        let best = frechet.filter(|frechet| frechet.is_finite() && better(frechet));
+        if let Some(frechet) = best {
+            self.state.best = Some(Best { step, frechet });
+        }
+        let folder = self.folder.checkpoints();
+        let path = folder.join(checkpoint::name(step));
+        let event = Event::Checkpoint { step, path, frechet, best: best.is_some() };
+        // The line comes first: where the checkpoint is not written after all, resuming drops it with the rest.
+        self.stats.append(&event)?;
+        self.stats.sync()?;
+        let checkpoint = self.to_checkpoint(self.state.clone())?;
+        let card = checkpoint::card(&self.model, &self.state, &self.data_name, self.plan.run.seed);
+        self.last_good = Some(checkpoint.write(&folder, &card)?);
+        if best.is_some() {
+            self.folder.point_best(step)?;
+        }
+        let run = &self.plan.run;
+        let scheduled = |step: u64| step.is_multiple_of(run.checkpoint_every) || step == self.total;
+        checkpoint::prune(&folder, run.keep, self.state.best.map(|best| best.step), &scheduled)?;
+        self.since.0 += started.elapsed();
+        (self.sink)(&event);
+        Ok(())
+    }
+
+    fn to_checkpoint(&self, mut state: State) -> Result<Checkpoint, TrainError> {
+        let Networks { generator, discriminator } = &self.networks;
+        let mut tensors = Weights::new();
+        let mut moments = |network: &str, adam: &AdamState| -> Result<u64, TrainError> {
+            for (name, Moments { first, second }) in &adam.moments {
+                tensors.insert(format!("{network}.first.{name}"), to_host(first)?);
+                tensors.insert(format!("{network}.second.{name}"), to_host(second)?);
+            }
+            Ok(adam.step)
+        };
+        let adam = |network: &dcgan_model::Network| network.executor.adam_state().map_err(NetworkError::from);
+        state.generator_updates = moments("generator", &adam(&generator.0)?)?;
+        state.discriminator_updates = moments("discriminator", &adam(&discriminator.0)?)?;
+        let mut weights = generator.0.weights()?;
+        if let Some(average) = &self.average {
+            for (name, value) in average {
+                if let Some(raw) = weights.insert(name.clone(), to_host(value)?) {
+                    tensors.insert(format!("generator.raw.{name}"), raw);
+                }
+            }
+        }
+        let files = ModelFiles {
+            model: self.model.clone(),
+            generator: Some(weights),
+            discriminator: Some(discriminator.0.weights()?),
+        };
+        Ok(Checkpoint { files, state, tensors })
+    }
+
+    fn with_last_good(&self, error: TrainError) -> TrainError {
+        let checkpoint = self.last_good.clone();
+        match error {
+            TrainError::Step { step, source, .. } => TrainError::Step { step, source, checkpoint },
+            TrainError::Folder { source, .. } => TrainError::Folder { source, checkpoint },
+            other => other,
+        }
+    }
+}
+
+type Started = (State, Networks, Option<Tensors>);
+
+fn networks(model: &Model, g: &Weights, d: &Weights, device: &Device) -> Result<Networks, TrainError> {
+    Ok(Networks {
+        generator: Generator::new(model, g, device)?,
+        discriminator: Discriminator::new(model, d, device)?,
+    })
+}
+
+fn fresh(
+    model: &Model,
+    plan: &Plan,
+    init: Option<ModelFiles>,
+    device: &Device,
+) -> Result<Started, TrainError> {
+    #[expect(clippy::cast_possible_truncation, reason = "0.02 is exact enough in f32")]
+    let (weight_std, gain_std) = (plan.training.weight_std as f32, plan.training.gain_std as f32);
+    let seed = plan.run.seed;
+    let (mut g, mut d) = (None, None);
+    if let Some(init) = init {
+        (g, d) = (init.generator, init.discriminator);
+    }
+    let g = g.unwrap_or_else(|| model.initial_generator(seed, weight_std, gain_std));
+    let d = d.unwrap_or_else(|| model.initial_discriminator(seed, weight_std, gain_std));
+    let networks = networks(model, &g, &d, device).map_err(|error| match &plan.run.init_from {
+        Some(path) => TrainError::Init { path: path.clone(), problem: error.to_string() },
+        None => error,
+    })?;
+    let average = if plan.training.ema > 0.0 {
+        Some(networks.generator.0.executor.parameters().map_err(NetworkError::from)?)
+    } else {
+        None
+    };
+    Ok((State::start(), networks, average))
+}
+
+fn resumed(model: &Model, found: &Checkpoint, device: &Device) -> Result<Started, TrainError> {
+    let ModelFiles { generator, discriminator, .. } = &found.files;
+    let (Some(generator), Some(discriminator)) = (generator, discriminator) else {
+        return Err(NetworkError::NoStatistics.into()); // Checkpoint::read has refused this already
+    };
+    let mut raw = generator.clone();
+    let mut average = None;
+    for (name, tensor) in under(&found.tensors, "generator.raw.") {
+        if let Some(smooth) = raw.insert(name.clone(), tensor.clone()) {
+            average.get_or_insert_with(Tensors::new).insert(name, to_tensor(&smooth)?);
+        }
+    }
+    let mut networks = networks(model, &raw, discriminator, device)?;
+    let adam = |network: &str, step: u64| -> Result<AdamState, TrainError> {
+        let mut state = AdamState { step, ..AdamState::default() };
+        let second = format!("{network}.second.");
+        for (name, first) in under(&found.tensors, &format!("{network}.first.")) {
+            if let Some(second) = found.tensors.get(&format!("{second}{name}")) {
+                state.moments.insert(name, Moments { first: to_tensor(first)?, second: to_tensor(second)? });
+            }
+        }
+        Ok(state)
+    };
+    let State { generator_updates, discriminator_updates, .. } = found.state;
+    let set = |network: &mut dcgan_model::Network, state: &AdamState| {
+        network.executor.set_adam_state(state).map_err(NetworkError::from)
+    };
+    set(&mut networks.generator.0, &adam("generator", generator_updates)?)?;
+    set(&mut networks.discriminator.0, &adam("discriminator", discriminator_updates)?)?;
+    Ok((found.state.clone(), networks, average))
+}
+
+/// The first pictures of the data set, for the grid of real ones.
+fn first_pictures(data: &Dataset) -> Result<Vec<u8>, DataError> {
+    let shape = data.shape();
+    let len = shape.height * shape.width * shape.channels;
+    let n = data.len().min(GRID);
+    let mut bytes = vec![0; n * len];
+    // Spread over the whole set: files often come class by class.
+    for (i, picture) in bytes.chunks_mut(len).enumerate() {
+        data.read(i * data.len() / n, picture)?;
+    }
+    Ok(bytes)
+}
+
+fn to_tensor(tensor: &HostTensor) -> Result<Tensor, candle_core::Error> {
+    Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &Device::Cpu)
+}
+
+fn to_host(tensor: &Tensor) -> Result<HostTensor, candle_core::Error> {
+    Ok(HostTensor { shape: tensor.dims().to_vec(), data: tensor.flatten_all()?.to_vec1()? })
+}
