@@ -1,0 +1,130 @@
+//! The authors' released weights: a joblib index that lists arrays, and the `.npy` files beside it.
+//!
+//! Arrays stand in the order of the layers: weight, then gain and shift where there is batch-norm. Dense layers are
+//! `(in, out)` matrices. Theano convolves where everyone else correlates, so kernels are rotated by 180 degrees.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::error::ForeignError;
+use super::names::Fitted;
+use super::pickle::{self, Global, Id, Node, Pickle};
+use super::{numpy, read_file};
+use crate::weights::{HostTensor, TensorSpec, Weights, faults};
+
+/// The indices in a folder, of the generator and of the discriminator.
+///
+/// # Errors
+/// Where there is none, or more than one for a network.
+pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ForeignError> {
+    let failed = |source| ForeignError::Io { path: folder.to_owned(), source };
+    let mut found = [None, None];
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let kinds = ["gen_params", "discrim_params"];
+        let Some(kind) = kinds.iter().position(|kind| name.contains(kind) && name.ends_with(".jl")) else {
+            continue;
+        };
+        if let Some(first) = found[kind].replace(path.clone()) {
+            return Err(ForeignError::Ambiguous {
+                first: path.clone().min(first.clone()),
+                second: path.max(first),
+            });
+        }
+    }
+    match found {
+        [None, None] => Err(ForeignError::EmptyFolder { path: folder.to_owned() }),
+        found => Ok(found),
+    }
+}
+
+/// Reads the arrays that an index lists; `bytes` are the index itself.
+///
+/// # Errors
+/// A damaged index or array, or one that names files elsewhere.
+pub(crate) fn read(path: &Path, bytes: &[u8]) -> Result<Vec<HostTensor>, ForeignError> {
+    let pickle =
+        pickle::read(bytes).map_err(|source| ForeignError::Pickle { path: path.to_owned(), source })?;
+    let not_arrays = || ForeignError::NotArrays { path: path.to_owned() };
+    let items = pickle.items(pickle.root()).filter(|items| !items.is_empty()).ok_or_else(not_arrays)?;
+    items.iter().map(|item| array(path, bytes, &pickle, *item)?.ok_or_else(not_arrays)).collect()
+}
+
+fn array(path: &Path, bytes: &[u8], pickle: &Pickle, id: Id) -> Result<Option<HostTensor>, ForeignError> {
+    if let Some(array) = numpy::pickled(pickle, bytes, id) {
+        return array.map(Some).map_err(|fault| ForeignError::Array { path: path.to_owned(), fault });
+    }
+    let Node::Object { class: Global::ArrayInFile, state: Some(state), .. } = pickle.node(id) else {
+        return Ok(None);
+    };
+    let Some(name) = pickle.entry(*state, "filename").and_then(|name| pickle.text(name)) else {
+        return Ok(None);
+    };
+    // The index may come from anyone: it must not reach outside its folder.
+    if name.contains(['/', '\\', ':', '\0']) || Path::new(name).file_name().is_none() {
+        return Err(ForeignError::OutsideFolder { path: path.to_owned(), name: name.to_owned() });
+    }
+    let file = path.with_file_name(name);
+    numpy::read_npy(&file, &read_file(&file)?).map(Some)
+}
+
+/// Gives the arrays our names and layouts, and compares them with what the network expects.
+pub(crate) fn fit(arrays: &[HostTensor], expected: &[TensorSpec]) -> Fitted {
+    let mut specs = expected.iter().filter(|spec| !spec.optional);
+    let mut weights = Weights::new();
+    for (i, array) in (1..).zip(arrays) {
+        let (name, tensor) = match specs.next() {
+            Some(spec) => (spec.name.clone(), convert(array, &spec.shape)),
+            None => (format!("array {i}"), array.clone()),
+        };
+        weights.insert(name, tensor);
+    }
+    let faults = faults(&weights, expected);
+    Fitted { weights, faults }
+}
+
+/// One array in the layout of PyTorch; as it is where it does not fit.
+fn convert(array: &HostTensor, expected: &[usize]) -> HostTensor {
+    let HostTensor { shape, data } = array;
+    let data = match (shape.as_slice(), expected) {
+        // Kernels of (transposed) convolutions: both axes turned round, which is each kernel read backwards.
+        ([_, _, height, width], _) => {
+            let kernel = (height * width).max(1);
+            data.chunks(kernel).flat_map(|kernel| kernel.iter().rev()).copied().collect()
+        }
+        // A dense layer from z (z, c * h * w), and one to a logit (c * h * w, 1): rows in the order of maps.
+        ([z, units], [n, maps @ ..]) if z == n && *units == maps.iter().product::<usize>() => data.clone(),
+        ([units, 1], [1, maps @ ..]) if *units == maps.iter().product::<usize>() => data.clone(),
+        // Batch-norm per unit.
+        ([units], [_, _, _]) if *units == expected.iter().product::<usize>() => data.clone(),
+        _ => return array.clone(),
+    };
+    let is_kernel = shape.len() == 4;
+    HostTensor { shape: if is_kernel { shape.clone() } else { expected.to_vec() }, data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn converts_layouts() {
+        let tensor = |shape: &[usize]| {
+            let n: u8 = shape.iter().product::<usize>().try_into().unwrap();
+            HostTensor { shape: shape.to_vec(), data: (0..n).map(f32::from).collect() }
+        };
+        let rows: [(&[usize], &[usize], &[usize], &[f32]); 6] = [
+            (&[1, 2, 2, 2], &[1, 2, 2, 2], &[1, 2, 2, 2], &[3., 2., 1., 0., 7., 6., 5., 4.]),
+            (&[1, 1, 1, 3], &[9], &[1, 1, 1, 3], &[2., 1., 0.]),
+            (&[2, 4], &[2, 1, 2, 2], &[2, 1, 2, 2], &[0., 1., 2., 3., 4., 5., 6., 7.]),
+            (&[4, 1], &[1, 1, 2, 2], &[1, 1, 2, 2], &[0., 1., 2., 3.]),
+            (&[4], &[1, 2, 2], &[1, 2, 2], &[0., 1., 2., 3.]),
+            (&[3], &[4], &[3], &[0., 1., 2.]),
+        ];
+        for (shape, expected, found, data) in rows {
+            let HostTensor { shape, data: converted } = convert(&tensor(shape), expected);
+            assert_eq!((shape.as_slice(), converted.as_slice()), (found, data), "{expected:?}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Numpy arrays: their `.npy` files, and their forms inside pickles.
+
+use std::path::Path;
+
+use super::error::ForeignError;
+use super::pickle::{Global, Id, Node, Pickle};
+use super::strided::{column_major, gather};
+use crate::weights::element::{ByteOrder, Element};
+use crate::weights::{HostTensor, value_count};
+
+/// Why an array was not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArrayFault {
+    /// Not a `.npy` file, or a damaged one.
+    #[error("not a .npy file of version 1, 2 or 3")]
+    Header,
+    /// A type of values that weights do not have.
+    #[error("holds values of type {0}; weights are f2, f4 or f8")]
+    Type(String),
+    /// Fewer or more bytes than the shape takes.
+    #[error("expected {expected} bytes of values, found {found}: the file is cut short or damaged")]
+    Length {
+        /// Bytes that the shape takes.
+        expected: usize,
+        /// Bytes in the file.
+        found: usize,
+    },
+    /// The shape is larger than memory.
+    #[error("has an impossible shape")]
+    Shape,
+}
+
+/// What an array's values look like in bytes.
+struct Layout {
+    shape: Vec<usize>,
+    element: Element,
+    order: ByteOrder,
+    fortran: bool,
+}
+
+impl Layout {
+    fn byte_count(&self) -> Option<usize> {
+        value_count(&self.shape)?.checked_mul(self.element.size())
+    }
+
+    /// The array whose values are `bytes`.
+    fn read(self, bytes: &[u8]) -> Result<HostTensor, ArrayFault> {
+        let expected = self.byte_count().ok_or(ArrayFault::Shape)?;
+        if bytes.len() != expected {
+            return Err(ArrayFault::Length { expected, found: bytes.len() });
+        }
+        let mut data = self.element.decode(bytes, self.order);
+        if self.fortran {
+            data =
+                gather(&data, 0, &self.shape, &column_major(&self.shape)).map_err(|_| ArrayFault::Shape)?;
+        }
+        Ok(HostTensor { shape: self.shape, data })
+    }
+}
+
+/// Reads a `.npy` file's bytes; `path` is for the error.
+///
+/// # Errors
+/// [`ForeignError::Array`].
+pub(crate) fn read_npy(path: &Path, bytes: &[u8]) -> Result<HostTensor, ForeignError> {
+    parse_npy(bytes).map_err(|fault| ForeignError::Array { path: path.to_owned(), fault })
+}
+
+fn parse_npy(bytes: &[u8]) -> Result<HostTensor, ArrayFault> {
+    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or(ArrayFault::Header)?;
+    let (length, rest) = match rest {
+        [1, _, a, b, rest @ ..] => (u32::from(u16::from_le_bytes([*a, *b])), rest),
+        [2 | 3, _, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]), rest),
+        _ => return Err(ArrayFault::Header),
+    };
+    let length = usize::try_from(length).map_err(|_| ArrayFault::Header)?;
+    let (header, values) = rest.split_at_checked(length).ok_or(ArrayFault::Header)?;
+    let header = str::from_utf8(header).map_err(|_| ArrayFault::Header)?;
+    parse_header(header)?.read(values)
+}
+
+/// The layout in a header such as `{'descr': '<f4', 'fortran_order': False, 'shape': (64, 3), }`.
+fn parse_header(header: &str) -> Result<Layout, ArrayFault> {
+    let after = |key: &str| {
+        let (_, rest) = header.split_once(&format!("'{key}':")).ok_or(ArrayFault::Header)?;
+        Ok(rest.trim_start())
+    };
+    let quoted = after("descr")?.strip_prefix('\'').and_then(|rest| rest.split_once('\''));
+    let Some((descr, _)) = quoted else { return Err(ArrayFault::Type("a structure".into())) };
+    let unknown = || ArrayFault::Type(descr.to_owned());
+    let (order, name) = match descr.split_at_checked(1) {
+        Some(("<" | "|" | "=", name)) => (ByteOrder::Little, name),
+        Some((">", name)) => (ByteOrder::Big, name),
+        _ => return Err(unknown()),
+    };
+    let element = element(name).filter(|element| element.is_float()).ok_or_else(unknown)?;
+    let fortran = match after("fortran_order")? {
+        rest if rest.starts_with("True") => true,
+        rest if rest.starts_with("False") => false,
+        _ => return Err(ArrayFault::Header),
+    };
+    let inside = after("shape")?.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+    let (sizes, _) = inside.ok_or(ArrayFault::Header)?;
+    let shape = sizes
+        .split(',')
+        // Python 2 writes long integers as 64L.
+        .map(|size| size.trim().trim_end_matches('L'))
+        .filter(|size| !size.is_empty())
+        .map(|size| size.parse().map_err(|_| ArrayFault::Header))
+        .collect::<Result<Vec<usize>, _>>()?;
+    Ok(Layout { shape, element, order, fortran })
+}
+
+fn element(name: &str) -> Option<Element> {
+    Some(match name {
+        "f2" => Element::F16,
+        "f4" => Element::F32,
+        "f8" => Element::F64,
+        "i1" => Element::I8,
+        "i2" => Element::I16,
+        "i4" => Element::I32,
+        "i8" => Element::I64,
+        "u1" => Element::U8,
+        _ => return None,
+    })
+}
+
+/// Where joblib's array ends in the stream.
+pub(crate) struct InStream {
+    /// Bytes of its values.
+    pub(crate) bytes: usize,
+    /// Whether padding stands before them, its length in one byte.
+    pub(crate) aligned: bool,
+}
+
+/// The array that the attributes of a joblib `NumpyArrayWrapper` describe; `None` where they do not.
+pub(crate) fn described_in_stream(pickle: &Pickle, attributes: Id) -> Option<InStream> {
+    let bytes = stream_layout(pickle, attributes)?.byte_count()?;
+    let alignment = pickle.entry(attributes, "numpy_array_alignment_bytes");
+    let aligned = alignment.is_some_and(|id| *pickle.node(id) != Node::None);
+    Some(InStream { bytes, aligned })
+}
+
+fn stream_layout(pickle: &Pickle, attributes: Id) -> Option<Layout> {
+    let (element, order) = dtype(pickle, pickle.entry(attributes, "dtype")?)?;
+    let fortran = pickle.text(pickle.entry(attributes, "order")?)? == "F";
+    Some(Layout { shape: pickle.sizes(pickle.entry(attributes, "shape")?)?, element, order, fortran })
+}
+
+/// `numpy.dtype('f4', False, True)` with state `(3, '<', ...)`.
+fn dtype(pickle: &Pickle, id: Id) -> Option<(Element, ByteOrder)> {
+    let Node::Object { class: Global::NumpyDtype, arguments, state, .. } = pickle.node(id) else {
+        return None;
+    };
+    let element = element(pickle.text(*pickle.items(*arguments)?.first()?)?)?;
+    let order = match state {
+        Some(state) if pickle.text(*pickle.items(*state)?.get(1)?)? == ">" => ByteOrder::Big,
+        _ => ByteOrder::Little,
+    };
+    Some((element, order))
+}
+
+/// An array inside a pickle: joblib's, whose values are in `bytes` of the whole file, or numpy's own.
+/// `None` where the value at `id` is none of these.
+pub(crate) fn pickled(pickle: &Pickle, bytes: &[u8], id: Id) -> Option<Result<HostTensor, ArrayFault>> {
+    let Node::Object { class, state, raw, .. } = pickle.node(id) else { return None };
+    let state = (*state)?;
+    match class {
+        Global::ArrayInStream => Some(stream_layout(pickle, state)?.read(bytes.get(raw.clone())?)),
+        Global::NumpyReconstruct => {
+            let [_version, shape, kind, fortran, values] = pickle.items(state)? else { return None };
+            let (element, order) = dtype(pickle, *kind)?;
+            let fortran = *pickle.node(*fortran) == Node::Bool(true);
+            let layout = Layout { shape: pickle.sizes(*shape)?, element, order, fortran };
+            Some(layout.read(&raw_bytes(pickle, *values)?))
+        }
+        _ => None,
+    }
+}
+
+/// Bytes, also as Python 3 writes them for Python 2: `_codecs.encode(text, 'latin1')`.
+fn raw_bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
+    match pickle.node(id) {
+        Node::Bytes(bytes) => Some(bytes.clone()),
+        Node::Object { class: Global::Encode, arguments, .. } => {
+            let text = pickle.text(*pickle.items(*arguments)?.first()?)?;
+            text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect()
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn npy(version: u8, header: &str, values: &[u8]) -> Vec<u8> {
+        let mut bytes = b"\x93NUMPY".to_vec();
+        bytes.extend([version, 0]);
+        let length = u32::try_from(header.len()).unwrap().to_le_bytes();
+        bytes.extend(if version == 1 { &length[..2] } else { &length[..] });
+        bytes.extend(header.as_bytes());
+        bytes.extend(values);
+        bytes
+    }
+
+    #[test]
+    fn reads_every_layout_of_npy() {
+        let little: Vec<u8> = [1_f32, 2., 3., 4., 5., 6.].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let big: Vec<u8> = [1_f64, 2., 3., 4., 5., 6.].iter().flat_map(|x| x.to_be_bytes()).collect();
+        let rows: [(u8, &str, &[u8], &[f32]); 4] = [
+            (
+                1,
+                "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }",
+                &little,
+                &[1., 2., 3., 4., 5., 6.],
+            ),
+            (
+                1,
+                "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n",
+                &little,
+                &[1., 3., 5., 2., 4., 6.],
+            ),
+            (
+                2,
+                "{'descr': '>f8', 'fortran_order': False, 'shape': (2L, 3L)}",
+                &big,
+                &[1., 2., 3., 4., 5., 6.],
+            ),
+            (3, "{'shape':(2,3,), 'fortran_order':True, 'descr':'>f8'}", &big, &[1., 3., 5., 2., 4., 6.]),
+        ];
+        for (version, header, values, expected) in rows {
+            let array = parse_npy(&npy(version, header, values)).unwrap();
+            assert_eq!((array.shape.as_slice(), array.data.as_slice()), (&[2, 3][..], expected), "{header}");
+        }
+    }
+
+    #[test]
+    fn names_what_is_wrong_with_npy() {
+        let header = |descr: &str, shape: &str| {
+            format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}")
+        };
+        let rows = [
+            (header("'<f4'", "(3,)"), ArrayFault::Length { expected: 12, found: 8 }),
+            (header("'<f4'", "(1,)"), ArrayFault::Length { expected: 4, found: 8 }),
+            (header("'<i8'", "(1,)"), ArrayFault::Type("<i8".into())),
+            (header("'|O'", "(1,)"), ArrayFault::Type("|O".into())),
+            (header("[('a', '<f4')]", "(1,)"), ArrayFault::Type("a structure".into())),
+            (header("'<f4'", "(99999999999, 99999999999)"), ArrayFault::Shape),
+            (header("'<f4'", "(-1,)"), ArrayFault::Header),
+            (header("'<f4'", "(1"), ArrayFault::Header),
+            ("{}".into(), ArrayFault::Header),
+        ];
+        for (header, fault) in rows {
+            assert_eq!(parse_npy(&npy(1, &header, &[0; 8])), Err(fault), "{header}");
+        }
+        assert_eq!(parse_npy(b"\x93NUMPY\x04\0"), Err(ArrayFault::Header));
+        assert_eq!(parse_npy(b"PNG"), Err(ArrayFault::Header));
+    }
+}

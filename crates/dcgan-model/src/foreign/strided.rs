@@ -1,0 +1,62 @@
+//! Copies strided values into row-major order.
+
+/// The values of a tensor of `shape` in `storage`, row-major: value `i` stands at `offset + sum(i_k * strides_k)`.
+///
+/// `Err` holds how many values the storage would need, `None` where that overflows.
+pub(crate) fn gather(
+    storage: &[f32],
+    offset: usize,
+    shape: &[usize],
+    strides: &[usize],
+) -> Result<Vec<f32>, Option<usize>> {
+    if shape.contains(&0) {
+        return Ok(Vec::new());
+    }
+    let last = shape.iter().zip(strides).try_fold(offset, |last, (size, stride)| {
+        (size - 1).checked_mul(*stride).and_then(|step| last.checked_add(step))
+    });
+    match last.and_then(|last| last.checked_add(1)) {
+        Some(needed) if needed <= storage.len() => {}
+        needed => return Err(needed),
+    }
+    let mut indices = vec![offset];
+    for (size, stride) in shape.iter().zip(strides) {
+        indices = indices.iter().flat_map(|start| (0..*size).map(move |i| start + i * stride)).collect();
+    }
+    Ok(indices.iter().map(|index| storage[*index]).collect())
+}
+
+/// Strides of column-major (Fortran) order.
+pub(crate) fn column_major(shape: &[usize]) -> Vec<usize> {
+    let mut stride = 1;
+    let next = |size: &usize| {
+        let this = stride;
+        stride *= size;
+        this
+    };
+    shape.iter().map(next).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gathers_in_any_layout() {
+        let storage: Vec<f32> = (0..8_u8).map(f32::from).collect();
+        let rows: [(usize, &[usize], &[usize], Result<&[f32], Option<usize>>); 8] = [
+            (0, &[2, 3], &[3, 1], Ok(&[0., 1., 2., 3., 4., 5.])),
+            (1, &[2, 3], &[1, 2], Ok(&[1., 3., 5., 2., 4., 6.])),
+            (7, &[], &[], Ok(&[7.])),
+            (3, &[2, 2], &[0, 1], Ok(&[3., 4., 3., 4.])),
+            (9, &[2, 0], &[1, 1], Ok(&[])),
+            (8, &[], &[], Err(Some(9))),
+            (2, &[2, 3], &[4, 1], Err(Some(9))),
+            (1, &[3], &[usize::MAX / 2], Err(None)),
+        ];
+        for (offset, shape, strides, expected) in rows {
+            assert_eq!(gather(&storage, offset, shape, strides), expected.map(<[f32]>::to_vec), "{shape:?}");
+        }
+        assert_eq!(column_major(&[2, 3, 4]), [1, 2, 6]);
+    }
+}
