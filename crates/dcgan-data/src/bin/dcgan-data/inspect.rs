@@ -1,0 +1,136 @@
+//! `dcgan-data inspect`: what a path holds.
+
+use anyhow::Context;
+use dcgan_cli::{Outcome, print_result};
+use dcgan_data::{Dataset, PictureInfo, PictureShape, ScanReport};
+use serde::Serialize;
+
+use crate::args::Inspect;
+
+/// Pictures whose size on disk is shown.
+const EXAMPLES: usize = 3;
+
+/// Classes listed by the text output; JSON has all.
+const CLASSES_SHOWN: usize = 20;
+
+/// Pictures along each side of the montage.
+const MONTAGE_SIDE: usize = 10;
+
+/// Everything that is printed.
+#[derive(Serialize)]
+struct Inspection<'a> {
+    #[serde(flatten)]
+    report: &'a ScanReport,
+    shape: PictureShape,
+    classes: Vec<Class>,
+    examples: Vec<PictureInfo>,
+    fingerprint: &'a str,
+}
+
+#[derive(Serialize)]
+struct Class {
+    label: u32,
+    name: Option<String>,
+    pictures: usize,
+}
+
+pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
+    let dataset = args.data.open()?;
+    if let Some(path) = &args.montage {
+        let montage = montage(&dataset)?;
+        montage.save(path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let examples =
+        spread(dataset.len(), EXAMPLES).map(|index| dataset.info(index)).collect::<Result<_, _>>()?;
+    let inspection = Inspection {
+        report: dataset.report(),
+        shape: dataset.shape(),
+        classes: classes(&dataset),
+        examples,
+        fingerprint: dataset.fingerprint(),
+    };
+    let text = if args.json { serde_json::to_string(&inspection)? } else { describe(&inspection) };
+    print_result(&text)?;
+    Ok(Outcome::Done)
+}
+
+fn describe(inspection: &Inspection<'_>) -> String {
+    let report = inspection.report;
+    let mut lines = vec![
+        format!("path         {}", report.path.display()),
+        format!("format       {}", report.format),
+        format!("pictures     {}", report.pictures),
+        format!("brought to   {}", inspection.shape),
+        format!("files        {}", report.scanned_files),
+    ];
+    lines.extend(inspection.examples.iter().map(|picture| {
+        format!("on disk      {}x{}x{}  {}", picture.height, picture.width, picture.channels, picture.name)
+    }));
+    lines.extend(report.notes.iter().map(|note| format!("note         {note}")));
+    if report.skipped.is_empty() {
+        lines.push("skipped      nothing".to_owned());
+    }
+    lines.extend(report.skipped.iter().map(|skipped| format!("skipped      {skipped}")));
+    if inspection.classes.is_empty() {
+        lines.push("labels       none".to_owned());
+    } else {
+        lines.push(format!("labels       {} classes", inspection.classes.len()));
+        for class in inspection.classes.iter().take(CLASSES_SHOWN) {
+            lines.push(format!(
+                "  {:>8}  {} {}",
+                class.pictures,
+                class.label,
+                class.name.as_deref().unwrap_or("")
+            ));
+        }
+        if inspection.classes.len() > CLASSES_SHOWN {
+            lines.push(format!(
+                "            and {} more (--json lists all)",
+                inspection.classes.len() - CLASSES_SHOWN
+            ));
+        }
+    }
+    lines.push(format!("fingerprint  {}", inspection.fingerprint));
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+/// The classes that occur, with their counts, by label.
+fn classes(dataset: &Dataset) -> Vec<Class> {
+    let mut counts = std::collections::BTreeMap::new();
+    for label in dataset.labels().unwrap_or_default() {
+        *counts.entry(*label).or_insert(0) += 1;
+    }
+    let name = |label: u32| dataset.class_names()?.get(usize::try_from(label).ok()?).cloned();
+    counts.into_iter().map(|(label, pictures)| Class { label, name: name(label), pictures }).collect()
+}
+
+/// Up to `count` indices spread evenly over `len` pictures.
+fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(len);
+    (0..count).map(move |place| place * len / count)
+}
+
+/// A grid of pictures spread over the data set, rows first, flattened to RGB by the PNG writer where grey.
+fn montage(dataset: &Dataset) -> anyhow::Result<image::DynamicImage> {
+    let PictureShape { height, width, channels } = dataset.shape();
+    let indices: Vec<usize> = spread(dataset.len(), MONTAGE_SIDE * MONTAGE_SIDE).collect();
+    let (rows, columns) = (indices.len().div_ceil(MONTAGE_SIDE), indices.len().min(MONTAGE_SIDE));
+    let mut pixels = vec![0; rows * height * columns * width * channels];
+    let mut picture = vec![0; dataset.shape().bytes()];
+    let line = width * channels;
+    for (place, index) in indices.into_iter().enumerate() {
+        dataset.read(index, &mut picture)?;
+        let (row, column) = (place / MONTAGE_SIDE, place % MONTAGE_SIDE);
+        for (y, from) in picture.chunks_exact(line).enumerate() {
+            let start = ((row * height + y) * columns + column) * line;
+            pixels[start..start + line].copy_from_slice(from);
+        }
+    }
+    let (width, height) = (u32::try_from(columns * width)?, u32::try_from(rows * height)?);
+    let montage = match channels {
+        1 => image::GrayImage::from_raw(width, height, pixels).map(Into::into),
+        3 => image::RgbImage::from_raw(width, height, pixels).map(Into::into),
+        _ => image::RgbaImage::from_raw(width, height, pixels).map(Into::into),
+    };
+    montage.context("the montage does not fit its pixels")
+}
