@@ -1,7 +1,10 @@
 """A narrow slice of the authors' released SVHN weights in their joblib form, and what the sliced networks compute.
 
 Usage, in this folder: python3 make.py FOLDER, where FOLDER holds the released 200_gen_params.jl, 200_discrim_params.jl
-and the .npy files beside them (Newmu/dcgan_code, svhn, MIT licence in LICENSE). Needs numpy and safetensors.
+and the .npy files beside them (Newmu/dcgan_code, svhn, MIT licence in LICENSE). Needs numpy, safetensors and joblib.
+
+resaved/ holds D's arrays as they are written today: joblib.jl by joblib, joblib_compatible.jl by joblib with protocol 2,
+pickle.jl by pickle with protocol 2.
 
 The indices *.jl are the released ones, byte for byte; each array keeps its first channels, so that both networks are
 whole: z 10, G 8-6-4-3 channels on 4, 8, 16, 32 rows; D 3-4-6-8 channels on 32, 16, 8, 4 rows.
@@ -20,9 +23,11 @@ the minibatch's own statistics, biased variance and eps 1e-8, stored as f32:
 """
 
 import pathlib
+import pickle
 import shutil
 import sys
 
+import joblib
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -62,6 +67,14 @@ D = sliced("200_discrim_params.jl", [
     first(e3, e2), first(e3), first(e3),
     first(e3 * 16),
 ])
+
+(here / "resaved").mkdir(exist_ok=True)
+f32 = [array.astype(np.float32) for array in D]
+# One in column-major order, as numpy gives it after a transpose.
+f32[1] = np.asfortranarray(f32[1])
+joblib.dump(f32, here / "resaved/joblib.jl")
+joblib.dump(f32, here / "resaved/joblib_compatible.jl", protocol=2)
+(here / "resaved/pickle.jl").write_bytes(pickle.dumps(f32, protocol=2))
 
 
 def conv(x, w):

@@ -14,6 +14,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 
+import numpy
 import torch
 from safetensors.torch import save_file
 
@@ -99,6 +100,7 @@ torch.save(
         "optimizer_state_dict": adam.state_dict(),
         "fixed_noise": torch.zeros(2, NZ, 1, 1),
         "losses": [0.5, 0.25],
+        "best": numpy.float64(0.25),
         "rng": torch.arange(16, dtype=torch.uint8),
         "device": torch.device("cpu"),
     },

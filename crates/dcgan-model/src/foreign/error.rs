@@ -112,7 +112,7 @@ pub enum ForeignError {
         second: PathBuf,
     },
     /// No network in the file.
-    #[error("{path}: no network found, only {found}; save {{\"netG\": netG.state_dict(), \"netD\": netD.state_dict()}}",
+    #[error("{path}: no network found ({found}); save {{\"netG\": netG.state_dict(), \"netD\": netD.state_dict()}}",
         path = .path.display())]
     NoNetwork {
         /// The file.

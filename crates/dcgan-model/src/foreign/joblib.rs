@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::ForeignError;
 use super::names::Fitted;
+use super::numpy::{self, ArrayFault};
 use super::pickle::{self, Global, Id, Node, Pickle};
-use super::{numpy, read_file};
+use super::read_file;
 use crate::weights::{HostTensor, TensorSpec, Weights, faults};
 
 /// The indices in a folder, of the generator and of the discriminator.
@@ -39,16 +40,27 @@ pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ForeignErro
     }
 }
 
-/// Reads the arrays that an index lists; `bytes` are the index itself.
+/// Reads the arrays that an index lists, of `limit` values at most; `bytes` are the index itself.
 ///
 /// # Errors
 /// A damaged index or array, or one that names files elsewhere.
-pub(crate) fn read(path: &Path, bytes: &[u8]) -> Result<Vec<HostTensor>, ForeignError> {
+pub(crate) fn read(path: &Path, bytes: &[u8], limit: usize) -> Result<Vec<HostTensor>, ForeignError> {
     let pickle =
         pickle::read(bytes).map_err(|source| ForeignError::Pickle { path: path.to_owned(), source })?;
     let not_arrays = || ForeignError::NotArrays { path: path.to_owned() };
     let items = pickle.items(pickle.root()).filter(|items| !items.is_empty()).ok_or_else(not_arrays)?;
-    items.iter().map(|item| array(path, bytes, &pickle, *item)?.ok_or_else(not_arrays)).collect()
+    let (mut arrays, mut values) = (Vec::new(), 0);
+    for item in items {
+        let array = array(path, bytes, &pickle, *item)?.ok_or_else(not_arrays)?;
+        // An empty array counts too, so that the list has an end.
+        values += array.data.len() + 1;
+        if values > limit {
+            let fault = ArrayFault::TooLarge(limit);
+            return Err(ForeignError::Array { path: path.to_owned(), fault });
+        }
+        arrays.push(array);
+    }
+    Ok(arrays)
 }
 
 fn array(path: &Path, bytes: &[u8], pickle: &Pickle, id: Id) -> Result<Option<HostTensor>, ForeignError> {
@@ -114,7 +126,8 @@ mod tests {
             let n: u8 = shape.iter().product::<usize>().try_into().unwrap();
             HostTensor { shape: shape.to_vec(), data: (0..n).map(f32::from).collect() }
         };
-        let rows: [(&[usize], &[usize], &[usize], &[f32]); 6] = [
+        type Row<'a> = (&'a [usize], &'a [usize], &'a [usize], &'a [f32]);
+        let rows: [Row; 6] = [
             (&[1, 2, 2, 2], &[1, 2, 2, 2], &[1, 2, 2, 2], &[3., 2., 1., 0., 7., 6., 5., 4.]),
             (&[1, 1, 1, 3], &[9], &[1, 1, 1, 3], &[2., 1., 0.]),
             (&[2, 4], &[2, 1, 2, 2], &[2, 1, 2, 2], &[0., 1., 2., 3., 4., 5., 6., 7.]),

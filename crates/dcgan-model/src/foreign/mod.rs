@@ -28,7 +28,10 @@ use tree::Found;
 use crate::weights::{TensorSpec, Weights, first_non_finite, parse_safetensors};
 
 /// The largest file that is read.
-const MAX_BYTES: u64 = 4 << 30;
+const MAX_BYTES: u64 = 2 << 30;
+
+/// Values in one file, 1 GiB of them as `f32`; a file may name one storage or array again and again.
+const MAX_VALUES: usize = 1 << 28;
 
 /// What the networks asked for expect: every tensor in the order of the layers, under our names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,24 +63,29 @@ pub struct Imported {
 /// A damaged file, a pickle that names anything but tensors, and [`ForeignError::Mismatch`] where the tensors do not
 /// fit, with every fault at once.
 pub fn import(src: &Path, expected: &Expected) -> Result<Imported, ForeignError> {
-    let mut import = Import { src, expected, imported: Imported::default(), misfits: Vec::new() };
-    if src.is_dir() {
-        for path in joblib::indices(src)?.iter().flatten() {
-            import.arrays(path, &read_file(path)?)?;
-        }
+    if !src.is_dir() {
+        return import_bytes(src, &read_file(src)?, expected);
+    }
+    let mut import = Import::new(src, expected);
+    for path in joblib::indices(src)?.iter().flatten() {
+        import.arrays(path, &read_file(path)?)?;
+    }
+    import.finish()
+}
+
+/// [`import`] of one file that was read already.
+fn import_bytes(src: &Path, bytes: &[u8], expected: &Expected) -> Result<Imported, ForeignError> {
+    let mut import = Import::new(src, expected);
+    if bytes.starts_with(b"PK\x03\x04") {
+        import.tensors(torch::read_zip(src, bytes)?);
+    } else if bytes.starts_with(torch::LEGACY_MAGIC) {
+        import.tensors(torch::read_legacy(src, bytes)?);
+    } else if bytes.get(8) == Some(&b'{') {
+        import.safetensors(parse_safetensors(src, bytes)?);
+    } else if matches!(bytes.first(), Some(0x80 | b']' | b'(')) {
+        import.arrays(src, bytes)?;
     } else {
-        let bytes = read_file(src)?;
-        if bytes.starts_with(b"PK\x03\x04") {
-            import.tensors(torch::read_zip(src, &bytes)?);
-        } else if bytes.starts_with(torch::LEGACY_MAGIC) {
-            import.tensors(torch::read_legacy(src, &bytes)?);
-        } else if bytes.get(8) == Some(&b'{') {
-            import.safetensors(parse_safetensors(src, &bytes)?);
-        } else if matches!(bytes.first(), Some(0x80 | b']' | b'(')) {
-            import.arrays(src, &bytes)?;
-        } else {
-            return Err(ForeignError::UnknownForm { path: src.to_owned() });
-        }
+        return Err(ForeignError::UnknownForm { path: src.to_owned() });
     }
     import.finish()
 }
@@ -103,7 +111,11 @@ struct Import<'a> {
     misfits: Vec<ForeignError>,
 }
 
-impl Import<'_> {
+impl<'a> Import<'a> {
+    fn new(src: &'a Path, expected: &'a Expected) -> Self {
+        Self { src, expected, imported: Imported::default(), misfits: Vec::new() }
+    }
+
     /// Tensors of a safetensors file, which keeps no order: layers are numbered in every program's names.
     fn safetensors(&mut self, weights: Weights) {
         let mut found: Vec<Found> =
@@ -138,7 +150,7 @@ impl Import<'_> {
         let layers = names::linear_shapes(named);
         if layers.is_empty() {
             let tensors: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
-            self.imported.notes.push(format!("left out {place}: {} is no network", short_list(&tensors)));
+            self.imported.notes.push(format!("left out {} in {place}: not a network", short_list(&tensors)));
             return;
         }
         let fits = |expected| names::fit(named, expected);
@@ -147,7 +159,7 @@ impl Import<'_> {
 
     /// Arrays in the order of the layers, of one network.
     fn arrays(&mut self, path: &Path, bytes: &[u8]) -> Result<(), ForeignError> {
-        let arrays = joblib::read(path, bytes)?;
+        let arrays = joblib::read(path, bytes, MAX_VALUES)?;
         let fits = |expected| joblib::fit(&arrays, expected);
         let layers = arrays.iter().map(|array| array.shape.clone()).filter(|shape| shape.len() > 1).collect();
         let place = path.file_name().unwrap_or_default().to_string_lossy();
@@ -216,7 +228,7 @@ impl Import<'_> {
         }
         if imported.generator.is_none() && imported.discriminator.is_none() {
             let found =
-                if imported.notes.is_empty() { "no tensor".to_owned() } else { imported.notes.join("; ") };
+                if imported.notes.is_empty() { "no tensors".to_owned() } else { imported.notes.join("; ") };
             return Err(ForeignError::NoNetwork { path: src.to_owned(), found });
         }
         Ok(imported)

@@ -61,8 +61,12 @@ pub(crate) struct Fitted {
 
 /// Shapes of the convolutions' weights.
 pub(crate) fn linear_shapes(tensors: &[Named]) -> Vec<Vec<usize>> {
-    let shapes = tensors.iter().map(|(_, tensor)| &tensor.shape);
-    shapes.filter(|shape| shape.len() == 4).cloned().collect()
+    let weights = tensors.iter().filter(|(name, tensor)| is_linear(name, tensor));
+    weights.map(|(_, tensor)| tensor.shape.clone()).collect()
+}
+
+fn is_linear(name: &str, tensor: &HostTensor) -> bool {
+    leaf(name) == "weight" && tensor.shape.len() == 4
 }
 
 /// Gives the tensors our names and compares them with what the network expects.
@@ -100,7 +104,7 @@ fn rename<'a>(tensors: &[Named<'a>], expected: &[TensorSpec]) -> Vec<(String, &'
     }
     let mut linears = Vec::new();
     for (name, tensor) in tensors.clone() {
-        if leaf(name) == "weight" && tensor.shape.len() == 4 {
+        if is_linear(name, tensor) {
             push_new(&mut linears, module(name));
         }
     }

@@ -28,6 +28,9 @@ pub enum ArrayFault {
     /// The shape is larger than memory.
     #[error("has an impossible shape")]
     Shape,
+    /// More values than any network has.
+    #[error("lists arrays of more than {0} values: not a file of weights")]
+    TooLarge(usize),
 }
 
 /// What an array's values look like in bytes.

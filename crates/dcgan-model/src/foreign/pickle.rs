@@ -260,6 +260,10 @@ impl Machine<'_> {
 
     /// Steps over the values that joblib writes after the array's description.
     fn skip_array(&mut self, object: Id, attributes: Id) -> Result<(), PickleError> {
+        if let Node::Dict(pairs) = self.pickle.node(attributes) {
+            // One long dict may be looked through again and again.
+            self.charge(pairs.len())?;
+        }
         let Some(array) = numpy::described_in_stream(&self.pickle, attributes) else {
             return Err(self.expected("the description of an array of numbers"));
         };

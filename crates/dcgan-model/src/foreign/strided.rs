@@ -44,7 +44,8 @@ mod tests {
     #[test]
     fn gathers_in_any_layout() {
         let storage: Vec<f32> = (0..8_u8).map(f32::from).collect();
-        let rows: [(usize, &[usize], &[usize], Result<&[f32], Option<usize>>); 8] = [
+        type Row<'a> = (usize, &'a [usize], &'a [usize], Result<&'a [f32], Option<usize>>);
+        let rows: [Row; 8] = [
             (0, &[2, 3], &[3, 1], Ok(&[0., 1., 2., 3., 4., 5.])),
             (1, &[2, 3], &[1, 2], Ok(&[1., 3., 5., 2., 4., 6.])),
             (7, &[], &[], Ok(&[7.])),

@@ -1,1 +1,344 @@
-//! Tests.
+//! Tests of imports and exports with files that PyTorch, joblib and the authors wrote.
+
+use std::path::PathBuf;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::weights::{HostTensor, check, read_safetensors};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name)
+}
+
+/// A layer: name, shape of its weight, shape of its batch-norm (empty for none).
+type Layer = (&'static str, [usize; 4], &'static [usize]);
+
+/// The fixtures' networks, with the numbers of their modules in PyTorch's `main`.
+const PYTORCH_G: [(Layer, usize); 5] = [
+    (("project", [4, 16, 4, 4], &[16]), 0),
+    (("blocks.0", [16, 8, 4, 4], &[8]), 3),
+    (("blocks.1", [8, 4, 4, 4], &[4]), 6),
+    (("blocks.2", [4, 2, 4, 4], &[2]), 9),
+    (("blocks.3", [2, 3, 4, 4], &[]), 12),
+];
+const PYTORCH_D: [(Layer, usize); 5] = [
+    (("blocks.0", [1, 3, 4, 4], &[]), 0),
+    (("blocks.1", [2, 1, 4, 4], &[2]), 2),
+    (("blocks.2", [4, 2, 4, 4], &[4]), 5),
+    (("blocks.3", [8, 4, 4, 4], &[8]), 8),
+    (("head", [1, 8, 4, 4], &[]), 11),
+];
+const AUTHORS_G: [Layer; 4] = [
+    ("project", [10, 8, 4, 4], &[8, 4, 4]),
+    ("blocks.0", [8, 6, 5, 5], &[6]),
+    ("blocks.1", [6, 4, 5, 5], &[4]),
+    ("blocks.2", [4, 3, 5, 5], &[]),
+];
+const AUTHORS_D: [Layer; 4] = [
+    ("blocks.0", [4, 3, 5, 5], &[]),
+    ("blocks.1", [6, 4, 5, 5], &[6]),
+    ("blocks.2", [8, 6, 5, 5], &[8]),
+    ("head", [1, 8, 4, 4], &[]),
+];
+
+fn specs(layers: &[Layer]) -> Vec<TensorSpec> {
+    let mut specs = Vec::new();
+    for (layer, weight, norm) in layers {
+        let mut push = |suffix: &str, shape: &[usize], optional| {
+            specs.push(TensorSpec { name: format!("{layer}.{suffix}"), shape: shape.to_vec(), optional });
+        };
+        push("weight", weight, false);
+        if !norm.is_empty() {
+            push("gain", norm, false);
+            push("shift", norm, false);
+            push("mean", norm, true);
+            push("variance", norm, true);
+        }
+    }
+    specs
+}
+
+fn pytorch() -> Expected {
+    Expected {
+        generator: specs(&PYTORCH_G.map(|(layer, _)| layer)),
+        discriminator: specs(&PYTORCH_D.map(|(layer, _)| layer)),
+    }
+}
+
+fn authors() -> Expected {
+    Expected { generator: specs(&AUTHORS_G), discriminator: specs(&AUTHORS_D) }
+}
+
+/// The tensors that make.py wrote down beside the files, under our names by the tables above.
+fn pytorch_weights(net: &str, layers: &[(Layer, usize)]) -> Weights {
+    let all = read_safetensors(&golden("pytorch_files/expected.safetensors")).unwrap();
+    let mut weights = Weights::new();
+    for ((layer, ..), module) in layers {
+        let theirs = [
+            ("weight", format!("{module}.weight")),
+            ("gain", format!("{}.weight", module + 1)),
+            ("shift", format!("{}.bias", module + 1)),
+            ("mean", format!("{}.running_mean", module + 1)),
+            ("variance", format!("{}.running_var", module + 1)),
+        ];
+        for (ours, theirs) in theirs {
+            if let Some(tensor) = all.get(&format!("{net}.main.{theirs}")) {
+                weights.insert(format!("{layer}.{ours}"), tensor.clone());
+            }
+        }
+    }
+    weights
+}
+
+fn rounded(mut weights: Weights, round: impl Fn(f32) -> f32) -> Weights {
+    weights.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|value| *value = round(*value));
+    weights
+}
+
+#[test]
+fn imports_every_form_of_pytorch_files() {
+    let g = pytorch_weights("netG", &PYTORCH_G);
+    let d = pytorch_weights("netD", &PYTORCH_D);
+    assert_eq!((g.len(), d.len()), (21, 17));
+    let bf16 = rounded(d.clone(), |value| half::bf16::from_f32(value).to_f32());
+    let f16 = rounded(d.clone(), |value| half::f16::from_f32(value).to_f32());
+    let mut parameters = d.clone();
+    parameters.retain(|name, _| !name.ends_with("mean") && !name.ends_with("variance"));
+    // File, networks in it, and a note that it gives.
+    let rows = [
+        ("netG.pth", Some(&g), None, "generator: 21 tensors from main"),
+        ("netG_legacy.pth", Some(&g), None, "generator: 21 tensors from main"),
+        ("netG.safetensors", Some(&g), None, "generator: 21 tensors from main"),
+        ("netD.pth", None, Some(&d), "discriminator: 17 tensors from main"),
+        ("netD_legacy_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
+        ("netD_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
+        ("netD_data_parallel.pth", None, Some(&d), "from module.main"),
+        ("netD_wrapped.pth", None, Some(&d), "from state_dict/model"),
+        ("netD_no_counters.pth", None, Some(&d), "discriminator: 17 tensors"),
+        ("netD_parameters_only.pth", None, Some(&parameters), "no batch-norm statistics in the file"),
+        ("netD_bf16.pth", None, Some(&bf16), "discriminator: 17 tensors"),
+        ("netD_f16.pth", None, Some(&f16), "discriminator: 17 tensors"),
+        ("netD_f64.pth", None, Some(&d), "discriminator: 17 tensors"),
+        ("netD_checkpoint.pth", None, Some(&d), "left out fixed_noise in the file: not a network"),
+        ("both.pth", Some(&g), Some(&d), "from netD/main"),
+        ("both_flat_legacy.pth", Some(&g), Some(&d), "from generator"),
+    ];
+    for (file, generator, discriminator, note) in rows {
+        let imported = import(&golden("pytorch_files").join(file), &pytorch()).unwrap();
+        assert_eq!(imported.generator.as_ref(), generator, "{file}: generator");
+        assert_eq!(imported.discriminator.as_ref(), discriminator, "{file}: discriminator");
+        assert!(imported.notes.iter().any(|found| found.contains(note)), "{file}: {:?}", imported.notes);
+    }
+}
+
+#[test]
+fn imports_the_authors_arrays() {
+    let values = read_safetensors(&golden("authors/expected.safetensors")).unwrap();
+    let part = |prefix: &str, specs: &[TensorSpec]| -> Weights {
+        let required = specs.iter().filter(|spec| !spec.optional);
+        required.map(|spec| (spec.name.clone(), values[&format!("{prefix}.{}", spec.name)].clone())).collect()
+    };
+    let expected = authors();
+    let (g, d) = (part("g", &expected.generator), part("d", &expected.discriminator));
+    let rows = [
+        ("authors", Some(&g), Some(&d)),
+        ("authors/200_gen_params.jl", Some(&g), None),
+        ("authors/200_discrim_params.jl", None, Some(&d)),
+        ("authors/resaved/joblib.jl", None, Some(&d)),
+        ("authors/resaved/joblib_compatible.jl", None, Some(&d)),
+        ("authors/resaved/pickle.jl", None, Some(&d)),
+    ];
+    for (source, generator, discriminator) in rows {
+        let imported = import(&golden(source), &expected).unwrap();
+        assert_eq!(imported.generator.as_ref(), generator, "{source}: generator");
+        assert_eq!(imported.discriminator.as_ref(), discriminator, "{source}: discriminator");
+        let weights = generator.map(|weights| (weights, &expected.generator));
+        let (weights, specs) = weights.or(discriminator.map(|d| (d, &expected.discriminator))).unwrap();
+        check(Path::new(source), weights, specs).unwrap();
+        assert!(imported.notes.iter().any(|note| note.contains("no batch-norm statistics")), "{source}");
+    }
+}
+
+#[test]
+fn refuses_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let index = |name: &str| {
+        let name = [&[b'U', u8::try_from(name.len()).unwrap()], name.as_bytes()].concat();
+        let class = b"\x80\x02](cjoblib.numpy_pickle\nNDArrayWrapper\n)\x81}U\x08filename";
+        [class.as_slice(), &name, b"sbe."].concat()
+    };
+    let files = golden("pytorch_files");
+    let rows = [
+        (files.join("hostile_call.pth"), "the file asks to call posix.system; only tensors are read"),
+        (files.join("hostile_call_legacy.pth"), "the file asks to call posix.system; only tensors are read"),
+        (files.join("hostile_whole_module.pth"), "not its weights: save net.state_dict()"),
+        (files.join("nothing.pth"), "nothing.pth: "),
+        (files.join("make.py"), "neither safetensors, nor a PyTorch file"),
+        (
+            files.join("forward.safetensors"),
+            "no network found (left out fake, logit, score and 2 more in the file: not a network)",
+        ),
+        (files.clone(), "no *gen_params*.jl"),
+        (write("up.jl", &index("../x.npy")), r#"names "../x.npy"; only files beside it are read"#),
+        (write("root.jl", &index("/etc/x.npy")), "only files beside it are read"),
+        (write("dots.jl", &index("..")), "only files beside it are read"),
+        (write("gone.jl", &index("gone.npy")), "gone.npy: "),
+        (write("other.jl", &index("other.npy")), "not a .npy file"),
+        (write("number.jl", b"\x80\x02K\x01."), "not a list of arrays"),
+        (write("empty", b""), "neither safetensors"),
+        (write("page.pth", b"<html>not found</html>"), "neither safetensors"),
+    ];
+    write("other.npy", b"\x80\x02K\x01.");
+    for (path, reason) in rows {
+        let error = import(&path, &pytorch()).expect_err(reason).to_string();
+        assert!(error.contains(reason), "{error}, expected {reason}");
+    }
+    let twice = ["100_gen_params.jl", "200_gen_params.jl"].map(|name| write(name, &index("gone.npy")));
+    let error = import(folder.path(), &authors()).unwrap_err();
+    assert!(
+        matches!(&error, ForeignError::Ambiguous { first, second } if [first, second] == [&twice[0], &twice[1]])
+    );
+}
+
+/// One large array that an index names again and again.
+#[test]
+fn bounds_the_arrays_of_an_index() {
+    let values = vec![0; 4 << 10];
+    let array = [
+        b"\x80\x02](cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}(U\x05shapeJ".as_slice(),
+        &(1_i32 << 10).to_le_bytes(),
+        b"\x85U\x05orderU\x01CU\x05dtypecnumpy\ndtype\nU\x02f4\x85Rub",
+        &values,
+        b"q\x01",
+        &b"h\x01".repeat(300),
+        b"e.",
+    ];
+    assert_eq!(joblib::read(Path::new("f"), &array.concat(), 1 << 20).unwrap().len(), 301);
+    let error = joblib::read(Path::new("f"), &array.concat(), 1 << 18).unwrap_err();
+    assert!(matches!(error, ForeignError::Array { fault: ArrayFault::TooLarge(_), .. }), "{error}");
+}
+
+#[test]
+fn a_mismatch_lists_everything() {
+    let mut expected = pytorch();
+    expected.generator[0].shape[0] = 100;
+    expected.generator.truncate(20);
+    let error = import(&golden("pytorch_files/netG.pth"), &expected).unwrap_err().to_string();
+    let lines: Vec<&str> = error.lines().skip(1).collect();
+    assert_eq!(
+        lines,
+        [
+            "  project.weight (main.0.weight in the file): expected (100, 16, 4, 4), found (4, 16, 4, 4)",
+            "  extra main.12.weight (2, 3, 4, 4)",
+            "the file's linear layers are (4, 16, 4, 4), (16, 8, 4, 4), (8, 4, 4, 4), (4, 2, 4, 4), (2, 3, 4, 4): \
+             choose the preset or configuration with these layers",
+        ],
+        "{error}"
+    );
+    let error = import(&golden("authors/200_gen_params.jl"), &pytorch()).unwrap_err().to_string();
+    assert!(error.contains("missing blocks.3.weight (2, 3, 4, 4)"), "{error}");
+    let error = import(&golden("pytorch_files/both.pth"), &expected).unwrap_err().to_string();
+    assert!(
+        error.contains("netG/main does not fit the generator"),
+        "half of the networks is not enough: {error}"
+    );
+}
+
+#[test]
+fn reads_its_own_names_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.safetensors");
+    let d = pytorch_weights("netD", &PYTORCH_D);
+    crate::weights::write_safetensors(&path, &d, crate::weights::Dtype::F32).unwrap();
+    assert_eq!(import(&path, &pytorch()).unwrap().discriminator, Some(d));
+}
+
+/// Files cut short at every length, or with a few bytes changed: an error or tensors, never a panic.
+#[test]
+fn survives_damage() {
+    let rows = [
+        ("pytorch_files/netD_parameters_only.pth", pytorch()),
+        ("pytorch_files/netD_legacy_strided.pth", pytorch()),
+        ("pytorch_files/netD_checkpoint.pth", pytorch()),
+        ("pytorch_files/both_flat_legacy.pth", pytorch()),
+        ("pytorch_files/netG.safetensors", pytorch()),
+        ("authors/200_discrim_params.jl", authors()),
+        ("authors/resaved/joblib.jl", authors()),
+        ("authors/resaved/pickle.jl", authors()),
+    ];
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    for (file, expected) in rows {
+        let path = golden(file);
+        let bytes = fs::read(&path).unwrap();
+        let whole = import_bytes(&path, &bytes, &expected).unwrap();
+        // Every length of the descriptions at both ends, and some of the values between.
+        let step =
+            |length: &usize| *length < 2048 || *length + 1024 > bytes.len() || length.is_multiple_of(37);
+        for length in (0..bytes.len()).filter(step) {
+            if let Ok(cut) = import_bytes(&path, &bytes[..length], &expected) {
+                assert_eq!(cut, whole, "{file} cut to {length} bytes");
+            }
+        }
+        for _ in 0..500 {
+            let mut damaged = bytes.clone();
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..damaged.len().min(4096));
+                damaged[at] = random.random();
+            }
+            // Either outcome is right; a panic or an overflow fails the test.
+            let _outcome = import_bytes(&path, &damaged, &expected);
+        }
+    }
+}
+
+/// The header of a safetensors file: names, types, shapes, places.
+fn header(path: &Path) -> serde_json::Value {
+    let bytes = fs::read(path).unwrap();
+    let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    serde_json::from_slice(&bytes[8..8 + length]).unwrap()
+}
+
+#[test]
+fn exports_what_pytorch_would_save() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("netG.safetensors");
+    let g = pytorch_weights("netG", &PYTORCH_G);
+    to_pytorch_names(Side::Generator, &g).unwrap().write(&path).unwrap();
+    assert_eq!(header(&path), header(&golden("pytorch_files/netG.safetensors")));
+    assert_eq!(import(&path, &pytorch()).unwrap().generator, Some(g));
+
+    let d = pytorch_weights("netD", &PYTORCH_D);
+    let exported = to_pytorch_names(Side::Discriminator, &d).unwrap();
+    let theirs = read_safetensors(&golden("pytorch_files/expected.safetensors")).unwrap();
+    let theirs = theirs
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("netD.")?.to_owned(), tensor)));
+    assert_eq!(exported.tensors, theirs.collect::<Weights>());
+    assert_eq!(exported.counters, [3, 6, 9].map(|norm| format!("main.{norm}.num_batches_tracked")));
+}
+
+#[test]
+fn refuses_to_export_what_pytorch_cannot_hold() {
+    let tensor =
+        |shape: &[usize]| HostTensor { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] };
+    let rows = [
+        ("project.gain", Side::Generator, "has batch-norm per unit, shape (2, 1, 1)"),
+        ("project.weight", Side::Discriminator, "project.weight is not a tensor of a discriminator"),
+        ("head.weight", Side::Generator, "head.weight is not a tensor of a generator"),
+        ("blocks.7.gain", Side::Generator, "blocks.7.gain is not a tensor of a generator"),
+        ("blocks.0.bias", Side::Generator, "blocks.0.bias is not a tensor"),
+        ("weight", Side::Generator, "weight is not a tensor"),
+    ];
+    for (name, side, reason) in rows {
+        let weights = ["blocks.0.weight", name].map(|name| (name.to_owned(), tensor(&[2, 1, 1])));
+        let error = to_pytorch_names(side, &weights.into()).expect_err(reason).to_string();
+        assert!(error.contains(reason), "{error}, expected {reason}");
+    }
+}

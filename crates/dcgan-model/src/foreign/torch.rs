@@ -11,18 +11,19 @@ use std::path::Path;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use super::MAX_VALUES;
 use super::error::{ForeignError, TensorFault};
 use super::pickle::{self, Global, Node, Pickle};
 use super::strided::gather;
-use super::tree::{self, Found, TensorRef};
+use super::tree::{self, Found, MAX_KEY, TensorRef};
 use crate::weights::element::{ByteOrder, Element};
 use crate::weights::{HostTensor, value_count};
 
 /// First bytes of a legacy file: the pickle of its magic number.
 pub(crate) const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20";
 
-/// Values in one file, 1 GiB of them: a hundred times the largest DCGAN here.
-const MAX_VALUES: usize = 1 << 28;
+/// Bytes of a description, which a hostile archive may compress well.
+const MAX_PICKLE: usize = 1 << 26;
 
 /// Reads every tensor of a file in the zip form, in the file's order; `path` is for errors.
 ///
@@ -41,7 +42,7 @@ pub(crate) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, ForeignE
         return Err(ForeignError::UnknownForm { path: path.to_owned() });
     };
     let prefix = index.trim_end_matches("data.pkl").to_owned();
-    let pickled = member(&mut archive, &index, bytes.len()).map_err(|source| failed(&index, source))?;
+    let pickled = member(&mut archive, &index, MAX_PICKLE).map_err(|source| failed(&index, source))?;
     let pickle = read_pickle(path, &pickled, 0)?;
     let order = match member(&mut archive, &format!("{prefix}byteorder"), 16) {
         Ok(order) if order == b"big" => ByteOrder::Big,
@@ -235,7 +236,7 @@ impl StorageRef {
             _ => 0,
         };
         Some(Self {
-            key: pickle.text(*key)?.to_owned(),
+            key: pickle.text(*key).filter(|key| key.len() <= MAX_KEY)?.to_owned(),
             element: *element,
             values: pickle.size(*values)?,
             offset,

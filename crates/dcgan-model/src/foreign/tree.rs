@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 16;
 const MAX_VISITS: usize = 1 << 20;
 
 /// Bytes of one key; a file may share one long key between many tensors.
-const MAX_KEY: usize = 256;
+pub(crate) const MAX_KEY: usize = 256;
 
 /// A tensor of a foreign file.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,15 +46,18 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn visit(&mut self, id: Id, path: &mut Vec<String>) -> Result<(), PickleError> {
-        self.visits += 1;
+        // Borrowed from the file, not from `self`, which changes while its values are visited.
+        let pickle = self.pickle;
+        self.visits += match pickle.node(id) {
+            Node::Dict(pairs) => 1 + pairs.len(),
+            _ => 1,
+        };
         if self.visits > MAX_VISITS {
             return Err(PickleError { at: 0, fault: PickleFault::TooMany(MAX_VISITS) });
         }
         if path.len() > MAX_DEPTH {
             return Err(odd("a state dict, not dicts within dicts without end"));
         }
-        // Borrowed from the file, not from `self`, which changes while its values are visited.
-        let pickle = self.pickle;
         match pickle.node(id) {
             Node::Dict(pairs) if pickle.entry(id, "param_groups").is_none() => {
                 for (key, value) in pairs {

@@ -1,3 +1,151 @@
 //! Tests of weights in memory and in safetensors files.
 
 use super::*;
+
+fn tensor(shape: &[usize], data: &[f32]) -> HostTensor {
+    HostTensor { shape: shape.to_vec(), data: data.to_vec() }
+}
+
+/// Name, shape, values.
+type Row<'a> = (&'a str, &'a [usize], &'a [f32]);
+
+fn weights(tensors: &[Row]) -> Weights {
+    tensors.iter().map(|(name, shape, data)| ((*name).to_owned(), tensor(shape, data))).collect()
+}
+
+fn sample() -> Weights {
+    weights(&[
+        ("head.weight", &[1, 2, 1, 1], &[1.5, -2.25]),
+        ("blocks.0.weight", &[2, 1, 1, 2], &[0.1, 1e-20, 3.0, -1e9]),
+        ("blocks.0.mean", &[2], &[0.0, 7.0]),
+        ("scalar", &[], &[4.0]),
+        ("empty", &[0, 3], &[]),
+    ])
+}
+
+#[test]
+fn round_trips_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    for (dtype, expected) in [
+        (Dtype::F32, sample()),
+        (Dtype::Bf16, {
+            let mut rounded = sample();
+            let values = rounded.values_mut().flat_map(|tensor| &mut tensor.data);
+            values.for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+            rounded
+        }),
+    ] {
+        let paths = ["a.safetensors", "b.safetensors"].map(|name| folder.path().join(name));
+        for path in &paths {
+            write_safetensors(path, &sample(), dtype).unwrap();
+            write_safetensors(path, &sample(), dtype).expect("a file that is there is replaced");
+        }
+        assert_eq!(read_safetensors(&paths[0]).unwrap(), expected, "{dtype:?}");
+        assert_eq!(fs::read(&paths[0]).unwrap(), fs::read(&paths[1]).unwrap(), "{dtype:?}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left behind");
+}
+
+#[test]
+fn refuses_what_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let lying = weights(&[("a", &[2, 3], &[0.0; 5])]);
+    let path = folder.path().join("x.safetensors");
+    let error = write_safetensors(&path, &lying, Dtype::F32).unwrap_err();
+    assert!(error.to_string().ends_with(r#"tensor "a" of shape (2, 3) holds 5 values"#), "{error}");
+    assert!(!path.exists());
+    let nowhere = folder.path().join("no/x.safetensors");
+    assert!(matches!(write_safetensors(&nowhere, &sample(), Dtype::F32), Err(WeightsError::Io { .. })));
+    assert!(matches!(read_safetensors(&nowhere), Err(WeightsError::Io { .. })));
+}
+
+#[test]
+fn every_cut_short_file_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.safetensors");
+    write_safetensors(&path, &sample(), Dtype::F32).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    for length in 0..bytes.len() {
+        let cut = parse_safetensors(&path, &bytes[..length]);
+        assert!(matches!(cut, Err(WeightsError::NotSafetensors { .. })), "{length} bytes");
+    }
+    let huge = [u64::MAX.to_le_bytes().as_slice(), b"{}"].concat();
+    assert!(matches!(parse_safetensors(&path, &huge), Err(WeightsError::NotSafetensors { .. })));
+}
+
+/// A safetensors file of one tensor `t`.
+fn one(dtype: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
+    let header =
+        format!(r#"{{"t":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{}]}}}}"#, bytes.len());
+    [(header.len() as u64).to_le_bytes().as_slice(), header.as_bytes(), bytes].concat()
+}
+
+#[test]
+fn reads_every_type_of_value() {
+    type OneRow<'a> = (&'a str, &'a str, &'a [u8], Option<&'a [f32]>);
+    let rows: [OneRow; 8] = [
+        ("F32", "[2]", &[0, 0, 128, 63, 0, 0, 0, 192], Some(&[1.0, -2.0])),
+        ("F64", "[1]", &[0, 0, 0, 0, 0, 0, 248, 63], Some(&[1.5])),
+        ("F16", "[2]", &[0, 60, 1, 0], Some(&[1.0, 5.960_464_5e-8])),
+        ("BF16", "[2]", &[128, 63, 128, 127], Some(&[1.0, f32::INFINITY])),
+        ("I64", "[]", &[20, 0, 0, 0, 0, 0, 0, 0], Some(&[20.0])),
+        ("I32", "[2]", &[0; 8], None),
+        ("U8", "[3]", &[0; 3], None),
+        ("BOOL", "[1]", &[1], None),
+    ];
+    for (dtype, shape, bytes, expected) in rows {
+        match (parse_safetensors(Path::new("f"), &one(dtype, shape, bytes)), expected) {
+            (Ok(read), Some(expected)) => assert_eq!(read["t"].data, expected, "{dtype}"),
+            (Err(WeightsError::UnknownDtype { tensor, found, .. }), None) => {
+                assert_eq!((tensor.as_str(), found.as_str()), ("t", dtype));
+            }
+            (other, _) => panic!("{dtype}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn check_lists_every_fault_at_once() {
+    let spec = |name: &str, shape: &[usize], optional| TensorSpec {
+        name: name.into(),
+        shape: shape.into(),
+        optional,
+    };
+    let expected = [
+        spec("blocks.0.weight", &[2, 1], false),
+        spec("blocks.1.gain", &[2], false),
+        spec("blocks.1.mean", &[2], true),
+        spec("blocks.1.variance", &[2], true),
+    ];
+    let w: Row = ("blocks.0.weight", &[2, 1], &[0.0; 2]);
+    let gain: Row = ("blocks.1.gain", &[2], &[0.0; 2]);
+    let mean: Row = ("blocks.1.mean", &[2], &[0.0; 2]);
+    let variance: Row = ("blocks.1.variance", &[2], &[0.0; 2]);
+    let rows: [(&[Row], &str); 7] = [
+        (&[w, gain], ""),
+        (&[w, gain, mean, variance], ""),
+        (&[w, gain, mean], "\n  missing blocks.1.variance (2)"),
+        (&[w, gain, ("z", &[], &[1.0])], "\n  extra z ()"),
+        (&[w, ("blocks.1.gain", &[3], &[0.0; 3])], "\n  blocks.1.gain: expected (2), found (3)"),
+        (&[w, ("blocks.1.gain", &[2], &[0.0; 3])], "\n  blocks.1.gain: expected (2), found (2)"),
+        (
+            &[("blocks.0.weight", &[1, 2], &[0.0; 2]), variance, ("extra", &[1], &[0.0])],
+            "\n  blocks.0.weight: expected (2, 1), found (1, 2)\n  missing blocks.1.gain (2)\
+             \n  missing blocks.1.mean (2)\n  extra extra (1)",
+        ),
+    ];
+    for (tensors, faults) in rows {
+        let message =
+            check(Path::new("g"), &weights(tensors), &expected).err().map(|error| error.to_string());
+        let wanted = (!faults.is_empty()).then(|| format!("g: the weights do not fit the network:{faults}"));
+        assert_eq!(message, wanted);
+    }
+}
+
+#[test]
+fn finds_the_first_value_that_is_not_finite() {
+    for (value, found) in [(1.0, None), (f32::NAN, Some("b")), (f32::NEG_INFINITY, Some("b"))] {
+        let weights = weights(&[("c", &[1], &[value]), ("b", &[2], &[0.0, value]), ("a", &[1], &[0.0])]);
+        assert_eq!(first_non_finite(&weights), found);
+    }
+}

@@ -1,1 +1,100 @@
-//! Tests.
+//! Tests of the pickle interpreter: what it reads, and what it refuses.
+
+use super::*;
+
+fn debug(pickle: &Pickle, id: Id) -> String {
+    let list = |items: &[Id]| items.iter().map(|item| debug(pickle, *item)).collect::<Vec<_>>().join(" ");
+    match pickle.node(id) {
+        Node::Text(text) => text.clone(),
+        Node::Bytes(bytes) => format!("{bytes:?}"),
+        Node::Int(value) => value.to_string(),
+        Node::List(items) => format!("[{}]", list(items)),
+        Node::Tuple(items) => format!("({})", list(items)),
+        Node::Dict(pairs) => {
+            format!("{{{}}}", list(&pairs.iter().flat_map(|(k, v)| [*k, *v]).collect::<Vec<_>>()))
+        }
+        Node::Object { class, arguments, .. } => format!("{class:?}{}", debug(pickle, *arguments)),
+        Node::Persistent(inner) => format!("@{}", debug(pickle, *inner)),
+        node => format!("{node:?}"),
+    }
+}
+
+#[test]
+fn reads_what_python_writes() {
+    let rows: [(&[u8], &str); 12] = [
+        (b"\x80\x02N.", "None"),
+        (b"\x80\x02]q\x00(K\x01M\x00\x01J\xff\xff\xff\xff\x88\x89e.", "[1 256 -1 Bool(true) Bool(false)]"),
+        (b"\x80\x02\x8a\x06\x00\x00\x00\x00\x00\x01.", "1099511627776"),
+        (b"\x80\x02\x8a\x01\xfe.", "-2"),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "Number"),
+        (b"\x80\x02G?\xf8\x00\x00\x00\x00\x00\x00.", "Number"),
+        (b"\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s.", "{a 1}"),
+        (b"\x80\x04\x95\x09\x00\x00\x00\x00\x00\x00\x00C\x02hi\x94h\x00\x86\x94.", "([104, 105] [104, 105])"),
+        (b"(lp0\nI1\naL2L\naF1.5\naS'x'\np1\naI01\naVy\nag1\na.", "[1 2 Number x Bool(true) y x]"),
+        (
+            b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01K\x01K\x02s}X\x09\x00\x00\x00_metadataNsb.",
+            "{1 2}",
+        ),
+        // Python 2 writes OrderedDict([[1, 2]]).
+        (b"\x80\x02ccollections\nOrderedDict\n](](K\x01K\x02ee\x85R.", "{1 2}"),
+        (b"\x80\x02(U\x01sctorch\nSize\n](K\x01K\x02e\x85RtQ.", "@([115] Size([1 2]))"),
+    ];
+    for (bytes, expected) in rows {
+        let pickle = read(bytes).expect(expected);
+        assert_eq!(debug(&pickle, pickle.root()), expected);
+        assert_eq!(pickle.length, bytes.len(), "{expected}");
+        for length in 0..bytes.len() {
+            assert!(read(&bytes[..length]).is_err(), "{expected} cut to {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn refuses_everything_else() {
+    let rows: [(&[u8], &str); 18] = [
+        (b"cos\nsystem\n(S'x'\ntR.", "byte 11: the file asks to call os.system; only tensors are read"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "the file asks to call os.system"),
+        (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "the file asks to call builtins.eval"),
+        (b"ctorch.storage\n_load_from_bytes\n.", "the file asks to call torch.storage._load_from_bytes"),
+        (b"ctorch\nload\n.", "the file asks to call torch.load"),
+        (b"c__main__\nNet\n)\x81}U\x08_modulesNsb.", "holds a whole module (__main__.Net)"),
+        (b"(ios\nsystem\n.", "unexpected opcode 0x69"),
+        (b"(cos\nsystem\no.", "os.system"),
+        (b"\x80\x02\x82\x01.", "unexpected opcode 0x82"),
+        (b"\x80\x04\x8f.", "unexpected opcode 0x8f"),
+        (b"K\x01K\x02R.", "expected a known class"),
+        (b"ctorch\nSize\nK\x01R.", "expected a tuple of arguments"),
+        (b"K\x01}b.", "expected an object with attributes"),
+        (b"K\x01K\x02a.", "expected a list or a dict"),
+        (b"}(K\x01u.", "expected a value for every key"),
+        (b"h\x07.", "expected a value in the memo"),
+        (b"(K\x01e.", "expected a value"),
+        (b"X\xff\xff\xff\xffab", "cut short: 4294967295 more bytes were expected, 2 are left"),
+    ];
+    for (bytes, expected) in rows {
+        let error = read(bytes).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}, expected {expected}");
+    }
+}
+
+/// Files of a few megabytes that ask for unbounded memory, time or recursion.
+#[test]
+fn bounds_its_work() {
+    let many = |times: usize, start: &[u8], again: &[u8], end: &[u8]| {
+        [start, again.repeat(times).as_slice(), end].concat()
+    };
+    let nested = read(&many(1_000_000, b"", b"]", &[b"a".repeat(999_999), b".".to_vec()].concat()));
+    assert!(nested.is_ok(), "a million lists in each other: {nested:?}");
+    let ordered = b"ccollections\nOrderedDict\nq\x00";
+    let pairs = many(10_000, b"0](", b"]K\x01aK\x02a", b"eq\x01");
+    let rows = [
+        ("marks", many(MAX_STEPS + 1, b"", b"(", b".")),
+        ("memo", many(MAX_STEPS + 1, b"N", b"\x94", b".")),
+        ("copies", many(MAX_STEPS, b"N", b"2", b".")),
+        ("shared lists", many(1_000, &[ordered, pairs.as_slice()].concat(), b"h\x00h\x01\x85R", b".")),
+    ];
+    for (what, bytes) in rows {
+        let error = read(&bytes).expect_err(what);
+        assert_eq!(error.fault, PickleFault::TooMany(MAX_STEPS), "{what}");
+    }
+}

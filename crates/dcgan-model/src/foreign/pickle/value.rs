@@ -158,9 +158,9 @@ impl Pickle {
         }
     }
 
-    /// Sizes or strides.
+    /// Sizes or strides, of no more axes than numpy allows.
     pub(crate) fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        self.items(id)?.iter().map(|item| self.size(*item)).collect()
+        self.items(id).filter(|items| items.len() <= 64)?.iter().map(|item| self.size(*item)).collect()
     }
 
     /// The value of a text key in a dict; the last one where it is set twice.
