@@ -78,7 +78,13 @@ impl Drop for Progress {
         match &self.display {
             Display::Hidden => {}
             Display::Bar(bar) => bar.abandon(),
-            Display::Plain(plain) => plain.lock().unwrap_or_else(PoisonError::into_inner).print(),
+            Display::Plain(plain) => {
+                let mut plain = plain.lock().unwrap_or_else(PoisonError::into_inner);
+                // Work that found nothing to do has no progress to show.
+                if plain.position > 0 {
+                    plain.print();
+                }
+            }
         }
     }
 }

@@ -45,6 +45,14 @@ pub enum DataError {
         /// What it seems to be.
         found: String,
     },
+    /// No manifest names any of the files.
+    #[error("{} has no file of a known data set; known are: {known}", .path.display())]
+    NoManifest {
+        /// The folder or file.
+        path: PathBuf,
+        /// The names of the manifests.
+        known: String,
+    },
     /// A file as a whole is damaged or contradicts itself.
     #[error("{}: {problem}", .path.display())]
     BadFile {

@@ -78,6 +78,10 @@ struct State {
     /// The batch that the next free worker prepares.
     prepare: u64,
     ready: BTreeMap<u64, Result<Batch, DataError>>,
+    /// A failed batch was handed out: nothing is prepared until the caller asks again.
+    paused: bool,
+    /// Failures so far; what was begun before a failure is not used after it.
+    failures: u64,
     stop: bool,
 }
 
@@ -108,7 +112,14 @@ impl Loader {
         let first =
             start.epoch.checked_mul(batches_per_epoch).and_then(|first| first.checked_add(start.batch));
         let first = first.ok_or(DataError::Position { batch: start.batch, batches_per_epoch })?;
-        let state = State { deliver: first, prepare: first, ready: BTreeMap::new(), stop: false };
+        let state = State {
+            deliver: first,
+            prepare: first,
+            ready: BTreeMap::new(),
+            paused: false,
+            failures: 0,
+            stop: false,
+        };
         let shared = Arc::new(Shared {
             dataset,
             config,
@@ -138,6 +149,9 @@ impl Loader {
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         let started = Instant::now();
         let mut state = self.shared.lock();
+        if std::mem::take(&mut state.paused) {
+            self.shared.changed.notify_all();
+        }
         let deliver = state.deliver;
         let result = loop {
             if let Some(result) = state.ready.remove(&deliver) {
@@ -148,9 +162,11 @@ impl Loader {
         if result.is_ok() {
             state.deliver += 1;
         } else {
-            // Batches prepared beyond the failed one are dropped and made again, in order, should the caller go on.
+            // All that was prepared beyond the failed batch is made again, should the caller ask for it.
             state.ready.clear();
             state.prepare = deliver;
+            state.paused = true;
+            state.failures += 1;
         }
         drop(state);
         self.shared.changed.notify_all();
@@ -200,7 +216,7 @@ impl Shared {
         let ahead = self.config.prefetch.max(1) as u64;
         loop {
             let mut state = self.lock();
-            while !state.stop && state.prepare >= state.deliver + ahead {
+            while !state.stop && (state.paused || state.prepare >= state.deliver + ahead) {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.stop {
@@ -208,14 +224,14 @@ impl Shared {
             }
             let number = state.prepare;
             state.prepare += 1;
+            let failures = state.failures;
             drop(state);
             let position = self.position(number);
             let LoaderPosition { epoch, batch } = position;
             let result = catch_unwind(AssertUnwindSafe(|| self.prepare(position)))
                 .unwrap_or(Err(DataError::WorkerPanicked { epoch, batch }));
             let mut state = self.lock();
-            // After a failed batch the ones behind it are made twice; the slower copy of one handed out is dropped.
-            if number >= state.deliver {
+            if state.failures == failures {
                 state.ready.insert(number, result);
             }
             drop(state);

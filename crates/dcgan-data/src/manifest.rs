@@ -109,8 +109,7 @@ pub fn verify(path: &Path) -> Result<(Manifest, Vec<Verified>), DataError> {
     // Of equals the first counts, so that the order of `MANIFESTS` decides.
     let best = best.reduce(|best, next| if next.0 > best.0 { next } else { best });
     let Some((_, mut manifest)) = best else {
-        let found = format!("no file of a known data set ({})", names.join(", "));
-        return Err(DataError::Unrecognised { path: path.to_owned(), found });
+        return Err(DataError::NoManifest { path: path.to_owned(), known: names.join("; ") });
     };
     if path.is_file() {
         manifest.files.retain(|entry| locate(path, entry).is_some());

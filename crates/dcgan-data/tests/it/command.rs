@@ -1,0 +1,82 @@
+//! The binary: output, exit codes, messages.
+
+use std::process::Command;
+
+use crate::fixtures::{Folder, png};
+
+/// Runs `dcgan-data` and compares the exit code and parts of stdout and stderr.
+fn check(folder: &Folder, args: &[&str], code: i32, stdout: &[&str], stderr: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_dcgan-data"))
+        .args(args)
+        .current_dir(folder.path())
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(code), "{args:?}\n{out}\n{err}");
+    stdout.iter().for_each(|part| assert!(out.contains(part), "{part:?} is not in:\n{out}"));
+    stderr.iter().for_each(|part| assert!(err.contains(part), "{part:?} is not in:\n{err}"));
+    out
+}
+
+#[test]
+fn inspect_pack_and_verify() {
+    let folder = Folder::new(&[
+        ("data/cat/1.png", png(0)),
+        ("data/dog/2.png", png(1)),
+        ("data/dog/bad.png", b"bad".to_vec()),
+        ("data/notes.txt", b"text".to_vec()),
+        ("empty/notes.txt", b"text".to_vec()),
+    ]);
+    let skipped = "1: not a PNG, JPEG or WebP picture (notes.txt)";
+    check(
+        &folder,
+        &["inspect", "data/cat", "--size", "8"],
+        0,
+        &["pictures     1", "5x4x3  1.png", "labels       none"],
+        &[],
+    );
+    let text = ["pictures     2", skipped, "(dog/bad.png)", "1  0 cat", "1  1 dog", "brought to   6x8x1"];
+    check(&folder, &["inspect", "data", "--skip-bad", "--size", "6x8", "--channels", "1"], 0, &text, &[]);
+    let json =
+        check(&folder, &["inspect", "data", "--skip-bad", "--json", "--montage", "m.png"], 0, &[], &[]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["pictures"], &json["format"]), (&2.into(), &"picture-folder".into()));
+    assert_eq!(json["classes"][1]["name"], "dog");
+    let montage = image::open(folder.join("m.png")).unwrap();
+    assert_eq!((montage.width(), montage.height()), (128, 64));
+
+    let pack = ["pack", "data", "--skip-bad", "--out", "cache"];
+    check(&folder, &pack, 0, &["cache written: 2 pictures of 64x64x3"], &["2/2 pictures"]);
+    check(&folder, &pack, 0, &["cache is up to date"], &[]);
+    check(&folder, &["inspect", "cache"], 0, &["format       cache", "pictures     2", "1  1 dog"], &[]);
+    check(&folder, &["inspect", "digits", "--json"], 0, &["\"pictures\":10000"], &[]);
+
+    let faults = ["--channels 2 is not possible", "--crop 0 leaves no picture"];
+    check(&folder, &["inspect", "data", "--channels", "2", "--crop", "0"], 2, &[], &faults);
+    check(&folder, &["inspect", "data", "--size", "0"], 2, &[], &["expected HEIGHTxWIDTH"]);
+    check(&folder, &["inspect", "gone"], 1, &[], &["cannot read gone: No such file"]);
+    check(
+        &folder,
+        &["inspect", "empty"],
+        1,
+        &[],
+        &["found 0 pictures in empty (scanned 1 files; skipped 1: not a PNG"],
+    );
+    check(
+        &folder,
+        &["pack", "data", "--out", "x"],
+        1,
+        &[],
+        &["data, picture dog/bad.png: is not a PNG, JPEG or WebP"],
+    );
+    check(&folder, &["verify", "data"], 1, &[], &["has no file of a known data set"]);
+    folder.write("test_32x32.mat", b"other");
+    check(
+        &folder,
+        &["verify", "test_32x32.mat"],
+        1,
+        &["test_32x32.mat               differs"],
+        &["get them again"],
+    );
+}

@@ -1,0 +1,136 @@
+//! Every format gives the pixels, labels and names that were written.
+
+use dcgan_data::{Dataset, Format, OpenOptions, PictureShape, Split};
+use image::ImageFormat;
+
+use crate::fixtures::{
+    CIFAR, Folder, MI_DOUBLE, MI_UINT8, cifar_record, cifar10, encoded, gzip, idx, idx_pictures, open,
+    pixels, png, read, shape, svhn, zip,
+};
+
+/// Opens `path` and compares every picture with its number in `order`, and the labels.
+fn check(
+    folder: &Folder,
+    path: &str,
+    options: &OpenOptions,
+    format: Format,
+    order: &[usize],
+    labels: Option<&[u32]>,
+) {
+    let dataset = Dataset::open(&folder.join(path), options).unwrap();
+    assert_eq!(dataset.report().format, format, "{path}");
+    assert_eq!((dataset.len(), dataset.report().pictures), (order.len(), order.len()), "{path}");
+    assert_eq!(dataset.labels(), labels, "{path}");
+    for (index, number) in order.iter().enumerate() {
+        // Twice, since the second time may come from memory.
+        for _ in 0..2 {
+            assert_eq!(read(&dataset, index), pixels(*number, options.shape), "{path}: picture {index}");
+        }
+        let info = dataset.info(index).unwrap();
+        let PictureShape { height, width, channels } = options.shape;
+        assert_eq!(
+            (info.height, info.width, info.channels),
+            (height, width, channels),
+            "{path}: {}",
+            info.name
+        );
+    }
+    assert_eq!(dataset.fingerprint().len(), 64);
+}
+
+#[test]
+fn raw_formats() {
+    let test_split = |shape| OpenOptions { split: Split::Test, ..OpenOptions::new(shape) };
+    let cifar100: Vec<u8> =
+        [(7, 42, 0), (1, 99, 1)].map(|(coarse, fine, index)| cifar_record(&[coarse, fine], index)).concat();
+    let folder = Folder::new(&[
+        ("ten/data_batch_1.bin", cifar10(0, 3)),
+        ("ten/data_batch_2.bin", cifar10(3, 2)),
+        ("ten/test_batch.bin", cifar10(7, 1)),
+        ("hundred/train.bin", cifar100),
+        ("mnist/train-images-idx3-ubyte", idx_pictures(3)),
+        ("mnist/train-labels-idx1-ubyte.gz", gzip(&idx(&[3], &[5, 0, 4]))),
+        ("mnist/t10k-images-idx3-ubyte.gz", gzip(&idx_pictures(2))),
+        ("svhn/train_32x32.mat", svhn(12, CIFAR, MI_UINT8, true)),
+        ("svhn/test_32x32.mat", svhn(2, shape(3, 5, 3), MI_DOUBLE, false)),
+    ]);
+    let (grey, rgb) = (shape(5, 4, 1), CIFAR);
+    let digits: Vec<u32> = (0..12).map(|index| index % 10).collect();
+    let all: Vec<usize> = (0..12).collect();
+    let plain = OpenOptions::new;
+    check(&folder, "ten", &plain(rgb), Format::Cifar10, &all[..5], Some(&digits[..5]));
+    check(&folder, "ten", &test_split(rgb), Format::Cifar10, &[7], Some(&[7]));
+    check(&folder, "ten/data_batch_2.bin", &plain(rgb), Format::Cifar10, &[3, 4], Some(&[3, 4]));
+    check(&folder, "hundred", &plain(rgb), Format::Cifar100, &[0, 1], Some(&[42, 99]));
+    check(&folder, "mnist", &plain(grey), Format::Idx, &all[..3], Some(&[5, 0, 4]));
+    check(&folder, "mnist", &test_split(grey), Format::Idx, &all[..2], None);
+    check(&folder, "mnist/t10k-images-idx3-ubyte.gz", &plain(grey), Format::Idx, &all[..2], None);
+    check(&folder, "svhn", &plain(rgb), Format::Svhn, &all, Some(&digits));
+    check(&folder, "svhn/test_32x32.mat", &plain(shape(3, 5, 3)), Format::Svhn, &all[..2], Some(&[0, 1]));
+}
+
+#[test]
+fn pictures_in_folders_and_zips_come_in_the_order_of_their_names() {
+    let (rgb, grey) = (shape(5, 4, 3), shape(5, 4, 1));
+    let files = [
+        ("b/2.webp", encoded(2, rgb, ImageFormat::WebP)),
+        // Formats are told by content, whatever the ending says; a picture without a known ending is found in a folder.
+        ("b/10.jpg", png(1)),
+        ("a/1.PNG", png(0)),
+    ];
+    let folder = Folder::new(&[
+        ("x.zip", zip(&files)),
+        ("one.png", png(4)),
+        ("grey/noending", encoded(3, grey, ImageFormat::Png)),
+    ]);
+    files.iter().for_each(|(name, content)| folder.write(&format!("tree/{name}"), content));
+    let labels: &[u32] = &[0, 1, 1];
+    check(&folder, "tree", &OpenOptions::new(rgb), Format::PictureFolder, &[0, 1, 2], Some(labels));
+    check(&folder, "x.zip", &OpenOptions::new(rgb), Format::PictureZip, &[0, 1, 2], Some(labels));
+    check(&folder, "one.png", &OpenOptions::new(rgb), Format::Picture, &[4], None);
+    check(&folder, "grey", &OpenOptions::new(grey), Format::PictureFolder, &[3], None);
+}
+
+#[test]
+fn jpeg_stands_upright_as_exif_says() {
+    let wide = image::GrayImage::from_fn(32, 16, |x, _| image::Luma([if x < 16 { 0 } else { 255 }]));
+    let mut out = std::io::Cursor::new(Vec::new());
+    wide.write_to(&mut out, ImageFormat::Jpeg).unwrap();
+    let jpeg = out.into_inner();
+    // Orientation 6: the first row is the right side, so turning by 90 degrees clockwise puts the dark half on top.
+    let exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let turned = [&jpeg[..2], exif, &jpeg[2..]].concat();
+    let folder = Folder::new(&[("plain.jpg", jpeg), ("turned.jpg", turned)]);
+    let plain = read(&open(&folder.join("plain.jpg"), shape(16, 32, 1)), 0);
+    let turned = read(&open(&folder.join("turned.jpg"), shape(32, 16, 1)), 0);
+    assert!(plain[0] < 20 && plain[31] > 235 && plain[15 * 32] < 20, "dark on the left");
+    assert!(turned[0] < 20 && turned[15] < 20 && turned[31 * 16] > 235, "dark on top");
+}
+
+#[test]
+fn the_embedded_digits_are_the_first_of_mnist() {
+    let digits = Dataset::embedded_digits(shape(28, 28, 1)).unwrap();
+    assert_eq!(digits.len(), 10_000);
+    assert_eq!(&digits.labels().unwrap()[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
+    let ink: u32 = read(&digits, 0).iter().map(|value| u32::from(*value)).sum();
+    assert_eq!(ink, 27_525, "the sum of the first picture's pixels");
+    let enlarged = Dataset::embedded_digits(shape(32, 32, 3)).unwrap();
+    let pixels = read(&enlarged, 0);
+    assert!(pixels.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]));
+}
+
+#[test]
+fn the_fingerprint_follows_the_data_and_the_transform_and_not_the_place() {
+    let files = [("a.png", png(0)), ("b.png", png(1))];
+    let (here, there) = (Folder::new(&files), Folder::new(&files));
+    let print = |folder: &Folder, options: &OpenOptions| {
+        Dataset::open(folder.path(), options).unwrap().fingerprint().to_owned()
+    };
+    let options = OpenOptions::new(shape(5, 4, 3));
+    let first = print(&here, &options);
+    assert_eq!(first, print(&there, &options));
+    assert_ne!(first, print(&here, &OpenOptions::new(shape(4, 4, 3))));
+    assert_ne!(first, print(&here, &OpenOptions { crop: Some(3), ..options.clone() }));
+    there.write("c.png", &png(2));
+    assert_ne!(first, print(&there, &options));
+}

@@ -1,0 +1,319 @@
+//! Damaged and malicious input: an error with the file's name or a counted skip, never a panic, never unbounded memory.
+
+use std::path::Path;
+
+use dcgan_data::{DataError, Dataset, OnBad, OpenOptions, PictureShape, pack};
+use image::ImageFormat;
+use proptest::prelude::*;
+
+use crate::fixtures::{
+    CIFAR, Folder, MI_UINT8, cifar_record, cifar10, encoded, gzip, idx, idx_pictures, mat5, open, png, shape,
+    svhn, zip,
+};
+
+const SMALL: PictureShape = shape(5, 4, 3);
+
+/// Opens and reads everything.
+fn read_all(path: &Path, options: &OpenOptions) -> Result<usize, DataError> {
+    let dataset = Dataset::open(path, options)?;
+    let mut pixels = vec![0; dataset.shape().bytes()];
+    (0..dataset.len()).try_for_each(|index| {
+        dataset.info(index)?;
+        dataset.read(index, &mut pixels)
+    })?;
+    Ok(dataset.len())
+}
+
+/// A small file of every format under the name that leads to its reader.
+fn samples() -> Vec<(&'static str, Vec<u8>)> {
+    let source = Folder::new(&[("a/1.png", png(0)), ("b/2.png", png(1))]);
+    pack(&open(source.path(), SMALL), &source.join("cache"), |_| ()).unwrap();
+    vec![
+        ("one.bin", cifar_record(&[3], 0)),
+        ("train-images-idx3-ubyte", idx_pictures(2)),
+        ("train-images-idx3-ubyte.gz", gzip(&idx_pictures(2))),
+        ("train_32x32.mat", svhn(2, SMALL, MI_UINT8, true)),
+        ("plain.mat", svhn(2, SMALL, MI_UINT8, false)),
+        ("x.zip", zip(&[("1.png", png(0)), ("dataset.json", br#"{"labels": [["1.png", 2]]}"#.to_vec())])),
+        ("1.png", png(0)),
+        ("1.jpg", encoded(0, SMALL, ImageFormat::Jpeg)),
+        ("1.webp", encoded(0, SMALL, ImageFormat::WebP)),
+        ("cache", std::fs::read(source.join("cache")).unwrap()),
+    ]
+}
+
+#[test]
+fn every_truncation_of_every_format_is_an_error_with_the_name() {
+    for (name, content) in samples() {
+        let folder = Folder::new(&[(name, content.clone())]);
+        let path = folder.join(name);
+        assert!(read_all(&path, &OpenOptions::new(SMALL)).unwrap() > 0, "{name} whole");
+        for length in 0..content.len() {
+            folder.write(name, &content[..length]);
+            match read_all(&path, &OpenOptions::new(SMALL)) {
+                Err(error) => assert!(error.to_string().contains(name), "{name} cut to {length}: {error}"),
+                // Without its trailing arrays' padding a MATLAB file is still whole.
+                Ok(_) if name == "plain.mat" && content.len() - length < 8 => {}
+                // A PNG's pixels are complete before its last chunk.
+                Ok(_) if name == "1.png" && content.len() - length <= 12 => {}
+                Ok(pictures) => {
+                    panic!("{name} cut to {length} of {} gives {pictures} pictures", content.len())
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any few bytes of any format overwritten: whatever comes out, it comes out as a value.
+    #[test]
+    fn damaged_bytes_never_panic(
+        which in 0..10_usize,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        skip in any::<bool>(),
+    ) {
+        let (name, mut content) = samples().swap_remove(which);
+        for (place, byte) in damage {
+            let place = place.index(content.len());
+            content[place] = byte;
+        }
+        let folder = Folder::new(&[(name, content)]);
+        let on_bad = if skip { OnBad::Skip } else { OnBad::Fail };
+        let options = OpenOptions { on_bad, ..OpenOptions::new(SMALL) };
+        if let Err(error) = read_all(&folder.join(name), &options) {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
+
+    /// Arbitrary bytes behind each format's mark.
+    #[test]
+    fn arbitrary_bytes_never_panic(which in 0..8_usize, tail in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut matlab = mat5(&[], false);
+        matlab.extend(&tail);
+        let marks: [&[u8]; 8] = [b"", b"PK\x03\x04", b"PK\x05\x06", b"\0\0\x08\x03", b"\x1f\x8b\x08\0", b"\x89PNG\r\n\x1a\n",
+            b"RIFF\x10\0\0\0WEBP", b"dcgan-pictures-1"];
+        let content = if which == 0 { matlab } else { [marks[which], &tail].concat() };
+        let folder = Folder::new(&[("file", content)]);
+        let _ = read_all(&folder.join("file"), &OpenOptions::new(SMALL));
+    }
+}
+
+/// Files (name, content) in a folder; opens `path` in it; the message contains every part.
+fn check_refused(files: &[(&str, Vec<u8>)], path: &str, parts: &[&str]) {
+    let folder = Folder::new(files);
+    let error = read_all(&folder.join(path), &OpenOptions::new(SMALL)).unwrap_err().to_string();
+    parts.iter().for_each(|part| assert!(error.contains(part), "{part:?} is not in: {error}"));
+}
+
+#[test]
+fn raw_files_that_lie_are_refused() {
+    let matlab = |sizes: &[i32], labels: &[u8]| {
+        let count = i32::try_from(labels.len()).unwrap();
+        mat5(&[("X", sizes, MI_UINT8, vec![0; 120]), ("y", &[count, 1], MI_UINT8, labels.to_vec())], true)
+    };
+    // The length of the values claimed in an element's head, 4 GB in a file of a few hundred bytes.
+    let mut bomb = mat5(&[("X", &[65535, 65535, 1, 1], MI_UINT8, vec![0; 120])], false);
+    let claim = u32::MAX - 131_070;
+    let at = bomb.len() - 124;
+    bomb[at..at + 4].copy_from_slice(&claim.to_le_bytes());
+    check_refused(
+        &[("x.mat", bomb)],
+        "x.mat",
+        &["x.mat: array X:", "claims 4294836225 bytes of data, the limit is"],
+    );
+    check_refused(
+        &[("x.mat", matlab(&[5, 4, 3, 9], &[1, 2]))],
+        "x.mat",
+        &["array X of sizes [5, 4, 3, 9] does not fit"],
+    );
+    check_refused(&[("x.mat", matlab(&[5, 4, 3, -2], &[1, 2]))], "x.mat", &["array X has a negative size"]);
+    check_refused(
+        &[("x.mat", matlab(&[5, 4, 3, 2], &[1, 2, 3]))],
+        "x.mat",
+        &["holds 3 labels for 2 pictures"],
+    );
+    check_refused(
+        &[("x.mat", matlab(&[5, 4, 3, 2], &[1, 11]))],
+        "x.mat",
+        &["picture 1: label 11 is not a digit"],
+    );
+    check_refused(&[("x.mat", matlab(&[120, 1], &[1]))], "x.mat", &["array X has sizes [120, 1], expected"]);
+    check_refused(&[("x.mat", mat5(&[], true))], "x.mat", &["holds no array X"]);
+    let mut hdf = b"MATLAB 7.3 MAT-file".to_vec();
+    hdf.resize(512, 0);
+    check_refused(&[("x.mat", hdf)], "x.mat", &["is an HDF5 file (in MATLAB, save with -v7)"]);
+
+    let images = "train-images-idx3-ubyte";
+    let huge = idx(&[60_000, 28, 28], &[0; 100]);
+    check_refused(&[(images, huge.clone())], images, &["47040000 bytes of data expected", "100 found"]);
+    check_refused(&[(images, gzip(&huge))], images, &["claims 47040000 bytes of data, its", "can hold"]);
+    check_refused(
+        &[(images, gzip(&idx(&[1, 5, 4], &[0; 21])))],
+        images,
+        &["holds more data than the 20 bytes"],
+    );
+    check_refused(
+        &[(images, idx(&[u32::MAX, u32::MAX, u32::MAX], &[]))],
+        images,
+        &["claims an impossible size"],
+    );
+    check_refused(&[(images, idx(&[1, 9000, 1], &[0; 9000]))], images, &["claims pictures of 9000x1 pixels"]);
+    check_refused(&[(images, idx(&[0, 5, 4], &[]))], images, &["found 0 pictures"]);
+    check_refused(
+        &[("train-labels-idx1-ubyte", idx(&[1], &[3]))],
+        "train-labels-idx1-ubyte",
+        &["holds labels or vectors"],
+    );
+    let labels = [(images, idx_pictures(2)), ("train-labels-idx1-ubyte", idx(&[3], &[0; 3]))];
+    check_refused(&labels, ".", &["train-labels-idx1-ubyte: holds [3] labels for 2 pictures"]);
+
+    check_refused(
+        &[("data_batch_1.bin", vec![0; 3072])],
+        ".",
+        &["3072 bytes are not a whole number of records of 3073"],
+    );
+    check_refused(
+        &[("data_batch_1.bin", cifar_record(&[10], 0))],
+        ".",
+        &["picture 0: label 10 is not one of the 10"],
+    );
+}
+
+#[test]
+fn other_files_are_named_for_what_they_are() {
+    let mut tar = vec![0; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    let rows: [(&str, Vec<u8>, &str); 8] = [
+        ("x", Vec::new(), "is an empty file"),
+        ("x", b"hello".to_vec(), "is in no known format; understood are: a folder or zip of PNG"),
+        ("x.tar", tar.clone(), "is a tar archive (unpack it first)"),
+        ("x.tar.gz", gzip(&tar), "is a compressed tar archive (unpack it first)"),
+        ("x.gz", gzip(b"hello"), "is gzip data without idx pictures in it"),
+        ("x.zip", b"<html>".to_vec(), "is a web page or XML"),
+        ("x.bin", b"version https://git-lfs.github.com/spec/v1".to_vec(), "is a Git LFS pointer"),
+        ("x.zip", b"PK\x03\x04rest".to_vec(), "is a damaged zip"),
+    ];
+    for (name, content, part) in rows {
+        check_refused(&[(name, content)], name, &[name, part]);
+    }
+    check_refused(&[], "gone", &["cannot read", "gone"]);
+    check_refused(&[], ".", &["found 0 pictures", "scanned 0 files"]);
+}
+
+#[test]
+fn pictures_beyond_the_limits_are_refused_before_memory_is_taken() {
+    let mut giant = png(0);
+    // Width and height in the IHDR chunk; its CRC no longer matters when the size is checked first.
+    giant[16..24].copy_from_slice(&[0, 1, 0x86, 0xa0, 0, 1, 0x86, 0xa0]);
+    let crc = crc32(&giant[12..29]);
+    giant[29..33].copy_from_slice(&crc.to_be_bytes());
+    check_refused(&[("a/giant.png", giant)], ".", &["picture a/giant.png: cannot be decoded", "--skip-bad"]);
+
+    let archive = zip(&[("1.png", png(0))]);
+    let central = archive.windows(4).position(|mark| mark == b"PK\x01\x02").unwrap();
+    for (claim, part) in [
+        (u32::MAX - 1, "claims 4294967294 bytes, the limit is"),
+        (10, "larger than its declared"),
+        (500, "inflates to more or fewer bytes"),
+    ] {
+        let mut lying = archive.clone();
+        lying[central + 24..central + 28].copy_from_slice(&claim.to_le_bytes());
+        check_refused(&[("x.zip", lying)], "x.zip", &["x.zip, picture 1.png:", part]);
+    }
+}
+
+/// The CRC-32 of PNG chunks.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// The report's reasons and counts, in the order in which they came up.
+fn skipped(dataset: &Dataset) -> Vec<(String, usize)> {
+    dataset.report().skipped.iter().map(|skipped| (skipped.reason.clone(), skipped.count)).collect()
+}
+
+#[test]
+fn names_that_point_outside_and_clutter_are_left_out_and_said() {
+    let files = [
+        ("../evil.png", png(0)),
+        ("/abs.png", png(0)),
+        ("c:/x.png", png(0)),
+        ("a\\..\\..\\b.png", png(0)),
+        ("__MACOSX/._1.png", png(0)),
+        ("1.png", png(0)),
+        ("readme.txt", b"x".to_vec()),
+    ];
+    let folder = Folder::new(&[("x.zip", zip(&files)), (".hidden/1.png", png(0))]);
+    let dataset = open(&folder.join("x.zip"), SMALL);
+    assert_eq!((dataset.len(), dataset.info(0).unwrap().name), (1, "1.png".to_owned()));
+    let reasons = skipped(&dataset);
+    assert!(reasons.contains(&("a name that points outside the zip".to_owned(), 4)), "{reasons:?}");
+    assert!(reasons.contains(&("a hidden file or folder".to_owned(), 1)), "{reasons:?}");
+    assert!(reasons.contains(&("not a PNG, JPEG or WebP picture".to_owned(), 1)), "{reasons:?}");
+}
+
+#[test]
+fn one_bad_picture_fails_or_is_skipped_and_counted() {
+    let names: Vec<String> = (0..50).map(|index| format!("{:02}.png", index)).collect();
+    let files: Vec<_> = names.iter().enumerate().map(|(index, name)| (name.as_str(), png(index))).collect();
+    let folder = Folder::new(&files);
+    folder.write("17.png", &png(17)[..40]);
+    let archive = Folder::new(&[("x.zip", zip(&[("00.png", png(0)), ("17.png", png(17)[..40].to_vec())]))]);
+    for (path, total) in [(folder.path().to_owned(), 50), (archive.join("x.zip"), 2)] {
+        let error = read_all(&path, &OpenOptions::new(SMALL)).unwrap_err().to_string();
+        assert!(
+            error.contains(&*path.to_string_lossy()) && error.contains("picture 17.png: cannot be decoded"),
+            "{error}"
+        );
+        for memory_limit_bytes in [0, 1 << 20] {
+            let options = OpenOptions { on_bad: OnBad::Skip, memory_limit_bytes, ..OpenOptions::new(SMALL) };
+            let dataset = Dataset::open(&path, &options).unwrap();
+            assert_eq!(dataset.len(), total - 1);
+            assert_eq!(dataset.report().skipped.iter().map(|skipped| skipped.count).sum::<usize>(), 1);
+            assert_eq!(dataset.report().skipped[0].examples, ["17.png"]);
+            assert_eq!(read_all(&path, &options).unwrap(), total - 1);
+        }
+    }
+    let cifar =
+        Folder::new(&[("data_batch_1.bin", [cifar10(0, 2), cifar_record(&[77], 5), cifar10(2, 1)].concat())]);
+    let options = OpenOptions { on_bad: OnBad::Skip, ..OpenOptions::new(CIFAR) };
+    let dataset = Dataset::open(cifar.path(), &options).unwrap();
+    assert_eq!((dataset.len(), dataset.labels()), (3, Some(&[0, 1, 2][..])));
+    assert_eq!(skipped(&dataset), [("label 77 is not one of the 10 classes".to_owned(), 1)]);
+    let all_bad = Folder::new(&[("1.png", b"x".to_vec())]);
+    let error = Dataset::open(all_bad.path(), &options).unwrap_err().to_string();
+    assert!(error.contains("found 0 pictures") && error.contains("(1.png)"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn loops_of_symbolic_links_end() {
+    let folder = Folder::new(&[("a/1.png", png(0)), ("b/2.png", png(1))]);
+    std::os::unix::fs::symlink("..", folder.join("a/up")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.join("dead.png")).unwrap();
+    let dataset = open(folder.path(), SMALL);
+    assert_eq!(dataset.len(), 2);
+    assert_eq!(skipped(&dataset).len(), 2, "{:?}", dataset.report());
+}
+
+#[test]
+fn options_out_of_range_are_refused() {
+    let folder = Folder::new(&[("1.png", png(0))]);
+    for (height, width, channels) in
+        [(0, 4, 3), (4, 0, 3), (4, 4, 2), (8193, 4, 3), (usize::MAX, usize::MAX, 4)]
+    {
+        let error =
+            Dataset::open(folder.path(), &OpenOptions::new(shape(height, width, channels))).unwrap_err();
+        assert!(matches!(error, DataError::Shape(_)), "{error}");
+    }
+    let error =
+        Dataset::open(folder.path(), &OpenOptions { crop: Some(0), ..OpenOptions::new(SMALL) }).unwrap_err();
+    assert!(error.to_string().contains("--crop 0"), "{error}");
+    let dataset = open(folder.path(), SMALL);
+    assert!(matches!(dataset.read(1, &mut [0; 60]), Err(DataError::NoSuchPicture { index: 1, len: 1 })));
+    assert!(matches!(dataset.read(0, &mut [0; 59]), Err(DataError::BufferSize { expected: 60, found: 59 })));
+}

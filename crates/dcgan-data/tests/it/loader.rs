@@ -1,0 +1,130 @@
+//! The loader: same bytes for any number of threads and from any start, errors delivered, threads ended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dcgan_data::{Batch, DataError, Dataset, Loader, LoaderConfig, LoaderPosition, OpenOptions};
+
+use crate::fixtures::{Folder, idx, idx_pictures, pixels, png, shape};
+
+/// 11 pictures of 5 x 4, labelled by their number.
+fn dataset() -> Arc<Dataset> {
+    let labels: Vec<u8> = (0..11).collect();
+    let folder = Folder::new(&[
+        ("train-images-idx3-ubyte", idx_pictures(11)),
+        ("train-labels-idx1-ubyte", idx(&[11], &labels)),
+    ]);
+    Arc::new(Dataset::open(folder.path(), &OpenOptions::new(shape(5, 4, 1))).unwrap())
+}
+
+fn config(batch_size: usize, threads: usize) -> LoaderConfig {
+    LoaderConfig { batch_size, seed: 9, threads, prefetch: 2 * threads }
+}
+
+fn take(loader: &mut Loader, count: usize) -> Vec<Batch> {
+    (0..count)
+        .map(|_| {
+            let position = loader.position();
+            let batch = loader.next_batch().unwrap();
+            assert_eq!(batch.position, position);
+            batch
+        })
+        .collect()
+}
+
+#[test]
+fn bytes_depend_on_seed_and_position_alone() {
+    let dataset = dataset();
+    let mut loader = Loader::new(Arc::clone(&dataset), config(3, 1), LoaderPosition::default()).unwrap();
+    assert_eq!(loader.batches_per_epoch(), 3);
+    let straight = take(&mut loader, 10);
+    for threads in [0, 2, 5] {
+        let mut other =
+            Loader::new(Arc::clone(&dataset), config(3, threads), LoaderPosition::default()).unwrap();
+        assert_eq!(take(&mut other, 10), straight, "{threads} threads");
+    }
+    for start in 0..10 {
+        // The end of an epoch and the beginning of the next are the same place.
+        let position = straight[start].position;
+        let mut from_here = Loader::new(Arc::clone(&dataset), config(3, 2), position).unwrap();
+        assert_eq!(take(&mut from_here, 10 - start), straight[start..], "from batch {start}");
+    }
+    let mut end =
+        Loader::new(Arc::clone(&dataset), config(3, 1), LoaderPosition { epoch: 0, batch: 3 }).unwrap();
+    assert_eq!(end.next_batch().unwrap(), straight[3]);
+    let mut other_seed =
+        Loader::new(dataset, LoaderConfig { seed: 10, ..config(3, 1) }, LoaderPosition::default()).unwrap();
+    assert_ne!(take(&mut other_seed, 10), straight);
+}
+
+#[test]
+fn an_epoch_shows_every_picture_at_most_once_with_its_label() {
+    let mut loader = Loader::new(dataset(), config(3, 2), LoaderPosition::default()).unwrap();
+    for _ in 0..3 {
+        let mut seen = Vec::new();
+        for batch in take(&mut loader, 3) {
+            let labels = batch.labels.unwrap();
+            assert_eq!((batch.count, labels.len(), batch.pixels.len()), (3, 3, 3 * 20));
+            for (picture, label) in batch.pixels.chunks_exact(20).zip(&labels) {
+                assert_eq!(picture, pixels(*label as usize, shape(5, 4, 1)));
+            }
+            seen.extend(labels);
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 9);
+    }
+}
+
+#[test]
+fn impossible_demands_are_refused_with_the_numbers() {
+    let rows: [(usize, LoaderPosition, &str); 3] = [
+        (
+            12,
+            LoaderPosition::default(),
+            "a batch of 12 pictures is larger than the data set of 11: use --batch-size 11 or less",
+        ),
+        (0, LoaderPosition::default(), "a batch needs 1 picture or more"),
+        (
+            3,
+            LoaderPosition { epoch: 1, batch: 4 },
+            "batch 4 does not exist: an epoch of this data set has 3 batches; did the data change?",
+        ),
+    ];
+    for (batch_size, start, message) in rows {
+        let error = Loader::new(dataset(), config(batch_size, 1), start).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn a_bad_picture_reaches_next_batch_and_the_loader_stays_there() {
+    let files: Vec<_> = (0..8).map(|index| (format!("{index}.png"), png(index))).collect();
+    let files: Vec<_> = files.iter().map(|(name, content)| (name.as_str(), content.clone())).collect();
+    let folder = Folder::new(&files);
+    folder.write("5.png", b"not a picture");
+    let dataset = Arc::new(Dataset::open(folder.path(), &OpenOptions::new(shape(5, 4, 3))).unwrap());
+    let mut loader = Loader::new(dataset, config(1, 3), LoaderPosition::default()).unwrap();
+    let mut results: Vec<_> = (0..8).map(|_| loader.next_batch()).collect();
+    let first_bad = results.iter().position(Result::is_err).unwrap();
+    assert!(
+        results.drain(first_bad..).all(|result| {
+            matches!(result, Err(DataError::BadRecord { record, .. }) if record == "5.png")
+        })
+    );
+    assert_eq!(loader.position().batch, first_bad as u64);
+    // Mended, the run goes on where it stopped.
+    folder.write("5.png", &png(5));
+    assert_eq!(loader.next_batch().unwrap().pixels, pixels(5, shape(5, 4, 3)));
+}
+
+#[test]
+fn dropping_ends_the_threads_promptly() {
+    let started = Instant::now();
+    for _ in 0..20 {
+        let mut loader = Loader::new(dataset(), config(3, 4), LoaderPosition::default()).unwrap();
+        loader.next_batch().unwrap();
+        assert!(loader.waited() > Duration::ZERO);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+}

@@ -1,0 +1,20 @@
+//! Tests of `dcgan-data` through its public API and its binary, on small files written here.
+//!
+//! The modules carry `cfg(test)` so that clippy knows their helpers for test code.
+
+#[cfg(test)]
+mod command;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod formats;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod labels;
+#[cfg(test)]
+mod loader;
+#[cfg(test)]
+mod manifests;
+#[cfg(test)]
+mod pack;

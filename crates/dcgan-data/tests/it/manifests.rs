@@ -1,0 +1,44 @@
+//! The compiled-in manifests and `verify`.
+
+use std::path::Path;
+
+use dcgan_data::{Finding, manifests, verify};
+
+use crate::fixtures::Folder;
+
+#[test]
+fn manifests_are_well_formed() {
+    for manifest in manifests().unwrap() {
+        for text in [&manifest.licence, &manifest.homepage, &manifest.get, &manifest.splits] {
+            assert!(!text.is_empty(), "{}", manifest.name);
+        }
+        for file in &manifest.files {
+            for hash in [&file.sha256, &file.content_sha256].into_iter().flatten() {
+                let digits = hash.bytes().filter(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')).count();
+                assert_eq!((digits, hash.len()), (64, 64), "{}", file.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn files_are_compared_with_their_hashes() {
+    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/digits");
+    let findings =
+        |path: &Path| -> Vec<Finding> { verify(path).unwrap().1.iter().map(|file| file.finding).collect() };
+    assert_eq!(findings(&digits), [Finding::Ok, Finding::Ok]);
+
+    let images = std::fs::read(digits.join("images-idx3-ubyte.gz")).unwrap();
+    let mut inflated = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*images), &mut inflated).unwrap();
+    let folder = Folder::new(&[("images-idx3-ubyte", inflated)]);
+    assert_eq!(findings(folder.path()), [Finding::OkContent, Finding::Missing]);
+    folder.write("labels-idx1-ubyte.gz", b"other");
+    assert_eq!(findings(folder.path()), [Finding::OkContent, Finding::Differs]);
+    assert_eq!(findings(&folder.join("labels-idx1-ubyte.gz")), [Finding::Differs]);
+
+    let cifar = Folder::new(&[("test_batch.bin", b"x".to_vec())]);
+    assert_eq!(findings(&cifar.join("test_batch.bin")), [Finding::NotRecorded]);
+    let message = verify(&Folder::new(&[]).join(".")).unwrap_err().to_string();
+    assert!(message.contains("has no file of a known data set; known are: MNIST"), "{message}");
+}

@@ -1,0 +1,54 @@
+//! Caches: what is packed comes out, and only where it is what was asked for.
+
+use dcgan_data::{Dataset, Format, OpenOptions, pack};
+
+use crate::fixtures::{Folder, open, png, read, shape};
+
+#[test]
+fn a_cache_gives_the_same_pictures_labels_and_fingerprint() {
+    let folder = Folder::new(&[("data/a/1.png", png(0)), ("data/b/2.png", png(1)), ("data/b/3.png", png(2))]);
+    let options = OpenOptions { crop: Some(3), ..OpenOptions::new(shape(4, 4, 3)) };
+    let dataset = Dataset::open(&folder.join("data"), &options).unwrap();
+    let out = folder.join("cache");
+    let mut done = Vec::new();
+    let packed = pack(&dataset, &out, |count| done.push(count)).unwrap();
+    assert_eq!((packed.pictures, packed.up_to_date, done), (3, false, vec![3]));
+    assert_eq!(packed.bytes, std::fs::metadata(&out).unwrap().len());
+    for options in [options.clone(), OpenOptions { crop: None, ..options.clone() }] {
+        let cache = Dataset::open(&out, &options).unwrap();
+        assert_eq!(cache.report().format, Format::Cache);
+        assert_eq!(cache.labels(), Some(&[0, 1, 1][..]));
+        assert_eq!(cache.class_names(), dataset.class_names());
+        assert_eq!(cache.fingerprint(), dataset.fingerprint());
+        (0..3).for_each(|index| assert_eq!(read(&cache, index), read(&dataset, index)));
+    }
+    assert!(pack(&dataset, &out, |_| ()).unwrap().up_to_date);
+    // A file that changed, if only its time, means packing again.
+    folder.write("data/a/1.png", &png(5));
+    let changed = Dataset::open(&folder.join("data"), &options).unwrap();
+    assert!(!pack(&changed, &out, |_| ()).unwrap().up_to_date);
+    assert_eq!(read(&open(&out, shape(4, 4, 3)), 0), read(&changed, 0));
+}
+
+#[test]
+fn other_demands_and_other_files_are_refused() {
+    let folder = Folder::new(&[("data/1.png", png(0)), ("precious.txt", b"text".to_vec())]);
+    let dataset = open(&folder.join("data"), shape(5, 4, 3));
+    let out = folder.join("cache");
+    pack(&dataset, &out, |_| ()).unwrap();
+    for options in
+        [OpenOptions::new(shape(8, 8, 3)), OpenOptions { crop: Some(2), ..OpenOptions::new(shape(5, 4, 3)) }]
+    {
+        let message = Dataset::open(&out, &options).unwrap_err().to_string();
+        assert!(message.contains("holds pictures of 5x4x3, asked for are"), "{message}");
+    }
+    let message = pack(&dataset, &folder.join("precious.txt"), |_| ()).unwrap_err().to_string();
+    assert!(message.ends_with("exists and is not a cache: choose another --out, or remove it"), "{message}");
+    assert_eq!(std::fs::read(folder.join("precious.txt")).unwrap(), b"text");
+    // A picture that cannot be read leaves neither a cache nor a temporary file.
+    folder.write("data/1.png", b"damaged");
+    let damaged = open(&folder.join("data"), shape(5, 4, 3));
+    pack(&damaged, &folder.join("new"), |_| ()).unwrap_err();
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 3, "data, precious.txt, cache");
+}
