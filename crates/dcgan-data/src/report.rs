@@ -62,7 +62,7 @@ pub struct Skipped {
 /// What was read from where, and what was left out.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScanReport {
-    /// The path that was opened.
+    /// The folder or file that was read.
     pub path: PathBuf,
     /// What it was recognised as.
     pub format: Format,

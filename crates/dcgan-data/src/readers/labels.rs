@@ -11,8 +11,8 @@ use crate::report::ScanReport;
 /// Name of the label file at the root of a folder or zip.
 pub(crate) const LABEL_FILE: &str = "dataset.json";
 
-/// Most bytes of it that are read.
-pub(crate) const MAX_LABEL_FILE_BYTES: u64 = 256 << 20;
+/// Most bytes of it that are read: the labels of a million pictures take half of this.
+pub(crate) const MAX_LABEL_FILE_BYTES: u64 = 64 << 20;
 
 /// One label a picture and, where folders give them, the names of the classes.
 pub(crate) type Labels = (Option<Vec<u32>>, Option<Vec<String>>);
