@@ -118,7 +118,10 @@ pub(crate) fn read_inflated(from: &mut impl Read, length: u64, compressed: usize
     bytes
         .try_reserve_exact(capacity)
         .map_err(|_| format!("needs {length} bytes of memory, which are not there"))?;
-    from.take(length).read_to_end(&mut bytes).map_err(|error| format!("cannot be inflated: {error}"))?;
+    from.take(length).read_to_end(&mut bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => format!("is truncated: {error}"),
+        _ => format!("is damaged: {error}"),
+    })?;
     if bytes.len() < capacity {
         return Err(format!("is truncated: {length} bytes of data expected, {} found", bytes.len()));
     }

@@ -96,8 +96,8 @@ fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found
             }
             Err(error) => return Err(DataError::io(&folder)(error)),
         };
-        // Last first, since the stack gives the last pushed folder first.
-        entries.sort_by(|a, b| b.cmp(a));
+        entries.sort();
+        let mut inner = Vec::new();
         for entry in entries {
             let path = folder.join(&entry);
             let name = format!("{prefix}{}", entry.to_string_lossy());
@@ -107,7 +107,7 @@ fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found
             }
             // Follows symbolic links; one that leads nowhere is left out.
             match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => folders.push((path, format!("{name}/"))),
+                Ok(metadata) if metadata.is_dir() => inner.push((path, format!("{name}/"))),
                 Ok(metadata) if metadata.is_file() => {
                     report.scanned_files += 1;
                     if name == LABEL_FILE {
@@ -123,6 +123,8 @@ fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found
                 Err(_) => report.skip("a symbolic link that leads nowhere, or no permission", name),
             }
         }
+        // Last first, since the stack gives the last pushed folder first.
+        folders.extend(inner.into_iter().rev());
     }
     Ok(found)
 }

@@ -87,10 +87,14 @@ pub(crate) fn arrays(file: &[u8], wanted: &[&str]) -> Result<Vec<Array>, String>
         let array = match tag.kind {
             COMPRESSED => {
                 let mut inflated = ZlibDecoder::new(element);
-                match Tag::read(&mut inflated)?.kind {
+                let array = match Tag::read(&mut inflated)?.kind {
                     MATRIX => read_array(&mut inflated, length, wanted)?,
                     _ => None,
+                };
+                if let Some(array) = &array {
+                    check_end(inflated).map_err(|problem| format!("array {}: {problem}", array.name))?;
                 }
+                array
             }
             MATRIX => read_array(&mut &*element, length, wanted)?,
             _ => None,
@@ -150,6 +154,16 @@ impl Tag {
         }
         Ok(self)
     }
+}
+
+/// Reads on to the end of a compressed element, where its checksum stands and is compared.
+fn check_end(inflated: impl Read) -> Result<(), String> {
+    let mut rest = Vec::new();
+    inflated
+        .take(MAX_SMALL_BYTES.into())
+        .read_to_end(&mut rest)
+        .map_err(|error| format!("is damaged: {error}"))?;
+    if rest.is_empty() { Ok(()) } else { Err("is followed by more data than it says".to_owned()) }
 }
 
 /// Flags, dimensions, name, values: the four parts of a real numeric matrix.

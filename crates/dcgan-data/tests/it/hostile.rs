@@ -1,6 +1,7 @@
 //! Damaged and malicious input: an error with the file's name or a counted skip, never a panic, never unbounded memory.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -64,6 +65,42 @@ fn every_truncation_of_every_format_is_an_error_with_the_name() {
                 }
             }
         }
+    }
+}
+
+/// One flipped bit anywhere in a format with checksums: the pictures stay what they were, or reading them is an error.
+#[test]
+fn damage_under_a_checksum_never_changes_a_picture() {
+    for (name, content) in SAMPLES.iter() {
+        if !["train-images-idx3-ubyte.gz", "train_32x32.mat", "x.zip", "1.png"].contains(name) {
+            continue;
+        }
+        let folder = Folder::new(&[(*name, content.clone())]);
+        let path = folder.join(name);
+        let pictures = || -> Result<Vec<Vec<u8>>, DataError> {
+            let dataset = Dataset::open(&path, &OpenOptions::new(SMALL))?;
+            let picture = |index| {
+                let mut pixels = vec![0; SMALL.bytes()];
+                dataset.read(index, &mut pixels).map(|()| pixels)
+            };
+            (0..dataset.len()).map(picture).collect()
+        };
+        let expected = pictures().unwrap();
+        let mut file = File::options().write(true).open(&path).unwrap();
+        let mut put = |place: usize, byte: u8| {
+            file.seek(SeekFrom::Start(place as u64)).unwrap();
+            file.write_all(&[byte]).unwrap();
+        };
+        let mut errors = 0;
+        for (place, byte) in content.iter().enumerate() {
+            put(place, byte ^ 0x10);
+            match pictures() {
+                Ok(found) => assert_eq!(found, expected, "{name}, byte {place}"),
+                Err(_) => errors += 1,
+            }
+            put(place, *byte);
+        }
+        assert!(errors > content.len() / 4, "{name}: {errors} errors");
     }
 }
 
