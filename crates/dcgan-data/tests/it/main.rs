@@ -1,6 +1,6 @@
 //! Tests of `dcgan-data` through its public API and its binary, on small files written here.
 //!
-//! The modules carry `cfg(test)` so that clippy knows their helpers for test code.
+//! The modules carry `cfg(test)` so that clippy takes all of them for test code.
 
 #[cfg(test)]
 mod command;
