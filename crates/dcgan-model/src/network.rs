@@ -58,8 +58,8 @@ pub struct Scores {
 }
 
 impl Network {
-    /// A network of `layers` with `weights` on `device`. Without statistics among the weights it can be trained, and
-    /// evaluated after [`Network::reestimate`].
+    /// A network of `layers` with `weights`, run by what `build` makes. Without statistics among the weights it can be
+    /// trained, and evaluated after [`Network::reestimate`].
     ///
     /// # Errors
     /// Every tensor that is missing, extra or misshapen; memory.
@@ -67,10 +67,10 @@ impl Network {
         layers: &[Layer],
         specs: Vec<TensorSpec>,
         weights: &Weights,
-        device: &Device,
+        build: impl FnOnce(Vec<Layer>) -> Result<Box<dyn Executor>, OpsError>,
     ) -> Result<Self, NetworkError> {
         weights::check(Path::new("the weights given"), weights, &specs)?;
-        let executor = executor(layers.to_vec(), device)?;
+        let executor = build(layers.to_vec())?;
         let mut this = Self { executor, specs, statistics: None };
         this.load(weights)?;
         Ok(this)
@@ -198,7 +198,19 @@ impl Generator {
     /// # Errors
     /// Every tensor that is missing, extra or misshapen; memory.
     pub fn new(model: &Model, weights: &Weights, device: &Device) -> Result<Self, NetworkError> {
-        Ok(Self(Network::new(model.generator_layers(), model.generator_tensors(), weights, device)?))
+        Self::with_executor(model, weights, |layers| executor(layers, device))
+    }
+
+    /// G of `model` with `weights`, run by the executor that `build` makes of the layers.
+    ///
+    /// # Errors
+    /// Every tensor that is missing, extra or misshapen; memory.
+    pub fn with_executor(
+        model: &Model,
+        weights: &Weights,
+        build: impl FnOnce(Vec<Layer>) -> Result<Box<dyn Executor>, OpsError>,
+    ) -> Result<Self, NetworkError> {
+        Ok(Self(Network::new(model.generator_layers(), model.generator_tensors(), weights, build)?))
     }
 
     /// Pictures `(n, c, h, w)` of `z` `(n, z)`, in evaluation mode.
@@ -224,8 +236,19 @@ impl Discriminator {
     /// # Errors
     /// Every tensor that is missing, extra or misshapen; memory.
     pub fn new(model: &Model, weights: &Weights, device: &Device) -> Result<Self, NetworkError> {
-        let (layers, specs) = (model.discriminator_layers(), model.discriminator_tensors());
-        Ok(Self(Network::new(layers, specs, weights, device)?))
+        Self::with_executor(model, weights, |layers| executor(layers, device))
+    }
+
+    /// D of `model` with `weights`, run by the executor that `build` makes of the layers.
+    ///
+    /// # Errors
+    /// Every tensor that is missing, extra or misshapen; memory.
+    pub fn with_executor(
+        model: &Model,
+        weights: &Weights,
+        build: impl FnOnce(Vec<Layer>) -> Result<Box<dyn Executor>, OpsError>,
+    ) -> Result<Self, NetworkError> {
+        Ok(Self(Network::new(model.discriminator_layers(), model.discriminator_tensors(), weights, build)?))
     }
 
     /// Logits `(n)` of pictures `(n, c, h, w)` in evaluation mode, and every block's activation where asked.

@@ -5,6 +5,8 @@ use crate::cli::{ResumeArgs, RunArgs};
 use anyhow::Context;
 use dcgan_cli::{Cancel, Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::{Dataset, OnBad, OpenOptions};
+use dcgan_model::weights::{self, TensorSpec, Weights};
+use dcgan_model::{Model, ModelFiles};
 use dcgan_train::config::Plan;
 use dcgan_train::device::DeviceChoice;
 use dcgan_train::event::Event;
@@ -99,9 +101,28 @@ fn open_inputs(plan: &Plan) -> anyhow::Result<Inputs> {
     }
     let init = match &plan.run.init_from {
         None => None,
-        Some(path) => Some(dcgan_train::models::open(path, Some(&plan.model.name)).map_err(usage)?.files),
+        Some(path) => {
+            let files = dcgan_train::models::open(path, Some(&plan.model.name)).map_err(usage)?.files;
+            check_init(path, &files, plan)?;
+            Some(files)
+        }
     };
     Ok(Inputs { data: Arc::new(data), data_name, device, init })
+}
+
+/// Refuses weights that do not fit the plan's networks.
+fn check_init(path: &Path, files: &ModelFiles, plan: &Plan) -> anyhow::Result<()> {
+    let model = Model::new(plan.model.clone())?;
+    let check = |given: &Option<Weights>, specs: &[TensorSpec]| {
+        let fault = given.as_ref().and_then(|given| weights::check(path, given, specs).err());
+        fault.map(|fault| format!("--init-from {fault}"))
+    };
+    let faults = [
+        check(&files.generator, &model.generator_tensors()),
+        check(&files.discriminator, &model.discriminator_tensors()),
+    ];
+    let faults: Vec<String> = faults.into_iter().flatten().collect();
+    if faults.is_empty() { Ok(()) } else { Err(UsageError { faults }.into()) }
 }
 
 fn train(

@@ -1,0 +1,169 @@
+//! Stopping anywhere and resuming gives the bytes of a run that was never stopped.
+
+use crate::support::{TINY, assert_same_run, command, run, stats, succeed};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// `run` arguments for the tiny networks in `folder`.
+fn arguments<'a>(config: &'a str, out: &'a str, extra: &[&'a str]) -> Vec<&'a str> {
+    let mut all = vec!["run", "--config", config, "--out", out, "--quiet"];
+    all.extend([
+        "--checkpoint-every",
+        "9",
+        "--sample-every",
+        "10",
+        "--log-every",
+        "5",
+        "--seed",
+        "3",
+        "--keep",
+        "2",
+    ]);
+    all.extend(extra);
+    all
+}
+
+fn spawn(arguments: &[&str]) -> Child {
+    command(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Steps logged, each once and in order.
+fn assert_steps_once(run: &Path, last: u64) {
+    let steps: Vec<u64> = stats(run, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    let expected: Vec<u64> = (1..=last).filter(|step| step % 5 == 0 || *step == last).collect();
+    assert_eq!(steps, expected);
+}
+
+/// Numbers below `n` from a fixed congruence, so that a failure can be repeated.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+#[test]
+fn twenty_kills_at_random_moments() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (config, whole, killed) = (path("tiny.toml"), path("whole"), path("killed"));
+    fs::write(&config, TINY).unwrap();
+    let extra = ["--steps", "403", "--ema", "0.9", "--order", "alternate"];
+    let started = Instant::now();
+    succeed(&arguments(&config, &whole, &extra));
+    let undisturbed = started.elapsed();
+
+    let mut draws = Draws(17);
+    let (mut kills, mut lives) = (0, 0);
+    let mut child = spawn(&arguments(&config, &killed, &extra));
+    loop {
+        lives += 1;
+        assert!(lives < 400, "the run does not get on between kills");
+        // While kills are due, a life lasts up to the time of an undisturbed run; the last one is left to finish.
+        let micros = u64::try_from(undisturbed.as_micros()).unwrap();
+        let end = Instant::now() + Duration::from_micros(draws.below(micros));
+        while kills < 20 && Instant::now() < end && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(1));
+        }
+        if kills < 20 && child.try_wait().unwrap().is_none() {
+            child.kill().unwrap(); // SIGKILL
+            kills += 1;
+        }
+        let status = child.wait().unwrap();
+        if status.success() && kills == 20 {
+            break;
+        }
+        if status.success() {
+            // Finished before all kills were dealt: begin again, so that the rest meet a living run.
+            fs::remove_dir_all(&killed).unwrap();
+        }
+        child = if Path::new(&killed).join("plan.toml").exists() {
+            spawn(&["resume", &killed, "--quiet"])
+        } else {
+            let _ = fs::remove_dir_all(&killed); // killed before the plan was written
+            spawn(&arguments(&config, &killed, &extra))
+        };
+    }
+    assert_same_run(Path::new(&whole), Path::new(&killed));
+    assert_steps_once(Path::new(&killed), 403);
+    let hidden = fs::read_dir(Path::new(&killed).join("checkpoints")).unwrap();
+    assert!(hidden.into_iter().all(|entry| !entry.unwrap().file_name().to_string_lossy().starts_with('.')));
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_finish_the_step_and_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (config, whole, stopped) = (path("tiny.toml"), path("whole"), path("stopped"));
+    fs::write(&config, TINY).unwrap();
+    let extra = ["--steps", "1200"];
+    succeed(&[arguments(&config, &whole, &extra), vec!["--threads", "1"]].concat());
+    let mut child = spawn(&arguments(&config, &stopped, &extra));
+    for signal in ["INT", "TERM"] {
+        // Once training is under way.
+        let before = fs::read_to_string(Path::new(&stopped).join("stats.jsonl")).unwrap_or_default().len();
+        let grown = || {
+            fs::read_to_string(Path::new(&stopped).join("stats.jsonl"))
+                .is_ok_and(|text| text.len() > before + 500)
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !grown() && Instant::now() < deadline {
+            sleep(Duration::from_millis(2));
+        }
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130), "SIG{signal}");
+        child = spawn(&["resume", &stopped, "--quiet", "--threads", "2"]);
+    }
+    assert!(child.wait().unwrap().success());
+    assert_same_run(Path::new(&whole), Path::new(&stopped));
+    assert_steps_once(Path::new(&stopped), 1200);
+
+    // A finished run says so; a longer length goes on.
+    let output = succeed(&["resume", &stopped]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("is finished at step 1200"));
+    succeed(&["resume", &stopped, "--steps", "1210", "--quiet"]);
+    assert_steps_once_from(Path::new(&stopped), 1210);
+}
+
+#[cfg(unix)]
+fn assert_steps_once_from(run: &Path, last: u64) {
+    let last_line = stats(run, "step").pop().unwrap();
+    assert_eq!(last_line["step"], last);
+}
+
+#[test]
+fn damaged_checkpoints_are_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (config, whole, damaged) = (path("tiny.toml"), path("whole"), path("damaged"));
+    fs::write(&config, TINY).unwrap();
+    for out in [&whole, &damaged] {
+        succeed(&arguments(&config, out, &["--steps", "60"]));
+    }
+    // 54 is the last scheduled one before the end at 60.
+    for (file, damage) in [
+        ("state.json", &b"{"[..]),
+        ("state.safetensors", b"\x10"),
+        ("generator.safetensors", b""),
+        ("config.json", b"{}"),
+    ] {
+        let newest = Path::new(&damaged).join("checkpoints/00000060");
+        fs::write(newest.join(file), damage).unwrap();
+        let output = run(&["resume", &damaged]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{file}: {stderr}");
+        assert!(
+            stderr.contains("a damaged checkpoint is set aside") && stderr.contains(file),
+            "{file}: {stderr}"
+        );
+        fs::remove_dir_all(Path::new(&damaged).join("checkpoints/damaged-00000060")).unwrap();
+        assert_same_run(Path::new(&whole), Path::new(&damaged));
+    }
+}

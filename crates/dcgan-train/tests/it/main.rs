@@ -1,0 +1,7 @@
+//! The binary `dcgan-train`, run as its users run it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+
+mod kill;
+mod support;
+mod usage;

@@ -1,0 +1,147 @@
+//! Wrong usage: one clear message that names the fix, exit code 2, nothing written.
+
+use crate::support::{TINY, run, succeed};
+use std::fs;
+
+/// Runs with exit code 2; stderr holds every part.
+fn refused(arguments: &[&str], parts: &[&str]) {
+    let output = run(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{arguments:?}: no {part:?} in {stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn bad_arguments() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).unwrap();
+        path(name)
+    };
+    let tiny = write("tiny.toml", TINY);
+    let unknown_field = write("unknown.toml", &TINY.replace("[training]", "[training]\nwarmup = 3"));
+    let wrong_sizes = write(
+        "sizes.toml",
+        &TINY.replace("height = 8", "height = 9").replace("channels = 1\n", "channels = 2\n"),
+    );
+    let not_toml = write("not.toml", "{\"a\": 1}");
+    let full = path("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(folder.path().join("full/precious.txt"), "mine").unwrap();
+    let (absent, out, empty) = (path("absent"), path("out"), path("empty"));
+    fs::create_dir(&empty).unwrap();
+    let text = write("notes.txt", "no picture");
+
+    refused(&["run", "--preset", "pytorch46", "--out", &out], &["pytorch46", "pytorch64", "imagenet32"]);
+    refused(&["run", "--config", &absent, "--out", &out], &["absent", "No such file"]);
+    refused(&["run", "--config", &not_toml, "--out", &out], &["not.toml", "line 1"]);
+    refused(&["run", "--config", &unknown_field, "--out", &out], &["unknown field", "warmup"]);
+    refused(&["run", "--config", &wrong_sizes, "--out", &out], &["channels is 2"]);
+    // Every fault at once.
+    refused(
+        &[
+            "run",
+            "--batch-size",
+            "1",
+            "--learning-rate",
+            "7",
+            "--checkpoint-every",
+            "0",
+            "--out",
+            &full,
+            "--ema",
+            "1.5",
+        ],
+        &["batch size is 1", "learning rate is 7", "--checkpoint-every is 0", "is not empty", "ema is 1.5"],
+    );
+    refused(&["run", "--size", "30", "--out", &out], &["30 x 30", "multiples", "4"]);
+    refused(&["run", "--size", "0x28", "--out", &out], &["height is 0"]);
+    refused(&["run", "--size", "abc", "--out", &out], &["abc"]);
+    refused(&["run", "--steps", "5", "--epochs", "2", "--out", &out], &["--steps", "--epochs"]);
+    refused(&["run", "--device", "tpu", "--out", &out], &["tpu", "cuda:N"]);
+    if !cfg!(feature = "cuda") {
+        refused(&["run", "--device", "cuda:0", "--out", &out], &["without cuda", "--device cpu"]);
+    }
+    refused(&["run", "--threads", "0", "--out", &out], &["--threads is 0"]);
+    refused(
+        &["run", "--config", &tiny, "--batch-size", "20000", "--out", &out],
+        &["10000 pictures", "20000", "--batch-size"],
+    );
+    refused(&["run", "--config", &tiny, "--data", &absent, "--out", &out], &["absent"]);
+    refused(&["run", "--config", &tiny, "--data", &empty, "--out", &out], &["empty", "0 pictures"]);
+    refused(&["run", "--config", &tiny, "--data", &text, "--out", &out], &["notes.txt"]);
+    refused(&["run", "--config", &tiny, "--init-from", &absent, "--out", &out], &["absent"]);
+    refused(&["resume", &absent], &["absent"]);
+    refused(&["resume", &empty], &["not a run folder", "plan.toml"]);
+    refused(&["sample", "--model", &absent, "--out", &out], &["absent"]);
+    refused(&["sample", "--model", &text, "--out", &out], &["--preset"]);
+    refused(&["sample", "--model", &empty, "--n", "0", "--out", &out], &["--n is 0"]);
+    refused(&["import", &text, "--preset", "digits", "--out", &out], &["notes.txt"]);
+    refused(&["import", &text, "--preset", "nothing", "--out", &out], &["nothing", "digits"]);
+    refused(&["export", &empty, "--to", "pytorch", "--out", &out], &["empty"]);
+    refused(&["bench", "--preset", "nothing"], &["nothing", "digits"]);
+    refused(&["bench", "--steps", "0", "--batch-size", "1"], &["--steps is 0", "--batch-size is 1"]);
+    refused(&["presets", "nothing"], &["nothing"]);
+    refused(&["frobnicate"], &["frobnicate"]);
+    assert!(!folder.path().join("out").exists(), "a refused command wrote something");
+    assert_eq!(fs::read_to_string(folder.path().join("full/precious.txt")).unwrap(), "mine");
+}
+
+#[test]
+fn a_run_from_start_to_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (config, out, png, more) = (path("tiny.toml"), path("run"), path("s.png"), path("more"));
+    fs::write(&config, TINY).unwrap();
+    let output = succeed(&[
+        "run",
+        "--config",
+        &config,
+        "--out",
+        &out,
+        "--steps",
+        "20",
+        "--checkpoint-every",
+        "10",
+        "--json",
+    ]);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["steps"], &last["images"]), (&20.into(), &320.into()));
+    for file in [
+        "plan.toml",
+        "stats.jsonl",
+        "log.txt",
+        "reals.png",
+        "result.json",
+        "samples/00000320.png",
+        "best/README.md",
+    ] {
+        assert!(folder.path().join("run").join(file).exists(), "{file}");
+    }
+    // The run, its best checkpoint and the checkpoint's folder are all models; equal seeds give equal pictures.
+    succeed(&["sample", "--model", &out, "--n", "5", "--out", &png]);
+    let first = fs::read(&png).unwrap();
+    let best = path("run/best");
+    succeed(&["sample", "--model", &best, "--n", "5", "--out", &png]);
+    assert_eq!(fs::read(&png).unwrap(), first);
+    succeed(&["sample", "--model", &best, "--n", "5", "--seed", "1", "--out", &png]);
+    assert_ne!(fs::read(&png).unwrap(), first);
+    // Another run may start from it; networks of another shape may not.
+    succeed(&["run", "--config", &config, "--out", &more, "--steps", "2", "--init-from", &best]);
+    assert!(folder.path().join("more/samples/00000000.png").exists());
+    let wide = path("wide.toml");
+    fs::write(&wide, TINY.replace("project_channels = 8", "project_channels = 16")).unwrap();
+    let other = path("other");
+    refused(
+        &["run", "--config", &wide, "--out", &other, "--steps", "2", "--init-from", &best],
+        &["project.weight", "--init-from"],
+    );
+    // The resolved plan is a configuration of its own.
+    let plan = fs::read_to_string(folder.path().join("run/plan.toml")).unwrap();
+    assert!(plan.contains("checkpoint_every = 10") && plan.contains("steps = 20"), "{plan}");
+}

@@ -1,0 +1,142 @@
+//! Weights from elsewhere through the whole path: file, import, network, pictures.
+//!
+//! The files and the values come from PyTorch (`golden/pytorch_files`) and from the authors' released weights with values
+//! computed by numpy (`golden/authors`); see the `make.py` beside them.
+
+use crate::support::values as flat;
+use candle_core::{Device, Tensor};
+use dcgan_model::foreign::{Expected, Side, import, to_pytorch_names};
+use dcgan_model::weights::{Weights, read_safetensors};
+use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Preset};
+use dcgan_ops::Keep;
+use std::path::{Path, PathBuf};
+
+/// max|a - b| / max|b|
+fn distance(a: &Tensor, b: &Tensor) -> f32 {
+    assert_eq!(a.dims(), b.dims());
+    let (a, b) = (flat(a), flat(b));
+    let difference = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    difference / b.iter().fold(1e-20, |most: f32, b| most.max(b.abs()))
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}
+
+fn tensor(weights: &Weights, name: &str) -> Tensor {
+    let found = &weights[name];
+    Tensor::from_slice(&found.data, found.shape.as_slice(), &Device::Cpu).unwrap()
+}
+
+/// A preset with other widths.
+fn narrow(preset: &str, z: usize, generator: &[usize], discriminator: &[usize]) -> Model {
+    let mut config: ModelConfig = Preset::named(preset).unwrap().model;
+    config.latent.size = z;
+    config.generator.project_channels = generator[0];
+    config.generator.blocks.iter_mut().zip(&generator[1..]).for_each(|(block, c)| block.channels = *c);
+    config.discriminator.blocks.iter_mut().zip(discriminator).for_each(|(block, c)| block.channels = *c);
+    Model::new(config).unwrap()
+}
+
+fn expected(model: &Model) -> Expected {
+    Expected { generator: model.generator_tensors(), discriminator: model.discriminator_tensors() }
+}
+
+#[test]
+fn pytorch_networks_give_the_same_pictures() {
+    let model = narrow("pytorch64", 4, &[16, 8, 4, 2, 3], &[1, 2, 4, 8]);
+    let values = read_safetensors(&golden("pytorch_files/forward.safetensors")).unwrap();
+    let z = tensor(&values, "z").flatten_from(1).unwrap();
+    for (file, g, d) in [
+        ("netG.pth", true, false),
+        ("netG_legacy.pth", true, false),
+        ("netG.safetensors", true, false),
+        ("netD.pth", false, true),
+        ("netD_data_parallel.pth", false, true),
+        ("netD_wrapped.pth", false, true),
+        ("netD_legacy_strided.pth", false, true),
+        ("both.pth", true, true),
+        ("both_flat_legacy.pth", true, true),
+    ] {
+        let found = import(&golden("pytorch_files").join(file), &expected(&model)).unwrap();
+        assert_eq!((found.generator.is_some(), found.discriminator.is_some()), (g, d), "{file}");
+        if let Some(weights) = &found.generator {
+            let mut generator = Generator::new(&model, weights, &Device::Cpu).unwrap();
+            let error = distance(&generator.sample(&z).unwrap(), &tensor(&values, "fake"));
+            assert!(error < 1e-5, "{file}: G(z) differs by {error}");
+            // Out and in again under PyTorch's names.
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("netG.safetensors");
+            to_pytorch_names(Side::Generator, weights).unwrap().write(&path).unwrap();
+            assert_eq!(import(&path, &expected(&model)).unwrap().generator.as_ref(), Some(weights), "{file}");
+        }
+        if let Some(weights) = &found.discriminator {
+            let mut discriminator = Discriminator::new(&model, weights, &Device::Cpu).unwrap();
+            let scores = discriminator.score(&tensor(&values, "x"), true).unwrap();
+            let error = distance(&scores.logits, &tensor(&values, "logit"));
+            assert!(error < 1e-5, "{file}: D(x) differs by {error}");
+            assert_eq!(scores.activations.len(), 4, "{file}");
+        }
+    }
+}
+
+#[test]
+fn a_pickle_that_calls_is_refused() {
+    let model = narrow("pytorch64", 4, &[16, 8, 4, 2, 3], &[1, 2, 4, 8]);
+    for (file, part) in [
+        ("hostile_call.pth", "system"),
+        ("hostile_call_legacy.pth", "system"),
+        ("hostile_whole_module.pth", "state_dict"),
+    ] {
+        let error = import(&golden("pytorch_files").join(file), &expected(&model)).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains(file), "{file}: {error}");
+    }
+}
+
+#[test]
+fn the_authors_networks_compute_what_numpy_computes() {
+    let model = narrow("svhn32", 10, &[8, 6, 4, 3], &[4, 6, 8]);
+    let found = import(&golden("authors"), &expected(&model)).unwrap();
+    let values = read_safetensors(&golden("authors/expected.safetensors")).unwrap();
+    let (g, d) = (found.generator.unwrap(), found.discriminator.unwrap());
+
+    // The authors normalise by minibatch statistics: train mode, layer by layer.
+    let mut generator = Generator::new(&model, &g, &Device::Cpu).unwrap();
+    let maps = generator.train(&tensor(&values, "z"), Keep::Activations).unwrap().activations;
+    for (name, map) in ["g.project", "g.blocks.0", "g.blocks.1", "fake"].iter().zip(&maps) {
+        let error = distance(map, &tensor(&values, name));
+        assert!(error < 1e-5, "{name} differs by {error}");
+    }
+    let mut discriminator = Discriminator::new(&model, &d, &Device::Cpu).unwrap();
+    let pass = discriminator.0.train(&tensor(&values, "x"), Keep::Activations).unwrap();
+    for (name, map) in ["d.blocks.0", "d.blocks.1", "d.blocks.2"].iter().zip(&pass.activations) {
+        let error = distance(map, &tensor(&values, name));
+        assert!(error < 1e-5, "{name} differs by {error}");
+    }
+    let error = distance(&pass.output.flatten_all().unwrap(), &tensor(&values, "logit"));
+    assert!(error < 1e-5, "the logit differs by {error}");
+
+    // They come without statistics, so evaluation asks for them; re-estimated on that very batch it gives the same pictures.
+    let z = tensor(&values, "z");
+    assert!(generator.sample(&z).unwrap_err().to_string().contains("re-estimate"));
+    let maps = z.reshape((3, 10, 1, 1)).unwrap();
+    generator.0.reestimate([Ok::<_, dcgan_model::NetworkError>(maps)]).unwrap();
+    let error = distance(&generator.sample(&z).unwrap(), &tensor(&values, "fake"));
+    assert!(error < 1e-5, "G(z) with re-estimated statistics differs by {error}");
+}
+
+#[test]
+fn misfits_list_every_tensor() {
+    let model = narrow("pytorch64", 4, &[16, 8, 4, 2, 3], &[1, 2, 4, 8]);
+    let wide = narrow("pytorch64", 4, &[16, 8, 5, 2, 3], &[1, 2, 4, 8]);
+    let file = golden("pytorch_files/netG.pth");
+    let error = import(&file, &expected(&wide)).unwrap_err().to_string();
+    for part in ["netG.pth", "blocks.1.weight", "blocks.1.gain", "blocks.1.variance", "blocks.2.weight"] {
+        assert!(error.contains(part), "no {part} in {error}");
+    }
+    let weights = import(&file, &expected(&model)).unwrap().generator.unwrap();
+    let error = Generator::new(&wide, &weights, &Device::Cpu).unwrap_err().to_string();
+    for part in ["blocks.1.weight", "blocks.1.gain", "(8, 5, 4, 4)", "(8, 4, 4, 4)"] {
+        assert!(error.contains(part), "no {part} in {error}");
+    }
+}

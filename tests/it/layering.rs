@@ -1,0 +1,112 @@
+//! Who may depend on whom, and which libraries stay out of which crate: ARCHITECTURE.md's invariants.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// Names under `[dependencies]` and `[build-dependencies]` of a crate.
+fn dependencies(manifest: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(manifest).unwrap();
+    let manifest: toml::Table = toml::from_str(&text).unwrap();
+    let tables =
+        ["dependencies", "build-dependencies"].into_iter().filter_map(|name| manifest.get(name)?.as_table());
+    tables.flat_map(|table| table.keys().cloned()).collect()
+}
+
+#[test]
+fn dependencies_run_downwards_only() {
+    // A crate, the crates of this workspace it may name, and libraries it must not.
+    let rules: &[(&str, &[&str], &[&str])] = &[
+        ("dcgan-ops", &[], &["image", "clap", "safetensors", "tracing", "rand"]),
+        ("dcgan-model", &["dcgan-ops"], &["image", "clap", "tracing", "indicatif"]),
+        ("dcgan-data", &["dcgan-cli"], &["candle-core", "candle-nn", "ndarray", "safetensors"]),
+        ("dcgan-cli", &[], &["candle-core", "image", "ndarray"]),
+        (
+            "dcgan-train",
+            &["dcgan-model", "dcgan-data", "dcgan-cli", "dcgan-ops"],
+            &["linfa", "linfa-svm", "ndarray"],
+        ),
+    ];
+    let folders: BTreeSet<String> = std::fs::read_dir(root().join("crates"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let known: BTreeSet<String> = rules.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    assert_eq!(folders, known, "every crate has a rule, every rule a crate");
+    for (name, allowed, forbidden) in rules {
+        for dependency in dependencies(&root().join("crates").join(name).join("Cargo.toml")) {
+            let ours = dependency.starts_with("dcgan-");
+            assert!(
+                !ours || allowed.contains(&dependency.as_str()),
+                "{name} must not depend on {dependency}"
+            );
+            assert!(!forbidden.contains(&dependency.as_str()), "{name} must not name {dependency}");
+        }
+    }
+}
+
+/// Every Rust file below `folder`.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn sources_keep_to_the_house_rules() {
+    let mut files = sources(&root().join("crates"));
+    files.extend(sources(&root().join("tests")));
+    assert!(files.len() > 40, "found only {} files", files.len());
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        assert!(text.starts_with("//!"), "{name} has no head");
+        assert!(text.lines().count() <= 600, "{name} is longer than 600 lines");
+        // Only the kernels' folder holds unsafe code, and one crate prints.
+        let is_kernel = name.starts_with("crates/dcgan-ops/src/cpu/");
+        let is_mapping = name == "crates/dcgan-data/src/bytes.rs"; // memory maps
+        let this_test = name.ends_with("layering.rs");
+        assert!(
+            is_kernel || is_mapping || this_test || !text.contains("unsafe {"),
+            "{name} holds unsafe code"
+        );
+        let prints = ["println!(", "eprintln!(", "print!("].iter().any(|print| text.contains(print));
+        let may_print = name.starts_with("crates/dcgan-cli/") || name.starts_with("tests/");
+        assert!(may_print || this_test || !prints, "{name} prints");
+    }
+}
+
+#[test]
+fn versions_stand_in_one_table() {
+    for manifest in sources_of_manifests() {
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        let table: toml::Table = toml::from_str(&text).unwrap();
+        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            for (name, value) in table.get(section).and_then(|t| t.as_table()).into_iter().flatten() {
+                let inherited = value.get("workspace").and_then(toml::Value::as_bool) == Some(true);
+                assert!(
+                    inherited,
+                    "{}: {name} does not come from [workspace.dependencies]",
+                    manifest.display()
+                );
+            }
+        }
+    }
+}
+
+fn sources_of_manifests() -> Vec<PathBuf> {
+    let crates = std::fs::read_dir(root().join("crates")).unwrap();
+    let mut manifests: Vec<PathBuf> = crates.map(|entry| entry.unwrap().path().join("Cargo.toml")).collect();
+    manifests.push(root().join("tests/Cargo.toml"));
+    manifests
+}

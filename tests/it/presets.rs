@@ -1,0 +1,149 @@
+//! The presets, pictures of other sizes, and configurations that do not fit together.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use candle_core::{Device, Tensor};
+use dcgan_model::weights::TensorSpec;
+use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Preset};
+use dcgan_ops::{Activation, Keep, Want};
+use dcgan_train::config::{Plan, RunOptions};
+
+/// The networks of `preset` for pictures of another size.
+fn resized(preset: &str, height: usize, width: usize, channels: usize) -> ModelConfig {
+    let mut config = Preset::named(preset).unwrap().model;
+    (config.height, config.width, config.channels) = (height, width, channels);
+    config.generator.blocks.last_mut().unwrap().channels = channels;
+    config
+}
+
+#[test]
+fn presets_are_the_networks_they_name() {
+    // Preset, parameters of G, of D, numbers in a feature vector: every map of D's blocks pooled to 4x4.
+    // pytorch64 as PyTorch counts them, the features as section 5 of the paper and the authors' code do; the others by
+    // hand: kernels without bias, gain and shift after all but G's last and D's first layer.
+    let rows = [
+        ("digits", 533_888, 138_624, 3_072),
+        ("pytorch64", 3_576_704, 2_765_568, 15_360),
+        ("pytorch32", 1_068_928, 663_296, 7_168),
+        ("paper64", 18_885_760, 17_232_768, 30_720),
+        ("svhn32", 1_446_976, 1_033_664, 7_168),
+        ("imagenet32", 6_690_688, 4_586_112, 28_672),
+    ];
+    assert_eq!(Preset::names().collect::<Vec<_>>(), rows.map(|(name, ..)| name));
+    let count = |specs: Vec<TensorSpec>| -> usize {
+        let trained = specs.iter().filter(|spec| !spec.optional);
+        trained.map(|spec| spec.shape.iter().product::<usize>()).sum()
+    };
+    for (name, generator, discriminator, features) in rows {
+        let preset = Preset::named(name).unwrap();
+        assert_eq!(preset.model.name, name);
+        let model = preset.model().unwrap();
+        assert_eq!(count(model.generator_tensors()), generator, "G of {name}");
+        assert_eq!(count(model.discriminator_tensors()), discriminator, "D of {name}");
+        let (_, blocks) = model.discriminator_layers().split_last().unwrap();
+        let channels: usize = blocks.iter().map(|layer| layer.output.channels).sum();
+        assert_eq!(16 * channels, features, "features of {name}");
+        let options = RunOptions { preset: Some(name.into()), ..RunOptions::default() };
+        assert_eq!(Plan::resolve(&options).unwrap().model, preset.model);
+    }
+}
+
+#[test]
+fn networks_fit_pictures_of_any_size_that_the_strides_divide() {
+    let rows = [
+        ("digits", 28, 28, 1),
+        ("digits", 4, 8, 1),
+        ("pytorch64", 48, 80, 3),
+        ("pytorch64", 128, 64, 3),
+        ("pytorch64", 64, 64, 1),
+        ("pytorch64", 64, 64, 4),
+        ("pytorch32", 24, 40, 4),
+        ("svhn32", 40, 24, 1),
+        ("imagenet32", 8, 16, 3),
+    ];
+    let n = 3;
+    for row @ (preset, height, width, channels) in rows {
+        let model = Model::new(resized(preset, height, width, channels)).unwrap();
+        let [g, d] = [model.initial_generator(1, 0.02, 0.02), model.initial_discriminator(1, 0.02, 0.02)];
+        let mut generator = Generator::new(&model, &g, &Device::Cpu).unwrap();
+        let mut discriminator = Discriminator::new(&model, &d, &Device::Cpu).unwrap();
+        let z = Tensor::randn(0.0_f32, 1.0, (n, model.config().latent.size), &Device::Cpu).unwrap();
+        let fake = generator.train(&z, Keep::Tape).unwrap().output;
+        assert_eq!(fake.dims(), [n, channels, height, width], "{row:?}");
+        let logits = discriminator.0.train(&fake, Keep::Tape).unwrap().output;
+        assert_eq!(logits.dims(), [n, 1, 1, 1], "{row:?}");
+        let by_logits = logits.ones_like().unwrap();
+        let by_fake = discriminator.0.executor.backward(&by_logits, Want::Input).unwrap().unwrap();
+        assert_eq!(by_fake.dims(), fake.dims(), "{row:?}");
+        generator.0.executor.backward(&by_fake, Want::Parameters).unwrap();
+        for (name, norm) in generator.0.executor.gradient_norms().unwrap() {
+            assert!(norm.is_finite() && norm > 0.0, "{row:?}: the gradient of {name} has norm {norm}");
+        }
+    }
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_refused() {
+    let strides =
+        "pictures are HxW, but the generator's strides multiply to 16: both sides must be multiples of it";
+    let rows = [
+        (65, 64, 3, strides),
+        (64, 72, 3, strides),
+        (60, 90, 3, strides),
+        (0, 64, 3, "height is 0, expected 1 to 4096"),
+        (64, 8192, 3, "width is 8192, expected 1 to 4096"),
+        (64, 64, 2, "channels is 2, expected 1, 3 or 4"),
+    ];
+    for (height, width, channels, expected) in rows {
+        let error = Model::new(resized("pytorch64", height, width, channels)).unwrap_err();
+        let expected = expected.replace("HxW", &format!("{height} x {width}"));
+        assert_eq!(error.faults, [expected]);
+    }
+}
+
+#[test]
+fn every_fault_of_a_configuration_is_listed() {
+    let mut config = resized("pytorch64", 0, 64, 2);
+    config.latent.size = 0;
+    config.generator.norm.eps = 0.0;
+    config.generator.output = Activation::Relu;
+    config.generator.project_channels = 0;
+    config.generator.blocks[1].kernel = 0;
+    config.generator.blocks[2].output_padding = 2;
+    config.generator.blocks[3].channels = 3;
+    config.discriminator.norm.eps = f64::NAN;
+    config.discriminator.leak = 1.5;
+    config.discriminator.blocks[0].stride = 0;
+    config.discriminator.blocks[3].padding = 4;
+    let error = Model::new(config).unwrap_err();
+    let expected = [
+        "height is 0, expected 1 to 4096",
+        "channels is 2, expected 1, 3 or 4",
+        "latent.size is 0, expected 1 to 65536",
+        "generator.norm.eps is 0, expected above 0 and below 1",
+        "discriminator.norm.eps is NaN, expected above 0 and below 1",
+        "discriminator.leak is 1.5, expected at least 0 and below 1",
+        "generator.output is Relu, expected tanh or sigmoid",
+        "generator.project_channels is 0, expected 1 to 65536",
+        "generator.blocks[1].kernel is 0, expected 1 to 31",
+        "generator.blocks[1].padding is 1, expected 0 to 0",
+        "generator.blocks[2].output_padding is 2, expected 0 to 1",
+        "discriminator.blocks[0].stride is 0, expected 1 to 8",
+        "discriminator.blocks[3].padding is 4, expected 0 to 3",
+        "the last generator block gives 3 channels, pictures have 2",
+    ];
+    assert_eq!(error.faults, expected);
+    let message = error.to_string();
+    assert!(message.starts_with("the network configuration has 14 fault(s): height is 0"), "{message}");
+    assert!(expected.iter().all(|fault| message.contains(fault)), "{message}");
+
+    // Faults of geometry come after those of numbers, of both networks at once.
+    let mut config = resized("pytorch64", 64, 64, 3);
+    config.generator.blocks[3].padding = 0;
+    config.discriminator.blocks[3].kernel = 31;
+    let expected = [
+        "the generator gives 66 x 66 pictures, expected 64 x 64: check kernel, padding and output_padding of its blocks",
+        "discriminator.blocks[3]: a 31 x 31 kernel does not fit the 8 x 8 map before it",
+    ];
+    assert_eq!(Model::new(config).unwrap_err().faults, expected);
+}
