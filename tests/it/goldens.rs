@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use crate::support::{Golden, Within, golden_path, values};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use dcgan_data::PictureShape;
 use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Network, Preset};
 use dcgan_ops::{
@@ -148,8 +148,8 @@ fn check_steps(golden: &mut Golden, model: &Model, training: &TrainingConfig, pi
         }
     }
     for (name, values) in told {
-        let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-        golden.compare("steps", name, &Tensor::new(values, &Device::Cpu).unwrap(), Within::Relative(1e-5));
+        let values = Tensor::new(values, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+        golden.compare("steps", name, &values, Within::Relative(1e-5));
     }
     for (prefix, network) in [("g", &networks.generator.0), ("d", &networks.discriminator.0)] {
         for (name, found) in network.weights().unwrap() {
