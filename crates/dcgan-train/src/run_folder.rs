@@ -70,25 +70,53 @@ pub struct RunResult {
     pub best_frechet: Option<f64>,
 }
 
+/// Held by the process that trains in the folder.
+const LOCK: &str = ".lock";
+
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
     |source| RunFolderError::Io { path: path.into(), source }
 }
 
 impl RunFolder {
+    /// Whether a new run may begin in `path`: absent, empty, or left behind by a run killed before it wrote its plan.
+    ///
+    /// # Errors
+    /// A path that is not a folder or cannot be read.
+    pub fn is_free(path: &Path) -> Result<bool, RunFolderError> {
+        let entries = match fs::read_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            entries => entries.map_err(io_error(path))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(io_error(path))?.file_name();
+            if name != LOCK && name != ".tmp-plan.toml" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Makes the folder `path` for a new run.
     ///
     /// # Errors
     /// [`RunFolderError::NotEmpty`]; what the operating system says.
     pub fn create(path: &Path) -> Result<Self, RunFolderError> {
-        fs::create_dir_all(path).map_err(io_error(path))?;
-        if fs::read_dir(path).map_err(io_error(path))?.next().is_some() {
+        if !Self::is_free(path)? {
             return Err(RunFolderError::NotEmpty { path: path.into() });
         }
-        let this = Self { path: path.into() };
-        for folder in [this.samples(), this.checkpoints()] {
+        fs::create_dir_all(path).map_err(io_error(path))?;
+        Ok(Self { path: path.into() })
+    }
+
+    /// Makes `samples/` and `checkpoints/` where they are missing.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(crate) fn make_folders(&self) -> Result<(), RunFolderError> {
+        for folder in [self.samples(), self.checkpoints()] {
             fs::create_dir_all(&folder).map_err(io_error(&folder))?;
         }
-        Ok(this)
+        Ok(())
     }
 
     /// `runs/<name>-NNN` below `parent` with the next free number, made.
@@ -132,7 +160,7 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::Busy`].
     pub fn lock(&self) -> Result<Lock, RunFolderError> {
-        let path = self.path.join(".lock");
+        let path = self.path.join(LOCK);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -3,21 +3,21 @@
 //! [`run`] is called by the command line and later by the service; neither holds training logic. Everything random is
 //! drawn from streams keyed by the step, so that a run resumed at step k goes on as if it had never stopped.
 
-use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, State, under};
+use crate::checkpoint::{self, Best, Checkpoint, State};
 use crate::config::Plan;
-use crate::device::DeviceError;
+use crate::error::TrainError;
 use crate::event::{AlarmKind, Event, StepLine};
-use crate::grid::{Grid, GridError};
+use crate::grid::Grid;
 use crate::pixels::{self, PixelRange};
-use crate::quality::{self, Quality, QualityError};
-use crate::run_folder::{RunFolder, RunFolderError, RunResult, Stats};
-use crate::step::{LearningRate, Networks, StepError, StepOutput, train_step};
+use crate::quality::{self, Quality};
+use crate::run_folder::{RunFolder, RunResult, Stats};
+use crate::start::{fresh, resumed, to_checkpoint};
+use crate::step::{LearningRate, Networks, StepOutput, train_step};
 use candle_core::{Device, Tensor};
 use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::weights::{HostTensor, Weights};
-use dcgan_model::{ConfigError, Discriminator, Generator, Model, ModelFiles, NetworkError};
-use dcgan_ops::{AdamState, Moments, Tensors};
+use dcgan_model::{Model, ModelFiles, NetworkError};
+use dcgan_ops::Tensors;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,83 +43,6 @@ pub enum RunEnd {
         /// Steps taken.
         step: u64,
     },
-}
-
-/// Why a run ended before its time.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The networks' configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// Pictures.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// A network.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// A loss or gradient that is not finite, or a failing network, at a step.
-    #[error("step {step}: {source}; {}", last_good(.checkpoint))]
-    Step {
-        /// The step, counted from 1.
-        step: u64,
-        /// What happened.
-        source: Box<StepError>,
-        /// The last good checkpoint.
-        checkpoint: Option<PathBuf>,
-    },
-    /// The run folder: a full disk, a folder that cannot be written.
-    #[error("{source}; {}", last_good(.checkpoint))]
-    Folder {
-        /// What happened.
-        source: Box<RunFolderError>,
-        /// The last good checkpoint.
-        checkpoint: Option<PathBuf>,
-    },
-    /// The quality measure.
-    #[error(transparent)]
-    Quality(#[from] QualityError),
-    /// The weights to start from do not fit.
-    #[error("--init-from {}: {problem}", path.display())]
-    Init {
-        /// The model.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
-fn last_good(checkpoint: &Option<PathBuf>) -> String {
-    match checkpoint {
-        Some(path) => format!("the last good checkpoint is {}", path.display()),
-        None => "no checkpoint had been written".to_owned(),
-    }
-}
-
-impl From<candle_core::Error> for TrainError {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Network(error.into())
-    }
-}
-
-impl From<RunFolderError> for TrainError {
-    fn from(source: RunFolderError) -> Self {
-        Self::Folder { source: Box::new(source), checkpoint: None }
-    }
-}
-
-impl From<CheckpointError> for TrainError {
-    fn from(source: CheckpointError) -> Self {
-        RunFolderError::from(source).into()
-    }
-}
-
-impl From<GridError> for TrainError {
-    fn from(GridError { path, source }: GridError) -> Self {
-        RunFolderError::Io { path, source }.into()
-    }
 }
 
 /// What a run works with, besides its folder.
@@ -149,6 +72,7 @@ pub fn run(
     progress: &mut dyn FnMut(u64, u64),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<RunEnd, TrainError> {
+    folder.make_folders()?;
     let (found, damaged) = folder.latest()?;
     for problem in damaged {
         tracing::warn!("a damaged checkpoint is set aside, an earlier one is used: {problem}");
@@ -426,7 +350,8 @@ impl<'a> Trainer<'a> {
         // The line comes first: where the checkpoint is not written after all, resuming drops it with the rest.
         self.stats.append(&event)?;
         self.stats.sync()?;
-        let checkpoint = self.to_checkpoint(self.state.clone())?;
+        let checkpoint =
+            to_checkpoint(&self.model, &self.networks, self.average.as_ref(), self.state.clone())?;
         let card = checkpoint::card(&self.model, &self.state, &self.data_name, self.plan.run.seed);
         self.last_good = Some(checkpoint.write(&folder, &card)?);
         if best.is_some() {
@@ -440,35 +365,6 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn to_checkpoint(&self, mut state: State) -> Result<Checkpoint, TrainError> {
-        let Networks { generator, discriminator } = &self.networks;
-        let mut tensors = Weights::new();
-        let mut moments = |network: &str, adam: &AdamState| -> Result<u64, TrainError> {
-            for (name, Moments { first, second }) in &adam.moments {
-                tensors.insert(format!("{network}.first.{name}"), to_host(first)?);
-                tensors.insert(format!("{network}.second.{name}"), to_host(second)?);
-            }
-            Ok(adam.step)
-        };
-        let adam = |network: &dcgan_model::Network| network.executor.adam_state().map_err(NetworkError::from);
-        state.generator_updates = moments("generator", &adam(&generator.0)?)?;
-        state.discriminator_updates = moments("discriminator", &adam(&discriminator.0)?)?;
-        let mut weights = generator.0.weights()?;
-        if let Some(average) = &self.average {
-            for (name, value) in average {
-                if let Some(raw) = weights.insert(name.clone(), to_host(value)?) {
-                    tensors.insert(format!("generator.raw.{name}"), raw);
-                }
-            }
-        }
-        let files = ModelFiles {
-            model: self.model.clone(),
-            generator: Some(weights),
-            discriminator: Some(discriminator.0.weights()?),
-        };
-        Ok(Checkpoint { files, state, tensors })
-    }
-
     fn with_last_good(&self, error: TrainError) -> TrainError {
         let checkpoint = self.last_good.clone();
         match error {
@@ -477,74 +373,6 @@ impl<'a> Trainer<'a> {
             other => other,
         }
     }
-}
-
-type Started = (State, Networks, Option<Tensors>);
-
-fn networks(model: &Model, g: &Weights, d: &Weights, device: &Device) -> Result<Networks, TrainError> {
-    Ok(Networks {
-        generator: Generator::new(model, g, device)?,
-        discriminator: Discriminator::new(model, d, device)?,
-    })
-}
-
-fn fresh(
-    model: &Model,
-    plan: &Plan,
-    init: Option<ModelFiles>,
-    device: &Device,
-) -> Result<Started, TrainError> {
-    #[expect(clippy::cast_possible_truncation, reason = "0.02 is exact enough in f32")]
-    let (weight_std, gain_std) = (plan.training.weight_std as f32, plan.training.gain_std as f32);
-    let seed = plan.run.seed;
-    let (mut g, mut d) = (None, None);
-    if let Some(init) = init {
-        (g, d) = (init.generator, init.discriminator);
-    }
-    let g = g.unwrap_or_else(|| model.initial_generator(seed, weight_std, gain_std));
-    let d = d.unwrap_or_else(|| model.initial_discriminator(seed, weight_std, gain_std));
-    let networks = networks(model, &g, &d, device).map_err(|error| match &plan.run.init_from {
-        Some(path) => TrainError::Init { path: path.clone(), problem: error.to_string() },
-        None => error,
-    })?;
-    let average = if plan.training.ema > 0.0 {
-        Some(networks.generator.0.executor.parameters().map_err(NetworkError::from)?)
-    } else {
-        None
-    };
-    Ok((State::start(), networks, average))
-}
-
-fn resumed(model: &Model, found: &Checkpoint, device: &Device) -> Result<Started, TrainError> {
-    let ModelFiles { generator, discriminator, .. } = &found.files;
-    let (Some(generator), Some(discriminator)) = (generator, discriminator) else {
-        return Err(NetworkError::NoStatistics.into()); // Checkpoint::read has refused this already
-    };
-    let mut raw = generator.clone();
-    let mut average = None;
-    for (name, tensor) in under(&found.tensors, "generator.raw.") {
-        if let Some(smooth) = raw.insert(name.clone(), tensor.clone()) {
-            average.get_or_insert_with(Tensors::new).insert(name, to_tensor(&smooth)?);
-        }
-    }
-    let mut networks = networks(model, &raw, discriminator, device)?;
-    let adam = |network: &str, step: u64| -> Result<AdamState, TrainError> {
-        let mut state = AdamState { step, ..AdamState::default() };
-        let second = format!("{network}.second.");
-        for (name, first) in under(&found.tensors, &format!("{network}.first.")) {
-            if let Some(second) = found.tensors.get(&format!("{second}{name}")) {
-                state.moments.insert(name, Moments { first: to_tensor(first)?, second: to_tensor(second)? });
-            }
-        }
-        Ok(state)
-    };
-    let State { generator_updates, discriminator_updates, .. } = found.state;
-    let set = |network: &mut dcgan_model::Network, state: &AdamState| {
-        network.executor.set_adam_state(state).map_err(NetworkError::from)
-    };
-    set(&mut networks.generator.0, &adam("generator", generator_updates)?)?;
-    set(&mut networks.discriminator.0, &adam("discriminator", discriminator_updates)?)?;
-    Ok((found.state.clone(), networks, average))
 }
 
 /// The first pictures of the data set, for the grid of real ones.
@@ -558,12 +386,4 @@ fn first_pictures(data: &Dataset) -> Result<Vec<u8>, DataError> {
         data.read(i * data.len() / n, picture)?;
     }
     Ok(bytes)
-}
-
-fn to_tensor(tensor: &HostTensor) -> Result<Tensor, candle_core::Error> {
-    Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &Device::Cpu)
-}
-
-fn to_host(tensor: &Tensor) -> Result<HostTensor, candle_core::Error> {
-    Ok(HostTensor { shape: tensor.dims().to_vec(), data: tensor.flatten_all()?.to_vec1()? })
 }

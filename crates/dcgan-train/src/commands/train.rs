@@ -7,10 +7,11 @@ use dcgan_cli::{Cancel, Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::{Dataset, OnBad, OpenOptions};
 use dcgan_model::weights::{self, TensorSpec, Weights};
 use dcgan_model::{Model, ModelFiles};
+use dcgan_train::checkpoint;
 use dcgan_train::config::Plan;
 use dcgan_train::device::DeviceChoice;
 use dcgan_train::event::Event;
-use dcgan_train::run_folder::RunFolder;
+use dcgan_train::run_folder::{RunFolder, RunFolderError};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +19,12 @@ use std::sync::Arc;
 pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let plan = args.options().map_err(|fault| vec![fault]).and_then(|options| Plan::resolve(&options));
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
-    if let Some(out) = &args.out
-        && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some())
-    {
-        faults.push(format!(
-            "--out {} is not empty; choose another, or go on: dcgan-train resume {0}",
-            out.display()
-        ));
+    if let Some(out) = &args.out {
+        match RunFolder::is_free(out) {
+            Ok(true) => {}
+            Ok(false) => faults.push(format!("--out {}", RunFolderError::NotEmpty { path: out.clone() })),
+            Err(error) => faults.push(format!("--out {error}")),
+        }
     }
     let (Ok(plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
     set_threads(plan.run.threads)?;
@@ -59,7 +59,8 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
     }
     set_threads(plan.run.threads)?;
     let inputs = open_inputs(&plan)?;
-    if plan != before {
+    let newest = checkpoint::list(&folder.checkpoints())?.pop().unwrap_or(0);
+    if plan != before && plan.total_steps(inputs.data.len()) > newest {
         folder.write_plan(&plan)?;
     }
     let outcome = train(&folder, &plan, inputs, logging, args.json);

@@ -1,0 +1,88 @@
+//! Why a run ended before its time.
+
+use crate::checkpoint::CheckpointError;
+use crate::device::DeviceError;
+use crate::grid::GridError;
+use crate::quality::QualityError;
+use crate::run_folder::RunFolderError;
+use crate::step::StepError;
+use dcgan_data::DataError;
+use dcgan_model::{ConfigError, NetworkError};
+use std::path::PathBuf;
+
+/// Why a run ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The networks' configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Pictures.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A loss or gradient that is not finite, or a failing network, at a step.
+    #[error("step {step}: {source}; {}", last_good(.checkpoint))]
+    Step {
+        /// The step, counted from 1.
+        step: u64,
+        /// What happened.
+        source: Box<StepError>,
+        /// The last good checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The run folder: a full disk, a folder that cannot be written.
+    #[error("{source}; {}", last_good(.checkpoint))]
+    Folder {
+        /// What happened.
+        source: Box<RunFolderError>,
+        /// The last good checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The quality measure.
+    #[error(transparent)]
+    Quality(#[from] QualityError),
+    /// The weights to start from do not fit.
+    #[error("--init-from {}: {problem}", path.display())]
+    Init {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+fn last_good(checkpoint: &Option<PathBuf>) -> String {
+    match checkpoint {
+        Some(path) => format!("the last good checkpoint is {}", path.display()),
+        None => "no checkpoint had been written".to_owned(),
+    }
+}
+
+impl From<candle_core::Error> for TrainError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Network(error.into())
+    }
+}
+
+impl From<RunFolderError> for TrainError {
+    fn from(source: RunFolderError) -> Self {
+        Self::Folder { source: Box::new(source), checkpoint: None }
+    }
+}
+
+impl From<CheckpointError> for TrainError {
+    fn from(source: CheckpointError) -> Self {
+        RunFolderError::from(source).into()
+    }
+}
+
+impl From<GridError> for TrainError {
+    fn from(GridError { path, source }: GridError) -> Self {
+        RunFolderError::Io { path, source }.into()
+    }
+}

@@ -1,0 +1,123 @@
+//! Networks at the start of a run, and to and from a checkpoint.
+
+use crate::checkpoint::{Checkpoint, State, under};
+use crate::config::Plan;
+use crate::error::TrainError;
+use crate::step::Networks;
+use candle_core::{Device, Tensor};
+use dcgan_model::weights::{HostTensor, Weights};
+use dcgan_model::{Discriminator, Generator, Model, ModelFiles, NetworkError};
+use dcgan_ops::{AdamState, Moments, Tensors};
+
+pub(crate) type Started = (State, Networks, Option<Tensors>);
+
+fn networks(model: &Model, g: &Weights, d: &Weights, device: &Device) -> Result<Networks, TrainError> {
+    Ok(Networks {
+        generator: Generator::new(model, g, device)?,
+        discriminator: Discriminator::new(model, d, device)?,
+    })
+}
+
+/// Random weights, or those of `init`; no step taken.
+pub(crate) fn fresh(
+    model: &Model,
+    plan: &Plan,
+    init: Option<ModelFiles>,
+    device: &Device,
+) -> Result<Started, TrainError> {
+    #[expect(clippy::cast_possible_truncation, reason = "0.02 is exact enough in f32")]
+    let (weight_std, gain_std) = (plan.training.weight_std as f32, plan.training.gain_std as f32);
+    let seed = plan.run.seed;
+    let (mut g, mut d) = (None, None);
+    if let Some(init) = init {
+        (g, d) = (init.generator, init.discriminator);
+    }
+    let g = g.unwrap_or_else(|| model.initial_generator(seed, weight_std, gain_std));
+    let d = d.unwrap_or_else(|| model.initial_discriminator(seed, weight_std, gain_std));
+    let networks = networks(model, &g, &d, device).map_err(|error| match &plan.run.init_from {
+        Some(path) => TrainError::Init { path: path.clone(), problem: error.to_string() },
+        None => error,
+    })?;
+    let average = if plan.training.ema > 0.0 {
+        Some(networks.generator.0.executor.parameters().map_err(NetworkError::from)?)
+    } else {
+        None
+    };
+    Ok((State::start(), networks, average))
+}
+
+/// The networks and counters of a checkpoint.
+pub(crate) fn resumed(model: &Model, found: &Checkpoint, device: &Device) -> Result<Started, TrainError> {
+    let ModelFiles { generator, discriminator, .. } = &found.files;
+    let (Some(generator), Some(discriminator)) = (generator, discriminator) else {
+        return Err(NetworkError::NoStatistics.into()); // Checkpoint::read has refused this already
+    };
+    let mut raw = generator.clone();
+    let mut average = None;
+    for (name, tensor) in under(&found.tensors, "generator.raw.") {
+        if let Some(smooth) = raw.insert(name.clone(), tensor.clone()) {
+            average.get_or_insert_with(Tensors::new).insert(name, to_tensor(&smooth)?);
+        }
+    }
+    let mut networks = networks(model, &raw, discriminator, device)?;
+    let adam = |network: &str, step: u64| -> Result<AdamState, TrainError> {
+        let mut state = AdamState { step, ..AdamState::default() };
+        let second = format!("{network}.second.");
+        for (name, first) in under(&found.tensors, &format!("{network}.first.")) {
+            if let Some(second) = found.tensors.get(&format!("{second}{name}")) {
+                state.moments.insert(name, Moments { first: to_tensor(first)?, second: to_tensor(second)? });
+            }
+        }
+        Ok(state)
+    };
+    let State { generator_updates, discriminator_updates, .. } = found.state;
+    let set = |network: &mut dcgan_model::Network, state: &AdamState| {
+        network.executor.set_adam_state(state).map_err(NetworkError::from)
+    };
+    set(&mut networks.generator.0, &adam("generator", generator_updates)?)?;
+    set(&mut networks.discriminator.0, &adam("discriminator", discriminator_updates)?)?;
+    Ok((found.state.clone(), networks, average))
+}
+
+fn to_tensor(tensor: &HostTensor) -> Result<Tensor, candle_core::Error> {
+    Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &Device::Cpu)
+}
+
+fn to_host(tensor: &Tensor) -> Result<HostTensor, candle_core::Error> {
+    Ok(HostTensor { shape: tensor.dims().to_vec(), data: tensor.flatten_all()?.to_vec1()? })
+}
+
+/// Everything a run needs to go on; the updates of both networks are counted into `state`.
+pub(crate) fn to_checkpoint(
+    model: &Model,
+    networks: &Networks,
+    average: Option<&Tensors>,
+    mut state: State,
+) -> Result<Checkpoint, TrainError> {
+    let Networks { generator, discriminator } = networks;
+    let mut tensors = Weights::new();
+    let mut moments = |network: &str, adam: &AdamState| -> Result<u64, TrainError> {
+        for (name, Moments { first, second }) in &adam.moments {
+            tensors.insert(format!("{network}.first.{name}"), to_host(first)?);
+            tensors.insert(format!("{network}.second.{name}"), to_host(second)?);
+        }
+        Ok(adam.step)
+    };
+    let adam = |network: &dcgan_model::Network| network.executor.adam_state().map_err(NetworkError::from);
+    state.generator_updates = moments("generator", &adam(&generator.0)?)?;
+    state.discriminator_updates = moments("discriminator", &adam(&discriminator.0)?)?;
+    let mut weights = generator.0.weights()?;
+    if let Some(average) = average {
+        for (name, value) in average {
+            if let Some(raw) = weights.insert(name.clone(), to_host(value)?) {
+                tensors.insert(format!("generator.raw.{name}"), raw);
+            }
+        }
+    }
+    let files = ModelFiles {
+        model: model.clone(),
+        generator: Some(weights),
+        discriminator: Some(discriminator.0.weights()?),
+    };
+    Ok(Checkpoint { files, state, tensors })
+}
