@@ -3,6 +3,8 @@
 //! The files and the values come from PyTorch (`golden/pytorch_files`) and from the authors' released weights with values
 //! computed by numpy (`golden/authors`); see the `make.py` beside them.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use crate::support::values as flat;
 use candle_core::{Device, Tensor};
 use dcgan_model::foreign::{Expected, Side, import, to_pytorch_names};

@@ -1,5 +1,7 @@
 //! Who may depend on whom, and which libraries stay out of which crate: ARCHITECTURE.md's invariants.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

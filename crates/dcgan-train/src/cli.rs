@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_cli::LogArgs;
-use dcgan_train::config::{Order, RunOptions, parse_size};
+use dcgan_train::config::{Decay, Order, RunOptions, parse_size};
 use dcgan_train::device::DeviceChoice;
 use std::path::PathBuf;
 
@@ -97,6 +97,12 @@ pub(crate) struct RunArgs {
     /// Adam's step size
     #[arg(long, value_name = "LR")]
     learning_rate: Option<f64>,
+    /// Constant, or linearly to zero over the second half of the run
+    #[arg(long, value_enum, value_name = "HOW")]
+    learning_rate_decay: Option<DecayArg>,
+    /// L2 added to the gradient of every parameter
+    #[arg(long, value_name = "X")]
+    weight_decay: Option<f64>,
     /// How far below 1 the target of real pictures is
     #[arg(long, value_name = "X")]
     label_smoothing: Option<f64>,
@@ -235,6 +241,12 @@ enum OrderArg {
     Alternate,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DecayArg {
+    None,
+    Linear,
+}
+
 impl RunArgs {
     /// What was typed as what it means; the configuration file is read.
     pub(crate) fn options(&self) -> Result<RunOptions, String> {
@@ -263,6 +275,11 @@ impl RunArgs {
             sample_every: self.sample_every,
             keep: self.keep,
             learning_rate: self.learning_rate,
+            learning_rate_decay: self.learning_rate_decay.map(|decay| match decay {
+                DecayArg::None => Decay::None,
+                DecayArg::Linear => Decay::Linear,
+            }),
+            weight_decay: self.weight_decay,
             label_smoothing: self.label_smoothing,
             ema: self.ema,
             order: self.order.map(|order| match order {

@@ -106,6 +106,10 @@ pub struct RunOptions {
     pub keep: Option<usize>,
     /// `--learning-rate`
     pub learning_rate: Option<f64>,
+    /// `--learning-rate-decay`
+    pub learning_rate_decay: Option<Decay>,
+    /// `--weight-decay`
+    pub weight_decay: Option<f64>,
     /// `--label-smoothing`
     pub label_smoothing: Option<f64>,
     /// `--ema`
@@ -190,6 +194,8 @@ impl Plan {
         }
         set(&mut training.batch_size, options.batch_size);
         set(&mut training.learning_rate, options.learning_rate);
+        set(&mut training.learning_rate_decay, options.learning_rate_decay);
+        set(&mut training.weight_decay, options.weight_decay);
         set(&mut training.label_smoothing, options.label_smoothing);
         set(&mut training.ema, options.ema);
         set(&mut training.order, options.order);
@@ -322,4 +328,57 @@ pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let side =
         |side: &str| side.trim().parse().map_err(|_| format!("{text:?} is not a size; expected N or HxW"));
     Ok((side(height)?, side(width)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_over_presets() {
+        let options = RunOptions {
+            preset: Some("svhn32".into()),
+            steps: Some(10),
+            learning_rate: Some(1e-3),
+            learning_rate_decay: Some(Decay::Linear),
+            ..RunOptions::default()
+        };
+        let plan = Plan::resolve(&options).unwrap();
+        let length = (plan.training.images, plan.training.epochs, plan.training.steps);
+        assert_eq!(length, (None, None, Some(10)));
+        assert_eq!((plan.training.batch_size, plan.training.order), (64, Order::Alternate));
+        // Constant over the first half, then linearly to zero.
+        let rates: Vec<f64> = (0..=10).map(|step| plan.learning_rate(step, 10) / 1e-3).collect();
+        for (rate, expected) in rates.iter().zip([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]) {
+            assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+        }
+        // A plan written down and read again is the same plan.
+        assert_eq!(toml::from_str::<Plan>(&toml::to_string(&plan).unwrap()).unwrap(), plan);
+    }
+
+    #[test]
+    fn lengths_of_runs() {
+        // images, epochs, steps, batch size, pictures -> steps
+        for (images, epochs, steps, batch_size, pictures, expected) in [
+            (Some(1000), None, None, 64, 500, 16),
+            (Some(128), None, None, 64, 500, 2),
+            (None, Some(3), None, 64, 500, 21), // short last batches are dropped
+            (None, Some(2), None, 100, 500, 10),
+            (None, None, Some(7), 64, 500, 7),
+        ] {
+            let options =
+                RunOptions { images, epochs, steps, batch_size: Some(batch_size), ..RunOptions::default() };
+            assert_eq!(Plan::resolve(&options).unwrap().total_steps(pictures), expected, "{options:?}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in [("64", Ok((64, 64))), ("48x80", Ok((48, 80))), ("48X 80", Ok((48, 80)))] {
+            assert_eq!(parse_size(text), expected);
+        }
+        for text in ["", "x", "a", "3x", "-4", "1x2x3"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
 }

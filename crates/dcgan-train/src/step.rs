@@ -213,3 +213,49 @@ fn finite_gradient(which: &str, network: &Network) -> Result<f64, StepError> {
     }
     Ok(sum.sqrt())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Plan, RunOptions};
+    use candle_core::Device;
+    use dcgan_model::{Model, Preset};
+
+    /// What a step on spoilt inputs says, and that it left both networks as they were.
+    fn check_refused(x: f32, z: f32, what: &str) {
+        let plan = Plan::resolve(&RunOptions { size: Some((8, 8)), ..RunOptions::default() }).unwrap();
+        let mut preset = Preset::named("digits").unwrap();
+        (preset.model.height, preset.model.width) = (8, 8);
+        let model = Model::new(preset.model).unwrap();
+        let mut networks = Networks {
+            generator: Generator::new(&model, &model.initial_generator(0, 0.02, 0.02), &Device::Cpu).unwrap(),
+            discriminator: Discriminator::new(
+                &model,
+                &model.initial_discriminator(0, 0.02, 0.02),
+                &Device::Cpu,
+            )
+            .unwrap(),
+        };
+        let parameters = |networks: &Networks| {
+            let bytes = |network: &Network| {
+                let all = network.executor.parameters().unwrap().into_values();
+                all.flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+            };
+            (bytes(&networks.generator.0), bytes(&networks.discriminator.0))
+        };
+        let before = parameters(&networks);
+        let x = Tensor::full(x, (4, 1, 8, 8), &Device::Cpu).unwrap();
+        let z = (Tensor::rand(-1_f32, 1.0, (4, 64), &Device::Cpu).unwrap() * f64::from(z)).unwrap();
+        let rate = LearningRate(1e-3);
+        let error = train_step(&mut networks, &plan.training, rate, 0, (&x, &z), true).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+        assert!(parameters(&networks) == before, "a refused step changed parameters");
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_changes_nothing() {
+        check_refused(f32::NAN, 1.0, "D's loss on real pictures is not finite");
+        check_refused(f32::INFINITY, 1.0, "D's loss on real pictures is not finite");
+        check_refused(0.5, f32::NAN, "D's loss on generated pictures is not finite");
+    }
+}

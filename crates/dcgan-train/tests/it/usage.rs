@@ -141,6 +141,26 @@ fn a_run_from_start_to_samples() {
         &["run", "--config", &wide, "--out", &other, "--steps", "2", "--init-from", &best],
         &["project.weight", "--init-from"],
     );
+    // A weight that is NaN stops the first step, and says so.
+    let spoilt = folder.path().join("spoilt");
+    fs::create_dir(&spoilt).unwrap();
+    for file in ["config.json", "generator.safetensors", "discriminator.safetensors"] {
+        let mut bytes = fs::read(folder.path().join("run/best").join(file)).unwrap();
+        let end = bytes.len();
+        if file == "discriminator.safetensors" {
+            bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes()); // the last value of head.weight
+        }
+        fs::write(spoilt.join(file), bytes).unwrap();
+    }
+    let nan = path("nan");
+    let arguments =
+        ["run", "--config", &config, "--out", &nan, "--steps", "2", "--init-from", spoilt.to_str().unwrap()];
+    let output = run(&arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    for part in ["step 1", "not finite", "no checkpoint had been written"] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
     // The resolved plan is a configuration of its own.
     let plan = fs::read_to_string(folder.path().join("run/plan.toml")).unwrap();
     assert!(plan.contains("checkpoint_every = 10") && plan.contains("steps = 20"), "{plan}");
