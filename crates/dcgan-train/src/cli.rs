@@ -178,9 +178,12 @@ pub(crate) struct SampleArgs {
     /// A model folder, a run folder (its best checkpoint), a checkpoint, or a foreign file with --preset
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
-    /// Networks of a foreign file
-    #[arg(long, value_name = "NAME")]
+    /// Networks of a foreign file, by name; or
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
+    /// from a TOML file
+    #[arg(long, value_name = "F.toml")]
+    pub(crate) config: Option<PathBuf>,
     /// Pictures to draw
     #[arg(long, default_value_t = 64)]
     pub(crate) n: usize,
@@ -202,9 +205,12 @@ pub(crate) struct SampleArgs {
 pub(crate) struct ImportArgs {
     /// .safetensors, .pth / .pt (zip or legacy), or the authors' joblib folder
     pub(crate) src: PathBuf,
-    /// Networks that the weights belong to
-    #[arg(long, value_name = "NAME")]
-    pub(crate) preset: String,
+    /// Networks that the weights belong to, by name; or
+    #[arg(long, value_name = "NAME", required_unless_present = "config", conflicts_with = "config")]
+    pub(crate) preset: Option<String>,
+    /// from a TOML file
+    #[arg(long, value_name = "F.toml")]
+    pub(crate) config: Option<PathBuf>,
     /// The model folder to make
     #[arg(long, value_name = "MODEL")]
     pub(crate) out: PathBuf,

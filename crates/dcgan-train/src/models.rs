@@ -21,7 +21,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A foreign file does not say what networks it holds.
-    #[error("{} is not a model folder of this program; name its networks with --preset ({})", path.display(), Preset::names().collect::<Vec<_>>().join(", "))]
+    #[error("{} is not a model folder of this program; name its networks with --preset or --config (presets: {})", path.display(), Preset::names().collect::<Vec<_>>().join(", "))]
     NeedsPreset {
         /// The path.
         path: PathBuf,
@@ -58,11 +58,28 @@ pub struct Opened {
     pub notes: Vec<String>,
 }
 
-/// Opens `path`; `preset` names the networks of a foreign file.
+/// The networks that `--preset` or `--config` describe; none where neither is given.
+///
+/// # Errors
+/// A preset that does not exist; a file that cannot be read; networks that cannot be.
+pub fn networks(preset: Option<&str>, config: Option<&Path>) -> Result<Option<Model>, OpenError> {
+    let preset = match (preset, config) {
+        (_, Some(path)) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| FolderError::Io { path: path.into(), source })?;
+            Preset::parse(&text)?
+        }
+        (Some(name), None) => Preset::named(name)?,
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(preset.model().map_err(PresetError::from)?))
+}
+
+/// Opens `path`; `networks` are those of a foreign file, and not looked at for a model folder, which says its own.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open(path: &Path, preset: Option<&str>) -> Result<Opened, OpenError> {
+pub fn open(path: &Path, networks: Option<&Model>) -> Result<Opened, OpenError> {
     if !path.exists() {
         return Err(OpenError::Absent { path: path.into() });
     }
@@ -82,8 +99,7 @@ pub fn open(path: &Path, preset: Option<&str>) -> Result<Opened, OpenError> {
         let notes = vec![format!("using checkpoint {}", chosen.display())];
         return Ok(Opened { files: ModelFiles::read(&chosen)?, notes });
     }
-    let preset = preset.ok_or_else(|| OpenError::NeedsPreset { path: path.into() })?;
-    let model = Preset::named(preset)?.model().map_err(PresetError::from)?;
+    let model = networks.ok_or_else(|| OpenError::NeedsPreset { path: path.into() })?.clone();
     let expected =
         Expected { generator: model.generator_tensors(), discriminator: model.discriminator_tensors() };
     let found = foreign::import(path, &expected)?;

@@ -55,22 +55,22 @@ fn inspect_pack_and_verify() {
     let faults = ["--channels 2 is not possible", "--crop 0 leaves no picture"];
     check(&folder, &["inspect", "data", "--channels", "2", "--crop", "0"], 2, &[], &faults);
     check(&folder, &["inspect", "data", "--size", "0"], 2, &[], &["expected HEIGHTxWIDTH"]);
-    check(&folder, &["inspect", "gone"], 1, &[], &["cannot read gone: No such file"]);
+    check(&folder, &["inspect", "gone"], 2, &[], &["cannot read gone: No such file"]);
     check(
         &folder,
         &["inspect", "empty"],
-        1,
+        2,
         &[],
         &["found 0 pictures in empty (scanned 1 files; skipped 1: not a PNG"],
     );
     check(
         &folder,
         &["pack", "data", "--out", "x"],
-        1,
+        2,
         &[],
         &["data, picture dog/bad.png: is not a PNG, JPEG or WebP"],
     );
-    check(&folder, &["verify", "data"], 1, &[], &["has no file of a known data set"]);
+    check(&folder, &["verify", "data"], 2, &[], &["has no file of a known data set"]);
     folder.write("test_32x32.mat", b"other");
     check(
         &folder,

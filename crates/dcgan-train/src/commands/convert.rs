@@ -20,7 +20,8 @@ fn make_folder(path: &Path) -> anyhow::Result<()> {
 }
 
 pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
-    let mut opened = models::open(&args.src, Some(&args.preset)).map_err(usage)?;
+    let networks = models::networks(args.preset.as_deref(), args.config.as_deref()).map_err(usage)?;
+    let mut opened = models::open(&args.src, networks.as_ref()).map_err(usage)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
     let files = &mut opened.files;
     let mut statistics = "as they came";

@@ -15,7 +15,8 @@ pub(crate) fn run(args: &SampleArgs) -> anyhow::Result<Outcome> {
     }
     set_threads(args.threads)?;
     let device = args.device.open().map_err(usage)?;
-    let opened = models::open(&args.model, args.preset.as_deref()).map_err(usage)?;
+    let networks = models::networks(args.preset.as_deref(), args.config.as_deref()).map_err(usage)?;
+    let opened = models::open(&args.model, networks.as_ref()).map_err(usage)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
     let model = opened.files.model;
     let Some(weights) = opened.files.generator else {

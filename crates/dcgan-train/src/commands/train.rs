@@ -103,7 +103,8 @@ fn open_inputs(plan: &Plan) -> anyhow::Result<Inputs> {
     let init = match &plan.run.init_from {
         None => None,
         Some(path) => {
-            let files = dcgan_train::models::open(path, Some(&plan.model.name)).map_err(usage)?.files;
+            let files =
+                dcgan_train::models::open(path, Some(&Model::new(plan.model.clone())?)).map_err(usage)?.files;
             check_init(path, &files, plan)?;
             Some(files)
         }

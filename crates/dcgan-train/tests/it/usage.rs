@@ -141,6 +141,23 @@ fn a_run_from_start_to_samples() {
         &["run", "--config", &wide, "--out", &other, "--steps", "2", "--init-from", &best],
         &["project.weight", "--init-from"],
     );
+    // Foreign files: out under PyTorch's names, in again by a configuration file, the same pictures.
+    let (exported, imported) = (path("exported"), path("imported"));
+    let flat = path("flat.toml");
+    fs::write(&flat, TINY.replace("project_norm = \"unit\"", "project_norm = \"channel\"")).unwrap();
+    let (flat_run, net_g) = (path("flat"), path("exported/netG.safetensors"));
+    refused(&["export", &best, "--to", "pytorch", "--out", &exported], &["project"]);
+    succeed(&["run", "--config", &flat, "--out", &flat_run, "--steps", "4"]);
+    succeed(&["export", &flat_run, "--to", "pytorch", "--out", &exported]);
+    succeed(&["import", &net_g, "--config", &flat, "--out", &imported]);
+    succeed(&["sample", "--model", &flat_run, "--n", "5", "--out", &png]);
+    let first = fs::read(&png).unwrap();
+    succeed(&["sample", "--model", &imported, "--n", "5", "--out", &png]);
+    assert_eq!(fs::read(&png).unwrap(), first);
+    succeed(&["sample", "--model", &net_g, "--config", &flat, "--n", "5", "--out", &png]);
+    assert_eq!(fs::read(&png).unwrap(), first);
+    let again = path("again");
+    refused(&["import", &net_g, "--preset", "digits", "--out", &again], &["project.weight"]);
     // A weight that is NaN stops the first step, and says so.
     let spoilt = folder.path().join("spoilt");
     fs::create_dir(&spoilt).unwrap();

@@ -8,7 +8,8 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser;
-use dcgan_cli::{Logging, run};
+use dcgan_cli::{Logging, UsageError, run};
+use dcgan_data::DataError;
 
 use args::{Args, Command};
 
@@ -16,10 +17,19 @@ fn main() -> ExitCode {
     let args = Args::parse();
     run("dcgan-data", || {
         let logging = Logging::init(&args.log);
-        match &args.command {
+        let outcome = match &args.command {
             Command::Inspect(inspect) => inspect::inspect(inspect),
             Command::Pack(pack) => pack::pack_command(pack, &logging),
             Command::Verify(verify) => verify::verify_command(verify),
-        }
+        };
+        outcome.map_err(bad_input)
     })
+}
+
+/// Data that cannot be read is wrong input (exit code 2); a disk that cannot be written is work that failed (1).
+fn bad_input(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<DataError>() {
+        None | Some(DataError::Write { .. }) => error,
+        Some(fault) => UsageError::one(fault.to_string()).into(),
+    }
 }
