@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(unix)]
+use signal_hook::consts::SIGHUP;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -22,7 +24,7 @@ impl Cancel {
         Self::default()
     }
 
-    /// A flag that SIGINT and SIGTERM set; a second signal ends the process at once with 130.
+    /// A flag that SIGINT, SIGTERM and SIGHUP set; a second signal ends the process at once with 130.
     ///
     /// # Errors
     ///
@@ -31,7 +33,12 @@ impl Cancel {
         let cancel = Self::new();
         // Apart from `requested`, so that a stop asked for by the program does not turn the first signal into the last.
         let signalled = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [
+            SIGINT,
+            SIGTERM,
+            #[cfg(unix)]
+            SIGHUP, // the terminal was closed
+        ] {
             // Handlers run in the order of registration: the first signal finds `signalled` unset here and sets it below.
             flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&signalled))?;
             flag::register(signal, Arc::clone(&signalled))?;

@@ -105,7 +105,12 @@ struct BesideBars(MultiProgress);
 
 impl Write for BesideBars {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write_all(bytes))?;
+        // Asked each time: a terminal may go away under a long run, and a bar cannot be cleared from one that is gone.
+        if io::stderr().is_terminal() {
+            self.0.suspend(|| io::stderr().write_all(bytes))?;
+        } else {
+            io::stderr().write_all(bytes)?;
+        }
         Ok(bytes.len())
     }
 

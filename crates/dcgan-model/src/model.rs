@@ -94,6 +94,14 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
             faults.push(fault);
         }
     };
+    // It becomes part of file names.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    expect(
+        (1..=64).contains(&config.name.len())
+            && config.name.chars().all(plain)
+            && !config.name.starts_with('.'),
+        format!("name is {:?}, expected 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front", config.name),
+    );
     for (name, side) in [("height", config.height), ("width", config.width)] {
         expect((1..=MAX_SIDE).contains(&side), format!("{name} is {side}, expected 1 to {MAX_SIDE}"));
     }
@@ -108,8 +116,8 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
     {
         let NormConfig { eps, .. } = norm;
         expect(
-            *eps > 0.0 && *eps < 1.0,
-            format!("{network}.norm.eps is {eps}, expected above 0 and below 1"),
+            (f64::from(f32::MIN_POSITIVE)..1.0).contains(eps), // as f32 it must not become zero
+            format!("{network}.norm.eps is {eps}, expected at least 1.2e-38 and below 1"),
         );
     }
     let leak = config.discriminator.leak;
@@ -187,7 +195,7 @@ fn block_layer(kind: Kind, i: usize, input: MapShape, output: MapShape, block: &
 
 fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let g = &config.generator;
-    let stride: usize = g.blocks.iter().map(|block| block.stride).product();
+    let stride = g.blocks.iter().fold(1_usize, |product, block| product.saturating_mul(block.stride));
     if !config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride) {
         let MapShape { height, width, .. } = MapShape::new(0, config.height, config.width);
         faults.push(format!(

@@ -231,7 +231,11 @@ pub(crate) fn write_raw(path: &Path, tensors: Vec<(&str, RawTensor)>) -> Result<
         file.sync_all()?;
         fs::rename(&beside, path)
     };
-    write().map_err(|source| WeightsError::Io { path: path.to_owned(), source })
+    write().map_err(|source| {
+        // A full disk is no fuller for what was half written.
+        let _ = fs::remove_file(&beside);
+        WeightsError::Io { path: path.to_owned(), source }
+    })
 }
 
 /// One tensor as it stands in a file.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// D's loss below this…
 const LOW_LOSS: f64 = 0.05;
-/// …for this many updates of D in a row means that G has nothing left to learn from.
-const LOW_UPDATES: u64 = 200;
+/// …for this many steps on end means that G has nothing left to learn from.
+const LOW_STEPS: u64 = 200;
 /// Samples whose distances fall below this share of the real pictures' have collapsed…
 const COLLAPSED: f64 = 0.3;
 /// …once they were as diverse as this, or
@@ -18,8 +18,10 @@ const WARM_UP_STEPS: u64 = 2_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alarms {
-    /// Updates of D in a row whose loss was low.
-    low_updates: u64,
+    /// Since which step D's loss has been low.
+    low_since: Option<u64>,
+    /// Whether the alarm of this spell has been given.
+    low_told: bool,
     /// Whether samples have been diverse since the last alarm of collapse.
     was_diverse: bool,
     /// Whether the alarm of collapse has been given and not taken back.
@@ -27,16 +29,22 @@ pub struct Alarms {
 }
 
 impl Alarms {
-    /// Takes D's loss at one update; speaks once per spell of low losses.
-    pub fn see_loss(&mut self, loss: f64) -> Option<(AlarmKind, String)> {
-        self.low_updates = if loss < LOW_LOSS { self.low_updates + 1 } else { 0 };
-        (self.low_updates == LOW_UPDATES).then(|| {
-            let message = format!(
-                "D wins: its loss has been below {LOW_LOSS} for {LOW_UPDATES} updates, so G learns little; \
-                 try --label-smoothing 0.1, a lower --learning-rate, or go back to the best checkpoint"
-            );
-            (AlarmKind::DiscriminatorWins, message)
-        })
+    /// Takes D's loss at one step (not every step has to be seen); speaks once per spell of low losses.
+    pub fn see_loss(&mut self, step: u64, loss: f64) -> Option<(AlarmKind, String)> {
+        if loss >= LOW_LOSS {
+            (self.low_since, self.low_told) = (None, false);
+            return None;
+        }
+        let since = *self.low_since.get_or_insert(step);
+        if self.low_told || step - since < LOW_STEPS {
+            return None;
+        }
+        self.low_told = true;
+        let message = format!(
+            "D wins: its loss has been below {LOW_LOSS} for {LOW_STEPS} steps, so G learns little; \
+             try --label-smoothing 0.1, a lower --learning-rate, or go back to the best checkpoint"
+        );
+        Some((AlarmKind::DiscriminatorWins, message))
     }
 
     /// Takes the diversity of a sample grid (1 is that of real pictures); speaks once per collapse.
@@ -64,15 +72,20 @@ mod tests {
     fn low_losses_speak_once_a_spell() {
         let mut alarms = Alarms::default();
         let mut spoken = Vec::new();
-        // 150 low, one high, 450 low, one high, 199 low: one alarm, 200 into the second spell.
+        // 150 low, one high, 450 low, one high, 199 low: one alarm, 200 steps into the second spell.
         let losses = [(150, 0.01), (1, 0.5), (450, 0.0), (1, 0.06), (199, 0.01)];
         let all = losses.iter().flat_map(|&(n, loss)| std::iter::repeat_n(loss, n));
         for (i, loss) in all.enumerate() {
-            if alarms.see_loss(loss).is_some() {
+            if alarms.see_loss(i as u64, loss).is_some() {
                 spoken.push(i);
             }
         }
-        assert_eq!(spoken, [150 + 1 + 199]);
+        assert_eq!(spoken, [150 + 1 + 200]);
+        // Every 50th step seen, as on an accelerator: the same spell.
+        let mut alarms = Alarms::default();
+        let spoken: Vec<u64> =
+            (0..20).map(|i| i * 50).filter(|&step| alarms.see_loss(step, 0.01).is_some()).collect();
+        assert_eq!(spoken, [200]);
     }
 
     #[test]

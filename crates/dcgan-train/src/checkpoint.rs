@@ -9,6 +9,7 @@ use crate::files;
 use dcgan_data::LoaderPosition;
 use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
 use dcgan_model::{FolderError, Model, ModelFiles};
+use dcgan_ops::Layer;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -34,6 +35,8 @@ pub struct State {
     pub generator_updates: u64,
     /// Adam steps of D.
     pub discriminator_updates: u64,
+    /// Fingerprint of the data set: another one would come in another order.
+    pub data: String,
     /// What the alarms remember.
     pub alarms: Alarms,
     /// The best checkpoint so far, this one included.
@@ -78,7 +81,15 @@ pub enum CheckpointError {
     /// The state's tensors.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// `state.json` is cut short or of another version.
+    /// Written by another version of this program.
+    #[error("{}: format {found}, this program reads {VERSION}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// `state.json` is cut short or does not fit what lies beside it.
     #[error("{}: {problem}", path.display())]
     State {
         /// The file.
@@ -88,13 +99,32 @@ pub enum CheckpointError {
     },
 }
 
+impl CheckpointError {
+    /// Whether the checkpoint itself is at fault: cut short, damaged, incomplete; and not the disk, a permission or the program.
+    pub fn is_damage(&self) -> bool {
+        let by_kind = |source: &io::Error| {
+            use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+            matches!(source.kind(), NotFound | UnexpectedEof | InvalidData)
+        };
+        match self {
+            Self::Io { source, .. }
+            | Self::Folder(
+                FolderError::Io { source, .. } | FolderError::Weights(WeightsError::Io { source, .. }),
+            )
+            | Self::Weights(WeightsError::Io { source, .. }) => by_kind(source),
+            Self::Version { .. } => false,
+            Self::Folder(_) | Self::Weights(_) | Self::State { .. } => true,
+        }
+    }
+}
+
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError + '_ {
     |source| CheckpointError::Io { path: path.into(), source }
 }
 
 impl State {
-    /// The state of a run that has not begun.
-    pub fn start() -> Self {
+    /// The state of a run that has not begun, on the data set of that fingerprint.
+    pub fn start(data: &str) -> Self {
         Self {
             version: VERSION,
             step: 0,
@@ -102,6 +132,7 @@ impl State {
             position: LoaderPosition { epoch: 0, batch: 0 },
             generator_updates: 0,
             discriminator_updates: 0,
+            data: data.to_owned(),
             alarms: Alarms::default(),
             best: None,
         }
@@ -142,7 +173,7 @@ impl Checkpoint {
             serde_json::to_string_pretty(&self.state).map_err(io::Error::from).map_err(io_error(&state))?;
         fs::write(&state, text + "\n").map_err(io_error(&state))?;
         files::sync_folder(temporary).map_err(io_error(temporary))?;
-        // The same step again (a run resumed from before it) gives the same bytes: replacing them loses nothing.
+        // None is there unless someone else wrote it: a resumed run begins at the newest, newer damaged ones are set aside.
         remove(path)?;
         fs::rename(temporary, path).map_err(io_error(path))?;
         files::sync_names(folder).map_err(io_error(folder))
@@ -158,7 +189,10 @@ impl Checkpoint {
         let problem = |problem: String| CheckpointError::State { path: file.clone(), problem };
         let state: State = serde_json::from_str(&text).map_err(|error| problem(error.to_string()))?;
         if state.version != VERSION {
-            return Err(problem(format!("format {}, this program reads {VERSION}", state.version)));
+            return Err(CheckpointError::Version { path: file, found: state.version });
+        }
+        if path.file_name().is_none_or(|folder| folder != name(state.step).as_str()) {
+            return Err(problem(format!("it is of step {}, the folder's name says another", state.step)));
         }
         let files = ModelFiles::read(path)?;
         let tensors = weights::read_safetensors(&path.join(TENSORS))?;
@@ -167,6 +201,19 @@ impl Checkpoint {
         {
             if !present {
                 return Err(problem(format!("{network}.safetensors is missing beside it")));
+            }
+        }
+        let model = &files.model;
+        let networks =
+            [("generator", model.generator_layers()), ("discriminator", model.discriminator_layers())];
+        for (network, layers) in networks {
+            for spec in layers.iter().flat_map(Layer::parameters) {
+                for moment in ["first", "second"] {
+                    let tensor = format!("{network}.{moment}.{}", spec.name);
+                    if tensors.get(&tensor).is_none_or(|found| found.shape != spec.shape) {
+                        return Err(problem(format!("{TENSORS} has no {tensor} of shape {:?}", spec.shape)));
+                    }
+                }
             }
         }
         Ok(Self { files, state, tensors })
@@ -264,4 +311,21 @@ pub fn card(model: &Model, state: &State, data: &str, seed: u64) -> String {
         z = config.latent.size,
         distribution = config.latent.distribution,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_read_back_is_the_same_state() {
+        for i in 1..5000_u32 {
+            let frechet = f64::from(i).sqrt() / 7.3;
+            let state = State { best: Some(Best { step: 3, frechet }), ..State::start("data") };
+            assert_eq!(
+                serde_json::from_str::<State>(&serde_json::to_string(&state).unwrap()).unwrap(),
+                state
+            );
+        }
+    }
 }

@@ -250,8 +250,8 @@ impl Plan {
         expect(number(t.beta1, 0.0, 1.0), format!("beta1 is {}, expected at least 0 and below 1", t.beta1));
         expect(number(t.beta2, 0.0, 1.0), format!("beta2 is {}, expected at least 0 and below 1", t.beta2));
         expect(
-            t.adam_eps > 0.0 && t.adam_eps < 1.0,
-            format!("adam_eps is {}, expected above 0 and below 1", t.adam_eps),
+            (f64::from(f32::MIN_POSITIVE)..1.0).contains(&t.adam_eps), // as f32 it must not become zero
+            format!("adam_eps is {}, expected at least 1.2e-38 and below 1", t.adam_eps),
         );
         expect(
             number(t.weight_decay, 0.0, 1.0),
@@ -282,6 +282,15 @@ impl Plan {
         expect(run.threads != Some(0), "--threads is 0, expected at least 1".to_owned());
         expect(run.threads.is_none_or(|n| n <= 4096), "--threads is above 4096".to_owned());
         expect(run.crop != Some(0), "--crop is 0, expected at least 1".to_owned());
+        let from_files = run.data.is_some();
+        expect(
+            from_files || run.crop.is_none(),
+            "--crop needs --data: the embedded digits are not cut".to_owned(),
+        );
+        expect(
+            from_files || !run.skip_bad,
+            "--skip-bad needs --data: the embedded digits are whole".to_owned(),
+        );
         if let Err(fault) = run.device.parse::<DeviceChoice>() {
             faults.push(fault);
         }

@@ -36,7 +36,7 @@ pub enum TrainError {
         checkpoint: Option<PathBuf>,
     },
     /// The run folder: a full disk, a folder that cannot be written.
-    #[error("{source}; {}", last_good(.checkpoint))]
+    #[error("{source}{}", last_good_if_any(.checkpoint))]
     Folder {
         /// What happened.
         source: Box<RunFolderError>,
@@ -46,6 +46,11 @@ pub enum TrainError {
     /// The quality measure.
     #[error(transparent)]
     Quality(#[from] QualityError),
+    /// The data set changed between stop and resume.
+    #[error(
+        "the data set is not the one that the run began with (pictures were added, removed or changed); bring it back, or begin a new run with --init-from the last checkpoint"
+    )]
+    OtherData,
     /// The weights to start from do not fit.
     #[error("--init-from {}: {problem}", path.display())]
     Init {
@@ -54,6 +59,22 @@ pub enum TrainError {
         /// What is wrong.
         problem: String,
     },
+}
+
+impl TrainError {
+    /// Names the last good checkpoint in the errors that tell it.
+    pub(crate) fn with_last_good(self, checkpoint: Option<&PathBuf>) -> Self {
+        let checkpoint = checkpoint.cloned();
+        match self {
+            Self::Step { step, source, .. } => Self::Step { step, source, checkpoint },
+            Self::Folder { source, .. } => Self::Folder { source, checkpoint },
+            other => other,
+        }
+    }
+}
+
+fn last_good_if_any(checkpoint: &Option<PathBuf>) -> String {
+    if checkpoint.is_some() { format!("; {}", last_good(checkpoint)) } else { String::new() }
 }
 
 fn last_good(checkpoint: &Option<PathBuf>) -> String {

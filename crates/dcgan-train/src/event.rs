@@ -27,7 +27,7 @@ pub enum Event {
         step: u64,
         /// The folder.
         path: PathBuf,
-        /// Fréchet distance in random features (see `quality`); lower is better. None before statistics exist.
+        /// Fréchet distance in random features (see `quality`); lower is better. None for a checkpoint written on interruption.
         frechet: Option<f64>,
         /// Whether it is the best of the run so far.
         best: bool,

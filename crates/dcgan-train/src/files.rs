@@ -10,14 +10,15 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(format!(".tmp-{name}"))
 }
 
-/// Writes `bytes` to a temporary file beside `path`, flushes it to the disk, and renames it.
+/// Writes `bytes` to a temporary file beside `path`, flushes it to the disk, and renames it; the name is flushed too.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
     let write = || {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, path)?;
+        sync_names(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
     };
     write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }

@@ -84,7 +84,11 @@ pub fn open(path: &Path, networks: Option<&Model>) -> Result<Opened, OpenError> 
         return Err(OpenError::Absent { path: path.into() });
     }
     if path.join("config.json").exists() {
-        return Ok(Opened { files: ModelFiles::read(path)?, notes: Vec::new() });
+        let files = ModelFiles::read(path)?;
+        let other = networks.is_some_and(|networks| networks.config() != files.model.config());
+        let note =
+            "the model folder says its own networks: --preset and --config are not looked at".to_owned();
+        return Ok(Opened { files, notes: Vec::from_iter(other.then_some(note)) });
     }
     if path.join("plan.toml").exists() {
         let best = path.join("best");

@@ -91,11 +91,6 @@ impl Quality {
         Ok(Self { network, real: sums.moments(), count: chosen.len() })
     }
 
-    /// Real pictures that the figure is taken against.
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
     /// Fréchet distance of as many generated pictures, drawn in evaluation mode from z that depend on `seed` alone.
     ///
     /// # Errors

@@ -52,6 +52,12 @@ pub enum RunFolderError {
         /// The folder.
         path: PathBuf,
     },
+    /// Checkpoints were written, and none can be read.
+    #[error("no checkpoint in {} can be read; the damaged ones are set aside as damaged-*: repair one and take `damaged-` off its name, or begin a new run", path.display())]
+    AllDamaged {
+        /// The folder of checkpoints.
+        path: PathBuf,
+    },
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -216,7 +222,8 @@ impl RunFolder {
             let path = folder.join(checkpoint::name(step));
             match Checkpoint::read(&path) {
                 Ok(found) => return Ok((Some(found), damaged)),
-                Err(error) => damaged.push(error),
+                Err(error) if error.is_damage() => damaged.push(error),
+                Err(error) => return Err(error.into()),
             }
             let aside = folder.join(format!("damaged-{}", checkpoint::name(step)));
             if aside.exists() {
@@ -224,20 +231,29 @@ impl RunFolder {
             }
             fs::rename(&path, &aside).map_err(io_error(&path))?;
         }
+        // Starting over would cut stats.jsonl and hide that something was lost: that is for the user to say.
+        let names =
+            fs::read_dir(&folder).map_err(io_error(&folder))?.flatten().map(|entry| entry.file_name());
+        if names.into_iter().any(|name| name.to_string_lossy().starts_with("damaged-")) {
+            return Err(RunFolderError::AllDamaged { path: folder });
+        }
         Ok((None, damaged))
     }
 
-    /// Opens stats.jsonl to append, without the lines after `step` that an interrupted run left.
+    /// Opens stats.jsonl to append, without the lines after `step` that an interrupted run left; without any line where
+    /// there is no checkpoint to go on from.
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn stats(&self, step: u64) -> Result<Stats, RunFolderError> {
+    pub fn stats(&self, step: Option<u64>) -> Result<Stats, RunFolderError> {
         let path = self.path.join("stats.jsonl");
         let io = |source| RunFolderError::Io { path: path.clone(), source };
-        match fs::read_to_string(&path) {
+        // A line cut short may end inside a character.
+        match fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
             Ok(text) => {
-                let whole =
-                    |line: &&str| serde_json::from_str::<Event>(line).is_ok_and(|event| event.step() <= step);
+                let whole = |line: &&str| {
+                    serde_json::from_str::<Event>(line).is_ok_and(|event| Some(event.step()) <= step)
+                };
                 let kept: String = text.lines().filter(whole).flat_map(|line| [line, "\n"]).collect();
                 if kept != text {
                     files::write_whole(&path, kept.as_bytes()).map_err(io)?;

@@ -18,11 +18,12 @@ fn networks(model: &Model, g: &Weights, d: &Weights, device: &Device) -> Result<
     })
 }
 
-/// Random weights, or those of `init`; no step taken.
+/// Random weights, or those of `init`; no step taken. `data` is the data set's fingerprint.
 pub(crate) fn fresh(
     model: &Model,
     plan: &Plan,
     init: Option<ModelFiles>,
+    data: &str,
     device: &Device,
 ) -> Result<Started, TrainError> {
     #[expect(clippy::cast_possible_truncation, reason = "0.02 is exact enough in f32")]
@@ -43,7 +44,7 @@ pub(crate) fn fresh(
     } else {
         None
     };
-    Ok((State::start(), networks, average))
+    Ok((State::start(data), networks, average))
 }
 
 /// The networks and counters of a checkpoint.

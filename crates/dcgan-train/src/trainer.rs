@@ -12,10 +12,11 @@ use crate::pixels::{self, PixelRange};
 use crate::quality::{self, Quality};
 use crate::run_folder::{RunFolder, RunResult, Stats};
 use crate::start::{fresh, resumed, to_checkpoint};
-use crate::step::{LearningRate, Networks, StepOutput, train_step};
+use crate::step::{LearningRate, Networks, StepError, StepOutput, train_step};
 use candle_core::{Device, Tensor};
 use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
+use dcgan_model::weights::first_non_finite;
 use dcgan_model::{Model, ModelFiles, NetworkError};
 use dcgan_ops::Tensors;
 use std::path::PathBuf;
@@ -39,10 +40,7 @@ pub enum RunEnd {
         step: u64,
     },
     /// The run was complete before; nothing was done.
-    AlreadyFinished {
-        /// Steps taken.
-        step: u64,
-    },
+    AlreadyFinished(RunResult),
 }
 
 /// What a run works with, besides its folder.
@@ -78,13 +76,47 @@ pub fn run(
         tracing::warn!("a damaged checkpoint is set aside, an earlier one is used: {problem}");
     }
     let total = plan.total_steps(inputs.data.len());
-    if let Some(found) = &found
-        && found.state.step >= total
-    {
-        return Ok(RunEnd::AlreadyFinished { step: found.state.step });
+    let path = |found: &Checkpoint| folder.checkpoints().join(checkpoint::name(found.state.step));
+    let last_good = found.as_ref().map(path);
+    if let Some(Checkpoint { state, .. }) = &found {
+        if state.data != inputs.data.fingerprint() {
+            return Err(TrainError::OtherData);
+        }
+        if state.step >= total {
+            // A kill may have come between the last checkpoint and what follows it.
+            let result =
+                finish(folder, plan, state, total).map_err(|e| e.with_last_good(last_good.as_ref()))?;
+            return Ok(RunEnd::AlreadyFinished(result));
+        }
     }
-    let mut trainer = Trainer::new(folder, plan, inputs, found, total, sink)?;
-    trainer.train(progress, cancelled).map_err(|error| trainer.with_last_good(error))
+    let mut trainer = Trainer::new(folder, plan, inputs, found, total, sink)
+        .map_err(|error| error.with_last_good(last_good.as_ref()))?;
+    trainer.train(progress, cancelled).map_err(|error| error.with_last_good(trainer.last_good.as_ref()))
+}
+
+/// What follows the last checkpoint: the link to the best one, old ones removed, `result.json`. Doing it again changes nothing.
+fn finish(folder: &RunFolder, plan: &Plan, state: &State, total: u64) -> Result<RunResult, TrainError> {
+    settle(folder, plan, state, total)?;
+    let result = RunResult {
+        steps: state.step,
+        images: state.images,
+        best_step: state.best.map(|best| best.step),
+        best_frechet: state.best.map(|best| best.frechet),
+    };
+    folder.write_result(&result)?;
+    Ok(result)
+}
+
+/// What follows every checkpoint: the link to the best one, old ones removed.
+fn settle(folder: &RunFolder, plan: &Plan, state: &State, total: u64) -> Result<(), TrainError> {
+    let (checkpoints, best) = (folder.checkpoints(), state.best.map(|best| best.step));
+    if let Some(step) = best
+        && checkpoints.join(checkpoint::name(step)).exists()
+    {
+        folder.point_best(step)?;
+    }
+    let scheduled = |step: u64| step.is_multiple_of(plan.run.checkpoint_every) || step == total;
+    Ok(checkpoint::prune(&checkpoints, plan.run.keep, best, &scheduled)?)
 }
 
 struct Trainer<'a> {
@@ -123,7 +155,7 @@ impl<'a> Trainer<'a> {
         let range = PixelRange::of(plan.model.generator.output);
         let (state, networks, average) = match &found {
             Some(found) => resumed(&model, found, &device)?,
-            None => fresh(&model, plan, init, &device)?,
+            None => fresh(&model, plan, init, data.fingerprint(), &device)?,
         };
         let config = LoaderConfig {
             batch_size: plan.training.batch_size,
@@ -138,17 +170,16 @@ impl<'a> Trainer<'a> {
         );
         let quality = Quality::new(&data, range, &device)?;
         let reals = first_pictures(&data)?;
-        Grid::new(&reals, data.shape()).save(&folder.reals())?;
+        if !folder.reals().exists() {
+            Grid::new(&reals, data.shape()).save(&folder.reals())?;
+        }
         let shape = data.shape();
         let real_distance = quality::mean_distance(&reals, shape.height * shape.width * shape.channels);
-        let stats = folder.stats(state.step)?;
-        let last_good = found.map(|found| folder.checkpoints().join(checkpoint::name(found.state.step)));
-        // A kill may have come between the checkpoint and the link.
-        if let Some(best) = state.best
-            && folder.checkpoints().join(checkpoint::name(best.step)).exists()
-        {
-            folder.point_best(best.step)?;
+        let stats = folder.stats(found.as_ref().map(|found| found.state.step))?;
+        if found.is_some() {
+            settle(folder, plan, &state, total)?; // a kill may have come between the checkpoint and this
         }
+        let last_good = found.map(|found| folder.checkpoints().join(checkpoint::name(found.state.step)));
         let since = (Instant::now(), state.step, loader.waited());
         Ok(Self {
             folder,
@@ -204,14 +235,7 @@ impl<'a> Trainer<'a> {
                 return Ok(RunEnd::Interrupted { step });
             }
         }
-        let result = RunResult {
-            steps: self.state.step,
-            images: self.state.images,
-            best_step: self.state.best.map(|best| best.step),
-            best_frechet: self.state.best.map(|best| best.frechet),
-        };
-        self.folder.write_result(&result)?;
-        Ok(RunEnd::Finished(result))
+        Ok(RunEnd::Finished(finish(self.folder, self.plan, &self.state, self.total)?))
     }
 
     fn step(&mut self) -> Result<(), TrainError> {
@@ -248,7 +272,8 @@ impl<'a> Trainer<'a> {
         self.state.step += 1;
         self.state.images += batch.count as u64;
         self.state.position = self.loader.position();
-        let alarm = output.discriminator.and_then(|d| self.state.alarms.see_loss(d.loss));
+        let step = self.state.step;
+        let alarm = output.discriminator.and_then(|d| self.state.alarms.see_loss(step, d.loss));
         self.alarm(alarm)
     }
 
@@ -352,26 +377,22 @@ impl<'a> Trainer<'a> {
         self.stats.sync()?;
         let checkpoint =
             to_checkpoint(&self.model, &self.networks, self.average.as_ref(), self.state.clone())?;
+        let networks =
+            [("generator", &checkpoint.files.generator), ("discriminator", &checkpoint.files.discriminator)];
+        for (network, weights) in networks {
+            // Steps that were not inspected may have spoilt them: such a checkpoint must not replace good ones.
+            if let Some(name) = weights.as_ref().and_then(first_non_finite) {
+                let source =
+                    StepError::NonFinite { what: format!("the {network}'s {name}"), value: f64::NAN };
+                return Err(TrainError::Step { step, source: Box::new(source), checkpoint: None });
+            }
+        }
         let card = checkpoint::card(&self.model, &self.state, &self.data_name, self.plan.run.seed);
         self.last_good = Some(checkpoint.write(&folder, &card)?);
-        if best.is_some() {
-            self.folder.point_best(step)?;
-        }
-        let run = &self.plan.run;
-        let scheduled = |step: u64| step.is_multiple_of(run.checkpoint_every) || step == self.total;
-        checkpoint::prune(&folder, run.keep, self.state.best.map(|best| best.step), &scheduled)?;
+        settle(self.folder, self.plan, &self.state, self.total)?;
         self.since.0 += started.elapsed();
         (self.sink)(&event);
         Ok(())
-    }
-
-    fn with_last_good(&self, error: TrainError) -> TrainError {
-        let checkpoint = self.last_good.clone();
-        match error {
-            TrainError::Step { step, source, .. } => TrainError::Step { step, source, checkpoint },
-            TrainError::Folder { source, .. } => TrainError::Folder { source, checkpoint },
-            other => other,
-        }
     }
 }
 

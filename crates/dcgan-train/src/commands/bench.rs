@@ -16,8 +16,8 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     if !(2..=1 << 16).contains(&training.batch_size) {
         faults.push(format!("--batch-size is {}, expected 2 to 65536", training.batch_size));
     }
-    if args.steps == 0 {
-        faults.push("--steps is 0, expected at least 1".into());
+    if !(1..=1_000_000).contains(&args.steps) {
+        faults.push(format!("--steps is {}, expected 1 to 1000000", args.steps));
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());

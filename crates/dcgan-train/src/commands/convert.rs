@@ -11,15 +11,20 @@ use dcgan_model::{Generator, ModelConfig};
 use dcgan_train::models;
 use std::path::Path;
 
-/// Makes a folder that does not exist or is empty.
-fn make_folder(path: &Path) -> anyhow::Result<()> {
+/// Refuses a folder that holds something.
+fn check_free(path: &Path) -> Result<(), UsageError> {
     if std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(UsageError::one(format!("--out {} is not empty; choose another", path.display())).into());
+        return Err(UsageError::one(format!("--out {} is not empty; choose another", path.display())));
     }
+    Ok(())
+}
+
+fn make_folder(path: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(path).with_context(|| path.display().to_string())
 }
 
 pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
+    check_free(&args.out)?;
     let networks = models::networks(args.preset.as_deref(), args.config.as_deref()).map_err(usage)?;
     let mut opened = models::open(&args.src, networks.as_ref()).map_err(usage)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
@@ -49,7 +54,17 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
 
 pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let ExportFormat::Pytorch = args.to;
-    let files = models::open(&args.model, None).map_err(usage)?.files;
+    check_free(&args.out)?;
+    let files = match models::open(&args.model, None) {
+        Err(models::OpenError::NeedsPreset { path }) => {
+            let fault = format!(
+                "{} is not a model folder; turn foreign weights into one with `dcgan-train import`",
+                path.display()
+            );
+            return Err(UsageError::one(fault).into());
+        }
+        opened => opened.map_err(usage)?.files,
+    };
     let networks = [
         (Side::Generator, "netG.safetensors", files.generator),
         (Side::Discriminator, "netD.safetensors", files.discriminator),
@@ -59,6 +74,9 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
         if let Some(weights) = weights {
             renamed.push((name, to_pytorch_names(side, &weights).map_err(usage)?));
         }
+    }
+    if renamed.is_empty() {
+        return Err(UsageError::one(format!("{} holds neither network", args.model.display())).into());
     }
     // Nothing is made before both networks are known to be expressible.
     make_folder(&args.out)?;

@@ -1,6 +1,6 @@
 //! `dcgan-train sample`
 
-use super::{set_threads, usage};
+use super::{check_parent, set_threads, usage};
 use crate::cli::SampleArgs;
 use dcgan_cli::{Outcome, UsageError, print_result};
 use dcgan_model::Generator;
@@ -13,6 +13,7 @@ pub(crate) fn run(args: &SampleArgs) -> anyhow::Result<Outcome> {
     if !(1..=MAX_PICTURES).contains(&args.n) {
         return Err(UsageError::one(format!("--n is {}, expected 1 to {MAX_PICTURES}", args.n)).into());
     }
+    check_parent(&args.out)?;
     set_threads(args.threads)?;
     let device = args.device.open().map_err(usage)?;
     let networks = models::networks(args.preset.as_deref(), args.config.as_deref()).map_err(usage)?;

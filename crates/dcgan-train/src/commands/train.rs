@@ -10,8 +10,9 @@ use dcgan_model::{Model, ModelFiles};
 use dcgan_train::checkpoint;
 use dcgan_train::config::Plan;
 use dcgan_train::device::DeviceChoice;
+use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
-use dcgan_train::run_folder::{RunFolder, RunFolderError};
+use dcgan_train::run_folder::{RunFolder, RunFolderError, RunResult};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     }
     let (Ok(plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
     set_threads(plan.run.threads)?;
-    let inputs = open_inputs(&plan)?;
+    let inputs = open_inputs(&plan, true)?;
     let folder = match &args.out {
         Some(out) => RunFolder::create(out),
         None => RunFolder::create_next(Path::new("runs"), &plan.model.name),
@@ -58,8 +59,9 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
         return Err(UsageError { faults }.into());
     }
     set_threads(plan.run.threads)?;
-    let inputs = open_inputs(&plan)?;
     let newest = checkpoint::list(&folder.checkpoints())?.pop().unwrap_or(0);
+    // Once there is a checkpoint, what the run began from is no longer needed, and may be gone.
+    let inputs = open_inputs(&plan, newest == 0)?;
     if plan != before && plan.total_steps(inputs.data.len()) > newest {
         folder.write_plan(&plan)?;
     }
@@ -69,7 +71,7 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
 }
 
 /// Opens the device, the pictures and the weights to start from. Nothing is written yet.
-fn open_inputs(plan: &Plan) -> anyhow::Result<Inputs> {
+fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
     let device = plan.run.device.parse::<DeviceChoice>().map_err(usage)?.open().map_err(usage)?;
     let shape = plan.picture_shape();
     let (data, data_name) = match &plan.run.data {
@@ -100,7 +102,7 @@ fn open_inputs(plan: &Plan) -> anyhow::Result<Inputs> {
         );
         return Err(UsageError::one(fault).into());
     }
-    let init = match &plan.run.init_from {
+    let init = match plan.run.init_from.as_ref().filter(|_| with_init) {
         None => None,
         Some(path) => {
             let files =
@@ -110,6 +112,18 @@ fn open_inputs(plan: &Plan) -> anyhow::Result<Inputs> {
         }
     };
     Ok(Inputs { data: Arc::new(data), data_name, device, init })
+}
+
+/// A data set that changed is the user's to bring back: exit code 2.
+fn wrong_input(error: TrainError) -> anyhow::Error {
+    if matches!(error, TrainError::OtherData) { usage(error).into() } else { error.into() }
+}
+
+fn print_json(folder: &RunFolder, result: &RunResult) -> anyhow::Result<Outcome> {
+    let mut line = serde_json::to_value(result)?;
+    line["run"] = folder.path().to_string_lossy().into();
+    print_result(&line.to_string())?;
+    Ok(Outcome::Done)
 }
 
 /// Refuses weights that do not fit the plan's networks.
@@ -163,12 +177,10 @@ fn train(
         trainer::run(folder, plan, inputs, &mut show, &mut |step, _| progress.set(step), &|| cancel.is_set());
     progress.finish();
     let run = folder.path().display();
-    match end? {
+    match end.map_err(wrong_input)? {
         RunEnd::Finished(result) => {
             if json {
-                let mut line = serde_json::to_value(&result)?;
-                line["run"] = folder.path().to_string_lossy().into();
-                print_result(&line.to_string())?;
+                return print_json(folder, &result);
             } else {
                 print_result(&format!(
                     "finished: {} steps\n  samples      {}\n  best model   {run}/best (step {})\n  draw more    dcgan-train sample --model {run} --out more.png\n  go on        dcgan-train resume {run} --steps N",
@@ -185,7 +197,8 @@ fn train(
             );
             Ok(Outcome::Interrupted)
         }
-        RunEnd::AlreadyFinished { step } => {
+        RunEnd::AlreadyFinished(result) if json => print_json(folder, &result),
+        RunEnd::AlreadyFinished(RunResult { steps: step, .. }) => {
             print_result(&format!(
                 "the run {run} is finished at step {step}; give it a longer --steps to go on"
             ))?;

@@ -80,6 +80,7 @@ fn twenty_kills_at_random_moments() {
         }
         if status.success() {
             // Finished before all kills were dealt: begin again, so that the rest meet a living run.
+            assert_same_run(Path::new(&whole), Path::new(&killed));
             fs::remove_dir_all(&killed).unwrap();
         }
         child = if Path::new(&killed).join("plan.toml").exists() {
@@ -129,13 +130,30 @@ fn signals_finish_the_step_and_checkpoint() {
     let output = succeed(&["resume", &stopped]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("is finished at step 600"));
     succeed(&["resume", &stopped, "--steps", "610", "--quiet"]);
-    assert_steps_once_from(Path::new(&stopped), 610);
+    assert_steps_once(Path::new(&stopped), 610);
 }
 
-#[cfg(unix)]
-fn assert_steps_once_from(run: &Path, last: u64) {
-    let last_line = stats(run, "step").pop().unwrap();
-    assert_eq!(last_line["step"], last);
+#[test]
+fn what_follows_the_last_checkpoint_is_made_up_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (config, whole, cut) = (path("tiny.toml"), path("whole"), path("cut"));
+    fs::write(&config, TINY).unwrap();
+    for out in [&whole, &cut] {
+        succeed(&arguments(&config, out, &["--steps", "60"]));
+    }
+    // As if killed right after the last checkpoint's rename.
+    let checkpoints = Path::new(&cut).join("checkpoints");
+    fs::create_dir(checkpoints.join(".tmp-removed-00000045")).unwrap();
+    fs::create_dir(checkpoints.join("00000027")).unwrap();
+    fs::remove_file(Path::new(&cut).join("result.json")).unwrap();
+    fs::remove_file(Path::new(&cut).join("best")).unwrap();
+    succeed(&["resume", &cut]);
+    assert_same_run(Path::new(&whole), Path::new(&cut));
+    assert_eq!(
+        fs::read(Path::new(&cut).join("result.json")).unwrap(),
+        fs::read(Path::new(&whole).join("result.json")).unwrap()
+    );
 }
 
 #[test]
@@ -166,4 +184,21 @@ fn damaged_checkpoints_are_set_aside() {
         fs::remove_dir_all(Path::new(&damaged).join("checkpoints/damaged-00000060")).unwrap();
         assert_same_run(Path::new(&whole), Path::new(&damaged));
     }
+    // Another version's checkpoint is left where it is; when all are damaged, nothing begins anew by itself.
+    let state = Path::new(&damaged).join("checkpoints/00000060/state.json");
+    let text = fs::read_to_string(&state).unwrap();
+    fs::write(&state, text.replace("\"version\": 1", "\"version\": 99")).unwrap();
+    let output = run(&["resume", &damaged]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("format 99") && !output.status.success());
+    for checkpoint in fs::read_dir(Path::new(&damaged).join("checkpoints")).unwrap() {
+        fs::write(checkpoint.unwrap().path().join("state.json"), "{").unwrap();
+    }
+    let before = fs::read(Path::new(&damaged).join("stats.jsonl")).unwrap();
+    for _ in 0..2 {
+        let output = run(&["resume", &damaged]);
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("no checkpoint in") && !output.status.success()
+        );
+    }
+    assert_eq!(fs::read(Path::new(&damaged).join("stats.jsonl")).unwrap(), before);
 }

@@ -68,6 +68,15 @@ fn bad_arguments() {
     }
     refused(&["run", "--threads", "0", "--out", &out], &["--threads is 0"]);
     refused(
+        &["run", "--crop", "20", "--skip-bad", "--out", &out],
+        &["--crop needs --data", "--skip-bad needs --data"],
+    );
+    let named = write("named.toml", &TINY.replace("name = \"tiny\"", "name = \"../tiny\""));
+    refused(&["run", "--config", &named, "--out", &out], &["name is", "../tiny"]);
+    refused(&["bench", "--threads", "1000000"], &["--threads is 1000000"]);
+    let nowhere = path("nowhere/x.png");
+    refused(&["sample", "--model", &empty, "--out", &nowhere], &["nowhere", "does not exist"]);
+    refused(
         &["run", "--config", &tiny, "--batch-size", "20000", "--out", &out],
         &["10000 pictures", "20000", "--batch-size"],
     );
@@ -178,7 +187,7 @@ fn a_run_from_start_to_samples() {
     for part in ["step 1", "not finite", "no checkpoint had been written"] {
         assert!(stderr.contains(part), "{stderr}");
     }
-    // The resolved plan is a configuration of its own.
+    // The plan says what was resolved.
     let plan = fs::read_to_string(folder.path().join("run/plan.toml")).unwrap();
     assert!(plan.contains("checkpoint_every = 10") && plan.contains("steps = 20"), "{plan}");
 }
