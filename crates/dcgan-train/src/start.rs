@@ -7,7 +7,8 @@ use crate::step::Networks;
 use candle_core::{Device, Tensor};
 use dcgan_model::weights::{HostTensor, Weights};
 use dcgan_model::{Discriminator, Generator, Model, ModelFiles, NetworkError};
-use dcgan_ops::{AdamState, Moments, Tensors};
+use dcgan_ops::{AdamState, Layer, Moments, Tensors};
+use std::collections::BTreeSet;
 
 pub(crate) type Started = (State, Networks, Option<Tensors>);
 
@@ -55,8 +56,12 @@ pub(crate) fn resumed(model: &Model, found: &Checkpoint, device: &Device) -> Res
     };
     let mut raw = generator.clone();
     let mut average = None;
+    let parameters: BTreeSet<String> =
+        model.generator_layers().iter().flat_map(Layer::parameters).map(|spec| spec.name).collect();
     for (name, tensor) in under(&found.tensors, "generator.raw.") {
-        if let Some(smooth) = raw.insert(name.clone(), tensor.clone()) {
+        if let Some(smooth) = raw.insert(name.clone(), tensor.clone())
+            && parameters.contains(&name)
+        {
             average.get_or_insert_with(Tensors::new).insert(name, to_tensor(&smooth)?);
         }
     }
@@ -84,15 +89,15 @@ fn to_tensor(tensor: &HostTensor) -> Result<Tensor, candle_core::Error> {
     Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &Device::Cpu)
 }
 
-fn to_host(tensor: &Tensor) -> Result<HostTensor, candle_core::Error> {
+pub(crate) fn to_host(tensor: &Tensor) -> Result<HostTensor, candle_core::Error> {
     Ok(HostTensor { shape: tensor.dims().to_vec(), data: tensor.flatten_all()?.to_vec1()? })
 }
 
-/// Everything a run needs to go on; the updates of both networks are counted into `state`.
+/// Everything a run needs to go on. `average` is what G's file holds in place of its raw weights, where there is one; the updates of both networks are counted into `state`.
 pub(crate) fn to_checkpoint(
     model: &Model,
     networks: &Networks,
-    average: Option<&Tensors>,
+    average: Option<&Weights>,
     mut state: State,
 ) -> Result<Checkpoint, TrainError> {
     let Networks { generator, discriminator } = networks;
@@ -110,7 +115,7 @@ pub(crate) fn to_checkpoint(
     let mut weights = generator.0.weights()?;
     if let Some(average) = average {
         for (name, value) in average {
-            if let Some(raw) = weights.insert(name.clone(), to_host(value)?) {
+            if let Some(raw) = weights.insert(name.clone(), value.clone()) {
                 tensors.insert(format!("generator.raw.{name}"), raw);
             }
         }

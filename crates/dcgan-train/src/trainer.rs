@@ -8,15 +8,16 @@ use crate::config::Plan;
 use crate::error::TrainError;
 use crate::event::{AlarmKind, Event, StepLine};
 use crate::grid::Grid;
+use crate::models::ensure_statistics;
 use crate::pixels::{self, PixelRange};
 use crate::quality::{self, Quality};
 use crate::run_folder::{RunFolder, RunResult, Stats};
-use crate::start::{fresh, resumed, to_checkpoint};
+use crate::start::{fresh, resumed, to_checkpoint, to_host};
 use crate::step::{LearningRate, Networks, StepError, StepOutput, train_step};
 use candle_core::{Device, Tensor};
 use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::weights::first_non_finite;
+use dcgan_model::weights::{Weights, first_non_finite};
 use dcgan_model::{Model, ModelFiles, NetworkError};
 use dcgan_ops::Tensors;
 use std::path::PathBuf;
@@ -128,6 +129,8 @@ struct Trainer<'a> {
     device: Device,
     networks: Networks,
     average: Option<Tensors>,
+    /// [`Trainer::averaged`] of the step it was last asked at.
+    averaged: Option<(u64, Weights)>,
     loader: Loader,
     quality: Quality,
     real_distance: f64,
@@ -190,6 +193,7 @@ impl<'a> Trainer<'a> {
             device,
             networks,
             average,
+            averaged: None,
             loader,
             quality,
             real_distance,
@@ -322,12 +326,32 @@ impl<'a> Trainer<'a> {
         &mut self,
         body: impl FnOnce(&mut Self) -> Result<R, TrainError>,
     ) -> Result<R, TrainError> {
-        let Some(average) = &self.average else { return body(self) };
-        let raw = self.networks.generator.0.executor.parameters().map_err(NetworkError::from)?;
-        self.networks.generator.0.executor.set_parameters(average).map_err(NetworkError::from)?;
+        let Some(averaged) = self.averaged()? else { return body(self) };
+        let raw = self.networks.generator.0.weights()?;
+        self.networks.generator.0.load(&averaged)?;
         let result = body(self);
-        self.networks.generator.0.executor.set_parameters(&raw).map_err(NetworkError::from)?;
+        self.networks.generator.0.load(&raw)?;
         result
+    }
+
+    /// The moving average of G's weights with batch-norm statistics of its own, re-estimated: the running ones belong to
+    /// the raw weights.
+    fn averaged(&mut self) -> Result<Option<Weights>, TrainError> {
+        let Some(average) = &self.average else { return Ok(None) };
+        if let Some((step, averaged)) = &self.averaged
+            && *step == self.state.step
+        {
+            return Ok(Some(averaged.clone()));
+        }
+        let generator = &mut self.networks.generator;
+        let raw = generator.0.weights()?;
+        let bare = average.iter().map(|(name, value)| Ok((name.clone(), to_host(value)?)));
+        generator.0.load(&bare.collect::<Result<_, TrainError>>()?)?;
+        ensure_statistics(generator, &self.model, &self.device)?;
+        let averaged = generator.0.weights()?;
+        generator.0.load(&raw)?;
+        self.averaged = Some((self.state.step, averaged.clone()));
+        Ok(Some(averaged))
     }
 
     /// A grid from the fixed z, in evaluation mode: no statistics move.
@@ -375,8 +399,8 @@ impl<'a> Trainer<'a> {
         // The line comes first: where the checkpoint is not written after all, resuming drops it with the rest.
         self.stats.append(&event)?;
         self.stats.sync()?;
-        let checkpoint =
-            to_checkpoint(&self.model, &self.networks, self.average.as_ref(), self.state.clone())?;
+        let averaged = self.averaged()?;
+        let checkpoint = to_checkpoint(&self.model, &self.networks, averaged.as_ref(), self.state.clone())?;
         let networks =
             [("generator", &checkpoint.files.generator), ("discriminator", &checkpoint.files.discriminator)];
         for (network, weights) in networks {

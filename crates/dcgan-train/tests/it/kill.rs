@@ -53,7 +53,7 @@ fn twenty_kills_at_random_moments() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (config, whole, killed) = (path("tiny.toml"), path("whole"), path("killed"));
     fs::write(&config, TINY).unwrap();
-    let extra = ["--steps", "403", "--ema", "0.9", "--order", "alternate"];
+    let extra = ["--steps", "109", "--ema", "0.9", "--order", "alternate"];
     let started = Instant::now();
     succeed(&arguments(&config, &whole, &extra));
     let undisturbed = started.elapsed();
@@ -91,7 +91,7 @@ fn twenty_kills_at_random_moments() {
         };
     }
     assert_same_run(Path::new(&whole), Path::new(&killed));
-    assert_steps_once(Path::new(&killed), 403);
+    assert_steps_once(Path::new(&killed), 109);
     let hidden = fs::read_dir(Path::new(&killed).join("checkpoints")).unwrap();
     assert!(hidden.into_iter().all(|entry| !entry.unwrap().file_name().to_string_lossy().starts_with('.')));
 }
