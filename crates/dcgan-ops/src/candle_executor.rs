@@ -17,6 +17,7 @@ pub struct CandleExecutor {
     parameters: BTreeMap<String, Var>,
     gradients: Tensors,
     adam: AdamState,
+    average: Option<Tensors>,
     tape: Option<Tape>,
 }
 
@@ -42,6 +43,7 @@ impl CandleExecutor {
             parameters,
             gradients: Tensors::new(),
             adam: AdamState::default(),
+            average: None,
             tape: None,
         };
         this.zero_gradients()?;
@@ -252,6 +254,28 @@ impl Executor for CandleExecutor {
         }
         self.adam.step = state.step;
         Ok(())
+    }
+    fn set_average(&mut self, average: &Tensors) -> Result<()> {
+        let mut placed = Tensors::new();
+        for (name, var) in &self.parameters {
+            let given = average.get(name).ok_or_else(|| OpsError::Missing { name: name.clone() })?;
+            crate::executor::check_shape(name, var.dims(), given)?;
+            placed.insert(name.clone(), given.to_device(&self.device)?);
+        }
+        self.average = Some(placed);
+        Ok(())
+    }
+
+    fn move_average(&mut self, decay: f64) -> Result<()> {
+        for (name, average) in self.average.iter_mut().flatten() {
+            let Some(var) = self.parameters.get(name) else { continue };
+            *average = ((&*average * decay)? + (var.as_tensor() * (1.0 - decay))?)?;
+        }
+        Ok(())
+    }
+
+    fn average(&self) -> Result<Option<Tensors>> {
+        self.average.as_ref().map(to_host).transpose()
     }
 }
 

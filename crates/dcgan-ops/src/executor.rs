@@ -134,17 +134,23 @@ pub trait Executor: Send + std::fmt::Debug {
     /// A tensor that is missing or misshapen.
     fn set_adam_state(&mut self, state: &AdamState) -> Result<()>;
 
-    /// `average = decay average + (1 - decay) parameters`, tensor by tensor on the host: an exponential moving average.
+    /// Starts an exponential moving average of the parameters from these values.
     ///
     /// # Errors
     /// A tensor that is missing or misshapen.
-    fn average_into(&self, average: &mut Tensors, decay: f64) -> Result<()> {
-        for (name, now) in self.parameters()? {
-            let old = average.get(&name).ok_or_else(|| OpsError::Missing { name: name.clone() })?;
-            average.insert(name, ((old * decay)? + (now * (1.0 - decay))?)?);
-        }
-        Ok(())
-    }
+    fn set_average(&mut self, average: &Tensors) -> Result<()>;
+
+    /// `average = decay average + (1 - decay) parameters`; nothing where no average was started.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn move_average(&mut self, decay: f64) -> Result<()>;
+
+    /// A copy of the moving average on the host, in PyTorch's layouts, where one was started.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn average(&self) -> Result<Option<Tensors>>;
 }
 
 /// Refuses an input whose shape is not `(n, c, h, w)` of the first layer, n at least 1.

@@ -188,8 +188,11 @@ fn small_networks_agree_and_learn_alike() {
     ];
     for mut executor in executors {
         let specs = layers.iter().flat_map(Layer::parameters).enumerate();
-        let start = specs.map(|(i, s)| (s.name, (numbers(i as u64, &s.shape) * 0.3).unwrap())).collect();
+        let start: Tensors =
+            specs.map(|(i, s)| (s.name, (numbers(i as u64, &s.shape) * 0.3).unwrap())).collect();
         executor.set_parameters(&start).unwrap();
+        executor.set_average(&start).unwrap();
+        let mut by_hand = start["head.weight"].clone();
         let mut curve = Vec::new();
         for _ in 0..10 {
             let x = numbers(11, &[6, 3, 16, 16]);
@@ -198,10 +201,16 @@ fn small_networks_agree_and_learn_alike() {
             executor.zero_gradients().unwrap();
             executor.backward(&bce.gradient.reshape((6, 1, 1, 1)).unwrap(), Want::Parameters).unwrap();
             executor.adam_step(&adam).unwrap();
+            executor.move_average(0.75).unwrap();
+            let now = &executor.parameters().unwrap()["head.weight"];
+            by_hand = ((by_hand * 0.75).unwrap() + (now * 0.25).unwrap()).unwrap();
             curve.push(bce.loss.to_scalar::<f32>().unwrap());
         }
         assert!(curve[9] < curve[0] * 0.9, "did not learn: {curve:?}");
         assert_eq!(executor.adam_state().unwrap().step, 10);
+        let average = &executor.average().unwrap().unwrap()["head.weight"];
+        assert!(distance(average, &by_hand) < 1e-6);
+        assert!(distance(average, &executor.parameters().unwrap()["head.weight"]) > 1e-4);
         losses.push(curve);
     }
     for (a, b) in losses[0].iter().zip(&losses[1]) {

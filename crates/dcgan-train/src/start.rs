@@ -7,10 +7,9 @@ use crate::step::Networks;
 use candle_core::{Device, Tensor};
 use dcgan_model::weights::{HostTensor, Weights};
 use dcgan_model::{Discriminator, Generator, Model, ModelFiles, NetworkError};
-use dcgan_ops::{AdamState, Layer, Moments, Tensors};
-use std::collections::BTreeSet;
+use dcgan_ops::{AdamState, Moments, Tensors};
 
-pub(crate) type Started = (State, Networks, Option<Tensors>);
+pub(crate) type Started = (State, Networks);
 
 fn networks(model: &Model, g: &Weights, d: &Weights, device: &Device) -> Result<Networks, TrainError> {
     Ok(Networks {
@@ -36,16 +35,16 @@ pub(crate) fn fresh(
     }
     let g = g.unwrap_or_else(|| model.initial_generator(seed, weight_std, gain_std));
     let d = d.unwrap_or_else(|| model.initial_discriminator(seed, weight_std, gain_std));
-    let networks = networks(model, &g, &d, device).map_err(|error| match &plan.run.init_from {
+    let mut networks = networks(model, &g, &d, device).map_err(|error| match &plan.run.init_from {
         Some(path) => TrainError::Init { path: path.clone(), problem: error.to_string() },
         None => error,
     })?;
-    let average = if plan.training.ema > 0.0 {
-        Some(networks.generator.0.executor.parameters().map_err(NetworkError::from)?)
-    } else {
-        None
-    };
-    Ok((State::start(data), networks, average))
+    if plan.training.ema > 0.0 {
+        let executor = &mut networks.generator.0.executor;
+        let parameters = executor.parameters().map_err(NetworkError::from)?;
+        executor.set_average(&parameters).map_err(NetworkError::from)?;
+    }
+    Ok((State::start(data), networks))
 }
 
 /// The networks and counters of a checkpoint.
@@ -54,18 +53,18 @@ pub(crate) fn resumed(model: &Model, found: &Checkpoint, device: &Device) -> Res
     let (Some(generator), Some(discriminator)) = (generator, discriminator) else {
         return Err(NetworkError::NoStatistics.into()); // Checkpoint::read has refused this already
     };
+    // Under a moving average G's file holds that, and the state the raw weights.
     let mut raw = generator.clone();
-    let mut average = None;
-    let parameters: BTreeSet<String> =
-        model.generator_layers().iter().flat_map(Layer::parameters).map(|spec| spec.name).collect();
+    let mut average = Tensors::new();
     for (name, tensor) in under(&found.tensors, "generator.raw.") {
-        if let Some(smooth) = raw.insert(name.clone(), tensor.clone())
-            && parameters.contains(&name)
-        {
-            average.get_or_insert_with(Tensors::new).insert(name, to_tensor(&smooth)?);
+        if let Some(smooth) = raw.insert(name.clone(), tensor.clone()) {
+            average.insert(name, to_tensor(&smooth)?);
         }
     }
     let mut networks = networks(model, &raw, discriminator, device)?;
+    if !average.is_empty() {
+        networks.generator.0.executor.set_average(&average).map_err(NetworkError::from)?;
+    }
     let adam = |network: &str, step: u64| -> Result<AdamState, TrainError> {
         let mut state = AdamState { step, ..AdamState::default() };
         let second = format!("{network}.second.");
@@ -82,7 +81,7 @@ pub(crate) fn resumed(model: &Model, found: &Checkpoint, device: &Device) -> Res
     };
     set(&mut networks.generator.0, &adam("generator", generator_updates)?)?;
     set(&mut networks.discriminator.0, &adam("discriminator", discriminator_updates)?)?;
-    Ok((found.state.clone(), networks, average))
+    Ok((found.state.clone(), networks))
 }
 
 fn to_tensor(tensor: &HostTensor) -> Result<Tensor, candle_core::Error> {

@@ -19,7 +19,7 @@ use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{Weights, first_non_finite};
 use dcgan_model::{Model, ModelFiles, NetworkError};
-use dcgan_ops::Tensors;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,7 +128,6 @@ struct Trainer<'a> {
     data_name: String,
     device: Device,
     networks: Networks,
-    average: Option<Tensors>,
     /// [`Trainer::averaged`] of the step it was last asked at.
     averaged: Option<(u64, Weights)>,
     loader: Loader,
@@ -156,7 +155,7 @@ impl<'a> Trainer<'a> {
         let Inputs { data, data_name, device, init } = inputs;
         let model = Model::new(plan.model.clone())?;
         let range = PixelRange::of(plan.model.generator.output);
-        let (state, networks, average) = match &found {
+        let (state, networks) = match &found {
             Some(found) => resumed(&model, found, &device)?,
             None => fresh(&model, plan, init, data.fingerprint(), &device)?,
         };
@@ -192,7 +191,6 @@ impl<'a> Trainer<'a> {
             data_name,
             device,
             networks,
-            average,
             averaged: None,
             loader,
             quality,
@@ -263,14 +261,7 @@ impl<'a> Trainer<'a> {
         let output = train_step(&mut self.networks, &plan.training, rate, step, (&x, &z), inspect).map_err(
             |source| TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None },
         )?;
-        if let Some(average) = &mut self.average {
-            self.networks
-                .generator
-                .0
-                .executor
-                .average_into(average, plan.training.ema)
-                .map_err(NetworkError::from)?;
-        }
+        self.networks.generator.0.executor.move_average(plan.training.ema).map_err(NetworkError::from)?;
         self.latest.discriminator = output.discriminator.or(self.latest.discriminator);
         self.latest.generator = output.generator.or(self.latest.generator);
         self.state.step += 1;
@@ -337,13 +328,15 @@ impl<'a> Trainer<'a> {
     /// The moving average of G's weights with batch-norm statistics of its own, re-estimated: the running ones belong to
     /// the raw weights.
     fn averaged(&mut self) -> Result<Option<Weights>, TrainError> {
-        let Some(average) = &self.average else { return Ok(None) };
         if let Some((step, averaged)) = &self.averaged
             && *step == self.state.step
         {
             return Ok(Some(averaged.clone()));
         }
         let generator = &mut self.networks.generator;
+        let Some(average) = generator.0.executor.average().map_err(NetworkError::from)? else {
+            return Ok(None);
+        };
         let raw = generator.0.weights()?;
         let bare = average.iter().map(|(name, value)| Ok((name.clone(), to_host(value)?)));
         generator.0.load(&bare.collect::<Result<_, TrainError>>()?)?;

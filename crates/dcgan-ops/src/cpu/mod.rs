@@ -291,4 +291,17 @@ impl Executor for CpuExecutor {
     fn set_adam_state(&mut self, state: &AdamState) -> Result<()> {
         self.parameters.set_adam_state(state)
     }
+
+    fn set_average(&mut self, average: &Tensors) -> Result<()> {
+        self.parameters.set_average(average)
+    }
+
+    fn move_average(&mut self, decay: f64) -> Result<()> {
+        self.parameters.move_average(decay as f32);
+        Ok(())
+    }
+
+    fn average(&self) -> Result<Option<Tensors>> {
+        self.parameters.average()
+    }
 }

@@ -29,6 +29,7 @@ pub(super) struct Parameters {
     first: Vec<f32>,
     second: Vec<f32>,
     step: u64,
+    average: Option<Vec<f32>>,
 }
 
 /// PyTorch's layout to ours: the axes in the new order. A weight is `(coarse, fine, h, w)` for both kinds of layer.
@@ -73,7 +74,15 @@ impl Parameters {
             slots.push(Slot { spec, range: start..end });
         }
         let zeros = || vec![0.0; end];
-        Self { slots, values: zeros(), gradients: zeros(), first: zeros(), second: zeros(), step: 0 }
+        Self {
+            slots,
+            values: zeros(),
+            gradients: zeros(),
+            first: zeros(),
+            second: zeros(),
+            step: 0,
+            average: None,
+        }
     }
 
     /// Where the tensor `layer.suffix` lies, if the layer has it.
@@ -131,6 +140,21 @@ impl Parameters {
         Ok(())
     }
 
+    pub(super) fn set_average(&mut self, average: &Tensors) -> Result<()> {
+        self.average = Some(self.import(|name| average.get(name))?);
+        Ok(())
+    }
+
+    pub(super) fn average(&self) -> Result<Option<Tensors>> {
+        self.average.as_ref().map(|average| self.export(average)).transpose()
+    }
+
+    pub(super) fn move_average(&mut self, decay: f32) {
+        let Some(average) = &mut self.average else { return };
+        let parts = average.par_chunks_mut(PART).zip(self.values.par_chunks(PART));
+        parts.for_each(|(average, values)| blend(average, values, decay));
+    }
+
     pub(super) fn gradient_norms(&self) -> Vec<(String, f64)> {
         let norm = |slot: &Slot| {
             // Parts and their order are fixed, so the sum is the same for any number of threads.
@@ -178,6 +202,12 @@ struct Numbers {
 }
 
 vectorised! {
+    fn blend(average: &mut [f32], values: &[f32], decay: f32) {
+        for (a, v) in average.iter_mut().zip(values) {
+            *a = decay * *a + (1.0 - decay) * v;
+        }
+    }
+
     fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], n: &Numbers) {
         for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
             let g = g + n.decay * *p;
