@@ -1,10 +1,10 @@
 //! `dcgan-train bench`: real training steps on synthetic pictures, timed.
 
 use crate::config::{Order, TrainingConfig};
-use crate::pixels::{self, PixelRange};
+use crate::pixels::{self, PixelRange, shape_of};
 use crate::step::{LearningRate, Networks, StepError, train_step};
 use candle_core::{Device, Tensor};
-use dcgan_data::PictureShape;
+
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Discriminator, Generator, Model};
 use rand::RngCore;
@@ -46,12 +46,12 @@ pub fn bench(
 ) -> Result<BenchResult, StepError> {
     let training = TrainingConfig { order: Order::Both, ..training.clone() };
     let (batch_size, config) = (training.batch_size, model.config());
-    let shape = PictureShape { height: config.height, width: config.width, channels: config.channels };
+    let shape = shape_of(config);
     let mut networks = Networks {
         generator: Generator::new(model, &model.initial_generator(0, 0.02, 0.02), device)?,
         discriminator: Discriminator::new(model, &model.initial_discriminator(0, 0.02, 0.02), device)?,
     };
-    let mut pictures = vec![0; batch_size * shape.height * shape.width * shape.channels];
+    let mut pictures = vec![0; batch_size * shape.bytes()];
     random::stream(0, Purpose::SyntheticPictures, 0).fill_bytes(&mut pictures);
     let range = PixelRange::of(config.generator.output);
     let mut times = Vec::new();

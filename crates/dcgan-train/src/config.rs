@@ -299,8 +299,7 @@ impl Plan {
 
     /// Shape of the pictures that the networks see.
     pub fn picture_shape(&self) -> PictureShape {
-        let ModelConfig { height, width, channels, .. } = self.model;
-        PictureShape { height, width, channels }
+        crate::pixels::shape_of(&self.model)
     }
 
     /// Steps of the whole run over a data set of `pictures` pictures: one step is one minibatch read.

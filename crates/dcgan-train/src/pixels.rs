@@ -2,7 +2,13 @@
 
 use candle_core::{Device, Tensor};
 use dcgan_data::PictureShape;
+use dcgan_model::ModelConfig;
 use dcgan_ops::Activation;
+
+/// The shape of the pictures that networks of this configuration see.
+pub fn shape_of(config: &ModelConfig) -> PictureShape {
+    PictureShape { height: config.height, width: config.width, channels: config.channels }
+}
 
 /// The range of a network's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

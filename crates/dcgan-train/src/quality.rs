@@ -80,7 +80,7 @@ impl Quality {
         network.set_parameters(&weights)?;
         let chosen = choose(data.len(), PICTURES);
         let mut sums = Sums::default();
-        let len = shape.height * shape.width * shape.channels;
+        let len = shape.bytes();
         for part in chosen.chunks(BATCH) {
             let mut bytes = vec![0; part.len() * len];
             for (&index, to) in part.iter().zip(bytes.chunks_mut(len)) {

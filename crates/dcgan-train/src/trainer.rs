@@ -12,6 +12,7 @@ use crate::models::ensure_statistics;
 use crate::pixels::{self, PixelRange};
 use crate::quality::{self, Quality};
 use crate::run_folder::{RunFolder, RunResult, Stats};
+use crate::sample;
 use crate::start::{fresh, resumed, to_checkpoint, to_host};
 use crate::step::{LearningRate, Networks, StepError, StepOutput, train_step};
 use candle_core::{Device, Tensor};
@@ -175,8 +176,7 @@ impl<'a> Trainer<'a> {
         if !folder.reals().exists() {
             Grid::new(&reals, data.shape()).save(&folder.reals())?;
         }
-        let shape = data.shape();
-        let real_distance = quality::mean_distance(&reals, shape.height * shape.width * shape.channels);
+        let real_distance = quality::mean_distance(&reals, data.shape().bytes());
         let stats = folder.stats(found.as_ref().map(|found| found.state.step))?;
         if found.is_some() {
             settle(folder, plan, &state, total)?; // a kill may have come between the checkpoint and this
@@ -352,14 +352,11 @@ impl<'a> Trainer<'a> {
         let started = Instant::now();
         let path = self.folder.sample(self.state.images);
         let bytes = self.with_average(|this| {
-            let z =
-                random::latent_each(this.plan.run.seed, Purpose::SampleLatent, GRID, &this.plan.model.latent);
-            let z = Tensor::from_vec(z, (GRID, this.plan.model.latent.size), &this.device)?;
-            Ok(pixels::to_bytes(&this.networks.generator.sample(&z)?, this.range)?)
+            Ok(sample::draw(&mut this.networks.generator, &this.model, this.plan.run.seed, GRID)?)
         })?;
         let shape = self.plan.picture_shape();
         Grid::new(&bytes, shape).save(&path)?;
-        let distance = quality::mean_distance(&bytes, shape.height * shape.width * shape.channels);
+        let distance = quality::mean_distance(&bytes, shape.bytes());
         let diversity = distance / self.real_distance.max(1e-9);
         let (step, images) = (self.state.step, self.state.images);
         self.tell(&Event::Sample { step, images, path, diversity })?;
@@ -415,8 +412,7 @@ impl<'a> Trainer<'a> {
 
 /// The first pictures of the data set, for the grid of real ones.
 fn first_pictures(data: &Dataset) -> Result<Vec<u8>, DataError> {
-    let shape = data.shape();
-    let len = shape.height * shape.width * shape.channels;
+    let len = data.shape().bytes();
     let n = data.len().min(GRID);
     let mut bytes = vec![0; n * len];
     // Spread over the whole set: files often come class by class.
