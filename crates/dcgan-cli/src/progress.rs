@@ -31,9 +31,8 @@ impl Progress {
             Display::Hidden
         } else if io::stderr().is_terminal() {
             let bar = logging.bars().add(ProgressBar::new(total));
-            let template = format!(
-                "{{elapsed_precise}} [{{bar:28}}] {{human_pos}}/{{human_len}} {unit}, {{eta}} left  {{msg}}"
-            );
+            let template =
+                format!("{{elapsed_precise}} [{{bar:28}}] {{human_pos}}/{{human_len}} {unit}, {{eta}} left");
             // The template is fixed but for the unit; should a unit break it, indicatif's own style still shows progress.
             let style =
                 ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -57,15 +56,6 @@ impl Progress {
                     plain.print();
                 }
             }
-        }
-    }
-
-    /// Sets the text shown after the position, such as the losses of the last step.
-    pub fn message(&self, text: String) {
-        match &self.display {
-            Display::Hidden => {}
-            Display::Bar(bar) => bar.set_message(text),
-            Display::Plain(plain) => plain.lock().unwrap_or_else(PoisonError::into_inner).message = text,
         }
     }
 
@@ -95,18 +85,16 @@ struct Plain {
     total: u64,
     unit: String,
     position: u64,
-    message: String,
     printed_at: Instant,
 }
 
 impl Plain {
     fn new(total: u64, unit: &str) -> Self {
-        Self { total, unit: unit.to_owned(), position: 0, message: String::new(), printed_at: Instant::now() }
+        Self { total, unit: unit.to_owned(), position: 0, printed_at: Instant::now() }
     }
 
     fn line(&self) -> String {
-        let line = format!("{}/{} {}  {}", self.position, self.total, self.unit, self.message);
-        line.trim_end().to_owned()
+        format!("{}/{} {}", self.position, self.total, self.unit)
     }
 
     fn print(&mut self) {
@@ -125,7 +113,5 @@ mod tests {
         let mut plain = Plain::new(200, "steps");
         plain.position = 50;
         assert_eq!(plain.line(), "50/200 steps");
-        plain.message = "loss 1.5".to_owned();
-        assert_eq!(plain.line(), "50/200 steps  loss 1.5");
     }
 }
