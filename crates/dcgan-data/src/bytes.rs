@@ -18,16 +18,21 @@ pub(crate) const MAX_INFLATED: u64 = 2 << 30;
 /// Deflate cannot expand further than this (RFC 1951: 258 bytes from two bits), so larger claims are lies.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
-/// Read-only bytes of a file.
+/// Read-only bytes of a file; a clone shares them.
 #[derive(Clone, Debug)]
-pub(crate) enum Bytes {
+pub enum Bytes {
+    /// On the heap.
     Heap(Arc<Vec<u8>>),
+    /// Mapped from the file.
     Mapped(Arc<Mmap>),
 }
 
 impl Bytes {
-    /// Maps the regular file at `path`.
-    pub(crate) fn map(path: &Path) -> Result<Self, DataError> {
+    /// Maps the regular file at `path`, so that one larger than memory can be read.
+    ///
+    /// # Errors
+    /// A file that is absent or cannot be opened; one that is not regular.
+    pub fn map(path: &Path) -> Result<Self, DataError> {
         let file = open_regular(path)?;
         let length = file.metadata().map_err(DataError::io(path))?.len();
         if length == 0 {

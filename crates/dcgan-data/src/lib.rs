@@ -28,6 +28,7 @@ mod report;
 mod source;
 mod transform;
 
+pub use bytes::Bytes;
 pub use cache::{Packed, pack};
 pub use dataset::{Dataset, PictureInfo};
 pub use error::DataError;
