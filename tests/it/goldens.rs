@@ -7,14 +7,12 @@
 
 use crate::support::{Golden, Within, golden_path, values};
 use candle_core::{DType, Device, Tensor};
-use dcgan_data::PictureShape;
 use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Network, Preset};
 use dcgan_ops::{
     Activation, AdamConfig, Bce, CandleExecutor, CpuExecutor, Executor, Forward, Keep, Kind, Layer, MapShape,
     Mode, Norm, NormScope, NormStatistics, Statistics, Tensors, Want, bce_with_logits,
 };
 use dcgan_train::config::TrainingConfig;
-use dcgan_train::pixels::{self, PixelRange};
 use dcgan_train::step::{LearningRate, Networks, train_step};
 use serde_json::{Value, from_value};
 use std::collections::BTreeMap;
@@ -45,11 +43,9 @@ fn networks_and_ten_steps() {
 }
 
 /// Pictures `(n, h, w, c)` of u8 as the networks see them, by the conversion that training uses.
-fn pictures(pixels: &Tensor) -> Tensor {
-    let (_, height, width, channels) = pixels.dims4().unwrap();
+fn pictures(pixels: &Tensor, config: &ModelConfig) -> Tensor {
     let bytes: Vec<u8> = pixels.flatten_all().unwrap().to_vec1().unwrap();
-    let shape = PictureShape { height, width, channels };
-    pixels::to_tensor(&bytes, shape, PixelRange::of(Activation::Tanh), &Device::Cpu).unwrap()
+    dcgan_model::pixels::to_tensor(&bytes, config, &Device::Cpu).unwrap()
 }
 
 /// One minibatch, nothing updated: evaluation, every activation, statistic, loss and gradient.
@@ -60,7 +56,7 @@ fn check_passes(golden: &mut Golden, model: &Model, pixels: &Tensor, build: Buil
     let weights = golden.weights("d", &model.discriminator_tensors());
     let mut discriminator = Discriminator::with_executor(model, &weights, build).unwrap();
     let z = golden.input("z");
-    let x = pictures(&pixels.narrow(0, 0, z.dim(0).unwrap()).unwrap());
+    let x = pictures(&pixels.narrow(0, 0, z.dim(0).unwrap()).unwrap(), model.config());
 
     golden.compare("evaluation", "g.eval", &generator.sample(&z).unwrap(), within);
     golden.compare("evaluation", "d.eval_logits", &discriminator.score(&x, false).unwrap().logits, within);
@@ -133,7 +129,7 @@ fn check_steps(golden: &mut Golden, model: &Model, training: &TrainingConfig, pi
     let mut told: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut tell = |name, value| told.entry(name).or_default().push(value);
     for k in 0..rows.dim(0).unwrap() {
-        let x = pictures(&pixels.index_select(&rows.get(k).unwrap(), 0).unwrap());
+        let x = pictures(&pixels.index_select(&rows.get(k).unwrap(), 0).unwrap(), model.config());
         let batch = (&x, &z.get(k).unwrap());
         let rate = LearningRate(training.learning_rate);
         let output = train_step(&mut networks, training, rate, k as u64, batch, true).unwrap();

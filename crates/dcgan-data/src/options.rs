@@ -37,6 +37,13 @@ impl PictureShape {
     }
 }
 
+/// Height, width, channels.
+impl From<(usize, usize, usize)> for PictureShape {
+    fn from((height, width, channels): (usize, usize, usize)) -> Self {
+        Self { height, width, channels }
+    }
+}
+
 impl fmt::Display for PictureShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}x{}x{}", self.height, self.width, self.channels)

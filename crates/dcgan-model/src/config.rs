@@ -27,6 +27,13 @@ pub struct ModelConfig {
     pub discriminator: DiscriminatorConfig,
 }
 
+impl ModelConfig {
+    /// Height, width and channels of the pictures.
+    pub fn picture_shape(&self) -> (usize, usize, usize) {
+        (self.height, self.width, self.channels)
+    }
+}
+
 /// The latent vector z.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,12 +1,11 @@
 //! `dcgan-train bench`: real training steps on synthetic pictures, timed.
 
 use crate::config::{Order, TrainingConfig};
-use crate::pixels::{self, PixelRange, shape_of};
 use crate::step::{LearningRate, Networks, StepError, train_step};
 use candle_core::{Device, Tensor};
 
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Discriminator, Generator, Model};
+use dcgan_model::{Discriminator, Generator, Model, pixels};
 use rand::RngCore;
 use serde::Serialize;
 use std::time::Instant;
@@ -46,18 +45,17 @@ pub fn bench(
 ) -> Result<BenchResult, StepError> {
     let training = TrainingConfig { order: Order::Both, ..training.clone() };
     let (batch_size, config) = (training.batch_size, model.config());
-    let shape = shape_of(config);
+    let (height, width, channels) = config.picture_shape();
     let mut networks = Networks {
         generator: Generator::new(model, &model.initial_generator(0, 0.02, 0.02), device)?,
         discriminator: Discriminator::new(model, &model.initial_discriminator(0, 0.02, 0.02), device)?,
     };
-    let mut pictures = vec![0; batch_size * shape.bytes()];
+    let mut pictures = vec![0; batch_size * height * width * channels];
     random::stream(0, Purpose::SyntheticPictures, 0).fill_bytes(&mut pictures);
-    let range = PixelRange::of(config.generator.output);
     let mut times = Vec::new();
     for step in 0..UNTIMED + steps {
         let started = Instant::now();
-        let x = pixels::to_tensor(&pictures, shape, range, device)?;
+        let x = pixels::to_tensor(&pictures, config, device)?;
         let z =
             random::latent(&mut random::stream(0, Purpose::TrainingLatent, step), batch_size, &config.latent);
         let z = Tensor::from_vec(z, (batch_size, config.latent.size), device)?;
@@ -81,7 +79,7 @@ pub fn bench(
         images_per_s: batch_size as f64 / median,
         step_ms_median: 1e3 * median,
         peak_rss_bytes: peak_rss_bytes().unwrap_or(0),
-        image_size: shape.height,
+        image_size: height,
         batch_size,
         dtype: "f32",
         threads: rayon::current_num_threads(),

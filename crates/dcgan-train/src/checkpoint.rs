@@ -5,10 +5,10 @@
 //! `.tmp-SSSSSSSS`, flushed, and renamed, so that a folder named by its step is whole.
 
 use crate::alarm::Alarms;
-use crate::files;
+use dcgan_cli::files;
 use dcgan_data::LoaderPosition;
 use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
-use dcgan_model::{FolderError, Model, ModelFiles};
+use dcgan_model::{FolderError, Model, ModelFiles, checkpoints};
 use dcgan_ops::Layer;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -139,18 +139,13 @@ impl State {
     }
 }
 
-/// The folder name of the checkpoint at `step`.
-pub fn name(step: u64) -> String {
-    format!("{step:08}")
-}
-
 impl Checkpoint {
     /// Writes the checkpoint under `folder` (a run's `checkpoints`), all or nothing, and returns its path.
     ///
     /// # Errors
     /// What the operating system says; the unfinished folder is removed and earlier checkpoints stay.
     pub fn write(&self, folder: &Path, card: &str) -> Result<PathBuf, CheckpointError> {
-        let name = name(self.state.step);
+        let name = checkpoints::name(self.state.step);
         let (path, temporary) = (folder.join(&name), folder.join(format!(".tmp-{name}")));
         self.write_all(folder, &path, &temporary, card)
             .inspect_err(|_| drop(fs::remove_dir_all(&temporary)))?;
@@ -191,7 +186,7 @@ impl Checkpoint {
         if state.version != VERSION {
             return Err(CheckpointError::Version { path: file, found: state.version });
         }
-        if path.file_name().is_none_or(|folder| folder != name(state.step).as_str()) {
+        if path.file_name().is_none_or(|folder| folder != checkpoints::name(state.step).as_str()) {
             return Err(problem(format!("it is of step {}, the folder's name says another", state.step)));
         }
         let files = ModelFiles::read(path)?;
@@ -234,24 +229,6 @@ fn remove(path: &Path) -> Result<(), CheckpointError> {
     fs::remove_dir_all(&hidden).map_err(io_error(&hidden))
 }
 
-/// Steps of the checkpoints under `folder`, rising; unfinished ones are not among them.
-///
-/// # Errors
-/// A folder that cannot be read.
-pub fn list(folder: &Path) -> Result<Vec<u64>, CheckpointError> {
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
-    let mut steps = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io_error(folder))? {
-        let entry = entry.map_err(io_error(folder))?;
-        let step = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
-        steps.extend(step.filter(|&step| entry.file_name() == *name(step)));
-    }
-    steps.sort_unstable();
-    Ok(steps)
-}
-
 /// Removes unfinished folders, and all checkpoints but the newest, the `keep` newest scheduled ones, and the best.
 ///
 /// Those written when a run was interrupted lie outside the schedule; once a newer one is there they go, and what is left is
@@ -265,12 +242,12 @@ pub fn prune(
     best: Option<u64>,
     scheduled: &dyn Fn(u64) -> bool,
 ) -> Result<(), CheckpointError> {
-    let steps = list(folder)?;
+    let steps = checkpoints::list(folder)?;
     let newest = steps.last().copied();
     let kept: Vec<u64> = steps.iter().rev().copied().filter(|&step| scheduled(step)).take(keep).collect();
     for step in steps {
         if Some(step) != newest && Some(step) != best && !kept.contains(&step) {
-            remove(&folder.join(name(step)))?;
+            remove(&folder.join(checkpoints::name(step)))?;
         }
     }
     for entry in fs::read_dir(folder).map_err(io_error(folder))? {

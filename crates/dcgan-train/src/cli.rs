@@ -2,8 +2,8 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_cli::LogArgs;
+use dcgan_model::DeviceChoice;
 use dcgan_train::config::{Decay, Order, RunOptions, parse_size};
-use dcgan_train::device::DeviceChoice;
 use std::path::PathBuf;
 
 /// Train image generators on your own pictures: the DCGAN of Radford, Metz and Chintala.

@@ -1,7 +1,7 @@
 //! Training settings: what a preset or `--config` file says, what the command line changes, and the checked plan.
 
-use crate::device::DeviceChoice;
 use dcgan_data::PictureShape;
+use dcgan_model::DeviceChoice;
 use dcgan_model::{Model, ModelConfig, Preset};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -299,7 +299,7 @@ impl Plan {
 
     /// Shape of the pictures that the networks see.
     pub fn picture_shape(&self) -> PictureShape {
-        crate::pixels::shape_of(&self.model)
+        self.model.picture_shape().into()
     }
 
     /// Steps of the whole run over a data set of `pictures` pictures: one step is one minibatch read.

@@ -1,12 +1,12 @@
 //! Why a run ended before its time.
 
 use crate::checkpoint::CheckpointError;
-use crate::device::DeviceError;
-use crate::grid::GridError;
 use crate::quality::QualityError;
 use crate::run_folder::RunFolderError;
 use crate::step::StepError;
 use dcgan_data::DataError;
+use dcgan_data::GridError;
+use dcgan_model::DeviceError;
 use dcgan_model::{ConfigError, NetworkError};
 use std::path::PathBuf;
 

@@ -6,11 +6,10 @@
 //! samples blur, lose colours or collapse). It is **not** the FID of the literature, which uses a trained Inception
 //! network: the two scales have nothing to do with each other.
 
-use crate::pixels::{self, PixelRange};
 use candle_core::{Device, Tensor};
 use dcgan_data::{DataError, Dataset, PictureShape};
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Generator, LatentConfig, NetworkError};
+use dcgan_model::{Generator, LatentConfig, ModelConfig, NetworkError, pixels};
 use dcgan_ops::{Activation, Executor, Keep, Kind, Layer, MapShape, Mode, OpsError, Statistics, executor};
 use rand::Rng;
 
@@ -61,11 +60,11 @@ impl From<candle_core::Error> for QualityError {
 }
 
 impl Quality {
-    /// Builds the random network and measures the real pictures.
+    /// Builds the random network and measures the real pictures, of the shape of `config`'s.
     ///
     /// # Errors
     /// A picture that cannot be read; memory.
-    pub fn new(data: &Dataset, range: PixelRange, device: &Device) -> Result<Self, QualityError> {
+    pub fn new(data: &Dataset, config: &ModelConfig, device: &Device) -> Result<Self, QualityError> {
         let shape = data.shape();
         let mut network = executor(layers(shape), device)?;
         let mut weights = dcgan_ops::Tensors::new();
@@ -86,7 +85,7 @@ impl Quality {
             for (&index, to) in part.iter().zip(bytes.chunks_mut(len)) {
                 data.read(index, to)?;
             }
-            sums.add(&features(network.as_mut(), &pixels::to_tensor(&bytes, shape, range, device)?)?);
+            sums.add(&features(network.as_mut(), &pixels::to_tensor(&bytes, config, device)?)?);
         }
         Ok(Self { network, real: sums.moments(), count: chosen.len() })
     }

@@ -1,9 +1,10 @@
 //! A run folder: `plan.toml`, `stats.jsonl`, `log.txt`, `reals.png`, `samples/`, `checkpoints/`, `best`, `result.json`.
 
-use crate::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::Plan;
 use crate::event::Event;
-use crate::files;
+use dcgan_cli::files;
+use dcgan_model::checkpoints;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -207,7 +208,7 @@ impl RunFolder {
     /// What the operating system says.
     pub fn point_best(&self, step: u64) -> Result<(), RunFolderError> {
         let link = self.path.join("best");
-        let target = Path::new("checkpoints").join(checkpoint::name(step));
+        let target = Path::new("checkpoints").join(checkpoints::name(step));
         files::replace_link(&target, &link).map_err(io_error(&link))
     }
 
@@ -218,14 +219,14 @@ impl RunFolder {
     pub fn latest(&self) -> Result<(Option<Checkpoint>, Vec<CheckpointError>), RunFolderError> {
         let folder = self.checkpoints();
         let mut damaged = Vec::new();
-        for step in checkpoint::list(&folder)?.into_iter().rev() {
-            let path = folder.join(checkpoint::name(step));
+        for step in checkpoints::list(&folder).map_err(CheckpointError::from)?.into_iter().rev() {
+            let path = folder.join(checkpoints::name(step));
             match Checkpoint::read(&path) {
                 Ok(found) => return Ok((Some(found), damaged)),
                 Err(error) if error.is_damage() => damaged.push(error),
                 Err(error) => return Err(error.into()),
             }
-            let aside = folder.join(format!("damaged-{}", checkpoint::name(step)));
+            let aside = folder.join(format!("damaged-{}", checkpoints::name(step)));
             if aside.exists() {
                 fs::remove_dir_all(&aside).map_err(io_error(&aside))?;
             }

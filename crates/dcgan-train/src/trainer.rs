@@ -7,19 +7,15 @@ use crate::checkpoint::{self, Best, Checkpoint, State};
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::event::{AlarmKind, Event, StepLine};
-use crate::grid::Grid;
-use crate::models::ensure_statistics;
-use crate::pixels::{self, PixelRange};
 use crate::quality::{self, Quality};
 use crate::run_folder::{RunFolder, RunResult, Stats};
-use crate::sample;
 use crate::start::{fresh, resumed, to_checkpoint, to_host};
 use crate::step::{LearningRate, Networks, StepError, StepOutput, train_step};
 use candle_core::{Device, Tensor};
-use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
+use dcgan_data::{DataError, Dataset, Grid, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{Weights, first_non_finite};
-use dcgan_model::{Model, ModelFiles, NetworkError};
+use dcgan_model::{Model, ModelFiles, NetworkError, checkpoints, draw, ensure_statistics, pixels};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,7 +74,7 @@ pub fn run(
         tracing::warn!("a damaged checkpoint is set aside, an earlier one is used: {problem}");
     }
     let total = plan.total_steps(inputs.data.len());
-    let path = |found: &Checkpoint| folder.checkpoints().join(checkpoint::name(found.state.step));
+    let path = |found: &Checkpoint| folder.checkpoints().join(checkpoints::name(found.state.step));
     let last_good = found.as_ref().map(path);
     if let Some(Checkpoint { state, .. }) = &found {
         if state.data != inputs.data.fingerprint() {
@@ -113,7 +109,7 @@ fn finish(folder: &RunFolder, plan: &Plan, state: &State, total: u64) -> Result<
 fn settle(folder: &RunFolder, plan: &Plan, state: &State, total: u64) -> Result<(), TrainError> {
     let (checkpoints, best) = (folder.checkpoints(), state.best.map(|best| best.step));
     if let Some(step) = best
-        && checkpoints.join(checkpoint::name(step)).exists()
+        && checkpoints.join(checkpoints::name(step)).exists()
     {
         folder.point_best(step)?;
     }
@@ -125,7 +121,6 @@ struct Trainer<'a> {
     folder: &'a RunFolder,
     plan: &'a Plan,
     model: Model,
-    range: PixelRange,
     data_name: String,
     device: Device,
     networks: Networks,
@@ -155,7 +150,6 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self, TrainError> {
         let Inputs { data, data_name, device, init } = inputs;
         let model = Model::new(plan.model.clone())?;
-        let range = PixelRange::of(plan.model.generator.output);
         let (state, networks) = match &found {
             Some(found) => resumed(&model, found, &device)?,
             None => fresh(&model, plan, init, data.fingerprint(), &device)?,
@@ -171,7 +165,7 @@ impl<'a> Trainer<'a> {
             "measuring {} real pictures for the quality figure",
             data.len().min(quality::PICTURES)
         );
-        let quality = Quality::new(&data, range, &device)?;
+        let quality = Quality::new(&data, &plan.model, &device)?;
         let reals = first_pictures(&data)?;
         if !folder.reals().exists() {
             Grid::new(&reals, data.shape()).save(&folder.reals())?;
@@ -181,13 +175,12 @@ impl<'a> Trainer<'a> {
         if found.is_some() {
             settle(folder, plan, &state, total)?; // a kill may have come between the checkpoint and this
         }
-        let last_good = found.map(|found| folder.checkpoints().join(checkpoint::name(found.state.step)));
+        let last_good = found.map(|found| folder.checkpoints().join(checkpoints::name(found.state.step)));
         let since = (Instant::now(), state.step, loader.waited());
         Ok(Self {
             folder,
             plan,
             model,
-            range,
             data_name,
             device,
             networks,
@@ -243,7 +236,7 @@ impl<'a> Trainer<'a> {
     fn step(&mut self) -> Result<(), TrainError> {
         let (step, plan) = (self.state.step, self.plan);
         let batch = self.loader.next_batch()?;
-        let x = pixels::to_tensor(&batch.pixels, batch.shape, self.range, &self.device)?;
+        let x = pixels::to_tensor(&batch.pixels, &self.plan.model, &self.device)?;
         let latent = &plan.model.latent;
         let z = random::latent(
             &mut random::stream(plan.run.seed, Purpose::TrainingLatent, step),
@@ -352,7 +345,7 @@ impl<'a> Trainer<'a> {
         let started = Instant::now();
         let path = self.folder.sample(self.state.images);
         let bytes = self.with_average(|this| {
-            Ok(sample::draw(&mut this.networks.generator, &this.model, this.plan.run.seed, GRID)?)
+            Ok(draw(&mut this.networks.generator, &this.model, this.plan.run.seed, GRID)?)
         })?;
         let shape = self.plan.picture_shape();
         Grid::new(&bytes, shape).save(&path)?;
@@ -384,7 +377,7 @@ impl<'a> Trainer<'a> {
             self.state.best = Some(Best { step, frechet });
         }
         let folder = self.folder.checkpoints();
-        let path = folder.join(checkpoint::name(step));
+        let path = folder.join(checkpoints::name(step));
         let event = Event::Checkpoint { step, path, frechet, best: best.is_some() };
         // The line comes first: where the checkpoint is not written after all, resuming drops it with the rest.
         self.stats.append(&event)?;

@@ -1,15 +1,14 @@
 //! `dcgan-train bench`
 
-use super::{set_threads, usage};
 use crate::cli::{BenchArgs, Dtype};
-use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
+use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::Preset;
 use dcgan_train::bench::bench;
 use dcgan_train::config::TrainingConfig;
 
 pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let Dtype::F32 = args.dtype;
-    let preset = Preset::named(&args.preset).map_err(usage)?;
+    let preset = Preset::named(&args.preset).map_err(UsageError::because)?;
     let mut training: TrainingConfig = preset.training.clone().try_into()?;
     training.batch_size = args.batch_size.unwrap_or(training.batch_size);
     let mut faults = Vec::new();
@@ -23,7 +22,7 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
         return Err(UsageError { faults }.into());
     }
     set_threads(args.threads)?;
-    let device = args.device.open().map_err(usage)?;
+    let device = args.device.open().map_err(UsageError::because)?;
     let progress = Progress::new(logging, args.steps, "steps");
     let result = bench(&preset.model()?, &training, args.steps, &device, &mut |step| progress.set(step))?;
     progress.finish();

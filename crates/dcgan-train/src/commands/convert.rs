@@ -1,14 +1,12 @@
 //! `dcgan-train import` and `export`
 
-use super::usage;
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use anyhow::Context;
 use candle_core::Device;
 use dcgan_cli::{Outcome, UsageError, print_result};
 use dcgan_model::foreign::{Side, to_pytorch_names};
 use dcgan_model::weights::Dtype;
-use dcgan_model::{Generator, ModelConfig};
-use dcgan_train::models;
+use dcgan_model::{Generator, ModelConfig, OpenError, ensure_statistics};
 use std::path::Path;
 
 /// Refuses a folder that holds something.
@@ -25,14 +23,15 @@ fn make_folder(path: &Path) -> anyhow::Result<()> {
 
 pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     check_free(&args.out)?;
-    let networks = models::networks(args.preset.as_deref(), args.config.as_deref()).map_err(usage)?;
-    let mut opened = models::open(&args.src, networks.as_ref()).map_err(usage)?;
+    let networks =
+        dcgan_model::networks(args.preset.as_deref(), args.config.as_deref()).map_err(UsageError::because)?;
+    let mut opened = dcgan_model::open(&args.src, networks.as_ref()).map_err(UsageError::because)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
     let files = &mut opened.files;
     let mut statistics = "as they came";
     if let Some(weights) = &mut files.generator {
         let mut generator = Generator::new(&files.model, weights, &Device::Cpu)?;
-        if models::ensure_statistics(&mut generator, &files.model, &Device::Cpu)? {
+        if ensure_statistics(&mut generator, &files.model, &Device::Cpu)? {
             *weights = generator.0.weights()?;
             statistics = "of G re-estimated from 4,096 z with seed 0";
             tracing::info!("batch-norm statistics {statistics}");
@@ -55,15 +54,15 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
 pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let ExportFormat::Pytorch = args.to;
     check_free(&args.out)?;
-    let files = match models::open(&args.model, None) {
-        Err(models::OpenError::NeedsPreset { path }) => {
+    let files = match dcgan_model::open(&args.model, None) {
+        Err(OpenError::NeedsPreset { path }) => {
             let fault = format!(
                 "{} is not a model folder; turn foreign weights into one with `dcgan-train import`",
                 path.display()
             );
             return Err(UsageError::one(fault).into());
         }
-        opened => opened.map_err(usage)?.files,
+        opened => opened.map_err(UsageError::because)?.files,
     };
     let networks = [
         (Side::Generator, "netG.safetensors", files.generator),
@@ -72,7 +71,7 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let mut renamed = Vec::new();
     for (side, name, weights) in networks {
         if let Some(weights) = weights {
-            renamed.push((name, to_pytorch_names(side, &weights).map_err(usage)?));
+            renamed.push((name, to_pytorch_names(side, &weights).map_err(UsageError::because)?));
         }
     }
     if renamed.is_empty() {

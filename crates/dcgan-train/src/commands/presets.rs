@@ -1,12 +1,11 @@
 //! `dcgan-train presets`
 
-use super::usage;
-use dcgan_cli::{Outcome, print_result};
+use dcgan_cli::{Outcome, UsageError, print_result};
 use dcgan_model::{ModelConfig, Preset};
 
 pub(crate) fn run(name: Option<&str>) -> anyhow::Result<Outcome> {
     if let Some(name) = name {
-        print_result(Preset::text(name).map_err(usage)?.trim_end())?;
+        print_result(Preset::text(name).map_err(UsageError::because)?.trim_end())?;
         return Ok(Outcome::Done);
     }
     print_result(&format!("{:<12} {:>9} {:>12} {:>12}  {:<10}", "preset", "pictures", "G", "D", "z"))?;

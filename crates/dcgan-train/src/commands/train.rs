@@ -1,15 +1,12 @@
 //! `dcgan-train run`, `resume`, and the default run.
 
-use super::{set_threads, usage};
 use crate::cli::{ResumeArgs, RunArgs};
 use anyhow::Context;
-use dcgan_cli::{Cancel, Logging, Outcome, Progress, UsageError, print_result};
+use dcgan_cli::{Cancel, Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_data::{Dataset, OnBad, OpenOptions};
 use dcgan_model::weights::{self, TensorSpec, Weights};
-use dcgan_model::{Model, ModelFiles};
-use dcgan_train::checkpoint;
+use dcgan_model::{DeviceChoice, Model, ModelFiles, checkpoints};
 use dcgan_train::config::Plan;
-use dcgan_train::device::DeviceChoice;
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
 use dcgan_train::run_folder::{RunFolder, RunFolderError, RunResult};
@@ -34,7 +31,7 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
         Some(out) => RunFolder::create(out),
         None => RunFolder::create_next(Path::new("runs"), &plan.model.name),
     };
-    let folder = folder.map_err(usage)?;
+    let folder = folder.map_err(UsageError::because)?;
     let lock = folder.lock()?;
     folder.write_plan(&plan)?;
     let outcome = train(&folder, &plan, inputs, logging, args.json);
@@ -43,8 +40,8 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
 }
 
 pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let (folder, mut plan) = RunFolder::open(&args.run).map_err(usage)?;
-    let lock = folder.lock().map_err(usage)?;
+    let (folder, mut plan) = RunFolder::open(&args.run).map_err(UsageError::because)?;
+    let lock = folder.lock().map_err(UsageError::because)?;
     let lengths = [args.length.images, args.length.epochs, args.length.steps];
     let before = plan.clone();
     if lengths.iter().any(Option::is_some) {
@@ -59,7 +56,7 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
         return Err(UsageError { faults }.into());
     }
     set_threads(plan.run.threads)?;
-    let newest = checkpoint::list(&folder.checkpoints())?.pop().unwrap_or(0);
+    let newest = checkpoints::list(&folder.checkpoints())?.pop().unwrap_or(0);
     // Once there is a checkpoint, what the run began from is no longer needed, and may be gone.
     let inputs = open_inputs(&plan, newest == 0)?;
     if plan != before && plan.total_steps(inputs.data.len()) > newest {
@@ -72,7 +69,13 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
 
 /// Opens the device, the pictures and the weights to start from. Nothing is written yet.
 fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
-    let device = plan.run.device.parse::<DeviceChoice>().map_err(usage)?.open().map_err(usage)?;
+    let device = plan
+        .run
+        .device
+        .parse::<DeviceChoice>()
+        .map_err(UsageError::because)?
+        .open()
+        .map_err(UsageError::because)?;
     let shape = plan.picture_shape();
     let (data, data_name) = match &plan.run.data {
         None => {
@@ -80,7 +83,7 @@ fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
                 "no --data given: training on the embedded digits (10,000 of MNIST's training set)"
             );
             (
-                Dataset::embedded_digits(shape).map_err(usage)?,
+                Dataset::embedded_digits(shape).map_err(UsageError::because)?,
                 "10,000 digits of MNIST's training set (CC BY-SA 3.0)".into(),
             )
         }
@@ -88,7 +91,7 @@ fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
             let mut options = OpenOptions::new(shape);
             options.crop = plan.run.crop;
             options.on_bad = if plan.run.skip_bad { OnBad::Skip } else { OnBad::Fail };
-            let data = Dataset::open(path, &options).map_err(usage)?;
+            let data = Dataset::open(path, &options).map_err(UsageError::because)?;
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
             (data, name)
         }
@@ -105,8 +108,9 @@ fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
     let init = match plan.run.init_from.as_ref().filter(|_| with_init) {
         None => None,
         Some(path) => {
-            let files =
-                dcgan_train::models::open(path, Some(&Model::new(plan.model.clone())?)).map_err(usage)?.files;
+            let files = dcgan_model::open(path, Some(&Model::new(plan.model.clone())?))
+                .map_err(UsageError::because)?
+                .files;
             check_init(path, &files, plan)?;
             Some(files)
         }
@@ -116,7 +120,7 @@ fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
 
 /// A data set that changed is the user's to bring back: exit code 2.
 fn wrong_input(error: TrainError) -> anyhow::Error {
-    if matches!(error, TrainError::OtherData) { usage(error).into() } else { error.into() }
+    if matches!(error, TrainError::OtherData) { UsageError::because(error).into() } else { error.into() }
 }
 
 fn print_json(folder: &RunFolder, result: &RunResult) -> anyhow::Result<Outcome> {

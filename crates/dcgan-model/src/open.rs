@@ -1,10 +1,9 @@
 //! Whatever `--model` may be: a MODEL folder, a checkpoint, a run folder, or a file in a foreign format.
 
-use crate::checkpoint::{self, CheckpointError};
+use crate::foreign::{self, Expected, ForeignError};
+use crate::random::{self, Purpose};
+use crate::{FolderError, Generator, Model, ModelFiles, NetworkError, Preset, PresetError, checkpoints};
 use candle_core::{Device, Tensor};
-use dcgan_model::foreign::{self, Expected, ForeignError};
-use dcgan_model::random::{self, Purpose};
-use dcgan_model::{FolderError, Generator, Model, ModelFiles, NetworkError, Preset, PresetError};
 use std::path::{Path, PathBuf};
 
 /// z from which G's statistics are re-estimated where a file brings none.
@@ -41,9 +40,6 @@ pub enum OpenError {
     /// The preset named.
     #[error(transparent)]
     Preset(#[from] PresetError),
-    /// A run's checkpoints.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
     /// Re-estimating statistics.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -94,9 +90,9 @@ pub fn open(path: &Path, networks: Option<&Model>) -> Result<Opened, OpenError> 
         let best = path.join("best");
         let folder = path.join("checkpoints");
         let newest = || -> Result<PathBuf, OpenError> {
-            let newest = checkpoint::list(&folder)?.pop();
+            let newest = checkpoints::list(&folder)?.pop();
             newest
-                .map(|step| folder.join(checkpoint::name(step)))
+                .map(|step| folder.join(checkpoints::name(step)))
                 .ok_or_else(|| OpenError::NoCheckpoint { path: path.into() })
         };
         let chosen = if best.exists() { std::fs::canonicalize(&best).unwrap_or(best) } else { newest()? };

@@ -1,27 +1,11 @@
-//! Pictures from a model: what `dcgan-train sample` writes.
+//! Pictures from a model by seed.
 
-use crate::grid::Grid;
-use crate::pixels::{self, PixelRange, shape_of};
+use crate::random::{self, Purpose};
+use crate::{Generator, Model, NetworkError, pixels};
 use candle_core::Tensor;
-
-use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Generator, Model, NetworkError};
 
 /// Pictures drawn at once.
 const BATCH: usize = 64;
-
-/// A grid of pictures from [`draw`].
-///
-/// # Errors
-/// A generator without statistics; memory.
-pub fn sample_grid(
-    generator: &mut Generator,
-    model: &Model,
-    seed: u64,
-    n: usize,
-) -> Result<Grid, NetworkError> {
-    Ok(Grid::new(&draw(generator, model, seed, n)?, shape_of(model.config())))
-}
 
 /// Draws `n` pictures in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n of any
 /// more.
@@ -36,7 +20,7 @@ pub fn draw(generator: &mut Generator, model: &Model, seed: u64, n: usize) -> Re
     for z in z.chunks(BATCH * size) {
         let z = Tensor::from_slice(z, (z.len() / size, size), generator.0.executor.device())?;
         let pictures = generator.sample(&z)?;
-        bytes.extend(pixels::to_bytes(&pictures, PixelRange::of(config.generator.output))?);
+        bytes.extend(pixels::to_bytes(&pictures, config)?);
     }
     Ok(bytes)
 }

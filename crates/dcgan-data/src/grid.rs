@@ -1,6 +1,6 @@
 //! Grids of pictures as PNG files.
 
-use dcgan_data::PictureShape;
+use crate::PictureShape;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ impl Grid {
         PngEncoder::new(&mut bytes)
             .write_image(&self.pixels, side(self.width)?, side(self.height)?, colour)
             .map_err(|e| failed(io::Error::other(e)))?;
-        crate::files::write_whole(path, &bytes).map_err(failed)
+        dcgan_cli::files::write_whole(path, &bytes).map_err(failed)
     }
 }
 

@@ -11,7 +11,10 @@ fn temporary(path: &Path) -> PathBuf {
 }
 
 /// Writes `bytes` to a temporary file beside `path`, flushes it to the disk, and renames it; the name is flushed too.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// The operating system's; nothing is left behind.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
     let write = || {
         let mut file = File::create(&temporary)?;
@@ -24,7 +27,10 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Flushes every file of `folder`, then the folder itself.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// The operating system's.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         File::open(entry?.path())?.sync_all()?;
     }
@@ -32,12 +38,18 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Flushes the names in `folder`, so that a rename outlives a power cut.
-pub(crate) fn sync_names(folder: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// The operating system's.
+pub fn sync_names(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Makes `link` a symbolic link to `target`, replacing one that is there in one step.
-pub(crate) fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// The operating system's.
+pub fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
     let temporary = temporary(link);
     if let Err(error) = fs::remove_file(&temporary)
         && error.kind() != io::ErrorKind::NotFound

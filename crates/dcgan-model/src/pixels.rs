@@ -1,18 +1,12 @@
 //! The one place that converts pixels: u8 `(n, h, w, c)` as files have them, f32 `(n, c, h, w)` as networks do.
 
+use crate::ModelConfig;
 use candle_core::{Device, Tensor};
-use dcgan_data::PictureShape;
-use dcgan_model::ModelConfig;
 use dcgan_ops::Activation;
-
-/// The shape of the pictures that networks of this configuration see.
-pub fn shape_of(config: &ModelConfig) -> PictureShape {
-    PictureShape { height: config.height, width: config.width, channels: config.channels }
-}
 
 /// The range of a network's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PixelRange {
+enum PixelRange {
     /// \[-1, 1\], for tanh: `x / 127.5 - 1` (paper, section 4).
     Symmetric,
     /// \[0, 1\], for sigmoid: `x / 255`.
@@ -21,7 +15,7 @@ pub enum PixelRange {
 
 impl PixelRange {
     /// The range that goes with a generator's output activation.
-    pub fn of(output: Activation) -> Self {
+    fn of(output: Activation) -> Self {
         if output == Activation::Sigmoid { Self::Unit } else { Self::Symmetric }
     }
 
@@ -46,17 +40,14 @@ impl PixelRange {
     }
 }
 
-/// Pictures as a tensor `(n, c, h, w)`; on the CPU its memory is channels-last, as the pixels came.
+/// Pictures for the networks of `config` as a tensor `(n, c, h, w)`; on the CPU its memory is channels-last, as the
+/// pixels came.
 ///
 /// # Errors
 /// Those of candle: memory, a pixel count that is not a multiple of the shape.
-pub fn to_tensor(
-    pixels: &[u8],
-    shape: PictureShape,
-    range: PixelRange,
-    device: &Device,
-) -> candle_core::Result<Tensor> {
-    let PictureShape { height, width, channels } = shape;
+pub fn to_tensor(pixels: &[u8], config: &ModelConfig, device: &Device) -> candle_core::Result<Tensor> {
+    let (height, width, channels) = config.picture_shape();
+    let range = PixelRange::of(config.generator.output);
     let table: Vec<f32> = (0..=255).map(|value| range.to_f32(value)).collect();
     let values: Vec<f32> = pixels.iter().map(|&value| table[usize::from(value)]).collect();
     let n = pixels.len() / (height * width * channels).max(1);
@@ -65,11 +56,12 @@ pub fn to_tensor(
         .to_device(device)
 }
 
-/// Pictures `(n, c, h, w)` as bytes `(n, h, w, c)`, rounded to nearest and clamped.
+/// Pictures `(n, c, h, w)` of the networks of `config` as bytes `(n, h, w, c)`, rounded to nearest and clamped.
 ///
 /// # Errors
 /// Those of candle.
-pub fn to_bytes(pictures: &Tensor, range: PixelRange) -> candle_core::Result<Vec<u8>> {
+pub fn to_bytes(pictures: &Tensor, config: &ModelConfig) -> candle_core::Result<Vec<u8>> {
+    let range = PixelRange::of(config.generator.output);
     let host = pictures.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?.flatten_all()?;
     Ok(host.to_vec1::<f32>()?.into_iter().map(|value| range.to_u8(value)).collect())
 }
@@ -82,22 +74,26 @@ mod tests {
     fn six_different_pixels_keep_their_places() {
         // A 2 x 3 picture of three channels whose 18 values all differ.
         let pixels: Vec<u8> = (0..18).map(|i| i * 14).collect();
-        let shape = PictureShape { height: 2, width: 3, channels: 3 };
-        for range in [PixelRange::Symmetric, PixelRange::Unit] {
-            let x = to_tensor(&pixels, shape, range, &Device::Cpu).unwrap();
+        let mut config = crate::Preset::named("pytorch32").unwrap().model;
+        (config.height, config.width) = (2, 3);
+        for output in [Activation::Tanh, Activation::Sigmoid] {
+            config.generator.output = output;
+            let x = to_tensor(&pixels, &config, &Device::Cpu).unwrap();
             assert_eq!(x.dims(), [1, 3, 2, 3]);
             let values = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             for (c, y, column) in
                 (0..3).flat_map(|c| (0..2).flat_map(move |y| (0..3).map(move |x| (c, y, x))))
             {
                 let pixel = f32::from(pixels[(y * 3 + column) * 3 + c]);
-                let expected = if range == PixelRange::Unit { pixel / 255.0 } else { pixel / 127.5 - 1.0 };
+                let expected =
+                    if output == Activation::Sigmoid { pixel / 255.0 } else { pixel / 127.5 - 1.0 };
                 assert_eq!(values[(c * 2 + y) * 3 + column], expected);
             }
-            assert_eq!(to_bytes(&x, range).unwrap(), pixels);
+            assert_eq!(to_bytes(&x, &config).unwrap(), pixels);
         }
         let outside =
             Tensor::new(&[-3.0_f32, f32::NAN, 3.0], &Device::Cpu).unwrap().reshape((1, 3, 1, 1)).unwrap();
-        assert_eq!(to_bytes(&outside, PixelRange::Symmetric).unwrap(), [0, 0, 255]);
+        let symmetric = crate::Preset::named("pytorch32").unwrap().model;
+        assert_eq!(to_bytes(&outside, &symmetric).unwrap(), [0, 0, 255]);
     }
 }
