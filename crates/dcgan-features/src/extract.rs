@@ -1,0 +1,250 @@
+//! Pictures to feature vectors: the discriminator in evaluation mode, every block's activation pooled to 4x4.
+//!
+//! The feature vector is, block after block, the maximum of each channel's activation after LeakyReLU in each cell of a
+//! 4x4 grid (paper, section 5.1; the authors' svhn_semisup_analysis.py). It is not scaled.
+
+use crate::features::{Features, FeaturesError, Storage};
+use crate::pool::{features_of, max_pool};
+use candle_core::Device;
+use dcgan_data::{DataError, Dataset};
+use dcgan_model::weights::Weights;
+use dcgan_model::{Discriminator, Model, NetworkError, pixels};
+use half::bf16;
+use rayon::prelude::*;
+use serde::Serialize;
+use std::fmt;
+
+/// Pictures that go through the network at once; also the authors' batch for batch-norm statistics.
+pub const BATCH: usize = 128;
+
+/// Where D's batch-norm statistics came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StatisticsSource {
+    /// The model's own.
+    Stored,
+    /// Averages over minibatches of the training pictures.
+    Reestimated,
+}
+
+impl fmt::Display for StatisticsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stored => "stored",
+            Self::Reestimated => "re-estimated",
+        })
+    }
+}
+
+/// Why features could not be extracted.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// A picture could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The network failed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The pictures are of another shape than the network's.
+    #[error(
+        "the pictures are {found}, the network sees {expected}: open them in its shape, or choose another model"
+    )]
+    Shape {
+        /// What the network sees.
+        expected: String,
+        /// What the pictures are.
+        found: String,
+    },
+    /// A feature is NaN or infinite.
+    #[error(transparent)]
+    Features(#[from] FeaturesError),
+    /// What takes the features failed.
+    #[error("{0}")]
+    Sink(String),
+}
+
+impl From<candle_core::Error> for ExtractError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Network(error.into())
+    }
+}
+
+/// A discriminator that turns pictures into feature vectors.
+#[derive(Debug)]
+pub struct Extractor {
+    discriminator: Discriminator,
+    model: Model,
+    width: usize,
+}
+
+impl Extractor {
+    /// Features of the discriminator of `model` with `weights`.
+    ///
+    /// # Errors
+    /// Weights that do not fit; memory.
+    pub fn new(model: &Model, weights: &Weights, device: &Device) -> Result<Self, NetworkError> {
+        let discriminator = Discriminator::new(model, weights, device)?;
+        Ok(Self { discriminator, model: model.clone(), width: width(model) })
+    }
+
+    /// The same network with weights that were never trained, drawn as training starts from them: what the architecture
+    /// alone is worth. It needs [`Extractor::reestimate`].
+    ///
+    /// # Errors
+    /// Memory.
+    pub fn random(model: &Model, seed: u64, device: &Device) -> Result<Self, NetworkError> {
+        Self::new(model, &model.initial_discriminator(seed, 0.02, 0.02), device)
+    }
+
+    /// Values of a feature vector: 16 a channel of every block; 28,672 for `imagenet32`, 7,168 for `svhn32`.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Whether there are batch-norm statistics to evaluate by.
+    pub fn has_statistics(&self) -> bool {
+        self.discriminator.0.statistics().is_some()
+    }
+
+    /// Replaces the batch-norm statistics by those of `pictures`, as the authors do: batches of 128 in order, the last short
+    /// one too; each layer normalised by its own minibatch upstream; means and biased variances averaged with equal weight.
+    ///
+    /// `progress` hears how many pictures are done.
+    ///
+    /// # Errors
+    /// A picture that cannot be read or has another shape; memory; a last batch too small for batch-norm.
+    pub fn reestimate(
+        &mut self,
+        pictures: &Dataset,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(), ExtractError> {
+        self.check_shape(pictures)?;
+        let device = self.discriminator.0.executor.device().clone();
+        let config = self.model.config().clone();
+        let mut bytes = Vec::new();
+        let batches = (0..pictures.len()).step_by(BATCH).map(|first| -> Result<_, ExtractError> {
+            let end = (first + BATCH).min(pictures.len());
+            read(pictures, first..end, &mut bytes)?;
+            progress(end);
+            Ok(pixels::to_tensor(&bytes, &config, &device)?)
+        });
+        self.discriminator.0.reestimate(batches)
+    }
+
+    /// Feature vectors `(n, width)` of the pictures in `bytes`, u8 `(n, h, w, c)`.
+    ///
+    /// # Errors
+    /// A network without statistics; memory.
+    pub fn features(&mut self, bytes: &[u8]) -> Result<Vec<f32>, ExtractError> {
+        let device = self.discriminator.0.executor.device().clone();
+        let x = pixels::to_tensor(bytes, self.model.config(), &device)?;
+        let n = x.dim(0)?;
+        let mut features = vec![0.0; n * self.width];
+        let mut offset = 0;
+        for maps in self.discriminator.score(&x, true)?.activations {
+            max_pool(&maps, &mut features, self.width, offset)?;
+            offset += features_of(maps.dim(1)?);
+        }
+        Ok(features)
+    }
+
+    /// Extracts every picture in order and hands `sink` the rows of a batch at a time; `progress` hears how many pictures are
+    /// done.
+    ///
+    /// # Errors
+    /// A picture that cannot be read or has another shape, a feature that is not finite, the sink's error.
+    pub fn extract(
+        &mut self,
+        pictures: &Dataset,
+        sink: &mut dyn FnMut(&[f32]) -> Result<(), ExtractError>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(), ExtractError> {
+        self.check_shape(pictures)?;
+        let mut bytes = Vec::new();
+        for first in (0..pictures.len()).step_by(BATCH) {
+            let end = (first + BATCH).min(pictures.len());
+            read(pictures, first..end, &mut bytes)?;
+            let rows = self.features(&bytes)?;
+            if let Some(bad) = rows.iter().position(|value| !value.is_finite()) {
+                return Err(FeaturesError::NotFinite {
+                    row: first + bad / self.width,
+                    column: bad % self.width,
+                    value: rows[bad].to_string(),
+                }
+                .into());
+            }
+            sink(&rows)?;
+            progress(end);
+        }
+        Ok(())
+    }
+
+    /// The features of every picture in memory.
+    ///
+    /// # Errors
+    /// As [`Extractor::extract`].
+    pub fn to_memory(
+        &mut self,
+        pictures: &Dataset,
+        storage: Storage,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Features, ExtractError> {
+        let (len, width) = (pictures.len() * self.width, self.width);
+        Ok(match storage {
+            Storage::F32 => {
+                let mut all = Vec::with_capacity(len);
+                let mut keep = |rows: &[f32]| {
+                    all.extend_from_slice(rows);
+                    Ok(())
+                };
+                self.extract(pictures, &mut keep, progress)?;
+                Features::from_f32(all, width)?
+            }
+            Storage::Bf16 => {
+                let mut all = Vec::with_capacity(len);
+                let mut keep = |rows: &[f32]| {
+                    all.extend(rows.iter().map(|&value| bf16::from_f32(value)));
+                    Ok(())
+                };
+                self.extract(pictures, &mut keep, progress)?;
+                Features::from_bf16(all, width)?
+            }
+        })
+    }
+
+    fn check_shape(&self, pictures: &Dataset) -> Result<(), ExtractError> {
+        let expected = self.model.config().picture_shape().into();
+        if pictures.shape() == expected {
+            return Ok(());
+        }
+        Err(ExtractError::Shape { expected: expected.to_string(), found: pictures.shape().to_string() })
+    }
+}
+
+/// Length of the feature vectors of D of `model`.
+pub fn width(model: &Model) -> usize {
+    let blocks = &model.config().discriminator.blocks;
+    blocks.iter().map(|block| features_of(block.channels)).sum()
+}
+
+/// Raw pixels as features, for comparison: `(n, h w c)` in the range that the networks see.
+///
+/// # Errors
+/// A picture that cannot be read.
+pub fn raw_pixels(pictures: &Dataset, model: &Model) -> Result<Features, ExtractError> {
+    let mut bytes = Vec::new();
+    read(pictures, 0..pictures.len(), &mut bytes)?;
+    let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu)?;
+    let values = x.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(Features::from_f32(values, pictures.shape().bytes())?)
+}
+
+/// Reads the pictures `range` into `bytes`, u8 `(n, h, w, c)`, decoding on all threads.
+///
+/// # Errors
+/// The first picture that cannot be read.
+pub fn read(pictures: &Dataset, range: std::ops::Range<usize>, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+    let len = pictures.shape().bytes();
+    bytes.resize(range.len() * len, 0);
+    range.into_par_iter().zip(bytes.par_chunks_mut(len)).try_for_each(|(i, into)| pictures.read(i, into))
+}

@@ -1,0 +1,327 @@
+//! Feature files: one safetensors file with `labels` u32 `(n)` and `features` f32 or bf16 `(n, width)`, in data order.
+//!
+//! The file is written as the features come and mapped where it is read, so neither needs memory for all of them.
+
+use crate::features::{Features, FeaturesError, Storage};
+use dcgan_cli::files::sync_names;
+use dcgan_data::{Bytes, DataError};
+use half::bf16;
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Why a feature file could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be mapped.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Cut short, damaged, or another format.
+    #[error("{}: not a whole safetensors file: {source}", path.display())]
+    NotSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the parser met.
+        source: SafeTensorError,
+    },
+    /// A tensor is missing, or of a type or shape that features do not have.
+    #[error("{}: {problem}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Values that features cannot have.
+    #[error("{}: {source}", path.display())]
+    Features {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: FeaturesError,
+    },
+    /// Fewer or more rows than announced.
+    #[error("{}: {found} feature vectors were written, {expected} announced", path.display())]
+    Rows {
+        /// The file.
+        path: PathBuf,
+        /// Rows announced.
+        expected: usize,
+        /// Rows written.
+        found: usize,
+    },
+}
+
+/// Features with labels, as a file has them.
+#[derive(Clone, Debug)]
+pub struct Labelled {
+    /// One row a picture.
+    pub features: Features,
+    /// One class number a picture; empty where the data has no labels.
+    pub labels: Vec<u32>,
+    /// What the writer said of their origin (JSON), where it said something.
+    pub origin: Option<String>,
+}
+
+/// A feature file being written: beside its place, renamed when it is whole.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+    storage: Storage,
+    width: usize,
+    rows: usize,
+    written: usize,
+    finished: bool,
+}
+
+impl Writer {
+    /// Begins a file for `rows` vectors of `width` values; without `labels` it has none. `origin` goes into its header.
+    ///
+    /// # Errors
+    /// The operating system's; a header that cannot be.
+    pub fn create(
+        path: &Path,
+        storage: Storage,
+        (rows, width): (usize, usize),
+        labels: Option<&[u32]>,
+        origin: &str,
+    ) -> Result<Self, FileError> {
+        let content = |problem: String| FileError::Content { path: path.into(), problem };
+        let mut header = serde_json::Map::new();
+        // The format allows any text values under this one key; a single entry keeps the bytes the same each time.
+        header.insert("__metadata__".into(), serde_json::json!({ "origin": origin }));
+        let mut end = 0;
+        let mut tensor = |dtype: &str, shape: &[usize], size: usize| {
+            let begin = end;
+            end += shape.iter().product::<usize>() * size;
+            serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] })
+        };
+        // Labels first: they are known before any feature is, and keep what follows aligned.
+        if let Some(labels) = labels {
+            if labels.len() != rows {
+                return Err(content(format!("{} labels for {rows} feature vectors", labels.len())));
+            }
+            header.insert("labels".into(), tensor("U32", &[rows], 4));
+        }
+        let dtype = if storage == Storage::F32 { "F32" } else { "BF16" };
+        header.insert("features".into(), tensor(dtype, &[rows, width], storage.bytes()));
+        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = path.with_file_name(format!(".tmp-{name}"));
+        let io = |source| FileError::Io { path: temporary.clone(), source };
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(io)?);
+        let mut write = || {
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)?;
+            labels.unwrap_or_default().iter().try_for_each(|label| file.write_all(&label.to_le_bytes()))
+        };
+        write().map_err(io)?;
+        let path = path.to_owned();
+        Ok(Self { path, temporary, file, storage, width, rows, written: 0, finished: false })
+    }
+
+    /// Appends whole rows.
+    ///
+    /// # Errors
+    /// The operating system's: a full disk.
+    pub fn write(&mut self, rows: &[f32]) -> Result<(), FileError> {
+        let bytes: Vec<u8> = match self.storage {
+            Storage::F32 => rows.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Storage::Bf16 => rows.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+        };
+        self.written += rows.len() / self.width.max(1);
+        self.file.write_all(&bytes).map_err(|source| FileError::Io { path: self.temporary.clone(), source })
+    }
+
+    /// Flushes the file to the disk and gives it its name.
+    ///
+    /// # Errors
+    /// Rows missing or too many; the operating system's.
+    pub fn finish(mut self) -> Result<(), FileError> {
+        if self.written != self.rows {
+            return Err(FileError::Rows {
+                path: self.path.clone(),
+                expected: self.rows,
+                found: self.written,
+            });
+        }
+        let mut finish = || {
+            self.file.flush()?;
+            self.file.get_ref().sync_all()?;
+            fs::rename(&self.temporary, &self.path)?;
+            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            sync_names(folder.unwrap_or(Path::new(".")))
+        };
+        let finished = finish();
+        self.finished = finished.is_ok();
+        finished.map_err(|source| FileError::Io { path: self.path.clone(), source })
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Half a file is of no use; where even this fails its name says what it is.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Maps the file at `path` and checks its tensors; values are checked where they are used.
+///
+/// # Errors
+/// [`FileError`].
+pub fn open(path: &Path) -> Result<Labelled, FileError> {
+    let content = |problem: String| FileError::Content { path: path.into(), problem };
+    let bytes = Bytes::map(path)?;
+    let (header, metadata) = SafeTensors::read_metadata(&bytes)
+        .map_err(|source| FileError::NotSafetensors { path: path.into(), source })?;
+    // `read_metadata` looks at the header alone; this also compares it with the length of the file.
+    SafeTensors::deserialize(&bytes)
+        .map_err(|source| FileError::NotSafetensors { path: path.into(), source })?;
+    let start = header + 8;
+    let tensors = metadata.tensors();
+    let tensor = |name: &str| -> Option<&TensorInfo> { tensors.get(name).copied() };
+    let info = tensor("features").ok_or_else(|| content(names("features", &metadata)))?;
+    let storage = match info.dtype {
+        Dtype::F32 => Storage::F32,
+        Dtype::BF16 => Storage::Bf16,
+        other => return Err(content(format!("tensor \"features\" is {other:?}, expected F32 or BF16"))),
+    };
+    let &[rows, width] = info.shape.as_slice() else {
+        return Err(content(format!("tensor \"features\" has shape {:?}, expected (n, width)", info.shape)));
+    };
+    if rows == 0 || width == 0 {
+        return Err(content(format!("tensor \"features\" has shape {:?}: it is empty", info.shape)));
+    }
+    let (begin, end) = info.data_offsets;
+    let features = Features::from_bytes(bytes.clone(), start + begin..start + end, storage, width)
+        .map_err(|source| FileError::Features { path: path.into(), source })?;
+    let labels = match tensor("labels") {
+        None => Vec::new(),
+        Some(info) => labels(info, rows, &bytes[start..]).map_err(content)?,
+    };
+    let origin = metadata.metadata().as_ref().and_then(|all| all.get("origin")).cloned();
+    Ok(Labelled { features, labels, origin })
+}
+
+fn labels(info: &TensorInfo, rows: usize, data: &[u8]) -> Result<Vec<u32>, String> {
+    if info.shape != [rows] {
+        return Err(format!("tensor \"labels\" has shape {:?}, expected ({rows})", info.shape));
+    }
+    let (begin, end) = info.data_offsets;
+    let data = data.get(begin..end).unwrap_or_default();
+    let number = |bytes: &[u8]| match *bytes {
+        [a, b, c, d] => Some(u32::from_le_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => u32::try_from(u64::from_le_bytes([a, b, c, d, e, f, g, h])).ok(),
+        _ => None,
+    };
+    let size = match info.dtype {
+        Dtype::U32 => 4,
+        Dtype::I64 | Dtype::U64 => 8, // as numpy and PyTorch write them
+        other => return Err(format!("tensor \"labels\" is {other:?}, expected U32, U64 or I64")),
+    };
+    let labels: Option<Vec<u32>> = data.chunks_exact(size).map(number).collect();
+    labels.ok_or_else(|| "tensor \"labels\" holds a number that is no class".to_owned())
+}
+
+fn names(missing: &str, metadata: &Metadata) -> String {
+    let found: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
+    let found: Vec<&str> = found.keys().map(String::as_str).collect();
+    format!("holds no tensor {missing:?} but {found:?}; feature files are made by `dcgan-eval features`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let values: Vec<f32> = (0..15).map(|i| i as f32 / 4.0 - 1.0).collect(); // exact in bf16
+        for storage in [Storage::F32, Storage::Bf16] {
+            for labels in [None, Some(vec![4_u32, 0, 9, 4, 1])] {
+                let path = folder.path().join("f.safetensors");
+                let mut writer =
+                    Writer::create(&path, storage, (5, 3), labels.as_deref(), "{\"weights\":1}").unwrap();
+                writer.write(&values[..6]).unwrap();
+                writer.write(&values[6..]).unwrap();
+                writer.finish().unwrap();
+                let read = open(&path).unwrap();
+                assert_eq!(read.labels, labels.unwrap_or_default());
+                assert_eq!(read.origin.as_deref(), Some("{\"weights\":1}"));
+                assert_eq!((read.features.len(), read.features.storage()), (5, storage));
+                assert_eq!(read.features.block(0..5, &mut Vec::new()), values);
+            }
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_unfinished_file_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.safetensors");
+        let mut writer = Writer::create(&path, Storage::F32, (2, 3), None, "").unwrap();
+        writer.write(&[0.0; 3]).unwrap();
+        assert!(matches!(writer.finish(), Err(FileError::Rows { expected: 2, found: 1, .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn files_that_are_no_features() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.safetensors");
+        let file = |header: &str, data: usize| {
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(header.as_bytes());
+            bytes.resize(bytes.len() + data, 0xff);
+            bytes
+        };
+        let rows: &[(Vec<u8>, &str)] = &[
+            (vec![], "not a whole safetensors file"),
+            (vec![9; 40], "not a whole safetensors file"),
+            (file(r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 4), "no tensor \"features\""),
+            (file(r#"{"features":{"dtype":"F64","shape":[1,1],"data_offsets":[0,8]}}"#, 8), "is F64"),
+            (
+                file(r#"{"features":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8),
+                "expected (n, width)",
+            ),
+            (file(r#"{"features":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#, 0), "is empty"),
+            (file(r#"{"features":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}"#, 7), "not a whole"),
+            (
+                file(
+                    r#"{"features":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},"labels":{"dtype":"U32","shape":[2],"data_offsets":[4,12]}}"#,
+                    12,
+                ),
+                "\"labels\" has shape [2], expected (1)",
+            ),
+            (
+                file(
+                    r#"{"features":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},"labels":{"dtype":"I64","shape":[1],"data_offsets":[4,12]}}"#,
+                    12,
+                ),
+                "no class",
+            ),
+        ];
+        for (bytes, expected) in rows {
+            fs::write(&path, bytes).unwrap();
+            let found = open(&path).unwrap_err().to_string();
+            assert!(found.contains(expected) && found.contains("f.safetensors"), "{found}");
+        }
+        assert!(open(&folder.path().join("absent")).unwrap_err().to_string().contains("absent"));
+    }
+}
