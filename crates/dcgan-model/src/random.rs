@@ -30,6 +30,10 @@ pub enum Purpose {
     QualityWeights = 8,
     /// Synthetic pictures of a benchmark; index = batch.
     SyntheticPictures = 9,
+    /// Labelled pictures that a classifier is chosen by; index = draw.
+    SelectionDraw = 10,
+    /// Labelled pictures whose classifier is tested; index = draw.
+    LabelDraw = 11,
 }
 
 /// The stream of `(seed, purpose, index)`: ChaCha with these three as its key.
