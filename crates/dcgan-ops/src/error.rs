@@ -33,6 +33,16 @@ pub enum OpsError {
         /// The layer.
         layer: String,
     },
+    /// A label that is no class.
+    #[error("label {index} is {label}, expected below {classes}")]
+    Label {
+        /// Its place in the batch.
+        index: usize,
+        /// The label.
+        label: u32,
+        /// Logits of a row.
+        classes: usize,
+    },
     /// An error of candle: device, memory, shapes.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -5,32 +5,32 @@
 
 /// A strided view of a matrix of f32.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View<'a> {
+pub struct View<'a> {
     /// The values.
-    pub(super) data: &'a [f32],
+    pub data: &'a [f32],
     /// Rows.
-    pub(super) rows: usize,
+    pub rows: usize,
     /// Columns.
-    pub(super) columns: usize,
+    pub columns: usize,
     /// Distance between rows.
-    pub(super) row_stride: usize,
+    pub row_stride: usize,
     /// Distance between columns.
-    pub(super) column_stride: usize,
+    pub column_stride: usize,
 }
 
 impl<'a> View<'a> {
     /// Row-major `rows x columns`.
-    pub(super) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
         Self { data, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
     /// `columns` columns of a wider row-major matrix whose rows are `stride` apart.
-    pub(super) fn strided(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+    pub fn strided(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         Self { data, rows, columns, row_stride: stride, column_stride: 1 }
     }
 
     /// The transpose, without a copy.
-    pub(super) fn t(self) -> Self {
+    pub fn t(self) -> Self {
         Self {
             rows: self.columns,
             columns: self.rows,
@@ -40,10 +40,16 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether the last element lies within the values; sizes whose product overflows do not fit.
     fn fits(&self) -> bool {
-        self.rows == 0
-            || self.columns == 0
-            || (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride < self.data.len()
+        let (Some(row), Some(column)) = (self.rows.checked_sub(1), self.columns.checked_sub(1)) else {
+            return true; // no element at all
+        };
+        let last = row
+            .checked_mul(self.row_stride)
+            .zip(column.checked_mul(self.column_stride))
+            .and_then(|(row, column)| row.checked_add(column));
+        last.is_some_and(|last| last < self.data.len())
     }
 }
 
@@ -52,9 +58,10 @@ impl<'a> View<'a> {
 /// # Panics
 /// Where shapes or slice lengths do not fit: a mistake of the caller, not of the user.
 #[allow(unsafe_code, reason = "the gemm crate takes raw pointers")]
-pub(super) fn matmul(out: &mut [f32], lhs: View<'_>, rhs: View<'_>, accumulate: bool) {
+pub fn matmul(out: &mut [f32], lhs: View<'_>, rhs: View<'_>, accumulate: bool) {
     let (m, n, k) = (lhs.rows, rhs.columns, lhs.columns);
-    assert!(rhs.rows == k && lhs.fits() && rhs.fits() && out.len() == m * n, "matmul: shapes do not fit");
+    let fits = rhs.rows == k && lhs.fits() && rhs.fits() && m.checked_mul(n) == Some(out.len());
+    assert!(fits, "matmul: shapes do not fit");
     if m == 0 || n == 0 {
         return;
     }

@@ -7,7 +7,7 @@
 
 mod conv;
 mod dispatch;
-mod matmul;
+pub(crate) mod matmul;
 mod norm;
 mod parameters;
 
