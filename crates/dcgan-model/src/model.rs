@@ -38,13 +38,7 @@ impl Model {
         }
         let generator = generator_layers(&config, &mut faults);
         let discriminator = discriminator_layers(&config, &mut faults);
-        for layer in generator.iter().chain(&discriminator) {
-            let values =
-                layer.weight_shape().iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
-            if values.is_none_or(|values| values > MAX_VALUES) {
-                faults.push(format!("the weight of {} would hold more than {MAX_VALUES} values", layer.name));
-            }
-        }
+        check_sizes(generator.iter().chain(&discriminator), &mut faults);
         if faults.is_empty() {
             Ok(Self { config, generator, discriminator })
         } else {
@@ -67,6 +61,24 @@ impl Model {
         &self.discriminator
     }
 
+    /// Layers of D with a head of `classes` logits instead of one: the classifier «of the same shape» of section 5.2.
+    ///
+    /// # Errors
+    /// Fewer than two classes, or more than a tensor holds.
+    pub fn classifier_layers(&self, classes: usize) -> Result<Vec<Layer>, ConfigError> {
+        if classes < 2 {
+            let fault = format!("a classifier of {classes} class(es), expected at least 2");
+            return Err(ConfigError { faults: vec![fault] });
+        }
+        let mut layers = self.discriminator.clone();
+        if let Some(head) = layers.last_mut() {
+            head.output.channels = classes;
+        }
+        let mut faults = Vec::new();
+        check_sizes(&layers, &mut faults);
+        if faults.is_empty() { Ok(layers) } else { Err(ConfigError { faults }) }
+    }
+
     /// Names and shapes of G's tensors; batch-norm statistics are optional.
     pub fn generator_tensors(&self) -> Vec<TensorSpec> {
         tensors(&self.generator)
@@ -77,6 +89,14 @@ impl Model {
         tensors(&self.discriminator)
     }
 
+    /// Names and shapes of the classifier's tensors; batch-norm statistics are optional.
+    ///
+    /// # Errors
+    /// Those of [`Model::classifier_layers`].
+    pub fn classifier_tensors(&self, classes: usize) -> Result<Vec<TensorSpec>, ConfigError> {
+        Ok(tensors(&self.classifier_layers(classes)?))
+    }
+
     /// Fresh weights of G: kernels N(0, `weight_std`^2), gains N(1, `gain_std`^2), shifts 0 (paper, section 4; authors' code for gains).
     pub fn initial_generator(&self, seed: u64, weight_std: f32, gain_std: f32) -> Weights {
         initial(&self.generator, seed, Purpose::GeneratorWeights, weight_std, gain_std)
@@ -85,6 +105,31 @@ impl Model {
     /// Fresh weights of D, drawn as G's.
     pub fn initial_discriminator(&self, seed: u64, weight_std: f32, gain_std: f32) -> Weights {
         initial(&self.discriminator, seed, Purpose::DiscriminatorWeights, weight_std, gain_std)
+    }
+
+    /// Fresh weights of the classifier, drawn as G's.
+    ///
+    /// # Errors
+    /// Those of [`Model::classifier_layers`].
+    pub fn initial_classifier(
+        &self,
+        classes: usize,
+        seed: u64,
+        weight_std: f32,
+        gain_std: f32,
+    ) -> Result<Weights, ConfigError> {
+        let layers = self.classifier_layers(classes)?;
+        Ok(initial(&layers, seed, Purpose::ClassifierWeights, weight_std, gain_std))
+    }
+}
+
+fn check_sizes<'a>(layers: impl IntoIterator<Item = &'a Layer>, faults: &mut Vec<String>) {
+    for layer in layers {
+        let values =
+            layer.weight_shape().iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
+        if values.is_none_or(|values| values > MAX_VALUES) {
+            faults.push(format!("the weight of {} would hold more than {MAX_VALUES} values", layer.name));
+        }
     }
 }
 

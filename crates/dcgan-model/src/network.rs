@@ -1,7 +1,7 @@
 //! Networks with weights on a device: what training, sampling and feature extraction call.
 
-use crate::Model;
 use crate::weights::{self, HostTensor, TensorSpec, Weights, WeightsError};
+use crate::{ConfigError, Model};
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
     Executor, Forward, Keep, Layer, Mode, NormStatistics, OpsError, Statistics, Tensors, executor,
@@ -14,6 +14,9 @@ pub enum NetworkError {
     /// The weights do not fit.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A classifier that cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// An operation failed.
     #[error(transparent)]
     Ops(#[from] OpsError),
@@ -47,6 +50,10 @@ pub struct Generator(pub Network);
 /// The discriminator: pictures to logits.
 #[derive(Debug)]
 pub struct Discriminator(pub Network);
+
+/// The discriminator's layers with a logit a class: pictures to classes.
+#[derive(Debug)]
+pub struct Classifier(pub Network);
 
 /// What D says of pictures.
 #[derive(Clone, Debug)]
@@ -260,6 +267,43 @@ impl Discriminator {
         let mut forward = self.0.eval(x, keep)?;
         forward.activations.pop(); // the head's is the logit
         Ok(Scores { logits: forward.output.flatten_all()?, activations: forward.activations })
+    }
+}
+
+impl Classifier {
+    /// D of `model` with a head of `classes` logits and `weights` on `device`.
+    ///
+    /// # Errors
+    /// Fewer than two classes; every tensor that is missing, extra or misshapen; memory.
+    pub fn new(
+        model: &Model,
+        classes: usize,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, NetworkError> {
+        Self::with_executor(model, classes, weights, |layers| executor(layers, device))
+    }
+
+    /// The same, run by the executor that `build` makes of the layers.
+    ///
+    /// # Errors
+    /// Fewer than two classes; every tensor that is missing, extra or misshapen; memory.
+    pub fn with_executor(
+        model: &Model,
+        classes: usize,
+        weights: &Weights,
+        build: impl FnOnce(Vec<Layer>) -> Result<Box<dyn Executor>, OpsError>,
+    ) -> Result<Self, NetworkError> {
+        let (layers, tensors) = (model.classifier_layers(classes)?, model.classifier_tensors(classes)?);
+        Ok(Self(Network::new(&layers, tensors, weights, build)?))
+    }
+
+    /// Logits `(n, classes)` of pictures `(n, c, h, w)` in evaluation mode.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoStatistics`]; shapes, memory.
+    pub fn logits(&mut self, x: &Tensor) -> Result<Tensor, NetworkError> {
+        Ok(self.0.eval(x, Keep::Nothing)?.output.flatten_from(1)?)
     }
 }
 

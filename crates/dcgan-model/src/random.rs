@@ -34,6 +34,12 @@ pub enum Purpose {
     SelectionDraw = 10,
     /// Labelled pictures whose classifier is tested; index = draw.
     LabelDraw = 11,
+    /// A classifier's initial weights; index = tensor.
+    ClassifierWeights = 12,
+    /// Hyperparameters of a trial of random search; index = trial.
+    Trial = 13,
+    /// The order of labelled pictures; index = epoch.
+    ClassifierOrder = 14,
 }
 
 /// The stream of `(seed, purpose, index)`: ChaCha with these three as its key.
