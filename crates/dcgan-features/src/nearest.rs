@@ -296,7 +296,8 @@ fn squared_lengths(
     let origin = vec![0.0; width];
     let lengths: Vec<f64> =
         values.par_chunks_exact(width).map(|row| distance_squared(row, &origin)).collect();
-    match lengths.iter().position(|length| !(*length < MAX_SQUARED_LENGTH)) {
+    // A length that is NaN lies in no range.
+    match lengths.iter().position(|length| !(0.0..MAX_SQUARED_LENGTH).contains(length)) {
         Some(row) => {
             let length = lengths[row].to_string();
             Err(NearestError::Length { what, row: first + row as u64, length })
