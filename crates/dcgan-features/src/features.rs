@@ -158,7 +158,7 @@ impl Features {
         }
         scratch.resize(rows.len() * self.width, 0.0);
         for (row, out) in rows.zip(scratch.chunks_exact_mut(self.width)) {
-            self.copy_stored(self.stored_row(row), out);
+            self.copy_columns(row, 0..self.width, out);
         }
         scratch
     }
@@ -169,7 +169,18 @@ impl Features {
     /// Where the row does not exist or `out` is not [`Features::width`] long: a mistake of the caller.
     pub fn copy_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.len() && out.len() == self.width, "no such row, or no room for it");
-        self.copy_stored(self.stored_row(row), out);
+        self.copy_columns(row, 0..self.width, out);
+    }
+
+    /// Some columns of one row as f32.
+    ///
+    /// # Panics
+    /// Where the row or the columns do not exist or `out` has another length: a mistake of the caller.
+    pub fn copy_columns(&self, row: usize, columns: Range<usize>, out: &mut [f32]) {
+        let fits = row < self.len() && columns.end <= self.width && columns.len() == out.len();
+        assert!(fits, "no such values, or no room for them");
+        let start = self.stored_row(row) * self.width;
+        self.copy_stored(start + columns.start..start + columns.end, out);
     }
 
     /// Refuses values that are NaN or infinite.
@@ -202,8 +213,7 @@ impl Features {
         }
     }
 
-    fn copy_stored(&self, row: usize, out: &mut [f32]) {
-        let span = row * self.width..(row + 1) * self.width;
+    fn copy_stored(&self, span: Range<usize>, out: &mut [f32]) {
         match &self.values {
             Values::F32(values) => out.copy_from_slice(&values[span]),
             Values::Bf16(values) => widen(&values[span], out),

@@ -1,0 +1,261 @@
+//! Products of a tall matrix with sixteen columns at a time, compiled for AVX-512, AVX2 and the baseline.
+//!
+//! Sixteen columns fill one AVX-512 register of f32, so every value of the matrix is broadcast once and meets all classes.
+//! Each function sums in one order whatever its instruction set and however rows are grouped; where the processor fuses
+//! multiplication and addition the sums are fused, so AVX-512 and AVX2 give the same bits.
+
+use std::mem::size_of;
+
+/// Columns that are computed together; one class each.
+pub(crate) const LANES: usize = 16;
+/// One row of a panel in f32.
+pub(crate) type Lanes32 = [f32; LANES];
+/// One row of a panel in f64.
+pub(crate) type Lanes = [f64; LANES];
+
+/// Columns of the matrix that are worked on at a time: their part of the panel, 32 kB, stays in the first-level cache.
+const TILE: usize = 512;
+
+/// What the three matrix element types' kernels have in common.
+trait Real: Copy {
+    const ZERO: Self;
+    /// `self * b + c`, rounded once where `FUSED`.
+    fn multiply_add<const FUSED: bool>(self, b: Self, c: Self) -> Self;
+}
+
+macro_rules! real {
+    ($ty:ty) => {
+        impl Real for $ty {
+            const ZERO: Self = 0.0;
+            #[inline(always)]
+            fn multiply_add<const FUSED: bool>(self, b: Self, c: Self) -> Self {
+                // Without the instruction `mul_add` calls a slow library function.
+                if FUSED { self.mul_add(b, c) } else { self * b + c }
+            }
+        }
+    };
+}
+real!(f32);
+real!(f64);
+
+/// `sums[r] = x[r] · panel` for `G` rows of one tile.
+#[inline(always)]
+fn project_group<T: Real, const G: usize, const FUSED: bool>(
+    x: &[T],
+    width: usize,
+    panel: &[[T; LANES]],
+) -> [[T; LANES]; G] {
+    let rows: [&[T]; G] = std::array::from_fn(|r| &x[r * width..r * width + panel.len()]);
+    let mut sums = [[T::ZERO; LANES]; G];
+    for (j, weights) in panel.iter().enumerate() {
+        for r in 0..G {
+            let value = rows[r][j];
+            for lane in 0..LANES {
+                sums[r][lane] = value.multiply_add::<FUSED>(weights[lane], sums[r][lane]);
+            }
+        }
+    }
+    sums
+}
+
+/// Adds `x · panel` to `out`; `x` is rows × `width`. Sums of a tile are in `T`, their sum in f64.
+#[inline(always)]
+fn project<T: Real + Into<f64>, const G: usize, const FUSED: bool>(
+    x: &[T],
+    width: usize,
+    panel: &[[T; LANES]],
+    out: &mut [Lanes],
+) {
+    for start in (0..width).step_by(TILE) {
+        let tile = &panel[start..(start + TILE).min(width)];
+        let mut row = 0;
+        while row + G <= out.len() {
+            let sums = project_group::<T, G, FUSED>(&x[row * width + start..], width, tile);
+            for (out, sum) in out[row..row + G].iter_mut().zip(&sums) {
+                for lane in 0..LANES {
+                    out[lane] += sum[lane].into();
+                }
+            }
+            row += G;
+        }
+        while row < out.len() {
+            let [sum] = project_group::<T, 1, FUSED>(&x[row * width + start..], width, tile);
+            for lane in 0..LANES {
+                out[row][lane] += sum[lane].into();
+            }
+            row += 1;
+        }
+    }
+}
+
+/// `out[j] += Σ_r x[r][j] weights[r]` for `G` rows of one tile.
+#[inline(always)]
+fn collect_group<const G: usize, const FUSED: bool>(
+    x: &[f32],
+    width: usize,
+    weights: &[Lanes32],
+    out: &mut [Lanes32],
+) {
+    let rows: [&[f32]; G] = std::array::from_fn(|r| &x[r * width..r * width + out.len()]);
+    let weights: [Lanes32; G] = std::array::from_fn(|r| weights[r]);
+    for (j, out) in out.iter_mut().enumerate() {
+        let mut sum = *out;
+        for r in 0..G {
+            let value = rows[r][j];
+            for lane in 0..LANES {
+                sum[lane] = value.multiply_add::<FUSED>(weights[r][lane], sum[lane]);
+            }
+        }
+        *out = sum;
+    }
+}
+
+/// Adds `xᵀ · weights` to `out`; `x` is rows × `width`, one row of weights for each.
+#[inline(always)]
+fn collect<const G: usize, const FUSED: bool>(
+    x: &[f32],
+    width: usize,
+    weights: &[Lanes32],
+    out: &mut [Lanes32],
+) {
+    for start in (0..width).step_by(TILE) {
+        let tile = start..(start + TILE).min(width);
+        let mut row = 0;
+        while row + G <= weights.len() {
+            let x = &x[row * width + start..];
+            collect_group::<G, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
+            row += G;
+        }
+        while row < weights.len() {
+            let x = &x[row * width + start..];
+            collect_group::<1, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
+            row += 1;
+        }
+    }
+}
+
+/// Compiles a call for three instruction sets and picks one at run time. `$wide` and `$narrow` are the rows that are
+/// worked on together: what thirty-two and what sixteen registers hold.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident[$($elem:ty)?], $wide:literal, $narrow:literal) => {
+        $(#[$meta])*
+        pub(crate) fn $name($($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code, reason = "calling a function compiled for a feature that was just detected")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+                fn avx512($($arg: $ty),*) { $body::<$($elem,)? $wide, true>($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) { $body::<$($elem,)? $narrow, true>($($arg),*) }
+
+                let fused = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+                if fused
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                {
+                    // SAFETY: the features were just detected; the body itself is safe code.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if fused {
+                    // SAFETY: the features were just detected; the body itself is safe code.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            $body::<$($elem,)? $narrow, { cfg!(target_arch = "aarch64") }>($($arg),*)
+        }
+    };
+}
+
+vectorised! {
+    /// Adds `x · panel` to `out`.
+    ///
+    /// # Shapes
+    /// `x` (rows, width), `panel` (width, 16), `out` (rows, 16). Products are summed in f32 over tiles of 512 columns.
+    fn add_projection(x: &[f32], width: usize, panel: &[Lanes32], out: &mut [Lanes]) = project[f32], 16, 4
+}
+vectorised! {
+    /// [`add_projection`] of a matrix in f64.
+    fn add_projection_f64(x: &[f64], width: usize, panel: &[Lanes], out: &mut [Lanes]) = project[f64], 8, 2
+}
+vectorised! {
+    /// Adds `xᵀ · weights` to `out`, in f32: keep the number of rows that meet one `out` to a few hundred.
+    ///
+    /// # Shapes
+    /// `x` (rows, width), `weights` (rows, 16), `out` (width, 16).
+    fn add_collection(x: &[f32], width: usize, weights: &[Lanes32], out: &mut [Lanes32]) = collect[], 16, 4
+}
+
+/// Rows of a matrix of `width` f32 values that are worked on together: about a megabyte, at least 32 so that the panel
+/// is read seldom enough. A function of the shape alone, like every split of the work.
+pub(crate) fn block_rows(width: usize) -> usize {
+    let rows = (1 << 20) / (width.max(1) * size_of::<f32>());
+    (rows / 16 * 16).clamp(32, 256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7919 + seed * 104_729 + 13) % 1009) as f32 / 504.5 - 1.0).collect()
+    }
+
+    fn lanes(rows: usize, seed: usize) -> Vec<Lanes32> {
+        values(rows * LANES, seed).chunks_exact(LANES).map(|row| row.try_into().unwrap()).collect()
+    }
+
+    /// The largest difference from plain sums in f64, as a share of the largest sum there can be.
+    fn check(rows: usize, width: usize, seed: usize) {
+        let x = values(rows * width, seed);
+        let at = |row: usize, column: usize| f64::from(x[row * width + column]);
+        let (panel, weights) = (lanes(width, seed + 1), lanes(rows, seed + 2));
+        let wide = |panel: &[Lanes32]| -> Vec<Lanes> { panel.iter().map(|row| row.map(f64::from)).collect() };
+
+        // What stands in `out` before is added to.
+        let mut projected = vec![[0.5; LANES]; rows];
+        add_projection(&x, width, &panel, &mut projected);
+        let mut exact = vec![[0.5; LANES]; rows];
+        let x64: Vec<f64> = x.iter().map(|&v| v.into()).collect();
+        add_projection_f64(&x64, width, &wide(&panel), &mut exact);
+        let mut collected = vec![[0.25; LANES]; width];
+        add_collection(&x, width, &weights, &mut collected);
+        for lane in 0..LANES {
+            for row in 0..rows {
+                let plain: f64 = (0..width).map(|j| at(row, j) * f64::from(panel[j][lane])).sum();
+                assert!(
+                    (projected[row][lane] - 0.5 - plain).abs() <= 1e-6 * width as f64,
+                    "{rows} x {width}"
+                );
+                assert!((exact[row][lane] - 0.5 - plain).abs() <= 1e-14 * (width + 1) as f64);
+            }
+            for (j, collected) in collected.iter().enumerate() {
+                let plain: f64 = (0..rows).map(|r| at(r, j) * f64::from(weights[r][lane])).sum();
+                let found = f64::from(collected[lane]);
+                assert!((found - 0.25 - plain).abs() <= 1e-6 * (rows + 1) as f64, "{rows} x {width}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn kernels_are_plain_sums(rows in 0_usize..40, width in 1_usize..70, seed in 0_usize..1000) {
+            check(rows, width, seed);
+        }
+    }
+
+    #[test]
+    fn kernels_across_tiles() {
+        for (rows, width) in [(1, TILE), (17, TILE + 1), (33, 2 * TILE + 5)] {
+            check(rows, width, 3);
+        }
+    }
+
+    #[test]
+    fn blocks_fit_the_cache() {
+        assert_eq!([1, 1000, 7168, 28_672].map(block_rows), [256, 256, 32, 32]);
+    }
+}

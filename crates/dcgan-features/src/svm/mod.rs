@@ -1,0 +1,243 @@
+//! A linear support vector machine with squared hinge loss, one class against the rest.
+//!
+//! The objective is that of scikit-learn's `LinearSVC` with its defaults: for each class, with y = 1 for its rows and -1
+//! for all others,
+//!
+//! > min over (w, b) of `1/2 (|w|^2 + b^2) + c Σ_i max(0, 1 - y_i (w·x_i + b))^2`
+//!
+//! where the intercept `b` is the weight of a further column of ones. With two classes there is one problem, whose
+//! positive rows are those of the greater class. All classes are solved together, in `newton`; where there are fewer
+//! rows than columns, from the rows' inner products ([`Gram`]).
+
+mod dense;
+mod fit;
+mod gram;
+mod kernel;
+pub mod linfa;
+mod model;
+mod newton;
+mod panel;
+mod search;
+
+pub use fit::Rows;
+pub use gram::Gram;
+pub use model::LinearSvm;
+
+use crate::features::FeaturesError;
+use ::linfa::ParamGuard;
+use serde::{Deserialize, Serialize};
+
+/// Parameters of a fit, not yet checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SvmParams(SvmValidParams);
+
+/// Checked parameters of a fit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SvmValidParams {
+    c: f64,
+    tolerance: f64,
+    max_iterations: usize,
+    method: Method,
+}
+
+/// How a fit is computed; the result is the same but for rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// From inner products where there are at most 4,096 rows and fewer rows than columns, else from features.
+    #[default]
+    Automatic,
+    /// Passes over the features.
+    Features,
+    /// Inner products of the rows: rows² values of 8 bytes.
+    Gram,
+}
+
+impl Default for SvmParams {
+    /// c 1, as scikit-learn; tolerance 1e-6; 2,000 passes over the rows.
+    fn default() -> Self {
+        Self(SvmValidParams { c: 1.0, tolerance: 1e-6, max_iterations: 2000, method: Method::default() })
+    }
+}
+
+impl SvmParams {
+    /// The defaults: c 1, tolerance 1e-6, at most 2,000 iterations.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Weight of the loss against that of the squared weights; greater than 0.
+    pub fn c(mut self, c: f64) -> Self {
+        self.0.c = c;
+        self
+    }
+
+    /// When a class has converged: a Newton step lowered its objective by less than this share of it, or the gradient
+    /// proves that the objective is within this share of its minimum. In (0, 1).
+    pub fn tolerance(mut self, tolerance: f64) -> Self {
+        self.0.tolerance = tolerance;
+        self
+    }
+
+    /// Passes over the rows at which the fit ends, converged or not; at least 1. A pass serves sixteen classes: a
+    /// gradient, or one step of conjugate gradients, for each.
+    pub fn max_iterations(mut self, max_iterations: usize) -> Self {
+        self.0.max_iterations = max_iterations;
+        self
+    }
+
+    /// How the fit is computed.
+    pub fn method(mut self, method: Method) -> Self {
+        self.0.method = method;
+        self
+    }
+}
+
+impl ParamGuard for SvmParams {
+    type Checked = SvmValidParams;
+    type Error = SvmError;
+
+    fn check_ref(&self) -> Result<&SvmValidParams, SvmError> {
+        let SvmValidParams { c, tolerance, max_iterations, .. } = self.0;
+        if !(c.is_finite() && c > 0.0) {
+            return Err(SvmError::C(c));
+        }
+        if !(tolerance > 0.0 && tolerance < 1.0) {
+            return Err(SvmError::Tolerance(tolerance));
+        }
+        if max_iterations == 0 {
+            return Err(SvmError::NoIterations);
+        }
+        Ok(&self.0)
+    }
+
+    fn check(self) -> Result<SvmValidParams, SvmError> {
+        self.check_ref()?;
+        Ok(self.0)
+    }
+}
+
+impl SvmValidParams {
+    /// Weight of the loss.
+    pub fn c(&self) -> f64 {
+        self.c
+    }
+}
+
+/// Why a class's fit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitReason {
+    /// [`SvmParams::tolerance`] was reached.
+    Converged,
+    /// [`SvmParams::max_iterations`] passes were made.
+    IterationLimit,
+}
+
+/// How a class's fit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Why.
+    pub reason: ExitReason,
+    /// Newton steps.
+    pub iterations: usize,
+    /// Passes over the rows that served this class.
+    pub products: usize,
+    /// Value of the objective.
+    pub objective: f64,
+    /// Length of the objective's gradient. The objective is above its minimum by at most half of its square.
+    pub gradient_norm: f64,
+}
+
+/// Where a fit stands after a pass over the rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Passes so far, of all panels of sixteen classes.
+    pub passes: usize,
+    /// Classes that have converged.
+    pub converged: usize,
+    /// Classes, or 1 where there are two.
+    pub problems: usize,
+    /// Sum of the objectives where they are known: after a class's first pass.
+    pub objective: f64,
+    /// Largest length of a gradient so far known.
+    pub gradient_norm: f64,
+}
+
+/// A fit that cannot be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SvmError {
+    /// The weight of the loss.
+    #[error("c is {0}, expected a finite number greater than 0")]
+    C(f64),
+    /// The tolerance.
+    #[error("the tolerance is {0}, expected a number between 0 and 1")]
+    Tolerance(f64),
+    /// An iteration limit of 0.
+    #[error("the iteration limit is 0, expected at least 1")]
+    NoIterations,
+    /// No row, or no column.
+    #[error("there are {rows} rows of {width} features, expected at least one of each")]
+    Empty {
+        /// Rows given.
+        rows: usize,
+        /// Columns given.
+        width: usize,
+    },
+    /// Rows and labels that do not go together.
+    #[error("there are {labels} labels for {rows} rows, expected one for each")]
+    Labels {
+        /// Rows given.
+        rows: usize,
+        /// Labels given.
+        labels: usize,
+    },
+    /// One class or none.
+    #[error("the labels name {0} class, expected two or more: there is nothing to tell apart")]
+    Classes(usize),
+    /// A fit to start from that has other columns.
+    #[error("the fit to start from has {found} features, expected {expected}")]
+    Start {
+        /// Columns of the features.
+        expected: usize,
+        /// Columns of the previous fit.
+        found: usize,
+    },
+    /// Features of another width than those of the fit.
+    #[error("there are {found} features in a row, expected {expected} as in the fit")]
+    Width {
+        /// Columns of the fit.
+        expected: usize,
+        /// Columns given.
+        found: usize,
+    },
+    /// Features that are damaged.
+    #[error(transparent)]
+    Features(#[from] FeaturesError),
+    /// Products that do not fit into a number.
+    #[error("the objective of class {class} is not finite: the features are too large, scale them down")]
+    Overflow {
+        /// Class number.
+        class: usize,
+    },
+    /// Inner products that would not fit into memory.
+    #[error(
+        "{rows} rows have {needed_bytes} bytes of inner products, more than {limit_bytes}: take fewer rows, or the solver that reads features"
+    )]
+    TooManyRows {
+        /// Rows given.
+        rows: usize,
+        /// Bytes that they would take.
+        needed_bytes: usize,
+        /// Bytes that are allowed.
+        limit_bytes: usize,
+    },
+    /// What linfa refuses.
+    #[error("linfa: {0}")]
+    Linfa(String),
+}
+
+impl From<::linfa::Error> for SvmError {
+    fn from(error: ::linfa::Error) -> Self {
+        Self::Linfa(error.to_string())
+    }
+}
