@@ -11,6 +11,13 @@ const GENERATOR: &str = "generator.safetensors";
 const DISCRIMINATOR: &str = "discriminator.safetensors";
 const CARD: &str = "README.md";
 
+/// `config.json` and both networks of `models/digits`.
+const EMBEDDED_DIGITS: (&str, &[u8], &[u8]) = (
+    include_str!("../../../models/digits/config.json"),
+    include_bytes!("../../../models/digits/generator.safetensors"),
+    include_bytes!("../../../models/digits/discriminator.safetensors"),
+);
+
 /// A model folder in memory; either network may be absent.
 #[derive(Clone, Debug)]
 pub struct ModelFiles {
@@ -91,6 +98,28 @@ impl ModelFiles {
         };
         let generator = read(GENERATOR, &model.generator_tensors())?;
         let discriminator = read(DISCRIMINATOR, &model.discriminator_tensors())?;
+        Ok(Self { model, generator, discriminator })
+    }
+
+    /// The small model of hand-written digits that is compiled in (`models/digits`, see the card there).
+    ///
+    /// # Errors
+    /// None but those of a build whose files do not fit.
+    pub fn embedded_digits() -> Result<Self, FolderError> {
+        let folder = Path::new("the embedded model");
+        let (config, generator, discriminator) = EMBEDDED_DIGITS;
+        let config: ModelConfig = serde_json::from_str(config)
+            .map_err(|source| FolderError::Syntax { path: folder.join(CONFIG), source })?;
+        let model =
+            Model::new(config).map_err(|source| FolderError::Config { path: folder.join(CONFIG), source })?;
+        let read = |name: &str, bytes: &[u8], specs: &[weights::TensorSpec]| -> Result<_, FolderError> {
+            let path = folder.join(name);
+            let weights = weights::parse_safetensors(&path, bytes)?;
+            weights::check(&path, &weights, specs)?;
+            Ok(Some(weights))
+        };
+        let generator = read(GENERATOR, generator, &model.generator_tensors())?;
+        let discriminator = read(DISCRIMINATOR, discriminator, &model.discriminator_tensors())?;
         Ok(Self { model, generator, discriminator })
     }
 
