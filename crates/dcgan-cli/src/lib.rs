@@ -8,6 +8,7 @@ mod cancel;
 mod exit;
 pub mod files;
 mod logs;
+mod memory;
 mod output;
 mod progress;
 
@@ -15,5 +16,6 @@ pub use arguments::{check_parent, set_threads};
 pub use cancel::Cancel;
 pub use exit::{Outcome, UsageError, run};
 pub use logs::{LogArgs, Logging};
+pub use memory::peak_memory_bytes;
 pub use output::print_result;
 pub use progress::Progress;

@@ -78,17 +78,10 @@ pub fn bench(
     Ok(BenchResult {
         images_per_s: batch_size as f64 / median,
         step_ms_median: 1e3 * median,
-        peak_rss_bytes: peak_rss_bytes().unwrap_or(0),
+        peak_rss_bytes: dcgan_cli::peak_memory_bytes().unwrap_or(0),
         image_size: height,
         batch_size,
         dtype: "f32",
         threads: rayon::current_num_threads(),
     })
-}
-
-/// The kernel's high-water mark of this process's memory, on Linux.
-fn peak_rss_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }

@@ -203,17 +203,29 @@ pub(crate) struct SampleArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// .safetensors, .pth / .pt (zip or legacy), or the authors' joblib folder
+    /// .safetensors, .pth / .pt (zip or legacy), the authors' joblib folder; or a run or model folder, to keep its networks
     pub(crate) src: PathBuf,
-    /// Networks that the weights belong to, by name; or
-    #[arg(long, value_name = "NAME", required_unless_present = "config", conflicts_with = "config")]
+    /// Networks that foreign weights belong to, by name; or
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// from a TOML file
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
+    /// Type of the values written: f32, or bf16 for half the size
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dtype: StoredDtype,
     /// The model folder to make
     #[arg(long, value_name = "MODEL")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum StoredDtype {
+    /// Four bytes, exact
+    #[default]
+    F32,
+    /// Two bytes, rounded to nearest even
+    Bf16,
 }
 
 #[derive(Args, Debug)]
