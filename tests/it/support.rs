@@ -43,10 +43,15 @@ pub(crate) fn golden_path(name: &str) -> PathBuf {
 impl Golden {
     /// The golden file of `case`, for a check of `what`.
     pub(crate) fn open(case: &str, what: &str) -> Self {
-        let file = golden_path(case).join("case.safetensors");
-        let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap().into_iter().collect();
+        Self::open_file(&format!("{case}/case.safetensors"), what)
+    }
+
+    /// A golden file below `tests/golden`, for a check of `what`.
+    pub(crate) fn open_file(file: &str, what: &str) -> Self {
+        let tensors = candle_core::safetensors::load(golden_path(file), &Device::Cpu).unwrap();
         let (met, worst, faults) = Default::default();
-        Self { title: format!("{case}, {what}"), tensors, met, worst, faults }
+        let case = file.trim_end_matches("/case.safetensors");
+        Self { title: format!("{case}, {what}"), tensors: tensors.into_iter().collect(), met, worst, faults }
     }
 
     /// An input, as it is stored.

@@ -9,10 +9,12 @@ use candle_core::Device;
 use dcgan_data::{DataError, Dataset};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Discriminator, Model, NetworkError, pixels};
+use dcgan_ops::Statistics;
 use half::bf16;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::fmt;
+use std::ops::Range;
 
 /// Pictures that go through the network at once; also the authors' batch for batch-norm statistics.
 pub const BATCH: usize = 128;
@@ -101,12 +103,12 @@ impl Extractor {
         self.width
     }
 
-    /// Whether there are batch-norm statistics to evaluate by.
-    pub fn has_statistics(&self) -> bool {
-        self.discriminator.0.statistics().is_some()
+    /// The batch-norm statistics evaluated by, where there are any.
+    pub fn statistics(&self) -> Option<&Statistics> {
+        self.discriminator.0.statistics()
     }
 
-    /// Replaces the batch-norm statistics by those of `pictures`, as the authors do: batches of 128 in order, the last short
+    /// Replaces the batch-norm statistics by those of the pictures `rows`, as the authors do: batches of 128 in order, the last short
     /// one too; each layer normalised by its own minibatch upstream; means and biased variances averaged with equal weight.
     ///
     /// `progress` hears how many pictures are done.
@@ -115,17 +117,18 @@ impl Extractor {
     /// A picture that cannot be read or has another shape; memory; a last batch too small for batch-norm.
     pub fn reestimate(
         &mut self,
-        pictures: &Dataset,
+        (pictures, rows): (&Dataset, Range<usize>),
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), ExtractError> {
         self.check_shape(pictures)?;
         let device = self.discriminator.0.executor.device().clone();
         let config = self.model.config().clone();
         let mut bytes = Vec::new();
-        let batches = (0..pictures.len()).step_by(BATCH).map(|first| -> Result<_, ExtractError> {
-            let end = (first + BATCH).min(pictures.len());
+        let begin = rows.start;
+        let batches = rows.clone().step_by(BATCH).map(|first| -> Result<_, ExtractError> {
+            let end = (first + BATCH).min(rows.end);
             read(pictures, first..end, &mut bytes)?;
-            progress(end);
+            progress(end - begin);
             Ok(pixels::to_tensor(&bytes, &config, &device)?)
         });
         self.discriminator.0.reestimate(batches)
@@ -148,65 +151,66 @@ impl Extractor {
         Ok(features)
     }
 
-    /// Extracts every picture in order and hands `sink` the rows of a batch at a time; `progress` hears how many pictures are
+    /// Extracts the pictures `rows` in order and hands `sink` the rows of a batch at a time; `progress` hears how many pictures are
     /// done.
     ///
     /// # Errors
     /// A picture that cannot be read or has another shape, a feature that is not finite, the sink's error.
     pub fn extract(
         &mut self,
-        pictures: &Dataset,
+        (pictures, rows): (&Dataset, Range<usize>),
         sink: &mut dyn FnMut(&[f32]) -> Result<(), ExtractError>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), ExtractError> {
         self.check_shape(pictures)?;
         let mut bytes = Vec::new();
-        for first in (0..pictures.len()).step_by(BATCH) {
-            let end = (first + BATCH).min(pictures.len());
+        let begin = rows.start;
+        for first in rows.clone().step_by(BATCH) {
+            let end = (first + BATCH).min(rows.end);
             read(pictures, first..end, &mut bytes)?;
-            let rows = self.features(&bytes)?;
-            if let Some(bad) = rows.iter().position(|value| !value.is_finite()) {
+            let features = self.features(&bytes)?;
+            if let Some(bad) = features.iter().position(|value| !value.is_finite()) {
                 return Err(FeaturesError::NotFinite {
                     row: first + bad / self.width,
                     column: bad % self.width,
-                    value: rows[bad].to_string(),
+                    value: features[bad].to_string(),
                 }
                 .into());
             }
-            sink(&rows)?;
-            progress(end);
+            sink(&features)?;
+            progress(end - begin);
         }
         Ok(())
     }
 
-    /// The features of every picture in memory.
+    /// The features of the pictures `rows` in memory.
     ///
     /// # Errors
     /// As [`Extractor::extract`].
     pub fn to_memory(
         &mut self,
-        pictures: &Dataset,
+        (pictures, rows): (&Dataset, Range<usize>),
         storage: Storage,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Features, ExtractError> {
-        let (len, width) = (pictures.len() * self.width, self.width);
+        let (len, width) = (rows.len() * self.width, self.width);
         Ok(match storage {
             Storage::F32 => {
                 let mut all = Vec::with_capacity(len);
-                let mut keep = |rows: &[f32]| {
-                    all.extend_from_slice(rows);
+                let mut keep = |part: &[f32]| {
+                    all.extend_from_slice(part);
                     Ok(())
                 };
-                self.extract(pictures, &mut keep, progress)?;
+                self.extract((pictures, rows), &mut keep, progress)?;
                 Features::from_f32(all, width)?
             }
             Storage::Bf16 => {
                 let mut all = Vec::with_capacity(len);
-                let mut keep = |rows: &[f32]| {
-                    all.extend(rows.iter().map(|&value| bf16::from_f32(value)));
+                let mut keep = |part: &[f32]| {
+                    all.extend(part.iter().map(|&value| bf16::from_f32(value)));
                     Ok(())
                 };
-                self.extract(pictures, &mut keep, progress)?;
+                self.extract((pictures, rows), &mut keep, progress)?;
                 Features::from_bf16(all, width)?
             }
         })
@@ -231,9 +235,12 @@ pub fn width(model: &Model) -> usize {
 ///
 /// # Errors
 /// A picture that cannot be read.
-pub fn raw_pixels(pictures: &Dataset, model: &Model) -> Result<Features, ExtractError> {
+pub fn raw_pixels(
+    (pictures, rows): (&Dataset, Range<usize>),
+    model: &Model,
+) -> Result<Features, ExtractError> {
     let mut bytes = Vec::new();
-    read(pictures, 0..pictures.len(), &mut bytes)?;
+    read(pictures, rows, &mut bytes)?;
     let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu)?;
     let values = x.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
     Ok(Features::from_f32(values, pictures.shape().bytes())?)
@@ -243,7 +250,7 @@ pub fn raw_pixels(pictures: &Dataset, model: &Model) -> Result<Features, Extract
 ///
 /// # Errors
 /// The first picture that cannot be read.
-pub fn read(pictures: &Dataset, range: std::ops::Range<usize>, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+pub fn read(pictures: &Dataset, range: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), DataError> {
     let len = pictures.shape().bytes();
     bytes.resize(range.len() * len, 0);
     range.into_par_iter().zip(bytes.par_chunks_mut(len)).try_for_each(|(i, into)| pictures.read(i, into))

@@ -12,6 +12,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+/// Class numbers are below this; more would be a mistake, and memory is taken for each.
+const MAX_CLASSES: u32 = 1 << 20;
+
 /// Why a feature file could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -235,8 +238,11 @@ fn labels(info: &TensorInfo, rows: usize, data: &[u8]) -> Result<Vec<u32>, Strin
         Dtype::I64 | Dtype::U64 => 8, // as numpy and PyTorch write them
         other => return Err(format!("tensor \"labels\" is {other:?}, expected U32, U64 or I64")),
     };
-    let labels: Option<Vec<u32>> = data.chunks_exact(size).map(number).collect();
-    labels.ok_or_else(|| "tensor \"labels\" holds a number that is no class".to_owned())
+    let labels: Option<Vec<u32>> =
+        data.chunks_exact(size).map(|bytes| number(bytes).filter(|&label| label < MAX_CLASSES)).collect();
+    labels.ok_or_else(|| {
+        format!("tensor \"labels\" holds a number that is no class: not 0 to {}", MAX_CLASSES - 1)
+    })
 }
 
 fn names(missing: &str, metadata: &Metadata) -> String {

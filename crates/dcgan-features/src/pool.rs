@@ -91,7 +91,7 @@ mod tests {
         ) {
             let len = n * channels * height * width;
             let values: Vec<f32> =
-                (0..len).map(|i| (seed.wrapping_mul(2_654_435_761).wrapping_add(i as u32 * 40_503) % 97) as f32 - 48.0).collect();
+                (0..len).map(|i| ((u64::from(seed) + i as u64).wrapping_mul(2_654_435_761) % 97) as f32 - 48.0).collect();
             let maps = Tensor::from_vec(values.clone(), (n, channels, height, width), &Device::Cpu).unwrap();
             let stride = channels * 16 + 3;
             let mut out = vec![f32::NAN; n * stride];

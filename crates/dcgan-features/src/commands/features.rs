@@ -1,0 +1,76 @@
+//! `dcgan-eval features`
+
+use super::{Bars, choose_model, explain, storage};
+use crate::cli::{FeaturesArgs, SplitArg, StatisticsArg};
+use dcgan_cli::{Logging, Outcome, UsageError, check_parent, print_result, set_threads};
+use dcgan_data::{Dataset, OpenOptions, Split};
+use dcgan_features::experiment::{Part, to_file, weights_sha256};
+use dcgan_features::extract::Extractor;
+use dcgan_features::protocol::Watch;
+use dcgan_features::report::thousands;
+use serde_json::json;
+
+pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    check_parent(&args.out)?;
+    if args.out.exists() {
+        return Err(
+            UsageError::one(format!("--out {} exists; choose another name", args.out.display())).into()
+        );
+    }
+    set_threads(args.compute.threads)?;
+    let device = args.compute.device.open().map_err(UsageError::because)?;
+    let chosen = choose_model(&args.model, "digits")?.discriminator()?;
+    let open = |split| -> anyhow::Result<Part> {
+        let options = OpenOptions { split, crop: args.crop, ..OpenOptions::new(chosen.shape()) };
+        let data = match &args.data {
+            Some(path) => Dataset::open(path, &options).map_err(UsageError::because)?,
+            None => Dataset::embedded_digits(chosen.shape())?,
+        };
+        Ok(Part::whole(data))
+    };
+    let split = match args.split {
+        SplitArg::Train => Split::Train,
+        SplitArg::Test => Split::Test,
+    };
+    let part = open(split)?;
+    if args.data.is_none() {
+        tracing::info!("no --data given: the {} embedded digits", part.rows.len());
+    }
+    let mut extractor = Extractor::new(&chosen.model, &chosen.weights, &device)?;
+    let mut bars = Bars::new(logging);
+    let stored = match args.statistics {
+        Some(choice) => choice == StatisticsArg::Stored,
+        None => extractor.statistics().is_some(),
+    };
+    if stored && extractor.statistics().is_none() {
+        return Err(UsageError::one("--statistics stored: the model has none; leave the option out").into());
+    }
+    let mut statistics = "stored".to_owned();
+    if !stored {
+        let train = if split == Split::Train { part.clone() } else { open(Split::Train)? };
+        bars.begin("batch-norm statistics of the training pictures", train.rows.len(), "pictures");
+        let pair = (train.data.as_ref(), train.rows.clone());
+        extractor.reestimate(pair, &mut |done| bars.done(done)).map_err(|e| explain(e.into()))?;
+        statistics = format!("reestimated on {}", train.sha256());
+    }
+    let origin = json!({
+        "model": chosen.model.config().name,
+        "weights_sha256": weights_sha256(&chosen.weights),
+        "pictures_sha256": part.sha256(),
+        "statistics": statistics,
+    });
+    bars.begin("features", part.rows.len(), "pictures");
+    let progress = &mut |done| bars.done(done);
+    to_file(&mut extractor, &part, storage(args.dtype), &args.out, &origin.to_string(), progress)
+        .map_err(explain)?;
+    drop(bars);
+    let labels = if part.data.labels().is_some() { "with labels" } else { "without labels" };
+    print_result(&format!(
+        "{} feature vectors of {} values, {labels}, batch-norm statistics {}, in {}",
+        thousands(part.rows.len()),
+        thousands(extractor.width()),
+        if stored { "stored" } else { "re-estimated" },
+        args.out.display()
+    ))?;
+    Ok(Outcome::Done)
+}

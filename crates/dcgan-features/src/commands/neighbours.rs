@@ -1,0 +1,202 @@
+//! `dcgan-eval mnist-nn` and `nnd`
+
+use super::{Bars, choose_model, digits_parts, explain};
+use crate::cli::{MnistNnArgs, NndArgs};
+use dcgan_cli::{Logging, Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
+use dcgan_data::{Dataset, OpenOptions, PictureShape, Split};
+use dcgan_features::experiment::{Part, weights_sha256};
+use dcgan_features::neighbours::{self, NeighboursError, PixelScale, Score, decades};
+use dcgan_features::report::{layout, thousands};
+use dcgan_model::{Generator, ensure_statistics};
+use serde_json::json;
+use std::path::Path;
+use std::time::Instant;
+
+/// MNIST's pictures.
+const SHAPE: PictureShape = PictureShape { height: 28, width: 28, channels: 1 };
+
+/// Errors of the paper's supplement, in percent.
+#[expect(clippy::approx_constant, reason = "6.28 % is an error, not two pi")]
+const PAPER: [(&str, Option<f64>, Option<f64>); 5] = [
+    ("AlignMNIST", None, Some(1.4)),
+    ("InfiMNIST", None, Some(2.6)),
+    ("real data", None, Some(3.1)),
+    ("GAN", Some(6.28), Some(5.65)),
+    ("DCGAN", Some(2.98), Some(1.48)),
+];
+
+fn open(path: &Path, shape: PictureShape, split: Split) -> Result<Part, UsageError> {
+    let options = OpenOptions { split, ..OpenOptions::new(shape) };
+    Ok(Part::whole(Dataset::open(path, &options).map_err(UsageError::because)?))
+}
+
+fn fail(error: NeighboursError) -> anyhow::Error {
+    match error {
+        NeighboursError::Experiment(error) => explain(error),
+        NeighboursError::Nearest(_) => UsageError::because(error).into(),
+    }
+}
+
+pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    set_threads(args.threads)?;
+    let (train, test) = match &args.data {
+        None => digits_parts(SHAPE)?,
+        Some(path) => {
+            let (train, test) = (open(path, SHAPE, Split::Train)?, open(path, SHAPE, Split::Test)?);
+            if train.sha256() == test.sha256() {
+                let fault = format!("--data {} has no test pictures of its own", path.display());
+                return Err(UsageError::one(fault).into());
+            }
+            (train, test)
+        }
+    };
+    let references = match &args.samples {
+        Some(path) => open(path, SHAPE, Split::Train)?,
+        None => train,
+    };
+    references.labels().and_then(|_| test.labels()).map_err(explain)?;
+    let started = Instant::now();
+    let mut bars = Bars::new(logging);
+    let counts = decades(references.rows.len());
+    let scores =
+        neighbours::among_pictures(&test, &references, PixelScale::UNIT, &counts, &mut bars).map_err(fail)?;
+    drop(bars);
+    let seconds = started.elapsed().as_secs_f64();
+    let what = if args.samples.is_some() { "given pictures" } else { "real training pictures" };
+    let mut lines =
+        vec![["mnist-nn", "error %", "mean distance", "references", "test"].map(str::to_owned).to_vec()];
+    lines.extend(scores.iter().map(|score| row(what, score, test.rows.len())));
+    let ours = lines.len();
+    for (method, small, large) in PAPER {
+        for (percent, references) in [(small, "50 K"), (large, if small.is_some() { "10 M" } else { "" })] {
+            if let Some(percent) = percent {
+                lines.push(vec![
+                    format!("paper: {method}"),
+                    format!("{percent:.2}"),
+                    String::new(),
+                    references.to_owned(),
+                ]);
+            }
+        }
+    }
+    print_result(layout(&lines, ours).trim_end())?;
+    print_result(
+        "rows marked «paper» are quoted from Radford, Metz and Chintala (2016), supplement, on full MNIST",
+    )?;
+    if args.json {
+        let last = scores.last();
+        let error = last.and_then(|score| score.error_percent);
+        let n = test.rows.len() as f64;
+        let interval = error.map(|error| 196.0 * (error / 100.0 * (1.0 - error / 100.0) / n).sqrt());
+        let result = json!({
+            "task": "mnist-nn",
+            "error_percent": error,
+            "interval95": interval,
+            "interval_over": "test pictures (binomial)",
+            "nnc_score_percent": error.map(|error| 100.0 - error),
+            "nnd_score": last.map(|score| score.mean_distance),
+            "c": null,
+            "features": SHAPE.bytes(),
+            "train": references.rows.len(),
+            "test": test.rows.len(),
+            "seconds": seconds,
+            "scores": scores,
+            "references_sha256": references.sha256(),
+            "test_sha256": test.sha256(),
+            "peak_memory_bytes": peak_memory_bytes(),
+        });
+        print_result(&result.to_string())?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn row(what: &str, score: &Score, queries: usize) -> Vec<String> {
+    vec![
+        what.to_owned(),
+        score.error_percent.map_or_else(String::new, |error| format!("{error:.2}")),
+        format!("{:.3}", score.mean_distance),
+        thousands(usize::try_from(score.references).unwrap_or(usize::MAX)),
+        thousands(queries),
+    ]
+}
+
+pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let mut faults = Vec::new();
+    if args.counts.iter().any(|count| !(1..=1_000_000_000).contains(count)) {
+        faults.push(format!("--counts {:?}: expected numbers from 1 to 1000000000", args.counts));
+    }
+    if args.queries == 0 {
+        faults.push("--queries 0: expected at least 1".to_owned());
+    }
+    if !faults.is_empty() {
+        return Err(UsageError { faults }.into());
+    }
+    set_threads(args.compute.threads)?;
+    let device = args.compute.device.open().map_err(UsageError::because)?;
+    let chosen = choose_model(&args.model, "digits")?;
+    let shape = chosen.shape();
+    let (train, mut test) = match &args.data {
+        None => digits_parts(shape)?,
+        Some(path) => (open(path, shape, Split::Train)?, open(path, shape, Split::Test)?),
+    };
+    test.rows.end = test.rows.end.min(test.rows.start + args.queries);
+    let model = chosen.files.model;
+    let Some(weights) = chosen.files.generator else {
+        return Err(
+            UsageError::one(format!("{} has no generator; samples come from one", chosen.path)).into()
+        );
+    };
+    let mut generator = Generator::new(&model, &weights, &device)?;
+    if ensure_statistics(&mut generator, &model, &device)? {
+        tracing::info!("the weights came without batch-norm statistics: re-estimated from 4,096 z");
+    }
+    let mut counts = args.counts.clone();
+    counts.sort_unstable();
+    counts.dedup();
+    let started = Instant::now();
+    let mut bars = Bars::new(logging);
+    let from = (&mut generator, &model, args.seed);
+    let scores = neighbours::among_samples(&test, from, &counts, &mut bars).map_err(fail)?;
+    // What real pictures, other ones, would score: the measure of the measure.
+    let others = train.sha256() != test.sha256() && !same_pictures(&train, &test);
+    let real_counts: Vec<usize> = counts.iter().copied().filter(|&count| count <= train.rows.len()).collect();
+    let real = if others && !real_counts.is_empty() {
+        let scale = PixelScale::of(model.config());
+        neighbours::among_pictures(&test, &train, scale, &real_counts, &mut bars).map_err(fail)?
+    } else {
+        Vec::new()
+    };
+    drop(bars);
+    let seconds = started.elapsed().as_secs_f64();
+    let mut lines = vec![["nnd", "mean distance", "references", "pictures"].map(str::to_owned).to_vec()];
+    let mut add = |what: &str, scores: &[Score]| {
+        lines.extend(scores.iter().map(|score| {
+            let mut cells = row(what, score, test.rows.len());
+            cells.remove(1);
+            cells
+        }));
+    };
+    add(&format!("samples of {}", chosen.name), &scores);
+    add("real training pictures", &real);
+    print_result(layout(&lines, lines.len()).trim_end())?;
+    if args.json {
+        let result = json!({
+            "task": "nnd",
+            "nnd_score": scores.last().map(|score| score.mean_distance),
+            "scores": scores,
+            "real": real,
+            "test": test.rows.len(),
+            "seed": args.seed,
+            "seconds": seconds,
+            "weights_sha256": weights_sha256(&weights),
+            "test_sha256": test.sha256(),
+        });
+        print_result(&result.to_string())?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Whether two parts are of one data set and overlap.
+fn same_pictures(a: &Part, b: &Part) -> bool {
+    a.data.fingerprint() == b.data.fingerprint() && a.rows.start < b.rows.end && b.rows.start < a.rows.end
+}

@@ -1,0 +1,111 @@
+//! `dcgan-eval probe`
+
+use super::{check_grid, default_grid, explain, learner};
+use crate::cli::ProbeArgs;
+use dcgan_cli::{Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
+use dcgan_features::experiment::hex;
+use dcgan_features::file::{self, Labelled};
+use dcgan_features::protocol::{Examples, Silent, all};
+use dcgan_features::report::{layout, thousands};
+use serde_json::json;
+use std::path::Path;
+use std::time::Instant;
+
+pub(crate) fn run(args: &ProbeArgs) -> anyhow::Result<Outcome> {
+    let mut faults = Vec::new();
+    let grid = check_grid(&args.c, &mut faults);
+    let mut open = |option: &str, path: &Path| match file::open(path) {
+        Ok(found) if found.labels.is_empty() => {
+            faults.push(format!("{option} {} has no labels", path.display()));
+            None
+        }
+        Ok(found) => Some(found),
+        Err(error) => {
+            faults.push(format!("{option} {error}"));
+            None
+        }
+    };
+    let files = (open("--train", &args.train), open("--test", &args.test));
+    let (Some(train), Some(test)) = files else { return Err(UsageError { faults }.into()) };
+    let (expected, found) = (train.features.width(), test.features.width());
+    if expected != found {
+        faults.push(format!(
+            "--train has {expected} features a picture and --test {found}: they come from different networks"
+        ));
+    }
+    if !faults.is_empty() {
+        return Err(UsageError { faults }.into());
+    }
+    set_threads(args.threads)?;
+    for (option, labelled) in [("--train", &train), ("--test", &test)] {
+        labelled.features.check_finite().map_err(|e| UsageError::one(format!("{option}: {e}")))?;
+    }
+    let origins = json!({ "train": origin(&train), "test": origin(&test) });
+    let (train, test) = (examples(train), examples(test));
+    let held_out = args.held_out.unwrap_or((train.labels.len() + 2) / 5);
+    let grid = default_grid(grid);
+    let (mut learner, solver) = learner(args.solver);
+    let started = Instant::now();
+    let outcome = all::run(held_out, &grid, (&train, &test), &[], learner.as_mut(), &mut Silent)
+        .map_err(|e| explain(e.into()))?;
+    let seconds = started.elapsed().as_secs_f64();
+    let accuracy = 100.0 - outcome.error_percent;
+    let line = [
+        vec![
+            "probe".into(),
+            "accuracy %".into(),
+            "+- 95 %".into(),
+            "C".into(),
+            "features".into(),
+            "train".into(),
+            "test".into(),
+            "seconds".into(),
+        ],
+        vec![
+            args.train.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            format!("{accuracy:.2}"),
+            outcome.interval95.map_or_else(String::new, |i| format!("{i:.2}")),
+            format!("{:e}", outcome.c),
+            thousands(outcome.features),
+            thousands(outcome.train),
+            thousands(outcome.test),
+            format!("{seconds:.1}"),
+        ],
+    ];
+    print_result(layout(&line, 2).trim_end())?;
+    if args.json {
+        let protocol = json!({ "task": "probe", "grid": grid, "held_out": held_out, "solver": solver });
+        let result = json!({
+            "task": "probe",
+            "accuracy_percent": accuracy,
+            "interval95": outcome.interval95,
+            "interval_over": outcome.interval_over,
+            "c": outcome.c,
+            "held_out_error_percent": outcome.validation,
+            "features": outcome.features,
+            "train": outcome.train,
+            "held_out": outcome.held_out,
+            "test": outcome.test,
+            "seconds": seconds,
+            "origins": origins,
+            "protocol_sha256": hex(protocol.to_string().as_bytes()),
+            "protocol": protocol,
+            "peak_memory_bytes": peak_memory_bytes(),
+        });
+        print_result(&result.to_string())?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// What the file says of its features, as JSON where it is.
+fn origin(labelled: &Labelled) -> serde_json::Value {
+    let text = labelled.origin.as_deref().unwrap_or("null");
+    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+}
+
+fn examples(labelled: Labelled) -> Examples {
+    Examples {
+        features: labelled.features,
+        labels: labelled.labels.into_iter().map(|label| label as usize).collect(),
+    }
+}

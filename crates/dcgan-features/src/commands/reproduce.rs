@@ -1,0 +1,69 @@
+//! `dcgan-eval reproduce`
+
+use super::task;
+use crate::cli::{ComputeArgs, ModelArgs, ReproduceArgs, TaskArgs};
+use anyhow::bail;
+use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_features::claim::{CLAIMS, Claim};
+use dcgan_features::report::layout;
+
+pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let claims: Vec<Claim> =
+        CLAIMS.iter().map(|(name, text)| Claim::parse(name, text)).collect::<Result<_, _>>()?;
+    let Some(name) = &args.claim else {
+        let mut lines = vec![["claim", "expected", "what"].map(str::to_owned).to_vec()];
+        lines.extend(claims.iter().map(|claim| {
+            let expected =
+                format!("{} +- {} {}", claim.expected_percent, claim.tolerance, claim.task.measure().name());
+            vec![claim.name.clone(), expected, format!("  {}", claim.what)]
+        }));
+        print_result(layout(&lines, lines.len()).trim_end())?;
+        return Ok(Outcome::Done);
+    };
+    let Some(claim) = claims.iter().find(|claim| claim.name == *name) else {
+        let names: Vec<&str> = claims.iter().map(|claim| claim.name.as_str()).collect();
+        let fault = format!("there is no claim {name:?}; claims: {}", names.join(", "));
+        return Err(UsageError::one(fault).into());
+    };
+    let mut faults = Vec::new();
+    for (option, given, needed) in
+        [("--model", args.model.is_some(), &claim.model), ("--data", args.data.is_some(), &claim.data)]
+    {
+        if let (false, Some(needed)) = (given, needed) {
+            faults.push(format!("{} is about {needed}: give it with {option}", claim.name));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(UsageError { faults }.into());
+    }
+    tracing::info!("{}", claim.what);
+    let ComputeArgs { device, threads } = args.compute;
+    let asked = TaskArgs {
+        model: ModelArgs { model: args.model.clone(), preset: claim.preset.clone(), config: None },
+        data: args.data.clone(),
+        labels_per_class: claim.labels_per_class,
+        repeats: claim.repeats,
+        baseline: vec![crate::cli::BaselineArg::None],
+        compute: ComputeArgs { device, threads },
+        json: args.json,
+        ..TaskArgs::default()
+    };
+    let report = task::run(claim.task, &asked, logging)?;
+    let measure = claim.task.measure();
+    let Some(found) = report.rows.first().map(|row| measure.of_error(row.outcome.error_percent)) else {
+        bail!("the experiment gave no result");
+    };
+    let off = (found - claim.expected_percent).abs();
+    let text = format!(
+        "{}: {} {found:.2}, claimed {} +- {}",
+        claim.name,
+        measure.name(),
+        claim.expected_percent,
+        claim.tolerance
+    );
+    if off > claim.tolerance {
+        bail!("{text}: not reproduced, {off:.2} points off");
+    }
+    print_result(&format!("{text}: reproduced"))?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,131 @@
+//! `dcgan-eval cifar10`, `svhn` and `digits`
+
+use super::{Bars, ChosenDiscriminator, check_grid, choose_model, digits_parts, explain, learner, storage};
+use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
+use dcgan_cli::{Logging, UsageError, check_parent, peak_memory_bytes, print_result, set_threads};
+use dcgan_data::{Dataset, OpenOptions, Split};
+use dcgan_features::experiment::{self, Baseline, Part, Settings};
+use dcgan_features::report::Report;
+use dcgan_features::task::Task;
+use std::path::Path;
+
+pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Result<Report> {
+    let mut faults = Vec::new();
+    let grid = check_grid(&args.c, &mut faults);
+    let labels_per_class = args.labels_per_class.or(task.labels_per_class());
+    for (option, value) in [
+        ("--labels-per-class", args.labels_per_class),
+        ("--repeats", args.repeats),
+        ("--selection-draws", Some(args.selection_draws)),
+    ] {
+        if value.is_some_and(|value| !(1..=1_000_000).contains(&value)) {
+            faults.push(format!("{option} is {}, expected 1 to 1000000", value.unwrap_or(0)));
+        }
+    }
+    if args.baseline.contains(&BaselineArg::None) && args.baseline.len() > 1 {
+        faults.push("--baseline none goes with no other".to_owned());
+    }
+    if !(1..=1_000_000).contains(&args.trials) {
+        faults.push(format!("--trials is {}, expected 1 to 1000000", args.trials));
+    }
+    if labels_per_class.is_none() && args.baseline.contains(&BaselineArg::Supervised) {
+        faults.push("--baseline supervised is about few labels: give --labels-per-class too".to_owned());
+    }
+    if labels_per_class.is_none() && (args.repeats.is_some() || args.save_draws.is_some()) {
+        faults.push(
+            "--repeats and --save-draws are about draws of few labels: give --labels-per-class too"
+                .to_owned(),
+        );
+    }
+    if let Some(folder) = args.cache.as_deref().filter(|folder| !folder.is_dir()) {
+        faults.push(format!("--cache {}: the folder does not exist", folder.display()));
+    }
+    if !faults.is_empty() {
+        return Err(UsageError { faults }.into());
+    }
+    if let Some(out) = &args.save_draws {
+        check_parent(out)?;
+    }
+    set_threads(args.compute.threads)?;
+    let device = args.compute.device.open().map_err(UsageError::because)?;
+    let chosen = choose_model(&args.model, task.preset())?.discriminator()?;
+    let (train, test) = open_data(task, args.data.as_deref(), &chosen)?;
+    let (mut learner, solver) = learner(args.solver);
+    let has_statistics = chosen.weights.keys().any(|name| name.ends_with(".mean"));
+    let settings = Settings {
+        task,
+        labels_per_class,
+        selection_draws: args.selection_draws,
+        repeats: args.repeats.unwrap_or(task.repeats()),
+        grid,
+        seed: args.seed,
+        stored_statistics: match args.statistics {
+            Some(choice) => choice == StatisticsArg::Stored,
+            None => task != Task::Svhn && has_statistics,
+        },
+        storage: storage(args.dtype),
+        device,
+        cache: args.cache.clone(),
+        baselines: baselines(&args.baseline, args.trials),
+        solver,
+    };
+    if let Some(out) = &args.save_draws {
+        let draws = experiment::draws(&settings, &train, &test).map_err(explain)?;
+        dcgan_cli::files::write_whole(out, draws.to_string().as_bytes())?;
+    }
+    let mut bars = Bars::new(logging);
+    let model = (chosen.name.as_str(), &chosen.model, &chosen.weights);
+    let mut report =
+        experiment::run(&settings, model, (&train, &test), learner.as_mut(), &mut bars).map_err(explain)?;
+    drop(bars);
+    report.peak_memory_bytes = peak_memory_bytes();
+    print_result(report.table().trim_end())?;
+    if let Some(bytes) = report.peak_memory_bytes {
+        tracing::info!("peak memory {:.2} GB", bytes as f64 / 1e9);
+    }
+    if args.json {
+        print_result(&report.json().to_string())?;
+    }
+    Ok(report)
+}
+
+fn baselines(asked: &[BaselineArg], trials: u64) -> Vec<Baseline> {
+    if asked.is_empty() {
+        return vec![Baseline::Random, Baseline::Pixels];
+    }
+    let baseline = |asked: &BaselineArg| match asked {
+        BaselineArg::Pixels => Some(Baseline::Pixels),
+        BaselineArg::Random => Some(Baseline::Random),
+        BaselineArg::Supervised => Some(Baseline::Supervised { trials }),
+        BaselineArg::None => None,
+    };
+    let mut found: Vec<Baseline> = asked.iter().filter_map(baseline).collect();
+    found.dedup();
+    found
+}
+
+/// Training and test pictures of the task, in the shape that the model sees.
+fn open_data(task: Task, path: Option<&Path>, chosen: &ChosenDiscriminator) -> anyhow::Result<(Part, Part)> {
+    let Some(path) = path else {
+        if task != Task::Digits {
+            let fault = format!("no pictures given: name {} with --data", task.data_files());
+            return Err(UsageError::one(fault).into());
+        }
+        return digits_parts(chosen.shape());
+    };
+    let open = |split| {
+        let options = OpenOptions { split, ..OpenOptions::new(chosen.shape()) };
+        Dataset::open(path, &options).map_err(UsageError::because)
+    };
+    let (train, test) = (open(Split::Train)?, open(Split::Test)?);
+    if train.fingerprint() == test.fingerprint() {
+        let fault = format!(
+            "--data {} has no test pictures of its own: give {}; other data goes through `dcgan-eval features` and `dcgan-eval probe`",
+            path.display(),
+            task.data_files()
+        );
+        return Err(UsageError::one(fault).into());
+    }
+    tracing::info!("{} training and {} test pictures from {}", train.len(), test.len(), path.display());
+    Ok((Part::whole(train), Part::whole(test)))
+}

@@ -1,0 +1,85 @@
+//! The classifiers that protocols fit: the project's own L2-SVM, or linfa's.
+
+use crate::features::Features;
+use crate::protocol::{Examples, Learner, Predictor, ProtocolError};
+
+use crate::svm::linfa::fit as linfa_fit;
+use crate::svm::{ExitReason, Gram, LinearSvm, Progress, SvmError, SvmParams};
+use linfa::ParamGuard;
+use std::time::{Duration, Instant};
+
+/// Rows up to which the inner products of a draw are kept for all values of C.
+const MAX_GRAM_ROWS: usize = 4096;
+/// Time between two log lines of a long fit.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The squared-hinge SVM of [`crate::svm`]; each value of C starts from the solution of the one before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct L2Learner;
+
+/// linfa-svm's C-classification, one class against the rest: hinge loss and an n x n kernel matrix, so for few rows only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinfaLearner;
+
+impl Learner for LinfaLearner {
+    fn path(&mut self, examples: &Examples, grid: &[f64]) -> Result<Vec<Box<dyn Predictor>>, ProtocolError> {
+        let mut fitted: Vec<Box<dyn Predictor>> = Vec::new();
+        for &c in grid {
+            let params = SvmParams::new().c(c).check().map_err(fit_error)?;
+            let found = linfa_fit(&params, &examples.features, &examples.labels).map_err(fit_error)?;
+            fitted.push(Box::new(found));
+        }
+        Ok(fitted)
+    }
+}
+
+fn fit_error(error: SvmError) -> ProtocolError {
+    ProtocolError::Fit(Box::new(error))
+}
+
+impl Learner for L2Learner {
+    fn path(&mut self, examples: &Examples, grid: &[f64]) -> Result<Vec<Box<dyn Predictor>>, ProtocolError> {
+        let Examples { features, labels } = examples;
+        let gram = if features.len() < features.width() && features.len() <= MAX_GRAM_ROWS {
+            Some(Gram::new(features).map_err(fit_error)?)
+        } else {
+            None
+        };
+        let mut fitted: Vec<Box<dyn Predictor>> = Vec::new();
+        let mut previous: Option<LinearSvm> = None;
+        for &c in grid {
+            let params = SvmParams::new().c(c).check().map_err(fit_error)?;
+            let mut logged = Instant::now();
+            let mut observe = |at: Progress| {
+                if logged.elapsed() >= LOG_INTERVAL {
+                    logged = Instant::now();
+                    let Progress { passes, converged, problems, objective, .. } = at;
+                    tracing::info!(
+                        "C {c}: pass {passes} over the features, {converged} of {problems} classes done, objective {objective:.6e}"
+                    );
+                }
+            };
+            let found = match &gram {
+                Some(gram) => params.fit_with(gram, labels, previous.as_ref(), &mut observe),
+                None => params.fit_with(features, labels, previous.as_ref(), &mut observe),
+            }
+            .map_err(fit_error)?;
+            let unfinished =
+                found.exits.iter().filter(|exit| exit.reason == ExitReason::IterationLimit).count();
+            if unfinished > 0 {
+                tracing::warn!(
+                    "C {c}: {unfinished} classes reached the iteration limit before they converged"
+                );
+            }
+            previous = Some(found.clone());
+            fitted.push(Box::new(found));
+        }
+        Ok(fitted)
+    }
+}
+
+impl Predictor for LinearSvm {
+    fn predict(&self, features: &Features) -> Result<Vec<usize>, ProtocolError> {
+        Ok(LinearSvm::predict(self, features).map_err(fit_error)?.to_vec())
+    }
+}

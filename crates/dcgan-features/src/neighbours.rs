@@ -1,0 +1,193 @@
+//! Nearest neighbours of test pictures among real or generated ones: the paper's MNIST supplement, and the authors'
+//! `nnd_score` and `nnc_score`, at growing numbers of references.
+
+use crate::experiment::{ExperimentError, Part};
+use crate::extract::{ExtractError, read};
+use crate::nearest::{Nearest, NearestError, error_percent, mean_distance};
+use crate::protocol::Watch;
+use candle_core::Tensor;
+use dcgan_model::random::{self, Purpose};
+use dcgan_model::{Generator, Model, ModelConfig, NetworkError};
+use dcgan_ops::Activation;
+use serde::Serialize;
+
+/// Reference pictures compared at once.
+const BLOCK: usize = 4096;
+/// z that go through G at once.
+const BATCH: usize = 128;
+
+/// Why a search failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NeighboursError {
+    /// Pictures or labels.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    /// The search.
+    #[error(transparent)]
+    Nearest(#[from] NearestError),
+}
+
+impl From<ExtractError> for NeighboursError {
+    fn from(error: ExtractError) -> Self {
+        Self::Experiment(error.into())
+    }
+}
+
+impl From<NetworkError> for NeighboursError {
+    fn from(error: NetworkError) -> Self {
+        Self::Experiment(error.into())
+    }
+}
+
+impl From<candle_core::Error> for NeighboursError {
+    fn from(error: candle_core::Error) -> Self {
+        NetworkError::from(error).into()
+    }
+}
+
+/// What the first so many references say.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// References compared with.
+    pub references: u64,
+    /// Queries whose nearest reference has another label, in percent (100 - `nnc_score`); none without labels.
+    pub error_percent: Option<f64>,
+    /// Mean distance to the nearest reference (`nnd_score`), in the range of the networks' pixels.
+    pub mean_distance: f64,
+}
+
+/// The numbers of references to score at: 1,000, 10,000 and so on below `n`, and `n`.
+pub fn decades(n: usize) -> Vec<usize> {
+    let mut counts: Vec<usize> = std::iter::successors(Some(1000_usize), |count| count.checked_mul(10))
+        .take_while(|&count| count < n)
+        .collect();
+    counts.push(n);
+    counts
+}
+
+/// The range of pixels that distances are measured in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PixelScale {
+    /// Of a level 0 to 255.
+    step: f32,
+    /// Of level 0.
+    black: f32,
+}
+
+impl PixelScale {
+    /// \[0, 1\]: the authors' for MNIST.
+    pub const UNIT: Self = Self { step: 1.0 / 255.0, black: 0.0 };
+
+    /// The range of the pictures that G of `config` draws.
+    pub fn of(config: &ModelConfig) -> Self {
+        if config.generator.output == Activation::Sigmoid {
+            Self::UNIT
+        } else {
+            Self { step: 1.0 / 127.5, black: -1.0 }
+        }
+    }
+
+    fn values(self, part: &Part) -> Result<Vec<f32>, NeighboursError> {
+        let mut bytes = Vec::new();
+        read(&part.data, part.rows.clone(), &mut bytes).map_err(ExtractError::from)?;
+        Ok(bytes.into_iter().map(|byte| f32::from(byte) * self.step + self.black).collect())
+    }
+}
+
+fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursError> {
+    let found = search.found()?;
+    let error_percent = labels.map(|labels| error_percent(found, labels)).transpose()?;
+    Ok(Score { references: search.references(), error_percent, mean_distance: mean_distance(found)? })
+}
+
+/// Scores `queries` against the first pictures of `references`, streamed, at each of `counts` (ascending). Where both have labels, errors are scored too.
+///
+/// # Errors
+/// A picture that cannot be read.
+pub fn among_pictures(
+    queries: &Part,
+    references: &Part,
+    scale: PixelScale,
+    counts: &[usize],
+    watch: &mut dyn Watch,
+) -> Result<Vec<Score>, NeighboursError> {
+    let labels = |part: &Part| part.data.labels().map(|labels| labels[part.rows.clone()].to_vec());
+    let (query_labels, reference_labels) = (labels(queries), labels(references));
+    let scored = query_labels.filter(|_| reference_labels.is_some());
+    let mut search = Nearest::new(scale.values(queries)?, queries.data.shape().bytes())?;
+    let mut scores = Vec::new();
+    let mut next = 0;
+    watch.begin("comparing with reference pictures", counts.last().copied().unwrap_or(0), "pictures");
+    for &count in counts {
+        while next < count {
+            let end = (next + BLOCK).min(count);
+            let part = Part {
+                data: references.data.clone(),
+                rows: references.rows.start + next..references.rows.start + end,
+            };
+            let labels = reference_labels.as_ref().map(|labels| &labels[next..end]);
+            search.add(&scale.values(&part)?, labels)?;
+            next = end;
+            watch.done(next);
+        }
+        scores.push(score(&search, scored.as_deref())?);
+    }
+    Ok(scores)
+}
+
+/// Scores `queries` against samples of the generator, the i-th from the stream of index i of `seed`, at each of `counts`
+/// (ascending).
+///
+/// # Errors
+/// A generator without statistics; memory.
+pub fn among_samples(
+    queries: &Part,
+    (generator, model, seed): (&mut Generator, &Model, u64),
+    counts: &[usize],
+    watch: &mut dyn Watch,
+) -> Result<Vec<Score>, NeighboursError> {
+    let width = queries.data.shape().bytes();
+    let mut search = Nearest::new(PixelScale::of(model.config()).values(queries)?, width)?;
+    let latent = &model.config().latent;
+    let device = generator.0.executor.device().clone();
+    let mut scores = Vec::new();
+    let mut next = 0;
+    watch.begin("comparing with samples", counts.last().copied().unwrap_or(0), "samples");
+    for &count in counts {
+        while next < count {
+            let mut block = Vec::new();
+            let end = (next + BLOCK).min(count);
+            for first in (next..end).step_by(BATCH) {
+                let n = BATCH.min(end - first);
+                let z: Vec<f32> = (first..first + n)
+                    .flat_map(|i| {
+                        random::latent(&mut random::stream(seed, Purpose::SampleLatent, i as u64), 1, latent)
+                    })
+                    .collect();
+                let z = Tensor::from_vec(z, (n, latent.size), &device)?;
+                let pictures = generator.sample(&z)?.to_device(&candle_core::Device::Cpu)?;
+                let values = pictures.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?; // (n, h, w, c)
+                block.extend(values);
+            }
+            search.add(&block, None)?;
+            next = end;
+            watch.done(next);
+        }
+        scores.push(score(&search, None)?);
+    }
+    Ok(scores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_grow_by_decades() {
+        let rows: &[(usize, &[usize])] =
+            &[(10, &[10]), (1000, &[1000]), (1001, &[1000, 1001]), (60_000, &[1000, 10_000, 60_000])];
+        for (n, expected) in rows {
+            assert_eq!(decades(*n), *expected);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Random draws of a few labelled pictures a class.
+
+use super::ProtocolError;
+use dcgan_model::random::{self, Purpose};
+use rand::Rng;
+
+/// Rows by class, to draw from.
+#[derive(Clone, Debug)]
+pub struct Classes {
+    rows: Vec<Vec<usize>>,
+}
+
+impl Classes {
+    /// Sorts rows by class; `names` has the name of each class that there is, whether or not a row has it. Without names
+    /// the classes are those that rows have.
+    ///
+    /// # Errors
+    /// [`ProtocolError::ShortClass`] for the first class with fewer than `needed` rows.
+    pub fn new(labels: &[usize], names: &[String], needed: usize) -> Result<Self, ProtocolError> {
+        let count = names.len().max(labels.iter().map(|label| label + 1).max().unwrap_or(0));
+        let mut rows = vec![Vec::new(); count];
+        for (row, &label) in labels.iter().enumerate() {
+            rows[label].push(row);
+        }
+        let is_class = |class: usize, rows: &[usize]| class < names.len() || !rows.is_empty();
+        let mut short =
+            (0..).zip(&rows).filter(|(class, rows)| is_class(*class, rows) && rows.len() < needed);
+        match short.next().map(|(class, _)| class) {
+            Some(class) => Err(ProtocolError::ShortClass {
+                class: names.get(class).map_or_else(|| class.to_string(), |name| format!("{class} ({name})")),
+                found: rows[class].len(),
+                needed,
+            }),
+            None => Ok(Self { rows }),
+        }
+    }
+
+    /// `count` rows of every class without replacement, class after class: the same for the same seed, purpose and index.
+    pub fn draw(&self, count: usize, seed: u64, purpose: Purpose, index: u64) -> Vec<usize> {
+        let mut rng = random::stream(seed, purpose, index);
+        let mut drawn = Vec::with_capacity(count * self.rows.len());
+        for rows in &self.rows {
+            // The first steps of a Fisher-Yates shuffle.
+            let mut rows = rows.clone();
+            let count = count.min(rows.len());
+            for i in 0..count {
+                let other = rng.random_range(i..rows.len());
+                rows.swap(i, other);
+            }
+            drawn.extend(&rows[..count]);
+        }
+        drawn
+    }
+}

@@ -1,0 +1,106 @@
+//! Few labels, many draws: the protocol of section 5.2 (the authors' svhn_semisup_analysis.py).
+//!
+//! For each C some draws of `per_class` labelled pictures a class are fitted and scored on the held-out pictures; the C
+//! with the lowest mean error is fitted to fresh draws, which are scored on the test set.
+
+use super::draws::Classes;
+use super::grid::choose;
+use super::{Examples, Grid, Learner, Outcome, ProtocolError, Tally, Watch, error_percent};
+use dcgan_model::random::Purpose;
+use serde::Serialize;
+
+/// Numbers of the protocol.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FewLabels {
+    /// Labelled pictures a class in a draw.
+    pub per_class: usize,
+    /// Draws that C is chosen by.
+    pub selection_draws: usize,
+    /// Draws that are scored on the test set.
+    pub repeats: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+/// The pictures of the protocol.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Training pictures that are not held out.
+    pub pool: Examples,
+    /// Training pictures that C is chosen on.
+    pub held_out: Examples,
+    /// The test set.
+    pub test: Examples,
+    /// Names of all classes.
+    pub class_names: Vec<String>,
+}
+
+impl FewLabels {
+    /// Rows of the pool in selection draw `i`.
+    pub fn selection_draw(&self, classes: &Classes, i: usize) -> Vec<usize> {
+        classes.draw(self.per_class, self.seed, Purpose::SelectionDraw, i as u64)
+    }
+
+    /// Rows of the pool in test draw `i`.
+    pub fn test_draw(&self, classes: &Classes, i: usize) -> Vec<usize> {
+        classes.draw(self.per_class, self.seed, Purpose::LabelDraw, i as u64)
+    }
+}
+
+/// Runs the protocol.
+///
+/// # Errors
+/// A class with too few pictures in the pool, an empty test set, a fit that failed.
+pub fn run(
+    protocol: &FewLabels,
+    grid: &Grid,
+    parts: &Parts,
+    learner: &mut dyn Learner,
+    watch: &mut dyn Watch,
+) -> Result<Outcome, ProtocolError> {
+    if parts.test.labels.is_empty() {
+        return Err(ProtocolError::NoTest);
+    }
+    let classes = Classes::new(&parts.pool.labels, &parts.class_names, protocol.per_class)?;
+    let (c, validation) = choose(grid, &mut |values| {
+        watch.begin("choosing C on held-out pictures", protocol.selection_draws, "draws");
+        let mut sums = vec![0.0; values.len()];
+        for i in 0..protocol.selection_draws {
+            let examples = parts.pool.select(&protocol.selection_draw(&classes, i));
+            for (sum, fitted) in sums.iter_mut().zip(learner.path(&examples, values)?) {
+                *sum += error_percent(fitted.as_ref(), &parts.held_out)?;
+            }
+            watch.done(i + 1);
+        }
+        Ok(sums.into_iter().map(|sum| sum / protocol.selection_draws as f64).collect())
+    })?;
+    let mut tally = Tally::of(&parts.class_names, &parts.test.labels);
+    let mut draws = Vec::new();
+    let mut train = 0;
+    watch.begin("scoring on the test set", protocol.repeats, "draws");
+    for i in 0..protocol.repeats {
+        let examples = parts.pool.select(&protocol.test_draw(&classes, i));
+        train = examples.labels.len();
+        for fitted in learner.path(&examples, &[c])? {
+            draws.push(tally.count(&fitted.predict(&parts.test.features)?, &parts.test.labels));
+        }
+        watch.done(i + 1);
+    }
+    let n = draws.len() as f64;
+    let mean = draws.iter().sum::<f64>() / n;
+    let variance = draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    Ok(Outcome {
+        error_percent: mean,
+        // 1.96 standard deviations of one draw, as the authors report it.
+        interval95: (draws.len() > 1).then(|| 1.96 * variance.sqrt()),
+        interval_over: "draws of labels",
+        c,
+        validation,
+        per_class_accuracy: tally.accuracy(),
+        draws,
+        train,
+        held_out: parts.held_out.labels.len(),
+        test: parts.test.labels.len(),
+        features: parts.test.features.width(),
+    })
+}

@@ -1,0 +1,130 @@
+"""Feature vectors of three narrow discriminators: `<case>.safetensors` and `<case>.json` for each.
+
+Everything is computed in float64 by PyTorch from parameters that are float32, and stored as float32. The procedure is
+that of the authors' svhn_semisup_analysis.py: batch-norm statistics are averages over minibatches of 128 of all
+pictures in order, the last short one with equal weight, each layer normalised upstream by its own minibatch, variances
+biased; then every block's activation after LeakyReLU is max-pooled to 4x4, flattened channel-major, concatenated.
+
+Run: python3 make.py        (torch, numpy, safetensors; a second)
+
+The pictures are not stored: picture i, row y, column x, channel c is the upper byte of a linear congruential generator,
+averaged with a pattern, as `pictures` below says and the test does again.
+
+  fives   32x32x3, 5x5 kernels of stride 2 as svhn32: maps of 16, 8, 4
+  threes  32x32x3, 3x3 kernels of strides 1 and 2 as imagenet32: maps of 32, 16, 16, 8
+  digits  28x28x1, 4x4 kernels of stride 2: maps of 14 and 7, which 4 does not divide
+
+  d.*                 parameters; mean and variance are others than the re-estimated ones
+  stored              (8, width) features of the first 8 pictures by the given statistics
+  reestimated         (8, width) by the re-estimated ones
+  statistics.<layer>.mean, .variance   the re-estimated ones
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import save_file
+
+HERE = Path(__file__).parent
+COUNT, BATCH, SHOWN = 150, 128, 8
+CASES = {
+    "fives": (32, 3, 1e-8, [(4, 5, 2, 2), (6, 5, 2, 2), (8, 5, 2, 2)]),
+    "threes": (32, 3, 1e-8, [(3, 3, 1, 1), (4, 3, 2, 1), (5, 3, 1, 1), (6, 3, 2, 1)]),
+    "digits": (28, 1, 1e-5, [(4, 4, 2, 1), (6, 4, 2, 1)]),
+}
+
+
+def pictures(side, channels):
+    """u8 (COUNT, side, side, channels)."""
+    out = np.empty(COUNT * side * side * channels, np.uint8)
+    state = 1
+    for i in range(out.size):
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        out[i] = state >> 56
+    i, y, x, c = np.indices((COUNT, side, side, channels))
+    pattern = (i * 5 + y * 9 + x * 4 + c * 60) % 256
+    return ((out.reshape(COUNT, side, side, channels).astype(np.int64) + pattern) // 2).astype(np.uint8)
+
+
+def config(name, side, channels, eps, blocks):
+    total = int(np.prod([b[2] for b in blocks]))
+    generator = []
+    while total > 1:
+        total //= 2
+        generator.append({"channels": channels if total == 1 else 2, "kernel": 4, "stride": 2, "padding": 1})
+    norm = {"eps": eps, "affine": True}
+    return {
+        "name": name,
+        "height": side,
+        "width": side,
+        "channels": channels,
+        "latent": {"size": 2, "distribution": "normal"},
+        "generator": {"project_channels": 2, "project_norm": "channel", "norm": norm, "blocks": generator, "output": "tanh"},
+        "discriminator": {
+            "leak": 0.2,
+            "norm": norm,
+            "blocks": [dict(zip(("channels", "kernel", "stride", "padding"), b)) for b in blocks],
+        },
+    }
+
+
+def forward(x, params, blocks, eps, statistics=None):
+    """Activations after LeakyReLU, and each normed layer's minibatch mean and biased variance."""
+    activations, found = [], {}
+    for i, (_, _, stride, padding) in enumerate(blocks):
+        x = F.conv2d(x, params[f"blocks.{i}.weight"], stride=stride, padding=padding)
+        if i > 0:
+            name = f"blocks.{i}"
+            mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+            found[name] = (mean, variance)
+            if statistics is not None:
+                mean, variance = statistics[name]
+            shape = (1, -1, 1, 1)
+            x = (x - mean.view(shape)) / torch.sqrt(variance.view(shape) + eps)
+            x = x * params[f"{name}.gain"].view(shape) + params[f"{name}.shift"].view(shape)
+        x = F.leaky_relu(x, 0.2)
+        activations.append(x)
+    return activations, found
+
+
+def features(activations):
+    return torch.cat([F.adaptive_max_pool2d(a, 4).flatten(1) for a in activations], 1)
+
+
+def main():
+    rng = np.random.default_rng(20151119)
+    for name, (side, channels, eps, blocks) in CASES.items():
+        (HERE / f"{name}.json").write_text(json.dumps(config(name, side, channels, eps, blocks), indent=2) + "\n")
+        params, below, map_side = {}, channels, side
+        for i, (out, kernel, stride, padding) in enumerate(blocks):
+            fan = below * kernel * kernel
+            params[f"blocks.{i}.weight"] = rng.normal(0, fan**-0.5, (out, below, kernel, kernel))
+            if i > 0:
+                params[f"blocks.{i}.gain"] = rng.normal(1, 0.2, out)
+                params[f"blocks.{i}.shift"] = rng.normal(0, 0.2, out)
+                params[f"blocks.{i}.mean"] = rng.normal(0, 0.1, out)
+                params[f"blocks.{i}.variance"] = rng.uniform(0.1, 0.6, out)
+            below, map_side = out, (map_side + 2 * padding - kernel) // stride + 1
+        params["head.weight"] = rng.normal(0, 0.1, (1, below, map_side, map_side))
+        params = {key: value.astype(np.float32) for key, value in params.items()}
+        wide = {key: torch.from_numpy(value).double() for key, value in params.items()}
+        u8 = pictures(side, channels)
+        x = torch.from_numpy((u8.astype(np.float32) / np.float32(127.5) - np.float32(1))).double().permute(0, 3, 1, 2)
+
+        batches = [forward(x[i : i + BATCH], wide, blocks, eps)[1] for i in range(0, COUNT, BATCH)]
+        mean = lambda k, layer: sum(b[layer][k] for b in batches) / len(batches)
+        reestimated = {layer: (mean(0, layer), mean(1, layer)) for layer in batches[0]}
+        stored = {layer: (wide[f"{layer}.mean"], wide[f"{layer}.variance"]) for layer in batches[0]}
+        case = {f"d.{key}": value for key, value in params.items()}
+        case["stored"] = features(forward(x[:SHOWN], wide, blocks, eps, stored)[0]).numpy()
+        case["reestimated"] = features(forward(x[:SHOWN], wide, blocks, eps, reestimated)[0]).numpy()
+        for layer, (m, v) in reestimated.items():
+            case[f"statistics.{layer}.mean"], case[f"statistics.{layer}.variance"] = m.numpy(), v.numpy()
+        save_file({key: np.ascontiguousarray(v.astype(np.float32)) for key, v in case.items()}, HERE / f"{name}.safetensors")
+        print(name, case["stored"].shape)
+
+
+main()
