@@ -1,5 +1,7 @@
 //! One binary for all integration tests.
 
+mod classifier;
+mod features;
 mod goldens;
 mod imports;
 mod layering;
