@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use crate::support::{Golden, Within, golden_path};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use dcgan_features::supervised::step;
 use dcgan_model::{Classifier, Model, ModelConfig, pixels};
 use dcgan_ops::{
@@ -76,9 +76,9 @@ fn check_steps(golden: &mut Golden, classifier: &mut Classifier, x: &Tensor, lab
     for rows in rows.to_vec2::<u32>().unwrap() {
         let labels: Vec<u32> = rows.iter().map(|row| labels[*row as usize]).collect();
         let x = x.index_select(&Tensor::new(rows, &Device::Cpu).unwrap(), 0).unwrap();
-        losses.push(step(classifier, &x, &labels, &adam).unwrap() as f32);
+        losses.push(step(classifier, &x, &labels, &adam).unwrap());
     }
-    let losses = Tensor::new(losses, &Device::Cpu).unwrap();
+    let losses = Tensor::new(losses, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
     golden.compare("steps", "steps.loss", &losses, Within::Relative(1e-5));
     for (name, tensor) in classifier.0.executor.parameters().unwrap() {
         golden.compare("final parameters", &format!("final.{name}"), &tensor, Within::Absolute(5e-6));
