@@ -1,14 +1,18 @@
 //! Feature vectors against PyTorch: stored and re-estimated statistics, maps that 4 divides and maps that it does not.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test stops at the first surprise; sizes are small"
+)]
 
 use crate::support::{Within, golden_path};
 use candle_core::{Device, Tensor};
 use dcgan_data::{Dataset, OpenOptions, PictureShape};
+use dcgan_features::experiment::{Part, to_file};
 use dcgan_features::extract::{self, Extractor};
 use dcgan_features::features::Storage;
 use dcgan_features::file;
-use dcgan_features::experiment::{Part, to_file};
 use dcgan_model::{Model, ModelConfig};
 use std::path::Path;
 
@@ -19,7 +23,9 @@ const SHOWN: usize = 8;
 /// The pictures of make.py, u8 (n, h, w, c).
 fn pictures(side: usize, channels: usize) -> Vec<u8> {
     let mut state = 1_u64;
-    let index = |i: usize| (i / (side * side * channels), i / (side * channels) % side, i / channels % side, i % channels);
+    let index = |i: usize| {
+        (i / (side * side * channels), i / (side * channels) % side, i / channels % side, i % channels)
+    };
     (0..COUNT * side * side * channels)
         .map(|i| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -55,7 +61,8 @@ fn features_are_pytorchs() {
     for (case, side, channels) in [("fives", 32, 3), ("threes", 32, 3), ("digits", 28, 1)] {
         let config = std::fs::read_to_string(golden_path("features").join(format!("{case}.json"))).unwrap();
         let model = Model::new(serde_json::from_str::<ModelConfig>(&config).unwrap()).unwrap();
-        let mut golden = crate::support::Golden::open_file(&format!("features/{case}.safetensors"), "features");
+        let mut golden =
+            crate::support::Golden::open_file(&format!("features/{case}.safetensors"), "features");
         let weights = golden.weights("d", &model.discriminator_tensors());
         let folder = tempfile::tempdir().unwrap();
         let data = dataset(folder.path(), side, channels);
@@ -87,7 +94,8 @@ fn features_are_pytorchs() {
         assert_eq!(read.features.len(), COUNT);
         let expected: Vec<f32> = reestimated.flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(read.features.block(0..SHOWN, &mut Vec::new()), expected);
-        let labels: Vec<u32> = if channels == 3 { (0..COUNT as u32).map(|i| i % 10).collect() } else { vec![] };
+        let labels: Vec<u32> =
+            if channels == 3 { (0..COUNT as u32).map(|i| i % 10).collect() } else { vec![] };
         assert_eq!(read.labels, labels);
     }
 }

@@ -92,7 +92,7 @@ pub(crate) struct TaskArgs {
     #[arg(long, value_name = "R", default_value_t = 10)]
     pub(crate) selection_draws: usize,
     /// Values of C to choose from, separated by commas [default: the task's]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) c: Vec<f64>,
     /// Seed of the draws and of random weights
     #[arg(long, value_name = "S", default_value_t = 0)]
@@ -217,7 +217,7 @@ pub(crate) struct ProbeArgs {
     #[arg(long, value_name = "G.safetensors")]
     pub(crate) test: PathBuf,
     /// Values of C to choose from, separated by commas; one: take it [default: 1e-4,1e-3,1e-2 and beyond]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) c: Vec<f64>,
     /// Training pictures at the end of the file that choose C [default: a fifth]
     #[arg(long, value_name = "N")]

@@ -1,0 +1,5 @@
+//! The binary `dcgan-eval` from outside.
+
+mod results;
+mod support;
+mod usage;

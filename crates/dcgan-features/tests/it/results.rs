@@ -1,0 +1,230 @@
+//! Results of every command, the same for any number of threads.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use crate::support::{TEN, bars, json, run};
+use serde_json::{Value, json};
+
+/// What a reader of the JSON line relies on.
+const KEYS: [&str; 17] = [
+    "task",
+    "interval95",
+    "interval_over",
+    "c",
+    "features",
+    "train",
+    "held_out",
+    "test",
+    "seconds",
+    "statistics",
+    "per_class_accuracy",
+    "weights_sha256",
+    "train_sha256",
+    "test_sha256",
+    "protocol_sha256",
+    "baselines",
+    "version",
+];
+
+/// The object without what depends on the clock and the machine.
+fn timeless(mut value: Value) -> Value {
+    fn strip(value: &mut Value) {
+        if let Value::Object(map) = value {
+            map.retain(|key, _| !key.contains("seconds") && key != "peak_memory_bytes");
+            map.values_mut().for_each(strip);
+        } else if let Value::Array(all) = value {
+            all.iter_mut().for_each(strip);
+        }
+    }
+    strip(&mut value);
+    value
+}
+
+#[test]
+fn experiments_give_the_same_for_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = bars(folder.path(), &TEN, 30, 8);
+    let data = data.to_str().unwrap();
+    let rows: &[(&[&str], usize)] = &[
+        (&["digits", "--data", data, "--c", "1e-3,1e-2"], 2),
+        (
+            &[
+                "digits",
+                "--data",
+                data,
+                "--labels-per-class",
+                "3",
+                "--repeats",
+                "4",
+                "--selection-draws",
+                "2",
+            ],
+            2,
+        ),
+        (
+            &[
+                "digits",
+                "--data",
+                data,
+                "--labels-per-class",
+                "3",
+                "--repeats",
+                "2",
+                "--solver",
+                "linfa",
+                "--c",
+                "1",
+                "--baseline",
+                "pixels",
+            ],
+            1,
+        ),
+        (
+            &[
+                "digits",
+                "--data",
+                data,
+                "--dtype",
+                "bf16",
+                "--statistics",
+                "reestimate",
+                "--c",
+                "1e-3",
+                "--baseline",
+                "none",
+            ],
+            0,
+        ),
+        (
+            &[
+                "digits",
+                "--data",
+                data,
+                "--labels-per-class",
+                "2",
+                "--repeats",
+                "1",
+                "--baseline",
+                "supervised",
+                "--trials",
+                "1",
+                "--c",
+                "1e-3",
+            ],
+            0,
+        ),
+    ];
+    for (arguments, baselines) in rows {
+        let found = json(folder.path(), &[arguments, &["--threads", "1"][..]].concat());
+        for key in KEYS {
+            assert!(found.get(key).is_some(), "{arguments:?}: no {key} in {found}");
+        }
+        let accuracy = found["accuracy_percent"].as_f64().unwrap();
+        assert!(accuracy > 80.0, "{arguments:?}: bars are told apart, found {accuracy}");
+        assert_eq!(found["baselines"].as_array().unwrap().len(), *baselines, "{arguments:?}");
+        assert_eq!((&found["task"], &found["test"]), (&json!("digits"), &json!(80)));
+        assert_eq!(found["per_class_accuracy"].as_object().unwrap().len(), 10);
+        let again = json(folder.path(), &[arguments, &["--threads", "2"][..]].concat());
+        assert_eq!(timeless(found), timeless(again), "{arguments:?}");
+    }
+}
+
+#[test]
+fn draws_and_caches() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = bars(folder.path(), &TEN, 30, 4);
+    std::fs::create_dir(folder.path().join("cache")).unwrap();
+    let few = [
+        "--labels-per-class",
+        "3",
+        "--repeats",
+        "2",
+        "--selection-draws",
+        "2",
+        "--c",
+        "1e-3",
+        "--save-draws",
+        "draws.json",
+    ];
+    let arguments =
+        [&["digits", "--data", data.to_str().unwrap(), "--baseline", "random"][..], &few].concat();
+    let plain = json(folder.path(), &arguments);
+    let cached = [&arguments[..], &["--cache", "cache"]].concat();
+    for _ in 0..2 {
+        assert_eq!(timeless(json(folder.path(), &cached)), timeless(plain.clone()));
+        assert_eq!(std::fs::read_dir(folder.path().join("cache")).unwrap().count(), 4);
+    }
+    let draws = std::fs::read_to_string(folder.path().join("draws.json")).unwrap();
+    let draws: Value = serde_json::from_str(&draws).unwrap();
+    assert_eq!(draws["held_out"], json!([240, 300]));
+    for (kind, count) in [("selection", 2), ("test", 2)] {
+        let all = draws[kind].as_array().unwrap();
+        assert_eq!(all.len(), count);
+        assert!(all.iter().all(|draw| draw.as_array().unwrap().len() == 30));
+    }
+    // The protocol's hash tells seeds apart.
+    let other = json(folder.path(), &[&arguments[..], &["--seed", "1"]].concat());
+    assert_ne!(other["protocol_sha256"], plain["protocol_sha256"]);
+}
+
+#[test]
+fn features_and_probe_are_the_two_halves() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = bars(folder.path(), &TEN, 30, 8);
+    let data = data.to_str().unwrap();
+    for dtype in ["f32", "bf16"] {
+        for split in ["train", "test"] {
+            let out = format!("{split}-{dtype}.safetensors");
+            let made = run(
+                folder.path(),
+                &["features", "--data", data, "--split", split, "--dtype", dtype, "--out", &out],
+            );
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
+        let (train, test) = (format!("train-{dtype}.safetensors"), format!("test-{dtype}.safetensors"));
+        let probe = json(folder.path(), &["probe", "--train", &train, "--test", &test, "--c", "1e-3,1e-2"]);
+        let whole = json(
+            folder.path(),
+            &["digits", "--data", data, "--dtype", dtype, "--c", "1e-3,1e-2", "--baseline", "none"],
+        );
+        for key in
+            ["accuracy_percent", "c", "features", "train", "held_out", "test", "held_out_error_percent"]
+        {
+            assert_eq!(probe[key], whole[key], "{dtype}: {key}");
+        }
+        assert_eq!(probe["origins"]["train"]["weights_sha256"], whole["weights_sha256"]);
+    }
+}
+
+#[test]
+fn neighbours_of_real_pictures_and_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = bars(folder.path(), &TEN, 30, 8);
+    let data = data.to_str().unwrap();
+    let found = json(folder.path(), &["mnist-nn", "--data", data]);
+    assert_eq!(found["error_percent"], json!(0.0), "bars of one class are nearest to each other");
+    assert_eq!((&found["train"], &found["test"]), (&json!(300), &json!(80)));
+    assert!(found["nnd_score"].as_f64().unwrap() > 0.5);
+    // A picture is its own nearest neighbour.
+    let itself = json(
+        folder.path(),
+        &["mnist-nn", "--data", data, "--samples", &format!("{data}/t10k-images-idx3-ubyte")],
+    );
+    assert_eq!((&itself["error_percent"], &itself["nnd_score"]), (&json!(0.0), &json!(0.0)));
+    let counts = ["nnd", "--data", data, "--counts", "10,200", "--queries", "50"];
+    let found = json(folder.path(), &counts);
+    let scores: Vec<f64> = found["scores"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|score| score["mean_distance"].as_f64().unwrap())
+        .collect();
+    assert!(scores.len() == 2 && scores[1] <= scores[0] && scores[1] > 0.0, "{scores:?}");
+    assert_eq!(found["real"].as_array().unwrap().len(), 2);
+    assert!(
+        found["real"][1]["mean_distance"].as_f64().unwrap() < scores[1],
+        "bars are nearer to bars than digits are"
+    );
+    let threads = json(folder.path(), &[&counts[..], &["--threads", "1"]].concat());
+    assert_eq!(timeless(found), timeless(threads));
+}

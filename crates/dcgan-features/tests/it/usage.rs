@@ -1,0 +1,99 @@
+//! Bad input: one message that names the fix, exit code 2, nothing written.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use crate::support::{TEN, bars, features, run};
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn bad_input_is_refused_with_the_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let data = bars(here, &TEN, 30, 4);
+    let data = data.to_str().unwrap();
+    let nine = bars(here, &[0, 1, 2, 3, 5, 6, 7, 8, 9], 30, 4);
+    let nine = nine.to_str().unwrap();
+    fs::create_dir(here.join("empty")).unwrap();
+    let authors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/authors");
+    let authors = authors.to_str().unwrap();
+    let file = |name: &str, values: &[f32], width, labels: Option<&[u32]>| {
+        features(&here.join(name), values, width, labels)
+    };
+    file("ok", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.1, 0.9], 2, Some(&[0, 1, 0, 1, 0]));
+    file("wide", &[0.0; 15], 3, Some(&[0, 1, 0, 1, 0]));
+    file("nan", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, f32::NAN, 0.1, 0.9], 2, Some(&[0, 1, 0, 1, 0]));
+    file("unlabelled", &[0.0; 10], 2, None);
+    file("one-class", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.1, 0.9], 2, Some(&[3; 5]));
+    fs::write(here.join("text"), "no features").unwrap();
+    fs::write(here.join("exists.safetensors"), "keep me").unwrap();
+
+    let rows: &[(&[&str], &[&str])] = &[
+        // The model.
+        (&["svhn", "--model", authors, "--preset", "pytorch32", "--data", data], &["blocks", "expected"]),
+        (&["svhn", "--model", authors, "--data", data], &["--preset", "svhn32"]),
+        (&["svhn", "--model", "absent", "--data", data], &["absent does not exist"]),
+        (&["cifar10", "--data", data], &["models/imagenet32 does not exist", "--model"]),
+        (&["digits", "--model", "text"], &["text", "--preset"]),
+        (&["svhn", "--model", authors, "--preset", "nonsense", "--data", data], &["nonsense", "svhn32"]),
+        // The data.
+        (&["digits", "--data", "empty"], &["empty"]),
+        (&["digits", "--data", "absent"], &["absent"]),
+        (&["digits", "--data", nine], &["class 4 (4) has 0 training pictures"]),
+        (
+            &["digits", "--data", data, "--labels-per-class", "25"],
+            &["has 24 training pictures, 25", "--labels-per-class"],
+        ),
+        (&["digits", "--data", &format!("{data}/train-images-idx3-ubyte")], &["no test pictures of its own"]),
+        (&["mnist-nn", "--samples", "absent"], &["absent"]),
+        // Numbers; every fault at once.
+        (
+            &["digits", "--c", "0,1,-2,nan", "--repeats", "0"],
+            &["--c 0", "--c -2", "--c NaN", "greater than 0", "--repeats is 0"],
+        ),
+        (&["digits", "--c", "x"], &["--c"]),
+        (&["digits", "--threads", "0"], &["--threads is 0"]),
+        (&["digits", "--repeats", "5"], &["--labels-per-class"]),
+        (&["digits", "--baseline", "none,pixels"], &["--baseline none"]),
+        (&["digits", "--baseline", "supervised"], &["--labels-per-class"]),
+        (&["digits", "--cache", "absent"], &["--cache absent"]),
+        (&["digits", "--labels-per-class", "2", "--save-draws", "no/where.json"], &["no"]),
+        (&["nnd", "--counts", "0", "--queries", "0"], &["--counts", "--queries 0"]),
+        // Feature files.
+        (&["features", "--out", "exists.safetensors"], &["exists.safetensors exists"]),
+        (&["features", "--out", "no/where.safetensors"], &["the folder no does not exist"]),
+        (&["probe", "--train", "ok", "--test", "wide"], &["2 features", "3"]),
+        (&["probe", "--train", "nan", "--test", "ok"], &["--train", "feature 1 of row 3 is NaN"]),
+        (&["probe", "--train", "ok", "--test", "nan"], &["--test", "feature 1 of row 3 is NaN"]),
+        (
+            &["probe", "--train", "unlabelled", "--test", "text"],
+            &["unlabelled has no labels", "text", "not a whole safetensors file"],
+        ),
+        (&["probe", "--train", "one-class", "--test", "ok"], &["1 class"]),
+        (
+            &["probe", "--train", "ok", "--test", "ok", "--held-out", "5"],
+            &["5 training pictures", "5 held out"],
+        ),
+        (&["probe", "--train", "ok", "--test", "ok", "--c", "-1"], &["--c"]),
+        // Claims.
+        (&["reproduce", "nonsense"], &["nonsense", "digits"]),
+        (&["reproduce", "svhn-crops"], &["--model", "--data"]),
+    ];
+    let listing = || {
+        let mut names: Vec<_> = fs::read_dir(here).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = listing();
+    for (arguments, expected) in rows {
+        let output = run(here, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        for part in *expected {
+            assert!(said.contains(part), "{arguments:?}: no {part:?} in: {said}");
+        }
+        assert!(!said.contains("panicked") && output.stdout.is_empty(), "{arguments:?}: {said}");
+    }
+    assert_eq!(listing(), before, "nothing was written");
+    assert_eq!(fs::read_to_string(here.join("exists.safetensors")).unwrap(), "keep me");
+}
