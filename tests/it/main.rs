@@ -7,3 +7,4 @@ mod imports;
 mod layering;
 mod presets;
 mod support;
+mod svm;

@@ -1,14 +1,30 @@
 //! Weights as weights: one pass over the features multiplies by them and by their transpose while rows are in the cache.
 
 use super::SvmError;
-use super::kernel::{LANES, Lanes, Lanes32, add_collection, add_projection, block_rows};
-use super::newton::Space;
-use super::panel::{Panel, dot, zeros};
+use super::factor::{factor, invert_lower};
+use super::gram::{Gram, multiply};
+use super::kernel::{
+    LANES, Lanes, Lanes32, add_collection, add_projection, add_wide_collection, add_wide_projection,
+    block_rows,
+};
+use super::panel::{Panel, zeros};
 use crate::features::Features;
 use rayon::prelude::*;
 
 /// Rows whose products are summed in f32 before they are added in f64.
 const FLUSH_ROWS: usize = 256;
+
+/// Values up to which products are in f64. A small problem takes no time either way, and with a large `c` it may need them.
+const DOUBLE: usize = 1 << 22;
+
+/// Columns that one task of the preconditioner adds to.
+const COLUMNS: usize = 512;
+
+/// Rows that the preconditioner is made from, at most, and at most a quarter of all.
+const SAMPLE_ROWS: usize = 2048;
+
+/// Share of the rows that it takes to be within the margin.
+const ACTIVE_SHARE: f64 = 0.5;
 
 /// Parts that the rows are split into, at most: each has sums of its own, added in order at the end of a pass.
 const MAX_PARTS: usize = 32;
@@ -18,9 +34,26 @@ pub(crate) struct Dense<'a> {
     features: &'a Features,
     part_rows: usize,
     parts: Vec<Part>,
+    /// The panel that a pass multiplies by, in f32.
     input: Vec<Lanes32>,
-    /// Squared length of every column, with that of the intercept.
-    squares: Vec<f64>,
+    /// Whether products are in f64.
+    double: bool,
+    sample: Option<Sample>,
+}
+
+/// The inverse of the Hessian that some of the rows stand for.
+struct Sample {
+    rows: Features,
+    /// L⁻¹ and its transpose, where `L Lᵀ = I / scale + K` and K has the rows' inner products.
+    inverse: Vec<f64>,
+    transposed: Vec<f64>,
+}
+
+/// What a pass multiplies by.
+#[derive(Clone, Copy)]
+enum Factor<'a> {
+    Single(&'a [Lanes32]),
+    Double(&'a [Lanes]),
 }
 
 /// Buffers of one part.
@@ -28,6 +61,7 @@ struct Part {
     wide: Panel,
     narrow: Vec<Lanes32>,
     weights: Vec<Lanes32>,
+    wide_weights: Panel,
     scratch: Vec<f32>,
 }
 
@@ -41,48 +75,45 @@ impl<'a> Dense<'a> {
     pub(crate) fn new(features: &'a Features) -> Result<Self, SvmError> {
         let (rows, width) = (features.len(), features.width());
         let part_rows = part_rows(rows);
-        let columns: Vec<Vec<f64>> = (0..rows.div_ceil(part_rows))
-            .into_par_iter()
-            .map(|part| {
-                let mut scratch = Vec::new();
-                let mut squares = vec![0.0; width];
-                for row in part * part_rows..((part + 1) * part_rows).min(rows) {
-                    for (square, &x) in squares.iter_mut().zip(features.block(row..row + 1, &mut scratch)) {
-                        *square += f64::from(x) * f64::from(x);
-                    }
-                }
-                squares
+        let parts = rows.div_ceil(part_rows);
+        let finite = (0..parts).into_par_iter().all(|part| {
+            let mut scratch = Vec::new();
+            (part * part_rows..((part + 1) * part_rows).min(rows)).all(|row| {
+                // Zero times a value is zero unless the value is not finite; this adds up without a branch.
+                let values = features.block(row..row + 1, &mut scratch);
+                values.iter().fold(0.0, |sum, value| sum + value * 0.0) == 0.0
             })
-            .collect();
-        let mut squares = vec![0.0; width];
-        for part in &columns {
-            for (square, part) in squares.iter_mut().zip(part) {
-                *square += part;
-            }
-        }
-        if squares.iter().any(|square| !square.is_finite()) {
+        });
+        if !finite {
             features.check_finite()?;
         }
-        squares.push(rows as f64);
         let part = || Part {
             wide: zeros(width + 1),
             narrow: vec![[0.0; LANES]; width],
             weights: Vec::new(),
+            wide_weights: Vec::new(),
             scratch: Vec::new(),
         };
-        let parts = (0..rows.div_ceil(part_rows)).map(|_| part()).collect();
-        Ok(Self { features, part_rows, parts, input: vec![[0.0; LANES]; width], squares })
+        let parts = (0..parts).map(|_| part()).collect();
+        Ok(Self {
+            features,
+            part_rows,
+            parts,
+            input: vec![[0.0; LANES]; width],
+            double: rows * width <= DOUBLE,
+            sample: None,
+        })
     }
 }
 
-impl Space for Dense<'_> {
-    const PLAIN: bool = true;
-
-    fn len(&self) -> usize {
+impl Dense<'_> {
+    /// Weights of a class, with the intercept's.
+    pub(crate) fn len(&self) -> usize {
         self.features.width() + 1
     }
 
-    fn pass(
+    /// `images = X input`, then `back = Xᵀ rule(row, images[row])`.
+    pub(crate) fn pass(
         &mut self,
         input: &[Lanes],
         images: &mut [Lanes],
@@ -93,9 +124,13 @@ impl Space for Dense<'_> {
         self.input.par_iter_mut().zip(&input[..width]).with_min_len(1024).for_each(|(out, lanes)| {
             *out = narrow(lanes);
         });
-        let (panel, intercept) = (&self.input, &input[width]);
+        let (panel, double) = (&self.input, self.double);
         self.parts.par_iter_mut().zip(images.par_chunks_mut(part_rows)).enumerate().for_each(
-            |(index, (part, images))| part.pass(features, panel, intercept, rule, index * part_rows, images),
+            |(index, (part, images))| {
+                images.fill(input[width]);
+                let panel = if double { Factor::Double(&input[..width]) } else { Factor::Single(panel) };
+                part.pass(features, panel, rule, index * part_rows, images);
+            },
         );
         let parts = &self.parts;
         back.par_iter_mut().enumerate().with_min_len(256).for_each(|(j, back)| {
@@ -103,20 +138,57 @@ impl Space for Dense<'_> {
         });
     }
 
-    fn inner(&self, a: &[Lanes], b: &[Lanes], _: &[Lanes]) -> Lanes {
-        dot(a, b)
-    }
-
-    fn precondition(&self, lanes: &[bool; LANES], scale: &Lanes, residual: &[Lanes], out: &mut [Lanes]) {
-        for ((out, residual), square) in out.iter_mut().zip(residual).zip(&self.squares) {
-            for lane in 0..LANES {
-                let value = residual[lane] / (1.0 + scale[lane] * square);
-                out[lane] = if lanes[lane] { value } else { out[lane] };
-            }
+    /// Makes the preconditioner for `I + scale X_AᵀX_A`, with any set A of rows.
+    pub(crate) fn prepare(&mut self, scale: f64) {
+        let rows = self.features.len();
+        let size = rows.min(SAMPLE_ROWS);
+        let chosen: Vec<usize> = (0..size).map(|i| i * rows / size).collect();
+        let mut values = Vec::new();
+        let sample = self.features.select(&chosen);
+        let values = sample.block(0..size, &mut values).to_vec();
+        // Whole rows, finite and few: none of these fails.
+        let Ok(sample) = Features::from_f32(values, self.features.width()) else { return };
+        let Ok(gram) = Gram::new(&sample) else { return };
+        // Each row stands for several, of which about half are within the margin.
+        let scale = scale * ACTIVE_SHARE * rows as f64 / size as f64;
+        let mut matrix = gram.products().to_vec();
+        for row in 0..size {
+            matrix[row * size + row] += 1.0 / scale;
         }
+        factor(&mut matrix, size);
+        let (inverse, transposed) = invert_lower(&matrix, size);
+        self.sample = Some(Sample { rows: sample, inverse, transposed });
     }
 
-    fn round(&self, weights: &mut [Lanes]) {
+    /// `out` = residuals times an approximate inverse of the Hessian, the same symmetric operator every time.
+    ///
+    /// Woodbury: `(I + s XᵀX)⁻¹ = I - VᵀV` with `V = L⁻¹X`. Along steep directions nearly all of a residual cancels: this is in
+    /// f64, and by the factor, as the inverse of `I / s + K` itself would lose twice the digits.
+    pub(crate) fn precondition(&self, residual: &[Lanes], out: &mut [Lanes]) {
+        out.copy_from_slice(residual);
+        let Some(Sample { rows, inverse, transposed }) = &self.sample else { return };
+        let width = rows.width();
+        let mut scratch = Vec::new();
+        let values = rows.block(0..rows.len(), &mut scratch);
+        let mut images = vec![residual[width]; rows.len()];
+        images.par_chunks_mut(32).zip(values.par_chunks(32 * width)).for_each(|(images, x)| {
+            add_wide_projection(x, width, &residual[..width], images);
+        });
+        let mut solved = zeros(images.len());
+        multiply(inverse, &images, &mut solved);
+        multiply(transposed, &solved, &mut images);
+        let mut solved = images;
+        for lanes in &mut solved {
+            *lanes = lanes.map(|value| -value);
+        }
+        out[..width].par_chunks_mut(COLUMNS).enumerate().for_each(|(chunk, out)| {
+            add_wide_collection(&values[chunk * COLUMNS..], width, &solved, out);
+        });
+        out[width] = solved.iter().fold(out[width], |sum, lanes| add(&sum, lanes));
+    }
+
+    /// Weights as they will be stored, so that margins and gradients are those of the model.
+    pub(crate) fn round(&self, weights: &mut [Lanes]) {
         weights.par_iter_mut().with_min_len(1024).for_each(|lanes| *lanes = narrow(lanes).map(f64::from));
     }
 }
@@ -132,11 +204,11 @@ pub(crate) fn narrow(lanes: &Lanes) -> Lanes32 {
 }
 
 impl Part {
+    /// `images += X panel`, and sums of `rule` of each image times its row.
     fn pass(
         &mut self,
         features: &Features,
-        panel: &[Lanes32],
-        intercept: &Lanes,
+        panel: Factor<'_>,
         rule: &(dyn Fn(usize, &Lanes) -> Lanes + Sync),
         first: usize,
         images: &mut [Lanes],
@@ -149,14 +221,22 @@ impl Part {
         for (index, images) in images.chunks_mut(block).enumerate() {
             let start = first + index * block;
             let x = features.block(start..start + images.len(), &mut self.scratch);
-            images.fill(*intercept);
-            add_projection(x, width, panel, images);
-            self.weights.clear();
+            match panel {
+                Factor::Single(panel) => add_projection(x, width, panel, images),
+                Factor::Double(panel) => add_wide_projection(x, width, panel, images),
+            }
+            self.wide_weights.clear();
             for (i, image) in images.iter().enumerate() {
                 let weights = rule(start + i, image);
                 total = add(&total, &weights);
-                self.weights.push(narrow(&weights));
+                self.wide_weights.push(weights);
             }
+            if let Factor::Double(_) = panel {
+                add_wide_collection(x, width, &self.wide_weights, &mut self.wide[..width]);
+                continue;
+            }
+            self.weights.clear();
+            self.weights.extend(self.wide_weights.iter().map(narrow));
             add_collection(x, width, &self.weights, &mut self.narrow);
             summed += images.len();
             if summed >= FLUSH_ROWS {

@@ -1,10 +1,10 @@
 //! Fits behind linfa's traits: labels into problems, problems into panels of sixteen, the solver for each.
 
 use super::dense::{self, Dense};
-use super::gram::InRows;
-use super::kernel::LANES;
+use super::direct;
+use super::kernel::{LANES, Lanes};
 use super::model::as_f32;
-use super::newton::{self, Problem, Space};
+use super::newton::{self, Problem};
 use super::panel::{Panel, zeros};
 use super::{Exit, ExitReason, Gram, LinearSvm, Method, Progress, SvmError, SvmValidParams};
 use crate::features::Features;
@@ -85,7 +85,10 @@ impl SvmValidParams {
             Some(gram) => job.solve_in_rows(&gram),
             None => {
                 let mut space = Dense::new(features)?;
-                job.solve(&mut space, |start, _| start, |solved| solved)
+                job.solve(|problem, start, observe| {
+                    let start = start.unwrap_or_else(|| zeros(space.len()));
+                    newton::solve(&mut space, problem, start, observe)
+                })
             }
         }
     }
@@ -137,41 +140,26 @@ struct Job<'a> {
 impl Job<'_> {
     fn solve_in_rows(self, gram: &Gram) -> Result<LinearSvm, SvmError> {
         let start_c = self.start.map_or(0.0, |start| start.c);
-        let labels = &self.classes.indices;
-        let enter = |weights: Panel, positives: &[u32]| {
-            // At the optimum of the fit that it comes from, a weight vector is this combination of rows.
-            let twice_c = 2.0 * start_c;
-            let mut coefficients = dense::project(gram.features(), &weights);
-            for (row, &label) in coefficients.iter_mut().zip(labels) {
-                for (lane, value) in row.iter_mut().enumerate() {
-                    let sign = if positives.get(lane) == Some(&label) { 1.0 } else { -1.0 };
-                    *value = if lane < positives.len() {
-                        twice_c * sign * (1.0 - sign * *value).max(0.0)
-                    } else {
-                        0.0
-                    };
-                }
-            }
-            coefficients
-        };
-        self.solve(&mut InRows(gram), enter, |coefficients| gram.weights(&coefficients))
+        self.solve(|problem, start, observe| {
+            let start = match start {
+                None => zeros(problem.labels.len()),
+                Some(weights) => coefficients(gram.features(), &weights, problem, start_c),
+            };
+            let (coefficients, exits) = direct::solve(gram, problem, &start, observe);
+            (gram.weights(&coefficients), exits)
+        })
     }
 
-    /// Solves all panels in `space`; `enter` and `leave` turn weights into its coordinates and back.
-    fn solve<S: Space>(
+    /// Solves all panels with `solver`, which gets a start where there is one.
+    fn solve(
         self,
-        space: &mut S,
-        enter: impl Fn(Panel, &[u32]) -> Panel,
-        leave: impl Fn(Panel) -> Panel,
+        mut solver: impl FnMut(&Problem<'_>, Option<Panel>, &mut dyn FnMut(&[Exit], usize)) -> (Panel, Vec<Exit>),
     ) -> Result<LinearSvm, SvmError> {
         let problems = self.classes.positives.len();
         let mut found: Vec<(Panel, Vec<Exit>)> = Vec::new();
         let mut passes_before = 0;
         for positives in self.classes.positives.chunks(LANES) {
-            let start = match self.start {
-                None => zeros(space.len()),
-                Some(start) => enter(self.start_panel(start, positives), positives),
-            };
+            let start = self.start.map(|start| self.start_panel(start, positives));
             let problem = Problem {
                 labels: &self.classes.indices,
                 positives,
@@ -181,7 +169,7 @@ impl Job<'_> {
             };
             let done: Vec<Exit> = found.iter().flat_map(|(_, exits)| exits.clone()).collect();
             let mut passes = passes_before;
-            let (weights, exits) = newton::solve(space, &problem, start, &mut |exits, panel_passes| {
+            let (weights, exits) = solver(&problem, start, &mut |exits, panel_passes| {
                 passes = passes_before + panel_passes;
                 let all = || done.iter().chain(exits);
                 (self.observe)(Progress {
@@ -196,7 +184,7 @@ impl Job<'_> {
                 });
             });
             passes_before = passes;
-            found.push((leave(weights), exits));
+            found.push((weights, exits));
         }
         self.collect(&found)
     }
@@ -239,6 +227,19 @@ impl Job<'_> {
         }
         panel
     }
+}
+
+/// Coefficients of rows that stand for a fit's weights: exactly, where they are the optimum of `c` on these rows.
+fn coefficients(features: &Features, weights: &[Lanes], problem: &Problem<'_>, c: f64) -> Panel {
+    let mut coefficients = dense::project(features, weights);
+    for (row, &label) in coefficients.iter_mut().zip(problem.labels) {
+        for (lane, value) in row.iter_mut().enumerate() {
+            let sign = if problem.positives.get(lane) == Some(&label) { 1.0 } else { -1.0 };
+            let slack = (1.0 - sign * *value).max(0.0);
+            *value = if lane < problem.positives.len() { 2.0 * c * sign * slack } else { 0.0 };
+        }
+    }
+    coefficients
 }
 
 impl Records for Features {

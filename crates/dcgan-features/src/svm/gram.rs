@@ -5,8 +5,7 @@
 
 use super::SvmError;
 use super::kernel::{LANES, Lanes, add_projection_f64};
-use super::newton::Space;
-use super::panel::{Panel, dot, zeros};
+use super::panel::{Panel, zeros};
 use crate::features::Features;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, s};
@@ -105,6 +104,11 @@ impl Gram {
         &self.features
     }
 
+    /// Inner products, the intercept's 1 among them.
+    pub(super) fn products(&self) -> &[f64] {
+        &self.products
+    }
+
     /// Weights, the intercept last, that `coefficients` of rows stand for.
     pub(super) fn weights(&self, coefficients: &[Lanes]) -> Panel {
         let width = self.features.width();
@@ -136,44 +140,11 @@ impl Gram {
     }
 }
 
-/// Coefficients of rows, with the inner products that go with them.
-pub(crate) struct InRows<'a>(pub(crate) &'a Gram);
-
-impl Space for InRows<'_> {
-    const PLAIN: bool = false;
-
-    fn len(&self) -> usize {
-        self.0.features.len()
-    }
-
-    fn pass(
-        &mut self,
-        input: &[Lanes],
-        images: &mut [Lanes],
-        rule: &(dyn Fn(usize, &Lanes) -> Lanes + Sync),
-        back: &mut [Lanes],
-    ) {
-        let rows = self.len();
-        let chunk = 32;
-        let parts = images.par_chunks_mut(chunk).zip(back.par_chunks_mut(chunk)).enumerate();
-        parts.for_each(|(index, (images, back))| {
-            let first = index * chunk;
-            let products = &self.0.products[first * rows..(first + images.len()) * rows];
-            images.fill([0.0; LANES]);
-            add_projection_f64(products, rows, input, images);
-            for (i, (image, back)) in images.iter().zip(back).enumerate() {
-                *back = rule(first + i, image);
-            }
-        });
-    }
-
-    fn inner(&self, a: &[Lanes], _: &[Lanes], image_of_b: &[Lanes]) -> Lanes {
-        dot(a, image_of_b)
-    }
-
-    fn precondition(&self, lanes: &[bool; LANES], _: &Lanes, residual: &[Lanes], out: &mut [Lanes]) {
-        super::panel::assign(lanes, residual, out);
-    }
-
-    fn round(&self, _: &mut [Lanes]) {}
+/// `out = matrix input`, of a square matrix.
+pub(super) fn multiply(matrix: &[f64], input: &[Lanes], out: &mut [Lanes]) {
+    let size = input.len();
+    out.par_chunks_mut(32).zip(matrix.par_chunks(32 * size)).for_each(|(out, rows)| {
+        out.fill([0.0; LANES]);
+        add_projection_f64(rows, size, input, out);
+    });
 }

@@ -16,7 +16,7 @@ pub(crate) type Lanes = [f64; LANES];
 /// Columns of the matrix that are worked on at a time: their part of the panel, 32 kB, stays in the first-level cache.
 const TILE: usize = 512;
 
-/// What the three matrix element types' kernels have in common.
+/// What sums are in.
 trait Real: Copy {
     const ZERO: Self;
     /// `self * b + c`, rounded once where `FUSED`.
@@ -40,16 +40,16 @@ real!(f64);
 
 /// `sums[r] = x[r] · panel` for `G` rows of one tile.
 #[inline(always)]
-fn project_group<T: Real, const G: usize, const FUSED: bool>(
-    x: &[T],
+fn project_group<X: Copy + Into<T>, T: Real, const G: usize, const FUSED: bool>(
+    x: &[X],
     width: usize,
     panel: &[[T; LANES]],
 ) -> [[T; LANES]; G] {
-    let rows: [&[T]; G] = std::array::from_fn(|r| &x[r * width..r * width + panel.len()]);
+    let rows: [&[X]; G] = std::array::from_fn(|r| &x[r * width..r * width + panel.len()]);
     let mut sums = [[T::ZERO; LANES]; G];
     for (j, weights) in panel.iter().enumerate() {
         for r in 0..G {
-            let value = rows[r][j];
+            let value: T = rows[r][j].into();
             for lane in 0..LANES {
                 sums[r][lane] = value.multiply_add::<FUSED>(weights[lane], sums[r][lane]);
             }
@@ -60,8 +60,8 @@ fn project_group<T: Real, const G: usize, const FUSED: bool>(
 
 /// Adds `x · panel` to `out`; `x` is rows × `width`. Sums of a tile are in `T`, their sum in f64.
 #[inline(always)]
-fn project<T: Real + Into<f64>, const G: usize, const FUSED: bool>(
-    x: &[T],
+fn project<X: Copy + Into<T>, T: Real + Into<f64>, const G: usize, const FUSED: bool>(
+    x: &[X],
     width: usize,
     panel: &[[T; LANES]],
     out: &mut [Lanes],
@@ -70,7 +70,7 @@ fn project<T: Real + Into<f64>, const G: usize, const FUSED: bool>(
         let tile = &panel[start..(start + TILE).min(width)];
         let mut row = 0;
         while row + G <= out.len() {
-            let sums = project_group::<T, G, FUSED>(&x[row * width + start..], width, tile);
+            let sums = project_group::<X, T, G, FUSED>(&x[row * width + start..], width, tile);
             for (out, sum) in out[row..row + G].iter_mut().zip(&sums) {
                 for lane in 0..LANES {
                     out[lane] += sum[lane].into();
@@ -79,7 +79,7 @@ fn project<T: Real + Into<f64>, const G: usize, const FUSED: bool>(
             row += G;
         }
         while row < out.len() {
-            let [sum] = project_group::<T, 1, FUSED>(&x[row * width + start..], width, tile);
+            let [sum] = project_group::<X, T, 1, FUSED>(&x[row * width + start..], width, tile);
             for lane in 0..LANES {
                 out[row][lane] += sum[lane].into();
             }
@@ -90,18 +90,18 @@ fn project<T: Real + Into<f64>, const G: usize, const FUSED: bool>(
 
 /// `out[j] += Σ_r x[r][j] weights[r]` for `G` rows of one tile.
 #[inline(always)]
-fn collect_group<const G: usize, const FUSED: bool>(
+fn collect_group<T: Real + From<f32>, const G: usize, const FUSED: bool>(
     x: &[f32],
     width: usize,
-    weights: &[Lanes32],
-    out: &mut [Lanes32],
+    weights: &[[T; LANES]],
+    out: &mut [[T; LANES]],
 ) {
     let rows: [&[f32]; G] = std::array::from_fn(|r| &x[r * width..r * width + out.len()]);
-    let weights: [Lanes32; G] = std::array::from_fn(|r| weights[r]);
+    let weights: [[T; LANES]; G] = std::array::from_fn(|r| weights[r]);
     for (j, out) in out.iter_mut().enumerate() {
         let mut sum = *out;
         for r in 0..G {
-            let value = rows[r][j];
+            let value = T::from(rows[r][j]);
             for lane in 0..LANES {
                 sum[lane] = value.multiply_add::<FUSED>(weights[r][lane], sum[lane]);
             }
@@ -110,25 +110,25 @@ fn collect_group<const G: usize, const FUSED: bool>(
     }
 }
 
-/// Adds `xᵀ · weights` to `out`; `x` is rows × `width`, one row of weights for each.
+/// Adds `xᵀ · weights` to `out`; rows of `x` are `width` apart, one row of weights for each.
 #[inline(always)]
-fn collect<const G: usize, const FUSED: bool>(
+fn collect<T: Real + From<f32>, const G: usize, const FUSED: bool>(
     x: &[f32],
     width: usize,
-    weights: &[Lanes32],
-    out: &mut [Lanes32],
+    weights: &[[T; LANES]],
+    out: &mut [[T; LANES]],
 ) {
-    for start in (0..width).step_by(TILE) {
-        let tile = start..(start + TILE).min(width);
+    for start in (0..out.len()).step_by(TILE) {
+        let tile = start..(start + TILE).min(out.len());
         let mut row = 0;
         while row + G <= weights.len() {
             let x = &x[row * width + start..];
-            collect_group::<G, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
+            collect_group::<T, G, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
             row += G;
         }
         while row < weights.len() {
             let x = &x[row * width + start..];
-            collect_group::<1, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
+            collect_group::<T, 1, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
             row += 1;
         }
     }
@@ -137,16 +137,16 @@ fn collect<const G: usize, const FUSED: bool>(
 /// Compiles a call for three instruction sets and picks one at run time. `$wide` and `$narrow` are the rows that are
 /// worked on together: what thirty-two and what sixteen registers hold.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident[$($elem:ty)?], $wide:literal, $narrow:literal) => {
+    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident[$($elem:ty),+], $wide:literal, $narrow:literal) => {
         $(#[$meta])*
         pub(crate) fn $name($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code, reason = "calling a function compiled for a feature that was just detected")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-                fn avx512($($arg: $ty),*) { $body::<$($elem,)? $wide, true>($($arg),*) }
+                fn avx512($($arg: $ty),*) { $body::<$($elem,)+ $wide, true>($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2($($arg: $ty),*) { $body::<$($elem,)? $narrow, true>($($arg),*) }
+                fn avx2($($arg: $ty),*) { $body::<$($elem,)+ $narrow, true>($($arg),*) }
 
                 let fused = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
                 if fused
@@ -163,7 +163,7 @@ macro_rules! vectorised {
                     return unsafe { avx2($($arg),*) };
                 }
             }
-            $body::<$($elem,)? $narrow, { cfg!(target_arch = "aarch64") }>($($arg),*)
+            $body::<$($elem,)+ $narrow, { cfg!(target_arch = "aarch64") }>($($arg),*)
         }
     };
 }
@@ -173,18 +173,27 @@ vectorised! {
     ///
     /// # Shapes
     /// `x` (rows, width), `panel` (width, 16), `out` (rows, 16). Products are summed in f32 over tiles of 512 columns.
-    fn add_projection(x: &[f32], width: usize, panel: &[Lanes32], out: &mut [Lanes]) = project[f32], 16, 4
+    fn add_projection(x: &[f32], width: usize, panel: &[Lanes32], out: &mut [Lanes]) = project[f32, f32], 16, 4
 }
 vectorised! {
     /// [`add_projection`] of a matrix in f64.
-    fn add_projection_f64(x: &[f64], width: usize, panel: &[Lanes], out: &mut [Lanes]) = project[f64], 8, 2
+    fn add_projection_f64(x: &[f64], width: usize, panel: &[Lanes], out: &mut [Lanes]) = project[f64, f64], 8, 2
 }
 vectorised! {
     /// Adds `xᵀ · weights` to `out`, in f32: keep the number of rows that meet one `out` to a few hundred.
     ///
     /// # Shapes
-    /// `x` (rows, width), `weights` (rows, 16), `out` (width, 16).
-    fn add_collection(x: &[f32], width: usize, weights: &[Lanes32], out: &mut [Lanes32]) = collect[], 16, 4
+    /// `x` (rows, any number of columns), whose rows begin `width` apart, `weights` (rows, 16), `out` (columns, 16).
+    fn add_collection(x: &[f32], width: usize, weights: &[Lanes32], out: &mut [Lanes32]) = collect[f32], 16, 4
+}
+
+vectorised! {
+    /// [`add_projection`] with a panel and sums in f64.
+    fn add_wide_projection(x: &[f32], width: usize, panel: &[Lanes], out: &mut [Lanes]) = project[f32, f64], 8, 2
+}
+vectorised! {
+    /// [`add_collection`] with weights and sums in f64, of any number of rows.
+    fn add_wide_collection(x: &[f32], width: usize, weights: &[Lanes], out: &mut [Lanes]) = collect[f64], 8, 2
 }
 
 /// Rows of a matrix of `width` f32 values that are worked on together: about a megabyte, at least 32 so that the panel
@@ -222,6 +231,11 @@ mod tests {
         add_projection_f64(&x64, width, &wide(&panel), &mut exact);
         let mut collected = vec![[0.25; LANES]; width];
         add_collection(&x, width, &weights, &mut collected);
+        let mut widely_projected = vec![[0.5; LANES]; rows];
+        add_wide_projection(&x, width, &wide(&panel), &mut widely_projected);
+        assert_eq!(widely_projected, exact);
+        let mut widely_collected = vec![[0.25; LANES]; width];
+        add_wide_collection(&x, width, &wide(&weights), &mut widely_collected);
         for lane in 0..LANES {
             for row in 0..rows {
                 let plain: f64 = (0..width).map(|j| at(row, j) * f64::from(panel[j][lane])).sum();
@@ -235,6 +249,7 @@ mod tests {
                 let plain: f64 = (0..rows).map(|r| at(r, j) * f64::from(weights[r][lane])).sum();
                 let found = f64::from(collected[lane]);
                 assert!((found - 0.25 - plain).abs() <= 1e-6 * (rows + 1) as f64, "{rows} x {width}");
+                assert!((widely_collected[j][lane] - 0.25 - plain).abs() <= 1e-14 * (rows + 1) as f64);
             }
         }
     }

@@ -10,6 +10,8 @@
 //! rows than columns, from the rows' inner products ([`Gram`]).
 
 mod dense;
+mod direct;
+mod factor;
 mod fit;
 mod gram;
 mod kernel;
@@ -72,7 +74,7 @@ impl SvmParams {
     }
 
     /// When a class has converged: a Newton step lowered its objective by less than this share of it, or the gradient
-    /// proves that the objective is within this share of its minimum. In (0, 1).
+    /// proves that the objective is within this share of its minimum ([`Exit::gradient_norm`]). In (0, 1).
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.0.tolerance = tolerance;
         self
@@ -146,6 +148,19 @@ pub struct Exit {
     pub objective: f64,
     /// Length of the objective's gradient. The objective is above its minimum by at most half of its square.
     pub gradient_norm: f64,
+}
+
+impl Exit {
+    /// Before anything is known.
+    fn unknown() -> Self {
+        Self {
+            reason: ExitReason::IterationLimit,
+            iterations: 0,
+            products: 0,
+            objective: f64::INFINITY,
+            gradient_norm: f64::INFINITY,
+        }
+    }
 }
 
 /// Where a fit stands after a pass over the rows.

@@ -2,14 +2,11 @@
 //!
 //! The objective of a class, `1/2 |w|^2 + c Σ max(0, 1 - y_i m_i)^2` with margins `m = X w`, is piecewise quadratic. On
 //! the piece of `w`, where A is the set of rows within the margin, its gradient is `w + 2c X_Aᵀ(m_A - y_A)` and its
-//! Hessian `I + 2c X_AᵀX_A`. Each step minimises that quadratic by conjugate gradients and then the objective itself
-//! along the direction found (Keerthi and DeCoste, JMLR 6, 2005: finite convergence). A product with the Hessian is one
-//! pass over the rows; every class has its own state, and a pass serves all of them, whatever each needs.
-//!
-//! Conjugate gradients are in the form of Chronopoulos and Gear (1989), which multiplies the residual instead of the
-//! direction. So the same code runs where vectors are combinations of rows, `w = Xᵀβ`, with `X Xᵀ` in place of `X`:
-//! inner products then follow from the images that a pass gives anyway.
+//! Hessian `I + 2c X_AᵀX_A`. Each step minimises that quadratic by preconditioned conjugate gradients and then the
+//! objective itself along the direction found (Keerthi and DeCoste, JMLR 6, 2005: finite convergence). A product with the
+//! Hessian is one pass over the rows; every class has its own state, and a pass serves all of them, whatever each needs.
 
+use super::dense::Dense;
 use super::kernel::{LANES, Lanes};
 use super::panel::{Panel, assign, combine, dot, sum_rows, zeros};
 use super::{Exit, ExitReason, search};
@@ -18,32 +15,16 @@ use rayon::prelude::*;
 /// Steps of conjugate gradients at which a Newton step is cut off.
 const MAX_INNER: usize = 1000;
 
-/// The space that weight vectors are written in.
-pub(crate) trait Space {
-    /// Whether the inner product of vectors is the plain one of their coordinates, so that it needs no image.
-    const PLAIN: bool;
+/// Share of the average gain at which conjugate gradients end. Much of what they learn is lost at the end of a step:
+/// a tenth needs fewer passes in all than the half that Nash and Sofer propose.
+const INNER_TOLERANCE: f64 = 0.1;
 
-    /// Coordinates of a vector, with that of the intercept.
-    fn len(&self) -> usize;
+/// Share of the first residual, squared and preconditioned, that must be reached as well, halved after each Newton step: a
+/// direction that is off where the objective is steep leads nowhere, and near the end exact steps arrive at once.
+const INNER_RESIDUAL: f64 = 0.1;
 
-    /// `images = X input`, then `back = Xᵀ rule(row, images[row])`.
-    fn pass(
-        &mut self,
-        input: &[Lanes],
-        images: &mut [Lanes],
-        rule: &(dyn Fn(usize, &Lanes) -> Lanes + Sync),
-        back: &mut [Lanes],
-    );
-
-    /// Inner products of `a` and `b`, whose image is given.
-    fn inner(&self, a: &[Lanes], b: &[Lanes], image_of_b: &[Lanes]) -> Lanes;
-
-    /// Residuals times an approximate inverse of `I + scale XᵀX`, in the given lanes.
-    fn precondition(&self, lanes: &[bool; LANES], scale: &Lanes, residual: &[Lanes], out: &mut [Lanes]);
-
-    /// Weights as they will be stored.
-    fn round(&self, weights: &mut [Lanes]);
-}
+/// Passes after which the preconditioner is made: problems that need few are done by then.
+const PREPARE_AFTER: usize = 12;
 
 /// What is to be solved: up to sixteen classes against the rest.
 #[derive(Debug)]
@@ -88,48 +69,55 @@ enum Phase {
 #[derive(Clone, Copy, Debug)]
 struct State {
     phase: Phase,
-    /// The last step's decrease was below the tolerance: what is left is to know the gradient.
+    /// The last step lowered the objective by less than the tolerance: what is left is to know the gradient.
     closing: bool,
+    /// Whether this Newton step's conjugate gradients are preconditioned.
+    preconditioned: bool,
     exit: Exit,
     /// Residual times preconditioned residual, of the step before.
     rz: f64,
+    /// The same at the first step.
+    first_rz: f64,
+    /// The last step gained little.
+    small_gain: bool,
     /// Decrease that the quadratic promises so far.
     model: f64,
 }
 
-struct Solver<'a, S> {
-    space: &'a mut S,
+struct Solver<'a, 'b> {
+    space: &'a mut Dense<'b>,
     problem: &'a Problem<'a>,
     states: [State; LANES],
-    // Vectors: weights, residual, preconditioned residual, direction, Hessian times direction, their sum.
+    // Vectors: weights, residual, preconditioned residual, direction, sum of steps along directions.
     w: Panel,
     r: Panel,
     z: Panel,
     p: Panel,
-    hp: Panel,
     d: Panel,
-    // Images: of the weights (margins), of the direction, of the sum of directions.
+    // Images of the weights (margins) and of the sum of steps.
     m: Panel,
-    xp: Panel,
     xd: Panel,
 }
 
 /// Solves for every lane from `start`; returns weights and exits.
-pub(crate) fn solve<S: Space>(
-    space: &mut S,
+pub(crate) fn solve(
+    space: &mut Dense<'_>,
     problem: &Problem<'_>,
     start: Panel,
     observe: &mut dyn FnMut(&[Exit], usize),
 ) -> (Panel, Vec<Exit>) {
     let (len, rows) = (space.len(), problem.labels.len());
-    let exit = Exit {
-        reason: ExitReason::IterationLimit,
-        iterations: 0,
-        products: 0,
-        objective: f64::INFINITY,
-        gradient_norm: f64::INFINITY,
-    };
-    let mut states = [State { phase: Phase::Done, closing: false, exit, rz: 0.0, model: 0.0 }; LANES];
+    let exit = Exit::unknown();
+    let mut states = [State {
+        phase: Phase::Done,
+        closing: false,
+        preconditioned: false,
+        exit,
+        rz: 0.0,
+        first_rz: 0.0,
+        small_gain: false,
+        model: 0.0,
+    }; LANES];
     for state in &mut states[..problem.positives.len()] {
         state.phase = Phase::Gradient;
     }
@@ -141,10 +129,8 @@ pub(crate) fn solve<S: Space>(
         r: zeros(len),
         z: zeros(len),
         p: zeros(len),
-        hp: zeros(len),
         d: zeros(len),
         m: zeros(rows),
-        xp: zeros(rows),
         xd: zeros(rows),
     };
     solver.space.round(&mut solver.w);
@@ -158,16 +144,16 @@ fn lanes<T>(states: &[State; LANES], f: impl Fn(&State) -> T) -> [T; LANES] {
     std::array::from_fn(|lane| f(&states[lane]))
 }
 
-impl<S: Space> Solver<'_, S> {
+impl Solver<'_, '_> {
     fn run(&mut self, observe: &mut dyn FnMut(&[Exit], usize)) {
         let (mut input, mut back) = (zeros(self.w.len()), zeros(self.w.len()));
         let mut images = zeros(self.m.len());
-        let mut passes = 0;
+        let (mut passes, mut prepared) = (0, false);
         while self.states.iter().any(|state| state.phase != Phase::Done) {
             let gradient = lanes(&self.states, |state| state.phase == Phase::Gradient);
             let inner = lanes(&self.states, |state| matches!(state.phase, Phase::Inner(_)));
             assign(&gradient, &self.w, &mut input);
-            assign(&inner, &self.z, &mut input);
+            assign(&inner, &self.p, &mut input);
             self.pass(&gradient, &inner, &input, &mut images, &mut back);
             passes += 1;
             for state in self.states.iter_mut().filter(|state| state.phase != Phase::Done) {
@@ -179,8 +165,13 @@ impl<S: Space> Solver<'_, S> {
             }
             if inner.contains(&true) {
                 self.after_product(&inner, &images, &back);
-                self.search(&inner, out_of_time);
             }
+            if passes >= PREPARE_AFTER && !prepared {
+                self.space.prepare(2.0 * self.problem.c);
+                prepared = true;
+            }
+            self.turn(prepared, &mut back);
+            self.search(&inner, out_of_time);
             if out_of_time {
                 // A lane that has just moved gets the pass that tells its objective; any other ends here.
                 for state in &mut self.states {
@@ -189,9 +180,6 @@ impl<S: Space> Solver<'_, S> {
                     }
                 }
             }
-            let fresh = lanes(&self.states, |state| matches!(state.phase, Phase::Inner(_)));
-            let scale = self.precondition_scale();
-            self.space.precondition(&fresh, &scale, &self.r, &mut self.z);
             let exits: Vec<Exit> =
                 self.states[..self.problem.positives.len()].iter().map(|state| state.exit).collect();
             observe(&exits, passes);
@@ -225,29 +213,20 @@ impl<S: Space> Solver<'_, S> {
     /// Takes in margins and gradients at `w`.
     fn after_gradient(&mut self, chosen: &[bool; LANES], images: &[Lanes], back: &[Lanes]) {
         assign(chosen, images, &mut self.m);
-        let zero = [0.0; LANES];
-        let keep = chosen.map(|chosen| if chosen { 0.0 } else { 1.0 });
-        let (minus, twice_c) = (
-            chosen.map(|c| if c { -1.0 } else { 0.0 }),
-            chosen.map(|c| if c { -2.0 * self.problem.c } else { 0.0 }),
-        );
-        combine(&minus, &self.w, &keep, &mut self.r);
-        combine(&twice_c, back, &[1.0; LANES], &mut self.r);
-        for (vector, images) in [(&mut self.p, &mut self.xp), (&mut self.d, &mut self.xd)] {
-            combine(&zero, &self.w, &keep, vector);
-            combine(&zero, &self.m, &keep, images);
-        }
-        combine(&zero, &self.w, &keep, &mut self.hp);
-        let squares = self.space.inner(&self.w, &self.w, &self.m);
+        let (on, off) = (chosen.map(f64::from), chosen.map(|chosen| f64::from(!chosen)));
+        let (minus, back_factor) = (on.map(|on| -on), on.map(|on| -2.0 * self.problem.c * on));
+        combine(&minus, &self.w, &off, &mut self.r);
+        combine(&back_factor, back, &[1.0; LANES], &mut self.r);
+        let none = [0.0; LANES];
+        combine(&none, &self.w, &off, &mut self.d);
+        combine(&none, &self.m, &off, &mut self.xd);
+        let squares = dot(&self.w, &self.w);
         let losses = self.losses();
-        let norms = if S::PLAIN { dot(&self.r, &self.r) } else { [f64::NAN; LANES] };
+        let norms = dot(&self.r, &self.r);
         for lane in (0..LANES).filter(|&lane| chosen[lane]) {
             let state = &mut self.states[lane];
             state.exit.objective = 0.5 * squares[lane] + self.problem.c * losses[lane];
-            state.phase = Phase::Inner(0);
-            if S::PLAIN {
-                state.arrive(norms[lane], self.problem.tolerance);
-            }
+            state.arrive(norms[lane], self.problem.tolerance);
         }
     }
 
@@ -257,60 +236,82 @@ impl<S: Space> Solver<'_, S> {
         sum_rows(m.len(), |row, lane| (1.0 - signs.at(row, lane) * m[row][lane]).max(0.0).powi(2))
     }
 
-    /// One step of conjugate gradients: `images` and `back` are of the preconditioned residual.
+    /// One step of conjugate gradients: `images` and `back` are of the direction.
     fn after_product(&mut self, chosen: &[bool; LANES], images: &[Lanes], back: &[Lanes]) {
-        let rz = self.space.inner(&self.r, &self.z, images);
-        for lane in (0..LANES).filter(|&lane| chosen[lane]) {
-            if !S::PLAIN && self.states[lane].phase == Phase::Inner(0) {
-                self.states[lane].arrive(rz[lane], self.problem.tolerance);
-            }
-        }
-        let active: [bool; LANES] =
-            std::array::from_fn(|lane| chosen[lane] && self.states[lane].phase != Phase::Done);
-        let on = active.map(|active| if active { 1.0 } else { 0.0 });
-        // Lanes that take no part keep what they have.
-        let beta: Lanes = std::array::from_fn(|lane| match self.states[lane].phase {
-            _ if !active[lane] => 1.0,
-            Phase::Inner(0) => 0.0,
-            _ => rz[lane] / self.states[lane].rz,
+        let squares = dot(&self.p, &self.p);
+        let curvatures = self.curvatures(images);
+        let twice_c = 2.0 * self.problem.c;
+        let alpha: Lanes = std::array::from_fn(|lane| {
+            let step = self.states[lane].rz / (squares[lane] + twice_c * curvatures[lane]);
+            // Rounding alone is left where this is not a positive number.
+            if chosen[lane] && step > 0.0 && step.is_finite() { step } else { 0.0 }
         });
-        combine(&on, &self.z, &beta, &mut self.p);
-        combine(&on, images, &beta, &mut self.xp);
-        combine(&on, &self.z, &beta, &mut self.hp);
-        combine(&on.map(|on| 2.0 * self.problem.c * on), back, &[1.0; LANES], &mut self.hp);
-
-        let squares = self.space.inner(&self.p, &self.p, &self.xp);
-        let curvatures = self.curvatures();
-        let mut alpha = [0.0; LANES];
-        for lane in (0..LANES).filter(|&lane| active[lane]) {
-            let php = squares[lane] + 2.0 * self.problem.c * curvatures[lane];
-            let step = rz[lane] / php;
-            // Rounding alone is left where these are not positive.
-            alpha[lane] = if rz[lane] > 0.0 && php > 0.0 && step.is_finite() { step } else { 0.0 };
-            self.states[lane].rz = rz[lane];
-        }
-        combine(&alpha, &self.p, &[1.0; LANES], &mut self.d);
-        combine(&alpha, &self.xp, &[1.0; LANES], &mut self.xd);
-        combine(&alpha.map(|alpha| -alpha), &self.hp, &[1.0; LANES], &mut self.r);
-        for lane in (0..LANES).filter(|&lane| active[lane]) {
+        let ones = [1.0; LANES];
+        combine(&alpha, &self.p, &ones, &mut self.d);
+        combine(&alpha, images, &ones, &mut self.xd);
+        combine(&alpha.map(|alpha| -alpha), &self.p, &ones, &mut self.r);
+        combine(&alpha.map(|alpha| -alpha * twice_c), back, &ones, &mut self.r);
+        for lane in (0..LANES).filter(|&lane| chosen[lane]) {
             let state = &mut self.states[lane];
-            let gain = 0.5 * alpha[lane] * rz[lane];
+            let gain = 0.5 * alpha[lane] * state.rz;
             state.model += gain;
             let Phase::Inner(steps) = state.phase else { continue };
             state.phase = Phase::Inner(steps + 1);
             // Nash and Sofer (1990): further steps would gain less than those so far did on average.
-            if (steps + 1) as f64 * gain <= INNER_TOLERANCE * state.model || steps + 1 >= MAX_INNER {
-                state.phase = Phase::Gradient;
-            }
+            state.small_gain = (steps + 1) as f64 * gain <= INNER_TOLERANCE * state.model;
         }
     }
 
-    /// `Σ v^2` over the rows within the margin, of the direction's images.
-    fn curvatures(&self) -> Lanes {
-        let (signs, m, xp) = (Signs::new(self.problem), &self.m, &self.xp);
+    /// Turns residuals into the next directions, or ends conjugate gradients.
+    fn turn(&mut self, prepared: bool, scratch: &mut [Lanes]) {
+        for state in self.states.iter_mut().filter(|state| state.phase == Phase::Inner(0)) {
+            state.preconditioned = prepared;
+        }
+        let inner = lanes(&self.states, |state| matches!(state.phase, Phase::Inner(_)));
+        if !inner.contains(&true) {
+            return;
+        }
+        assign(&inner, &self.r, &mut self.z);
+        let preconditioned =
+            lanes(&self.states, |state| matches!(state.phase, Phase::Inner(_)) && state.preconditioned);
+        if preconditioned.contains(&true) {
+            self.space.precondition(&self.r, scratch);
+            assign(&preconditioned, scratch, &mut self.z);
+        }
+        let rz = dot(&self.r, &self.z);
+        for lane in (0..LANES).filter(|&lane| inner[lane]) {
+            let state = &mut self.states[lane];
+            match state.phase {
+                Phase::Inner(0) => state.first_rz = rz[lane],
+                Phase::Inner(steps) => {
+                    let step = i32::try_from(state.exit.iterations).unwrap_or(i32::MAX);
+                    let small_residual = rz[lane] <= INNER_RESIDUAL * 0.5_f64.powi(step) * state.first_rz;
+                    if (state.small_gain && small_residual) || steps >= MAX_INNER {
+                        state.phase = Phase::Gradient;
+                    }
+                }
+                _ => {}
+            }
+        }
+        let inner = lanes(&self.states, |state| matches!(state.phase, Phase::Inner(_)));
+        // Lanes that take no part keep what they have.
+        let beta: Lanes = std::array::from_fn(|lane| match self.states[lane].phase {
+            Phase::Inner(0) => 0.0,
+            Phase::Inner(_) => rz[lane] / self.states[lane].rz,
+            _ => 1.0,
+        });
+        combine(&inner.map(f64::from), &self.z, &beta, &mut self.p);
+        for lane in (0..LANES).filter(|&lane| inner[lane]) {
+            self.states[lane].rz = rz[lane];
+        }
+    }
+
+    /// `Σ v^2` over the rows within the margin.
+    fn curvatures(&self, images: &[Lanes]) -> Lanes {
+        let (signs, m) = (Signs::new(self.problem), &self.m);
         sum_rows(m.len(), |row, lane| {
             let within = signs.at(row, lane) * m[row][lane] < 1.0;
-            if within { xp[row][lane] * xp[row][lane] } else { 0.0 }
+            if within { images[row][lane] * images[row][lane] } else { 0.0 }
         })
     }
 
@@ -327,8 +328,8 @@ impl<S: Space> Solver<'_, S> {
         if !moving.contains(&true) {
             return;
         }
-        let wd = self.space.inner(&self.w, &self.d, &self.xd);
-        let dd = self.space.inner(&self.d, &self.d, &self.xd);
+        let wd = dot(&self.w, &self.d);
+        let dd = dot(&self.d, &self.d);
         let (c, signs, m, xd) = (self.problem.c, Signs::new(self.problem), &self.m, &self.xd);
         let found: Vec<(f64, f64)> = (0..LANES)
             .into_par_iter()
@@ -343,10 +344,7 @@ impl<S: Space> Solver<'_, S> {
                     })
                     .collect();
                 let t = search::lowest(c, wd[lane], dd[lane], &points);
-                let hinge = |margin: f64| (1.0 - margin).max(0.0).powi(2);
-                // Differences of each row: exact where the step is small.
-                let change: f64 = points.iter().map(|&(m, v)| hinge(m + t * v) - hinge(m)).sum();
-                (t, -(t * wd[lane] + 0.5 * t * t * dd[lane] + c * change))
+                (t, search::gain(c, wd[lane], dd[lane], &points, t))
             })
             .collect();
         let t: Lanes = std::array::from_fn(|lane| found[lane].0);
@@ -361,15 +359,7 @@ impl<S: Space> Solver<'_, S> {
             state.model = 0.0;
         }
     }
-
-    /// `2c` times the share of rows within the margin.
-    fn precondition_scale(&self) -> Lanes {
-        [2.0 * self.problem.c; LANES]
-    }
 }
-
-/// Share of the average gain at which conjugate gradients end.
-const INNER_TOLERANCE: f64 = 0.5;
 
 impl State {
     /// The gradient at new weights is known, squared.
@@ -379,6 +369,8 @@ impl State {
         if self.closing || 0.5 * squared <= tolerance * self.exit.objective {
             self.exit.reason = ExitReason::Converged;
             self.phase = Phase::Done;
+        } else {
+            self.phase = Phase::Inner(0);
         }
     }
 }
