@@ -140,6 +140,9 @@ impl Dense<'_> {
 
     /// Makes the preconditioner for `I + scale X_AᵀX_A`, with any set A of rows.
     pub(crate) fn prepare(&mut self, scale: f64) {
+        if self.sample.is_some() {
+            return; // another panel of classes has made it
+        }
         let rows = self.features.len();
         let size = rows.min(SAMPLE_ROWS);
         let chosen: Vec<usize> = (0..size).map(|i| i * rows / size).collect();
@@ -273,4 +276,72 @@ pub(crate) fn project(features: &Features, weights: &[Lanes]) -> Panel {
         }
     });
     images
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::newton::{Problem, solve};
+    use super::*;
+
+    /// Like pooled activations: not negative, correlated, with a large mean; three classes.
+    fn data(rows: usize, width: usize) -> (Features, Vec<u32>) {
+        let noise = |i: usize| ((i * 7919 + 13) % 10_007) as f32 / 10_007.0;
+        let class = |row: usize| (row * 31 % 7) % 3;
+        let value = |row: usize, j: usize| {
+            let common = noise(row * 3 + j % 5) + noise((class(row) * 89 + j) * 17);
+            (2.0 * common + 1.5 * noise(row * width + j) - 0.5).max(0.0)
+        };
+        let values = (0..rows * width).map(|i| value(i / width, i % width)).collect();
+        let labels = (0..rows).map(|row| u32::try_from(class(row)).unwrap()).collect();
+        (Features::from_f32(values, width).unwrap(), labels)
+    }
+
+    #[test]
+    fn single_precision_passes_are_near_double_ones() {
+        // Rows and columns that fill no part, block or tile.
+        for (rows, width) in [(1, 1), (65, 30), (2500, 37), (70, 1025)] {
+            let (features, labels) = data(rows, width);
+            let input: Panel = (0..=width)
+                .map(|j| std::array::from_fn(|lane| ((j * 5 + lane) % 11) as f64 / 11.0 - 0.4))
+                .collect();
+            let rule = |row: usize, image: &Lanes| image.map(|v| if labels[row] == 1 { v } else { 0.5 });
+            let [single, double] = [false, true].map(|double| {
+                let mut dense = Dense::new(&features).unwrap();
+                dense.double = double;
+                let (mut images, mut back) = (zeros(rows), zeros(width + 1));
+                dense.pass(&input, &mut images, &rule, &mut back);
+                (images, back)
+            });
+            assert!(single != double || rows == 1, "both are the same");
+            for (single, double) in [(&single.0, &double.0), (&single.1, &double.1)] {
+                let largest = double.iter().flatten().fold(0.0, |m: f64, v| m.max(v.abs()));
+                for (single, double) in single.iter().flatten().zip(double.iter().flatten()) {
+                    assert!(
+                        (single - double).abs() <= 1e-6 * largest,
+                        "{rows} x {width}: {single} and {double}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn single_precision_solves_as_well() {
+        let (features, labels) = data(300, 60);
+        for c in [1e-4, 1e-2, 1.0] {
+            let problem =
+                Problem { labels: &labels, positives: &[0, 1, 2], c, tolerance: 1e-6, max_passes: 2000 };
+            let [single, double] = [false, true].map(|double| {
+                let mut dense = Dense::new(&features).unwrap();
+                dense.double = double;
+                let start = zeros(dense.len());
+                solve(&mut dense, &problem, start, &mut |_, _| {}).1
+            });
+            for (single, double) in single.iter().zip(&double) {
+                assert_eq!(single.reason, super::super::ExitReason::Converged, "c {c}");
+                let excess = single.objective / double.objective - 1.0;
+                assert!(excess <= 1e-5, "c {c}: {excess:.1e}");
+            }
+        }
+    }
 }

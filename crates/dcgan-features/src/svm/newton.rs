@@ -78,7 +78,9 @@ struct State {
     rz: f64,
     /// The same at the first step.
     first_rz: f64,
-    /// The last step gained little.
+    /// Decrease that the last step promises, 0 where rounding left no step to make.
+    gain: f64,
+    /// Whether that is little against the steps before.
     small_gain: bool,
     /// Decrease that the quadratic promises so far.
     model: f64,
@@ -115,6 +117,7 @@ pub(crate) fn solve(
         exit,
         rz: 0.0,
         first_rz: 0.0,
+        gain: 0.0,
         small_gain: false,
         model: 0.0,
     }; LANES];
@@ -254,6 +257,7 @@ impl Solver<'_, '_> {
         for lane in (0..LANES).filter(|&lane| chosen[lane]) {
             let state = &mut self.states[lane];
             let gain = 0.5 * alpha[lane] * state.rz;
+            state.gain = gain;
             state.model += gain;
             let Phase::Inner(steps) = state.phase else { continue };
             state.phase = Phase::Inner(steps + 1);
@@ -286,7 +290,8 @@ impl Solver<'_, '_> {
                 Phase::Inner(steps) => {
                     let step = i32::try_from(state.exit.iterations).unwrap_or(i32::MAX);
                     let small_residual = rz[lane] <= INNER_RESIDUAL * 0.5_f64.powi(step) * state.first_rz;
-                    if (state.small_gain && small_residual) || steps >= MAX_INNER {
+                    let stuck = state.gain == 0.0;
+                    if (state.small_gain && small_residual) || stuck || steps >= MAX_INNER {
                         state.phase = Phase::Gradient;
                     }
                 }
@@ -368,6 +373,8 @@ impl State {
         // The objective is above its minimum by at most half of the squared gradient, as the curvature is 1 or more.
         if self.closing || 0.5 * squared <= tolerance * self.exit.objective {
             self.exit.reason = ExitReason::Converged;
+            self.phase = Phase::Done;
+        } else if !self.exit.objective.is_finite() {
             self.phase = Phase::Done;
         } else {
             self.phase = Phase::Inner(0);

@@ -54,7 +54,8 @@ mod tests {
     #[test]
     fn lowest_points_of_lines() {
         // (c, w, d, [(margin, change)]): a one-dimensional objective that a fine grid minimises as well.
-        let rows: &[(f64, f64, f64, &[(f64, f64)])] = &[
+        type Row<'a> = (f64, f64, f64, &'a [(f64, f64)]);
+        let rows: &[Row<'_>] = &[
             (1.0, 0.0, 1.0, &[(0.0, 1.0)]),
             (100.0, 0.5, 1.0, &[(0.5, 1.0), (-0.5, -2.0), (0.9, 0.3)]),
             (0.01, -1.0, 2.0, &[(0.0, 4.0), (1.5, -3.0), (0.0, 0.0)]),
