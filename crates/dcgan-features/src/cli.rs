@@ -216,10 +216,10 @@ pub(crate) struct ProbeArgs {
     /// Features with labels to score on
     #[arg(long, value_name = "G.safetensors")]
     pub(crate) test: PathBuf,
-    /// Values of C to choose from, separated by commas; one: take it [default: 1e-4,1e-3,1e-2 and beyond]
+    /// Values of C to choose from, separated by commas; one: take it [default: 1e-4,1e-3 and beyond]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) c: Vec<f64>,
-    /// Training pictures at the end of the file that choose C [default: a fifth]
+    /// Training pictures at the end of the file that choose C [default: the last fifth of each class]
     #[arg(long, value_name = "N")]
     pub(crate) held_out: Option<usize>,
     /// Who fits the SVM

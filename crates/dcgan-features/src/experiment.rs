@@ -1,7 +1,7 @@
 //! One classification experiment from pictures to a report: the model's features and the baselines beside them.
 
 use crate::extract::{ExtractError, Extractor, StatisticsSource, raw_pixels, read};
-use crate::features::Storage;
+use crate::features::{Features, Storage};
 use crate::file::{self, FileError, Writer};
 use crate::protocol::draws::Classes;
 use crate::protocol::few::{self, FewLabels, Parts};
@@ -153,6 +153,11 @@ pub fn weights_sha256(weights: &Weights) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// SHA-256 of a network's configuration: the same tensors in another network give other features.
+pub fn config_sha256(model: &Model) -> String {
+    hex(json!(model.config()).to_string().as_bytes())
+}
+
 /// Features of one method.
 struct Contender {
     name: String,
@@ -191,18 +196,19 @@ pub fn run(
         let mut contender = match kind {
             None => {
                 let extractor = Extractor::new(model, weights, &settings.device)?;
+                let config = config_sha256(model);
                 let stored = settings.stored_statistics;
                 if stored && extractor.statistics().is_none() {
                     return Err(ExperimentError::NoStatistics);
                 }
-                let features = (name.to_owned(), extractor, weights_sha256(weights), stored);
-                network(settings, features, (train, test), watch)?
+                let identity = (config, weights_sha256(weights));
+                network(settings, (name, extractor, identity, stored), (train, test), watch)?
             }
             Some(Baseline::Random) => {
                 let extractor = Extractor::random(model, settings.seed, &settings.device)?;
-                let drawn = hex(format!("random weights, seed {}", settings.seed).as_bytes());
-                let features = ("same network, random weights".to_owned(), extractor, drawn, false);
-                Contender { weights_sha256: None, ..network(settings, features, (train, test), watch)? }
+                let identity = (config_sha256(model), weights_sha256(&extractor.weights()?));
+                let name = "same network, random weights";
+                network(settings, (name, extractor, identity, false), (train, test), watch)?
             }
             Some(Baseline::Pixels | Baseline::Supervised { .. }) => Contender {
                 name: "raw pixels".to_owned(),
@@ -235,6 +241,7 @@ pub fn run(
         class_names,
         train_sha256: train.sha256(),
         test_sha256: test.sha256(),
+        config_sha256: config_sha256(model),
         protocol_sha256: hex(protocol.to_string().as_bytes()),
         protocol,
         peak_memory_bytes: None,
@@ -251,6 +258,7 @@ fn protocol(settings: &Settings) -> Value {
         "grid": grid(settings, false),
         "baseline_grid": grid(settings, true),
         "seed": settings.seed,
+        "statistics": if settings.stored_statistics { "stored" } else { "reestimated" },
         "solver": settings.solver,
         "dtype": if settings.storage == Storage::F32 { "f32" } else { "bf16" },
     })
@@ -267,14 +275,13 @@ fn grid(settings: &Settings, baseline: bool) -> Grid {
     }
 }
 
-/// Names of the classes: the data's, or the numbers that labels have.
+/// Names of the classes: the data's, and the numbers of any other labels.
 fn class_names(train: &Part, test: &Part) -> Result<Vec<String>, ExperimentError> {
-    if let Some(names) = train.data.class_names() {
-        return Ok(names.to_vec());
-    }
+    let mut names = train.data.class_names().unwrap_or_default().to_vec();
     let all = train.labels()?.into_iter().chain(test.labels()?);
     let count = all.max().map_or(0, |largest| largest + 1);
-    Ok((0..count).map(|class| class.to_string()).collect())
+    names.extend((names.len()..count).map(|class| class.to_string()));
+    Ok(names)
 }
 
 fn check_labels(settings: &Settings, train: &Part, names: &[String]) -> Result<(), ExperimentError> {
@@ -284,8 +291,7 @@ fn check_labels(settings: &Settings, train: &Part, names: &[String]) -> Result<(
         return Err(ProtocolError::TooFew { pictures: labels.len(), held_out }.into());
     }
     let pool = &labels[..labels.len() - held_out];
-    Classes::new(pool, names, settings.labels_per_class.unwrap_or(1))?;
-    Ok(())
+    Ok(Classes::new(pool, names, settings.labels_per_class.unwrap_or(1)).map(drop)?)
 }
 
 /// The rows that draws choose from and the draws themselves, for others to check: train rows by draw.
@@ -314,14 +320,14 @@ fn few_labels(settings: &Settings, per_class: usize) -> FewLabels {
     }
 }
 
-fn examples(features: crate::features::Features, part: &Part) -> Result<Examples, ExperimentError> {
+fn examples(features: Features, part: &Part) -> Result<Examples, ExperimentError> {
     Ok(Examples { features, labels: part.labels()? })
 }
 
 /// Features of a network, its statistics settled first; from the cache where they are there.
 fn network(
     settings: &Settings,
-    (name, mut extractor, weights_sha256, stored): (String, Extractor, String, bool),
+    (name, mut extractor, (config_sha256, weights_sha256), stored): (&str, Extractor, (String, String), bool),
     (train, test): (&Part, &Part),
     watch: &mut dyn Watch,
 ) -> Result<Contender, ExperimentError> {
@@ -331,6 +337,8 @@ fn network(
     let mut parts = Vec::new();
     for (part, what) in [(train, "training"), (test, "test")] {
         let origin = json!({
+            "format": CACHE_FORMAT,
+            "config_sha256": config_sha256,
             "weights_sha256": weights_sha256,
             "pictures_sha256": part.sha256(),
             "statistics": statistics,
@@ -343,10 +351,14 @@ fn network(
             .as_ref()
             .map(|folder| folder.join(format!("{}.safetensors", hex(origin.as_bytes()))));
         if let Some(path) = cached.as_deref().filter(|path| path.exists()) {
-            let found = file::open(path)?;
-            tracing::info!("{name}: {what} features from {}", path.display());
-            parts.push(examples(found.features, part)?);
-            continue;
+            match from_cache(path, &origin, (part.rows.len(), extractor.width())) {
+                Ok(features) => {
+                    tracing::info!("{name}: {what} features from {}", path.display());
+                    parts.push(examples(features, part)?);
+                    continue;
+                }
+                Err(problem) => tracing::warn!("{}: {problem}: extracted again", path.display()),
+            }
         }
         if !settled {
             watch.begin(&format!("{name}: batch-norm statistics"), train.rows.len(), "pictures");
@@ -369,7 +381,21 @@ fn network(
         return Err(ProtocolError::NoTest.into());
     };
     let weights_sha256 = Some(weights_sha256);
+    let name = name.to_owned();
     Ok(Contender { name, train, test, statistics: Some(source), weights_sha256, seconds: 0.0 })
+}
+
+/// Raised when the same network would give other features.
+const CACHE_FORMAT: u32 = 1;
+
+/// Features of an earlier run, or what is wrong with the file.
+fn from_cache(path: &Path, origin: &str, shape: (usize, usize)) -> Result<Features, String> {
+    let found = file::open(path).map_err(|e| e.to_string())?;
+    if found.origin.as_deref() != Some(origin) || (found.features.len(), found.features.width()) != shape {
+        return Err("is not what its name says".to_owned());
+    }
+    found.features.check_finite().map_err(|e| e.to_string())?;
+    Ok(found.features)
 }
 
 /// Streams the features of `part` to a file; `origin` is kept in its header.

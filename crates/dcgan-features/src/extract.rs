@@ -103,6 +103,14 @@ impl Extractor {
         self.width
     }
 
+    /// Parameters, and statistics where there are any.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn weights(&self) -> Result<Weights, NetworkError> {
+        self.discriminator.0.weights()
+    }
+
     /// The batch-norm statistics evaluated by, where there are any.
     pub fn statistics(&self) -> Option<&Statistics> {
         self.discriminator.0.statistics()

@@ -124,7 +124,7 @@ impl Writer {
         header.resize(header.len().next_multiple_of(8), b' ');
 
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".tmp-{name}"));
+        let temporary = path.with_file_name(format!(".tmp-{}-{name}", std::process::id()));
         let io = |source| FileError::Io { path: temporary.clone(), source };
         let mut file = BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(io)?);
         let mut write = || {

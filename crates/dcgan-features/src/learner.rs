@@ -13,9 +13,15 @@ const MAX_GRAM_ROWS: usize = 4096;
 /// Time between two log lines of a long fit.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The squared-hinge SVM of [`crate::svm`]; each value of C starts from the solution of the one before.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct L2Learner;
+/// When a fit has converged: near enough to the minimum that predictions do not change any more.
+const TOLERANCE: f64 = 1e-4;
+
+/// The squared-hinge SVM of [`crate::svm`]. A fit to many rows starts from the one before, which had other rows or
+/// another C: a better start than zero, and the same each time.
+#[derive(Clone, Debug, Default)]
+pub struct L2Learner {
+    previous: Option<LinearSvm>,
+}
 
 /// linfa-svm's C-classification, one class against the rest: hinge loss and an n x n kernel matrix, so for few rows only.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,9 +52,12 @@ impl Learner for L2Learner {
             None
         };
         let mut fitted: Vec<Box<dyn Predictor>> = Vec::new();
-        let mut previous: Option<LinearSvm> = None;
+        // Where inner products are at hand every draw begins anew: draws do not depend on one another.
+        let width = features.width();
+        let mut previous =
+            self.previous.take().filter(|previous| gram.is_none() && previous.weights.ncols() == width);
         for &c in grid {
-            let params = SvmParams::new().c(c).check().map_err(fit_error)?;
+            let params = SvmParams::new().c(c).tolerance(TOLERANCE).check().map_err(fit_error)?;
             let mut logged = Instant::now();
             let mut observe = |at: Progress| {
                 if logged.elapsed() >= LOG_INTERVAL {
@@ -74,6 +83,7 @@ impl Learner for L2Learner {
             previous = Some(found.clone());
             fitted.push(Box::new(found));
         }
+        self.previous = previous;
         Ok(fitted)
     }
 }

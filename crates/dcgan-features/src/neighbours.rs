@@ -4,11 +4,11 @@
 use crate::experiment::{ExperimentError, Part};
 use crate::extract::{ExtractError, read};
 use crate::nearest::{Nearest, NearestError, error_percent, mean_distance};
-use crate::protocol::Watch;
+use crate::protocol::{Tally, Watch};
 use candle_core::Tensor;
+use dcgan_model::pixels::PixelRange;
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Generator, Model, ModelConfig, NetworkError};
-use dcgan_ops::Activation;
+use dcgan_model::{Generator, Model, NetworkError};
 use serde::Serialize;
 
 /// Reference pictures compared at once.
@@ -52,6 +52,8 @@ pub struct Score {
     pub references: u64,
     /// Queries whose nearest reference has another label, in percent (100 - `nnc_score`); none without labels.
     pub error_percent: Option<f64>,
+    /// Right answers of each class in percent; empty without labels.
+    pub per_class_accuracy: Vec<Option<f64>>,
     /// Mean distance to the nearest reference (`nnd_score`), in the range of the networks' pixels.
     pub mean_distance: f64,
 }
@@ -65,39 +67,27 @@ pub fn decades(n: usize) -> Vec<usize> {
     counts
 }
 
-/// The range of pixels that distances are measured in.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PixelScale {
-    /// Of a level 0 to 255.
-    step: f32,
-    /// Of level 0.
-    black: f32,
-}
-
-impl PixelScale {
-    /// \[0, 1\]: the authors' for MNIST.
-    pub const UNIT: Self = Self { step: 1.0 / 255.0, black: 0.0 };
-
-    /// The range of the pictures that G of `config` draws.
-    pub fn of(config: &ModelConfig) -> Self {
-        if config.generator.output == Activation::Sigmoid {
-            Self::UNIT
-        } else {
-            Self { step: 1.0 / 127.5, black: -1.0 }
-        }
-    }
-
-    fn values(self, part: &Part) -> Result<Vec<f32>, NeighboursError> {
-        let mut bytes = Vec::new();
-        read(&part.data, part.rows.clone(), &mut bytes).map_err(ExtractError::from)?;
-        Ok(bytes.into_iter().map(|byte| f32::from(byte) * self.step + self.black).collect())
-    }
+/// Pixels of a part in `range`.
+fn values(part: &Part, range: PixelRange) -> Result<Vec<f32>, NeighboursError> {
+    let mut bytes = Vec::new();
+    read(&part.data, part.rows.clone(), &mut bytes).map_err(ExtractError::from)?;
+    Ok(bytes.into_iter().map(|byte| range.to_f32(byte)).collect())
 }
 
 fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursError> {
     let found = search.found()?;
     let error_percent = labels.map(|labels| error_percent(found, labels)).transpose()?;
-    Ok(Score { references: search.references(), error_percent, mean_distance: mean_distance(found)? })
+    let per_class_accuracy = labels.map_or_else(Vec::new, |labels| {
+        let class = |label: u32| label as usize;
+        let labels: Vec<usize> = labels.iter().copied().map(class).collect();
+        let predicted: Vec<usize> =
+            found.iter().map(|neighbour| neighbour.label.map_or(usize::MAX, class)).collect();
+        let mut tally = Tally::of(&[], &labels);
+        tally.count(&predicted, &labels);
+        tally.accuracy()
+    });
+    let mean_distance = mean_distance(found)?;
+    Ok(Score { references: search.references(), error_percent, per_class_accuracy, mean_distance })
 }
 
 /// Scores `queries` against the first pictures of `references`, streamed, at each of `counts` (ascending). Where both have labels, errors are scored too.
@@ -107,14 +97,14 @@ fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursEr
 pub fn among_pictures(
     queries: &Part,
     references: &Part,
-    scale: PixelScale,
+    range: PixelRange,
     counts: &[usize],
     watch: &mut dyn Watch,
 ) -> Result<Vec<Score>, NeighboursError> {
     let labels = |part: &Part| part.data.labels().map(|labels| labels[part.rows.clone()].to_vec());
     let (query_labels, reference_labels) = (labels(queries), labels(references));
     let scored = query_labels.filter(|_| reference_labels.is_some());
-    let mut search = Nearest::new(scale.values(queries)?, queries.data.shape().bytes())?;
+    let mut search = Nearest::new(values(queries, range)?, queries.data.shape().bytes())?;
     let mut scores = Vec::new();
     let mut next = 0;
     watch.begin("comparing with reference pictures", counts.last().copied().unwrap_or(0), "pictures");
@@ -126,7 +116,7 @@ pub fn among_pictures(
                 rows: references.rows.start + next..references.rows.start + end,
             };
             let labels = reference_labels.as_ref().map(|labels| &labels[next..end]);
-            search.add(&scale.values(&part)?, labels)?;
+            search.add(&values(&part, range)?, labels)?;
             next = end;
             watch.done(next);
         }
@@ -147,7 +137,7 @@ pub fn among_samples(
     watch: &mut dyn Watch,
 ) -> Result<Vec<Score>, NeighboursError> {
     let width = queries.data.shape().bytes();
-    let mut search = Nearest::new(PixelScale::of(model.config()).values(queries)?, width)?;
+    let mut search = Nearest::new(values(queries, PixelRange::of(model.config().generator.output))?, width)?;
     let latent = &model.config().latent;
     let device = generator.0.executor.device().clone();
     let mut scores = Vec::new();

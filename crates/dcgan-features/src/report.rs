@@ -58,6 +58,8 @@ pub struct Report {
     pub train_sha256: String,
     /// The same of the test pictures.
     pub test_sha256: String,
+    /// SHA-256 of the network's configuration.
+    pub config_sha256: String,
     /// The protocol's numbers.
     pub protocol: Value,
     /// SHA-256 of `protocol` as JSON.
@@ -180,6 +182,7 @@ impl Report {
         object.insert("labels_per_class".into(), json!(self.labels_per_class));
         object.insert("baselines".into(), json!(baselines));
         object.insert("supervised".into(), json!(self.supervised));
+        object.insert("config_sha256".into(), json!(self.config_sha256));
         object.insert("train_sha256".into(), json!(self.train_sha256));
         object.insert("test_sha256".into(), json!(self.test_sha256));
         object.insert("protocol".into(), self.protocol.clone());

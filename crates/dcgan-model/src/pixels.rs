@@ -6,7 +6,7 @@ use dcgan_ops::Activation;
 
 /// The range of a network's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PixelRange {
+pub enum PixelRange {
     /// \[-1, 1\], for tanh: `x / 127.5 - 1` (paper, section 4).
     Symmetric,
     /// \[0, 1\], for sigmoid: `x / 255`.
@@ -15,11 +15,12 @@ enum PixelRange {
 
 impl PixelRange {
     /// The range that goes with a generator's output activation.
-    fn of(output: Activation) -> Self {
+    pub fn of(output: Activation) -> Self {
         if output == Activation::Sigmoid { Self::Unit } else { Self::Symmetric }
     }
 
-    fn to_f32(self, value: u8) -> f32 {
+    /// A level as a network sees it.
+    pub fn to_f32(self, value: u8) -> f32 {
         match self {
             Self::Symmetric => f32::from(value) / 127.5 - 1.0,
             Self::Unit => f32::from(value) / 255.0,

@@ -1,10 +1,10 @@
 //! `dcgan-eval features`
 
-use super::{Bars, choose_model, explain, storage};
+use super::{Bars, choose_model, digits_parts, explain, storage};
 use crate::cli::{FeaturesArgs, SplitArg, StatisticsArg};
 use dcgan_cli::{Logging, Outcome, UsageError, check_parent, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, Split};
-use dcgan_features::experiment::{Part, to_file, weights_sha256};
+use dcgan_features::experiment::{Part, config_sha256, to_file, weights_sha256};
 use dcgan_features::extract::Extractor;
 use dcgan_features::protocol::Watch;
 use dcgan_features::report::thousands;
@@ -22,19 +22,24 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     let chosen = choose_model(&args.model, "digits")?.discriminator()?;
     let open = |split| -> anyhow::Result<Part> {
         let options = OpenOptions { split, crop: args.crop, ..OpenOptions::new(chosen.shape()) };
-        let data = match &args.data {
-            Some(path) => Dataset::open(path, &options).map_err(UsageError::because)?,
-            None => Dataset::embedded_digits(chosen.shape())?,
-        };
-        Ok(Part::whole(data))
+        match &args.data {
+            Some(path) => Ok(Part::whole(Dataset::open(path, &options).map_err(UsageError::because)?)),
+            None => digits_parts(chosen.shape())
+                .map(|(train, test)| if split == Split::Train { train } else { test }),
+        }
     };
     let split = match args.split {
         SplitArg::Train => Split::Train,
         SplitArg::Test => Split::Test,
     };
     let part = open(split)?;
-    if args.data.is_none() {
-        tracing::info!("no --data given: the {} embedded digits", part.rows.len());
+    if split == Split::Test && part.sha256() == open(Split::Train)?.sha256() {
+        let fault =
+            "--split test: the data have no test pictures of their own; leave the option out to take all";
+        return Err(UsageError::one(fault).into());
+    }
+    if args.data.is_none() && args.crop.is_some() {
+        return Err(UsageError::one("--crop needs --data: the embedded digits are whole").into());
     }
     let mut extractor = Extractor::new(&chosen.model, &chosen.weights, &device)?;
     let mut bars = Bars::new(logging);
@@ -55,6 +60,7 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     }
     let origin = json!({
         "model": chosen.model.config().name,
+        "config_sha256": config_sha256(&chosen.model),
         "weights_sha256": weights_sha256(&chosen.weights),
         "pictures_sha256": part.sha256(),
         "statistics": statistics,

@@ -11,6 +11,7 @@ use dcgan_cli::{Logging, Progress, UsageError};
 use dcgan_data::{Dataset, PictureShape};
 use dcgan_features::experiment::{ExperimentError, Part};
 use dcgan_features::features::Storage;
+use dcgan_features::file::FileError;
 use dcgan_features::learner::{L2Learner, LinfaLearner};
 use dcgan_features::protocol::{Grid, Learner, ProtocolError, Watch};
 use dcgan_model::weights::Weights;
@@ -99,8 +100,8 @@ fn digits_parts(shape: PictureShape) -> anyhow::Result<(Part, Part)> {
 
 /// The user's values of C, ascending.
 fn check_grid(values: &[f64], faults: &mut Vec<String>) -> Option<Vec<f64>> {
-    for c in values.iter().filter(|c| !(c.is_finite() && **c > 0.0)) {
-        faults.push(format!("--c {c}: C must be greater than 0"));
+    for c in values.iter().filter(|c| !(1e-12..=1e12).contains(*c)) {
+        faults.push(format!("--c {c}: C must be greater than 0, 1e-12 to 1e12"));
     }
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -117,7 +118,7 @@ fn storage(dtype: Dtype) -> Storage {
 
 fn learner(solver: Solver) -> (Box<dyn Learner>, &'static str) {
     match solver {
-        Solver::L2 => (Box::new(L2Learner), "l2"),
+        Solver::L2 => (Box::new(L2Learner::default()), "l2"),
         Solver::Linfa => (Box::new(LinfaLearner), "linfa"),
     }
 }
@@ -126,7 +127,7 @@ fn learner(solver: Solver) -> (Box<dyn Learner>, &'static str) {
 fn default_grid(values: Option<Vec<f64>>) -> Grid {
     match values {
         Some(values) => Grid { values, open: false },
-        None => Grid { values: vec![1e-4, 1e-3, 1e-2], open: true },
+        None => Grid { values: vec![1e-4, 1e-3], open: true },
     }
 }
 
@@ -137,6 +138,7 @@ fn explain(error: ExperimentError) -> anyhow::Error {
         ExperimentError::Protocol(ProtocolError::Fit(_)) | ExperimentError::NoLabels { .. } => {
             UsageError::because(error).into()
         }
+        ExperimentError::File(FileError::Io { .. }) => error.into(),
         ExperimentError::Protocol(_) | ExperimentError::NoStatistics | ExperimentError::File(_) => {
             UsageError::because(error).into()
         }
@@ -145,6 +147,13 @@ fn explain(error: ExperimentError) -> anyhow::Error {
         }
         ExperimentError::Extract(_) | ExperimentError::Supervised(_) => error.into(),
     }
+}
+
+/// Accuracy by class number, classes that were not tested left out.
+fn per_class(accuracy: &[Option<f64>]) -> serde_json::Value {
+    let classes =
+        accuracy.iter().enumerate().filter_map(|(class, value)| Some((class.to_string(), (*value)?.into())));
+    serde_json::Value::Object(classes.collect())
 }
 
 /// Stages as log lines and progress bars.

@@ -1,12 +1,13 @@
 //! `dcgan-eval mnist-nn` and `nnd`
 
-use super::{Bars, choose_model, digits_parts, explain};
+use super::{Bars, choose_model, digits_parts, explain, per_class};
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_cli::{Logging, Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, PictureShape, Split};
-use dcgan_features::experiment::{Part, weights_sha256};
-use dcgan_features::neighbours::{self, NeighboursError, PixelScale, Score, decades};
+use dcgan_features::experiment::{Part, hex, weights_sha256};
+use dcgan_features::neighbours::{self, NeighboursError, Score, decades};
 use dcgan_features::report::{layout, thousands};
+use dcgan_model::pixels::PixelRange;
 use dcgan_model::{Generator, ensure_statistics};
 use serde_json::json;
 use std::path::Path;
@@ -55,11 +56,20 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
         None => train,
     };
     references.labels().and_then(|_| test.labels()).map_err(explain)?;
+    // Folders are numbered in the order of their names: with one left out the numbers would mean other classes.
+    if let (Some(ours), Some(theirs)) = (references.data.class_names(), test.data.class_names())
+        && ours != theirs
+    {
+        let fault = format!(
+            "the classes of --samples are {ours:?}, those of the test pictures {theirs:?}: name the folders alike"
+        );
+        return Err(UsageError::one(fault).into());
+    }
     let started = Instant::now();
     let mut bars = Bars::new(logging);
     let counts = decades(references.rows.len());
     let scores =
-        neighbours::among_pictures(&test, &references, PixelScale::UNIT, &counts, &mut bars).map_err(fail)?;
+        neighbours::among_pictures(&test, &references, PixelRange::Unit, &counts, &mut bars).map_err(fail)?;
     drop(bars);
     let seconds = started.elapsed().as_secs_f64();
     let what = if args.samples.is_some() { "given pictures" } else { "real training pictures" };
@@ -100,7 +110,9 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
             "train": references.rows.len(),
             "test": test.rows.len(),
             "seconds": seconds,
+            "per_class_accuracy": per_class(last.map_or(&[], |score| &score.per_class_accuracy)),
             "scores": scores,
+            "protocol_sha256": hex(b"mnist-nn: nearest in pixels of [0, 1], earliest of equal ones"),
             "references_sha256": references.sha256(),
             "test_sha256": test.sha256(),
             "peak_memory_bytes": peak_memory_bytes(),
@@ -161,7 +173,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let others = train.sha256() != test.sha256() && !same_pictures(&train, &test);
     let real_counts: Vec<usize> = counts.iter().copied().filter(|&count| count <= train.rows.len()).collect();
     let real = if others && !real_counts.is_empty() {
-        let scale = PixelScale::of(model.config());
+        let scale = PixelRange::of(model.config().generator.output);
         neighbours::among_pictures(&test, &train, scale, &real_counts, &mut bars).map_err(fail)?
     } else {
         Vec::new()

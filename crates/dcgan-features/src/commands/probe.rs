@@ -1,17 +1,17 @@
 //! `dcgan-eval probe`
 
-use super::{check_grid, default_grid, explain, learner};
+use super::{Bars, check_grid, default_grid, explain, learner, per_class};
 use crate::cli::ProbeArgs;
-use dcgan_cli::{Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
+use dcgan_cli::{Logging, Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
 use dcgan_features::experiment::hex;
 use dcgan_features::file::{self, Labelled};
-use dcgan_features::protocol::{Examples, Silent, all};
+use dcgan_features::protocol::{Examples, all};
 use dcgan_features::report::{layout, thousands};
 use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
 
-pub(crate) fn run(args: &ProbeArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Vec::new();
     let grid = check_grid(&args.c, &mut faults);
     let mut open = |option: &str, path: &Path| match file::open(path) {
@@ -40,15 +40,39 @@ pub(crate) fn run(args: &ProbeArgs) -> anyhow::Result<Outcome> {
     for (option, labelled) in [("--train", &train), ("--test", &test)] {
         labelled.features.check_finite().map_err(|e| UsageError::one(format!("{option}: {e}")))?;
     }
-    let origins = json!({ "train": origin(&train), "test": origin(&test) });
-    let (train, test) = (examples(train), examples(test));
-    let held_out = args.held_out.unwrap_or((train.labels.len() + 2) / 5);
+    let (from, to) = (origin(&train), origin(&test));
+    let both = |key: &str| from.get(key).zip(to.get(key));
+    for (key, what) in
+        [("config_sha256", "network"), ("weights_sha256", "weights"), ("statistics", "batch-norm statistics")]
+    {
+        if both(key).is_some_and(|(a, b)| a != b) {
+            faults.push(format!(
+                "--train and --test come from different {what}: make both with the same options"
+            ));
+        }
+    }
+    if both("pictures_sha256").is_some_and(|(a, b)| a == b) {
+        faults.push("--train and --test are features of the same pictures: test on others".to_owned());
+    }
+    if !faults.is_empty() {
+        return Err(UsageError { faults }.into());
+    }
+    let origins = json!({ "train": from, "test": to });
+    let (mut train, test) = (examples(train), examples(test));
+    let held_out = args.held_out.unwrap_or_else(|| {
+        // Files may be sorted by class: the last of each class choose C, moved to the end.
+        let (order, held_out) = last_of_each_class(&train.labels);
+        train = train.select(&order);
+        held_out
+    });
     let grid = default_grid(grid);
     let (mut learner, solver) = learner(args.solver);
+    let mut bars = Bars::new(logging);
     let started = Instant::now();
-    let outcome = all::run(held_out, &grid, (&train, &test), &[], learner.as_mut(), &mut Silent)
+    let outcome = all::run(held_out, &grid, (&train, &test), &[], learner.as_mut(), &mut bars)
         .map_err(|e| explain(e.into()))?;
     let seconds = started.elapsed().as_secs_f64();
+    drop(bars);
     let accuracy = 100.0 - outcome.error_percent;
     let line = [
         vec![
@@ -85,6 +109,7 @@ pub(crate) fn run(args: &ProbeArgs) -> anyhow::Result<Outcome> {
             "features": outcome.features,
             "train": outcome.train,
             "held_out": outcome.held_out,
+            "per_class_accuracy": per_class(&outcome.per_class_accuracy),
             "test": outcome.test,
             "seconds": seconds,
             "origins": origins,
@@ -95,6 +120,24 @@ pub(crate) fn run(args: &ProbeArgs) -> anyhow::Result<Outcome> {
         print_result(&result.to_string())?;
     }
     Ok(Outcome::Done)
+}
+
+/// Rows with the last fifth of each class moved to the end, and how many those are.
+fn last_of_each_class(labels: &[usize]) -> (Vec<usize>, usize) {
+    let classes = labels.iter().max().map_or(0, |largest| largest + 1);
+    let mut left = vec![0_usize; classes];
+    labels.iter().for_each(|&label| left[label] += 1);
+    let keep: Vec<usize> = left.iter().map(|&n| n - (n + 2) / 5).collect();
+    let mut seen = vec![0_usize; classes];
+    let (mut order, mut last) = (Vec::new(), Vec::new());
+    for (row, &label) in labels.iter().enumerate() {
+        let to = if seen[label] < keep[label] { &mut order } else { &mut last };
+        to.push(row);
+        seen[label] += 1;
+    }
+    let held_out = last.len();
+    order.extend(last);
+    (order, held_out)
 }
 
 /// What the file says of its features, as JSON where it is.

@@ -6,6 +6,7 @@ use anyhow::bail;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_features::claim::{CLAIMS, Claim};
 use dcgan_features::report::layout;
+use serde_json::json;
 
 pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let claims: Vec<Claim> =
@@ -45,7 +46,6 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
         repeats: claim.repeats,
         baseline: vec![crate::cli::BaselineArg::None],
         compute: ComputeArgs { device, threads },
-        json: args.json,
         ..TaskArgs::default()
     };
     let report = task::run(claim.task, &asked, logging)?;
@@ -61,9 +61,20 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
         claim.expected_percent,
         claim.tolerance
     );
-    if off > claim.tolerance {
-        bail!("{text}: not reproduced, {off:.2} points off");
+    let reproduced = off <= claim.tolerance;
+    print_result(&format!("{text}: {}", if reproduced { "reproduced" } else { "not reproduced" }))?;
+    if args.json {
+        let mut result = report.json();
+        result["claim"] = json!({
+            "name": claim.name,
+            "expected_percent": claim.expected_percent,
+            "tolerance": claim.tolerance,
+            "reproduced": reproduced,
+        });
+        print_result(&result.to_string())?;
     }
-    print_result(&format!("{text}: reproduced"))?;
+    if !reproduced {
+        bail!("{text}: {off:.2} points off");
+    }
     Ok(Outcome::Done)
 }

@@ -2,7 +2,7 @@
 
 use super::{Bars, ChosenDiscriminator, check_grid, choose_model, digits_parts, explain, learner, storage};
 use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
-use dcgan_cli::{Logging, UsageError, check_parent, peak_memory_bytes, print_result, set_threads};
+use dcgan_cli::{Logging, UsageError, peak_memory_bytes, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, Split};
 use dcgan_features::experiment::{self, Baseline, Part, Settings};
 use dcgan_features::report::Report;
@@ -37,14 +37,23 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
                 .to_owned(),
         );
     }
+    if let Some(out) = &args.save_draws {
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if out.exists() {
+            faults.push(format!("--save-draws {} exists; choose another name", out.display()));
+        } else if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            faults.push(format!(
+                "--save-draws {}: the folder {} does not exist",
+                out.display(),
+                folder.display()
+            ));
+        }
+    }
     if let Some(folder) = args.cache.as_deref().filter(|folder| !folder.is_dir()) {
         faults.push(format!("--cache {}: the folder does not exist", folder.display()));
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
-    }
-    if let Some(out) = &args.save_draws {
-        check_parent(out)?;
     }
     set_threads(args.compute.threads)?;
     let device = args.compute.device.open().map_err(UsageError::because)?;
@@ -52,6 +61,9 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
     let (train, test) = open_data(task, args.data.as_deref(), &chosen)?;
     let (mut learner, solver) = learner(args.solver);
     let has_statistics = chosen.weights.keys().any(|name| name.ends_with(".mean"));
+    if args.statistics == Some(StatisticsArg::Stored) && !has_statistics {
+        return Err(UsageError::one("--statistics stored: the model has none; leave the option out").into());
+    }
     let settings = Settings {
         task,
         labels_per_class,
@@ -99,8 +111,12 @@ fn baselines(asked: &[BaselineArg], trials: u64) -> Vec<Baseline> {
         BaselineArg::Supervised => Some(Baseline::Supervised { trials }),
         BaselineArg::None => None,
     };
-    let mut found: Vec<Baseline> = asked.iter().filter_map(baseline).collect();
-    found.dedup();
+    let mut found: Vec<Baseline> = Vec::new();
+    for baseline in asked.iter().filter_map(baseline) {
+        if !found.contains(&baseline) {
+            found.push(baseline);
+        }
+    }
     found
 }
 
@@ -118,6 +134,16 @@ fn open_data(task: Task, path: Option<&Path>, chosen: &ChosenDiscriminator) -> a
         Dataset::open(path, &options).map_err(UsageError::because)
     };
     let (train, test) = (open(Split::Train)?, open(Split::Test)?);
+    if train.report().format != task.format() {
+        let fault = format!(
+            "--data {} is {}, {} is about {}",
+            path.display(),
+            train.report().format,
+            task.name(),
+            task.data_files()
+        );
+        return Err(UsageError::one(fault).into());
+    }
     if train.fingerprint() == test.fingerprint() {
         let fault = format!(
             "--data {} has no test pictures of its own: give {}; other data goes through `dcgan-eval features` and `dcgan-eval probe`",

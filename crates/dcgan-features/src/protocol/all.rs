@@ -22,18 +22,20 @@ pub fn run(
     if test.labels.is_empty() {
         return Err(ProtocolError::NoTest);
     }
-    let (rest, last) = train.split_last(held_out)?;
-    Classes::new(&rest.labels, class_names, 1)?;
-    // With one value there is nothing to choose.
-    let (c, validation) = if let ([c], false) = (grid.values.as_slice(), grid.open) {
-        (*c, Vec::new())
+    Classes::new(&train.labels, class_names, 1)?.check_known(&test.labels, class_names)?;
+    let (c, validation, held_out) = if let ([c], false) = (grid.values.as_slice(), grid.open) {
+        (*c, Vec::new(), 0) // there is nothing to choose
     } else {
-        choose(grid, &mut |values| {
+        let (rest, last) = train.split_last(held_out)?;
+        let classes = Classes::new(&rest.labels, class_names, 1)?;
+        classes.check_known(&last.labels, class_names)?;
+        let (c, validation) = choose(grid, &mut |values| {
             watch.begin("choosing C on held-out pictures", values.len(), "values");
             let fitted = learner.path(&rest, values)?;
             watch.done(values.len());
             fitted.iter().map(|fitted| error_percent(fitted.as_ref(), &last)).collect()
-        })?
+        })?;
+        (c, validation, held_out)
     };
     watch.begin("fitting all training pictures", 1, "classifiers");
     let mut tally = Tally::of(class_names, &test.labels);

@@ -4,6 +4,11 @@ use super::ProtocolError;
 use dcgan_model::random::{self, Purpose};
 use rand::Rng;
 
+fn short(class: usize, names: &[String], found: usize, needed: usize) -> ProtocolError {
+    let class = names.get(class).map_or_else(|| class.to_string(), |name| format!("{class} ({name})"));
+    ProtocolError::ShortClass { class, found, needed }
+}
+
 /// Rows by class, to draw from.
 #[derive(Clone, Debug)]
 pub struct Classes {
@@ -23,16 +28,20 @@ impl Classes {
             rows[label].push(row);
         }
         let is_class = |class: usize, rows: &[usize]| class < names.len() || !rows.is_empty();
-        let mut short =
-            (0..).zip(&rows).filter(|(class, rows)| is_class(*class, rows) && rows.len() < needed);
-        match short.next().map(|(class, _)| class) {
-            Some(class) => Err(ProtocolError::ShortClass {
-                class: names.get(class).map_or_else(|| class.to_string(), |name| format!("{class} ({name})")),
-                found: rows[class].len(),
-                needed,
-            }),
+        let mut few = (0..).zip(&rows).filter(|(class, rows)| is_class(*class, rows) && rows.len() < needed);
+        match few.next().map(|(class, _)| class) {
+            Some(class) => Err(short(class, names, rows[class].len(), needed)),
             None => Ok(Self { rows }),
         }
+    }
+
+    /// Refuses labels whose class has no row: nothing could have been learnt about them.
+    ///
+    /// # Errors
+    /// [`ProtocolError::ShortClass`] for the first one.
+    pub fn check_known(&self, labels: &[usize], names: &[String]) -> Result<(), ProtocolError> {
+        let unknown = |label: &&usize| self.rows.get(**label).is_none_or(Vec::is_empty);
+        labels.iter().find(unknown).map_or(Ok(()), |&class| Err(short(class, names, 0, 1)))
     }
 
     /// `count` rows of every class without replacement, class after class: the same for the same seed, purpose and index.

@@ -62,6 +62,7 @@ pub fn run(
         return Err(ProtocolError::NoTest);
     }
     let classes = Classes::new(&parts.pool.labels, &parts.class_names, protocol.per_class)?;
+    classes.check_known(&parts.test.labels, &parts.class_names)?;
     let (c, validation) = choose(grid, &mut |values| {
         watch.begin("choosing C on held-out pictures", protocol.selection_draws, "draws");
         let mut sums = vec![0.0; values.len()];
@@ -91,7 +92,7 @@ pub fn run(
     let variance = draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / (n - 1.0);
     Ok(Outcome {
         error_percent: mean,
-        // 1.96 standard deviations of one draw, as the authors report it.
+        // 1.96 standard deviations of one draw, as the authors report it (their variance divides by n, not n - 1).
         interval95: (draws.len() > 1).then(|| 1.96 * variance.sqrt()),
         interval_over: "draws of labels",
         c,

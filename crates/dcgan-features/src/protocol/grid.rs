@@ -38,7 +38,10 @@ pub(super) fn choose(grid: &Grid, score: Score<'_>) -> Result<(f64, Vec<(f64, f6
             tried.iter().enumerate().min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1)).map_or(0, |(i, _)| i);
         let Some(&(c, _)) = tried.get(best) else { return Ok((f64::NAN, tried)) };
         let outwards = match best {
-            0 => Some(neighbour(c, false)).filter(|&c| c >= LIMITS.0),
+            // Where the next value is as good, smaller ones only cost fits.
+            0 if tried.get(1).is_none_or(|next| tried[0].1 < next.1) => {
+                Some(neighbour(c, false)).filter(|&c| c >= LIMITS.0)
+            }
             i if i + 1 == tried.len() => Some(neighbour(c, true)).filter(|&c| c <= LIMITS.1),
             _ => None,
         };
@@ -76,9 +79,12 @@ mod tests {
         assert_eq!(found(2.0, true).0, 2.0);
         assert_eq!(found(2.0, false).0, 1e-1);
         assert_eq!(found(2e-4, true).0, 2e-4);
-        // Where nothing tells them apart the smallest stands, and an open grid ends somewhere.
+        // Where nothing tells them apart the smallest stands, and nothing is tried beyond it.
         let grid = Grid { values: vec![1.0, 10.0], open: true };
         let (c, tried) = choose(&grid, &mut |cs| Ok(vec![7.0; cs.len()])).unwrap();
-        assert!(c >= LIMITS.0 && tried.len() < 40, "{c} {}", tried.len());
+        assert_eq!((c, tried.len()), (1.0, 2));
+        // An open grid ends somewhere.
+        let (c, tried) = choose(&grid, &mut |cs| Ok(cs.iter().map(|c| c.log10()).collect())).unwrap();
+        assert!((c / LIMITS.0 - 1.0).abs() < 1e-9 && tried.len() < 40, "{c} {}", tried.len());
     }
 }

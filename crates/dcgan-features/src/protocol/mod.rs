@@ -151,14 +151,14 @@ impl Examples {
 
 /// Right answers by class.
 #[derive(Clone, Debug)]
-struct Tally {
+pub(crate) struct Tally {
     right: Vec<usize>,
     seen: Vec<usize>,
 }
 
 impl Tally {
     /// For the classes that have names, and any others among `labels`.
-    fn of(names: &[String], labels: &[usize]) -> Self {
+    pub(crate) fn of(names: &[String], labels: &[usize]) -> Self {
         Self::new(names.len().max(labels.iter().map(|label| label + 1).max().unwrap_or(0)))
     }
 
@@ -167,7 +167,7 @@ impl Tally {
     }
 
     /// Counts, and gives the error of these predictions in percent.
-    fn count(&mut self, predicted: &[usize], labels: &[usize]) -> f64 {
+    pub(crate) fn count(&mut self, predicted: &[usize], labels: &[usize]) -> f64 {
         let mut wrong = 0;
         for (&predicted, &label) in predicted.iter().zip(labels) {
             if let (Some(seen), Some(right)) = (self.seen.get_mut(label), self.right.get_mut(label)) {
@@ -179,7 +179,8 @@ impl Tally {
         100.0 * wrong as f64 / labels.len().max(1) as f64
     }
 
-    fn accuracy(&self) -> Vec<Option<f64>> {
+    /// Right answers of each class in percent.
+    pub(crate) fn accuracy(&self) -> Vec<Option<f64>> {
         let each = self.right.iter().zip(&self.seen);
         each.map(|(&right, &seen)| (seen > 0).then(|| 100.0 * right as f64 / seen as f64)).collect()
     }

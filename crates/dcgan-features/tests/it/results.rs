@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use crate::support::{TEN, bars, json, run};
+use crate::support::{TEN, bars, features, json, run};
 use serde_json::{Value, json};
 
 /// What a reader of the JSON line relies on.
@@ -151,6 +151,7 @@ fn draws_and_caches() {
     let plain = json(folder.path(), &arguments);
     let cached = [&arguments[..], &["--cache", "cache"]].concat();
     for _ in 0..2 {
+        std::fs::remove_file(folder.path().join("draws.json")).unwrap();
         assert_eq!(timeless(json(folder.path(), &cached)), timeless(plain.clone()));
         assert_eq!(std::fs::read_dir(folder.path().join("cache")).unwrap().count(), 4);
     }
@@ -162,7 +163,14 @@ fn draws_and_caches() {
         assert_eq!(all.len(), count);
         assert!(all.iter().all(|draw| draw.as_array().unwrap().len() == 30));
     }
+    // A file in the cache that is not what its name says is made again.
+    for entry in std::fs::read_dir(folder.path().join("cache")).unwrap() {
+        std::fs::write(entry.unwrap().path(), "damaged").unwrap();
+    }
+    std::fs::remove_file(folder.path().join("draws.json")).unwrap();
+    assert_eq!(timeless(json(folder.path(), &cached)), timeless(plain.clone()));
     // The protocol's hash tells seeds apart.
+    std::fs::remove_file(folder.path().join("draws.json")).unwrap();
     let other = json(folder.path(), &[&arguments[..], &["--seed", "1"]].concat());
     assert_ne!(other["protocol_sha256"], plain["protocol_sha256"]);
 }
@@ -227,4 +235,24 @@ fn neighbours_of_real_pictures_and_samples() {
     );
     let threads = json(folder.path(), &[&counts[..], &["--threads", "1"]].concat());
     assert_eq!(timeless(found), timeless(threads));
+}
+
+#[test]
+fn probe_holds_out_a_part_of_every_class() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut values, mut labels) = (Vec::new(), Vec::new());
+    // Sorted by class, as folders of pictures come.
+    for class in 0..4_u32 {
+        for i in 0..30 {
+            values.extend((0..4).map(|j| if j == class { 1.0 } else { 0.3 } + (i % 7) as f32 * 0.05));
+            labels.push(class);
+        }
+    }
+    features(&folder.path().join("sorted"), &values, 4, Some(&labels));
+    let found = json(folder.path(), &["probe", "--train", "sorted", "--test", "sorted"]);
+    assert_eq!(found["held_out"], json!(24));
+    assert!(found["accuracy_percent"].as_f64().unwrap() > 90.0, "{found}");
+    // One value of C leaves nothing to choose, and nothing to hold out.
+    let found = json(folder.path(), &["probe", "--train", "sorted", "--test", "sorted", "--c", "1"]);
+    assert_eq!((&found["held_out"], &found["train"]), (&json!(0), &json!(120)));
 }

@@ -54,9 +54,15 @@ pub(crate) fn bars(folder: &Path, classes: &[u8], train: usize, test: usize) -> 
 
 /// A feature file of `rows` rows of `width` values and a label each, or none.
 pub(crate) fn features(path: &Path, values: &[f32], width: usize, labels: Option<&[u32]>) {
+    features_from(path, values, width, labels, "null");
+}
+
+/// The same, with JSON that says where the features came from.
+pub(crate) fn features_from(path: &Path, values: &[f32], width: usize, labels: Option<&[u32]>, origin: &str) {
     let rows = values.len() / width;
     let mut data = Vec::new();
-    let mut header = String::from("{");
+    let origin = serde_json::Value::from(origin); // as a string of JSON within JSON
+    let mut header = format!(r#"{{"__metadata__":{{"origin":{origin}}},"#);
     if let Some(labels) = labels {
         data.extend(labels.iter().flat_map(|label| label.to_le_bytes()));
         header.push_str(&format!(

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use crate::support::{TEN, bars, features, run};
+use crate::support::{TEN, bars, features, features_from, run};
 use std::fs;
 use std::path::Path;
 
@@ -17,6 +17,16 @@ fn bad_input_is_refused_with_the_fix() {
     fs::create_dir(here.join("empty")).unwrap();
     let authors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/authors");
     let authors = authors.to_str().unwrap();
+    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/digits");
+    let digits = digits.to_str().unwrap();
+    // Other classes in the test pictures than in the training pictures, and another publisher's files.
+    let five = bars(here, &[0, 1, 2, 3, 4], 30, 4);
+    let mixed = here.join("mixed");
+    fs::create_dir(&mixed).unwrap();
+    for part in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
+        fs::copy(five.join(format!("train-{part}")), mixed.join(format!("train-{part}"))).unwrap();
+        fs::copy(Path::new(data).join(format!("t10k-{part}")), mixed.join(format!("t10k-{part}"))).unwrap();
+    }
     let file = |name: &str, values: &[f32], width, labels: Option<&[u32]>| {
         features(&here.join(name), values, width, labels)
     };
@@ -27,6 +37,13 @@ fn bad_input_is_refused_with_the_fix() {
     file("one-class", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.1, 0.9], 2, Some(&[3; 5]));
     fs::write(here.join("text"), "no features").unwrap();
     fs::write(here.join("exists.safetensors"), "keep me").unwrap();
+
+    for (name, origin) in [
+        ("first", r#"{"pictures_sha256":"p","statistics":"stored","weights_sha256":"w"}"#),
+        ("second", r#"{"pictures_sha256":"q","statistics":"reestimated on p","weights_sha256":"v"}"#),
+    ] {
+        features_from(&here.join(name), &[0.0, 1.0, 1.0, 0.0], 2, Some(&[0, 1]), origin);
+    }
 
     let rows: &[(&[&str], &[&str])] = &[
         // The model.
@@ -46,6 +63,27 @@ fn bad_input_is_refused_with_the_fix() {
         ),
         (&["digits", "--data", &format!("{data}/train-images-idx3-ubyte")], &["no test pictures of its own"]),
         (&["mnist-nn", "--samples", "absent"], &["absent"]),
+        (&["digits", "--data", "mixed"], &["class 5", "has 0 training pictures"]),
+        (&["svhn", "--model", digits, "--data", data], &["svhn is about", "train_32x32.mat"]),
+        (
+            &[
+                "features",
+                "--data",
+                "bars-10-30-4/train-images-idx3-ubyte",
+                "--split",
+                "test",
+                "--out",
+                "new",
+            ],
+            &["no test pictures of their own"],
+        ),
+        (&["digits", "--labels-per-class", "2", "--save-draws", "text"], &["--save-draws text exists"]),
+        (&["cifar10", "--model", digits, "--data", data], &["cifar10 is about", "data_batch_1.bin"]),
+        (&["probe", "--train", "first", "--test", "first"], &["features of the same pictures"]),
+        (
+            &["probe", "--train", "first", "--test", "second"],
+            &["different weights", "different batch-norm statistics"],
+        ),
         // Numbers; every fault at once.
         (
             &["digits", "--c", "0,1,-2,nan", "--repeats", "0"],
