@@ -107,7 +107,7 @@ fn bad_input_is_refused_with_the_fix() {
             &["probe", "--train", "unlabelled", "--test", "text"],
             &["unlabelled has no labels", "text", "not a whole safetensors file"],
         ),
-        (&["probe", "--train", "one-class", "--test", "ok"], &["1 class"]),
+        (&["probe", "--train", "one-class", "--test", "one-class"], &["1 class"]),
         (
             &["probe", "--train", "ok", "--test", "ok", "--held-out", "5"],
             &["5 training pictures", "5 held out"],
