@@ -8,6 +8,7 @@
 
 use crate::support::{Within, golden_path};
 use candle_core::{Device, Tensor};
+use dcgan_cli::Cancel;
 use dcgan_data::{Dataset, OpenOptions, PictureShape};
 use dcgan_features::experiment::{Part, to_file};
 use dcgan_features::extract::{self, Extractor};
@@ -89,7 +90,7 @@ fn features_are_pytorchs() {
         // The file has the same values, and labels where the data has them.
         let path = folder.path().join("f.safetensors");
         let part = Part::whole(data);
-        to_file(&mut extractor, &part, Storage::F32, &path, "{}", &mut |_| {}).unwrap();
+        to_file(&mut extractor, &part, Storage::F32, &path, "{}", &Cancel::new(), &mut |_| {}).unwrap();
         let read = file::open(&path).unwrap();
         assert_eq!(read.features.len(), COUNT);
         let expected: Vec<f32> = reestimated.flatten_all().unwrap().to_vec1().unwrap();

@@ -10,6 +10,7 @@ use crate::report::{Report, Row, SupervisedRow};
 use crate::supervised::{self, Event, Labelled, Ranges, SupervisedError};
 use crate::task::Task;
 use candle_core::Device;
+use dcgan_cli::Cancel;
 use dcgan_data::Dataset;
 use dcgan_model::weights::Weights;
 use dcgan_model::{Classifier, Model, NetworkError};
@@ -369,9 +370,15 @@ fn network(
         let features = match cached {
             None => extractor.to_memory(part.pair(), settings.storage, &mut |done| watch.done(done))?,
             Some(path) => {
-                to_file(&mut extractor, part, settings.storage, &path, &origin, &mut |done| {
-                    watch.done(done)
-                })?;
+                to_file(
+                    &mut extractor,
+                    part,
+                    settings.storage,
+                    &path,
+                    &origin,
+                    &Cancel::new(),
+                    &mut |done| watch.done(done),
+                )?;
                 file::open(&path)?.features
             }
         };
@@ -398,7 +405,7 @@ fn from_cache(path: &Path, origin: &str, shape: (usize, usize)) -> Result<Featur
     Ok(found.features)
 }
 
-/// Streams the features of `part` to a file; `origin` is kept in its header.
+/// Streams the features of `part` to a file; `origin` is kept in its header. A stop asked for with `cancel` leaves nothing.
 ///
 /// # Errors
 /// Extraction; the disk.
@@ -408,12 +415,18 @@ pub fn to_file(
     storage: Storage,
     path: &Path,
     origin: &str,
+    cancel: &Cancel,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(), ExperimentError> {
     let labels = part.data.labels().and_then(|labels| labels.get(part.rows.clone()));
     let shape = (part.rows.len(), extractor.width());
     let mut writer = Writer::create(path, storage, shape, labels, origin)?;
-    let mut write = |rows: &[f32]| writer.write(rows).map_err(|e| ExtractError::Sink(e.to_string()));
+    let mut write = |rows: &[f32]| {
+        if cancel.is_set() {
+            return Err(ExtractError::Sink("interrupted; nothing is left of the file".to_owned()));
+        }
+        writer.write(rows).map_err(|e| ExtractError::Sink(e.to_string()))
+    };
     extractor.extract(part.pair(), &mut write, progress)?;
     Ok(writer.finish()?)
 }

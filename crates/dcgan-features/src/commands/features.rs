@@ -2,7 +2,7 @@
 
 use super::{Bars, choose_model, digits_parts, explain, storage};
 use crate::cli::{FeaturesArgs, SplitArg, StatisticsArg};
-use dcgan_cli::{Logging, Outcome, UsageError, check_parent, print_result, set_threads};
+use dcgan_cli::{Cancel, Logging, Outcome, UsageError, check_parent, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, Split};
 use dcgan_features::experiment::{Part, config_sha256, to_file, weights_sha256};
 use dcgan_features::extract::Extractor;
@@ -67,8 +67,22 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     });
     bars.begin("features", part.rows.len(), "pictures");
     let progress = &mut |done| bars.done(done);
-    to_file(&mut extractor, &part, storage(args.dtype), &args.out, &origin.to_string(), progress)
-        .map_err(explain)?;
+    // Killed half-way, gigabytes of a file that no one can use would stay behind.
+    let cancel = Cancel::on_signals()?;
+    let written = to_file(
+        &mut extractor,
+        &part,
+        storage(args.dtype),
+        &args.out,
+        &origin.to_string(),
+        &cancel,
+        progress,
+    );
+    if cancel.is_set() && written.is_err() {
+        tracing::warn!("interrupted: nothing was written");
+        return Ok(Outcome::Interrupted);
+    }
+    written.map_err(explain)?;
     drop(bars);
     let labels = if part.data.labels().is_some() { "with labels" } else { "without labels" };
     print_result(&format!(
