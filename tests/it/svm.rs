@@ -77,6 +77,18 @@ fn accuracy(model: &LinearSvm, x: &Features, y: &[usize]) -> f64 {
     predicted.iter().zip(y).filter(|(a, b)| a == b).count() as f64 / y.len() as f64
 }
 
+/// Share of rows whose two best classes are so near each other that an objective's last digits decide.
+fn near_ties(model: &LinearSvm, x: &Features) -> f64 {
+    let decision = model.decision(x).unwrap();
+    let near = |row: &ndarray::ArrayView1<'_, f32>| {
+        let mut row = row.to_vec();
+        row.sort_by(|a, b| b.total_cmp(a));
+        // Of two classes there is one decision, and its sign is what counts.
+        (row[0] - row.get(1).copied().unwrap_or(-row[0])).abs() < 0.005
+    };
+    decision.outer_iter().filter(near).count() as f64 / x.len() as f64
+}
+
 /// Objective and length of its gradient of each problem, by plain sums in f64 at the model's weights.
 fn plainly(model: &LinearSvm, x: &Features, y: &[usize]) -> Vec<(f64, f64)> {
     let positives = if model.classes.len() == 2 { &model.classes[1..] } else { &model.classes };
@@ -139,7 +151,7 @@ fn objectives_and_predictions_are_scikit_learns() {
                     }
                 }
                 let found = accuracy(&model, &case.test_x, &case.test_y);
-                if (found - share).abs() > 1e-3 {
+                if (found - share).abs() > 1e-3 + near_ties(&model, &case.test_x) {
                     faults.push(format!("{what}: accuracy {found}, expected {share}"));
                 }
             }

@@ -19,9 +19,10 @@ const MAX_INNER: usize = 1000;
 /// a tenth needs fewer passes in all than the half that Nash and Sofer propose.
 const INNER_TOLERANCE: f64 = 0.1;
 
-/// Share of the first residual, squared and preconditioned, that must be reached as well, halved after each Newton step: a
+/// Share of the first residual, squared and preconditioned, that must be reached as well, halved after each of seven Newton
+/// steps: a
 /// direction that is off where the objective is steep leads nowhere, and near the end exact steps arrive at once.
-const INNER_RESIDUAL: f64 = 0.1;
+const INNER_RESIDUAL: f64 = 0.5;
 
 /// Passes after which the preconditioner is made: problems that need few are done by then.
 const PREPARE_AFTER: usize = 12;
@@ -289,9 +290,12 @@ impl Solver<'_, '_> {
                 Phase::Inner(0) => state.first_rz = rz[lane],
                 Phase::Inner(steps) => {
                     let step = i32::try_from(state.exit.iterations).unwrap_or(i32::MAX);
-                    let small_residual = rz[lane] <= INNER_RESIDUAL * 0.5_f64.powi(step) * state.first_rz;
+                    let small_residual =
+                        rz[lane] <= INNER_RESIDUAL * 0.5_f64.powi(step.min(7)) * state.first_rz;
+                    // What is left to gain is less than what counts, or than what rounding lets through.
+                    let nothing_left = state.model <= 0.1 * self.problem.tolerance * state.exit.objective;
                     let stuck = state.gain == 0.0;
-                    if (state.small_gain && small_residual) || stuck || steps >= MAX_INNER {
+                    if (state.small_gain && (small_residual || nothing_left)) || stuck || steps >= MAX_INNER {
                         state.phase = Phase::Gradient;
                     }
                 }
