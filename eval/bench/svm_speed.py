@@ -1,7 +1,7 @@
 """Linear SVM: scikit-learn's LinearSVC with its defaults against `fit`, alternately, medians of several rounds.
 
 Run: cargo build --release -p dcgan-features --example fit
-     python3 svm_speed.py [--features FILE] [--rows 1000 --width 7168] [--c 1e-3 1e-2] [--rounds 3] [--fit PATH]
+     python3 svm_speed.py [--features FILE] [--rows 1000 --width 7168] [--c 1e-3 1e-2] [--rounds 3] [--tolerance 1e-5]
      (scikit-learn, numpy, safetensors)
 
 FILE is a safetensors file with `features` (rows, width) in F32 and `labels` (rows) in U32. Without one, features are
@@ -70,6 +70,7 @@ def main():
     parser.add_argument("--width", type=int, default=7168)
     parser.add_argument("--c", type=float, nargs="+", default=[1e-3, 1e-2])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tolerance", default="1e-5", help="of fit; LinearSVC keeps its own")
     parser.add_argument("--fit", type=Path, default=ROOT / "target/release/examples/fit")
     options = parser.parse_args()
 
@@ -87,7 +88,7 @@ def main():
             for _ in range(options.rounds):
                 seconds, weights, intercepts = scikit(x, y, c)
                 theirs.append((seconds, objective(x, y, c, weights, intercepts)))
-                found = json.loads(subprocess.check_output([options.fit, path, str(c)]))
+                found = json.loads(subprocess.check_output([options.fit, path, str(c), "automatic", options.tolerance]))
                 ours.append((found["seconds"], sum(found["objectives"]), found["passes"]))
             their_time, our_time = (statistics.median(run[0] for run in runs) for runs in (theirs, ours))
             their_best, ours_worst = min(run[1] for run in theirs), max(run[1] for run in ours)

@@ -67,24 +67,27 @@ def main():
     params = parameters(args.authors)
     train, train_labels = pictures(args.svhn / "train_32x32.mat")
     test, test_labels = pictures(args.svhn / "test_32x32.mat")
-    with torch.no_grad():
-        found = [forward(train[i : i + BATCH], params)[1] for i in range(0, len(train), BATCH)]
-        mean = lambda layer, k: sum(f[layer][k] for f in found) / len(found)
-        statistics = [(mean(i, 0), mean(i, 1)) for i in range(2)]
-        features = lambda x: torch.cat(
-            [
-                torch.cat([F.max_pool2d(a, a.shape[2] // 4).flatten(1) for a in forward(x[i : i + BATCH], params, statistics)[0]], 1)
-                for i in range(0, len(x), BATCH)
-            ]
-        ).numpy()
-        sets = {"train": (features(train), train_labels), "test": (features(test), test_labels)}
-    for name, (expected, labels) in sets.items():
+    def sets(learnt):
+        """Features of both files with statistics of the first `learnt` training pictures."""
+        with torch.no_grad():
+            batches = [train[i : min(i + BATCH, learnt)] for i in range(0, learnt, BATCH)]
+            found = [forward(batch, params)[1] for batch in batches]
+            mean = lambda layer, k: sum(f[layer][k] for f in found) / len(found)
+            statistics = [(mean(i, 0), mean(i, 1)) for i in range(2)]
+            pooled = lambda a: F.max_pool2d(a, a.shape[2] // 4).flatten(1)
+            rows = lambda x: torch.cat([pooled(a) for a in forward(x, params, statistics)[0]], 1)
+            features = lambda x: torch.cat([rows(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]).numpy()
+            return {"train": (features(train), train_labels), "test": (features(test), test_labels)}
+
+    for name, (expected, labels) in sets(len(train)).items():
         ours = load_file(args.out / f"{name}.safetensors")
         off = np.abs(ours["features"] - expected).max() / np.abs(expected).max()
         print(f"{name}: {expected.shape}, max|a-b|/max|b| {off:.2e}, labels equal: {np.array_equal(ours['labels'], labels)}")
 
-    draws = json.loads((args.out / "draws.json").read_text())["test"][: args.draws]
-    (x, y), (xt, yt) = sets["train"], sets["test"]
+    # The experiment leaves the pictures that choose C out of the statistics.
+    drawn = json.loads((args.out / "draws.json").read_text())
+    draws = drawn["test"][: args.draws]
+    (x, y), (xt, yt) = sets(drawn["held_out"][0]).values()
     errors = []
     for rows in draws:
         fitted = LinearSVC(C=args.c).fit(x[rows].astype(np.float32), y[rows])

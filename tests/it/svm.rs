@@ -11,7 +11,7 @@ use linfa::traits::{Fit, Predict};
 use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
 
-const METHODS: [Method; 2] = [Method::Features, Method::Gram];
+const METHODS: [Method; 3] = [Method::Automatic, Method::Features, Method::Gram];
 
 /// One problem of `make.py`.
 struct Case {

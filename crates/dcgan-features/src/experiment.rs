@@ -59,7 +59,7 @@ pub struct Settings {
     pub grid: Option<Vec<f64>>,
     /// Seed of draws and of random weights.
     pub seed: u64,
-    /// Whether the model's own statistics are used where it has some; else they are re-estimated.
+    /// Whether the model's own statistics are used, which it must have; else they are re-estimated.
     pub stored_statistics: bool,
     /// How features are kept.
     pub storage: Storage,
@@ -94,9 +94,6 @@ pub enum ExperimentError {
     /// The supervised baseline.
     #[error(transparent)]
     Supervised(#[from] SupervisedError),
-    /// The model's weights say nothing of statistics.
-    #[error("the model has no batch-norm statistics of its own: leave --statistics out, or say reestimate")]
-    NoStatistics,
 }
 
 impl From<NetworkError> for ExperimentError {
@@ -138,7 +135,11 @@ impl Part {
 
 /// SHA-256 in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    in_hex(&Sha256::digest(bytes))
+}
+
+fn in_hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 over the names, shapes and values of a network's tensors, whatever file they came from.
@@ -151,7 +152,7 @@ pub fn weights_sha256(weights: &Weights) -> String {
         tensor.shape.iter().for_each(|&side| digest.update((side as u64).to_le_bytes()));
         tensor.data.iter().for_each(|value| digest.update(value.to_le_bytes()));
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    in_hex(&digest.finalize())
 }
 
 /// SHA-256 of a network's configuration: the same tensors in another network give other features.
@@ -183,26 +184,19 @@ pub fn run(
     let class_names = class_names(train, test)?;
     let protocol = protocol(settings);
     // Short classes are found before the long work, not after.
-    check_labels(settings, train, &class_names)?;
+    pool(settings, train, &class_names)?;
 
     let mut rows = Vec::new();
     let mut found_supervised = None;
     let own = std::iter::once(None).chain(settings.baselines.iter().copied().map(Some));
     for kind in own {
         let started = Instant::now();
-        if let Some(Baseline::Supervised { trials }) = kind {
-            found_supervised = Some(supervised(settings, trials, model, (train, test), &class_names, watch)?);
-            continue;
-        }
         let mut contender = match kind {
             None => {
                 let extractor = Extractor::new(model, weights, &settings.device)?;
                 let config = config_sha256(model);
-                let stored = settings.stored_statistics;
-                if stored && extractor.statistics().is_none() {
-                    return Err(ExperimentError::NoStatistics);
-                }
                 let identity = (config, weights_sha256(weights));
+                let stored = settings.stored_statistics;
                 network(settings, (name, extractor, identity, stored), (train, test), watch)?
             }
             Some(Baseline::Random) => {
@@ -211,7 +205,12 @@ pub fn run(
                 let name = "same network, random weights";
                 network(settings, (name, extractor, identity, false), (train, test), watch)?
             }
-            Some(Baseline::Pixels | Baseline::Supervised { .. }) => Contender {
+            Some(Baseline::Supervised { trials }) => {
+                let found = supervised(settings, trials, model, (train, test), &class_names, watch)?;
+                found_supervised = Some(found);
+                continue;
+            }
+            Some(Baseline::Pixels) => Contender {
                 name: "raw pixels".to_owned(),
                 train: examples(raw_pixels(train.pair(), model)?, train)?,
                 test: examples(raw_pixels(test.pair(), model)?, test)?,
@@ -261,14 +260,14 @@ fn protocol(settings: &Settings) -> Value {
         "seed": settings.seed,
         "statistics": if settings.stored_statistics { "stored" } else { "reestimated" },
         "solver": settings.solver,
-        "dtype": if settings.storage == Storage::F32 { "f32" } else { "bf16" },
+        "dtype": settings.storage.name(),
     })
 }
 
 /// A grid that the user gives is taken as it is; a baseline is never held back by the ends of one made for the network.
 fn grid(settings: &Settings, baseline: bool) -> Grid {
     match &settings.grid {
-        Some(values) => Grid { values: values.clone(), open: false },
+        Some(values) => Grid::closed(values.clone()),
         None => {
             let grid = settings.task.grid();
             Grid { open: grid.open || baseline, ..grid }
@@ -285,14 +284,15 @@ fn class_names(train: &Part, test: &Part) -> Result<Vec<String>, ExperimentError
     Ok(names)
 }
 
-fn check_labels(settings: &Settings, train: &Part, names: &[String]) -> Result<(), ExperimentError> {
+/// How many training pictures are not held out, and their classes, each with as many pictures as are drawn from it.
+fn pool(settings: &Settings, train: &Part, names: &[String]) -> Result<(usize, Classes), ExperimentError> {
     let labels = train.labels()?;
     let held_out = settings.task.held_out(labels.len());
     if held_out == 0 || held_out >= labels.len() {
         return Err(ProtocolError::TooFew { pictures: labels.len(), held_out }.into());
     }
-    let pool = &labels[..labels.len() - held_out];
-    Ok(Classes::new(pool, names, settings.labels_per_class.unwrap_or(1)).map(drop)?)
+    let len = labels.len() - held_out;
+    Ok((len, Classes::new(&labels[..len], names, settings.labels_per_class.unwrap_or(1))?))
 }
 
 /// The rows that draws choose from and the draws themselves, for others to check: train rows by draw.
@@ -301,20 +301,16 @@ fn check_labels(settings: &Settings, train: &Part, names: &[String]) -> Result<(
 /// A class with too few pictures.
 pub fn draws(settings: &Settings, train: &Part, test: &Part) -> Result<Value, ExperimentError> {
     let names = class_names(train, test)?;
-    let labels = train.labels()?;
-    let held_out = settings.task.held_out(labels.len());
-    let pool = labels.len().saturating_sub(held_out);
-    let per_class = settings.labels_per_class.unwrap_or(1);
-    let classes = Classes::new(&labels[..pool], &names, per_class)?;
-    let few = few_labels(settings, per_class);
+    let (pool, classes) = pool(settings, train, &names)?;
+    let few = few_labels(settings);
     let selection: Vec<_> = (0..few.selection_draws).map(|i| few.selection_draw(&classes, i)).collect();
     let test: Vec<_> = (0..few.repeats).map(|i| few.test_draw(&classes, i)).collect();
-    Ok(json!({ "held_out": [pool, labels.len()], "selection": selection, "test": test }))
+    Ok(json!({ "held_out": [pool, train.rows.len()], "selection": selection, "test": test }))
 }
 
-fn few_labels(settings: &Settings, per_class: usize) -> FewLabels {
+fn few_labels(settings: &Settings) -> FewLabels {
     FewLabels {
-        per_class,
+        per_class: settings.labels_per_class.unwrap_or(1),
         selection_draws: settings.selection_draws,
         repeats: settings.repeats,
         seed: settings.seed,
@@ -333,7 +329,10 @@ fn network(
     watch: &mut dyn Watch,
 ) -> Result<Contender, ExperimentError> {
     let source = if stored { StatisticsSource::Stored } else { StatisticsSource::Reestimated };
-    let statistics = if stored { "stored".to_owned() } else { format!("reestimated on {}", train.sha256()) };
+    // As the authors' svhn_semisup_analysis.py does: the pictures held out to choose C take no part.
+    let learnt = train.rows.len().saturating_sub(settings.task.held_out(train.rows.len()));
+    let learnt = Part { rows: train.rows.start..train.rows.start + learnt, ..train.clone() };
+    let statistics = if stored { "stored".to_owned() } else { format!("reestimated on {}", learnt.sha256()) };
     let mut settled = stored;
     let mut parts = Vec::new();
     for (part, what) in [(train, "training"), (test, "test")] {
@@ -344,7 +343,7 @@ fn network(
             "pictures_sha256": part.sha256(),
             "statistics": statistics,
             "width": extractor.width(),
-            "dtype": if settings.storage == Storage::F32 { "f32" } else { "bf16" },
+            "dtype": settings.storage.name(),
         })
         .to_string();
         let cached = settings
@@ -362,8 +361,8 @@ fn network(
             }
         }
         if !settled {
-            watch.begin(&format!("{name}: batch-norm statistics"), train.rows.len(), "pictures");
-            extractor.reestimate(train.pair(), &mut |done| watch.done(done))?;
+            watch.begin(&format!("{name}: batch-norm statistics"), learnt.rows.len(), "pictures");
+            extractor.reestimate(learnt.pair(), &mut |done| watch.done(done))?;
             settled = true;
         }
         watch.begin(&format!("{name}: features of the {what} pictures"), part.rows.len(), "pictures");
@@ -444,11 +443,8 @@ fn supervised(
     watch: &mut dyn Watch,
 ) -> Result<SupervisedRow, ExperimentError> {
     let started = Instant::now();
-    let labels = train.labels()?;
-    let pool = labels.len() - settings.task.held_out(labels.len());
-    let per_class = settings.labels_per_class.unwrap_or(1);
-    let classes = Classes::new(&labels[..pool], class_names, per_class)?;
-    let drawn = few_labels(settings, per_class).test_draw(&classes, 0);
+    let (pool, classes) = pool(settings, train, class_names)?;
+    let drawn = few_labels(settings).test_draw(&classes, 0);
     let set = |part: &Part, rows: &[usize]| -> Result<(Vec<u8>, Vec<u32>), ExperimentError> {
         let all = part.data.labels().unwrap_or_default();
         let (mut pixels, mut picture) = (Vec::new(), Vec::new());
@@ -459,7 +455,7 @@ fn supervised(
         Ok((pixels, rows.iter().filter_map(|row| all.get(part.rows.start + row)).copied().collect()))
     };
     let learnt = set(train, &drawn)?;
-    let held_out = set(train, &(pool..labels.len()).collect::<Vec<_>>())?;
+    let held_out = set(train, &(pool..train.rows.len()).collect::<Vec<_>>())?;
     let tested = set(test, &(0..test.rows.len()).collect::<Vec<_>>())?;
     fn labelled((pixels, labels): &(Vec<u8>, Vec<u32>)) -> Labelled<'_> {
         Labelled { pixels, labels }
@@ -505,11 +501,11 @@ fn classify(
     let held_out = settings.task.held_out(contender.train.labels.len());
     Ok(match settings.labels_per_class {
         None => all::run(held_out, grid, (&contender.train, &contender.test), class_names, learner, watch)?,
-        Some(per_class) => {
+        Some(_) => {
             let (pool, held_out) = contender.train.split_last(held_out)?;
             let test = contender.test.clone();
             let parts = Parts { pool, held_out, test, class_names: class_names.to_vec() };
-            few::run(&few_labels(settings, per_class), grid, &parts, learner, watch)?
+            few::run(&few_labels(settings), grid, &parts, learner, watch)?
         }
     })
 }

@@ -13,7 +13,6 @@ use dcgan_ops::Statistics;
 use half::bf16;
 use rayon::prelude::*;
 use serde::Serialize;
-use std::fmt;
 use std::ops::Range;
 
 /// Pictures that go through the network at once; also the authors' batch for batch-norm statistics.
@@ -27,15 +26,6 @@ pub enum StatisticsSource {
     Stored,
     /// Averages over minibatches of the training pictures.
     Reestimated,
-}
-
-impl fmt::Display for StatisticsSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stored => "stored",
-            Self::Reestimated => "re-estimated",
-        })
-    }
 }
 
 /// Why features could not be extracted.

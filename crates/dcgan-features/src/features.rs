@@ -17,6 +17,14 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// Bytes of one value.
     pub fn bytes(self) -> usize {
         match self {

@@ -2,18 +2,15 @@
 
 use crate::features::Features;
 use crate::protocol::{Examples, Learner, Predictor, ProtocolError};
-
 use crate::svm::linfa::fit as linfa_fit;
 use crate::svm::{ExitReason, Gram, LinearSvm, Progress, SvmError, SvmParams};
 use linfa::ParamGuard;
 use std::time::{Duration, Instant};
 
-/// Rows up to which the inner products of a draw are kept for all values of C.
-const MAX_GRAM_ROWS: usize = 4096;
 /// Time between two log lines of a long fit.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// When a fit has converged: near enough to the minimum that predictions do not change any more.
+/// When a fit has converged: looser than the solver's default, as a protocol makes hundreds of fits.
 const TOLERANCE: f64 = 1e-4;
 
 /// The squared-hinge SVM of [`crate::svm`]. A fit to many rows starts from the one before, which had other rows or
@@ -46,11 +43,10 @@ fn fit_error(error: SvmError) -> ProtocolError {
 impl Learner for L2Learner {
     fn path(&mut self, examples: &Examples, grid: &[f64]) -> Result<Vec<Box<dyn Predictor>>, ProtocolError> {
         let Examples { features, labels } = examples;
-        let gram = if features.len() < features.width() && features.len() <= MAX_GRAM_ROWS {
-            Some(Gram::new(features).map_err(fit_error)?)
-        } else {
-            None
-        };
+        // One product of the rows serves all values of C.
+        let largest = grid.iter().copied().fold(0.0, f64::max);
+        let gram =
+            Gram::pays(features).then(|| Gram::up_to(features, largest)).transpose().map_err(fit_error)?;
         let mut fitted: Vec<Box<dyn Predictor>> = Vec::new();
         // Where inner products are at hand every draw begins anew: draws do not depend on one another.
         let width = features.width();

@@ -40,6 +40,8 @@ pub enum Purpose {
     Trial = 13,
     /// The order of labelled pictures; index = epoch.
     ClassifierOrder = 14,
+    /// The order in which a linear SVM visits rows; index = sweep.
+    SvmOrder = 15,
 }
 
 /// The stream of `(seed, purpose, index)`: ChaCha with these three as its key.

@@ -8,12 +8,12 @@ pub(crate) mod task;
 
 use crate::cli::{Dtype, ModelArgs, Solver};
 use dcgan_cli::{Logging, Progress, UsageError};
-use dcgan_data::{Dataset, PictureShape};
+use dcgan_data::{Dataset, OpenOptions, PictureShape, Split};
 use dcgan_features::experiment::{ExperimentError, Part};
 use dcgan_features::features::Storage;
 use dcgan_features::file::FileError;
 use dcgan_features::learner::{L2Learner, LinfaLearner};
-use dcgan_features::protocol::{Grid, Learner, ProtocolError, Watch};
+use dcgan_features::protocol::{Learner, Watch};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Model, ModelFiles, networks, open};
 use std::path::Path;
@@ -98,6 +98,28 @@ fn digits_parts(shape: PictureShape) -> anyhow::Result<(Part, Part)> {
     Ok((part(0..DIGITS_TRAIN), part(DIGITS_TRAIN..digits.len())))
 }
 
+/// Training and test pictures of a publisher's data set; `files` says what it is made of.
+fn open_parts(path: &Path, shape: PictureShape, files: &str) -> Result<(Part, Part), UsageError> {
+    let open = |split| {
+        let options = OpenOptions { split, ..OpenOptions::new(shape) };
+        Dataset::open(path, &options).map(Part::whole).map_err(UsageError::because)
+    };
+    let (train, test) = (open(Split::Train)?, open(Split::Test)?);
+    if train.sha256() == test.sha256() {
+        return Err(UsageError::one(format!(
+            "--data {} has no test pictures of its own: give {files}; other data goes through `dcgan-eval features` and `dcgan-eval probe`",
+            path.display()
+        )));
+    }
+    tracing::info!(
+        "{} training and {} test pictures from {}",
+        train.rows.len(),
+        test.rows.len(),
+        path.display()
+    );
+    Ok((train, test))
+}
+
 /// The user's values of C, ascending.
 fn check_grid(values: &[f64], faults: &mut Vec<String>) -> Option<Vec<f64>> {
     for c in values.iter().filter(|c| !(1e-12..=1e12).contains(*c)) {
@@ -123,23 +145,12 @@ fn learner(solver: Solver) -> (Box<dyn Learner>, &'static str) {
     }
 }
 
-/// The grid of `probe`, and of anything that is no task.
-fn default_grid(values: Option<Vec<f64>>) -> Grid {
-    match values {
-        Some(values) => Grid { values, open: false },
-        None => Grid { values: vec![1e-4, 1e-3], open: true },
-    }
-}
-
 /// Data and labels that cannot be used are the user's to mend: exit code 2. A network or a disk that fails is not.
 fn explain(error: ExperimentError) -> anyhow::Error {
     use dcgan_features::extract::ExtractError;
     match error {
-        ExperimentError::Protocol(ProtocolError::Fit(_)) | ExperimentError::NoLabels { .. } => {
-            UsageError::because(error).into()
-        }
         ExperimentError::File(FileError::Io { .. }) => error.into(),
-        ExperimentError::Protocol(_) | ExperimentError::NoStatistics | ExperimentError::File(_) => {
+        ExperimentError::Protocol(_) | ExperimentError::NoLabels { .. } | ExperimentError::File(_) => {
             UsageError::because(error).into()
         }
         ExperimentError::Extract(ExtractError::Features(_) | ExtractError::Data(_)) => {

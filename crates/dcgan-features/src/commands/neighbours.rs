@@ -1,12 +1,13 @@
 //! `dcgan-eval mnist-nn` and `nnd`
 
-use super::{Bars, choose_model, digits_parts, explain, per_class};
+use super::{Bars, choose_model, digits_parts, explain, open_parts, per_class};
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_cli::{Logging, Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, PictureShape, Split};
 use dcgan_features::experiment::{Part, hex, weights_sha256};
 use dcgan_features::neighbours::{self, NeighboursError, Score, decades};
 use dcgan_features::report::{layout, thousands};
+use dcgan_features::task::Task;
 use dcgan_model::pixels::PixelRange;
 use dcgan_model::{Generator, ensure_statistics};
 use serde_json::json;
@@ -42,14 +43,7 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
     set_threads(args.threads)?;
     let (train, test) = match &args.data {
         None => digits_parts(SHAPE)?,
-        Some(path) => {
-            let (train, test) = (open(path, SHAPE, Split::Train)?, open(path, SHAPE, Split::Test)?);
-            if train.sha256() == test.sha256() {
-                let fault = format!("--data {} has no test pictures of its own", path.display());
-                return Err(UsageError::one(fault).into());
-            }
-            (train, test)
-        }
+        Some(path) => open_parts(path, SHAPE, Task::Digits.data_files())?,
     };
     let references = match &args.samples {
         Some(path) => open(path, SHAPE, Split::Train)?,

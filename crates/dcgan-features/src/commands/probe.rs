@@ -1,11 +1,11 @@
 //! `dcgan-eval probe`
 
-use super::{Bars, check_grid, default_grid, explain, learner, per_class};
+use super::{Bars, check_grid, explain, learner, per_class};
 use crate::cli::ProbeArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
 use dcgan_features::experiment::hex;
 use dcgan_features::file::{self, Labelled};
-use dcgan_features::protocol::{Examples, all};
+use dcgan_features::protocol::{Examples, Grid, all};
 use dcgan_features::report::{layout, thousands};
 use serde_json::json;
 use std::path::Path;
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
         train = train.select(&order);
         held_out
     });
-    let grid = default_grid(grid);
+    let grid = grid.map_or_else(Grid::outwards, Grid::closed);
     let (mut learner, solver) = learner(args.solver);
     let mut bars = Bars::new(logging);
     let started = Instant::now();

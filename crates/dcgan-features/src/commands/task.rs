@@ -1,9 +1,10 @@
 //! `dcgan-eval cifar10`, `svhn` and `digits`
 
-use super::{Bars, ChosenDiscriminator, check_grid, choose_model, digits_parts, explain, learner, storage};
+use super::{
+    Bars, ChosenDiscriminator, check_grid, choose_model, digits_parts, explain, learner, open_parts, storage,
+};
 use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
 use dcgan_cli::{Logging, UsageError, peak_memory_bytes, print_result, set_threads};
-use dcgan_data::{Dataset, OpenOptions, Split};
 use dcgan_features::experiment::{self, Baseline, Part, Settings};
 use dcgan_features::report::Report;
 use dcgan_features::task::Task;
@@ -129,29 +130,16 @@ fn open_data(task: Task, path: Option<&Path>, chosen: &ChosenDiscriminator) -> a
         }
         return digits_parts(chosen.shape());
     };
-    let open = |split| {
-        let options = OpenOptions { split, ..OpenOptions::new(chosen.shape()) };
-        Dataset::open(path, &options).map_err(UsageError::because)
-    };
-    let (train, test) = (open(Split::Train)?, open(Split::Test)?);
-    if train.report().format != task.format() {
+    let (train, test) = open_parts(path, chosen.shape(), task.data_files())?;
+    if train.data.report().format != task.format() {
         let fault = format!(
             "--data {} is {}, {} is about {}",
             path.display(),
-            train.report().format,
+            train.data.report().format,
             task.name(),
             task.data_files()
         );
         return Err(UsageError::one(fault).into());
     }
-    if train.fingerprint() == test.fingerprint() {
-        let fault = format!(
-            "--data {} has no test pictures of its own: give {}; other data goes through `dcgan-eval features` and `dcgan-eval probe`",
-            path.display(),
-            task.data_files()
-        );
-        return Err(UsageError::one(fault).into());
-    }
-    tracing::info!("{} training and {} test pictures from {}", train.len(), test.len(), path.display());
-    Ok((Part::whole(train), Part::whole(test)))
+    Ok((train, test))
 }

@@ -97,6 +97,18 @@ pub struct Grid {
     pub open: bool,
 }
 
+impl Grid {
+    /// These values and no others.
+    pub fn closed(values: Vec<f64>) -> Self {
+        Self { values, open: false }
+    }
+
+    /// Where nothing is known of the features: small values, and larger ones as far as they help, as those cost more.
+    pub fn outwards() -> Self {
+        Self { values: vec![1e-4, 1e-3], open: true }
+    }
+}
+
 /// What a protocol found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {

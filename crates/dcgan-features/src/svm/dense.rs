@@ -52,12 +52,15 @@ struct Sample {
 /// What a pass multiplies by.
 #[derive(Clone, Copy)]
 enum Factor<'a> {
+    Nothing,
     Single(&'a [Lanes32]),
     Double(&'a [Lanes]),
 }
 
 /// Buffers of one part.
 struct Part {
+    /// Whether sums are in f64.
+    double: bool,
     wide: Panel,
     narrow: Vec<Lanes32>,
     weights: Vec<Lanes32>,
@@ -87,7 +90,9 @@ impl<'a> Dense<'a> {
         if !finite {
             features.check_finite()?;
         }
+        let double = rows * width <= DOUBLE;
         let part = || Part {
+            double,
             wide: zeros(width + 1),
             narrow: vec![[0.0; LANES]; width],
             weights: Vec::new(),
@@ -95,14 +100,14 @@ impl<'a> Dense<'a> {
             scratch: Vec::new(),
         };
         let parts = (0..parts).map(|_| part()).collect();
-        Ok(Self {
-            features,
-            part_rows,
-            parts,
-            input: vec![[0.0; LANES]; width],
-            double: rows * width <= DOUBLE,
-            sample: None,
-        })
+        Ok(Self { features, part_rows, parts, input: vec![[0.0; LANES]; width], double, sample: None })
+    }
+}
+
+impl<'a> Dense<'a> {
+    /// The features.
+    pub(crate) fn features(&self) -> &'a Features {
+        self.features
     }
 }
 
@@ -120,22 +125,44 @@ impl Dense<'_> {
         rule: &(dyn Fn(usize, &Lanes) -> Lanes + Sync),
         back: &mut [Lanes],
     ) {
-        let (features, width, part_rows) = (self.features, self.features.width(), self.part_rows);
-        self.input.par_iter_mut().zip(&input[..width]).with_min_len(1024).for_each(|(out, lanes)| {
+        let width = self.features.width();
+        images.fill(input[width]);
+        if self.double {
+            return self.collect_by(Factor::Double(&input[..width]), images, rule, back);
+        }
+        let mut panel = std::mem::take(&mut self.input);
+        panel.par_iter_mut().zip(&input[..width]).with_min_len(1024).for_each(|(out, lanes)| {
             *out = narrow(lanes);
         });
-        let (panel, double) = (&self.input, self.double);
-        self.parts.par_iter_mut().zip(images.par_chunks_mut(part_rows)).enumerate().for_each(
-            |(index, (part, images))| {
-                images.fill(input[width]);
-                let panel = if double { Factor::Double(&input[..width]) } else { Factor::Single(panel) };
-                part.pass(features, panel, rule, index * part_rows, images);
-            },
-        );
+        self.collect_by(Factor::Single(&panel), images, rule, back);
+        self.input = panel;
+    }
+
+    /// `images += X panel`, then `back = Xᵀ rule(row, images[row])`.
+    fn collect_by(
+        &mut self,
+        panel: Factor<'_>,
+        images: &mut [Lanes],
+        rule: &(dyn Fn(usize, &Lanes) -> Lanes + Sync),
+        back: &mut [Lanes],
+    ) {
+        let (features, part_rows) = (self.features, self.part_rows);
+        self.parts
+            .par_iter_mut()
+            .zip(images.par_chunks_mut(part_rows))
+            .enumerate()
+            .for_each(|(index, (part, images))| part.pass(features, panel, rule, index * part_rows, images));
         let parts = &self.parts;
         back.par_iter_mut().enumerate().with_min_len(256).for_each(|(j, back)| {
             *back = parts.iter().fold([0.0; LANES], |sum, part| add(&sum, &part.wide[j]));
         });
+    }
+
+    /// `Xᵀ coefficients`, with the intercept's sum last.
+    pub(crate) fn collect(&mut self, coefficients: &[Lanes]) -> Panel {
+        let (mut images, mut back) = (zeros(coefficients.len()), zeros(self.len()));
+        self.collect_by(Factor::Nothing, &mut images, &|row, _| coefficients[row], &mut back);
+        back
     }
 
     /// Makes the preconditioner for `I + scale X_AᵀX_A`, with any set A of rows.
@@ -225,6 +252,7 @@ impl Part {
             let start = first + index * block;
             let x = features.block(start..start + images.len(), &mut self.scratch);
             match panel {
+                Factor::Nothing => {}
                 Factor::Single(panel) => add_projection(x, width, panel, images),
                 Factor::Double(panel) => add_wide_projection(x, width, panel, images),
             }
@@ -234,7 +262,7 @@ impl Part {
                 total = add(&total, &weights);
                 self.wide_weights.push(weights);
             }
-            if let Factor::Double(_) = panel {
+            if self.double {
                 add_wide_collection(x, width, &self.wide_weights, &mut self.wide[..width]);
                 continue;
             }
@@ -279,6 +307,14 @@ pub(crate) fn project(features: &Features, weights: &[Lanes]) -> Panel {
 }
 
 #[cfg(test)]
+impl Dense<'_> {
+    fn set_double(&mut self, double: bool) {
+        self.double = double;
+        self.parts.iter_mut().for_each(|part| part.double = double);
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::super::newton::{Problem, solve};
     use super::*;
@@ -307,7 +343,7 @@ mod tests {
             let rule = |row: usize, image: &Lanes| image.map(|v| if labels[row] == 1 { v } else { 0.5 });
             let [single, double] = [false, true].map(|double| {
                 let mut dense = Dense::new(&features).unwrap();
-                dense.double = double;
+                dense.set_double(double);
                 let (mut images, mut back) = (zeros(rows), zeros(width + 1));
                 dense.pass(&input, &mut images, &rule, &mut back);
                 (images, back)
@@ -329,11 +365,17 @@ mod tests {
     fn single_precision_solves_as_well() {
         let (features, labels) = data(300, 60);
         for c in [1e-4, 1e-2, 1.0] {
-            let problem =
-                Problem { labels: &labels, positives: &[0, 1, 2], c, tolerance: 1e-6, max_passes: 2000 };
+            let problem = Problem {
+                labels: &labels,
+                positives: &[0, 1, 2],
+                c,
+                tolerance: 1e-6,
+                max_passes: 2000,
+                bounds: [f64::NEG_INFINITY; LANES],
+            };
             let [single, double] = [false, true].map(|double| {
                 let mut dense = Dense::new(&features).unwrap();
-                dense.double = double;
+                dense.set_double(double);
                 let start = zeros(dense.len());
                 solve(&mut dense, &problem, start, &mut |_, _| {}).1
             });

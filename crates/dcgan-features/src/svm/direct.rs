@@ -56,9 +56,21 @@ pub(crate) fn solve(
             let every: Vec<usize> = (0..rows).collect();
             factored(gram, problem.c, &every)
         });
-        lanes.par_iter_mut().filter(|lane| !lane.done).for_each(|lane| {
-            lane.step(gram, problem, shared.as_deref());
-        });
+        let targets: Vec<Vec<f64>> = lanes
+            .par_iter()
+            .map(|lane| if lane.done { Vec::new() } else { lane.target(gram, problem, shared.as_deref()) })
+            .collect();
+        let mut panel = zeros(rows);
+        for (index, target) in targets.iter().enumerate() {
+            panel.iter_mut().zip(target).for_each(|(row, &value)| row[index] = value);
+        }
+        multiply(gram.products(), &panel, &mut images);
+        lanes.par_iter_mut().zip(&targets).enumerate().filter(|(_, (lane, _))| !lane.done).for_each(
+            |(index, (lane, target))| {
+                let images: Vec<f64> = images.iter().map(|row| row[index]).collect();
+                lane.walk(problem, target, &images);
+            },
+        );
     }
     let mut beta = zeros(rows);
     for (index, lane) in lanes.iter().enumerate() {
@@ -100,7 +112,9 @@ fn measure(gram: &Gram, problem: &Problem<'_>, lanes: &mut [Lane]) {
         lane.exit.gradient_norm = norm.max(0.0).sqrt();
         lane.exit.products += 1;
         // A step past the tolerance costs little here and ends at the last bits.
-        if lane.small_step {
+        if lane.small_step
+            || lane.exit.objective - problem.bounds[index] <= problem.tolerance * lane.exit.objective
+        {
             lane.exit.reason = ExitReason::Converged;
             lane.done = true;
         }
@@ -118,7 +132,8 @@ impl Lane {
         (0..self.beta.len()).filter(|&row| self.slack(row) > 0.0).collect()
     }
 
-    fn step(&mut self, gram: &Gram, problem: &Problem<'_>, shared: Option<&[f64]>) {
+    /// The coefficients at which the quadratic of this piece is lowest.
+    fn target(&self, gram: &Gram, problem: &Problem<'_>, shared: Option<&[f64]>) -> Vec<f64> {
         let (rows, within) = (self.beta.len(), self.within());
         let mut target = vec![0.0; rows];
         let mut solution: Vec<f64> = within.iter().map(|&row| self.signs[row]).collect();
@@ -129,9 +144,15 @@ impl Lane {
         for (&row, value) in within.iter().zip(solution) {
             target[row] = value;
         }
+        target
+    }
+
+    /// Moves to the lowest point on the way to `target`, whose margins `images` are.
+    fn walk(&mut self, problem: &Problem<'_>, target: &[f64], images: &[f64]) {
+        let rows = self.beta.len();
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        let images = gram.products().chunks_exact(rows).map(|products| dot(products, &target));
-        let change: Vec<f64> = images.zip(&self.margins).map(|(image, margin)| image - margin).collect();
+        let change: Vec<f64> =
+            images.iter().zip(&self.margins).map(|(image, margin)| image - margin).collect();
         let direction: Vec<f64> = target.iter().zip(&self.beta).map(|(target, beta)| target - beta).collect();
         let (wd, dd) = (dot(&self.beta, &change), dot(&direction, &change));
         let points: Vec<(f64, f64)> = (0..rows)

@@ -1,5 +1,6 @@
 //! Cholesky's factor of a symmetric positive definite matrix, in blocks.
 
+use dcgan_ops::{MatrixView, matmul};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
@@ -25,20 +26,22 @@ pub(crate) fn factor(matrix: &mut [f64], size: usize) {
                     if i == j { value.max(f64::MIN_POSITIVE).sqrt() } else { value / above[j * size + j] };
             }
         }
-        // The rows below it, then what lies to their right.
-        let diagonal = &*above;
-        below.par_chunks_mut(size).for_each(|row| {
-            for j in start..end {
-                let pivot = &diagonal[j * size + start..j * size + j];
-                let sum: f64 = row[start..j].iter().zip(pivot).map(|(a, b)| a * b).sum();
-                row[j] = (row[j] - sum) / diagonal[j * size + j];
-            }
-        });
-        let mut panel = Array2::zeros((size - end, end - start));
-        for (mut panel, row) in panel.outer_iter_mut().zip(below.chunks_exact(size)) {
-            for (panel, &value) in panel.iter_mut().zip(&row[start..end]) {
-                *panel = value;
-            }
+        // The rows below it times the inverse of its transpose, then what lies to their right.
+        let width = end - start;
+        let block = |i: usize, j: usize| above[(start + i) * size + start + j];
+        let inverse = inverse_of_lower(width, block);
+        let mut panel = Array2::zeros((size - end, width));
+        if let Some(panel) = panel.as_slice_mut() {
+            panel.par_chunks_mut(STRIP * width).zip(below.par_chunks_mut(STRIP * size)).for_each(
+                |(panel, below)| {
+                    let rows = below.len() / size;
+                    let left = MatrixView::strided(&below[start..], rows, width, size);
+                    matmul(panel, left, MatrixView::new(&inverse, width, width).t(), false);
+                    for (row, solved) in below.chunks_exact_mut(size).zip(panel.chunks_exact(width)) {
+                        row[start..end].copy_from_slice(solved);
+                    }
+                },
+            );
         }
         below.par_chunks_mut(STRIP * size).enumerate().for_each(|(strip, rows)| {
             let (first, height) = (strip * STRIP, rows.len() / size);
@@ -49,6 +52,18 @@ pub(crate) fn factor(matrix: &mut [f64], size: usize) {
             general_mat_mul(-1.0, &left, &panel.slice(s![..last, ..]).t(), 1.0, &mut rows);
         });
     }
+}
+
+/// The inverse of a small lower triangle.
+fn inverse_of_lower(size: usize, at: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+    let mut inverse = vec![0.0; size * size];
+    for i in 0..size {
+        for j in 0..=i {
+            let sum: f64 = (j..i).map(|k| at(i, k) * inverse[k * size + j]).sum();
+            inverse[i * size + j] = (f64::from(u8::from(i == j)) - sum) / at(i, i);
+        }
+    }
+    inverse
 }
 
 /// The inverse of the lower triangle, and that inverse transposed; size³ / 3 operations.

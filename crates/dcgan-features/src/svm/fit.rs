@@ -1,7 +1,9 @@
 //! Fits behind linfa's traits: labels into problems, problems into panels of sixteen, the solver for each.
 
+use super::active;
 use super::dense::{self, Dense};
 use super::direct;
+use super::dual;
 use super::kernel::{LANES, Lanes};
 use super::model::as_f32;
 use super::newton::{self, Problem};
@@ -12,9 +14,6 @@ use linfa::dataset::{DatasetBase, Records};
 use linfa::traits::Fit;
 use ndarray::{Array1, Array2};
 use std::borrow::Cow;
-
-/// Rows up to which [`Method::Automatic`] may take inner products.
-const MAX_GRAM_ROWS: usize = 4096;
 
 /// What a fit reads: features, or their inner products where several fits share them.
 #[derive(Clone, Copy, Debug)]
@@ -69,16 +68,18 @@ impl SvmValidParams {
     ) -> Result<LinearSvm, SvmError> {
         let rows = rows.into();
         let features = rows.features();
-        let (len, width) = (features.len(), features.width());
+        let width = features.width();
         let classes = Classes::new(features, labels)?;
         if let Some(found) = start.map(|start| start.weights.ncols()).filter(|&found| found != width) {
             return Err(SvmError::Start { expected: width, found });
         }
-        let job = Job { params: self, classes: &classes, start, observe };
+        let job = Job { params: self, features, classes: &classes, start, observe };
         let gram = match (rows, self.method) {
+            (Rows::Features(features), Method::Automatic) if !Gram::pays(features) => {
+                return job.solve_by_descent();
+            }
             (Rows::Features(_), Method::Features) => None,
-            (Rows::Features(_), Method::Automatic) if len > MAX_GRAM_ROWS || len >= width => None,
-            (Rows::Features(features), _) => Some(Cow::Owned(Gram::new(features)?)),
+            (Rows::Features(features), _) => Some(Cow::Owned(Gram::up_to(features, self.c)?)),
             (Rows::Gram(gram), _) => Some(Cow::Borrowed(gram)),
         };
         match gram {
@@ -87,7 +88,7 @@ impl SvmValidParams {
                 let mut space = Dense::new(features)?;
                 job.solve(|problem, start, observe| {
                     let start = start.unwrap_or_else(|| zeros(space.len()));
-                    newton::solve(&mut space, problem, start, observe)
+                    Ok(newton::solve(&mut space, problem, start, observe))
                 })
             }
         }
@@ -132,6 +133,7 @@ impl Classes {
 
 struct Job<'a> {
     params: &'a SvmValidParams,
+    features: &'a Features,
     classes: &'a Classes,
     start: Option<&'a LinearSvm>,
     observe: &'a mut dyn FnMut(Progress),
@@ -146,14 +148,47 @@ impl Job<'_> {
                 Some(weights) => coefficients(gram.features(), &weights, problem, start_c),
             };
             let (coefficients, exits) = direct::solve(gram, problem, &start, observe);
-            (gram.weights(&coefficients), exits)
+            Ok((gram.weights(&coefficients), exits))
+        })
+    }
+
+    /// Dual coordinate descent, then Newton's method for the classes that it does not finish.
+    fn solve_by_descent(self) -> Result<LinearSvm, SvmError> {
+        let (features, max_passes) = (self.features, self.params.max_iterations);
+        let start_c = self.start.map_or(0.0, |start| start.c);
+        let mut space = Dense::new(features)?;
+        self.solve(|problem, start, observe| {
+            let start = start.map(|weights| coefficients(features, &weights, problem, start_c));
+            let waiting = vec![Exit::unknown(); problem.positives.len()];
+            // The last pass tells the objective.
+            let sweeps = max_passes.saturating_sub(1);
+            let found =
+                dual::descend(&mut space, problem, start, sweeps, &mut |sweep| observe(&waiting, sweep));
+            let mut weights = space.collect(&found.coefficients);
+            let mut problem =
+                Problem { bounds: dual::bounds(&found.coefficients, &weights, problem.c), ..*problem };
+            let mut steps = 0;
+            if found.few && found.sweeps < sweeps {
+                let mut tell = |step| observe(&waiting, found.sweeps + step);
+                (weights, problem.bounds, steps) = active::solve(&mut space, &problem, weights, &mut tell);
+            }
+            let before = found.sweeps + steps;
+            problem.max_passes = (problem.max_passes.saturating_sub(before)).max(1);
+            let mut after = |exits: &[Exit], passes: usize| observe(exits, before + passes);
+            let (weights, mut exits) = newton::solve(&mut space, &problem, weights, &mut after);
+            exits.iter_mut().for_each(|exit| exit.products += before);
+            Ok((weights, exits))
         })
     }
 
     /// Solves all panels with `solver`, which gets a start where there is one.
     fn solve(
         self,
-        mut solver: impl FnMut(&Problem<'_>, Option<Panel>, &mut dyn FnMut(&[Exit], usize)) -> (Panel, Vec<Exit>),
+        mut solver: impl FnMut(
+            &Problem<'_>,
+            Option<Panel>,
+            &mut dyn FnMut(&[Exit], usize),
+        ) -> Result<(Panel, Vec<Exit>), SvmError>,
     ) -> Result<LinearSvm, SvmError> {
         let problems = self.classes.positives.len();
         let mut found: Vec<(Panel, Vec<Exit>)> = Vec::new();
@@ -166,6 +201,7 @@ impl Job<'_> {
                 c: self.params.c,
                 tolerance: self.params.tolerance,
                 max_passes: self.params.max_iterations,
+                bounds: [f64::NEG_INFINITY; LANES],
             };
             let done: Vec<Exit> = found.iter().flat_map(|(_, exits)| exits.clone()).collect();
             let mut passes = passes_before;
@@ -182,7 +218,7 @@ impl Job<'_> {
                         .filter(|v| v.is_finite())
                         .fold(0.0, f64::max),
                 });
-            });
+            })?;
             passes_before = passes;
             found.push((weights, exits));
         }

@@ -4,18 +4,20 @@
 //! `K = X Xᵀ + 1` (the one is the intercept's column) margins are `K β` and inner products of weight vectors `βᵀ K β'`.
 
 use super::SvmError;
-use super::kernel::{LANES, Lanes, add_projection_f64};
+use super::kernel::{LANES, Lanes, add_projection_f64, add_wide_collection};
 use super::panel::{Panel, zeros};
 use crate::features::Features;
-use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, s};
+use dcgan_ops::{MatrixElement, MatrixView, matmul};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows of a square of inner products that one task computes.
 const SQUARE: usize = 256;
-/// Columns that are widened to f64 at a time.
+/// Columns that are multiplied at a time.
 const DEPTH: usize = 1024;
+/// Rounding of f32 sums that is allowed, as a share of `1 / 2c`.
+const SINGLE: f64 = 1e-4;
 /// Bytes of inner products above which [`Gram::new`] refuses.
 const MAX_BYTES: usize = 8 << 30;
 
@@ -27,12 +29,41 @@ pub struct Gram {
     products: Arc<Vec<f64>>,
 }
 
+/// Rows up to which inner products are taken unasked.
+const MAX_ROWS: usize = 4096;
+
 impl Gram {
+    /// Whether fits are faster from inner products: there are fewer rows than columns, and at most 4,096.
+    pub fn pays(features: &Features) -> bool {
+        features.len() < features.width() && features.len() <= MAX_ROWS
+    }
+
     /// All inner products: rows² values of 8 bytes, rows² × width / 2 multiplications.
     ///
     /// # Errors
     /// No rows or columns; features that are not finite; more than 8 GiB.
     pub fn new(features: &Features) -> Result<Self, SvmError> {
+        Self::build(features, false)
+    }
+
+    /// Inner products for fits with a `c` up to `largest`: summed in f32, in twice the speed, where what rounding adds to the
+    /// diagonal is far below the `1 / 2c` that the fits add.
+    ///
+    /// # Errors
+    /// As [`Gram::new`].
+    pub fn up_to(features: &Features, largest: f64) -> Result<Self, SvmError> {
+        let mut row = vec![0.0; features.width()];
+        let mut square = |index: usize| -> f64 {
+            features.copy_row(index, &mut row);
+            row.iter().map(|&value| f64::from(value).powi(2)).sum()
+        };
+        // Some of the rows tell how long they are.
+        let sample = (0..features.len()).step_by(features.len().div_ceil(64).max(1));
+        let longest = sample.map(&mut square).fold(1.0, f64::max);
+        Self::build(features, f64::from(f32::EPSILON) * longest * 2.0 * largest < SINGLE)
+    }
+
+    fn build(features: &Features, single: bool) -> Result<Self, SvmError> {
         let (rows, width) = (features.len(), features.width());
         if rows == 0 || width == 0 {
             return Err(SvmError::Empty { rows, width });
@@ -44,36 +75,23 @@ impl Gram {
         let blocks = rows.div_ceil(SQUARE);
         let span = |block: usize| block * SQUARE..((block + 1) * SQUARE).min(rows);
         // The lower triangle, in squares.
-        let mut squares: Vec<(usize, usize, Array2<f64>)> = (0..blocks)
+        let mut squares: Vec<(usize, usize, Vec<f64>)> = (0..blocks)
             .flat_map(|i| (0..=i).map(move |j| (i, j)))
-            .map(|(i, j)| (i, j, Array2::ones((span(i).len(), span(j).len()))))
+            .map(|(i, j)| (i, j, vec![1.0; span(i).len() * span(j).len()]))
             .collect();
-        let mut wide = Vec::new();
         for start in (0..width).step_by(DEPTH) {
             let columns = start..(start + DEPTH).min(width);
-            let depth = columns.len();
-            wide.resize(rows * depth, 0.0);
-            wide.par_chunks_mut(SQUARE * depth).enumerate().for_each_init(
-                || vec![0.0; depth],
-                |scratch, (block, wide)| {
-                    for (row, wide) in span(block).zip(wide.chunks_exact_mut(depth)) {
-                        features.copy_columns(row, columns.clone(), scratch);
-                        for (wide, &value) in wide.iter_mut().zip(scratch.iter()) {
-                            *wide = f64::from(value);
-                        }
-                    }
-                },
-            );
-            let all =
-                ArrayView2::from_shape((rows, depth), &wide).map_err(|e| SvmError::Linfa(e.to_string()))?;
-            squares.par_iter_mut().for_each(|(i, j, square)| {
-                let (a, b) = (all.slice(s![span(*i), ..]), all.slice(s![span(*j), ..]));
-                general_mat_mul(1.0, &a, &b.t(), 1.0, square);
-            });
+            if single {
+                let values = gather(features, &columns, |value| value);
+                add_squares(&values, columns.len(), span, &mut squares);
+            } else {
+                let values = gather(features, &columns, f64::from);
+                add_squares(&values, columns.len(), span, &mut squares);
+            }
         }
         let mut products = vec![0.0; rows * rows];
         for (i, j, square) in &squares {
-            for (row, values) in span(*i).zip(square.outer_iter()) {
+            for (row, values) in span(*i).zip(square.chunks_exact(span(*j).len())) {
                 for (column, &value) in span(*j).zip(values) {
                     products[row * rows + column] = value;
                     products[column * rows + row] = value;
@@ -113,24 +131,14 @@ impl Gram {
     pub(super) fn weights(&self, coefficients: &[Lanes]) -> Panel {
         let width = self.features.width();
         let mut weights = zeros(width + 1);
-        weights[..width].par_chunks_mut(SQUARE).enumerate().for_each_init(
-            Vec::new,
-            |scratch, (chunk, weights)| {
-                let start = chunk * SQUARE;
-                scratch.resize(weights.len(), 0.0);
-                for (row, coefficients) in coefficients.iter().enumerate() {
-                    if *coefficients == [0.0; LANES] {
-                        continue;
-                    }
-                    self.features.copy_columns(row, start..start + weights.len(), scratch);
-                    for (weight, &value) in weights.iter_mut().zip(scratch.iter()) {
-                        for lane in 0..LANES {
-                            weight[lane] += coefficients[lane] * f64::from(value);
-                        }
-                    }
-                }
-            },
-        );
+        let mut scratch = Vec::new();
+        for (block, coefficients) in coefficients.chunks(SQUARE).enumerate() {
+            let rows = block * SQUARE..block * SQUARE + coefficients.len();
+            let values = self.features.block(rows, &mut scratch);
+            weights[..width].par_chunks_mut(SQUARE).enumerate().for_each(|(chunk, weights)| {
+                add_wide_collection(&values[chunk * SQUARE..], width, coefficients, weights);
+            });
+        }
         for coefficients in coefficients {
             for lane in 0..LANES {
                 weights[width][lane] += coefficients[lane];
@@ -138,6 +146,40 @@ impl Gram {
         }
         weights
     }
+}
+
+/// Some columns of all rows.
+fn gather<T: MatrixElement + Default + Send + Sync>(
+    features: &Features,
+    columns: &Range<usize>,
+    convert: impl Fn(f32) -> T + Sync,
+) -> Vec<T> {
+    let mut out = vec![T::default(); features.len() * columns.len()];
+    let rows = out.par_chunks_mut(columns.len()).enumerate();
+    rows.for_each_init(Vec::new, |scratch, (row, out)| {
+        scratch.resize(columns.len(), 0.0);
+        features.copy_columns(row, columns.clone(), scratch);
+        out.iter_mut().zip(scratch.iter()).for_each(|(out, &value)| *out = convert(value));
+    });
+    out
+}
+
+/// Adds the inner products of rows of `depth` values to squares, each of two spans of rows.
+fn add_squares<T: MatrixElement + Default + Into<f64> + Send + Sync>(
+    values: &[T],
+    depth: usize,
+    span: impl Fn(usize) -> Range<usize> + Sync,
+    squares: &mut [(usize, usize, Vec<f64>)],
+) {
+    let block = |i: usize| {
+        let rows = span(i);
+        MatrixView::new(&values[rows.start * depth..rows.end * depth], rows.len(), depth)
+    };
+    squares.par_iter_mut().for_each(|(i, j, square)| {
+        let mut part = vec![T::default(); square.len()];
+        matmul(&mut part, block(*i), block(*j).t(), false);
+        square.iter_mut().zip(part).for_each(|(sum, value)| *sum += value.into());
+    });
 }
 
 /// `out = matrix input`, of a square matrix.

@@ -134,19 +134,62 @@ fn collect<T: Real + From<f32>, const G: usize, const FUSED: bool>(
     }
 }
 
+/// `out[i] = x · weights[i]` for `N` vectors of weights, each value of `x` read once.
+#[inline(always)]
+fn dots_of<const N: usize, const FUSED: bool>(x: &[f32], weights: &[&[f32]], out: &mut [f32]) {
+    let weights: [&[f32]; N] = std::array::from_fn(|i| &weights[i][..x.len()]);
+    // Two sums a vector: a fused multiplication waits for the one before.
+    let mut sums = [[[0.0_f32; LANES]; 2]; N];
+    let whole = x.len() / (2 * LANES) * (2 * LANES);
+    for start in (0..whole).step_by(2 * LANES) {
+        for half in 0..2 {
+            let at = start + half * LANES;
+            let x = &x[at..at + LANES];
+            for i in 0..N {
+                let weights = &weights[i][at..at + LANES];
+                for lane in 0..LANES {
+                    sums[i][half][lane] = x[lane].multiply_add::<FUSED>(weights[lane], sums[i][half][lane]);
+                }
+            }
+        }
+    }
+    for i in 0..N {
+        let rest: f32 = x[whole..].iter().zip(&weights[i][whole..]).map(|(x, w)| x * w).sum();
+        out[i] = rest + (0..LANES).map(|lane| sums[i][0][lane] + sums[i][1][lane]).sum::<f32>();
+    }
+}
+
+#[inline(always)]
+fn dots_up_to_four<const G: usize, const FUSED: bool>(x: &[f32], weights: &[&[f32]], out: &mut [f32]) {
+    match weights.len() {
+        0 => {}
+        1 => dots_of::<1, FUSED>(x, weights, out),
+        2 => dots_of::<2, FUSED>(x, weights, out),
+        3 => dots_of::<3, FUSED>(x, weights, out),
+        _ => dots_of::<4, FUSED>(x, weights, out),
+    }
+}
+
+#[inline(always)]
+fn scaled<const G: usize, const FUSED: bool>(factor: f32, x: &[f32], out: &mut [f32]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = factor.multiply_add::<FUSED>(x, *out);
+    }
+}
+
 /// Compiles a call for three instruction sets and picks one at run time. `$wide` and `$narrow` are the rows that are
 /// worked on together: what thirty-two and what sixteen registers hold.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident[$($elem:ty),+], $wide:literal, $narrow:literal) => {
+    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident[$($elem:ty),*], $wide:literal, $narrow:literal) => {
         $(#[$meta])*
         pub(crate) fn $name($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code, reason = "calling a function compiled for a feature that was just detected")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-                fn avx512($($arg: $ty),*) { $body::<$($elem,)+ $wide, true>($($arg),*) }
+                fn avx512($($arg: $ty),*) { $body::<$($elem,)* $wide, true>($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2($($arg: $ty),*) { $body::<$($elem,)+ $narrow, true>($($arg),*) }
+                fn avx2($($arg: $ty),*) { $body::<$($elem,)* $narrow, true>($($arg),*) }
 
                 let fused = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
                 if fused
@@ -163,7 +206,7 @@ macro_rules! vectorised {
                     return unsafe { avx2($($arg),*) };
                 }
             }
-            $body::<$($elem,)+ $narrow, { cfg!(target_arch = "aarch64") }>($($arg),*)
+            $body::<$($elem,)* $narrow, { cfg!(target_arch = "aarch64") }>($($arg),*)
         }
     };
 }
@@ -185,6 +228,15 @@ vectorised! {
     /// # Shapes
     /// `x` (rows, any number of columns), whose rows begin `width` apart, `weights` (rows, 16), `out` (columns, 16).
     fn add_collection(x: &[f32], width: usize, weights: &[Lanes32], out: &mut [Lanes32]) = collect[f32], 16, 4
+}
+
+vectorised! {
+    /// `out[i] = x · weights[i]`, in f32, for at most four vectors of weights as long as `x`.
+    fn dots(x: &[f32], weights: &[&[f32]], out: &mut [f32]) = dots_up_to_four[], 4, 4
+}
+vectorised! {
+    /// `out += factor x`
+    fn add_scaled(factor: f32, x: &[f32], out: &mut [f32]) = scaled[], 1, 1
 }
 
 vectorised! {
@@ -259,6 +311,24 @@ mod tests {
         #[test]
         fn kernels_are_plain_sums(rows in 0_usize..40, width in 1_usize..70, seed in 0_usize..1000) {
             check(rows, width, seed);
+        }
+    }
+
+    #[test]
+    fn products_of_vectors_are_plain_sums() {
+        for (len, count) in [(1, 1), (31, 2), (32, 3), (1000, 4), (70, 4)] {
+            let x = values(len, 1);
+            let weights: Vec<Vec<f32>> = (0..count).map(|i| values(len, i + 2)).collect();
+            let borrowed: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
+            let mut found = vec![f32::NAN; count];
+            dots(&x, &borrowed, &mut found);
+            for (weights, found) in weights.iter().zip(found) {
+                let plain: f64 = x.iter().zip(weights).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+                assert!((f64::from(found) - plain).abs() <= 1e-6 * len as f64);
+                let mut sum = weights.clone();
+                add_scaled(0.5, &x, &mut sum);
+                assert!(sum.iter().zip(weights).zip(&x).all(|((s, w), x)| (s - (w + 0.5 * x)).abs() <= 1e-6));
+            }
         }
     }
 

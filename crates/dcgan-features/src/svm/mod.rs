@@ -6,11 +6,14 @@
 //! > min over (w, b) of `1/2 (|w|^2 + b^2) + c Σ_i max(0, 1 - y_i (w·x_i + b))^2`
 //!
 //! where the intercept `b` is the weight of a further column of ones. With two classes there is one problem, whose
-//! positive rows are those of the greater class. All classes are solved together, in `newton`; where there are fewer
-//! rows than columns, from the rows' inner products ([`Gram`]).
+//! positive rows are those of the greater class. All classes are solved together: by dual coordinate descent (`dual`) as far
+//! as it gets, then by Newton's method (`newton`); where there are fewer rows than columns, by Newton's method from the
+//! rows' inner products ([`Gram`], `direct`).
 
+mod active;
 mod dense;
 mod direct;
+mod dual;
 mod factor;
 mod fit;
 mod gram;
@@ -45,12 +48,12 @@ pub struct SvmValidParams {
 /// How a fit is computed; the result is the same but for rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
-    /// From inner products where there are at most 4,096 rows and fewer rows than columns, else from features.
+    /// From inner products where they pay ([`Gram::pays`]); else by dual coordinate descent, then as [`Method::Features`].
     #[default]
     Automatic,
-    /// Passes over the features.
+    /// Newton's method by passes over the features.
     Features,
-    /// Inner products of the rows: rows² values of 8 bytes.
+    /// Newton's method from inner products of the rows: rows² values of 8 bytes.
     Gram,
 }
 
@@ -74,14 +77,14 @@ impl SvmParams {
     }
 
     /// When a class has converged: a Newton step lowered its objective by less than this share of it, or the gradient
-    /// proves that the objective is within this share of its minimum ([`Exit::gradient_norm`]). In (0, 1).
+    /// or the dual objective proves that the objective is within this share of its minimum. In (0, 1).
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.0.tolerance = tolerance;
         self
     }
 
     /// Passes over the rows at which the fit ends, converged or not; at least 1. A pass serves sixteen classes: a
-    /// gradient, or one step of conjugate gradients, for each.
+    /// gradient, a step of conjugate gradients, or a sweep of coordinate descent, for each.
     pub fn max_iterations(mut self, max_iterations: usize) -> Self {
         self.0.max_iterations = max_iterations;
         self
@@ -142,7 +145,7 @@ pub struct Exit {
     pub reason: ExitReason,
     /// Newton steps.
     pub iterations: usize,
-    /// Passes over the rows that served this class.
+    /// Passes over the rows that served this class, sweeps of coordinate descent among them.
     pub products: usize,
     /// Value of the objective.
     pub objective: f64,

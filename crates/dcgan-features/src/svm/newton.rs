@@ -19,9 +19,9 @@ const MAX_INNER: usize = 1000;
 /// a tenth needs fewer passes in all than the half that Nash and Sofer propose.
 const INNER_TOLERANCE: f64 = 0.1;
 
-/// Share of the first residual, squared and preconditioned, that must be reached as well, halved after each of seven Newton
-/// steps: a
-/// direction that is off where the objective is steep leads nowhere, and near the end exact steps arrive at once.
+/// Share of the first residual, squared and preconditioned, that must be reached as well, halved after each of seven
+/// Newton steps: a direction that is off where the objective is steep leads nowhere, and near the end exact steps arrive
+/// at once.
 const INNER_RESIDUAL: f64 = 0.5;
 
 /// Passes after which the preconditioner is made: problems that need few are done by then.
@@ -38,6 +38,16 @@ pub(crate) struct Problem<'a> {
     pub(crate) tolerance: f64,
     /// Passes over the rows.
     pub(crate) max_passes: usize,
+    /// What no objective of a lane can be below: proves a start to be near enough.
+    pub(crate) bounds: Lanes,
+}
+
+impl Problem<'_> {
+    /// Whether the lane's objective is proven to be within the tolerance of its minimum. The objective is above its
+    /// minimum by at most half of the squared gradient, as the curvature is 1 or more.
+    pub(crate) fn is_proven(&self, lane: usize, objective: f64, squared_gradient: f64) -> bool {
+        (0.5 * squared_gradient).min(objective - self.bounds[lane]) <= self.tolerance * objective
+    }
 }
 
 /// 1 for the rows of a lane's class, -1 for all others.
@@ -230,7 +240,7 @@ impl Solver<'_, '_> {
         for lane in (0..LANES).filter(|&lane| chosen[lane]) {
             let state = &mut self.states[lane];
             state.exit.objective = 0.5 * squares[lane] + self.problem.c * losses[lane];
-            state.arrive(norms[lane], self.problem.tolerance);
+            state.arrive(norms[lane], self.problem.is_proven(lane, state.exit.objective, norms[lane]));
         }
     }
 
@@ -372,10 +382,9 @@ impl Solver<'_, '_> {
 
 impl State {
     /// The gradient at new weights is known, squared.
-    fn arrive(&mut self, squared: f64, tolerance: f64) {
+    fn arrive(&mut self, squared: f64, proven: bool) {
         self.exit.gradient_norm = squared.max(0.0).sqrt();
-        // The objective is above its minimum by at most half of the squared gradient, as the curvature is 1 or more.
-        if self.closing || 0.5 * squared <= tolerance * self.exit.objective {
+        if self.closing || proven {
             self.exit.reason = ExitReason::Converged;
             self.phase = Phase::Done;
         } else if !self.exit.objective.is_finite() {

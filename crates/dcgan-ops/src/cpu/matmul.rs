@@ -3,11 +3,11 @@
 //! Callers split the work into parts that depend on shapes alone and run the parts in parallel, so the bytes do
 //! not depend on the number of threads.
 
-/// A strided view of a matrix of f32.
+/// A strided view of a matrix.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct View<'a, T = f32> {
     /// The values.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Rows.
     pub rows: usize,
     /// Columns.
@@ -18,14 +18,28 @@ pub struct View<'a> {
     pub column_stride: usize,
 }
 
-impl<'a> View<'a> {
+/// What matrices are made of.
+pub trait Element: Copy + 'static {
+    /// One.
+    const ONE: Self;
+}
+
+impl Element for f32 {
+    const ONE: Self = 1.0;
+}
+
+impl Element for f64 {
+    const ONE: Self = 1.0;
+}
+
+impl<'a, T: Element> View<'a, T> {
     /// Row-major `rows x columns`.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         Self { data, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
     /// `columns` columns of a wider row-major matrix whose rows are `stride` apart.
-    pub fn strided(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+    pub fn strided(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
         Self { data, rows, columns, row_stride: stride, column_stride: 1 }
     }
 
@@ -58,7 +72,7 @@ impl<'a> View<'a> {
 /// # Panics
 /// Where shapes or slice lengths do not fit: a mistake of the caller, not of the user.
 #[allow(unsafe_code, reason = "the gemm crate takes raw pointers")]
-pub fn matmul(out: &mut [f32], lhs: View<'_>, rhs: View<'_>, accumulate: bool) {
+pub fn matmul<T: Element>(out: &mut [T], lhs: View<'_, T>, rhs: View<'_, T>, accumulate: bool) {
     let (m, n, k) = (lhs.rows, rhs.columns, lhs.columns);
     let fits = rhs.rows == k && lhs.fits() && rhs.fits() && m.checked_mul(n) == Some(out.len());
     assert!(fits, "matmul: shapes do not fit");
@@ -83,8 +97,8 @@ pub fn matmul(out: &mut [f32], lhs: View<'_>, rhs: View<'_>, accumulate: bool) {
             rhs.data.as_ptr(),
             stride(rhs.column_stride),
             stride(rhs.row_stride),
-            1.0_f32,
-            1.0_f32,
+            T::ONE,
+            T::ONE,
             false,
             false,
             false,
