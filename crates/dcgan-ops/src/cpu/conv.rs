@@ -39,11 +39,11 @@ fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
 /// Where a convolution's pixels lie.
 #[derive(Clone, Debug)]
 pub(super) struct Geometry {
-    fine: MapShape,
-    coarse: MapShape,
-    kernel: (usize, usize),
-    stride: usize,
-    padding: usize,
+    pub(super) fine: MapShape,
+    pub(super) coarse: MapShape,
+    pub(super) kernel: (usize, usize),
+    pub(super) stride: usize,
+    pub(super) padding: usize,
 }
 
 impl Geometry {
@@ -66,7 +66,7 @@ impl Geometry {
     }
 
     /// Whether the kernel is the whole fine map: a dense layer, whose patch is the map itself.
-    fn dense(&self) -> bool {
+    pub(super) fn dense(&self) -> bool {
         self.pixels() == 1 && self.padding == 0 && self.kernel == (self.fine.height, self.fine.width)
     }
 

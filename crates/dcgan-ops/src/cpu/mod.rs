@@ -7,9 +7,12 @@
 
 mod conv;
 mod dispatch;
+pub(crate) mod kernels;
+mod linear;
 pub(crate) mod matmul;
 mod norm;
 mod parameters;
+mod winograd;
 
 use crate::executor::check_input;
 use crate::statistics::of_layer;
@@ -18,10 +21,12 @@ use crate::{
     NormStatistics, OpsError, Result, Statistics, Tensors, Want,
 };
 use candle_core::{Device, Storage, Tensor};
-use conv::Geometry;
+use kernels::Isa;
+use linear::Linear;
 use norm::Normal;
 use parameters::{Parameters, to_inside, to_outside};
 use std::ops::Range;
+use winograd::Scratch;
 
 /// Runs a layer list on the CPU; see the crate's head.
 #[derive(Debug)]
@@ -31,13 +36,14 @@ pub struct CpuExecutor {
     parameters: Parameters,
     /// Derivatives on their way back, two maps in turn.
     back: [Vec<f32>; 2],
+    scratch: Scratch,
     tape: Option<Tape>,
 }
 
 /// One layer's place in the flat parameters and its buffers, kept from pass to pass.
 #[derive(Debug)]
 struct Plan {
-    geometry: Geometry,
+    linear: Linear,
     weight: Range<usize>,
     affine: Option<(Range<usize>, Range<usize>)>,
     /// Before batch-norm; empty where there is none.
@@ -56,11 +62,19 @@ struct Tape {
 }
 
 impl CpuExecutor {
-    /// An executor with all parameters zero.
+    /// An executor with all parameters zero, on the best instruction set of the machine.
     pub fn new(layers: Vec<Layer>) -> Self {
+        Self::with_isa(layers, Isa::best())
+    }
+
+    /// An executor whose kernels use the given instruction set.
+    ///
+    /// # Panics
+    /// In a pass, where the machine does not have it ([`Isa::is_available`]).
+    pub fn with_isa(layers: Vec<Layer>, isa: Isa) -> Self {
         let parameters = Parameters::new(&layers);
         let plan = |layer: &Layer| Plan {
-            geometry: Geometry::of(layer),
+            linear: Linear::of(layer, isa),
             weight: parameters.range(layer, "weight").unwrap_or_default(),
             affine: parameters.range(layer, "gain").zip(parameters.range(layer, "shift")),
             before: Vec::new(),
@@ -68,7 +82,14 @@ impl CpuExecutor {
             normal: Normal::default(),
         };
         let plans = layers.iter().map(plan).collect();
-        Self { layers, plans, parameters, back: [Vec::new(), Vec::new()], tape: None }
+        Self {
+            layers,
+            plans,
+            parameters,
+            back: [Vec::new(), Vec::new()],
+            scratch: Scratch::default(),
+            tape: None,
+        }
     }
 }
 
@@ -85,7 +106,7 @@ impl Plan {
     fn forward(
         &mut self,
         layer: &Layer,
-        parameters: &[f32],
+        (parameters, scratch): (&[f32], &mut Scratch),
         n: usize,
         input: &[f32],
         mode: Mode<'_>,
@@ -98,8 +119,8 @@ impl Plan {
         let linear = if layer.norm.is_some() { &mut self.before } else { &mut self.after };
         let weight = &parameters[self.weight.clone()];
         match layer.kind {
-            Kind::Conv => conv::down(&self.geometry, n, input, weight, linear),
-            Kind::ConvTranspose => conv::up(&self.geometry, n, input, weight, linear),
+            Kind::Conv => self.linear.down(scratch, n, input, weight, linear),
+            Kind::ConvTranspose => self.linear.up(scratch, n, input, weight, linear),
         }
         let Some(norm) = layer.norm else {
             norm::activate_all(&mut self.after, layer.activation);
@@ -193,10 +214,12 @@ impl Executor for CpuExecutor {
             let (done, rest) = self.plans.split_at_mut(i);
             let plan = &mut rest[0];
             let batch = match done.last() {
-                Some(before) => plan.forward(layer, &self.parameters.values, n, &before.after, mode)?,
-                None => {
-                    with_values(&input, |input| plan.forward(layer, &self.parameters.values, n, input, mode))?
+                Some(before) => {
+                    plan.forward(layer, (&self.parameters.values, &mut self.scratch), n, &before.after, mode)?
                 }
+                None => with_values(&input, |input| {
+                    plan.forward(layer, (&self.parameters.values, &mut self.scratch), n, input, mode)
+                })?,
             };
             statistics.extend(batch.map(|batch| (layer.name.clone(), batch)));
             if keep == Keep::Activations {
@@ -219,6 +242,7 @@ impl Executor for CpuExecutor {
         let Some(last) = self.layers.last() else { return Ok(None) };
         let MapShape { channels, height, width } = last.output;
         crate::executor::check_shape("the output's derivative", &[n, channels, height, width], d_output)?;
+        let scratch = &mut self.scratch;
         let [d, next] = &mut self.back;
         d.clear();
         with_values(&channels_last(d_output)?, |values| {
@@ -234,7 +258,7 @@ impl Executor for CpuExecutor {
                 let mut add = |input: &[f32]| {
                     let (fine, coarse) =
                         if layer.kind == Kind::Conv { (input, &d[..]) } else { (&d[..], input) };
-                    conv::weight_gradient(&plan.geometry, n, fine, coarse, weight);
+                    plan.linear.weight_gradient(scratch, n, fine, coarse, weight);
                 };
                 match i.checked_sub(1) {
                     Some(before) => add(&self.plans[before].after),
@@ -250,8 +274,8 @@ impl Executor for CpuExecutor {
             next.resize(n * layer.input.len(), 0.0);
             let weight = &self.parameters.values[plan.weight.clone()];
             match layer.kind {
-                Kind::Conv => conv::up(&plan.geometry, n, d, weight, next),
-                Kind::ConvTranspose => conv::down(&plan.geometry, n, d, weight, next),
+                Kind::Conv => plan.linear.up(scratch, n, d, weight, next),
+                Kind::ConvTranspose => plan.linear.down(scratch, n, d, weight, next),
             }
             std::mem::swap(d, next);
         }

@@ -1,0 +1,14 @@
+//! The kernels behind convolutions on CPU: vectors, matrix products of packed panels, Winograd transforms.
+
+#![allow(
+    unsafe_code,
+    reason = "intrinsics and pointers without bounds checks: what makes each call safe stands at the function, and callers check it"
+)]
+
+pub(crate) mod gemm;
+pub(crate) mod shared;
+pub(crate) mod simd;
+pub(crate) mod tiles;
+
+pub use simd::Isa;
+pub(crate) use simd::{LANES, instantiate};

@@ -1,0 +1,476 @@
+//! Winograd's transforms of one tile, sixteen channels at a time: `F(4x4, 2x2)` and `F(4x4, 3x3)`.
+//!
+//! One bilinear algorithm (Winograd 1980; Lavin and Gray, CVPR 2016) serves all three operations. With tiles `d` of the fine map,
+//! kernels `g` and tiles `y` of the coarse map, and products taken point by point and summed over channels (or tiles):
+//!
+//! - down: `y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`
+//! - up, its transpose by d: `d = B [(G g Gᵀ) ⊙ (A y Aᵀ)] Bᵀ`, where tiles overlap and are added
+//! - weight gradient, its transpose by g: `g = Gᵀ [(Bᵀ d B) ⊙ (A y Aᵀ)] G`
+//!
+//! Interpolation points are 0, -1, 1/2, 2 and 0, 1, -1, 1/2, -2, each with infinity: they round less than 0, ±1, ±2 do.
+//! A stride of two splits the fine map into four maps by even and odd rows and columns, whose kernels have two taps or three,
+//! or one fewer; at infinity the shorter ones are zero, and these products are left out.
+
+use super::simd::{LANES, Simd, instantiate};
+
+/// Outputs of a tile each way.
+pub(crate) const OUT: usize = 4;
+
+/// Points each way, at most.
+pub(crate) const MAX_POINTS: usize = 6;
+
+/// The matrices of one algorithm; unused rows and columns are zero.
+pub(crate) trait Form: Copy {
+    /// Points each way.
+    const POINTS: usize;
+    /// Taps each way.
+    const TAPS: usize;
+    const BT: [[f32; 6]; 6];
+    const AT: [[f32; 6]; 4];
+    const G: [[f32; 3]; 6];
+}
+
+/// `F(4, 2)`
+#[derive(Clone, Copy)]
+pub(crate) struct Two;
+
+impl Form for Two {
+    const POINTS: usize = 5;
+    const TAPS: usize = 2;
+    const BT: [[f32; 6]; 6] = [
+        [1.0, -1.5, -1.5, 1.0, 0.0, 0.0],
+        [0.0, 1.0, -2.5, 1.0, 0.0, 0.0],
+        [0.0, -2.0, -1.0, 1.0, 0.0, 0.0],
+        [0.0, -0.5, 0.5, 1.0, 0.0, 0.0],
+        [0.0, 1.0, -1.5, -1.5, 1.0, 0.0],
+        [0.0; 6],
+    ];
+    const AT: [[f32; 6]; 4] = [
+        [1.0, 1.0, 1.0, 1.0, 0.0, 0.0],
+        [0.0, -1.0, 0.5, 2.0, 0.0, 0.0],
+        [0.0, 1.0, 0.25, 4.0, 0.0, 0.0],
+        [0.0, -1.0, 0.125, 8.0, 1.0, 0.0],
+    ];
+    const G: [[f32; 3]; 6] = [
+        [1.0, 0.0, 0.0],
+        [-2.0 / 9.0, 2.0 / 9.0, 0.0],
+        [-8.0 / 9.0, -4.0 / 9.0, 0.0],
+        [1.0 / 9.0, 2.0 / 9.0, 0.0],
+        [0.0, 1.0, 0.0],
+        [0.0; 3],
+    ];
+}
+
+/// `F(4, 3)`
+#[derive(Clone, Copy)]
+pub(crate) struct Three;
+
+impl Form for Three {
+    const POINTS: usize = 6;
+    const TAPS: usize = 3;
+    const BT: [[f32; 6]; 6] = [
+        [1.0, -1.5, -2.0, 1.5, 1.0, 0.0],
+        [0.0, -1.0, 0.5, 2.5, 1.0, 0.0],
+        [0.0, 1.0, -2.5, 0.5, 1.0, 0.0],
+        [0.0, -2.0, -1.0, 2.0, 1.0, 0.0],
+        [0.0, 0.5, -1.0, -0.5, 1.0, 0.0],
+        [0.0, 1.0, -1.5, -2.0, 1.5, 1.0],
+    ];
+    const AT: [[f32; 6]; 4] = [
+        [1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
+        [0.0, 1.0, -1.0, 0.5, -2.0, 0.0],
+        [0.0, 1.0, 1.0, 0.25, 4.0, 0.0],
+        [0.0, 1.0, -1.0, 0.125, -8.0, 1.0],
+    ];
+    const G: [[f32; 3]; 6] = [
+        [1.0, 0.0, 0.0],
+        [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0],
+        [-1.0 / 3.0, 1.0 / 3.0, -1.0 / 3.0],
+        [-16.0 / 15.0, -8.0 / 15.0, -4.0 / 15.0],
+        [1.0 / 15.0, -2.0 / 15.0, 4.0 / 15.0],
+        [0.0, 0.0, 1.0],
+    ];
+}
+
+/// `sum += c x`, for coefficients known when compiled: no instruction for 0, none but an addition for 1 and -1.
+#[inline(always)]
+unsafe fn term<S: Simd>(sum: Option<S::F>, c: f32, x: S::F) -> Option<S::F> {
+    // SAFETY: arithmetic on the instruction set that the caller was compiled for.
+    unsafe {
+        match sum {
+            _ if c == 0.0 => sum,
+            None if c == 1.0 => Some(x),
+            None => Some(S::mul(S::splat(c), x)),
+            Some(sum) if c == 1.0 => Some(S::add(sum, x)),
+            Some(sum) if c == -1.0 => Some(S::sub(sum, x)),
+            Some(sum) => Some(S::fma(S::splat(c), x, sum)),
+        }
+    }
+}
+
+/// Defines a product of a constant matrix with a vector: `out[o] = Σ_i matrix(o, i) x[i]`.
+macro_rules! linear {
+    ($name:ident, $outs:expr, $ins:expr, |$o:ident, $i:ident| $coefficient:expr) => {
+        #[inline(always)]
+        unsafe fn $name<S: Simd, Fm: Form>(x: &[S::F; 6]) -> [S::F; 6] {
+            // SAFETY: arithmetic on the instruction set that the caller was compiled for.
+            unsafe {
+                let mut out = [S::splat(0.0); 6];
+                for $o in 0..$outs {
+                    let mut sum = None;
+                    for $i in 0..$ins {
+                        sum = term::<S>(sum, $coefficient, x[$i]);
+                    }
+                    if let Some(sum) = sum {
+                        out[$o] = sum;
+                    }
+                }
+                out
+            }
+        }
+    };
+}
+linear!(times_bt, Fm::POINTS, Fm::POINTS, |o, i| Fm::BT[o][i]);
+linear!(times_b, Fm::POINTS, Fm::POINTS, |o, i| Fm::BT[i][o]);
+linear!(times_at, OUT, Fm::POINTS, |o, i| Fm::AT[o][i]);
+linear!(times_a, Fm::POINTS, OUT, |o, i| Fm::AT[i][o]);
+linear!(times_g, Fm::POINTS, Fm::TAPS, |o, i| Fm::G[o][i]);
+linear!(times_gt, Fm::TAPS, Fm::POINTS, |o, i| Fm::G[i][o]);
+
+/// The first `valid` lanes, zeros in the others.
+#[inline(always)]
+unsafe fn load_some<S: Simd>(from: *const f32, valid: usize) -> S::F {
+    // SAFETY: the caller vouches for `valid` values.
+    unsafe {
+        if valid == LANES {
+            return S::load(from);
+        }
+        let mut lanes = [0.0; LANES];
+        std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), valid);
+        S::load(lanes.as_ptr())
+    }
+}
+
+/// Writes the first `valid` lanes.
+#[inline(always)]
+unsafe fn store_some<S: Simd>(to: *mut f32, x: S::F, valid: usize) {
+    // SAFETY: the caller vouches for `valid` values.
+    unsafe {
+        if valid == LANES {
+            return S::store(to, x);
+        }
+        let mut lanes = [0.0; LANES];
+        S::store(lanes.as_mut_ptr(), x);
+        std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, valid);
+    }
+}
+
+/// Pixels of a picture that make a tile: pixel (i, j) is at `start + i * row + j * column`, where it is inside the picture.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// Offset of pixel (0, 0) in values; may be before the picture.
+    pub(crate) start: isize,
+    /// Distance between rows of the tile, in values.
+    pub(crate) row: isize,
+    /// Distance between columns.
+    pub(crate) column: isize,
+    /// Rows of the tile that lie inside the picture.
+    pub(crate) rows: (usize, usize),
+    /// Columns that do.
+    pub(crate) columns: (usize, usize),
+}
+
+/// Channels of pixels and of packed points.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Channels {
+    /// Channels of a pixel.
+    pub(crate) count: usize,
+    /// Channels of a packed panel: a multiple of 16.
+    pub(crate) panel: usize,
+    /// Distance between panels of one point.
+    pub(crate) panel_stride: usize,
+}
+
+impl Channels {
+    /// Of the sixteen channels from `first`: how many exist, and their offset in the packed point; none past the last panel.
+    #[inline(always)]
+    fn sixteen(&self, first: usize) -> Option<(usize, usize)> {
+        if first >= self.count.next_multiple_of(self.panel) {
+            return None;
+        }
+        let valid = self.count.saturating_sub(first).min(LANES);
+        Some((valid, first / self.panel * self.panel_stride + first % self.panel))
+    }
+}
+
+/// Where a tile's points lie: `offsets[p * 6 + q]`, or none where the point is left out.
+pub(crate) type Points = [Option<usize>; MAX_POINTS * MAX_POINTS];
+
+#[inline(always)]
+unsafe fn gather_body<S: Simd, Fm: Form, const FINE: bool>(
+    picture: *const f32,
+    window: &Window,
+    channels: &Channels,
+    packed: *mut f32,
+    points: &Points,
+) {
+    // SAFETY: the caller of `gather` vouches for all addresses.
+    unsafe {
+        let zero = S::splat(0.0);
+        let side = if FINE { Fm::POINTS } else { OUT };
+        let mut first = 0;
+        while let Some((valid, place)) = channels.sixteen(first) {
+            let mut half = [[zero; 6]; 6];
+            for j in 0..side {
+                let mut column = [zero; 6];
+                if j >= window.columns.0 && j < window.columns.1 && valid > 0 {
+                    for (i, value) in column.iter_mut().enumerate().take(side) {
+                        if i >= window.rows.0 && i < window.rows.1 {
+                            let at = window.start + i as isize * window.row + j as isize * window.column;
+                            *value = load_some::<S>(picture.offset(at + first as isize), valid);
+                        }
+                    }
+                }
+                let column = if FINE { times_bt::<S, Fm>(&column) } else { times_a::<S, Fm>(&column) };
+                for (half, value) in half.iter_mut().zip(column) {
+                    half[j] = value;
+                }
+            }
+            for (p, half) in half.iter().enumerate().take(Fm::POINTS) {
+                let row = if FINE { times_bt::<S, Fm>(half) } else { times_a::<S, Fm>(half) };
+                for (q, &value) in row.iter().enumerate().take(Fm::POINTS) {
+                    if let Some(offset) = points[p * MAX_POINTS + q] {
+                        S::store(packed.add(offset + place), value);
+                    }
+                }
+            }
+            first += LANES;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
+    packed: *const f32,
+    points: &Points,
+    picture: *mut f32,
+    window: &Window,
+    channels: &Channels,
+    written: (usize, usize),
+) {
+    // SAFETY: the caller of `spread` vouches for all addresses.
+    unsafe {
+        let zero = S::splat(0.0);
+        let side = if FINE { Fm::POINTS } else { OUT };
+        let mut first = 0;
+        while let Some((valid, place)) = channels.sixteen(first) {
+            if valid == 0 {
+                break;
+            }
+            let mut half = [[zero; 6]; 6];
+            for q in 0..Fm::POINTS {
+                let mut column = [zero; 6];
+                for (p, value) in column.iter_mut().enumerate().take(Fm::POINTS) {
+                    if let Some(offset) = points[p * MAX_POINTS + q] {
+                        *value = S::load(packed.add(offset + place));
+                    }
+                }
+                let column = if FINE { times_b::<S, Fm>(&column) } else { times_at::<S, Fm>(&column) };
+                for (half, value) in half.iter_mut().zip(column) {
+                    half[q] = value;
+                }
+            }
+            for (i, half) in half.iter().enumerate().take(side) {
+                if i < window.rows.0 || i >= window.rows.1 {
+                    continue;
+                }
+                let row = if FINE { times_b::<S, Fm>(half) } else { times_at::<S, Fm>(half) };
+                for (j, &value) in row.iter().enumerate().take(side) {
+                    if j < window.columns.0 || j >= window.columns.1 {
+                        continue;
+                    }
+                    let at = window.start + i as isize * window.row + j as isize * window.column;
+                    let to = picture.offset(at + first as isize);
+                    let sum = if FINE && (i < written.0 || j < written.1) {
+                        S::add(value, load_some::<S>(to, valid))
+                    } else {
+                        value
+                    };
+                    store_some::<S>(to, sum, valid);
+                }
+            }
+            first += LANES;
+        }
+    }
+}
+
+/// Where the taps of one channel pair lie among the weights: tap (i, j) at `start + i * row + j * column`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taps {
+    /// Offset of tap (0, 0).
+    pub(crate) start: usize,
+    /// Distance between taps below one another.
+    pub(crate) row: usize,
+    /// Distance between taps beside one another.
+    pub(crate) column: usize,
+    /// Taps each way; others of the form are zero.
+    pub(crate) count: (usize, usize),
+    /// Distance between one row of channels and the next.
+    pub(crate) channel_row: usize,
+}
+
+/// How many rows of channels, and of what width when packed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    /// Rows.
+    pub(crate) count: usize,
+    /// Channels of a row.
+    pub(crate) channels: usize,
+    /// Values from one packed row to the next.
+    pub(crate) packed_row: usize,
+}
+
+#[inline(always)]
+unsafe fn pack_weights_body<S: Simd, Fm: Form>(
+    weights: *const f32,
+    taps: &Taps,
+    rows: &Rows,
+    packed: *mut f32,
+    points: &Points,
+) {
+    // SAFETY: the caller of `pack_weights` vouches for all addresses.
+    unsafe {
+        let zero = S::splat(0.0);
+        for row in 0..rows.count {
+            let mut first = 0;
+            while first < rows.packed_row {
+                let valid = rows.channels.saturating_sub(first).min(LANES);
+                let mut half = [[zero; 6]; 6];
+                for j in 0..Fm::TAPS {
+                    let mut column = [zero; 6];
+                    if j < taps.count.1 {
+                        for (i, value) in column.iter_mut().enumerate().take(taps.count.0) {
+                            let at = taps.start + i * taps.row + j * taps.column + row * taps.channel_row;
+                            *value = load_some::<S>(weights.add(at + first), valid);
+                        }
+                    }
+                    for (half, value) in half.iter_mut().zip(times_g::<S, Fm>(&column)) {
+                        half[j] = value;
+                    }
+                }
+                for (p, half) in half.iter().enumerate().take(Fm::POINTS) {
+                    for (q, &value) in times_g::<S, Fm>(half).iter().enumerate().take(Fm::POINTS) {
+                        if let Some(offset) = points[p * MAX_POINTS + q] {
+                            S::store(packed.add(offset + row * rows.packed_row + first), value);
+                        }
+                    }
+                }
+                first += LANES;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn unpack_weights_body<S: Simd, Fm: Form>(
+    packed: *const f32,
+    points: &Points,
+    rows: &Rows,
+    gradient: *mut f32,
+    taps: &Taps,
+) {
+    // SAFETY: the caller of `unpack_weights` vouches for all addresses.
+    unsafe {
+        let zero = S::splat(0.0);
+        for row in 0..rows.count {
+            let mut first = 0;
+            while first < rows.channels {
+                let valid = (rows.channels - first).min(LANES);
+                let mut half = [[zero; 6]; 6];
+                for q in 0..Fm::POINTS {
+                    let mut column = [zero; 6];
+                    for (p, value) in column.iter_mut().enumerate().take(Fm::POINTS) {
+                        if let Some(offset) = points[p * MAX_POINTS + q] {
+                            *value = S::load(packed.add(offset + row * rows.packed_row + first));
+                        }
+                    }
+                    for (half, value) in half.iter_mut().zip(times_gt::<S, Fm>(&column)) {
+                        half[q] = value;
+                    }
+                }
+                for (i, half) in half.iter().enumerate().take(taps.count.0) {
+                    for (j, &value) in times_gt::<S, Fm>(half).iter().enumerate().take(taps.count.1) {
+                        let at = taps.start + i * taps.row + j * taps.column + row * taps.channel_row;
+                        let to = gradient.add(at + first);
+                        store_some::<S>(to, S::add(value, load_some::<S>(to, valid)), valid);
+                    }
+                }
+                first += LANES;
+            }
+        }
+    }
+}
+
+/// Defines the two instances of a transform and the choice between them.
+macro_rules! transforms {
+    ($(#[$meta:meta])* $name:ident($($arg:ident: $ty:ty),*), $body:ident, $two:ident, $three:ident $(, $fine:literal)?) => {
+        instantiate! { fn $two($($arg: $ty),*) = $body::<Two $(, {$fine})?> }
+        instantiate! { fn $three($($arg: $ty),*) = $body::<Three $(, {$fine})?> }
+
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments, reason = "kernels take plain numbers")]
+        pub(crate) unsafe fn $name(isa: super::simd::Isa, taps: usize, $($arg: $ty),*) {
+            // SAFETY: the caller's promise.
+            unsafe { if taps == 2 { $two(isa, $($arg),*) } else { $three(isa, $($arg),*) } }
+        }
+    };
+}
+
+transforms! {
+    /// `Bᵀ d B` of a tile of the fine map.
+    ///
+    /// # Safety
+    /// The window's pixels lie inside the picture, all points inside `packed`, where nothing else is at work.
+    gather_fine(picture: *const f32, window: &Window, channels: &Channels, packed: *mut f32, points: &Points),
+    gather_body, gather_fine_two, gather_fine_three, true
+}
+transforms! {
+    /// `A y Aᵀ` of a tile of the coarse map.
+    ///
+    /// # Safety
+    /// As [`gather_fine`].
+    gather_coarse(picture: *const f32, window: &Window, channels: &Channels, packed: *mut f32, points: &Points),
+    gather_body, gather_coarse_two, gather_coarse_three, false
+}
+transforms! {
+    /// `B N Bᵀ` into a tile of the fine map, added in the first `written` rows and columns.
+    ///
+    /// # Safety
+    /// As [`gather_fine`], and nothing else is at work in the window.
+    spread_fine(packed: *const f32, points: &Points, picture: *mut f32, window: &Window, channels: &Channels, written: (usize, usize)),
+    spread_body, spread_fine_two, spread_fine_three, true
+}
+transforms! {
+    /// `Aᵀ M A` into a tile of the coarse map.
+    ///
+    /// # Safety
+    /// As [`spread_fine`].
+    spread_coarse(packed: *const f32, points: &Points, picture: *mut f32, window: &Window, channels: &Channels, written: (usize, usize)),
+    spread_body, spread_coarse_two, spread_coarse_three, false
+}
+transforms! {
+    /// `G g Gᵀ` of rows of channels.
+    ///
+    /// # Safety
+    /// All taps lie inside the weights and all points inside `packed`, where nothing else is at work.
+    pack_weights(weights: *const f32, taps: &Taps, rows: &Rows, packed: *mut f32, points: &Points),
+    pack_weights_body, pack_weights_two, pack_weights_three
+}
+transforms! {
+    /// Adds `Gᵀ N G` of rows of channels to the gradient.
+    ///
+    /// # Safety
+    /// As [`pack_weights`], and nothing else is at work in these taps.
+    unpack_weights(packed: *const f32, points: &Points, rows: &Rows, gradient: *mut f32, taps: &Taps),
+    unpack_weights_body, unpack_weights_two, unpack_weights_three
+}
