@@ -5,6 +5,7 @@ use crate::{
 };
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Tensors by name, in the order of their names.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -60,6 +61,15 @@ pub struct Forward {
     pub activations: Vec<Tensor>,
 }
 
+/// Time that one layer has taken since the executor was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// In forward passes.
+    pub forward: Duration,
+    /// In backward passes.
+    pub backward: Duration,
+}
+
 /// One network on one device: parameters, gradients, optimizer state and the buffers to run it.
 ///
 /// A forward pass changes nothing that a later pass could see: statistics are returned, not absorbed.
@@ -85,6 +95,11 @@ pub trait Executor: Send + std::fmt::Debug {
     /// # Errors
     /// [`OpsError::NoTape`], shapes, memory.
     fn backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>>;
+
+    /// Each layer's name, how its linear map is computed, and the time it has taken; empty where that is not known.
+    fn timings(&self) -> Vec<(String, &'static str, Timing)> {
+        Vec::new()
+    }
 
     /// Sets all parameter gradients to zero.
     ///

@@ -148,6 +148,15 @@ fn single_layers_agree() {
         row(ConvTranspose, (4, 3), (4, 4), (3, 3), (2, 1, 1), None, Sigmoid),
         row(ConvTranspose, (4, 18), (5, 4), (3, 3), (1, 1, 0), Some((channel, false)), Relu),
         row(ConvTranspose, (3, 2), (20, 18), (4, 4), (2, 1, 0), None, Tanh),
+        // Few channels beside many: every kernel and stride, sides that blocks do not divide.
+        row(Conv, (3, 16), (8, 8), (4, 4), (2, 1, 0), None, LeakyRelu(0.2)),
+        row(Conv, (1, 80), (7, 11), (5, 5), (2, 2, 0), Some((channel, true)), Relu),
+        row(Conv, (4, 32), (6, 5), (3, 3), (1, 1, 0), None, Identity),
+        row(Conv, (2, 48), (9, 5), (3, 5), (2, 0, 0), None, Identity),
+        row(ConvTranspose, (16, 3), (5, 6), (4, 4), (2, 1, 0), None, Tanh),
+        row(ConvTranspose, (32, 1), (4, 7), (5, 5), (2, 2, 1), None, Sigmoid),
+        row(ConvTranspose, (64, 3), (5, 8), (3, 3), (1, 1, 0), None, Tanh),
+        row(ConvTranspose, (16, 2), (3, 4), (4, 3), (1, 0, 0), None, Identity),
         // Winograd's algorithm: every kernel, panels that are not full, tiles that reach over the edges.
         row(Conv, (8, 16), (8, 8), (4, 4), (2, 1, 0), None, Identity),
         row(Conv, (9, 17), (11, 13), (4, 4), (2, 1, 0), Some((channel, true)), LeakyRelu(0.2)),

@@ -3,85 +3,164 @@
 //! | path | layers |
 //! |---|---|
 //! | Winograd | square kernels of two or three taps a phase (4x4, 5x5 and 3x3 at stride 2, 3x3 at stride 1), 8 channels or more, coarse maps of 3x3 or more |
+//! | direct | four fine channels or fewer beside whole vectors of coarse ones |
 //! | patches | all others: patches are gathered and multiplied; a kernel that is the whole map is one product |
 
 use super::conv::{self, Geometry};
+use super::direct::Direct;
 use super::kernels::Isa;
-use super::winograd::{Scratch, Winograd};
-use crate::Layer;
+use super::source::Source;
+use super::winograd::{Each, Kept, Scratch, Side, Weights, Winograd};
+use crate::{Kind, Layer};
+use rayon::prelude::*;
 
 /// The linear map of one layer, both ways.
 #[derive(Debug)]
 pub(super) struct Linear {
     geometry: Geometry,
+    kind: Kind,
     path: Path,
     isa: Isa,
+    kept: Kept,
 }
 
 #[derive(Debug)]
 enum Path {
     Winograd(Winograd),
+    Direct(Direct),
     Patches,
 }
+
+/// What a backward pass is asked for beside the weights' gradient: where the derivative by the input goes, and what is done to
+/// each picture of it.
+pub(super) type Wanted<'a> = Option<(&'a mut [f32], Each<'a>)>;
 
 impl Linear {
     pub(super) fn of(layer: &Layer, isa: Isa) -> Self {
         let geometry = Geometry::of(layer);
-        let path = Winograd::of(&geometry).map_or(Path::Patches, Path::Winograd);
-        Self { geometry, path, isa }
+        let winograd = Winograd::of(&geometry).map(Path::Winograd);
+        let path = winograd.or_else(|| Direct::of(&geometry).map(Path::Direct)).unwrap_or(Path::Patches);
+        Self { geometry, kind: layer.kind, path, isa, kept: Kept::default() }
     }
 
     /// Name of the path, for people.
     pub(super) fn path(&self) -> &'static str {
         match &self.path {
             Path::Winograd(winograd) => winograd.name(),
+            Path::Direct(_) => "direct",
             Path::Patches if self.geometry.dense() => "product",
             Path::Patches => "patches",
         }
     }
 
-    /// `coarse = conv(fine, weight)`
-    pub(super) fn down(
-        &self,
+    /// Whether the input may be one that is finished as it is read ([`Source`]); else it must be plain.
+    pub(super) fn finishes_input(&self) -> bool {
+        match self.path {
+            Path::Winograd(_) => true,
+            Path::Direct(_) => self.kind == Kind::ConvTranspose,
+            Path::Patches => false,
+        }
+    }
+
+    /// The same of the derivative by the output.
+    pub(super) fn finishes_derivative(&self) -> bool {
+        matches!(self.path, Path::Winograd(_))
+    }
+
+    /// The layer's output before batch-norm; `each` sees every picture of it.
+    pub(super) fn forward(
+        &mut self,
         scratch: &mut Scratch,
-        n: usize,
-        fine: &[f32],
-        weight: &[f32],
+        input: Source<'_>,
+        weights: Weights<'_>,
+        output: &mut [f32],
+        each: Each<'_>,
+    ) {
+        match self.kind {
+            Kind::Conv => self.down(scratch, input, weights, output, each),
+            Kind::ConvTranspose => self.up(scratch, input, weights, output, each),
+        }
+    }
+
+    /// From the derivative `d` by the output: adds that by the weights to `gradient`, where given, and writes that by the input,
+    /// where wanted.
+    pub(super) fn backward(
+        &mut self,
+        scratch: &mut Scratch,
+        (input, d): (Source<'_>, Source<'_>),
+        weights: Weights<'_>,
+        gradient: Option<&mut [f32]>,
+        wanted: Wanted<'_>,
+    ) {
+        let (fine, coarse, side) = match self.kind {
+            Kind::Conv => (input, d, Side::Fine),
+            Kind::ConvTranspose => (d, input, Side::Coarse),
+        };
+        match (&self.path, gradient) {
+            (Path::Winograd(winograd), Some(gradient)) => {
+                let other = wanted.map(|(out, each)| (side, out, each));
+                let buffers = (scratch, &mut self.kept);
+                return winograd.gradients(self.isa, buffers, (fine, coarse), weights, gradient, other);
+            }
+            (Path::Direct(direct), Some(gradient)) => {
+                direct.weight_gradient(self.isa, &fine.finished(), coarse, gradient);
+            }
+            (Path::Patches, Some(gradient)) => {
+                let n = fine.len() / self.geometry.fine.len();
+                conv::weight_gradient(&self.geometry, n, &fine.finished(), &coarse.finished(), gradient);
+            }
+            (_, None) => {}
+        }
+        match (wanted, self.kind) {
+            (Some((out, each)), Kind::Conv) => self.up(scratch, d, weights, out, each),
+            (Some((out, each)), Kind::ConvTranspose) => self.down(scratch, d, weights, out, each),
+            (None, _) => {}
+        }
+    }
+
+    /// `coarse = conv(fine, weights)`
+    fn down(
+        &mut self,
+        scratch: &mut Scratch,
+        fine: Source<'_>,
+        weights: Weights<'_>,
         coarse: &mut [f32],
+        each: Each<'_>,
     ) {
         match &self.path {
-            Path::Winograd(winograd) => winograd.down(self.isa, scratch, fine, weight, coarse),
-            Path::Patches => conv::down(&self.geometry, n, fine, weight, coarse),
+            Path::Winograd(winograd) => {
+                winograd.down(self.isa, (scratch, &mut self.kept), fine, weights, coarse, each);
+            }
+            Path::Direct(direct) => direct.down(self.isa, &fine.finished(), weights.values, coarse, each),
+            Path::Patches => {
+                let n = fine.len() / self.geometry.fine.len();
+                conv::down(&self.geometry, n, &fine.finished(), weights.values, coarse);
+                let maps = coarse.par_chunks_mut(self.geometry.coarse.len()).enumerate();
+                maps.for_each(|(picture, map)| each(picture, map));
+            }
         }
     }
 
-    /// `fine = conv_transpose(coarse, weight)`
-    pub(super) fn up(
-        &self,
+    /// `fine = conv_transpose(coarse, weights)`
+    fn up(
+        &mut self,
         scratch: &mut Scratch,
-        n: usize,
-        coarse: &[f32],
-        weight: &[f32],
+        coarse: Source<'_>,
+        weights: Weights<'_>,
         fine: &mut [f32],
+        each: Each<'_>,
     ) {
         match &self.path {
-            Path::Winograd(winograd) => winograd.up(self.isa, scratch, coarse, weight, fine),
-            Path::Patches => conv::up(&self.geometry, n, coarse, weight, fine),
-        }
-    }
-
-    /// Adds the derivative by the weight to `gradient`.
-    pub(super) fn weight_gradient(
-        &self,
-        scratch: &mut Scratch,
-        n: usize,
-        fine: &[f32],
-        coarse: &[f32],
-        gradient: &mut [f32],
-    ) {
-        match &self.path {
-            Path::Winograd(winograd) => winograd.weight_gradient(self.isa, scratch, fine, coarse, gradient),
-            Path::Patches => conv::weight_gradient(&self.geometry, n, fine, coarse, gradient),
+            Path::Winograd(winograd) => {
+                winograd.up(self.isa, (scratch, &mut self.kept), coarse, weights, fine, each);
+            }
+            Path::Direct(direct) => direct.up(self.isa, coarse, weights.values, fine, each),
+            Path::Patches => {
+                let n = fine.len() / self.geometry.fine.len();
+                conv::up(&self.geometry, n, &coarse.finished(), weights.values, fine);
+                let maps = fine.par_chunks_mut(self.geometry.fine.len()).enumerate();
+                maps.for_each(|(picture, map)| each(picture, map));
+            }
         }
     }
 }

@@ -6,29 +6,39 @@
 )]
 
 mod conv;
+mod direct;
 mod dispatch;
 pub(crate) mod kernels;
 mod linear;
 pub(crate) mod matmul;
 mod norm;
 mod parameters;
+mod source;
 mod winograd;
 
 use crate::executor::check_input;
 use crate::statistics::of_layer;
 use crate::{
-    AdamConfig, AdamState, Executor, Forward, Keep, Kind, Layer, MapShape, Mode, Norm, NormScope,
-    NormStatistics, OpsError, Result, Statistics, Tensors, Want,
+    AdamConfig, AdamState, Executor, Forward, Keep, Layer, MapShape, Mode, Norm, NormScope, NormStatistics,
+    OpsError, Result, Statistics, Tensors, Timing, Want,
 };
 use candle_core::{Device, Storage, Tensor};
 use kernels::Isa;
-use linear::Linear;
-use norm::Normal;
+use kernels::shared::Shared;
+use linear::{Linear, Wanted};
+use norm::{Normal, Slopes, Sums};
 use parameters::{Parameters, to_inside, to_outside};
+use rayon::prelude::*;
+use source::Source;
 use std::ops::Range;
-use winograd::Scratch;
+use std::time::Instant;
+use winograd::{Scratch, Weights, sized};
 
 /// Runs a layer list on the CPU; see the crate's head.
+///
+/// What stands between a layer and the next is the linear map's raw result. Batch-norm and its activation are applied when the
+/// next layer reads it, and undone when the layer's own backward pass reads the derivative, wherever the paths of these
+/// layers can ([`Linear::finishes_input`]).
 #[derive(Debug)]
 pub struct CpuExecutor {
     layers: Vec<Layer>,
@@ -37,6 +47,8 @@ pub struct CpuExecutor {
     /// Derivatives on their way back, two maps in turn.
     back: [Vec<f32>; 2],
     scratch: Scratch,
+    /// Sums of each picture: moments on the way forward, derivatives' sums on the way back.
+    sums: Vec<f32>,
     tape: Option<Tape>,
 }
 
@@ -48,9 +60,10 @@ struct Plan {
     affine: Option<(Range<usize>, Range<usize>)>,
     /// Before batch-norm; empty where there is none.
     before: Vec<f32>,
-    /// After the activation.
+    /// After the activation, where the next layer or the caller reads that; else left as it was.
     after: Vec<f32>,
     normal: Normal,
+    time: Timing,
 }
 
 #[derive(Debug)]
@@ -80,6 +93,7 @@ impl CpuExecutor {
             before: Vec::new(),
             after: Vec::new(),
             normal: Normal::default(),
+            time: Timing::default(),
         };
         let plans = layers.iter().map(plan).collect();
         Self {
@@ -88,6 +102,7 @@ impl CpuExecutor {
             parameters,
             back: [Vec::new(), Vec::new()],
             scratch: Scratch::default(),
+            sums: Vec::new(),
             tape: None,
         }
     }
@@ -101,38 +116,63 @@ fn columns(layer: &Layer, norm: Norm) -> usize {
     }
 }
 
+/// The rectifier's slope of a layer whose batch-norm and activation can be applied as its result is read.
+fn leak_by_channel(layer: &Layer) -> Option<f32> {
+    let norm = layer.norm.filter(|norm| norm.scope == NormScope::Channel)?;
+    norm::leak(layer.activation).filter(|_| columns(layer, norm) > 0)
+}
+
 impl Plan {
-    /// Runs the layer forward from `input` into `self.after`; gives the minibatch statistics in training.
+    /// What the next layer reads, whose linear map is `next`; the caller reads it where there is none.
+    fn output(&self, layer: &Layer, next: Option<&Linear>, n: usize) -> Source<'_> {
+        let len = n * layer.output.len();
+        match leak_by_channel(layer).filter(|_| next.is_some_and(Linear::finishes_input)) {
+            Some(leak) => Source::activated(&self.before[..len], &self.normal, leak),
+            None => Source::plain(&self.after[..len]),
+        }
+    }
+
+    /// Runs the layer forward on `input`; gives the minibatch statistics in training. `finish` says whether the activation
+    /// is written down.
     fn forward(
         &mut self,
         layer: &Layer,
-        (parameters, scratch): (&[f32], &mut Scratch),
+        (parameters, scratch, sums): (&Parameters, &mut Scratch, &mut Vec<f32>),
         n: usize,
-        input: &[f32],
+        input: Source<'_>,
         mode: Mode<'_>,
+        finish: bool,
     ) -> Result<Option<NormStatistics>> {
         let len = n * layer.output.len();
-        self.after.resize(len, 0.0);
-        if layer.norm.is_some() {
-            self.before.resize(len, 0.0);
-        }
-        let linear = if layer.norm.is_some() { &mut self.before } else { &mut self.after };
-        let weight = &parameters[self.weight.clone()];
-        match layer.kind {
-            Kind::Conv => self.linear.down(scratch, n, input, weight, linear),
-            Kind::ConvTranspose => self.linear.up(scratch, n, input, weight, linear),
-        }
+        let values = &parameters.values;
+        let weights = Weights { values: &values[self.weight.clone()], version: parameters.version };
         let Some(norm) = layer.norm else {
-            norm::activate_all(&mut self.after, layer.activation);
+            let activation = layer.activation;
+            let output = sized(&mut self.after, len);
+            self.linear.forward(scratch, input, weights, output, &|_, map| norm::activate(map, activation));
             return Ok(None);
         };
         let columns = columns(layer, norm);
+        let before = sized(&mut self.before, len);
         let (mean, variance) = match mode {
             Mode::Train if len / columns < 2 => {
                 return Err(OpsError::SingleValue { layer: layer.name.clone() });
             }
-            Mode::Train => norm::statistics(&self.before, columns),
+            Mode::Train if norm.scope == NormScope::Channel => {
+                // Each picture's moments are taken while it is in cache.
+                let sums = sized(sums, n * 2 * columns);
+                let parts = Shared::new(sums);
+                self.linear.forward(scratch, input, weights, before, &|picture, map| {
+                    norm::moments(map, parts.of_task(picture * 2 * columns, 2 * columns));
+                });
+                norm::combined(sums, columns, |_| layer.output.height * layer.output.width)
+            }
+            Mode::Train => {
+                self.linear.forward(scratch, input, weights, before, &|_, _| {});
+                norm::statistics(before, columns)
+            }
             Mode::Eval(statistics) => {
+                self.linear.forward(scratch, input, weights, before, &|_, _| {});
                 let given = of_layer(statistics, &layer.name)?;
                 let shape = layer.norm_shape().unwrap_or_default();
                 crate::executor::check_shape(&format!("{}.mean", layer.name), &shape, &given.mean)?;
@@ -141,9 +181,12 @@ impl Plan {
             }
         };
         let affine = self.affine.clone();
-        let affine = affine.map(|(gain, shift)| (&parameters[gain], &parameters[shift]));
+        let affine = affine.map(|(gain, shift)| (&values[gain], &values[shift]));
         self.normal = Normal::new(mean, variance, norm.eps, affine);
-        norm::normalise(&self.before, &self.normal, layer.activation, &mut self.after);
+        if finish {
+            let after = sized(&mut self.after, len);
+            norm::normalise(&self.before[..len], &self.normal, layer.activation, after);
+        }
         if matches!(mode, Mode::Eval(_)) {
             return Ok(None);
         }
@@ -155,20 +198,54 @@ impl Plan {
         }))
     }
 
-    /// Turns `d` from the derivative by the activation into that by the linear map's result, in place;
-    /// adds the gradients of gain and shift where `gradients` is given.
-    fn backward(&self, layer: &Layer, train: bool, d: &mut [f32], gradients: Option<&mut [f32]>) {
+    /// Whether the layer's backward pass undoes batch-norm and activation as it reads the derivative: the slope if so.
+    fn derives(&self, layer: &Layer) -> Option<f32> {
+        leak_by_channel(layer).filter(|_| self.linear.finishes_derivative())
+    }
+
+    /// What is done to each picture of the derivative `d` by this layer's activation, as soon as it is written: batch-norm's sums
+    /// of it are taken, or an activation alone is undone.
+    fn receive(&self, layer: &Layer, sums: &Shared<'_>, picture: usize, d: &mut [f32]) {
+        let len = layer.output.len();
+        let map = picture * len..(picture + 1) * len;
         if layer.norm.is_none() {
-            return norm::activate_all_backward(&self.after, layer.activation, d);
+            return norm::activation_gradient(&self.after[map], layer.activation, d);
         }
-        let sums =
-            norm::normalise_backward(&self.before, &self.after, &self.normal, layer.activation, train, d);
+        if let Some(leak) = self.derives(layer) {
+            let columns = 2 * layer.output.channels;
+            let part = sums.of_task(picture * columns, columns);
+            norm::derivative_sums(&self.before[map], d, &self.normal, leak, part);
+        }
+    }
+
+    /// After [`Plan::receive`] has seen all pictures: what is left of batch-norm's way back, and the gradients of gain and
+    /// shift. Gives the slopes that the layer's own backward pass reads the derivative with.
+    fn settle(
+        &self,
+        layer: &Layer,
+        (n, train): (usize, bool),
+        sums: &[f32],
+        d: &mut [f32],
+        gradients: Option<&mut [f32]>,
+    ) -> Slopes {
+        let Some(norm) = layer.norm else { return Slopes::default() };
+        let len = n * layer.output.len();
+        let columns = columns(layer, norm);
+        let (sums, slopes) = if self.derives(layer).is_some() {
+            let sums = Sums::combined(&sums[..n * 2 * columns], columns);
+            let slopes = sums.slopes(&self.normal, len / columns, train);
+            (sums, slopes)
+        } else {
+            let before = &self.before[..len];
+            (norm::normalise_backward(before, &self.normal, layer.activation, train, d), Slopes::default())
+        };
         if let (Some(gradients), Some((gain, shift))) = (gradients, &self.affine) {
             let add =
                 |to: &mut [f32], sums: &[f64]| to.iter_mut().zip(sums).for_each(|(t, s)| *t += *s as f32);
             add(&mut gradients[gain.clone()], &sums.gain);
             add(&mut gradients[shift.clone()], &sums.shift);
         }
+        slopes
     }
 }
 
@@ -210,24 +287,35 @@ impl Executor for CpuExecutor {
         let input = channels_last(x)?;
         let mut statistics = Statistics::new();
         let mut activations = Vec::new();
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (done, rest) = self.plans.split_at_mut(i);
-            let plan = &mut rest[0];
+        let all = keep == Keep::Activations;
+        let Self { layers, plans, parameters, scratch, sums, .. } = self;
+        for (i, layer) in layers.iter().enumerate() {
+            let started = Instant::now();
+            let (done, rest) = plans.split_at_mut(i);
+            let Some((plan, after)) = rest.split_first_mut() else { break };
+            // The activation is written down where the next layer cannot apply it, or the caller wants it.
+            let next = after.first().map(|next| &next.linear);
+            let finish = all || leak_by_channel(layer).is_none() || !next.is_some_and(Linear::finishes_input);
+            let buffers = (&*parameters, &mut *scratch, &mut *sums);
             let batch = match done.last() {
                 Some(before) => {
-                    plan.forward(layer, (&self.parameters.values, &mut self.scratch), n, &before.after, mode)?
+                    let source = before.output(&layers[i - 1], Some(&plan.linear), n);
+                    plan.forward(layer, buffers, n, source, mode, finish)?
                 }
                 None => with_values(&input, |input| {
-                    plan.forward(layer, (&self.parameters.values, &mut self.scratch), n, input, mode)
+                    plan.forward(layer, buffers, n, Source::plain(input), mode, finish)
                 })?,
             };
             statistics.extend(batch.map(|batch| (layer.name.clone(), batch)));
-            if keep == Keep::Activations {
-                activations.push(to_tensor(plan.after.clone(), n, layer.output)?);
+            if all {
+                activations.push(to_tensor(plan.after[..n * layer.output.len()].to_vec(), n, layer.output)?);
             }
+            plan.time.forward += started.elapsed();
         }
-        let output = match (self.layers.last(), self.plans.last()) {
-            (Some(layer), Some(plan)) => to_tensor(plan.after.clone(), n, layer.output)?,
+        let output = match (layers.last(), plans.last()) {
+            (Some(layer), Some(plan)) => {
+                to_tensor(plan.after[..n * layer.output.len()].to_vec(), n, layer.output)?
+            }
             _ => x.detach(),
         };
         if keep == Keep::Tape {
@@ -237,49 +325,70 @@ impl Executor for CpuExecutor {
     }
 
     fn backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>> {
-        let Tape { input, n, train } = self.tape.as_ref().ok_or(OpsError::NoTape)?;
+        let Self { layers, plans, parameters, back, scratch, sums, tape } = self;
+        let Tape { input, n, train } = tape.as_ref().ok_or(OpsError::NoTape)?;
         let (n, train) = (*n, *train);
-        let Some(last) = self.layers.last() else { return Ok(None) };
+        let Some(last) = layers.last() else { return Ok(None) };
         let MapShape { channels, height, width } = last.output;
         crate::executor::check_shape("the output's derivative", &[n, channels, height, width], d_output)?;
-        let scratch = &mut self.scratch;
-        let [d, next] = &mut self.back;
-        d.clear();
-        with_values(&channels_last(d_output)?, |values| {
-            d.extend_from_slice(values);
-            Ok(())
+        let [d, next] = back;
+        let last_len = last.output.len();
+        let given = with_values(&channels_last(d_output)?, |values| {
+            sized(d, values.len()).copy_from_slice(values);
+            Ok(values.len())
         })?;
-        for (i, layer) in self.layers.iter().enumerate().rev() {
-            let plan = &self.plans[i];
-            let gradients = &mut self.parameters.gradients;
-            plan.backward(layer, train, d, want.parameters().then_some(&mut gradients[..]));
-            if want.parameters() {
-                let weight = &mut gradients[plan.weight.clone()];
-                let mut add = |input: &[f32]| {
-                    let (fine, coarse) =
-                        if layer.kind == Kind::Conv { (input, &d[..]) } else { (&d[..], input) };
-                    plan.linear.weight_gradient(scratch, n, fine, coarse, weight);
-                };
-                match i.checked_sub(1) {
-                    Some(before) => add(&self.plans[before].after),
-                    None => with_values(input, |input| {
-                        add(input);
-                        Ok(())
-                    })?,
+        // The widest layer's sums.
+        let widest = layers.iter().map(|layer| layer.output.channels).max().unwrap_or(0);
+        sized(sums, n * 2 * widest);
+        if let Some(plan) = plans.last() {
+            let shared = Shared::new(sums);
+            let maps = d[..given].par_chunks_mut(last_len).enumerate();
+            maps.for_each(|(picture, d)| plan.receive(last, &shared, picture, d));
+        }
+        for (i, layer) in layers.iter().enumerate().rev() {
+            let started = Instant::now();
+            let (done, rest) = plans.split_at_mut(i);
+            let Some(plan) = rest.first_mut() else { break };
+            let len = n * layer.output.len();
+            let weights =
+                Weights { values: &parameters.values[plan.weight.clone()], version: parameters.version };
+            let gradients = &mut parameters.gradients;
+            let asked = want.parameters().then_some(&mut gradients[..]);
+            let slopes = plan.settle(layer, (n, train), sums, &mut d[..len], asked);
+            let gradient = want.parameters().then(|| &mut gradients[plan.weight.clone()]);
+            let source = match plan.derives(layer) {
+                Some(leak) => Source::derived(&d[..len], &plan.before[..len], &plan.normal, leak, &slopes),
+                None => Source::plain(&d[..len]),
+            };
+            let out = sized(next, n * layer.input.len());
+            let linear = &mut plan.linear;
+            match done.last() {
+                Some(before) => {
+                    let input = before.output(&layers[i - 1], Some(linear), n);
+                    let shared = Shared::new(sums);
+                    let each =
+                        |picture: usize, d: &mut [f32]| before.receive(&layers[i - 1], &shared, picture, d);
+                    linear.backward(scratch, (input, source), weights, gradient, Some((out, &each)));
                 }
+                None => with_values(input, |input| {
+                    let wanted: Wanted<'_> = want.input().then_some((out, &|_, _| {}));
+                    linear.backward(scratch, (Source::plain(input), source), weights, gradient, wanted);
+                    Ok(())
+                })?,
             }
-            if i == 0 && !want.input() {
-                return Ok(None);
-            }
-            next.resize(n * layer.input.len(), 0.0);
-            let weight = &self.parameters.values[plan.weight.clone()];
-            match layer.kind {
-                Kind::Conv => plan.linear.up(scratch, n, d, weight, next),
-                Kind::ConvTranspose => plan.linear.down(scratch, n, d, weight, next),
-            }
+            plan.time.backward += started.elapsed();
             std::mem::swap(d, next);
         }
-        Ok(Some(to_tensor(d.clone(), n, self.layers[0].input)?))
+        if !want.input() {
+            return Ok(None);
+        }
+        let first = layers[0].input;
+        Ok(Some(to_tensor(d[..n * first.len()].to_vec(), n, first)?))
+    }
+
+    fn timings(&self) -> Vec<(String, &'static str, Timing)> {
+        let timing = |(layer, plan): (&Layer, &Plan)| (layer.name.clone(), plan.linear.path(), plan.time);
+        self.layers.iter().zip(&self.plans).map(timing).collect()
     }
 
     fn zero_gradients(&mut self) -> Result<()> {

@@ -20,8 +20,16 @@ pub(super) struct Normal {
     pub(super) mean: Vec<f32>,
     pub(super) variance: Vec<f32>,
     inverse: Vec<f32>,
-    scale: Vec<f32>,
-    offset: Vec<f32>,
+    pub(super) scale: Vec<f32>,
+    pub(super) offset: Vec<f32>,
+}
+
+/// The way back through a normalisation and its activation: `d_x = scale d' - slope x + level`, where d' is `d` times the
+/// activation's derivative (Ioffe and Szegedy 2015, section 3).
+#[derive(Debug, Default)]
+pub(super) struct Slopes {
+    pub(super) slope: Vec<f32>,
+    pub(super) level: Vec<f32>,
 }
 
 impl Normal {
@@ -48,21 +56,31 @@ impl Normal {
 
 /// Mean and biased variance of every column of `x`, `(rows, columns)`.
 pub(super) fn statistics(x: &[f32], columns: usize) -> (Vec<f32>, Vec<f32>) {
-    let rows = x.len() / columns;
-    // Mean and centred squares of each block, then Chan's pairwise update: no cancellation as in E[x^2] - E[x]^2.
-    let blocks: Vec<(f64, Vec<f32>, Vec<f32>)> = x
-        .par_chunks(block_rows(columns) * columns)
-        .map(|block| {
-            let count = block.len() / columns;
-            let (mut mean, mut squares) = (vec![0.0; columns], vec![0.0; columns]);
-            column_sums(block, &mut mean);
-            mean.iter_mut().for_each(|m| *m /= count as f32);
-            centred_squares(block, &mean, &mut squares);
-            (count as f64, mean, squares)
-        })
-        .collect();
+    let block = block_rows(columns) * columns;
+    let mut parts = vec![0.0; x.len().div_ceil(block) * 2 * columns];
+    parts.par_chunks_exact_mut(2 * columns).zip(x.par_chunks(block)).for_each(|(part, x)| moments(x, part));
+    combined(&parts, columns, |index| ((x.len() - index * block).min(block)) / columns)
+}
+
+/// Means of the columns of one block of rows, and sums of squares about them, one after the other in `part`.
+pub(super) fn moments(x: &[f32], part: &mut [f32]) {
+    let columns = part.len() / 2;
+    let (mean, squares) = part.split_at_mut(columns);
+    mean.fill(0.0);
+    squares.fill(0.0);
+    column_sums(x, mean);
+    let count = (x.len() / columns) as f32;
+    mean.iter_mut().for_each(|m| *m /= count);
+    centred_squares(x, mean, squares);
+}
+
+/// Mean and biased variance from the [`moments`] of blocks, in their order; `rows` tells the rows of a block.
+pub(super) fn combined(parts: &[f32], columns: usize, rows: impl Fn(usize) -> usize) -> (Vec<f32>, Vec<f32>) {
+    // Chan's pairwise update: no cancellation as in E[x^2] - E[x]^2.
     let (mut total, mut mean, mut squares) = (0.0, vec![0.0_f64; columns], vec![0.0_f64; columns]);
-    for (count, block_mean, block_squares) in &blocks {
+    for (index, part) in parts.chunks_exact(2 * columns).enumerate() {
+        let count = rows(index) as f64;
+        let (block_mean, block_squares) = part.split_at(columns);
         let sum = total + count;
         for c in 0..columns {
             let delta = f64::from(block_mean[c]) - mean[c];
@@ -71,7 +89,7 @@ pub(super) fn statistics(x: &[f32], columns: usize) -> (Vec<f32>, Vec<f32>) {
         }
         total = sum;
     }
-    let variance = squares.iter().map(|s| (s / rows as f64) as f32).collect();
+    let variance = squares.iter().map(|s| (s / total) as f32).collect();
     (mean.iter().map(|&m| m as f32).collect(), variance)
 }
 
@@ -97,6 +115,44 @@ vectorised! {
         for (y, x) in y.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {
             for (((y, x), s), o) in y.iter_mut().zip(x).zip(scale).zip(offset) {
                 *y = x * s + o;
+            }
+        }
+    }
+
+    /// `y = rectifier(scale x + offset)` of whole rows.
+    pub(super) fn activate_rows(x: &[f32], scale: &[f32], offset: &[f32], leak: f32, y: &mut [f32]) {
+        for (y, x) in y.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {
+            for (((y, x), s), o) in y.iter_mut().zip(x).zip(scale).zip(offset) {
+                let u = x * s + o;
+                *y = if u > 0.0 { u } else { u * leak };
+            }
+        }
+    }
+
+    /// `out = scale d' - slope x + level` of whole rows, see [`Slopes`].
+    pub(super) fn derive_rows(d: &[f32], x: &[f32], normal: &Normal, leak: f32, slopes: &Slopes, out: &mut [f32]) {
+        let columns = normal.scale.len();
+        let (scale, offset) = (&normal.scale[..columns], &normal.offset[..columns]);
+        let (slope, level) = (&slopes.slope[..columns], &slopes.level[..columns]);
+        for ((out, d), x) in out.chunks_exact_mut(columns).zip(d.chunks_exact(columns)).zip(x.chunks_exact(columns)) {
+            for c in 0..columns {
+                let d = if x[c] * scale[c] + offset[c] > 0.0 { d[c] } else { d[c] * leak };
+                out[c] = scale[c] * d - slope[c] * x[c] + level[c];
+            }
+        }
+    }
+
+    /// Adds the column sums of d' and of d' x_hat, see [`Slopes`].
+    fn masked_sums(x: &[f32], d: &[f32], normal: &Normal, leak: f32, sums: &mut [f32], products: &mut [f32]) {
+        let columns = sums.len();
+        let products = &mut products[..columns];
+        let (scale, offset) = (&normal.scale[..columns], &normal.offset[..columns]);
+        let (mean, inverse) = (&normal.mean[..columns], &normal.inverse[..columns]);
+        for (x, d) in x.chunks_exact(columns).zip(d.chunks_exact(columns)) {
+            for c in 0..columns {
+                let d = if x[c] * scale[c] + offset[c] > 0.0 { d[c] } else { d[c] * leak };
+                sums[c] += d;
+                products[c] += d * ((x[c] - mean[c]) * inverse[c]);
             }
         }
     }
@@ -136,19 +192,19 @@ vectorised! {
         }
     }
 
-    /// d = scale * (d - a - x_hat * b)
-    fn input_gradient(x: &[f32], normal: &Normal, a: &[f32], b: &[f32], d: &mut [f32]) {
-        let columns = a.len();
-        let (mean, inverse, scale) = (&normal.mean[..columns], &normal.inverse[..columns], &normal.scale[..columns]);
+    /// d = scale d - slope x + level
+    fn input_gradient(x: &[f32], scale: &[f32], slopes: &Slopes, d: &mut [f32]) {
+        let columns = scale.len();
+        let (slope, level) = (&slopes.slope[..columns], &slopes.level[..columns]);
         for (x, d) in x.chunks_exact(columns).zip(d.chunks_exact_mut(columns)) {
             for c in 0..columns {
-                d[c] = scale[c] * (d[c] - a[c] - (x[c] - mean[c]) * inverse[c] * b[c]);
+                d[c] = scale[c] * d[c] - slope[c] * x[c] + level[c];
             }
         }
     }
 }
 
-fn activate(y: &mut [f32], activation: Activation) {
+pub(super) fn activate(y: &mut [f32], activation: Activation) {
     match activation {
         Activation::Identity => {}
         Activation::Relu => rectify(y, 0.0),
@@ -159,7 +215,7 @@ fn activate(y: &mut [f32], activation: Activation) {
 }
 
 /// `d *= activation'(.)`, from the activation's own output `y`.
-fn activation_gradient(y: &[f32], activation: Activation, d: &mut [f32]) {
+pub(super) fn activation_gradient(y: &[f32], activation: Activation, d: &mut [f32]) {
     match activation {
         Activation::Identity => {}
         Activation::Relu => rectify_gradient(y, 0.0, d),
@@ -167,19 +223,6 @@ fn activation_gradient(y: &[f32], activation: Activation, d: &mut [f32]) {
         Activation::Tanh => tanh_gradient(y, d),
         Activation::Sigmoid => sigmoid_gradient(y, d),
     }
-}
-
-/// The activation alone, in place.
-pub(super) fn activate_all(y: &mut [f32], activation: Activation) {
-    if activation != Activation::Identity {
-        y.par_chunks_mut(BLOCK).for_each(|y| activate(y, activation));
-    }
-}
-
-/// The activation's backward pass alone, in place.
-pub(super) fn activate_all_backward(y: &[f32], activation: Activation, d: &mut [f32]) {
-    let blocks = d.par_chunks_mut(BLOCK).zip(y.par_chunks(BLOCK));
-    blocks.for_each(|(d, y)| activation_gradient(y, activation, d));
 }
 
 /// `y = activation(scale x + offset)`.
@@ -200,42 +243,81 @@ pub(super) struct Sums {
     pub(super) gain: Vec<f64>,
 }
 
-/// Turns `d`, the derivative by the activation `y`, into the derivative by `x`, in place.
-///
-/// With minibatch statistics (`train`) mean and variance depend on x, so `d_x = scale (d - mean(d) - x_hat mean(d x_hat))`;
-/// with given ones `d_x = scale d` (Ioffe and Szegedy 2015, section 3).
+impl Sums {
+    /// From blocks' sums, shift then gain of each, in order.
+    pub(super) fn combined(parts: &[f32], columns: usize) -> Self {
+        let mut total = Sums { shift: vec![0.0; columns], gain: vec![0.0; columns] };
+        for part in parts.chunks_exact(2 * columns) {
+            let (sums, products) = part.split_at(columns);
+            total.shift.iter_mut().zip(sums).for_each(|(t, s)| *t += f64::from(*s));
+            total.gain.iter_mut().zip(products).for_each(|(t, s)| *t += f64::from(*s));
+        }
+        total
+    }
+
+    /// The way back over `rows` rows. With minibatch statistics (`train`) mean and variance depend on x, so
+    /// `d_x = scale (d' - mean(d') - x_hat mean(d' x_hat))`; with given ones `d_x = scale d'`.
+    pub(super) fn slopes(&self, normal: &Normal, rows: usize, train: bool) -> Slopes {
+        let rows = rows as f64;
+        let columns = 0..normal.scale.len();
+        let numbers = |c: usize| {
+            let (scale, mean) = (f64::from(normal.scale[c]), f64::from(normal.mean[c]));
+            let inverse = f64::from(normal.inverse[c]);
+            let (a, b) = (self.shift[c] / rows, self.gain[c] / rows);
+            if train {
+                ((scale * b * inverse) as f32, (scale * (mean * inverse * b - a)) as f32)
+            } else {
+                (0.0, 0.0)
+            }
+        };
+        let (slope, level) = columns.map(numbers).unzip();
+        Slopes { slope, level }
+    }
+}
+
+/// The slope of a rectifier below zero, where the activation is one that a loaded value can be put through.
+pub(super) fn leak(activation: Activation) -> Option<f32> {
+    match activation {
+        Activation::Identity => Some(1.0),
+        Activation::Relu => Some(0.0),
+        Activation::LeakyRelu(leak) if (0.0..=1.0).contains(&leak) => Some(leak as f32),
+        _ => None,
+    }
+}
+
+/// Column sums of one block of rows of d' and of d' x_hat, one after the other in `part`.
+pub(super) fn derivative_sums(x: &[f32], d: &[f32], normal: &Normal, leak: f32, part: &mut [f32]) {
+    let columns = part.len() / 2;
+    let (sums, products) = part.split_at_mut(columns);
+    sums.fill(0.0);
+    products.fill(0.0);
+    masked_sums(x, d, normal, leak, sums, products);
+}
+
+/// Turns `d`, the derivative by the activation, into the derivative by `x`, in place.
 pub(super) fn normalise_backward(
     x: &[f32],
-    y: &[f32],
     normal: &Normal,
     activation: Activation,
     train: bool,
     d: &mut [f32],
 ) -> Sums {
     let columns = normal.mean.len();
-    let rows = (x.len() / columns) as f64;
     let block = block_rows(columns) * columns;
-    let parts: Vec<(Vec<f32>, Vec<f32>)> = d
-        .par_chunks_mut(block)
-        .zip(x.par_chunks(block))
-        .zip(y.par_chunks(block))
-        .map(|((d, x), y)| {
-            activation_gradient(y, activation, d);
-            let (mut sums, mut products) = (vec![0.0; columns], vec![0.0; columns]);
-            gradient_sums(x, d, &normal.mean, &normal.inverse, &mut sums, &mut products);
-            (sums, products)
-        })
-        .collect();
-    let mut total = Sums { shift: vec![0.0; columns], gain: vec![0.0; columns] };
-    for (sums, products) in &parts {
-        total.shift.iter_mut().zip(sums).for_each(|(t, s)| *t += f64::from(*s));
-        total.gain.iter_mut().zip(products).for_each(|(t, s)| *t += f64::from(*s));
-    }
-    let mean_of = |sums: &[f64]| -> Vec<f32> {
-        sums.iter().map(|s| if train { (s / rows) as f32 } else { 0.0 }).collect()
-    };
-    let (a, b) = (mean_of(&total.shift), mean_of(&total.gain));
+    let mut parts = vec![0.0; x.len().div_ceil(block) * 2 * columns];
+    parts.par_chunks_exact_mut(2 * columns).zip(d.par_chunks_mut(block)).zip(x.par_chunks(block)).for_each(
+        |((part, d), x)| {
+            let mut y = vec![0.0; d.len()];
+            scale_rows(x, &normal.scale, &normal.offset, &mut y);
+            activate(&mut y, activation);
+            activation_gradient(&y, activation, d);
+            let (sums, products) = part.split_at_mut(columns);
+            gradient_sums(x, d, &normal.mean, &normal.inverse, sums, products);
+        },
+    );
+    let total = Sums::combined(&parts, columns);
+    let slopes = total.slopes(normal, x.len() / columns, train);
     let blocks = d.par_chunks_mut(block).zip(x.par_chunks(block));
-    blocks.for_each(|(d, x)| input_gradient(x, normal, &a, &b, d));
+    blocks.for_each(|(d, x)| input_gradient(x, &normal.scale, &slopes, d));
     total
 }

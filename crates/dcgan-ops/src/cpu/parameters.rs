@@ -29,6 +29,8 @@ pub(super) struct Parameters {
     first: Vec<f32>,
     second: Vec<f32>,
     step: u64,
+    /// Another after each change of the values, from 1.
+    pub(super) version: u64,
     average: Option<Vec<f32>>,
 }
 
@@ -81,6 +83,7 @@ impl Parameters {
             first: zeros(),
             second: zeros(),
             step: 0,
+            version: 1,
             average: None,
         }
     }
@@ -119,6 +122,7 @@ impl Parameters {
 
     pub(super) fn set(&mut self, tensors: &Tensors) -> Result<()> {
         self.values = self.import(|name| tensors.get(name))?;
+        self.version += 1;
         Ok(())
     }
 
@@ -169,6 +173,7 @@ impl Parameters {
 
     pub(super) fn adam_step(&mut self, config: &AdamConfig) {
         self.step += 1;
+        self.version += 1;
         let (rate, root) = config.corrections(self.step);
         let numbers = Numbers {
             decay: config.weight_decay as f32,

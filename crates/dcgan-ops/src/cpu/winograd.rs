@@ -13,10 +13,14 @@ use super::kernels::gemm::{Left, PANEL, Product, product};
 use super::kernels::shared::Shared;
 use super::kernels::tiles::{self, Channels, MAX_POINTS, OUT, Points, Rows, Taps, Window};
 use super::kernels::{Isa, LANES};
+use super::source::Source;
 use rayon::prelude::*;
 
 /// Bytes between the stages that pictures are taken together for.
-const CHUNK_BYTES: usize = 12 << 20;
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Values of packed weights up to which they are kept: 64 MiB for either way.
+const KEPT: usize = 16 << 20;
 
 /// Tiles of a matrix product that pay for reading its right side, where there are so many.
 const MIN_TILES: usize = 96;
@@ -73,12 +77,32 @@ impl Panels {
 pub(super) struct Scratch {
     fine: Vec<f32>,
     coarse: Vec<f32>,
+    products: Vec<f32>,
     weights: Vec<f32>,
     turned: Vec<f32>,
 }
 
+/// Packed weights that are kept for as long as the parameters stay the same.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    down: (u64, Vec<f32>),
+    up: (u64, Vec<f32>),
+}
+
+/// Parameters of a layer, and which version of them these are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weights<'a> {
+    /// `(kernel_h, kernel_w, c_fine, c_coarse)`
+    pub(super) values: &'a [f32],
+    /// Greater than 0, another after each change.
+    pub(super) version: u64,
+}
+
+/// What is done to each picture's map as soon as it is written.
+pub(super) type Each<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
+
 /// At least `len` values; what they are is left over from before.
-fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
     }
@@ -160,6 +184,19 @@ impl Winograd {
         points
     }
 
+    /// Where a phase's weights begin in a panel of those packed for the way down: at each point a panel has all active phases,
+    /// one after the other.
+    fn down_points(&self, offsets: &[usize], phase: usize, panel: usize) -> Points {
+        let size = self.fine.padded() * self.coarse.width;
+        let mut points = self.phase_points(offsets, phase, size, 0);
+        for (p, q) in self.all_points() {
+            if let Some(offset) = &mut points[p * MAX_POINTS + q] {
+                *offset += panel * self.active((p, q)) * size;
+            }
+        }
+        points
+    }
+
     /// Points that lie `size` values apart.
     fn even_points(&self, size: usize, extra: usize) -> Points {
         let mut points: Points = [None; MAX_POINTS * MAX_POINTS];
@@ -233,23 +270,20 @@ impl Winograd {
         self.tiles.0 * self.tiles.1
     }
 
-    /// `Bᵀ d B` of every tile of `pictures` of the fine map; `out` as [`Winograd::offsets`] says.
-    fn gather_fine(&self, isa: Isa, pictures: &[f32], out: &mut [f32]) {
+    /// `Bᵀ d B` of every tile of some pictures of the fine map; `out` as [`Winograd::offsets`] says.
+    fn gather_fine(&self, isa: Isa, source: Source<'_>, out: &mut [f32]) {
         let len = self.geometry.fine.len();
-        let rows = pictures.len() / len * self.tile_count();
+        let pictures = source.len() / len;
+        let rows = pictures * self.tile_count();
         let (offsets, total) = self.offsets(self.fine.padded() * rows);
-        let channels = Channels {
-            count: self.geometry.fine.channels,
-            panel: self.fine.width,
-            panel_stride: self.fine.width * rows,
-        };
+        let channels = self.fine_channels(rows);
         let phases: Vec<Points> = (0..self.phases.len())
             .map(|phase| self.phase_points(&offsets, phase, self.fine.padded() * rows, 0))
             .collect();
         let out = Shared::new(&mut out[..total]);
-        (0..pictures.len() / len * self.tiles.0).into_par_iter().for_each(|line| {
+        (0..pictures * self.tiles.0).into_par_iter().for_each(|line| {
             let (picture, ty) = (line / self.tiles.0, line % self.tiles.0);
-            let from = &pictures[picture * len..][..len];
+            let (from, load) = source.part(picture * len, len).raw(self.geometry.fine.channels);
             for tx in 0..self.tiles.1 {
                 let tile = line * self.tiles.1 + tx;
                 for (phase, points) in self.phases.iter().zip(&phases) {
@@ -257,34 +291,61 @@ impl Winograd {
                     let to = out.at(0, total).wrapping_add(tile * self.fine.width);
                     // SAFETY: the window is cut to the picture; each tile has a row of its own at every point of `total` values.
                     unsafe {
-                        tiles::gather_fine(isa, self.taps, from.as_ptr(), &window, &channels, to, points)
+                        tiles::gather_fine(
+                            isa,
+                            self.taps,
+                            from.as_ptr(),
+                            &load,
+                            &window,
+                            &channels,
+                            to,
+                            points,
+                        )
                     };
                 }
             }
         });
     }
 
-    /// `A y Aᵀ` of every tile of `pictures` of the coarse map: (point, panel, tile, channel).
-    fn gather_coarse(&self, isa: Isa, pictures: &[f32], out: &mut [f32]) {
+    /// `A y Aᵀ` of every tile of some pictures of the coarse map: (point, panel, tile, channel).
+    fn gather_coarse(&self, isa: Isa, source: Source<'_>, out: &mut [f32]) {
         let len = self.geometry.coarse.len();
-        let rows = pictures.len() / len * self.tile_count();
+        let pictures = source.len() / len;
+        let rows = pictures * self.tile_count();
         let total = self.points * self.points * self.coarse.padded() * rows;
         let channels = self.coarse_channels(rows);
         let points = self.even_points(self.coarse.padded() * rows, 0);
         let out = Shared::new(&mut out[..total]);
-        (0..pictures.len() / len * self.tiles.0).into_par_iter().for_each(|line| {
+        (0..pictures * self.tiles.0).into_par_iter().for_each(|line| {
             let (picture, ty) = (line / self.tiles.0, line % self.tiles.0);
-            let from = &pictures[picture * len..][..len];
+            let (from, load) = source.part(picture * len, len).raw(self.geometry.coarse.channels);
             for tx in 0..self.tiles.1 {
                 let tile = line * self.tiles.1 + tx;
                 let window = self.coarse_window((ty, tx));
                 let to = out.at(0, total).wrapping_add(tile * self.coarse.width);
                 // SAFETY: the window is cut to the picture; each tile has a row of its own at every point of `total` values.
                 unsafe {
-                    tiles::gather_coarse(isa, self.taps, from.as_ptr(), &window, &channels, to, &points)
+                    tiles::gather_coarse(
+                        isa,
+                        self.taps,
+                        from.as_ptr(),
+                        &load,
+                        &window,
+                        &channels,
+                        to,
+                        &points,
+                    )
                 };
             }
         });
+    }
+
+    fn fine_channels(&self, rows: usize) -> Channels {
+        Channels {
+            count: self.geometry.fine.channels,
+            panel: self.fine.width,
+            panel_stride: self.fine.width * rows,
+        }
     }
 
     fn coarse_channels(&self, rows: usize) -> Channels {
@@ -305,13 +366,7 @@ impl Winograd {
         let tasks = self.phases.len() * self.coarse.count;
         (0..tasks).into_par_iter().for_each(|task| {
             let (phase, panel) = (task / self.coarse.count, task % self.coarse.count);
-            // At each point a panel has all active phases, one after the other.
-            let mut points = self.phase_points(&offsets, phase, self.fine.padded() * width, 0);
-            for (p, q) in self.all_points() {
-                if let Some(offset) = &mut points[p * MAX_POINTS + q] {
-                    *offset += panel * self.active((p, q)) * self.fine.padded() * width;
-                }
-            }
+            let points = self.down_points(&offsets, phase, panel);
             let taps = self.taps_of(phase, coarse.channels, fine.channels * coarse.channels, panel * width);
             let rows = Rows {
                 count: fine.channels,
@@ -375,248 +430,213 @@ impl Winograd {
         }
     }
 
-    /// `coarse = conv(fine, weights)`
-    pub(super) fn down(
+    /// Packed weights for the way down: kept ones, or packed anew.
+    fn packed_down<'s>(
         &self,
         isa: Isa,
-        scratch: &mut Scratch,
-        fine: &[f32],
-        weights: &[f32],
-        coarse: &mut [f32],
-    ) {
-        let Geometry { fine: fine_map, coarse: coarse_map, .. } = self.geometry;
-        let n = fine.len() / fine_map.len();
-        assert_eq!((fine.len(), coarse.len()), (n * fine_map.len(), n * coarse_map.len()));
-        let packed = sized(&mut scratch.weights, self.weights_len());
-        self.pack_down(isa, weights, packed);
-        let chunk = self.chunk(n);
-        let inputs = fine.chunks(chunk * fine_map.len());
-        for (fine, coarse) in inputs.zip(coarse.chunks_mut(chunk * coarse_map.len())) {
-            let pictures = fine.len() / fine_map.len();
-            let rows = pictures * self.tile_count();
-            let (offsets, total) = self.offsets(self.fine.padded() * rows);
-            let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
-            let gathered = sized(&mut scratch.fine, total);
-            self.gather_fine(isa, fine, gathered);
-            let size = self.coarse.padded() * rows;
-            let products = sized(&mut scratch.coarse, self.points * self.points * size);
-            let products_len = products.len();
-            let out = Shared::new(products);
-            let tasks = self.points * self.points * self.coarse.count;
-            (0..tasks).into_par_iter().for_each(|task| {
-                let (point, panel) = (task / self.coarse.count, task % self.coarse.count);
-                let depth = self.active((point / self.points, point % self.points)) * self.fine.padded();
-                let width = self.coarse.width;
-                let shape = Product {
-                    rows,
-                    depth,
-                    columns: width,
-                    right_row: width,
-                    out_row: width,
-                    accumulate: false,
-                };
-                let left = self.rows_of_tiles(self.fine.width, rows);
-                let a = &gathered[offsets[point]..][..depth * rows];
-                let b = &packed[weight_offsets[point] + panel * depth * width..][..depth * width];
-                let c = out.at(point * size + panel * width * rows, width * rows);
-                // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
-                unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
-            });
-            let points = self.even_points(size, 0);
-            let channels = self.coarse_channels(rows);
-            let maps = coarse.par_chunks_mut(coarse_map.len()).enumerate();
-            let products = &scratch.coarse[..products_len];
-            maps.for_each(|(picture, map)| {
-                for ty in 0..self.tiles.0 {
-                    for tx in 0..self.tiles.1 {
-                        let tile = (picture * self.tiles.0 + ty) * self.tiles.1 + tx;
-                        let window = self.coarse_window((ty, tx));
-                        let from = products[tile * self.coarse.width..].as_ptr();
-                        let to = map.as_mut_ptr();
-                        // SAFETY: the window is cut to the map; the tile has a row at every point.
-                        unsafe {
-                            tiles::spread_coarse(
-                                isa,
-                                self.taps,
-                                from,
-                                &points,
-                                to,
-                                &window,
-                                &channels,
-                                (0, 0),
-                            );
-                        }
-                    }
-                }
-            });
+        kept: &'s mut Kept,
+        fresh: &'s mut Vec<f32>,
+        weights: Weights<'_>,
+    ) -> &'s [f32] {
+        let len = self.weights_len();
+        let (version, values) = &mut kept.down;
+        if len > KEPT {
+            let packed = sized(fresh, len);
+            self.pack_down(isa, weights.values, packed);
+            return packed;
         }
+        if *version != weights.version {
+            self.pack_down(isa, weights.values, sized(values, len));
+            *version = weights.version;
+        }
+        values
     }
 
-    /// Rows are tiles, columns the channels of panels of `width`.
-    fn rows_of_tiles(&self, width: usize, rows: usize) -> Left {
-        Left { row: width, depth: 1, block: width, block_stride: width * rows }
-    }
-
-    /// `fine = conv_transpose(coarse, weights)`
-    pub(super) fn up(
+    /// The same for the way up.
+    fn packed_up<'s>(
         &self,
         isa: Isa,
-        scratch: &mut Scratch,
-        coarse: &[f32],
-        weights: &[f32],
-        fine: &mut [f32],
-    ) {
-        let Geometry { fine: fine_map, coarse: coarse_map, kernel, .. } = self.geometry;
-        let n = fine.len() / fine_map.len();
-        assert_eq!((fine.len(), coarse.len()), (n * fine_map.len(), n * coarse_map.len()));
-        let turned = sized(&mut scratch.turned, weights.len());
-        transpose(weights, kernel.0 * kernel.1, (fine_map.channels, coarse_map.channels), turned);
-        let packed = sized(&mut scratch.weights, self.weights_len());
+        kept: &'s mut Kept,
+        (fresh, turned): (&'s mut Vec<f32>, &mut Vec<f32>),
+        weights: Weights<'_>,
+    ) -> &'s [f32] {
+        let len = self.weights_len();
+        let (version, values) = &mut kept.up;
+        if len <= KEPT && *version == weights.version {
+            return values;
+        }
+        let Geometry { fine, coarse, kernel, .. } = self.geometry;
+        let turned = sized(turned, weights.values.len());
+        transpose(weights.values, kernel.0 * kernel.1, (fine.channels, coarse.channels), turned);
+        let packed = if len <= KEPT {
+            *version = weights.version;
+            sized(values, len)
+        } else {
+            sized(fresh, len)
+        };
         self.pack_up(isa, turned, packed);
-        let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
-        // One task for each point, active phase and panel.
-        let tasks: Vec<(usize, usize, usize)> = self
-            .all_points()
-            .enumerate()
-            .flat_map(|(i, point)| {
-                let (phases, panels) = (self.active(point), self.fine.count);
-                (0..phases * panels).map(move |j| (i, j / panels, j % panels))
-            })
-            .collect();
-        let chunk = self.chunk(n);
-        let inputs = coarse.chunks(chunk * coarse_map.len());
-        for (coarse, fine) in inputs.zip(fine.chunks_mut(chunk * fine_map.len())) {
-            let pictures = fine.len() / fine_map.len();
-            let rows = pictures * self.tile_count();
-            let size = self.coarse.padded() * rows;
-            let gathered = sized(&mut scratch.coarse, self.points * self.points * size);
-            self.gather_coarse(isa, coarse, gathered);
-            let (offsets, total) = self.offsets(self.fine.padded() * rows);
-            let out = Shared::new(sized(&mut scratch.fine, total));
-            tasks.par_iter().for_each(|&(point, phase, panel)| {
-                let (depth, width) = (self.coarse.padded(), self.fine.width);
-                let shape = Product {
-                    rows,
-                    depth,
-                    columns: width,
-                    right_row: width,
-                    out_row: width,
-                    accumulate: false,
-                };
-                let left = self.rows_of_tiles(self.coarse.width, rows);
-                let a = &gathered[point * size..][..size];
-                let place = phase * self.fine.count + panel;
-                let b = &packed[weight_offsets[point] + place * depth * width..][..depth * width];
-                let c = out.at(offsets[point] + place * width * rows, width * rows);
-                // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
-                unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
-            });
-            let phases: Vec<Points> = (0..self.phases.len())
-                .map(|phase| self.phase_points(&offsets, phase, self.fine.padded() * rows, 0))
-                .collect();
-            let channels = Channels {
-                count: fine_map.channels,
-                panel: self.fine.width,
-                panel_stride: self.fine.width * rows,
-            };
-            let products = &scratch.fine[..total];
-            fine.par_chunks_mut(fine_map.len()).enumerate().for_each(|(picture, map)| {
-                if !self.covers() {
-                    map.fill(0.0);
-                }
-                for ty in 0..self.tiles.0 {
-                    for tx in 0..self.tiles.1 {
-                        let tile = (picture * self.tiles.0 + ty) * self.tiles.1 + tx;
-                        for (phase, points) in self.phases.iter().zip(&phases) {
-                            let window = self.fine_window(*phase, (ty, tx));
-                            // The tiles above and to the left reach into this one.
-                            let shared = |tile: usize, taps: usize| if tile > 0 { taps - 1 } else { 0 };
-                            let written = (shared(ty, phase.taps.0), shared(tx, phase.taps.1));
-                            let from = products[tile * self.fine.width..].as_ptr();
-                            let to = map.as_mut_ptr();
-                            // SAFETY: the window is cut to the map; the tile has a row at every point of its phase.
-                            unsafe {
-                                tiles::spread_fine(
-                                    isa, self.taps, from, points, to, &window, &channels, written,
-                                );
-                            }
-                        }
-                    }
-                }
-            });
-        }
+        packed
     }
 
-    /// Adds the derivative by the weights to `gradient`.
-    pub(super) fn weight_gradient(
+    /// Products of gathered fine tiles with weights: (point, panel, tile, channel) of the coarse map.
+    fn multiply_down(&self, isa: Isa, rows: usize, gathered: &[f32], packed: &[f32], products: &mut [f32]) {
+        let (offsets, _) = self.offsets(self.fine.padded() * rows);
+        let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
+        let size = self.coarse.padded() * rows;
+        let out = Shared::new(products);
+        (0..self.points * self.points * self.coarse.count).into_par_iter().for_each(|task| {
+            let (point, panel) = (task / self.coarse.count, task % self.coarse.count);
+            let depth = self.active((point / self.points, point % self.points)) * self.fine.padded();
+            let width = self.coarse.width;
+            let shape =
+                Product { rows, depth, columns: width, right_row: width, out_row: width, accumulate: false };
+            let left = rows_of_tiles(self.fine.width, rows);
+            let a = &gathered[offsets[point]..][..depth * rows];
+            let b = &packed[weight_offsets[point] + panel * depth * width..][..depth * width];
+            let c = out.at(point * size + panel * width * rows, width * rows);
+            // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
+            unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
+        });
+    }
+
+    /// Products of gathered coarse tiles with weights: by [`Winograd::offsets`], of the fine map.
+    fn multiply_up(&self, isa: Isa, rows: usize, gathered: &[f32], packed: &[f32], products: &mut [f32]) {
+        let (offsets, _) = self.offsets(self.fine.padded() * rows);
+        let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
+        let size = self.coarse.padded() * rows;
+        let out = Shared::new(products);
+        // A task for each point, active phase and panel of it.
+        let tasks = self.tasks(self.fine.count);
+        tasks.par_iter().for_each(|&(point, place)| {
+            let (depth, width) = (self.coarse.padded(), self.fine.width);
+            let shape =
+                Product { rows, depth, columns: width, right_row: width, out_row: width, accumulate: false };
+            let left = rows_of_tiles(self.coarse.width, rows);
+            let a = &gathered[point * size..][..size];
+            let b = &packed[weight_offsets[point] + place * depth * width..][..depth * width];
+            let c = out.at(offsets[point] + place * width * rows, width * rows);
+            // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
+            unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
+        });
+    }
+
+    /// `each` things of every active phase of every point.
+    fn tasks(&self, each: usize) -> Vec<(usize, usize)> {
+        let points = self.all_points().enumerate();
+        points.flat_map(|(i, point)| (0..self.active(point) * each).map(move |place| (i, place))).collect()
+    }
+
+    /// Sums over tiles of gathered fine values times gathered coarse ones, in the layout of weights packed for the way down.
+    fn multiply_gradient(
         &self,
         isa: Isa,
-        scratch: &mut Scratch,
-        fine: &[f32],
-        coarse: &[f32],
-        gradient: &mut [f32],
+        rows: usize,
+        (from_fine, from_coarse): (&[f32], &[f32]),
+        sums: &mut [f32],
+        accumulate: bool,
     ) {
-        let Geometry { fine: fine_map, coarse: coarse_map, kernel, .. } = self.geometry;
-        let n = fine.len() / fine_map.len();
-        assert_eq!((fine.len(), coarse.len()), (n * fine_map.len(), n * coarse_map.len()));
-        let (weight_offsets, weights_len) = self.offsets(self.fine.padded() * self.coarse.padded());
-        let sums = sized(&mut scratch.weights, weights_len);
-        let tasks: Vec<(usize, usize, usize)> = self
-            .all_points()
-            .enumerate()
-            .flat_map(|(i, point)| {
-                let (lefts, panels) = (self.active(point) * self.fine.count, self.coarse.count);
-                (0..lefts * panels).map(move |j| (i, j % panels, j / panels))
-            })
-            .collect();
-        let chunk = self.chunk(n);
-        let inputs = fine.chunks(chunk * fine_map.len()).zip(coarse.chunks(chunk * coarse_map.len()));
-        for (index, (fine, coarse)) in inputs.enumerate() {
-            let rows = fine.len() / fine_map.len() * self.tile_count();
-            let size = self.coarse.padded() * rows;
-            let (offsets, total) = self.offsets(self.fine.padded() * rows);
-            let from_fine = sized(&mut scratch.fine, total);
-            self.gather_fine(isa, fine, from_fine);
-            let from_coarse = sized(&mut scratch.coarse, self.points * self.points * size);
-            self.gather_coarse(isa, coarse, from_coarse);
-            let out = Shared::new(sums);
-            tasks.par_iter().for_each(|&(point, panel, left_panel)| {
-                let (width, height) = (self.coarse.width, self.fine.width);
-                let shape = Product {
-                    rows: height,
-                    depth: rows,
-                    columns: width,
-                    right_row: width,
-                    out_row: width,
-                    accumulate: index > 0,
-                };
-                // Rows are channels, columns tiles.
-                let left = Left { row: 1, depth: height, block: rows, block_stride: 0 };
-                let a = &from_fine[offsets[point] + left_panel * height * rows..][..height * rows];
-                let b = &from_coarse[point * size + panel * width * rows..][..width * rows];
-                let active = self.active((point / self.points, point % self.points));
-                let row = panel * active * self.fine.padded() + left_panel * height;
-                let c = out.at(weight_offsets[point] + row * width, height * width);
-                // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the sums.
-                unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
-            });
-        }
-        let sums = &scratch.weights[..weights_len];
-        assert_eq!(gradient.len(), kernel.0 * kernel.1 * fine_map.channels * coarse_map.channels);
-        let out = Shared::new(gradient);
-        let width = self.coarse.width;
-        (0..self.phases.len() * self.coarse.count).into_par_iter().for_each(|task| {
-            let (phase, panel) = (task / self.coarse.count, task % self.coarse.count);
-            let mut points = self.phase_points(&weight_offsets, phase, self.fine.padded() * width, 0);
-            for (p, q) in self.all_points() {
-                if let Some(offset) = &mut points[p * MAX_POINTS + q] {
-                    *offset += panel * self.active((p, q)) * self.fine.padded() * width;
+        let (offsets, _) = self.offsets(self.fine.padded() * rows);
+        let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
+        let size = self.coarse.padded() * rows;
+        let out = Shared::new(sums);
+        let tasks = self.tasks(self.fine.count * self.coarse.count);
+        tasks.par_iter().for_each(|&(point, place)| {
+            let (left_panel, panel) = (place / self.coarse.count, place % self.coarse.count);
+            let (width, height) = (self.coarse.width, self.fine.width);
+            let shape = Product {
+                rows: height,
+                depth: rows,
+                columns: width,
+                right_row: width,
+                out_row: width,
+                accumulate,
+            };
+            // Rows are channels, columns tiles.
+            let left = Left { row: 1, depth: height, block: rows, block_stride: 0 };
+            let a = &from_fine[offsets[point] + left_panel * height * rows..][..height * rows];
+            let b = &from_coarse[point * size + panel * width * rows..][..width * rows];
+            let active = self.active((point / self.points, point % self.points));
+            let row = panel * active * self.fine.padded() + left_panel * height;
+            let c = out.at(weight_offsets[point] + row * width, height * width);
+            // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the sums.
+            unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
+        });
+    }
+
+    /// Products to maps `(n, h, w, c)` of the coarse side; `each` gets the number of the picture, from `first`.
+    fn spread_coarse(&self, isa: Isa, products: &[f32], first: usize, maps: &mut [f32], each: Each<'_>) {
+        let map = self.geometry.coarse.len();
+        let rows = maps.len() / map * self.tile_count();
+        let points = self.even_points(self.coarse.padded() * rows, 0);
+        let channels = self.coarse_channels(rows);
+        let needed = self.points * self.points * self.coarse.padded() * rows;
+        let products = &products[..needed];
+        maps.par_chunks_mut(map).enumerate().for_each(|(picture, map)| {
+            for ty in 0..self.tiles.0 {
+                for tx in 0..self.tiles.1 {
+                    let tile = (picture * self.tiles.0 + ty) * self.tiles.1 + tx;
+                    let window = self.coarse_window((ty, tx));
+                    let from = products[tile * self.coarse.width..].as_ptr();
+                    // SAFETY: the window is cut to the map; the tile has a row at every point.
+                    unsafe {
+                        let to = map.as_mut_ptr();
+                        tiles::spread_coarse(isa, self.taps, from, &points, to, &window, &channels, (0, 0));
+                    }
                 }
             }
-            let channels = coarse_map.channels;
-            let taps = self.taps_of(phase, channels, fine_map.channels * channels, panel * width);
+            each(first + picture, map);
+        });
+    }
+
+    /// Products to maps `(n, h, w, c)` of the fine side.
+    fn spread_fine(&self, isa: Isa, products: &[f32], first: usize, maps: &mut [f32], each: Each<'_>) {
+        let map = self.geometry.fine.len();
+        let rows = maps.len() / map * self.tile_count();
+        let (offsets, total) = self.offsets(self.fine.padded() * rows);
+        let phases: Vec<Points> = (0..self.phases.len())
+            .map(|phase| self.phase_points(&offsets, phase, self.fine.padded() * rows, 0))
+            .collect();
+        let channels = self.fine_channels(rows);
+        let products = &products[..total];
+        maps.par_chunks_mut(map).enumerate().for_each(|(picture, map)| {
+            if !self.covers() {
+                map.fill(0.0);
+            }
+            for ty in 0..self.tiles.0 {
+                for tx in 0..self.tiles.1 {
+                    let tile = (picture * self.tiles.0 + ty) * self.tiles.1 + tx;
+                    for (phase, points) in self.phases.iter().zip(&phases) {
+                        let window = self.fine_window(*phase, (ty, tx));
+                        // The tiles above and to the left reach into this one.
+                        let shared = |tile: usize, taps: usize| if tile > 0 { taps - 1 } else { 0 };
+                        let written = (shared(ty, phase.taps.0), shared(tx, phase.taps.1));
+                        let from = products[tile * self.fine.width..].as_ptr();
+                        // SAFETY: the window is cut to the map; the tile has a row at every point of its phase.
+                        unsafe {
+                            let to = map.as_mut_ptr();
+                            tiles::spread_fine(isa, self.taps, from, points, to, &window, &channels, written);
+                        }
+                    }
+                }
+            }
+            each(first + picture, map);
+        });
+    }
+
+    /// Adds the sums of products to the gradient by the weights.
+    fn unpack_gradient(&self, isa: Isa, sums: &[f32], gradient: &mut [f32]) {
+        let Geometry { fine, coarse, kernel, .. } = self.geometry;
+        let (weight_offsets, total) = self.offsets(self.fine.padded() * self.coarse.padded());
+        assert_eq!(gradient.len(), kernel.0 * kernel.1 * fine.channels * coarse.channels);
+        let sums = &sums[..total];
+        let out = Shared::new(gradient);
+        let (width, channels) = (self.coarse.width, coarse.channels);
+        (0..self.phases.len() * self.coarse.count).into_par_iter().for_each(|task| {
+            let (phase, panel) = (task / self.coarse.count, task % self.coarse.count);
+            let points = self.down_points(&weight_offsets, phase, panel);
+            let taps = self.taps_of(phase, channels, fine.channels * channels, panel * width);
             let rows = Rows {
-                count: fine_map.channels,
+                count: fine.channels,
                 channels: (channels - panel * width).min(width),
                 packed_row: width,
             };
@@ -626,6 +646,138 @@ impl Winograd {
             };
         });
     }
+
+    /// Pictures of each chunk: first one and how many.
+    fn chunks(&self, n: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let chunk = self.chunk(n);
+        (0..n).step_by(chunk).map(move |first| (first, chunk.min(n - first)))
+    }
+
+    /// `coarse = conv(fine, weights)`
+    pub(super) fn down(
+        &self,
+        isa: Isa,
+        (scratch, kept): (&mut Scratch, &mut Kept),
+        fine: Source<'_>,
+        weights: Weights<'_>,
+        coarse: &mut [f32],
+        each: Each<'_>,
+    ) {
+        let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
+        let n = fine.len() / fine_len;
+        assert_eq!((fine.len(), coarse.len()), (n * fine_len, n * coarse_len));
+        let packed = self.packed_down(isa, kept, &mut scratch.weights, weights);
+        for (first, pictures) in self.chunks(n) {
+            let rows = pictures * self.tile_count();
+            let gathered = sized(&mut scratch.fine, self.fine_values(rows));
+            self.gather_fine(isa, fine.part(first * fine_len, pictures * fine_len), gathered);
+            let products = sized(&mut scratch.products, self.coarse_values(rows));
+            self.multiply_down(isa, rows, gathered, packed, products);
+            let maps = &mut coarse[first * coarse_len..][..pictures * coarse_len];
+            self.spread_coarse(isa, products, first, maps, each);
+        }
+    }
+
+    /// `fine = conv_transpose(coarse, weights)`
+    pub(super) fn up(
+        &self,
+        isa: Isa,
+        (scratch, kept): (&mut Scratch, &mut Kept),
+        coarse: Source<'_>,
+        weights: Weights<'_>,
+        fine: &mut [f32],
+        each: Each<'_>,
+    ) {
+        let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
+        let n = fine.len() / fine_len;
+        assert_eq!((fine.len(), coarse.len()), (n * fine_len, n * coarse_len));
+        let packed = self.packed_up(isa, kept, (&mut scratch.weights, &mut scratch.turned), weights);
+        for (first, pictures) in self.chunks(n) {
+            let rows = pictures * self.tile_count();
+            let gathered = sized(&mut scratch.coarse, self.coarse_values(rows));
+            self.gather_coarse(isa, coarse.part(first * coarse_len, pictures * coarse_len), gathered);
+            let products = sized(&mut scratch.products, self.fine_values(rows));
+            self.multiply_up(isa, rows, gathered, packed, products);
+            let maps = &mut fine[first * fine_len..][..pictures * fine_len];
+            self.spread_fine(isa, products, first, maps, each);
+        }
+    }
+
+    /// Adds the derivative by the weights to `gradient`, and writes that by one side's map from the other's, whose tiles are
+    /// gathered once for both.
+    pub(super) fn gradients(
+        &self,
+        isa: Isa,
+        (scratch, kept): (&mut Scratch, &mut Kept),
+        (fine, coarse): (Source<'_>, Source<'_>),
+        weights: Weights<'_>,
+        gradient: &mut [f32],
+        mut other: Option<(Side, &mut [f32], Each<'_>)>,
+    ) {
+        let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
+        let n = fine.len() / fine_len;
+        assert_eq!((fine.len(), coarse.len()), (n * fine_len, n * coarse_len));
+        // Weights too large to keep are packed where the sums are not yet.
+        let mut sums = std::mem::take(&mut scratch.turned);
+        let weights_len = self.weights_len();
+        let packed = match &other {
+            Some((Side::Fine, ..)) => {
+                Some(self.packed_up(isa, kept, (&mut scratch.weights, &mut sums), weights))
+            }
+            Some((Side::Coarse, ..)) => Some(self.packed_down(isa, kept, &mut scratch.weights, weights)),
+            None => None,
+        };
+        sized(&mut sums, weights_len);
+        for (first, pictures) in self.chunks(n) {
+            let rows = pictures * self.tile_count();
+            let from_fine = sized(&mut scratch.fine, self.fine_values(rows));
+            self.gather_fine(isa, fine.part(first * fine_len, pictures * fine_len), from_fine);
+            let from_coarse = sized(&mut scratch.coarse, self.coarse_values(rows));
+            self.gather_coarse(isa, coarse.part(first * coarse_len, pictures * coarse_len), from_coarse);
+            self.multiply_gradient(isa, rows, (from_fine, from_coarse), &mut sums[..weights_len], first > 0);
+            match (&mut other, packed) {
+                (Some((Side::Fine, maps, each)), Some(packed)) => {
+                    let products = sized(&mut scratch.products, self.fine_values(rows));
+                    self.multiply_up(isa, rows, from_coarse, packed, products);
+                    let maps = &mut maps[first * fine_len..][..pictures * fine_len];
+                    self.spread_fine(isa, products, first, maps, *each);
+                }
+                (Some((Side::Coarse, maps, each)), Some(packed)) => {
+                    let products = sized(&mut scratch.products, self.coarse_values(rows));
+                    self.multiply_down(isa, rows, from_fine, packed, products);
+                    let maps = &mut maps[first * coarse_len..][..pictures * coarse_len];
+                    self.spread_coarse(isa, products, first, maps, *each);
+                }
+                _ => {}
+            }
+        }
+        self.unpack_gradient(isa, &sums, gradient);
+        scratch.turned = sums;
+    }
+
+    /// Values of gathered tiles of the fine map, and of products for it.
+    fn fine_values(&self, rows: usize) -> usize {
+        self.offsets(self.fine.padded() * rows).1
+    }
+
+    /// Values of gathered tiles of the coarse map, and of products for it.
+    fn coarse_values(&self, rows: usize) -> usize {
+        self.points * self.points * self.coarse.padded() * rows
+    }
+}
+
+/// One of the two maps of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The one with more pixels.
+    Fine,
+    /// The one with fewer.
+    Coarse,
+}
+
+/// Rows are tiles, columns the channels of panels of `width`.
+fn rows_of_tiles(width: usize, rows: usize) -> Left {
+    Left { row: width, depth: 1, block: width, block_stride: width * rows }
 }
 
 /// `(taps, rows, columns)` to `(taps, columns, rows)`, in blocks.

@@ -11,4 +11,4 @@ pub(crate) mod simd;
 pub(crate) mod tiles;
 
 pub use simd::Isa;
-pub(crate) use simd::{LANES, instantiate};
+pub(crate) use simd::LANES;

@@ -79,7 +79,8 @@ pub(crate) trait Simd: Copy {
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
-    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// `a` where `x > 0`, `b` elsewhere.
+    unsafe fn if_positive(x: Self::F, a: Self::F, b: Self::F) -> Self::F;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -134,9 +135,9 @@ mod x86 {
             unsafe { _mm512_max_ps(a, b) }
         }
         #[inline(always)]
-        unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        unsafe fn if_positive(x: __m512, a: __m512, b: __m512) -> __m512 {
             // SAFETY: the caller runs on AVX-512.
-            unsafe { _mm512_min_ps(a, b) }
+            unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_setzero_ps()), b, a) }
         }
     }
 
@@ -193,8 +194,15 @@ mod x86 {
             halves!(_mm256_max_ps(a, b))
         }
         #[inline(always)]
-        unsafe fn min(a: Self::F, b: Self::F) -> Self::F {
-            halves!(_mm256_min_ps(a, b))
+        unsafe fn if_positive(x: Self::F, a: Self::F, b: Self::F) -> Self::F {
+            // SAFETY: the caller runs on AVX2.
+            unsafe {
+                let zero = _mm256_setzero_ps();
+                [
+                    _mm256_blendv_ps(b[0], a[0], _mm256_cmp_ps::<_CMP_GT_OQ>(x[0], zero)),
+                    _mm256_blendv_ps(b[1], a[1], _mm256_cmp_ps::<_CMP_GT_OQ>(x[1], zero)),
+                ]
+            }
         }
     }
 }
@@ -258,8 +266,8 @@ impl Simd for Portable {
         each(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
-    unsafe fn min(a: Self::F, b: Self::F) -> Self::F {
-        each(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    unsafe fn if_positive(x: Self::F, a: Self::F, b: Self::F) -> Self::F {
+        each(|i| if x[i] > 0.0 { a[i] } else { b[i] })
     }
 }
 

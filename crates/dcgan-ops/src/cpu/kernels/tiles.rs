@@ -203,12 +203,95 @@ impl Channels {
     }
 }
 
+/// What is done to the values of a map when they are loaded, sixteen channels at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load {
+    /// Nothing.
+    Plain,
+    /// `u = scale x + offset`, then `u` where positive, `leak u` elsewhere: batch-norm and its activation.
+    Activated { scale: *const f32, offset: *const f32, leak: f32 },
+    /// Back through both: `scale d' - slope x + level`, where `d'` is `d` where `u` is positive and `leak d` elsewhere;
+    /// `x` lies like `d`.
+    Derived {
+        x: *const f32,
+        scale: *const f32,
+        offset: *const f32,
+        leak: f32,
+        slope: *const f32,
+        level: *const f32,
+    },
+}
+
+/// [`Load`] for the sixteen channels at hand. The kind is known when compiled.
+#[derive(Clone, Copy)]
+struct Loader<S: Simd> {
+    x: *const f32,
+    scale: S::F,
+    offset: S::F,
+    leak: S::F,
+    slope: S::F,
+    level: S::F,
+}
+
+const PLAIN: u8 = 0;
+const ACTIVATED: u8 = 1;
+const DERIVED: u8 = 2;
+
+impl<S: Simd> Loader<S> {
+    #[inline(always)]
+    unsafe fn new(load: &Load, first: usize, valid: usize) -> Self {
+        // SAFETY: the caller vouches for a coefficient for each channel.
+        unsafe {
+            let zero = S::splat(0.0);
+            let none =
+                Self { x: std::ptr::null(), scale: zero, offset: zero, leak: zero, slope: zero, level: zero };
+            let some = |from: *const f32| load_some::<S>(from.add(first), valid);
+            match *load {
+                Load::Plain => none,
+                Load::Activated { scale, offset, leak } => {
+                    Self { scale: some(scale), offset: some(offset), leak: S::splat(leak), ..none }
+                }
+                Load::Derived { x, scale, offset, leak, slope, level } => Self {
+                    x,
+                    scale: some(scale),
+                    offset: some(offset),
+                    leak: S::splat(leak),
+                    slope: some(slope),
+                    level: some(level),
+                },
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load<const KIND: u8>(&self, picture: *const f32, at: isize, valid: usize) -> S::F {
+        // SAFETY: the caller vouches for `valid` values at `at` of the picture, and of `x` where there is one.
+        unsafe {
+            let value = load_some::<S>(picture.offset(at), valid);
+            match KIND {
+                ACTIVATED => {
+                    let u = S::fma(value, self.scale, self.offset);
+                    S::max(u, S::mul(u, self.leak))
+                }
+                DERIVED => {
+                    let x = load_some::<S>(self.x.offset(at), valid);
+                    let u = S::fma(x, self.scale, self.offset);
+                    let d = S::if_positive(u, value, S::mul(value, self.leak));
+                    S::fma(d, self.scale, S::sub(self.level, S::mul(x, self.slope)))
+                }
+                _ => value,
+            }
+        }
+    }
+}
+
 /// Where a tile's points lie: `offsets[p * 6 + q]`, or none where the point is left out.
 pub(crate) type Points = [Option<usize>; MAX_POINTS * MAX_POINTS];
 
 #[inline(always)]
-unsafe fn gather_body<S: Simd, Fm: Form, const FINE: bool>(
+unsafe fn gather_body<S: Simd, Fm: Form, const FINE: bool, const KIND: u8>(
     picture: *const f32,
+    load: &Load,
     window: &Window,
     channels: &Channels,
     packed: *mut f32,
@@ -220,6 +303,7 @@ unsafe fn gather_body<S: Simd, Fm: Form, const FINE: bool>(
         let side = if FINE { Fm::POINTS } else { OUT };
         let mut first = 0;
         while let Some((valid, place)) = channels.sixteen(first) {
+            let loader = Loader::<S>::new(load, first, valid);
             let mut half = [[zero; 6]; 6];
             for j in 0..side {
                 let mut column = [zero; 6];
@@ -227,7 +311,7 @@ unsafe fn gather_body<S: Simd, Fm: Form, const FINE: bool>(
                     for (i, value) in column.iter_mut().enumerate().take(side) {
                         if i >= window.rows.0 && i < window.rows.1 {
                             let at = window.start + i as isize * window.row + j as isize * window.column;
-                            *value = load_some::<S>(picture.offset(at + first as isize), valid);
+                            *value = loader.load::<KIND>(picture, at + first as isize, valid);
                         }
                     }
                 }
@@ -426,21 +510,67 @@ macro_rules! transforms {
     };
 }
 
-transforms! {
+/// Defines the six instances of a gathering transform and the choice among them.
+macro_rules! gathers {
+    ($(#[$meta:meta])* $name:ident, $fine:literal) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments, reason = "kernels take plain numbers")]
+        pub(crate) unsafe fn $name(
+            isa: super::simd::Isa,
+            taps: usize,
+            picture: *const f32,
+            load: &Load,
+            window: &Window,
+            channels: &Channels,
+            packed: *mut f32,
+            points: &Points,
+        ) {
+            gathers!(instance two_plain Two PLAIN $fine);
+            gathers!(instance two_activated Two ACTIVATED $fine);
+            gathers!(instance two_derived Two DERIVED $fine);
+            gathers!(instance three_plain Three PLAIN $fine);
+            gathers!(instance three_activated Three ACTIVATED $fine);
+            gathers!(instance three_derived Three DERIVED $fine);
+            let run = match (taps, load) {
+                (2, Load::Plain) => two_plain,
+                (2, Load::Activated { .. }) => two_activated,
+                (2, Load::Derived { .. }) => two_derived,
+                (_, Load::Plain) => three_plain,
+                (_, Load::Activated { .. }) => three_activated,
+                (_, Load::Derived { .. }) => three_derived,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { run(isa, picture, load, window, channels, packed, points) }
+        }
+    };
+    (instance $name:ident $form:ident $kind:ident $fine:literal) => {
+        instantiate! {
+            fn $name(
+                picture: *const f32,
+                load: &Load,
+                window: &Window,
+                channels: &Channels,
+                packed: *mut f32,
+                points: &Points,
+            ) = gather_body::<$form, { $fine }, { $kind }>
+        }
+    };
+}
+
+gathers! {
     /// `Bᵀ d B` of a tile of the fine map.
     ///
     /// # Safety
-    /// The window's pixels lie inside the picture, all points inside `packed`, where nothing else is at work.
-    gather_fine(picture: *const f32, window: &Window, channels: &Channels, packed: *mut f32, points: &Points),
-    gather_body, gather_fine_two, gather_fine_three, true
+    /// The window's pixels lie inside the picture, and inside what `load` has like it; all points lie inside `packed`, where
+    /// nothing else is at work.
+    gather_fine, true
 }
-transforms! {
+gathers! {
     /// `A y Aᵀ` of a tile of the coarse map.
     ///
     /// # Safety
     /// As [`gather_fine`].
-    gather_coarse(picture: *const f32, window: &Window, channels: &Channels, packed: *mut f32, points: &Points),
-    gather_body, gather_coarse_two, gather_coarse_three, false
+    gather_coarse, false
 }
 transforms! {
     /// `B N Bᵀ` into a tile of the fine map, added in the first `written` rows and columns.

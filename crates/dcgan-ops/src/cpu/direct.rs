@@ -1,0 +1,251 @@
+//! Convolutions between pictures of few channels and maps of many: products that read pixels where they lie.
+//!
+//! In a channels-last picture the values under one row of a kernel lie side by side, so a padded copy of the picture is already the
+//! matrix of its patches. On the way up, two by two pixels of the picture are computed together, so that their channels fill a
+//! vector.
+
+#![allow(
+    unsafe_code,
+    reason = "kernels take pointers; every call says why its addresses are inside, and the slices beside them are cut to that size"
+)]
+
+use super::conv::{Geometry, with_scratch};
+use super::kernels::gemm::{Left, PANEL, Product, product};
+use super::kernels::{Isa, LANES};
+use super::source::Source;
+use super::winograd::Each;
+use rayon::prelude::*;
+
+/// Pixels each way that are computed together on the way up.
+const BLOCK: usize = 2;
+
+/// Parts that a weight gradient is summed in, of pictures that follow one another.
+const PARTS: usize = 16;
+
+/// One convolution whose fine map has few channels.
+#[derive(Clone, Debug)]
+pub(super) struct Direct {
+    geometry: Geometry,
+    /// Coarse rows and columns that a block of fine pixels depends on.
+    window: (usize, usize),
+    /// Blocks of fine pixels down and across.
+    blocks: (usize, usize),
+}
+
+impl Direct {
+    /// The algorithm for `geometry`, where it applies: four fine channels or fewer, whole vectors of coarse channels, stride 1
+    /// or 2, and kernels that are larger than the stride.
+    pub(super) fn of(geometry: &Geometry) -> Option<Self> {
+        let Geometry { fine, coarse, kernel, stride, padding } = *geometry;
+        let many = coarse.channels % LANES == 0;
+        let fits = kernel.0.min(kernel.1) > stride && kernel.0.max(kernel.1) <= 7;
+        if fine.channels > LANES / (BLOCK * BLOCK) || !many || !(1..=2).contains(&stride) || !fits {
+            return None;
+        }
+        // Block i has the fine pixels `BLOCK i + a - padding`; they depend on coarse rows from `step i - (window - step)`.
+        let window = |kernel: usize| (kernel - 1) / stride + BLOCK.div_ceil(stride);
+        let blocks = |side: usize| (side + padding).div_ceil(BLOCK);
+        Some(Self {
+            geometry: geometry.clone(),
+            window: (window(kernel.0), window(kernel.1)),
+            blocks: (blocks(fine.height), blocks(fine.width)),
+        })
+    }
+
+    /// Coarse pixels from one block to the next.
+    fn step(&self) -> usize {
+        BLOCK / self.geometry.stride
+    }
+
+    /// Height and width of the padded picture: all that kernels touch, and all of the picture.
+    fn padded_fine(&self) -> (usize, usize) {
+        let Geometry { fine, coarse, kernel, stride, padding } = self.geometry;
+        let side =
+            |fine: usize, coarse: usize, kernel: usize| ((coarse - 1) * stride + kernel).max(fine + padding);
+        (side(fine.height, coarse.height, kernel.0), side(fine.width, coarse.width, kernel.1))
+    }
+
+    /// Copies a picture to its padded place.
+    fn pad_fine(&self, picture: &[f32], padded: &mut [f32]) {
+        let Geometry { fine, padding, .. } = self.geometry;
+        let (_, width) = self.padded_fine();
+        padded.fill(0.0);
+        let line = fine.width * fine.channels;
+        for (y, row) in picture.chunks_exact(line).enumerate() {
+            padded[((y + padding) * width + padding) * fine.channels..][..line].copy_from_slice(row);
+        }
+    }
+
+    /// `coarse = conv(fine, weights)`, weights `(kernel, kernel, c_fine, c_coarse)`.
+    pub(super) fn down(&self, isa: Isa, fine: &[f32], weights: &[f32], coarse: &mut [f32], each: Each<'_>) {
+        let Geometry { fine: fine_map, coarse: coarse_map, kernel, stride, .. } = self.geometry;
+        let (height, width) = self.padded_fine();
+        let (c, channels) = (fine_map.channels, coarse_map.channels);
+        assert_eq!(weights.len(), kernel.0 * kernel.1 * c * channels);
+        let left = Left { row: stride * c, depth: 1, block: kernel.1 * c, block_stride: width * c };
+        let maps = coarse.par_chunks_exact_mut(coarse_map.len()).zip(fine.par_chunks_exact(fine_map.len()));
+        maps.enumerate().for_each(|(picture, (coarse, fine))| {
+            with_scratch(height * width * c, |padded| {
+                self.pad_fine(fine, padded);
+                for (y, row) in coarse.chunks_exact_mut(coarse_map.width * channels).enumerate() {
+                    let from = &padded[y * stride * width * c..][..((kernel.0 - 1) * width + width) * c];
+                    for first in (0..channels).step_by(PANEL) {
+                        let shape = Product {
+                            rows: coarse_map.width,
+                            depth: kernel.0 * kernel.1 * c,
+                            columns: (channels - first).min(PANEL),
+                            right_row: channels,
+                            out_row: channels,
+                            accumulate: false,
+                        };
+                        let (b, out) = (weights[first..].as_ptr(), row[first..].as_mut_ptr());
+                        // SAFETY: `from` is kernel.0 padded rows, which hold the last patch; weights have `depth` rows of all
+                        // channels, and `row` a pixel for each row of the product.
+                        unsafe { product(isa, &shape, &left, from.as_ptr(), b, out) };
+                    }
+                }
+            });
+            each(picture, coarse);
+        });
+    }
+
+    /// Weights for the way up: rows by window row, window column and coarse channel; sixteen columns, by the pixel of a block
+    /// and the fine channel.
+    fn pack_up(&self, weights: &[f32]) -> Vec<f32> {
+        let Geometry { fine, coarse, kernel, stride, .. } = self.geometry;
+        let (window, step) = (self.window, self.step());
+        let mut packed = vec![0.0; window.0 * window.1 * coarse.channels * LANES];
+        // The kernel's row over block pixel `a` at window row `w`, if there is one.
+        let tap = |a: usize, w: usize, window: usize, kernel: usize| {
+            let back = window - step; // coarse pixels before the block's own
+            (a + stride * back).checked_sub(stride * w).filter(|&tap| tap < kernel)
+        };
+        for (row, out) in packed.chunks_exact_mut(LANES).enumerate() {
+            let (pixel, channel) = (row / coarse.channels, row % coarse.channels);
+            let (wy, wx) = (pixel / window.1, pixel % window.1);
+            for (lane, out) in out.iter_mut().enumerate().take(BLOCK * BLOCK * fine.channels) {
+                let (place, c) = (lane / fine.channels, lane % fine.channels);
+                let (a, b) = (place / BLOCK, place % BLOCK);
+                let taps = tap(a, wy, window.0, kernel.0).zip(tap(b, wx, window.1, kernel.1));
+                if let Some((ky, kx)) = taps {
+                    *out = weights[((ky * kernel.1 + kx) * fine.channels + c) * coarse.channels + channel];
+                }
+            }
+        }
+        packed
+    }
+
+    /// `fine = conv_transpose(coarse, weights)`
+    pub(super) fn up(&self, isa: Isa, coarse: Source<'_>, weights: &[f32], fine: &mut [f32], each: Each<'_>) {
+        let Geometry { fine: fine_map, coarse: coarse_map, kernel, padding, .. } = self.geometry;
+        let (window, step) = (self.window, self.step());
+        let (c, channels) = (fine_map.channels, coarse_map.channels);
+        assert_eq!(weights.len(), kernel.0 * kernel.1 * c * channels);
+        let packed = self.pack_up(weights);
+        let before = (window.0 - step, window.1 - step);
+        let side = |blocks: usize, window: usize, coarse: usize, before: usize| {
+            ((blocks - 1) * step + window).max(coarse + before)
+        };
+        let height = side(self.blocks.0, window.0, coarse_map.height, before.0);
+        let width = side(self.blocks.1, window.1, coarse_map.width, before.1);
+        let shape = Product {
+            rows: self.blocks.1,
+            depth: window.0 * window.1 * channels,
+            columns: LANES,
+            right_row: LANES,
+            out_row: LANES,
+            accumulate: false,
+        };
+        let left = Left {
+            row: step * channels,
+            depth: 1,
+            block: window.1 * channels,
+            block_stride: width * channels,
+        };
+        let padded_len = height * width * channels;
+        fine.par_chunks_exact_mut(fine_map.len()).enumerate().for_each(|(picture, fine)| {
+            with_scratch(padded_len + self.blocks.1 * LANES, |scratch| {
+                let (padded, line) = scratch.split_at_mut(padded_len);
+                padded.fill(0.0);
+                let length = coarse_map.width * channels;
+                for y in 0..coarse_map.height {
+                    let at = ((y + before.0) * width + before.1) * channels;
+                    let row = coarse.part(picture * coarse_map.len() + y * length, length);
+                    row.write(&mut padded[at..at + length]);
+                }
+                for i in 0..self.blocks.0 {
+                    let from = &padded[i * step * width * channels..][..window.0 * width * channels];
+                    // SAFETY: `from` is window.0 padded rows, which hold the last block's window; the packed weights have `depth` rows
+                    // and the line a row for each block.
+                    unsafe { product(isa, &shape, &left, from.as_ptr(), packed.as_ptr(), line.as_mut_ptr()) };
+                    for a in 0..BLOCK {
+                        let y = (i * BLOCK + a).checked_sub(padding).filter(|&y| y < fine_map.height);
+                        let Some(y) = y else { continue };
+                        let row = &mut fine[y * fine_map.width * c..][..fine_map.width * c];
+                        for (j, block) in line.chunks_exact(LANES).enumerate() {
+                            for b in 0..BLOCK {
+                                let x = (j * BLOCK + b).checked_sub(padding).filter(|&x| x < fine_map.width);
+                                let Some(x) = x else { continue };
+                                row[x * c..(x + 1) * c].copy_from_slice(&block[(a * BLOCK + b) * c..][..c]);
+                            }
+                        }
+                    }
+                }
+            });
+            each(picture, fine);
+        });
+    }
+
+    /// Adds the derivative by the weights to `gradient`.
+    pub(super) fn weight_gradient(&self, isa: Isa, fine: &[f32], coarse: Source<'_>, gradient: &mut [f32]) {
+        let Geometry { fine: fine_map, coarse: coarse_map, kernel, stride, .. } = self.geometry;
+        let (height, width) = self.padded_fine();
+        let (c, channels) = (fine_map.channels, coarse_map.channels);
+        assert_eq!(gradient.len(), kernel.0 * kernel.1 * c * channels);
+        let n = fine.len() / fine_map.len();
+        let pictures = n.div_ceil(PARTS);
+        // Rows are the values under a row of the kernel, columns the pixels of a coarse row.
+        let left = Left { row: 1, depth: stride * c, block: coarse_map.width, block_stride: 0 };
+        let parts: Vec<Vec<f32>> = fine
+            .par_chunks(pictures * fine_map.len())
+            .enumerate()
+            .map(|(part, fine)| {
+                let mut sums = vec![0.0; gradient.len()];
+                let length = coarse_map.width * channels;
+                for (picture, fine) in fine.chunks_exact(fine_map.len()).enumerate() {
+                    let first = (part * pictures + picture) * coarse_map.len();
+                    with_scratch(height * width * c + length, |scratch| {
+                        let (padded, row) = scratch.split_at_mut(height * width * c);
+                        self.pad_fine(fine, padded);
+                        for y in 0..coarse_map.height {
+                            coarse.part(first + y * length, length).write(row);
+                            for ky in 0..kernel.0 {
+                                let from = &padded[(y * stride + ky) * width * c..][..width * c];
+                                let out =
+                                    &mut sums[ky * kernel.1 * c * channels..][..kernel.1 * c * channels];
+                                for first in (0..channels).step_by(PANEL) {
+                                    let shape = Product {
+                                        rows: kernel.1 * c,
+                                        depth: coarse_map.width,
+                                        columns: (channels - first).min(PANEL),
+                                        right_row: channels,
+                                        out_row: channels,
+                                        accumulate: true,
+                                    };
+                                    let (b, out) = (row[first..].as_ptr(), out[first..].as_mut_ptr());
+                                    // SAFETY: a padded row holds the last patch's row; `row` has a pixel for each value of the depth,
+                                    // `out` all channels for each value under the kernel's row.
+                                    unsafe { product(isa, &shape, &left, from.as_ptr(), b, out) };
+                                }
+                            }
+                        }
+                    });
+                }
+                sums
+            })
+            .collect();
+        for part in &parts {
+            gradient.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        }
+    }
+}
