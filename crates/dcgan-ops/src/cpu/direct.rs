@@ -32,6 +32,32 @@ pub(super) struct Direct {
     blocks: (usize, usize),
 }
 
+/// A picture's place within zeros, in rows and values of a row.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    top: usize,
+    left: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Frame {
+    /// Writes zeros around `rows` rows of `length` values that `write` writes.
+    fn fill(&self, to: &mut [f32], (rows, length): (usize, usize), write: impl Fn(usize, &mut [f32])) {
+        for (y, line) in to.chunks_exact_mut(self.width).enumerate().take(self.height) {
+            let Some(row) = y.checked_sub(self.top).filter(|&row| row < rows) else {
+                line.fill(0.0);
+                continue;
+            };
+            let (left, rest) = line.split_at_mut(self.left);
+            let (middle, right) = rest.split_at_mut(length);
+            left.fill(0.0);
+            write(row, middle);
+            right.fill(0.0);
+        }
+    }
+}
+
 impl Direct {
     /// The algorithm for `geometry`, where it applies: four fine channels or fewer, whole vectors of coarse channels, stride 1
     /// or 2, and kernels that are larger than the stride.
@@ -68,12 +94,11 @@ impl Direct {
     /// Copies a picture to its padded place.
     fn pad_fine(&self, picture: &[f32], padded: &mut [f32]) {
         let Geometry { fine, padding, .. } = self.geometry;
-        let (_, width) = self.padded_fine();
-        padded.fill(0.0);
+        let (height, width) = self.padded_fine();
         let line = fine.width * fine.channels;
-        for (y, row) in picture.chunks_exact(line).enumerate() {
-            padded[((y + padding) * width + padding) * fine.channels..][..line].copy_from_slice(row);
-        }
+        let frame =
+            Frame { top: padding, left: padding * fine.channels, height, width: width * fine.channels };
+        frame.fill(padded, (fine.height, line), |y, row| row.copy_from_slice(&picture[y * line..][..line]));
     }
 
     /// `coarse = conv(fine, weights)`, weights `(kernel, kernel, c_fine, c_coarse)`.
@@ -166,13 +191,12 @@ impl Direct {
         fine.par_chunks_exact_mut(fine_map.len()).enumerate().for_each(|(picture, fine)| {
             with_scratch(padded_len + self.blocks.1 * LANES, |scratch| {
                 let (padded, line) = scratch.split_at_mut(padded_len);
-                padded.fill(0.0);
                 let length = coarse_map.width * channels;
-                for y in 0..coarse_map.height {
-                    let at = ((y + before.0) * width + before.1) * channels;
-                    let row = coarse.part(picture * coarse_map.len() + y * length, length);
-                    row.write(&mut padded[at..at + length]);
-                }
+                let frame =
+                    Frame { top: before.0, left: before.1 * channels, height, width: width * channels };
+                frame.fill(padded, (coarse_map.height, length), |y, row| {
+                    coarse.part(picture * coarse_map.len() + y * length, length).write(row);
+                });
                 for i in 0..self.blocks.0 {
                     let from = &padded[i * step * width * channels..][..window.0 * width * channels];
                     // SAFETY: `from` is window.0 padded rows, which hold the last block's window; the packed weights have `depth` rows

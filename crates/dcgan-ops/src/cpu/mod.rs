@@ -5,6 +5,7 @@
     reason = "rounding f64 to f32 is meant: state is f32, sums are f64"
 )]
 
+mod buffer;
 mod conv;
 mod direct;
 mod dispatch;
@@ -22,6 +23,7 @@ use crate::{
     AdamConfig, AdamState, Executor, Forward, Keep, Layer, MapShape, Mode, Norm, NormScope, NormStatistics,
     OpsError, Result, Statistics, Tensors, Timing, Want,
 };
+use buffer::Buffer;
 use candle_core::{Device, Storage, Tensor};
 use kernels::Isa;
 use kernels::shared::Shared;
@@ -32,7 +34,7 @@ use rayon::prelude::*;
 use source::Source;
 use std::ops::Range;
 use std::time::Instant;
-use winograd::{Scratch, Weights, sized};
+use winograd::{Scratch, Weights};
 
 /// Runs a layer list on the CPU; see the crate's head.
 ///
@@ -45,10 +47,10 @@ pub struct CpuExecutor {
     plans: Vec<Plan>,
     parameters: Parameters,
     /// Derivatives on their way back, two maps in turn.
-    back: [Vec<f32>; 2],
+    back: [Buffer; 2],
     scratch: Scratch,
     /// Sums of each picture: moments on the way forward, derivatives' sums on the way back.
-    sums: Vec<f32>,
+    sums: Buffer,
     tape: Option<Tape>,
 }
 
@@ -59,9 +61,9 @@ struct Plan {
     weight: Range<usize>,
     affine: Option<(Range<usize>, Range<usize>)>,
     /// Before batch-norm; empty where there is none.
-    before: Vec<f32>,
+    before: Buffer,
     /// After the activation, where the next layer or the caller reads that; else left as it was.
-    after: Vec<f32>,
+    after: Buffer,
     normal: Normal,
     time: Timing,
 }
@@ -90,8 +92,8 @@ impl CpuExecutor {
             linear: Linear::of(layer, isa),
             weight: parameters.range(layer, "weight").unwrap_or_default(),
             affine: parameters.range(layer, "gain").zip(parameters.range(layer, "shift")),
-            before: Vec::new(),
-            after: Vec::new(),
+            before: Buffer::default(),
+            after: Buffer::default(),
             normal: Normal::default(),
             time: Timing::default(),
         };
@@ -100,9 +102,9 @@ impl CpuExecutor {
             layers,
             plans,
             parameters,
-            back: [Vec::new(), Vec::new()],
+            back: Default::default(),
             scratch: Scratch::default(),
-            sums: Vec::new(),
+            sums: Buffer::default(),
             tape: None,
         }
     }
@@ -127,8 +129,8 @@ impl Plan {
     fn output(&self, layer: &Layer, next: Option<&Linear>, n: usize) -> Source<'_> {
         let len = n * layer.output.len();
         match leak_by_channel(layer).filter(|_| next.is_some_and(Linear::finishes_input)) {
-            Some(leak) => Source::activated(&self.before[..len], &self.normal, leak),
-            None => Source::plain(&self.after[..len]),
+            Some(leak) => Source::activated(self.before.get(len), &self.normal, leak),
+            None => Source::plain(self.after.get(len)),
         }
     }
 
@@ -137,7 +139,7 @@ impl Plan {
     fn forward(
         &mut self,
         layer: &Layer,
-        (parameters, scratch, sums): (&Parameters, &mut Scratch, &mut Vec<f32>),
+        (parameters, scratch, sums): (&Parameters, &mut Scratch, &mut Buffer),
         n: usize,
         input: Source<'_>,
         mode: Mode<'_>,
@@ -148,19 +150,19 @@ impl Plan {
         let weights = Weights { values: &values[self.weight.clone()], version: parameters.version };
         let Some(norm) = layer.norm else {
             let activation = layer.activation;
-            let output = sized(&mut self.after, len);
+            let output = self.after.sized(len);
             self.linear.forward(scratch, input, weights, output, &|_, map| norm::activate(map, activation));
             return Ok(None);
         };
         let columns = columns(layer, norm);
-        let before = sized(&mut self.before, len);
+        let before = self.before.sized(len);
         let (mean, variance) = match mode {
             Mode::Train if len / columns < 2 => {
                 return Err(OpsError::SingleValue { layer: layer.name.clone() });
             }
             Mode::Train if norm.scope == NormScope::Channel => {
                 // Each picture's moments are taken while it is in cache.
-                let sums = sized(sums, n * 2 * columns);
+                let sums = sums.sized(n * 2 * columns);
                 let parts = Shared::new(sums);
                 self.linear.forward(scratch, input, weights, before, &|picture, map| {
                     norm::moments(map, parts.of_task(picture * 2 * columns, 2 * columns));
@@ -184,8 +186,8 @@ impl Plan {
         let affine = affine.map(|(gain, shift)| (&values[gain], &values[shift]));
         self.normal = Normal::new(mean, variance, norm.eps, affine);
         if finish {
-            let after = sized(&mut self.after, len);
-            norm::normalise(&self.before[..len], &self.normal, layer.activation, after);
+            let after = self.after.sized(len);
+            norm::normalise(self.before.get(len), &self.normal, layer.activation, after);
         }
         if matches!(mode, Mode::Eval(_)) {
             return Ok(None);
@@ -209,12 +211,12 @@ impl Plan {
         let len = layer.output.len();
         let map = picture * len..(picture + 1) * len;
         if layer.norm.is_none() {
-            return norm::activation_gradient(&self.after[map], layer.activation, d);
+            return norm::activation_gradient(&self.after.get(map.end)[map], layer.activation, d);
         }
         if let Some(leak) = self.derives(layer) {
             let columns = 2 * layer.output.channels;
             let part = sums.of_task(picture * columns, columns);
-            norm::derivative_sums(&self.before[map], d, &self.normal, leak, part);
+            norm::derivative_sums(&self.before.get(map.end)[map], d, &self.normal, leak, part);
         }
     }
 
@@ -236,7 +238,7 @@ impl Plan {
             let slopes = sums.slopes(&self.normal, len / columns, train);
             (sums, slopes)
         } else {
-            let before = &self.before[..len];
+            let before = self.before.get(len);
             (norm::normalise_backward(before, &self.normal, layer.activation, train, d), Slopes::default())
         };
         if let (Some(gradients), Some((gain, shift))) = (gradients, &self.affine) {
@@ -271,16 +273,13 @@ fn with_values<R>(tensor: &Tensor, body: impl FnOnce(&[f32]) -> Result<R>) -> Re
     body(&storage.as_slice::<f32>()?[start..start + layout.shape().elem_count()])
 }
 
-impl Executor for CpuExecutor {
-    fn layers(&self) -> &[Layer] {
-        &self.layers
-    }
+/// Runs `body` on a thread of the pool: from outside, every parallel loop would wait for one to wake up.
+fn in_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| body())
+}
 
-    fn device(&self) -> &Device {
-        &Device::Cpu
-    }
-
-    fn forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward> {
+impl CpuExecutor {
+    fn run_forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward> {
         check_input(&self.layers, x)?;
         self.tape = None; // the buffers below are about to change
         let n = x.dim(0)?;
@@ -308,13 +307,17 @@ impl Executor for CpuExecutor {
             };
             statistics.extend(batch.map(|batch| (layer.name.clone(), batch)));
             if all {
-                activations.push(to_tensor(plan.after[..n * layer.output.len()].to_vec(), n, layer.output)?);
+                activations.push(to_tensor(
+                    plan.after.get(n * layer.output.len()).to_vec(),
+                    n,
+                    layer.output,
+                )?);
             }
             plan.time.forward += started.elapsed();
         }
         let output = match (layers.last(), plans.last()) {
             (Some(layer), Some(plan)) => {
-                to_tensor(plan.after[..n * layer.output.len()].to_vec(), n, layer.output)?
+                to_tensor(plan.after.get(n * layer.output.len()).to_vec(), n, layer.output)?
             }
             _ => x.detach(),
         };
@@ -324,7 +327,7 @@ impl Executor for CpuExecutor {
         Ok(Forward { output, statistics, activations })
     }
 
-    fn backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>> {
+    fn run_backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>> {
         let Self { layers, plans, parameters, back, scratch, sums, tape } = self;
         let Tape { input, n, train } = tape.as_ref().ok_or(OpsError::NoTape)?;
         let (n, train) = (*n, *train);
@@ -334,15 +337,15 @@ impl Executor for CpuExecutor {
         let [d, next] = back;
         let last_len = last.output.len();
         let given = with_values(&channels_last(d_output)?, |values| {
-            sized(d, values.len()).copy_from_slice(values);
+            d.sized(values.len()).copy_from_slice(values);
             Ok(values.len())
         })?;
         // The widest layer's sums.
         let widest = layers.iter().map(|layer| layer.output.channels).max().unwrap_or(0);
-        sized(sums, n * 2 * widest);
+        let sums = sums.sized(n * 2 * widest);
         if let Some(plan) = plans.last() {
             let shared = Shared::new(sums);
-            let maps = d[..given].par_chunks_mut(last_len).enumerate();
+            let maps = d.get_mut(given).par_chunks_mut(last_len).enumerate();
             maps.for_each(|(picture, d)| plan.receive(last, &shared, picture, d));
         }
         for (i, layer) in layers.iter().enumerate().rev() {
@@ -354,13 +357,13 @@ impl Executor for CpuExecutor {
                 Weights { values: &parameters.values[plan.weight.clone()], version: parameters.version };
             let gradients = &mut parameters.gradients;
             let asked = want.parameters().then_some(&mut gradients[..]);
-            let slopes = plan.settle(layer, (n, train), sums, &mut d[..len], asked);
+            let slopes = plan.settle(layer, (n, train), sums, d.get_mut(len), asked);
             let gradient = want.parameters().then(|| &mut gradients[plan.weight.clone()]);
             let source = match plan.derives(layer) {
-                Some(leak) => Source::derived(&d[..len], &plan.before[..len], &plan.normal, leak, &slopes),
-                None => Source::plain(&d[..len]),
+                Some(leak) => Source::derived(d.get(len), plan.before.get(len), &plan.normal, leak, &slopes),
+                None => Source::plain(d.get(len)),
             };
-            let out = sized(next, n * layer.input.len());
+            let out = next.sized(n * layer.input.len());
             let linear = &mut plan.linear;
             match done.last() {
                 Some(before) => {
@@ -383,7 +386,25 @@ impl Executor for CpuExecutor {
             return Ok(None);
         }
         let first = layers[0].input;
-        Ok(Some(to_tensor(d[..n * first.len()].to_vec(), n, first)?))
+        Ok(Some(to_tensor(d.get(n * first.len()).to_vec(), n, first)?))
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    fn forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward> {
+        in_pool(|| self.run_forward(x, mode, keep))
+    }
+
+    fn backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>> {
+        in_pool(|| self.run_backward(d_output, want))
     }
 
     fn timings(&self) -> Vec<(String, &'static str, Timing)> {

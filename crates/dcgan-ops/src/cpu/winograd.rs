@@ -8,6 +8,7 @@
     reason = "kernels take pointers; every call says why its addresses are inside, and `Shared::at` checks them"
 )]
 
+use super::buffer::Buffer;
 use super::conv::Geometry;
 use super::kernels::gemm::{Left, PANEL, Product, product};
 use super::kernels::shared::Shared;
@@ -75,18 +76,18 @@ impl Panels {
 /// Buffers between the stages, kept from call to call.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    fine: Vec<f32>,
-    coarse: Vec<f32>,
-    products: Vec<f32>,
-    weights: Vec<f32>,
-    turned: Vec<f32>,
+    fine: Buffer,
+    coarse: Buffer,
+    products: Buffer,
+    weights: Buffer,
+    turned: Buffer,
 }
 
 /// Packed weights that are kept for as long as the parameters stay the same.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    down: (u64, Vec<f32>),
-    up: (u64, Vec<f32>),
+    down: (u64, Buffer),
+    up: (u64, Buffer),
 }
 
 /// Parameters of a layer, and which version of them these are.
@@ -100,14 +101,6 @@ pub(super) struct Weights<'a> {
 
 /// What is done to each picture's map as soon as it is written.
 pub(super) type Each<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
-
-/// At least `len` values; what they are is left over from before.
-pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
-}
 
 impl Winograd {
     /// The algorithm for `geometry`, where it applies: square kernels of two or three taps for each phase of the stride, and
@@ -435,21 +428,21 @@ impl Winograd {
         &self,
         isa: Isa,
         kept: &'s mut Kept,
-        fresh: &'s mut Vec<f32>,
+        fresh: &'s mut Buffer,
         weights: Weights<'_>,
     ) -> &'s [f32] {
         let len = self.weights_len();
         let (version, values) = &mut kept.down;
         if len > KEPT {
-            let packed = sized(fresh, len);
+            let packed = fresh.sized(len);
             self.pack_down(isa, weights.values, packed);
             return packed;
         }
         if *version != weights.version {
-            self.pack_down(isa, weights.values, sized(values, len));
+            self.pack_down(isa, weights.values, values.sized(len));
             *version = weights.version;
         }
-        values
+        values.get(len)
     }
 
     /// The same for the way up.
@@ -457,22 +450,22 @@ impl Winograd {
         &self,
         isa: Isa,
         kept: &'s mut Kept,
-        (fresh, turned): (&'s mut Vec<f32>, &mut Vec<f32>),
+        (fresh, turned): (&'s mut Buffer, &mut Buffer),
         weights: Weights<'_>,
     ) -> &'s [f32] {
         let len = self.weights_len();
         let (version, values) = &mut kept.up;
         if len <= KEPT && *version == weights.version {
-            return values;
+            return values.get(len);
         }
         let Geometry { fine, coarse, kernel, .. } = self.geometry;
-        let turned = sized(turned, weights.values.len());
+        let turned = turned.sized(weights.values.len());
         transpose(weights.values, kernel.0 * kernel.1, (fine.channels, coarse.channels), turned);
         let packed = if len <= KEPT {
             *version = weights.version;
-            sized(values, len)
+            values.sized(len)
         } else {
-            sized(fresh, len)
+            fresh.sized(len)
         };
         self.pack_up(isa, turned, packed);
         packed
@@ -669,9 +662,9 @@ impl Winograd {
         let packed = self.packed_down(isa, kept, &mut scratch.weights, weights);
         for (first, pictures) in self.chunks(n) {
             let rows = pictures * self.tile_count();
-            let gathered = sized(&mut scratch.fine, self.fine_values(rows));
+            let gathered = scratch.fine.sized(self.fine_values(rows));
             self.gather_fine(isa, fine.part(first * fine_len, pictures * fine_len), gathered);
-            let products = sized(&mut scratch.products, self.coarse_values(rows));
+            let products = scratch.products.sized(self.coarse_values(rows));
             self.multiply_down(isa, rows, gathered, packed, products);
             let maps = &mut coarse[first * coarse_len..][..pictures * coarse_len];
             self.spread_coarse(isa, products, first, maps, each);
@@ -694,9 +687,9 @@ impl Winograd {
         let packed = self.packed_up(isa, kept, (&mut scratch.weights, &mut scratch.turned), weights);
         for (first, pictures) in self.chunks(n) {
             let rows = pictures * self.tile_count();
-            let gathered = sized(&mut scratch.coarse, self.coarse_values(rows));
+            let gathered = scratch.coarse.sized(self.coarse_values(rows));
             self.gather_coarse(isa, coarse.part(first * coarse_len, pictures * coarse_len), gathered);
-            let products = sized(&mut scratch.products, self.fine_values(rows));
+            let products = scratch.products.sized(self.fine_values(rows));
             self.multiply_up(isa, rows, gathered, packed, products);
             let maps = &mut fine[first * fine_len..][..pictures * fine_len];
             self.spread_fine(isa, products, first, maps, each);
@@ -727,23 +720,23 @@ impl Winograd {
             Some((Side::Coarse, ..)) => Some(self.packed_down(isa, kept, &mut scratch.weights, weights)),
             None => None,
         };
-        sized(&mut sums, weights_len);
+        let sums_now = sums.sized(weights_len);
         for (first, pictures) in self.chunks(n) {
             let rows = pictures * self.tile_count();
-            let from_fine = sized(&mut scratch.fine, self.fine_values(rows));
+            let from_fine = scratch.fine.sized(self.fine_values(rows));
             self.gather_fine(isa, fine.part(first * fine_len, pictures * fine_len), from_fine);
-            let from_coarse = sized(&mut scratch.coarse, self.coarse_values(rows));
+            let from_coarse = scratch.coarse.sized(self.coarse_values(rows));
             self.gather_coarse(isa, coarse.part(first * coarse_len, pictures * coarse_len), from_coarse);
-            self.multiply_gradient(isa, rows, (from_fine, from_coarse), &mut sums[..weights_len], first > 0);
+            self.multiply_gradient(isa, rows, (from_fine, from_coarse), sums_now, first > 0);
             match (&mut other, packed) {
                 (Some((Side::Fine, maps, each)), Some(packed)) => {
-                    let products = sized(&mut scratch.products, self.fine_values(rows));
+                    let products = scratch.products.sized(self.fine_values(rows));
                     self.multiply_up(isa, rows, from_coarse, packed, products);
                     let maps = &mut maps[first * fine_len..][..pictures * fine_len];
                     self.spread_fine(isa, products, first, maps, *each);
                 }
                 (Some((Side::Coarse, maps, each)), Some(packed)) => {
-                    let products = sized(&mut scratch.products, self.coarse_values(rows));
+                    let products = scratch.products.sized(self.coarse_values(rows));
                     self.multiply_down(isa, rows, from_fine, packed, products);
                     let maps = &mut maps[first * coarse_len..][..pictures * coarse_len];
                     self.spread_coarse(isa, products, first, maps, *each);
@@ -751,7 +744,7 @@ impl Winograd {
                 _ => {}
             }
         }
-        self.unpack_gradient(isa, &sums, gradient);
+        self.unpack_gradient(isa, sums_now, gradient);
         scratch.turned = sums;
     }
 
