@@ -3,12 +3,12 @@
 use crate::config::{Order, TrainingConfig};
 use crate::step::{LearningRate, Networks, StepError, train_step};
 use candle_core::{Device, Tensor};
-
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Discriminator, Generator, Model, pixels};
+use dcgan_ops::{Executor, Timing};
 use rand::RngCore;
 use serde::Serialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Steps before the clock starts: buffers are made, pages are touched.
 const UNTIMED: u64 = 2;
@@ -30,6 +30,35 @@ pub struct BenchResult {
     pub dtype: &'static str,
     /// Threads of the CPU's thread pool.
     pub threads: usize,
+    /// What each layer took, where the device tells.
+    #[serde(skip)]
+    pub layers: Vec<LayerTime>,
+}
+
+/// What one layer took of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerTime {
+    /// `generator` or `discriminator`.
+    pub network: &'static str,
+    /// The layer's name.
+    pub layer: String,
+    /// How its linear map is computed.
+    pub path: &'static str,
+    /// Forward passes of a step on average, in milliseconds.
+    pub forward_ms: f64,
+    /// Backward passes of a step on average, in milliseconds.
+    pub backward_ms: f64,
+}
+
+/// Layers of both networks with the time they have taken, in the order of the networks.
+fn timings(networks: &Networks) -> Vec<(&'static str, String, &'static str, Timing)> {
+    let of = |network: &'static str, executor: &dyn Executor| {
+        let layers = executor.timings().into_iter();
+        layers.map(|(layer, path, time)| (network, layer, path, time)).collect::<Vec<_>>()
+    };
+    let mut all = of("generator", networks.generator.0.executor.as_ref());
+    all.extend(of("discriminator", networks.discriminator.0.executor.as_ref()));
+    all
 }
 
 /// Times `steps` training steps (D, then G, on every batch) after two untimed ones.
@@ -53,7 +82,11 @@ pub fn bench(
     let mut pictures = vec![0; batch_size * height * width * channels];
     random::stream(0, Purpose::SyntheticPictures, 0).fill_bytes(&mut pictures);
     let mut times = Vec::new();
+    let mut before = Vec::new();
     for step in 0..UNTIMED + steps {
+        if step == UNTIMED {
+            before = timings(&networks);
+        }
         let started = Instant::now();
         let x = pixels::to_tensor(&pictures, config, device)?;
         let z =
@@ -73,6 +106,18 @@ pub fn bench(
             progress(step + 1 - UNTIMED);
         }
     }
+    let share = |after: Duration, before: Duration| 1e3 * (after - before).as_secs_f64() / steps as f64;
+    let layers = timings(&networks)
+        .into_iter()
+        .zip(before)
+        .map(|((network, layer, path, after), (.., before))| LayerTime {
+            network,
+            layer,
+            path,
+            forward_ms: share(after.forward, before.forward),
+            backward_ms: share(after.backward, before.backward),
+        })
+        .collect();
     times.sort_by(f64::total_cmp);
     let median = times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
     Ok(BenchResult {
@@ -83,5 +128,6 @@ pub fn bench(
         batch_size,
         dtype: "f32",
         threads: rayon::current_num_threads(),
+        layers,
     })
 }

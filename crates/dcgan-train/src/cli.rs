@@ -168,6 +168,9 @@ pub(crate) struct BenchArgs {
     /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Print how each layer is computed and what it takes
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,

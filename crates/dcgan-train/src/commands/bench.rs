@@ -3,7 +3,7 @@
 use crate::cli::{BenchArgs, Dtype};
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::Preset;
-use dcgan_train::bench::bench;
+use dcgan_train::bench::{BenchResult, bench};
 use dcgan_train::config::TrainingConfig;
 
 pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -26,6 +26,9 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     let progress = Progress::new(logging, args.steps, "steps");
     let result = bench(&preset.model()?, &training, args.steps, &device, &mut |step| progress.set(step))?;
     progress.finish();
+    if args.explain {
+        print_result(&explanation(&result))?;
+    }
     if args.json {
         print_result(&serde_json::to_string(&result)?)?;
     } else {
@@ -40,4 +43,26 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
         ))?;
     }
     Ok(Outcome::Done)
+}
+
+/// A row for each layer: how it is computed, and its time in a step.
+fn explanation(result: &BenchResult) -> String {
+    let mut lines = vec![format!(
+        "{:<14} {:<10} {:<20} {:>11} {:>12}",
+        "network", "layer", "path", "forward, ms", "backward, ms"
+    )];
+    let mut total = 0.0;
+    for layer in &result.layers {
+        lines.push(format!(
+            "{:<14} {:<10} {:<20} {:>11.2} {:>12.2}",
+            layer.network, layer.layer, layer.path, layer.forward_ms, layer.backward_ms
+        ));
+        total += layer.forward_ms + layer.backward_ms;
+    }
+    if result.layers.is_empty() {
+        return "this device does not tell what its layers take".to_owned();
+    }
+    let rest = result.step_ms_median - total;
+    lines.push(format!("all layers {total:.1} ms; losses, Adam, latent vectors and copies {rest:.1} ms"));
+    lines.join("\n")
 }
