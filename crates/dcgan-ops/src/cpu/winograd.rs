@@ -24,7 +24,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 const KEPT: usize = 16 << 20;
 
 /// Tiles of a matrix product that pay for reading its right side, where there are so many.
-const MIN_TILES: usize = 96;
+const MIN_TILES: usize = 128;
 
 /// One of the maps that a stride splits the fine map into.
 #[derive(Clone, Copy, Debug)]
@@ -267,7 +267,7 @@ impl Winograd {
     fn gather_fine(&self, isa: Isa, source: Source<'_>, out: &mut [f32]) {
         let len = self.geometry.fine.len();
         let pictures = source.len() / len;
-        let rows = pictures * self.tile_count();
+        let rows = lines(pictures * self.tile_count());
         let (offsets, total) = self.offsets(self.fine.padded() * rows);
         let channels = self.fine_channels(rows);
         let phases: Vec<Points> = (0..self.phases.len())
@@ -304,7 +304,7 @@ impl Winograd {
     fn gather_coarse(&self, isa: Isa, source: Source<'_>, out: &mut [f32]) {
         let len = self.geometry.coarse.len();
         let pictures = source.len() / len;
-        let rows = pictures * self.tile_count();
+        let rows = lines(pictures * self.tile_count());
         let total = self.points * self.points * self.coarse.padded() * rows;
         let channels = self.coarse_channels(rows);
         let points = self.even_points(self.coarse.padded() * rows, 0);
@@ -473,9 +473,10 @@ impl Winograd {
 
     /// Products of gathered fine tiles with weights: (point, panel, tile, channel) of the coarse map.
     fn multiply_down(&self, isa: Isa, rows: usize, gathered: &[f32], packed: &[f32], products: &mut [f32]) {
-        let (offsets, _) = self.offsets(self.fine.padded() * rows);
+        let lines = lines(rows);
+        let (offsets, _) = self.offsets(self.fine.padded() * lines);
         let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
-        let size = self.coarse.padded() * rows;
+        let size = self.coarse.padded() * lines;
         let out = Shared::new(products);
         (0..self.points * self.points * self.coarse.count).into_par_iter().for_each(|task| {
             let (point, panel) = (task / self.coarse.count, task % self.coarse.count);
@@ -483,10 +484,10 @@ impl Winograd {
             let width = self.coarse.width;
             let shape =
                 Product { rows, depth, columns: width, right_row: width, out_row: width, accumulate: false };
-            let left = rows_of_tiles(self.fine.width, rows);
-            let a = &gathered[offsets[point]..][..depth * rows];
+            let left = rows_of_tiles(self.fine.width, lines);
+            let a = &gathered[offsets[point]..][..depth * lines];
             let b = &packed[weight_offsets[point] + panel * depth * width..][..depth * width];
-            let c = out.at(point * size + panel * width * rows, width * rows);
+            let c = out.at(point * size + panel * width * lines, width * lines);
             // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
             unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
         });
@@ -494,9 +495,10 @@ impl Winograd {
 
     /// Products of gathered coarse tiles with weights: by [`Winograd::offsets`], of the fine map.
     fn multiply_up(&self, isa: Isa, rows: usize, gathered: &[f32], packed: &[f32], products: &mut [f32]) {
-        let (offsets, _) = self.offsets(self.fine.padded() * rows);
+        let lines = lines(rows);
+        let (offsets, _) = self.offsets(self.fine.padded() * lines);
         let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
-        let size = self.coarse.padded() * rows;
+        let size = self.coarse.padded() * lines;
         let out = Shared::new(products);
         // A task for each point, active phase and panel of it.
         let tasks = self.tasks(self.fine.count);
@@ -504,10 +506,10 @@ impl Winograd {
             let (depth, width) = (self.coarse.padded(), self.fine.width);
             let shape =
                 Product { rows, depth, columns: width, right_row: width, out_row: width, accumulate: false };
-            let left = rows_of_tiles(self.coarse.width, rows);
+            let left = rows_of_tiles(self.coarse.width, lines);
             let a = &gathered[point * size..][..size];
             let b = &packed[weight_offsets[point] + place * depth * width..][..depth * width];
-            let c = out.at(offsets[point] + place * width * rows, width * rows);
+            let c = out.at(offsets[point] + place * width * lines, width * lines);
             // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
             unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
         });
@@ -528,9 +530,10 @@ impl Winograd {
         sums: &mut [f32],
         accumulate: bool,
     ) {
-        let (offsets, _) = self.offsets(self.fine.padded() * rows);
+        let lines = lines(rows);
+        let (offsets, _) = self.offsets(self.fine.padded() * lines);
         let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
-        let size = self.coarse.padded() * rows;
+        let size = self.coarse.padded() * lines;
         let out = Shared::new(sums);
         let tasks = self.tasks(self.fine.count * self.coarse.count);
         tasks.par_iter().for_each(|&(point, place)| {
@@ -546,8 +549,8 @@ impl Winograd {
             };
             // Rows are channels, columns tiles.
             let left = Left { row: 1, depth: height, block: rows, block_stride: 0 };
-            let a = &from_fine[offsets[point] + left_panel * height * rows..][..height * rows];
-            let b = &from_coarse[point * size + panel * width * rows..][..width * rows];
+            let a = &from_fine[offsets[point] + left_panel * height * lines..][..height * lines];
+            let b = &from_coarse[point * size + panel * width * lines..][..width * lines];
             let active = self.active((point / self.points, point % self.points));
             let row = panel * active * self.fine.padded() + left_panel * height;
             let c = out.at(weight_offsets[point] + row * width, height * width);
@@ -559,7 +562,7 @@ impl Winograd {
     /// Products to maps `(n, h, w, c)` of the coarse side; `each` gets the number of the picture, from `first`.
     fn spread_coarse(&self, isa: Isa, products: &[f32], first: usize, maps: &mut [f32], each: Each<'_>) {
         let map = self.geometry.coarse.len();
-        let rows = maps.len() / map * self.tile_count();
+        let rows = lines(maps.len() / map * self.tile_count());
         let points = self.even_points(self.coarse.padded() * rows, 0);
         let channels = self.coarse_channels(rows);
         let needed = self.points * self.points * self.coarse.padded() * rows;
@@ -584,7 +587,7 @@ impl Winograd {
     /// Products to maps `(n, h, w, c)` of the fine side.
     fn spread_fine(&self, isa: Isa, products: &[f32], first: usize, maps: &mut [f32], each: Each<'_>) {
         let map = self.geometry.fine.len();
-        let rows = maps.len() / map * self.tile_count();
+        let rows = lines(maps.len() / map * self.tile_count());
         let (offsets, total) = self.offsets(self.fine.padded() * rows);
         let phases: Vec<Points> = (0..self.phases.len())
             .map(|phase| self.phase_points(&offsets, phase, self.fine.padded() * rows, 0))
@@ -750,12 +753,12 @@ impl Winograd {
 
     /// Values of gathered tiles of the fine map, and of products for it.
     fn fine_values(&self, rows: usize) -> usize {
-        self.offsets(self.fine.padded() * rows).1
+        self.offsets(self.fine.padded() * lines(rows)).1
     }
 
     /// Values of gathered tiles of the coarse map, and of products for it.
     fn coarse_values(&self, rows: usize) -> usize {
-        self.points * self.points * self.coarse.padded() * rows
+        self.points * self.points * self.coarse.padded() * lines(rows)
     }
 }
 
@@ -766,6 +769,12 @@ pub(super) enum Side {
     Fine,
     /// The one with fewer.
     Coarse,
+}
+
+/// Places for `rows` tiles in a panel: an odd number, so that the points of a tile, one panel apart, do not all fall into the same
+/// few sets of the cache.
+fn lines(rows: usize) -> usize {
+    rows | 1
 }
 
 /// Rows are tiles, columns the channels of panels of `width`.
