@@ -12,6 +12,7 @@
 //! or one fewer; at infinity the shorter ones are zero, and these products are left out.
 
 use super::simd::{LANES, Simd, instantiate};
+use std::mem::MaybeUninit;
 
 /// Outputs of a tile each way.
 pub(crate) const OUT: usize = 4;
@@ -136,6 +137,41 @@ linear!(times_at, OUT, Fm::POINTS, |o, i| Fm::AT[o][i]);
 linear!(times_a, Fm::POINTS, OUT, |o, i| Fm::AT[i][o]);
 linear!(times_g, Fm::POINTS, Fm::TAPS, |o, i| Fm::G[o][i]);
 linear!(times_gt, Fm::TAPS, Fm::POINTS, |o, i| Fm::G[i][o]);
+
+/// What one pass over a tile leaves for the other. Not cleared first: that would cost as much as the pass.
+struct Half<T: Copy>(MaybeUninit<[T; MAX_POINTS * MAX_POINTS]>);
+
+impl<T: Copy> Half<T> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+
+    /// Column `j` from the first `count` values.
+    #[inline(always)]
+    fn set_column(&mut self, j: usize, values: &[T; 6], count: usize) {
+        for (i, &value) in values.iter().enumerate().take(count) {
+            assert!(j < MAX_POINTS);
+            // SAFETY: `i` and `j` are below six.
+            unsafe { self.0.as_mut_ptr().cast::<T>().add(i * MAX_POINTS + j).write(value) };
+        }
+    }
+
+    /// The first `count` values of row `i`, `rest` for the others.
+    ///
+    /// # Safety
+    /// These columns were set in this row.
+    #[inline(always)]
+    unsafe fn row(&self, i: usize, count: usize, rest: T) -> [T; 6] {
+        let mut row = [rest; 6];
+        for (j, value) in row.iter_mut().enumerate().take(count) {
+            assert!(i < MAX_POINTS);
+            // SAFETY: below six each way, and set before, as the caller vouches.
+            *value = unsafe { self.0.as_ptr().cast::<T>().add(i * MAX_POINTS + j).read() };
+        }
+        row
+    }
+}
 
 /// The first `valid` lanes, zeros in the others.
 #[inline(always)]
@@ -304,7 +340,7 @@ unsafe fn gather_body<S: Simd, Fm: Form, const FINE: bool, const KIND: u8>(
         let mut first = 0;
         while let Some((valid, place)) = channels.sixteen(first) {
             let loader = Loader::<S>::new(load, first, valid);
-            let mut half = [[zero; 6]; 6];
+            let mut half = Half::new();
             for j in 0..side {
                 let mut column = [zero; 6];
                 if j >= window.columns.0 && j < window.columns.1 && valid > 0 {
@@ -316,12 +352,11 @@ unsafe fn gather_body<S: Simd, Fm: Form, const FINE: bool, const KIND: u8>(
                     }
                 }
                 let column = if FINE { times_bt::<S, Fm>(&column) } else { times_a::<S, Fm>(&column) };
-                for (half, value) in half.iter_mut().zip(column) {
-                    half[j] = value;
-                }
+                half.set_column(j, &column, Fm::POINTS);
             }
-            for (p, half) in half.iter().enumerate().take(Fm::POINTS) {
-                let row = if FINE { times_bt::<S, Fm>(half) } else { times_a::<S, Fm>(half) };
+            for p in 0..Fm::POINTS {
+                let row = half.row(p, side, zero);
+                let row = if FINE { times_bt::<S, Fm>(&row) } else { times_a::<S, Fm>(&row) };
                 for (q, &value) in row.iter().enumerate().take(Fm::POINTS) {
                     if let Some(offset) = points[p * MAX_POINTS + q] {
                         S::store(packed.add(offset + place), value);
@@ -351,7 +386,7 @@ unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
             if valid == 0 {
                 break;
             }
-            let mut half = [[zero; 6]; 6];
+            let mut half = Half::new();
             for q in 0..Fm::POINTS {
                 let mut column = [zero; 6];
                 for (p, value) in column.iter_mut().enumerate().take(Fm::POINTS) {
@@ -360,15 +395,14 @@ unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
                     }
                 }
                 let column = if FINE { times_b::<S, Fm>(&column) } else { times_at::<S, Fm>(&column) };
-                for (half, value) in half.iter_mut().zip(column) {
-                    half[q] = value;
-                }
+                half.set_column(q, &column, side);
             }
-            for (i, half) in half.iter().enumerate().take(side) {
+            for i in 0..side {
                 if i < window.rows.0 || i >= window.rows.1 {
                     continue;
                 }
-                let row = if FINE { times_b::<S, Fm>(half) } else { times_at::<S, Fm>(half) };
+                let row = half.row(i, Fm::POINTS, zero);
+                let row = if FINE { times_b::<S, Fm>(&row) } else { times_at::<S, Fm>(&row) };
                 for (j, &value) in row.iter().enumerate().take(side) {
                     if j < window.columns.0 || j >= window.columns.1 {
                         continue;
@@ -429,7 +463,7 @@ unsafe fn pack_weights_body<S: Simd, Fm: Form>(
             let mut first = 0;
             while first < rows.packed_row {
                 let valid = rows.channels.saturating_sub(first).min(LANES);
-                let mut half = [[zero; 6]; 6];
+                let mut half = Half::new();
                 for j in 0..Fm::TAPS {
                     let mut column = [zero; 6];
                     if j < taps.count.1 {
@@ -438,12 +472,11 @@ unsafe fn pack_weights_body<S: Simd, Fm: Form>(
                             *value = load_some::<S>(weights.add(at + first), valid);
                         }
                     }
-                    for (half, value) in half.iter_mut().zip(times_g::<S, Fm>(&column)) {
-                        half[j] = value;
-                    }
+                    half.set_column(j, &times_g::<S, Fm>(&column), Fm::POINTS);
                 }
-                for (p, half) in half.iter().enumerate().take(Fm::POINTS) {
-                    for (q, &value) in times_g::<S, Fm>(half).iter().enumerate().take(Fm::POINTS) {
+                for p in 0..Fm::POINTS {
+                    let values = half.row(p, Fm::TAPS, zero);
+                    for (q, &value) in times_g::<S, Fm>(&values).iter().enumerate().take(Fm::POINTS) {
                         if let Some(offset) = points[p * MAX_POINTS + q] {
                             S::store(packed.add(offset + row * rows.packed_row + first), value);
                         }
@@ -470,7 +503,7 @@ unsafe fn unpack_weights_body<S: Simd, Fm: Form>(
             let mut first = 0;
             while first < rows.channels {
                 let valid = (rows.channels - first).min(LANES);
-                let mut half = [[zero; 6]; 6];
+                let mut half = Half::new();
                 for q in 0..Fm::POINTS {
                     let mut column = [zero; 6];
                     for (p, value) in column.iter_mut().enumerate().take(Fm::POINTS) {
@@ -478,12 +511,11 @@ unsafe fn unpack_weights_body<S: Simd, Fm: Form>(
                             *value = S::load(packed.add(offset + row * rows.packed_row + first));
                         }
                     }
-                    for (half, value) in half.iter_mut().zip(times_gt::<S, Fm>(&column)) {
-                        half[q] = value;
-                    }
+                    half.set_column(q, &times_gt::<S, Fm>(&column), Fm::TAPS);
                 }
-                for (i, half) in half.iter().enumerate().take(taps.count.0) {
-                    for (j, &value) in times_gt::<S, Fm>(half).iter().enumerate().take(taps.count.1) {
+                for i in 0..taps.count.0 {
+                    let values = half.row(i, Fm::POINTS, zero);
+                    for (j, &value) in times_gt::<S, Fm>(&values).iter().enumerate().take(taps.count.1) {
                         let at = taps.start + i * taps.row + j * taps.column + row * taps.channel_row;
                         let to = gradient.add(at + first);
                         store_some::<S>(to, S::add(value, load_some::<S>(to, valid)), valid);
