@@ -8,6 +8,9 @@ use cli::{Cli, Command};
 use dcgan_cli::Logging;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     dcgan_cli::run("dcgan-train", || {
         let Cli { log, command } = Cli::try_parse()?;
