@@ -86,7 +86,8 @@ impl Geometry {
         let start = x * self.stride;
         let low = kx.start.max(self.padding.saturating_sub(start)).min(kx.end);
         let high = kx.end.min((self.fine.width + self.padding).saturating_sub(start)).max(low);
-        (low..high, (start + low).saturating_sub(self.padding))
+        // A patch may lie in the padding altogether.
+        (low..high, (start + low).saturating_sub(self.padding).min(self.fine.width))
     }
 
     /// The fine row under kernel row `ky` at coarse row `y`, if it lies inside.

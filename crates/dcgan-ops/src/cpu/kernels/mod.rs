@@ -5,6 +5,7 @@
     reason = "intrinsics and pointers without bounds checks: what makes each call safe stands at the function, and callers check it"
 )]
 
+mod forms;
 pub(crate) mod gemm;
 pub(crate) mod shared;
 pub(crate) mod simd;

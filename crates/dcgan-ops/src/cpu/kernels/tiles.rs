@@ -7,91 +7,13 @@
 //! - up, its transpose by d: `d = B [(G g Gᵀ) ⊙ (A y Aᵀ)] Bᵀ`, where tiles overlap and are added
 //! - weight gradient, its transpose by g: `g = Gᵀ [(Bᵀ d B) ⊙ (A y Aᵀ)] G`
 //!
-//! Interpolation points are 0, -1, 1/2, 2 and 0, 1, -1, 1/2, -2, each with infinity: they round less than 0, ±1, ±2 do.
 //! A stride of two splits the fine map into four maps by even and odd rows and columns, whose kernels have two taps or three,
 //! or one fewer; at infinity the shorter ones are zero, and these products are left out.
 
+use super::forms::{Form, Three, Two};
+pub(crate) use super::forms::{MAX_POINTS, OUT};
 use super::simd::{LANES, Simd, instantiate};
 use std::mem::MaybeUninit;
-
-/// Outputs of a tile each way.
-pub(crate) const OUT: usize = 4;
-
-/// Points each way, at most.
-pub(crate) const MAX_POINTS: usize = 6;
-
-/// The matrices of one algorithm; unused rows and columns are zero.
-pub(crate) trait Form: Copy {
-    /// Points each way.
-    const POINTS: usize;
-    /// Taps each way.
-    const TAPS: usize;
-    const BT: [[f32; 6]; 6];
-    const AT: [[f32; 6]; 4];
-    const G: [[f32; 3]; 6];
-}
-
-/// `F(4, 2)`
-#[derive(Clone, Copy)]
-pub(crate) struct Two;
-
-impl Form for Two {
-    const POINTS: usize = 5;
-    const TAPS: usize = 2;
-    const BT: [[f32; 6]; 6] = [
-        [1.0, -1.5, -1.5, 1.0, 0.0, 0.0],
-        [0.0, 1.0, -2.5, 1.0, 0.0, 0.0],
-        [0.0, -2.0, -1.0, 1.0, 0.0, 0.0],
-        [0.0, -0.5, 0.5, 1.0, 0.0, 0.0],
-        [0.0, 1.0, -1.5, -1.5, 1.0, 0.0],
-        [0.0; 6],
-    ];
-    const AT: [[f32; 6]; 4] = [
-        [1.0, 1.0, 1.0, 1.0, 0.0, 0.0],
-        [0.0, -1.0, 0.5, 2.0, 0.0, 0.0],
-        [0.0, 1.0, 0.25, 4.0, 0.0, 0.0],
-        [0.0, -1.0, 0.125, 8.0, 1.0, 0.0],
-    ];
-    const G: [[f32; 3]; 6] = [
-        [1.0, 0.0, 0.0],
-        [-2.0 / 9.0, 2.0 / 9.0, 0.0],
-        [-8.0 / 9.0, -4.0 / 9.0, 0.0],
-        [1.0 / 9.0, 2.0 / 9.0, 0.0],
-        [0.0, 1.0, 0.0],
-        [0.0; 3],
-    ];
-}
-
-/// `F(4, 3)`
-#[derive(Clone, Copy)]
-pub(crate) struct Three;
-
-impl Form for Three {
-    const POINTS: usize = 6;
-    const TAPS: usize = 3;
-    const BT: [[f32; 6]; 6] = [
-        [1.0, -1.5, -2.0, 1.5, 1.0, 0.0],
-        [0.0, -1.0, 0.5, 2.5, 1.0, 0.0],
-        [0.0, 1.0, -2.5, 0.5, 1.0, 0.0],
-        [0.0, -2.0, -1.0, 2.0, 1.0, 0.0],
-        [0.0, 0.5, -1.0, -0.5, 1.0, 0.0],
-        [0.0, 1.0, -1.5, -2.0, 1.5, 1.0],
-    ];
-    const AT: [[f32; 6]; 4] = [
-        [1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
-        [0.0, 1.0, -1.0, 0.5, -2.0, 0.0],
-        [0.0, 1.0, 1.0, 0.25, 4.0, 0.0],
-        [0.0, 1.0, -1.0, 0.125, -8.0, 1.0],
-    ];
-    const G: [[f32; 3]; 6] = [
-        [1.0, 0.0, 0.0],
-        [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0],
-        [-1.0 / 3.0, 1.0 / 3.0, -1.0 / 3.0],
-        [-16.0 / 15.0, -8.0 / 15.0, -4.0 / 15.0],
-        [1.0 / 15.0, -2.0 / 15.0, 4.0 / 15.0],
-        [0.0, 0.0, 1.0],
-    ];
-}
 
 /// `sum += c x`, for coefficients known when compiled: no instruction for 0, none but an addition for 1 and -1.
 #[inline(always)]

@@ -1,0 +1,168 @@
+//! Every path of the CPU executor against plain sums in f64, on every instruction set of this machine, over odd shapes.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use candle_core::{Device, Tensor};
+use dcgan_ops::{
+    Activation, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode, Statistics, Want,
+};
+use proptest::prelude::*;
+
+/// max|a - b| / max|b| that single precision may be off, by Winograd's algorithm too.
+const TOLERANCE: f64 = 1e-4;
+
+/// Values in [-1, 1) from a fixed linear congruence.
+fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut draw = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| draw()).collect()
+}
+
+fn layer(
+    kind: Kind,
+    channels: (usize, usize),
+    side: (usize, usize),
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> Option<Layer> {
+    let extra = 0;
+    let out = |side| Layer::output_side(kind, side, kernel, stride, padding, extra).filter(|&side| side > 0);
+    Some(Layer {
+        name: "only".into(),
+        kind,
+        input: MapShape::new(channels.0, side.0, side.1),
+        output: MapShape::new(channels.1, out(side.0)?, out(side.1)?),
+        kernel: (kernel, kernel),
+        stride,
+        padding,
+        output_padding: extra,
+        norm: None,
+        activation: Activation::Identity,
+    })
+}
+
+/// Output, derivative by the input and by the weight, `(n, c, h, w)`, from the definition: each product of the convolution
+/// pairs one value of the fine map, one of the coarse map and one weight.
+fn plain(layer: &Layer, n: usize, x: &[f32], w: &[f32], d: &[f32]) -> [Vec<f64>; 3] {
+    let (fine, coarse) = match layer.kind {
+        Kind::Conv => (layer.input, layer.output),
+        Kind::ConvTranspose => (layer.output, layer.input),
+    };
+    let k = layer.kernel.0;
+    let mut out = [vec![0.0; n * layer.output.len()], vec![0.0; x.len()], vec![0.0; w.len()]];
+    let at = |map: MapShape, i: usize, c: usize, y: usize, x: usize| {
+        ((i * map.channels + c) * map.height + y) * map.width + x
+    };
+    for i in 0..n {
+        for (cy, cx) in (0..coarse.height).flat_map(|y| (0..coarse.width).map(move |x| (y, x))) {
+            for (ky, kx) in (0..k).flat_map(|y| (0..k).map(move |x| (y, x))) {
+                let inside = |at: usize, k: usize, side: usize| {
+                    (at * layer.stride + k).checked_sub(layer.padding).filter(|&at| at < side)
+                };
+                let Some((fy, fx)) = inside(cy, ky, fine.height).zip(inside(cx, kx, fine.width)) else {
+                    continue;
+                };
+                for cc in 0..coarse.channels {
+                    for cf in 0..fine.channels {
+                        let (f, c) = (at(fine, i, cf, fy, fx), at(coarse, i, cc, cy, cx));
+                        // Both kinds have the coarse channel first.
+                        let weight = ((cc * fine.channels + cf) * k + ky) * k + kx;
+                        let (input, output) = if layer.kind == Kind::Conv { (f, c) } else { (c, f) };
+                        let (x, d, w) = (f64::from(x[input]), f64::from(d[output]), f64::from(w[weight]));
+                        out[0][output] += x * w;
+                        out[1][input] += d * w;
+                        out[2][weight] += x * d;
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+fn check(layer: &Layer, n: usize) {
+    let x = numbers(1, n * layer.input.len());
+    let d = numbers(2, n * layer.output.len());
+    let w = numbers(3, layer.weight_shape().iter().product());
+    let expected = plain(layer, n, &x, &w, &d);
+    let map = |values: &[f32], shape: MapShape| {
+        let MapShape { channels, height, width } = shape;
+        Tensor::from_slice(values, (n, channels, height, width), &Device::Cpu).unwrap()
+    };
+    let weight = Tensor::from_slice(&w, &layer.weight_shape()[..], &Device::Cpu).unwrap();
+    for isa in [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.is_available()) {
+        let mut executor = CpuExecutor::with_isa(vec![layer.clone()], isa);
+        executor.set_parameters(&[("only.weight".to_owned(), weight.clone())].into()).unwrap();
+        let path = executor.timings()[0].1;
+        let evaluated = Statistics::new();
+        let output =
+            executor.forward(&map(&x, layer.input), Mode::Eval(&evaluated), Keep::Tape).unwrap().output;
+        let by_input = executor.backward(&map(&d, layer.output), Want::Both).unwrap().unwrap();
+        let alone = executor.backward(&map(&d, layer.output), Want::Input).unwrap().unwrap();
+        // The gradient is added to what is there: twice the same.
+        executor.backward(&map(&d, layer.output), Want::Parameters).unwrap();
+        let by_weight = (executor.gradients().unwrap().remove("only.weight").unwrap() * 0.5).unwrap();
+        let found = [output, by_input, by_weight];
+        for ((found, expected), what) in found.iter().zip(&expected).zip(["output", "input", "weight"]) {
+            let found: Vec<f32> = found.flatten_all().unwrap().to_vec1().unwrap();
+            let largest = expected.iter().fold(1e-20_f64, |m, v| m.max(v.abs()));
+            let off = found.iter().zip(expected).fold(0.0_f64, |m, (a, b)| m.max((f64::from(*a) - b).abs()));
+            assert!(
+                off <= TOLERANCE * largest,
+                "{what} is off by {:.1e} ({path}, {}, batch {n}) in {layer:?}",
+                off / largest,
+                isa.name()
+            );
+        }
+        let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(bits(&alone), bits(&found[1]));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn any_shape(
+        transpose in any::<bool>(),
+        channels in (1_usize..34, 1_usize..34),
+        side in (1_usize..14, 1_usize..14),
+        kernel in 1_usize..7,
+        stride in 1_usize..4,
+        padding in 0_usize..4,
+        n in 1_usize..4,
+    ) {
+        let kind = if transpose { Kind::ConvTranspose } else { Kind::Conv };
+        if let Some(layer) = layer(kind, channels, side, kernel, stride, padding.min(kernel - 1)) {
+            check(&layer, n);
+        }
+    }
+}
+
+#[test]
+fn patches_that_lie_in_the_padding() {
+    check(&layer(Kind::Conv, (16, 1), (1, 1), 5, 1, 4).unwrap(), 1);
+    check(&layer(Kind::ConvTranspose, (1, 16), (5, 5), 5, 1, 4).unwrap(), 2);
+}
+
+#[test]
+fn the_presets_kernels_over_panels_and_tiles() {
+    // Kernel, stride, padding of the presets; channels that fill panels, leave them half full, or are few; prime sides.
+    for (kernel, stride, padding) in [(4, 2, 1), (5, 2, 2), (3, 1, 1), (3, 2, 1)] {
+        for channels in [(3, 16), (1, 64), (64, 80), (96, 20), (17, 130)] {
+            for (side, n) in [((13, 11), 1), ((8, 17), 2), ((4, 4), 7)] {
+                for (kind, channels) in
+                    [(Kind::Conv, channels), (Kind::ConvTranspose, (channels.1, channels.0))]
+                {
+                    if let Some(layer) = layer(kind, channels, side, kernel, stride, padding) {
+                        check(&layer, n);
+                    }
+                }
+            }
+        }
+    }
+}
