@@ -1,12 +1,11 @@
-"""Speed and memory of `dcgan-train bench` against PyTorch's two memory layouts, alternately, medians of several rounds.
+"""Speed and memory of our `bench` commands against PyTorch's two memory layouts, alternately, medians of several rounds.
 
 Run: cargo build --release
      python3 against_pytorch.py [--rows REGEX] [--rounds 5] [--steps 7] [--ours target/release] [--log FILE]
      (torch; Python 3.11)
 
 A round of a row runs ours, then PyTorch (pytorch_step.py) in its default layout and in channels-last, each as its own
-process, on two threads in batches of 128. PyTorch in bf16 is run in channels-last only. Nothing else should run
-meanwhile.
+process, on two threads in batches of 128. Nothing else should run meanwhile.
 
 The table has medians of images/s; of the rounds' ratios of ours to the faster PyTorch of the same round the median,
 lowest and highest; and the median of the rounds' ratios of our peak memory to that of the PyTorch form with less, which
@@ -42,6 +41,7 @@ class Row(NamedTuple):
     ours: list[str] = []
     pytorch: list[str] = []
     layouts: list[str] = list(LAYOUTS)
+    binary: str = "dcgan-train"
 
 
 class RunFailed(Exception):
@@ -52,25 +52,25 @@ def table(steps):
     def step(preset):
         return ["--preset", preset, "--steps", str(steps)]
 
-    def pictures(work, preset):
-        return ["--work", work, "--preset", preset, "--pictures", "10000"]
+    def pictures(preset):
+        return ["--preset", preset, "--pictures", "10000"]
 
     presets = ["pytorch64", "pytorch32", "paper64", "svhn32", "imagenet32"]
     rows = [Row(f"step {preset}", step(preset)) for preset in presets]
     for preset in ["pytorch64", "pytorch32"]:
         rows.append(Row(f"step {preset}, no unused gradients of D", step(preset), pytorch=["--skip-d-grads"]))
-    for preset in ["pytorch64", "pytorch32"]:
-        name, bf16 = f"step {preset} bf16", ["--dtype", "bf16"]
-        rows.append(Row(name, step(preset), ours=bf16, pytorch=["--bf16"], layouts=["PyTorch channels-last"]))
-    rows += [Row(f"features {preset}", pictures("features", preset)) for preset in ["svhn32", "imagenet32"]]
-    rows.append(Row("samples pytorch64", pictures("samples", "pytorch64")))
+    work = ["--work", "features"]
+    for preset in ["svhn32", "imagenet32"]:
+        rows.append(Row(f"features {preset}", pictures(preset), pytorch=work, binary="dcgan-eval"))
+    work = ["--work", "samples"]
+    rows.append(Row("samples pytorch64", pictures("pytorch64"), ours=work, pytorch=work))
     return rows
 
 
 def commands(row, binaries):
     """Command lines by form, ours first."""
     step = [sys.executable, str(HERE / "pytorch_step.py"), *row.shared, *COMMON, *row.pytorch]
-    ours = [str(binaries / "dcgan-train"), "bench", *row.shared, *COMMON, *row.ours, "--json"]
+    ours = [str(binaries / row.binary), "bench", *row.shared, *COMMON, *row.ours, "--json"]
     return {"ours": ours} | {layout: [*step, *LAYOUTS[layout]] for layout in row.layouts}
 
 

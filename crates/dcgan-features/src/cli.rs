@@ -35,6 +35,26 @@ pub(crate) enum Command {
     Features(FeaturesArgs),
     /// Fit the SVM to one feature file and score it on another
     Probe(ProbeArgs),
+    /// Time the extraction of features from synthetic pictures
+    Bench(BenchArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// Networks by name
+    #[arg(long, value_name = "NAME", default_value = "svhn32")]
+    pub(crate) preset: String,
+    /// Pictures in a batch
+    #[arg(long, value_name = "B", default_value_t = 128)]
+    pub(crate) batch_size: usize,
+    /// Pictures in all
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) pictures: usize,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 impl Default for TaskArgs {

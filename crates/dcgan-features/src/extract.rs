@@ -132,6 +132,16 @@ impl Extractor {
         self.discriminator.0.reestimate(batches)
     }
 
+    /// Replaces the batch-norm statistics by those of one batch, u8 `(n, h, w, c)`.
+    ///
+    /// # Errors
+    /// Memory; a batch too small for batch-norm.
+    pub fn settle(&mut self, bytes: &[u8]) -> Result<(), ExtractError> {
+        let device = self.discriminator.0.executor.device().clone();
+        let x = pixels::to_tensor(bytes, self.model.config(), &device)?;
+        self.discriminator.0.reestimate([Ok::<_, ExtractError>(x)])
+    }
+
     /// Feature vectors `(n, width)` of the pictures in `bytes`, u8 `(n, h, w, c)`.
     ///
     /// # Errors

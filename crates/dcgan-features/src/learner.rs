@@ -59,8 +59,11 @@ impl Learner for L2Learner {
                 if logged.elapsed() >= LOG_INTERVAL {
                     logged = Instant::now();
                     let Progress { passes, converged, problems, objective, .. } = at;
+                    // Coordinate descent does not know the objective while it is under way.
+                    let objective =
+                        if objective > 0.0 { format!(", objective {objective:.6e}") } else { String::new() };
                     tracing::info!(
-                        "C {c}: pass {passes} over the features, {converged} of {problems} classes done, objective {objective:.6e}"
+                        "C {c}: pass {passes} over the features, {converged} of {problems} classes done{objective}"
                     );
                 }
             };

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             Some(Command::Nnd(args)) => commands::neighbours::nnd(&args, &logging),
             Some(Command::Reproduce(args)) => commands::reproduce::run(&args, &logging),
             Some(Command::Features(args)) => commands::features::run(&args, &logging),
+            Some(Command::Bench(args)) => commands::bench::run(&args),
             Some(Command::Probe(args)) => commands::probe::run(&args, &logging),
         }
     })

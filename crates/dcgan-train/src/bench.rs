@@ -5,7 +5,7 @@ use crate::step::{LearningRate, Networks, StepError, train_step};
 use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Discriminator, Generator, Model, pixels};
-use dcgan_ops::{Executor, Timing};
+use dcgan_ops::{Executor, Keep, Timing};
 use rand::RngCore;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -59,6 +59,49 @@ fn timings(networks: &Networks) -> Vec<(&'static str, String, &'static str, Timi
     let mut all = of("generator", networks.generator.0.executor.as_ref());
     all.extend(of("discriminator", networks.discriminator.0.executor.as_ref()));
     all
+}
+
+/// Times the drawing of `pictures` samples in evaluation mode, `training.batch_size` at a time after one untimed batch; a step
+/// of the result is a batch.
+///
+/// # Errors
+/// A network that does not fit the device.
+pub fn bench_samples(
+    model: &Model,
+    training: &TrainingConfig,
+    pictures: usize,
+    device: &Device,
+) -> Result<BenchResult, StepError> {
+    let (batch_size, config) = (training.batch_size, model.config());
+    let mut generator = Generator::new(model, &model.initial_generator(0, 0.02, 0.02), device)?;
+    let latent = |batch: usize, n: usize| -> Result<Tensor, StepError> {
+        let z =
+            random::latent(&mut random::stream(0, Purpose::SampleLatent, batch as u64), n, &config.latent);
+        Ok(Tensor::from_vec(z, (n, config.latent.size), device)?)
+    };
+    let first = latent(0, batch_size.min(pictures))?;
+    let statistics = generator.train(&first, Keep::Nothing)?.statistics;
+    generator.0.absorb(&statistics, 1.0)?;
+    generator.sample(&first)?;
+    let started = Instant::now();
+    let mut times = Vec::new();
+    for (batch, start) in (0..pictures).step_by(batch_size).enumerate() {
+        let one = Instant::now();
+        generator.sample(&latent(batch, batch_size.min(pictures - start))?)?;
+        device.synchronize()?;
+        times.push(one.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(BenchResult {
+        images_per_s: pictures as f64 / started.elapsed().as_secs_f64(),
+        step_ms_median: 1e3 * times.get(times.len() / 2).copied().unwrap_or(f64::NAN),
+        peak_rss_bytes: dcgan_cli::peak_memory_bytes().unwrap_or(0),
+        image_size: config.height,
+        batch_size,
+        dtype: "f32",
+        threads: rayon::current_num_threads(),
+        layers: Vec::new(),
+    })
 }
 
 /// Times `steps` training steps (D, then G, on every batch) after two untimed ones.

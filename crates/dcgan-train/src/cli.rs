@@ -159,6 +159,12 @@ pub(crate) struct BenchArgs {
     /// Timed steps
     #[arg(long, value_name = "K", default_value_t = 7)]
     pub(crate) steps: u64,
+    /// What to time
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) work: Work,
+    /// Pictures that --work samples draws
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) pictures: usize,
     /// Type of the values computed with
     #[arg(long, value_enum, default_value_t)]
     pub(crate) dtype: Dtype,
@@ -174,6 +180,16 @@ pub(crate) struct BenchArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What `bench` times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Work {
+    /// Training steps, of D and of G
+    #[default]
+    Step,
+    /// Drawing pictures with G
+    Samples,
 }
 
 #[derive(Args, Debug)]

@@ -1,5 +1,6 @@
 //! What each command does.
 
+pub(crate) mod bench;
 pub(crate) mod features;
 pub(crate) mod neighbours;
 pub(crate) mod probe;

@@ -27,8 +27,8 @@ const PATIENCE: usize = 40;
 /// Sweeps after which [`active`] takes over where few rows are within the margin.
 const HANDOVER: usize = 12;
 
-/// Sweeps between two looks at the gap, as a share of those done.
-const LOOK_SHARE: f64 = 0.2;
+/// Sweeps between two looks at the gap: so many times fewer than were done.
+const LOOK_PART: usize = 5;
 
 /// Part of the tolerance that the gap has to come down to: what is left is for rounding.
 const MARGIN: f64 = 0.5;
@@ -70,18 +70,18 @@ struct Class {
 pub(super) fn descend(
     space: &mut Dense<'_>,
     problem: &Problem<'_>,
-    start: Option<Panel>,
+    start: Option<&Panel>,
     max_sweeps: usize,
     observe: &mut dyn FnMut(usize),
 ) -> Dual {
-    let start_weights = start.as_ref().map(|start| space.collect(start));
+    let start_weights = start.map(|start| space.collect(start));
     let features = space.features();
     let (rows, width) = (features.len(), features.width());
     let squares = squares(features);
     let class = |(lane, &positive): (usize, &u32)| {
         let signs: Vec<f32> =
             problem.labels.iter().map(|&label| if label == positive { 1.0 } else { -1.0 }).collect();
-        let alpha = match &start {
+        let alpha = match start {
             Some(start) => {
                 start.iter().zip(&signs).map(|(v, &s)| (v[lane] * f64::from(s)).max(0.0)).collect()
             }
@@ -118,7 +118,7 @@ pub(super) fn descend(
         observe(sweeps);
         if sweeps >= look {
             measure(features, problem, sweeps, &mut classes);
-            look = sweeps + ((sweeps as f64 * LOOK_SHARE) as usize).max(3);
+            look = sweeps + (sweeps / LOOK_PART).max(3);
         }
     }
     let mut coefficients = zeros(rows);

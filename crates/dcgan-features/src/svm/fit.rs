@@ -162,8 +162,9 @@ impl Job<'_> {
             let waiting = vec![Exit::unknown(); problem.positives.len()];
             // The last pass tells the objective.
             let sweeps = max_passes.saturating_sub(1);
-            let found =
-                dual::descend(&mut space, problem, start, sweeps, &mut |sweep| observe(&waiting, sweep));
+            let found = dual::descend(&mut space, problem, start.as_ref(), sweeps, &mut |sweep| {
+                observe(&waiting, sweep)
+            });
             let mut weights = space.collect(&found.coefficients);
             let mut problem =
                 Problem { bounds: dual::bounds(&found.coefficients, &weights, problem.c), ..*problem };

@@ -142,13 +142,12 @@ fn dots_of<const N: usize, const FUSED: bool>(x: &[f32], weights: &[&[f32]], out
     let mut sums = [[[0.0_f32; LANES]; 2]; N];
     let whole = x.len() / (2 * LANES) * (2 * LANES);
     for start in (0..whole).step_by(2 * LANES) {
-        for half in 0..2 {
-            let at = start + half * LANES;
-            let x = &x[at..at + LANES];
-            for i in 0..N {
-                let weights = &weights[i][at..at + LANES];
+        for i in 0..N {
+            for (half, sums) in sums[i].iter_mut().enumerate() {
+                let at = start + half * LANES;
+                let (x, weights) = (&x[at..at + LANES], &weights[i][at..at + LANES]);
                 for lane in 0..LANES {
-                    sums[i][half][lane] = x[lane].multiply_add::<FUSED>(weights[lane], sums[i][half][lane]);
+                    sums[lane] = x[lane].multiply_add::<FUSED>(weights[lane], sums[lane]);
                 }
             }
         }

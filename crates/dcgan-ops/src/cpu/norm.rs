@@ -183,9 +183,9 @@ vectorised! {
                 + r * (1.0
                     + r * (0.5
                         + r * (1.666_666_7e-1
-                            + r * (4.166_666_7e-2 + r * (8.333_333_3e-3 + r * 1.388_888_9e-3)))));
+                            + r * (4.166_666_7e-2 + r * (8.333_334e-3 + r * 1.388_889e-3)))));
             // Both factors of 2^n are normal numbers: |n| is at most 27.
-            let scale = f32::from_bits(((n as i32 + 127) as u32) << 23);
+            let scale = f32::from_bits((n as i32 + 127).cast_unsigned() << 23);
             let far = 1.0 - 2.0 / (power * scale + 1.0);
             let value = if x.abs() < 0.6 { near } else { far };
             // What is not a number stays so.

@@ -60,7 +60,10 @@ impl Panels {
         let padded = channels.next_multiple_of(LANES);
         let width = match padded {
             0..=PANEL => padded,
-            _ => [PANEL, 48, 32, LANES].into_iter().find(|width| padded % width == 0).unwrap_or(LANES),
+            _ => [PANEL, 48, 32, LANES]
+                .into_iter()
+                .find(|width| padded.is_multiple_of(*width))
+                .unwrap_or(LANES),
         };
         Self { width, count: padded / width }
     }

@@ -1,9 +1,9 @@
 //! `dcgan-train bench`
 
-use crate::cli::{BenchArgs, Dtype};
+use crate::cli::{BenchArgs, Dtype, Work};
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::Preset;
-use dcgan_train::bench::{BenchResult, bench};
+use dcgan_train::bench::{BenchResult, bench, bench_samples};
 use dcgan_train::config::TrainingConfig;
 
 pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -18,13 +18,20 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     if !(1..=1_000_000).contains(&args.steps) {
         faults.push(format!("--steps is {}, expected 1 to 1000000", args.steps));
     }
+    if !(1..=100_000_000).contains(&args.pictures) {
+        faults.push(format!("--pictures is {}, expected 1 to 100000000", args.pictures));
+    }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
     set_threads(args.threads)?;
     let device = args.device.open().map_err(UsageError::because)?;
     let progress = Progress::new(logging, args.steps, "steps");
-    let result = bench(&preset.model()?, &training, args.steps, &device, &mut |step| progress.set(step))?;
+    let model = preset.model()?;
+    let result = match args.work {
+        Work::Step => bench(&model, &training, args.steps, &device, &mut |step| progress.set(step))?,
+        Work::Samples => bench_samples(&model, &training, args.pictures, &device)?,
+    };
     progress.finish();
     if args.explain {
         print_result(&explanation(&result))?;
