@@ -26,13 +26,13 @@ use crate::{
 use buffer::Buffer;
 use candle_core::{Device, Storage, Tensor};
 use kernels::Isa;
-use kernels::shared::Shared;
 use linear::{Linear, Wanted};
 use norm::{Normal, Slopes, Sums};
 use parameters::{Parameters, to_inside, to_outside};
 use rayon::prelude::*;
 use source::Source;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use winograd::{Scratch, Weights};
 
@@ -40,7 +40,7 @@ use winograd::{Scratch, Weights};
 ///
 /// What stands between a layer and the next is the linear map's raw result. Batch-norm and its activation are applied when the
 /// next layer reads it, and undone when the layer's own backward pass reads the derivative, wherever the paths of these
-/// layers can ([`Linear::finishes_input`]).
+/// layers can (`linear.rs`).
 #[derive(Debug)]
 pub struct CpuExecutor {
     layers: Vec<Layer>,
@@ -110,6 +110,20 @@ impl CpuExecutor {
     }
 }
 
+/// A place for each picture's sums, which tasks fill in any order.
+struct Parts<'a>(Vec<Mutex<&'a mut [f32]>>);
+
+impl<'a> Parts<'a> {
+    fn of(sums: &'a mut [f32], len: usize) -> Self {
+        Self(sums.chunks_exact_mut(len.max(1)).map(Mutex::new).collect())
+    }
+
+    fn with(&self, picture: usize, body: impl FnOnce(&mut [f32])) {
+        // Nobody else wants this picture's place: the lock is never waited for.
+        body(&mut self.0[picture].lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 /// Columns of the matrix that batch-norm sees.
 fn columns(layer: &Layer, norm: Norm) -> usize {
     match norm.scope {
@@ -163,10 +177,11 @@ impl Plan {
             Mode::Train if norm.scope == NormScope::Channel => {
                 // Each picture's moments are taken while it is in cache.
                 let sums = sums.sized(n * 2 * columns);
-                let parts = Shared::new(sums);
+                let parts = Parts::of(sums, 2 * columns);
                 self.linear.forward(scratch, input, weights, before, &|picture, map| {
-                    norm::moments(map, parts.of_task(picture * 2 * columns, 2 * columns));
+                    parts.with(picture, |part| norm::moments(map, part));
                 });
+                drop(parts);
                 norm::combined(sums, columns, |_| layer.output.height * layer.output.width)
             }
             Mode::Train => {
@@ -207,16 +222,15 @@ impl Plan {
 
     /// What is done to each picture of the derivative `d` by this layer's activation, as soon as it is written: batch-norm's sums
     /// of it are taken, or an activation alone is undone.
-    fn receive(&self, layer: &Layer, sums: &Shared<'_>, picture: usize, d: &mut [f32]) {
+    fn receive(&self, layer: &Layer, sums: &Parts<'_>, picture: usize, d: &mut [f32]) {
         let len = layer.output.len();
         let map = picture * len..(picture + 1) * len;
         if layer.norm.is_none() {
             return norm::activation_gradient(&self.after.get(map.end)[map], layer.activation, d);
         }
         if let Some(leak) = self.derives(layer) {
-            let columns = 2 * layer.output.channels;
-            let part = sums.of_task(picture * columns, columns);
-            norm::derivative_sums(&self.before.get(map.end)[map], d, &self.normal, leak, part);
+            let before = &self.before.get(map.end)[map];
+            sums.with(picture, |part| norm::derivative_sums(before, d, &self.normal, leak, part));
         }
     }
 
@@ -344,7 +358,7 @@ impl CpuExecutor {
         let widest = layers.iter().map(|layer| layer.output.channels).max().unwrap_or(0);
         let sums = sums.sized(n * 2 * widest);
         if let Some(plan) = plans.last() {
-            let shared = Shared::new(sums);
+            let shared = Parts::of(sums, 2 * last.output.channels);
             let maps = d.get_mut(given).par_chunks_mut(last_len).enumerate();
             maps.for_each(|(picture, d)| plan.receive(last, &shared, picture, d));
         }
@@ -368,7 +382,7 @@ impl CpuExecutor {
             match done.last() {
                 Some(before) => {
                     let input = before.output(&layers[i - 1], Some(linear), n);
-                    let shared = Shared::new(sums);
+                    let shared = Parts::of(sums, 2 * layer.input.channels);
                     let each =
                         |picture: usize, d: &mut [f32]| before.receive(&layers[i - 1], &shared, picture, d);
                     linear.backward(scratch, (input, source), weights, gradient, Some((out, &each)));

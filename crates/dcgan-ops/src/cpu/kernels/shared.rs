@@ -27,13 +27,4 @@ impl<'a> Shared<'a> {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "outside the slice");
         self.start.wrapping_add(offset)
     }
-
-    /// Some values, for a task that has them for itself.
-    ///
-    /// Callers keep to places of their own: tasks whose places overlap would race.
-    #[allow(clippy::mut_from_ref, reason = "the values are lent mutably to the tasks together")]
-    pub(crate) fn of_task(&self, offset: usize, len: usize) -> &'a mut [f32] {
-        // SAFETY: checked by `at` to be inside; no two tasks ask for places that overlap.
-        unsafe { std::slice::from_raw_parts_mut(self.at(offset, len), len) }
-    }
 }
