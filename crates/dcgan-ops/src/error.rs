@@ -43,6 +43,9 @@ pub enum OpsError {
         /// Logits of a row.
         classes: usize,
     },
+    /// bf16 on a device whose executor has only f32.
+    #[error("bf16 is computed on the CPU only: choose f32, or the CPU as the device")]
+    Precision,
     /// An error of candle: device, memory, shapes.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -1,14 +1,37 @@
 //! The seam between a network as data and what computes it.
 
 use crate::{
-    AdamConfig, AdamState, CandleExecutor, CpuExecutor, Layer, MapShape, OpsError, Result, Statistics,
+    AdamConfig, AdamState, CandleExecutor, CpuExecutor, Isa, Layer, MapShape, OpsError, Result, Statistics,
 };
 use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Tensors by name, in the order of their names.
 pub type Tensors = BTreeMap<String, Tensor>;
+
+/// What products are computed with. Parameters, optimizer state, sums and what stands between layers are f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Factors rounded to bf16 (8 bits of mantissa), products summed in f32: faster where the processor multiplies bf16
+    /// ([`crate::Isa::multiplies_bf16`]), slower elsewhere.
+    Bf16,
+}
+
+impl Precision {
+    /// `f32` or `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
 
 /// How batch-norm normalises.
 #[derive(Clone, Copy, Debug)]
@@ -194,15 +217,24 @@ pub(crate) fn check_shape(name: &str, expected: &[usize], found: &Tensor) -> Res
     })
 }
 
-/// The executor for `layers` on `device`: the fused one on CPU, candle's autograd elsewhere.
+/// The executor for `layers` on `device` in f32: the fused one on CPU, candle's autograd elsewhere.
 ///
 /// Parameters start at zero: give them with [`Executor::set_parameters`].
 ///
 /// # Errors
 /// Memory.
 pub fn executor(layers: Vec<Layer>, device: &Device) -> Result<Box<dyn Executor>> {
-    Ok(match device {
-        Device::Cpu => Box::new(CpuExecutor::new(layers)),
-        _ => Box::new(CandleExecutor::new(layers, device)?),
+    executor_in(layers, device, Precision::F32)
+}
+
+/// The same in the given precision.
+///
+/// # Errors
+/// [`OpsError::Precision`] for bf16 on another device than the CPU; memory.
+pub fn executor_in(layers: Vec<Layer>, device: &Device, precision: Precision) -> Result<Box<dyn Executor>> {
+    Ok(match (device, precision) {
+        (Device::Cpu, _) => Box::new(CpuExecutor::with(layers, Isa::best(), precision)),
+        (_, Precision::F32) => Box::new(CandleExecutor::new(layers, device)?),
+        (_, Precision::Bf16) => return Err(OpsError::Precision),
     })
 }

@@ -4,12 +4,12 @@
 
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
-    Activation, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode, Statistics, Want,
+    Activation, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode, Precision, Statistics, Want,
 };
 use proptest::prelude::*;
 
-/// max|a - b| / max|b| that single precision may be off, by Winograd's algorithm too.
-const TOLERANCE: f64 = 1e-4;
+/// max|a - b| / max|b| that results may be off, by Winograd's algorithm too.
+const TOLERANCES: [(Precision, f64); 2] = [(Precision::F32, 1e-4), (Precision::Bf16, 2e-2)];
 
 /// Values in [-1, 1) from a fixed linear congruence.
 fn numbers(seed: u64, len: usize) -> Vec<f32> {
@@ -94,8 +94,9 @@ fn check(layer: &Layer, n: usize) {
         Tensor::from_slice(values, (n, channels, height, width), &Device::Cpu).unwrap()
     };
     let weight = Tensor::from_slice(&w, &layer.weight_shape()[..], &Device::Cpu).unwrap();
-    for isa in [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.is_available()) {
-        let mut executor = CpuExecutor::with_isa(vec![layer.clone()], isa);
+    let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
+    for (isa, (precision, tolerance)) in isas.flat_map(|isa| TOLERANCES.map(|row| (isa, row))) {
+        let mut executor = CpuExecutor::with(vec![layer.clone()], isa, precision);
         executor.set_parameters(&[("only.weight".to_owned(), weight.clone())].into()).unwrap();
         let path = executor.timings()[0].1;
         let evaluated = Statistics::new();
@@ -112,7 +113,7 @@ fn check(layer: &Layer, n: usize) {
             let largest = expected.iter().fold(1e-20_f64, |m, v| m.max(v.abs()));
             let off = found.iter().zip(expected).fold(0.0_f64, |m, (a, b)| m.max((f64::from(*a) - b).abs()));
             assert!(
-                off <= TOLERANCE * largest,
+                off <= tolerance * largest,
                 "{what} is off by {:.1e} ({path}, {}, batch {n}) in {layer:?}",
                 off / largest,
                 isa.name()

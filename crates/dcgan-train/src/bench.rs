@@ -1,11 +1,12 @@
 //! `dcgan-train bench`: real training steps on synthetic pictures, timed.
 
 use crate::config::{Order, TrainingConfig};
+use crate::start::networks;
 use crate::step::{LearningRate, Networks, StepError, train_step};
 use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Discriminator, Generator, Model, pixels};
-use dcgan_ops::{Executor, Keep, Timing};
+use dcgan_model::{Generator, Model, pixels};
+use dcgan_ops::{Executor, Keep, Timing, executor_in};
 use rand::RngCore;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -73,7 +74,9 @@ pub fn bench_samples(
     device: &Device,
 ) -> Result<BenchResult, StepError> {
     let (batch_size, config) = (training.batch_size, model.config());
-    let mut generator = Generator::new(model, &model.initial_generator(0, 0.02, 0.02), device)?;
+    let weights = model.initial_generator(0, 0.02, 0.02);
+    let mut generator =
+        Generator::with_executor(model, &weights, |layers| executor_in(layers, device, training.dtype))?;
     let latent = |batch: usize, n: usize| -> Result<Tensor, StepError> {
         let z =
             random::latent(&mut random::stream(0, Purpose::SampleLatent, batch as u64), n, &config.latent);
@@ -98,7 +101,7 @@ pub fn bench_samples(
         peak_rss_bytes: dcgan_cli::peak_memory_bytes().unwrap_or(0),
         image_size: config.height,
         batch_size,
-        dtype: "f32",
+        dtype: training.dtype.name(),
         threads: rayon::current_num_threads(),
         layers: Vec::new(),
     })
@@ -118,10 +121,8 @@ pub fn bench(
     let training = TrainingConfig { order: Order::Both, ..training.clone() };
     let (batch_size, config) = (training.batch_size, model.config());
     let (height, width, channels) = config.picture_shape();
-    let mut networks = Networks {
-        generator: Generator::new(model, &model.initial_generator(0, 0.02, 0.02), device)?,
-        discriminator: Discriminator::new(model, &model.initial_discriminator(0, 0.02, 0.02), device)?,
-    };
+    let weights = (&model.initial_generator(0, 0.02, 0.02), &model.initial_discriminator(0, 0.02, 0.02));
+    let mut networks = networks(model, weights, device, training.dtype)?;
     let mut pictures = vec![0; batch_size * height * width * channels];
     random::stream(0, Purpose::SyntheticPictures, 0).fill_bytes(&mut pictures);
     let mut times = Vec::new();
@@ -169,7 +170,7 @@ pub fn bench(
         peak_rss_bytes: dcgan_cli::peak_memory_bytes().unwrap_or(0),
         image_size: height,
         batch_size,
-        dtype: "f32",
+        dtype: training.dtype.name(),
         threads: rayon::current_num_threads(),
         layers,
     })

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
+use dcgan_ops::Precision;
 use dcgan_train::config::{Decay, Order, RunOptions, parse_size};
 use std::path::PathBuf;
 
@@ -70,9 +71,9 @@ pub(crate) struct RunArgs {
     /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Type of the values computed with
-    #[arg(long, value_enum, default_value_t)]
-    dtype: Dtype,
+    /// What products are computed with [default: f32]
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
     /// Cut the N x N centre out of every picture before resizing
     #[arg(long, value_name = "N")]
     crop: Option<usize>,
@@ -165,7 +166,7 @@ pub(crate) struct BenchArgs {
     /// Pictures that --work samples draws
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) pictures: usize,
-    /// Type of the values computed with
+    /// What products are computed with
     #[arg(long, value_enum, default_value_t)]
     pub(crate) dtype: Dtype,
     /// auto, cpu, cuda:N or metal:N
@@ -270,6 +271,17 @@ pub(crate) enum Dtype {
     /// Single precision
     #[default]
     F32,
+    /// Products of bf16 summed in f32, on CPUs that multiply bf16 (AVX512-BF16) faster; weights stay f32
+    Bf16,
+}
+
+impl Dtype {
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            Dtype::F32 => Precision::F32,
+            Dtype::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -291,7 +303,6 @@ impl RunArgs {
             let text = std::fs::read_to_string(path);
             text.map(|text| (path.clone(), text)).map_err(|e| format!("--config {}: {e}", path.display()))
         };
-        let Dtype::F32 = self.dtype;
         Ok(RunOptions {
             preset: self.preset.clone(),
             config: self.config.as_ref().map(read).transpose()?,
@@ -319,6 +330,7 @@ impl RunArgs {
             weight_decay: self.weight_decay,
             label_smoothing: self.label_smoothing,
             ema: self.ema,
+            dtype: self.dtype.map(Dtype::precision),
             order: self.order.map(|order| match order {
                 OrderArg::Both => Order::Both,
                 OrderArg::Alternate => Order::Alternate,

@@ -3,6 +3,7 @@
 use dcgan_data::PictureShape;
 use dcgan_model::DeviceChoice;
 use dcgan_model::{Model, ModelConfig, Preset};
+use dcgan_ops::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -63,6 +64,9 @@ pub struct TrainingConfig {
     pub weight_std: f64,
     /// Batch-norm gains start as N(1, `gain_std`^2).
     pub gain_std: f64,
+    /// What products are computed with.
+    #[serde(default)]
+    pub dtype: Precision,
 }
 
 /// What the command line (later: a job) asks for on top of a preset or file.
@@ -116,6 +120,8 @@ pub struct RunOptions {
     pub ema: Option<f64>,
     /// `--order`
     pub order: Option<Order>,
+    /// `--dtype`
+    pub dtype: Option<Precision>,
 }
 
 /// `[run]` of plan.toml: where the data is and how the run goes.
@@ -199,6 +205,7 @@ impl Plan {
         set(&mut training.label_smoothing, options.label_smoothing);
         set(&mut training.ema, options.ema);
         set(&mut training.order, options.order);
+        set(&mut training.dtype, options.dtype);
         let run = RunConfig {
             data: options.data.clone(),
             crop: options.crop,

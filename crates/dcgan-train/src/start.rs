@@ -7,14 +7,21 @@ use crate::step::Networks;
 use candle_core::{Device, Tensor};
 use dcgan_model::weights::{HostTensor, Weights};
 use dcgan_model::{Discriminator, Generator, Model, ModelFiles, NetworkError};
-use dcgan_ops::{AdamState, Moments, Tensors};
+use dcgan_ops::{AdamState, Moments, Precision, Tensors, executor_in};
 
 pub(crate) type Started = (State, Networks);
 
-fn networks(model: &Model, g: &Weights, d: &Weights, device: &Device) -> Result<Networks, TrainError> {
+/// Both networks of `model` with weights `g` and `d`, whose products are computed in `precision`.
+pub(crate) fn networks(
+    model: &Model,
+    (g, d): (&Weights, &Weights),
+    device: &Device,
+    precision: Precision,
+) -> Result<Networks, NetworkError> {
+    let build = |layers| executor_in(layers, device, precision);
     Ok(Networks {
-        generator: Generator::new(model, g, device)?,
-        discriminator: Discriminator::new(model, d, device)?,
+        generator: Generator::with_executor(model, g, build)?,
+        discriminator: Discriminator::with_executor(model, d, build)?,
     })
 }
 
@@ -35,9 +42,10 @@ pub(crate) fn fresh(
     }
     let g = g.unwrap_or_else(|| model.initial_generator(seed, weight_std, gain_std));
     let d = d.unwrap_or_else(|| model.initial_discriminator(seed, weight_std, gain_std));
-    let mut networks = networks(model, &g, &d, device).map_err(|error| match &plan.run.init_from {
+    let networks = networks(model, (&g, &d), device, plan.training.dtype);
+    let mut networks = networks.map_err(|error| match &plan.run.init_from {
         Some(path) => TrainError::Init { path: path.clone(), problem: error.to_string() },
-        None => error,
+        None => error.into(),
     })?;
     if plan.training.ema > 0.0 {
         let executor = &mut networks.generator.0.executor;
@@ -48,7 +56,12 @@ pub(crate) fn fresh(
 }
 
 /// The networks and counters of a checkpoint.
-pub(crate) fn resumed(model: &Model, found: &Checkpoint, device: &Device) -> Result<Started, TrainError> {
+pub(crate) fn resumed(
+    model: &Model,
+    plan: &Plan,
+    found: &Checkpoint,
+    device: &Device,
+) -> Result<Started, TrainError> {
     let ModelFiles { generator, discriminator, .. } = &found.files;
     let (Some(generator), Some(discriminator)) = (generator, discriminator) else {
         return Err(NetworkError::NoStatistics.into()); // Checkpoint::read has refused this already
@@ -61,7 +74,7 @@ pub(crate) fn resumed(model: &Model, found: &Checkpoint, device: &Device) -> Res
             average.insert(name, to_tensor(&smooth)?);
         }
     }
-    let mut networks = networks(model, &raw, discriminator, device)?;
+    let mut networks = networks(model, (&raw, discriminator), device, plan.training.dtype)?;
     if !average.is_empty() {
         networks.generator.0.executor.set_average(&average).map_err(NetworkError::from)?;
     }

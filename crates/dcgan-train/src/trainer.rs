@@ -151,7 +151,7 @@ impl<'a> Trainer<'a> {
         let Inputs { data, data_name, device, init } = inputs;
         let model = Model::new(plan.model.clone())?;
         let (state, networks) = match &found {
-            Some(found) => resumed(&model, found, &device)?,
+            Some(found) => resumed(&model, plan, found, &device)?,
             None => fresh(&model, plan, init, data.fingerprint(), &device)?,
         };
         let config = LoaderConfig {

@@ -122,6 +122,7 @@ impl Direct {
                             right_row: channels,
                             out_row: channels,
                             accumulate: false,
+                            next: 0,
                         };
                         let (b, out) = (weights[first..].as_ptr(), row[first..].as_mut_ptr());
                         // SAFETY: `from` is kernel.0 padded rows, which hold the last patch; weights have `depth` rows of all
@@ -180,6 +181,7 @@ impl Direct {
             right_row: LANES,
             out_row: LANES,
             accumulate: false,
+            next: 0,
         };
         let left = Left {
             row: step * channels,
@@ -228,39 +230,39 @@ impl Direct {
         assert_eq!(gradient.len(), kernel.0 * kernel.1 * c * channels);
         let n = fine.len() / fine_map.len();
         let pictures = n.div_ceil(PARTS);
-        // Rows are the values under a row of the kernel, columns the pixels of a coarse row.
-        let left = Left { row: 1, depth: stride * c, block: coarse_map.width, block_stride: 0 };
+        // Rows are the values under a row of the kernel, the depth all pixels of the coarse map.
+        let left =
+            Left { row: 1, depth: stride * c, block: coarse_map.width, block_stride: stride * width * c };
+        let pixels = coarse_map.height * coarse_map.width;
         let parts: Vec<Vec<f32>> = fine
             .par_chunks(pictures * fine_map.len())
             .enumerate()
             .map(|(part, fine)| {
                 let mut sums = vec![0.0; gradient.len()];
-                let length = coarse_map.width * channels;
                 for (picture, fine) in fine.chunks_exact(fine_map.len()).enumerate() {
                     let first = (part * pictures + picture) * coarse_map.len();
-                    with_scratch(height * width * c + length, |scratch| {
-                        let (padded, row) = scratch.split_at_mut(height * width * c);
+                    let padded_len = height * width * c;
+                    with_scratch(padded_len + coarse_map.len(), |scratch| {
+                        let (padded, place) = scratch.split_at_mut(padded_len);
                         self.pad_fine(fine, padded);
-                        for y in 0..coarse_map.height {
-                            coarse.part(first + y * length, length).write(row);
-                            for ky in 0..kernel.0 {
-                                let from = &padded[(y * stride + ky) * width * c..][..width * c];
-                                let out =
-                                    &mut sums[ky * kernel.1 * c * channels..][..kernel.1 * c * channels];
-                                for first in (0..channels).step_by(PANEL) {
-                                    let shape = Product {
-                                        rows: kernel.1 * c,
-                                        depth: coarse_map.width,
-                                        columns: (channels - first).min(PANEL),
-                                        right_row: channels,
-                                        out_row: channels,
-                                        accumulate: true,
-                                    };
-                                    let (b, out) = (row[first..].as_ptr(), out[first..].as_mut_ptr());
-                                    // SAFETY: a padded row holds the last patch's row; `row` has a pixel for each value of the depth,
-                                    // `out` all channels for each value under the kernel's row.
-                                    unsafe { product(isa, &shape, &left, from.as_ptr(), b, out) };
-                                }
+                        let map = coarse.part(first, coarse_map.len()).in_place_or(place);
+                        for (ky, sums) in sums.chunks_exact_mut(kernel.1 * c * channels).enumerate() {
+                            let from = &padded[ky * width * c..]
+                                [..((coarse_map.height - 1) * stride + 1) * width * c];
+                            for first in (0..channels).step_by(PANEL) {
+                                let shape = Product {
+                                    rows: kernel.1 * c,
+                                    depth: pixels,
+                                    columns: (channels - first).min(PANEL),
+                                    right_row: channels,
+                                    out_row: channels,
+                                    accumulate: true,
+                                    next: 0,
+                                };
+                                let (b, out) = (map[first..].as_ptr(), sums[first..].as_mut_ptr());
+                                // SAFETY: `from` is the padded rows under row `ky` of the kernel, which hold the last patch's; `map` has a pixel
+                                // for each value of the depth, `sums` all channels for each value under the kernel's row.
+                                unsafe { product(isa, &shape, &left, from.as_ptr(), b, out) };
                             }
                         }
                     });

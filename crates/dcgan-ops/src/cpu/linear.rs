@@ -5,13 +5,17 @@
 //! | Winograd | square kernels of two or three taps a phase (4x4, 5x5 and 3x3 at stride 2, 3x3 at stride 1), 8 channels or more, coarse maps of 3x3 or more |
 //! | direct | four fine channels or fewer beside whole vectors of coarse ones |
 //! | patches | all others: patches are gathered and multiplied; a kernel that is the whole map is one product |
+//!
+//! In bf16 ([`Precision::Bf16`]) the factors of Winograd's products are rounded for kernels of two taps a phase. For three taps
+//! errors would come near two hundredths of the largest value, and the other paths wait for memory: they stay in f32.
 
 use super::conv::{self, Geometry};
 use super::direct::Direct;
 use super::kernels::Isa;
 use super::source::Source;
 use super::winograd::{Each, Kept, Scratch, Side, Weights, Winograd};
-use crate::{Kind, Layer};
+use crate::{Kind, Layer, Precision};
+use half::bf16;
 use rayon::prelude::*;
 
 /// The linear map of one layer, both ways.
@@ -21,6 +25,7 @@ pub(super) struct Linear {
     kind: Kind,
     path: Path,
     isa: Isa,
+    precision: Precision,
     kept: Kept,
 }
 
@@ -36,17 +41,20 @@ enum Path {
 pub(super) type Wanted<'a> = Option<(&'a mut [f32], Each<'a>)>;
 
 impl Linear {
-    pub(super) fn of(layer: &Layer, isa: Isa) -> Self {
+    pub(super) fn of(layer: &Layer, isa: Isa, precision: Precision) -> Self {
         let geometry = Geometry::of(layer);
-        let winograd = Winograd::of(&geometry).map(Path::Winograd);
+        let winograd = Winograd::of(&geometry);
+        let rounds = winograd.as_ref().is_some_and(Winograd::bears_rounding);
+        let precision = if rounds { precision } else { Precision::F32 };
+        let winograd = winograd.map(Path::Winograd);
         let path = winograd.or_else(|| Direct::of(&geometry).map(Path::Direct)).unwrap_or(Path::Patches);
-        Self { geometry, kind: layer.kind, path, isa, kept: Kept::default() }
+        Self { geometry, kind: layer.kind, path, isa, precision, kept: Kept::default() }
     }
 
     /// Name of the path, for people.
     pub(super) fn path(&self) -> &'static str {
         match &self.path {
-            Path::Winograd(winograd) => winograd.name(),
+            Path::Winograd(winograd) => winograd.name(self.precision),
             Path::Direct(_) => "direct",
             Path::Patches if self.geometry.dense() => "product",
             Path::Patches => "patches",
@@ -100,7 +108,13 @@ impl Linear {
             (Path::Winograd(winograd), Some(gradient)) => {
                 let other = wanted.map(|(out, each)| (side, out, each));
                 let buffers = (scratch, &mut self.kept);
-                return winograd.gradients(self.isa, buffers, (fine, coarse), weights, gradient, other);
+                let (isa, maps) = (self.isa, (fine, coarse));
+                return match self.precision {
+                    Precision::F32 => winograd.gradients::<f32>(isa, buffers, maps, weights, gradient, other),
+                    Precision::Bf16 => {
+                        winograd.gradients::<bf16>(isa, buffers, maps, weights, gradient, other)
+                    }
+                };
             }
             (Path::Direct(direct), Some(gradient)) => {
                 direct.weight_gradient(self.isa, &fine.finished(), coarse, gradient);
@@ -129,7 +143,11 @@ impl Linear {
     ) {
         match &self.path {
             Path::Winograd(winograd) => {
-                winograd.down(self.isa, (scratch, &mut self.kept), fine, weights, coarse, each);
+                let buffers = (scratch, &mut self.kept);
+                match self.precision {
+                    Precision::F32 => winograd.down::<f32>(self.isa, buffers, fine, weights, coarse, each),
+                    Precision::Bf16 => winograd.down::<bf16>(self.isa, buffers, fine, weights, coarse, each),
+                }
             }
             Path::Direct(direct) => direct.down(self.isa, &fine.finished(), weights.values, coarse, each),
             Path::Patches => {
@@ -152,7 +170,11 @@ impl Linear {
     ) {
         match &self.path {
             Path::Winograd(winograd) => {
-                winograd.up(self.isa, (scratch, &mut self.kept), coarse, weights, fine, each);
+                let buffers = (scratch, &mut self.kept);
+                match self.precision {
+                    Precision::F32 => winograd.up::<f32>(self.isa, buffers, coarse, weights, fine, each),
+                    Precision::Bf16 => winograd.up::<bf16>(self.isa, buffers, coarse, weights, fine, each),
+                }
             }
             Path::Direct(direct) => direct.up(self.isa, coarse, weights.values, fine, each),
             Path::Patches => {

@@ -16,12 +16,13 @@ mod norm;
 mod parameters;
 mod source;
 mod winograd;
+mod workspace;
 
 use crate::executor::check_input;
 use crate::statistics::of_layer;
 use crate::{
     AdamConfig, AdamState, Executor, Forward, Keep, Layer, MapShape, Mode, Norm, NormScope, NormStatistics,
-    OpsError, Result, Statistics, Tensors, Timing, Want,
+    OpsError, Precision, Result, Statistics, Tensors, Timing, Want,
 };
 use buffer::Buffer;
 use candle_core::{Device, Storage, Tensor};
@@ -35,6 +36,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use winograd::{Scratch, Weights};
+use workspace::Workspace;
 
 /// Runs a layer list on the CPU; see the crate's head.
 ///
@@ -46,11 +48,6 @@ pub struct CpuExecutor {
     layers: Vec<Layer>,
     plans: Vec<Plan>,
     parameters: Parameters,
-    /// Derivatives on their way back, two maps in turn.
-    back: [Buffer; 2],
-    scratch: Scratch,
-    /// Sums of each picture: moments on the way forward, derivatives' sums on the way back.
-    sums: Buffer,
     tape: Option<Tape>,
 }
 
@@ -79,17 +76,17 @@ struct Tape {
 impl CpuExecutor {
     /// An executor with all parameters zero, on the best instruction set of the machine.
     pub fn new(layers: Vec<Layer>) -> Self {
-        Self::with_isa(layers, Isa::best())
+        Self::with(layers, Isa::best(), Precision::F32)
     }
 
-    /// An executor whose kernels use the given instruction set.
+    /// An executor whose kernels use the given instruction set and precision.
     ///
     /// # Panics
     /// In a pass, where the machine does not have it ([`Isa::is_available`]).
-    pub fn with_isa(layers: Vec<Layer>, isa: Isa) -> Self {
+    pub fn with(layers: Vec<Layer>, isa: Isa, precision: Precision) -> Self {
         let parameters = Parameters::new(&layers);
         let plan = |layer: &Layer| Plan {
-            linear: Linear::of(layer, isa),
+            linear: Linear::of(layer, isa, precision),
             weight: parameters.range(layer, "weight").unwrap_or_default(),
             affine: parameters.range(layer, "gain").zip(parameters.range(layer, "shift")),
             before: Buffer::default(),
@@ -98,15 +95,7 @@ impl CpuExecutor {
             time: Timing::default(),
         };
         let plans = layers.iter().map(plan).collect();
-        Self {
-            layers,
-            plans,
-            parameters,
-            back: Default::default(),
-            scratch: Scratch::default(),
-            sums: Buffer::default(),
-            tape: None,
-        }
+        Self { layers, plans, parameters, tape: None }
     }
 }
 
@@ -293,7 +282,13 @@ fn in_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
 }
 
 impl CpuExecutor {
-    fn run_forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward> {
+    fn run_forward(
+        &mut self,
+        Workspace { scratch, sums, .. }: &mut Workspace,
+        x: &Tensor,
+        mode: Mode<'_>,
+        keep: Keep,
+    ) -> Result<Forward> {
         check_input(&self.layers, x)?;
         self.tape = None; // the buffers below are about to change
         let n = x.dim(0)?;
@@ -301,7 +296,7 @@ impl CpuExecutor {
         let mut statistics = Statistics::new();
         let mut activations = Vec::new();
         let all = keep == Keep::Activations;
-        let Self { layers, plans, parameters, scratch, sums, .. } = self;
+        let Self { layers, plans, parameters, .. } = self;
         for (i, layer) in layers.iter().enumerate() {
             let started = Instant::now();
             let (done, rest) = plans.split_at_mut(i);
@@ -341,8 +336,13 @@ impl CpuExecutor {
         Ok(Forward { output, statistics, activations })
     }
 
-    fn run_backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>> {
-        let Self { layers, plans, parameters, back, scratch, sums, tape } = self;
+    fn run_backward(
+        &mut self,
+        Workspace { scratch, back, sums }: &mut Workspace,
+        d_output: &Tensor,
+        want: Want,
+    ) -> Result<Option<Tensor>> {
+        let Self { layers, plans, parameters, tape } = self;
         let Tape { input, n, train } = tape.as_ref().ok_or(OpsError::NoTape)?;
         let (n, train) = (*n, *train);
         let Some(last) = layers.last() else { return Ok(None) };
@@ -414,11 +414,11 @@ impl Executor for CpuExecutor {
     }
 
     fn forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward> {
-        in_pool(|| self.run_forward(x, mode, keep))
+        in_pool(|| Workspace::lend(|workspace| self.run_forward(workspace, x, mode, keep)))
     }
 
     fn backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>> {
-        in_pool(|| self.run_backward(d_output, want))
+        in_pool(|| Workspace::lend(|workspace| self.run_backward(workspace, d_output, want)))
     }
 
     fn timings(&self) -> Vec<(String, &'static str, Timing)> {
@@ -427,7 +427,7 @@ impl Executor for CpuExecutor {
     }
 
     fn zero_gradients(&mut self) -> Result<()> {
-        self.parameters.gradients.fill(0.0);
+        self.parameters.zero_gradients();
         Ok(())
     }
 

@@ -81,13 +81,15 @@ pub(super) fn combined(parts: &[f32], columns: usize, rows: impl Fn(usize) -> us
     for (index, part) in parts.chunks_exact(2 * columns).enumerate() {
         let count = rows(index) as f64;
         let (block_mean, block_squares) = part.split_at(columns);
-        let sum = total + count;
-        for c in 0..columns {
-            let delta = f64::from(block_mean[c]) - mean[c];
-            mean[c] += delta * count / sum;
-            squares[c] += f64::from(block_squares[c]) + delta * delta * total * count / sum;
+        let share = count / (total + count);
+        let between = total * share;
+        let sums = mean.iter_mut().zip(&mut squares).zip(block_mean.iter().zip(block_squares));
+        for ((mean, squares), (block_mean, block_squares)) in sums {
+            let delta = f64::from(*block_mean) - *mean;
+            *mean += delta * share;
+            *squares += f64::from(*block_squares) + delta * delta * between;
         }
-        total = sum;
+        total += count;
     }
     let variance = squares.iter().map(|s| (s / total) as f32).collect();
     (mean.iter().map(|&m| m as f32).collect(), variance)

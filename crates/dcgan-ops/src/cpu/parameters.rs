@@ -159,6 +159,10 @@ impl Parameters {
         parts.for_each(|(average, values)| blend(average, values, decay));
     }
 
+    pub(super) fn zero_gradients(&mut self) {
+        self.gradients.par_chunks_mut(PART).for_each(|part| part.fill(0.0));
+    }
+
     pub(super) fn gradient_norms(&self) -> Vec<(String, f64)> {
         let norm = |slot: &Slot| {
             // Parts and their order are fixed, so the sum is the same for any number of threads.

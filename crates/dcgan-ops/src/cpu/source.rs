@@ -55,6 +55,18 @@ impl<'a> Source<'a> {
         Cow::Owned(values)
     }
 
+    /// The finished values: where they are, or written to `place`, which has their length.
+    pub(super) fn in_place_or<'p>(&self, place: &'p mut [f32]) -> &'p [f32]
+    where
+        'a: 'p,
+    {
+        if let Rule::Plain = self.rule {
+            return self.values;
+        }
+        self.write(place);
+        place
+    }
+
     /// `len` values from `start`.
     pub(super) fn part(&self, start: usize, len: usize) -> Self {
         let rule = match self.rule {

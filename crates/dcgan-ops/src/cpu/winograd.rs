@@ -9,16 +9,19 @@ mod weights;
 use super::buffer::Buffer;
 use super::conv::Geometry;
 use super::kernels::gemm::PANEL;
+pub(super) use super::kernels::tiles::Side;
 use super::kernels::tiles::{MAX_POINTS, OUT, Points, Window};
+use super::kernels::value::Value;
 use super::kernels::{Isa, LANES};
 use super::source::Source;
+use crate::Precision;
 use stages::lines;
 
 /// Bytes between the stages that pictures are taken together for.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Values of packed weights up to which they are kept: 64 MiB for either way.
-const KEPT: usize = 16 << 20;
+/// Packed weights of either way up to which they are kept.
+const KEPT_BYTES: usize = 64 << 20;
 
 /// Tiles of a matrix product that pay for reading its right side, where there are so many.
 const MIN_TILES: usize = 128;
@@ -129,8 +132,17 @@ impl Winograd {
     }
 
     /// Its name, for people.
-    pub(super) fn name(&self) -> &'static str {
-        if self.taps == 2 { "Winograd F(4x4,2x2)" } else { "Winograd F(4x4,3x3)" }
+    pub(super) fn name(&self, precision: Precision) -> &'static str {
+        match (self.taps, precision) {
+            (2, Precision::F32) => "Winograd F(4x4,2x2)",
+            (2, Precision::Bf16) => "Winograd F(4x4,2x2) in bf16",
+            _ => "Winograd F(4x4,3x3)",
+        }
+    }
+
+    /// Whether factors may be rounded to bf16: results are then within about a hundredth of the largest.
+    pub(super) fn bears_rounding(&self) -> bool {
+        self.taps == 2
     }
 
     /// Points of a tile.
@@ -270,7 +282,7 @@ impl Winograd {
     }
 
     /// `coarse = conv(fine, weights)`
-    pub(super) fn down(
+    pub(super) fn down<T: Value>(
         &self,
         isa: Isa,
         (scratch, kept): (&mut Scratch, &mut Kept),
@@ -282,10 +294,10 @@ impl Winograd {
         let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
         let n = fine.len() / fine_len;
         assert_eq!((fine.len(), coarse.len()), (n * fine_len, n * coarse_len));
-        let packed = self.packed_down(isa, kept, &mut scratch.weights, weights);
+        let packed: &[T] = self.packed_down(isa, kept, &mut scratch.weights, weights);
         for (first, pictures) in self.chunks(n) {
             let rows = pictures * self.tile_count();
-            let gathered = scratch.fine.sized(self.fine_values(rows));
+            let gathered: &mut [T] = scratch.fine.sized(self.fine_values(rows));
             self.gather_fine(isa, fine.part(first * fine_len, pictures * fine_len), gathered);
             let products = scratch.products.sized(self.coarse_values(rows));
             self.multiply_down(isa, rows, gathered, packed, products);
@@ -295,7 +307,7 @@ impl Winograd {
     }
 
     /// `fine = conv_transpose(coarse, weights)`
-    pub(super) fn up(
+    pub(super) fn up<T: Value>(
         &self,
         isa: Isa,
         (scratch, kept): (&mut Scratch, &mut Kept),
@@ -307,10 +319,10 @@ impl Winograd {
         let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
         let n = fine.len() / fine_len;
         assert_eq!((fine.len(), coarse.len()), (n * fine_len, n * coarse_len));
-        let packed = self.packed_up(isa, kept, (&mut scratch.weights, &mut scratch.turned), weights);
+        let packed: &[T] = self.packed_up(isa, kept, (&mut scratch.weights, &mut scratch.turned), weights);
         for (first, pictures) in self.chunks(n) {
             let rows = pictures * self.tile_count();
-            let gathered = scratch.coarse.sized(self.coarse_values(rows));
+            let gathered: &mut [T] = scratch.coarse.sized(self.coarse_values(rows));
             self.gather_coarse(isa, coarse.part(first * coarse_len, pictures * coarse_len), gathered);
             let products = scratch.products.sized(self.fine_values(rows));
             self.multiply_up(isa, rows, gathered, packed, products);
@@ -321,7 +333,7 @@ impl Winograd {
 
     /// Adds the derivative by the weights to `gradient`, and writes that by one side's map from the other's, whose tiles are
     /// gathered once for both.
-    pub(super) fn gradients(
+    pub(super) fn gradients<T: Value>(
         &self,
         isa: Isa,
         (scratch, kept): (&mut Scratch, &mut Kept),
@@ -336,7 +348,7 @@ impl Winograd {
         // Weights too large to keep are packed where the sums are not yet.
         let mut sums = std::mem::take(&mut scratch.turned);
         let weights_len = self.weights_len();
-        let packed = match &other {
+        let packed: Option<&[T]> = match &other {
             Some((Side::Fine, ..)) => {
                 Some(self.packed_up(isa, kept, (&mut scratch.weights, &mut sums), weights))
             }
@@ -346,9 +358,9 @@ impl Winograd {
         let sums_now = sums.sized(weights_len);
         for (first, pictures) in self.chunks(n) {
             let rows = pictures * self.tile_count();
-            let from_fine = scratch.fine.sized(self.fine_values(rows));
+            let from_fine: &mut [T] = scratch.fine.sized(self.fine_values(rows));
             self.gather_fine(isa, fine.part(first * fine_len, pictures * fine_len), from_fine);
-            let from_coarse = scratch.coarse.sized(self.coarse_values(rows));
+            let from_coarse: &mut [T] = scratch.coarse.sized(self.coarse_values(rows));
             self.gather_coarse(isa, coarse.part(first * coarse_len, pictures * coarse_len), from_coarse);
             self.multiply_gradient(isa, rows, (from_fine, from_coarse), sums_now, first > 0);
             match (&mut other, packed) {
@@ -380,13 +392,4 @@ impl Winograd {
     fn coarse_values(&self, rows: usize) -> usize {
         self.points * self.points * self.coarse.padded() * lines(rows)
     }
-}
-
-/// One of the two maps of a convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    /// The one with more pixels.
-    Fine,
-    /// The one with fewer.
-    Coarse,
 }

@@ -1,15 +1,16 @@
 //! `dcgan-train bench`
 
-use crate::cli::{BenchArgs, Dtype, Work};
+use super::check_precision;
+use crate::cli::{BenchArgs, Work};
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::Preset;
 use dcgan_train::bench::{BenchResult, bench, bench_samples};
 use dcgan_train::config::TrainingConfig;
 
 pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let Dtype::F32 = args.dtype;
     let preset = Preset::named(&args.preset).map_err(UsageError::because)?;
     let mut training: TrainingConfig = preset.training.clone().try_into()?;
+    training.dtype = args.dtype.precision();
     training.batch_size = args.batch_size.unwrap_or(training.batch_size);
     let mut faults = Vec::new();
     if !(2..=1 << 16).contains(&training.batch_size) {
@@ -26,6 +27,7 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     }
     set_threads(args.threads)?;
     let device = args.device.open().map_err(UsageError::because)?;
+    check_precision(training.dtype, &device)?;
     let progress = Progress::new(logging, args.steps, "steps");
     let model = preset.model()?;
     let result = match args.work {
@@ -55,13 +57,13 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
 /// A row for each layer: how it is computed, and its time in a step.
 fn explanation(result: &BenchResult) -> String {
     let mut lines = vec![format!(
-        "{:<14} {:<10} {:<20} {:>11} {:>12}",
+        "{:<14} {:<10} {:<27} {:>11} {:>12}",
         "network", "layer", "path", "forward, ms", "backward, ms"
     )];
     let mut total = 0.0;
     for layer in &result.layers {
         lines.push(format!(
-            "{:<14} {:<10} {:<20} {:>11.2} {:>12.2}",
+            "{:<14} {:<10} {:<27} {:>11.2} {:>12.2}",
             layer.network, layer.layer, layer.path, layer.forward_ms, layer.backward_ms
         ));
         total += layer.forward_ms + layer.backward_ms;

@@ -1,5 +1,6 @@
 //! `dcgan-train run`, `resume`, and the default run.
 
+use super::check_precision;
 use crate::cli::{ResumeArgs, RunArgs};
 use anyhow::Context;
 use dcgan_cli::{Cancel, Logging, Outcome, Progress, UsageError, print_result, set_threads};
@@ -76,6 +77,7 @@ fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
         .map_err(UsageError::because)?
         .open()
         .map_err(UsageError::because)?;
+    check_precision(plan.training.dtype, &device)?;
     let shape = plan.picture_shape();
     let (data, data_name) = match &plan.run.data {
         None => {

@@ -1,21 +1,23 @@
 //! Matrix products whose right side comes in panels of 64 columns, with the left side read where it lies.
 //!
-//! Sums stay in registers over the whole depth, so each value of the result is one chain of fused multiplications in the order
-//! of the depth, whatever the shapes of tiles; nothing is packed here.
+//! Each value of the result is one chain of fused multiplications in the order of the depth, whatever the shapes of tiles;
+//! nothing is packed here. Values are f32, or bf16 in groups of two ([`Value`]).
 
 use super::simd::{LANES, Simd, instantiate};
+use super::value::Value;
+use half::bf16;
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 64;
 
-/// The left side: value (i, k) lies at `i * row + (k / block) * block_stride + (k % block) * depth`.
+/// The left side: group (i, k) lies at `i * row + (k / block) * block_stride + (k % block) * depth`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Left {
     /// Distance between rows.
     pub(crate) row: usize,
-    /// Distance between values of a row.
+    /// Distance between groups of a row.
     pub(crate) depth: usize,
-    /// Values of a row that lie `depth` apart before the next stretch of them.
+    /// Groups of a row that lie `depth` apart before the next stretch of them.
     pub(crate) block: usize,
     /// Distance between such stretches.
     pub(crate) block_stride: usize,
@@ -26,26 +28,40 @@ pub(crate) struct Left {
 pub(crate) struct Product {
     /// Rows of the left side and of the result.
     pub(crate) rows: usize,
-    /// Values summed.
+    /// Groups of values summed.
     pub(crate) depth: usize,
     /// Columns: a multiple of 16, at most 64.
     pub(crate) columns: usize,
-    /// Distance between rows of the panel on the right.
+    /// Distance between rows of groups of the panel on the right.
     pub(crate) right_row: usize,
     /// Distance between rows of the result.
     pub(crate) out_row: usize,
     /// Whether the result is added to.
     pub(crate) accumulate: bool,
+    /// Address of what the product after this one reads and what may come from far: brought near meanwhile. Any will do.
+    pub(crate) next: usize,
+}
+
+/// What the next product is likely to read, asked for in steps: a burst would keep the loads of this one waiting.
+#[derive(Clone, Copy)]
+struct Ahead {
+    from: usize,
+    /// Bytes from one value of the depth to the next.
+    step: usize,
+    /// The same in the result.
+    out_from: usize,
+    out_step: usize,
 }
 
 /// `MR` rows times `NV` vectors of columns.
 #[inline(always)]
-unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
+unsafe fn tile<S: Simd, T: Value, const MR: usize, const NV: usize>(
     p: &Product,
     left: &Left,
-    a: *const f32,
-    b: *const f32,
+    a: *const T,
+    b: *const T,
     out: *mut f32,
+    mut ahead: Ahead,
 ) {
     // SAFETY: the caller of `product` vouches for all addresses below.
     unsafe {
@@ -62,14 +78,18 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
             let block = left_over.min(left.block);
             let mut at = a;
             for _ in 0..block {
-                let mut right = [S::splat(0.0); NV];
+                S::prefetch(std::ptr::without_provenance(ahead.from));
+                ahead.from = ahead.from.wrapping_add(ahead.step);
+                S::prefetch(std::ptr::without_provenance(ahead.out_from));
+                ahead.out_from = ahead.out_from.wrapping_add(ahead.out_step);
+                let mut right = [T::load::<S>(b); NV];
                 for (j, right) in right.iter_mut().enumerate() {
-                    *right = S::load(b.add(j * LANES));
+                    *right = T::load::<S>(b.add(j * LANES * T::GROUP));
                 }
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let value = S::splat(*at.add(i * left.row));
+                    let value = T::splat::<S>(at.add(i * left.row));
                     for (sum, &right) in sums.iter_mut().zip(&right) {
-                        *sum = S::fma(value, right, *sum);
+                        *sum = T::dot::<S>(value, right, *sum);
                     }
                 }
                 at = at.add(left.depth);
@@ -88,52 +108,86 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
 
 /// All rows of one strip of `NV` vectors, `MR` at a time.
 #[inline(always)]
-unsafe fn strip<S: Simd, const MR: usize, const NV: usize>(
+unsafe fn strip<S: Simd, T: Value, const MR: usize, const NV: usize>(
     p: &Product,
     left: &Left,
-    a: *const f32,
-    b: *const f32,
+    a: *const T,
+    b: *const T,
     out: *mut f32,
 ) {
     // SAFETY: the caller of `product` vouches for all addresses.
     unsafe {
+        // As much as this part of the panel, and the next tile's place in the result.
+        let step = (p.right_row * size_of::<T>()).div_ceil((p.rows / MR).max(1));
+        let out_step = (MR * p.out_row * size_of::<f32>()).div_ceil(p.depth.max(1));
         let mut row = 0;
         while row + MR <= p.rows {
-            tile::<S, MR, NV>(p, left, a.add(row * left.row), b, out.add(row * p.out_row));
+            let from = p.next.wrapping_add(row / MR * step * p.depth);
+            let out_from = out.wrapping_add((row + MR) * p.out_row).addr();
+            let ahead = Ahead { from, step, out_from, out_step };
+            tile::<S, T, MR, NV>(p, left, a.add(row * left.row), b, out.add(row * p.out_row), ahead);
             row += MR;
         }
+        let none = Ahead { from: b.addr(), step: 0, out_from: b.addr(), out_step: 0 };
         if row + 6 <= p.rows {
             // Only the narrow strips have more than six rows a tile.
-            tile::<S, 6, NV>(p, left, a.add(row * left.row), b, out.add(row * p.out_row));
+            tile::<S, T, 6, NV>(p, left, a.add(row * left.row), b, out.add(row * p.out_row), none);
             row += 6;
         }
         let (a, out) = (a.wrapping_add(row * left.row), out.wrapping_add(row * p.out_row));
         match p.rows - row {
-            1 => tile::<S, 1, NV>(p, left, a, b, out),
-            2 => tile::<S, 2, NV>(p, left, a, b, out),
-            3 => tile::<S, 3, NV>(p, left, a, b, out),
-            4 => tile::<S, 4, NV>(p, left, a, b, out),
-            5 => tile::<S, 5, NV>(p, left, a, b, out),
+            1 => tile::<S, T, 1, NV>(p, left, a, b, out, none),
+            2 => tile::<S, T, 2, NV>(p, left, a, b, out, none),
+            3 => tile::<S, T, 3, NV>(p, left, a, b, out, none),
+            4 => tile::<S, T, 4, NV>(p, left, a, b, out, none),
+            5 => tile::<S, T, 5, NV>(p, left, a, b, out, none),
             _ => {}
         }
     }
 }
 
+/// Values of the depth that are summed before the next rows: their part of the panel stays in the first-level cache.
+const DEPTH: usize = 128;
+
 #[inline(always)]
-unsafe fn product_body<S: Simd>(p: &Product, left: &Left, a: *const f32, b: *const f32, out: *mut f32) {
+unsafe fn product_body<S: Simd, T: Value>(p: &Product, left: &Left, a: *const T, b: *const T, out: *mut f32) {
+    // SAFETY: the caller of `product` vouches for all addresses.
+    unsafe {
+        let mut first = 0;
+        loop {
+            // A whole number of stretches, or a part of one.
+            let most = if left.block > DEPTH { DEPTH } else { DEPTH / left.block * left.block };
+            let at = first / left.block * left.block_stride + first % left.block * left.depth;
+            let rest = left.block - first % left.block;
+            let depth = if rest < left.block { rest.min(DEPTH) } else { most }.min(p.depth - first);
+            let last = first + depth == p.depth;
+            let next = if last { p.next } else { b.wrapping_add((first + depth) * p.right_row).addr() };
+            let part = Product { depth, accumulate: p.accumulate || first > 0, next, ..*p };
+            columns::<S, T>(&part, left, a.wrapping_add(at), b.wrapping_add(first * p.right_row), out);
+            first += depth;
+            if first >= p.depth {
+                break;
+            }
+        }
+    }
+}
+
+/// All columns of one part of the depth, which begins at a stretch or lies within one.
+#[inline(always)]
+unsafe fn columns<S: Simd, T: Value>(p: &Product, left: &Left, a: *const T, b: *const T, out: *mut f32) {
     // SAFETY: the caller of `product` vouches for all addresses.
     unsafe {
         let vectors = p.columns / LANES;
         if S::WIDE {
             match vectors {
-                4 => strip::<S, 6, 4>(p, left, a, b, out),
-                3 => strip::<S, 6, 3>(p, left, a, b, out),
-                2 => strip::<S, 6, 2>(p, left, a, b, out),
-                _ => strip::<S, 12, 1>(p, left, a, b, out),
+                4 => strip::<S, T, 6, 4>(p, left, a, b, out),
+                3 => strip::<S, T, 6, 3>(p, left, a, b, out),
+                2 => strip::<S, T, 6, 2>(p, left, a, b, out),
+                _ => strip::<S, T, 12, 1>(p, left, a, b, out),
             }
         } else {
             for j in 0..vectors {
-                strip::<S, 6, 1>(p, left, a, b.add(j * LANES), out.add(j * LANES));
+                strip::<S, T, 6, 1>(p, left, a, b.add(j * LANES * T::GROUP), out.add(j * LANES));
             }
         }
     }
@@ -143,8 +197,42 @@ instantiate! {
     /// `out = A B` or `out += A B` for one panel `B` of at most 64 columns.
     ///
     /// # Safety
-    /// Every value of the left side that `left` names for `p.rows` rows and `p.depth` values, `p.depth` rows of `p.columns`
-    /// values of the panel, and `p.rows` rows of `p.columns` values of `out` lie within what the pointers point into, and nothing
+    /// Every group of the left side that `left` names for `p.rows` rows and `p.depth` groups, `p.depth` rows of `p.columns`
+    /// groups of the panel, and `p.rows` rows of `p.columns` values of `out` lie within what the pointers point into, and nothing
     /// else touches `out` meanwhile.
-    pub(crate) fn product(p: &Product, left: &Left, a: *const f32, b: *const f32, out: *mut f32) = product_body
+    pub(crate) fn product(p: &Product, left: &Left, a: *const f32, b: *const f32, out: *mut f32) = product_body::<f32>
+}
+instantiate! {
+    bf16
+    /// The same of bf16, summed in f32.
+    ///
+    /// # Safety
+    /// As [`product`].
+    pub(crate) fn product_bf16(p: &Product, left: &Left, a: *const bf16, b: *const bf16, out: *mut f32) =
+        product_body::<bf16>
+}
+
+#[inline(always)]
+unsafe fn pair_rows_body<S: Simd>(from: *const bf16, rows: usize, columns: usize, to: *mut bf16) {
+    // SAFETY: the caller of `pair_rows` vouches for all addresses.
+    unsafe {
+        let zeros = [bf16::ZERO; LANES];
+        for row in (0..rows).step_by(2) {
+            for column in (0..columns).step_by(LANES) {
+                let first = from.add(row * columns + column);
+                let second = if row + 1 < rows { first.add(columns) } else { zeros.as_ptr() };
+                S::pair_up(to.add(row * columns + 2 * column), first, second);
+            }
+        }
+    }
+}
+
+instantiate! {
+    bf16
+    /// A matrix whose rows of `columns` values, a multiple of 16, are two and two beside each other, as [`product_bf16`] reads
+    /// rows of the depth; zeros beside the last of an odd number.
+    ///
+    /// # Safety
+    /// `from` has `rows` rows, and `to` place for the next even number of them.
+    pub(crate) fn pair_rows(from: *const bf16, rows: usize, columns: usize, to: *mut bf16) = pair_rows_body
 }

@@ -7,9 +7,13 @@
 
 mod forms;
 pub(crate) mod gemm;
+mod portable;
 pub(crate) mod shared;
 pub(crate) mod simd;
 pub(crate) mod tiles;
+pub(crate) mod value;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use simd::Isa;
 pub(crate) use simd::LANES;

@@ -4,6 +4,7 @@
 //! [`instantiate!`]. All three have sixteen lanes, so data layouts do not depend on the machine; AVX-512 and AVX2 round
 //! alike, the plain form multiplies and adds in two roundings where the processor cannot fuse them.
 
+use half::bf16;
 use std::sync::OnceLock;
 
 /// Lanes of one vector.
@@ -12,6 +13,8 @@ pub(crate) const LANES: usize = 16;
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// AVX-512 with products of bf16 pairs; in f32 the same as [`Isa::Avx512`].
+    Avx512Bf16,
     /// AVX-512 F, VL, BW and DQ.
     Avx512,
     /// AVX2 with FMA.
@@ -21,14 +24,16 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The best of this machine; the environment variable `DCGAN_ISA` (`avx512`, `avx2`, `portable`) asks for a lesser one.
+    /// All of them, the best first.
+    pub const ALL: [Isa; 4] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
+
+    /// The best of this machine; the environment variable `DCGAN_ISA` (a [`Isa::name`]) asks for a lesser one.
     pub fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let all = [Isa::Avx512, Isa::Avx2, Isa::Portable];
             let asked = std::env::var("DCGAN_ISA").unwrap_or_default();
-            let from = all.iter().position(|isa| isa.name() == asked).unwrap_or(0);
-            all[from..].iter().copied().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+            let from = Isa::ALL.iter().position(|isa| isa.name() == asked).unwrap_or(0);
+            Isa::ALL[from..].iter().copied().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
         })
     }
 
@@ -43,6 +48,7 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq");
             match self {
+                Isa::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
                 Isa::Avx512 => avx512,
                 Isa::Avx2 => avx2,
                 Isa::Portable => true,
@@ -54,9 +60,15 @@ impl Isa {
         }
     }
 
+    /// Whether products of bf16 take fewer instructions than products of f32.
+    pub fn multiplies_bf16(self) -> bool {
+        self == Isa::Avx512Bf16
+    }
+
     /// Its name, as `DCGAN_ISA` takes it.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Avx512Bf16 => "avx512bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
@@ -68,11 +80,20 @@ impl Isa {
 pub(crate) trait Simd: Copy {
     /// Sixteen values.
     type F: Copy;
+    /// Sixteen pairs of bf16, the first of a pair in the lower half of its 32 bits.
+    type Pairs: Copy;
     /// Whether there are registers for the sums of six rows of four vectors in a matrix product, or for one vector a row.
     const WIDE: bool;
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(from: *const f32) -> Self::F;
     unsafe fn store(to: *mut f32, x: Self::F);
+    /// Sixteen values past the caches, to a whole line of them (64 bytes, aligned), where there is an instruction for it. Others
+    /// see them after [`Simd::fence`].
+    unsafe fn stream(to: *mut f32, x: Self::F);
+    /// Asks for the line at an address, which need not be valid, to be brought near, to be written.
+    unsafe fn prefetch(at: *const u8);
+    /// What was streamed before is seen by all that is told of it after.
+    unsafe fn fence();
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
@@ -81,201 +102,50 @@ pub(crate) trait Simd: Copy {
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// `a` where `x > 0`, `b` elsewhere.
     unsafe fn if_positive(x: Self::F, a: Self::F, b: Self::F) -> Self::F;
+    /// Sixteen pairs, one after the other.
+    unsafe fn load_pairs(from: *const bf16) -> Self::Pairs;
+    /// One pair in all lanes.
+    unsafe fn splat_pair(from: *const bf16) -> Self::Pairs;
+    /// `c + a.0 b.0 + a.1 b.1`
+    unsafe fn dot(a: Self::Pairs, b: Self::Pairs, c: Self::F) -> Self::F;
+    /// Sixteen values rounded to the nearest bf16, ties to even.
+    unsafe fn store_bf16(to: *mut bf16, x: Self::F);
+    /// Sixteen pairs of rounded values, streamed as by [`Simd::stream`].
+    unsafe fn stream_pairs(to: *mut bf16, first: Self::F, second: Self::F);
+    /// Sixteen pairs of the values at two places.
+    unsafe fn pair_up(to: *mut bf16, first: *const bf16, second: *const bf16);
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::Simd;
-    use std::arch::x86_64::*;
+pub(crate) use super::x86::{Avx2, Avx512};
 
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx512;
-
-    impl Simd for Avx512 {
-        type F = __m512;
-        const WIDE: bool = true;
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> __m512 {
-            // SAFETY: the caller runs on AVX-512.
-            unsafe { _mm512_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> __m512 {
-            // SAFETY: the caller runs on AVX-512 and vouches for sixteen values.
-            unsafe { _mm512_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, x: __m512) {
-            // SAFETY: the caller runs on AVX-512 and vouches for sixteen values.
-            unsafe { _mm512_storeu_ps(to, x) }
-        }
-        #[inline(always)]
-        unsafe fn add(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller runs on AVX-512.
-            unsafe { _mm512_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller runs on AVX-512.
-            unsafe { _mm512_sub_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn mul(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller runs on AVX-512.
-            unsafe { _mm512_mul_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: the caller runs on AVX-512.
-            unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn max(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller runs on AVX-512.
-            unsafe { _mm512_max_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn if_positive(x: __m512, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller runs on AVX-512.
-            unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_setzero_ps()), b, a) }
-        }
-    }
-
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx2;
-
-    /// Applies an operation to both halves.
-    macro_rules! halves {
-        ($op:ident($($arg:ident),+)) => {
-            // SAFETY: the caller runs on AVX2 with FMA.
-            unsafe { [$op($($arg[0]),+), $op($($arg[1]),+)] }
-        };
-    }
-
-    impl Simd for Avx2 {
-        type F = [__m256; 2];
-        const WIDE: bool = false;
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> Self::F {
-            // SAFETY: the caller runs on AVX2.
-            unsafe { [_mm256_set1_ps(x); 2] }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self::F {
-            // SAFETY: the caller runs on AVX2 and vouches for sixteen values.
-            unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, x: Self::F) {
-            // SAFETY: the caller runs on AVX2 and vouches for sixteen values.
-            unsafe {
-                _mm256_storeu_ps(to, x[0]);
-                _mm256_storeu_ps(to.add(8), x[1]);
-            }
-        }
-        #[inline(always)]
-        unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
-            halves!(_mm256_add_ps(a, b))
-        }
-        #[inline(always)]
-        unsafe fn sub(a: Self::F, b: Self::F) -> Self::F {
-            halves!(_mm256_sub_ps(a, b))
-        }
-        #[inline(always)]
-        unsafe fn mul(a: Self::F, b: Self::F) -> Self::F {
-            halves!(_mm256_mul_ps(a, b))
-        }
-        #[inline(always)]
-        unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-            halves!(_mm256_fmadd_ps(a, b, c))
-        }
-        #[inline(always)]
-        unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
-            halves!(_mm256_max_ps(a, b))
-        }
-        #[inline(always)]
-        unsafe fn if_positive(x: Self::F, a: Self::F, b: Self::F) -> Self::F {
-            // SAFETY: the caller runs on AVX2.
-            unsafe {
-                let zero = _mm256_setzero_ps();
-                [
-                    _mm256_blendv_ps(b[0], a[0], _mm256_cmp_ps::<_CMP_GT_OQ>(x[0], zero)),
-                    _mm256_blendv_ps(b[1], a[1], _mm256_cmp_ps::<_CMP_GT_OQ>(x[1], zero)),
-                ]
-            }
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
-
-/// Plain arrays, which the compiler turns into what the target has.
-#[derive(Clone, Copy)]
-pub(crate) struct Portable;
-
-#[inline(always)]
-fn each(f: impl Fn(usize) -> f32) -> [f32; LANES] {
-    let mut out = [0.0; LANES];
-    for (lane, out) in out.iter_mut().enumerate() {
-        *out = f(lane);
-    }
-    out
-}
-
-impl Simd for Portable {
-    type F = [f32; LANES];
-    const WIDE: bool = false;
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self::F {
-        [x; LANES]
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self::F {
-        // SAFETY: the caller vouches for sixteen values; f32 arrays are read unaligned.
-        unsafe { from.cast::<Self::F>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, x: Self::F) {
-        // SAFETY: the caller vouches for sixteen values.
-        unsafe { to.cast::<Self::F>().write_unaligned(x) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
-        each(|i| a[i] + b[i])
-    }
-    #[inline(always)]
-    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F {
-        each(|i| a[i] - b[i])
-    }
-    #[inline(always)]
-    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F {
-        each(|i| a[i] * b[i])
-    }
-    #[inline(always)]
-    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        // Elsewhere `mul_add` would call a slow library function.
-        if cfg!(target_arch = "aarch64") {
-            each(|i| a[i].mul_add(b[i], c[i]))
-        } else {
-            each(|i| a[i] * b[i] + c[i])
-        }
-    }
-    #[inline(always)]
-    unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
-        each(|i| if a[i] > b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    unsafe fn if_positive(x: Self::F, a: Self::F, b: Self::F) -> Self::F {
-        each(|i| if x[i] > 0.0 { a[i] } else { b[i] })
-    }
-}
+pub(crate) use super::portable::Portable;
 
 /// Defines `unsafe fn $name(isa, arguments)`, which runs `$body::<S, ..>(arguments)` compiled for the instruction set `isa`.
 ///
-/// The function asserts that the machine has `isa`; what else makes the call safe is the body's to say.
+/// The function asserts that the machine has `isa`; what else makes the call safe is the body's to say. Functions of bf16 are
+/// marked so, and have an instance of their own on AVX-512 with bf16.
 macro_rules! instantiate {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident $(::<$($param:tt),+>)?) => {
+    (@bf16 {} $($rest:tt)*) => {};
+    (@bf16 {bf16} $isa:ident ($($arg:ident: $ty:ty),*) $body:path) => {
+        #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
+        #[allow(clippy::too_many_arguments, reason = "kernels take plain numbers")]
+        unsafe fn avx512bf16($($arg: $ty),*) {
+            // SAFETY: compiled for AVX-512 with bf16; the rest is the caller's promise.
+            unsafe { $body($($arg),*) }
+        }
+        if $isa == Isa::Avx512Bf16 {
+            // SAFETY: the machine has the instruction set, asserted above; the rest is the caller's promise.
+            return unsafe { avx512bf16($($arg),*) };
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => { instantiate! { {} $(#[$meta])* $vis fn $($rest)* } };
+    (bf16 $(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => { instantiate! { {bf16} $(#[$meta])* $vis fn $($rest)* } };
+    (
+        {$($bf16:ident)?}
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident $(::<$($param:tt),+>)?
+    ) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "kernels take plain numbers")]
         $vis unsafe fn $name(isa: $crate::cpu::kernels::Isa, $($arg: $ty),*) {
@@ -287,7 +157,7 @@ macro_rules! instantiate {
                 #[allow(clippy::too_many_arguments, reason = "kernels take plain numbers")]
                 unsafe fn avx512($($arg: $ty),*) {
                     // SAFETY: compiled for AVX-512; the rest is the caller's promise.
-                    unsafe { $body::<simd::Avx512, $($($param),+)?>($($arg),*) }
+                    unsafe { $body::<simd::Avx512<false>, $($($param),+)?>($($arg),*) }
                 }
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments, reason = "kernels take plain numbers")]
@@ -295,9 +165,10 @@ macro_rules! instantiate {
                     // SAFETY: compiled for AVX2 with FMA; the rest is the caller's promise.
                     unsafe { $body::<simd::Avx2, $($($param),+)?>($($arg),*) }
                 }
+                instantiate! { @bf16 {$($bf16)?} isa ($($arg: $ty),*) $body::<simd::Avx512<true>, $($($param),+)?> }
                 match isa {
-                    // SAFETY: the machine has the instruction set, asserted above; the rest is the caller's promise.
-                    Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above; what has bf16 has AVX-512.
+                    Isa::Avx512Bf16 | Isa::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     Isa::Avx2 => return unsafe { avx2($($arg),*) },
                     Isa::Portable => {}

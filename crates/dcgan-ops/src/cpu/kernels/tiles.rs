@@ -10,62 +10,19 @@
 //! A stride of two splits the fine map into four maps by even and odd rows and columns, whose kernels have two taps or three,
 //! or one fewer; at infinity the shorter ones are zero, and these products are left out.
 
-use super::forms::{Form, Three, Two};
+use super::forms::{Form, Three, Two, times_a, times_at, times_b, times_bt, times_g, times_gt};
 pub(crate) use super::forms::{MAX_POINTS, OUT};
 use super::simd::{LANES, Simd, instantiate};
+use super::value::Value;
+use half::bf16;
 use std::mem::MaybeUninit;
-
-/// `sum += c x`, for coefficients known when compiled: no instruction for 0, none but an addition for 1 and -1.
-#[inline(always)]
-unsafe fn term<S: Simd>(sum: Option<S::F>, c: f32, x: S::F) -> Option<S::F> {
-    // SAFETY: arithmetic on the instruction set that the caller was compiled for.
-    unsafe {
-        match sum {
-            _ if c == 0.0 => sum,
-            None if c == 1.0 => Some(x),
-            None => Some(S::mul(S::splat(c), x)),
-            Some(sum) if c == 1.0 => Some(S::add(sum, x)),
-            Some(sum) if c == -1.0 => Some(S::sub(sum, x)),
-            Some(sum) => Some(S::fma(S::splat(c), x, sum)),
-        }
-    }
-}
-
-/// Defines a product of a constant matrix with a vector: `out[o] = Σ_i matrix(o, i) x[i]`.
-macro_rules! linear {
-    ($name:ident, $outs:expr, $ins:expr, |$o:ident, $i:ident| $coefficient:expr) => {
-        #[inline(always)]
-        unsafe fn $name<S: Simd, Fm: Form>(x: &[S::F; 6]) -> [S::F; 6] {
-            // SAFETY: arithmetic on the instruction set that the caller was compiled for.
-            unsafe {
-                let mut out = [S::splat(0.0); 6];
-                for $o in 0..$outs {
-                    let mut sum = None;
-                    for $i in 0..$ins {
-                        sum = term::<S>(sum, $coefficient, x[$i]);
-                    }
-                    if let Some(sum) = sum {
-                        out[$o] = sum;
-                    }
-                }
-                out
-            }
-        }
-    };
-}
-linear!(times_bt, Fm::POINTS, Fm::POINTS, |o, i| Fm::BT[o][i]);
-linear!(times_b, Fm::POINTS, Fm::POINTS, |o, i| Fm::BT[i][o]);
-linear!(times_at, OUT, Fm::POINTS, |o, i| Fm::AT[o][i]);
-linear!(times_a, Fm::POINTS, OUT, |o, i| Fm::AT[i][o]);
-linear!(times_g, Fm::POINTS, Fm::TAPS, |o, i| Fm::G[o][i]);
-linear!(times_gt, Fm::TAPS, Fm::POINTS, |o, i| Fm::G[i][o]);
 
 /// What one pass over a tile leaves for the other. Not cleared first: that would cost as much as the pass.
 struct Half<T: Copy>(MaybeUninit<[T; MAX_POINTS * MAX_POINTS]>);
 
 impl<T: Copy> Half<T> {
     #[inline(always)]
-    fn new() -> Self {
+    const fn new() -> Self {
         Self(MaybeUninit::uninit())
     }
 
@@ -247,12 +204,12 @@ impl<S: Simd> Loader<S> {
 pub(crate) type Points = [Option<usize>; MAX_POINTS * MAX_POINTS];
 
 #[inline(always)]
-unsafe fn gather_body<S: Simd, Fm: Form, const FINE: bool, const KIND: u8>(
+unsafe fn gather_body<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND: u8>(
     picture: *const f32,
     load: &Load,
     window: &Window,
     channels: &Channels,
-    packed: *mut f32,
+    packed: *mut T,
     points: &Points,
 ) {
     // SAFETY: the caller of `gather` vouches for all addresses.
@@ -281,7 +238,7 @@ unsafe fn gather_body<S: Simd, Fm: Form, const FINE: bool, const KIND: u8>(
                 let row = if FINE { times_bt::<S, Fm>(&row) } else { times_a::<S, Fm>(&row) };
                 for (q, &value) in row.iter().enumerate().take(Fm::POINTS) {
                     if let Some(offset) = points[p * MAX_POINTS + q] {
-                        S::store(packed.add(offset + place), value);
+                        T::store::<S>(packed.add(offset + place), value);
                     }
                 }
             }
@@ -371,41 +328,66 @@ pub(crate) struct Rows {
 }
 
 #[inline(always)]
-unsafe fn pack_weights_body<S: Simd, Fm: Form>(
+unsafe fn pack_weights_body<S: Simd, T: Value, Fm: Form>(
     weights: *const f32,
     taps: &Taps,
     rows: &Rows,
-    packed: *mut f32,
+    packed: *mut T,
     points: &Points,
 ) {
     // SAFETY: the caller of `pack_weights` vouches for all addresses.
     unsafe {
         let zero = S::splat(0.0);
-        for row in 0..rows.count {
+        for row in (0..rows.count).step_by(T::GROUP) {
             let mut first = 0;
             while first < rows.packed_row {
                 let valid = rows.channels.saturating_sub(first).min(LANES);
-                let mut half = Half::new();
-                for j in 0..Fm::TAPS {
-                    let mut column = [zero; 6];
-                    if j < taps.count.1 {
-                        for (i, value) in column.iter_mut().enumerate().take(taps.count.0) {
-                            let at = taps.start + i * taps.row + j * taps.column + row * taps.channel_row;
-                            *value = load_some::<S>(weights.add(at + first), valid);
-                        }
-                    }
-                    half.set_column(j, &times_g::<S, Fm>(&column), Fm::POINTS);
+                let mut halves = [const { Half::new() }; 2];
+                for (i, half) in halves.iter_mut().enumerate().take(T::GROUP) {
+                    // Nothing beside the last of an odd number of rows.
+                    let valid = if row + i < rows.count { valid } else { 0 };
+                    kernel_columns::<S, Fm>(weights, taps, row + i, first, valid, half);
                 }
                 for p in 0..Fm::POINTS {
-                    let values = half.row(p, Fm::TAPS, zero);
-                    for (q, &value) in times_g::<S, Fm>(&values).iter().enumerate().take(Fm::POINTS) {
+                    let mut values = [[zero; 6]; 2];
+                    for (values, half) in values.iter_mut().zip(&halves).take(T::GROUP) {
+                        *values = times_g::<S, Fm>(&half.row(p, Fm::TAPS, zero));
+                    }
+                    for q in 0..Fm::POINTS {
                         if let Some(offset) = points[p * MAX_POINTS + q] {
-                            S::store(packed.add(offset + row * rows.packed_row + first), value);
+                            let to = packed.add(offset + row * rows.packed_row + first * T::GROUP);
+                            T::stream_group::<S>(to, &[values[0][q], values[1][q]]);
                         }
                     }
                 }
                 first += LANES;
             }
+        }
+        S::fence();
+    }
+}
+
+/// The columns of `G g` of sixteen channels of a row from `first`, of which `valid` exist.
+#[inline(always)]
+unsafe fn kernel_columns<S: Simd, Fm: Form>(
+    weights: *const f32,
+    taps: &Taps,
+    row: usize,
+    first: usize,
+    valid: usize,
+    half: &mut Half<S::F>,
+) {
+    // SAFETY: the caller of `pack_weights` vouches for all addresses.
+    unsafe {
+        for j in 0..Fm::TAPS {
+            let mut column = [S::splat(0.0); 6];
+            if j < taps.count.1 && valid > 0 {
+                for (i, value) in column.iter_mut().enumerate().take(taps.count.0) {
+                    let at = taps.start + i * taps.row + j * taps.column + row * taps.channel_row;
+                    *value = load_some::<S>(weights.add(at + first), valid);
+                }
+            }
+            half.set_column(j, &times_g::<S, Fm>(&column), Fm::POINTS);
         }
     }
 }
@@ -451,9 +433,12 @@ unsafe fn unpack_weights_body<S: Simd, Fm: Form>(
 
 /// Defines the two instances of a transform and the choice between them.
 macro_rules! transforms {
-    ($(#[$meta:meta])* $name:ident($($arg:ident: $ty:ty),*), $body:ident, $two:ident, $three:ident $(, $fine:literal)?) => {
-        instantiate! { fn $two($($arg: $ty),*) = $body::<Two $(, {$fine})?> }
-        instantiate! { fn $three($($arg: $ty),*) = $body::<Three $(, {$fine})?> }
+    (
+        $({$mark:ident})? $(#[$meta:meta])* $name:ident($($arg:ident: $ty:ty),*),
+        $body:ident $(<$value:ident>)?, $two:ident, $three:ident $(, $fine:literal)?
+    ) => {
+        instantiate! { {$($mark)?} fn $two($($arg: $ty),*) = $body::<$($value,)? Two $(, {$fine})?> }
+        instantiate! { {$($mark)?} fn $three($($arg: $ty),*) = $body::<$($value,)? Three $(, {$fine})?> }
 
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "kernels take plain numbers")]
@@ -464,73 +449,103 @@ macro_rules! transforms {
     };
 }
 
-/// Defines the six instances of a gathering transform and the choice among them.
+/// One of the two maps of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The one with more pixels.
+    Fine,
+    /// The one with fewer.
+    Coarse,
+}
+
+/// Defines the twelve instances of the gathering transform for a type of values, and the choice among them.
 macro_rules! gathers {
-    ($(#[$meta:meta])* $name:ident, $fine:literal) => {
+    ($(#[$meta:meta])* $name:ident $value:ident) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "kernels take plain numbers")]
         pub(crate) unsafe fn $name(
             isa: super::simd::Isa,
+            side: Side,
             taps: usize,
             picture: *const f32,
             load: &Load,
             window: &Window,
             channels: &Channels,
-            packed: *mut f32,
+            packed: *mut $value,
             points: &Points,
         ) {
-            gathers!(instance two_plain Two PLAIN $fine);
-            gathers!(instance two_activated Two ACTIVATED $fine);
-            gathers!(instance two_derived Two DERIVED $fine);
-            gathers!(instance three_plain Three PLAIN $fine);
-            gathers!(instance three_activated Three ACTIVATED $fine);
-            gathers!(instance three_derived Three DERIVED $fine);
-            let run = match (taps, load) {
+            gathers!(instances fine true $value);
+            gathers!(instances coarse false $value);
+            let run = match side {
+                Side::Fine => fine(taps, load),
+                Side::Coarse => coarse(taps, load),
+            };
+            // SAFETY: the caller's promise.
+            unsafe { run(isa, picture, load, window, channels, packed, points) }
+        }
+    };
+    (instances $name:ident $fine:literal $value:ident) => {
+        fn $name(taps: usize, load: &Load) -> Gather<$value> {
+            gathers!(instance two_plain $value Two PLAIN $fine);
+            gathers!(instance two_activated $value Two ACTIVATED $fine);
+            gathers!(instance two_derived $value Two DERIVED $fine);
+            gathers!(instance three_plain $value Three PLAIN $fine);
+            gathers!(instance three_activated $value Three ACTIVATED $fine);
+            gathers!(instance three_derived $value Three DERIVED $fine);
+            match (taps, load) {
                 (2, Load::Plain) => two_plain,
                 (2, Load::Activated { .. }) => two_activated,
                 (2, Load::Derived { .. }) => two_derived,
                 (_, Load::Plain) => three_plain,
                 (_, Load::Activated { .. }) => three_activated,
                 (_, Load::Derived { .. }) => three_derived,
-            };
-            // SAFETY: the caller's promise.
-            unsafe { run(isa, picture, load, window, channels, packed, points) }
+            }
         }
     };
-    (instance $name:ident $form:ident $kind:ident $fine:literal) => {
+    (instance $name:ident f32 $form:ident $kind:ident $fine:literal) => {
+        gathers!(instance {} $name f32 $form $kind $fine);
+    };
+    (instance $name:ident bf16 $form:ident $kind:ident $fine:literal) => {
+        gathers!(instance {bf16} $name bf16 $form $kind $fine);
+    };
+    (instance {$($mark:ident)?} $name:ident $value:ident $form:ident $kind:ident $fine:literal) => {
         instantiate! {
+            {$($mark)?}
             fn $name(
                 picture: *const f32,
                 load: &Load,
                 window: &Window,
                 channels: &Channels,
-                packed: *mut f32,
+                packed: *mut $value,
                 points: &Points,
-            ) = gather_body::<$form, { $fine }, { $kind }>
+            ) = gather_body::<$value, $form, { $fine }, { $kind }>
         }
     };
 }
 
+/// An instance of the gathering transform.
+type Gather<T> = unsafe fn(super::simd::Isa, *const f32, &Load, &Window, &Channels, *mut T, &Points);
+
 gathers! {
-    /// `Bᵀ d B` of a tile of the fine map.
+    /// `Bᵀ d B` of a tile of the fine map, or `A y Aᵀ` of one of the coarse map.
     ///
     /// # Safety
     /// The window's pixels lie inside the picture, and inside what `load` has like it; all points lie inside `packed`, where
     /// nothing else is at work.
-    gather_fine, true
+    gather f32
 }
 gathers! {
-    /// `A y Aᵀ` of a tile of the coarse map.
+    /// [`gather`] rounded to bf16.
     ///
     /// # Safety
-    /// As [`gather_fine`].
-    gather_coarse, false
+    /// As [`gather`].
+    gather_bf16 bf16
 }
 transforms! {
     /// `B N Bᵀ` into a tile of the fine map, added in the first `written` rows and columns.
     ///
     /// # Safety
-    /// As [`gather_fine`], and nothing else is at work in the window.
+    /// As [`gather`], and nothing else is at work in the window.
     spread_fine(packed: *const f32, points: &Points, picture: *mut f32, window: &Window, channels: &Channels, written: (usize, usize)),
     spread_body, spread_fine_two, spread_fine_three, true
 }
@@ -546,9 +561,19 @@ transforms! {
     /// `G g Gᵀ` of rows of channels.
     ///
     /// # Safety
-    /// All taps lie inside the weights and all points inside `packed`, where nothing else is at work.
-    pack_weights(weights: *const f32, taps: &Taps, rows: &Rows, packed: *mut f32, points: &Points),
-    pack_weights_body, pack_weights_two, pack_weights_three
+    /// All taps lie inside the weights and all points inside `packed`, where nothing else is at work; sixteen groups of a packed row
+    /// are a line of 64 bytes, aligned.
+    pack_weights(weights: *const f32, at: &Taps, rows: &Rows, packed: *mut f32, points: &Points),
+    pack_weights_body<f32>, pack_weights_two, pack_weights_three
+}
+transforms! {
+    {bf16}
+    /// [`pack_weights`] rounded to bf16, two rows beside each other.
+    ///
+    /// # Safety
+    /// As [`pack_weights`]; an odd number of rows has place for one more.
+    pack_weights_bf16(weights: *const f32, at: &Taps, rows: &Rows, packed: *mut bf16, points: &Points),
+    pack_weights_body<bf16>, pack_weights_bf16_two, pack_weights_bf16_three
 }
 transforms! {
     /// Adds `Gᵀ N G` of rows of channels to the gradient.

@@ -9,15 +9,16 @@
 
 use super::{Each, Winograd};
 use crate::cpu::kernels::Isa;
-use crate::cpu::kernels::gemm::{Left, Product, product};
+use crate::cpu::kernels::gemm::{Left, Product};
 use crate::cpu::kernels::shared::Shared;
-use crate::cpu::kernels::tiles::{self, Channels, Points};
+use crate::cpu::kernels::tiles::{self, Channels, Points, Side};
+use crate::cpu::kernels::value::Value;
 use crate::cpu::source::Source;
 use rayon::prelude::*;
 
 impl Winograd {
     /// `Bᵀ d B` of every tile of some pictures of the fine map; `out` as [`Winograd::offsets`] says.
-    pub(super) fn gather_fine(&self, isa: Isa, source: Source<'_>, out: &mut [f32]) {
+    pub(super) fn gather_fine<T: Value>(&self, isa: Isa, source: Source<'_>, out: &mut [T]) {
         let len = self.geometry.fine.len();
         let pictures = source.len() / len;
         let rows = lines(pictures * self.tile_count());
@@ -37,8 +38,9 @@ impl Winograd {
                     let to = out.at(0, total).wrapping_add(tile * self.fine.width);
                     // SAFETY: the window is cut to the picture; each tile has a row of its own at every point of `total` values.
                     unsafe {
-                        tiles::gather_fine(
+                        T::gather(
                             isa,
+                            Side::Fine,
                             self.taps,
                             from.as_ptr(),
                             &load,
@@ -54,7 +56,7 @@ impl Winograd {
     }
 
     /// `A y Aᵀ` of every tile of some pictures of the coarse map: (point, panel, tile, channel).
-    pub(super) fn gather_coarse(&self, isa: Isa, source: Source<'_>, out: &mut [f32]) {
+    pub(super) fn gather_coarse<T: Value>(&self, isa: Isa, source: Source<'_>, out: &mut [T]) {
         let len = self.geometry.coarse.len();
         let pictures = source.len() / len;
         let rows = lines(pictures * self.tile_count());
@@ -71,8 +73,9 @@ impl Winograd {
                 let to = out.at(0, total).wrapping_add(tile * self.coarse.width);
                 // SAFETY: the window is cut to the picture; each tile has a row of its own at every point of `total` values.
                 unsafe {
-                    tiles::gather_coarse(
+                    T::gather(
                         isa,
+                        Side::Coarse,
                         self.taps,
                         from.as_ptr(),
                         &load,
@@ -103,12 +106,12 @@ impl Winograd {
     }
 
     /// Products of gathered fine tiles with weights: (point, panel, tile, channel) of the coarse map.
-    pub(super) fn multiply_down(
+    pub(super) fn multiply_down<T: Value>(
         &self,
         isa: Isa,
         rows: usize,
-        gathered: &[f32],
-        packed: &[f32],
+        gathered: &[T],
+        packed: &[T],
         products: &mut [f32],
     ) {
         let lines = lines(rows);
@@ -120,24 +123,24 @@ impl Winograd {
             let (point, panel) = (task / self.coarse.count, task % self.coarse.count);
             let depth = self.active((point / self.points, point % self.points)) * self.fine.padded();
             let width = self.coarse.width;
-            let shape =
-                Product { rows, depth, columns: width, right_row: width, out_row: width, accumulate: false };
-            let left = rows_of_tiles(self.fine.width, lines);
+            let mut shape = product_of::<T>((rows, depth, width), false);
+            let left = rows_of_tiles::<T>(self.fine.width, lines);
             let a = &gathered[offsets[point]..][..depth * lines];
             let b = &packed[weight_offsets[point] + panel * depth * width..][..depth * width];
+            shape.next = b.as_ptr_range().end.addr();
             let c = out.at(point * size + panel * width * lines, width * lines);
             // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
-            unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
+            unsafe { T::product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
         });
     }
 
     /// Products of gathered coarse tiles with weights: by [`Winograd::offsets`], of the fine map.
-    pub(super) fn multiply_up(
+    pub(super) fn multiply_up<T: Value>(
         &self,
         isa: Isa,
         rows: usize,
-        gathered: &[f32],
-        packed: &[f32],
+        gathered: &[T],
+        packed: &[T],
         products: &mut [f32],
     ) {
         let lines = lines(rows);
@@ -149,14 +152,14 @@ impl Winograd {
         let tasks = self.tasks(self.fine.count);
         tasks.par_iter().for_each(|&(point, place)| {
             let (depth, width) = (self.coarse.padded(), self.fine.width);
-            let shape =
-                Product { rows, depth, columns: width, right_row: width, out_row: width, accumulate: false };
-            let left = rows_of_tiles(self.coarse.width, lines);
+            let mut shape = product_of::<T>((rows, depth, width), false);
+            let left = rows_of_tiles::<T>(self.coarse.width, lines);
             let a = &gathered[point * size..][..size];
             let b = &packed[weight_offsets[point] + place * depth * width..][..depth * width];
+            shape.next = b.as_ptr_range().end.addr();
             let c = out.at(offsets[point] + place * width * lines, width * lines);
             // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
-            unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
+            unsafe { T::product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
         });
     }
 
@@ -167,11 +170,11 @@ impl Winograd {
     }
 
     /// Sums over tiles of gathered fine values times gathered coarse ones, in the layout of weights packed for the way down.
-    pub(super) fn multiply_gradient(
+    pub(super) fn multiply_gradient<T: Value>(
         &self,
         isa: Isa,
         rows: usize,
-        (from_fine, from_coarse): (&[f32], &[f32]),
+        (from_fine, from_coarse): (&[T], &[T]),
         sums: &mut [f32],
         accumulate: bool,
     ) {
@@ -179,28 +182,39 @@ impl Winograd {
         let (offsets, _) = self.offsets(self.fine.padded() * lines);
         let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
         let size = self.coarse.padded() * lines;
+        let (width, height) = (self.coarse.width, self.fine.width);
         let out = Shared::new(sums);
-        let tasks = self.tasks(self.fine.count * self.coarse.count);
-        tasks.par_iter().for_each(|&(point, place)| {
-            let (left_panel, panel) = (place / self.coarse.count, place % self.coarse.count);
-            let (width, height) = (self.coarse.width, self.fine.width);
-            let shape = Product {
-                rows: height,
-                depth: rows,
-                columns: width,
-                right_row: width,
-                out_row: width,
-                accumulate,
-            };
-            // Rows are channels, columns tiles.
-            let left = Left { row: 1, depth: height, block: rows, block_stride: 0 };
-            let a = &from_fine[offsets[point] + left_panel * height * lines..][..height * lines];
-            let b = &from_coarse[point * size + panel * width * lines..][..width * lines];
+        let tasks = self.tasks(self.fine.count);
+        tasks.par_iter().for_each(|&(point, left_panel)| {
             let active = self.active((point / self.points, point % self.points));
-            let row = panel * active * self.fine.padded() + left_panel * height;
-            let c = out.at(weight_offsets[point] + row * width, height * width);
-            // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the sums.
-            unsafe { product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
+            let a = &from_fine[offsets[point] + left_panel * height * lines..][..height * rows];
+            let next_a = a.as_ptr().wrapping_add(height * lines).addr();
+            T::with_depth_of_rows(isa, a, height, |a| {
+                for panel in 0..self.coarse.count {
+                    let b = &from_coarse[point * size + panel * width * lines..][..width * rows];
+                    let next_b =
+                        from_coarse.as_ptr().wrapping_add(point * size + (panel + 1) * width * lines).addr();
+                    let row = panel * active * self.fine.padded() + left_panel * height;
+                    let c = out.at(weight_offsets[point] + row * width, height * width);
+                    T::with_depth_of_rows(isa, b, width, |b| {
+                        let mut shape = product_of::<T>((height, rows, width), accumulate);
+                        shape.next = if panel + 1 < self.coarse.count { next_b } else { next_a };
+                        // Rows are channels, the depth tiles.
+                        let left = Left {
+                            row: T::GROUP,
+                            depth: height * T::GROUP,
+                            block: shape.depth,
+                            block_stride: 0,
+                        };
+                        assert_eq!(
+                            (a.len(), b.len()),
+                            (shape.depth * T::GROUP * height, shape.depth * T::GROUP * width)
+                        );
+                        // SAFETY: the slices hold exactly the groups of the shape, asserted; each task has its own part of the sums.
+                        unsafe { T::product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
+                    });
+                }
+            });
         });
     }
 
@@ -285,7 +299,20 @@ pub(super) fn lines(rows: usize) -> usize {
     rows | 1
 }
 
-/// Rows are tiles, columns the channels of panels of `width`.
-fn rows_of_tiles(width: usize, rows: usize) -> Left {
-    Left { row: width, depth: 1, block: width, block_stride: width * rows }
+/// A product of `(rows, depth, columns)` values with a packed panel.
+fn product_of<T: Value>((rows, depth, columns): (usize, usize, usize), accumulate: bool) -> Product {
+    Product {
+        rows,
+        depth: depth.div_ceil(T::GROUP),
+        columns,
+        right_row: columns * T::GROUP,
+        out_row: columns,
+        accumulate,
+        next: 0,
+    }
+}
+
+/// Rows are tiles, the depth the channels of panels of `width`.
+fn rows_of_tiles<T: Value>(width: usize, rows: usize) -> Left {
+    Left { row: width, depth: T::GROUP, block: width / T::GROUP, block_stride: width * rows }
 }
