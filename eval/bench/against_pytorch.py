@@ -59,6 +59,9 @@ def table(steps):
     rows = [Row(f"step {preset}", step(preset)) for preset in presets]
     for preset in ["pytorch64", "pytorch32"]:
         rows.append(Row(f"step {preset}, no unused gradients of D", step(preset), pytorch=["--skip-d-grads"]))
+        # Autocast; PyTorch's default layout is the slower one in bf16.
+        half = {"ours": ["--dtype", "bf16"], "pytorch": ["--bf16"], "layouts": ["PyTorch channels-last"]}
+        rows.append(Row(f"step {preset} in bf16", step(preset), **half))
     work = ["--work", "features"]
     for preset in ["svhn32", "imagenet32"]:
         rows.append(Row(f"features {preset}", pictures(preset), pytorch=work, binary="dcgan-eval"))

@@ -9,6 +9,9 @@ use dcgan_cli::{Logging, Outcome};
 use dcgan_features::task::Task;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     dcgan_cli::run("dcgan-eval", || {
         let Cli { log, command } = Cli::try_parse()?;

@@ -3,6 +3,10 @@
 use crate::ModelConfig;
 use candle_core::{Device, Tensor};
 use dcgan_ops::Activation;
+use rayon::prelude::*;
+
+/// Pixels that one task converts at least.
+const CONVERTED: usize = 64 * 1024;
 
 /// The range of a network's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +54,8 @@ pub fn to_tensor(pixels: &[u8], config: &ModelConfig, device: &Device) -> candle
     let (height, width, channels) = config.picture_shape();
     let range = PixelRange::of(config.generator.output);
     let table: Vec<f32> = (0..=255).map(|value| range.to_f32(value)).collect();
-    let values: Vec<f32> = pixels.iter().map(|&value| table[usize::from(value)]).collect();
+    let values: Vec<f32> =
+        pixels.par_iter().with_min_len(CONVERTED).map(|&value| table[usize::from(value)]).collect();
     let n = pixels.len() / (height * width * channels).max(1);
     Tensor::from_vec(values, (n, height, width, channels), &Device::Cpu)?
         .permute((0, 3, 1, 2))?

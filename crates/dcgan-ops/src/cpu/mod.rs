@@ -99,6 +99,9 @@ impl CpuExecutor {
     }
 }
 
+/// Values that one task copies at least.
+const COPIED: usize = 64 * 1024;
+
 /// A place for each picture's sums, which tasks fill in any order.
 struct Parts<'a>(Vec<Mutex<&'a mut [f32]>>);
 
@@ -261,8 +264,9 @@ fn channels_last(x: &Tensor) -> Result<Tensor> {
 }
 
 /// A channels-last map as a tensor `(n, c, h, w)` whose memory stays channels-last.
-fn to_tensor(values: Vec<f32>, n: usize, shape: MapShape) -> Result<Tensor> {
+fn to_tensor(values: &[f32], n: usize, shape: MapShape) -> Result<Tensor> {
     let MapShape { channels, height, width } = shape;
+    let values: Vec<f32> = values.par_iter().with_min_len(COPIED).copied().collect();
     Ok(Tensor::from_vec(values, (n, height, width, channels), &Device::Cpu)?.permute((0, 3, 1, 2))?)
 }
 
@@ -316,17 +320,13 @@ impl CpuExecutor {
             };
             statistics.extend(batch.map(|batch| (layer.name.clone(), batch)));
             if all {
-                activations.push(to_tensor(
-                    plan.after.get(n * layer.output.len()).to_vec(),
-                    n,
-                    layer.output,
-                )?);
+                activations.push(to_tensor(plan.after.get(n * layer.output.len()), n, layer.output)?);
             }
             plan.time.forward += started.elapsed();
         }
         let output = match (layers.last(), plans.last()) {
             (Some(layer), Some(plan)) => {
-                to_tensor(plan.after.get(n * layer.output.len()).to_vec(), n, layer.output)?
+                to_tensor(plan.after.get(n * layer.output.len()), n, layer.output)?
             }
             _ => x.detach(),
         };
@@ -400,7 +400,7 @@ impl CpuExecutor {
             return Ok(None);
         }
         let first = layers[0].input;
-        Ok(Some(to_tensor(d.get(n * first.len()).to_vec(), n, first)?))
+        Ok(Some(to_tensor(d.get(n * first.len()), n, first)?))
     }
 }
 
