@@ -122,7 +122,7 @@ impl Direct {
                             right_row: channels,
                             out_row: channels,
                             accumulate: false,
-                            next: 0,
+                            next: (0, 0),
                         };
                         let (b, out) = (weights[first..].as_ptr(), row[first..].as_mut_ptr());
                         // SAFETY: `from` is kernel.0 padded rows, which hold the last patch; weights have `depth` rows of all
@@ -181,7 +181,7 @@ impl Direct {
             right_row: LANES,
             out_row: LANES,
             accumulate: false,
-            next: 0,
+            next: (0, 0),
         };
         let left = Left {
             row: step * channels,
@@ -257,7 +257,7 @@ impl Direct {
                                     right_row: channels,
                                     out_row: channels,
                                     accumulate: true,
-                                    next: 0,
+                                    next: (0, 0),
                                 };
                                 let (b, out) = (map[first..].as_ptr(), sums[first..].as_mut_ptr());
                                 // SAFETY: `from` is the padded rows under row `ky` of the kernel, which hold the last patch's; `map` has a pixel

@@ -325,9 +325,7 @@ impl CpuExecutor {
             plan.time.forward += started.elapsed();
         }
         let output = match (layers.last(), plans.last()) {
-            (Some(layer), Some(plan)) => {
-                to_tensor(plan.after.get(n * layer.output.len()), n, layer.output)?
-            }
+            (Some(layer), Some(plan)) => to_tensor(plan.after.get(n * layer.output.len()), n, layer.output)?,
             _ => x.detach(),
         };
         if keep == Keep::Tape {

@@ -38,19 +38,25 @@ pub(crate) struct Product {
     pub(crate) out_row: usize,
     /// Whether the result is added to.
     pub(crate) accumulate: bool,
-    /// Address of what the product after this one reads and what may come from far: brought near meanwhile. Any will do.
-    pub(crate) next: usize,
+    /// Addresses of the left side and of the panel of the product after this one, where they may come from far: they are
+    /// brought near meanwhile. 0 for what is near.
+    pub(crate) next: (usize, usize),
 }
 
-/// What the next product is likely to read, asked for in steps: a burst would keep the loads of this one waiting.
+/// An address that is asked for, and bytes to the one after it: in steps, for a burst would keep other loads waiting.
 #[derive(Clone, Copy)]
 struct Ahead {
-    from: usize,
-    /// Bytes from one value of the depth to the next.
+    at: usize,
     step: usize,
-    /// The same in the result.
-    out_from: usize,
-    out_step: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    unsafe fn step<S: Simd>(&mut self) {
+        // SAFETY: the caller runs on the instruction set; nothing is read.
+        unsafe { S::prefetch(std::ptr::without_provenance(self.at)) };
+        self.at = self.at.wrapping_add(self.step);
+    }
 }
 
 /// `MR` rows times `NV` vectors of columns.
@@ -61,7 +67,7 @@ unsafe fn tile<S: Simd, T: Value, const MR: usize, const NV: usize>(
     a: *const T,
     b: *const T,
     out: *mut f32,
-    mut ahead: Ahead,
+    mut ahead: [Ahead; 3],
 ) {
     // SAFETY: the caller of `product` vouches for all addresses below.
     unsafe {
@@ -78,10 +84,9 @@ unsafe fn tile<S: Simd, T: Value, const MR: usize, const NV: usize>(
             let block = left_over.min(left.block);
             let mut at = a;
             for _ in 0..block {
-                S::prefetch(std::ptr::without_provenance(ahead.from));
-                ahead.from = ahead.from.wrapping_add(ahead.step);
-                S::prefetch(std::ptr::without_provenance(ahead.out_from));
-                ahead.out_from = ahead.out_from.wrapping_add(ahead.out_step);
+                for ahead in &mut ahead {
+                    ahead.step::<S>();
+                }
                 let mut right = [T::load::<S>(b); NV];
                 for (j, right) in right.iter_mut().enumerate() {
                     *right = T::load::<S>(b.add(j * LANES * T::GROUP));
@@ -117,18 +122,22 @@ unsafe fn strip<S: Simd, T: Value, const MR: usize, const NV: usize>(
 ) {
     // SAFETY: the caller of `product` vouches for all addresses.
     unsafe {
-        // As much as this part of the panel, and the next tile's place in the result.
+        // As much as this part of the left side and of the panel, and the next tile's place in the result.
+        let left_step = MR * T::GROUP * size_of::<T>();
         let step = (p.right_row * size_of::<T>()).div_ceil((p.rows / MR).max(1));
         let out_step = (MR * p.out_row * size_of::<f32>()).div_ceil(p.depth.max(1));
         let mut row = 0;
         while row + MR <= p.rows {
-            let from = p.next.wrapping_add(row / MR * step * p.depth);
-            let out_from = out.wrapping_add((row + MR) * p.out_row).addr();
-            let ahead = Ahead { from, step, out_from, out_step };
+            let before = row / MR * p.depth;
+            let ahead = [
+                Ahead { at: p.next.0.wrapping_add(before * left_step), step: left_step },
+                Ahead { at: p.next.1.wrapping_add(before * step), step },
+                Ahead { at: out.wrapping_add((row + MR) * p.out_row).addr(), step: out_step },
+            ];
             tile::<S, T, MR, NV>(p, left, a.add(row * left.row), b, out.add(row * p.out_row), ahead);
             row += MR;
         }
-        let none = Ahead { from: b.addr(), step: 0, out_from: b.addr(), out_step: 0 };
+        let none = [Ahead { at: b.addr(), step: 0 }; 3];
         if row + 6 <= p.rows {
             // Only the narrow strips have more than six rows a tile.
             tile::<S, T, 6, NV>(p, left, a.add(row * left.row), b, out.add(row * p.out_row), none);
@@ -153,17 +162,24 @@ const DEPTH: usize = 128;
 unsafe fn product_body<S: Simd, T: Value>(p: &Product, left: &Left, a: *const T, b: *const T, out: *mut f32) {
     // SAFETY: the caller of `product` vouches for all addresses.
     unsafe {
+        let near = |next: usize, own: usize| if next == 0 { own } else { next };
+        let place = |k: usize| k / left.block * left.block_stride + k % left.block * left.depth;
+        let part_of = |k: usize| (a.wrapping_add(place(k)), b.wrapping_add(k * p.right_row));
         let mut first = 0;
         loop {
             // A whole number of stretches, or a part of one.
             let most = if left.block > DEPTH { DEPTH } else { DEPTH / left.block * left.block };
-            let at = first / left.block * left.block_stride + first % left.block * left.depth;
             let rest = left.block - first % left.block;
             let depth = if rest < left.block { rest.min(DEPTH) } else { most }.min(p.depth - first);
-            let last = first + depth == p.depth;
-            let next = if last { p.next } else { b.wrapping_add((first + depth) * p.right_row).addr() };
+            let (left_part, panel_part) = part_of(first);
+            let next = if first + depth == p.depth {
+                (near(p.next.0, a.addr()), near(p.next.1, b.addr()))
+            } else {
+                let (left, panel) = part_of(first + depth);
+                (left.addr(), panel.addr())
+            };
             let part = Product { depth, accumulate: p.accumulate || first > 0, next, ..*p };
-            columns::<S, T>(&part, left, a.wrapping_add(at), b.wrapping_add(first * p.right_row), out);
+            columns::<S, T>(&part, left, left_part, panel_part, out);
             first += depth;
             if first >= p.depth {
                 break;

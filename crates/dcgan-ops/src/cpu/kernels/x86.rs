@@ -65,7 +65,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
         // SAFETY: every x86-64 has it, and it never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     unsafe fn fence() {
@@ -193,7 +193,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
         // SAFETY: every x86-64 has it, and it never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     unsafe fn fence() {

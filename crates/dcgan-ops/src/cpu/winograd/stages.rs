@@ -127,7 +127,7 @@ impl Winograd {
             let left = rows_of_tiles::<T>(self.fine.width, lines);
             let a = &gathered[offsets[point]..][..depth * lines];
             let b = &packed[weight_offsets[point] + panel * depth * width..][..depth * width];
-            shape.next = b.as_ptr_range().end.addr();
+            shape.next = following(panel + 1 == self.coarse.count, a, b);
             let c = out.at(point * size + panel * width * lines, width * lines);
             // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
             unsafe { T::product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
@@ -156,7 +156,8 @@ impl Winograd {
             let left = rows_of_tiles::<T>(self.coarse.width, lines);
             let a = &gathered[point * size..][..size];
             let b = &packed[weight_offsets[point] + place * depth * width..][..depth * width];
-            shape.next = b.as_ptr_range().end.addr();
+            let places = self.active((point / self.points, point % self.points)) * self.fine.count;
+            shape.next = following(place + 1 == places, a, b);
             let c = out.at(offsets[point] + place * width * lines, width * lines);
             // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
             unsafe { T::product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
@@ -198,7 +199,7 @@ impl Winograd {
                     let c = out.at(weight_offsets[point] + row * width, height * width);
                     T::with_depth_of_rows(isa, b, width, |b| {
                         let mut shape = product_of::<T>((height, rows, width), accumulate);
-                        shape.next = if panel + 1 < self.coarse.count { next_b } else { next_a };
+                        shape.next = if panel + 1 < self.coarse.count { (0, next_b) } else { (next_a, 0) };
                         // Rows are channels, the depth tiles.
                         let left = Left {
                             row: T::GROUP,
@@ -308,8 +309,13 @@ fn product_of<T: Value>((rows, depth, columns): (usize, usize, usize), accumulat
         right_row: columns * T::GROUP,
         out_row: columns,
         accumulate,
-        next: 0,
+        next: (0, 0),
     }
+}
+
+/// What the next task's product reads: the panel behind `b`, and what lies behind `a` where this is the last product with `a`.
+fn following<T>(last: bool, a: &[T], b: &[T]) -> (usize, usize) {
+    (if last { a.as_ptr_range().end.addr() } else { 0 }, b.as_ptr_range().end.addr())
 }
 
 /// Rows are tiles, the depth the channels of panels of `width`.

@@ -1,0 +1,110 @@
+//! Time of each operation of the CPU executor: layers of the presets forwards and backwards, and Adam.
+//!
+//! `cargo bench -p dcgan-ops` runs all of them; `-- bf16`, `-- "conv 4x4"` or another part of a name some.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark stops at the first surprise")]
+
+use candle_core::{Device, Tensor};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dcgan_ops::{
+    Activation, AdamConfig, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode, Norm, NormScope,
+    Precision, Want,
+};
+use std::time::Duration;
+
+/// Pictures of a minibatch.
+const BATCH: usize = 64;
+
+/// Name, kind, channels and sides of input and output, kernel, stride, padding.
+type Row = (&'static str, Kind, (usize, usize), (usize, usize), (usize, usize, usize));
+
+/// Layers of the presets: each way that a linear map is computed, at the sizes of its use.
+const ROWS: &[Row] = &[
+    ("project 100-512 4x4", Kind::ConvTranspose, (100, 1), (512, 4), (4, 1, 0)),
+    ("up 4x4 512-256 at 4x4", Kind::ConvTranspose, (512, 4), (256, 8), (4, 2, 1)),
+    ("up 4x4 128-64 at 16x16", Kind::ConvTranspose, (128, 16), (64, 32), (4, 2, 1)),
+    ("up 4x4 64-3 at 32x32", Kind::ConvTranspose, (64, 32), (3, 64), (4, 2, 1)),
+    ("conv 4x4 3-64 at 64x64", Kind::Conv, (3, 64), (64, 32), (4, 2, 1)),
+    ("conv 4x4 64-128 at 32x32", Kind::Conv, (64, 32), (128, 16), (4, 2, 1)),
+    ("conv 4x4 256-512 at 8x8", Kind::Conv, (256, 8), (512, 4), (4, 2, 1)),
+    ("conv 5x5 64-128 at 16x16", Kind::Conv, (64, 16), (128, 8), (5, 2, 2)),
+    ("conv 3x3 128-128 at 32x32", Kind::Conv, (128, 32), (128, 32), (3, 1, 1)),
+    ("conv 3x3/2 128-128 at 32x32", Kind::Conv, (128, 32), (128, 16), (3, 2, 1)),
+    ("head 512 4x4", Kind::Conv, (512, 4), (1, 1), (4, 1, 0)),
+];
+
+fn layer(&(_, kind, input, output, (kernel, stride, padding)): &Row) -> Layer {
+    let map = |(channels, side)| MapShape::new(channels, side, side);
+    Layer {
+        name: "only".into(),
+        kind,
+        input: map(input),
+        output: map(output),
+        kernel: (kernel, kernel),
+        stride,
+        padding,
+        output_padding: 0,
+        norm: Some(Norm { scope: NormScope::Channel, affine: true, eps: 1e-5 }),
+        activation: Activation::LeakyRelu(0.2),
+    }
+}
+
+/// Values in (-1, 1) that do not repeat soon.
+fn values(shape: MapShape) -> Tensor {
+    let MapShape { channels, height, width } = shape;
+    let wave = |i: usize| (i as f32 * 0.618_034).fract() * 2.0 - 1.0;
+    let all: Vec<f32> = (0..BATCH * shape.len()).map(wave).collect();
+    // Channels-last in memory, as maps are between layers.
+    let all = Tensor::from_vec(all, (BATCH, height, width, channels), &Device::Cpu).unwrap();
+    all.permute((0, 3, 1, 2)).unwrap()
+}
+
+fn executor(layer: &Layer, precision: Precision) -> CpuExecutor {
+    let mut executor = CpuExecutor::with(vec![layer.clone()], Isa::best(), precision);
+    let parameters = layer.parameters().into_iter().map(|spec| {
+        let value = Tensor::full(0.02_f32, spec.shape.as_slice(), &Device::Cpu).unwrap();
+        (spec.name, value)
+    });
+    executor.set_parameters(&parameters.collect()).unwrap();
+    executor
+}
+
+/// Layers with batch-norm and LeakyReLU; backwards both gradients.
+fn layers(criterion: &mut Criterion) {
+    for row in ROWS {
+        let layer = layer(row);
+        let (x, d) = (values(layer.input), values(layer.output));
+        let mut group = criterion.benchmark_group(row.0);
+        group.throughput(Throughput::Elements(BATCH as u64));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut executor = executor(&layer, precision);
+            if precision == Precision::Bf16 && !executor.timings()[0].1.ends_with("bf16") {
+                continue; // the same as in f32
+            }
+            let name = precision.name();
+            group.bench_function(format!("forward {name}"), |bench| {
+                bench.iter(|| executor.forward(&x, Mode::Train, Keep::Tape).unwrap());
+            });
+            group.bench_function(format!("backward {name}"), |bench| {
+                bench.iter(|| executor.backward(&d, Want::Both).unwrap());
+            });
+        }
+    }
+}
+
+fn optimizer(criterion: &mut Criterion) {
+    let layer = layer(&ROWS[6]);
+    let mut executor = executor(&layer, Precision::F32);
+    let config = AdamConfig { learning_rate: 2e-4, beta1: 0.5, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+    let parameters: usize = layer.parameters().iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+    let mut group = criterion.benchmark_group("optimizer");
+    group.throughput(Throughput::Elements(parameters as u64));
+    group.bench_function("Adam", |bench| bench.iter(|| executor.adam_step(&config).unwrap()));
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
+    targets = layers, optimizer
+}
+criterion_main!(benches);
