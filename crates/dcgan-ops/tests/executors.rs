@@ -4,8 +4,8 @@
 
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
-    Activation, AdamConfig, CandleExecutor, CpuExecutor, Executor, Keep, Kind, Layer, MapShape, Mode, Norm,
-    NormScope, NormStatistics, Statistics, Tensors, Want, bce_with_logits,
+    Activation, AdamConfig, CandleExecutor, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode,
+    Norm, NormScope, NormStatistics, Statistics, Tensors, Want, bce_with_logits,
 };
 
 /// Numbers in [-1, 1) from a fixed linear congruence.
@@ -244,13 +244,19 @@ fn small_networks_agree_and_learn_alike() {
 
 #[test]
 fn the_same_bytes_for_any_number_of_threads() {
+    check_threads((5, 5), 2, Precision::F32);
+    check_threads((4, 4), 1, Precision::F32);
+    check_threads((4, 4), 1, Precision::Bf16);
+}
+
+fn check_threads(kernel: (usize, usize), padding: usize, precision: Precision) {
     let row = Row {
         kind: Kind::Conv,
         channels: (20, 24),
         side: (24, 24),
-        kernel: (5, 5),
+        kernel,
         stride: 2,
-        padding: 2,
+        padding,
         extra: 0,
         norm: Some((NormScope::Channel, true)),
         activation: Activation::LeakyRelu(0.2),
@@ -259,7 +265,7 @@ fn the_same_bytes_for_any_number_of_threads() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mut executor = CpuExecutor::new(layers.clone());
+            let mut executor = CpuExecutor::with(layers.clone(), Isa::best(), precision);
             let specs = layers.iter().flat_map(Layer::parameters).enumerate();
             executor
                 .set_parameters(&specs.map(|(i, s)| (s.name, numbers(i as u64, &s.shape))).collect())
@@ -286,6 +292,9 @@ fn the_same_bytes_for_any_number_of_threads() {
     };
     let one = run(1);
     for threads in [2, 3, 5] {
-        assert!(run(threads) == one, "{threads} threads give other bytes than one");
+        assert!(
+            run(threads) == one,
+            "{threads} threads give other bytes than one, kernel {kernel:?} in {precision:?}"
+        );
     }
 }

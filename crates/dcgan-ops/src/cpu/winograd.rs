@@ -1,7 +1,8 @@
 //! Convolutions with few taps each way by Winograd's algorithm: transforms of tiles, and a matrix product for each point.
 //!
 //! See [`super::kernels::tiles`] for the algorithm. Pictures are taken some at a time, so that what lies between the stages
-//! stays in cache; every stage is split by shapes alone, so the bytes do not depend on the number of threads.
+//! stays in cache; every stage is split by shapes alone, so the bytes do not depend on the number of threads. One chunk's
+//! results are spread while the next one's tiles are gathered: threads wait for each other twice a chunk.
 
 mod stages;
 mod weights;
@@ -73,6 +74,22 @@ impl Panels {
 
     fn padded(self) -> usize {
         self.width * self.count
+    }
+}
+
+/// Pictures that go through the stages together.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    first: usize,
+    pictures: usize,
+    /// Tiles of these pictures.
+    rows: usize,
+}
+
+impl Chunk {
+    /// The chunk's part of maps of `len` values.
+    fn of(self, maps: &mut [f32], len: usize) -> &mut [f32] {
+        &mut maps[self.first * len..][..self.pictures * len]
     }
 }
 
@@ -276,9 +293,35 @@ impl Winograd {
     }
 
     /// Pictures of each chunk: first one and how many.
-    fn chunks(&self, n: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    fn chunks(&self, n: usize) -> Vec<Chunk> {
         let chunk = self.chunk(n);
-        (0..n).step_by(chunk).map(move |first| (first, chunk.min(n - first)))
+        let of = |first: usize| {
+            let pictures = chunk.min(n - first);
+            Chunk { first, pictures, rows: pictures * self.tile_count() }
+        };
+        (0..n).step_by(chunk).map(of).collect()
+    }
+
+    /// Pictures of a minibatch, from the lengths of both maps.
+    fn pictures(&self, fine: usize, coarse: usize) -> usize {
+        let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
+        let n = fine / fine_len;
+        assert_eq!((fine, coarse), (n * fine_len, n * coarse_len));
+        n
+    }
+
+    /// Gathers a chunk's tiles of the fine map.
+    fn gather_fine_of<T: Value>(&self, isa: Isa, fine: Source<'_>, chunk: Chunk, to: &mut Buffer) {
+        let len = self.geometry.fine.len();
+        let part = fine.part(chunk.first * len, chunk.pictures * len);
+        self.gather_fine::<T>(isa, part, to.sized(self.fine_values(chunk.rows)));
+    }
+
+    /// Gathers a chunk's tiles of the coarse map.
+    fn gather_coarse_of<T: Value>(&self, isa: Isa, coarse: Source<'_>, chunk: Chunk, to: &mut Buffer) {
+        let len = self.geometry.coarse.len();
+        let part = coarse.part(chunk.first * len, chunk.pictures * len);
+        self.gather_coarse::<T>(isa, part, to.sized(self.coarse_values(chunk.rows)));
     }
 
     /// `coarse = conv(fine, weights)`
@@ -291,18 +334,19 @@ impl Winograd {
         coarse: &mut [f32],
         each: Each<'_>,
     ) {
-        let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
-        let n = fine.len() / fine_len;
-        assert_eq!((fine.len(), coarse.len()), (n * fine_len, n * coarse_len));
-        let packed: &[T] = self.packed_down(isa, kept, &mut scratch.weights, weights);
-        for (first, pictures) in self.chunks(n) {
-            let rows = pictures * self.tile_count();
-            let gathered: &mut [T] = scratch.fine.sized(self.fine_values(rows));
-            self.gather_fine(isa, fine.part(first * fine_len, pictures * fine_len), gathered);
-            let products = scratch.products.sized(self.coarse_values(rows));
-            self.multiply_down(isa, rows, gathered, packed, products);
-            let maps = &mut coarse[first * coarse_len..][..pictures * coarse_len];
-            self.spread_coarse(isa, products, first, maps, each);
+        let chunks = self.chunks(self.pictures(fine.len(), coarse.len()));
+        let Scratch { fine: gathered, products, weights: fresh, .. } = scratch;
+        let packed: &[T] = self.packed_down(isa, kept, fresh, weights);
+        self.gather_fine_of::<T>(isa, fine, chunks[0], gathered);
+        for (i, &chunk) in chunks.iter().enumerate() {
+            let len = self.coarse_values(chunk.rows);
+            let from = gathered.get(self.fine_values(chunk.rows));
+            self.multiply_down(isa, chunk.rows, from, packed, products.sized(len));
+            let (products, maps) = (products.get(len), chunk.of(coarse, self.geometry.coarse.len()));
+            rayon::join(
+                || self.spread_coarse(isa, products, chunk.first, maps, each),
+                || chunks.get(i + 1).map(|&next| self.gather_fine_of::<T>(isa, fine, next, gathered)),
+            );
         }
     }
 
@@ -316,18 +360,19 @@ impl Winograd {
         fine: &mut [f32],
         each: Each<'_>,
     ) {
-        let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
-        let n = fine.len() / fine_len;
-        assert_eq!((fine.len(), coarse.len()), (n * fine_len, n * coarse_len));
-        let packed: &[T] = self.packed_up(isa, kept, (&mut scratch.weights, &mut scratch.turned), weights);
-        for (first, pictures) in self.chunks(n) {
-            let rows = pictures * self.tile_count();
-            let gathered: &mut [T] = scratch.coarse.sized(self.coarse_values(rows));
-            self.gather_coarse(isa, coarse.part(first * coarse_len, pictures * coarse_len), gathered);
-            let products = scratch.products.sized(self.fine_values(rows));
-            self.multiply_up(isa, rows, gathered, packed, products);
-            let maps = &mut fine[first * fine_len..][..pictures * fine_len];
-            self.spread_fine(isa, products, first, maps, each);
+        let chunks = self.chunks(self.pictures(fine.len(), coarse.len()));
+        let Scratch { coarse: gathered, products, weights: fresh, turned, .. } = scratch;
+        let packed: &[T] = self.packed_up(isa, kept, (fresh, turned), weights);
+        self.gather_coarse_of::<T>(isa, coarse, chunks[0], gathered);
+        for (i, &chunk) in chunks.iter().enumerate() {
+            let len = self.fine_values(chunk.rows);
+            let from = gathered.get(self.coarse_values(chunk.rows));
+            self.multiply_up(isa, chunk.rows, from, packed, products.sized(len));
+            let (products, maps) = (products.get(len), chunk.of(fine, self.geometry.fine.len()));
+            rayon::join(
+                || self.spread_fine(isa, products, chunk.first, maps, each),
+                || chunks.get(i + 1).map(|&next| self.gather_coarse_of::<T>(isa, coarse, next, gathered)),
+            );
         }
     }
 
@@ -342,45 +387,53 @@ impl Winograd {
         gradient: &mut [f32],
         mut other: Option<(Side, &mut [f32], Each<'_>)>,
     ) {
-        let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
-        let n = fine.len() / fine_len;
-        assert_eq!((fine.len(), coarse.len()), (n * fine_len, n * coarse_len));
-        // Weights too large to keep are packed where the sums are not yet.
-        let mut sums = std::mem::take(&mut scratch.turned);
+        let chunks = self.chunks(self.pictures(fine.len(), coarse.len()));
+        let Scratch { fine: fine_tiles, coarse: coarse_tiles, products, weights: fresh, turned } = scratch;
         let weights_len = self.weights_len();
+        // Weights too large to keep are packed where the sums are not yet.
         let packed: Option<&[T]> = match &other {
-            Some((Side::Fine, ..)) => {
-                Some(self.packed_up(isa, kept, (&mut scratch.weights, &mut sums), weights))
-            }
-            Some((Side::Coarse, ..)) => Some(self.packed_down(isa, kept, &mut scratch.weights, weights)),
+            Some((Side::Fine, ..)) => Some(self.packed_up(isa, kept, (fresh, turned), weights)),
+            Some((Side::Coarse, ..)) => Some(self.packed_down(isa, kept, fresh, weights)),
             None => None,
         };
-        let sums_now = sums.sized(weights_len);
-        for (first, pictures) in self.chunks(n) {
-            let rows = pictures * self.tile_count();
-            let from_fine: &mut [T] = scratch.fine.sized(self.fine_values(rows));
-            self.gather_fine(isa, fine.part(first * fine_len, pictures * fine_len), from_fine);
-            let from_coarse: &mut [T] = scratch.coarse.sized(self.coarse_values(rows));
-            self.gather_coarse(isa, coarse.part(first * coarse_len, pictures * coarse_len), from_coarse);
-            self.multiply_gradient(isa, rows, (from_fine, from_coarse), sums_now, first > 0);
-            match (&mut other, packed) {
-                (Some((Side::Fine, maps, each)), Some(packed)) => {
-                    let products = scratch.products.sized(self.fine_values(rows));
-                    self.multiply_up(isa, rows, from_coarse, packed, products);
-                    let maps = &mut maps[first * fine_len..][..pictures * fine_len];
-                    self.spread_fine(isa, products, first, maps, *each);
+        let sums = turned.sized(weights_len);
+        let gather = |chunk: Chunk, fine_tiles: &mut Buffer, coarse_tiles: &mut Buffer| {
+            rayon::join(
+                || self.gather_fine_of::<T>(isa, fine, chunk, fine_tiles),
+                || self.gather_coarse_of::<T>(isa, coarse, chunk, coarse_tiles),
+            );
+        };
+        gather(chunks[0], fine_tiles, coarse_tiles);
+        for (i, &chunk) in chunks.iter().enumerate() {
+            let rows = chunk.rows;
+            let (fine_len, coarse_len) = (self.fine_values(rows), self.coarse_values(rows));
+            let (from_fine, from_coarse) = (fine_tiles.get(fine_len), coarse_tiles.get(coarse_len));
+            self.multiply_gradient::<T>(isa, rows, (from_fine, from_coarse), sums, i > 0);
+            match (&other, packed) {
+                (Some((Side::Fine, ..)), Some(packed)) => {
+                    self.multiply_up(isa, rows, from_coarse, packed, products.sized(fine_len));
                 }
-                (Some((Side::Coarse, maps, each)), Some(packed)) => {
-                    let products = scratch.products.sized(self.coarse_values(rows));
-                    self.multiply_down(isa, rows, from_fine, packed, products);
-                    let maps = &mut maps[first * coarse_len..][..pictures * coarse_len];
-                    self.spread_coarse(isa, products, first, maps, *each);
+                (Some((Side::Coarse, ..)), Some(packed)) => {
+                    self.multiply_down(isa, rows, from_fine, packed, products.sized(coarse_len));
                 }
                 _ => {}
             }
+            rayon::join(
+                || match &mut other {
+                    Some((Side::Fine, maps, each)) => {
+                        let maps = chunk.of(maps, self.geometry.fine.len());
+                        self.spread_fine(isa, products.get(fine_len), chunk.first, maps, *each);
+                    }
+                    Some((Side::Coarse, maps, each)) => {
+                        let maps = chunk.of(maps, self.geometry.coarse.len());
+                        self.spread_coarse(isa, products.get(coarse_len), chunk.first, maps, *each);
+                    }
+                    None => {}
+                },
+                || chunks.get(i + 1).map(|&next| gather(next, fine_tiles, coarse_tiles)),
+            );
         }
-        self.unpack_gradient(isa, sums_now, gradient);
-        scratch.turned = sums;
+        self.unpack_gradient(isa, sums, gradient);
     }
 
     /// Values of gathered tiles of the fine map, and of products for it.

@@ -157,6 +157,28 @@ fn what_follows_the_last_checkpoint_is_made_up_for() {
 }
 
 #[test]
+fn a_run_in_bf16_goes_on_in_bf16() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (whole, cut, single) = (path("whole"), path("cut"), path("single"));
+    let run = |out: &str, dtype: &str| {
+        let preset = ["run", "--preset", "digits", "--batch-size", "8", "--steps", "8", "--quiet"];
+        let extra = ["--checkpoint-every", "4", "--log-every", "4", "--dtype", dtype, "--out", out];
+        succeed(&[&preset[..], &extra[..]].concat());
+        fs::read(Path::new(out).join("checkpoints/00000004/discriminator.safetensors")).unwrap()
+    };
+    let half = run(&whole, "bf16");
+    assert_eq!(run(&cut, "bf16"), half);
+    assert_ne!(run(&single, "f32"), half, "bf16 rounds nothing");
+    // As if killed after the first checkpoint.
+    fs::remove_dir_all(Path::new(&cut).join("checkpoints/00000008")).unwrap();
+    fs::remove_file(Path::new(&cut).join("result.json")).unwrap();
+    fs::remove_file(Path::new(&cut).join("best")).unwrap();
+    succeed(&["resume", &cut, "--quiet"]);
+    assert_same_run(Path::new(&whole), Path::new(&cut));
+}
+
+#[test]
 fn damaged_checkpoints_are_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

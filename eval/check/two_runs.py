@@ -1,0 +1,37 @@
+"""Whether two runs went alike: medians over the second half of each run's log, and the quality figures.
+
+Run: python3 two_runs.py RUN OTHER     (Python 3.11)
+
+Prints a table in Markdown. Both runs are folders of `dcgan-train run`, of the same data and length.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+COLUMNS = ["loss_d", "loss_g", "d_x", "d_gz_after", "images_per_s"]
+
+
+def read(run):
+    lines = [json.loads(line) for line in (Path(run) / "stats.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["event"] == "step"]
+    half = steps[len(steps) // 2 :]
+    medians = [statistics.median(line[column] for line in half) for column in COLUMNS]
+    quality = [line["frechet"] for line in lines if line["event"] == "checkpoint" and line["frechet"] is not None]
+    alarms = sum(line["event"] == "alarm" for line in lines)
+    return [steps[-1]["step"], *medians, quality[-1], min(quality), alarms]
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    names = ["run", "steps", *COLUMNS, "quality figure at the end", "lowest", "alarms"]
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    for run in sys.argv[1:]:
+        cells = [f"{value:,.4g}" if isinstance(value, float) else str(value) for value in read(run)]
+        print(f"| {Path(run).name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
