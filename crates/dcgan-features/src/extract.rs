@@ -9,11 +9,12 @@ use candle_core::Device;
 use dcgan_data::{DataError, Dataset};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Discriminator, Model, NetworkError, pixels};
-use dcgan_ops::Statistics;
+use dcgan_ops::{MapShape, Statistics};
 use half::bf16;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Pictures that go through the network at once; also the authors' batch for batch-norm statistics.
 pub const BATCH: usize = 128;
@@ -149,13 +150,22 @@ impl Extractor {
     pub fn features(&mut self, bytes: &[u8]) -> Result<Vec<f32>, ExtractError> {
         let device = self.discriminator.0.executor.device().clone();
         let x = pixels::to_tensor(bytes, self.model.config(), &device)?;
-        let n = x.dim(0)?;
-        let mut features = vec![0.0; n * self.width];
-        let mut offset = 0;
-        for maps in self.discriminator.score(&x, true)?.activations {
-            max_pool(&maps, &mut features, self.width, offset)?;
-            offset += features_of(maps.dim(1)?);
+        let mut features = vec![0.0; x.dim(0)? * self.width];
+        // Each picture's map is pooled where it was computed; nobody else wants the picture's row then.
+        let rows: Vec<_> = features.chunks_exact_mut(self.width).map(Mutex::new).collect();
+        let (mut offsets, mut end) = (Vec::new(), 0);
+        for layer in self.model.discriminator_layers() {
+            let MapShape { channels, height, width } = layer.output;
+            offsets.push((end..end + features_of(channels), (height, width)));
+            end += features_of(channels);
         }
+        let pool = |block: usize, picture: usize, map: &[f32]| {
+            let (range, sides) = offsets[block].clone();
+            let mut row = rows[picture].lock().unwrap_or_else(PoisonError::into_inner);
+            max_pool(map, sides, &mut row[range]);
+        };
+        self.discriminator.visit(&x, &pool)?;
+        drop(rows);
         Ok(features)
     }
 

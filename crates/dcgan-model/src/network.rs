@@ -4,7 +4,7 @@ use crate::weights::{self, HostTensor, TensorSpec, Weights, WeightsError};
 use crate::{ConfigError, Model};
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
-    Executor, Forward, Keep, Layer, Mode, NormStatistics, OpsError, Statistics, Tensors, executor,
+    Executor, Forward, Keep, Layer, Mode, NormStatistics, OpsError, Statistics, Tensors, Visit, executor,
 };
 use std::path::Path;
 
@@ -267,6 +267,23 @@ impl Discriminator {
         let mut forward = self.0.eval(x, keep)?;
         forward.activations.pop(); // the head's is the logit
         Ok(Scores { logits: forward.output.flatten_all()?, activations: forward.activations })
+    }
+
+    /// Shows `visit` every convolution block's activation after its LeakyReLU, of pictures `(n, c, h, w)` in evaluation mode; gives the
+    /// logits `(n)`.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoStatistics`]; shapes, memory.
+    pub fn visit(&mut self, x: &Tensor, visit: Visit<'_>) -> Result<Tensor, NetworkError> {
+        let Network { executor, statistics, .. } = &mut self.0;
+        let statistics = statistics.as_ref().ok_or(NetworkError::NoStatistics)?;
+        let head = executor.layers().len().saturating_sub(1); // its activation is the logit
+        let blocks = |block: usize, picture: usize, map: &[f32]| {
+            if block < head {
+                visit(block, picture, map);
+            }
+        };
+        Ok(executor.visit(x, statistics, &blocks)?.flatten_all()?)
     }
 }
 

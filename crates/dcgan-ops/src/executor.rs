@@ -73,6 +73,10 @@ impl Want {
     }
 }
 
+/// What is shown every activation of a pass: the number of the layer, that of the picture, and its values `(h, w, c)`. It is
+/// called from several threads, in any order, once for every layer and picture.
+pub type Visit<'a> = &'a (dyn Fn(usize, usize, &[f32]) + Sync);
+
 /// What a forward pass gives.
 #[derive(Clone, Debug)]
 pub struct Forward {
@@ -111,6 +115,22 @@ pub trait Executor: Send + std::fmt::Debug {
     /// # Errors
     /// A shape that does not fit, statistics that are missing, memory.
     fn forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward>;
+
+    /// Runs the layers on `x` in evaluation mode and shows `visit` every activation as soon as it is there, which costs less
+    /// memory than [`Keep::Activations`]; gives the output.
+    ///
+    /// # Errors
+    /// As [`Executor::forward`].
+    fn visit(&mut self, x: &Tensor, statistics: &Statistics, visit: Visit<'_>) -> Result<Tensor> {
+        let forward = self.forward(x, Mode::Eval(statistics), Keep::Activations)?;
+        for (layer, maps) in forward.activations.iter().enumerate() {
+            let maps = maps.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?;
+            for picture in 0..maps.dim(0)? {
+                visit(layer, picture, &maps.get(picture)?.flatten_all()?.to_vec1::<f32>()?);
+            }
+        }
+        Ok(forward.output)
+    }
 
     /// Runs back from `d_output`, the loss's derivative by the output of the last pass kept with [`Keep::Tape`];
     /// returns the derivative by that pass's input where it is wanted. The tape stays until the next pass.

@@ -24,7 +24,9 @@ pub use cpu::CpuExecutor;
 pub use cpu::kernels::Isa;
 pub use cpu::matmul::{Element as MatrixElement, View as MatrixView, matmul};
 pub use error::{OpsError, Result};
-pub use executor::{Executor, Forward, Keep, Mode, Precision, Tensors, Timing, Want, executor, executor_in};
+pub use executor::{
+    Executor, Forward, Keep, Mode, Precision, Tensors, Timing, Visit, Want, executor, executor_in,
+};
 pub use layer::{Activation, Kind, Layer, MapShape, Norm, NormScope, ParameterSpec, Role};
 pub use loss::{Bce, CrossEntropy, bce_with_logits, cross_entropy};
 pub use statistics::{NormStatistics, Statistics};

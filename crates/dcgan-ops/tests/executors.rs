@@ -5,7 +5,7 @@
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
     Activation, AdamConfig, CandleExecutor, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode,
-    Norm, NormScope, NormStatistics, Statistics, Tensors, Want, bce_with_logits,
+    Norm, NormScope, NormStatistics, Precision, Statistics, Tensors, Want, bce_with_logits,
 };
 
 /// Numbers in [-1, 1) from a fixed linear congruence.
@@ -239,6 +239,57 @@ fn small_networks_agree_and_learn_alike() {
     }
     for (a, b) in losses[0].iter().zip(&losses[1]) {
         assert!((a - b).abs() < 1e-3 * b.abs(), "{losses:?}");
+    }
+}
+
+#[test]
+fn visits_see_the_activations() {
+    let row = Row {
+        kind: Kind::Conv,
+        channels: (3, 16),
+        side: (12, 12),
+        kernel: (4, 4),
+        stride: 2,
+        padding: 1,
+        extra: 0,
+        norm: None,
+        activation: Activation::LeakyRelu(0.2),
+    };
+    let normed = Row { norm: Some((NormScope::Channel, true)), channels: (16, 20), side: (6, 6), ..row };
+    let unit = Row {
+        norm: Some((NormScope::Unit, true)),
+        channels: (20, 5),
+        side: (3, 3),
+        kernel: (3, 3),
+        padding: 0,
+        ..row
+    };
+    let layers = vec![layer("a", row), layer("b", normed), layer("c", unit)];
+    let x = numbers(4, &[5, 3, 12, 12]);
+    let executors: [Box<dyn Executor>; 2] = [
+        Box::new(CpuExecutor::new(layers.clone())),
+        Box::new(CandleExecutor::new(layers.clone(), &Device::Cpu).unwrap()),
+    ];
+    for mut executor in executors {
+        let specs = layers.iter().flat_map(Layer::parameters).enumerate();
+        let parameters = specs.map(|(i, s)| (s.name, numbers(i as u64, &s.shape))).collect();
+        executor.set_parameters(&parameters).unwrap();
+        let statistics = executor.forward(&x, Mode::Train, Keep::Nothing).unwrap().statistics;
+        let whole = executor.forward(&x, Mode::Eval(&statistics), Keep::Activations).unwrap();
+        let seen = std::sync::Mutex::new(vec![vec![Vec::new(); 5]; 3]);
+        let note = |layer: usize, picture: usize, map: &[f32]| {
+            seen.lock().unwrap()[layer][picture].extend_from_slice(map);
+        };
+        let output = executor.visit(&x, &statistics, &note).unwrap();
+        assert!(distance(&output, &whole.output) < 1e-6);
+        for (seen, expected) in seen.into_inner().unwrap().into_iter().zip(whole.activations) {
+            let expected =
+                expected.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let seen = seen.concat();
+            assert_eq!(seen.len(), expected.len(), "each picture once");
+            let off = seen.iter().zip(&expected).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(off < 1e-6, "off by {off}");
+        }
     }
 }
 

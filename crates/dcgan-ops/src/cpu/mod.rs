@@ -22,7 +22,7 @@ use crate::executor::check_input;
 use crate::statistics::of_layer;
 use crate::{
     AdamConfig, AdamState, Executor, Forward, Keep, Layer, MapShape, Mode, Norm, NormScope, NormStatistics,
-    OpsError, Precision, Result, Statistics, Tensors, Timing, Want,
+    OpsError, Precision, Result, Statistics, Tensors, Timing, Visit, Want,
 };
 use buffer::Buffer;
 use candle_core::{Device, Storage, Tensor};
@@ -116,6 +116,9 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// What sees the activation `(h, w, c)` of every picture of a layer.
+type Show<'a> = &'a (dyn Fn(usize, &[f32]) + Sync);
+
 /// Columns of the matrix that batch-norm sees.
 fn columns(layer: &Layer, norm: Norm) -> usize {
     match norm.scope {
@@ -141,7 +144,7 @@ impl Plan {
     }
 
     /// Runs the layer forward on `input`; gives the minibatch statistics in training. `finish` says whether the activation
-    /// is written down.
+    /// is written down; in evaluation mode `show` sees that of every picture.
     fn forward(
         &mut self,
         layer: &Layer,
@@ -149,62 +152,73 @@ impl Plan {
         n: usize,
         input: Source<'_>,
         mode: Mode<'_>,
-        finish: bool,
+        (finish, show): (bool, Option<Show<'_>>),
     ) -> Result<Option<NormStatistics>> {
         let len = n * layer.output.len();
         let values = &parameters.values;
         let weights = Weights { values: &values[self.weight.clone()], version: parameters.version };
+        let activation = layer.activation;
         let Some(norm) = layer.norm else {
-            let activation = layer.activation;
             let output = self.after.sized(len);
-            self.linear.forward(scratch, input, weights, output, &|_, map| norm::activate(map, activation));
+            self.linear.forward(scratch, input, weights, output, &|picture, map| {
+                norm::activate(map, activation);
+                show.inspect(|show| show(picture, map));
+            });
             return Ok(None);
         };
         let columns = columns(layer, norm);
         let before = self.before.sized(len);
-        let (mean, variance) = match mode {
+        let affine = self.affine.clone();
+        let affine = affine.map(|(gain, shift)| (&values[gain], &values[shift]));
+        let shape = layer.norm_shape().unwrap_or_default();
+        let mut batch = None;
+        match mode {
             Mode::Train if len / columns < 2 => {
                 return Err(OpsError::SingleValue { layer: layer.name.clone() });
             }
-            Mode::Train if norm.scope == NormScope::Channel => {
-                // Each picture's moments are taken while it is in cache.
-                let sums = sums.sized(n * 2 * columns);
-                let parts = Parts::of(sums, 2 * columns);
-                self.linear.forward(scratch, input, weights, before, &|picture, map| {
-                    parts.with(picture, |part| norm::moments(map, part));
-                });
-                drop(parts);
-                norm::combined(sums, columns, |_| layer.output.height * layer.output.width)
-            }
             Mode::Train => {
-                self.linear.forward(scratch, input, weights, before, &|_, _| {});
-                norm::statistics(before, columns)
+                let (mean, variance) = if norm.scope == NormScope::Channel {
+                    // Each picture's moments are taken while it is in cache.
+                    let sums = sums.sized(n * 2 * columns);
+                    let parts = Parts::of(sums, 2 * columns);
+                    self.linear.forward(scratch, input, weights, before, &|picture, map| {
+                        parts.with(picture, |part| norm::moments(map, part));
+                    });
+                    drop(parts);
+                    norm::combined(sums, columns, |_| layer.output.height * layer.output.width)
+                } else {
+                    self.linear.forward(scratch, input, weights, before, &|_, _| {});
+                    norm::statistics(before, columns)
+                };
+                self.normal = Normal::new(mean, variance, norm.eps, affine);
+                batch = Some(NormStatistics {
+                    mean: to_outside(&self.normal.mean, &shape)?,
+                    variance: to_outside(&self.normal.variance, &shape)?,
+                    count: len / columns,
+                });
             }
             Mode::Eval(statistics) => {
-                self.linear.forward(scratch, input, weights, before, &|_, _| {});
                 let given = of_layer(statistics, &layer.name)?;
-                let shape = layer.norm_shape().unwrap_or_default();
                 crate::executor::check_shape(&format!("{}.mean", layer.name), &shape, &given.mean)?;
                 crate::executor::check_shape(&format!("{}.variance", layer.name), &shape, &given.variance)?;
-                (to_inside(&given.mean)?, to_inside(&given.variance)?)
+                let (mean, variance) = (to_inside(&given.mean)?, to_inside(&given.variance)?);
+                self.normal = Normal::new(mean, variance, norm.eps, affine);
+                let normal = &self.normal;
+                self.linear.forward(scratch, input, weights, before, &|picture, map| {
+                    show.inspect(|show| {
+                        conv::with_scratch(map.len(), |y| {
+                            norm::normalise_picture(map, normal, activation, y);
+                            show(picture, y);
+                        });
+                    });
+                });
             }
-        };
-        let affine = self.affine.clone();
-        let affine = affine.map(|(gain, shift)| (&values[gain], &values[shift]));
-        self.normal = Normal::new(mean, variance, norm.eps, affine);
+        }
         if finish {
             let after = self.after.sized(len);
-            norm::normalise(self.before.get(len), &self.normal, layer.activation, after);
+            norm::normalise(self.before.get(len), &self.normal, activation, after);
         }
-        if matches!(mode, Mode::Eval(_)) {
-            return Ok(None);
-        }
-        let shape = layer.norm_shape().unwrap_or_default();
-        Ok(Some(NormStatistics {
-            mean: to_outside(&self.normal.mean, &shape)?,
-            variance: to_outside(&self.normal.variance, &shape)?,
-            count: len / columns,
-        }))
+        Ok(batch)
     }
 
     /// Whether the layer's backward pass undoes batch-norm and activation as it reads the derivative: the slope if so.
@@ -292,6 +306,7 @@ impl CpuExecutor {
         x: &Tensor,
         mode: Mode<'_>,
         keep: Keep,
+        visit: Option<Visit<'_>>,
     ) -> Result<Forward> {
         check_input(&self.layers, x)?;
         self.tape = None; // the buffers below are about to change
@@ -309,13 +324,15 @@ impl CpuExecutor {
             let next = after.first().map(|next| &next.linear);
             let finish = all || leak_by_channel(layer).is_none() || !next.is_some_and(Linear::finishes_input);
             let buffers = (&*parameters, &mut *scratch, &mut *sums);
+            let show = visit.map(|visit| move |picture: usize, map: &[f32]| visit(i, picture, map));
+            let asked = (finish, show.as_ref().map(|show| show as Show<'_>));
             let batch = match done.last() {
                 Some(before) => {
                     let source = before.output(&layers[i - 1], Some(&plan.linear), n);
-                    plan.forward(layer, buffers, n, source, mode, finish)?
+                    plan.forward(layer, buffers, n, source, mode, asked)?
                 }
                 None => with_values(&input, |input| {
-                    plan.forward(layer, buffers, n, Source::plain(input), mode, finish)
+                    plan.forward(layer, buffers, n, Source::plain(input), mode, asked)
                 })?,
             };
             statistics.extend(batch.map(|batch| (layer.name.clone(), batch)));
@@ -412,7 +429,13 @@ impl Executor for CpuExecutor {
     }
 
     fn forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward> {
-        in_pool(|| Workspace::lend(|workspace| self.run_forward(workspace, x, mode, keep)))
+        in_pool(|| Workspace::lend(|workspace| self.run_forward(workspace, x, mode, keep, None)))
+    }
+
+    fn visit(&mut self, x: &Tensor, statistics: &Statistics, visit: Visit<'_>) -> Result<Tensor> {
+        let (mode, keep) = (Mode::Eval(statistics), Keep::Nothing);
+        let pass = |workspace: &mut Workspace| self.run_forward(workspace, x, mode, keep, Some(visit));
+        Ok(in_pool(|| Workspace::lend(pass))?.output)
     }
 
     fn backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>> {

@@ -264,6 +264,12 @@ pub(super) fn normalise(x: &[f32], normal: &Normal, activation: Activation, y: &
     });
 }
 
+/// The same of one picture `(h, w, c)`, on the thread at hand.
+pub(super) fn normalise_picture(x: &[f32], normal: &Normal, activation: Activation, y: &mut [f32]) {
+    scale_rows(x, &normal.scale, &normal.offset, y);
+    activate(y, activation);
+}
+
 /// Sums that the gradients of gain and shift are.
 #[derive(Debug)]
 pub(super) struct Sums {
