@@ -16,6 +16,7 @@ pub mod gif;
 pub mod guided;
 pub mod invert;
 pub mod latent;
+pub mod logistic;
 pub mod maximal;
 pub mod neighbours;
 pub mod parts;
