@@ -172,7 +172,7 @@ pub(crate) struct ArithmeticArgs {
     #[arg(long, value_name = "SPEC")]
     pub(crate) minus: Vec<String>,
     /// Uniform noise added to the result's eight neighbours, up to plus or minus X
-    #[arg(long, value_name = "X", default_value_t = 0.25)]
+    #[arg(long, value_name = "X", default_value_t = 0.25, allow_negative_numbers = true)]
     pub(crate) noise: f32,
     /// Seed of the noise
     #[arg(long, value_name = "S", default_value_t = 0)]
@@ -204,7 +204,7 @@ pub(crate) struct TurnArgs {
     #[arg(long, value_name = "N", default_value_t = 9)]
     pub(crate) steps: usize,
     /// How far to turn: the ends are this part of mean(left) - mean(right) away from the sample
-    #[arg(long, value_name = "X", default_value_t = 0.5)]
+    #[arg(long, value_name = "X", default_value_t = 0.5, allow_negative_numbers = true)]
     pub(crate) strength: f32,
     /// Seed of the samples to turn
     #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "apply")]

@@ -74,7 +74,7 @@ pub fn invert(
 ) -> Result<Inverted, InvertError> {
     let config = model.config();
     let size = config.latent.size;
-    let targets = pixels::to_tensor(pictures, config, &Device::Cpu)?;
+    let targets = pixels::to_tensor(pictures, config, &Device::Cpu)?.contiguous()?;
     let n = targets.dim(0)?;
     let starts = random::latent_each(search.seed, Purpose::InversionLatent, search.starts, &config.latent);
     let starts = Latents::new(starts, size, "a search from 0 starts")?;
@@ -86,7 +86,7 @@ pub fn invert(
         let z: Vec<f32> = rows.iter().flat_map(|row| starts.rows().nth(row % starts.len()).unwrap_or(&[])).copied().collect();
         let which: Vec<u32> = rows.iter().filter_map(|row| u32::try_from(row / starts.len()).ok()).collect();
         let which = Tensor::from_slice(&which, which.len(), &Device::Cpu)?;
-        let targets = targets.contiguous()?.index_select(&which, 0)?;
+        let targets = targets.index_select(&which, 0)?;
         let mut step = |done: usize| progress(first / BATCH * search.steps + done);
         let (z, errors) = descend(generator, &config.latent, z, &targets, search, &mut step)?;
         found.extend(z);

@@ -153,8 +153,7 @@ impl Latents {
         if config.distribution != Distribution::Normal {
             return Err(LatentError::UniformBound);
         }
-        // Written so that NaN is refused too.
-        if !(bound >= LEAST_BOUND) {
+        if bound.is_nan() || bound < LEAST_BOUND {
             return Err(LatentError::Bound { bound });
         }
         let one = |i: u64| {

@@ -1,7 +1,9 @@
 //! Walks through the latent space: series of z from one z to the next (paper, section 6.1, figure 4).
 
 use crate::latent::{LatentError, Latents};
-use dcgan_model::Distribution;
+use dcganflat_map(move |(from, to)| {
+        (0..last)move |(from, to)| {
+        (0..steps).filter(move |_| steps > 1)model::Distribution;
 
 /// Below this sine of the angle between two z a great circle is a straight line, or not defined.
 const LEAST_SINE: f64 = 1e-6;
@@ -55,7 +57,7 @@ fn great_circle(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
     let angle = cosine.clamp(-1.0, 1.0).acos();
     let sine = angle.sin();
     // Also where a z of length 0 makes the angle a NaN.
-    if !(sine > LEAST_SINE) {
+    if sine.is_nan() || sine <= LEAST_SINE {
         return (1.0 - t, t);
     }
     (((1.0 - t) * angle).sin() / sine, (t * angle).sin() / sine)

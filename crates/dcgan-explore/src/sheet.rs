@@ -211,7 +211,7 @@ impl Sheet {
             let bits = glyph(character);
             for (y, x) in (0..GLYPH.0 * scale).flat_map(|y| (0..GLYPH.1 * scale).map(move |x| (y, x))) {
                 let bit = (y / scale) * GLYPH.1 + x / scale;
-                if bits >> (GLYPH.0 * GLYPH.1 - 1 - bit) & 1 == 1 {
+                if (bits >> (GLYPH.0 * GLYPH.1 - 1 - bit)) & 1 == 1 {
                     self.dot(top + y, left + (i * (GLYPH.1 + 1)) * scale + x, [255; 3]);
                 }
             }
@@ -290,6 +290,7 @@ pub fn save(path: &Path, bytes: &[u8]) -> Result<(), SheetError> {
 }
 
 /// Fifteen dots of a character, row by row from the top.
+#[expect(clippy::unusual_byte_groupings, reason = "a group is a row of dots")]
 fn glyph(character: char) -> u16 {
     match character {
         '0' => 0b111_101_101_101_111,

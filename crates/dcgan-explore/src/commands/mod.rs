@@ -16,12 +16,12 @@ use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
 use dcgan_data::{Dataset, OpenOptions, PictureShape};
 use dcgan_explore::latent::{Latents, Spec, joined};
-use dcgan_features::extract::read;
 use dcgan_model::weights::Weights;
 use dcgan_model::{
     Discriminator, Generator, LatentConfig, Model, ModelFiles, NetworkError, ensure_statistics, networks,
     open as open_model, pixels,
 };
+use rayon::prelude::*;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -236,12 +236,9 @@ pub(crate) fn spread(len: usize, n: usize) -> Vec<usize> {
 
 /// Pictures of `data` by number, u8 `(n, h, w, c)`.
 pub(crate) fn read_rows(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(rows.len() * data.shape().bytes());
-    let mut one = Vec::new();
-    for &row in rows {
-        read(data, row..row + 1, &mut one)?;
-        bytes.extend_from_slice(&one);
-    }
+    let len = data.shape().bytes();
+    let mut bytes = vec![0; rows.len() * len];
+    rows.par_iter().zip(bytes.par_chunks_mut(len)).try_for_each(|(row, into)| data.read(*row, into))?;
     Ok(bytes)
 }
 

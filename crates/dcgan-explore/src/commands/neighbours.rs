@@ -75,7 +75,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     for (what, p, f) in means {
         lines.push(vec![what.to_owned(), String::new(), format!("{p:.1}"), String::new(), format!("{f:.2}")]);
     }
-    print_result(layout(&lines, lines.len()).trim_end())?;
+    print_result(layout(&lines, z.len() + 1).trim_end())?;
     print_result(&format!("{} samples among {among} pictures in {}", z.len(), args.out.display()))?;
     if args.json {
         let list = |block: &[Vec<Near>], unit: f64| -> Vec<Vec<(usize, f64)>> {
