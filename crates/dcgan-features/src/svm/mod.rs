@@ -27,9 +27,10 @@ mod search;
 pub use fit::Rows;
 pub use gram::Gram;
 pub use model::LinearSvm;
+/// What [`SvmParams::check`](ParamGuard::check) belongs to.
+pub use ::linfa::ParamGuard;
 
 use crate::features::FeaturesError;
-use ::linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 /// Parameters of a fit, not yet checked.
