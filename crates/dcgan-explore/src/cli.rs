@@ -8,7 +8,7 @@ use dcgan_explore::sheet::Layout;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
 
-pub(crate) use network::{AblateArgs, ConceptArgs, GuidedArgs, MaxactArgs};
+pub(crate) use network::{AblateArgs, ConceptArgs, FeatureArgs, GuidedArgs, MaxactArgs};
 
 /// Look inside an image generator and its discriminator: what a DCGAN learnt (Radford, Metz and Chintala, section 6).
 ///

@@ -90,7 +90,11 @@ fn two_parts_are_the_whole() {
             let (mut front, mut back) = cut(network, place).unwrap();
             let middle = front.eval(input, Keep::Nothing).unwrap().output;
             let end = back.eval(&middle, Keep::Nothing).unwrap().output;
-            assert_eq!(values(&end), values(whole), "cut after {place}");
+            // Batch-norm may be applied by the layer itself or as the next one reads: equal but for rounding.
+            assert_eq!(values(&end).len(), values(whole).len());
+            for (end, whole) in values(&end).iter().zip(values(whole)) {
+                assert!((end - whole).abs() <= 1e-5, "cut after {place}: {end} {whole}");
+            }
         }
     }
     let layers = model.generator_layers();
@@ -192,7 +196,7 @@ fn removed_maps_are_zero_everywhere() {
         let removed = values(&generator.sample(&z).unwrap());
         assert_ne!(removed, whole, "map 1 of {block} counts");
         for (removed, by_hand) in removed.iter().zip(&by_hand) {
-            assert!((removed - by_hand).abs() <= 1e-6, "{block}: {removed} {by_hand}");
+            assert!((removed - by_hand).abs() <= 1e-5, "{block}: {removed} {by_hand}");
         }
         let beyond = Filters { block: block.to_owned(), maps: vec![0, channels] };
         let message = beyond.remove_from(&mut generator).unwrap_err().to_string();
@@ -221,7 +225,8 @@ fn positions_are_the_activations_in_and_outside_boxes() {
     let mut outside: Vec<Vec<f32>> = rows[34..].iter().map(|row| row.to_vec()).collect();
     let mut expected: Vec<Vec<f32>> = (0..6).map(|column| at(6, 5, column)).collect();
     let order = |a: &Vec<f32>, b: &Vec<f32>| a.partial_cmp(b).unwrap();
-    (outside.sort_by(order), expected.sort_by(order));
+    outside.sort_by(order);
+    expected.sort_by(order);
     assert_eq!(outside, expected);
     assert_eq!(positions(&generator, 1, &model, &boxes).unwrap(), found, "the same again");
     let everything = Boxes { seed: 9, boxes: vec![object(0, 0, 0, 12, 12)] };

@@ -26,8 +26,6 @@ pub(crate) fn lively(mut weights: Weights, specs: &[weights::TensorSpec], seed: 
         let mut rng = random::stream(seed, Purpose::SyntheticPictures, i as u64);
         let data = if spec.name.ends_with("variance") {
             random::normal(&mut rng, n, 0.0, 0.3).iter().map(|v| 0.2 + v.abs()).collect()
-        } else if spec.name.ends_with("mean") || spec.name.ends_with("shift") {
-            random::normal(&mut rng, n, 0.0, 0.2)
         } else if spec.name.ends_with("gain") {
             random::normal(&mut rng, n, 1.0, 0.2)
         } else {
