@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 HERE = Path(__file__).parent
 SIDE, CHANNELS, EPS, LEAK = 12, 3, 1e-5, 0.2
 BLOCKS = [(4, 3, 2, 1), (5, 3, 2, 1), (6, 3, 1, 1)]  # channels, kernel, stride, padding: maps of 6, 3, 3
-FEATURES = [2, 5]
+FEATURES = [0, 5]
 
 
 def pictures():

@@ -116,7 +116,10 @@ fn template(
 ) -> anyhow::Result<Outcome> {
     if let Some(path) = &args.template {
         faults.check(!path.exists(), || {
-            format!("--template {} exists and may hold boxes drawn by hand: name another file", path.display())
+            format!(
+                "--template {} exists and may hold boxes drawn by hand: name another file",
+                path.display()
+            )
         });
     }
     faults.end()?;

@@ -121,12 +121,21 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
         let layout = Layout { rows: 1, columns: best.len() };
         let (left, right) = (Sheet::of(&pictures, shape, layout)?, Sheet::of(&crops, shape, layout)?);
         let (height, _, channels) = left.shape();
-        sheet.push(Sheet::beside(&[label(feature, height, channels), left, Sheet::sign(" ", height, 1, channels), right]));
+        sheet.push(Sheet::beside(&[
+            label(feature, height, channels),
+            left,
+            Sheet::sign(" ", height, 1, channels),
+            right,
+        ]));
         print_result(&line(feature, best, &rows))?;
     }
     Sheet::below(&sheet).save(&args.out)?;
     let block = &model.discriminator_layers()[place].name;
-    let what = format!("{} features of {block} and the pictures that excite them most, of {}", features.len(), rows.len());
+    let what = format!(
+        "{} features of {block} and the pictures that excite them most, of {}",
+        features.len(),
+        rows.len()
+    );
     print_result(&format!("{what}, whole and what the feature sees: {}", args.out.display()))?;
     Ok(Outcome::Done)
 }

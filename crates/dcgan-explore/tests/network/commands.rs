@@ -13,7 +13,10 @@ fn twice(folder: &Path, args: &[&str], out: &str) -> String {
     succeed(folder, &[args, &["--threads", "1"]].concat());
     let first = fs::read(folder.join(out)).unwrap();
     let stdout = succeed(folder, args);
-    assert!(first == fs::read(folder.join(out)).unwrap(), "{args:?}: other bytes with another number of threads");
+    assert!(
+        first == fs::read(folder.join(out)).unwrap(),
+        "{args:?}: other bytes with another number of threads"
+    );
     stdout
 }
 
@@ -33,7 +36,8 @@ fn maxact_shows_pictures_and_crops() {
 
     // A feature of a lower block by its number, and data from a folder.
     digits(here, 60);
-    let args = ["maxact", "--block", "0", "--feature", "31,4", "--top", "2", "--data", "digits", "--out", "low.png"];
+    let args =
+        ["maxact", "--block", "0", "--feature", "31,4", "--top", "2", "--data", "digits", "--out", "low.png"];
     let stdout = succeed(here, &args);
     let shown: Vec<&str> = stdout.lines().filter_map(|line| line.split(':').next()).collect();
     assert_eq!(shown[..2], ["feature 31", "feature 4"]);
@@ -55,7 +59,10 @@ fn guided_shows_gradients_beside_random_weights() {
     for left in [19, 109 + 19] {
         let gradient = cell(32, left);
         assert!(gradient.iter().any(|&v| v == 1 || v == 255), "the largest magnitude fills the grey range");
-        assert!(gradient.iter().filter(|&&v| v == 128).count() > 28, "no gradient where the feature does not look");
+        assert!(
+            gradient.iter().filter(|&&v| v == 128).count() > 28,
+            "no gradient where the feature does not look"
+        );
     }
     assert_ne!(cell(32, 19), cell(32, 109 + 19), "random weights are others");
     succeed(here, &[&args[..], &["--crops", "--out", "crops.png"]].concat());
@@ -75,7 +82,10 @@ fn guided_shows_gradients_beside_random_weights() {
 fn ablate_from_a_template_to_a_list_of_maps() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let stdout = succeed(here, &["ablate", "--template", "boxes.json", "--sheet", "sheet.png", "--n", "4", "--seed", "5"]);
+    let stdout = succeed(
+        here,
+        &["ablate", "--template", "boxes.json", "--sheet", "sheet.png", "--n", "4", "--seed", "5"],
+    );
     assert!(stdout.contains("4 numbered samples of seed 5"), "{stdout}");
     // 28 pixels six times as large, a ruler, a number below, gaps.
     let (sheet, width, height) = png(&here.join("sheet.png"));
@@ -85,7 +95,8 @@ fn ablate_from_a_template_to_a_list_of_maps() {
     // The template is a whole file of boxes: the middle of sample 0.
     let boxes = Boxes::read(&here.join("boxes.json")).unwrap();
     assert_eq!((boxes.seed, boxes.boxes.len()), (5, 1));
-    let args = ["ablate", "--boxes", "boxes.json", "--n", "10", "--save", "maps.json", "--save-z", "z.safetensors"];
+    let args =
+        ["ablate", "--boxes", "boxes.json", "--n", "10", "--save", "maps.json", "--save-z", "z.safetensors"];
     let stdout = twice(here, &args, "ablate.png");
     let (pixels, width, height) = png(&here.join("ablate.png"));
     assert_eq!((width, height), (8 * 30 + 2, 2 * 62));
@@ -111,11 +122,17 @@ fn ablate_from_a_template_to_a_list_of_maps() {
     assert_ne!(row(2), row(32), "the maps count");
 
     // The K maps of greatest weight are among them.
-    succeed(here, &["ablate", "--boxes", "boxes.json", "--top", "3", "--save", "three.json", "--out", "three.png"]);
+    succeed(
+        here,
+        &["ablate", "--boxes", "boxes.json", "--top", "3", "--save", "three.json", "--out", "three.png"],
+    );
     let three = Filters::read(&here.join("three.json")).unwrap();
     assert_eq!(three.maps.len(), 3);
     assert!(three.maps.iter().all(|map| filters.maps.contains(map)));
-    succeed(here, &["ablate", "--boxes", "boxes.json", "--block", "0", "--save", "higher.json", "--out", "higher.png"]);
+    succeed(
+        here,
+        &["ablate", "--boxes", "boxes.json", "--block", "0", "--save", "higher.json", "--out", "higher.png"],
+    );
     assert_eq!(Filters::read(&here.join("higher.json")).unwrap().block, "blocks.0");
 }
 
@@ -125,8 +142,20 @@ fn concept_finds_z_of_an_attribute() {
     let here = folder.path();
     digits(here, 400);
     let args = [
-        "concept", "--data", "digits", "--attributes", "attributes.txt", "--attribute", "Zero", "--candidates", "150",
-        "--top", "4", "--save-z", "zero.safetensors", "--json",
+        "concept",
+        "--data",
+        "digits",
+        "--attributes",
+        "attributes.txt",
+        "--attribute",
+        "Zero",
+        "--candidates",
+        "150",
+        "--top",
+        "4",
+        "--save-z",
+        "zero.safetensors",
+        "--json",
     ];
     let stdout = twice(here, &args, "concept.png");
     let result: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
@@ -148,8 +177,24 @@ fn concept_finds_z_of_an_attribute() {
 
     // A conjunction with an absence, fewer pictures, another seed.
     let both = [
-        "concept", "--data", "digits", "--attributes", "attributes.txt", "--attribute", "Even", "--attribute", "-Zero",
-        "--candidates", "40", "--top", "3", "--seed", "7", "--json", "--out", "both.png",
+        "concept",
+        "--data",
+        "digits",
+        "--attributes",
+        "attributes.txt",
+        "--attribute",
+        "Even",
+        "--attribute",
+        "-Zero",
+        "--candidates",
+        "40",
+        "--top",
+        "3",
+        "--seed",
+        "7",
+        "--json",
+        "--out",
+        "both.png",
     ];
     let stdout = succeed(here, &both);
     let text = fs::read_to_string(here.join("attributes.txt")).unwrap();

@@ -21,7 +21,8 @@ fn guided_gradients_are_pytorchs() {
     let (model, mut case) = guided_case();
     let (expected, places, largest) =
         (case.remove("gradients").unwrap(), case.remove("places").unwrap(), case.remove("largest").unwrap());
-    let weights = case.into_iter().map(|(name, t)| (name.strip_prefix("d.").unwrap().to_owned(), t)).collect();
+    let weights =
+        case.into_iter().map(|(name, t)| (name.strip_prefix("d.").unwrap().to_owned(), t)).collect();
     let discriminator = Discriminator::new(&model, &weights, &Device::Cpu).unwrap();
     let n = expected.shape[0];
     let x = pictures(&model, n);
@@ -98,7 +99,9 @@ fn two_parts_are_the_whole() {
         }
     }
     let layers = model.generator_layers();
-    for (name, expected) in [("project", Some(0)), ("blocks.0", Some(1)), ("0", Some(1)), ("1", None), ("head", None)] {
+    for (name, expected) in
+        [("project", Some(0)), ("blocks.0", Some(1)), ("0", Some(1)), ("1", None), ("head", None)]
+    {
         assert_eq!(find_block(layers, name).ok(), expected, "{name}");
     }
     let message = find_block(layers, "blocks.7").unwrap_err().to_string();
@@ -157,7 +160,9 @@ fn crops_are_as_large_as_they_fit() {
 #[test]
 fn the_largest_activations_in_order() {
     // Two maps of 1 x 2 over four pictures in two batches.
-    let batch = |values: &[f32]| Tensor::from_vec(values.to_vec(), (values.len() / 4, 2, 1, 2), &Device::Cpu).unwrap();
+    let batch = |values: &[f32]| {
+        Tensor::from_vec(values.to_vec(), (values.len() / 4, 2, 1, 2), &Device::Cpu).unwrap()
+    };
     let mut maxima = Maxima::new(2, 3);
     maxima.add(&batch(&[1.0, 2.0, -1.0, -3.0, 5.0, 5.0, 0.0, 0.5]), 0).unwrap();
     maxima.add(&batch(&[2.0, 0.0, 7.0, 8.0, 0.0, 3.0, 0.5, 0.5]), 2).unwrap();
@@ -217,7 +222,20 @@ fn positions_are_the_activations_in_and_outside_boxes() {
     let z = latents(&model, 9, 7).reshape((7, model.config().latent.size, 1, 1)).unwrap();
     let maps = front(&generator.0, 1).unwrap().eval(&z, Keep::Nothing).unwrap().output;
     let at = |sample: usize, row: usize, column: usize| -> Vec<f32> {
-        (0..found.maps).map(|map| maps.get(sample).unwrap().get(map).unwrap().get(row).unwrap().get(column).unwrap().to_scalar().unwrap()).collect()
+        (0..found.maps)
+            .map(|map| {
+                maps.get(sample)
+                    .unwrap()
+                    .get(map)
+                    .unwrap()
+                    .get(row)
+                    .unwrap()
+                    .get(column)
+                    .unwrap()
+                    .to_scalar()
+                    .unwrap()
+            })
+            .collect()
     };
     let rows: Vec<&[f32]> = found.values.chunks(found.maps).collect();
     assert_eq!((rows[0], rows[1]), (at(2, 3, 2).as_slice(), at(2, 4, 2).as_slice()));
@@ -239,7 +257,12 @@ fn maps_that_go_with_the_boxes_are_found() {
     let inside: Vec<bool> = (0..40).map(|i| i % 2 == 0).collect();
     let row = |(i, &inside): (usize, &bool)| {
         let sign = if inside { 1.0 } else { -1.0 };
-        [-sign + (i % 5) as f32 * 0.1, (i / 2 % 3) as f32, sign + (i % 7) as f32 * 0.1, 0.3 * sign + (i % 3) as f32]
+        [
+            -sign + (i % 5) as f32 * 0.1,
+            (i / 2 % 3) as f32,
+            sign + (i % 7) as f32 * 0.1,
+            0.3 * sign + (i % 3) as f32,
+        ]
     };
     let values = inside.iter().enumerate().flat_map(row).collect();
     let positions = Positions { values, maps: 4, inside };

@@ -77,7 +77,8 @@ pub(crate) struct Ran {
 
 /// Runs the binary in `folder`, where no default model is.
 pub(crate) fn run(folder: &Path, args: &[&str]) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_dcgan-explore")).current_dir(folder).args(args).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_dcgan-explore")).current_dir(folder).args(args).output().unwrap();
     Ran {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),

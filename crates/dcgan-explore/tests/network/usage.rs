@@ -53,14 +53,23 @@ fn bad_input_is_refused_with_the_fix() {
         (vec!["maxact", "--data", "absent"], &["absent"]),
         (vec!["maxact", "--out", "absent/x.png"], &["the folder absent does not exist"]),
         (vec!["ablate"], &["--boxes"]),
-        (vec!["ablate", "--boxes", "outside.json"], &["box 1 (from 0) lies outside the picture: x 26, width 3"]),
+        (
+            vec!["ablate", "--boxes", "outside.json"],
+            &["box 1 (from 0) lies outside the picture: x 26, width 3"],
+        ),
         (vec!["ablate", "--boxes", "none.json"], &["there is no box"]),
         (vec!["ablate", "--boxes", "typo.json"], &["boxs", "expected {\"seed\": S"]),
         (vec!["ablate", "--boxes", "absent.json"], &["cannot read absent.json"]),
         (vec!["ablate", "--boxes", "all.json"], &["positions outside"]),
-        (vec!["ablate", "--boxes", "ok.json", "--block", "1"], &["there is no block \"1\"", "project, blocks.0"]),
+        (
+            vec!["ablate", "--boxes", "ok.json", "--block", "1"],
+            &["there is no block \"1\"", "project, blocks.0"],
+        ),
         (vec!["ablate", "--boxes", "ok.json", "--top", "0", "--penalty", "0"], &["--top 0", "--penalty 0"]),
-        (vec!["ablate", "--boxes", "ok.json", "--filters", "map.json"], &["--filters", "cannot be used with"]),
+        (
+            vec!["ablate", "--boxes", "ok.json", "--filters", "map.json"],
+            &["--filters", "cannot be used with"],
+        ),
         (vec!["ablate", "--filters", "block.json"], &["there is no block \"blocks.1\""]),
         (vec!["ablate", "--filters", "map.json"], &["project has 128 feature maps", "no map 128"]),
         (vec!["ablate", "--filters", "ok.json"], &["expected {\"block\": \"blocks.N\""]),
@@ -72,7 +81,10 @@ fn bad_input_is_refused_with_the_fix() {
         (concept("strangers.txt", "Smiling"), &["none of the 30 pictures", "000001.jpg", "0/"]),
         (concept("broken.txt", "Smiling"), &["broken.txt, line 3: 1 values, expected 2"]),
         (concept("absent.txt", "Smiling"), &["cannot read absent.txt"]),
-        ([concept("attributes.txt", "Zero"), vec!["--model", "no-d"]].concat(), &["no-d has no discriminator"]),
+        (
+            [concept("attributes.txt", "Zero"), vec!["--model", "no-d"]].concat(),
+            &["no-d has no discriminator"],
+        ),
         ([concept("attributes.txt", "Zero"), vec!["--model", "no-g"]].concat(), &["no-g has no generator"]),
         (many, &["--top 4: expected 1 to 3"]),
     ];
