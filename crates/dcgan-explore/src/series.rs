@@ -1,9 +1,7 @@
 //! Walks through the latent space: series of z from one z to the next (paper, section 6.1, figure 4).
 
 use crate::latent::{LatentError, Latents};
-use dcganflat_map(move |(from, to)| {
-        (0..last)move |(from, to)| {
-        (0..steps).filter(move |_| steps > 1)model::Distribution;
+use dcgan_model::Distribution;
 
 /// Below this sine of the angle between two z a great circle is a straight line, or not defined.
 const LEAST_SINE: f64 = 1e-6;
@@ -52,7 +50,8 @@ pub(crate) fn narrowed(value: f64) -> f32 {
 
 /// What `from` and `to` are multiplied by at part `t` of the arc between them.
 fn great_circle(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
-    let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
     let cosine = dot(from, to) / (dot(from, from) * dot(to, to)).sqrt();
     let angle = cosine.clamp(-1.0, 1.0).acos();
     let sine = angle.sin();
@@ -68,8 +67,10 @@ fn great_circle(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
 /// # Errors
 /// Fewer than two z, or steps.
 pub fn walks(z: &Latents, steps: usize, way: Way) -> Result<Latents, LatentError> {
-    let values = z.rows().zip(z.rows().skip(1)).flat_map(|(from, to)| {
-        (0..steps).filter(|_| steps > 1).flat_map(move |i| way.at(from, to, i as f64 / (steps - 1) as f64))
+    let values = z.rows().zip(z.rows().skip(1)).flat_map(move |(from, to)| {
+        (0..steps)
+            .filter(move |_| steps > 1)
+            .flat_map(move |i| way.at(from, to, i as f64 / (steps - 1) as f64))
     });
     Latents::new(values.collect(), z.size(), "a walk of fewer than 2 z or steps")
 }
@@ -80,9 +81,10 @@ pub fn walks(z: &Latents, steps: usize, way: Way) -> Result<Latents, LatentError
 /// Fewer than two steps.
 pub fn round(z: &Latents, steps: usize, way: Way) -> Result<Latents, LatentError> {
     let last = steps.saturating_sub(1);
-    let values = z.rows().zip(z.rows().cycle().skip(1)).flat_map(|(from, to)| {
-        (0..last).flat_map(move |i| way.at(from, to, i as f64 / last as f64))
-    });
+    let values = z
+        .rows()
+        .zip(z.rows().cycle().skip(1))
+        .flat_map(move |(from, to)| (0..last).flat_map(move |i| way.at(from, to, i as f64 / last as f64)));
     Latents::new(values.collect(), z.size(), "a walk of fewer than 2 steps")
 }
 

@@ -47,7 +47,7 @@ pub enum Purpose {
     /// z that a search for the z of a picture starts from; index = start.
     InversionLatent = 17,
     /// Places on feature maps that are taken as examples without an object; index = sample.
-    AblationPositions = 18,
+    BackgroundPlaces = 18,
 }
 
 /// The stream of `(seed, purpose, index)`: ChaCha with these three as its key.
