@@ -45,18 +45,23 @@ mod tests {
     use dcgan_data::PictureShape;
     use image::AnimationDecoder;
     use image::codecs::gif::GifDecoder;
+    use std::io::Cursor;
 
     #[test]
     fn frames_come_back() {
         for channels in [1, 3, 4] {
             let shape = PictureShape { height: 2, width: 3, channels };
             // Few colours, so that none are lost; opaque where there is alpha.
-            let level = |i: usize| if channels == 4 && i % 4 == 3 { 255 } else { u8::try_from(i * 5 % 256).unwrap() };
+            let level =
+                |i: usize| if channels == 4 && i % 4 == 3 { 255 } else { u8::try_from(i * 5 % 256).unwrap() };
             let bytes: Vec<u8> = (0..3 * shape.bytes()).map(level).collect();
             let frames = Sheet::each(&bytes, shape).unwrap();
             let gif = encode(&frames, 20).unwrap();
-            let decoded: Vec<Frame> =
-                GifDecoder::new(gif.as_slice()).unwrap().into_frames().collect::<Result<_, _>>().unwrap();
+            let decoded: Vec<Frame> = GifDecoder::new(Cursor::new(gif.as_slice()))
+                .unwrap()
+                .into_frames()
+                .collect::<Result<_, _>>()
+                .unwrap();
             assert_eq!(decoded.len(), 3);
             for (frame, sheet) in decoded.iter().zip(&frames) {
                 assert_eq!(frame.buffer(), &rgba(sheet).unwrap());

@@ -83,7 +83,11 @@ pub fn invert(
     for first in (0..all).step_by(BATCH) {
         // Each row of a batch is one start of one picture.
         let rows: Vec<usize> = (first..all.min(first + BATCH)).collect();
-        let z: Vec<f32> = rows.iter().flat_map(|row| starts.rows().nth(row % starts.len()).unwrap_or(&[])).copied().collect();
+        let z: Vec<f32> = rows
+            .iter()
+            .flat_map(|row| starts.rows().nth(row % starts.len()).unwrap_or(&[]))
+            .copied()
+            .collect();
         let which: Vec<u32> = rows.iter().filter_map(|row| u32::try_from(row / starts.len()).ok()).collect();
         let which = Tensor::from_slice(&which, which.len(), &Device::Cpu)?;
         let targets = targets.index_select(&which, 0)?;
@@ -134,7 +138,11 @@ fn descend(
         }
         progress(step + 1);
     }
-    let pictures = generator.sample(&Tensor::from_slice(&z, (z.len() / latent.size, latent.size), generator.0.executor.device())?)?;
+    let pictures = generator.sample(&Tensor::from_slice(
+        &z,
+        (z.len() / latent.size, latent.size),
+        generator.0.executor.device(),
+    )?)?;
     let errors = errors(&pictures, targets)?;
     Ok((z, errors))
 }

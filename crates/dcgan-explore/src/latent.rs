@@ -41,7 +41,9 @@ pub enum LatentError {
         value: String,
     },
     /// z of another length than the model's.
-    #[error("{what} holds z of {found} numbers, the model takes {expected}: was it written for another model?")]
+    #[error(
+        "{what} holds z of {found} numbers, the model takes {expected}: was it written for another model?"
+    )]
     Size {
         /// Where the z came from.
         what: String,
@@ -75,7 +77,9 @@ pub enum LatentError {
         size: usize,
     },
     /// A bound on values of uniform z.
-    #[error("values beyond a bound can be drawn again for normal z alone; the z of this model are uniform in [-1, 1]")]
+    #[error(
+        "values beyond a bound can be drawn again for normal z alone; the z of this model are uniform in [-1, 1]"
+    )]
     UniformBound,
     /// A bound that is none.
     #[error("a bound of {bound} standard deviations, expected at least {LEAST_BOUND}")]
@@ -138,9 +142,8 @@ impl Latents {
         numbers: impl IntoIterator<Item = usize>,
         config: &LatentConfig,
     ) -> Result<Self, LatentError> {
-        let one = |i: usize| {
-            random::latent(&mut random::stream(seed, Purpose::SampleLatent, i as u64), 1, config)
-        };
+        let one =
+            |i: usize| random::latent(&mut random::stream(seed, Purpose::SampleLatent, i as u64), 1, config);
         Self::new(numbers.into_iter().flat_map(one).collect(), config.size, &format!("seed {seed}"))
     }
 
@@ -360,11 +363,7 @@ impl Spec {
 pub fn joined(sets: &[Latents]) -> Result<Latents, LatentError> {
     let size = sets.first().map_or(0, Latents::size);
     if let Some(other) = sets.iter().find(|set| set.size != size) {
-        return Err(LatentError::Size {
-            what: "a set of z".to_owned(),
-            expected: size,
-            found: other.size,
-        });
+        return Err(LatentError::Size { what: "a set of z".to_owned(), expected: size, found: other.size });
     }
     Latents::new(sets.iter().flat_map(|set| set.values.iter().copied()).collect(), size, "an empty list")
 }

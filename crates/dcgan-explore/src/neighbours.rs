@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn the_nearest_are_those_of_comparing_every_pair() {
         const WIDTH: usize = 75;
-        let values = |index, n| normal(&mut stream(5, Purpose::SyntheticPictures, index), n * WIDTH, 0.0, 1.0);
+        let values =
+            |index, n| normal(&mut stream(5, Purpose::SyntheticPictures, index), n * WIDTH, 0.0, 1.0);
         let (queries, references) = (values(0, 9), values(1, 200));
         let mut excluded = vec![None; 9];
         let mut search = NearestSeveral::new(queries.clone(), WIDTH, 4, excluded.clone());
@@ -138,11 +139,18 @@ mod tests {
             let mut all: Vec<(f64, usize)> = references
                 .chunks(WIDTH)
                 .enumerate()
-                .map(|(i, row)| (row.iter().zip(query).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt(), i))
+                .map(|(i, row)| {
+                    (row.iter().zip(query).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt(), i)
+                })
                 .collect();
             all.sort_by(|a, b| a.0.total_cmp(&b.0));
-            assert_eq!(found.iter().map(|near| near.index).collect::<Vec<_>>(), all[..4].iter().map(|x| x.1).collect::<Vec<_>>());
-            assert!(found.iter().zip(&all).all(|(near, (distance, _))| (near.distance - distance).abs() < 1e-5));
+            assert_eq!(
+                found.iter().map(|near| near.index).collect::<Vec<_>>(),
+                all[..4].iter().map(|x| x.1).collect::<Vec<_>>()
+            );
+            assert!(
+                found.iter().zip(&all).all(|(near, (distance, _))| (near.distance - distance).abs() < 1e-5)
+            );
         }
         // The search of the evaluation finds the same first ones.
         let mut reference = Nearest::new(queries.clone(), WIDTH).unwrap();

@@ -120,11 +120,8 @@ impl Sheet {
     pub fn grid(cells: &[Self], layout: Layout) -> Self {
         let Some(first) = cells.first() else { return Self::black(GAP, GAP, 1) };
         let side = |count: usize, side: usize| count * (side + GAP) + GAP;
-        let mut grid = Self::black(
-            side(layout.rows, first.height),
-            side(layout.columns, first.width),
-            first.channels,
-        );
+        let mut grid =
+            Self::black(side(layout.rows, first.height), side(layout.columns, first.width), first.channels);
         for (i, cell) in cells.iter().take(layout.cells()).enumerate() {
             let (row, column) = (i / layout.columns, i % layout.columns);
             grid.paste(cell, side(row, first.height), side(column, first.width));
@@ -261,7 +258,8 @@ impl Sheet {
             3 => ExtendedColorType::Rgb8,
             _ => ExtendedColorType::Rgba8,
         };
-        let side = |side: usize| u32::try_from(side).map_err(|e| image::ImageError::IoError(io::Error::other(e)));
+        let side =
+            |side: usize| u32::try_from(side).map_err(|e| image::ImageError::IoError(io::Error::other(e)));
         let mut bytes = Vec::new();
         PngEncoder::new(&mut bytes).write_image(
             &self.pixels,

@@ -14,6 +14,7 @@ use image::AnimationDecoder;
 use image::codecs::gif::GifDecoder;
 use serde_json::Value;
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -110,10 +111,12 @@ fn samples_are_those_of_the_seed_in_any_layout() {
     assert_eq!((picked.1, picked.2), (2 * (30 + strip) + 2, 3 * 30 + 2));
     for (at, sample) in [4, 0, 6, 4].into_iter().enumerate() {
         let (top, left) = (2 + at / 3 * (30 + strip), 2 + at % 3 * 30);
-        let found: Vec<u8> = (top..top + 28).flat_map(|y| picked.0[y * picked.2 + left..][..28].to_vec()).collect();
+        let found: Vec<u8> =
+            (top..top + 28).flat_map(|y| picked.0[y * picked.2 + left..][..28].to_vec()).collect();
         assert!(found == bytes[sample * 784..][..784], "cell {at} is not sample {sample}");
         assert!(wide.0.len() > 784 && cell(&wide, sample / 4, sample % 4) == found);
-        let below = (top + 28..top + 28 + strip).any(|y| picked.0[y * picked.2 + left..][..28].contains(&255));
+        let below =
+            (top + 28..top + 28 + strip).any(|y| picked.0[y * picked.2 + left..][..28].contains(&255));
         assert!(below, "cell {at} has no number");
     }
 }
@@ -123,9 +126,12 @@ fn samples_are_sorted_by_score_and_numbered_as_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     done(here, "sample --n 9 --seed 2 --save-z drawn.safetensors");
-    let text = done(here, "sample --n 9 --seed 2 --sort-by-score --save-z sorted.safetensors --out sorted.png");
-    let (drawn, sorted) =
-        (Latents::read(&here.join("drawn.safetensors")).unwrap(), Latents::read(&here.join("sorted.safetensors")).unwrap());
+    let text =
+        done(here, "sample --n 9 --seed 2 --sort-by-score --save-z sorted.safetensors --out sorted.png");
+    let (drawn, sorted) = (
+        Latents::read(&here.join("drawn.safetensors")).unwrap(),
+        Latents::read(&here.join("sorted.safetensors")).unwrap(),
+    );
     let files = ModelFiles::embedded_digits().unwrap();
     let (model, mut generator) = digits();
     let mut discriminator =
@@ -144,7 +150,8 @@ fn samples_are_sorted_by_score_and_numbered_as_drawn() {
 #[test]
 fn truncated_z_stay_within_the_bound_and_change_nothing_else() {
     let config = LatentConfig { size: 50, distribution: Distribution::Normal };
-    let (free, bound) = (Latents::draw(4, 20, &config).unwrap(), Latents::draw_within(4, 20, 0.8, &config).unwrap());
+    let (free, bound) =
+        (Latents::draw(4, 20, &config).unwrap(), Latents::draw_within(4, 20, 0.8, &config).unwrap());
     let mut redrawn = 0;
     for (free, bound) in free.values().iter().zip(bound.values()) {
         assert!(bound.abs() <= 0.8 && (free.abs() > 0.8 || free == bound), "{free} {bound}");
@@ -158,7 +165,9 @@ fn truncated_z_stay_within_the_bound_and_change_nothing_else() {
     done(folder.path(), &line);
     let z = Latents::read(&folder.path().join("z.safetensors")).unwrap();
     assert_eq!((z.len(), z.size()), (3, 10));
-    assert!(z.values().iter().all(|value| value.abs() <= 0.5) && z.values().iter().any(|value| value.abs() > 0.3));
+    assert!(
+        z.values().iter().all(|value| value.abs() <= 0.5) && z.values().iter().any(|value| value.abs() > 0.3)
+    );
 }
 
 #[test]
@@ -168,7 +177,10 @@ fn walks_begin_and_end_at_the_samples() {
     done(here, "sample --grid 1x4 --seed 3");
     let samples = grey(&here.join("sample.png"));
     for way in ["", " --linear", " --spherical"] {
-        done(here, &format!("interpolate --rows 3 --steps 5 --seed 3{way} --gif walk.gif --save-z walk.safetensors"));
+        done(
+            here,
+            &format!("interpolate --rows 3 --steps 5 --seed 3{way} --gif walk.gif --save-z walk.safetensors"),
+        );
         let walk = grey(&here.join("interpolate.png"));
         assert_eq!((walk.1, walk.2), (3 * 30 + 2, 5 * 30 + 2));
         for row in 0..3 {
@@ -180,13 +192,15 @@ fn walks_begin_and_end_at_the_samples() {
         assert_eq!(z.len(), 15);
         // Four z, once round, 5 steps each of which the last is the next one's first; enlarged 5 times.
         let gif = fs::read(here.join("walk.gif")).unwrap();
-        let frames = GifDecoder::new(gif.as_slice()).unwrap().into_frames().collect_frames().unwrap();
+        let frames =
+            GifDecoder::new(Cursor::new(gif.as_slice())).unwrap().into_frames().collect_frames().unwrap();
         assert_eq!(frames.len(), 16);
         for (frame, sample) in [(0, 0), (4, 1), (8, 2), (12, 3)] {
             let expected = cell(&samples, 0, sample);
             let frame = frames[frame].buffer();
             assert_eq!(frame.dimensions(), (140, 140));
-            let found: Vec<u8> = (0..784).map(|i| frame.get_pixel(i % 28 * 5 + 2, i / 28 * 5 + 2).0[0]).collect();
+            let found: Vec<u8> =
+                (0..784).map(|i| frame.get_pixel(i % 28 * 5 + 2, i / 28 * 5 + 2).0[0]).collect();
             assert!(found == expected, "frame of sample {sample}{way}");
         }
     }
@@ -201,8 +215,14 @@ fn walks_begin_and_end_at_the_samples() {
 fn arithmetic_and_turns_are_sums_of_means() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    done(here, "arithmetic --plus seed:1:0,1,2 --minus seed:1:3,4,5 --plus seed:1:6,7,8 --save-z sum.safetensors");
-    let (z, sum) = (Latents::draw(1, 9, &digits().0.config().latent.clone()).unwrap(), Latents::read(&here.join("sum.safetensors")).unwrap());
+    done(
+        here,
+        "arithmetic --plus seed:1:0,1,2 --minus seed:1:3,4,5 --plus seed:1:6,7,8 --save-z sum.safetensors",
+    );
+    let (z, sum) = (
+        Latents::draw(1, 9, &digits().0.config().latent.clone()).unwrap(),
+        Latents::read(&here.join("sum.safetensors")).unwrap(),
+    );
     assert_eq!(sum.len(), 9);
     let sign = |i: usize| if (3..6).contains(&i) { -1.0 } else { 1.0 };
     for (column, found) in sum.rows().next().unwrap().iter().enumerate() {
@@ -219,7 +239,10 @@ fn arithmetic_and_turns_are_sums_of_means() {
     let middle = (top..top + 28).flat_map(|y| figure.0[y * figure.2 + left..][..28].to_vec());
     assert!(middle.eq(result), "the middle is not the result");
 
-    done(here, "turn --left seed:1:0,1 --right seed:1:2,3 --apply seed:1:5,6 --steps 3 --strength 0.5 --save-z turn.safetensors");
+    done(
+        here,
+        "turn --left seed:1:0,1 --right seed:1:2,3 --apply seed:1:5,6 --steps 3 --strength 0.5 --save-z turn.safetensors",
+    );
     done(here, "sample --z seed:1:5,6 --grid 1x2 --out turned.png");
     let (turn, samples) = (grey(&here.join("turn.png")), grey(&here.join("turned.png")));
     let turned = Latents::read(&here.join("turn.safetensors")).unwrap();
@@ -248,12 +271,22 @@ fn a_sample_among_the_data_is_found_in_pixels_and_in_features() {
     for what in ["pixels_rms_levels", "features_distance"] {
         for (query, expected) in [140, 3].into_iter().enumerate() {
             let near = &found[what][query];
-            assert_eq!((&near[0][0], near[0][1].as_f64().unwrap() < 0.5), (&Value::from(expected), true), "{near}");
+            assert_eq!(
+                (&near[0][0], near[0][1].as_f64().unwrap() < 0.5),
+                (&Value::from(expected), true),
+                "{near}"
+            );
             assert!(near[1][1].as_f64().unwrap() > 1.0 && near[1][0] != near[0][0], "{near}");
         }
     }
     // Real pictures are not found themselves.
-    assert!(found["real_pixels_rms_levels"].as_array().unwrap().iter().all(|near| near[0][1].as_f64().unwrap() > 1.0));
+    assert!(
+        found["real_pixels_rms_levels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|near| near[0][1].as_f64().unwrap() > 1.0)
+    );
     // The distance is that of the bytes.
     let other = usize::try_from(found["pixels_rms_levels"][1][1][0].as_u64().unwrap()).unwrap();
     let squares = bytes[3 * 784..][..784].iter().zip(&bytes[other * 784..][..784]);
@@ -263,7 +296,9 @@ fn a_sample_among_the_data_is_found_in_pixels_and_in_features() {
     let sheet = image::image_dimensions(here.join("neighbours.png")).unwrap();
     assert_eq!(sheet, (32 + 8 + 62 + 8 + 62, 2 * 38 + 2));
     let few = json(here, &format!("{line} --among 100"));
-    assert!(few["pixels_rms_levels"][0][0][1].as_f64().unwrap() > 1.0 && few["pixels_rms_levels"][1][0][0] == 3);
+    assert!(
+        few["pixels_rms_levels"][0][0][1].as_f64().unwrap() > 1.0 && few["pixels_rms_levels"][1][0][0] == 3
+    );
 }
 
 #[test]
@@ -273,18 +308,25 @@ fn inversion_finds_the_z_of_samples() {
     sample_pictures(here, 20);
     let line = "invert --data pictures --pictures 2,7,11 --restarts 3 --steps 120 --save-z z.safetensors";
     let found = json(here, line);
-    let errors: Vec<f64> = found["mean_squared_error"].as_array().unwrap().iter().map(|e| e.as_f64().unwrap()).collect();
+    let errors: Vec<f64> =
+        found["mean_squared_error"].as_array().unwrap().iter().map(|e| e.as_f64().unwrap()).collect();
     let before = json(here, "invert --data pictures --pictures 2,7,11 --restarts 3 --steps 1 --out one.png");
     for (i, error) in errors.iter().enumerate() {
         let start = before["mean_squared_error"][i].as_f64().unwrap();
-        assert!(*error < 0.03 && *error < start / 5.0, "picture {i}: {error} after 120 steps, {start} after 1");
+        assert!(
+            *error < 0.03 && *error < start / 5.0,
+            "picture {i}: {error} after 120 steps, {start} after 1"
+        );
         let ends = found["ends"][i].as_array().unwrap();
         assert!(ends.len() == 3 && ends.iter().all(|end| end.as_f64().unwrap() >= *error));
     }
     // Uniform z stay where z are; the result does not depend on the other pictures nor on the threads.
     let z = Latents::read(&here.join("z.safetensors")).unwrap();
     assert!(z.values().iter().all(|value| value.abs() <= 1.0));
-    done(here, &line.replace("2,7,11", "7").replace("z.saf", "alone.saf").replace("invert", "invert --threads 1"));
+    done(
+        here,
+        &line.replace("2,7,11", "7").replace("z.saf", "alone.saf").replace("invert", "invert --threads 1"),
+    );
     assert_eq!(Latents::read(&here.join("alone.safetensors")).unwrap().rows().next(), z.rows().nth(1));
 }
 
@@ -295,7 +337,8 @@ fn the_gradient_by_z_is_the_slope_of_the_error() {
     let targets = Tensor::from_vec(vec![0.3_f32; 2 * 784], (2, 1, 28, 28), &Device::Cpu).unwrap();
     let z = random::latent_each(9, Purpose::SampleLatent, 2, latent);
     let (slope, _) = gradient(&mut generator, latent.size, &z, &targets).unwrap();
-    let mut error = |z: &[f32], row: usize| f64::from(gradient(&mut generator, latent.size, z, &targets).unwrap().1[row]);
+    let mut error =
+        |z: &[f32], row: usize| f64::from(gradient(&mut generator, latent.size, z, &targets).unwrap().1[row]);
     for at in [0, 5, 40, 64, 100, 127] {
         let moved = |by: f32| {
             let mut z = z.clone();
@@ -305,7 +348,11 @@ fn the_gradient_by_z_is_the_slope_of_the_error() {
         let step = 2e-3;
         let expected = (error(&moved(step), at / 64) - error(&moved(-step), at / 64)) / f64::from(2.0 * step);
         let scale = slope.iter().map(|s| f64::from(s.abs())).fold(0.0, f64::max);
-        assert!((f64::from(slope[at]) - expected).abs() < 0.03 * scale, "value {at}: {} {expected}", slope[at]);
+        assert!(
+            (f64::from(slope[at]) - expected).abs() < 0.03 * scale,
+            "value {at}: {} {expected}",
+            slope[at]
+        );
         // A z has no part in the other row's error.
         assert!((error(&moved(0.5), 1 - at / 64) - error(&z, 1 - at / 64)).abs() < 1e-6);
     }
@@ -328,7 +375,10 @@ fn bad_input_is_refused_with_the_fix() {
         ("sample --model absent", &["absent does not exist"]),
         ("sample --preset digits", &["--preset", "--model"]),
         ("sample --model text", &["text", "--preset"]),
-        ("sample --n 0 --out nowhere/x.png", &["--n 0: expected 1 to 10000", "--out nowhere/x.png: the folder nowhere does not exist"]),
+        (
+            "sample --n 0 --out nowhere/x.png",
+            &["--n 0: expected 1 to 10000", "--out nowhere/x.png: the folder nowhere does not exist"],
+        ),
         ("sample --grid 3by4", &["3by4", "RxC"]),
         ("sample --grid 0x4", &["0x4"]),
         ("sample --grid 2x2 --n 5", &["--grid 2x2 has no room for 5 pictures"]),
@@ -342,7 +392,10 @@ fn bad_input_is_refused_with_the_fix() {
         ("sample --model small --z ten.safetensors:one", &["ten.safetensors:one", "FILE:i,j,k"]),
         ("sample --z seed:3", &["seed:3", "seed:S:i,j,k"]),
         ("sample --z seed:3:", &["seed:S:i,j,k"]),
-        ("sample --z text --z weights.safetensors", &["--z text", "--z weights.safetensors", "expected one tensor z"]),
+        (
+            "sample --z text --z weights.safetensors",
+            &["--z text", "--z weights.safetensors", "expected one tensor z"],
+        ),
         ("sample --z absent.safetensors", &["absent.safetensors"]),
         ("sample --n 3 --z seed:1:1", &["--n and --z"]),
         ("sample --without text", &["--without", "text"]),
@@ -350,7 +403,10 @@ fn bad_input_is_refused_with_the_fix() {
         ("sample --out same --save-z same", &["--out and --save-z are one file"]),
         ("sample --out empty", &["--out empty is a folder"]),
         ("sample --threads 0", &["--threads is 0"]),
-        ("interpolate --steps 1 --rows 0", &["--steps 1: expected 2 to 1000", "--rows 0: expected 1 to 1000"]),
+        (
+            "interpolate --steps 1 --rows 0",
+            &["--steps 1: expected 2 to 1000", "--rows 0: expected 1 to 1000"],
+        ),
         ("interpolate --z seed:1:4", &["at least 2"]),
         ("interpolate --z seed:1:4,5 --rows 3", &["--rows 3: 2 z make 1 rows"]),
         ("interpolate --spherical --linear", &["--linear"]),
@@ -358,7 +414,10 @@ fn bad_input_is_refused_with_the_fix() {
         ("interpolate --rows 1000 --steps 1000", &["10000 pictures at most"]),
         ("arithmetic --minus seed:1:1", &["--plus"]),
         ("arithmetic --plus seed:1:1 --noise -1", &["--noise"]),
-        ("arithmetic --plus seed:1: --minus ten.safetensors", &["--plus seed:1:", "--minus ten.safetensors", "the model takes 64"]),
+        (
+            "arithmetic --plus seed:1: --minus ten.safetensors",
+            &["--plus seed:1:", "--minus ten.safetensors", "the model takes 64"],
+        ),
         ("turn --left seed:1:1", &["--right"]),
         ("turn --left seed:1:1 --right ten.safetensors", &["--right ten.safetensors", "the model takes 64"]),
         ("neighbours --model alone", &["alone has no discriminator", "feature"]),

@@ -33,7 +33,8 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
     let minus = concepts(&opened, &mut generator, &minus, logging)?;
     save_z(args.save_z.as_deref(), &result)?;
     figure(&opened, &plus, &minus, drawn)?.save(&args.out)?;
-    let terms: Vec<String> = terms(&plus, &minus).map(|(sign, c)| format!("{sign} mean of {}", c.count)).collect();
+    let terms: Vec<String> =
+        terms(&plus, &minus).map(|(sign, c)| format!("{sign} mean of {}", c.count)).collect();
     let terms = terms.join(" ");
     print_result(&format!(
         "{} and {NEIGHBOURS} neighbours in {}",

@@ -3,9 +3,9 @@
 use super::{Faults, draw, open, save_z};
 use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
+use dcgan_explore::gif;
 use dcgan_explore::series::{Way, round, walks};
 use dcgan_explore::sheet::{Layout, MAX_PICTURES, Sheet, save};
-use dcgan_explore::gif;
 
 /// Rows where nothing says how many: a series of 9 z, as figure 4.
 const ROWS: usize = 8;

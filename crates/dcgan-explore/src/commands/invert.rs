@@ -27,7 +27,9 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
         if args.pictures.is_empty() { (0..args.n.min(data.len())).collect() } else { args.pictures.clone() };
     let mut faults = Faults::default();
     for row in rows.iter().filter(|row| **row >= data.len()) {
-        faults.check(false, || format!("--pictures {row}: the data has {} pictures, numbered from 0", data.len()));
+        faults.check(false, || {
+            format!("--pictures {row}: the data has {} pictures, numbered from 0", data.len())
+        });
     }
     faults.end()?;
     let pictures = read_rows(&data, &rows)?;
@@ -70,7 +72,11 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
         ]);
     }
     print_result(layout(&lines, lines.len()).trim_end())?;
-    print_result(&format!("{} pictures beside what is drawn of their z in {}", rows.len(), args.out.display()))?;
+    print_result(&format!(
+        "{} pictures beside what is drawn of their z in {}",
+        rows.len(),
+        args.out.display()
+    ))?;
     if args.json {
         let result = json!({ "pictures": rows, "mean_squared_error": found.errors, "ends": found.ends });
         print_result(&result.to_string())?;

@@ -45,7 +45,12 @@ impl Faults {
     }
 
     /// Notes a value of `option` that is out of its range.
-    pub(crate) fn range<T: PartialOrd + Display>(&mut self, option: &str, value: T, range: RangeInclusive<T>) {
+    pub(crate) fn range<T: PartialOrd + Display>(
+        &mut self,
+        option: &str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) {
         self.check(range.contains(&value), || {
             format!("{option} {value}: expected {} to {}", range.start(), range.end())
         });
@@ -53,7 +58,8 @@ impl Faults {
 
     /// Notes files to write whose folder does not exist, or that are one file.
     pub(crate) fn outputs(&mut self, outputs: &[(&str, Option<&Path>)]) {
-        let given: Vec<(&str, &Path)> = outputs.iter().filter_map(|(name, path)| Some((*name, (*path)?))).collect();
+        let given: Vec<(&str, &Path)> =
+            outputs.iter().filter_map(|(name, path)| Some((*name, (*path)?))).collect();
         for (i, (option, path)) in given.iter().enumerate() {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             self.check(folder.is_none_or(Path::is_dir), || {
@@ -119,7 +125,8 @@ pub(crate) fn open(model: &ModelArgs, compute: &ComputeArgs) -> anyhow::Result<O
             return Ok(Opened { name, files: ModelFiles::embedded_digits()?, device });
         }
     };
-    let described = networks(model.preset.as_deref(), model.config.as_deref()).map_err(UsageError::because)?;
+    let described =
+        networks(model.preset.as_deref(), model.config.as_deref()).map_err(UsageError::because)?;
     let opened = open_model(path, described.as_ref()).map_err(UsageError::because)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
     Ok(Opened { name: path.display().to_string(), files: opened.files, device })
@@ -141,7 +148,9 @@ impl Opened {
     /// G with batch-norm statistics, re-estimated where the weights brought none.
     pub(crate) fn generator(&self) -> anyhow::Result<Generator> {
         let Some(weights) = &self.files.generator else {
-            return Err(UsageError::one(format!("{} has no generator; samples come from one", self.name)).into());
+            return Err(
+                UsageError::one(format!("{} has no generator; samples come from one", self.name)).into()
+            );
         };
         let mut generator = Generator::new(self.model(), weights, &self.device)?;
         if ensure_statistics(&mut generator, self.model(), &self.device)? {
@@ -159,7 +168,11 @@ impl Opened {
 
     /// D with batch-norm statistics, re-estimated from `typical` pictures where the weights brought none. `needed_for` says what
     /// comes from D, for the message where there is none.
-    pub(crate) fn discriminator(&self, needed_for: &str, typical: Typical<'_>) -> anyhow::Result<Discriminator> {
+    pub(crate) fn discriminator(
+        &self,
+        needed_for: &str,
+        typical: Typical<'_>,
+    ) -> anyhow::Result<Discriminator> {
         let weights = self.discriminator_weights(needed_for)?;
         let mut discriminator = Discriminator::new(self.model(), weights, &self.device)?;
         if discriminator.0.statistics().is_some() {
@@ -173,15 +186,17 @@ impl Opened {
                 // A short last batch would weigh as much as a whole one.
                 let n = (bytes.len() / self.shape().bytes().max(1)).min(STATISTICS_PICTURES);
                 tracing::info!("{note} {n} samples");
-                let batches = bytes.chunks(STATISTICS_BATCH * self.shape().bytes()).take(STATISTICS_PICTURES / STATISTICS_BATCH);
+                let batches = bytes
+                    .chunks(STATISTICS_BATCH * self.shape().bytes())
+                    .take(STATISTICS_PICTURES / STATISTICS_BATCH);
                 discriminator.0.reestimate(batches.map(|batch| Ok::<_, NetworkError>(tensor(batch)?)))?;
             }
             Typical::Data(data) => {
                 let rows = spread(data.len(), STATISTICS_PICTURES);
                 tracing::info!("{note} {} pictures, evenly spaced", rows.len());
-                let batches = rows.chunks(STATISTICS_BATCH).map(|rows| -> anyhow::Result<Tensor> {
-                    Ok(tensor(&read_rows(data, rows)?)?)
-                });
+                let batches = rows
+                    .chunks(STATISTICS_BATCH)
+                    .map(|rows| -> anyhow::Result<Tensor> { Ok(tensor(&read_rows(data, rows)?)?) });
                 // `reestimate` wants an error that a network's error becomes: anyhow's is one.
                 discriminator.0.reestimate(batches)?;
             }
@@ -212,7 +227,8 @@ impl Opened {
 
     /// The z that `specs` name, one set each; `option` for messages.
     pub(crate) fn concepts(&self, option: &str, specs: &[String], faults: &mut Faults) -> Vec<Latents> {
-        let one = |spec: &String| faults.take(&format!("{option} {spec}"), Spec::latents(spec, self.latent()));
+        let one =
+            |spec: &String| faults.take(&format!("{option} {spec}"), Spec::latents(spec, self.latent()));
         specs.iter().filter_map(one).collect()
     }
 

@@ -42,23 +42,30 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     let range = PixelRange::of(opened.model().config().generator.output);
     let progress = Progress::new(logging, among as u64, "pictures");
     let mut done = |n: usize| progress.set(n as u64);
-    let found = search(&mut extractor, (&data, among), (&queries, &excluded), range, args.nearest, &mut done)?;
+    let found =
+        search(&mut extractor, (&data, among), (&queries, &excluded), range, args.nearest, &mut done)?;
     progress.finish();
     // Distances in pixels as the root of the mean square, in levels of 255.
-    let per_unit = 255.0 / f64::from(range.to_f32(255) - range.to_f32(0)) / (opened.shape().bytes() as f64).sqrt();
+    let per_unit =
+        255.0 / f64::from(range.to_f32(255) - range.to_f32(0)) / (opened.shape().bytes() as f64).sqrt();
     let (pixels, features) = (&found.pixels, &found.features);
     save_z(args.save_z.as_deref(), &z)?;
-    let shown = Sheet::each(&samples, opened.shape())?.iter().map(|sample| sample.captioned("")).collect::<Vec<_>>();
+    let shown =
+        Sheet::each(&samples, opened.shape())?.iter().map(|sample| sample.captioned("")).collect::<Vec<_>>();
     let column = Sheet::grid(&shown, Layout { rows: z.len(), columns: 1 });
     let gap = Sheet::black(1, 4 * GAP, opened.shape().channels);
     let near = |block: &[Vec<Near>]| nearest(&data, block.get(..z.len()).unwrap_or(&[]), args.nearest);
     Sheet::beside(&[column, gap.clone(), near(pixels)?, gap, near(features)?]).save(&args.out)?;
 
     let first = |near: &[Near], unit: f64| near.first().map_or(f64::NAN, |near| near.distance * unit);
-    let mean = |block: &[Vec<Near>], unit| block.iter().map(|near| first(near, unit)).sum::<f64>() / block.len() as f64;
+    let mean = |block: &[Vec<Near>], unit| {
+        block.iter().map(|near| first(near, unit)).sum::<f64>() / block.len() as f64
+    };
     let name = |near: &[Near]| near.first().map_or_else(String::new, |near| near.index.to_string());
     let mut lines = vec![
-        ["sample", "nearest in pixels", "rms levels", "nearest in features", "distance"].map(str::to_owned).to_vec(),
+        ["sample", "nearest in pixels", "rms levels", "nearest in features", "distance"]
+            .map(str::to_owned)
+            .to_vec(),
     ];
     for i in 0..z.len() {
         let (p, f) = (&pixels[i], &features[i]);
@@ -79,7 +86,10 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     print_result(&format!("{} samples among {among} pictures in {}", z.len(), args.out.display()))?;
     if args.json {
         let list = |block: &[Vec<Near>], unit: f64| -> Vec<Vec<(usize, f64)>> {
-            block.iter().map(|near| near.iter().map(|near| (near.index, near.distance * unit)).collect()).collect()
+            block
+                .iter()
+                .map(|near| near.iter().map(|near| (near.index, near.distance * unit)).collect())
+                .collect()
         };
         let result = json!({
             "among": among,
@@ -100,7 +110,8 @@ fn nearest(data: &Dataset, found: &[Vec<Near>], columns: usize) -> anyhow::Resul
         let rows: Vec<usize> = near.iter().map(|near| near.index).collect();
         let pictures = Sheet::each(&read_rows(data, &rows)?, data.shape())?;
         let row = pictures.iter().zip(&rows).map(|(picture, row)| picture.captioned(&row.to_string()));
-        let missing = Sheet::black(data.shape().height, data.shape().width, data.shape().channels).captioned("");
+        let missing =
+            Sheet::black(data.shape().height, data.shape().width, data.shape().channels).captioned("");
         cells.extend(row.chain(std::iter::repeat(missing)).take(columns));
     }
     Ok(Sheet::grid(&cells, Layout { rows: found.len(), columns }))

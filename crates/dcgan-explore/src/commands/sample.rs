@@ -17,7 +17,8 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     let mut faults = Faults::default();
     if let Some(n) = args.n {
         faults.range("--n", n, 1..=MAX_PICTURES);
-        faults.check(args.z.is_empty(), || "--n and --z: the number of z is the number of pictures".to_owned());
+        faults
+            .check(args.z.is_empty(), || "--n and --z: the number of z is the number of pictures".to_owned());
     }
     faults.outputs(&[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
     let filters = args.without.as_ref().and_then(|path| faults.take("--without", Filters::read(path)));
@@ -58,7 +59,8 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     }
     if args.numbers {
         // Those that a spec takes: the sample's own number, wherever sorting has put it.
-        pictures = pictures.iter().zip(&order).map(|(picture, i)| picture.captioned(&i.to_string())).collect();
+        pictures =
+            pictures.iter().zip(&order).map(|(picture, i)| picture.captioned(&i.to_string())).collect();
     }
     save_z(args.save_z.as_deref(), &z.select(&order, "the samples")?)?;
     Sheet::grid(&pictures, layout).save(&args.out)?;
