@@ -60,8 +60,7 @@ pub struct Inverted {
 }
 
 /// Searches z of `pictures`, u8 `(n, h, w, c)`: from each start, Adam on the mean squared error of the picture drawn. Uniform z
-/// are kept within \[-1, 1\]. What is found of a picture does not depend on the others. `progress` hears how many steps of how
-/// many are done.
+/// are kept within \[-1, 1\]. `progress` hears how many of [`total_steps`] are done.
 ///
 /// # Errors
 /// A generator without statistics; no picture or start; an error that does not stay finite; memory.

@@ -3,14 +3,12 @@
 use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
-use dcgan_model::{Distribution, Generator, LatentConfig, Model, NetworkError, pixels};
+use dcgan_model::{Distribution, Generator, LatentConfig, Model, NetworkError, draw_latents};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Name of the tensor in a file of z.
 const TENSOR: &str = "z";
-/// z that go through G at once.
-const BATCH: usize = 64;
 /// A smaller bound would redraw a value hundreds of times.
 const LEAST_BOUND: f32 = 0.01;
 
@@ -259,7 +257,7 @@ impl Latents {
         Tensor::from_slice(&self.values, (self.len(), self.size), device)
     }
 
-    /// Their pictures in evaluation mode, u8 `(n, h, w, c)`; those of [`dcgan_model::draw`] for the z of a seed. `progress` hears how
+    /// Their pictures in evaluation mode, u8 `(n, h, w, c)`; each the same whatever the others are. `progress` hears how
     /// many are done.
     ///
     /// # Errors
@@ -270,16 +268,7 @@ impl Latents {
         model: &Model,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<u8>, NetworkError> {
-        let mut bytes = Vec::new();
-        let mut done = 0;
-        for z in self.values.chunks(BATCH * self.size) {
-            let n = z.len() / self.size;
-            let z = Tensor::from_slice(z, (n, self.size), generator.0.executor.device())?;
-            bytes.extend(pixels::to_bytes(&generator.sample(&z)?, model.config())?);
-            done += n;
-            progress(done);
-        }
-        Ok(bytes)
+        draw_latents(generator, model, &self.values, progress)
     }
 }
 

@@ -78,7 +78,8 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
         args.out.display()
     ))?;
     if args.json {
-        let result = json!({ "pictures": rows, "mean_squared_error": found.errors, "ends": found.ends });
+        let ends: Vec<&[f32]> = found.ends.chunks(args.restarts).collect();
+        let result = json!({ "pictures": rows, "mean_squared_error": found.errors, "ends": ends });
         print_result(&result.to_string())?;
     }
     Ok(Outcome::Done)
