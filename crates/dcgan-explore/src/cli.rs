@@ -204,7 +204,7 @@ pub(crate) struct TurnArgs {
     #[arg(long, value_name = "N", default_value_t = 9)]
     pub(crate) steps: usize,
     /// How far to turn: the ends are this part of mean(left) - mean(right) away from the sample
-    #[arg(long, value_name = "X", default_value_t = 0.5, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) strength: f32,
     /// Seed of the samples to turn
     #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "apply")]
@@ -272,7 +272,7 @@ pub(crate) struct InvertArgs {
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) steps: usize,
     /// Adam's step size at the beginning; it falls to a tenth
-    #[arg(long, value_name = "LR", default_value_t = 0.1)]
+    #[arg(long, value_name = "LR", default_value_t = 0.2)]
     pub(crate) learning_rate: f64,
     /// Seed of the z to start from
     #[arg(long, value_name = "S", default_value_t = 0)]

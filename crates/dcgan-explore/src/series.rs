@@ -98,8 +98,9 @@ mod tests {
 
     #[test]
     fn ways_start_end_and_pass_where_they_should() {
-        let half = std::f64::consts::FRAC_1_SQRT_2 as f32;
-        let rows: &[(Way, [f32; 2], [f32; 2], f64, [f32; 2])] = &[
+        let half = std::f32::consts::FRAC_1_SQRT_2;
+        type Row = (Way, [f32; 2], [f32; 2], f64, [f32; 2]);
+        let rows: &[Row] = &[
             (Way::Linear, [0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
             (Way::Linear, [0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
             (Way::Linear, [1.0, 0.0], [0.0, 1.0], 0.25, [0.75, 0.25]),

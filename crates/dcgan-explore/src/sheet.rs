@@ -288,7 +288,6 @@ pub fn save(path: &Path, bytes: &[u8]) -> Result<(), SheetError> {
 }
 
 /// Fifteen dots of a character, row by row from the top.
-#[expect(clippy::unusual_byte_groupings, reason = "a group is a row of dots")]
 fn glyph(character: char) -> u16 {
     match character {
         '0' => 0b111_101_101_101_111,

@@ -45,7 +45,7 @@ impl Faults {
     }
 
     /// Notes a value of `option` that is out of its range.
-    pub(crate) fn range<T: PartialOrd + Display>(
+    pub(crate) fn range<T: PartialOrd + Display + Copy>(
         &mut self,
         option: &str,
         value: T,
