@@ -103,7 +103,9 @@ impl Attributes {
         let wrong = |line: usize, problem: String| AttributesError::Line { path: path.into(), line, problem };
         let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
         let count = lines.next().map_or("", |(_, line)| line);
-        let count: usize = count.parse().map_err(|_| wrong(1, format!("{:?} is no number of pictures", shortened(count))))?;
+        let count: usize = count
+            .parse()
+            .map_err(|_| wrong(1, format!("{:?} is no number of pictures", shortened(count))))?;
         let header = lines.next().map_or("", |(_, line)| line);
         let names: Vec<String> = header.split_whitespace().map(str::to_owned).collect();
         if names.is_empty() {
@@ -120,7 +122,12 @@ impl Attributes {
                 row.push(match word {
                     "1" | "+1" => true,
                     "-1" => false,
-                    other => return Err(wrong(line, format!("a value is {:?}, expected 1 or -1", shortened(other)))),
+                    other => {
+                        return Err(wrong(
+                            line,
+                            format!("a value is {:?}, expected 1 or -1", shortened(other)),
+                        ));
+                    }
                 });
                 path = before;
             }
@@ -254,7 +261,9 @@ mod tests {
             assert_eq!(attributes.join(&names).unwrap(), *expected, "{pictures:?}");
         }
         let none = attributes.join(&["d.png".to_owned()]).unwrap_err().to_string();
-        assert!(none.contains("none of the 1 pictures") && none.contains("one/a.jpg") && none.contains("d.png"));
+        assert!(
+            none.contains("none of the 1 pictures") && none.contains("one/a.jpg") && none.contains("d.png")
+        );
     }
 
     #[test]

@@ -112,12 +112,7 @@ impl Boxes {
 
     /// Which positions of a feature map of `rows` x `columns` lie in a box of `sample`, row by row: those whose middle, in
     /// pixels, does, and the one at the middle of each box, so that no box is too small to count.
-    pub fn inside(
-        &self,
-        sample: usize,
-        shape: PictureShape,
-        (rows, columns): (usize, usize),
-    ) -> Vec<bool> {
+    pub fn inside(&self, sample: usize, shape: PictureShape, (rows, columns): (usize, usize)) -> Vec<bool> {
         let mut inside = vec![false; rows * columns];
         for object in self.boxes.iter().filter(|object| object.sample == sample) {
             let down = covered(object.y, object.height, shape.height, rows);
@@ -156,14 +151,16 @@ mod tests {
     const SHAPE: PictureShape = PictureShape { height: 16, width: 32, channels: 3 };
 
     fn boxes(list: &[(usize, [i64; 4])]) -> Boxes {
-        let one = |&(sample, [x, y, width, height]): &_| ObjectBox { sample, x, y, width, height };
+        let one =
+            |&(sample, [x, y, width, height]): &(usize, [i64; 4])| ObjectBox { sample, x, y, width, height };
         Boxes { seed: 3, boxes: list.iter().map(one).collect() }
     }
 
     #[test]
     fn positions_whose_middle_is_in_a_box() {
         // A 4 x 8 map: a position is 4 x 4 pixels, its middle at 2, 6, 10 ...
-        let rows: &[([i64; 4], &[(usize, usize)])] = &[
+        type Row<'a> = ([i64; 4], &'a [(usize, usize)]);
+        let rows: &[Row<'_>] = &[
             ([0, 0, 4, 4], &[(0, 0)]),
             ([0, 0, 7, 3], &[(0, 0), (0, 1)]),
             ([3, 3, 2, 2], &[(1, 1)]), // no middle inside: the position that holds the box's own
@@ -186,7 +183,10 @@ mod tests {
         boxes(&[(0, [0, 0, 32, 16]), (9, [31, 15, 1, 1])]).check(SHAPE).unwrap();
         Boxes::template(1, SHAPE).check(SHAPE).unwrap();
         let rows: &[([i64; 4], &str)] = &[
-            ([30, 0, 3, 4], "box 1 (from 0) lies outside the picture: x 30, width 3, pictures have 32 columns"),
+            (
+                [30, 0, 3, 4],
+                "box 1 (from 0) lies outside the picture: x 30, width 3, pictures have 32 columns",
+            ),
             ([0, -1, 3, 4], "y -1, height 4, pictures have 16 rows"),
             ([0, 0, 0, 4], "x 0, width 0"),
             ([0, 1, 1, i64::MAX], "y 1, height 9223372036854775807"),

@@ -15,7 +15,9 @@ const TOLERANCE: f64 = 1e-4;
 #[derive(Debug, thiserror::Error)]
 pub enum ConceptError {
     /// No picture shows it.
-    #[error("none of the {pictures} pictures looked at shows the concept: ask for less at once, or look at more pictures")]
+    #[error(
+        "none of the {pictures} pictures looked at shows the concept: ask for less at once, or look at more pictures"
+    )]
     NoPositives {
         /// Pictures with attributes.
         pictures: usize,
@@ -84,7 +86,9 @@ impl Probe {
         match (positives, negatives) {
             (0, _) => return Err(ConceptError::NoPositives { pictures }),
             (_, 0) => return Err(ConceptError::NoNegatives { pictures }),
-            _ if positives.min(negatives) < PARTS => return Err(ConceptError::TooFew { positives, negatives }),
+            _ if positives.min(negatives) < PARTS => {
+                return Err(ConceptError::TooFew { positives, negatives });
+            }
             _ => {}
         }
         let mut parts: [Vec<usize>; PARTS] = Default::default();
@@ -173,9 +177,11 @@ mod tests {
 
     #[test]
     fn concepts_that_cannot_be_learnt() {
-        for (n, period, expected) in
-            [(40, 1, "all of the 40"), (12, 6, "2 pictures show the concept and 10 do not"), (6, 7, "1 pictures")]
-        {
+        for (n, period, expected) in [
+            (40, 1, "all of the 40"),
+            (12, 6, "2 pictures show the concept and 10 do not"),
+            (6, 7, "1 pictures"),
+        ] {
             let (features, shows) = rows(n, period);
             let message = Probe::fit(&features, &shows).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -356,3 +356,60 @@ pub fn joined(sets: &[Latents]) -> Result<Latents, LatentError> {
     }
     Latents::new(sets.iter().flat_map(|set| set.values.iter().copied()).collect(), size, "an empty list")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_hold_z_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("z.safetensors");
+        let z = Latents::new(vec![1.0, -2.5, 3.0, 1e-30, 0.0, 7.0], 3, "a test").unwrap();
+        z.write(&path).unwrap();
+        assert_eq!(Latents::read(&path).unwrap(), z);
+        let tensor = |shape: &[usize], value: f32| HostTensor {
+            shape: shape.to_vec(),
+            data: vec![value; shape.iter().product()],
+        };
+        let rows: Vec<(Vec<(&str, HostTensor)>, &str)> = vec![
+            (vec![("z", tensor(&[6], 1.0))], "found z [6]"),
+            (vec![("z", tensor(&[0, 6], 1.0))], "found z [0, 6]"),
+            (vec![("y", tensor(&[2, 3], 1.0))], "found y [2, 3]"),
+            (vec![("y", tensor(&[2], 1.0)), ("z", tensor(&[2, 3], 1.0))], "found y [2], z [2, 3]"),
+            (vec![("z", tensor(&[2, 3], f32::NAN))], "value 0 of z 0 is NaN"),
+        ];
+        for (tensors, expected) in rows {
+            let tensors: Weights = tensors.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();
+            weights::write_safetensors(&path, &tensors, Dtype::F32).unwrap();
+            let message = Latents::read(&path).unwrap_err().to_string();
+            assert!(message.contains(expected) && message.contains("z.safetensors"), "{message}");
+        }
+        assert!(matches!(Latents::new(vec![0.0; 7], 3, "x"), Err(LatentError::Ragged { len: 7, size: 3 })));
+        assert!(joined(&[z.clone(), Latents::new(vec![0.0; 4], 2, "x").unwrap()]).is_err());
+        assert_eq!(joined(&[z.clone(), z.select(&[1], "x").unwrap()]).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn specs_as_typed() {
+        let file = |path: &str, rows: Option<&[usize]>| Spec::File {
+            path: path.into(),
+            rows: rows.map(<[_]>::to_vec),
+        };
+        let rows: Vec<(&str, Option<Spec>)> = vec![
+            ("a.safetensors", Some(file("a.safetensors", None))),
+            ("a:3,1, 2", Some(file("a", Some(&[3, 1, 2])))),
+            ("b:\\a:0", Some(file("b:\\a", Some(&[0])))),
+            ("b:\\a", Some(file("b:\\a", None))),
+            ("seed:7:1,1", Some(Spec::Seed { seed: 7, numbers: vec![1, 1] })),
+            ("seed:7", None),
+            ("seed::1", None),
+            ("seed:7:1,", None),
+            ("seed:-1:1", None),
+            ("", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(text.parse::<Spec>().ok(), expected, "{text}");
+        }
+    }
+}

@@ -39,8 +39,7 @@ pub fn find_block(layers: &[Layer], name: &str) -> Result<usize, UnknownBlock> {
 impl Part {
     fn new(layers: &[Layer], network: &Network, parameters: &Tensors) -> Result<Self, NetworkError> {
         let all = network.statistics().ok_or(NetworkError::NoStatistics)?;
-        let of_layer =
-            |layer: &Layer| all.get(&layer.name).map(|found| (layer.name.clone(), found.clone()));
+        let of_layer = |layer: &Layer| all.get(&layer.name).map(|found| (layer.name.clone(), found.clone()));
         let statistics = layers.iter().filter_map(of_layer).collect();
         let mut executor = executor(layers.to_vec(), network.executor.device())?;
         executor.set_parameters(parameters)?;

@@ -308,3 +308,73 @@ fn glyph(character: char) -> u16 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One row of text a row of pixels of a grey sheet: `#` where it is not black.
+    fn text(sheet: &Sheet) -> Vec<String> {
+        let mark = |pixel: &u8| if *pixel > 0 { '#' } else { '.' };
+        sheet.pixels.chunks(sheet.width).map(|row| row.iter().map(mark).collect()).collect()
+    }
+
+    #[test]
+    fn sheets_are_put_together_pixel_by_pixel() {
+        let white = |height: usize, width: usize| Sheet {
+            pixels: vec![255; height * width],
+            ..Sheet::black(height, width, 1)
+        };
+        let mut marked = Sheet::black(3, 5, 1);
+        marked.outline((0, 1), (3, 3), [9, 0, 0]);
+        let mut cut = Sheet::black(2, 3, 1);
+        cut.paste(&white(2, 2), 1, 2);
+        cut.outline((5, 5), (1, 1), [255; 3]);
+        let rows: &[(Sheet, &[&str])] = &[
+            (marked, &[".###.", ".#.#.", ".###."]),
+            (cut, &["...", "..#"]),
+            (Sheet::beside(&[white(1, 1), Sheet::black(3, 1, 1), white(3, 1)]), &["..#", "#.#", "..#"]),
+            (Sheet::below(&[white(1, 2), white(1, 1)]), &["##", "#."]),
+            (Sheet::beside(&[white(1, 1), Sheet::black(1, 1, 1)]).enlarged(2), &["##..", "##.."]),
+            (
+                Sheet::grid(&[white(1, 1)], Layout { rows: 1, columns: 2 }),
+                &["........", "........", "..#.....", "........", "........"],
+            ),
+            (Sheet::sign("+", 0, 1, 1), &[".....", "..#..", ".###.", "..#..", "....."]),
+            (
+                white(1, 4).captioned("7"),
+                &["####", "....", "....", ".###", "...#", "..#.", "..#.", "..#.", "...."],
+            ),
+        ];
+        for (sheet, expected) in rows {
+            assert_eq!(text(sheet), *expected);
+        }
+        // Colours keep their channels, and opaque stays opaque.
+        let mut colour = Sheet::black(1, 2, 4);
+        colour.dot(0, 1, [1, 2, 3]);
+        assert_eq!(colour.pixels, [0, 0, 0, 255, 1, 2, 3, 255]);
+        assert_eq!(
+            image::load_from_memory(&colour.png().unwrap()).unwrap().to_rgba8().into_raw(),
+            colour.pixels
+        );
+        let shape = PictureShape { height: 2, width: 2, channels: 3 };
+        assert!(matches!(Sheet::each(&[0; 25], shape), Err(SheetError::Bytes { found: 25, .. })));
+    }
+
+    #[test]
+    fn layouts_as_typed() {
+        let rows: &[(&str, Option<(usize, usize)>)] = &[
+            ("3x4", Some((3, 4))),
+            ("1x10000", Some((1, 10_000))),
+            ("101x100", None),
+            ("18446744073709551615x2", None),
+            ("3", None),
+            ("3x", None),
+            ("-3x4", None),
+        ];
+        for (text, expected) in rows {
+            let found = text.parse::<Layout>().ok().map(|layout| (layout.rows, layout.columns));
+            assert_eq!(found, *expected, "{text}");
+        }
+    }
+}

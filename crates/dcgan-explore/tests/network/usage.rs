@@ -45,7 +45,7 @@ fn bad_input_is_refused_with_the_fix() {
     let rows: Vec<(Vec<&str>, &[&str])> = vec![
         (vec!["guided", "--block", "nope"], &["there is no block \"nope\"", "blocks.0, blocks.1"]),
         (vec!["maxact", "--block", "head"], &["there is no block \"head\""]),
-        (vec!["guided", "--feature", "3,64"], &["--feature 64: blocks.1 has 64 features"]),
+        (vec!["guided", "--feature", "3,96"], &["--feature 96: blocks.1 has 96 features"]),
         (vec!["maxact", "--top", "0", "--features", "0"], &["--top 0: expected 1 to 32", "--features 0"]),
         (vec!["maxact", "--model", "no-d"], &["no-d has no discriminator"]),
         (vec!["guided", "--model", "no-d"], &["no-d has no discriminator"]),
@@ -71,7 +71,7 @@ fn bad_input_is_refused_with_the_fix() {
             &["--filters", "cannot be used with"],
         ),
         (vec!["ablate", "--filters", "block.json"], &["there is no block \"blocks.1\""]),
-        (vec!["ablate", "--filters", "map.json"], &["project has 128 feature maps", "no map 128"]),
+        (vec!["ablate", "--filters", "map.json"], &["project has 96 feature maps", "no map 128"]),
         (vec!["ablate", "--filters", "ok.json"], &["expected {\"block\": \"blocks.N\""]),
         (vec!["ablate", "--template", "ok.json"], &["ok.json exists and may hold boxes"]),
         (vec!["ablate", "--model", "no-g", "--boxes", "ok.json"], &["no-g has no generator"]),

@@ -24,11 +24,11 @@ mod newton;
 mod panel;
 mod search;
 
+/// What [`SvmParams::check`](ParamGuard::check) belongs to.
+pub use ::linfa::ParamGuard;
 pub use fit::Rows;
 pub use gram::Gram;
 pub use model::LinearSvm;
-/// What [`SvmParams::check`](ParamGuard::check) belongs to.
-pub use ::linfa::ParamGuard;
 
 use crate::features::FeaturesError;
 use serde::{Deserialize, Serialize};
