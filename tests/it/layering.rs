@@ -28,6 +28,11 @@ fn dependencies_run_downwards_only() {
         ("dcgan-cli", &[], &["candle-core", "image", "ndarray"]),
         ("dcgan-features", &["dcgan-model", "dcgan-data", "dcgan-cli", "dcgan-ops"], &[]),
         (
+            "dcgan-explore",
+            &["dcgan-model", "dcgan-data", "dcgan-cli", "dcgan-ops", "dcgan-features"],
+            &["linfa", "linfa-svm", "ndarray"],
+        ),
+        (
             "dcgan-train",
             &["dcgan-model", "dcgan-data", "dcgan-cli", "dcgan-ops"],
             &["linfa", "linfa-svm", "ndarray"],

@@ -25,4 +25,4 @@ pub use model::{ConfigError, Model};
 pub use network::{Classifier, Discriminator, Generator, Network, NetworkError, Scores};
 pub use open::{OpenError, Opened, ensure_statistics, networks, open};
 pub use preset::{Preset, PresetError};
-pub use sample::draw;
+pub use sample::{draw, draw_latents};

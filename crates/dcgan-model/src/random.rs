@@ -42,6 +42,12 @@ pub enum Purpose {
     ClassifierOrder = 14,
     /// The order in which a linear SVM visits rows; index = sweep.
     SvmOrder = 15,
+    /// Noise added to a z to see what lies around it; index = neighbour.
+    LatentNoise = 16,
+    /// z that a search for the z of a picture starts from; index = start.
+    InversionLatent = 17,
+    /// Places on feature maps that are taken as examples without an object; index = sample.
+    BackgroundPlaces = 18,
 }
 
 /// The stream of `(seed, purpose, index)`: ChaCha with these three as its key.

@@ -1,10 +1,11 @@
-//! Pictures from a model by seed.
+//! Pictures from a model by seed, and of given z.
 
 use crate::random::{self, Purpose};
 use crate::{Generator, Model, NetworkError, pixels};
 use candle_core::Tensor;
 
-/// Pictures drawn at once.
+/// Pictures drawn at once. Always as many, so that a picture is the same to the last bit whatever is drawn beside it: products of
+/// few rows are summed in another order than those of many.
 const BATCH: usize = 64;
 
 /// Draws `n` pictures in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n of any
@@ -13,14 +14,34 @@ const BATCH: usize = 64;
 /// # Errors
 /// A generator without statistics; memory.
 pub fn draw(generator: &mut Generator, model: &Model, seed: u64, n: usize) -> Result<Vec<u8>, NetworkError> {
+    let z = random::latent_each(seed, Purpose::SampleLatent, n, &model.config().latent);
+    draw_latents(generator, model, &z, &mut |_| ())
+}
+
+/// Draws the pictures of `z`, `(n, z)` one after the other, in evaluation mode, bytes `(n, h, w, c)`: each the same whatever the
+/// others are. `progress` hears how many are done.
+///
+/// # Errors
+/// A generator without statistics; memory.
+pub fn draw_latents(
+    generator: &mut Generator,
+    model: &Model,
+    z: &[f32],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<u8>, NetworkError> {
     let config = model.config();
     let size = config.latent.size;
-    let z = random::latent_each(seed, Purpose::SampleLatent, n, &config.latent);
     let mut bytes = Vec::new();
+    let mut done = 0;
     for z in z.chunks(BATCH * size) {
-        let z = Tensor::from_slice(z, (z.len() / size, size), generator.0.executor.device())?;
-        let pictures = generator.sample(&z)?;
+        let n = z.len() / size;
+        let mut whole = z.to_vec();
+        whole.resize(BATCH * size, 0.0);
+        let whole = Tensor::from_vec(whole, (BATCH, size), generator.0.executor.device())?;
+        let pictures = generator.sample(&whole)?.narrow(0, 0, n)?;
         bytes.extend(pixels::to_bytes(&pictures, config)?);
+        done += n;
+        progress(done);
     }
     Ok(bytes)
 }

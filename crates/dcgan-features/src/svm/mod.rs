@@ -24,12 +24,13 @@ mod newton;
 mod panel;
 mod search;
 
+/// What [`SvmParams::check`](ParamGuard::check) belongs to.
+pub use ::linfa::ParamGuard;
 pub use fit::Rows;
 pub use gram::Gram;
 pub use model::LinearSvm;
 
 use crate::features::FeaturesError;
-use ::linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 /// Parameters of a fit, not yet checked.

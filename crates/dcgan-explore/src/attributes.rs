@@ -1,0 +1,285 @@
+//! Attributes of pictures in the format of CelebA's `list_attr_celeba.txt`: a line with the number of pictures, a line with the
+//! attributes' names, then for each picture its path and 1 or -1 for each attribute.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A table of attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    path: PathBuf,
+    names: Vec<String>,
+    pictures: Vec<String>,
+    /// Row after row.
+    values: Vec<bool>,
+}
+
+/// Why attributes cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AttributesError {
+    /// The operating system refused, or the file is not text.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line that does not fit the format.
+    #[error(
+        "{}, line {line}: {problem}; expected CelebA's format: a line with the number of pictures, a line with the attributes' names, then PATH and 1 or -1 for each attribute",
+        path.display()
+    )]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An attribute that the file does not have.
+    #[error("there is no attribute {name:?}; {} has {}", path.display(), known.join(", "))]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The name asked for.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// Pictures and attributes of different data.
+    #[error(
+        "{} has attributes of none of the {pictures} pictures: it names {theirs:?}, the data have {ours:?}; paths must agree, or file names where no two are alike",
+        path.display()
+    )]
+    NoMatch {
+        /// The file.
+        path: PathBuf,
+        /// Pictures of the data.
+        pictures: usize,
+        /// A path of the file.
+        theirs: String,
+        /// A picture's name.
+        ours: String,
+    },
+}
+
+/// An attribute that a concept asks for, or that it excludes: `Smiling`, `-Male`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Name of the attribute.
+    pub attribute: String,
+    /// Whether pictures of the concept have it.
+    pub present: bool,
+}
+
+impl From<&str> for Condition {
+    fn from(text: &str) -> Self {
+        match text.strip_prefix('-') {
+            Some(attribute) => Self { attribute: attribute.to_owned(), present: false },
+            None => Self { attribute: text.to_owned(), present: true },
+        }
+    }
+}
+
+impl Attributes {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`AttributesError::Io`]; [`AttributesError::Line`] with the first line that does not fit.
+    pub fn read(path: &Path) -> Result<Self, AttributesError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| AttributesError::Io { path: path.into(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of a file; `path` is for errors.
+    ///
+    /// # Errors
+    /// [`AttributesError::Line`] with the first line that does not fit.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, AttributesError> {
+        let wrong = |line: usize, problem: String| AttributesError::Line { path: path.into(), line, problem };
+        let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
+        let count = lines.next().map_or("", |(_, line)| line);
+        let count: usize = count
+            .parse()
+            .map_err(|_| wrong(1, format!("{:?} is no number of pictures", shortened(count))))?;
+        let header = lines.next().map_or("", |(_, line)| line);
+        let names: Vec<String> = header.split_whitespace().map(str::to_owned).collect();
+        if names.is_empty() {
+            return Err(wrong(2, "no attribute is named".to_owned()));
+        }
+        let (mut pictures, mut values) = (Vec::new(), Vec::new());
+        for (line, text) in lines.filter(|(_, text)| !text.is_empty()) {
+            // A path may hold spaces: the attributes are the last words.
+            let (mut path, mut row) = (text, Vec::with_capacity(names.len()));
+            while row.len() < names.len() {
+                let Some((before, word)) = path.trim_end().rsplit_once(char::is_whitespace) else {
+                    return Err(wrong(line, format!("{} values, expected {}", row.len(), names.len())));
+                };
+                row.push(match word {
+                    "1" | "+1" => true,
+                    "-1" => false,
+                    other => {
+                        return Err(wrong(
+                            line,
+                            format!("a value is {:?}, expected 1 or -1", shortened(other)),
+                        ));
+                    }
+                });
+                path = before;
+            }
+            values.extend(row.into_iter().rev());
+            pictures.push(path.trim_end().to_owned());
+        }
+        if pictures.len() != count {
+            return Err(wrong(1, format!("{count} pictures are announced, {} follow", pictures.len())));
+        }
+        Ok(Self { path: path.into(), names, pictures, values })
+    }
+
+    /// The attributes' names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// For each condition the column of its attribute.
+    ///
+    /// # Errors
+    /// [`AttributesError::Unknown`] with the names that there are.
+    pub fn columns(&self, conditions: &[Condition]) -> Result<Vec<(usize, bool)>, AttributesError> {
+        let column = |condition: &Condition| {
+            let found = self.names.iter().position(|name| *name == condition.attribute);
+            let unknown = || AttributesError::Unknown {
+                path: self.path.clone(),
+                name: condition.attribute.clone(),
+                known: self.names.clone(),
+            };
+            Ok((found.ok_or_else(unknown)?, condition.present))
+        };
+        conditions.iter().map(column).collect()
+    }
+
+    /// Whether the picture of row `row` meets all of the conditions that [`Attributes::columns`] gave.
+    pub fn meets(&self, row: usize, conditions: &[(usize, bool)]) -> bool {
+        let values = &self.values[row * self.names.len()..][..self.names.len()];
+        conditions.iter().all(|&(column, present)| values[column] == present)
+    }
+
+    /// For each of the pictures named the row of its attributes: the row of the same path; else of the same file name, where the
+    /// table and the pictures have no second one of that name.
+    ///
+    /// # Errors
+    /// [`AttributesError::NoMatch`] where no picture has one.
+    pub fn join(&self, pictures: &[String]) -> Result<Vec<Option<usize>>, AttributesError> {
+        let unified = |name: &str| name.replace('\\', "/");
+        let by_path: HashMap<String, usize> =
+            self.pictures.iter().enumerate().map(|(row, name)| (unified(name), row)).collect();
+        // None where a name comes twice.
+        let by_name = |names: &[String]| {
+            let mut rows: HashMap<String, Option<usize>> = HashMap::new();
+            for (row, name) in names.iter().enumerate() {
+                let place = rows.entry(file_name(&unified(name)).to_owned());
+                place.and_modify(|row| *row = None).or_insert(Some(row));
+            }
+            rows
+        };
+        let (theirs, ours) = (by_name(&self.pictures), by_name(pictures));
+        let find = |name: &String| {
+            let name = unified(name);
+            by_path.get(&name).copied().or_else(|| {
+                let file = file_name(&name);
+                ours.get(file).copied().flatten()?;
+                theirs.get(file).copied().flatten()
+            })
+        };
+        let rows: Vec<Option<usize>> = pictures.iter().map(find).collect();
+        if rows.iter().all(Option::is_none) {
+            return Err(AttributesError::NoMatch {
+                path: self.path.clone(),
+                pictures: pictures.len(),
+                theirs: self.pictures.first().cloned().unwrap_or_default(),
+                ours: pictures.first().cloned().unwrap_or_default(),
+            });
+        }
+        Ok(rows)
+    }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Enough of a word to recognise it: a wrong file may be one line of megabytes.
+fn shortened(word: &str) -> String {
+    word.chars().take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "3\nSmiling Male \none/a.jpg  1 -1\ntwo/b.jpg -1 -1\n two/my face.jpg 1  1\n";
+
+    fn parse(text: &str) -> Result<Attributes, AttributesError> {
+        Attributes::parse(Path::new("list.txt"), text)
+    }
+
+    #[test]
+    fn conditions_on_rows() {
+        let attributes = parse(TEXT).unwrap();
+        let rows: &[(&[&str], [bool; 3])] = &[
+            (&["Smiling"], [true, false, true]),
+            (&["-Smiling"], [false, true, false]),
+            (&["Smiling", "-Male"], [true, false, false]),
+            (&[], [true, true, true]),
+        ];
+        for (conditions, expected) in rows {
+            let conditions: Vec<Condition> = conditions.iter().map(|&text| text.into()).collect();
+            let columns = attributes.columns(&conditions).unwrap();
+            assert_eq!([0, 1, 2].map(|row| attributes.meets(row, &columns)), *expected, "{conditions:?}");
+        }
+        let spaced = attributes.join(&["two/my face.jpg".to_owned()]).unwrap();
+        assert_eq!(spaced, [Some(2)]);
+        let unknown = attributes.columns(&["Happy".into()]).unwrap_err().to_string();
+        assert!(unknown.contains("\"Happy\"") && unknown.contains("Smiling, Male"), "{unknown}");
+    }
+
+    #[test]
+    fn pictures_find_their_rows() {
+        let attributes = parse("4\nA\none/a.jpg 1\ntwo/a.jpg 1\ntwo/b.jpg -1\nc.jpg 1\n").unwrap();
+        let rows: &[(&[&str], &[Option<usize>])] = &[
+            (&["two/a.jpg", "one/a.jpg"], &[Some(1), Some(0)]),
+            (&["img/b.jpg", "img/a.jpg"], &[Some(2), None]), // a.jpg is two pictures of the table
+            (&["x/c.jpg", "y/c.jpg", "b.jpg"], &[None, None, Some(2)]), // and c.jpg two of the data
+            (&["two\\b.jpg"], &[Some(2)]),
+        ];
+        for (pictures, expected) in rows {
+            let names: Vec<String> = pictures.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(attributes.join(&names).unwrap(), *expected, "{pictures:?}");
+        }
+        let none = attributes.join(&["d.png".to_owned()]).unwrap_err().to_string();
+        assert!(
+            none.contains("none of the 1 pictures") && none.contains("one/a.jpg") && none.contains("d.png")
+        );
+    }
+
+    #[test]
+    fn lines_that_do_not_fit() {
+        let rows = [
+            ("", "line 1: \"\" is no number"),
+            ("x\nA\na 1\n", "line 1: \"x\" is no number"),
+            ("1\n\na 1\n", "line 2: no attribute"),
+            ("1\nA B\na 1\n", "line 3: 1 values, expected 2"),
+            ("1\nA B\na 1 0\n", "line 3: a value is \"0\""),
+            ("2\nA\na 1\n", "line 1: 2 pictures are announced, 1 follow"),
+            ("1\nA\n1\n", "line 3: 0 values"),
+        ];
+        for (text, expected) in rows {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text:?}: {message}");
+        }
+    }
+}

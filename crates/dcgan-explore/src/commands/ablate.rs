@@ -1,0 +1,197 @@
+//! `dcgan-explore ablate`
+
+use super::{Faults, Opened, draw, open, save_z};
+use crate::cli::AblateArgs;
+use dcgan_cli::files::write_whole;
+use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_explore::ablate::{AblateError, Filters, find, positions};
+use dcgan_explore::boxes::Boxes;
+use dcgan_explore::latent::Latents;
+use dcgan_explore::parts::find_block;
+use dcgan_explore::sheet::{Layout, Sheet};
+use dcgan_model::Generator;
+use serde::Serialize;
+use std::path::Path;
+
+/// Samples of a row.
+const COLUMNS: usize = 8;
+/// Samples at most.
+const MAX_SAMPLES: usize = 1000;
+/// Sides of a sample on the sheet to draw boxes on are at least this many pixels.
+const SHEET_SIDE: usize = 160;
+/// Room for the ruler's numbers and ticks, above and on the left.
+const RULER: (usize, usize) = (10, 13);
+/// Pixels of a sample between two ticks, and between two numbers.
+const TICK: usize = 4;
+const NUMBER: usize = 16;
+
+pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let opened = open(&args.model, &args.compute)?;
+    let mut faults = Faults::default();
+    faults.range("--n", args.n, 1..=MAX_SAMPLES);
+    faults.check(args.penalty.is_finite() && args.penalty > 0.0, || {
+        format!("--penalty {}: expected a number greater than 0", args.penalty)
+    });
+    faults.check(args.top != Some(0), || "--top 0: expected at least 1 map".to_owned());
+    faults.outputs(&[
+        ("--template", args.template.as_deref()),
+        ("--sheet", args.sheet.as_deref()),
+        ("--save", args.save.as_deref()),
+        ("--save-z", args.save_z.as_deref()),
+        ("--out", Some(&args.out)),
+    ]);
+    if args.template.is_some() || args.sheet.is_some() {
+        return template(args, &opened, faults, logging);
+    }
+    let layers = opened.model().generator_layers();
+    // The last layer gives pictures, the one before it the highest feature maps, the one before that the second-highest. (The
+    // paper removed 200 maps, more than the 128 of its highest.)
+    let default = layers.len().saturating_sub(3);
+    let place = match &args.block {
+        None => default,
+        Some(name) => faults.take("--block", find_block(layers, name)).unwrap_or(default),
+    };
+    let boxes = args.boxes.as_ref().and_then(|path| faults.take("--boxes", Boxes::read(path)));
+    if let Some(fault) = boxes.as_ref().and_then(|boxes| boxes.check(opened.shape()).err()) {
+        faults.check(false, || format!("--boxes: {fault}"));
+    }
+    let given = args.filters.as_ref().and_then(|path| faults.take("--filters", Filters::read(path)));
+    faults.end()?;
+    let mut generator = opened.generator()?;
+    let filters = match (given, &boxes) {
+        (Some(filters), _) => filters,
+        (None, Some(boxes)) => found(args, &opened, &generator, place, boxes)?,
+        (None, None) => return Err(UsageError::one("name --boxes or --filters").into()),
+    };
+    let seed = args.seed.or(boxes.map(|boxes| boxes.seed)).unwrap_or(0);
+    let z = Latents::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
+    let before = draw(&mut generator, opened.model(), &z, logging)?;
+    filters.remove_from(&mut generator).map_err(refuse)?;
+    let after = draw(&mut generator, opened.model(), &z, logging)?;
+    pairs(&before, &after, &opened)?.save(&args.out)?;
+    save_z(args.save_z.as_deref(), &z)?;
+    if let Some(path) = &args.save {
+        write_json(path, &filters)?;
+        print_result(&format!("the list of maps: {}", path.display()))?;
+    }
+    let Filters { block, maps } = &filters;
+    print_result(&format!(
+        "{} samples, and below each without {} maps of {block}: {}",
+        z.len(),
+        maps.len(),
+        args.out.display()
+    ))?;
+    Ok(Outcome::Done)
+}
+
+/// The maps that go with what the boxes hold.
+fn found(
+    args: &AblateArgs,
+    opened: &Opened,
+    generator: &Generator,
+    place: usize,
+    boxes: &Boxes,
+) -> anyhow::Result<Filters> {
+    let block = opened.model().generator_layers()[place].name.clone();
+    let positions = positions(generator, place, opened.model(), boxes).map_err(refuse)?;
+    let (maps, fitted) = find(&positions, args.penalty, args.top).map_err(refuse)?;
+    let inside = positions.inside.iter().filter(|&&inside| inside).count();
+    print_result(&format!(
+        "{} of {} maps of {block} go with what {} boxes hold: {inside} positions inside, {} outside, {:.1} % told apart",
+        maps.len(),
+        positions.maps,
+        boxes.boxes.len(),
+        positions.inside.len() - inside,
+        100.0 * fitted.accuracy
+    ))?;
+    Ok(Filters { block, maps })
+}
+
+/// A sheet to draw boxes on, and a file to write them into.
+fn template(
+    args: &AblateArgs,
+    opened: &Opened,
+    mut faults: Faults,
+    logging: &Logging,
+) -> anyhow::Result<Outcome> {
+    if let Some(path) = &args.template {
+        faults.check(!path.exists(), || {
+            format!(
+                "--template {} exists and may hold boxes drawn by hand: name another file",
+                path.display()
+            )
+        });
+    }
+    faults.end()?;
+    let seed = args.seed.unwrap_or(0);
+    if let Some(path) = &args.sheet {
+        let mut generator = opened.generator()?;
+        let z = Latents::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
+        let pictures = draw(&mut generator, opened.model(), &z, logging)?;
+        let samples = Sheet::each(&pictures, opened.shape())?;
+        let cells: Vec<Sheet> = samples.iter().enumerate().map(|(i, sample)| ruled(sample, i)).collect();
+        Sheet::grid(&cells, Layout::square(cells.len())).save(path)?;
+        print_result(&format!("{} numbered samples of seed {seed}: {}", z.len(), path.display()))?;
+    }
+    if let Some(path) = &args.template {
+        write_json(path, &Boxes::template(seed, opened.shape()))?;
+        print_result(&format!(
+            "replace the box in {} by boxes around the object, in pixels of the samples, then `dcgan-explore ablate --boxes {0}`",
+            path.display()
+        ))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// A sample, enlarged, with its number below and rulers that count its pixels.
+fn ruled(sample: &Sheet, number: usize) -> Sheet {
+    let (height, width, channels) = sample.shape();
+    let scale = SHEET_SIDE.div_ceil(height.max(width).max(1));
+    let (top, left) = RULER;
+    let mut sheet = Sheet::black(top + height * scale, left + width * scale, channels);
+    sheet.paste(&sample.enlarged(scale), top, left);
+    for x in (0..width).step_by(TICK) {
+        let is_number = x % NUMBER == 0;
+        (0..if is_number { 4 } else { 2 }).for_each(|y| sheet.dot(top - 1 - y, left + x * scale, [255; 3]));
+        if is_number {
+            sheet.write(&x.to_string(), 0, left + x * scale, 1);
+        }
+    }
+    for y in (0..height).step_by(TICK) {
+        let is_number = y % NUMBER == 0;
+        (0..if is_number { 4 } else { 2 }).for_each(|x| sheet.dot(top + y * scale, left - 1 - x, [255; 3]));
+        if is_number {
+            sheet.write(&y.to_string(), top + y * scale, 0, 1);
+        }
+    }
+    sheet.captioned(&number.to_string())
+}
+
+/// Rows of samples, below each row the same without the maps.
+fn pairs(before: &[u8], after: &[u8], opened: &Opened) -> anyhow::Result<Sheet> {
+    let shape = opened.shape();
+    let (before, after) = (Sheet::each(before, shape)?, Sheet::each(after, shape)?);
+    let columns = before.len().min(COLUMNS);
+    let black = Sheet::black(shape.height, shape.width, shape.channels);
+    let mut rows = Vec::new();
+    for (before, after) in before.chunks(columns).zip(after.chunks(columns)) {
+        let mut cells = before.to_vec();
+        cells.resize(columns, black.clone());
+        cells.extend_from_slice(after);
+        rows.push(Sheet::grid(&cells, Layout { rows: 2, columns }));
+    }
+    Ok(Sheet::below(&rows))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    Ok(write_whole(path, text.as_bytes())?)
+}
+
+/// What the user named wrongly is theirs to mend; a network that fails is not.
+fn refuse(error: AblateError) -> anyhow::Error {
+    match error {
+        AblateError::Network(_) => error.into(),
+        _ => UsageError::because(error).into(),
+    }
+}

@@ -1,0 +1,141 @@
+//! `dcgan-explore concept`
+
+use super::{Faults, Opened, Typical, draw, open, read_rows, save_z, spread};
+use crate::cli::ConceptArgs;
+use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
+use dcgan_data::Dataset;
+use dcgan_explore::attributes::{Attributes, Condition};
+use dcgan_explore::concept::{ConceptError, Probe, highest};
+use dcgan_explore::latent::Latents;
+use dcgan_explore::sheet::{Layout, Sheet};
+use dcgan_features::extract::{BATCH, Extractor};
+use dcgan_features::features::Features;
+use rayon::prelude::*;
+use serde_json::json;
+
+/// Most pictures to learn from, and most samples to search.
+const MAX_PICTURES: usize = 100_000;
+const MAX_CANDIDATES: usize = 1_000_000;
+
+pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let opened = open(&args.model, &args.compute)?;
+    let mut faults = Faults::default();
+    faults.range("--pictures", args.pictures, 1..=MAX_PICTURES);
+    faults.range("--candidates", args.candidates, 1..=MAX_CANDIDATES);
+    faults.check((1..=args.candidates).contains(&args.top), || {
+        format!("--top {}: expected 1 to {}, the number of --candidates", args.top, args.candidates)
+    });
+    faults.outputs(&[("--save-z", args.save_z.as_deref()), ("--out", Some(&args.out))]);
+    if let Err(fault) = opened.discriminator_weights("a concept") {
+        faults.check(false, || fault.to_string());
+    }
+    let conditions: Vec<Condition> = args.attribute.iter().map(|text| text.as_str().into()).collect();
+    let attributes = faults.take("--attributes", Attributes::read(&args.attributes));
+    let columns =
+        attributes.as_ref().and_then(|known| faults.take("--attribute", known.columns(&conditions)));
+    faults.end()?;
+    let (Some(attributes), Some(columns)) = (attributes, columns) else { return Ok(Outcome::Done) };
+    let mut generator = opened.generator()?;
+    let data = opened.data(&args.data)?;
+
+    // Pictures that the table has a row for, and whether they show the concept.
+    let names: Vec<String> = (0..data.len())
+        .into_par_iter()
+        .map(|i| data.info(i).map(|info| info.name))
+        .collect::<Result<_, _>>()?;
+    let joined = attributes.join(&names).map_err(UsageError::because)?;
+    let known: Vec<(usize, usize)> =
+        joined.iter().enumerate().filter_map(|(picture, row)| Some((picture, (*row)?))).collect();
+    let known: Vec<(usize, usize)> =
+        spread(known.len(), args.pictures).into_iter().map(|i| known[i]).collect();
+    let shows: Vec<bool> = known.iter().map(|&(_, row)| attributes.meets(row, &columns)).collect();
+    let concept = args.attribute.join(", ");
+    tracing::info!("{concept}: {} of {} pictures", shows.iter().filter(|&&shows| shows).count(), shows.len());
+
+    let mut extractor = extractor(&opened, &data)?;
+    let pictures: Vec<usize> = known.iter().map(|&(picture, _)| picture).collect();
+    let features = features_of_pictures(&mut extractor, &data, &pictures, logging)?;
+    let probe = Probe::fit(&features, &shows).map_err(refuse)?;
+
+    tracing::info!("searching {} samples", args.candidates);
+    let z = Latents::draw(args.seed, args.candidates, opened.latent()).map_err(UsageError::because)?;
+    let scores = {
+        let progress = Progress::new(logging, z.len() as u64, "samples");
+        let mut scores: Vec<f32> = Vec::with_capacity(z.len());
+        for rows in z.values().chunks(BATCH * z.size()) {
+            let batch = Latents::new(rows.to_vec(), z.size(), "samples")?;
+            let samples = batch.pictures(&mut generator, opened.model(), &mut |_| {})?;
+            let features = Features::from_f32(extractor.features(&samples)?, extractor.width())?;
+            scores.extend(probe.scores(&features)?);
+            progress.set(scores.len() as u64);
+        }
+        scores
+    };
+    let best = highest(&scores, args.top);
+    let kept = z.select(&best, "the samples")?;
+    let samples = draw(&mut generator, opened.model(), &kept, logging)?;
+    Sheet::of(&samples, opened.shape(), Layout::square(best.len()))?.save(&args.out)?;
+    save_z(args.save_z.as_deref(), &kept)?;
+
+    let report = probe.report;
+    print_result(&format!(
+        "{concept}: {} of {} pictures; on {} held-out ones the probe is right for {:.1} % (the more frequent answer alone: {:.1} %)",
+        report.positives,
+        report.positives + report.negatives,
+        report.held_out,
+        100.0 * report.accuracy,
+        100.0 * report.baseline
+    ))?;
+    let numbers = best.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    print_result(&format!("the samples that show it most: seed:{}:{numbers}", args.seed))?;
+    print_result(&format!("their pictures: {}", args.out.display()))?;
+    if let Some(path) = &args.save_z {
+        print_result(&format!("their z: {}", path.display()))?;
+    }
+    if args.json {
+        let result = json!({
+            "concept": args.attribute,
+            "positives": report.positives,
+            "negatives": report.negatives,
+            "c": report.c,
+            "held_out": report.held_out,
+            "accuracy_percent": 100.0 * report.accuracy,
+            "baseline_percent": 100.0 * report.baseline,
+            "seed": args.seed,
+            "candidates": args.candidates,
+            "samples": best,
+            "scores": best.iter().map(|&i| scores[i]).collect::<Vec<_>>(),
+        });
+        print_result(&result.to_string())?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// D with statistics, as a feature extractor.
+fn extractor(opened: &Opened, data: &Dataset) -> anyhow::Result<Extractor> {
+    let discriminator = opened.discriminator("a concept", Typical::Data(data))?;
+    Ok(Extractor::new(opened.model(), &discriminator.0.weights()?, &opened.device)?)
+}
+
+fn features_of_pictures(
+    extractor: &mut Extractor,
+    data: &Dataset,
+    pictures: &[usize],
+    logging: &Logging,
+) -> anyhow::Result<Features> {
+    let progress = Progress::new(logging, pictures.len() as u64, "pictures");
+    let mut values = Vec::with_capacity(pictures.len() * extractor.width());
+    for batch in pictures.chunks(BATCH) {
+        values.extend(extractor.features(&read_rows(data, batch)?)?);
+        progress.set((values.len() / extractor.width()) as u64);
+    }
+    Ok(Features::from_f32(values, extractor.width())?)
+}
+
+/// A concept that the pictures do not show is the user's to mend.
+fn refuse(error: ConceptError) -> anyhow::Error {
+    match error {
+        ConceptError::Svm(_) | ConceptError::Features(_) => error.into(),
+        _ => UsageError::because(error).into(),
+    }
+}

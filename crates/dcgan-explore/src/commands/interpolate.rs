@@ -1,0 +1,66 @@
+//! `dcgan-explore interpolate`
+
+use super::{Faults, draw, open, save_z};
+use crate::cli::InterpolateArgs;
+use dcgan_cli::{Logging, Outcome, print_result};
+use dcgan_explore::gif;
+use dcgan_explore::series::{Way, round, walks};
+use dcgan_explore::sheet::{Layout, MAX_PICTURES, Sheet, save};
+
+/// Rows where nothing says how many: a series of 9 z, as figure 4.
+const ROWS: usize = 8;
+/// Pictures of an animation are enlarged to this many pixels a side at least.
+const GIF_SIDE: usize = 128;
+
+pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let mut faults = Faults::default();
+    faults.range("--steps", args.steps, 2..=1000);
+    faults.range("--rows", args.rows.unwrap_or(ROWS), 1..=1000);
+    faults.range("--rate", args.rate, 1..=50);
+    faults.outputs(&[
+        ("--out", Some(&args.out)),
+        ("--save-z", args.save_z.as_deref()),
+        ("--gif", args.gif.as_deref()),
+    ]);
+    faults.end()?;
+    let opened = open(&args.model, &args.compute)?;
+    let z = opened.latents(&args.z, args.seed, args.rows.unwrap_or(ROWS) + 1)?;
+    let rows = z.len() - 1;
+    let mut faults = Faults::default();
+    faults.check(rows > 0, || "--z: 1 z, expected at least 2 to walk between".to_owned());
+    faults.check(args.rows.is_none_or(|asked| asked == rows), || {
+        format!("--rows {}: {} z make {rows} rows; leave --rows out", args.rows.unwrap_or(rows), z.len())
+    });
+    faults.check(rows * args.steps <= MAX_PICTURES, || {
+        format!("{rows} rows of {} steps, expected {MAX_PICTURES} pictures at most", args.steps)
+    });
+    faults.end()?;
+    let way = match (args.spherical, args.linear) {
+        (true, _) => Way::Spherical,
+        (_, true) => Way::Linear,
+        _ => Way::of(opened.latent().distribution),
+    };
+    let mut generator = opened.generator()?;
+    let series = walks(&z, args.steps, way)?;
+    let bytes = draw(&mut generator, opened.model(), &series, logging)?;
+    let layout = Layout { rows, columns: args.steps };
+    let animation = match &args.gif {
+        None => None,
+        Some(path) => {
+            let frames = draw(&mut generator, opened.model(), &round(&z, args.steps, way)?, logging)?;
+            let shape = opened.shape();
+            let factor = GIF_SIDE.div_ceil(shape.height.min(shape.width).max(1));
+            let frames: Vec<Sheet> =
+                Sheet::each(&frames, shape)?.iter().map(|frame| frame.enlarged(factor)).collect();
+            Some((path, frames.len(), gif::encode(&frames, args.rate)?))
+        }
+    };
+    save_z(args.save_z.as_deref(), &series)?;
+    Sheet::of(&bytes, opened.shape(), layout)?.save(&args.out)?;
+    print_result(&format!("{rows} rows of {} pictures in {}", args.steps, args.out.display()))?;
+    if let Some((path, frames, bytes)) = animation {
+        save(path, &bytes)?;
+        print_result(&format!("{frames} frames in {}", path.display()))?;
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,275 @@
+//! What each command does, and what they share: opening models and data, checking options, drawing.
+
+pub(crate) mod ablate;
+pub(crate) mod arithmetic;
+pub(crate) mod concept;
+pub(crate) mod guided;
+pub(crate) mod interpolate;
+pub(crate) mod invert;
+pub(crate) mod maxact;
+pub(crate) mod neighbours;
+pub(crate) mod sample;
+pub(crate) mod turn;
+
+use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
+use candle_core::{Device, Tensor};
+use dcgan_cli::{Logging, Progress, UsageError, set_threads};
+use dcgan_data::{Dataset, OpenOptions, PictureShape};
+use dcgan_explore::latent::{Latents, Spec, joined};
+use dcgan_model::weights::Weights;
+use dcgan_model::{
+    Discriminator, Generator, LatentConfig, Model, ModelFiles, NetworkError, ensure_statistics, networks,
+    open as open_model, pixels,
+};
+use rayon::prelude::*;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+/// The model that is looked at where none is named.
+const DEFAULT_MODEL: &str = "models/faces64";
+/// Pictures at most that D's batch-norm statistics are re-estimated from, and those of a batch.
+const STATISTICS_PICTURES: usize = 4096;
+const STATISTICS_BATCH: usize = 128;
+
+/// Faults of a command's options, gathered to be told at once.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<String>);
+
+impl Faults {
+    /// Notes `fault` unless `ok`.
+    pub(crate) fn check(&mut self, ok: bool, fault: impl FnOnce() -> String) {
+        if !ok {
+            self.0.push(fault());
+        }
+    }
+
+    /// Notes a value of `option` that is out of its range.
+    pub(crate) fn range<T: PartialOrd + Display + Copy>(
+        &mut self,
+        option: &str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) {
+        self.check(range.contains(&value), || {
+            format!("{option} {value}: expected {} to {}", range.start(), range.end())
+        });
+    }
+
+    /// Notes files to write whose folder does not exist, or that are one file.
+    pub(crate) fn outputs(&mut self, outputs: &[(&str, Option<&Path>)]) {
+        let given: Vec<(&str, &Path)> =
+            outputs.iter().filter_map(|(name, path)| Some((*name, (*path)?))).collect();
+        for (i, (option, path)) in given.iter().enumerate() {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            self.check(folder.is_none_or(Path::is_dir), || {
+                let folder = folder.unwrap_or(path).display();
+                format!("{option} {}: the folder {folder} does not exist", path.display())
+            });
+            self.check(!path.is_dir(), || format!("{option} {} is a folder", path.display()));
+            for (other, _) in given.iter().take(i).filter(|(_, earlier)| earlier == path) {
+                self.0.push(format!("{other} and {option} are one file, {}", path.display()));
+            }
+        }
+    }
+
+    /// The value of `result`, or a note of its error.
+    pub(crate) fn take<T, E: Display>(&mut self, option: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.0.push(format!("{option}: {error}"))).ok()
+    }
+
+    /// An error where anything was noted.
+    pub(crate) fn end(self) -> Result<(), UsageError> {
+        if self.0.is_empty() { Ok(()) } else { Err(UsageError { faults: self.0 }) }
+    }
+}
+
+/// A model to look into.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// For messages.
+    pub(crate) name: String,
+    /// The networks, as data and weights.
+    pub(crate) files: ModelFiles,
+    /// Where to compute.
+    pub(crate) device: Device,
+}
+
+/// Pictures that D's batch-norm statistics come from where the weights brought none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Typical<'a> {
+    /// Real ones, as the authors do.
+    Data(&'a Dataset),
+    /// Samples, u8 `(n, h, w, c)`: D saw minibatches of nothing else in half of its training passes.
+    Samples(&'a [u8]),
+}
+
+/// Sets the number of threads, opens the device and the model, and says which model it is where none was named.
+pub(crate) fn open(model: &ModelArgs, compute: &ComputeArgs) -> anyhow::Result<Opened> {
+    set_threads(compute.threads)?;
+    let device = compute.device.open().map_err(UsageError::because)?;
+    let default = Path::new(DEFAULT_MODEL);
+    let path = match &model.model {
+        Some(path) => path.as_path(),
+        None if model.preset.is_some() || model.config.is_some() => {
+            let fault = "--preset and --config describe the networks of a file: name it with --model";
+            return Err(UsageError::one(fault).into());
+        }
+        None if default.join("config.json").exists() => {
+            tracing::info!("no --model given: {DEFAULT_MODEL}");
+            default
+        }
+        None => {
+            tracing::info!("no --model given and no folder {DEFAULT_MODEL}: the embedded digits model");
+            let name = "the embedded digits model".to_owned();
+            return Ok(Opened { name, files: ModelFiles::embedded_digits()?, device });
+        }
+    };
+    let described =
+        networks(model.preset.as_deref(), model.config.as_deref()).map_err(UsageError::because)?;
+    let opened = open_model(path, described.as_ref()).map_err(UsageError::because)?;
+    opened.notes.iter().for_each(|note| tracing::info!("{note}"));
+    Ok(Opened { name: path.display().to_string(), files: opened.files, device })
+}
+
+impl Opened {
+    pub(crate) fn model(&self) -> &Model {
+        &self.files.model
+    }
+
+    pub(crate) fn shape(&self) -> PictureShape {
+        self.model().config().picture_shape().into()
+    }
+
+    pub(crate) fn latent(&self) -> &LatentConfig {
+        &self.model().config().latent
+    }
+
+    /// G with batch-norm statistics, re-estimated where the weights brought none.
+    pub(crate) fn generator(&self) -> anyhow::Result<Generator> {
+        let Some(weights) = &self.files.generator else {
+            return Err(
+                UsageError::one(format!("{} has no generator; samples come from one", self.name)).into()
+            );
+        };
+        let mut generator = Generator::new(self.model(), weights, &self.device)?;
+        if ensure_statistics(&mut generator, self.model(), &self.device)? {
+            tracing::info!("the weights came without batch-norm statistics: re-estimated from 4,096 z");
+        }
+        Ok(generator)
+    }
+
+    /// D's weights as they were read.
+    pub(crate) fn discriminator_weights(&self, needed_for: &str) -> Result<&Weights, UsageError> {
+        self.files.discriminator.as_ref().ok_or_else(|| {
+            UsageError::one(format!("{} has no discriminator; {needed_for} comes from one", self.name))
+        })
+    }
+
+    /// D with batch-norm statistics, re-estimated from `typical` pictures where the weights brought none. `needed_for` says what
+    /// comes from D, for the message where there is none.
+    pub(crate) fn discriminator(
+        &self,
+        needed_for: &str,
+        typical: Typical<'_>,
+    ) -> anyhow::Result<Discriminator> {
+        let weights = self.discriminator_weights(needed_for)?;
+        let mut discriminator = Discriminator::new(self.model(), weights, &self.device)?;
+        if discriminator.0.statistics().is_some() {
+            return Ok(discriminator);
+        }
+        let config = self.model().config();
+        let tensor = |bytes: &[u8]| pixels::to_tensor(bytes, config, &self.device);
+        let note = "the discriminator came without batch-norm statistics: re-estimated from";
+        match typical {
+            Typical::Samples(bytes) => {
+                // A short last batch would weigh as much as a whole one.
+                let n = (bytes.len() / self.shape().bytes().max(1)).min(STATISTICS_PICTURES);
+                tracing::info!("{note} {n} samples");
+                let batches = bytes
+                    .chunks(STATISTICS_BATCH * self.shape().bytes())
+                    .take(STATISTICS_PICTURES / STATISTICS_BATCH);
+                discriminator.0.reestimate(batches.map(|batch| Ok::<_, NetworkError>(tensor(batch)?)))?;
+            }
+            Typical::Data(data) => {
+                let rows = spread(data.len(), STATISTICS_PICTURES);
+                tracing::info!("{note} {} pictures, evenly spaced", rows.len());
+                let batches = rows
+                    .chunks(STATISTICS_BATCH)
+                    .map(|rows| -> anyhow::Result<Tensor> { Ok(tensor(&read_rows(data, rows)?)?) });
+                // `reestimate` wants an error that a network's error becomes: anyhow's is one.
+                discriminator.0.reestimate(batches)?;
+            }
+        }
+        Ok(discriminator)
+    }
+
+    /// The pictures of `--data`; the embedded digits where none are named and the model draws pictures like them.
+    pub(crate) fn data(&self, args: &DataArgs) -> anyhow::Result<Dataset> {
+        let shape = self.shape();
+        let options = OpenOptions { crop: args.crop, ..OpenOptions::new(shape) };
+        match &args.data {
+            Some(path) => Ok(Dataset::open(path, &options).map_err(UsageError::because)?),
+            None if shape == (PictureShape { height: 28, width: 28, channels: 1 }) && args.crop.is_none() => {
+                let digits = Dataset::embedded_digits(shape)?;
+                tracing::info!("no --data given: the {} embedded digits", digits.len());
+                Ok(digits)
+            }
+            None => {
+                let fault = format!(
+                    "no data given: name the pictures that {} was trained on with --data (a folder, a zip, or a publisher's files)",
+                    self.name
+                );
+                Err(UsageError::one(fault).into())
+            }
+        }
+    }
+
+    /// The z that `specs` name, one set each; `option` for messages.
+    pub(crate) fn concepts(&self, option: &str, specs: &[String], faults: &mut Faults) -> Vec<Latents> {
+        let one =
+            |spec: &String| faults.take(&format!("{option} {spec}"), Spec::latents(spec, self.latent()));
+        specs.iter().filter_map(one).collect()
+    }
+
+    /// The z that `specs` name all together, or the first `n` of `seed` where there are none.
+    pub(crate) fn latents(&self, specs: &[String], seed: u64, n: usize) -> anyhow::Result<Latents> {
+        if specs.is_empty() {
+            return Ok(Latents::draw(seed, n, self.latent()).map_err(UsageError::because)?);
+        }
+        let mut faults = Faults::default();
+        let sets = self.concepts("--z", specs, &mut faults);
+        faults.end()?;
+        Ok(joined(&sets).map_err(UsageError::because)?)
+    }
+}
+
+/// `n` numbers below `len`, evenly spaced from 0; all of them where there are no more.
+pub(crate) fn spread(len: usize, n: usize) -> Vec<usize> {
+    let n = n.min(len);
+    (0..n).map(|i| i * len / n).collect()
+}
+
+/// Pictures of `data` by number, u8 `(n, h, w, c)`.
+pub(crate) fn read_rows(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8>> {
+    let len = data.shape().bytes();
+    let mut bytes = vec![0; rows.len() * len];
+    rows.par_iter().zip(bytes.par_chunks_mut(len)).try_for_each(|(row, into)| data.read(*row, into))?;
+    Ok(bytes)
+}
+
+/// The pictures of `z`, u8 `(n, h, w, c)`, with progress.
+pub(crate) fn draw(
+    generator: &mut Generator,
+    model: &Model,
+    z: &Latents,
+    logging: &Logging,
+) -> anyhow::Result<Vec<u8>> {
+    let progress = Progress::new(logging, z.len() as u64, "pictures");
+    Ok(z.pictures(generator, model, &mut |done| progress.set(done as u64))?)
+}
+
+/// Writes z where a file was named for them.
+pub(crate) fn save_z(path: Option<&Path>, z: &Latents) -> anyhow::Result<()> {
+    Ok(path.map_or(Ok(()), |path| z.write(path))?)
+}

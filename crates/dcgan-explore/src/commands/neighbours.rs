@@ -1,0 +1,118 @@
+//! `dcgan-explore neighbours`
+
+use super::{Faults, Typical, draw, open, read_rows, save_z, spread};
+use crate::cli::NeighboursArgs;
+use dcgan_cli::{Logging, Outcome, Progress, print_result};
+use dcgan_data::Dataset;
+use dcgan_explore::neighbours::{Near, search};
+use dcgan_explore::sheet::{GAP, Layout, Sheet};
+use dcgan_features::extract::Extractor;
+use dcgan_features::report::layout;
+use dcgan_model::pixels::PixelRange;
+use serde_json::json;
+
+/// Samples at most: each is a row of the sheet.
+const MAX_SAMPLES: usize = 200;
+/// Nearest pictures of each at most.
+const MAX_NEAREST: usize = 50;
+
+pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let mut faults = Faults::default();
+    faults.range("--n", args.n, 1..=MAX_SAMPLES);
+    faults.range("--nearest", args.nearest, 1..=MAX_NEAREST);
+    faults.check(args.among != Some(0), || "--among 0: expected at least 1".to_owned());
+    faults.outputs(&[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    faults.end()?;
+    let opened = open(&args.model, &args.compute)?;
+    opened.discriminator_weights("a feature")?; // refused before any work
+    let z = opened.latents(&args.z, args.seed, args.n)?;
+    let mut faults = Faults::default();
+    faults.range("--z: the number of z is", z.len(), 1..=MAX_SAMPLES);
+    faults.end()?;
+    let data = opened.data(&args.data)?;
+    let among = args.among.unwrap_or(usize::MAX).min(data.len());
+    let samples = draw(&mut opened.generator()?, opened.model(), &z, logging)?;
+    // Real pictures too, each without itself: how near is near.
+    let real = spread(among, z.len());
+    let queries = [samples.clone(), read_rows(&data, &real)?].concat();
+    let excluded: Vec<Option<usize>> =
+        std::iter::repeat_n(None, z.len()).chain(real.iter().copied().map(Some)).collect();
+    let weights = opened.discriminator("a feature", Typical::Data(&data))?.0.weights()?;
+    let mut extractor = Extractor::new(opened.model(), &weights, &opened.device)?;
+    let range = PixelRange::of(opened.model().config().generator.output);
+    let progress = Progress::new(logging, among as u64, "pictures");
+    let mut done = |n: usize| progress.set(n as u64);
+    let found =
+        search(&mut extractor, (&data, among), (&queries, &excluded), range, args.nearest, &mut done)?;
+    progress.finish();
+    // Distances in pixels as the root of the mean square, in levels of 255.
+    let per_unit =
+        255.0 / f64::from(range.to_f32(255) - range.to_f32(0)) / (opened.shape().bytes() as f64).sqrt();
+    let (pixels, features) = (&found.pixels, &found.features);
+    save_z(args.save_z.as_deref(), &z)?;
+    let shown =
+        Sheet::each(&samples, opened.shape())?.iter().map(|sample| sample.captioned("")).collect::<Vec<_>>();
+    let column = Sheet::grid(&shown, Layout { rows: z.len(), columns: 1 });
+    let gap = Sheet::black(1, 4 * GAP, opened.shape().channels);
+    let near = |block: &[Vec<Near>]| nearest(&data, block.get(..z.len()).unwrap_or(&[]), args.nearest);
+    Sheet::beside(&[column, gap.clone(), near(pixels)?, gap, near(features)?]).save(&args.out)?;
+
+    let first = |near: &[Near], unit: f64| near.first().map_or(f64::NAN, |near| near.distance * unit);
+    let mean = |block: &[Vec<Near>], unit| {
+        block.iter().map(|near| first(near, unit)).sum::<f64>() / block.len() as f64
+    };
+    let name = |near: &[Near]| near.first().map_or_else(String::new, |near| near.index.to_string());
+    let mut lines = vec![
+        ["sample", "nearest in pixels", "rms levels", "nearest in features", "distance"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for i in 0..z.len() {
+        let (p, f) = (&pixels[i], &features[i]);
+        let numbers = [format!("{:.1}", first(p, per_unit)), format!("{:.2}", first(f, 1.0))];
+        let [p_distance, f_distance] = numbers;
+        lines.push(vec![i.to_string(), name(p), p_distance, name(f), f_distance]);
+    }
+    let (samples_p, real_p) = pixels.split_at(z.len());
+    let (samples_f, real_f) = features.split_at(z.len());
+    let means = [
+        ("mean of samples", mean(samples_p, per_unit), mean(samples_f, 1.0)),
+        ("mean of real pictures, without themselves", mean(real_p, per_unit), mean(real_f, 1.0)),
+    ];
+    for (what, p, f) in means {
+        lines.push(vec![what.to_owned(), String::new(), format!("{p:.1}"), String::new(), format!("{f:.2}")]);
+    }
+    print_result(layout(&lines, z.len() + 1).trim_end())?;
+    print_result(&format!("{} samples among {among} pictures in {}", z.len(), args.out.display()))?;
+    if args.json {
+        let list = |block: &[Vec<Near>], unit: f64| -> Vec<Vec<(usize, f64)>> {
+            block
+                .iter()
+                .map(|near| near.iter().map(|near| (near.index, near.distance * unit)).collect())
+                .collect()
+        };
+        let result = json!({
+            "among": among,
+            "pixels_rms_levels": list(samples_p, per_unit),
+            "features_distance": list(samples_f, 1.0),
+            "real_pixels_rms_levels": list(real_p, per_unit),
+            "real_features_distance": list(real_f, 1.0),
+        });
+        print_result(&result.to_string())?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// A row of pictures for each sample, their numbers below them.
+fn nearest(data: &Dataset, found: &[Vec<Near>], columns: usize) -> anyhow::Result<Sheet> {
+    let mut cells = Vec::new();
+    for near in found {
+        let rows: Vec<usize> = near.iter().map(|near| near.index).collect();
+        let pictures = Sheet::each(&read_rows(data, &rows)?, data.shape())?;
+        let row = pictures.iter().zip(&rows).map(|(picture, row)| picture.captioned(&row.to_string()));
+        let missing =
+            Sheet::black(data.shape().height, data.shape().width, data.shape().channels).captioned("");
+        cells.extend(row.chain(std::iter::repeat(missing)).take(columns));
+    }
+    Ok(Sheet::grid(&cells, Layout { rows: found.len(), columns }))
+}

@@ -1,0 +1,80 @@
+//! `dcgan-explore sample`
+
+use super::{Faults, Opened, Typical, draw, open, save_z};
+use crate::cli::SampleArgs;
+use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_explore::ablate::Filters;
+use dcgan_explore::latent::Latents;
+use dcgan_explore::sheet::{Layout, MAX_PICTURES, Sheet};
+use dcgan_model::pixels;
+
+/// Pictures drawn where nothing says how many.
+const PICTURES: usize = 64;
+/// Pictures that go through D at once.
+const BATCH: usize = 64;
+
+pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let mut faults = Faults::default();
+    if let Some(n) = args.n {
+        faults.range("--n", n, 1..=MAX_PICTURES);
+        faults
+            .check(args.z.is_empty(), || "--n and --z: the number of z is the number of pictures".to_owned());
+    }
+    faults.outputs(&[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let filters = args.without.as_ref().and_then(|path| faults.take("--without", Filters::read(path)));
+    faults.end()?;
+    let opened = open(&args.model, &args.compute)?;
+    let n = args.n.or(args.grid.map(Layout::cells)).unwrap_or(PICTURES);
+    let z = match args.truncate {
+        Some(bound) => Latents::draw_within(args.seed, n, bound, opened.latent())
+            .map_err(|error| UsageError::one(format!("--truncate: {error}")))?,
+        None => opened.latents(&args.z, args.seed, n)?,
+    };
+    let layout = args.grid.unwrap_or_else(|| Layout::square(z.len()));
+    let mut faults = Faults::default();
+    faults.check(z.len() <= layout.cells(), || {
+        format!("--grid {}x{} has no room for {} pictures", layout.rows, layout.columns, z.len())
+    });
+    faults.check(z.len() <= MAX_PICTURES, || format!("--z: {} z, expected {MAX_PICTURES} at most", z.len()));
+    faults.end()?;
+    if args.sort_by_score {
+        opened.discriminator_weights("a score")?; // refused before any work
+    }
+    let mut generator = opened.generator()?;
+    if let Some(filters) = &filters {
+        filters.remove_from(&mut generator).map_err(UsageError::because)?;
+    }
+    let bytes = draw(&mut generator, opened.model(), &z, logging)?;
+    let mut pictures = Sheet::each(&bytes, opened.shape())?;
+    let mut order: Vec<usize> = (0..z.len()).collect();
+    if args.sort_by_score {
+        let scores = scores(&opened, &bytes)?;
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        for (what, place) in [("highest", order.first()), ("lowest", order.last())] {
+            if let Some(&i) = place {
+                print_result(&format!("{what} score: picture {i}, logit {:.3}", scores[i]))?;
+            }
+        }
+        pictures = order.iter().filter_map(|&i| pictures.get(i).cloned()).collect();
+    }
+    if args.numbers {
+        // Those that a spec takes: the sample's own number, wherever sorting has put it.
+        pictures =
+            pictures.iter().zip(&order).map(|(picture, i)| picture.captioned(&i.to_string())).collect();
+    }
+    save_z(args.save_z.as_deref(), &z.select(&order, "the samples")?)?;
+    Sheet::grid(&pictures, layout).save(&args.out)?;
+    print_result(&format!("{} pictures in {}", z.len(), args.out.display()))?;
+    Ok(Outcome::Done)
+}
+
+/// D's logit of each picture in `bytes`, u8 `(n, h, w, c)`.
+fn scores(opened: &Opened, bytes: &[u8]) -> anyhow::Result<Vec<f32>> {
+    let mut discriminator = opened.discriminator("a score", Typical::Samples(bytes))?;
+    let mut scores = Vec::new();
+    for batch in bytes.chunks(BATCH * opened.shape().bytes()) {
+        let x = pixels::to_tensor(batch, opened.model().config(), &opened.device)?;
+        scores.extend(discriminator.score(&x, false)?.logits.to_vec1::<f32>()?);
+    }
+    Ok(scores)
+}

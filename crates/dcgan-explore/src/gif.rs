@@ -1,0 +1,75 @@
+//! Animations: sheets one after the other as a GIF that goes round.
+
+use crate::sheet::{Sheet, SheetError};
+use image::codecs::gif::{GifEncoder, Repeat};
+use image::{Delay, Frame, RgbaImage};
+
+/// How carefully 256 colours are chosen: 1 (best) to 30; 10 is what the encoder's authors advise.
+const SPEED: i32 = 10;
+
+/// The frames as a GIF, `rate` a second (GIF counts hundredths of a second), without end.
+///
+/// # Errors
+/// No frame; frames of different sizes, or larger than 65,535 pixels a side.
+pub fn encode(frames: &[Sheet], rate: u32) -> Result<Vec<u8>, SheetError> {
+    let first = frames.first().ok_or(SheetError::Frames)?;
+    if frames.iter().any(|frame| frame.shape() != first.shape()) {
+        return Err(SheetError::Frames);
+    }
+    let mut bytes = Vec::new();
+    let mut encoder = GifEncoder::new_with_speed(&mut bytes, SPEED);
+    encoder.set_repeat(Repeat::Infinite)?;
+    for frame in frames {
+        let delay = Delay::from_numer_denom_ms(1000, rate.max(1));
+        encoder.encode_frame(Frame::from_parts(rgba(frame)?, 0, 0, delay))?;
+    }
+    drop(encoder); // writes the end of the file
+    Ok(bytes)
+}
+
+fn rgba(sheet: &Sheet) -> Result<RgbaImage, SheetError> {
+    let (height, width, channels) = sheet.shape();
+    let pixel = |pixel: &[u8]| match *pixel {
+        [red, green, blue] => [red, green, blue, 255],
+        [red, green, blue, alpha] => [red, green, blue, alpha],
+        _ => pixel.first().map_or([0; 4], |grey| [*grey, *grey, *grey, 255]),
+    };
+    let pixels = sheet.pixels().chunks_exact(channels.max(1)).flat_map(pixel).collect();
+    let side = |side: usize| u32::try_from(side).map_err(|_| SheetError::Frames);
+    RgbaImage::from_raw(side(width)?, side(height)?, pixels).ok_or(SheetError::Frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dcgan_data::PictureShape;
+    use image::AnimationDecoder;
+    use image::codecs::gif::GifDecoder;
+    use std::io::Cursor;
+
+    #[test]
+    fn frames_come_back() {
+        for channels in [1, 3, 4] {
+            let shape = PictureShape { height: 2, width: 3, channels };
+            // Few colours, so that none are lost; opaque where there is alpha.
+            let level =
+                |i: usize| if channels == 4 && i % 4 == 3 { 255 } else { u8::try_from(i * 5 % 256).unwrap() };
+            let bytes: Vec<u8> = (0..3 * shape.bytes()).map(level).collect();
+            let frames = Sheet::each(&bytes, shape).unwrap();
+            let gif = encode(&frames, 20).unwrap();
+            let decoded: Vec<Frame> = GifDecoder::new(Cursor::new(gif.as_slice()))
+                .unwrap()
+                .into_frames()
+                .collect::<Result<_, _>>()
+                .unwrap();
+            assert_eq!(decoded.len(), 3);
+            for (frame, sheet) in decoded.iter().zip(&frames) {
+                assert_eq!(frame.buffer(), &rgba(sheet).unwrap());
+                assert_eq!(frame.delay().numer_denom_ms(), (50, 1));
+            }
+        }
+        assert!(matches!(encode(&[], 20), Err(SheetError::Frames)));
+        let two = [Sheet::black(2, 2, 1), Sheet::black(2, 3, 1)];
+        assert!(matches!(encode(&two, 20), Err(SheetError::Frames)));
+    }
+}

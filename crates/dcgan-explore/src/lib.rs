@@ -1,0 +1,24 @@
+//! What the networks of a DCGAN learnt: the latent space and the feature maps (paper, section 6).
+//!
+//! The latent space: [`latent`] (sets of z, their files), [`series`] (walks between z), [`arithmetic`] (concepts as means),
+//! [`mod@invert`] (z of a given picture), [`neighbours`] (nearest training pictures). The networks inside: [`parts`] (a part
+//! of a network by itself), [`guided`] (guided backpropagation), [`maximal`] (what excites a feature), [`ablate`] (feature
+//! maps removed), [`concept`] (z found by an attribute of real pictures). Pictures are laid out by [`sheet`] and [`gif`].
+//!
+//! Everything is computed in evaluation mode, and is the same for the same seed.
+
+pub mod ablate;
+pub mod arithmetic;
+pub mod attributes;
+pub mod boxes;
+pub mod concept;
+pub mod gif;
+pub mod guided;
+pub mod invert;
+pub mod latent;
+pub mod logistic;
+pub mod maximal;
+pub mod neighbours;
+pub mod parts;
+pub mod series;
+pub mod sheet;

@@ -1,0 +1,262 @@
+//! Logistic regression with an L2 penalty on standardised features, by Newton's method.
+
+/// A fitted regression.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logistic {
+    /// Weight of each feature, per standard deviation of it; 0 for a feature that never varies.
+    pub weights: Vec<f64>,
+    /// Log odds of a row whose features are all at their mean.
+    pub intercept: f64,
+    /// Share of the rows given that are on their side of even odds.
+    pub accuracy: f64,
+}
+
+/// A regression that cannot be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum LogisticError {
+    /// Values, width and labels that do not go together.
+    #[error("{values} values do not make {labels} rows of {width}")]
+    Ragged {
+        /// Values given.
+        values: usize,
+        /// Features of a row.
+        width: usize,
+        /// Labels given.
+        labels: usize,
+    },
+    /// Rows of one side only.
+    #[error("{positive} positive and {negative} negative rows, expected at least one of each")]
+    OneSided {
+        /// Positive rows.
+        positive: usize,
+        /// Negative rows.
+        negative: usize,
+    },
+    /// A penalty that does not bound the weights.
+    #[error("the penalty is {0}, expected a finite number greater than 0")]
+    Penalty(f64),
+    /// A value that is not finite.
+    #[error("feature {column} of row {row} is not finite: the network or the pictures are damaged")]
+    NotFinite {
+        /// Row, from 0.
+        row: usize,
+        /// Column, from 0.
+        column: usize,
+    },
+}
+
+/// Newton steps at which the fit ends; it takes about ten.
+const MAX_STEPS: usize = 100;
+/// Length of the gradient, per row, at which the fit has converged.
+const TOLERANCE: f64 = 1e-10;
+/// Halvings of a step.
+const MAX_HALVINGS: i32 = 40;
+
+/// Minimises `Σ ln(1 + exp(-y_i (w·x_i + b))) + penalty/2 |w|²` over the rows x of `width` values, standardised, with
+/// y = 1 where the label is true and -1 elsewhere.
+///
+/// # Errors
+/// [`LogisticError`].
+pub fn fit(values: &[f32], width: usize, labels: &[bool], penalty: f64) -> Result<Logistic, LogisticError> {
+    let n = labels.len();
+    if width == 0 || values.len() != n * width {
+        return Err(LogisticError::Ragged { values: values.len(), width, labels: n });
+    }
+    if !(penalty.is_finite() && penalty > 0.0) {
+        return Err(LogisticError::Penalty(penalty));
+    }
+    let positive = labels.iter().filter(|&&label| label).count();
+    if positive == 0 || positive == n {
+        return Err(LogisticError::OneSided { positive, negative: n - positive });
+    }
+    if let Some(bad) = values.iter().position(|value| !value.is_finite()) {
+        return Err(LogisticError::NotFinite { row: bad / width, column: bad % width });
+    }
+    let rows = standardised(values, width);
+    let size = width + 1; // the intercept is the weight of a column of ones
+    let mut weights = vec![0.0; size];
+    let mut margins = vec![0.0; n]; // w·x + b of each row
+    let mut lowest = objective(&margins, labels, &weights, penalty);
+    for _ in 0..MAX_STEPS {
+        let (gradient, hessian) = derivatives(&rows, size, (&margins, labels), (&weights, penalty));
+        if dot(&gradient, &gradient).sqrt() <= TOLERANCE * n as f64 {
+            break;
+        }
+        let direction = solve(hessian, gradient);
+        let change: Vec<f64> = rows.chunks(size).map(|row| dot(row, &direction)).collect();
+        // Newton's step, halved until it goes down. Where none does, rounding is all that is left.
+        let steps = (0..MAX_HALVINGS).map(|halvings| 0.5_f64.powi(halvings));
+        let lower = steps.into_iter().find_map(|step| {
+            let there = moved(&weights, step, &direction);
+            let there_margins = moved(&margins, step, &change);
+            let value = objective(&there_margins, labels, &there, penalty);
+            (value < lowest).then_some((there, there_margins, value))
+        });
+        let Some(lower) = lower else { break };
+        (weights, margins, lowest) = lower;
+    }
+    let right = margins.iter().zip(labels).filter(|&(&margin, &label)| (margin > 0.0) == label).count();
+    let intercept = weights.pop().unwrap_or(0.0);
+    Ok(Logistic { weights, intercept, accuracy: right as f64 / n as f64 })
+}
+
+/// Rows of `width` features with mean 0 and standard deviation 1 (0 where a feature never varies), each followed by a 1.
+fn standardised(values: &[f32], width: usize) -> Vec<f64> {
+    let n = (values.len() / width) as f64;
+    let mut mean = vec![0.0; width];
+    for row in values.chunks(width) {
+        mean.iter_mut().zip(row).for_each(|(mean, &value)| *mean += f64::from(value) / n);
+    }
+    let mut variance = vec![0.0; width];
+    for row in values.chunks(width) {
+        for ((variance, mean), &value) in variance.iter_mut().zip(&mean).zip(row) {
+            *variance += (f64::from(value) - mean).powi(2) / n;
+        }
+    }
+    let scale: Vec<f64> =
+        variance.iter().map(|&v: &f64| if v > 0.0 { v.sqrt().recip() } else { 0.0 }).collect();
+    let mut rows = Vec::with_capacity(values.len() + values.len() / width);
+    for row in values.chunks(width) {
+        let features = row.iter().zip(&mean).zip(&scale);
+        rows.extend(features.map(|((&value, mean), scale)| (f64::from(value) - mean) * scale));
+        rows.push(1.0);
+    }
+    rows
+}
+
+/// Loss of all rows and penalty of all weights but the last, the intercept.
+fn objective(margins: &[f64], labels: &[bool], weights: &[f64], penalty: f64) -> f64 {
+    let loss = |(&margin, &label): (&f64, &bool)| {
+        let miss = if label { -margin } else { margin };
+        // ln(1 + exp(miss)) without overflow.
+        miss.max(0.0) + (-miss.abs()).exp().ln_1p()
+    };
+    let features = &weights[..weights.len() - 1];
+    margins.iter().zip(labels).map(loss).sum::<f64>() + 0.5 * penalty * dot(features, features)
+}
+
+/// Gradient, and the lower half of the Hessian (row-major), of [`objective`].
+fn derivatives(
+    rows: &[f64],
+    size: usize,
+    (margins, labels): (&[f64], &[bool]),
+    (weights, penalty): (&[f64], f64),
+) -> (Vec<f64>, Vec<f64>) {
+    let mut gradient: Vec<f64> = weights.iter().map(|w| penalty * w).collect();
+    gradient[size - 1] = 0.0; // the intercept has no penalty
+    let mut hessian = vec![0.0; size * size];
+    for ((row, &margin), &label) in rows.chunks(size).zip(margins).zip(labels) {
+        let probability = (1.0 + (-margin).exp()).recip();
+        let slope = probability - f64::from(u8::from(label));
+        let curvature = probability * (1.0 - probability);
+        for (i, &x) in row.iter().enumerate() {
+            gradient[i] += slope * x;
+            let scaled = curvature * x;
+            let into = &mut hessian[i * size..i * size + i + 1];
+            into.iter_mut().zip(row).for_each(|(h, &other)| *h += scaled * other);
+        }
+    }
+    for i in 0..size {
+        // The intercept's curvature may vanish where rows are told apart perfectly.
+        hessian[i * size + i] += if i + 1 < size { penalty } else { 1e-9 };
+    }
+    (gradient, hessian)
+}
+
+/// Solves `H x = g` for a positive definite H, given its lower half, by Cholesky's factorisation.
+fn solve(mut h: Vec<f64>, mut g: Vec<f64>) -> Vec<f64> {
+    let size = g.len();
+    for i in 0..size {
+        let (above, rest) = h.split_at_mut(i * size);
+        let row = &mut rest[..size];
+        for j in 0..i {
+            let other = &above[j * size..j * size + j + 1];
+            row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
+        }
+        let diagonal = row[i] - dot(&row[..i], &row[..i]);
+        row[i] = diagonal.max(f64::MIN_POSITIVE).sqrt();
+        g[i] = (g[i] - dot(&row[..i], &g[..i])) / row[i];
+    }
+    for i in (0..size).rev() {
+        g[i] /= h[i * size + i];
+        let (before, after) = g.split_at_mut(i);
+        before.iter_mut().zip(&h[i * size..]).for_each(|(g, h)| *g -= h * after[0]);
+    }
+    g
+}
+
+fn moved(from: &[f64], step: f64, direction: &[f64]) -> Vec<f64> {
+    from.iter().zip(direction).map(|(from, d)| from - step * d).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pseudo-random values in [-1, 1).
+    fn noise(n: usize) -> Vec<f64> {
+        let mut state = 7_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f64 / f64::from(1 << 23) - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
+    fn the_fit_is_the_lowest_point() {
+        let (n, width) = (60, 5);
+        for penalty in [0.01, 1.0, 100.0] {
+            let mut values: Vec<f32> = noise(n * width).iter().map(|&v| v as f32).collect();
+            values.iter_mut().skip(4).step_by(width).for_each(|value| *value = 3.0); // never varies
+            let noise = noise(2 * n);
+            let label = |(i, row): (usize, &[f32])| f64::from(row[0] - 0.5 * row[2]) + noise[n + i] > 0.1;
+            let labels: Vec<bool> = values.chunks(width).enumerate().map(label).collect();
+            let found = fit(&values, width, &labels, penalty).unwrap();
+            assert!(found.weights[4].abs() < 1e-9, "{found:?}");
+            assert!(found.weights[0] > 0.0 && found.weights[2] < 0.0, "{found:?}");
+            let rows = standardised(&values, width);
+            let at = |weights: &[f64]| {
+                let margins: Vec<f64> = rows.chunks(width + 1).map(|row| dot(row, weights)).collect();
+                objective(&margins, &labels, weights, penalty)
+            };
+            let mut weights = [&found.weights[..], &[found.intercept]].concat();
+            let lowest = at(&weights);
+            for i in 0..weights.len() {
+                for step in [-1e-3, 1e-3] {
+                    weights[i] += step;
+                    assert!(at(&weights) > lowest, "penalty {penalty}: weight {i} is not at its best");
+                    weights[i] -= step;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_rows_have_a_known_answer() {
+        // Features -1 and 1, standardised to themselves: w solves penalty w = 2 / (1 + exp(w)).
+        for penalty in [0.1, 1.0, 10.0] {
+            let found = fit(&[-1.0, 1.0], 1, &[false, true], penalty).unwrap();
+            let w = found.weights[0];
+            assert!((penalty * w - 2.0 / (1.0 + w.exp())).abs() < 1e-7, "{w}");
+            assert!(found.intercept.abs() < 1e-7);
+            assert_eq!(found.accuracy, 1.0);
+        }
+    }
+
+    #[test]
+    fn regressions_that_cannot_be() {
+        let one_sided = LogisticError::OneSided { positive: 2, negative: 0 };
+        assert_eq!(fit(&[0.0, 1.0], 1, &[true, true], 1.0), Err(one_sided));
+        assert_eq!(fit(&[0.0, 1.0], 1, &[true, false], 0.0), Err(LogisticError::Penalty(0.0)));
+        let bad = LogisticError::NotFinite { row: 1, column: 0 };
+        assert_eq!(fit(&[0.0, f32::NAN], 1, &[true, false], 1.0), Err(bad));
+        let ragged = LogisticError::Ragged { values: 3, width: 2, labels: 2 };
+        assert_eq!(fit(&[0.0; 3], 2, &[true, false], 1.0), Err(ragged));
+    }
+}

@@ -1,0 +1,137 @@
+//! Walks through the latent space: series of z from one z to the next (paper, section 6.1, figure 4).
+
+use crate::latent::{LatentError, Latents};
+use dcgan_model::Distribution;
+
+/// Below this sine of the angle between two z a great circle is a straight line, or not defined.
+const LEAST_SINE: f64 = 1e-6;
+
+/// The way from one z to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A straight line: what the paper does, with uniform z.
+    Linear,
+    /// Along a great circle. Normal z all lie near a sphere of radius sqrt(size), which a straight line leaves in its middle
+    /// (White, "Sampling generative networks", 2016, section 2.1).
+    Spherical,
+}
+
+impl Way {
+    /// The way that stays where z of `distribution` lie.
+    pub fn of(distribution: Distribution) -> Self {
+        match distribution {
+            Distribution::Uniform => Self::Linear,
+            Distribution::Normal => Self::Spherical,
+        }
+    }
+
+    /// The z at part `t` of the way from `from` (0) to `to` (1); exactly these at the ends. Between z on one line through the origin
+    /// every way is straight.
+    pub fn at(self, from: &[f32], to: &[f32], t: f64) -> Vec<f32> {
+        // Not left to rounding: the ends are the pictures that people know.
+        if t == 0.0 {
+            return from.to_vec();
+        }
+        if t == 1.0 {
+            return to.to_vec();
+        }
+        let (a, b) = match self {
+            Self::Linear => (1.0 - t, t),
+            Self::Spherical => great_circle(from, to, t),
+        };
+        from.iter().zip(to).map(|(from, to)| narrowed(a * f64::from(*from) + b * f64::from(*to))).collect()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "z are f32; the sums between are not")]
+pub(crate) fn narrowed(value: f64) -> f32 {
+    value as f32
+}
+
+/// What `from` and `to` are multiplied by at part `t` of the arc between them.
+fn great_circle(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+    let cosine = dot(from, to) / (dot(from, from) * dot(to, to)).sqrt();
+    let angle = cosine.clamp(-1.0, 1.0).acos();
+    let sine = angle.sin();
+    // Also where a z of length 0 makes the angle a NaN.
+    if sine.is_nan() || sine <= LEAST_SINE {
+        return (1.0 - t, t);
+    }
+    (((1.0 - t) * angle).sin() / sine, (t * angle).sin() / sine)
+}
+
+/// Walks from each z to the next, `steps` z each with both ends, one walk after the other: `(n - 1) steps` z, rows of figure 4.
+///
+/// # Errors
+/// Fewer than two z, or steps.
+pub fn walks(z: &Latents, steps: usize, way: Way) -> Result<Latents, LatentError> {
+    let values = z.rows().zip(z.rows().skip(1)).flat_map(move |(from, to)| {
+        (0..steps)
+            .filter(move |_| steps > 1)
+            .flat_map(move |i| way.at(from, to, i as f64 / (steps - 1) as f64))
+    });
+    Latents::new(values.collect(), z.size(), "a walk of fewer than 2 z or steps")
+}
+
+/// One walk through all z and back to the first, no z twice: `n (steps - 1)` frames of an animation that goes round.
+///
+/// # Errors
+/// Fewer than two steps.
+pub fn round(z: &Latents, steps: usize, way: Way) -> Result<Latents, LatentError> {
+    let last = steps.saturating_sub(1);
+    let values = z
+        .rows()
+        .zip(z.rows().cycle().skip(1))
+        .flat_map(move |(from, to)| (0..last).flat_map(move |i| way.at(from, to, i as f64 / last as f64)));
+    Latents::new(values.collect(), z.size(), "a walk of fewer than 2 steps")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn z(values: &[f32], size: usize) -> Latents {
+        Latents::new(values.to_vec(), size, "a test").unwrap()
+    }
+
+    #[test]
+    fn ways_start_end_and_pass_where_they_should() {
+        let half = std::f32::consts::FRAC_1_SQRT_2;
+        type Row = (Way, [f32; 2], [f32; 2], f64, [f32; 2]);
+        let rows: &[Row] = &[
+            (Way::Linear, [0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
+            (Way::Linear, [0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
+            (Way::Linear, [1.0, 0.0], [0.0, 1.0], 0.25, [0.75, 0.25]),
+            (Way::Spherical, [0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
+            (Way::Spherical, [0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
+            (Way::Spherical, [1.0, 0.0], [0.0, 1.0], 0.5, [half, half]),
+            // A third of a right angle.
+            (Way::Spherical, [2.0, 0.0], [0.0, 2.0], 1.0 / 3.0, [3_f32.sqrt(), 1.0]),
+            // On one line, and from the origin, there is no circle.
+            (Way::Spherical, [1.0, 2.0], [3.0, 6.0], 0.5, [2.0, 4.0]),
+            (Way::Spherical, [1.0, 0.0], [-1.0, 0.0], 0.25, [0.5, 0.0]),
+            (Way::Spherical, [0.0, 0.0], [1.0, 3.0], 0.5, [0.5, 1.5]),
+        ];
+        for (way, from, to, t, expected) in rows {
+            let found = way.at(from, to, *t);
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "{way:?} {from:?} {to:?} {t}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn walks_share_their_ends_and_a_round_repeats_none() {
+        let z = z(&[0.0, 1.0, 1.0, 0.0, -1.0, 0.5], 2);
+        let series = walks(&z, 3, Way::Linear).unwrap();
+        let expected = [0.0, 1.0, 0.5, 0.5, 1.0, 0.0, 1.0, 0.0, 0.0, 0.25, -1.0, 0.5];
+        assert_eq!(series.values(), expected);
+        let closed = round(&z, 3, Way::Linear).unwrap();
+        assert_eq!(closed.values(), [0.0, 1.0, 0.5, 0.5, 1.0, 0.0, 0.0, 0.25, -1.0, 0.5, -0.5, 0.75]);
+        assert!(walks(&z, 1, Way::Linear).is_err());
+        assert!(walks(&z.select(&[0], "one").unwrap(), 3, Way::Linear).is_err());
+        assert!(round(&z, 1, Way::Linear).is_err());
+    }
+}

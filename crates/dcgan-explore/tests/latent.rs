@@ -1,0 +1,456 @@
+//! The commands on z from outside: what they draw, pixel by pixel, and what they refuse.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use candle_core::{Device, Tensor};
+use dcgan_data::{Grid, PictureShape};
+use dcgan_explore::invert::gradient;
+use dcgan_explore::latent::Latents;
+use dcgan_explore::sheet::Sheet;
+use dcgan_model::random::{self, Purpose};
+use dcgan_model::weights::Dtype;
+use dcgan_model::{Distribution, Generator, LatentConfig, Model, ModelFiles, Preset, draw, pixels};
+use image::AnimationDecoder;
+use image::codecs::gif::GifDecoder;
+use serde_json::Value;
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Runs the binary in `folder`, quietly.
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dcgan-explore"));
+    command.current_dir(folder).arg("-q").args(arguments).env_remove("RUST_LOG");
+    command.output().unwrap()
+}
+
+/// Runs it, which must do, and gives what it printed.
+fn done(folder: &Path, line: &str) -> String {
+    let output = run(folder, &line.split(' ').collect::<Vec<_>>());
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Grey pixels of a PNG, with height and width.
+fn grey(path: &Path) -> (Vec<u8>, usize, usize) {
+    let picture = image::open(path).unwrap().to_luma8();
+    let (width, height) = picture.dimensions();
+    (picture.into_raw(), height as usize, width as usize)
+}
+
+/// The 28 x 28 pixels of a cell of a sheet of digits.
+fn cell(sheet: &(Vec<u8>, usize, usize), row: usize, column: usize) -> Vec<u8> {
+    let (top, left) = (2 + row * 30, 2 + column * 30);
+    (top..top + 28).flat_map(|y| sheet.0[y * sheet.2 + left..][..28].to_vec()).collect()
+}
+
+fn digits() -> (Model, Generator) {
+    let files = ModelFiles::embedded_digits().unwrap();
+    let generator = Generator::new(&files.model, &files.generator.unwrap(), &Device::Cpu).unwrap();
+    (files.model, generator)
+}
+
+/// A small untrained model of 28 x 28 grey pictures with normal z of 10 numbers, as a folder; G alone on request.
+fn small_model(folder: &Path, name: &str, discriminator: bool) -> PathBuf {
+    let mut config = Preset::named("digits").unwrap().model;
+    config.latent = LatentConfig { size: 10, distribution: Distribution::Normal };
+    config.generator.project_channels = 8;
+    config.generator.blocks[0].channels = 4;
+    config.discriminator.blocks.iter_mut().for_each(|block| block.channels = 4);
+    let model = Model::new(config).unwrap();
+    let files = ModelFiles {
+        generator: Some(model.initial_generator(3, 0.3, 0.02)),
+        discriminator: discriminator.then(|| model.initial_discriminator(3, 0.1, 0.02)),
+        model,
+    };
+    let place = folder.join(name);
+    fs::create_dir(&place).unwrap();
+    files.write(&place, "", Dtype::F32).unwrap();
+    place
+}
+
+/// A folder of single PNGs: the first `n` samples of the embedded model by seed 5.
+fn sample_pictures(folder: &Path, n: usize) -> Vec<u8> {
+    let (model, mut generator) = digits();
+    let shape = model.config().picture_shape().into();
+    let bytes = draw(&mut generator, &model, 5, n).unwrap();
+    let place = folder.join("pictures");
+    fs::create_dir(&place).unwrap();
+    for (i, picture) in Sheet::each(&bytes, shape).unwrap().iter().enumerate() {
+        picture.save(&place.join(format!("{i:03}.png"))).unwrap();
+    }
+    bytes
+}
+
+#[test]
+fn samples_are_those_of_the_seed_in_any_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let (model, mut generator) = digits();
+    let shape: PictureShape = model.config().picture_shape().into();
+    let bytes = draw(&mut generator, &model, 7, 70).unwrap();
+    let expected = |n: usize| {
+        Grid::new(&bytes[..n * 784], shape).save(&here.join("expected.png")).unwrap();
+        fs::read(here.join("expected.png")).unwrap()
+    };
+    // What `dcgan-train sample` writes, to the byte: more than one batch, and few.
+    done(here, "sample --n 70 --seed 7");
+    assert!(fs::read(here.join("sample.png")).unwrap() == expected(70));
+    done(here, "sample --n 5 --seed 7 --out five.png --save-z z.safetensors --threads 1");
+    assert!(fs::read(here.join("five.png")).unwrap() == expected(5));
+    done(here, "sample --z z.safetensors --out again.png");
+    assert!(fs::read(here.join("again.png")).unwrap() == expected(5));
+    done(here, "sample --grid 2x4 --seed 7 --out wide.png");
+    let wide = grey(&here.join("wide.png"));
+    assert_eq!((wide.1, wide.2), (2 * 30 + 2, 4 * 30 + 2));
+    // By number, from a file and from the seed, in the order given; cells left over are black.
+    done(here, "sample --z z.safetensors:4,0 --z seed:7:6,4 --grid 2x3 --numbers --out picked.png");
+    let picked = grey(&here.join("picked.png"));
+    let strip = 8; // for the numbers
+    assert_eq!((picked.1, picked.2), (2 * (30 + strip) + 2, 3 * 30 + 2));
+    for (at, sample) in [4, 0, 6, 4].into_iter().enumerate() {
+        let (top, left) = (2 + at / 3 * (30 + strip), 2 + at % 3 * 30);
+        let found: Vec<u8> =
+            (top..top + 28).flat_map(|y| picked.0[y * picked.2 + left..][..28].to_vec()).collect();
+        assert!(found == bytes[sample * 784..][..784], "cell {at} is not sample {sample}");
+        assert!(wide.0.len() > 784 && cell(&wide, sample / 4, sample % 4) == found);
+        let below =
+            (top + 28..top + 28 + strip).any(|y| picked.0[y * picked.2 + left..][..28].contains(&255));
+        assert!(below, "cell {at} has no number");
+    }
+}
+
+#[test]
+fn samples_are_sorted_by_score_and_numbered_as_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    done(here, "sample --n 9 --seed 2 --save-z drawn.safetensors");
+    let text =
+        done(here, "sample --n 9 --seed 2 --sort-by-score --save-z sorted.safetensors --out sorted.png");
+    let (drawn, sorted) = (
+        Latents::read(&here.join("drawn.safetensors")).unwrap(),
+        Latents::read(&here.join("sorted.safetensors")).unwrap(),
+    );
+    let files = ModelFiles::embedded_digits().unwrap();
+    let (model, mut generator) = digits();
+    let mut discriminator =
+        dcgan_model::Discriminator::new(&model, &files.discriminator.unwrap(), &Device::Cpu).unwrap();
+    let mut logits = |z: &Latents| {
+        let bytes = z.pictures(&mut generator, &model, &mut |_| ()).unwrap();
+        let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu).unwrap();
+        discriminator.score(&x, false).unwrap().logits.to_vec1::<f32>().unwrap()
+    };
+    let (before, after) = (logits(&drawn), logits(&sorted));
+    assert!(after.is_sorted_by(|a, b| a >= b) && !before.is_sorted_by(|a, b| a >= b), "{before:?} {after:?}");
+    let best = drawn.rows().position(|z| Some(z) == sorted.rows().next()).unwrap();
+    assert!(text.contains(&format!("highest score: picture {best}, logit {:.3}", after[0])), "{text}");
+}
+
+#[test]
+fn a_picture_is_the_same_whatever_is_drawn_beside_it() {
+    // Sizes at which products of one row and of many are not summed alike.
+    let model = Preset::named("pytorch32").unwrap().model().unwrap();
+    let mut generator =
+        Generator::new(&model, &model.initial_generator(1, 0.02, 0.02), &Device::Cpu).unwrap();
+    dcgan_model::ensure_statistics(&mut generator, &model, &Device::Cpu).unwrap();
+    let all = draw(&mut generator, &model, 3, 70).unwrap();
+    let z = Latents::draw(3, 70, &model.config().latent).unwrap();
+    // A last bit moves few of the bytes: many pictures by themselves.
+    for rows in (0..70).step_by(2).map(|row| vec![row, row + 1]) {
+        let some = z.select(&rows, "a test").unwrap().pictures(&mut generator, &model, &mut |_| ()).unwrap();
+        for (picture, row) in some.chunks(3072).zip(rows) {
+            assert!(picture == &all[row * 3072..][..3072], "sample {row}");
+        }
+    }
+}
+
+#[test]
+fn truncated_z_stay_within_the_bound_and_change_nothing_else() {
+    let config = LatentConfig { size: 50, distribution: Distribution::Normal };
+    let (free, bound) =
+        (Latents::draw(4, 20, &config).unwrap(), Latents::draw_within(4, 20, 0.8, &config).unwrap());
+    let mut redrawn = 0;
+    for (free, bound) in free.values().iter().zip(bound.values()) {
+        assert!(bound.abs() <= 0.8 && (free.abs() > 0.8 || free == bound), "{free} {bound}");
+        redrawn += usize::from(free != bound);
+    }
+    // 42 % of a normal distribution lie beyond 0.8.
+    assert!((350..500).contains(&redrawn), "{redrawn} of 1000");
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_model(folder.path(), "small", false);
+    let line = format!("sample --model {} --n 3 --truncate 0.5 --save-z z.safetensors", model.display());
+    done(folder.path(), &line);
+    let z = Latents::read(&folder.path().join("z.safetensors")).unwrap();
+    assert_eq!((z.len(), z.size()), (3, 10));
+    assert!(
+        z.values().iter().all(|value| value.abs() <= 0.5) && z.values().iter().any(|value| value.abs() > 0.3)
+    );
+}
+
+#[test]
+fn walks_begin_and_end_at_the_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    done(here, "sample --grid 1x4 --seed 3");
+    let samples = grey(&here.join("sample.png"));
+    for way in ["", " --linear", " --spherical"] {
+        done(
+            here,
+            &format!("interpolate --rows 3 --steps 5 --seed 3{way} --gif walk.gif --save-z walk.safetensors"),
+        );
+        let walk = grey(&here.join("interpolate.png"));
+        assert_eq!((walk.1, walk.2), (3 * 30 + 2, 5 * 30 + 2));
+        for row in 0..3 {
+            assert!(cell(&walk, row, 0) == cell(&samples, 0, row), "start of row {row}{way}");
+            assert!(cell(&walk, row, 4) == cell(&samples, 0, row + 1), "end of row {row}{way}");
+            assert!(cell(&walk, row, 2) != cell(&walk, row, 0) && cell(&walk, row, 2) != cell(&walk, row, 4));
+        }
+        let z = Latents::read(&here.join("walk.safetensors")).unwrap();
+        assert_eq!(z.len(), 15);
+        // Four z, once round, 5 steps each of which the last is the next one's first; enlarged 5 times.
+        let gif = fs::read(here.join("walk.gif")).unwrap();
+        let frames =
+            GifDecoder::new(Cursor::new(gif.as_slice())).unwrap().into_frames().collect_frames().unwrap();
+        assert_eq!(frames.len(), 16);
+        for (frame, sample) in [(0, 0), (4, 1), (8, 2), (12, 3)] {
+            let expected = cell(&samples, 0, sample);
+            let frame = frames[frame].buffer();
+            assert_eq!(frame.dimensions(), (140, 140));
+            let found: Vec<u8> =
+                (0..784).map(|i| frame.get_pixel(i % 28 * 5 + 2, i / 28 * 5 + 2).0[0]).collect();
+            assert!(found == expected, "frame of sample {sample}{way}");
+        }
+    }
+    // Given z, among them rows of the walk itself.
+    done(here, "interpolate --z walk.safetensors:0,4 --z seed:3:2 --steps 2 --out given.png");
+    let given = grey(&here.join("given.png"));
+    assert_eq!((given.1, given.2), (2 * 30 + 2, 2 * 30 + 2));
+    assert!(cell(&given, 0, 0) == cell(&samples, 0, 0) && cell(&given, 1, 1) == cell(&samples, 0, 2));
+}
+
+#[test]
+fn arithmetic_and_turns_are_sums_of_means() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    done(
+        here,
+        "arithmetic --plus seed:1:0,1,2 --minus seed:1:3,4,5 --plus seed:1:6,7,8 --save-z sum.safetensors",
+    );
+    let (z, sum) = (
+        Latents::draw(1, 9, &digits().0.config().latent.clone()).unwrap(),
+        Latents::read(&here.join("sum.safetensors")).unwrap(),
+    );
+    assert_eq!(sum.len(), 9);
+    let sign = |i: usize| if (3..6).contains(&i) { -1.0 } else { 1.0 };
+    for (column, found) in sum.rows().next().unwrap().iter().enumerate() {
+        let expected: f32 = z.rows().enumerate().map(|(i, z)| sign(i) * z[column] / 3.0).sum();
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        assert!(sum.rows().all(|z| (z[column] - found).abs() <= 0.25001));
+    }
+    // Three concepts of three: the block of nine stands at the right, its middle one the result.
+    let figure = grey(&here.join("arithmetic.png"));
+    done(here, "sample --z sum.safetensors:0 --out result.png");
+    let result = cell(&grey(&here.join("result.png")), 0, 0);
+    // Beside it the three concepts, each three pictures above that of the mean: 92 and 32 pixels.
+    let (top, left) = ((92 + 32 - 92) / 2 + 2 + 30, figure.2 - 92 + 2 + 30);
+    let middle = (top..top + 28).flat_map(|y| figure.0[y * figure.2 + left..][..28].to_vec());
+    assert!(middle.eq(result), "the middle is not the result");
+
+    done(
+        here,
+        "turn --left seed:1:0,1 --right seed:1:2,3 --apply seed:1:5,6 --steps 3 --strength 0.5 --save-z turn.safetensors",
+    );
+    done(here, "sample --z seed:1:5,6 --grid 1x2 --out turned.png");
+    let (turn, samples) = (grey(&here.join("turn.png")), grey(&here.join("turned.png")));
+    let turned = Latents::read(&here.join("turn.safetensors")).unwrap();
+    for row in 0..2 {
+        assert!(cell(&turn, row, 1) == cell(&samples, 0, row), "the middle of row {row}");
+        assert!(cell(&turn, row, 0) != cell(&turn, row, 2));
+    }
+    let row = |i: usize| z.rows().nth(i).unwrap();
+    for (column, found) in turned.rows().next().unwrap().iter().enumerate() {
+        let axis = (row(0)[column] + row(1)[column] - row(2)[column] - row(3)[column]) / 2.0;
+        assert!((found - row(5)[column] - 0.5 * axis).abs() < 1e-6);
+    }
+}
+
+fn json(folder: &Path, line: &str) -> Value {
+    serde_json::from_str(done(folder, &format!("{line} --json")).lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn a_sample_among_the_data_is_found_in_pixels_and_in_features() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let bytes = sample_pictures(here, 150);
+    let line = "neighbours --data pictures --z seed:5:140,3 --nearest 2";
+    let found = json(here, line);
+    for what in ["pixels_rms_levels", "features_distance"] {
+        for (query, expected) in [140, 3].into_iter().enumerate() {
+            let near = &found[what][query];
+            assert_eq!(
+                (&near[0][0], near[0][1].as_f64().unwrap() < 0.5),
+                (&Value::from(expected), true),
+                "{near}"
+            );
+            assert!(near[1][1].as_f64().unwrap() > 1.0 && near[1][0] != near[0][0], "{near}");
+        }
+    }
+    // Real pictures are not found themselves.
+    assert!(
+        found["real_pixels_rms_levels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|near| near[0][1].as_f64().unwrap() > 1.0)
+    );
+    // The distance is that of the bytes.
+    let other = usize::try_from(found["pixels_rms_levels"][1][1][0].as_u64().unwrap()).unwrap();
+    let squares = bytes[3 * 784..][..784].iter().zip(&bytes[other * 784..][..784]);
+    let rms = (squares.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>() / 784.0).sqrt();
+    assert!((found["pixels_rms_levels"][1][1][1].as_f64().unwrap() - rms).abs() < 0.01);
+    // Sample, two in pixels, two in features; a strip for numbers.
+    let sheet = image::image_dimensions(here.join("neighbours.png")).unwrap();
+    assert_eq!(sheet, (32 + 8 + 62 + 8 + 62, 2 * 38 + 2));
+    let few = json(here, &format!("{line} --among 100"));
+    assert!(
+        few["pixels_rms_levels"][0][0][1].as_f64().unwrap() > 1.0 && few["pixels_rms_levels"][1][0][0] == 3
+    );
+}
+
+#[test]
+fn inversion_finds_the_z_of_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    sample_pictures(here, 20);
+    let line = "invert --data pictures --pictures 2,7,11 --restarts 3 --steps 120 --save-z z.safetensors";
+    let found = json(here, line);
+    let errors: Vec<f64> =
+        found["mean_squared_error"].as_array().unwrap().iter().map(|e| e.as_f64().unwrap()).collect();
+    let before = json(here, "invert --data pictures --pictures 2,7,11 --restarts 3 --steps 1 --out one.png");
+    for (i, error) in errors.iter().enumerate() {
+        let start = before["mean_squared_error"][i].as_f64().unwrap();
+        assert!(
+            *error < 0.03 && *error < start / 5.0,
+            "picture {i}: {error} after 120 steps, {start} after 1"
+        );
+        let ends = found["ends"][i].as_array().unwrap();
+        assert!(ends.len() == 3 && ends.iter().all(|end| end.as_f64().unwrap() >= *error));
+    }
+    // Uniform z stay where z are; the number of threads changes nothing.
+    let z = Latents::read(&here.join("z.safetensors")).unwrap();
+    assert!(z.values().iter().all(|value| value.abs() <= 1.0));
+    done(here, &line.replace("z.saf", "again.saf").replace("invert", "invert --threads 1"));
+    assert_eq!(Latents::read(&here.join("again.safetensors")).unwrap(), z);
+}
+
+#[test]
+fn the_gradient_by_z_is_the_slope_of_the_error() {
+    let (model, mut generator) = digits();
+    let latent = &model.config().latent;
+    let targets = Tensor::from_vec(vec![0.3_f32; 2 * 784], (2, 1, 28, 28), &Device::Cpu).unwrap();
+    let z = random::latent_each(9, Purpose::SampleLatent, 2, latent);
+    let (slope, _) = gradient(&mut generator, latent.size, &z, &targets).unwrap();
+    let mut error =
+        |z: &[f32], row: usize| f64::from(gradient(&mut generator, latent.size, z, &targets).unwrap().1[row]);
+    for at in [0, 5, 40, 64, 100, 127] {
+        let moved = |by: f32| {
+            let mut z = z.clone();
+            z[at] += by;
+            z
+        };
+        let step = 2e-3;
+        let expected = (error(&moved(step), at / 64) - error(&moved(-step), at / 64)) / f64::from(2.0 * step);
+        let scale = slope.iter().map(|s| f64::from(s.abs())).fold(0.0, f64::max);
+        assert!(
+            (f64::from(slope[at]) - expected).abs() < 0.03 * scale,
+            "value {at}: {} {expected}",
+            slope[at]
+        );
+        // A z has no part in the other row's error.
+        assert!((error(&moved(0.5), 1 - at / 64) - error(&z, 1 - at / 64)).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn bad_input_is_refused_with_the_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    small_model(here, "small", true);
+    small_model(here, "alone", false);
+    fs::remove_file(small_model(here, "drawless", true).join("generator.safetensors")).unwrap();
+    sample_pictures(here, 4);
+    Latents::new(vec![0.5; 30], 10, "a test").unwrap().write(&here.join("ten.safetensors")).unwrap();
+    fs::write(here.join("text"), "no z").unwrap();
+    fs::copy(here.join("small/generator.safetensors"), here.join("weights.safetensors")).unwrap();
+    fs::create_dir(here.join("empty")).unwrap();
+    let kept: Vec<PathBuf> = fs::read_dir(here).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let rows: &[(&str, &[&str])] = &[
+        ("sample --model absent", &["absent does not exist"]),
+        ("sample --preset digits", &["--preset", "--model"]),
+        ("sample --model text", &["text", "--preset"]),
+        (
+            "sample --n 0 --out nowhere/x.png",
+            &["--n 0: expected 1 to 10000", "--out nowhere/x.png: the folder nowhere does not exist"],
+        ),
+        ("sample --grid 3by4", &["3by4", "RxC"]),
+        ("sample --grid 0x4", &["0x4"]),
+        ("sample --grid 2x2 --n 5", &["--grid 2x2 has no room for 5 pictures"]),
+        ("sample --truncate 1", &["--truncate", "uniform in [-1, 1]"]),
+        ("sample --model small --truncate 0", &["--truncate", "at least 0.01"]),
+        ("sample --model small --truncate nan", &["--truncate", "at least 0.01"]),
+        ("sample --model alone --sort-by-score", &["alone has no discriminator", "score"]),
+        ("sample --model drawless", &["drawless has no generator"]),
+        ("sample --z ten.safetensors", &["ten.safetensors holds z of 10 numbers, the model takes 64"]),
+        ("sample --model small --z ten.safetensors:1,3", &["ten.safetensors has 3 z", "there is no 3"]),
+        ("sample --model small --z ten.safetensors:one", &["ten.safetensors:one", "FILE:i,j,k"]),
+        ("sample --z seed:3", &["seed:3", "seed:S:i,j,k"]),
+        ("sample --z seed:3:", &["seed:S:i,j,k"]),
+        (
+            "sample --z text --z weights.safetensors",
+            &["--z text", "--z weights.safetensors", "expected one tensor z"],
+        ),
+        ("sample --z absent.safetensors", &["absent.safetensors"]),
+        ("sample --n 3 --z seed:1:1", &["--n and --z"]),
+        ("sample --without text", &["--without", "text"]),
+        ("sample --without absent.json", &["--without", "absent.json"]),
+        ("sample --out same --save-z same", &["--out and --save-z are one file"]),
+        ("sample --out empty", &["--out empty is a folder"]),
+        ("sample --threads 0", &["--threads is 0"]),
+        (
+            "interpolate --steps 1 --rows 0",
+            &["--steps 1: expected 2 to 1000", "--rows 0: expected 1 to 1000"],
+        ),
+        ("interpolate --z seed:1:4", &["at least 2"]),
+        ("interpolate --z seed:1:4,5 --rows 3", &["--rows 3: 2 z make 1 rows"]),
+        ("interpolate --spherical --linear", &["--linear"]),
+        ("interpolate --rate 5", &["--gif"]),
+        ("interpolate --rows 1000 --steps 1000", &["10000 pictures at most"]),
+        ("arithmetic --minus seed:1:1", &["--plus"]),
+        ("arithmetic --plus seed:1:1 --noise -1", &["--noise"]),
+        (
+            "arithmetic --plus seed:1: --minus ten.safetensors",
+            &["--plus seed:1:", "--minus ten.safetensors", "the model takes 64"],
+        ),
+        ("turn --left seed:1:1", &["--right"]),
+        ("turn --left seed:1:1 --right ten.safetensors", &["--right ten.safetensors", "the model takes 64"]),
+        ("neighbours --model alone", &["alone has no discriminator", "feature"]),
+        ("neighbours --data empty", &["empty"]),
+        ("neighbours --data absent", &["absent"]),
+        ("neighbours --n 0 --nearest 0 --among 0", &["--n 0", "--nearest 0", "--among 0"]),
+        ("invert --data pictures --pictures 1,4", &["--pictures 4: the data has 4 pictures"]),
+        ("invert --data pictures --restarts 0 --learning-rate 0", &["--restarts 0", "--learning-rate 0"]),
+        ("invert --data pictures --crop 0", &["--crop 0"]),
+    ];
+    for (line, expected) in rows {
+        let output = run(here, &line.split(' ').collect::<Vec<_>>());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{line}: {message}");
+        assert!(expected.iter().all(|part| message.contains(part)), "{line}: {message}");
+        assert!(output.stdout.is_empty());
+    }
+    let mut now: Vec<PathBuf> = fs::read_dir(here).unwrap().map(|entry| entry.unwrap().path()).collect();
+    now.retain(|path| !kept.contains(path));
+    assert!(now.is_empty(), "refused commands wrote {now:?}");
+}

@@ -1,0 +1,101 @@
+//! Bad input: one message that names the fix, exit code 2, nothing written.
+
+use crate::support::{digits, guided_case, lively, run};
+use dcgan_model::ModelFiles;
+use dcgan_model::weights::{Dtype, Weights};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn bad_input_is_refused_with_the_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    digits(here, 30);
+    let whole = ModelFiles::embedded_digits().unwrap();
+    let write = |name: &str, files: &ModelFiles| {
+        fs::create_dir(here.join(name)).unwrap();
+        files.write(&here.join(name), "", Dtype::F32).unwrap();
+    };
+    write("no-d", &ModelFiles { discriminator: None, ..whole.clone() });
+    write("no-g", &ModelFiles { generator: None, ..whole });
+    let (model, _) = guided_case();
+    let d = lively(Weights::new(), &model.discriminator_tensors(), 1);
+    write("colour", &ModelFiles { model, generator: None, discriminator: Some(d) });
+    let file = |name: &str, text: &str| fs::write(here.join(name), text).unwrap();
+    let one = r#"{"sample":0,"x":1,"y":2,"width":3,"height":4}"#;
+    file("ok.json", &format!(r#"{{"seed":0,"boxes":[{one}]}}"#));
+    file("outside.json", &format!(r#"{{"seed":0,"boxes":[{one},{}]}}"#, one.replace("\"x\":1", "\"x\":26")));
+    file("none.json", r#"{"seed":0,"boxes":[]}"#);
+    file("typo.json", r#"{"seed":0,"boxs":[]}"#);
+    file("all.json", r#"{"seed":0,"boxes":[{"sample":0,"x":0,"y":0,"width":28,"height":28}]}"#);
+    file("block.json", r#"{"block":"blocks.1","maps":[0]}"#);
+    file("map.json", r#"{"block":"project","maps":[5,128]}"#);
+    file("strangers.txt", "1\nSmiling\n000001.jpg 1\n");
+    file("broken.txt", "1\nSmiling Male\n000001.jpg 1\n");
+
+    let concept = |attributes: &'static str, attribute: &'static str| {
+        vec!["concept", "--data", "digits", "--attributes", attributes, "--attribute", attribute]
+    };
+    let many = [concept("attributes.txt", "Zero"), vec!["--candidates", "3", "--top", "4"]].concat();
+    let rows: Vec<(Vec<&str>, &[&str])> = vec![
+        (vec!["guided", "--block", "nope"], &["there is no block \"nope\"", "blocks.0, blocks.1"]),
+        (vec!["maxact", "--block", "head"], &["there is no block \"head\""]),
+        (vec!["guided", "--feature", "3,96"], &["--feature 96: blocks.1 has 96 features"]),
+        (vec!["maxact", "--top", "0", "--features", "0"], &["--top 0: expected 1 to 32", "--features 0"]),
+        (vec!["maxact", "--model", "no-d"], &["no-d has no discriminator"]),
+        (vec!["guided", "--model", "no-d"], &["no-d has no discriminator"]),
+        (vec!["guided", "--model", "colour"], &["no data given", "--data"]),
+        (vec!["maxact", "--data", "absent"], &["absent"]),
+        (vec!["maxact", "--out", "absent/x.png"], &["the folder absent does not exist"]),
+        (vec!["ablate"], &["--boxes"]),
+        (
+            vec!["ablate", "--boxes", "outside.json"],
+            &["box 1 (from 0) lies outside the picture: x 26, width 3"],
+        ),
+        (vec!["ablate", "--boxes", "none.json"], &["there is no box"]),
+        (vec!["ablate", "--boxes", "typo.json"], &["boxs", "expected {\"seed\": S"]),
+        (vec!["ablate", "--boxes", "absent.json"], &["cannot read absent.json"]),
+        (vec!["ablate", "--boxes", "all.json"], &["positions outside"]),
+        (
+            vec!["ablate", "--boxes", "ok.json", "--block", "1"],
+            &["there is no block \"1\"", "project, blocks.0"],
+        ),
+        (vec!["ablate", "--boxes", "ok.json", "--top", "0", "--penalty", "0"], &["--top 0", "--penalty 0"]),
+        (
+            vec!["ablate", "--boxes", "ok.json", "--filters", "map.json"],
+            &["--filters", "cannot be used with"],
+        ),
+        (vec!["ablate", "--filters", "block.json"], &["there is no block \"blocks.1\""]),
+        (vec!["ablate", "--filters", "map.json"], &["project has 96 feature maps", "no map 128"]),
+        (vec!["ablate", "--filters", "ok.json"], &["expected {\"block\": \"blocks.N\""]),
+        (vec!["ablate", "--template", "ok.json"], &["ok.json exists and may hold boxes"]),
+        (vec!["ablate", "--model", "no-g", "--boxes", "ok.json"], &["no-g has no generator"]),
+        (concept("attributes.txt", "Happy"), &["no attribute \"Happy\"", "Even, Zero, Never"]),
+        (concept("attributes.txt", "Never"), &["none of the 30 pictures"]),
+        (concept("attributes.txt", "-Never"), &["all of the 30 pictures"]),
+        (concept("strangers.txt", "Smiling"), &["none of the 30 pictures", "000001.jpg", "0/"]),
+        (concept("broken.txt", "Smiling"), &["broken.txt, line 3: 1 values, expected 2"]),
+        (concept("absent.txt", "Smiling"), &["cannot read absent.txt"]),
+        (
+            [concept("attributes.txt", "Zero"), vec!["--model", "no-d"]].concat(),
+            &["no-d has no discriminator"],
+        ),
+        ([concept("attributes.txt", "Zero"), vec!["--model", "no-g"]].concat(), &["no-g has no generator"]),
+        (many, &["--top 4: expected 1 to 3"]),
+    ];
+    let before = names(here);
+    for (args, expected) in rows {
+        let ran = run(here, &args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.stderr);
+        for part in expected {
+            assert!(ran.stderr.contains(part), "{args:?}: {}", ran.stderr);
+        }
+        assert_eq!(names(here), before, "{args:?} wrote something");
+        assert!(!ran.stdout.contains("png"), "{args:?} announced a picture: {}", ran.stdout);
+    }
+}
