@@ -114,7 +114,7 @@ pub(crate) fn digits(folder: &Path, n: usize) -> PathBuf {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         image::GrayImage::from_raw(28, 28, pixels).unwrap().save(&path).unwrap();
         let sign = |yes: bool| if yes { " 1" } else { "-1" };
-        text.push_str(&format!("{name} {} {} -1\n", sign(label % 2 == 0), sign(label == 0)));
+        text.push_str(&format!("{name} {} {} -1\n", sign(label.is_multiple_of(2)), sign(label == 0)));
     }
     let path = folder.join("attributes.txt");
     std::fs::write(&path, text).unwrap();
