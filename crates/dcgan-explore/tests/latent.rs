@@ -139,7 +139,7 @@ fn samples_are_sorted_by_score_and_numbered_as_drawn() {
     let mut logits = |z: &Latents| {
         let bytes = z.pictures(&mut generator, &model, &mut |_| ()).unwrap();
         let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu).unwrap();
-        discriminator.score(&x, false).unwrap().logits.to_vec1::<f32>().unwrap()
+        discriminator.score(&x).unwrap().to_vec1::<f32>().unwrap()
     };
     let (before, after) = (logits(&drawn), logits(&sorted));
     assert!(after.is_sorted_by(|a, b| a >= b) && !before.is_sorted_by(|a, b| a >= b), "{before:?} {after:?}");

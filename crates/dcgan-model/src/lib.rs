@@ -22,7 +22,7 @@ pub use config::{
 pub use device::{DeviceChoice, DeviceError};
 pub use folder::{FolderError, ModelFiles};
 pub use model::{ConfigError, Model};
-pub use network::{Classifier, Discriminator, Generator, Network, NetworkError, Scores};
+pub use network::{Classifier, Discriminator, Generator, Network, NetworkError};
 pub use open::{OpenError, Opened, ensure_statistics, networks, open};
 pub use preset::{Preset, PresetError};
 pub use sample::{draw, draw_latents};

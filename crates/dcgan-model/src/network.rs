@@ -55,15 +55,6 @@ pub struct Discriminator(pub Network);
 #[derive(Debug)]
 pub struct Classifier(pub Network);
 
-/// What D says of pictures.
-#[derive(Clone, Debug)]
-pub struct Scores {
-    /// One logit a picture, `(n)`; real above zero.
-    pub logits: Tensor,
-    /// On request the activation of every convolution block after its LeakyReLU, `(n, c, h, w)`; else empty.
-    pub activations: Vec<Tensor>,
-}
-
 impl Network {
     /// A network of `layers` with `weights`, run by what `build` makes. Without statistics among the weights it can be
     /// trained, and evaluated after [`Network::reestimate`].
@@ -258,15 +249,12 @@ impl Discriminator {
         Ok(Self(Network::new(model.discriminator_layers(), model.discriminator_tensors(), weights, build)?))
     }
 
-    /// Logits `(n)` of pictures `(n, c, h, w)` in evaluation mode, and every block's activation where asked.
+    /// Logits `(n)` of pictures `(n, c, h, w)` in evaluation mode: real above zero.
     ///
     /// # Errors
     /// [`NetworkError::NoStatistics`]; shapes, memory.
-    pub fn score(&mut self, x: &Tensor, activations: bool) -> Result<Scores, NetworkError> {
-        let keep = if activations { Keep::Activations } else { Keep::Nothing };
-        let mut forward = self.0.eval(x, keep)?;
-        forward.activations.pop(); // the head's is the logit
-        Ok(Scores { logits: forward.output.flatten_all()?, activations: forward.activations })
+    pub fn score(&mut self, x: &Tensor) -> Result<Tensor, NetworkError> {
+        Ok(self.0.eval(x, Keep::Nothing)?.output.flatten_all()?)
     }
 
     /// Shows `visit` every convolution block's activation after its LeakyReLU, of pictures `(n, c, h, w)` in evaluation mode; gives the

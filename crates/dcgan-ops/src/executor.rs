@@ -74,7 +74,7 @@ impl Want {
 }
 
 /// What is shown every activation of a pass: the number of the layer, that of the picture, and its values `(h, w, c)`. It is
-/// called from several threads, in any order, once for every layer and picture.
+/// called from several threads, in any order, once for every layer and picture, and must not start parallel loops of its own.
 pub type Visit<'a> = &'a (dyn Fn(usize, usize, &[f32]) + Sync);
 
 /// What a forward pass gives.

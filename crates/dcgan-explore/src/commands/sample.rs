@@ -74,7 +74,7 @@ fn scores(opened: &Opened, bytes: &[u8]) -> anyhow::Result<Vec<f32>> {
     let mut scores = Vec::new();
     for batch in bytes.chunks(BATCH * opened.shape().bytes()) {
         let x = pixels::to_tensor(batch, opened.model().config(), &opened.device)?;
-        scores.extend(discriminator.score(&x, false)?.logits.to_vec1::<f32>()?);
+        scores.extend(discriminator.score(&x)?.to_vec1::<f32>()?);
     }
     Ok(scores)
 }

@@ -84,7 +84,7 @@ fn two_parts_are_the_whole() {
     let z = latents(&model, 2, 3);
     let samples = generator.sample(&z).unwrap();
     let x = pictures(&model, 3);
-    let logits = discriminator.score(&x, false).unwrap().logits;
+    let logits = discriminator.score(&x).unwrap();
     let maps = z.reshape((3, model.config().latent.size, 1, 1)).unwrap();
     for (network, input, whole) in [(&generator.0, &maps, &samples), (&discriminator.0, &x, &logits)] {
         for place in 0..network.executor.layers().len() {

@@ -15,7 +15,7 @@ use super::kernels::tiles::{MAX_POINTS, OUT, Points, Window};
 use super::kernels::value::Value;
 use super::kernels::{Isa, LANES};
 use super::source::Source;
-use crate::Precision;
+use crate::{MapShape, Precision};
 use stages::lines;
 
 /// Bytes between the stages that pictures are taken together for.
@@ -157,7 +157,7 @@ impl Winograd {
         }
     }
 
-    /// Whether factors may be rounded to bf16: results are then within about a hundredth of the largest.
+    /// Whether factors may be rounded to bf16: results stay within two hundredths of the largest (`tests/kernels.rs`).
     pub(super) fn bears_rounding(&self) -> bool {
         self.taps == 2
     }
@@ -280,6 +280,45 @@ impl Winograd {
         }
     }
 
+    /// One side's map.
+    fn map(&self, side: Side) -> MapShape {
+        if side == Side::Fine { self.geometry.fine } else { self.geometry.coarse }
+    }
+
+    /// Its channels in panels.
+    fn panels(&self, side: Side) -> Panels {
+        if side == Side::Fine { self.fine } else { self.coarse }
+    }
+
+    /// Its pixels of a tile; the fine map is seen phase by phase.
+    fn window(&self, side: Side, phase: usize, tile: (usize, usize)) -> Window {
+        match side {
+            Side::Fine => self.fine_window(self.phases[phase], tile),
+            Side::Coarse => self.coarse_window(tile),
+        }
+    }
+
+    /// Where the points of its tiles lie, for each phase of the fine map, where there are places for `lines` tiles.
+    fn points_of(&self, side: Side, lines: usize) -> Vec<Points> {
+        let size = self.panels(side).padded() * lines;
+        match side {
+            Side::Fine => {
+                let (offsets, _) = self.offsets(size);
+                (0..self.phases.len()).map(|phase| self.phase_points(&offsets, phase, size, 0)).collect()
+            }
+            Side::Coarse => vec![self.even_points(size, 0)],
+        }
+    }
+
+    /// Values of gathered tiles, and of products for its map.
+    fn values(&self, side: Side, rows: usize) -> usize {
+        let size = self.panels(side).padded() * lines(rows);
+        match side {
+            Side::Fine => self.offsets(size).1,
+            Side::Coarse => self.points * self.points * size,
+        }
+    }
+
     /// Whether every pixel of the fine map lies in a tile.
     fn covers(&self) -> bool {
         let Geometry { fine, stride, padding, kernel, .. } = self.geometry;
@@ -310,18 +349,18 @@ impl Winograd {
         n
     }
 
-    /// Gathers a chunk's tiles of the fine map.
-    fn gather_fine_of<T: Value>(&self, isa: Isa, fine: Source<'_>, chunk: Chunk, to: &mut Buffer) {
-        let len = self.geometry.fine.len();
-        let part = fine.part(chunk.first * len, chunk.pictures * len);
-        self.gather_fine::<T>(isa, part, to.sized(self.fine_values(chunk.rows)));
-    }
-
-    /// Gathers a chunk's tiles of the coarse map.
-    fn gather_coarse_of<T: Value>(&self, isa: Isa, coarse: Source<'_>, chunk: Chunk, to: &mut Buffer) {
-        let len = self.geometry.coarse.len();
-        let part = coarse.part(chunk.first * len, chunk.pictures * len);
-        self.gather_coarse::<T>(isa, part, to.sized(self.coarse_values(chunk.rows)));
+    /// Gathers a chunk's tiles of one side's map.
+    fn gather_chunk<T: Value>(
+        &self,
+        isa: Isa,
+        side: Side,
+        source: Source<'_>,
+        chunk: Chunk,
+        to: &mut Buffer,
+    ) {
+        let len = self.map(side).len();
+        let part = source.part(chunk.first * len, chunk.pictures * len);
+        self.gather::<T>(isa, side, part, to.sized(self.values(side, chunk.rows)));
     }
 
     /// `coarse = conv(fine, weights)`
@@ -337,15 +376,19 @@ impl Winograd {
         let chunks = self.chunks(self.pictures(fine.len(), coarse.len()));
         let Scratch { fine: gathered, products, weights: fresh, .. } = scratch;
         let packed: &[T] = self.packed_down(isa, kept, fresh, weights);
-        self.gather_fine_of::<T>(isa, fine, chunks[0], gathered);
+        self.gather_chunk::<T>(isa, Side::Fine, fine, chunks[0], gathered);
         for (i, &chunk) in chunks.iter().enumerate() {
-            let len = self.coarse_values(chunk.rows);
-            let from = gathered.get(self.fine_values(chunk.rows));
+            let len = self.values(Side::Coarse, chunk.rows);
+            let from = gathered.get(self.values(Side::Fine, chunk.rows));
             self.multiply_down(isa, chunk.rows, from, packed, products.sized(len));
             let (products, maps) = (products.get(len), chunk.of(coarse, self.geometry.coarse.len()));
             rayon::join(
-                || self.spread_coarse(isa, products, chunk.first, maps, each),
-                || chunks.get(i + 1).map(|&next| self.gather_fine_of::<T>(isa, fine, next, gathered)),
+                || self.spread(isa, Side::Coarse, products, chunk.first, maps, each),
+                || {
+                    chunks
+                        .get(i + 1)
+                        .map(|&next| self.gather_chunk::<T>(isa, Side::Fine, fine, next, gathered))
+                },
             );
         }
     }
@@ -363,15 +406,19 @@ impl Winograd {
         let chunks = self.chunks(self.pictures(fine.len(), coarse.len()));
         let Scratch { coarse: gathered, products, weights: fresh, turned, .. } = scratch;
         let packed: &[T] = self.packed_up(isa, kept, (fresh, turned), weights);
-        self.gather_coarse_of::<T>(isa, coarse, chunks[0], gathered);
+        self.gather_chunk::<T>(isa, Side::Coarse, coarse, chunks[0], gathered);
         for (i, &chunk) in chunks.iter().enumerate() {
-            let len = self.fine_values(chunk.rows);
-            let from = gathered.get(self.coarse_values(chunk.rows));
+            let len = self.values(Side::Fine, chunk.rows);
+            let from = gathered.get(self.values(Side::Coarse, chunk.rows));
             self.multiply_up(isa, chunk.rows, from, packed, products.sized(len));
             let (products, maps) = (products.get(len), chunk.of(fine, self.geometry.fine.len()));
             rayon::join(
-                || self.spread_fine(isa, products, chunk.first, maps, each),
-                || chunks.get(i + 1).map(|&next| self.gather_coarse_of::<T>(isa, coarse, next, gathered)),
+                || self.spread(isa, Side::Fine, products, chunk.first, maps, each),
+                || {
+                    chunks
+                        .get(i + 1)
+                        .map(|&next| self.gather_chunk::<T>(isa, Side::Coarse, coarse, next, gathered))
+                },
             );
         }
     }
@@ -399,14 +446,14 @@ impl Winograd {
         let sums = turned.sized(weights_len);
         let gather = |chunk: Chunk, fine_tiles: &mut Buffer, coarse_tiles: &mut Buffer| {
             rayon::join(
-                || self.gather_fine_of::<T>(isa, fine, chunk, fine_tiles),
-                || self.gather_coarse_of::<T>(isa, coarse, chunk, coarse_tiles),
+                || self.gather_chunk::<T>(isa, Side::Fine, fine, chunk, fine_tiles),
+                || self.gather_chunk::<T>(isa, Side::Coarse, coarse, chunk, coarse_tiles),
             );
         };
         gather(chunks[0], fine_tiles, coarse_tiles);
         for (i, &chunk) in chunks.iter().enumerate() {
             let rows = chunk.rows;
-            let (fine_len, coarse_len) = (self.fine_values(rows), self.coarse_values(rows));
+            let (fine_len, coarse_len) = (self.values(Side::Fine, rows), self.values(Side::Coarse, rows));
             let (from_fine, from_coarse) = (fine_tiles.get(fine_len), coarse_tiles.get(coarse_len));
             self.multiply_gradient::<T>(isa, rows, (from_fine, from_coarse), sums, i > 0);
             match (&other, packed) {
@@ -419,30 +466,15 @@ impl Winograd {
                 _ => {}
             }
             rayon::join(
-                || match &mut other {
-                    Some((Side::Fine, maps, each)) => {
-                        let maps = chunk.of(maps, self.geometry.fine.len());
-                        self.spread_fine(isa, products.get(fine_len), chunk.first, maps, *each);
-                    }
-                    Some((Side::Coarse, maps, each)) => {
-                        let maps = chunk.of(maps, self.geometry.coarse.len());
-                        self.spread_coarse(isa, products.get(coarse_len), chunk.first, maps, *each);
-                    }
-                    None => {}
+                || {
+                    let Some((side, maps, each)) = &mut other else { return };
+                    let products = products.get(self.values(*side, rows));
+                    let maps = chunk.of(maps, self.map(*side).len());
+                    self.spread(isa, *side, products, chunk.first, maps, *each);
                 },
                 || chunks.get(i + 1).map(|&next| gather(next, fine_tiles, coarse_tiles)),
             );
         }
         self.unpack_gradient(isa, sums, gradient);
-    }
-
-    /// Values of gathered tiles of the fine map, and of products for it.
-    fn fine_values(&self, rows: usize) -> usize {
-        self.offsets(self.fine.padded() * lines(rows)).1
-    }
-
-    /// Values of gathered tiles of the coarse map, and of products for it.
-    fn coarse_values(&self, rows: usize) -> usize {
-        self.points * self.points * self.coarse.padded() * lines(rows)
     }
 }

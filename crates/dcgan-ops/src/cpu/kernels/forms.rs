@@ -10,8 +10,8 @@
 //! |---|---|---|---|---|---|---|
 //! | polynomial | `P` | `x^s (x + a)(x² - b²)` | `x^s (x - a)(x² - b²)` | `x^s (x + b)(x² - a²)` | `x^s (x - b)(x² - a²)` | `x^s P` |
 //!
-//! a and b make the rounding of either factor to a few bits matter least, in the worst of the three operations, for random
-//! values; and their squares are exact. Against the usual 0, ±1, ±2 errors are half as large.
+//! a and b are near those that make the rounding of either factor to a few bits matter least, in the worst of the three operations,
+//! for random values; and their squares are exact.
 
 use super::simd::Simd;
 

@@ -12,6 +12,7 @@ pub(crate) mod shared;
 pub(crate) mod simd;
 pub(crate) mod tiles;
 pub(crate) mod value;
+pub(crate) mod weights;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

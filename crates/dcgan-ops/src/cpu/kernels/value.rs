@@ -3,7 +3,8 @@
 use super::Isa;
 use super::gemm::{self, Left, Product};
 use super::simd::{LANES, Simd};
-use super::tiles::{self, Channels, Load, Points, Rows, Side, Taps, Window};
+use super::tiles::{self, Channels, Load, Points, Side, Window};
+use super::weights::{self, Rows, Taps};
 use bytemuck::Pod;
 use half::bf16;
 use std::cell::RefCell;
@@ -52,7 +53,7 @@ pub(crate) trait Value: Pod + Send + Sync + std::fmt::Debug {
         packed: *mut Self,
         points: &Points,
     );
-    /// [`tiles::pack_weights`]
+    /// [`weights::pack_weights`]
     #[allow(clippy::too_many_arguments, reason = "kernels take plain numbers")]
     unsafe fn pack_weights(
         isa: Isa,
@@ -99,7 +100,7 @@ macro_rules! kernels {
             points: &Points,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { tiles::$pack_weights(isa, taps, weights, at, rows, packed, points) }
+            unsafe { weights::$pack_weights(isa, taps, weights, at, rows, packed, points) }
         }
     };
 }

@@ -7,102 +7,40 @@
     reason = "kernels take pointers; every call says why its addresses are inside, and `Shared::at` checks them"
 )]
 
-use super::{Each, Winograd};
+use super::{Each, Panels, Winograd};
+use crate::MapShape;
 use crate::cpu::kernels::Isa;
 use crate::cpu::kernels::gemm::{Left, Product};
 use crate::cpu::kernels::shared::Shared;
-use crate::cpu::kernels::tiles::{self, Channels, Points, Side};
+use crate::cpu::kernels::tiles::{self, Channels, Side};
 use crate::cpu::kernels::value::Value;
 use crate::cpu::source::Source;
 use rayon::prelude::*;
 
 impl Winograd {
-    /// `Bᵀ d B` of every tile of some pictures of the fine map; `out` as [`Winograd::offsets`] says.
-    pub(super) fn gather_fine<T: Value>(&self, isa: Isa, source: Source<'_>, out: &mut [T]) {
-        let len = self.geometry.fine.len();
-        let pictures = source.len() / len;
-        let rows = lines(pictures * self.tile_count());
-        let (offsets, total) = self.offsets(self.fine.padded() * rows);
-        let channels = self.fine_channels(rows);
-        let phases: Vec<Points> = (0..self.phases.len())
-            .map(|phase| self.phase_points(&offsets, phase, self.fine.padded() * rows, 0))
-            .collect();
+    /// Tiles of some pictures of one side's map: `Bᵀ d B` of the fine one, `out` as [`Winograd::offsets`] says; `A y Aᵀ` of the
+    /// coarse one, (point, panel, tile, channel).
+    pub(super) fn gather<T: Value>(&self, isa: Isa, side: Side, source: Source<'_>, out: &mut [T]) {
+        let (map, panels) = (self.map(side), self.panels(side));
+        let pictures = source.len() / map.len();
+        let rows = pictures * self.tile_count();
+        let (total, phases) = (self.values(side, rows), self.points_of(side, lines(rows)));
+        let channels = channels(map, panels, lines(rows));
         let out = Shared::new(&mut out[..total]);
         (0..pictures * self.tiles.0).into_par_iter().for_each(|line| {
             let (picture, ty) = (line / self.tiles.0, line % self.tiles.0);
-            let (from, load) = source.part(picture * len, len).raw(self.geometry.fine.channels);
+            let (from, load) = source.part(picture * map.len(), map.len()).raw(map.channels);
+            let from = from.as_ptr();
             for tx in 0..self.tiles.1 {
                 let tile = line * self.tiles.1 + tx;
-                for (phase, points) in self.phases.iter().zip(&phases) {
-                    let window = self.fine_window(*phase, (ty, tx));
-                    let to = out.at(0, total).wrapping_add(tile * self.fine.width);
+                for (phase, points) in phases.iter().enumerate() {
+                    let window = self.window(side, phase, (ty, tx));
+                    let to = out.at(0, total).wrapping_add(tile * panels.width);
                     // SAFETY: the window is cut to the picture; each tile has a row of its own at every point of `total` values.
-                    unsafe {
-                        T::gather(
-                            isa,
-                            Side::Fine,
-                            self.taps,
-                            from.as_ptr(),
-                            &load,
-                            &window,
-                            &channels,
-                            to,
-                            points,
-                        )
-                    };
+                    unsafe { T::gather(isa, side, self.taps, from, &load, &window, &channels, to, points) };
                 }
             }
         });
-    }
-
-    /// `A y Aᵀ` of every tile of some pictures of the coarse map: (point, panel, tile, channel).
-    pub(super) fn gather_coarse<T: Value>(&self, isa: Isa, source: Source<'_>, out: &mut [T]) {
-        let len = self.geometry.coarse.len();
-        let pictures = source.len() / len;
-        let rows = lines(pictures * self.tile_count());
-        let total = self.points * self.points * self.coarse.padded() * rows;
-        let channels = self.coarse_channels(rows);
-        let points = self.even_points(self.coarse.padded() * rows, 0);
-        let out = Shared::new(&mut out[..total]);
-        (0..pictures * self.tiles.0).into_par_iter().for_each(|line| {
-            let (picture, ty) = (line / self.tiles.0, line % self.tiles.0);
-            let (from, load) = source.part(picture * len, len).raw(self.geometry.coarse.channels);
-            for tx in 0..self.tiles.1 {
-                let tile = line * self.tiles.1 + tx;
-                let window = self.coarse_window((ty, tx));
-                let to = out.at(0, total).wrapping_add(tile * self.coarse.width);
-                // SAFETY: the window is cut to the picture; each tile has a row of its own at every point of `total` values.
-                unsafe {
-                    T::gather(
-                        isa,
-                        Side::Coarse,
-                        self.taps,
-                        from.as_ptr(),
-                        &load,
-                        &window,
-                        &channels,
-                        to,
-                        &points,
-                    )
-                };
-            }
-        });
-    }
-
-    pub(super) fn fine_channels(&self, rows: usize) -> Channels {
-        Channels {
-            count: self.geometry.fine.channels,
-            panel: self.fine.width,
-            panel_stride: self.fine.width * rows,
-        }
-    }
-
-    pub(super) fn coarse_channels(&self, rows: usize) -> Channels {
-        Channels {
-            count: self.geometry.coarse.channels,
-            panel: self.coarse.width,
-            panel_stride: self.coarse.width * rows,
-        }
     }
 
     /// Products of gathered fine tiles with weights: (point, panel, tile, channel) of the coarse map.
@@ -219,79 +157,52 @@ impl Winograd {
         });
     }
 
-    /// Products to maps `(n, h, w, c)` of the coarse side; `each` gets the number of the picture, from `first`.
-    pub(super) fn spread_coarse(
+    /// Products to maps `(n, h, w, c)` of one side; `each` gets the number of the picture, from `first`.
+    pub(super) fn spread(
         &self,
         isa: Isa,
+        side: Side,
         products: &[f32],
         first: usize,
         maps: &mut [f32],
         each: Each<'_>,
     ) {
-        let map = self.geometry.coarse.len();
-        let rows = lines(maps.len() / map * self.tile_count());
-        let points = self.even_points(self.coarse.padded() * rows, 0);
-        let channels = self.coarse_channels(rows);
-        let needed = self.points * self.points * self.coarse.padded() * rows;
-        let products = &products[..needed];
-        maps.par_chunks_mut(map).enumerate().for_each(|(picture, map)| {
-            for ty in 0..self.tiles.0 {
-                for tx in 0..self.tiles.1 {
-                    let tile = (picture * self.tiles.0 + ty) * self.tiles.1 + tx;
-                    let window = self.coarse_window((ty, tx));
-                    let from = products[tile * self.coarse.width..].as_ptr();
-                    // SAFETY: the window is cut to the map; the tile has a row at every point.
-                    unsafe {
-                        let to = map.as_mut_ptr();
-                        tiles::spread_coarse(isa, self.taps, from, &points, to, &window, &channels, (0, 0));
-                    }
-                }
-            }
-            each(first + picture, map);
-        });
-    }
-
-    /// Products to maps `(n, h, w, c)` of the fine side.
-    pub(super) fn spread_fine(
-        &self,
-        isa: Isa,
-        products: &[f32],
-        first: usize,
-        maps: &mut [f32],
-        each: Each<'_>,
-    ) {
-        let map = self.geometry.fine.len();
-        let rows = lines(maps.len() / map * self.tile_count());
-        let (offsets, total) = self.offsets(self.fine.padded() * rows);
-        let phases: Vec<Points> = (0..self.phases.len())
-            .map(|phase| self.phase_points(&offsets, phase, self.fine.padded() * rows, 0))
-            .collect();
-        let channels = self.fine_channels(rows);
-        let products = &products[..total];
-        maps.par_chunks_mut(map).enumerate().for_each(|(picture, map)| {
-            if !self.covers() {
+        let (map, panels) = (self.map(side), self.panels(side));
+        let rows = maps.len() / map.len() * self.tile_count();
+        let phases = self.points_of(side, lines(rows));
+        let channels = channels(map, panels, lines(rows));
+        let products = &products[..self.values(side, rows)];
+        maps.par_chunks_mut(map.len()).enumerate().for_each(|(picture, map)| {
+            if side == Side::Fine && !self.covers() {
                 map.fill(0.0);
             }
-            for ty in 0..self.tiles.0 {
-                for tx in 0..self.tiles.1 {
-                    let tile = (picture * self.tiles.0 + ty) * self.tiles.1 + tx;
-                    for (phase, points) in self.phases.iter().zip(&phases) {
-                        let window = self.fine_window(*phase, (ty, tx));
-                        // The tiles above and to the left reach into this one.
-                        let shared = |tile: usize, taps: usize| if tile > 0 { taps - 1 } else { 0 };
-                        let written = (shared(ty, phase.taps.0), shared(tx, phase.taps.1));
-                        let from = products[tile * self.fine.width..].as_ptr();
-                        // SAFETY: the window is cut to the map; the tile has a row at every point of its phase.
-                        unsafe {
-                            let to = map.as_mut_ptr();
-                            tiles::spread_fine(isa, self.taps, from, points, to, &window, &channels, written);
-                        }
-                    }
+            for (ty, tx) in (0..self.tiles.0).flat_map(|ty| (0..self.tiles.1).map(move |tx| (ty, tx))) {
+                let tile = (picture * self.tiles.0 + ty) * self.tiles.1 + tx;
+                let from = products[tile * panels.width..].as_ptr();
+                for (phase, points) in phases.iter().enumerate() {
+                    let window = self.window(side, phase, (ty, tx));
+                    // The tiles above and to the left reach into this one of the fine map; those of the coarse map do not meet.
+                    let shared = |tile: usize, taps: usize| if tile > 0 { taps - 1 } else { 0 };
+                    let taps = self.phases[phase].taps;
+                    let written = match side {
+                        Side::Fine => (shared(ty, taps.0), shared(tx, taps.1)),
+                        Side::Coarse => (0, 0),
+                    };
+                    let to = map.as_mut_ptr();
+                    // SAFETY: the window is cut to the map; the tile has a row at every point of its phase.
+                    unsafe {
+                        tiles::spread(isa, side, self.taps, from, points, to, &window, &channels, written)
+                    };
                 }
             }
             each(first + picture, map);
         });
     }
+}
+
+/// A map's channels where there are places for `lines` tiles in a panel.
+fn channels(map: MapShape, panels: Panels, lines: usize) -> Channels {
+    Channels { count: map.channels, panel: panels.width, panel_stride: panels.width * lines }
 }
 
 /// Places for `rows` tiles in a panel: an odd number, so that the points of a tile, one panel apart, do not all fall into the same

@@ -9,8 +9,8 @@ use super::{KEPT_BYTES, Kept, Phase, Weights, Winograd};
 use crate::cpu::buffer::Buffer;
 use crate::cpu::conv::Geometry;
 use crate::cpu::kernels::shared::Shared;
-use crate::cpu::kernels::tiles::{self, Rows, Taps};
 use crate::cpu::kernels::value::Value;
+use crate::cpu::kernels::weights::{self, Rows, Taps};
 use crate::cpu::kernels::{Isa, LANES};
 use rayon::prelude::*;
 
@@ -168,7 +168,7 @@ impl Winograd {
             };
             // SAFETY: the asserted shape holds all taps; each task has its own, of one phase and panel.
             unsafe {
-                tiles::unpack_weights(isa, self.taps, sums.as_ptr(), &points, &rows, out.at(0, 0), &taps)
+                weights::unpack_weights(isa, self.taps, sums.as_ptr(), &points, &rows, out.at(0, 0), &taps)
             };
         });
     }
