@@ -11,15 +11,18 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::options::PictureShape;
-use crate::order::epoch_order;
+use crate::order::{epoch_order, mirrored};
+use crate::transform::mirror;
 
 /// How a [`Loader`] works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderConfig {
     /// Pictures a batch.
     pub batch_size: usize,
-    /// Seed of the order.
+    /// Seed of the order, and of which pictures are mirrored.
     pub seed: u64,
+    /// Whether pictures are mirrored left to right, each with probability one half.
+    pub mirror: bool,
     /// Threads that prepare batches; 0 counts as 1.
     pub threads: usize,
     /// Batches prepared ahead; 0 counts as 1.
@@ -246,6 +249,7 @@ impl Shared {
         let all_labels = self.dataset.labels();
         let mut pixels = vec![0; count * shape.bytes()];
         let mut labels = all_labels.map(|_| Vec::with_capacity(count));
+        let mut mirrored = mirrored(self.config.seed, position);
         for (picture, index) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
             // Decoding a batch of large pictures takes seconds; a dropped loader is not kept waiting for them.
             if self.lock().stop {
@@ -253,6 +257,9 @@ impl Shared {
             }
             let index = usize::try_from(*index).unwrap_or(usize::MAX);
             self.dataset.read(index, picture)?;
+            if self.config.mirror && mirrored() {
+                mirror(picture, shape);
+            }
             if let (Some(labels), Some(label)) = (&mut labels, all_labels.and_then(|all| all.get(index))) {
                 labels.push(*label);
             }

@@ -1,10 +1,11 @@
-//! The order of pictures in an epoch.
+//! The order of pictures in an epoch, and which of them are mirrored.
 
 use rand::RngCore;
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
 use crate::digest::Digest;
+use crate::loader::LoaderPosition;
 
 /// The permutation of `0..len` for `epoch`: Fisher-Yates with a ChaCha stream keyed by (seed, "shuffle", epoch).
 ///
@@ -21,6 +22,14 @@ pub(crate) fn epoch_order(len: u32, seed: u64, epoch: u64) -> Vec<u32> {
         }
     }
     order
+}
+
+/// Which pictures of the batch at `position` are mirrored: every call tells it of the next one.
+pub(crate) fn mirrored(seed: u64, position: LoaderPosition) -> impl FnMut() -> bool {
+    let key =
+        Digest::default().number(seed).field("mirror").number(position.epoch).number(position.batch).key();
+    let mut rng = ChaCha12Rng::from_seed(key);
+    move || rng.next_u32() & 1 == 1
 }
 
 #[cfg(test)]

@@ -5,6 +5,14 @@ use image::{DynamicImage, ImageBuffer, Pixel, RgbImage, RgbaImage};
 
 use crate::options::PictureShape;
 
+/// Mirrors a picture left to right: rows of interleaved channels.
+pub(crate) fn mirror(picture: &mut [u8], shape: PictureShape) {
+    for row in picture.chunks_exact_mut(shape.width * shape.channels) {
+        row.reverse();
+        row.chunks_exact_mut(shape.channels).for_each(<[u8]>::reverse);
+    }
+}
+
 /// The long side is cut to this many times the target's aspect before resizing: what is cut lies outside the final crop,
 /// and a 1 x 60,000 picture would otherwise grow to gigabytes.
 const MAX_ASPECT_EXCESS: u64 = 8;

@@ -110,6 +110,9 @@ pub(crate) struct RunArgs {
     /// Decay of the moving average of G's weights that samples and checkpoints use (0: off)
     #[arg(long, value_name = "X")]
     ema: Option<f64>,
+    /// Show pictures mirrored left to right half of the time
+    #[arg(long)]
+    mirror: bool,
     /// D then G on every minibatch (pytorch/examples), or G and D in turn (the authors)
     #[arg(long, value_enum)]
     order: Option<OrderArg>,
@@ -330,6 +333,7 @@ impl RunArgs {
             weight_decay: self.weight_decay,
             label_smoothing: self.label_smoothing,
             ema: self.ema,
+            mirror: self.mirror,
             dtype: self.dtype.map(Dtype::precision),
             order: self.order.map(|order| match order {
                 OrderArg::Both => Order::Both,

@@ -64,6 +64,9 @@ pub struct TrainingConfig {
     pub weight_std: f64,
     /// Batch-norm gains start as N(1, `gain_std`^2).
     pub gain_std: f64,
+    /// Whether pictures are shown mirrored left to right half of the time: twice the data where left and right are alike.
+    #[serde(default)]
+    pub mirror: bool,
     /// What products are computed with.
     #[serde(default)]
     pub dtype: Precision,
@@ -118,6 +121,8 @@ pub struct RunOptions {
     pub label_smoothing: Option<f64>,
     /// `--ema`
     pub ema: Option<f64>,
+    /// `--mirror`
+    pub mirror: bool,
     /// `--order`
     pub order: Option<Order>,
     /// `--dtype`
@@ -206,6 +211,7 @@ impl Plan {
         set(&mut training.ema, options.ema);
         set(&mut training.order, options.order);
         set(&mut training.dtype, options.dtype);
+        training.mirror |= options.mirror;
         let run = RunConfig {
             data: options.data.clone(),
             crop: options.crop,

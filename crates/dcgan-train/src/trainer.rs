@@ -157,6 +157,7 @@ impl<'a> Trainer<'a> {
         let config = LoaderConfig {
             batch_size: plan.training.batch_size,
             seed: plan.run.seed,
+            mirror: plan.training.mirror,
             threads: LOADER_THREADS,
             prefetch: PREFETCH,
         };

@@ -18,7 +18,7 @@ fn dataset() -> Arc<Dataset> {
 }
 
 fn config(batch_size: usize, threads: usize) -> LoaderConfig {
-    LoaderConfig { batch_size, seed: 9, threads, prefetch: 2 * threads }
+    LoaderConfig { batch_size, seed: 9, mirror: false, threads, prefetch: 2 * threads }
 }
 
 fn take(loader: &mut Loader, count: usize) -> Vec<Batch> {
@@ -74,6 +74,32 @@ fn an_epoch_shows_every_picture_at_most_once_with_its_label() {
         seen.dedup();
         assert_eq!(seen.len(), 9);
     }
+}
+
+#[test]
+fn mirrored_pictures_depend_on_seed_and_position_alone() {
+    let picture_shape = shape(5, 4, 3);
+    let names: Vec<String> = (0..11).map(|number| format!("{number:02}.png")).collect();
+    let files: Vec<_> = names.iter().enumerate().map(|(i, name)| (name.as_str(), png(i))).collect();
+    let folder = Folder::new(&files);
+    let dataset = Arc::new(Dataset::open(folder.path(), &OpenOptions::new(picture_shape)).unwrap());
+    let mut plain = Loader::new(Arc::clone(&dataset), config(4, 1), LoaderPosition::default()).unwrap();
+    let mirroring = LoaderConfig { mirror: true, ..config(4, 2) };
+    let mut loader = Loader::new(Arc::clone(&dataset), mirroring, LoaderPosition::default()).unwrap();
+    let (plain, mirrored) = (take(&mut plain, 8), take(&mut loader, 8));
+    let mut turned = 0;
+    for (before, after) in plain.iter().zip(&mirrored) {
+        for (before, after) in before.pixels.chunks_exact(60).zip(after.pixels.chunks_exact(60)) {
+            let at = |place: usize| (place / 12, place / 3 % 4, place % 3);
+            let mirror = |(row, column, channel)| before[row * 12 + (3 - column) * 3 + channel];
+            let expected: Vec<u8> = (0..60).map(|place| mirror(at(place))).collect();
+            assert!(after == before || after == expected);
+            turned += usize::from(after == expected);
+        }
+    }
+    assert!((8..24).contains(&turned), "{turned} of 32 mirrored");
+    let mut from_here = Loader::new(dataset, mirroring, mirrored[5].position).unwrap();
+    assert_eq!(take(&mut from_here, 3), mirrored[5..]);
 }
 
 #[test]
