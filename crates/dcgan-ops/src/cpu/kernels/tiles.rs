@@ -95,6 +95,20 @@ pub(crate) struct Window {
     pub(crate) columns: (usize, usize),
 }
 
+impl Window {
+    /// Offset of pixel (i, j).
+    #[inline(always)]
+    fn at(&self, i: usize, j: usize) -> isize {
+        self.start + i as isize * self.row + j as isize * self.column
+    }
+
+    /// Whether all of the tile, `side` pixels each way, lies inside the picture.
+    #[inline(always)]
+    fn is_inside(&self, side: usize) -> bool {
+        self.rows == (0, side) && self.columns == (0, side)
+    }
+}
+
 /// Channels of pixels and of packed points.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Channels {
@@ -167,7 +181,7 @@ impl<S: Simd> Loader<S> {
                     Self { scale: some(scale), offset: some(offset), leak: S::splat(leak), ..none }
                 }
                 Load::Derived { x, scale, offset, leak, slope, level } => Self {
-                    x,
+                    x: x.add(first),
                     scale: some(scale),
                     offset: some(offset),
                     leak: S::splat(leak),
@@ -214,35 +228,59 @@ unsafe fn gather_body<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND:
 ) {
     // SAFETY: the caller of `gather` vouches for all addresses.
     unsafe {
-        let zero = S::splat(0.0);
-        let side = if FINE { Fm::POINTS } else { OUT };
+        let inside = window.is_inside(if FINE { Fm::POINTS } else { OUT });
         let mut first = 0;
         while let Some((valid, place)) = channels.sixteen(first) {
             let loader = Loader::<S>::new(load, first, valid);
-            let mut half = Half::new();
-            for j in 0..side {
-                let mut column = [zero; 6];
-                if j >= window.columns.0 && j < window.columns.1 && valid > 0 {
-                    for (i, value) in column.iter_mut().enumerate().take(side) {
-                        if i >= window.rows.0 && i < window.rows.1 {
-                            let at = window.start + i as isize * window.row + j as isize * window.column;
-                            *value = loader.load::<KIND>(picture, at + first as isize, valid);
-                        }
-                    }
-                }
-                let column = if FINE { times_bt::<S, Fm>(&column) } else { times_a::<S, Fm>(&column) };
-                half.set_column(j, &column, Fm::POINTS);
-            }
-            for p in 0..Fm::POINTS {
-                let row = half.row(p, side, zero);
-                let row = if FINE { times_bt::<S, Fm>(&row) } else { times_a::<S, Fm>(&row) };
-                for (q, &value) in row.iter().enumerate().take(Fm::POINTS) {
-                    if let Some(offset) = points[p * MAX_POINTS + q] {
-                        T::store::<S>(packed.add(offset + place), value);
-                    }
-                }
+            let (from, to) = (picture.wrapping_add(first), packed.wrapping_add(place));
+            if inside && valid == LANES {
+                gather_sixteen::<S, T, Fm, FINE, KIND, true>(from, &loader, window, valid, to, points);
+            } else {
+                gather_sixteen::<S, T, Fm, FINE, KIND, false>(from, &loader, window, valid, to, points);
             }
             first += LANES;
+        }
+    }
+}
+
+/// Sixteen channels of a tile. `WHOLE` where all of them exist and all of the tile lies inside the picture: known when compiled, it
+/// spares a branch for every pixel.
+#[inline(always)]
+unsafe fn gather_sixteen<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND: u8, const WHOLE: bool>(
+    picture: *const f32,
+    loader: &Loader<S>,
+    window: &Window,
+    valid: usize,
+    packed: *mut T,
+    points: &Points,
+) {
+    // SAFETY: the caller of `gather` vouches for all addresses.
+    unsafe {
+        let zero = S::splat(0.0);
+        let valid = if WHOLE { LANES } else { valid };
+        let side = if FINE { Fm::POINTS } else { OUT };
+        let (rows, columns) = (window.rows, window.columns);
+        let mut half = Half::new();
+        for j in 0..side {
+            let mut column = [zero; 6];
+            if WHOLE || (j >= columns.0 && j < columns.1 && valid > 0) {
+                for (i, value) in column.iter_mut().enumerate().take(side) {
+                    if WHOLE || (i >= rows.0 && i < rows.1) {
+                        *value = loader.load::<KIND>(picture, window.at(i, j), valid);
+                    }
+                }
+            }
+            let column = if FINE { times_bt::<S, Fm>(&column) } else { times_a::<S, Fm>(&column) };
+            half.set_column(j, &column, Fm::POINTS);
+        }
+        for p in 0..Fm::POINTS {
+            let row = half.row(p, side, zero);
+            let row = if FINE { times_bt::<S, Fm>(&row) } else { times_a::<S, Fm>(&row) };
+            for (q, &value) in row.iter().enumerate().take(Fm::POINTS) {
+                if let Some(offset) = points[p * MAX_POINTS + q] {
+                    T::store::<S>(packed.add(offset), value);
+                }
+            }
         }
     }
 }
@@ -258,45 +296,67 @@ unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
 ) {
     // SAFETY: the caller of `spread` vouches for all addresses.
     unsafe {
-        let zero = S::splat(0.0);
-        let side = if FINE { Fm::POINTS } else { OUT };
+        let inside = window.is_inside(if FINE { Fm::POINTS } else { OUT });
         let mut first = 0;
         while let Some((valid, place)) = channels.sixteen(first) {
             if valid == 0 {
                 break;
             }
-            let mut half = Half::new();
-            for q in 0..Fm::POINTS {
-                let mut column = [zero; 6];
-                for (p, value) in column.iter_mut().enumerate().take(Fm::POINTS) {
-                    if let Some(offset) = points[p * MAX_POINTS + q] {
-                        *value = S::load(packed.add(offset + place));
-                    }
-                }
-                let column = if FINE { times_b::<S, Fm>(&column) } else { times_at::<S, Fm>(&column) };
-                half.set_column(q, &column, side);
-            }
-            for i in 0..side {
-                if i < window.rows.0 || i >= window.rows.1 {
-                    continue;
-                }
-                let row = half.row(i, Fm::POINTS, zero);
-                let row = if FINE { times_b::<S, Fm>(&row) } else { times_at::<S, Fm>(&row) };
-                for (j, &value) in row.iter().enumerate().take(side) {
-                    if j < window.columns.0 || j >= window.columns.1 {
-                        continue;
-                    }
-                    let at = window.start + i as isize * window.row + j as isize * window.column;
-                    let to = picture.offset(at + first as isize);
-                    let sum = if FINE && (i < written.0 || j < written.1) {
-                        S::add(value, load_some::<S>(to, valid))
-                    } else {
-                        value
-                    };
-                    store_some::<S>(to, sum, valid);
-                }
+            let (from, to) = (packed.wrapping_add(place), picture.wrapping_add(first));
+            if inside && valid == LANES {
+                spread_sixteen::<S, Fm, FINE, true>(from, points, to, window, valid, written);
+            } else {
+                spread_sixteen::<S, Fm, FINE, false>(from, points, to, window, valid, written);
             }
             first += LANES;
+        }
+    }
+}
+
+/// Sixteen channels of a tile; `WHOLE` as for [`gather_sixteen`].
+#[inline(always)]
+unsafe fn spread_sixteen<S: Simd, Fm: Form, const FINE: bool, const WHOLE: bool>(
+    packed: *const f32,
+    points: &Points,
+    picture: *mut f32,
+    window: &Window,
+    valid: usize,
+    written: (usize, usize),
+) {
+    // SAFETY: the caller of `spread` vouches for all addresses.
+    unsafe {
+        let zero = S::splat(0.0);
+        let valid = if WHOLE { LANES } else { valid };
+        let side = if FINE { Fm::POINTS } else { OUT };
+        // Pixels that tiles of the fine map share.
+        let shared = if FINE { Fm::POINTS - OUT } else { 0 };
+        let (rows, columns) = (window.rows, window.columns);
+        let mut half = Half::new();
+        for q in 0..Fm::POINTS {
+            let mut column = [zero; 6];
+            for (p, value) in column.iter_mut().enumerate().take(Fm::POINTS) {
+                if let Some(offset) = points[p * MAX_POINTS + q] {
+                    *value = S::load(packed.add(offset));
+                }
+            }
+            let column = if FINE { times_b::<S, Fm>(&column) } else { times_at::<S, Fm>(&column) };
+            half.set_column(q, &column, side);
+        }
+        for i in 0..side {
+            if !WHOLE && (i < rows.0 || i >= rows.1) {
+                continue;
+            }
+            let row = half.row(i, Fm::POINTS, zero);
+            let row = if FINE { times_b::<S, Fm>(&row) } else { times_at::<S, Fm>(&row) };
+            for (j, &value) in row.iter().enumerate().take(side) {
+                if !WHOLE && (j < columns.0 || j >= columns.1) {
+                    continue;
+                }
+                let to = picture.offset(window.at(i, j));
+                let again = (i < shared && i < written.0) || (j < shared && j < written.1);
+                let sum = if again { S::add(value, load_some::<S>(to, valid)) } else { value };
+                store_some::<S>(to, sum, valid);
+            }
         }
     }
 }
