@@ -416,6 +416,13 @@ fn bad_input_is_refused_with_the_fix() {
         ("sample --without text", &["--without", "text"]),
         ("sample --without absent.json", &["--without", "absent.json"]),
         ("sample --out same --save-z same", &["--out and --save-z are one file"]),
+        ("sample --out same --save-z ./same", &["--out and --save-z are one file"]),
+        ("sample --out same --save-z empty/../same", &["--out and --save-z are one file"]),
+        ("sample --z ten.safetensors --save-z ./ten.safetensors", &["--z and --save-z are one file"]),
+        ("sample --without text --out text", &["--without and --out are one file"]),
+        ("invert --data weights.safetensors --out weights.safetensors", &["--data and --out are one file"]),
+        ("sample --out empty/..", &["--out empty/.. is a folder"]),
+        ("sample --out new/", &["--out new/ does not name a file"]),
         ("sample --out empty", &["--out empty is a folder"]),
         ("sample --threads 0", &["--threads is 0"]),
         (

@@ -63,6 +63,10 @@ pub(crate) struct MaxactArgs {
     pub(crate) compute: ComputeArgs,
 }
 
+/// Options of finding and removing maps, which a template and a sheet to draw on do not: ignored, they would mislead.
+const NOT_WITH_A_TEMPLATE: [&str; 8] =
+    ["boxes", "filters", "block", "top", "penalty", "save", "save_z", "out"];
+
 #[derive(Args, Debug)]
 pub(crate) struct AblateArgs {
     #[command(flatten)]
@@ -74,10 +78,10 @@ pub(crate) struct AblateArgs {
     #[arg(long, value_name = "FILTERS.json", conflicts_with = "boxes")]
     pub(crate) filters: Option<PathBuf>,
     /// Write a file of boxes to fill in, and nothing else; with --sheet
-    #[arg(long, value_name = "BOXES.json", conflicts_with_all = ["boxes", "filters", "save", "save_z"])]
+    #[arg(long, value_name = "BOXES.json", conflicts_with_all = NOT_WITH_A_TEMPLATE)]
     pub(crate) template: Option<PathBuf>,
     /// Write a sheet of numbered samples, enlarged, with a ruler of pixels, to draw boxes on
-    #[arg(long, value_name = "SHEET.png", conflicts_with_all = ["boxes", "filters", "save", "save_z"])]
+    #[arg(long, value_name = "SHEET.png", conflicts_with_all = NOT_WITH_A_TEMPLATE)]
     pub(crate) sheet: Option<PathBuf>,
     /// Block of the generator, `project`, `blocks.N` or N from 0 [default: the second-highest that gives feature maps]
     #[arg(long, value_name = "BLOCK", conflicts_with = "filters")]

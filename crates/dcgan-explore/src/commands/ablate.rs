@@ -1,6 +1,6 @@
 //! `dcgan-explore ablate`
 
-use super::{Faults, Opened, draw, open, save_z};
+use super::{Faults, Inputs, Opened, draw, open, save_z};
 use crate::cli::AblateArgs;
 use dcgan_cli::files::write_whole;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
@@ -33,16 +33,17 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
         format!("--penalty {}: expected a number greater than 0", args.penalty)
     });
     faults.check(args.top != Some(0), || "--top 0: expected at least 1 map".to_owned());
-    faults.outputs(&[
-        ("--template", args.template.as_deref()),
-        ("--sheet", args.sheet.as_deref()),
-        ("--save", args.save.as_deref()),
-        ("--save-z", args.save_z.as_deref()),
-        ("--out", Some(&args.out)),
-    ]);
     if args.template.is_some() || args.sheet.is_some() {
         return template(args, &opened, faults, logging);
     }
+    let inputs = Inputs::model(&args.model);
+    let inputs = inputs.file("--boxes", args.boxes.as_ref()).file("--filters", args.filters.as_ref());
+    let outputs = [
+        ("--save", args.save.as_deref()),
+        ("--save-z", args.save_z.as_deref()),
+        ("--out", Some(args.out.as_path())),
+    ];
+    faults.outputs(&inputs, &outputs);
     let layers = opened.model().generator_layers();
     // The last layer gives pictures, the one before it the highest feature maps, the one before that the second-highest. (The
     // paper removed 200 maps, more than the 128 of its highest.)
@@ -114,6 +115,8 @@ fn template(
     mut faults: Faults,
     logging: &Logging,
 ) -> anyhow::Result<Outcome> {
+    let outputs = [("--template", args.template.as_deref()), ("--sheet", args.sheet.as_deref())];
+    faults.outputs(&Inputs::model(&args.model), &outputs);
     if let Some(path) = &args.template {
         faults.check(!path.exists(), || {
             format!(

@@ -1,6 +1,6 @@
 //! `dcgan-explore arithmetic`
 
-use super::{Faults, Opened, draw, open, save_z};
+use super::{Faults, Inputs, Opened, draw, open, save_z};
 use crate::cli::ArithmeticArgs;
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Outcome, print_result};
@@ -19,7 +19,8 @@ const LINE_GAP: usize = 8;
 pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Faults::default();
     faults.range("--noise", args.noise, 0.0..=10.0);
-    faults.outputs(&[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let inputs = Inputs::model(&args.model).z("--plus", &args.plus).z("--minus", &args.minus);
+    faults.outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
     faults.end()?;
     let opened = open(&args.model, &args.compute)?;
     let mut faults = Faults::default();

@@ -1,6 +1,6 @@
 //! `dcgan-explore concept`
 
-use super::{Faults, Opened, Typical, draw, open, read_rows, save_z, spread};
+use super::{Faults, Inputs, Opened, Typical, draw, open, read_rows, save_z, spread};
 use crate::cli::ConceptArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
@@ -25,7 +25,8 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     faults.check((1..=args.candidates).contains(&args.top), || {
         format!("--top {}: expected 1 to {}, the number of --candidates", args.top, args.candidates)
     });
-    faults.outputs(&[("--save-z", args.save_z.as_deref()), ("--out", Some(&args.out))]);
+    let inputs = Inputs::model(&args.model).data(&args.data).file("--attributes", Some(&args.attributes));
+    faults.outputs(&inputs, &[("--save-z", args.save_z.as_deref()), ("--out", Some(&args.out))]);
     if let Err(fault) = opened.discriminator_weights("a concept") {
         faults.check(false, || fault.to_string());
     }

@@ -1,7 +1,7 @@
 //! `dcgan-explore guided`
 
 use super::maxact::{check, chosen, crops_of, label, line, look_through, pictures_of};
-use super::{Faults, Opened, Typical, open, spread};
+use super::{Faults, Inputs, Opened, Typical, open, spread};
 use crate::cli::GuidedArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
 use dcgan_data::Dataset;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcom
     let model = trained.model();
     let mut faults = Faults::default();
     let place = check(&args.what, args.top, model, &mut faults);
-    faults.outputs(&[("--out", Some(&args.out))]);
+    faults.outputs(&Inputs::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
     if let Err(fault) = trained.discriminator_weights("an activation") {
         faults.check(false, || fault.to_string());
     }

@@ -1,6 +1,6 @@
 //! `dcgan-explore interpolate`
 
-use super::{Faults, draw, open, save_z};
+use super::{Faults, Inputs, draw, open, save_z};
 use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
 use dcgan_explore::gif;
@@ -17,11 +17,12 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
     faults.range("--steps", args.steps, 2..=1000);
     faults.range("--rows", args.rows.unwrap_or(ROWS), 1..=1000);
     faults.range("--rate", args.rate, 1..=50);
-    faults.outputs(&[
-        ("--out", Some(&args.out)),
+    let outputs = [
+        ("--out", Some(args.out.as_path())),
         ("--save-z", args.save_z.as_deref()),
         ("--gif", args.gif.as_deref()),
-    ]);
+    ];
+    faults.outputs(&Inputs::model(&args.model).z("--z", &args.z), &outputs);
     faults.end()?;
     let opened = open(&args.model, &args.compute)?;
     let z = opened.latents(&args.z, args.seed, args.rows.unwrap_or(ROWS) + 1)?;

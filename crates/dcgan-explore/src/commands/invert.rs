@@ -1,6 +1,6 @@
 //! `dcgan-explore invert`
 
-use super::{Faults, draw, open, read_rows, save_z};
+use super::{Faults, Inputs, draw, open, read_rows, save_z};
 use crate::cli::InvertArgs;
 use dcgan_cli::{Logging, Outcome, Progress, print_result};
 use dcgan_explore::invert::{Search, invert, total_steps};
@@ -19,7 +19,8 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
     faults.range("--restarts", args.restarts, 1..=MAX);
     faults.range("--steps", args.steps, 1..=100_000);
     faults.range("--learning-rate", args.learning_rate, 1e-6..=10.0);
-    faults.outputs(&[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let inputs = Inputs::model(&args.model).data(&args.data);
+    faults.outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
     faults.end()?;
     let opened = open(&args.model, &args.compute)?;
     let data = opened.data(&args.data)?;

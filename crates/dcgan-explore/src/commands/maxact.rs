@@ -1,6 +1,6 @@
 //! `dcgan-explore maxact`, and what it shares with `guided`: looking for the pictures that excite features most.
 
-use super::{Faults, Typical, open, read_rows, spread};
+use super::{Faults, Inputs, Typical, open, read_rows, spread};
 use crate::cli::{FeatureArgs, MaxactArgs};
 use dcgan_cli::{Logging, Outcome, Progress, print_result};
 use dcgan_data::Dataset;
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
     let model = opened.model();
     let mut faults = Faults::default();
     let place = check(&args.what, args.top, model, &mut faults);
-    faults.outputs(&[("--out", Some(&args.out))]);
+    faults.outputs(&Inputs::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
     if let Err(fault) = opened.discriminator_weights("an activation") {
         faults.check(false, || fault.to_string());
     }

@@ -3,6 +3,7 @@
 pub(crate) mod ablate;
 pub(crate) mod arithmetic;
 pub(crate) mod concept;
+mod faults;
 pub(crate) mod guided;
 pub(crate) mod interpolate;
 pub(crate) mod invert;
@@ -22,67 +23,15 @@ use dcgan_model::{
     open as open_model, pixels,
 };
 use rayon::prelude::*;
-use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::path::Path;
+
+pub(crate) use faults::{Faults, Inputs};
 
 /// The model that is looked at where none is named.
 const DEFAULT_MODEL: &str = "models/faces64";
 /// Pictures at most that D's batch-norm statistics are re-estimated from, and those of a batch.
 const STATISTICS_PICTURES: usize = 4096;
 const STATISTICS_BATCH: usize = 128;
-
-/// Faults of a command's options, gathered to be told at once.
-#[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<String>);
-
-impl Faults {
-    /// Notes `fault` unless `ok`.
-    pub(crate) fn check(&mut self, ok: bool, fault: impl FnOnce() -> String) {
-        if !ok {
-            self.0.push(fault());
-        }
-    }
-
-    /// Notes a value of `option` that is out of its range.
-    pub(crate) fn range<T: PartialOrd + Display + Copy>(
-        &mut self,
-        option: &str,
-        value: T,
-        range: RangeInclusive<T>,
-    ) {
-        self.check(range.contains(&value), || {
-            format!("{option} {value}: expected {} to {}", range.start(), range.end())
-        });
-    }
-
-    /// Notes files to write whose folder does not exist, or that are one file.
-    pub(crate) fn outputs(&mut self, outputs: &[(&str, Option<&Path>)]) {
-        let given: Vec<(&str, &Path)> =
-            outputs.iter().filter_map(|(name, path)| Some((*name, (*path)?))).collect();
-        for (i, (option, path)) in given.iter().enumerate() {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            self.check(folder.is_none_or(Path::is_dir), || {
-                let folder = folder.unwrap_or(path).display();
-                format!("{option} {}: the folder {folder} does not exist", path.display())
-            });
-            self.check(!path.is_dir(), || format!("{option} {} is a folder", path.display()));
-            for (other, _) in given.iter().take(i).filter(|(_, earlier)| earlier == path) {
-                self.0.push(format!("{other} and {option} are one file, {}", path.display()));
-            }
-        }
-    }
-
-    /// The value of `result`, or a note of its error.
-    pub(crate) fn take<T, E: Display>(&mut self, option: &str, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.0.push(format!("{option}: {error}"))).ok()
-    }
-
-    /// An error where anything was noted.
-    pub(crate) fn end(self) -> Result<(), UsageError> {
-        if self.0.is_empty() { Ok(()) } else { Err(UsageError { faults: self.0 }) }
-    }
-}
 
 /// A model to look into.
 #[derive(Debug)]

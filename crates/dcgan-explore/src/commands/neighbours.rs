@@ -1,6 +1,6 @@
 //! `dcgan-explore neighbours`
 
-use super::{Faults, Typical, draw, open, read_rows, save_z, spread};
+use super::{Faults, Inputs, Typical, draw, open, read_rows, save_z, spread};
 use crate::cli::NeighboursArgs;
 use dcgan_cli::{Logging, Outcome, Progress, print_result};
 use dcgan_data::Dataset;
@@ -21,7 +21,8 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     faults.range("--n", args.n, 1..=MAX_SAMPLES);
     faults.range("--nearest", args.nearest, 1..=MAX_NEAREST);
     faults.check(args.among != Some(0), || "--among 0: expected at least 1".to_owned());
-    faults.outputs(&[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let inputs = Inputs::model(&args.model).data(&args.data).z("--z", &args.z);
+    faults.outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
     faults.end()?;
     let opened = open(&args.model, &args.compute)?;
     opened.discriminator_weights("a feature")?; // refused before any work

@@ -1,6 +1,6 @@
 //! `dcgan-explore sample`
 
-use super::{Faults, Opened, Typical, draw, open, save_z};
+use super::{Faults, Inputs, Opened, Typical, draw, open, save_z};
 use crate::cli::SampleArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_explore::ablate::Filters;
@@ -20,7 +20,8 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         faults
             .check(args.z.is_empty(), || "--n and --z: the number of z is the number of pictures".to_owned());
     }
-    faults.outputs(&[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let inputs = Inputs::model(&args.model).z("--z", &args.z).file("--without", args.without.as_ref());
+    faults.outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
     let filters = args.without.as_ref().and_then(|path| faults.take("--without", Filters::read(path)));
     faults.end()?;
     let opened = open(&args.model, &args.compute)?;

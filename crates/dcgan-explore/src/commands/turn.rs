@@ -1,6 +1,6 @@
 //! `dcgan-explore turn`
 
-use super::{Faults, draw, open, save_z};
+use super::{Faults, Inputs, draw, open, save_z};
 use crate::cli::TurnArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_explore::arithmetic::turned;
@@ -14,7 +14,9 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
     let mut faults = Faults::default();
     faults.range("--steps", args.steps, 2..=1000);
     faults.range("--strength", args.strength, -100.0..=100.0);
-    faults.outputs(&[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let inputs = Inputs::model(&args.model);
+    let inputs = inputs.z("--left", &args.left).z("--right", &args.right).z("--apply", &args.apply);
+    faults.outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
     faults.end()?;
     let opened = open(&args.model, &args.compute)?;
     let mut faults = Faults::default();
