@@ -82,6 +82,9 @@ pub(crate) struct DataArgs {
     /// Cut the N x N centre out of every picture before resizing
     #[arg(long, value_name = "N")]
     pub(crate) crop: Option<usize>,
+    /// Leave out pictures that cannot be read, and count them
+    #[arg(long, requires = "data")]
+    pub(crate) skip_bad: bool,
 }
 
 #[derive(Args, Debug)]

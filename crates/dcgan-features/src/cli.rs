@@ -102,6 +102,9 @@ pub(crate) struct TaskArgs {
     /// The data set in its publisher's layout, with training and test pictures [default: embedded digits]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Leave out pictures that cannot be read
+    #[arg(long, requires = "data")]
+    pub(crate) skip_bad: bool,
     /// Labels a class in a draw [default: svhn 100, others all labels]
     #[arg(long, value_name = "K")]
     pub(crate) labels_per_class: Option<usize>,
@@ -154,6 +157,9 @@ pub(crate) struct MnistNnArgs {
     /// [default: the training pictures of --data]
     #[arg(long, value_name = "PATH")]
     pub(crate) samples: Option<PathBuf>,
+    /// Leave out pictures that cannot be read
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
     /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -169,6 +175,9 @@ pub(crate) struct NndArgs {
     /// Pictures: the test pictures of a publisher's data set, or all of another [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    /// Leave out pictures that cannot be read
+    #[arg(long, requires = "data")]
+    pub(crate) skip_bad: bool,
     /// Pictures to measure from, the first ones
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) queries: usize,
@@ -215,6 +224,9 @@ pub(crate) struct FeaturesArgs {
     /// Cut the N x N centre out of every picture before resizing
     #[arg(long, value_name = "N")]
     pub(crate) crop: Option<usize>,
+    /// Leave out pictures that cannot be read
+    #[arg(long, requires = "data")]
+    pub(crate) skip_bad: bool,
     /// Batch-norm statistics of D; reestimate: on the training pictures of --data [default: stored where there are any]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,

@@ -15,7 +15,7 @@ pub(crate) mod turn;
 use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
-use dcgan_data::{Dataset, OpenOptions, PictureShape};
+use dcgan_data::{Dataset, OnBad, OpenOptions, PictureShape};
 use dcgan_explore::latent::{Latents, Spec, joined};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
@@ -156,9 +156,16 @@ impl Opened {
     /// The pictures of `--data`; the embedded digits where none are named and the model draws pictures like them.
     pub(crate) fn data(&self, args: &DataArgs) -> anyhow::Result<Dataset> {
         let shape = self.shape();
-        let options = OpenOptions { crop: args.crop, ..OpenOptions::new(shape) };
+        let on_bad = if args.skip_bad { OnBad::Skip } else { OnBad::Fail };
+        let options = OpenOptions { crop: args.crop, on_bad, ..OpenOptions::new(shape) };
         match &args.data {
-            Some(path) => Ok(Dataset::open(path, &options).map_err(UsageError::because)?),
+            Some(path) => {
+                let data = Dataset::open(path, &options).map_err(UsageError::because)?;
+                for skipped in &data.report().skipped {
+                    tracing::warn!("left out: {skipped}");
+                }
+                Ok(data)
+            }
             None if shape == (PictureShape { height: 28, width: 28, channels: 1 }) && args.crop.is_none() => {
                 let digits = Dataset::embedded_digits(shape)?;
                 tracing::info!("no --data given: the {} embedded digits", digits.len());
@@ -199,11 +206,14 @@ pub(crate) fn spread(len: usize, n: usize) -> Vec<usize> {
     (0..n).map(|i| i * len / n).collect()
 }
 
-/// Pictures of `data` by number, u8 `(n, h, w, c)`.
+/// Pictures of `data` by number, u8 `(n, h, w, c)`. One that cannot be read is the user's to mend.
 pub(crate) fn read_rows(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8>> {
     let len = data.shape().bytes();
     let mut bytes = vec![0; rows.len() * len];
-    rows.par_iter().zip(bytes.par_chunks_mut(len)).try_for_each(|(row, into)| data.read(*row, into))?;
+    rows.par_iter()
+        .zip(bytes.par_chunks_mut(len))
+        .try_for_each(|(row, into)| data.read(*row, into))
+        .map_err(UsageError::because)?;
     Ok(bytes)
 }
 

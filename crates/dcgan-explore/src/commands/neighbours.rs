@@ -2,11 +2,11 @@
 
 use super::{Faults, Inputs, Typical, draw, open, read_rows, save_z, spread};
 use crate::cli::NeighboursArgs;
-use dcgan_cli::{Logging, Outcome, Progress, print_result};
+use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
 use dcgan_explore::neighbours::{Near, search};
 use dcgan_explore::sheet::{GAP, Layout, Sheet};
-use dcgan_features::extract::Extractor;
+use dcgan_features::extract::{ExtractError, Extractor};
 use dcgan_features::report::layout;
 use dcgan_model::pixels::PixelRange;
 use serde_json::json;
@@ -43,8 +43,8 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     let range = PixelRange::of(opened.model().config().generator.output);
     let progress = Progress::new(logging, among as u64, "pictures");
     let mut done = |n: usize| progress.set(n as u64);
-    let found =
-        search(&mut extractor, (&data, among), (&queries, &excluded), range, args.nearest, &mut done)?;
+    let found = search(&mut extractor, (&data, among), (&queries, &excluded), range, args.nearest, &mut done)
+        .map_err(refuse)?;
     progress.finish();
     // Distances in pixels as the root of the mean square, in levels of 255.
     let per_unit =
@@ -102,6 +102,14 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
         print_result(&result.to_string())?;
     }
     Ok(Outcome::Done)
+}
+
+/// Pictures that cannot be read are the user's to mend; a network that fails is not.
+fn refuse(error: ExtractError) -> anyhow::Error {
+    match error {
+        ExtractError::Data(_) => UsageError::because(error).into(),
+        _ => error.into(),
+    }
 }
 
 /// A row of pictures for each sample, their numbers below them.

@@ -1,6 +1,6 @@
 //! The commands on the embedded digits, end to end.
 
-use crate::support::{digits, png, succeed};
+use crate::support::{damaged, digits, png, run, succeed};
 use dcgan_explore::ablate::Filters;
 use dcgan_explore::boxes::Boxes;
 use dcgan_explore::latent::Latents;
@@ -134,6 +134,16 @@ fn ablate_from_a_template_to_a_list_of_maps() {
         &["ablate", "--boxes", "boxes.json", "--block", "0", "--save", "higher.json", "--out", "higher.png"],
     );
     assert_eq!(Filters::read(&here.join("higher.json")).unwrap().block, "blocks.0");
+}
+
+#[test]
+fn damaged_pictures_are_left_out_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let args = ["maxact", "--data", damaged(here), "--features", "1", "--top", "2", "--skip-bad"];
+    let ran = run(here, &args);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("b.png") && ran.stdout.contains("of 1"), "{}{}", ran.stderr, ran.stdout);
 }
 
 #[test]

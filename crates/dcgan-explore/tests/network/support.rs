@@ -100,6 +100,19 @@ pub(crate) fn png(path: &Path) -> (Vec<u8>, u32, u32) {
     (picture.into_raw(), width, height)
 }
 
+/// A folder of two grey pictures of which the second, b.png, ends half-way, and attributes of both. Gives the folder's name.
+pub(crate) fn damaged(folder: &Path) -> &'static str {
+    let name = "damaged";
+    std::fs::create_dir(folder.join(name)).unwrap();
+    let whole = folder.join(name).join("a.png");
+    let level = |x: u32, y: u32| image::Luma([(x * y * 7 % 256) as u8]);
+    image::GrayImage::from_fn(28, 28, level).save(&whole).unwrap();
+    let bytes = std::fs::read(&whole).unwrap();
+    std::fs::write(folder.join(name).join("b.png"), &bytes[..bytes.len() / 2]).unwrap();
+    std::fs::write(folder.join("damaged.txt"), "2\nZero\na.png 1\nb.png -1\n").unwrap();
+    name
+}
+
 /// The first `n` embedded digits as a folder of PNGs, `digits/CLASS/NNNN.png`, and their attributes in CelebA's format: Even, Zero
 /// and Never. Gives the path of the attributes.
 pub(crate) fn digits(folder: &Path, n: usize) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Bad input: one message that names the fix, exit code 2, nothing written.
 
-use crate::support::{digits, guided_case, lively, run};
+use crate::support::{damaged, digits, guided_case, lively, run};
 use dcgan_model::ModelFiles;
 use dcgan_model::weights::{Dtype, Weights};
 use std::collections::BTreeSet;
@@ -42,6 +42,8 @@ fn bad_input_is_refused_with_the_fix() {
         vec!["concept", "--data", "digits", "--attributes", attributes, "--attribute", attribute]
     };
     let many = [concept("attributes.txt", "Zero"), vec!["--candidates", "3", "--top", "4"]].concat();
+    let broken = damaged(here);
+    let half: &[&str] = &["picture b.png", "--skip-bad"];
     let rows: Vec<(Vec<&str>, &[&str])> = vec![
         (vec!["guided", "--block", "nope"], &["there is no block \"nope\"", "blocks.0, blocks.1"]),
         (vec!["maxact", "--block", "head"], &["there is no block \"head\""]),
@@ -100,6 +102,12 @@ fn bad_input_is_refused_with_the_fix() {
             &["no-d has no discriminator"],
         ),
         ([concept("attributes.txt", "Zero"), vec!["--model", "no-g"]].concat(), &["no-g has no generator"]),
+        (vec!["maxact", "--data", broken], half),
+        (vec!["guided", "--data", broken], half),
+        (vec!["invert", "--data", broken], half),
+        (vec!["neighbours", "--data", broken], half),
+        (vec!["concept", "--data", broken, "--attributes", "damaged.txt", "--attribute", "Zero"], half),
+        (vec!["invert", "--skip-bad"], &["--data"]),
         (many, &["--top 4: expected 1 to 3"]),
     ];
     let before = names(here);

@@ -1,6 +1,6 @@
 //! `dcgan-eval features`
 
-use super::{Bars, choose_model, digits_parts, explain, storage};
+use super::{Bars, choose_model, digits_parts, explain, on_bad, storage};
 use crate::cli::{FeaturesArgs, SplitArg, StatisticsArg};
 use dcgan_cli::{Cancel, Logging, Outcome, UsageError, check_parent, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, Split};
@@ -21,7 +21,12 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     let device = args.compute.device.open().map_err(UsageError::because)?;
     let chosen = choose_model(&args.model, "digits")?.discriminator()?;
     let open = |split| -> anyhow::Result<Part> {
-        let options = OpenOptions { split, crop: args.crop, ..OpenOptions::new(chosen.shape()) };
+        let options = OpenOptions {
+            split,
+            crop: args.crop,
+            on_bad: on_bad(args.skip_bad),
+            ..OpenOptions::new(chosen.shape())
+        };
         match &args.data {
             Some(path) => Ok(Part::whole(Dataset::open(path, &options).map_err(UsageError::because)?)),
             None => digits_parts(chosen.shape())

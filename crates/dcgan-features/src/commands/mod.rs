@@ -9,7 +9,7 @@ pub(crate) mod task;
 
 use crate::cli::{Dtype, ModelArgs, Solver};
 use dcgan_cli::{Logging, Progress, UsageError};
-use dcgan_data::{Dataset, OpenOptions, PictureShape, Split};
+use dcgan_data::{Dataset, OnBad, OpenOptions, PictureShape, Split};
 use dcgan_features::experiment::{ExperimentError, Part};
 use dcgan_features::features::Storage;
 use dcgan_features::file::FileError;
@@ -88,6 +88,11 @@ fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<Chosen> {
     Ok(Chosen { name, path: path.display().to_string(), files: opened.files })
 }
 
+/// What `--skip-bad` means.
+fn on_bad(skip_bad: bool) -> OnBad {
+    if skip_bad { OnBad::Skip } else { OnBad::Fail }
+}
+
 /// Embedded digits that are trained on; the other 2,000 are tested on.
 const DIGITS_TRAIN: usize = 8000;
 
@@ -100,9 +105,14 @@ fn digits_parts(shape: PictureShape) -> anyhow::Result<(Part, Part)> {
 }
 
 /// Training and test pictures of a publisher's data set; `files` says what it is made of.
-fn open_parts(path: &Path, shape: PictureShape, files: &str) -> Result<(Part, Part), UsageError> {
+fn open_parts(
+    path: &Path,
+    shape: PictureShape,
+    files: &str,
+    on_bad: OnBad,
+) -> Result<(Part, Part), UsageError> {
     let open = |split| {
-        let options = OpenOptions { split, ..OpenOptions::new(shape) };
+        let options = OpenOptions { split, on_bad, ..OpenOptions::new(shape) };
         Dataset::open(path, &options).map(Part::whole).map_err(UsageError::because)
     };
     let (train, test) = (open(Split::Train)?, open(Split::Test)?);

@@ -1,6 +1,6 @@
 //! `dcgan-eval mnist-nn` and `nnd`
 
-use super::{Bars, choose_model, digits_parts, explain, open_parts, per_class};
+use super::{Bars, choose_model, digits_parts, explain, on_bad, open_parts, per_class};
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_cli::{Logging, Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, PictureShape, Split};
@@ -27,8 +27,8 @@ const PAPER: [(&str, Option<f64>, Option<f64>); 5] = [
     ("DCGAN", Some(2.98), Some(1.48)),
 ];
 
-fn open(path: &Path, shape: PictureShape, split: Split) -> Result<Part, UsageError> {
-    let options = OpenOptions { split, ..OpenOptions::new(shape) };
+fn open(path: &Path, shape: PictureShape, split: Split, skip_bad: bool) -> Result<Part, UsageError> {
+    let options = OpenOptions { split, on_bad: on_bad(skip_bad), ..OpenOptions::new(shape) };
     Ok(Part::whole(Dataset::open(path, &options).map_err(UsageError::because)?))
 }
 
@@ -43,10 +43,10 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
     set_threads(args.threads)?;
     let (train, test) = match &args.data {
         None => digits_parts(SHAPE)?,
-        Some(path) => open_parts(path, SHAPE, Task::Digits.data_files())?,
+        Some(path) => open_parts(path, SHAPE, Task::Digits.data_files(), on_bad(args.skip_bad))?,
     };
     let references = match &args.samples {
-        Some(path) => open(path, SHAPE, Split::Train)?,
+        Some(path) => open(path, SHAPE, Split::Train, args.skip_bad)?,
         None => train,
     };
     references.labels().and_then(|_| test.labels()).map_err(explain)?;
@@ -143,7 +143,10 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let shape = chosen.shape();
     let (train, mut test) = match &args.data {
         None => digits_parts(shape)?,
-        Some(path) => (open(path, shape, Split::Train)?, open(path, shape, Split::Test)?),
+        Some(path) => {
+            let open = |split| open(path, shape, split, args.skip_bad);
+            (open(Split::Train)?, open(Split::Test)?)
+        }
     };
     test.rows.end = test.rows.end.min(test.rows.start + args.queries);
     let model = chosen.files.model;

@@ -1,14 +1,14 @@
 //! `dcgan-eval cifar10`, `svhn` and `digits`
 
 use super::{
-    Bars, ChosenDiscriminator, check_grid, choose_model, digits_parts, explain, learner, open_parts, storage,
+    Bars, ChosenDiscriminator, check_grid, choose_model, digits_parts, explain, learner, on_bad, open_parts,
+    storage,
 };
 use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
 use dcgan_cli::{Logging, UsageError, peak_memory_bytes, print_result, set_threads};
 use dcgan_features::experiment::{self, Baseline, Part, Settings};
 use dcgan_features::report::Report;
 use dcgan_features::task::Task;
-use std::path::Path;
 
 pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Result<Report> {
     let mut faults = Vec::new();
@@ -59,7 +59,7 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
     set_threads(args.compute.threads)?;
     let device = args.compute.device.open().map_err(UsageError::because)?;
     let chosen = choose_model(&args.model, task.preset())?.discriminator()?;
-    let (train, test) = open_data(task, args.data.as_deref(), &chosen)?;
+    let (train, test) = open_data(task, args, &chosen)?;
     let (mut learner, solver) = learner(args.solver);
     let has_statistics = chosen.weights.keys().any(|name| name.ends_with(".mean"));
     if args.statistics == Some(StatisticsArg::Stored) && !has_statistics {
@@ -122,15 +122,15 @@ fn baselines(asked: &[BaselineArg], trials: u64) -> Vec<Baseline> {
 }
 
 /// Training and test pictures of the task, in the shape that the model sees.
-fn open_data(task: Task, path: Option<&Path>, chosen: &ChosenDiscriminator) -> anyhow::Result<(Part, Part)> {
-    let Some(path) = path else {
+fn open_data(task: Task, args: &TaskArgs, chosen: &ChosenDiscriminator) -> anyhow::Result<(Part, Part)> {
+    let Some(path) = &args.data else {
         if task != Task::Digits {
             let fault = format!("no pictures given: name {} with --data", task.data_files());
             return Err(UsageError::one(fault).into());
         }
         return digits_parts(chosen.shape());
     };
-    let (train, test) = open_parts(path, chosen.shape(), task.data_files())?;
+    let (train, test) = open_parts(path, chosen.shape(), task.data_files(), on_bad(args.skip_bad))?;
     if train.data.report().format != task.format() {
         let fault = format!(
             "--data {} is {}, {} is about {}",

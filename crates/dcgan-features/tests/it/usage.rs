@@ -35,6 +35,9 @@ fn bad_input_is_refused_with_the_fix() {
     file("nan", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, f32::NAN, 0.1, 0.9], 2, Some(&[0, 1, 0, 1, 0]));
     file("unlabelled", &[0.0; 10], 2, None);
     file("one-class", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.1, 0.9], 2, Some(&[3; 5]));
+    // A picture that ends in its header.
+    fs::create_dir_all(here.join("damaged/0")).unwrap();
+    fs::write(here.join("damaged/0/b.png"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").unwrap();
     fs::write(here.join("text"), "no features").unwrap();
     fs::write(here.join("exists.safetensors"), "keep me").unwrap();
 
@@ -62,6 +65,9 @@ fn bad_input_is_refused_with_the_fix() {
             &["has 24 training pictures, 25", "--labels-per-class"],
         ),
         (&["digits", "--data", &format!("{data}/train-images-idx3-ubyte")], &["no test pictures of its own"]),
+        (&["nnd", "--data", "damaged"], &["picture 0/b.png", "--skip-bad"]),
+        (&["features", "--data", "damaged", "--out", "new"], &["picture 0/b.png", "--skip-bad"]),
+        (&["features", "--skip-bad", "--out", "new"], &["--data"]),
         (&["mnist-nn", "--samples", "absent"], &["absent"]),
         (&["digits", "--data", "mixed"], &["class 5", "has 0 training pictures"]),
         (&["svhn", "--model", digits, "--data", data], &["svhn is about", "train_32x32.mat"]),
