@@ -109,7 +109,7 @@ pub(crate) struct SampleArgs {
     /// Draw with the feature maps of this file removed, which `dcgan-explore ablate` wrote
     #[arg(long, value_name = "FILTERS.json")]
     pub(crate) without: Option<PathBuf>,
-    /// Print its number beside every picture: `seed:S:i,j,k` in other commands means these
+    /// Print a number below every picture, for other commands: i of `seed:S:i`, or with --save-z that of `FILE:i`
     #[arg(long)]
     pub(crate) numbers: bool,
     /// These z instead of random ones: FILE, FILE:i,j,k or seed:S:i,j,k; may be given several times

@@ -105,7 +105,10 @@ fn samples_are_those_of_the_seed_in_any_layout() {
     let wide = grey(&here.join("wide.png"));
     assert_eq!((wide.1, wide.2), (2 * 30 + 2, 4 * 30 + 2));
     // By number, from a file and from the seed, in the order given; cells left over are black.
-    done(here, "sample --z z.safetensors:4,0 --z seed:7:6,4 --grid 2x3 --numbers --out picked.png");
+    done(
+        here,
+        "sample --z z.safetensors:4,0 --z seed:7:6,4 --grid 2x3 --numbers --save-z p.safetensors --out picked.png",
+    );
     let picked = grey(&here.join("picked.png"));
     let strip = 8; // for the numbers
     assert_eq!((picked.1, picked.2), (2 * (30 + strip) + 2, 3 * 30 + 2));
@@ -144,7 +147,54 @@ fn samples_are_sorted_by_score_and_numbered_as_drawn() {
     let (before, after) = (logits(&drawn), logits(&sorted));
     assert!(after.is_sorted_by(|a, b| a >= b) && !before.is_sorted_by(|a, b| a >= b), "{before:?} {after:?}");
     let best = drawn.rows().position(|z| Some(z) == sorted.rows().next()).unwrap();
-    assert!(text.contains(&format!("highest score: picture {best}, logit {:.3}", after[0])), "{text}");
+    assert!(
+        text.contains(&format!("highest score: picture {best} in the order drawn, logit {:.3}", after[0])),
+        "{text}"
+    );
+}
+
+/// A number below a picture means that picture where another command is given it.
+#[test]
+fn numbers_are_those_that_specs_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let line = "sample --n 6 --grid 1x6 --seed 2 --sort-by-score --numbers";
+    let by_seed = done(here, &format!("{line} --out seed.png"));
+    let by_row = done(here, &format!("{line} --save-z z.safetensors --out row.png"));
+    assert!(by_seed.contains("numbered as samples of seed 2"), "{by_seed}");
+    assert!(by_row.contains("numbered as rows of z.safetensors"), "{by_row}");
+    for (sheet, spec) in [("seed.png", "seed:2"), ("row.png", "z.safetensors")] {
+        let (sheet, mut seen) = (grey(&here.join(sheet)), Vec::new());
+        for number in 0..6 {
+            done(here, &format!("sample --z {spec}:{number} --out one.png"));
+            let picture = cell(&grey(&here.join("one.png")), 0, 0);
+            let column = (0..6).find(|&column| cell(&sheet, 0, column) == picture).unwrap();
+            let strip = |sheet: &(Vec<u8>, usize, usize), left: usize| -> Vec<u8> {
+                (30..38).flat_map(|y| sheet.0[y * sheet.2 + left..][..28].to_vec()).collect()
+            };
+            let caption = Sheet::black(28, 28, 1).captioned(&number.to_string());
+            assert!(strip(&sheet, 2 + column * 30) == caption.pixels()[28 * 28..], "{spec}:{number}");
+            seen.push(column);
+        }
+        assert_eq!(seen.is_sorted(), spec == "z.safetensors", "{seen:?}");
+    }
+}
+
+/// Without statistics of its own D gets some that do not depend on what it scores.
+#[test]
+fn a_score_does_not_depend_on_other_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    small_model(here, "small", true);
+    let many = done(here, "sample --model small --n 70 --sort-by-score");
+    let line = many.lines().find(|line| line.starts_with("highest score")).unwrap();
+    let (_, rest) = line.split_once("picture ").unwrap();
+    let (number, logit) = (rest.split(' ').next().unwrap(), rest.rsplit(' ').next().unwrap());
+    for z in [format!("seed:0:{number}"), format!("seed:0:{number},{number},1")] {
+        let few = done(here, &format!("sample --model small --z {z} --sort-by-score"));
+        let highest = few.lines().find(|line| line.starts_with("highest score")).unwrap();
+        assert!(highest.ends_with(&format!("logit {logit}")), "{z}: {highest}, among many {line}");
+    }
 }
 
 #[test]
@@ -400,6 +450,8 @@ fn bad_input_is_refused_with_the_fix() {
         ("sample --truncate 1", &["--truncate", "uniform in [-1, 1]"]),
         ("sample --model small --truncate 0", &["--truncate", "at least 0.01"]),
         ("sample --model small --truncate nan", &["--truncate", "at least 0.01"]),
+        ("sample --model small --truncate 1 --numbers", &["--numbers with --truncate", "--save-z"]),
+        ("sample --z seed:1:4 --numbers", &["--numbers with --z", "--save-z"]),
         ("sample --model alone --sort-by-score", &["alone has no discriminator", "score"]),
         ("sample --model drawless", &["drawless has no generator"]),
         ("sample --z ten.safetensors", &["ten.safetensors holds z of 10 numbers, the model takes 64"]),

@@ -19,8 +19,8 @@ use dcgan_data::{Dataset, OnBad, OpenOptions, PictureShape};
 use dcgan_explore::latent::{Latents, Spec, joined};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
-    Discriminator, Generator, LatentConfig, Model, ModelFiles, NetworkError, ensure_statistics, networks,
-    open as open_model, pixels,
+    Discriminator, Generator, LatentConfig, Model, ModelFiles, NetworkError, draw as draw_samples,
+    ensure_statistics, networks, open as open_model, pixels,
 };
 use rayon::prelude::*;
 use std::path::Path;
@@ -29,8 +29,9 @@ pub(crate) use faults::{Faults, Inputs};
 
 /// The model that is looked at where none is named.
 const DEFAULT_MODEL: &str = "models/faces64";
-/// Pictures at most that D's batch-norm statistics are re-estimated from, and those of a batch.
+/// Pictures at most that D's batch-norm statistics are re-estimated from, samples, and those of a batch.
 const STATISTICS_PICTURES: usize = 4096;
+const STATISTICS_SAMPLES: usize = 1024;
 const STATISTICS_BATCH: usize = 128;
 
 /// A model to look into.
@@ -45,12 +46,13 @@ pub(crate) struct Opened {
 }
 
 /// Pictures that D's batch-norm statistics come from where the weights brought none.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Typical<'a> {
     /// Real ones, as the authors do.
     Data(&'a Dataset),
-    /// Samples, u8 `(n, h, w, c)`: D saw minibatches of nothing else in half of its training passes.
-    Samples(&'a [u8]),
+    /// Samples, which D saw in half of its training passes: always those of seed 0, so that a score is the same whatever else
+    /// is scored.
+    Samples(&'a mut Generator),
 }
 
 /// Sets the number of threads, opens the device and the model, and says which model it is where none was named.
@@ -131,17 +133,14 @@ impl Opened {
         let tensor = |bytes: &[u8]| pixels::to_tensor(bytes, config, &self.device);
         let note = "the discriminator came without batch-norm statistics: re-estimated from";
         match typical {
-            Typical::Samples(bytes) => {
-                // A short last batch would weigh as much as a whole one.
-                let n = (bytes.len() / self.shape().bytes().max(1)).min(STATISTICS_PICTURES);
-                tracing::info!("{note} {n} samples");
-                let batches = bytes
-                    .chunks(STATISTICS_BATCH * self.shape().bytes())
-                    .take(STATISTICS_PICTURES / STATISTICS_BATCH);
+            Typical::Samples(generator) => {
+                tracing::info!("{note} {STATISTICS_SAMPLES} samples of seed 0");
+                let bytes = draw_samples(generator, self.model(), 0, STATISTICS_SAMPLES)?;
+                let batches = bytes.chunks(STATISTICS_BATCH * self.shape().bytes());
                 discriminator.0.reestimate(batches.map(|batch| Ok::<_, NetworkError>(tensor(batch)?)))?;
             }
             Typical::Data(data) => {
-                let rows = spread(data.len(), STATISTICS_PICTURES);
+                let rows = spread(data.len(), whole_batches(data.len().min(STATISTICS_PICTURES)));
                 tracing::info!("{note} {} pictures, evenly spaced", rows.len());
                 let batches = rows
                     .chunks(STATISTICS_BATCH)
@@ -200,6 +199,11 @@ impl Opened {
     }
 }
 
+/// As many of `n` pictures as make whole batches: a short last one would weigh as much as the others. All where there is none.
+fn whole_batches(n: usize) -> usize {
+    if n < STATISTICS_BATCH { n } else { n - n % STATISTICS_BATCH }
+}
+
 /// `n` numbers below `len`, evenly spaced from 0; all of them where there are no more.
 pub(crate) fn spread(len: usize, n: usize) -> Vec<usize> {
     let n = n.min(len);
@@ -231,4 +235,16 @@ pub(crate) fn draw(
 /// Writes z where a file was named for them.
 pub(crate) fn save_z(path: Option<&Path>, z: &Latents) -> anyhow::Result<()> {
     Ok(path.map_or(Ok(()), |path| z.write(path))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_come_from_whole_batches() {
+        for (n, expected) in [(1, 1), (127, 127), (128, 128), (130, 128), (300, 256), (4096, 4096)] {
+            assert_eq!(whole_batches(n), expected);
+        }
+    }
 }

@@ -6,11 +6,11 @@ use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_explore::ablate::Filters;
 use dcgan_explore::latent::Latents;
 use dcgan_explore::sheet::{Layout, MAX_PICTURES, Sheet};
-use dcgan_model::pixels;
+use dcgan_model::{Discriminator, pixels};
 
 /// Pictures drawn where nothing says how many.
 const PICTURES: usize = 64;
-/// Pictures that go through D at once.
+/// Pictures that go through D at once. Always as many: products of few rows are summed in another order than those of many.
 const BATCH: usize = 64;
 
 pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -22,6 +22,11 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     }
     let inputs = Inputs::model(&args.model).z("--z", &args.z).file("--without", args.without.as_ref());
     faults.outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let are_of_seed = args.z.is_empty() && args.truncate.is_none();
+    faults.check(!args.numbers || are_of_seed || args.save_z.is_some(), || {
+        let option = if args.truncate.is_some() { "--truncate" } else { "--z" };
+        format!("--numbers with {option}: no seed gives these z by number; write them with --save-z, to number its rows")
+    });
     let filters = args.without.as_ref().and_then(|path| faults.take("--without", Filters::read(path)));
     faults.end()?;
     let opened = open(&args.model, &args.compute)?;
@@ -42,40 +47,57 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         opened.discriminator_weights("a score")?; // refused before any work
     }
     let mut generator = opened.generator()?;
+    // Before maps are removed: scores with and without them are on one scale.
+    let mut judge = match args.sort_by_score {
+        true => Some(opened.discriminator("a score", Typical::Samples(&mut generator))?),
+        false => None,
+    };
     if let Some(filters) = &filters {
         filters.remove_from(&mut generator).map_err(UsageError::because)?;
     }
     let bytes = draw(&mut generator, opened.model(), &z, logging)?;
     let mut pictures = Sheet::each(&bytes, opened.shape())?;
     let mut order: Vec<usize> = (0..z.len()).collect();
-    if args.sort_by_score {
-        let scores = scores(&opened, &bytes)?;
+    if let Some(discriminator) = &mut judge {
+        let scores = scores(&opened, discriminator, &bytes)?;
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         for (what, place) in [("highest", order.first()), ("lowest", order.last())] {
             if let Some(&i) = place {
-                print_result(&format!("{what} score: picture {i}, logit {:.3}", scores[i]))?;
+                print_result(&format!(
+                    "{what} score: picture {i} in the order drawn, logit {:.3}",
+                    scores[i]
+                ))?;
             }
         }
         pictures = order.iter().filter_map(|&i| pictures.get(i).cloned()).collect();
     }
+    // The numbers that a spec takes: rows of the file where there is one, which holds the z in the order of the pictures; else
+    // the sample's own, wherever sorting has put it.
+    let numbered = match (args.numbers, &args.save_z) {
+        (false, _) => String::new(),
+        (true, Some(path)) => format!(", numbered as rows of {}", path.display()),
+        (true, None) => format!(", numbered as samples of seed {}", args.seed),
+    };
     if args.numbers {
-        // Those that a spec takes: the sample's own number, wherever sorting has put it.
-        pictures =
-            pictures.iter().zip(&order).map(|(picture, i)| picture.captioned(&i.to_string())).collect();
+        let number = |(row, sample)| if args.save_z.is_some() { row } else { sample };
+        let numbers = order.iter().copied().enumerate().map(number);
+        pictures = pictures.iter().zip(numbers).map(|(p, number)| p.captioned(&number.to_string())).collect();
     }
     save_z(args.save_z.as_deref(), &z.select(&order, "the samples")?)?;
     Sheet::grid(&pictures, layout).save(&args.out)?;
-    print_result(&format!("{} pictures in {}", z.len(), args.out.display()))?;
+    print_result(&format!("{} pictures in {}{numbered}", z.len(), args.out.display()))?;
     Ok(Outcome::Done)
 }
 
 /// D's logit of each picture in `bytes`, u8 `(n, h, w, c)`.
-fn scores(opened: &Opened, bytes: &[u8]) -> anyhow::Result<Vec<f32>> {
-    let mut discriminator = opened.discriminator("a score", Typical::Samples(bytes))?;
+fn scores(opened: &Opened, discriminator: &mut Discriminator, bytes: &[u8]) -> anyhow::Result<Vec<f32>> {
+    let len = opened.shape().bytes();
     let mut scores = Vec::new();
-    for batch in bytes.chunks(BATCH * opened.shape().bytes()) {
-        let x = pixels::to_tensor(batch, opened.model().config(), &opened.device)?;
-        scores.extend(discriminator.score(&x)?.to_vec1::<f32>()?);
+    for batch in bytes.chunks(BATCH * len) {
+        let mut whole = batch.to_vec();
+        whole.resize(BATCH * len, 0);
+        let x = pixels::to_tensor(&whole, opened.model().config(), &opened.device)?;
+        scores.extend(discriminator.score(&x)?.narrow(0, 0, batch.len() / len)?.to_vec1::<f32>()?);
     }
     Ok(scores)
 }
