@@ -203,6 +203,15 @@ impl Dataset {
         self.source.info(self.record(index)?)
     }
 
+    /// Name of picture `index`, that of [`Dataset::info`]; nothing is read for it.
+    ///
+    /// # Errors
+    ///
+    /// An index out of range.
+    pub fn name(&self, index: usize) -> Result<String, DataError> {
+        Ok(self.source.name(self.record(index)?))
+    }
+
     pub(crate) fn crop(&self) -> Option<usize> {
         self.transform.crop
     }

@@ -51,7 +51,7 @@ pub enum AttributesError {
     },
     /// Pictures and attributes of different data.
     #[error(
-        "{} has attributes of none of the {pictures} pictures: it names {theirs:?}, the data have {ours:?}; paths must agree, or file names where no two are alike",
+        "{} has attributes of none of the {pictures} pictures: it names {theirs:?}, the data have {ours:?}; paths must agree, or file names where no two are alike (a cache keeps no names: give the folder or zip that it was packed from)",
         path.display()
     )]
     NoMatch {

@@ -27,6 +27,7 @@ fn check(
             assert_eq!(read(&dataset, index), pixels(*number, options.shape), "{path}: picture {index}");
         }
         let info = dataset.info(index).unwrap();
+        assert_eq!(dataset.name(index).unwrap(), info.name, "{path}");
         let PictureShape { height, width, channels } = options.shape;
         assert_eq!(
             (info.height, info.width, info.channels),
@@ -35,6 +36,7 @@ fn check(
             info.name
         );
     }
+    assert!(dataset.name(order.len()).is_err());
     assert_eq!(dataset.fingerprint().len(), 64);
 }
 

@@ -10,7 +10,6 @@ use dcgan_explore::latent::Latents;
 use dcgan_explore::sheet::{Layout, Sheet};
 use dcgan_features::extract::{BATCH, Extractor};
 use dcgan_features::features::Features;
-use rayon::prelude::*;
 use serde_json::json;
 
 /// Most pictures to learn from, and most samples to search.
@@ -40,10 +39,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     let data = opened.data(&args.data)?;
 
     // Pictures that the table has a row for, and whether they show the concept.
-    let names: Vec<String> = (0..data.len())
-        .into_par_iter()
-        .map(|i| data.info(i).map(|info| info.name))
-        .collect::<Result<_, _>>()?;
+    let names: Vec<String> = (0..data.len()).map(|i| data.name(i)).collect::<Result<_, _>>()?;
     let joined = attributes.join(&names).map_err(UsageError::because)?;
     let known: Vec<(usize, usize)> =
         joined.iter().enumerate().filter_map(|(picture, row)| Some((picture, (*row)?))).collect();

@@ -1,6 +1,7 @@
 //! Bad input: one message that names the fix, exit code 2, nothing written.
 
 use crate::support::{damaged, digits, guided_case, lively, run};
+use dcgan_data::{Dataset, OpenOptions};
 use dcgan_model::ModelFiles;
 use dcgan_model::weights::{Dtype, Weights};
 use std::collections::BTreeSet;
@@ -35,6 +36,9 @@ fn bad_input_is_refused_with_the_fix() {
     file("all.json", r#"{"seed":0,"boxes":[{"sample":0,"x":0,"y":0,"width":28,"height":28}]}"#);
     file("block.json", r#"{"block":"blocks.1","maps":[0]}"#);
     file("map.json", r#"{"block":"project","maps":[5,128]}"#);
+    let options = OpenOptions::new((28, 28, 1).into());
+    dcgan_data::pack(&Dataset::open(&here.join("digits"), &options).unwrap(), &here.join("pack"), |_| ())
+        .unwrap();
     file("strangers.txt", "1\nSmiling\n000001.jpg 1\n");
     file("broken.txt", "1\nSmiling Male\n000001.jpg 1\n");
 
@@ -95,6 +99,10 @@ fn bad_input_is_refused_with_the_fix() {
         (concept("attributes.txt", "Never"), &["none of the 30 pictures"]),
         (concept("attributes.txt", "-Never"), &["all of the 30 pictures"]),
         (concept("strangers.txt", "Smiling"), &["none of the 30 pictures", "000001.jpg", "0/"]),
+        (
+            vec!["concept", "--data", "pack", "--attributes", "attributes.txt", "--attribute", "Zero"],
+            &["none of the 30 pictures", "a cache keeps no names"],
+        ),
         (concept("broken.txt", "Smiling"), &["broken.txt, line 3: 1 values, expected 2"]),
         (concept("absent.txt", "Smiling"), &["cannot read absent.txt"]),
         (
