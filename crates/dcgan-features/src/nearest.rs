@@ -69,21 +69,34 @@ pub enum NearestError {
         /// Its number.
         index: u64,
     },
+    /// Not one exclusion a query.
+    #[error("{found} exclusions for {expected} queries")]
+    Excluded {
+        /// Queries.
+        expected: usize,
+        /// Exclusions given.
+        found: usize,
+    },
     /// Nothing to be near to, or no query.
     #[error("a search needs at least one {what}")]
     Nothing {
-        /// Query or reference.
+        /// Query, reference, or neighbour to find.
         what: &'static str,
     },
 }
 
-/// A search for the nearest reference of each query.
+/// A search for the nearest references of each query.
 #[derive(Debug)]
 pub struct Nearest {
     queries: Vec<f32>,
     width: usize,
     /// Squared length of each query.
     lengths: Vec<f64>,
+    /// References looked for, for each query.
+    count: usize,
+    /// References that a query is not compared with: a picture with itself.
+    excluded: Vec<Option<u64>>,
+    /// `count` a query, nearest first; infinitely far where there are none yet.
     best: Vec<Neighbour>,
     /// References added.
     references: u64,
@@ -96,22 +109,40 @@ impl Nearest {
     /// No query; values that do not fill rows; a row that is not finite or longer than 3e18.
     pub fn new(queries: Vec<f32>, width: usize) -> Result<Self, NearestError> {
         let n = rows("queries", queries.len(), width)?;
-        if n == 0 {
-            return Err(NearestError::Nothing { what: "query" });
+        Self::several(queries, width, 1, vec![None; n])
+    }
+
+    /// A search for the `count` nearest references of each query; `excluded` has for each the number of a reference that it is not
+    /// compared with, if any.
+    ///
+    /// # Errors
+    /// Those of [`Nearest::new`]; a count of 0; not one entry of `excluded` a query.
+    pub fn several(
+        queries: Vec<f32>,
+        width: usize,
+        count: usize,
+        excluded: Vec<Option<u64>>,
+    ) -> Result<Self, NearestError> {
+        let n = rows("queries", queries.len(), width)?;
+        if n == 0 || count == 0 {
+            return Err(NearestError::Nothing { what: if n == 0 { "query" } else { "neighbour to find" } });
+        }
+        if excluded.len() != n {
+            return Err(NearestError::Excluded { expected: n, found: excluded.len() });
         }
         let lengths = squared_lengths("query", 0, &queries, width)?;
         let none = Neighbour { index: 0, label: None, distance_squared: f64::INFINITY };
-        Ok(Self { queries, width, lengths, best: vec![none; n], references: 0 })
+        Ok(Self { queries, width, lengths, count, excluded, best: vec![none; n * count], references: 0 })
     }
 
     /// Queries.
     pub fn len(&self) -> usize {
-        self.best.len()
+        self.lengths.len()
     }
 
     /// Whether there is no query: never.
     pub fn is_empty(&self) -> bool {
-        self.best.is_empty()
+        self.lengths.is_empty()
     }
 
     /// References added so far.
@@ -141,12 +172,14 @@ impl Nearest {
             lengths: &lengths,
         };
         self.best
-            .par_chunks_mut(QUERIES)
+            .par_chunks_mut(QUERIES * self.count)
             .zip(self.queries.par_chunks(QUERIES * self.width))
             .zip(self.lengths.par_chunks(QUERIES))
-            .for_each_init(Vec::new, |products, ((best, queries), lengths)| {
+            .zip(self.excluded.par_chunks(QUERIES))
+            .for_each_init(Vec::new, |products, (((best, values), lengths), excluded)| {
+                let queries = Queries { values, lengths, excluded };
                 for start in (0..n).step_by(REFERENCES) {
-                    block.compare(start..(start + REFERENCES).min(n), queries, lengths, best, products);
+                    block.compare(start..(start + REFERENCES).min(n), &queries, best, products);
                 }
             });
         self.references += n as u64;
@@ -156,13 +189,28 @@ impl Nearest {
     /// The nearest reference of each query.
     ///
     /// # Errors
-    /// No reference was added.
-    pub fn found(&self) -> Result<&[Neighbour], NearestError> {
-        if self.references == 0 {
-            return Err(NearestError::Nothing { what: "reference" });
-        }
-        Ok(&self.best)
+    /// A query that was compared with no reference.
+    pub fn found(&self) -> Result<Vec<Neighbour>, NearestError> {
+        let nearest = self.found_several().map(|found| found.first().copied());
+        nearest.collect::<Option<_>>().ok_or(NearestError::Nothing { what: "reference" })
     }
+
+    /// The nearest references of each query, nearest first: as many as are looked for, or all that it was compared with.
+    pub fn found_several(&self) -> impl ExactSizeIterator<Item = &[Neighbour]> {
+        self.best.chunks_exact(self.count).map(|best| {
+            let found = best.partition_point(|neighbour| neighbour.distance_squared.is_finite());
+            &best[..found]
+        })
+    }
+}
+
+/// Queries that are compared at once.
+struct Queries<'a> {
+    values: &'a [f32],
+    /// Squared length of each.
+    lengths: &'a [f64],
+    /// The reference that each is not compared with.
+    excluded: &'a [Option<u64>],
 }
 
 /// References on their way past the queries.
@@ -177,43 +225,58 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Compares the references `tile` of this block with `queries`.
+    /// Compares the references `tile` of this block with `queries`, whose nearest so far are `best`.
     fn compare(
         &self,
         tile: Range<usize>,
-        queries: &[f32],
-        lengths: &[f64],
+        queries: &Queries<'_>,
         best: &mut [Neighbour],
         products: &mut Vec<f32>,
     ) {
-        let (m, n, width) = (best.len(), tile.len(), self.width);
+        let (m, n, width) = (queries.lengths.len(), tile.len(), self.width);
+        let count = best.len() / m.max(1);
         products.resize(m * n, 0.0);
         let values = &self.values[tile.start * width..tile.end * width];
-        let queries_view = MatrixView::new(queries, m, width);
+        let queries_view = MatrixView::new(queries.values, m, width);
         matmul(products, queries_view, MatrixView::new(values, n, width).t(), false);
         let halves: Vec<f32> = self.lengths[tile.clone()].iter().map(|length| half(*length)).collect();
         let longest = self.lengths[tile.clone()].iter().fold(0.0, |most: f64, length| most.max(*length));
-        let rows = queries.chunks_exact(width).zip(lengths).zip(best).zip(products.chunks_exact(n));
-        for (((query, length), best), products) in rows {
+        let rows = queries.values.chunks_exact(width).zip(queries.lengths).zip(queries.excluded);
+        let rows = rows.zip(best.chunks_exact_mut(count)).zip(products.chunks_exact_mut(n));
+        for ((((query, length), excluded), best), products) in rows {
+            let first = self.first + tile.start as u64;
+            let itself = excluded.and_then(|index| usize::try_from(index.checked_sub(first)?).ok());
+            if let Some(product) = itself.and_then(|i| products.get_mut(i)) {
+                *product = f32::NEG_INFINITY; // infinitely far
+            }
             // In exact numbers `half - product` is (distance^2 - |q|^2) / 2.
             let error = score_error(width, *length, longest);
             let lowest = f64::from(lowest_score(&halves, products));
-            let to_beat = (best.distance_squared - length) / 2.0;
-            // Whatever scores above this is farther than the lowest or no nearer than the best so far.
-            let limit = (lowest + 2.0 * error).min(to_beat + error);
+            let to_beat = |best: &[Neighbour]| {
+                best.last().map_or(f64::INFINITY, |last| (last.distance_squared - length) / 2.0)
+            };
+            // Whatever scores above this is no nearer than the last of the best so far; or, where one alone is looked for, farther
+            // than the lowest.
+            let mut limit = to_beat(best) + error;
+            if count == 1 {
+                limit = limit.min(lowest + 2.0 * error);
+            }
             if lowest > limit {
                 continue;
             }
-            for (i, (half, product)) in halves.iter().zip(products).enumerate() {
-                if f64::from(half - product) > limit {
+            for (i, (half, product)) in halves.iter().zip(products.iter()).enumerate() {
+                if f64::from(half - product) > limit || itself == Some(i) {
                     continue;
                 }
                 let row = tile.start + i;
                 let distance_squared = distance_squared(query, &self.values[row * width..(row + 1) * width]);
-                // Only a smaller one replaces: the earliest stays.
-                if distance_squared < best.distance_squared {
+                // Only a smaller one goes before: the earliest stays.
+                let rank = best.partition_point(|other| other.distance_squared <= distance_squared);
+                if let Some(behind) = best.get_mut(rank..).filter(|behind| !behind.is_empty()) {
+                    behind.rotate_right(1);
                     let label = self.labels.map(|labels| labels[row]);
-                    *best = Neighbour { index: self.first + row as u64, label, distance_squared };
+                    behind[0] = Neighbour { index: self.first + row as u64, label, distance_squared };
+                    limit = limit.min(to_beat(best) + error);
                 }
             }
         }
@@ -344,25 +407,31 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Every pair in f64, one after the other.
-    fn brute_force(queries: &[f32], references: &[f32], width: usize) -> Vec<(u64, f64)> {
-        let nearest = |query: &[f32]| {
-            let mut best = (0, f64::INFINITY);
-            for (index, reference) in (0..).zip(references.chunks_exact(width)) {
+    /// Every pair in f64, one after the other: the `count` nearest but the one excluded, the earliest of equal ones first.
+    fn brute_force(
+        queries: &[f32],
+        references: &[f32],
+        width: usize,
+        count: usize,
+        excluded: &[Option<u64>],
+    ) -> Vec<Vec<(u64, f64)>> {
+        let nearest = |(query, excluded): (&[f32], &Option<u64>)| {
+            let distance = |reference: &[f32]| -> f64 {
                 let square = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).powi(2);
-                let distance: f64 = query.iter().zip(reference).map(square).sum();
-                if distance < best.1 {
-                    best = (index, distance);
-                }
-            }
-            best
+                query.iter().zip(reference).map(square).sum()
+            };
+            let all = (0..).zip(references.chunks_exact(width).map(distance));
+            let mut all: Vec<(u64, f64)> = all.filter(|(index, _)| Some(*index) != *excluded).collect();
+            all.sort_by(|a, b| a.1.total_cmp(&b.1)); // stable
+            all.truncate(count);
+            all
         };
-        queries.chunks_exact(width).map(nearest).collect()
+        queries.chunks_exact(width).zip(excluded).map(nearest).collect()
     }
 
     /// The search with blocks of the sizes of `cuts` in turn on `threads` threads; a reference's label is its index.
-    fn search(queries: &[f32], references: &[f32], width: usize, cuts: &[usize], threads: usize) -> Nearest {
-        let mut nearest = Nearest::new(queries.to_vec(), width).unwrap();
+    fn search(mut nearest: Nearest, references: &[f32], cuts: &[usize], threads: usize) -> Nearest {
+        let width = nearest.width;
         let mut add = || {
             let (mut rest, mut cuts) = (references, cuts.iter().cycle());
             while !rest.is_empty() {
@@ -377,15 +446,28 @@ mod tests {
         nearest
     }
 
+    /// The nearest one; then several, a reference of some queries excluded.
     fn check(queries: &[f32], references: &[f32], width: usize, cuts: &[usize]) {
-        let expected = brute_force(queries, references, width);
-        for threads in [1, 2] {
-            let nearest = search(queries, references, width, cuts, threads);
-            let found = nearest.found().unwrap();
-            assert_eq!(found.len(), expected.len());
-            for (i, (found, (index, distance))) in found.iter().zip(&expected).enumerate() {
-                let seen = (found.index, found.label.map(u64::from), found.distance_squared);
-                assert_eq!(seen, (*index, Some(*index), *distance), "query {i}, {threads} threads");
+        let (m, n) = (queries.len() / width, references.len() / width);
+        let some = |i: usize| (!i.is_multiple_of(3)).then_some((i * 7 % (n + 1)) as u64);
+        let excluded: Vec<Option<u64>> = (0..m).map(some).collect();
+        for (count, excluded) in
+            [(1, vec![None; m]), (1, excluded.clone()), (2, vec![None; m]), (5, excluded)]
+        {
+            let expected = brute_force(queries, references, width, count, &excluded);
+            for threads in [1, 2] {
+                let nearest = Nearest::several(queries.to_vec(), width, count, excluded.clone()).unwrap();
+                let nearest = search(nearest, references, cuts, threads);
+                let seen = nearest.found_several().map(|found| {
+                    assert!(found.iter().all(|found| found.label.map(u64::from) == Some(found.index)));
+                    found.iter().map(|found| (found.index, found.distance_squared)).collect()
+                });
+                let seen: Vec<Vec<(u64, f64)>> = seen.collect();
+                assert_eq!(seen, expected, "{count} nearest, {threads} threads");
+                let first: Option<Vec<u64>> =
+                    expected.iter().map(|near| near.first().map(|near| near.0)).collect();
+                let found = nearest.found().ok();
+                assert_eq!(found.map(|found| found.iter().map(|found| found.index).collect()), first);
             }
         }
     }
@@ -446,10 +528,15 @@ mod tests {
         for scale in [1e-30, 1e14] {
             let scaled = |values: &[f32]| values.iter().map(|v| v * scale).collect::<Vec<f32>>();
             let (queries, references) = (scaled(&queries), scaled(&references));
-            let expected = brute_force(&queries, &references, 3);
-            let nearest = search(&queries, &references, 3, &[9], 1);
-            let indices = nearest.found().unwrap().iter().map(|found| found.index);
-            assert!(indices.eq(expected.iter().map(|(index, _)| *index)), "scale {scale}");
+            for count in [1, 4] {
+                let expected = brute_force(&queries, &references, 3, count, &[None; 64]);
+                let nearest = Nearest::several(queries.clone(), 3, count, vec![None; 64]).unwrap();
+                let nearest = search(nearest, &references, &[9], 1);
+                for (found, expected) in nearest.found_several().zip(&expected) {
+                    let indices = found.iter().map(|found| found.index);
+                    assert!(indices.eq(expected.iter().map(|(index, _)| *index)), "scale {scale}, {count}");
+                }
+            }
         }
     }
 
@@ -458,15 +545,15 @@ mod tests {
         let mut nearest = Nearest::new(vec![0.0, 0.0, 10.0, 0.0], 2).unwrap();
         nearest.add(&[3.0, 4.0, 9.0, 0.0], Some(&[7, 8])).unwrap();
         let found = nearest.found().unwrap();
-        assert_eq!(mean_distance(found).unwrap(), 3.0);
-        assert_eq!(error_percent(found, &[7, 8]).unwrap(), 0.0);
-        assert_eq!(error_percent(found, &[7, 1]).unwrap(), 50.0);
+        assert_eq!(mean_distance(&found).unwrap(), 3.0);
+        assert_eq!(error_percent(&found, &[7, 8]).unwrap(), 0.0);
+        assert_eq!(error_percent(&found, &[7, 1]).unwrap(), 50.0);
         nearest.add(&[], None).unwrap();
         nearest.add(&[0.0, 1.0], None).unwrap();
         let found = nearest.found().unwrap();
         assert_eq!(found[0], Neighbour { index: 2, label: None, distance_squared: 1.0 });
-        assert_eq!(error_percent(found, &[7, 8]), Err(NearestError::Unlabelled { index: 2 }));
-        assert!(error_percent(found, &[7]).is_err());
+        assert_eq!(error_percent(&found, &[7, 8]), Err(NearestError::Unlabelled { index: 2 }));
+        assert!(error_percent(&found, &[7]).is_err());
         assert!(mean_distance(&[]).is_err() && error_percent(&[], &[]).is_err());
     }
 
@@ -477,6 +564,9 @@ mod tests {
         assert_eq!(refused(&[1.0], 0), NearestError::Ragged { what: "queries", len: 1, width: 0 });
         let length = |what, row, length: &str| NearestError::Length { what, row, length: length.into() };
         assert_eq!(refused(&[1.0, f32::NAN], 1), length("query", 1, "NaN"));
+        let several = |count, excluded| Nearest::several(vec![0.0; 4], 2, count, excluded).unwrap_err();
+        assert_eq!(several(0, vec![None; 2]), NearestError::Nothing { what: "neighbour to find" });
+        assert_eq!(several(1, vec![None]), NearestError::Excluded { expected: 2, found: 1 });
         let mut nearest = Nearest::new(vec![0.0, 0.0], 2).unwrap();
         assert_eq!(nearest.found(), Err(NearestError::Nothing { what: "reference" }));
         nearest.add(&[2.0, 0.0], Some(&[1])).unwrap();

@@ -76,7 +76,7 @@ fn values(part: &Part, range: PixelRange) -> Result<Vec<f32>, NeighboursError> {
 
 fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursError> {
     let found = search.found()?;
-    let error_percent = labels.map(|labels| error_percent(found, labels)).transpose()?;
+    let error_percent = labels.map(|labels| error_percent(&found, labels)).transpose()?;
     let per_class_accuracy = labels.map_or_else(Vec::new, |labels| {
         let class = |label: u32| label as usize;
         let labels: Vec<usize> = labels.iter().copied().map(class).collect();
@@ -86,7 +86,7 @@ fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursEr
         tally.count(&predicted, &labels);
         tally.accuracy()
     });
-    let mean_distance = mean_distance(found)?;
+    let mean_distance = mean_distance(&found)?;
     Ok(Score { references: search.references(), error_percent, per_class_accuracy, mean_distance })
 }
 

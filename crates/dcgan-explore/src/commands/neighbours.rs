@@ -4,9 +4,10 @@ use super::{Faults, Inputs, Typical, draw, open, read_rows, save_z, spread};
 use crate::cli::NeighboursArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
-use dcgan_explore::neighbours::{Near, search};
+use dcgan_explore::neighbours::{NeighboursError, search};
 use dcgan_explore::sheet::{GAP, Layout, Sheet};
 use dcgan_features::extract::{ExtractError, Extractor};
+use dcgan_features::nearest::Neighbour;
 use dcgan_features::report::layout;
 use dcgan_model::pixels::PixelRange;
 use serde_json::json;
@@ -36,8 +37,8 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     // Real pictures too, each without itself: how near is near.
     let real = spread(among, z.len());
     let queries = [samples.clone(), read_rows(&data, &real)?].concat();
-    let excluded: Vec<Option<usize>> =
-        std::iter::repeat_n(None, z.len()).chain(real.iter().copied().map(Some)).collect();
+    let itself = real.iter().map(|&row| Some(row as u64));
+    let excluded: Vec<Option<u64>> = std::iter::repeat_n(None, z.len()).chain(itself).collect();
     let weights = opened.discriminator("a feature", Typical::Data(&data))?.0.weights()?;
     let mut extractor = Extractor::new(opened.model(), &weights, &opened.device)?;
     let range = PixelRange::of(opened.model().config().generator.output);
@@ -55,14 +56,15 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
         Sheet::each(&samples, opened.shape())?.iter().map(|sample| sample.captioned("")).collect::<Vec<_>>();
     let column = Sheet::grid(&shown, Layout { rows: z.len(), columns: 1 });
     let gap = Sheet::black(1, 4 * GAP, opened.shape().channels);
-    let near = |block: &[Vec<Near>]| nearest(&data, block.get(..z.len()).unwrap_or(&[]), args.nearest);
+    let near = |block: &[Vec<Neighbour>]| nearest(&data, block.get(..z.len()).unwrap_or(&[]), args.nearest);
     Sheet::beside(&[column, gap.clone(), near(pixels)?, gap, near(features)?]).save(&args.out)?;
 
-    let first = |near: &[Near], unit: f64| near.first().map_or(f64::NAN, |near| near.distance * unit);
-    let mean = |block: &[Vec<Near>], unit| {
+    let distance = |near: &Neighbour, unit: f64| near.distance_squared.sqrt() * unit;
+    let first = |near: &[Neighbour], unit: f64| near.first().map_or(f64::NAN, |near| distance(near, unit));
+    let mean = |block: &[Vec<Neighbour>], unit| {
         block.iter().map(|near| first(near, unit)).sum::<f64>() / block.len() as f64
     };
-    let name = |near: &[Near]| near.first().map_or_else(String::new, |near| near.index.to_string());
+    let name = |near: &[Neighbour]| near.first().map_or_else(String::new, |near| near.index.to_string());
     let mut lines = vec![
         ["sample", "nearest in pixels", "rms levels", "nearest in features", "distance"]
             .map(str::to_owned)
@@ -86,11 +88,9 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     print_result(layout(&lines, z.len() + 1).trim_end())?;
     print_result(&format!("{} samples among {among} pictures in {}", z.len(), args.out.display()))?;
     if args.json {
-        let list = |block: &[Vec<Near>], unit: f64| -> Vec<Vec<(usize, f64)>> {
-            block
-                .iter()
-                .map(|near| near.iter().map(|near| (near.index, near.distance * unit)).collect())
-                .collect()
+        let list = |block: &[Vec<Neighbour>], unit: f64| -> Vec<Vec<(u64, f64)>> {
+            let one = |near: &Vec<Neighbour>| near.iter().map(|n| (n.index, distance(n, unit))).collect();
+            block.iter().map(one).collect()
         };
         let result = json!({
             "among": among,
@@ -105,18 +105,20 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
 }
 
 /// Pictures that cannot be read are the user's to mend; a network that fails is not.
-fn refuse(error: ExtractError) -> anyhow::Error {
+fn refuse(error: NeighboursError) -> anyhow::Error {
     match error {
-        ExtractError::Data(_) => UsageError::because(error).into(),
+        NeighboursError::Extract(ExtractError::Data(_)) | NeighboursError::Nearest(_) => {
+            UsageError::because(error).into()
+        }
         _ => error.into(),
     }
 }
 
 /// A row of pictures for each sample, their numbers below them.
-fn nearest(data: &Dataset, found: &[Vec<Near>], columns: usize) -> anyhow::Result<Sheet> {
+fn nearest(data: &Dataset, found: &[Vec<Neighbour>], columns: usize) -> anyhow::Result<Sheet> {
     let mut cells = Vec::new();
     for near in found {
-        let rows: Vec<usize> = near.iter().map(|near| near.index).collect();
+        let rows: Vec<usize> = near.iter().filter_map(|near| usize::try_from(near.index).ok()).collect();
         let pictures = Sheet::each(&read_rows(data, &rows)?, data.shape())?;
         let row = pictures.iter().zip(&rows).map(|(picture, row)| picture.captioned(&row.to_string()));
         let missing =
