@@ -21,7 +21,9 @@ const BATCH: usize = 64;
 pub struct Filters {
     /// Name of the layer, `blocks.1` say.
     pub block: String,
-    /// Maps of it, by number from 0.
+    /// Feature maps that it has, by which the list knows its model.
+    pub channels: usize,
+    /// Those to remove, by number from 0.
     pub maps: Vec<usize>,
 }
 
@@ -37,7 +39,7 @@ pub enum AblateError {
         source: io::Error,
     },
     /// Not JSON, or a field that is missing, unknown or of the wrong type.
-    #[error("{}: {source}; expected {{\"block\": \"blocks.N\", \"maps\": [..]}}", path.display())]
+    #[error("{}: {source}; expected {{\"block\": \"blocks.N\", \"channels\": C, \"maps\": [..]}}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -47,6 +49,18 @@ pub enum AblateError {
     /// A block that the generator does not have.
     #[error(transparent)]
     Block(#[from] UnknownBlock),
+    /// A list of maps of another model's block.
+    #[error(
+        "the list is of a block {block} of {found} feature maps, that of this model has {expected}: find the maps of this model with --boxes"
+    )]
+    Channels {
+        /// The block.
+        block: String,
+        /// Maps that the model's has.
+        expected: usize,
+        /// Maps that the list's had.
+        found: usize,
+    },
     /// A map that the block does not have.
     #[error("block {block} has {channels} feature maps, from 0: there is no map {map}")]
     Map {
@@ -92,12 +106,16 @@ impl Filters {
     /// them gets weight zero. G must have its statistics, which are not to be estimated without the maps.
     ///
     /// # Errors
-    /// A block or a map that G does not have; [`NetworkError::NoStatistics`]; memory.
+    /// A block or a map that G does not have; a block of another number of maps; [`NetworkError::NoStatistics`]; memory.
     pub fn remove_from(&self, generator: &mut Generator) -> Result<(), AblateError> {
         let network = &mut generator.0;
         let layers = network.executor.layers();
         let place = find_block(layers, &self.block)?;
         let channels = layers[place].output.channels;
+        if channels != self.channels {
+            let block = self.block.clone();
+            return Err(AblateError::Channels { block, expected: channels, found: self.channels });
+        }
         let mut removed = vec![false; channels];
         for &map in &self.maps {
             let flag = removed.get_mut(map).ok_or_else(|| AblateError::Map {

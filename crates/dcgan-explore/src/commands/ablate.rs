@@ -75,7 +75,7 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
         write_json(path, &filters)?;
         print_result(&format!("the list of maps: {}", path.display()))?;
     }
-    let Filters { block, maps } = &filters;
+    let Filters { block, maps, .. } = &filters;
     print_result(&format!(
         "{} samples, and below each without {} maps of {block}: {}",
         z.len(),
@@ -105,7 +105,7 @@ fn found(
         positions.inside.len() - inside,
         100.0 * fitted.accuracy
     ))?;
-    Ok(Filters { block, maps })
+    Ok(Filters { block, channels: positions.maps, maps })
 }
 
 /// A sheet to draw boxes on, and a file to write them into.

@@ -193,17 +193,17 @@ fn removed_maps_are_zero_everywhere() {
         let masked = middle.broadcast_mul(&mask).unwrap();
         let by_hand = values(&back.eval(&masked, Keep::Nothing).unwrap().output);
 
-        let none = Filters { block: block.to_owned(), maps: vec![] };
+        let none = Filters { block: block.to_owned(), channels, maps: vec![] };
         none.remove_from(&mut generator).unwrap();
         assert_eq!(values(&generator.sample(&z).unwrap()), whole, "nothing removed");
-        let filters = Filters { block: block.to_owned(), maps: vec![1] };
+        let filters = Filters { block: block.to_owned(), channels, maps: vec![1] };
         filters.remove_from(&mut generator).unwrap();
         let removed = values(&generator.sample(&z).unwrap());
         assert_ne!(removed, whole, "map 1 of {block} counts");
         for (removed, by_hand) in removed.iter().zip(&by_hand) {
             assert!((removed - by_hand).abs() <= 1e-5, "{block}: {removed} {by_hand}");
         }
-        let beyond = Filters { block: block.to_owned(), maps: vec![0, channels] };
+        let beyond = Filters { block: block.to_owned(), channels, maps: vec![0, channels] };
         let message = beyond.remove_from(&mut generator).unwrap_err().to_string();
         assert!(message.contains(&format!("there is no map {channels}")), "{message}");
     }

@@ -34,8 +34,9 @@ fn bad_input_is_refused_with_the_fix() {
     file("none.json", r#"{"seed":0,"boxes":[]}"#);
     file("typo.json", r#"{"seed":0,"boxs":[]}"#);
     file("all.json", r#"{"seed":0,"boxes":[{"sample":0,"x":0,"y":0,"width":28,"height":28}]}"#);
-    file("block.json", r#"{"block":"blocks.1","maps":[0]}"#);
-    file("map.json", r#"{"block":"project","maps":[5,128]}"#);
+    file("block.json", r#"{"block":"blocks.1","channels":96,"maps":[0]}"#);
+    file("map.json", r#"{"block":"project","channels":96,"maps":[5,128]}"#);
+    file("other.json", r#"{"block":"project","channels":128,"maps":[5]}"#);
     let options = OpenOptions::new((28, 28, 1).into());
     dcgan_data::pack(&Dataset::open(&here.join("digits"), &options).unwrap(), &here.join("pack"), |_| ())
         .unwrap();
@@ -78,6 +79,14 @@ fn bad_input_is_refused_with_the_fix() {
         ),
         (vec!["ablate", "--filters", "block.json"], &["there is no block \"blocks.1\""]),
         (vec!["ablate", "--filters", "map.json"], &["project has 96 feature maps", "no map 128"]),
+        (
+            vec!["ablate", "--filters", "other.json"],
+            &["project of 128 feature maps, that of this model has 96"],
+        ),
+        (
+            vec!["sample", "--without", "other.json"],
+            &["project of 128 feature maps, that of this model has 96"],
+        ),
         (vec!["ablate", "--filters", "ok.json"], &["expected {\"block\": \"blocks.N\""]),
         (vec!["ablate", "--template", "ok.json"], &["ok.json exists and may hold boxes"]),
         (vec!["ablate", "--boxes", "ok.json", "--save", "./ok.json"], &["--boxes and --save are one file"]),
