@@ -6,7 +6,7 @@ use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
 use dcgan_explore::attributes::{Attributes, Condition};
 use dcgan_explore::concept::{ConceptError, Probe, highest};
-use dcgan_explore::latent::Latents;
+use dcgan_explore::latent::{Latents, joined};
 use dcgan_explore::sheet::{Layout, Sheet};
 use dcgan_features::extract::{BATCH, Extractor};
 use dcgan_features::features::Features;
@@ -40,9 +40,9 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
 
     // Pictures that the table has a row for, and whether they show the concept.
     let names: Vec<String> = (0..data.len()).map(|i| data.name(i)).collect::<Result<_, _>>()?;
-    let joined = attributes.join(&names).map_err(UsageError::because)?;
+    let rows = attributes.join(&names).map_err(UsageError::because)?;
     let known: Vec<(usize, usize)> =
-        joined.iter().enumerate().filter_map(|(picture, row)| Some((picture, (*row)?))).collect();
+        rows.iter().enumerate().filter_map(|(picture, row)| Some((picture, (*row)?))).collect();
     let known: Vec<(usize, usize)> =
         spread(known.len(), args.pictures).into_iter().map(|i| known[i]).collect();
     let shows: Vec<bool> = known.iter().map(|&(_, row)| attributes.meets(row, &columns)).collect();
@@ -70,8 +70,20 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     };
     let best = highest(&scores, args.top);
     let kept = z.select(&best, "the samples")?;
-    let samples = draw(&mut generator, opened.model(), &kept, logging)?;
-    Sheet::of(&samples, opened.shape(), Layout::square(best.len()))?.save(&args.out)?;
+    let strangers = best.iter().filter(|&&i| scores[i] <= 0.0).count();
+    if strangers > 0 {
+        let kept = best.len();
+        tracing::warn!(
+            "{strangers} of the {kept} samples kept do not show it: search more with --candidates, or keep fewer with --top"
+        );
+    }
+    // The samples, and beside them what arithmetic takes of them: the picture of their mean.
+    let both = joined(&[kept.clone(), Latents::new(kept.mean(), kept.size(), "the mean")?])?;
+    let mut pictures = Sheet::each(&draw(&mut generator, opened.model(), &both, logging)?, opened.shape())?;
+    let mean = pictures.split_off(kept.len());
+    let sign = Sheet::sign(" ", 0, 1, opened.shape().channels);
+    let grid = Sheet::grid(&pictures, Layout::square(kept.len()));
+    Sheet::beside(&[grid, sign, Sheet::grid(&mean, Layout::square(1))]).save(&args.out)?;
     save_z(args.save_z.as_deref(), &kept)?;
 
     let report = probe.report;
@@ -85,7 +97,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     ))?;
     let numbers = best.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     print_result(&format!("the samples that show it most: seed:{}:{numbers}", args.seed))?;
-    print_result(&format!("their pictures: {}", args.out.display()))?;
+    print_result(&format!("their pictures, and that of their mean: {}", args.out.display()))?;
     if let Some(path) = &args.save_z {
         print_result(&format!("their z: {}", path.display()))?;
     }

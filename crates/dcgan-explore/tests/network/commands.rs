@@ -181,9 +181,17 @@ fn concept_finds_z_of_an_attribute() {
     let config = ModelFiles::embedded_digits().unwrap().model.config().latent.clone();
     let z = Latents::read(&here.join("zero.safetensors")).unwrap();
     assert_eq!(z, Latents::pick(0, numbers, &config).unwrap());
-    // What it wrote is what other commands read.
+    // What it wrote is what other commands read; beside it the picture of the mean.
     succeed(here, &["sample", "--z", "zero.safetensors", "--out", "zeros.png"]);
-    assert!(fs::read(here.join("zeros.png")).unwrap() == fs::read(here.join("concept.png")).unwrap());
+    Latents::new(z.mean(), z.size(), "a test").unwrap().write(&here.join("mean.safetensors")).unwrap();
+    succeed(here, &["sample", "--z", "mean.safetensors", "--out", "mean.png"]);
+    let (sheet, width, height) = png(&here.join("concept.png"));
+    assert_eq!((width, height), (62 + 5 + 32, 62));
+    let part = |left: usize, top: usize, side: usize| -> Vec<u8> {
+        (top..top + side).flat_map(|y| sheet[y * 99 + left..][..side].to_vec()).collect()
+    };
+    assert!(part(0, 0, 62) == png(&here.join("zeros.png")).0);
+    assert!(part(62 + 5, 15, 32) == png(&here.join("mean.png")).0);
 
     // A conjunction with an absence, fewer pictures, another seed.
     let both = [
@@ -198,20 +206,21 @@ fn concept_finds_z_of_an_attribute() {
         "-Zero",
         "--candidates",
         "40",
-        "--top",
-        "3",
         "--seed",
         "7",
         "--json",
         "--out",
         "both.png",
     ];
-    let stdout = succeed(here, &both);
+    let stdout = succeed(here, &[&both[..], &["--top", "3"]].concat());
     let text = fs::read_to_string(here.join("attributes.txt")).unwrap();
     let expected = text.lines().filter(|line| line.ends_with(" 1 -1 -1")).count();
     let result: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert_eq!(result["positives"], expected);
     assert_eq!(result["negatives"], 400 - expected);
     let (_, width, height) = png(&here.join("both.png"));
-    assert_eq!((width, height), (62, 62));
+    assert_eq!((width, height), (62 + 5 + 32, 62));
+    // Hardly all of forty samples are even and no zeros.
+    let ran = run(here, &[&both[..], &["--top", "40"]].concat());
+    assert!(ran.stderr.contains("of the 40 samples kept do not show it"), "{}", ran.stderr);
 }
