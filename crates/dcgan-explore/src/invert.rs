@@ -9,7 +9,8 @@ use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Distribution, Generator, LatentConfig, Model, NetworkError, pixels};
 use dcgan_ops::{Keep, Mode, Want};
 
-/// z that go through G at once.
+/// z that go through G at once. Always as many, so that the z found of a picture do not depend on which others are searched with
+/// it: products of few rows are summed in another order than those of many.
 const BATCH: usize = 64;
 /// Adam's decay rates, and the number that keeps its division finite (Kingma and Ba, 2015).
 const BETA1: f32 = 0.9;
@@ -80,8 +81,9 @@ pub fn invert(
     let all = n * starts.len();
     let (mut ends, mut found) = (Vec::with_capacity(all), Vec::with_capacity(all * size));
     for first in (0..all).step_by(BATCH) {
-        // Each row of a batch is one start of one picture.
-        let rows: Vec<usize> = (first..all.min(first + BATCH)).collect();
+        // Each row of a batch is one start of one picture; the last batch is filled up with the first start.
+        let n = BATCH.min(all - first);
+        let rows: Vec<usize> = (first..first + n).chain(std::iter::repeat_n(0, BATCH - n)).collect();
         let z: Vec<f32> = rows
             .iter()
             .flat_map(|row| starts.rows().nth(row % starts.len()).unwrap_or(&[]))
@@ -92,8 +94,8 @@ pub fn invert(
         let targets = targets.index_select(&which, 0)?;
         let mut step = |done: usize| progress(first / BATCH * search.steps + done);
         let (z, errors) = descend(generator, &config.latent, z, &targets, search, &mut step)?;
-        found.extend(z);
-        ends.extend(errors);
+        found.extend(z.into_iter().take(n * size));
+        ends.extend(errors.into_iter().take(n));
     }
     let mut best = Vec::with_capacity(n);
     for errors in ends.chunks_exact(starts.len()) {

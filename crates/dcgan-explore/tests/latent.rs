@@ -4,7 +4,7 @@
 
 use candle_core::{Device, Tensor};
 use dcgan_data::{Grid, PictureShape};
-use dcgan_explore::invert::gradient;
+use dcgan_explore::invert::{Search, gradient, invert};
 use dcgan_explore::latent::Latents;
 use dcgan_explore::sheet::Sheet;
 use dcgan_model::random::{self, Purpose};
@@ -393,6 +393,21 @@ fn inversion_finds_the_z_of_samples() {
     assert!(z.values().iter().all(|value| value.abs() <= 1.0));
     done(here, &line.replace("z.saf", "again.saf").replace("invert", "invert --threads 1"));
     assert_eq!(Latents::read(&here.join("again.safetensors")).unwrap(), z);
+}
+
+#[test]
+fn what_inversion_finds_does_not_depend_on_the_other_pictures() {
+    // Sizes at which products of one row and of many are not summed alike.
+    let model = Preset::named("pytorch32").unwrap().model().unwrap();
+    let mut generator =
+        Generator::new(&model, &model.initial_generator(1, 0.02, 0.02), &Device::Cpu).unwrap();
+    dcgan_model::ensure_statistics(&mut generator, &model, &Device::Cpu).unwrap();
+    let pictures = draw(&mut generator, &model, 3, 16).unwrap();
+    let search = Search { starts: 2, steps: 1, learning_rate: 0.2, seed: 0 };
+    let all = invert(&mut generator, &model, &pictures, &search, &mut |_| ()).unwrap();
+    let last = invert(&mut generator, &model, &pictures[15 * 3072..], &search, &mut |_| ()).unwrap();
+    assert_eq!(last.z.rows().next(), all.z.rows().nth(15));
+    assert_eq!(last.ends, all.ends[30..]);
 }
 
 #[test]
