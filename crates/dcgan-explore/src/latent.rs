@@ -85,6 +85,9 @@ pub enum LatentError {
         /// As given.
         bound: f32,
     },
+    /// The network that draws them.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A list of numbers that is none.
     #[error("{text:?}: expected FILE, FILE:i,j,k or seed:S:i,j,k, with numbers from 0")]
     Syntax {
@@ -267,8 +270,12 @@ impl Latents {
         generator: &mut Generator,
         model: &Model,
         progress: &mut dyn FnMut(usize),
-    ) -> Result<Vec<u8>, NetworkError> {
-        draw_latents(generator, model, &self.values, progress)
+    ) -> Result<Vec<u8>, LatentError> {
+        let expected = model.config().latent.size;
+        if self.size != expected {
+            return Err(LatentError::Size { what: "a set".to_owned(), expected, found: self.size });
+        }
+        Ok(draw_latents(generator, model, &self.values, progress)?)
     }
 }
 

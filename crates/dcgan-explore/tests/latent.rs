@@ -5,11 +5,13 @@
 use candle_core::{Device, Tensor};
 use dcgan_data::{Grid, PictureShape};
 use dcgan_explore::invert::{Search, gradient, invert};
-use dcgan_explore::latent::Latents;
+use dcgan_explore::latent::{LatentError, Latents};
 use dcgan_explore::sheet::Sheet;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::Dtype;
-use dcgan_model::{Distribution, Generator, LatentConfig, Model, ModelFiles, Preset, draw, pixels};
+use dcgan_model::{
+    Distribution, Generator, LatentConfig, Model, ModelFiles, NetworkError, Preset, draw, pixels,
+};
 use image::AnimationDecoder;
 use image::codecs::gif::GifDecoder;
 use serde_json::Value;
@@ -213,6 +215,17 @@ fn a_picture_is_the_same_whatever_is_drawn_beside_it() {
             assert!(picture == &all[row * 3072..][..3072], "sample {row}");
         }
     }
+}
+
+/// Taken for other z, values of another length would give pictures of nothing that was asked for.
+#[test]
+fn z_of_another_length_draw_nothing() {
+    let (model, mut generator) = digits();
+    let short = Latents::new(vec![0.5; 640], 10, "a test").unwrap();
+    let found = short.pictures(&mut generator, &model, &mut |_| ());
+    assert!(matches!(found, Err(LatentError::Size { expected: 64, found: 10, .. })), "{found:?}");
+    let found = dcgan_model::draw_latents(&mut generator, &model, &[0.5; 65], &mut |_| ());
+    assert!(matches!(found, Err(NetworkError::Latents { len: 65, size: 64 })), "{found:?}");
 }
 
 #[test]

@@ -23,6 +23,14 @@ pub enum NetworkError {
     /// Evaluation without batch-norm statistics.
     #[error("the network came without batch-norm statistics; re-estimate them first")]
     NoStatistics,
+    /// Values that do not make whole z.
+    #[error("{len} values do not make z of {size}, which the network takes")]
+    Latents {
+        /// Values given.
+        len: usize,
+        /// Values of a z.
+        size: usize,
+    },
     /// Statistics were to be re-estimated from nothing.
     #[error("batch-norm statistics need at least one batch")]
     NoBatches,

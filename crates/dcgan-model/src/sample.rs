@@ -22,7 +22,7 @@ pub fn draw(generator: &mut Generator, model: &Model, seed: u64, n: usize) -> Re
 /// others are. `progress` hears how many are done.
 ///
 /// # Errors
-/// A generator without statistics; memory.
+/// Values that do not make whole z; a generator without statistics; memory.
 pub fn draw_latents(
     generator: &mut Generator,
     model: &Model,
@@ -31,6 +31,9 @@ pub fn draw_latents(
 ) -> Result<Vec<u8>, NetworkError> {
     let config = model.config();
     let size = config.latent.size;
+    if !z.len().is_multiple_of(size) {
+        return Err(NetworkError::Latents { len: z.len(), size });
+    }
     let mut bytes = Vec::new();
     let mut done = 0;
     for z in z.chunks(BATCH * size) {
