@@ -108,15 +108,21 @@ pub struct Window {
     pub width: usize,
 }
 
+/// Farthest from the upper left corner that a window reaches, in pixels: beyond every picture, and products of it with a picture's
+/// side are far from overflow.
+const FARTHEST: i64 = 1 << 24;
+
 /// The pixels that the value at `row`, `column` of the last of `layers` (convolutions) depends on: its receptive field, the zero
-/// padding that it sees included.
+/// padding that it sees included, up to 2^24 pixels away. Fields of strided layers grow by powers.
 pub fn receptive_field(layers: &[Layer], row: usize, column: usize) -> Window {
     // First and last position of the field along a side, from the last layer's output down to the pixels.
     let field = |at: usize, kernel: fn(&Layer) -> usize| {
         let start = (as_i64(at), as_i64(at));
         layers.iter().rev().fold(start, |(first, last), layer| {
             let (stride, padding) = (as_i64(layer.stride), as_i64(layer.padding));
-            (first * stride - padding, last * stride - padding + as_i64(kernel(layer)) - 1)
+            let before = |at: i64| at.saturating_mul(stride).saturating_sub(padding);
+            let last = before(last).saturating_add(as_i64(kernel(layer)) - 1);
+            (before(first).clamp(-FARTHEST, FARTHEST), last.clamp(-FARTHEST, FARTHEST))
         })
     };
     let (top, bottom) = field(row, |layer| layer.kernel.0);
@@ -164,4 +170,35 @@ pub fn enlarged(picture: &[u8], shape: PictureShape, window: Window, ground: u8)
 /// Sides of pictures and kernels are far below 2^63.
 fn as_i64(side: usize) -> i64 {
     i64::try_from(side).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dcgan_ops::{Activation, Kind, MapShape};
+
+    #[test]
+    fn fields_of_many_strided_layers_end_beyond_every_picture() {
+        let layer = |i: usize| Layer {
+            name: format!("blocks.{i}"),
+            kind: Kind::Conv,
+            input: MapShape { channels: 1, height: 4, width: 4 },
+            output: MapShape { channels: 1, height: 2, width: 2 },
+            kernel: (4, 4),
+            stride: 2,
+            padding: 1,
+            output_padding: 0,
+            norm: None,
+            activation: Activation::Relu,
+        };
+        let layers: Vec<Layer> = (0..70).map(layer).collect();
+        let field = receptive_field(&layers[..8], 1, 0);
+        assert_eq!((field.top, field.height), (1, 3 * 255 + 1));
+        for n in [22, 70] {
+            let field = receptive_field(&layers[..n], 3, 0);
+            assert!(field.height.max(field.width) <= (1 << 25) + 1, "{field:?}");
+            let shape = PictureShape { height: 3, width: 2, channels: 1 };
+            assert_eq!(enlarged(&[7; 6], shape, field, 9).len(), 6);
+        }
+    }
 }
