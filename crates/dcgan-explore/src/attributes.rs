@@ -111,7 +111,7 @@ impl Attributes {
         if names.is_empty() {
             return Err(wrong(2, "no attribute is named".to_owned()));
         }
-        let (mut pictures, mut values) = (Vec::new(), Vec::new());
+        let (mut pictures, mut values, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
         for (line, text) in lines.filter(|(_, text)| !text.is_empty()) {
             // A path may hold spaces: the attributes are the last words.
             let (mut path, mut row) = (text, Vec::with_capacity(names.len()));
@@ -131,8 +131,12 @@ impl Attributes {
                 });
                 path = before;
             }
+            let path = path.trim_end().to_owned();
+            if let Some(before) = seen.insert(path.clone(), line) {
+                return Err(wrong(line, format!("{path:?} has attributes already, from line {before}")));
+            }
             values.extend(row.into_iter().rev());
-            pictures.push(path.trim_end().to_owned());
+            pictures.push(path);
         }
         if pictures.len() != count {
             return Err(wrong(1, format!("{count} pictures are announced, {} follow", pictures.len())));
@@ -276,6 +280,7 @@ mod tests {
             ("1\nA B\na 1 0\n", "line 3: a value is \"0\""),
             ("2\nA\na 1\n", "line 1: 2 pictures are announced, 1 follow"),
             ("1\nA\n1\n", "line 3: 0 values"),
+            ("3\nA\na 1\nb 1\na -1\n", "line 5: \"a\" has attributes already, from line 3"),
         ];
         for (text, expected) in rows {
             let message = parse(text).unwrap_err().to_string();

@@ -114,7 +114,9 @@ pub fn to_grey_range(gradients: &Tensor) -> candle_core::Result<Vec<u8>> {
     let values = gradients.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
     let mut bytes = Vec::with_capacity(n * channels * height * width);
     for picture in values.chunks(channels * height * width) {
-        let largest = picture.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let is_alpha = |i: usize| i % channels == 3;
+        let colours = picture.iter().enumerate().filter(|(i, _)| !is_alpha(*i));
+        let largest = colours.fold(0.0_f32, |largest, (_, value)| largest.max(value.abs()));
         let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         #[expect(
             clippy::cast_possible_truncation,
@@ -122,7 +124,7 @@ pub fn to_grey_range(gradients: &Tensor) -> candle_core::Result<Vec<u8>> {
             reason = "128 -+ 127 at most; what is not finite saturates"
         )]
         let grey = |value: f32| (128.0 + value * scale).round() as u8;
-        let channel = |(i, &value): (usize, &f32)| if i % channels == 3 { 255 } else { grey(value) };
+        let channel = |(i, &value): (usize, &f32)| if is_alpha(i) { 255 } else { grey(value) };
         bytes.extend(picture.iter().enumerate().map(channel));
     }
     Ok(bytes)

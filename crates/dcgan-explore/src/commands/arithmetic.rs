@@ -11,6 +11,8 @@ use dcgan_model::{Generator, pixels};
 
 /// z around the result: with it, three rows of three.
 const NEIGHBOURS: usize = 8;
+/// z that the paper made each concept of; it found sums of single z unstable.
+const CONCEPT: usize = 3;
 /// Pictures of a concept that are shown.
 const SHOWN: usize = 5;
 /// Black rows between the arithmetic on z and that on pixels.
@@ -27,6 +29,12 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
     let plus = opened.concepts("--plus", &args.plus, &mut faults);
     let minus = opened.concepts("--minus", &args.minus, &mut faults);
     faults.end()?;
+    let named = args.plus.iter().map(|spec| ("--plus", spec)).zip(&plus);
+    for ((option, spec), set) in named.chain(args.minus.iter().map(|spec| ("--minus", spec)).zip(&minus)) {
+        if set.len() < CONCEPT {
+            tracing::warn!("{option} {spec} names {} z: means of {CONCEPT} or more are steadier", set.len());
+        }
+    }
     let mut generator = opened.generator()?;
     let result = around(&combined(&plus, &minus)?, args.noise, NEIGHBOURS, args.seed)?;
     let drawn = Sheet::each(&draw(&mut generator, opened.model(), &result, logging)?, opened.shape())?;

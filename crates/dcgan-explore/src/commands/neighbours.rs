@@ -60,9 +60,14 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     Sheet::beside(&[column, gap.clone(), near(pixels)?, gap, near(features)?]).save(&args.out)?;
 
     let distance = |near: &Neighbour, unit: f64| near.distance_squared.sqrt() * unit;
-    let first = |near: &[Neighbour], unit: f64| near.first().map_or(f64::NAN, |near| distance(near, unit));
+    let first = |near: &[Neighbour], unit| near.first().map(|near| distance(near, unit));
+    // A real picture alone among the references has no neighbour.
     let mean = |block: &[Vec<Neighbour>], unit| {
-        block.iter().map(|near| first(near, unit)).sum::<f64>() / block.len() as f64
+        let found: Vec<f64> = block.iter().filter_map(|near| first(near, unit)).collect();
+        (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
+    };
+    let number = |value: Option<f64>, decimals: usize| {
+        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
     };
     let name = |near: &[Neighbour]| near.first().map_or_else(String::new, |near| near.index.to_string());
     let mut lines = vec![
@@ -72,8 +77,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     ];
     for i in 0..z.len() {
         let (p, f) = (&pixels[i], &features[i]);
-        let numbers = [format!("{:.1}", first(p, per_unit)), format!("{:.2}", first(f, 1.0))];
-        let [p_distance, f_distance] = numbers;
+        let (p_distance, f_distance) = (number(first(p, per_unit), 1), number(first(f, 1.0), 2));
         lines.push(vec![i.to_string(), name(p), p_distance, name(f), f_distance]);
     }
     let (samples_p, real_p) = pixels.split_at(z.len());
@@ -83,7 +87,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
         ("mean of real pictures, without themselves", mean(real_p, per_unit), mean(real_f, 1.0)),
     ];
     for (what, p, f) in means {
-        lines.push(vec![what.to_owned(), String::new(), format!("{p:.1}"), String::new(), format!("{f:.2}")]);
+        lines.push(vec![what.to_owned(), String::new(), number(p, 1), String::new(), number(f, 2)]);
     }
     print_result(layout(&lines, z.len() + 1).trim_end())?;
     print_result(&format!("{} samples among {among} pictures in {}", z.len(), args.out.display()))?;

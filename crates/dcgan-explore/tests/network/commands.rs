@@ -147,6 +147,25 @@ fn damaged_pictures_are_left_out_on_request() {
 }
 
 #[test]
+fn one_picture_alone_has_no_neighbour() {
+    let folder = tempfile::tempdir().unwrap();
+    let stdout = succeed(folder.path(), &["neighbours", "--among", "1", "--n", "2"]);
+    let line = stdout.lines().find(|line| line.starts_with("mean of real pictures")).unwrap();
+    assert!(line.ends_with('-') && !stdout.contains("NaN"), "{stdout}");
+}
+
+#[test]
+fn concepts_of_few_z_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["arithmetic", "--plus", "seed:1:0,1,2", "--plus", "seed:1:3", "--minus", "seed:1:4,5"];
+    let ran = run(folder.path(), &args);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--plus seed:1:3 names 1 z"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--minus seed:1:4,5 names 2 z"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("seed:1:0,1,2 names"), "{}", ran.stderr);
+}
+
+#[test]
 fn concept_finds_z_of_an_attribute() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

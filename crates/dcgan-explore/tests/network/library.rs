@@ -76,6 +76,10 @@ fn a_gradient_of_nothing_is_nothing_and_bad_places_are_refused() {
     assert!(guided.gradients(&x, &[place(0)]).is_err());
     let zeros = Tensor::zeros((1, 4, 1, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
     assert_eq!(to_grey_range(&zeros).unwrap(), [128, 128, 128, 255]);
+    // Alpha, which is not shown, does not set the scale.
+    let colours =
+        Tensor::new(&[0.5_f32, -1.0, 0.0, 100.0], &Device::Cpu).unwrap().reshape((1, 4, 1, 1)).unwrap();
+    assert_eq!(to_grey_range(&colours).unwrap(), [192, 1, 128, 255]);
 }
 
 #[test]
