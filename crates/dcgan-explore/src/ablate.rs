@@ -1,6 +1,7 @@
 //! Forgetting an object: the generator's feature maps that go with it, found and removed (paper, section 6.3.1 and figure 6).
 
 use crate::boxes::Boxes;
+use crate::json::{self, JsonError};
 use crate::logistic::{self, Logistic, LogisticError};
 use crate::parts::{UnknownBlock, find_block, front};
 use candle_core::Tensor;
@@ -9,9 +10,10 @@ use dcgan_model::{Generator, Model, NetworkError};
 use dcgan_ops::{Keep, Kind};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+/// What a list of maps looks like.
+const FORMAT: &str = r#"{"block": "blocks.N", "channels": C, "maps": [..]}"#;
 /// Samples that go through the network at once.
 const BATCH: usize = 64;
 
@@ -30,22 +32,6 @@ pub struct Filters {
 /// Why maps could not be found or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum AblateError {
-    /// The operating system refused.
-    #[error("cannot read {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Not JSON, or a field that is missing, unknown or of the wrong type.
-    #[error("{}: {source}; expected {{\"block\": \"blocks.N\", \"channels\": C, \"maps\": [..]}}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Where and what.
-        source: serde_json::Error,
-    },
     /// A block that the generator does not have.
     #[error(transparent)]
     Block(#[from] UnknownBlock),
@@ -95,11 +81,9 @@ impl Filters {
     /// Reads a file that `ablate --save` wrote.
     ///
     /// # Errors
-    /// [`AblateError::Io`], [`AblateError::Syntax`].
-    pub fn read(path: &Path) -> Result<Self, AblateError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| AblateError::Io { path: path.into(), source })?;
-        serde_json::from_str(&text).map_err(|source| AblateError::Syntax { path: path.into(), source })
+    /// [`JsonError`].
+    pub fn read(path: &Path) -> Result<Self, JsonError> {
+        json::read(path, FORMAT)
     }
 
     /// Makes the maps zero everywhere, in every sample that `generator` draws from now on: what the next layer would read of

@@ -1,10 +1,13 @@
 //! Boxes that a person drew around an object on samples of a seed, and the positions of a feature map within them.
 
+use crate::json::{self, JsonError};
 use dcgan_data::PictureShape;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+/// What a file looks like.
+const FORMAT: &str = r#"{"seed": S, "boxes": [{"sample": i, "x": .., "y": .., "width": .., "height": ..}]}"#;
 
 /// A file of boxes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,22 +38,6 @@ pub struct ObjectBox {
 /// Boxes that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BoxesError {
-    /// The operating system refused.
-    #[error("cannot read {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Not JSON, or a field that is missing, unknown or of the wrong type.
-    #[error("{}: {source}; expected {{\"seed\": S, \"boxes\": [{{\"sample\": i, \"x\": .., \"y\": .., \"width\": .., \"height\": ..}}]}}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Where and what.
-        source: serde_json::Error,
-    },
     /// A box without pixels, or with some beyond the picture; or no box at all.
     #[error("{}", faults.join("; "))]
     Outside {
@@ -63,11 +50,9 @@ impl Boxes {
     /// Reads a file; [`Boxes::check`] tells whether its boxes fit pictures.
     ///
     /// # Errors
-    /// [`BoxesError::Io`], [`BoxesError::Syntax`].
-    pub fn read(path: &Path) -> Result<Self, BoxesError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| BoxesError::Io { path: path.into(), source })?;
-        serde_json::from_str(&text).map_err(|source| BoxesError::Syntax { path: path.into(), source })
+    /// [`JsonError`].
+    pub fn read(path: &Path) -> Result<Self, JsonError> {
+        json::read(path, FORMAT)
     }
 
     /// A file to fill in: the samples of `seed`, one box in the middle of the first as an example.

@@ -15,6 +15,7 @@ pub mod concept;
 pub mod gif;
 pub mod guided;
 pub mod invert;
+pub mod json;
 pub mod latent;
 pub mod logistic;
 pub mod maximal;

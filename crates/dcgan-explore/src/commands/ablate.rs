@@ -2,16 +2,14 @@
 
 use super::{Faults, Inputs, Opened, draw, open, save_z};
 use crate::cli::AblateArgs;
-use dcgan_cli::files::write_whole;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_explore::ablate::{AblateError, Filters, find, positions};
 use dcgan_explore::boxes::Boxes;
+use dcgan_explore::json;
 use dcgan_explore::latent::Latents;
 use dcgan_explore::parts::find_block;
 use dcgan_explore::sheet::{Layout, Sheet};
 use dcgan_model::Generator;
-use serde::Serialize;
-use std::path::Path;
 
 /// Samples of a row.
 const COLUMNS: usize = 8;
@@ -72,7 +70,7 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
     pairs(&before, &after, &opened)?.save(&args.out)?;
     save_z(args.save_z.as_deref(), &z)?;
     if let Some(path) = &args.save {
-        write_json(path, &filters)?;
+        json::write(path, &filters)?;
         print_result(&format!("the list of maps: {}", path.display()))?;
     }
     let Filters { block, maps, .. } = &filters;
@@ -137,7 +135,7 @@ fn template(
         print_result(&format!("{} numbered samples of seed {seed}: {}", z.len(), path.display()))?;
     }
     if let Some(path) = &args.template {
-        write_json(path, &Boxes::template(seed, opened.shape()))?;
+        json::write(path, &Boxes::template(seed, opened.shape()))?;
         print_result(&format!(
             "replace the box in {} by boxes around the object, in pixels of the samples, then `dcgan-explore ablate --boxes {0}`",
             path.display()
@@ -184,11 +182,6 @@ fn pairs(before: &[u8], after: &[u8], opened: &Opened) -> anyhow::Result<Sheet> 
         rows.push(Sheet::grid(&cells, Layout { rows: 2, columns }));
     }
     Ok(Sheet::below(&rows))
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(value)? + "\n";
-    Ok(write_whole(path, text.as_bytes())?)
 }
 
 /// What the user named wrongly is theirs to mend; a network that fails is not.
