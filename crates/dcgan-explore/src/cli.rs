@@ -4,7 +4,7 @@ mod network;
 
 use clap::{Args, Parser, Subcommand};
 use dcgan_cli::LogArgs;
-use dcgan_explore::sheet::Layout;
+use dcgan_data::sheet::Layout;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
 

@@ -1,8 +1,29 @@
 //! Animations: sheets one after the other as a GIF that goes round.
 
-use crate::sheet::{Sheet, SheetError};
+use dcgan_data::sheet::Sheet;
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, Frame, RgbaImage};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why an animation could not be made or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum GifError {
+    /// The file.
+    #[error("{}: the animation cannot be written: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The encoder.
+    #[error("the animation cannot be encoded: {0}")]
+    Encode(#[from] image::ImageError),
+    /// Frames of different sizes, or none.
+    #[error("an animation needs frames of one size, and at least one")]
+    Frames,
+}
 
 /// How carefully 256 colours are chosen: 1 (best) to 30; 10 is what the encoder's authors advise.
 const SPEED: i32 = 10;
@@ -11,10 +32,10 @@ const SPEED: i32 = 10;
 ///
 /// # Errors
 /// No frame; frames of different sizes, or larger than 65,535 pixels a side.
-pub fn encode(frames: &[Sheet], rate: u32) -> Result<Vec<u8>, SheetError> {
-    let first = frames.first().ok_or(SheetError::Frames)?;
+pub fn encode(frames: &[Sheet], rate: u32) -> Result<Vec<u8>, GifError> {
+    let first = frames.first().ok_or(GifError::Frames)?;
     if frames.iter().any(|frame| frame.shape() != first.shape()) {
-        return Err(SheetError::Frames);
+        return Err(GifError::Frames);
     }
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut bytes, SPEED);
@@ -27,7 +48,15 @@ pub fn encode(frames: &[Sheet], rate: u32) -> Result<Vec<u8>, SheetError> {
     Ok(bytes)
 }
 
-fn rgba(sheet: &Sheet) -> Result<RgbaImage, SheetError> {
+/// Writes the bytes of an animation, whole or not at all.
+///
+/// # Errors
+/// The operating system's.
+pub fn save(path: &Path, bytes: &[u8]) -> Result<(), GifError> {
+    dcgan_cli::files::write_whole(path, bytes).map_err(|source| GifError::Io { path: path.into(), source })
+}
+
+fn rgba(sheet: &Sheet) -> Result<RgbaImage, GifError> {
     let (height, width, channels) = sheet.shape();
     let pixel = |pixel: &[u8]| match *pixel {
         [red, green, blue] => [red, green, blue, 255],
@@ -35,8 +64,8 @@ fn rgba(sheet: &Sheet) -> Result<RgbaImage, SheetError> {
         _ => pixel.first().map_or([0; 4], |grey| [*grey, *grey, *grey, 255]),
     };
     let pixels = sheet.pixels().chunks_exact(channels.max(1)).flat_map(pixel).collect();
-    let side = |side: usize| u32::try_from(side).map_err(|_| SheetError::Frames);
-    RgbaImage::from_raw(side(width)?, side(height)?, pixels).ok_or(SheetError::Frames)
+    let side = |side: usize| u32::try_from(side).map_err(|_| GifError::Frames);
+    RgbaImage::from_raw(side(width)?, side(height)?, pixels).ok_or(GifError::Frames)
 }
 
 #[cfg(test)]
@@ -68,8 +97,8 @@ mod tests {
                 assert_eq!(frame.delay().numer_denom_ms(), (50, 1));
             }
         }
-        assert!(matches!(encode(&[], 20), Err(SheetError::Frames)));
+        assert!(matches!(encode(&[], 20), Err(GifError::Frames)));
         let two = [Sheet::black(2, 2, 1), Sheet::black(2, 3, 1)];
-        assert!(matches!(encode(&two, 20), Err(SheetError::Frames)));
+        assert!(matches!(encode(&two, 20), Err(GifError::Frames)));
     }
 }

@@ -3,7 +3,7 @@
 //! The latent space: [`latent`] (sets of z, their files), [`series`] (walks between z), [`arithmetic`] (concepts as means),
 //! [`mod@invert`] (z of a given picture), [`neighbours`] (nearest training pictures). The networks inside: [`parts`] (a part
 //! of a network by itself), [`guided`] (guided backpropagation), [`maximal`] (what excites a feature), [`ablate`] (feature
-//! maps removed), [`concept`] (z found by an attribute of real pictures). Pictures are laid out by [`sheet`] and [`gif`].
+//! maps removed), [`concept`] (z found by an attribute of real pictures). Pictures are laid out by [`dcgan_data::sheet`]; [`gif`] makes animations of them.
 //!
 //! Everything is computed in evaluation mode, and is the same for the same seed.
 
@@ -22,4 +22,3 @@ pub mod maximal;
 pub mod neighbours;
 pub mod parts;
 pub mod series;
-pub mod sheet;

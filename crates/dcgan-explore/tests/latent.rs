@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use candle_core::{Device, Tensor};
-use dcgan_data::{Grid, PictureShape};
+use dcgan_data::PictureShape;
+use dcgan_data::sheet::Sheet;
 use dcgan_explore::invert::{Search, gradient, invert};
 use dcgan_explore::latent::{LatentError, Latents};
-use dcgan_explore::sheet::Sheet;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::Dtype;
 use dcgan_model::{
@@ -93,7 +93,7 @@ fn samples_are_those_of_the_seed_in_any_layout() {
     let shape: PictureShape = model.config().picture_shape().into();
     let bytes = draw(&mut generator, &model, 7, 70).unwrap();
     let expected = |n: usize| {
-        Grid::new(&bytes[..n * 784], shape).save(&here.join("expected.png")).unwrap();
+        Sheet::square(&bytes[..n * 784], shape).unwrap().save(&here.join("expected.png")).unwrap();
         fs::read(here.join("expected.png")).unwrap()
     };
     // What `dcgan-train sample` writes, to the byte: more than one batch, and few.

@@ -5,7 +5,7 @@ use crate::quality::QualityError;
 use crate::run_folder::RunFolderError;
 use crate::step::StepError;
 use dcgan_data::DataError;
-use dcgan_data::GridError;
+use dcgan_data::sheet::SheetError;
 use dcgan_model::DeviceError;
 use dcgan_model::{ConfigError, NetworkError};
 use std::path::PathBuf;
@@ -43,6 +43,9 @@ pub enum TrainError {
         /// The last good checkpoint.
         checkpoint: Option<PathBuf>,
     },
+    /// A sheet of pictures too large to be one PNG.
+    #[error(transparent)]
+    Sheet(SheetError),
     /// The quality measure.
     #[error(transparent)]
     Quality(#[from] QualityError),
@@ -102,8 +105,11 @@ impl From<CheckpointError> for TrainError {
     }
 }
 
-impl From<GridError> for TrainError {
-    fn from(GridError { path, source }: GridError) -> Self {
-        RunFolderError::Io { path, source }.into()
+impl From<SheetError> for TrainError {
+    fn from(error: SheetError) -> Self {
+        match error {
+            SheetError::Io { path, source } => RunFolderError::Io { path, source }.into(),
+            other => Self::Sheet(other),
+        }
     }
 }

@@ -12,7 +12,8 @@ use crate::run_folder::{RunFolder, RunResult, Stats};
 use crate::start::{fresh, resumed, to_checkpoint, to_host};
 use crate::step::{LearningRate, Networks, StepError, StepOutput, train_step};
 use candle_core::{Device, Tensor};
-use dcgan_data::{DataError, Dataset, Grid, Loader, LoaderConfig};
+use dcgan_data::sheet::Sheet;
+use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{Weights, first_non_finite};
 use dcgan_model::{Model, ModelFiles, NetworkError, checkpoints, draw, ensure_statistics, pixels};
@@ -169,7 +170,7 @@ impl<'a> Trainer<'a> {
         let quality = Quality::new(&data, &plan.model, &device)?;
         let reals = first_pictures(&data)?;
         if !folder.reals().exists() {
-            Grid::new(&reals, data.shape()).save(&folder.reals())?;
+            Sheet::square(&reals, data.shape())?.save(&folder.reals())?;
         }
         let real_distance = quality::mean_distance(&reals, data.shape().bytes());
         let stats = folder.stats(found.as_ref().map(|found| found.state.step))?;
@@ -349,7 +350,7 @@ impl<'a> Trainer<'a> {
             Ok(draw(&mut this.networks.generator, &this.model, this.plan.run.seed, GRID)?)
         })?;
         let shape = self.plan.picture_shape();
-        Grid::new(&bytes, shape).save(&path)?;
+        Sheet::square(&bytes, shape)?.save(&path)?;
         let distance = quality::mean_distance(&bytes, shape.bytes());
         let diversity = distance / self.real_distance.max(1e-9);
         let (step, images) = (self.state.step, self.state.images);

@@ -3,12 +3,12 @@
 use super::{Faults, Inputs, Opened, draw, open, save_z};
 use crate::cli::AblateArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_data::sheet::{Layout, Sheet};
 use dcgan_explore::ablate::{AblateError, Filters, find, positions};
 use dcgan_explore::boxes::Boxes;
 use dcgan_explore::json;
 use dcgan_explore::latent::Latents;
 use dcgan_explore::parts::find_block;
-use dcgan_explore::sheet::{Layout, Sheet};
 use dcgan_model::Generator;
 
 /// Samples of a row.

@@ -4,9 +4,9 @@ use super::{Faults, Inputs, Opened, draw, open, save_z};
 use crate::cli::ArithmeticArgs;
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Outcome, print_result};
+use dcgan_data::sheet::{Layout, Sheet};
 use dcgan_explore::arithmetic::{around, combined, combined_pictures, mean_picture};
 use dcgan_explore::latent::{Latents, joined};
-use dcgan_explore::sheet::{Layout, Sheet};
 use dcgan_model::{Generator, pixels};
 
 /// z around the result: with it, three rows of three.

@@ -4,10 +4,10 @@ use super::{Faults, Inputs, Opened, Typical, draw, open, read_rows, save_z, spre
 use crate::cli::ConceptArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
+use dcgan_data::sheet::{Layout, Sheet};
 use dcgan_explore::attributes::{Attributes, Condition};
 use dcgan_explore::concept::{ConceptError, Probe, highest};
 use dcgan_explore::latent::{Latents, joined};
-use dcgan_explore::sheet::{Layout, Sheet};
 use dcgan_features::extract::{BATCH, Extractor};
 use dcgan_features::features::Features;
 use serde_json::json;

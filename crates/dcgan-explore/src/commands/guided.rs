@@ -5,8 +5,8 @@ use super::{Faults, Inputs, Opened, Typical, open, spread};
 use crate::cli::GuidedArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
 use dcgan_data::Dataset;
+use dcgan_data::sheet::{Layout, Sheet};
 use dcgan_explore::guided::{Guided, to_grey_range};
-use dcgan_explore::sheet::{Layout, Sheet};
 use dcgan_model::{ModelFiles, pixels};
 
 /// Standard deviation of random weights (paper, section 4) and of random gains around 1 (the authors' code).

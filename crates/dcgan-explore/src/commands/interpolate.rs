@@ -3,9 +3,9 @@
 use super::{Faults, Inputs, draw, open, save_z};
 use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
+use dcgan_data::sheet::{Layout, MAX_PICTURES, Sheet};
 use dcgan_explore::gif;
 use dcgan_explore::series::{Way, round, walks};
-use dcgan_explore::sheet::{Layout, MAX_PICTURES, Sheet, save};
 
 /// Rows where nothing says how many: a series of 9 z, as figure 4.
 const ROWS: usize = 8;
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
     Sheet::of(&bytes, opened.shape(), layout)?.save(&args.out)?;
     print_result(&format!("{rows} rows of {} pictures in {}", args.steps, args.out.display()))?;
     if let Some((path, frames, bytes)) = animation {
-        save(path, &bytes)?;
+        gif::save(path, &bytes)?;
         print_result(&format!("{frames} frames in {}", path.display()))?;
     }
     Ok(Outcome::Done)

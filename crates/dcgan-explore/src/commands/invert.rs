@@ -3,8 +3,8 @@
 use super::{Faults, Inputs, draw, open, read_rows, save_z};
 use crate::cli::InvertArgs;
 use dcgan_cli::{Logging, Outcome, Progress, print_result};
+use dcgan_data::sheet::{GAP, Layout, Sheet};
 use dcgan_explore::invert::{Search, invert, total_steps};
-use dcgan_explore::sheet::{GAP, Layout, Sheet};
 use dcgan_features::report::layout;
 use dcgan_model::pixels::PixelRange;
 use serde_json::json;

@@ -4,9 +4,9 @@ use super::{Faults, Inputs, Typical, open, read_rows, spread};
 use crate::cli::{FeatureArgs, MaxactArgs};
 use dcgan_cli::{Logging, Outcome, Progress, print_result};
 use dcgan_data::Dataset;
+use dcgan_data::sheet::{Layout, Sheet};
 use dcgan_explore::maximal::{Maxima, Maximum, enlarged, receptive_field};
 use dcgan_explore::parts::{find_block, front};
-use dcgan_explore::sheet::{Layout, Sheet};
 use dcgan_model::{Discriminator, Model, pixels};
 use dcgan_ops::Keep;
 

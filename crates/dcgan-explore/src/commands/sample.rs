@@ -3,9 +3,9 @@
 use super::{Faults, Inputs, Opened, Typical, draw, open, save_z};
 use crate::cli::SampleArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_data::sheet::{Layout, MAX_PICTURES, Sheet};
 use dcgan_explore::ablate::Filters;
 use dcgan_explore::latent::Latents;
-use dcgan_explore::sheet::{Layout, MAX_PICTURES, Sheet};
 use dcgan_model::{Discriminator, pixels};
 
 /// Pictures drawn where nothing says how many.

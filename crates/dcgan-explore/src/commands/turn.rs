@@ -3,9 +3,9 @@
 use super::{Faults, Inputs, draw, open, save_z};
 use crate::cli::TurnArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_data::sheet::{Layout, MAX_PICTURES, Sheet};
 use dcgan_explore::arithmetic::turned;
 use dcgan_explore::latent::{Latents, joined};
-use dcgan_explore::sheet::{Layout, MAX_PICTURES, Sheet};
 
 /// Samples turned where none are named.
 const SAMPLES: usize = 4;

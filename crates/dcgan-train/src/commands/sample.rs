@@ -2,7 +2,7 @@
 
 use crate::cli::SampleArgs;
 use dcgan_cli::{Outcome, UsageError, check_parent, print_result, set_threads};
-use dcgan_data::Grid;
+use dcgan_data::sheet::Sheet;
 use dcgan_model::{Generator, draw, ensure_statistics};
 
 /// More pictures than this make a PNG that no viewer opens.
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &SampleArgs) -> anyhow::Result<Outcome> {
         tracing::info!("the weights came without batch-norm statistics: re-estimated from 4,096 z");
     }
     let pictures = draw(&mut generator, &model, args.seed, args.n)?;
-    Grid::new(&pictures, model.config().picture_shape().into()).save(&args.out)?;
+    Sheet::square(&pictures, model.config().picture_shape().into())?.save(&args.out)?;
     print_result(&format!("{} pictures in {}", args.n, args.out.display()))?;
     Ok(Outcome::Done)
 }

@@ -1,6 +1,6 @@
 //! Pictures laid out on black, with numbers and signs, as PNG.
 
-use dcgan_data::PictureShape;
+use crate::options::PictureShape;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,9 +35,6 @@ pub enum SheetError {
         /// Expected of each picture.
         shape: PictureShape,
     },
-    /// An animation of frames of different sizes, or of none.
-    #[error("an animation needs frames of one size, and at least one")]
-    Frames,
 }
 
 /// Rows and columns of a sheet.
@@ -107,8 +104,16 @@ impl Sheet {
         Ok(bytes.chunks_exact(shape.bytes()).map(one).collect())
     }
 
-    /// Pictures of `bytes`, u8 `(n, h, w, c)`, in rows: the bytes of `dcgan_data::Grid` where the layout is
-    /// [`Layout::square`]. Cells left over stay black, pictures left over are not shown.
+    /// Pictures of `bytes`, u8 `(n, h, w, c)`, in as many columns as rows or one more.
+    ///
+    /// # Errors
+    /// Bytes that do not make whole pictures.
+    pub fn square(bytes: &[u8], shape: PictureShape) -> Result<Self, SheetError> {
+        let pictures = Self::each(bytes, shape)?;
+        Ok(Self::grid(&pictures, Layout::square(pictures.len())))
+    }
+
+    /// Pictures of `bytes`, u8 `(n, h, w, c)`, in rows. Cells left over stay black, pictures left over are not shown.
     ///
     /// # Errors
     /// Bytes that do not make whole pictures.
@@ -275,16 +280,10 @@ impl Sheet {
     /// # Errors
     /// The operating system's; a sheet too large for the format.
     pub fn save(&self, path: &Path) -> Result<(), SheetError> {
-        save(path, &self.png()?)
+        let png = self.png()?;
+        dcgan_cli::files::write_whole(path, &png)
+            .map_err(|source| SheetError::Io { path: path.into(), source })
     }
-}
-
-/// Writes a file, whole or not at all.
-///
-/// # Errors
-/// The operating system's.
-pub fn save(path: &Path, bytes: &[u8]) -> Result<(), SheetError> {
-    dcgan_cli::files::write_whole(path, bytes).map_err(|source| SheetError::Io { path: path.into(), source })
 }
 
 /// Fifteen dots of a character, row by row from the top.
@@ -312,11 +311,28 @@ fn glyph(character: char) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
 
     /// One row of text a row of pixels of a grey sheet: `#` where it is not black.
     fn text(sheet: &Sheet) -> Vec<String> {
         let mark = |pixel: &u8| if *pixel > 0 { '#' } else { '.' };
         sheet.pixels.chunks(sheet.width).map(|row| row.iter().map(mark).collect()).collect()
+    }
+
+    /// Run folders and what other commands compare with them keep their bytes from version to version.
+    #[test]
+    fn the_bytes_of_grids_are_pinned() {
+        let rows = [
+            (1, 1, "f88fe198ad036d53b8a04c2ef2a8719bb400ab6c5c275149a6fc092570f30e57"),
+            (5, 3, "6ac3151e2395e30c3473246a28570c7e12b74556857d3cc52d42a73c76001d55"),
+            (64, 4, "6e1e4253c75411c47a944a18140dd47388b05180cc362664bd49ccea569c94be"),
+        ];
+        for (n, channels, expected) in rows {
+            let shape = PictureShape { height: 2, width: 3, channels };
+            let pixels: Vec<u8> = (0..n * shape.bytes()).map(|i| (i * 37 % 256).to_le_bytes()[0]).collect();
+            let sheet = Sheet::square(&pixels, shape).unwrap();
+            assert_eq!(Digest::default().field(sheet.png().unwrap()).hex(), expected, "{n} of {channels}");
+        }
     }
 
     #[test]
