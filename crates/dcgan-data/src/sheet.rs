@@ -195,17 +195,6 @@ impl Sheet {
         }
     }
 
-    /// Draws the outline of the rectangle of `height` x `width` pixels at (`top`, `left`), one pixel wide, inside it.
-    pub fn outline(&mut self, (top, left): (usize, usize), (height, width): (usize, usize), colour: [u8; 3]) {
-        for y in top..top + height {
-            for x in left..left + width {
-                if y == top || y + 1 == top + height || x == left || x + 1 == left + width {
-                    self.dot(y, x, colour);
-                }
-            }
-        }
-    }
-
     /// Writes digits, `+`, `-`, `=`, `.` and `:` in white from (`top`, `left`), each dot `scale` pixels wide; other characters are
     /// spaces. A character takes 5 x 3 dots, and one more dot beside it.
     pub fn write(&mut self, text: &str, top: usize, left: usize, scale: usize) {
@@ -341,13 +330,13 @@ mod tests {
             pixels: vec![255; height * width],
             ..Sheet::black(height, width, 1)
         };
-        let mut marked = Sheet::black(3, 5, 1);
-        marked.outline((0, 1), (3, 3), [9, 0, 0]);
+        let mut marked = Sheet::black(2, 3, 1);
+        marked.dot(0, 1, [9, 0, 0]);
         let mut cut = Sheet::black(2, 3, 1);
         cut.paste(&white(2, 2), 1, 2);
-        cut.outline((5, 5), (1, 1), [255; 3]);
+        cut.dot(5, 5, [255; 3]);
         let rows: &[(Sheet, &[&str])] = &[
-            (marked, &[".###.", ".#.#.", ".###."]),
+            (marked, &[".#.", "..."]),
             (cut, &["...", "..#"]),
             (Sheet::beside(&[white(1, 1), Sheet::black(3, 1, 1), white(3, 1)]), &["..#", "#.#", "..#"]),
             (Sheet::below(&[white(1, 2), white(1, 1)]), &["##", "#."]),

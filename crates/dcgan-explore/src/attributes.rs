@@ -144,11 +144,6 @@ impl Attributes {
         Ok(Self { path: path.into(), names, pictures, values })
     }
 
-    /// The attributes' names.
-    pub fn names(&self) -> &[String] {
-        &self.names
-    }
-
     /// For each condition the column of its attribute.
     ///
     /// # Errors

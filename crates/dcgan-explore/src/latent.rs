@@ -1,6 +1,5 @@
 //! Sets of z: drawn by seed, read from files, picked by number; and the pictures of them.
 
-use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
 use dcgan_model::{Distribution, Generator, LatentConfig, Model, NetworkError, draw_latents};
@@ -250,14 +249,6 @@ impl Latents {
         }
         #[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values is an f32 value")]
         sums.into_iter().map(|sum: f64| (sum / self.len() as f64) as f32).collect()
-    }
-
-    /// As a tensor `(n, size)` on `device`.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub fn tensor(&self, device: &Device) -> candle_core::Result<Tensor> {
-        Tensor::from_slice(&self.values, (self.len(), self.size), device)
     }
 
     /// Their pictures in evaluation mode, u8 `(n, h, w, c)`; each the same whatever the others are. `progress` hears how

@@ -67,16 +67,6 @@ impl Maxima {
         Ok(())
     }
 
-    /// Feature maps.
-    pub fn len(&self) -> usize {
-        self.maps.len()
-    }
-
-    /// Whether there is no map.
-    pub fn is_empty(&self) -> bool {
-        self.maps.is_empty()
-    }
-
     /// The remembered maxima of a map, largest first; none for a map that does not exist.
     pub fn of(&self, map: usize) -> &[Maximum] {
         self.maps.get(map).map_or(&[], Vec::as_slice)

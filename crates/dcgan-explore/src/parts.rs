@@ -46,11 +46,6 @@ impl Part {
         Ok(Self { executor, statistics })
     }
 
-    /// The layers.
-    pub fn layers(&self) -> &[Layer] {
-        self.executor.layers()
-    }
-
     /// Runs the layers on `x` `(n, c, h, w)`; without any layer the output is `x`.
     ///
     /// # Errors

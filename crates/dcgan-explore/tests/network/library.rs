@@ -29,7 +29,7 @@ fn guided_gradients_are_pytorchs() {
     let last = model.discriminator_layers().len() - 2;
     // The same places are the largest here too.
     let mut part = front(&discriminator.0, last).unwrap();
-    let mut maxima = Maxima::new(part.layers()[last].output.channels, n);
+    let mut maxima = Maxima::new(model.discriminator_layers()[last].output.channels, n);
     maxima.add(&part.eval(&x, Keep::Nothing).unwrap().output, 0).unwrap();
     let places: Vec<Place> = places
         .data
