@@ -134,7 +134,7 @@ impl Sheet {
         grid
     }
 
-    /// Sheets from left to right, tops aligned at the middle, nothing between them.
+    /// Sheets from left to right, centred vertically, nothing between them.
     pub fn beside(sheets: &[Self]) -> Self {
         let height = sheets.iter().map(|sheet| sheet.height).max().unwrap_or(0);
         let width = sheets.iter().map(|sheet| sheet.width).sum();

@@ -94,8 +94,8 @@ impl Filters {
     pub fn remove_from(&self, generator: &mut Generator) -> Result<(), AblateError> {
         let network = &mut generator.0;
         let layers = network.executor.layers();
-        let place = find_block(layers, &self.block)?;
-        let channels = layers[place].output.channels;
+        let layer = find_block(layers, &self.block)?;
+        let channels = layers[layer].output.channels;
         if channels != self.channels {
             let block = self.block.clone();
             return Err(AblateError::Channels { block, expected: channels, found: self.channels });
@@ -112,7 +112,7 @@ impl Filters {
         if network.statistics().is_none() {
             return Err(NetworkError::NoStatistics.into());
         }
-        let reader = layers[place + 1].clone(); // a hidden layer has a next one
+        let reader = layers[layer + 1].clone(); // a hidden layer has a next one
         let [_, second, height, width] = reader.weight_shape();
         let mut weights = network.weights()?;
         if let Some(weight) = weights.get_mut(&format!("{}.weight", reader.name)) {
@@ -141,21 +141,21 @@ pub struct Positions {
     pub inside: Vec<bool>,
 }
 
-/// The activations of `generator`'s layer at `place` on the samples of the boxes: all positions inside boxes, and as many
+/// The activations of layer number `layer` of `generator` on the samples of the boxes: all positions inside boxes, and as many
 /// random ones outside of them in the same sample (all, where there are fewer).
 ///
 /// # Errors
 /// G without statistics; boxes that cover everything; memory.
 pub fn positions(
     generator: &Generator,
-    place: usize,
+    layer: usize,
     model: &Model,
     boxes: &Boxes,
 ) -> Result<Positions, AblateError> {
     let latent = &model.config().latent;
     let shape = model.config().picture_shape().into();
     let device = generator.0.executor.device();
-    let mut part = front(&generator.0, place)?;
+    let mut part = front(&generator.0, layer)?;
     let (mut values, mut inside, mut maps) = (Vec::new(), Vec::new(), 0);
     for samples in boxes.samples().chunks(BATCH) {
         let draw = |&sample: &usize| {

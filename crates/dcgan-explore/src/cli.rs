@@ -141,10 +141,10 @@ pub(crate) struct InterpolateArgs {
     /// Walk between these z: FILE, FILE:i,j,k or seed:S:i,j,k; may be given several times
     #[arg(long, value_name = "SPEC", conflicts_with = "seed")]
     pub(crate) z: Vec<String>,
-    /// Walk along great circles [default for models with normal z]
+    /// Walk along great circles (slerp) [default for models with normal z]
     #[arg(long, conflicts_with = "linear")]
     pub(crate) spherical: bool,
-    /// Walk along straight lines [default for models with uniform z]
+    /// Walk along straight lines (lerp) [default for models with uniform z]
     #[arg(long)]
     pub(crate) linear: bool,
     /// Write the whole walk, back to its beginning, as an animation as well

@@ -45,19 +45,19 @@ pub struct Guided {
 }
 
 impl Guided {
-    /// The layers of D up to and including the one at `place`.
+    /// The layers of D up to and including number `layer`.
     ///
     /// # Errors
     /// A layer without a rectifier; D without statistics; memory.
-    pub fn new(discriminator: &Discriminator, place: usize) -> Result<Self, GuidedError> {
-        let layers = discriminator.0.executor.layers().iter().take(place + 1);
+    pub fn new(discriminator: &Discriminator, layer: usize) -> Result<Self, GuidedError> {
+        let layers = discriminator.0.executor.layers().iter().take(layer + 1);
         let leak = |layer: &dcgan_ops::Layer| match layer.activation {
             Activation::LeakyRelu(leak) => Ok(leak),
             Activation::Relu => Ok(0.0),
             _ => Err(GuidedError::NoRectifier { layer: layer.name.clone() }),
         };
         let leaks = layers.map(leak).collect::<Result<_, _>>()?;
-        Ok(Self { linear: linear_maps(&discriminator.0, place)?, leaks })
+        Ok(Self { linear: linear_maps(&discriminator.0, layer)?, leaks })
     }
 
     /// The guided gradient, by the pixels, of one value of the block's activation in each picture. On the way back a rectifier

@@ -21,7 +21,7 @@ pub struct UnknownBlock {
     pub known: Vec<String>,
 }
 
-/// Place in `layers` of the hidden layer `name`; `2` is short for `blocks.2`. The last layer gives pictures or the logit and
+/// Index in `layers` of the hidden layer `name`; `2` is short for `blocks.2`. The last layer gives pictures or the logit and
 /// is no hidden one.
 ///
 /// # Errors
@@ -29,8 +29,8 @@ pub struct UnknownBlock {
 pub fn find_block(layers: &[Layer], name: &str) -> Result<usize, UnknownBlock> {
     let hidden = &layers[..layers.len().saturating_sub(1)];
     let full = if name.parse::<usize>().is_ok() { format!("blocks.{name}") } else { name.to_owned() };
-    let place = hidden.iter().position(|layer| layer.name == full);
-    place.ok_or_else(|| UnknownBlock {
+    let layer = hidden.iter().position(|layer| layer.name == full);
+    layer.ok_or_else(|| UnknownBlock {
         name: name.to_owned(),
         known: hidden.iter().map(|layer| layer.name.clone()).collect(),
     })
@@ -65,35 +65,35 @@ impl Part {
     }
 }
 
-/// The layers up to and including the one at `place`, and those after it: run one after the other they are the network.
+/// The layers up to and including number `layer`, and those after it: run one after the other they are the network.
 ///
 /// # Errors
 /// [`NetworkError::NoStatistics`]; memory.
-pub fn cut(network: &Network, place: usize) -> Result<(Part, Part), NetworkError> {
+pub fn cut(network: &Network, layer: usize) -> Result<(Part, Part), NetworkError> {
     let layers = network.executor.layers();
-    let (front, back) = layers.split_at((place + 1).min(layers.len()));
+    let (front, back) = layers.split_at((layer + 1).min(layers.len()));
     let parameters = network.executor.parameters()?;
     Ok((Part::new(front, network, &parameters)?, Part::new(back, network, &parameters)?))
 }
 
-/// The layers up to and including the one at `place`.
+/// The layers up to and including number `layer`.
 ///
 /// # Errors
 /// [`NetworkError::NoStatistics`]; memory.
-pub fn front(network: &Network, place: usize) -> Result<Part, NetworkError> {
+pub fn front(network: &Network, layer: usize) -> Result<Part, NetworkError> {
     let layers = network.executor.layers();
-    let front = &layers[..(place + 1).min(layers.len())];
+    let front = &layers[..(layer + 1).min(layers.len())];
     Part::new(front, network, &network.executor.parameters()?)
 }
 
-/// Each layer up to and including the one at `place` on its own and without its activation: linear map and batch-norm,
+/// Each layer up to and including number `layer` on its own and without its activation: linear map and batch-norm,
 /// which in evaluation mode is linear too.
 ///
 /// # Errors
 /// [`NetworkError::NoStatistics`]; memory.
-pub fn linear_maps(network: &Network, place: usize) -> Result<Vec<Part>, NetworkError> {
+pub fn linear_maps(network: &Network, layer: usize) -> Result<Vec<Part>, NetworkError> {
     let parameters = network.executor.parameters()?;
-    let layers = network.executor.layers().iter().take(place + 1);
+    let layers = network.executor.layers().iter().take(layer + 1);
     let linear = layers.map(|layer| Layer { activation: Activation::Identity, ..layer.clone() });
     linear.map(|layer| Part::new(&[layer], network, &parameters)).collect()
 }

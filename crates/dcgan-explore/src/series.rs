@@ -6,18 +6,18 @@ use dcgan_model::Distribution;
 /// Below this sine of the angle between two z a great circle is a straight line, or not defined.
 const LEAST_SINE: f64 = 1e-6;
 
-/// The way from one z to another.
+/// How to go from one z to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// A straight line: what the paper does, with uniform z.
+pub enum Interpolation {
+    /// A straight line (lerp): what the paper does, with uniform z.
     Linear,
-    /// Along a great circle. Normal z all lie near a sphere of radius sqrt(size), which a straight line leaves in its middle
+    /// Along a great circle (slerp). Normal z all lie near a sphere of radius sqrt(size), which a straight line leaves in its middle
     /// (White, "Sampling generative networks", 2016, section 2.1).
     Spherical,
 }
 
-impl Way {
-    /// The way that stays where z of `distribution` lie.
+impl Interpolation {
+    /// The interpolation that stays where z of `distribution` lie.
     pub fn of(distribution: Distribution) -> Self {
         match distribution {
             Distribution::Uniform => Self::Linear,
@@ -25,8 +25,8 @@ impl Way {
         }
     }
 
-    /// The z at part `t` of the way from `from` (0) to `to` (1); exactly these at the ends. Between z on one line through the origin
-    /// every way is straight.
+    /// The z at part `t` of the walk from `from` (0) to `to` (1); exactly these at the ends. Between z on one line through the origin
+    /// every walk is straight.
     pub fn at(self, from: &[f32], to: &[f32], t: f64) -> Vec<f32> {
         // Not left to rounding: the ends are the pictures that people know.
         if t == 0.0 {
@@ -37,7 +37,7 @@ impl Way {
         }
         let (a, b) = match self {
             Self::Linear => (1.0 - t, t),
-            Self::Spherical => great_circle(from, to, t),
+            Self::Spherical => slerp(from, to, t),
         };
         from.iter().zip(to).map(|(from, to)| narrowed(a * f64::from(*from) + b * f64::from(*to))).collect()
     }
@@ -49,7 +49,7 @@ pub(crate) fn narrowed(value: f64) -> f32 {
 }
 
 /// What `from` and `to` are multiplied by at part `t` of the arc between them.
-fn great_circle(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
+fn slerp(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
     let dot =
         |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
     let cosine = dot(from, to) / (dot(from, from) * dot(to, to)).sqrt();
@@ -66,25 +66,24 @@ fn great_circle(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
 ///
 /// # Errors
 /// Fewer than two z, or steps.
-pub fn walks(z: &Latents, steps: usize, way: Way) -> Result<Latents, LatentError> {
+pub fn walks(z: &Latents, steps: usize, interpolation: Interpolation) -> Result<Latents, LatentError> {
     let values = z.rows().zip(z.rows().skip(1)).flat_map(move |(from, to)| {
         (0..steps)
             .filter(move |_| steps > 1)
-            .flat_map(move |i| way.at(from, to, i as f64 / (steps - 1) as f64))
+            .flat_map(move |i| interpolation.at(from, to, i as f64 / (steps - 1) as f64))
     });
     Latents::new(values.collect(), z.size(), "a walk of fewer than 2 z or steps")
 }
 
-/// One walk through all z and back to the first, no z twice: `n (steps - 1)` frames of an animation that goes round.
+/// A closed walk through all z and back to the first, no z twice: `n (steps - 1)` frames of an animation without end.
 ///
 /// # Errors
 /// Fewer than two steps.
-pub fn round(z: &Latents, steps: usize, way: Way) -> Result<Latents, LatentError> {
+pub fn closed_walk(z: &Latents, steps: usize, interpolation: Interpolation) -> Result<Latents, LatentError> {
     let last = steps.saturating_sub(1);
-    let values = z
-        .rows()
-        .zip(z.rows().cycle().skip(1))
-        .flat_map(move |(from, to)| (0..last).flat_map(move |i| way.at(from, to, i as f64 / last as f64)));
+    let values = z.rows().zip(z.rows().cycle().skip(1)).flat_map(move |(from, to)| {
+        (0..last).flat_map(move |i| interpolation.at(from, to, i as f64 / last as f64))
+    });
     Latents::new(values.collect(), z.size(), "a walk of fewer than 2 steps")
 }
 
@@ -97,41 +96,44 @@ mod tests {
     }
 
     #[test]
-    fn ways_start_end_and_pass_where_they_should() {
+    fn interpolations_start_end_and_pass_where_they_should() {
         let half = std::f32::consts::FRAC_1_SQRT_2;
-        type Row = (Way, [f32; 2], [f32; 2], f64, [f32; 2]);
+        type Row = (Interpolation, [f32; 2], [f32; 2], f64, [f32; 2]);
         let rows: &[Row] = &[
-            (Way::Linear, [0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
-            (Way::Linear, [0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
-            (Way::Linear, [1.0, 0.0], [0.0, 1.0], 0.25, [0.75, 0.25]),
-            (Way::Spherical, [0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
-            (Way::Spherical, [0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
-            (Way::Spherical, [1.0, 0.0], [0.0, 1.0], 0.5, [half, half]),
+            (Interpolation::Linear, [0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
+            (Interpolation::Linear, [0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
+            (Interpolation::Linear, [1.0, 0.0], [0.0, 1.0], 0.25, [0.75, 0.25]),
+            (Interpolation::Spherical, [0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
+            (Interpolation::Spherical, [0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
+            (Interpolation::Spherical, [1.0, 0.0], [0.0, 1.0], 0.5, [half, half]),
             // A third of a right angle.
-            (Way::Spherical, [2.0, 0.0], [0.0, 2.0], 1.0 / 3.0, [3_f32.sqrt(), 1.0]),
+            (Interpolation::Spherical, [2.0, 0.0], [0.0, 2.0], 1.0 / 3.0, [3_f32.sqrt(), 1.0]),
             // On one line, and from the origin, there is no circle.
-            (Way::Spherical, [1.0, 2.0], [3.0, 6.0], 0.5, [2.0, 4.0]),
-            (Way::Spherical, [1.0, 0.0], [-1.0, 0.0], 0.25, [0.5, 0.0]),
-            (Way::Spherical, [0.0, 0.0], [1.0, 3.0], 0.5, [0.5, 1.5]),
+            (Interpolation::Spherical, [1.0, 2.0], [3.0, 6.0], 0.5, [2.0, 4.0]),
+            (Interpolation::Spherical, [1.0, 0.0], [-1.0, 0.0], 0.25, [0.5, 0.0]),
+            (Interpolation::Spherical, [0.0, 0.0], [1.0, 3.0], 0.5, [0.5, 1.5]),
         ];
-        for (way, from, to, t, expected) in rows {
-            let found = way.at(from, to, *t);
+        for (interpolation, from, to, t, expected) in rows {
+            let found = interpolation.at(from, to, *t);
             for (found, expected) in found.iter().zip(expected) {
-                assert!((found - expected).abs() < 1e-6, "{way:?} {from:?} {to:?} {t}: {found} {expected}");
+                assert!(
+                    (found - expected).abs() < 1e-6,
+                    "{interpolation:?} {from:?} {to:?} {t}: {found} {expected}"
+                );
             }
         }
     }
 
     #[test]
-    fn walks_share_their_ends_and_a_round_repeats_none() {
+    fn walks_share_their_ends_and_a_closed_one_repeats_none() {
         let z = z(&[0.0, 1.0, 1.0, 0.0, -1.0, 0.5], 2);
-        let series = walks(&z, 3, Way::Linear).unwrap();
+        let series = walks(&z, 3, Interpolation::Linear).unwrap();
         let expected = [0.0, 1.0, 0.5, 0.5, 1.0, 0.0, 1.0, 0.0, 0.0, 0.25, -1.0, 0.5];
         assert_eq!(series.values(), expected);
-        let closed = round(&z, 3, Way::Linear).unwrap();
+        let closed = closed_walk(&z, 3, Interpolation::Linear).unwrap();
         assert_eq!(closed.values(), [0.0, 1.0, 0.5, 0.5, 1.0, 0.0, 0.0, 0.25, -1.0, 0.5, -0.5, 0.75]);
-        assert!(walks(&z, 1, Way::Linear).is_err());
-        assert!(walks(&z.select(&[0], "one").unwrap(), 3, Way::Linear).is_err());
-        assert!(round(&z, 1, Way::Linear).is_err());
+        assert!(walks(&z, 1, Interpolation::Linear).is_err());
+        assert!(walks(&z.select(&[0], "one").unwrap(), 3, Interpolation::Linear).is_err());
+        assert!(closed_walk(&z, 1, Interpolation::Linear).is_err());
     }
 }

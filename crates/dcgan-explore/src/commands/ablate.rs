@@ -46,7 +46,7 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
     // The last layer gives pictures, the one before it the highest feature maps, the one before that the second-highest. (The
     // paper removed 200 maps, more than the 128 of its highest.)
     let default = layers.len().saturating_sub(3);
-    let place = match &args.block {
+    let layer = match &args.block {
         None => default,
         Some(name) => faults.take("--block", find_block(layers, name)).unwrap_or(default),
     };
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
     let mut generator = opened.generator()?;
     let filters = match (given, &boxes) {
         (Some(filters), _) => filters,
-        (None, Some(boxes)) => found(args, &opened, &generator, place, boxes)?,
+        (None, Some(boxes)) => found(args, &opened, &generator, layer, boxes)?,
         (None, None) => return Err(UsageError::one("name --boxes or --filters").into()),
     };
     let seed = args.seed.or(boxes.map(|boxes| boxes.seed)).unwrap_or(0);
@@ -88,11 +88,11 @@ fn found(
     args: &AblateArgs,
     opened: &Opened,
     generator: &Generator,
-    place: usize,
+    layer: usize,
     boxes: &Boxes,
 ) -> anyhow::Result<Filters> {
-    let block = opened.model().generator_layers()[place].name.clone();
-    let positions = positions(generator, place, opened.model(), boxes).map_err(refuse)?;
+    let block = opened.model().generator_layers()[layer].name.clone();
+    let positions = positions(generator, layer, opened.model(), boxes).map_err(refuse)?;
     let (maps, fitted) = find(&positions, args.penalty, args.top).map_err(refuse)?;
     let inside = positions.inside.iter().filter(|&&inside| inside).count();
     print_result(&format!(

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcom
     let trained = open(&args.model, &args.compute)?;
     let model = trained.model();
     let mut faults = Faults::default();
-    let place = check(&args.what, args.top, model, &mut faults);
+    let layer = check(&args.what, args.top, model, &mut faults);
     faults.outputs(&Inputs::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
     if let Err(fault) = trained.discriminator_weights("an activation") {
         faults.check(false, || fault.to_string());
@@ -36,15 +36,15 @@ pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcom
         },
         device: trained.device.clone(),
     };
-    let left = panels(&trained, args, place, (&data, &rows), logging)?;
+    let left = panels(&trained, args, layer, (&data, &rows), logging)?;
     tracing::info!("the same network with random weights");
-    let right = panels(&random, args, place, (&data, &rows), logging)?;
+    let right = panels(&random, args, layer, (&data, &rows), logging)?;
     left.iter().try_for_each(|panel| print_result(&panel.line))?;
     let beside = |(left, right): (Panel, Panel)| Sheet::beside(&[left.sheet, right.sheet]);
     let features = left.len();
     let sheet: Vec<Sheet> = left.into_iter().zip(right).map(beside).collect();
     Sheet::below(&sheet).save(&args.out)?;
-    let block = &model.discriminator_layers()[place].name;
+    let block = &model.discriminator_layers()[layer].name;
     print_result(&format!(
         "{features} features of {block}: pictures, and below them their guided gradients; on the right with random weights: {}",
         args.out.display()
@@ -61,14 +61,14 @@ struct Panel {
 fn panels(
     opened: &Opened,
     args: &GuidedArgs,
-    place: usize,
+    layer: usize,
     (data, rows): (&Dataset, &[usize]),
     logging: &Logging,
 ) -> anyhow::Result<Vec<Panel>> {
     let (model, shape) = (opened.model(), opened.shape());
     let discriminator = opened.discriminator("an activation", Typical::Data(data))?;
-    let maxima = look_through(&discriminator, (model, place, args.top), (data, rows), logging)?;
-    let mut guided = Guided::new(&discriminator, place)?;
+    let maxima = look_through(&discriminator, (model, layer, args.top), (data, rows), logging)?;
+    let mut guided = Guided::new(&discriminator, layer)?;
     let mut panels = Vec::new();
     for feature in chosen(&args.what, &maxima) {
         let best = maxima.of(feature);
@@ -77,8 +77,8 @@ fn panels(
         let x = pixels::to_tensor(&pictures, model.config(), &opened.device)?;
         let mut gradients = to_grey_range(&guided.gradients(&x, &places)?)?;
         if args.crops {
-            pictures = crops_of(best, &pictures, (model, place), GROUND[0]);
-            gradients = crops_of(best, &gradients, (model, place), GROUND[1]);
+            pictures = crops_of(best, &pictures, (model, layer), GROUND[0]);
+            gradients = crops_of(best, &gradients, (model, layer), GROUND[1]);
         }
         let layout = Layout { rows: 2, columns: best.len() };
         let sheet = Sheet::of(&[pictures, gradients].concat(), shape, layout)?;

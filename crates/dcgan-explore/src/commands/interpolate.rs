@@ -5,7 +5,7 @@ use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
 use dcgan_data::sheet::{Layout, MAX_PICTURES, Sheet};
 use dcgan_explore::gif;
-use dcgan_explore::series::{Way, round, walks};
+use dcgan_explore::series::{Interpolation, closed_walk, walks};
 
 /// Rows where nothing says how many: a series of 9 z, as figure 4.
 const ROWS: usize = 8;
@@ -36,19 +36,20 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
         format!("{rows} rows of {} steps, expected {MAX_PICTURES} pictures at most", args.steps)
     });
     faults.end()?;
-    let way = match (args.spherical, args.linear) {
-        (true, _) => Way::Spherical,
-        (_, true) => Way::Linear,
-        _ => Way::of(opened.latent().distribution),
+    let interpolation = match (args.spherical, args.linear) {
+        (true, _) => Interpolation::Spherical,
+        (_, true) => Interpolation::Linear,
+        _ => Interpolation::of(opened.latent().distribution),
     };
     let mut generator = opened.generator()?;
-    let series = walks(&z, args.steps, way)?;
+    let series = walks(&z, args.steps, interpolation)?;
     let bytes = draw(&mut generator, opened.model(), &series, logging)?;
     let layout = Layout { rows, columns: args.steps };
     let animation = match &args.gif {
         None => None,
         Some(path) => {
-            let frames = draw(&mut generator, opened.model(), &round(&z, args.steps, way)?, logging)?;
+            let frames =
+                draw(&mut generator, opened.model(), &closed_walk(&z, args.steps, interpolation)?, logging)?;
             let shape = opened.shape();
             let factor = GIF_SIDE.div_ceil(shape.height.min(shape.width).max(1));
             let frames: Vec<Sheet> =

@@ -19,11 +19,11 @@ const MAX_PICTURES: usize = 1 << 24;
 /// What lies beyond a picture.
 const GROUND: u8 = 0;
 
-/// Notes what is wrong with the options that `maxact` and `guided` share; gives the block's place.
+/// Notes what is wrong with the options that `maxact` and `guided` share; gives the layer of the block.
 pub(super) fn check(args: &FeatureArgs, top: usize, model: &Model, faults: &mut Faults) -> usize {
     let layers = model.discriminator_layers();
     let last = layers.len().saturating_sub(2); // the head comes after it
-    let place = match &args.block {
+    let layer = match &args.block {
         None => last,
         Some(name) => faults.take("--block", find_block(layers, name)).unwrap_or(last),
     };
@@ -33,24 +33,24 @@ pub(super) fn check(args: &FeatureArgs, top: usize, model: &Model, faults: &mut 
     faults.check(args.feature.len() <= MAX_FEATURES, || {
         format!("--feature names {} features, expected {MAX_FEATURES} at most", args.feature.len())
     });
-    let channels = layers[place].output.channels;
+    let channels = layers[layer].output.channels;
     for feature in args.feature.iter().filter(|&&feature| feature >= channels) {
         faults.check(false, || {
-            format!("--feature {feature}: {} has {channels} features, from 0", layers[place].name)
+            format!("--feature {feature}: {} has {channels} features, from 0", layers[layer].name)
         });
     }
-    place
+    layer
 }
 
 /// The largest activations of the block at `place` over the pictures `rows` of `data`; pictures count by their place in `rows`.
 pub(super) fn look_through(
     discriminator: &Discriminator,
-    (model, place, top): (&Model, usize, usize),
+    (model, layer, top): (&Model, usize, usize),
     (data, rows): (&Dataset, &[usize]),
     logging: &Logging,
 ) -> anyhow::Result<Maxima> {
-    let mut part = front(&discriminator.0, place)?;
-    let mut maxima = Maxima::new(model.discriminator_layers()[place].output.channels, top);
+    let mut part = front(&discriminator.0, layer)?;
+    let mut maxima = Maxima::new(model.discriminator_layers()[layer].output.channels, top);
     let progress = Progress::new(logging, rows.len() as u64, "pictures");
     for (i, batch) in rows.chunks(BATCH).enumerate() {
         let bytes = read_rows(data, batch)?;
@@ -75,11 +75,11 @@ pub(super) fn pictures_of(maxima: &[Maximum], data: &Dataset, rows: &[usize]) ->
 pub(super) fn crops_of(
     maxima: &[Maximum],
     pictures: &[u8],
-    (model, place): (&Model, usize),
+    (model, layer): (&Model, usize),
     ground: u8,
 ) -> Vec<u8> {
     let shape = model.config().picture_shape().into();
-    let layers = &model.discriminator_layers()[..=place];
+    let layers = &model.discriminator_layers()[..=layer];
     let crop = |(maximum, picture): (&Maximum, &[u8])| {
         enlarged(picture, shape, receptive_field(layers, maximum.place.row, maximum.place.column), ground)
     };
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
     let opened = open(&args.model, &args.compute)?;
     let model = opened.model();
     let mut faults = Faults::default();
-    let place = check(&args.what, args.top, model, &mut faults);
+    let layer = check(&args.what, args.top, model, &mut faults);
     faults.outputs(&Inputs::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
     if let Err(fault) = opened.discriminator_weights("an activation") {
         faults.check(false, || fault.to_string());
@@ -110,14 +110,14 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
     let data = opened.data(&args.data)?;
     let discriminator = opened.discriminator("an activation", Typical::Data(&data))?;
     let rows = spread(data.len(), args.what.pictures);
-    let maxima = look_through(&discriminator, (model, place, args.top), (&data, &rows), logging)?;
+    let maxima = look_through(&discriminator, (model, layer, args.top), (&data, &rows), logging)?;
     let shape = opened.shape();
     let mut sheet = Vec::new();
     let features = chosen(&args.what, &maxima);
     for &feature in &features {
         let best = maxima.of(feature);
         let pictures = pictures_of(best, &data, &rows)?;
-        let crops = crops_of(best, &pictures, (model, place), GROUND);
+        let crops = crops_of(best, &pictures, (model, layer), GROUND);
         let layout = Layout { rows: 1, columns: best.len() };
         let (left, right) = (Sheet::of(&pictures, shape, layout)?, Sheet::of(&crops, shape, layout)?);
         let (height, _, channels) = left.shape();
@@ -130,7 +130,7 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
         print_result(&line(feature, best, &rows))?;
     }
     Sheet::below(&sheet).save(&args.out)?;
-    let block = &model.discriminator_layers()[place].name;
+    let block = &model.discriminator_layers()[layer].name;
     let what = format!(
         "{} features of {block} and the pictures that excite them most, of {}",
         features.len(),

@@ -61,8 +61,8 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     if let Some(discriminator) = &mut judge {
         let scores = scores(&opened, discriminator, &bytes)?;
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-        for (what, place) in [("highest", order.first()), ("lowest", order.last())] {
-            if let Some(&i) = place {
+        for (what, sample) in [("highest", order.first()), ("lowest", order.last())] {
+            if let Some(&i) = sample {
                 print_result(&format!(
                     "{what} score: picture {i} in the order drawn, logit {:.3}",
                     scores[i]

@@ -91,14 +91,14 @@ fn two_parts_are_the_whole() {
     let logits = discriminator.score(&x).unwrap();
     let maps = z.reshape((3, model.config().latent.size, 1, 1)).unwrap();
     for (network, input, whole) in [(&generator.0, &maps, &samples), (&discriminator.0, &x, &logits)] {
-        for place in 0..network.executor.layers().len() {
-            let (mut front, mut back) = cut(network, place).unwrap();
+        for layer in 0..network.executor.layers().len() {
+            let (mut front, mut back) = cut(network, layer).unwrap();
             let middle = front.eval(input, Keep::Nothing).unwrap().output;
             let end = back.eval(&middle, Keep::Nothing).unwrap().output;
             // Batch-norm may be applied by the layer itself or as the next one reads: equal but for rounding.
             assert_eq!(values(&end).len(), values(whole).len());
             for (end, whole) in values(&end).iter().zip(values(whole)) {
-                assert!((end - whole).abs() <= 1e-5, "cut after {place}: {end} {whole}");
+                assert!((end - whole).abs() <= 1e-5, "cut after {layer}: {end} {whole}");
             }
         }
     }
@@ -117,8 +117,8 @@ fn two_parts_are_the_whole() {
 fn receptive_fields_are_where_derivatives_are() {
     let (model, _, discriminator) = networks(7);
     let x = pictures(&model, 1);
-    for place in 0..model.discriminator_layers().len() - 1 {
-        let mut part = front(&discriminator.0, place).unwrap();
+    for layer in 0..model.discriminator_layers().len() - 1 {
+        let mut part = front(&discriminator.0, layer).unwrap();
         let maps = part.eval(&x, Keep::Tape).unwrap().output;
         let (_, channels, height, width) = maps.dims4().unwrap();
         for (row, column) in [(0, 0), (height - 1, 0), (height / 2, width - 1)] {
@@ -126,20 +126,20 @@ fn receptive_fields_are_where_derivatives_are() {
             d[row * width + column] = 1.0;
             let d = Tensor::from_vec(d, (1, channels, height, width), &Device::Cpu).unwrap();
             let d = part.backward(&d).unwrap();
-            let window = receptive_field(&model.discriminator_layers()[..=place], row, column);
+            let window = receptive_field(&model.discriminator_layers()[..=layer], row, column);
             let side = 12;
             for (i, &value) in values(&d).iter().enumerate() {
                 let (y, x) = ((i / side % side) as i64, (i % side) as i64);
                 let inside = (window.top..window.top + window.height as i64).contains(&y)
                     && (window.left..window.left + window.width as i64).contains(&x);
-                assert_eq!(value != 0.0, inside, "layer {place}, ({row}, {column}), pixel ({y}, {x})");
+                assert_eq!(value != 0.0, inside, "layer {layer}, ({row}, {column}), pixel ({y}, {x})");
             }
         }
     }
     // pytorch64: 4, then 4 + 3 * 2, + 3 * 4, + 3 * 8.
     let layers = Preset::named("pytorch64").unwrap().model().unwrap();
     let sides: Vec<usize> =
-        (0..4).map(|place| receptive_field(&layers.discriminator_layers()[..=place], 0, 0).height).collect();
+        (0..4).map(|layer| receptive_field(&layers.discriminator_layers()[..=layer], 0, 0).height).collect();
     assert_eq!(sides, [4, 10, 22, 46]);
 }
 
@@ -184,11 +184,11 @@ fn the_largest_activations_in_order() {
 /// Removing maps equals running the two parts and multiplying by zero between them.
 #[test]
 fn removed_maps_are_zero_everywhere() {
-    for (block, place) in [("project", 0), ("blocks.0", 1)] {
+    for (block, layer) in [("project", 0), ("blocks.0", 1)] {
         let (model, mut generator, _) = networks(11);
         let z = latents(&model, 4, 5);
         let whole = values(&generator.sample(&z).unwrap());
-        let (mut front, mut back) = cut(&generator.0, place).unwrap();
+        let (mut front, mut back) = cut(&generator.0, layer).unwrap();
         let maps = z.reshape((5, model.config().latent.size, 1, 1)).unwrap();
         let middle = front.eval(&maps, Keep::Nothing).unwrap().output;
         let channels = middle.dim(1).unwrap();
