@@ -37,6 +37,14 @@ pub enum SheetError {
     },
 }
 
+/// Text that is no layout.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?}: expected RxC, rows and columns, {MAX_PICTURES} cells at most")]
+pub struct LayoutError {
+    /// As given.
+    pub text: String,
+}
+
 /// Rows and columns of a sheet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -60,14 +68,14 @@ impl Layout {
 }
 
 impl FromStr for Layout {
-    type Err = String;
+    type Err = LayoutError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, LayoutError> {
         let side = |side: &str| side.parse::<usize>().ok().filter(|side| (1..=MAX_PICTURES).contains(side));
         let sides = text.split_once('x').and_then(|(rows, columns)| Some((side(rows)?, side(columns)?)));
         match sides {
             Some((rows, columns)) if rows * columns <= MAX_PICTURES => Ok(Self { rows, columns }),
-            _ => Err(format!("{text:?}: expected RxC, rows and columns, {MAX_PICTURES} cells at most")),
+            _ => Err(LayoutError { text: text.to_owned() }),
         }
     }
 }

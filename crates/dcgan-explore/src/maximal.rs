@@ -15,6 +15,22 @@ pub struct Place {
     pub column: usize,
 }
 
+/// Activations that cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum MaximalError {
+    /// Of another number of maps.
+    #[error("activations of {found} maps, expected {expected}")]
+    Maps {
+        /// Maps that are looked at.
+        expected: usize,
+        /// Maps given.
+        found: usize,
+    },
+    /// Of another shape, or on a device that fails.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
 /// The largest activation of a map in one picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Maximum {
@@ -42,11 +58,11 @@ impl Maxima {
     /// Looks at the activations `(n, c, h, w)` of the pictures `first..first + n`. Of equal values the one seen first counts.
     ///
     /// # Errors
-    /// Those of candle; activations of another number of maps.
-    pub fn add(&mut self, activations: &Tensor, first: usize) -> candle_core::Result<()> {
+    /// [`MaximalError`].
+    pub fn add(&mut self, activations: &Tensor, first: usize) -> Result<(), MaximalError> {
         let (_, channels, height, width) = activations.dims4()?;
         if channels != self.maps.len() {
-            candle_core::bail!("activations of {channels} maps, expected {}", self.maps.len());
+            return Err(MaximalError::Maps { expected: self.maps.len(), found: channels });
         }
         let values = activations.flatten_all()?.to_vec1::<f32>()?;
         for (i, map) in values.chunks(height * width).enumerate() {

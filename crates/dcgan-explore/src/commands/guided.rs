@@ -1,6 +1,6 @@
 //! `dcgan-explore guided`
 
-use super::maxact::{check, chosen, crops_of, label, line, look_through, pictures_of};
+use super::features::{check, chosen, crops_of, label, line, look_through, pictures_of};
 use super::{Faults, Inputs, Opened, Typical, open, spread};
 use crate::cli::GuidedArgs;
 use dcgan_cli::{Logging, Outcome, print_result};

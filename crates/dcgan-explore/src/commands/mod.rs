@@ -4,6 +4,7 @@ pub(crate) mod ablate;
 pub(crate) mod arithmetic;
 pub(crate) mod concept;
 mod faults;
+mod features;
 pub(crate) mod guided;
 pub(crate) mod interpolate;
 pub(crate) mod invert;

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use dcgan_explore::ablate::{Filters, Positions, find, positions};
 use dcgan_explore::boxes::{Boxes, ObjectBox};
 use dcgan_explore::guided::{Guided, to_grey_range};
-use dcgan_explore::maximal::{Maxima, Place, Window, enlarged, receptive_field};
+use dcgan_explore::maximal::{Maxima, MaximalError, Place, Window, enlarged, receptive_field};
 use dcgan_explore::parts::{cut, find_block, front};
 use dcgan_model::{Discriminator, Model, Preset, pixels};
 use dcgan_ops::Keep;
@@ -178,7 +178,7 @@ fn the_largest_activations_in_order() {
     assert_eq!((maxima.most_active(1), maxima.most_active(9)), (vec![0], vec![0, 1]));
     assert!(maxima.of(2).is_empty());
     let other = Tensor::zeros((1, 3, 1, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
-    assert!(maxima.add(&other, 0).is_err());
+    assert!(matches!(maxima.add(&other, 0), Err(MaximalError::Maps { expected: 2, found: 3 })));
 }
 
 /// Removing maps equals running the two parts and multiplying by zero between them.
