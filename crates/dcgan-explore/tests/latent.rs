@@ -15,6 +15,7 @@ use dcgan_model::{
 use image::AnimationDecoder;
 use image::codecs::gif::GifDecoder;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -451,6 +452,20 @@ fn the_gradient_by_z_is_the_slope_of_the_error() {
     }
 }
 
+/// Every file below `folder` with its bytes.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
 #[test]
 fn bad_input_is_refused_with_the_fix() {
     let folder = tempfile::tempdir().unwrap();
@@ -463,7 +478,7 @@ fn bad_input_is_refused_with_the_fix() {
     fs::write(here.join("text"), "no z").unwrap();
     fs::copy(here.join("small/generator.safetensors"), here.join("weights.safetensors")).unwrap();
     fs::create_dir(here.join("empty")).unwrap();
-    let kept: Vec<PathBuf> = fs::read_dir(here).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let before = contents(here);
     let rows: &[(&str, &[&str])] = &[
         ("sample --model absent", &["absent does not exist"]),
         ("sample --preset digits", &["--preset", "--model"]),
@@ -537,7 +552,7 @@ fn bad_input_is_refused_with_the_fix() {
         assert!(expected.iter().all(|part| message.contains(part)), "{line}: {message}");
         assert!(output.stdout.is_empty());
     }
-    let mut now: Vec<PathBuf> = fs::read_dir(here).unwrap().map(|entry| entry.unwrap().path()).collect();
-    now.retain(|path| !kept.contains(path));
-    assert!(now.is_empty(), "refused commands wrote {now:?}");
+    let mut now = contents(here);
+    now.retain(|path, bytes| before.get(path) != Some(bytes));
+    assert!(now.is_empty(), "refused commands wrote {:?}", now.keys());
 }

@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, HostTensor, Weights};
 use dcgan_model::{Discriminator, Generator, Model, ModelConfig};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -66,6 +67,20 @@ pub(crate) fn noise(n: usize) -> Vec<u8> {
         (state >> 56) as u8
     };
     (0..n).map(|_| next()).collect()
+}
+
+/// Every file below `folder` with its bytes.
+pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    files
 }
 
 /// What the binary left: exit code, stdout, stderr.
