@@ -71,6 +71,21 @@ pub struct ProbeReport {
     pub baseline: f64,
 }
 
+/// How many pictures show the concept and how many do not, where [`Probe::fit`] can work with as many.
+///
+/// # Errors
+/// Too few of either: [`ConceptError::NoPositives`], [`ConceptError::NoNegatives`], [`ConceptError::TooFew`].
+pub fn examples(shows: &[bool]) -> Result<(usize, usize), ConceptError> {
+    let positives = shows.iter().filter(|&&shows| shows).count();
+    let (pictures, negatives) = (shows.len(), shows.len() - positives);
+    match (positives, negatives) {
+        (0, _) => Err(ConceptError::NoPositives { pictures }),
+        (_, 0) => Err(ConceptError::NoNegatives { pictures }),
+        _ if positives.min(negatives) < PARTS => Err(ConceptError::TooFew { positives, negatives }),
+        _ => Ok((positives, negatives)),
+    }
+}
+
 impl Probe {
     /// Fits a probe to the rows of `features`; `shows` says which show the concept. Of either kind, in order, three of five fit it,
     /// one chooses C, one is held out.
@@ -81,16 +96,7 @@ impl Probe {
         if shows.len() != features.len() {
             return Err(SvmError::Labels { rows: features.len(), labels: shows.len() }.into());
         }
-        let positives = shows.iter().filter(|&&shows| shows).count();
-        let (pictures, negatives) = (shows.len(), shows.len() - positives);
-        match (positives, negatives) {
-            (0, _) => return Err(ConceptError::NoPositives { pictures }),
-            (_, 0) => return Err(ConceptError::NoNegatives { pictures }),
-            _ if positives.min(negatives) < PARTS => {
-                return Err(ConceptError::TooFew { positives, negatives });
-            }
-            _ => {}
-        }
+        let (positives, negatives) = examples(shows)?;
         let mut parts: [Vec<usize>; PARTS] = Default::default();
         let mut seen = [0; 2];
         for (row, &shows) in shows.iter().enumerate() {

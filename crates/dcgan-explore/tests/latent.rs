@@ -86,6 +86,21 @@ fn sample_pictures(folder: &Path, n: usize) -> Vec<u8> {
     bytes
 }
 
+/// What the README shows: run in the repository, commands look into the model that comes with it.
+#[test]
+fn the_faces_that_come_with_the_repository_are_drawn_by_default() {
+    let (repository, folder) =
+        (Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), tempfile::tempdir().unwrap());
+    let out = |name: &str| folder.path().join(name).display().to_string();
+    done(&repository, &format!("sample --n 2 --sort-by-score --out {}", out("faces.png")));
+    let faces = image::open(out("faces.png")).unwrap().to_rgb8();
+    assert_eq!(faces.dimensions(), (2 * 66 + 2, 66 + 2));
+    let colours: std::collections::BTreeSet<[u8; 3]> = faces.pixels().map(|pixel| pixel.0).collect();
+    assert!(colours.len() > 1000, "{} colours", colours.len());
+    let ablate = "ablate --boxes models/faces64/eyes.json --block blocks.0 --top 30 --n 1 --out";
+    assert!(done(&repository, &format!("{ablate} {}", out("ablate.png"))).contains("30 of 256 maps"));
+}
+
 #[test]
 fn samples_are_those_of_the_seed_in_any_layout() {
     let folder = tempfile::tempdir().unwrap();

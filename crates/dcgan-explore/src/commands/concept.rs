@@ -6,7 +6,7 @@ use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
 use dcgan_data::sheet::{Layout, Sheet};
 use dcgan_explore::attributes::{Attributes, Condition};
-use dcgan_explore::concept::{ConceptError, Probe, highest};
+use dcgan_explore::concept::{ConceptError, Probe, examples, highest};
 use dcgan_explore::latent::{Latents, joined};
 use dcgan_features::extract::{BATCH, Extractor};
 use dcgan_features::features::Features;
@@ -47,7 +47,8 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
         spread(known.len(), args.pictures).into_iter().map(|i| known[i]).collect();
     let shows: Vec<bool> = known.iter().map(|&(_, row)| attributes.meets(row, &columns)).collect();
     let concept = args.attribute.join(", ");
-    tracing::info!("{concept}: {} of {} pictures", shows.iter().filter(|&&shows| shows).count(), shows.len());
+    let (positives, _) = examples(&shows).map_err(refuse)?; // refused before any work
+    tracing::info!("{concept}: {positives} of {} pictures", shows.len());
 
     let mut extractor = extractor(&opened, &data)?;
     let pictures: Vec<usize> = known.iter().map(|&(picture, _)| picture).collect();

@@ -115,16 +115,22 @@ pub(crate) fn png(path: &Path) -> (Vec<u8>, u32, u32) {
     (picture.into_raw(), width, height)
 }
 
-/// A folder of two grey pictures of which the second, b.png, ends half-way, and attributes of both. Gives the folder's name.
+/// A folder of twelve grey pictures of which the second, b.png, ends half-way, and attributes of all. Gives the folder's name.
 pub(crate) fn damaged(folder: &Path) -> &'static str {
     let name = "damaged";
     std::fs::create_dir(folder.join(name)).unwrap();
-    let whole = folder.join(name).join("a.png");
     let level = |x: u32, y: u32| image::Luma([(x * y * 7 % 256) as u8]);
-    image::GrayImage::from_fn(28, 28, level).save(&whole).unwrap();
-    let bytes = std::fs::read(&whole).unwrap();
-    std::fs::write(folder.join(name).join("b.png"), &bytes[..bytes.len() / 2]).unwrap();
-    std::fs::write(folder.join("damaged.txt"), "2\nZero\na.png 1\nb.png -1\n").unwrap();
+    let mut attributes = "12\nZero\n".to_owned();
+    for (i, letter) in ('a'..='l').enumerate() {
+        let path = folder.join(name).join(format!("{letter}.png"));
+        image::GrayImage::from_fn(28, 28, level).save(&path).unwrap();
+        if letter == 'b' {
+            let bytes = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        }
+        attributes += &format!("{letter}.png {}\n", if i % 2 == 0 { 1 } else { -1 });
+    }
+    std::fs::write(folder.join("damaged.txt"), attributes).unwrap();
     name
 }
 

@@ -118,6 +118,10 @@ fn bad_input_is_refused_with_the_fix() {
         (vec!["invert", "--data", broken], half),
         (vec!["neighbours", "--data", broken], half),
         (vec!["concept", "--data", broken, "--attributes", "damaged.txt", "--attribute", "Zero"], half),
+        (
+            [concept("attributes.txt", "Zero"), vec!["--pictures", "8"]].concat(),
+            &["expected at least 5 of each: look at more pictures"],
+        ),
         (vec!["invert", "--skip-bad"], &["--data"]),
         (many, &["--top 4: expected 1 to 3"]),
     ];
