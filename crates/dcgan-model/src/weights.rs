@@ -211,11 +211,29 @@ pub(crate) fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Weights, We
 /// # Errors
 /// [`WeightsError::Io`], [`WeightsError::Inconsistent`] where a shape does not match its data.
 pub fn write_safetensors(path: &Path, weights: &Weights, dtype: Dtype) -> Result<(), WeightsError> {
-    let views = weights
-        .iter()
-        .map(|(name, tensor)| Ok((name.as_str(), RawTensor::new(path, name, tensor, dtype)?)))
-        .collect::<Result<Vec<_>, WeightsError>>()?;
-    write_raw(path, views)
+    write_raw(path, views(path, weights, dtype)?)
+}
+
+/// The bytes that [`write_safetensors`] writes.
+///
+/// # Errors
+/// [`WeightsError::Inconsistent`] where a shape does not match its data.
+pub fn to_safetensors(weights: &Weights, dtype: Dtype) -> Result<Vec<u8>, WeightsError> {
+    let path = Path::new("the tensors");
+    let views = views(path, weights, dtype)?;
+    safetensors::serialize(views, None)
+        .map_err(|source| WeightsError::NotSafetensors { path: path.to_owned(), source })
+}
+
+/// The tensors as they stand in a file at `path`.
+fn views<'a>(
+    path: &Path,
+    weights: &'a Weights,
+    dtype: Dtype,
+) -> Result<Vec<(&'a str, RawTensor)>, WeightsError> {
+    let view =
+        |(name, tensor): (&'a String, _)| Ok((name.as_str(), RawTensor::new(path, name, tensor, dtype)?));
+    weights.iter().map(view).collect()
 }
 
 /// Writes tensors of mixed types; see [`write_safetensors`].

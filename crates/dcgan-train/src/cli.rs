@@ -34,6 +34,11 @@ pub(crate) enum Command {
     },
     /// Draw pictures from a model
     Sample(SampleArgs),
+    /// Train for others over HTTP: submit, watch, stop, resume, take the model, draw samples
+    ///
+    /// Jobs are kept under --store and survive a kill at any moment. GET /openapi.json says what can be asked.
+    #[cfg(feature = "service")]
+    Serve(ServeArgs),
     /// Turn weights from elsewhere (safetensors, PyTorch .pth, the authors' joblib folder) into a model folder
     Import(ImportArgs),
     /// Write a model's weights with the names of another program
@@ -222,6 +227,35 @@ pub(crate) struct SampleArgs {
     /// The PNG to write
     #[arg(long, value_name = "F.png")]
     pub(crate) out: PathBuf,
+}
+
+#[cfg(feature = "service")]
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Folder of the jobs and their run folders; made where it is missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// Address and port; any but this machine's own needs --token-file. Port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8421")]
+    pub(crate) listen: String,
+    /// Folder of the data sets that jobs may name [default: none, jobs train on the embedded digits]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_root: Option<PathBuf>,
+    /// Folder of model folders to draw from and start from
+    #[arg(long, value_name = "DIR", default_value = "models")]
+    pub(crate) model_root: PathBuf,
+    /// Where jobs train: auto, cpu, cuda:N or metal:N
+    #[arg(long, value_name = "D", default_value_t)]
+    pub(crate) device: DeviceChoice,
+    /// File with the token that requests must bring as `Authorization: Bearer TOKEN`
+    #[arg(long, value_name = "F")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Answer requests of web pages of this origin
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) allow_origin: Option<String>,
+    /// Jobs that may wait; more are refused until some have run
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) max_queued: u64,
 }
 
 #[derive(Args, Debug)]

@@ -161,6 +161,27 @@ pub struct RunConfig {
     pub keep: usize,
 }
 
+/// One thing that is wrong with what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The option, as plan.toml and the service name it (`checkpoint_every`); `model` where the networks do not fit together.
+    pub field: String,
+    /// A sentence that names the option or field, what was given and what is expected.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault of `field`.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// The faults' sentences, for a reader who sees no fields.
+pub fn sentences(faults: Vec<Fault>) -> Vec<String> {
+    faults.into_iter().map(|fault| fault.message).collect()
+}
+
 /// A run with every option resolved and checked: `plan.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,17 +198,20 @@ impl Plan {
     /// Merges preset or file with the options and checks the result.
     ///
     /// # Errors
-    /// Every fault at once, each a sentence that names the option or field.
-    pub fn resolve(options: &RunOptions) -> Result<Self, Vec<String>> {
+    /// Every fault at once.
+    pub fn resolve(options: &RunOptions) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let preset = match (&options.preset, &options.config) {
-            (Some(_), Some(_)) => Err("--preset and --config exclude each other".to_owned()),
-            (None, Some((path, text))) => Preset::parse(text).map_err(|e| format!("{}: {e}", path.display())),
-            (name, None) => Preset::named(name.as_deref().unwrap_or("digits")).map_err(|e| e.to_string()),
+            (Some(_), Some(_)) => Err(Fault::new("config", "--preset and --config exclude each other")),
+            (None, Some((path, text))) => {
+                Preset::parse(text).map_err(|e| Fault::new("config", format!("{}: {e}", path.display())))
+            }
+            (name, None) => Preset::named(name.as_deref().unwrap_or("digits"))
+                .map_err(|e| Fault::new("preset", e.to_string())),
         };
         let preset = preset.map_err(|fault| vec![fault])?;
         let training = preset.training.clone().try_into::<TrainingConfig>();
-        let mut training = training.map_err(|e| vec![format!("[training]: {e}")])?;
+        let mut training = training.map_err(|e| vec![Fault::new("config", format!("[training]: {e}"))])?;
         let mut model = preset.model;
         if let Some((height, width)) = options.size {
             (model.height, model.width) = (height, width);
@@ -196,7 +220,7 @@ impl Plan {
         match lengths.iter().flatten().count() {
             0 => {}
             1 => [training.images, training.epochs, training.steps] = lengths,
-            _ => faults.push("--images, --epochs and --steps exclude each other".to_owned()),
+            _ => faults.push(Fault::new("steps", "--images, --epochs and --steps exclude each other")),
         }
         fn set<T: Copy>(to: &mut T, from: Option<T>) {
             if let Some(value) = from {
@@ -231,56 +255,72 @@ impl Plan {
     }
 
     /// Everything that is wrong with the numbers.
-    pub fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<Fault> {
         let mut faults = match Model::new(self.model.clone()) {
             Ok(_) => Vec::new(),
-            Err(error) => error.faults,
+            Err(error) => error.faults.into_iter().map(|fault| Fault::new("model", fault)).collect(),
         };
-        let mut expect = |holds: bool, fault: String| {
+        let mut expect = |holds: bool, field: &str, message: String| {
             if !holds {
-                faults.push(fault);
+                faults.push(Fault::new(field, message));
             }
         };
         let Self { run, training: t, .. } = self;
         expect(
             (2..=1 << 16).contains(&t.batch_size),
+            "batch_size",
             format!("batch size is {}, expected 2 to 65536", t.batch_size),
         );
         let lengths = [("images", t.images), ("epochs", t.epochs), ("steps", t.steps)];
         let given = lengths.iter().filter(|(_, length)| length.is_some()).count();
         expect(
             given == 1,
+            "steps",
             format!("the length of the run is given {given} times, expected one of images, epochs, steps"),
         );
         for (name, length) in lengths {
-            expect(length != Some(0), format!("{name} is 0, expected at least 1"));
+            expect(length != Some(0), name, format!("{name} is 0, expected at least 1"));
         }
         let number = |value: f64, low: f64, high: f64| value >= low && value < high;
         expect(
             t.learning_rate > 0.0 && t.learning_rate <= 1.0,
+            "learning_rate",
             format!("learning rate is {}, expected above 0 and at most 1", t.learning_rate),
         );
-        expect(number(t.beta1, 0.0, 1.0), format!("beta1 is {}, expected at least 0 and below 1", t.beta1));
-        expect(number(t.beta2, 0.0, 1.0), format!("beta2 is {}, expected at least 0 and below 1", t.beta2));
+        expect(
+            number(t.beta1, 0.0, 1.0),
+            "config",
+            format!("beta1 is {}, expected at least 0 and below 1", t.beta1),
+        );
+        expect(
+            number(t.beta2, 0.0, 1.0),
+            "config",
+            format!("beta2 is {}, expected at least 0 and below 1", t.beta2),
+        );
         expect(
             (f64::from(f32::MIN_POSITIVE)..1.0).contains(&t.adam_eps), // as f32 it must not become zero
+            "config",
             format!("adam_eps is {}, expected at least 1.2e-38 and below 1", t.adam_eps),
         );
         expect(
             number(t.weight_decay, 0.0, 1.0),
+            "weight_decay",
             format!("weight decay is {}, expected at least 0 and below 1", t.weight_decay),
         );
         expect(
             number(t.label_smoothing, 0.0, 0.5),
+            "label_smoothing",
             format!("label smoothing is {}, expected at least 0 and below 0.5", t.label_smoothing),
         );
-        expect(number(t.ema, 0.0, 1.0), format!("ema is {}, expected at least 0 and below 1", t.ema));
+        expect(number(t.ema, 0.0, 1.0), "ema", format!("ema is {}, expected at least 0 and below 1", t.ema));
         expect(
             number(t.weight_std, 0.0, 10.0) && t.weight_std > 0.0,
+            "config",
             format!("weight_std is {}, expected above 0 and below 10", t.weight_std),
         );
         expect(
             number(t.gain_std, 0.0, 10.0),
+            "config",
             format!("gain_std is {}, expected at least 0 and below 10", t.gain_std),
         );
         let intervals = [
@@ -289,23 +329,25 @@ impl Plan {
             ("sample-every", run.sample_every),
         ];
         for (name, interval) in intervals {
-            expect(interval > 0, format!("--{name} is 0, expected at least 1"));
+            expect(interval > 0, &name.replace('-', "_"), format!("--{name} is 0, expected at least 1"));
         }
-        expect(run.keep > 0, "--keep is 0, expected at least 1".to_owned());
-        expect(run.threads != Some(0), "--threads is 0, expected at least 1".to_owned());
-        expect(run.threads.is_none_or(|n| n <= 4096), "--threads is above 4096".to_owned());
-        expect(run.crop != Some(0), "--crop is 0, expected at least 1".to_owned());
+        expect(run.keep > 0, "keep", "--keep is 0, expected at least 1".to_owned());
+        expect(run.threads != Some(0), "threads", "--threads is 0, expected at least 1".to_owned());
+        expect(run.threads.is_none_or(|n| n <= 4096), "threads", "--threads is above 4096".to_owned());
+        expect(run.crop != Some(0), "crop", "--crop is 0, expected at least 1".to_owned());
         let from_files = run.data.is_some();
         expect(
             from_files || run.crop.is_none(),
+            "crop",
             "--crop needs --data: the embedded digits are not cut".to_owned(),
         );
         expect(
             from_files || !run.skip_bad,
+            "skip_bad",
             "--skip-bad needs --data: the embedded digits are whole".to_owned(),
         );
         if let Err(fault) = run.device.parse::<DeviceChoice>() {
-            faults.push(fault);
+            faults.push(Fault::new("device", fault));
         }
         faults
     }

@@ -1,7 +1,7 @@
 //! Trains a DCGAN: one step, one loop, one run folder.
 //!
 //! [`trainer::run`] trains by a checked [`config::Plan`] in a [`run_folder::RunFolder`] and tells what happens through
-//! [`event::Event`]s. The binary `dcgan-train` is its first caller.
+//! [`event::Event`]s. The command line is its first caller, [`service`] its second.
 
 pub mod alarm;
 pub mod bench;
@@ -9,8 +9,11 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod inputs;
 pub mod quality;
 pub mod run_folder;
+#[cfg(feature = "service")]
+pub mod service;
 mod start;
 pub mod step;
 pub mod trainer;

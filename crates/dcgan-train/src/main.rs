@@ -22,6 +22,8 @@ fn main() -> ExitCode {
             Some(Command::Bench(args)) => commands::bench::run(&args, &logging),
             Some(Command::Presets { name }) => commands::presets::run(name.as_deref()),
             Some(Command::Sample(args)) => commands::sample::run(&args),
+            #[cfg(feature = "service")]
+            Some(Command::Serve(args)) => commands::serve::run(&args),
             Some(Command::Import(args)) => commands::convert::import(&args),
             Some(Command::Export(args)) => commands::convert::export(&args),
         }

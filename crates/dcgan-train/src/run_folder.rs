@@ -1,7 +1,7 @@
 //! A run folder: `plan.toml`, `stats.jsonl`, `log.txt`, `reals.png`, `samples/`, `checkpoints/`, `best`, `result.json`.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::config::Plan;
+use crate::config::{Plan, sentences};
 use crate::event::Event;
 use dcgan_cli::files;
 use dcgan_model::checkpoints;
@@ -155,7 +155,7 @@ impl RunFolder {
         let text = fs::read_to_string(&file).map_err(io_error(&file))?;
         let problem = |problem: String| RunFolderError::Plan { path: file.clone(), problem };
         let plan: Plan = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
-        let faults = plan.faults();
+        let faults = sentences(plan.faults());
         if !faults.is_empty() {
             return Err(problem(faults.join("; ")));
         }
@@ -281,7 +281,11 @@ impl RunFolder {
     }
     /// `samples/NNNNNNNN.png`, by real pictures read.
     pub fn sample(&self, images: u64) -> PathBuf {
-        self.samples().join(format!("{images:08}.png"))
+        self.samples().join(Self::sample_name(images))
+    }
+    /// `NNNNNNNN.png`
+    pub(crate) fn sample_name(images: u64) -> String {
+        format!("{images:08}.png")
     }
     /// `plan.toml`
     pub fn plan(&self) -> PathBuf {

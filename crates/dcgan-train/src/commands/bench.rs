@@ -1,11 +1,11 @@
 //! `dcgan-train bench`
 
-use super::check_precision;
 use crate::cli::{BenchArgs, Work};
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::Preset;
 use dcgan_train::bench::{BenchResult, bench, bench_samples};
 use dcgan_train::config::TrainingConfig;
+use dcgan_train::inputs::check_precision;
 
 pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let preset = Preset::named(&args.preset).map_err(UsageError::because)?;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     }
     set_threads(args.threads)?;
     let device = args.device.open().map_err(UsageError::because)?;
-    check_precision(training.dtype, &device)?;
+    check_precision(training.dtype, &device).map_err(UsageError::because)?;
     let progress = Progress::new(logging, args.steps, "steps");
     let model = preset.model()?;
     let result = match args.work {

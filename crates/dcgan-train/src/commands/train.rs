@@ -1,22 +1,22 @@
 //! `dcgan-train run`, `resume`, and the default run.
 
-use super::check_precision;
 use crate::cli::{ResumeArgs, RunArgs};
 use anyhow::Context;
 use dcgan_cli::{Cancel, Logging, Outcome, Progress, UsageError, print_result, set_threads};
-use dcgan_data::{Dataset, OnBad, OpenOptions};
-use dcgan_model::weights::{self, TensorSpec, Weights};
-use dcgan_model::{DeviceChoice, Model, ModelFiles, checkpoints};
-use dcgan_train::config::Plan;
+use dcgan_model::checkpoints;
+use dcgan_train::config::{Plan, sentences};
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
+use dcgan_train::inputs;
 use dcgan_train::run_folder::{RunFolder, RunFolderError, RunResult};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
 use std::path::Path;
-use std::sync::Arc;
 
 pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let plan = args.options().map_err(|fault| vec![fault]).and_then(|options| Plan::resolve(&options));
+    let plan = args
+        .options()
+        .map_err(|fault| vec![fault])
+        .and_then(|options| Plan::resolve(&options).map_err(sentences));
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
     if let Some(out) = &args.out {
         match RunFolder::is_free(out) {
@@ -52,7 +52,7 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
     if let Some(device) = args.device {
         plan.run.device = device.to_string();
     }
-    let faults = plan.faults();
+    let faults = sentences(plan.faults());
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
@@ -70,54 +70,9 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
 
 /// Opens the device, the pictures and the weights to start from. Nothing is written yet.
 fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
-    let device = plan
-        .run
-        .device
-        .parse::<DeviceChoice>()
-        .map_err(UsageError::because)?
-        .open()
-        .map_err(UsageError::because)?;
-    check_precision(plan.training.dtype, &device)?;
-    let shape = plan.picture_shape();
-    let (data, data_name) = match &plan.run.data {
-        None => {
-            tracing::info!(
-                "no --data given: training on the embedded digits (10,000 of MNIST's training set)"
-            );
-            (
-                Dataset::embedded_digits(shape).map_err(UsageError::because)?,
-                "10,000 digits of MNIST's training set (CC BY-SA 3.0)".into(),
-            )
-        }
-        Some(path) => {
-            let mut options = OpenOptions::new(shape);
-            options.crop = plan.run.crop;
-            options.on_bad = if plan.run.skip_bad { OnBad::Skip } else { OnBad::Fail };
-            let data = Dataset::open(path, &options).map_err(UsageError::because)?;
-            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-            (data, name)
-        }
-    };
-    tracing::info!("{}", data.report());
-    let batch = plan.training.batch_size;
-    if data.len() < batch {
-        let fault = format!(
-            "the data set holds {} pictures, fewer than one batch of {batch}; use --batch-size",
-            data.len()
-        );
-        return Err(UsageError::one(fault).into());
-    }
-    let init = match plan.run.init_from.as_ref().filter(|_| with_init) {
-        None => None,
-        Some(path) => {
-            let files = dcgan_model::open(path, Some(&Model::new(plan.model.clone())?))
-                .map_err(UsageError::because)?
-                .files;
-            check_init(path, &files, plan)?;
-            Some(files)
-        }
-    };
-    Ok(Inputs { data: Arc::new(data), data_name, device, init })
+    let open = |device| inputs::open(plan, device, with_init);
+    let opened = inputs::device(&plan.run.device).and_then(open);
+    Ok(opened.map_err(|error| UsageError { faults: error.faults() })?)
 }
 
 /// A data set that changed is the user's to bring back: exit code 2.
@@ -130,21 +85,6 @@ fn print_json(folder: &RunFolder, result: &RunResult) -> anyhow::Result<Outcome>
     line["run"] = folder.path().to_string_lossy().into();
     print_result(&line.to_string())?;
     Ok(Outcome::Done)
-}
-
-/// Refuses weights that do not fit the plan's networks.
-fn check_init(path: &Path, files: &ModelFiles, plan: &Plan) -> anyhow::Result<()> {
-    let model = Model::new(plan.model.clone())?;
-    let check = |given: &Option<Weights>, specs: &[TensorSpec]| {
-        let fault = given.as_ref().and_then(|given| weights::check(path, given, specs).err());
-        fault.map(|fault| format!("--init-from {fault}"))
-    };
-    let faults = [
-        check(&files.generator, &model.generator_tensors()),
-        check(&files.discriminator, &model.discriminator_tensors()),
-    ];
-    let faults: Vec<String> = faults.into_iter().flatten().collect();
-    if faults.is_empty() { Ok(()) } else { Err(UsageError { faults }.into()) }
 }
 
 fn train(

@@ -1,0 +1,138 @@
+//! What a plan names, opened: the device, the pictures, the weights to start from. Nothing is written here.
+
+use crate::config::Plan;
+use crate::trainer::Inputs;
+use candle_core::Device;
+use dcgan_data::{DataError, Dataset, OnBad, OpenOptions};
+use dcgan_model::weights::{self, TensorSpec, Weights};
+use dcgan_model::{ConfigError, DeviceChoice, DeviceError, Model, ModelFiles, OpenError};
+use dcgan_ops::{Isa, Precision};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Why a run cannot begin: each is for whoever asked for the run to put right.
+#[derive(Debug, thiserror::Error)]
+pub enum InputsError {
+    /// No such device.
+    #[error("{0}")]
+    UnknownDevice(String),
+    /// The device cannot be opened.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The device does not compute in this precision.
+    #[error("bf16 is computed on the CPU only: use --dtype f32, or --device cpu")]
+    Precision,
+    /// The pictures.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Fewer pictures than one minibatch takes.
+    #[error("the data set holds {pictures} pictures, fewer than one batch of {batch_size}; use --batch-size")]
+    TooFew {
+        /// Pictures in the data set.
+        pictures: usize,
+        /// Pictures in a minibatch.
+        batch_size: usize,
+    },
+    /// The networks' configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights to start from cannot be read.
+    #[error(transparent)]
+    Init(Box<OpenError>),
+    /// The weights to start from do not fit the networks.
+    #[error("{}", .0.join("; "))]
+    InitMisfit(Vec<String>),
+}
+
+impl From<OpenError> for InputsError {
+    fn from(error: OpenError) -> Self {
+        Self::Init(Box::new(error))
+    }
+}
+
+impl InputsError {
+    /// What is wrong, one sentence each.
+    pub fn faults(self) -> Vec<String> {
+        match self {
+            Self::InitMisfit(faults) => faults,
+            other => vec![other.to_string()],
+        }
+    }
+}
+
+/// Opens a device as the user names it.
+///
+/// # Errors
+/// [`InputsError::UnknownDevice`], [`InputsError::Device`].
+pub fn device(name: &str) -> Result<Device, InputsError> {
+    Ok(name.parse::<DeviceChoice>().map_err(InputsError::UnknownDevice)?.open()?)
+}
+
+/// Refuses a precision that the device does not compute in, and says where it is slow.
+///
+/// # Errors
+/// [`InputsError::Precision`].
+pub fn check_precision(precision: Precision, device: &Device) -> Result<(), InputsError> {
+    if precision == Precision::Bf16 && !device.is_cpu() {
+        return Err(InputsError::Precision);
+    }
+    if precision == Precision::Bf16 && !Isa::best().multiplies_bf16() {
+        tracing::warn!("this CPU does not multiply bf16 (AVX512-BF16): --dtype f32 is faster here");
+    }
+    Ok(())
+}
+
+/// Opens the pictures and, where `with_init` asks for them, the weights to start from: once there is a checkpoint, what
+/// the run began from is no longer needed, and may be gone.
+///
+/// # Errors
+/// [`InputsError`].
+pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, InputsError> {
+    check_precision(plan.training.dtype, &device)?;
+    let shape = plan.picture_shape();
+    let (data, data_name) = match &plan.run.data {
+        None => {
+            tracing::info!(
+                "no --data given: training on the embedded digits (10,000 of MNIST's training set)"
+            );
+            let name = "10,000 digits of MNIST's training set (CC BY-SA 3.0)";
+            (Dataset::embedded_digits(shape)?, name.to_owned())
+        }
+        Some(path) => {
+            let mut options = OpenOptions::new(shape);
+            options.crop = plan.run.crop;
+            options.on_bad = if plan.run.skip_bad { OnBad::Skip } else { OnBad::Fail };
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            (Dataset::open(path, &options)?, name)
+        }
+    };
+    tracing::info!("{}", data.report());
+    let batch_size = plan.training.batch_size;
+    if data.len() < batch_size {
+        return Err(InputsError::TooFew { pictures: data.len(), batch_size });
+    }
+    let init = match plan.run.init_from.as_ref().filter(|_| with_init) {
+        None => None,
+        Some(path) => {
+            let model = Model::new(plan.model.clone())?;
+            let files = dcgan_model::open(path, Some(&model))?.files;
+            check_init(path, &files, &model)?;
+            Some(files)
+        }
+    };
+    Ok(Inputs { data: Arc::new(data), data_name, device, init })
+}
+
+/// Refuses weights that do not fit the plan's networks.
+fn check_init(path: &Path, files: &ModelFiles, model: &Model) -> Result<(), InputsError> {
+    let check = |given: &Option<Weights>, specs: &[TensorSpec]| {
+        let fault = given.as_ref().and_then(|given| weights::check(path, given, specs).err());
+        fault.map(|fault| format!("--init-from {fault}"))
+    };
+    let faults = [
+        check(&files.generator, &model.generator_tensors()),
+        check(&files.discriminator, &model.discriminator_tensors()),
+    ];
+    let faults: Vec<String> = faults.into_iter().flatten().collect();
+    if faults.is_empty() { Ok(()) } else { Err(InputsError::InitMisfit(faults)) }
+}

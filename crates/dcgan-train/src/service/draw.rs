@@ -1,0 +1,168 @@
+//! Samples for requests: one thread draws them, on the CPU, one request after the other.
+//!
+//! Not on the worker's device: a request must not wait for a job that takes a day, nor take the job's memory. The pictures are
+//! those of `dcgan-train sample --device cpu`.
+
+use crate::config::Fault;
+use candle_core::Device;
+use dcgan_data::sheet::Sheet;
+use dcgan_model::random::{self, Purpose};
+use dcgan_model::weights::{self, HostTensor, Weights};
+use dcgan_model::{Generator, Model, draw_latents, ensure_statistics, open, pixels};
+use serde::Deserialize;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use tokio::sync::oneshot;
+
+/// Requests that may wait.
+const WAITING: usize = 8;
+/// Pictures of one request, and bytes of their pixels.
+pub(crate) const MAX_COUNT: usize = 1024;
+const MAX_PIXEL_BYTES: usize = 64 << 20;
+
+/// Body of `POST /v1/models/{id}/samples`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wish {
+    /// Seed of z.
+    #[serde(default)]
+    seed: u64,
+    /// Pictures to draw; as many as z where that is given.
+    count: Option<usize>,
+    /// Latent vectors in place of drawn ones.
+    z: Option<Vec<Vec<f64>>>,
+    /// What comes back.
+    #[serde(default)]
+    pub(crate) format: Format,
+}
+
+/// What the pictures come back as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    /// One grid.
+    #[default]
+    Png,
+    /// `z` (n, z) and `pictures` (n, c, h, w) as the networks see them.
+    Safetensors,
+}
+
+/// Why nothing was drawn.
+#[derive(Debug)]
+pub(crate) enum DrawError {
+    /// The request asks for what cannot be.
+    Faults(Vec<Fault>),
+    /// The model or the machine.
+    Failed(String),
+}
+
+type Answer = Result<Vec<u8>, DrawError>;
+
+/// A request on its way to the thread.
+#[derive(Debug)]
+struct Commission {
+    folder: PathBuf,
+    wish: Wish,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Where requests for samples are left.
+#[derive(Debug)]
+pub(crate) struct Easel(SyncSender<Commission>);
+
+impl Easel {
+    /// Asks for samples of the model in `folder`; none where too many are waiting already.
+    pub(crate) fn ask(&self, folder: PathBuf, wish: Wish) -> Option<oneshot::Receiver<Answer>> {
+        let (answer, receiver) = oneshot::channel();
+        match self.0.try_send(Commission { folder, wish, answer }) {
+            Ok(()) => Some(receiver),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => None,
+        }
+    }
+}
+
+/// Starts the thread; it ends with the easel.
+pub(crate) fn easel() -> io::Result<Easel> {
+    let (sender, receiver) = sync_channel(WAITING);
+    std::thread::Builder::new().name("dcgan-draw".into()).spawn(move || work(&receiver))?;
+    Ok(Easel(sender))
+}
+
+fn work(commissions: &Receiver<Commission>) {
+    for Commission { folder, wish, answer } in commissions {
+        if answer.is_closed() {
+            continue; // whoever asked has gone
+        }
+        let drawn = catch_unwind(AssertUnwindSafe(|| paint(&folder, &wish)));
+        // Whoever asked may have gone meanwhile.
+        let _ = answer.send(drawn.unwrap_or_else(|_| Err(DrawError::Failed("a panic, see above".into()))));
+    }
+}
+
+fn paint(folder: &std::path::Path, wish: &Wish) -> Answer {
+    fn failed(error: impl std::fmt::Display) -> DrawError {
+        DrawError::Failed(error.to_string())
+    }
+    let files = open(folder, None).map_err(failed)?.files;
+    let model = files.model;
+    let Some(weights) = files.generator else {
+        return Err(DrawError::Faults(vec![Fault::new("id", "the model has no generator")]));
+    };
+    let z = latents(wish, &model).map_err(DrawError::Faults)?;
+    let device = Device::Cpu;
+    let mut generator = Generator::new(&model, &weights, &device).map_err(failed)?;
+    ensure_statistics(&mut generator, &model, &device).map_err(failed)?;
+    let bytes = draw_latents(&mut generator, &model, &z, &mut |_| ()).map_err(failed)?;
+    let config = model.config();
+    match wish.format {
+        Format::Png => {
+            let sheet = Sheet::square(&bytes, config.picture_shape().into()).map_err(failed)?;
+            sheet.png().map_err(failed)
+        }
+        Format::Safetensors => {
+            let pictures = pixels::to_tensor(&bytes, config, &device).map_err(failed)?;
+            let shape = pictures.dims().to_vec(); // (n, c, h, w)
+            let data = pictures.flatten_all().and_then(|flat| flat.to_vec1()).map_err(failed)?;
+            let z = HostTensor { shape: vec![shape[0], config.latent.size], data: z };
+            let tensors = [("z".to_owned(), z), ("pictures".to_owned(), HostTensor { shape, data })];
+            weights::to_safetensors(&Weights::from(tensors), weights::Dtype::F32).map_err(failed)
+        }
+    }
+}
+
+/// z as given or as drawn, `(n, z)` one after the other.
+fn latents(wish: &Wish, model: &Model) -> Result<Vec<f32>, Vec<Fault>> {
+    let config = model.config();
+    let (height, width, channels) = config.picture_shape();
+    let largest = MAX_COUNT.min(MAX_PIXEL_BYTES / (height * width * channels).max(1));
+    let mut faults = Vec::new();
+    let given = wish.z.as_ref().map(Vec::len);
+    let count = wish.count.or(given).unwrap_or(64.min(largest));
+    if !(1..=largest).contains(&count) {
+        let field = if wish.count.is_some() { "count" } else { "z" };
+        faults.push(Fault::new(field, format!("{count} pictures are asked for, expected 1 to {largest}")));
+    }
+    if let Some(z) = &wish.z {
+        if z.len() != count {
+            faults.push(Fault::new("z", format!("{} z are given, count is {count}", z.len())));
+        }
+        let size = config.latent.size;
+        let fits = |z: &Vec<f64>| z.len() == size && z.iter().all(|&value| narrow(value).is_finite());
+        if let Some(row) = z.iter().position(|z| !fits(z)) {
+            let message = format!("z {row} is not {size} finite numbers, as the model takes");
+            faults.push(Fault::new("z", message));
+        }
+    }
+    match (&wish.z, faults.is_empty()) {
+        (_, false) => Err(faults),
+        (Some(z), true) => Ok(z.iter().flatten().map(|&value| narrow(value)).collect()),
+        (None, true) => Ok(random::latent_each(wish.seed, Purpose::SampleLatent, count, &config.latent)),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "z are f32; one too large for that is infinite")]
+fn narrow(value: f64) -> f32 {
+    value as f32
+}

@@ -1,0 +1,178 @@
+//! `/openapi.json`, made from the table of routes.
+
+use super::record::JobState;
+use super::{draw, options, router};
+use serde_json::{Map, Value, json};
+
+/// What a route answers when all is well.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    /// JSON of a schema; an empty name is any object.
+    Json(u16, &'static str),
+    /// Bytes of one of these content types.
+    Binary(&'static [&'static str]),
+    /// Text of a content type.
+    Text(&'static str),
+    /// Server-sent events.
+    Events,
+    /// A status alone.
+    Nothing(u16),
+}
+
+/// One method of one path.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    summary: &'static str,
+    answer: Answer,
+    query: &'static [(&'static str, &'static str, &'static str)],
+    body: Option<&'static str>,
+    others: &'static [u16],
+}
+
+impl Operation {
+    pub(crate) fn new(
+        method: &'static str,
+        path: &'static str,
+        summary: &'static str,
+        answer: Answer,
+    ) -> Self {
+        Self { method, path, summary, answer, query: &[], body: None, others: &[] }
+    }
+
+    /// With parameters in the query: name, type, what it says.
+    pub(crate) fn query(self, query: &'static [(&'static str, &'static str, &'static str)]) -> Self {
+        Self { query, ..self }
+    }
+
+    /// With a JSON body of a schema.
+    pub(crate) fn body(self, schema: &'static str) -> Self {
+        Self { body: Some(schema), ..self }
+    }
+
+    /// With other statuses that it may answer, besides 401 and 403, which all may.
+    pub(crate) fn or(self, others: &'static [u16]) -> Self {
+        Self { others, ..self }
+    }
+
+    fn describe(&self) -> Value {
+        let (status, content) = match self.answer {
+            Answer::Json(status, "") => {
+                (status, json!({ "application/json": { "schema": { "type": "object" } } }))
+            }
+            Answer::Json(status, name) => {
+                (status, json!({ "application/json": { "schema": schema_of(name) } }))
+            }
+            Answer::Binary(kinds) => {
+                let schema = json!({ "schema": { "type": "string", "format": "binary" } });
+                let kinds = kinds.iter().map(|kind| ((*kind).to_owned(), schema.clone()));
+                (200, Value::Object(kinds.collect()))
+            }
+            Answer::Text(kind) => (200, json!({ kind: { "schema": { "type": "string" } } })),
+            Answer::Events => (200, json!({ "text/event-stream": { "schema": { "type": "string" } } })),
+            Answer::Nothing(status) => (status, json!({})),
+        };
+        let mut responses = Map::new();
+        responses.insert(status.to_string(), json!({ "description": self.summary, "content": content }));
+        for other in self.others.iter().chain(&[401, 403]) {
+            let content = json!({ "application/json": { "schema": schema_of("Error") } });
+            let response = match other {
+                204 => json!({ "description": "Nothing more will come" }),
+                _ => json!({ "description": "Why not", "content": content }),
+            };
+            responses.insert(other.to_string(), response);
+        }
+        let in_path = self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let mut parameters: Vec<Value> = in_path
+            .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+            .collect();
+        parameters.extend(self.query.iter().map(|(name, kind, description)| {
+            json!({ "name": name, "in": "query", "description": description, "schema": { "type": kind } })
+        }));
+        if matches!(self.answer, Answer::Events) {
+            let description = "Id of the last event seen, STEP-K";
+            parameters.push(json!({
+                "name": "Last-Event-ID", "in": "header", "description": description, "schema": { "type": "string" }
+            }));
+        }
+        let mut operation =
+            json!({ "summary": self.summary, "parameters": parameters, "responses": responses });
+        if let Some(body) = self.body {
+            operation["requestBody"] =
+                json!({ "content": { "application/json": { "schema": schema_of(body) } } });
+        }
+        operation
+    }
+}
+
+fn schema_of(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+/// The whole description.
+pub(crate) fn document() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for (operation, _) in router::routes() {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method.to_lowercase()] = operation.describe();
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "dcgan-train serve",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Training of DCGANs: submit, watch, stop, resume, take the model, draw samples.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+        },
+        "security": [{}, { "token": [] }],
+    })
+}
+
+fn schemas() -> Value {
+    let text = json!({ "type": "string" });
+    let whole = json!({ "type": "integer" });
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let list = |name: &str, of: Value| json!({ "type": "object", "properties": { name: { "type": "array", "items": of } } });
+    let states: Vec<&str> = JobState::ALL.into_iter().map(JobState::name).collect();
+    let mut jobs = list("jobs", schema_of("Job"));
+    jobs["properties"]["next"] =
+        json!({ "type": ["string", "null"], "description": "`before` of the next page" });
+    json!({
+        "Error": { "type": "object", "properties": { "error": { "type": "object", "properties": {
+            "message": text,
+            "faults": { "type": "array", "items": { "type": "object", "properties": { "field": text, "message": text } } },
+        } } } },
+        "JobOptions": options::schema(),
+        "Job": { "type": "object", "properties": {
+            "id": text,
+            "state": { "type": "string", "enum": states },
+            "wanted": { "type": ["string", "null"], "description": "What a running job becomes once it has stopped" },
+            "step": whole, "total_steps": maybe("integer"), "images": whole,
+            "images_per_s": maybe("number"), "loss_d": maybe("number"), "loss_g": maybe("number"),
+            "seconds_left": maybe("number"),
+            "error": maybe("string"),
+            "options": schema_of("JobOptions"),
+            "created_unix_ms": whole, "started_unix_ms": maybe("integer"), "ended_unix_ms": maybe("integer"),
+        } },
+        "Jobs": jobs,
+        "Samples": list("samples", json!({ "type": "object", "properties": { "n": whole, "url": text } })),
+        "Models": list("models", json!({ "type": "object", "properties": {
+            "id": text, "source": { "type": "string", "enum": ["job", "folder"] },
+            "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },
+        } })),
+        "Wish": { "type": "object", "additionalProperties": false, "properties": {
+            "seed": whole,
+            "count": { "type": "integer", "minimum": 1, "maximum": draw::MAX_COUNT },
+            "z": { "type": "array", "items": { "type": "array", "items": { "type": "number" } } },
+            "format": { "type": "string", "enum": ["png", "safetensors"] },
+        } },
+        "Data": list("data", json!({ "type": "object", "properties": {
+            "name": text, "kind": { "type": "string", "enum": ["folder", "file"] }, "bytes": maybe("integer"),
+        } })),
+    })
+}
