@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
 mod kill;
+#[cfg(feature = "service")]
+mod service;
 mod support;
 mod usage;

@@ -1,0 +1,187 @@
+//! `dcgan-train serve`, run as its users run it and asked over TCP.
+
+mod refusals;
+mod session;
+mod stopping;
+
+use crate::support::{TINY, command};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Nothing here takes as long.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A service in a process of its own; killed when dropped.
+struct Server {
+    child: Child,
+    url: String,
+    agent: ureq::Agent,
+    token: Option<String>,
+    /// Held open: a closed stdout is none of the tests.
+    _stdout: BufReader<ChildStdout>,
+}
+
+/// Status, content type, body.
+struct Reply {
+    status: u16,
+    kind: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("{}: {}", self.status, String::from_utf8_lossy(&self.body)))
+    }
+}
+
+impl Server {
+    /// Starts a service on `store` and a free port, and waits until it listens.
+    fn start(store: &Path, arguments: &[&str]) -> Self {
+        let all = ["serve", "--store", store.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        // What it logs is there to read when a test fails.
+        let log = File::options().create(true).append(true).open(store.with_extension("log")).unwrap();
+        let mut child = command(&[&all[..], arguments].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ");
+        let url = url.unwrap_or_else(|| panic!("{line:?}, {:?}", child.wait())).to_owned();
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let agent = config.timeout_global(Some(DEADLINE)).build().into();
+        Self { child, url, agent, token: None, _stdout: stdout }
+    }
+
+    /// A request with headers and, where there is one, a body; none where the service is gone.
+    fn try_ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Reply> {
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut response = if body.is_empty() {
+            self.agent.run(request.body(()).unwrap()).ok()?
+        } else {
+            self.agent.run(request.body(body).unwrap()).ok()?
+        };
+        let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        let mut read = Vec::new();
+        response.body_mut().as_reader().read_to_end(&mut read).ok()?;
+        Some(Reply { status, kind: kind.unwrap_or_default(), body: read })
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
+        self.try_ask(method, path, &[], body).unwrap_or_else(|| panic!("{method} {path}: no answer"))
+    }
+
+    /// The JSON of a request that succeeds.
+    fn json(&self, method: &str, path: &str, body: &Value) -> Value {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        let reply = self.ask(method, path, &text);
+        assert!(reply.status < 300, "{method} {path}: {} {}", reply.status, reply.json());
+        reply.json()
+    }
+
+    fn get(&self, path: &str) -> Value {
+        self.json("GET", path, &Value::Null)
+    }
+
+    /// Submits a job and returns its id.
+    fn submit(&self, options: &Value) -> String {
+        self.json("POST", "/v1/jobs", options)["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Looks at a job until it `holds`.
+    fn wait(&self, id: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let job = self.get(&format!("/v1/jobs/{id}"));
+            if holds(&job) {
+                return job;
+            }
+            assert!(Instant::now() < deadline, "{id} is not {what}: {job}");
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn wait_state(&self, id: &str, state: &str) -> Value {
+        self.wait(id, state, |job| job["state"] == state)
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap(); // SIGKILL
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM.
+    fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
+    }
+
+    fn wait_for_end(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Options of a job on the tiny networks.
+fn tiny(steps: u64, more: &Value) -> Value {
+    let mut options = json!({
+        "config": TINY, "steps": steps, "checkpoint_every": 9, "sample_every": 10, "log_every": 5, "seed": 3, "keep": 2,
+    });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        options[name] = value.clone();
+    }
+    options
+}
+
+/// A folder for a test, and the store in it.
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    (folder, store)
+}
+
+/// What `dcgan-train run` makes of the options of [`tiny`], undisturbed.
+fn undisturbed(folder: &Path, steps: u64, more: &[&str]) -> PathBuf {
+    let (config, out) = (folder.join("tiny.toml"), folder.join("undisturbed"));
+    fs::write(&config, TINY).unwrap();
+    let steps = steps.to_string();
+    let arguments =
+        ["--quiet", "--checkpoint-every", "9", "--sample-every", "10", "--log-every", "5", "--keep", "2"];
+    let paths = ["run", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--seed", "3"];
+    crate::support::succeed(&[&paths[..], &["--steps", &steps], &arguments, more].concat());
+    out
+}
+
+/// `n` grey pictures in a folder.
+fn pictures(folder: &Path, n: u8) {
+    fs::create_dir_all(folder).unwrap();
+    for i in 0..n {
+        let shape = dcgan_data::PictureShape { height: 8, width: 8, channels: 1 };
+        dcgan_data::sheet::Sheet::square(&[i % 28 * 9; 64], shape)
+            .unwrap()
+            .save(&folder.join(format!("{i:03}.png")))
+            .unwrap();
+    }
+}

@@ -1,0 +1,233 @@
+//! What the service refuses, and how: closed by default, every fault at once, nothing outside its roots.
+
+use super::{Server, folder, pictures, tiny};
+use crate::support::run;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+/// The fields of an answer's faults.
+fn fields(answer: &Value) -> Vec<&str> {
+    let faults = answer["error"]["faults"].as_array().unwrap();
+    faults.iter().map(|fault| fault["field"].as_str().unwrap()).collect()
+}
+
+/// The answer to a request as it is written here, with two bytes of a body.
+fn raw(server: &Server, head: &str) -> String {
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+    stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n{{}}").as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // What the service did not read makes the connection end by a reset, after the answer.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn bad_requests() {
+    use std::os::unix::fs::symlink;
+    let (folder, store) = folder();
+    let path = |name: &str| folder.path().join(name);
+    pictures(&path("data/good"), 20);
+    pictures(&path("data/leaky"), 20);
+    pictures(&path("outside"), 20);
+    pictures(&path("data-too"), 20);
+    symlink(path("outside"), path("data/out")).unwrap();
+    symlink(path("outside/000.png"), path("data/leaky/100.png")).unwrap();
+    fs::create_dir_all(path("models/bad")).unwrap();
+    symlink("../../store", path("models/store")).unwrap();
+    let (data, models) = (path("data"), path("models"));
+    let roots = ["--data-root", data.to_str().unwrap(), "--model-root", models.to_str().unwrap()];
+    let server = Server::start(&store, &roots);
+    let outside = path("outside");
+    let outside = outside.to_str().unwrap();
+
+    // Body, status, fields with faults, a part of what is said.
+    let rows: &[(&str, u16, &[&str], &str)] = &[
+        ("", 400, &[], "EOF"),
+        ("{", 400, &[], "EOF"),
+        ("{\"steps\": 5,}", 400, &[], "trailing comma"),
+        ("[]", 422, &[""], "not a JSON object"),
+        ("7", 422, &[""], "not a JSON object"),
+        (r#"{"stepz": 5}"#, 422, &["stepz"], "options: preset"),
+        (r#"{"out": "x", "json": true}"#, 422, &["json", "out"], ""),
+        (r#"{"steps": "5"}"#, 422, &["steps"], "string"),
+        (r#"{"steps": -5}"#, 422, &["steps"], "-5"),
+        (r#"{"steps": 0}"#, 422, &["steps"], "at least 1"),
+        (r#"{"steps": 5, "epochs": 1}"#, 422, &["steps"], "images, epochs and steps exclude"),
+        (r#"{"learning_rate": "fast"}"#, 422, &["learning_rate"], "fast"),
+        (r#"{"learning_rate_decay": "cosine"}"#, 422, &["learning_rate_decay"], "cosine"),
+        (r#"{"mirror": 1}"#, 422, &["mirror"], "boolean"),
+        (r#"{"size": 30}"#, 422, &["size"], "30"),
+        (r#"{"size": "abc"}"#, 422, &["size"], "abc"),
+        (r#"{"size": [28]}"#, 422, &["size"], "HxW"),
+        (r#"{"preset": "pytorch46"}"#, 422, &["preset"], "pytorch64"),
+        (r#"{"preset": "digits", "config": "x = 1"}"#, 422, &["config"], "exclude"),
+        (r#"{"config": "x = 1"}"#, 422, &["config"], "unknown field"),
+        (r#"{"device": "tpu"}"#, 422, &["device"], "tpu"),
+        (r#"{"device": "cuda:7"}"#, 422, &["device"], "trains on"),
+        (r#"{"dtype": "f8"}"#, 422, &["dtype"], "f8"),
+        (r#"{"threads": 100000}"#, 422, &["threads"], "4096"),
+        (r#"{"crop": 4}"#, 422, &["crop"], "needs data"),
+        (r#"{"data": "absent", "crop": 4}"#, 422, &["data"], "absent"),
+        (r#"{"data": ""}"#, 422, &["data"], "not a name"),
+        (r#"{"data": ".."}"#, 422, &["data"], "not a name"),
+        (r#"{"data": "../outside"}"#, 422, &["data"], "not a name"),
+        (r#"{"data": "good/../../outside"}"#, 422, &["data"], "not a name"),
+        (r#"{"data": "../data-too"}"#, 422, &["data"], "not a name"),
+        (r#"{"data": "good\u0000"}"#, 422, &["data"], "not a name"),
+        (r#"{"data": "out"}"#, 422, &["data"], "leads out"),
+        (r#"{"data": "out/000.png"}"#, 422, &["data"], "leads out"),
+        (r#"{"data": "leaky"}"#, 422, &["data"], "link that leads out"),
+        (r#"{"data": 7}"#, 422, &["data"], "string"),
+        (r#"{"init_from": "absent"}"#, 422, &["init_from"], "is no model"),
+        (r#"{"init_from": "bad"}"#, 422, &["init_from"], "is no model"),
+        (r#"{"init_from": "store"}"#, 422, &["init_from"], "is no model"),
+        (r#"{"init_from": "../outside"}"#, 422, &["init_from"], "is no model"),
+        // Every fault at once, also beside networks that are not there.
+        (
+            r#"{"preset": "nothing", "batch_size": 1, "ema": 1.5, "keep": 0, "seed": 1.5, "checkpoint_every": 0, "warmup": 3}"#,
+            422,
+            &["seed", "warmup", "preset", "batch_size", "ema", "checkpoint_every", "keep"],
+            "7 faults",
+        ),
+    ];
+    for (body, status, expected, part) in rows {
+        let reply = server.ask("POST", "/v1/jobs", body);
+        let answer = reply.json();
+        assert_eq!((reply.status, fields(&answer)), (*status, expected.to_vec()), "{body}: {answer}");
+        assert!(answer.to_string().contains(part), "{body}: no {part:?} in {answer}");
+        assert!(!answer.to_string().contains("--") && !answer.to_string().contains(outside), "{answer}");
+    }
+    let absolute = server.ask("POST", "/v1/jobs", &json!({ "data": outside }).to_string());
+    assert_eq!((absolute.status, fields(&absolute.json())), (422, vec!["data"]));
+    // Too large to be read at all: answered before it is sent.
+    let huge = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000";
+    assert!(raw(&server, huge).starts_with("HTTP/1.1 413"));
+    assert_eq!(server.get("/v1/jobs")["jobs"], json!([]), "a refused job was kept");
+    assert_eq!(fs::read_dir(store.join("runs")).unwrap().count(), 0);
+
+    let id = server.submit(&tiny(10, &json!({ "data": "good" })));
+    server.wait_state(&id, "done");
+    // Method, path ({id} is the job's), body, status.
+    for (method, path, body, status) in [
+        ("GET", "/v1/jobs/0000000000000000", "", 404),
+        ("GET", "/v1/jobs/..", "", 404),
+        ("GET", "/v1/jobs/%2e%2e", "", 404),
+        ("GET", "/v1/jobs/..%2f..%2fjobs.sqlite", "", 404),
+        ("GET", "/v1/jobs/%ff", "", 404),
+        ("GET", "/v1/jobs?state=lost", "", 422),
+        ("GET", "/v1/jobs?limit=0", "", 422),
+        ("GET", "/v1/jobs?limit=201", "", 422),
+        ("GET", "/v1/jobs?limit=x&page=2", "", 422),
+        ("GET", "/v1/jobs/{id}/samples/0.png", "", 404),
+        ("GET", "/v1/jobs/{id}/samples/160", "", 404),
+        ("GET", "/v1/jobs/{id}/samples/160.png", "", 200),
+        ("GET", "/v1/jobs/{id}/samples/..%2fplan.toml", "", 404),
+        ("GET", "/v1/jobs/{id}/samples/..%2f..%2f..%2fjobs.sqlite", "", 404),
+        ("GET", "/v1/jobs/0000000000000000/model", "", 404),
+        ("GET", "/v1/jobs/%2e%2e/model", "", 404),
+        ("POST", "/v1/models/0000000000000000/samples", "{}", 404),
+        ("POST", "/v1/models/store/samples", "{}", 404),
+        ("POST", "/v1/models/..%2fstore/samples", "{}", 404),
+        ("POST", "/v1/models/%2e%2e/samples", "{}", 404),
+        ("POST", "/v1/models/bad/samples", "{}", 404),
+        ("POST", "/v1/models/{id}/samples", "{", 400),
+        ("POST", "/v1/models/{id}/samples", r#"{"n": 5}"#, 422),
+        ("POST", "/v1/models/{id}/samples", r#"{"count": 0}"#, 422),
+        ("POST", "/v1/models/{id}/samples", r#"{"count": 1025}"#, 422),
+        ("POST", "/v1/models/{id}/samples", r#"{"seed": -1}"#, 422),
+        ("POST", "/v1/models/{id}/samples", r#"{"format": "gif"}"#, 422),
+        ("POST", "/v1/models/{id}/samples", r#"{"z": []}"#, 422),
+        ("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3]]}"#, 422),
+        ("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 1e300]]}"#, 422),
+        ("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 4]], "count": 2}"#, 422),
+        ("PUT", "/v1/jobs/{id}", "{}", 405),
+        ("GET", "/v1/nothing", "", 404),
+    ] {
+        let reply = server.ask(method, &path.replace("{id}", &id), body);
+        assert_eq!(reply.status, status, "{method} {path} {body}");
+        assert!(status == 200 || reply.json()["error"]["message"].is_string());
+    }
+    let bad_id = server.try_ask("GET", &format!("/v1/jobs/{id}/events"), &[("Last-Event-ID", "7")], "");
+    assert_eq!(bad_id.unwrap().status, 422);
+    // What was accepted and then moved out of the root, or replaced by a link, is not read.
+    let keeps_busy = server.submit(&tiny(1_000_000, &Value::Null));
+    server.wait_state(&keeps_busy, "running");
+    let moved = server.submit(&tiny(10, &json!({ "data": "good" })));
+    fs::rename(path("data/good"), path("was-good")).unwrap();
+    symlink(path("was-good"), path("data/good")).unwrap();
+    server.json("POST", &format!("/v1/jobs/{keeps_busy}/cancel"), &Value::Null);
+    let failed = server.wait_state(&moved, "failed");
+    assert!(failed["error"].as_str().unwrap().contains("leads out of the root"), "{failed}");
+    // Another service on the same store.
+    let second = run(&["serve", "--store", store.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another service works on"));
+}
+
+#[test]
+fn closed_by_default() {
+    let (folder, store) = folder();
+    let token = folder.path().join("token");
+    fs::write(&token, "s3cret-of-this-test\n").unwrap();
+    let (token, empty) = (token.to_str().unwrap(), folder.path().join("empty"));
+    fs::write(&empty, "\n").unwrap();
+    let store_text = store.to_str().unwrap();
+    for (arguments, part) in [
+        (vec!["--listen", "0.0.0.0:0"], "--token-file"),
+        (vec!["--listen", "[::]:0"], "--token-file"),
+        (vec!["--listen", "nonsense"], "expected HOST:PORT"),
+        (vec!["--token-file", empty.to_str().unwrap()], "is empty"),
+        (vec!["--token-file", "/nowhere/token"], "/nowhere/token"),
+        (vec!["--data-root", "/nowhere"], "not a folder"),
+        (vec!["--allow-origin", "example.com"], "--allow-origin"),
+        (vec!["--device", "tpu"], "tpu"),
+    ] {
+        let output = run(&[&["serve", "--store", store_text][..], &arguments].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && stderr.contains(part), "{arguments:?}: {stderr}");
+    }
+    assert!(!store.exists(), "a refused command wrote something");
+
+    let origin = ["--allow-origin", "https://lab.example"];
+    let mut server = Server::start(&store, &[&["--token-file", token], &origin[..]].concat());
+    let status = |server: &Server, path: &str, headers: &[(&str, &str)]| {
+        server.try_ask("GET", path, headers, "").unwrap().status
+    };
+    assert_eq!((status(&server, "/healthz", &[]), status(&server, "/readyz", &[])), (204, 204));
+    for path in ["/", "/v1/jobs", "/metrics", "/openapi.json", "/nothing"] {
+        for given in
+            ["", "Bearer s3cret-of-this-tes", "Bearer s3cret-of-this-test2", "Basic s3cret-of-this-test"]
+        {
+            assert_eq!(status(&server, path, &[("authorization", given)]), 401, "{path} {given}");
+        }
+    }
+    server.token = Some("s3cret-of-this-test".into());
+    assert_eq!(status(&server, "/v1/jobs", &[]), 200);
+    // Web pages: one origin may ask, others may not change anything.
+    let post = |origin: &str| server.try_ask("POST", "/v1/jobs", &[("origin", origin)], "{").unwrap().status;
+    assert_eq!((post("https://lab.example"), post("https://evil.example"), post("null")), (400, 403, 403));
+    assert_eq!(post(&server.url), 400, "a page of the service itself");
+    drop(server);
+
+    // Without a token names that are not this machine's are refused, and no other origin is told that it may ask.
+    let server = Server::start(&store, &[]);
+    for (head, expected) in [
+        ("GET /v1/jobs HTTP/1.1\r\nHost: localhost", "200"),
+        ("GET /v1/jobs HTTP/1.1\r\nHost: rebound.example", "403"),
+        ("GET /healthz HTTP/1.1\r\nHost: rebound.example", "204"),
+        ("OPTIONS /v1/jobs HTTP/1.1\r\nHost: localhost\r\nOrigin: https://lab.example", "405"),
+        (
+            "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nOrigin: https://lab.example\r\nContent-Length: 2",
+            "403",
+        ),
+        ("GET /v1/jobs/\0 HTTP/1.1\r\nHost: localhost", "400"),
+        ("nonsense", "400"),
+    ] {
+        let answer = raw(&server, head);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{head}: {answer}");
+        assert!(!answer.to_lowercase().contains("access-control-allow-origin"), "{answer}");
+    }
+}

@@ -1,0 +1,284 @@
+//! From submission to the model, and what the service says about itself.
+
+use super::{Reply, Server, folder, pictures, tiny, undisturbed};
+use crate::support::{assert_same_run, command, contents, succeed};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+/// Server-sent events of an answer: id, kind, data.
+fn events(reply: &Reply) -> Vec<(String, String, String)> {
+    assert_eq!((reply.status, reply.kind.as_str()), (200, "text/event-stream"));
+    let text = String::from_utf8(reply.body.clone()).unwrap();
+    let field = |block: &str, name: &str| {
+        let value = block.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap_or_default().trim_start_matches(": ").to_owned()
+    };
+    let blocks = text.split("\n\n").filter(|block| block.contains("data"));
+    blocks.map(|block| (field(block, "id"), field(block, "event"), field(block, "data"))).collect()
+}
+
+/// Names and bytes of a zip's files.
+fn unzipped(bytes: Vec<u8>) -> BTreeMap<String, Vec<u8>> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
+    let read = |i| {
+        let mut file = archive.by_index(i).unwrap();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        (file.name().unwrap().into_owned(), bytes)
+    };
+    (0..4).map(read).collect()
+}
+
+#[test]
+fn submit_watch_take_the_model_and_draw() {
+    let (folder, store) = folder();
+    let path = |name: &str| folder.path().join(name);
+    pictures(&path("data/faces"), 20);
+    pictures(&path("data/more"), 1);
+    fs::create_dir(path("models")).unwrap();
+    let data = path("data");
+    let (data, models) = (data.to_str().unwrap(), path("models"));
+    let server = Server::start(&store, &["--data-root", data, "--model-root", models.to_str().unwrap()]);
+    assert_eq!(server.ask("GET", "/healthz", "").status, 204);
+    assert_eq!(server.ask("GET", "/readyz", "").status, 204);
+    assert!(String::from_utf8(server.ask("GET", "/", "").body).unwrap().contains("/openapi.json"));
+    let sets = server.get("/v1/data");
+    assert_eq!(sets["data"][0], json!({ "name": "faces", "kind": "folder", "bytes": null }), "{sets}");
+
+    // Watched while it runs: the stream begins before there is a file, and ends with the job.
+    let id = server.submit(&tiny(60, &json!({ "data": "faces", "mirror": true, "threads": 1 })));
+    let job = format!("/v1/jobs/{id}");
+    let seen = events(&server.ask("GET", &format!("{job}/events"), ""));
+    let run = store.join("runs").join(&id);
+    let lines = fs::read_to_string(run.join("stats.jsonl")).unwrap();
+    let data_of = |seen: &[(String, String, String)]| -> Vec<String> {
+        seen.iter().filter(|(_, kind, _)| kind != "end").map(|(_, _, data)| data.clone()).collect()
+    };
+    assert_eq!(data_of(&seen), lines.lines().collect::<Vec<_>>());
+    assert_eq!(seen.last().unwrap(), &(String::new(), "end".into(), r#"{"state":"done"}"#.into()));
+    for (id, kind, data) in &seen[..seen.len() - 1] {
+        let event: Value = serde_json::from_str(data).unwrap();
+        assert_eq!((&event["event"], true), (&json!(kind), id.starts_with(&format!("{}-", event["step"]))));
+    }
+    // Behind any event: the rest. Behind the last: nothing more will come.
+    for (at, (id, ..)) in seen[..seen.len() - 1].iter().enumerate() {
+        let header = [("Last-Event-ID", id.as_str())];
+        let reply = server.try_ask("GET", &format!("{job}/events"), &header, "").unwrap();
+        if at + 2 < seen.len() {
+            assert_eq!(events(&reply), seen[at + 1..]);
+        } else {
+            assert_eq!(reply.status, 204);
+        }
+    }
+
+    // The job, its samples and its model are those of `run`.
+    let shown = server.get(&job);
+    for (field, value) in [
+        ("state", json!("done")),
+        ("step", json!(60)),
+        ("total_steps", json!(60)),
+        ("images", json!(960)),
+        ("error", Value::Null),
+    ] {
+        assert_eq!(shown[field], value, "{shown}");
+    }
+    assert_eq!(shown["options"]["data"], "faces");
+    let faces = path("data/faces");
+    let whole = undisturbed(folder.path(), 60, &["--data", faces.to_str().unwrap(), "--mirror"]);
+    assert_same_run(&whole, &run);
+    let samples = server.get(&format!("{job}/samples"));
+    let samples = samples["samples"].as_array().unwrap();
+    assert_eq!(samples.len(), contents(&run.join("samples")).len());
+    for sample in samples {
+        let reply = server.ask("GET", sample["url"].as_str().unwrap(), "");
+        let file = run.join("samples").join(format!("{:08}.png", sample["n"].as_u64().unwrap()));
+        assert!(reply.kind == "image/png" && reply.body == fs::read(file).unwrap());
+    }
+    let reply = server.ask("GET", &format!("{job}/model"), "");
+    assert_eq!((reply.status, reply.kind.as_str()), (200, "application/zip"));
+    let mut best = contents(&run.join("best"));
+    best.retain(|name, _| !name.starts_with("state."));
+    assert_eq!(best.len(), 4);
+    let files = unzipped(reply.body);
+    assert!(files == best, "{:?}", files.keys());
+
+    // The zip unpacked is a model folder, and draws the same pictures as the job and as `sample`.
+    fs::create_dir(models.join("taken")).unwrap();
+    for (name, bytes) in &files {
+        fs::write(models.join("taken").join(name), bytes).unwrap();
+    }
+    let listed = server.get("/v1/models");
+    let ids: Vec<&str> =
+        listed["models"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [id.as_str(), "taken"]);
+    assert_eq!(listed["models"][1]["latent"]["size"], 4);
+    let (png, taken) = (path("s.png"), models.join("taken"));
+    let model = ["--model", taken.to_str().unwrap(), "--device", "cpu"];
+    succeed(&[&["sample", "--n", "5", "--seed", "7", "--out", png.to_str().unwrap()], &model[..]].concat());
+    let png = fs::read(png).unwrap();
+    for model in ids {
+        let draw =
+            |wish: Value| server.ask("POST", &format!("/v1/models/{model}/samples"), &wish.to_string());
+        assert!(draw(json!({ "seed": 7, "count": 5 })).body == png);
+        let reply = draw(json!({ "seed": 7, "count": 5, "format": "safetensors" }));
+        fs::write(path("z.safetensors"), &reply.body).unwrap();
+        let tensors = dcgan_model::weights::read_safetensors(&path("z.safetensors")).unwrap();
+        assert_eq!(tensors["pictures"].shape, [5, 1, 8, 8]);
+        let z: Vec<&[f32]> = tensors["z"].data.chunks(4).collect();
+        assert!(draw(json!({ "z": z })).body == png);
+        assert_eq!(server.ask("POST", &format!("/v1/models/{model}/samples"), "").status, 200);
+    }
+    // Another job starts from it.
+    let id = server.submit(&tiny(2, &json!({ "init_from": "taken" })));
+    server.wait_state(&id, "done");
+    assert!(store.join("runs").join(&id).join("samples/00000000.png").exists());
+
+    let metrics = String::from_utf8(server.ask("GET", "/metrics", "").body).unwrap();
+    for line in [
+        "dcgan_jobs{state=\"done\"} 2",
+        "dcgan_queue_length 0",
+        "dcgan_images_trained_total 992",
+        "dcgan_http_request_duration_seconds_count{method=\"GET\",path=\"/v1/jobs/{id}/model\",status=\"200\"} 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "no {line} in {metrics}");
+    }
+}
+
+#[test]
+fn pages_of_jobs() {
+    let (_folder, store) = folder();
+    let server = Server::start(&store, &["--max-queued", "12"]);
+    // The first one keeps the worker, the others wait.
+    let first = server.submit(&tiny(1_000_000, &Value::Null));
+    server.wait_state(&first, "running");
+    let mut expected = vec![first.clone()];
+    expected.extend((0..12).map(|_| server.submit(&tiny(5, &Value::Null))));
+    expected.reverse();
+    assert!(expected.is_sorted_by(|a, b| a > b), "ids sort by time");
+    let full = server.ask("POST", "/v1/jobs", "{}");
+    assert_eq!(full.status, 429, "{}", full.json());
+    for (query, total) in [("limit=5", 13), ("limit=13", 13), ("", 13), ("state=queued&limit=4", 12)] {
+        let (mut found, mut before) = (Vec::new(), String::new());
+        loop {
+            let page = server.get(&format!("/v1/jobs?{query}{before}"));
+            found.extend(
+                page["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()),
+            );
+            let Some(next) = page["next"].as_str() else { break };
+            before = format!("&before={next}");
+        }
+        assert_eq!(found, expected[..total], "{query}");
+    }
+    assert_eq!(server.get("/v1/jobs?state=running")["jobs"][0]["id"], json!(first));
+}
+
+#[test]
+fn the_description_is_the_routes() {
+    let (_folder, store) = folder();
+    let server = Server::start(&store, &[]);
+    let document = server.get("/openapi.json");
+    let paths = document["paths"].as_object().unwrap();
+    let expected = [
+        ("/", "get"),
+        ("/healthz", "get"),
+        ("/metrics", "get"),
+        ("/openapi.json", "get"),
+        ("/readyz", "get"),
+        ("/v1/data", "get"),
+        ("/v1/jobs", "get post"),
+        ("/v1/jobs/{id}", "delete get"),
+        ("/v1/jobs/{id}/cancel", "post"),
+        ("/v1/jobs/{id}/events", "get"),
+        ("/v1/jobs/{id}/model", "get"),
+        ("/v1/jobs/{id}/pause", "post"),
+        ("/v1/jobs/{id}/resume", "post"),
+        ("/v1/jobs/{id}/samples", "get"),
+        ("/v1/jobs/{id}/samples/{name}", "get"),
+        ("/v1/models", "get"),
+        ("/v1/models/{id}/samples", "post"),
+    ];
+    let methods = |path: &Value| path.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let found: BTreeMap<&str, String> = paths
+        .iter()
+        .map(|(path, item)| (path.as_str(), methods(item).into_iter().collect::<Vec<_>>().join(" ")))
+        .collect();
+    assert_eq!(found, expected.iter().map(|(path, methods)| (*path, (*methods).to_owned())).collect());
+    // What is described is answered as described; what is not, is no route.
+    for (path, item) in paths {
+        let url = path.replace("{id}", "0000000000000000").replace("{name}", "1.png");
+        for method in ["get", "post", "put", "delete", "patch"] {
+            let body = if method == "get" || method == "delete" { "" } else { "nonsense" };
+            let status = server.ask(&method.to_uppercase(), &url, body).status;
+            match item.get(method) {
+                Some(operation) => assert!(
+                    operation["responses"].get(status.to_string()).is_some(),
+                    "{method} {path} answers {status}, which is not described"
+                ),
+                None => assert_eq!(status, 405, "{method} {path} is not described"),
+            }
+        }
+    }
+    assert_eq!(server.ask("GET", "/v1", "").status, 404);
+    // Everything referred to is there.
+    let text = document.to_string();
+    for reference in text.split("#/components/schemas/").skip(1) {
+        let name = &reference[..reference.find('"').unwrap()];
+        assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+    }
+    // A job's options are those of `run`.
+    let help = String::from_utf8(command(&["run", "--help"]).output().unwrap().stdout).unwrap();
+    let flags = help.lines().filter_map(|line| line.trim().trim_start_matches("-h, ").strip_prefix("--"));
+    let flags: BTreeSet<String> =
+        flags.map(|flag| flag.split([' ', '.']).next().unwrap().replace('-', "_")).collect();
+    let options = document["components"]["schemas"]["JobOptions"]["properties"].as_object().unwrap();
+    let others = ["help", "json", "out", "quiet", "verbose"].map(str::to_owned);
+    let options: BTreeSet<String> = options.keys().cloned().chain(others).collect();
+    let flags: BTreeSet<String> =
+        flags.into_iter().chain(["quiet", "verbose", "help"].map(str::to_owned)).collect();
+    assert_eq!(options, flags);
+}
+
+#[cfg(unix)]
+#[test]
+fn failures_and_a_full_disk_leave_the_queue_running() {
+    let (folder, store) = folder();
+    let data = folder.path().join("data");
+    pictures(&data.join("few"), 3);
+    pictures(&data.join("broken"), 20);
+    fs::write(data.join("broken/019.png"), b"\x89PNG\r\n\x1a\n no more").unwrap();
+    let server = Server::start(&store, &["--data-root", data.to_str().unwrap()]);
+    let jobs = [
+        (tiny(40, &json!({ "data": "few" })), "failed", "3 pictures, fewer than one batch"),
+        (tiny(40, &json!({ "data": "broken" })), "failed", "019.png"),
+        (tiny(40, &json!({ "data": "broken", "skip_bad": true })), "done", ""),
+    ];
+    let ids: Vec<String> = jobs.iter().map(|(options, ..)| server.submit(options)).collect();
+    for (id, (_, state, error)) in ids.iter().zip(&jobs) {
+        let job = server.wait_state(id, state);
+        assert!(job["error"].as_str().unwrap_or_default().contains(error), "{job}");
+    }
+    // What failed goes on once the reason is gone.
+    fs::remove_file(data.join("broken/019.png")).unwrap();
+    server.json("POST", &format!("/v1/jobs/{}/resume", ids[1]), &Value::Null);
+    server.wait_state(&ids[1], "done");
+
+    // The sample of step 300 meets a full disk: the job is paused, the next one runs, and then it goes on.
+    let id = server.submit(&tiny(320, &Value::Null));
+    let run = store.join("runs").join(&id);
+    server.wait(&id, "under way", |job| job["step"].as_u64() > Some(10));
+    server.json("POST", &format!("/v1/jobs/{id}/pause"), &Value::Null);
+    let paused = server.wait_state(&id, "paused");
+    assert!(paused["step"].as_u64() < Some(290) && paused["error"].is_null(), "{paused}");
+    std::os::unix::fs::symlink("/dev/full", run.join("samples/.tmp-00004800.png")).unwrap();
+    server.json("POST", &format!("/v1/jobs/{id}/resume"), &Value::Null);
+    let next = server.submit(&tiny(5, &Value::Null));
+    let full = server.wait(&id, "paused by the disk", |job| !job["error"].is_null());
+    assert!(full["state"] == "paused" && full["error"].as_str().unwrap().contains("disk is full"), "{full}");
+    server.wait_state(&next, "done");
+    server.json("POST", &format!("/v1/jobs/{id}/resume"), &Value::Null);
+    assert!(server.wait_state(&id, "done")["error"].is_null());
+    assert_same_run(&undisturbed(folder.path(), 320, &[]), Path::new(&run));
+}

@@ -1,0 +1,179 @@
+//! Kills, signals, pauses: nothing that was accepted is lost, run twice, or ends with other bytes.
+
+use super::{Server, folder, pictures, tiny, undisturbed};
+use crate::support::{assert_same_run, stats};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, SystemTime};
+
+/// Steps logged, each once and in order.
+fn assert_steps_once(run: &Path, last: u64) {
+    let steps: Vec<u64> = stats(run, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    let expected: Vec<u64> = (1..=last).filter(|step| step % 5 == 0 || *step == last).collect();
+    assert_eq!(steps, expected, "{}", run.display());
+}
+
+/// A folder of few pictures, so that a job begins at once.
+fn data(folder: &Path) -> (String, String) {
+    pictures(&folder.join("data/few"), 40);
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    (path("data"), path("data/few"))
+}
+
+#[test]
+fn five_kills_in_the_middle_of_a_job() {
+    let (folder, store) = folder();
+    let (root, few) = data(folder.path());
+    let more = json!({ "ema": 0.9, "order": "alternate", "data": "few" });
+    let whole = undisturbed(folder.path(), 500, &["--ema", "0.9", "--order", "alternate", "--data", &few]);
+    let start = || Server::start(&store, &["--data-root", &root]);
+    let mut server = start();
+    let id = server.submit(&tiny(500, &more));
+    for kill in 1..=5 {
+        server.wait(&id, "under way", |job| job["step"].as_u64() > Some(kill * 60));
+        sleep(Duration::from_micros(kill * 700));
+        server.kill();
+        server = start();
+        assert_ne!(server.get(&format!("/v1/jobs/{id}"))["state"], "done", "killed too late");
+    }
+    server.wait_state(&id, "done");
+    let run = store.join("runs").join(&id);
+    assert_same_run(&whole, &run);
+    assert_steps_once(&run, 500);
+}
+
+#[test]
+fn signals_and_pauses_keep_a_job_whole() {
+    let (folder, store) = folder();
+    let (root, few) = data(folder.path());
+    let start = || Server::start(&store, &["--data-root", &root]);
+    let tiny = |steps| tiny(steps, &json!({ "data": "few" }));
+    let server = start();
+    let id = server.submit(&tiny(500));
+    let run = store.join("runs").join(&id);
+    let newest = || dcgan_model::checkpoints::list(&run.join("checkpoints")).unwrap().pop().unwrap();
+    let job = format!("/v1/jobs/{id}");
+    let ask = |server: &Server, what: &str| server.json("POST", &format!("{job}/{what}"), &Value::Null);
+    server.wait(&id, "under way", |job| job["step"].as_u64() > Some(50));
+    // Paused with a checkpoint; meanwhile another one runs.
+    assert_eq!(ask(&server, "pause")["wanted"], "paused");
+    let paused = server.wait_state(&id, "paused");
+    assert_eq!((paused["step"].as_u64().unwrap(), &paused["wanted"]), (newest(), &Value::Null));
+    let other = server.submit(&tiny(5));
+    server.wait_state(&other, "done");
+    assert_eq!(server.get(&job), paused, "a paused job stays as it is");
+    ask(&server, "resume");
+    server.wait(&id, "under way", |job| job["step"].as_u64() > Some(150));
+    // A pause that is taken back at once, whether it took effect or not.
+    ask(&server, "pause");
+    ask(&server, "resume");
+    let step = server.wait(&id, "under way", |job| job["step"].as_u64() > Some(250))["step"].as_u64();
+    // Readers of events are let go.
+    let status = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| server.ask("GET", &format!("{job}/events"), "").status);
+        sleep(Duration::from_millis(50));
+        server.terminate();
+        reader.join().unwrap()
+    });
+    assert_eq!((status, server.wait_for_end().success()), (200, true));
+    assert!(Some(newest()) >= step, "no checkpoint at the end");
+    // What was running goes on by itself.
+    let server = start();
+    server.wait_state(&id, "done");
+    assert_same_run(&undisturbed(folder.path(), 500, &["--data", &few]), &run);
+    assert_steps_once(&run, 500);
+
+    // Cancelled while it runs, while it waits, and not once it is over; deleted with its files.
+    let long = server.submit(&tiny(1_000_000));
+    let waiting = server.submit(&tiny(5));
+    server.wait(&long, "under way", |job| job["step"].as_u64() > Some(20));
+    let post = |id: &str, what: &str| server.ask("POST", &format!("/v1/jobs/{id}/{what}"), "").status;
+    let delete = |id: &str| server.ask("DELETE", &format!("/v1/jobs/{id}"), "").status;
+    let state = |id: &str| server.get(&format!("/v1/jobs/{id}"))["state"].clone();
+    assert_eq!(delete(&long), 409, "it runs");
+    assert_eq!((post(&waiting, "pause"), state(&waiting)), (200, json!("paused")));
+    assert_eq!((post(&waiting, "cancel"), state(&waiting)), (200, json!("cancelled")));
+    assert_eq!(
+        (post(&waiting, "cancel"), post(&waiting, "resume"), post(&waiting, "pause")),
+        (200, 409, 409)
+    );
+    assert_eq!((post(&long, "cancel"), post(&long, "resume")), (200, 409));
+    server.wait_state(&long, "cancelled");
+    assert_eq!((post(&id, "pause"), post(&id, "resume"), post(&id, "cancel")), (409, 409, 409), "it is done");
+    for id in [&long, &waiting, &id] {
+        assert_eq!((delete(id), delete(id)), (204, 404));
+        assert_eq!(server.ask("GET", &format!("/v1/jobs/{id}/events"), "").status, 404);
+    }
+    let left: Vec<String> = fs::read_dir(store.join("runs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(left, [other.as_str()]);
+    // A deletion that was cut short is finished at the next start.
+    drop(server);
+    fs::rename(store.join("runs").join(&other), store.join("runs").join(format!(".deleted-{other}")))
+        .unwrap();
+    let server = start();
+    assert_eq!(server.ask("GET", &format!("/v1/jobs/{other}"), "").status, 404);
+    assert_eq!(fs::read_dir(store.join("runs")).unwrap().count(), 0);
+}
+
+#[test]
+fn no_job_is_lost_or_run_twice_by_kills_at_random_moments() {
+    const JOBS: usize = 36;
+    let (folder, store) = folder();
+    let (root, _) = data(folder.path());
+    let start = || Server::start(&store, &["--data-root", &root]);
+    let mut server = start();
+    let mut accepted: Vec<String> = Vec::new();
+    // A finished job's result, and when it was written: nothing touches it again.
+    let mut finished: BTreeMap<String, SystemTime> = BTreeMap::new();
+    let mut random = 17_u64;
+    for life in 0..12 {
+        while accepted.len() < JOBS * (life + 1) / 12 {
+            let id = server.submit(&tiny(23, &json!({ "seed": accepted.len(), "data": "few" })));
+            assert!(!accepted.contains(&id));
+            accepted.push(id);
+        }
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        sleep(Duration::from_millis((random >> 33) % 200));
+        // Killed also while it takes one more, of which it is not known whether it was accepted.
+        let last = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let options = tiny(23, &json!({ "seed": 1000 + life, "data": "few" }));
+                let reply = server.try_ask("POST", "/v1/jobs", &[], &options.to_string());
+                reply.filter(|reply| reply.status == 202)
+            });
+            sleep(Duration::from_micros((random >> 40) % 6000));
+            let pid = server.child.id().to_string();
+            assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+            asking.join().unwrap()
+        });
+        accepted.extend(last.map(|reply| reply.json()["id"].as_str().unwrap().to_owned()));
+        server.kill();
+        server = start();
+        for job in server.get("/v1/jobs?state=done&limit=200")["jobs"].as_array().unwrap() {
+            let id = job["id"].as_str().unwrap();
+            let result = store.join("runs").join(id).join("result.json");
+            let written = fs::metadata(result).unwrap().modified().unwrap();
+            assert_eq!(*finished.entry(id.to_owned()).or_insert(written), written, "{id} was run again");
+        }
+    }
+    for id in &accepted {
+        server.wait_state(id, "done");
+        assert_steps_once(&store.join("runs").join(id), 23);
+    }
+    // Jobs whose answer got lost are done as well; none is there twice.
+    let jobs = server.get("/v1/jobs?limit=200")["jobs"].as_array().unwrap().clone();
+    assert!((accepted.len()..=accepted.len() + 12).contains(&jobs.len()), "{}", jobs.len());
+    for job in &jobs {
+        server.wait_state(job["id"].as_str().unwrap(), "done");
+    }
+    for (id, written) in finished {
+        let result = store.join("runs").join(&id).join("result.json");
+        assert_eq!(fs::metadata(result).unwrap().modified().unwrap(), written, "{id} was run again");
+    }
+}
