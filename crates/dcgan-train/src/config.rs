@@ -288,41 +288,29 @@ impl Plan {
             format!("learning rate is {}, expected above 0 and at most 1", t.learning_rate),
         );
         expect(
-            number(t.beta1, 0.0, 1.0),
-            "config",
-            format!("beta1 is {}, expected at least 0 and below 1", t.beta1),
-        );
-        expect(
-            number(t.beta2, 0.0, 1.0),
-            "config",
-            format!("beta2 is {}, expected at least 0 and below 1", t.beta2),
-        );
-        expect(
             (f64::from(f32::MIN_POSITIVE)..1.0).contains(&t.adam_eps), // as f32 it must not become zero
             "config",
             format!("adam_eps is {}, expected at least 1.2e-38 and below 1", t.adam_eps),
         );
         expect(
-            number(t.weight_decay, 0.0, 1.0),
-            "weight_decay",
-            format!("weight decay is {}, expected at least 0 and below 1", t.weight_decay),
-        );
-        expect(
-            number(t.label_smoothing, 0.0, 0.5),
-            "label_smoothing",
-            format!("label smoothing is {}, expected at least 0 and below 0.5", t.label_smoothing),
-        );
-        expect(number(t.ema, 0.0, 1.0), "ema", format!("ema is {}, expected at least 0 and below 1", t.ema));
-        expect(
             number(t.weight_std, 0.0, 10.0) && t.weight_std > 0.0,
             "config",
             format!("weight_std is {}, expected above 0 and below 10", t.weight_std),
         );
-        expect(
-            number(t.gain_std, 0.0, 10.0),
-            "config",
-            format!("gain_std is {}, expected at least 0 and below 10", t.gain_std),
-        );
+        for (name, field, value, below) in [
+            ("beta1", "config", t.beta1, 1.0),
+            ("beta2", "config", t.beta2, 1.0),
+            ("weight decay", "weight_decay", t.weight_decay, 1.0),
+            ("label smoothing", "label_smoothing", t.label_smoothing, 0.5),
+            ("ema", "ema", t.ema, 1.0),
+            ("gain_std", "config", t.gain_std, 10.0),
+        ] {
+            expect(
+                number(value, 0.0, below),
+                field,
+                format!("{name} is {value}, expected at least 0 and below {below}"),
+            );
+        }
         let intervals = [
             ("log-every", run.log_every),
             ("checkpoint-every", run.checkpoint_every),

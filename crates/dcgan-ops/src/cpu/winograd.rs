@@ -122,6 +122,9 @@ pub(super) struct Weights<'a> {
 /// What is done to each picture's map as soon as it is written.
 pub(super) type Each<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
+/// Makes products of the gathered tiles of a chunk, of which there are so many.
+type Multiply<'a, T> = &'a dyn Fn(usize, &[T], &mut [f32]);
+
 impl Winograd {
     /// The algorithm for `geometry`, where it applies: square kernels of two or three taps for each phase of the stride, and
     /// enough channels and outputs to be worth it.
@@ -373,24 +376,18 @@ impl Winograd {
         coarse: &mut [f32],
         each: Each<'_>,
     ) {
-        let chunks = self.chunks(self.pictures(fine.len(), coarse.len()));
         let Scratch { fine: gathered, products, weights: fresh, .. } = scratch;
         let packed: &[T] = self.packed_down(isa, kept, fresh, weights);
-        self.gather_chunk::<T>(isa, Side::Fine, fine, chunks[0], gathered);
-        for (i, &chunk) in chunks.iter().enumerate() {
-            let len = self.values(Side::Coarse, chunk.rows);
-            let from = gathered.get(self.values(Side::Fine, chunk.rows));
-            self.multiply_down(isa, chunk.rows, from, packed, products.sized(len));
-            let (products, maps) = (products.get(len), chunk.of(coarse, self.geometry.coarse.len()));
-            rayon::join(
-                || self.spread(isa, Side::Coarse, products, chunk.first, maps, each),
-                || {
-                    chunks
-                        .get(i + 1)
-                        .map(|&next| self.gather_chunk::<T>(isa, Side::Fine, fine, next, gathered))
-                },
-            );
-        }
+        self.in_chunks::<T>(
+            isa,
+            (gathered, products),
+            (Side::Fine, fine),
+            coarse,
+            each,
+            &|rows, tiles, products| {
+                self.multiply_down(isa, rows, tiles, packed, products);
+            },
+        );
     }
 
     /// `fine = conv_transpose(coarse, weights)`
@@ -403,21 +400,45 @@ impl Winograd {
         fine: &mut [f32],
         each: Each<'_>,
     ) {
-        let chunks = self.chunks(self.pictures(fine.len(), coarse.len()));
         let Scratch { coarse: gathered, products, weights: fresh, turned, .. } = scratch;
         let packed: &[T] = self.packed_up(isa, kept, (fresh, turned), weights);
-        self.gather_chunk::<T>(isa, Side::Coarse, coarse, chunks[0], gathered);
+        self.in_chunks::<T>(
+            isa,
+            (gathered, products),
+            (Side::Coarse, coarse),
+            fine,
+            each,
+            &|rows, tiles, products| {
+                self.multiply_up(isa, rows, tiles, packed, products);
+            },
+        );
+    }
+
+    /// Takes the maps of one side to those of the other, chunk by chunk: `multiply` makes products of a chunk's tiles.
+    fn in_chunks<T: Value>(
+        &self,
+        isa: Isa,
+        (gathered, products): (&mut Buffer, &mut Buffer),
+        (side, source): (Side, Source<'_>),
+        to: &mut [f32],
+        each: Each<'_>,
+        multiply: Multiply<'_, T>,
+    ) {
+        let (other, pictures) = match side {
+            Side::Fine => (Side::Coarse, self.pictures(source.len(), to.len())),
+            Side::Coarse => (Side::Fine, self.pictures(to.len(), source.len())),
+        };
+        let chunks = self.chunks(pictures);
+        self.gather_chunk::<T>(isa, side, source, chunks[0], gathered);
         for (i, &chunk) in chunks.iter().enumerate() {
-            let len = self.values(Side::Fine, chunk.rows);
-            let from = gathered.get(self.values(Side::Coarse, chunk.rows));
-            self.multiply_up(isa, chunk.rows, from, packed, products.sized(len));
-            let (products, maps) = (products.get(len), chunk.of(fine, self.geometry.fine.len()));
+            let len = self.values(other, chunk.rows);
+            multiply(chunk.rows, gathered.get(self.values(side, chunk.rows)), products.sized(len));
+            let (products, maps) = (products.get(len), chunk.of(to, self.map(other).len()));
             rayon::join(
-                || self.spread(isa, Side::Fine, products, chunk.first, maps, each),
+                || self.spread(isa, other, products, chunk.first, maps, each),
                 || {
-                    chunks
-                        .get(i + 1)
-                        .map(|&next| self.gather_chunk::<T>(isa, Side::Coarse, coarse, next, gathered))
+                    let next = chunks.get(i + 1);
+                    next.map(|&next| self.gather_chunk::<T>(isa, side, source, next, gathered))
                 },
             );
         }
