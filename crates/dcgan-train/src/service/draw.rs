@@ -3,6 +3,7 @@
 //! Not on the worker's device: a request must not wait for a job that takes a day, nor take the job's memory. The pictures are
 //! those of `dcgan-train sample --device cpu`.
 
+use super::models;
 use crate::config::Fault;
 use candle_core::Device;
 use dcgan_data::sheet::Sheet;
@@ -10,10 +11,12 @@ use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, HostTensor, Weights};
 use dcgan_model::{Generator, Model, draw_latents, ensure_statistics, open, pixels};
 use serde::Deserialize;
+use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::SystemTime;
 use tokio::sync::oneshot;
 
 /// Requests that may wait.
@@ -21,6 +24,8 @@ const WAITING: usize = 8;
 /// Pictures of one request, and bytes of their pixels.
 pub(crate) const MAX_COUNT: usize = 1024;
 const MAX_PIXEL_BYTES: usize = 64 << 20;
+/// Generators that stay open between requests: whoever explores a model asks for it many times a second.
+const OPEN: usize = 2;
 
 /// Body of `POST /v1/models/{id}/samples`.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,6 +52,8 @@ pub(crate) enum Format {
     Png,
     /// `z` (n, z) and `pictures` (n, c, h, w) as the networks see them.
     Safetensors,
+    /// `z` (n, z) alone, as safetensors; nothing is drawn.
+    Latents,
 }
 
 /// Why nothing was drawn.
@@ -91,45 +98,110 @@ pub(crate) fn easel() -> io::Result<Easel> {
 }
 
 fn work(commissions: &Receiver<Commission>) {
+    let mut loaded = Vec::new();
+    // Its own threads: in those of a training job a picture would wait behind the products of a step.
+    let pool = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("dcgan-draw-{i}")).build();
+    let pool =
+        pool.inspect_err(|error| tracing::warn!("drawing shares the threads of training: {error}")).ok();
     for Commission { folder, wish, answer } in commissions {
         if answer.is_closed() {
             continue; // whoever asked has gone
         }
-        let drawn = catch_unwind(AssertUnwindSafe(|| paint(&folder, &wish)));
+        let mut paint = || paint(&mut loaded, &folder, &wish);
+        let drawn = catch_unwind(AssertUnwindSafe(|| match &pool {
+            Some(pool) => pool.install(paint),
+            None => paint(),
+        }));
         // Whoever asked may have gone meanwhile.
         let _ = answer.send(drawn.unwrap_or_else(|_| Err(DrawError::Failed("a panic, see above".into()))));
     }
 }
 
-fn paint(folder: &std::path::Path, wish: &Wish) -> Answer {
-    fn failed(error: impl std::fmt::Display) -> DrawError {
-        DrawError::Failed(error.to_string())
+/// Which file a generator was read from, and in which version.
+#[derive(Debug, PartialEq)]
+struct Version {
+    path: PathBuf,
+    modified: SystemTime,
+    bytes: u64,
+}
+
+impl Version {
+    /// None where the file cannot be told from another one of its name.
+    fn of(folder: &Path) -> Option<Self> {
+        let folder = models::best(folder).unwrap_or_else(|| folder.to_owned());
+        let path = fs::canonicalize(folder.join("generator.safetensors")).ok()?;
+        let metadata = path.metadata().ok()?;
+        Some(Self { modified: metadata.modified().ok()?, bytes: metadata.len(), path })
     }
-    let files = open(folder, None).map_err(failed)?.files;
-    let model = files.model;
-    let Some(weights) = files.generator else {
-        return Err(DrawError::Faults(vec![Fault::new("id", "the model has no generator")]));
-    };
-    let z = latents(wish, &model).map_err(DrawError::Faults)?;
-    let device = Device::Cpu;
-    let mut generator = Generator::new(&model, &weights, &device).map_err(failed)?;
-    ensure_statistics(&mut generator, &model, &device).map_err(failed)?;
-    let bytes = draw_latents(&mut generator, &model, &z, &mut |_| ()).map_err(failed)?;
-    let config = model.config();
-    match wish.format {
-        Format::Png => {
-            let sheet = Sheet::square(&bytes, config.picture_shape().into()).map_err(failed)?;
-            sheet.png().map_err(failed)
+}
+
+/// A generator ready to draw.
+#[derive(Debug)]
+struct Loaded {
+    version: Option<Version>,
+    model: Model,
+    generator: Generator,
+}
+
+fn failed(error: impl std::fmt::Display) -> DrawError {
+    DrawError::Failed(error.to_string())
+}
+
+impl Loaded {
+    fn open(folder: &Path) -> Result<Self, DrawError> {
+        // Before the reading: what changes meanwhile is read again next time.
+        let version = Version::of(folder);
+        let files = open(folder, None).map_err(failed)?.files;
+        let model = files.model;
+        let Some(weights) = files.generator else {
+            return Err(DrawError::Faults(vec![Fault::new("id", "the model has no generator")]));
+        };
+        let mut generator = Generator::new(&model, &weights, &Device::Cpu).map_err(failed)?;
+        ensure_statistics(&mut generator, &model, &Device::Cpu).map_err(failed)?;
+        Ok(Self { version, model, generator })
+    }
+}
+
+/// The generator of `folder`, at the end of `loaded`, where it is looked for first.
+fn load<'a>(loaded: &'a mut Vec<Loaded>, folder: &Path) -> Result<&'a mut Loaded, DrawError> {
+    let version = Version::of(folder);
+    match loaded.iter().position(|loaded| version.is_some() && loaded.version == version) {
+        Some(place) => {
+            let found = loaded.remove(place);
+            loaded.push(found);
         }
-        Format::Safetensors => {
-            let pictures = pixels::to_tensor(&bytes, config, &device).map_err(failed)?;
+        None => {
+            let new = Loaded::open(folder)?;
+            if loaded.len() == OPEN {
+                loaded.remove(0); // the one asked for longest ago
+            }
+            loaded.push(new);
+        }
+    }
+    loaded.last_mut().ok_or_else(|| failed("no model"))
+}
+
+fn paint(loaded: &mut Vec<Loaded>, folder: &Path, wish: &Wish) -> Answer {
+    let Loaded { model, generator, .. } = load(loaded, folder)?;
+    let z = latents(wish, model).map_err(DrawError::Faults)?;
+    let config = model.config();
+    let size = config.latent.size;
+    let latents = HostTensor { shape: vec![z.len() / size, size], data: z };
+    let tensors = match wish.format {
+        Format::Latents => Weights::from([("z".to_owned(), latents)]),
+        Format::Png | Format::Safetensors => {
+            let bytes = draw_latents(generator, model, &latents.data, &mut |_| ()).map_err(failed)?;
+            if wish.format == Format::Png {
+                let sheet = Sheet::square(&bytes, config.picture_shape().into()).map_err(failed)?;
+                return sheet.png().map_err(failed);
+            }
+            let pictures = pixels::to_tensor(&bytes, config, &Device::Cpu).map_err(failed)?;
             let shape = pictures.dims().to_vec(); // (n, c, h, w)
             let data = pictures.flatten_all().and_then(|flat| flat.to_vec1()).map_err(failed)?;
-            let z = HostTensor { shape: vec![shape[0], config.latent.size], data: z };
-            let tensors = [("z".to_owned(), z), ("pictures".to_owned(), HostTensor { shape, data })];
-            weights::to_safetensors(&Weights::from(tensors), weights::Dtype::F32).map_err(failed)
+            Weights::from([("z".to_owned(), latents), ("pictures".to_owned(), HostTensor { shape, data })])
         }
-    }
+    };
+    weights::to_safetensors(&tensors, weights::Dtype::F32).map_err(failed)
 }
 
 /// z as given or as drawn, `(n, z)` one after the other.

@@ -1,6 +1,7 @@
 //! What every request passes: who may ask, from where, for how long; and the clock that /metrics reads.
 
 use super::Shared;
+use super::api::page::is_page;
 use super::error::ApiError;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -34,7 +35,7 @@ pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
 fn check(shared: &Shared, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     match &shared.token {
-        _ if OPEN.contains(&request.uri().path()) => {}
+        _ if OPEN.contains(&request.uri().path()) || is_page(request.uri().path()) => {}
         Some(token) => check_token(headers, token)?,
         // A web page can make its own name lead here (DNS rebinding), and then reads what this machine alone should.
         None if !names_this_machine(headers) => {

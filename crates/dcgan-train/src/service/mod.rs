@@ -20,6 +20,7 @@ mod models;
 mod openapi;
 mod options;
 mod paths;
+mod presets;
 mod record;
 mod router;
 mod server;

@@ -79,6 +79,7 @@ impl Operation {
             let content = json!({ "application/json": { "schema": schema_of("Error") } });
             let response = match other {
                 204 => json!({ "description": "Nothing more will come" }),
+                304 => json!({ "description": "The copy is still good" }),
                 _ => json!({ "description": "Why not", "content": content }),
             };
             responses.insert(other.to_string(), response);
@@ -169,8 +170,13 @@ fn schemas() -> Value {
             "seed": whole,
             "count": { "type": "integer", "minimum": 1, "maximum": draw::MAX_COUNT },
             "z": { "type": "array", "items": { "type": "array", "items": { "type": "number" } } },
-            "format": { "type": "string", "enum": ["png", "safetensors"] },
+            "format": { "type": "string", "enum": ["png", "safetensors", "latents"],
+                "description": "png: one grid, as many columns as rows or one more, two pixels between pictures; latents: z alone" },
         } },
+        "Presets": list("presets", json!({ "type": "object", "properties": {
+            "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },
+            "training": { "type": "object" }, "text": { "type": "string", "description": "TOML, for `config`" },
+        } })),
         "Data": list("data", json!({ "type": "object", "properties": {
             "name": text, "kind": { "type": "string", "enum": ["folder", "file"] }, "bytes": maybe("integer"),
         } })),

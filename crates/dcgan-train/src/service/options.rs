@@ -151,9 +151,12 @@ pub(crate) fn resolve(shared: &Shared, body: Map<String, Value>) -> Result<Plan,
 /// shape.
 fn in_json(fault: Fault, networks: &str) -> Fault {
     let field = if fault.field == "model" { networks.to_owned() } else { fault.field };
-    let words = fault.message.split(' ').map(|word| match word.strip_prefix("--") {
-        Some(option) => option.replace('-', "_"),
-        None => word.to_owned(),
+    let words = fault.message.split(' ').map(|word| {
+        let Some(option) = word.strip_prefix("--") else { return word.to_owned() };
+        let option = option.replace('-', "_");
+        let name = option.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        // Other words with dashes are options of the service, which a request does not have.
+        if OPTIONS.iter().any(|(known, ..)| *known == name) { option } else { word.to_owned() }
     });
     Fault { field, message: words.collect::<Vec<_>>().join(" ") }
 }

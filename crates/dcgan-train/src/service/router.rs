@@ -18,7 +18,17 @@ pub(crate) fn routes() -> Vec<Route> {
     use Answer::{Binary, Events, Json, Nothing, Text};
     let op = Operation::new;
     vec![
-        (op("GET", "/", "What this is", Text("text/plain")), get(api::about::index)),
+        (op("GET", "/", "The page for a browser", Text("text/html")), get(api::page::index)),
+        (
+            op(
+                "GET",
+                "/page/{name}",
+                "A file of the page",
+                Binary(&["text/javascript", "text/css", "image/svg+xml"]),
+            )
+            .or(&[304, 404]),
+            get(api::page::file),
+        ),
         (op("GET", "/healthz", "Whether the process answers", Nothing(204)), get(api::about::health)),
         (
             op("GET", "/readyz", "Whether jobs are taken and run", Nothing(204)).or(&[503]),
@@ -87,8 +97,13 @@ pub(crate) fn routes() -> Vec<Route> {
             get(api::runs::samples),
         ),
         (
-            op("GET", "/v1/jobs/{id}/samples/{name}", "A sample grid: N.png", Binary(&["image/png"]))
-                .or(&[404]),
+            op(
+                "GET",
+                "/v1/jobs/{id}/samples/{name}",
+                "A sample grid: N.png; real pictures: reals.png",
+                Binary(&["image/png"]),
+            )
+            .or(&[404]),
             get(api::runs::sample),
         ),
         (
@@ -115,6 +130,10 @@ pub(crate) fn routes() -> Vec<Route> {
             .body("Wish")
             .or(&[400, 404, 413, 422, 503]),
             post(api::models::draw),
+        ),
+        (
+            op("GET", "/v1/presets", "Networks and settings by name", Json(200, "Presets")),
+            get(api::models::presets),
         ),
         (op("GET", "/v1/data", "Data sets under --data-root", Json(200, "Data")), get(api::models::data)),
     ]

@@ -9,11 +9,6 @@ use axum::http::{HeaderName, StatusCode, header};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// `/`: a page may stand here one day.
-pub(crate) async fn index() -> &'static str {
-    concat!("dcgan-train ", env!("CARGO_PKG_VERSION"), ": /openapi.json says what can be asked here\n")
-}
-
 pub(crate) async fn health() -> StatusCode {
     StatusCode::NO_CONTENT
 }

@@ -3,6 +3,7 @@
 pub(crate) mod about;
 pub(crate) mod jobs;
 pub(crate) mod models;
+pub(crate) mod page;
 pub(crate) mod runs;
 
 use super::error::ApiError;

@@ -3,7 +3,7 @@
 use super::{Body, Part, blocking, json};
 use crate::service::draw::{DrawError, Format, Wish};
 use crate::service::error::ApiError;
-use crate::service::{Shared, models};
+use crate::service::{Shared, models, presets};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, header};
@@ -47,9 +47,13 @@ pub(crate) async fn draw(
     };
     let kind = match format {
         Format::Png => "image/png",
-        Format::Safetensors => "application/octet-stream",
+        Format::Safetensors | Format::Latents => "application/octet-stream",
     };
     Ok(([(header::CONTENT_TYPE, kind)], bytes))
+}
+
+pub(crate) async fn presets() -> Result<Json<Value>, ApiError> {
+    Ok(Json(object!({ "presets": presets::list().map_err(ApiError::internal)? })))
 }
 
 pub(crate) async fn data(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {

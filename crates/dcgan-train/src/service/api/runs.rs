@@ -18,6 +18,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Real pictures, as the networks see them.
+const REALS: &str = "reals.png";
+
 pub(crate) async fn events(
     State(shared): State<Arc<Shared>>,
     Part([id]): Part<1>,
@@ -103,9 +106,14 @@ pub(crate) async fn sample(
 ) -> Result<File, ApiError> {
     let (name, bytes) = blocking(move || {
         let nowhere = || ApiError::not_found("there is no such sample; .../samples lists them");
-        let images = images_of(&name).ok_or_else(nowhere)?;
-        let name = RunFolder::sample_name(images);
-        match fs::read(samples_of(&shared, &id)?.join(&name)) {
+        let samples = samples_of(&shared, &id)?;
+        let (name, path) = if name == REALS {
+            (name, shared.run_folder(&id).join(REALS))
+        } else {
+            let name = RunFolder::sample_name(images_of(&name).ok_or_else(nowhere)?);
+            (name.clone(), samples.join(name))
+        };
+        match fs::read(path) {
             Ok(bytes) => Ok((name, bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(nowhere()),
             Err(error) => Err(ApiError::internal(error)),

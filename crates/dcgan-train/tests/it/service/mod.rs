@@ -7,7 +7,8 @@ mod stopping;
 use crate::support::{TINY, command};
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -184,4 +185,14 @@ fn pictures(folder: &Path, n: u8) {
             .save(&folder.join(format!("{i:03}.png")))
             .unwrap();
     }
+}
+
+/// The answer to a request as it is written here, with two bytes of a body.
+fn raw(server: &Server, head: &str) -> String {
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+    stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n{{}}").as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // What the service did not read makes the connection end by a reset, after the answer.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
 }

@@ -1,6 +1,6 @@
 //! From submission to the model, and what the service says about itself.
 
-use super::{Reply, Server, folder, pictures, tiny, undisturbed};
+use super::{Reply, Server, folder, pictures, raw, tiny, undisturbed};
 use crate::support::{assert_same_run, command, contents, succeed};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +44,6 @@ fn submit_watch_take_the_model_and_draw() {
     let server = Server::start(&store, &["--data-root", data, "--model-root", models.to_str().unwrap()]);
     assert_eq!(server.ask("GET", "/healthz", "").status, 204);
     assert_eq!(server.ask("GET", "/readyz", "").status, 204);
-    assert!(String::from_utf8(server.ask("GET", "/", "").body).unwrap().contains("/openapi.json"));
     let sets = server.get("/v1/data");
     assert_eq!(sets["data"][0], json!({ "name": "faces", "kind": "folder", "bytes": null }), "{sets}");
 
@@ -129,8 +128,22 @@ fn submit_watch_take_the_model_and_draw() {
         assert_eq!(tensors["pictures"].shape, [5, 1, 8, 8]);
         let z: Vec<&[f32]> = tensors["z"].data.chunks(4).collect();
         assert!(draw(json!({ "z": z })).body == png);
+        fs::write(path("z.safetensors"), draw(json!({ "seed": 7, "count": 5, "format": "latents" })).body)
+            .unwrap();
+        let latents = dcgan_model::weights::read_safetensors(&path("z.safetensors")).unwrap();
+        assert!(latents["z"].data == tensors["z"].data && latents.len() == 1);
         assert_eq!(server.ask("POST", &format!("/v1/models/{model}/samples"), "").status, 200);
     }
+    // A model whose file is replaced is read anew.
+    let of_taken = || server.ask("POST", "/v1/models/taken/samples", r#"{"seed": 7, "count": 5}"#).body;
+    let file = taken.join("generator.safetensors");
+    let best = fs::read(&file).unwrap();
+    let others = fs::read_dir(run.join("checkpoints")).unwrap();
+    let others = others.map(|folder| fs::read(folder.unwrap().path().join("generator.safetensors")).unwrap());
+    fs::write(&file, others.into_iter().find(|other| *other != best).unwrap()).unwrap();
+    assert!(of_taken() != png);
+    fs::write(&file, best).unwrap();
+    assert!(of_taken() == png);
     // Another job starts from it.
     let id = server.submit(&tiny(2, &json!({ "init_from": "taken" })));
     server.wait_state(&id, "done");
@@ -145,6 +158,49 @@ fn submit_watch_take_the_model_and_draw() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "no {line} in {metrics}");
     }
+}
+
+/// The page comes whole with the service: what it names is there, and nothing from elsewhere may be loaded.
+#[test]
+fn the_page() {
+    let (_folder, store) = folder();
+    let server = Server::start(&store, &[]);
+    let page = String::from_utf8(server.ask("GET", "/", "").body).unwrap();
+    let mut left = vec![("/".to_owned(), page)];
+    let mut seen = BTreeSet::new();
+    while let Some((path, text)) = left.pop() {
+        let names = text.match_indices("/page/").map(|(at, _)| at + 6);
+        let imports = text.match_indices("from \"./").map(|(at, _)| at + 8);
+        for at in names.chain(imports) {
+            let name = &text[at..at + text[at..].find('"').unwrap()];
+            if seen.insert(name.to_owned()) {
+                let reply = server.ask("GET", &format!("/page/{name}"), "");
+                assert_eq!(reply.status, 200, "{path} names {name}");
+                left.push((name.to_owned(), String::from_utf8(reply.body).unwrap()));
+            }
+        }
+        assert!(!text.contains("innerHTML") && !text.contains("https://"), "{path}");
+    }
+    assert!(
+        seen.contains("style.css") && seen.contains("explore.js") && seen.contains("latent.js"),
+        "{seen:?}"
+    );
+    let headers = raw(&server, "GET / HTTP/1.1\r\nHost: localhost").to_lowercase();
+    let tag = headers.split("etag: ").nth(1).unwrap().lines().next().unwrap();
+    assert!(headers.contains("content-security-policy: default-src 'none'"), "{headers}");
+    for (path, tag, status) in
+        [("/", tag, 304), ("/", "\"other\"", 200), ("/page/main.js", tag, 200), ("/page/x.js", tag, 404)]
+    {
+        assert_eq!(
+            server.try_ask("GET", path, &[("if-none-match", tag)], "").unwrap().status,
+            status,
+            "{path}"
+        );
+    }
+    let presets = server.get("/v1/presets");
+    let names: Vec<&str> =
+        presets["presets"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"digits") && names.contains(&"paper64"), "{names:?}");
 }
 
 #[test]
@@ -186,6 +242,7 @@ fn the_description_is_the_routes() {
         ("/healthz", "get"),
         ("/metrics", "get"),
         ("/openapi.json", "get"),
+        ("/page/{name}", "get"),
         ("/readyz", "get"),
         ("/v1/data", "get"),
         ("/v1/jobs", "get post"),
@@ -199,6 +256,7 @@ fn the_description_is_the_routes() {
         ("/v1/jobs/{id}/samples/{name}", "get"),
         ("/v1/models", "get"),
         ("/v1/models/{id}/samples", "post"),
+        ("/v1/presets", "get"),
     ];
     let methods = |path: &Value| path.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let found: BTreeMap<&str, String> = paths

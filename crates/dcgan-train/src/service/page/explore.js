@@ -1,0 +1,286 @@
+// The latent space of a model: samples by seed, a walk between picked ones, arithmetic with groups of them.
+
+import { draw, get } from "./api.js";
+import { fill, h, isStill, notice, save } from "./dom.js";
+import * as latent from "./latent.js";
+
+const GAP = 2; // pixels between the pictures of a grid, and around them
+const COUNT = 32;
+const STEPS = 9; // pictures of a walk's strip
+const NEIGHBOURS = 8;
+const NOISE = 0.25;
+const GROUPS = { a: "A", b: "− B", c: "+ C" };
+
+/** One picture of a model. */
+function tile(model) {
+  const canvas = h("canvas", { width: model.width, height: model.height, class: "pixels" });
+  // Small pictures are shown at least 64 pixels wide.
+  canvas.style.width = `${Math.max(model.width, 64)}px`;
+  return canvas;
+}
+
+/** Draws z with the model and puts the pictures on the canvases; milliseconds from asking to seeing. */
+async function paint(model, zs, canvases, signal) {
+  const began = performance.now();
+  const wish = { z: zs.map((z) => Array.from(z)) };
+  const bitmap = await createImageBitmap(await draw(model.id, wish, signal));
+  const columns = Math.ceil(Math.sqrt(zs.length));
+  canvases.forEach((canvas, i) => {
+    const [x, y] = [i % columns, Math.floor(i / columns)];
+    canvas.getContext("2d").drawImage(bitmap,
+      GAP + x * (model.width + GAP), GAP + y * (model.height + GAP), model.width, model.height, 0, 0, model.width, model.height);
+  });
+  bitmap.close();
+  return performance.now() - began;
+}
+
+/** Calls `body` with the newest value only: one call at a time, what comes meanwhile replaces what waits. */
+function latest(body) {
+  let [busy, waiting] = [false, null];
+  return async function run(value) {
+    if (busy) { waiting = { value }; return; }
+    busy = true;
+    try {
+      await body(value);
+    } catch (error) {
+      if (error.name !== "AbortError") notice(error.message, true);
+    } finally {
+      busy = false;
+    }
+    if (waiting) {
+      const { value: next } = waiting;
+      waiting = null;
+      run(next);
+    }
+  };
+}
+
+/** Arrow keys move between buttons; one of them is in the order of Tab. */
+function roving(list) {
+  list.addEventListener("keydown", (event) => {
+    const all = [...list.querySelectorAll("button")];
+    const now = all.indexOf(document.activeElement);
+    if (now < 0) return;
+    const perRow = all.filter((button) => button.offsetTop === all[0].offsetTop).length;
+    const to = { ArrowLeft: now - 1, ArrowRight: now + 1, ArrowUp: now - perRow, ArrowDown: now + perRow, Home: 0, End: all.length - 1 }[event.key];
+    if (to === undefined || !all[to]) return;
+    event.preventDefault();
+    all[now].tabIndex = -1;
+    all[to].tabIndex = 0;
+    all[to].focus();
+  });
+}
+
+class Explorer {
+  constructor(model, signal) {
+    Object.assign(this, { model, signal, seed: 1, samples: [], mode: "walk", group: "a", groups: { walk: [], a: [], b: [], c: [] } });
+    this.speed = h("span", { class: "muted", role: "status" });
+    this.grid = h("div", { class: "tiles", role: "group", "aria-label": "Samples" });
+    roving(this.grid);
+    this.input = h("input", { type: "number", min: 0, step: 1, value: 1, onchange: () => this.show(Number(this.input.value)) });
+    this.work = h("div");
+    this.modes = ["walk", "arithmetic"].map((mode) => h("button", {
+      role: "tab", id: `tab-${mode}`, "aria-controls": "work", onclick: () => this.turn(mode),
+      onkeydown: (event) => event.key.startsWith("Arrow") && this.turn(this.mode === "walk" ? "arithmetic" : "walk", true),
+    }, mode === "walk" ? "Walk" : "Arithmetic"));
+    this.element = [
+      h("section", { class: "card", "aria-labelledby": "samples-title" },
+        h("h2", { id: "samples-title" }, "Samples"),
+        h("div", { class: "row" },
+          h("label", { class: "inline" }, "Seed ", this.input),
+          h("button", { class: "quiet", onclick: () => this.show(Math.max(0, this.seed - 1)) }, "Previous"),
+          h("button", { class: "quiet", onclick: () => this.show(this.seed + 1) }, "Next"),
+          this.speed),
+        h("p", { class: "muted" }, "Pick samples for what stands below; picks stay when the seed changes."),
+        this.grid),
+      h("section", { class: "card" },
+        h("div", { role: "tablist", class: "row tabs", "aria-label": "What to do with picks" }, this.modes),
+        h("div", { id: "work", role: "tabpanel" }, this.work)),
+    ];
+    this.slide = latest(async (t) => {
+      const stops = this.groups.walk.map(({ z }) => z);
+      if (stops.length < 2) return;
+      const z = latent.walk(stops, t, this.model.latent.distribution);
+      this.timing(await paint(this.model, [z], [this.picture], this.signal), 1);
+    });
+    this.load = latest((seed) => this.fetch(seed));
+    this.strip = latest(({ zs, canvases }) => paint(this.model, zs, canvases, this.signal));
+    this.result = latest(() => this.calculate());
+    signal.addEventListener("abort", () => cancelAnimationFrame(this.frame));
+  }
+
+  timing(ms, count) {
+    this.speed.textContent = `${count === 1 ? "1 picture" : `${count} pictures`} in ${Math.round(ms)} ms`;
+    this.speed.dataset.ms = ms.toFixed(1);
+  }
+
+  show(seed) {
+    if (!Number.isSafeInteger(seed) || seed < 0) {
+      notice("A seed is a whole number, 0 or more.", true);
+      this.input.value = this.seed;
+      return;
+    }
+    this.seed = seed;
+    this.input.value = seed;
+    this.load(seed);
+  }
+
+  async fetch(seed) {
+    const zs = latent.read(await draw(this.model.id, { seed, count: COUNT, format: "latents" }, this.signal));
+    this.samples = zs.map((z, i) => ({ z, name: `${seed}:${i}`, canvas: tile(this.model) }));
+    const ms = await paint(this.model, zs, this.samples.map(({ canvas }) => canvas), this.signal);
+    if (this.seed !== seed) return;
+    this.timing(ms, zs.length);
+    fill(this.grid, this.samples.map((sample, i) => h("button", {
+      class: "tile", "aria-label": `Sample ${sample.name}`, "data-name": sample.name, tabindex: i ? "-1" : "0", onclick: () => this.pick(sample),
+    }, sample.canvas)));
+    this.mark();
+  }
+
+  /** The group that a click changes. */
+  get target() { return this.groups[this.mode === "walk" ? "walk" : this.group]; }
+
+  pick(sample) {
+    const place = this.target.findIndex(({ name }) => name === sample.name);
+    if (place >= 0) this.target.splice(place, 1);
+    else {
+      const copy = tile(this.model);
+      copy.getContext("2d").drawImage(sample.canvas, 0, 0);
+      this.target.push({ ...sample, canvas: copy });
+    }
+    this.changed();
+  }
+
+  mark() {
+    for (const button of this.grid.children) {
+      button.setAttribute("aria-pressed", String(this.target.some(({ name }) => name === button.dataset.name)));
+    }
+  }
+
+  turn(mode, withFocus = false) {
+    this.mode = mode;
+    if (withFocus) document.getElementById(`tab-${mode}`).focus();
+    this.changed();
+  }
+
+  picks(group) {
+    return h("div", { class: "tiles small" }, this.groups[group].map((sample) => h("button", {
+      class: "tile", "aria-label": `Remove sample ${sample.name}`, title: `${sample.name}: remove`,
+      onclick: () => { this.groups[group] = this.groups[group].filter((other) => other !== sample); this.changed(); },
+    }, sample.canvas)));
+  }
+
+  changed() {
+    cancelAnimationFrame(this.frame);
+    this.frame = null;
+    this.modes.forEach((tab, i) => {
+      const isHere = (i === 0) === (this.mode === "walk");
+      tab.setAttribute("aria-selected", String(isHere));
+      tab.tabIndex = isHere ? 0 : -1;
+    });
+    document.getElementById("work")?.setAttribute("aria-labelledby", `tab-${this.mode}`);
+    this.mark();
+    if (this.mode === "walk") this.walk();
+    else this.sum();
+  }
+
+  saveButton(name, zs) {
+    return h("button", { class: "quiet", onclick: () => save(name, latent.write(zs()), "application/octet-stream") }, "Save z");
+  }
+
+  walk() {
+    const stops = this.groups.walk;
+    if (stops.length < 2) {
+      fill(this.work, h("p", { class: "muted" }, "Pick two samples or more: the walk goes through them in their order."), this.picks("walk"));
+      return;
+    }
+    this.picture = tile(this.model);
+    this.picture.classList.add("large");
+    const slider = h("input", { type: "range", min: 0, max: 1, step: 0.005, value: 0, "aria-label": "Place on the walk", oninput: () => this.slide(Number(slider.value)) });
+    const strip = Array.from({ length: STEPS }, () => tile(this.model));
+    const along = (i) => latent.walk(stops.map(({ z }) => z), i / (STEPS - 1), this.model.latent.distribution);
+    const zs = strip.map((_, i) => along(i));
+    const play = h("button", { class: "quiet", onclick: () => this.play(slider, play, stops.length) }, "Play");
+    fill(this.work,
+      this.picks("walk"),
+      h("div", { class: "row grow" }, slider),
+      h("div", { class: "row" }, play, this.saveButton("walk.safetensors", () => zs)),
+      h("div", { class: "frame" }, this.picture),
+      h("div", { class: "strip" }, strip.map((canvas, i) => h("button", {
+        class: "tile", "aria-label": `Step ${i + 1} of ${STEPS}`, onclick: () => { slider.value = i / (STEPS - 1); this.slide(i / (STEPS - 1)); },
+      }, canvas))));
+    this.slide(0);
+    this.strip({ zs, canvases: strip });
+  }
+
+  play(slider, button, stops) {
+    if (this.frame) {
+      cancelAnimationFrame(this.frame);
+      this.frame = null;
+      fill(button, "Play");
+      return;
+    }
+    fill(button, "Stop");
+    const seconds = (isStill() ? 6 : 2) * (stops - 1);
+    const began = performance.now() - (Number(slider.value) % 1) * seconds * 1000;
+    const step = (now) => {
+      const t = (now - began) / 1000 / seconds;
+      slider.value = Math.min(1, t);
+      this.slide(Number(slider.value));
+      if (t < 1) this.frame = requestAnimationFrame(step);
+      else { this.frame = null; fill(button, "Play"); }
+    };
+    this.frame = requestAnimationFrame(step);
+  }
+
+  sum() {
+    const any = Object.keys(GROUPS).some((name) => this.groups[name].length);
+    const means = {};
+    const parts = Object.entries(GROUPS).map(([name, label]) => {
+      means[name] = tile(this.model);
+      return h("fieldset", { class: "group" },
+        h("legend", {}, h("label", {}, h("input", {
+          type: "radio", name: "group", value: name, checked: this.group === name, onchange: () => { this.group = name; this.mark(); },
+        }), ` ${label}`)),
+        this.picks(name),
+        h("div", {}, this.groups[name].length ? [h("small", { class: "muted" }, `mean of ${this.groups[name].length}`), means[name]] : h("small", { class: "muted" }, "nothing picked")));
+    });
+    const cells = Array.from({ length: NEIGHBOURS + 1 }, () => tile(this.model));
+    this.sums = { means, cells };
+    fill(this.work,
+      h("p", { class: "muted" }, "Choose a group, then pick samples into it. The result is the mean of A, less that of B, plus that of C."),
+      h("div", { class: "groups" }, parts),
+      any && h("h3", {}, "Result, and eight neighbours (noise ±0.25)"),
+      any && h("div", { class: "nine" }, cells),
+      any && h("div", { class: "row" }, this.saveButton("arithmetic.safetensors", () => this.sums.zs)));
+    if (any) this.result();
+  }
+
+  async calculate() {
+    const { means, cells } = this.sums;
+    const zs = Object.fromEntries(Object.keys(GROUPS).map((name) => [name, this.groups[name].map(({ z }) => z)]));
+    const filled = Object.keys(GROUPS).filter((name) => zs[name].length);
+    if (!filled.length) return;
+    const center = latent.arithmetic(zs);
+    const near = latent.around(center, NEIGHBOURS, NOISE, 1);
+    // The result stands in the middle of its neighbours, as in the paper's figure 7.
+    const all = [...near.slice(0, NEIGHBOURS / 2), center, ...near.slice(NEIGHBOURS / 2)];
+    this.sums.zs = [center, ...near];
+    const wanted = [...all, ...filled.map((name) => latent.mean(zs[name]))];
+    this.timing(await paint(this.model, wanted, [...cells, ...filled.map((name) => means[name])], this.signal), wanted.length);
+  }
+}
+
+export async function show([id], signal) {
+  const { models } = await get("/v1/models", signal);
+  if (!models.length) {
+    return [h("h1", {}, "Explore"), h("p", {}, "No models yet: a job's first checkpoint makes one, and the folders under ", h("code", {}, "--model-root"), " are listed here.")];
+  }
+  const model = models.find((model) => model.id === id) ?? models[0];
+  const select = h("select", { onchange: () => { location.hash = `#/explore/${encodeURIComponent(select.value)}`; } },
+    models.map(({ id, name, height, width, source }) => h("option", { value: id, selected: id === model.id }, `${source === "job" ? `job ${id.slice(-8)}` : id} (${name}, ${height}x${width})`)));
+  const explorer = new Explorer(model, signal);
+  explorer.changed();
+  explorer.show(1);
+  return [h("div", { class: "head" }, h("h1", {}, "Explore"), h("label", { class: "inline" }, "Model ", select)), explorer.element];
+}

@@ -1,0 +1,117 @@
+// The form of a new job. Its fields are those of the service's own description, so that none can be missing.
+
+import { get, post } from "./api.js";
+import { attempt, fill, h, whole } from "./dom.js";
+
+// The options that most jobs need, in the order of the form; the others stand under "More options".
+const FIRST = ["data", "steps", "batch_size", "seed", "dtype", "mirror"];
+const LABELS = {
+  data: "Pictures", steps: "Steps", batch_size: "Batch size", seed: "Seed", dtype: "Precision", mirror: "Mirror pictures",
+  config: "Own networks (TOML)", init_from: "Start from model", skip_bad: "Leave out pictures that cannot be read", ema: "Moving average (EMA)",
+};
+const CHOICES = { dtype: ["f32", "bf16"], learning_rate_decay: ["none", "linear"], order: ["both", "alternate"] };
+const LISTS = { data: "data-names", init_from: "model-names" };
+
+const label = (name) => LABELS[name] ?? (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
+
+/** An input for an option of the schema, with its description and the place of its fault. */
+function field(name, { type, description }, presets) {
+  const id = `option-${name}`;
+  const common = { id, name, "aria-describedby": `${id}-help ${id}-fault` };
+  let input;
+  if (name === "config") input = h("textarea", { ...common, rows: 6, spellcheck: "false", class: "code" });
+  else if (CHOICES[name]) input = h("select", common, h("option", { value: "" }, "as the preset says"), CHOICES[name].map((choice) => h("option", {}, choice)));
+  else if (name === "preset") input = h("select", common, presets.map(({ name }) => h("option", {}, name)));
+  else if (type === "boolean") input = h("input", { ...common, type: "checkbox" });
+  else if (type === "string") input = h("input", { ...common, type: "text", autocomplete: "off", list: LISTS[name] });
+  else input = h("input", { ...common, type: "number", step: type === "number" ? "any" : 1, min: 0 });
+  const help = h("small", { id: `${id}-help`, class: "muted" }, description);
+  const fault = h("small", { id: `${id}-fault`, class: "error" });
+  const text = h("label", { for: id }, label(name));
+  return { name, type, input, fault, help, element: h("div", { class: type === "boolean" ? "field check" : "field" }, type === "boolean" ? [input, text] : [text, input], help, fault) };
+}
+
+/** What the reader has filled in; empty fields are left to the preset. */
+function options(fields) {
+  const found = {};
+  for (const { name, type, input } of fields) {
+    if (type === "boolean") {
+      if (input.checked) found[name] = true;
+    } else if (input.value.trim() !== "") {
+      found[name] = type === "string" ? input.value.trim() : Number(input.value);
+    }
+  }
+  if (found.config) delete found.preset;
+  return found;
+}
+
+export async function show(_parts, signal) {
+  const [description, { presets }, { data }, { models }] = await Promise.all(
+    ["/openapi.json", "/v1/presets", "/v1/data", "/v1/models"].map((path) => get(path, signal)));
+  const { properties } = description.components.schemas.JobOptions;
+  const fields = Object.entries(properties).map(([name, property]) => field(name, property, presets));
+  const named = Object.fromEntries(fields.map((field) => [field.name, field]));
+  const rest = fields.filter(({ name }) => name !== "preset" && !FIRST.includes(name));
+  const about = h("p", { class: "muted", role: "status" });
+  const general = h("p", { class: "error", role: "alert" });
+  const more = h("details", { class: "card" }, h("summary", {}, "More options"), h("div", { class: "fields" }, rest.map(({ element }) => element)));
+
+  function describe() {
+    const preset = presets.find(({ name }) => name === named.preset.input.value);
+    const { training } = preset;
+    about.textContent = `${preset.height}x${preset.width}, ${preset.channels === 1 ? "grey" : "colour"}; z: ${preset.latent.size} numbers, ${preset.latent.distribution}; `
+      + `batch ${training.batch_size}, learning rate ${training.learning_rate}, ${training.images ? `${whole(training.images)} pictures read` : "length as you say"}.`;
+    named.batch_size.input.placeholder = training.batch_size;
+    named.learning_rate.input.placeholder = training.learning_rate;
+    named.steps.input.placeholder = training.images ? Math.ceil(training.images / training.batch_size) : "";
+  }
+  named.preset.input.addEventListener("change", describe);
+  named.seed.input.placeholder = "0";
+  describe();
+
+  function refuse(error) {
+    for (const { fault, input } of fields) {
+      fill(fault);
+      input.removeAttribute("aria-invalid");
+    }
+    fill(general);
+    if (!error) return;
+    const others = [];
+    let first = null;
+    for (const { field: name, message } of error.faults ?? []) {
+      const place = named[name];
+      if (!place) { others.push(message); continue; }
+      place.fault.append(h("span", {}, message));
+      place.input.setAttribute("aria-invalid", "true");
+      if (rest.includes(place)) more.open = true;
+      first ??= place.input;
+    }
+    if (!first && !others.length) others.push(error.message);
+    general.textContent = others.join("; ");
+    first?.focus();
+  }
+
+  const submit = h("button", { type: "submit" }, "Start");
+  const form = h("form", {
+    novalidate: true,
+    onsubmit: (event) => {
+      event.preventDefault();
+      attempt(submit, async () => {
+        refuse(null);
+        try {
+          const job = await post("/v1/jobs", options(fields), signal);
+          location.hash = `#/jobs/${job.id}`;
+        } catch (error) {
+          if (error.status !== 422) throw error;
+          refuse(error);
+        }
+      });
+    },
+  },
+  h("div", { class: "card" }, named.preset.element, about,
+    h("div", { class: "fields" }, FIRST.map((name) => named[name].element))),
+  more, general, h("div", { class: "row" }, submit, h("a", { href: "#/jobs", class: "button quiet" }, "Back")),
+  h("datalist", { id: "data-names" }, data.map(({ name }) => h("option", { value: name }))),
+  h("datalist", { id: "model-names" }, models.map(({ id, name }) => h("option", { value: id }, name))));
+  return [h("h1", {}, "New job"), form];
+}
