@@ -17,12 +17,13 @@ use super::kernels::{Isa, LANES};
 use super::source::Source;
 use crate::{MapShape, Precision};
 use stages::lines;
+use weights::Packed;
 
 /// Bytes between the stages that pictures are taken together for.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Packed weights of either way up to which they are kept.
-const KEPT_BYTES: usize = 64 << 20;
+/// Packed weights of either way up to which they are kept, and of a group of panels of larger ones.
+const KEPT_BYTES: usize = 32 << 20;
 
 /// Tiles of a matrix product that pay for reading its right side, where there are so many.
 const MIN_TILES: usize = 128;
@@ -123,7 +124,7 @@ pub(super) struct Weights<'a> {
 pub(super) type Each<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
 /// Makes products of the gathered tiles of a chunk, of which there are so many.
-type Multiply<'a, T> = &'a dyn Fn(usize, &[T], &mut [f32]);
+type Multiply<'a, T> = &'a mut dyn FnMut(usize, &[T], &mut [f32]);
 
 impl Winograd {
     /// The algorithm for `geometry`, where it applies: square kernels of two or three taps for each phase of the stride, and
@@ -376,16 +377,20 @@ impl Winograd {
         coarse: &mut [f32],
         each: Each<'_>,
     ) {
-        let Scratch { fine: gathered, products, weights: fresh, .. } = scratch;
-        let packed: &[T] = self.packed_down(isa, kept, fresh, weights);
+        let Scratch { fine: gathered, products, weights: fresh, turned, .. } = scratch;
+        let groups = self.groups::<T>(Side::Coarse, self.pictures(fine.len(), coarse.len()));
+        let mut packed = self.packed::<T>(isa, (kept, fresh), (Side::Fine, weights), turned, groups.len());
         self.in_chunks::<T>(
             isa,
             (gathered, products),
             (Side::Fine, fine),
             coarse,
             each,
-            &|rows, tiles, products| {
-                self.multiply_down(isa, rows, tiles, packed, products);
+            &mut |rows, tiles, products| {
+                for group in &groups {
+                    let packed = packed.of(self, isa, Side::Fine, weights.values, group);
+                    self.multiply_down(isa, rows, tiles, (group, packed), products);
+                }
             },
         );
     }
@@ -401,15 +406,20 @@ impl Winograd {
         each: Each<'_>,
     ) {
         let Scratch { coarse: gathered, products, weights: fresh, turned, .. } = scratch;
-        let packed: &[T] = self.packed_up(isa, kept, (fresh, turned), weights);
+        let groups = self.groups::<T>(Side::Fine, self.pictures(fine.len(), coarse.len()));
+        let mut packed = self.packed::<T>(isa, (kept, fresh), (Side::Coarse, weights), turned, groups.len());
+        let values = if let Packed::Fresh(_) = packed { self.turn(weights, turned) } else { weights.values };
         self.in_chunks::<T>(
             isa,
             (gathered, products),
             (Side::Coarse, coarse),
             fine,
             each,
-            &|rows, tiles, products| {
-                self.multiply_up(isa, rows, tiles, packed, products);
+            &mut |rows, tiles, products| {
+                for group in &groups {
+                    let packed = packed.of(self, isa, Side::Coarse, values, group);
+                    self.multiply_up(isa, rows, tiles, (group, packed), products);
+                }
             },
         );
     }
@@ -424,9 +434,10 @@ impl Winograd {
         each: Each<'_>,
         multiply: Multiply<'_, T>,
     ) {
-        let (other, pictures) = match side {
-            Side::Fine => (Side::Coarse, self.pictures(source.len(), to.len())),
-            Side::Coarse => (Side::Fine, self.pictures(to.len(), source.len())),
+        let other = side.other();
+        let pictures = match side {
+            Side::Fine => self.pictures(source.len(), to.len()),
+            Side::Coarse => self.pictures(to.len(), source.len()),
         };
         let chunks = self.chunks(pictures);
         self.gather_chunk::<T>(isa, side, source, chunks[0], gathered);
@@ -455,16 +466,16 @@ impl Winograd {
         gradient: &mut [f32],
         mut other: Option<(Side, &mut [f32], Each<'_>)>,
     ) {
-        let chunks = self.chunks(self.pictures(fine.len(), coarse.len()));
+        let pictures = self.pictures(fine.len(), coarse.len());
+        let chunks = self.chunks(pictures);
         let Scratch { fine: fine_tiles, coarse: coarse_tiles, products, weights: fresh, turned } = scratch;
-        let weights_len = self.weights_len();
-        // Weights too large to keep are packed where the sums are not yet.
-        let packed: Option<&[T]> = match &other {
-            Some((Side::Fine, ..)) => Some(self.packed_up(isa, kept, (fresh, turned), weights)),
-            Some((Side::Coarse, ..)) => Some(self.packed_down(isa, kept, fresh, weights)),
-            None => None,
-        };
-        let sums = turned.sized(weights_len);
+        // The side that is taken to the other one's map, and the groups of that.
+        let from = other.as_ref().map(|(to, ..)| (to.other(), self.groups::<T>(*to, pictures)));
+        // Before the sums, which stand where weights are turned.
+        let mut packed = from.as_ref().map(|(from, groups)| {
+            self.packed::<T>(isa, (kept, fresh), (*from, weights), turned, groups.len())
+        });
+        let groups = self.groups::<T>(Side::Coarse, pictures);
         let gather = |chunk: Chunk, fine_tiles: &mut Buffer, coarse_tiles: &mut Buffer| {
             rayon::join(
                 || self.gather_chunk::<T>(isa, Side::Fine, fine, chunk, fine_tiles),
@@ -476,15 +487,32 @@ impl Winograd {
             let rows = chunk.rows;
             let (fine_len, coarse_len) = (self.values(Side::Fine, rows), self.values(Side::Coarse, rows));
             let (from_fine, from_coarse) = (fine_tiles.get(fine_len), coarse_tiles.get(coarse_len));
-            self.multiply_gradient::<T>(isa, rows, (from_fine, from_coarse), sums, i > 0);
-            match (&other, packed) {
-                (Some((Side::Fine, ..)), Some(packed)) => {
-                    self.multiply_up(isa, rows, from_coarse, packed, products.sized(fine_len));
+            for group in &groups {
+                // Of all panels where there are several chunks: the sums stay from one to the next.
+                let sums = turned.sized(self.offsets(self.group_size(Side::Coarse, group)).1);
+                self.multiply_gradient::<T>(isa, rows, (from_fine, from_coarse), (group, sums), i > 0);
+                if i + 1 == chunks.len() {
+                    self.unpack_gradient(isa, group, sums, gradient);
                 }
-                (Some((Side::Coarse, ..)), Some(packed)) => {
-                    self.multiply_down(isa, rows, from_fine, packed, products.sized(coarse_len));
+            }
+            if let (Some((from, groups)), Some(packed)) = (&from, &mut packed) {
+                let values = match (from, &packed) {
+                    (Side::Coarse, Packed::Fresh(_)) => self.turn(weights, turned),
+                    _ => weights.values,
+                };
+                for group in groups {
+                    let packed = packed.of(self, isa, *from, values, group);
+                    match from {
+                        Side::Coarse => {
+                            let products = products.sized(fine_len);
+                            self.multiply_up(isa, rows, from_coarse, (group, packed), products);
+                        }
+                        Side::Fine => {
+                            let products = products.sized(coarse_len);
+                            self.multiply_down(isa, rows, from_fine, (group, packed), products);
+                        }
+                    }
                 }
-                _ => {}
             }
             rayon::join(
                 || {
@@ -496,6 +524,5 @@ impl Winograd {
                 || chunks.get(i + 1).map(|&next| gather(next, fine_tiles, coarse_tiles)),
             );
         }
-        self.unpack_gradient(isa, sums, gradient);
     }
 }

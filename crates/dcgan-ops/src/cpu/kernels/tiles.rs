@@ -389,6 +389,12 @@ pub(crate) enum Side {
     Coarse,
 }
 
+impl Side {
+    pub(crate) fn other(self) -> Self {
+        if self == Self::Fine { Self::Coarse } else { Self::Fine }
+    }
+}
+
 /// Defines the twelve instances of the gathering transform for a type of values, and the choice among them.
 macro_rules! gathers {
     ($(#[$meta:meta])* $name:ident $value:ident) => {

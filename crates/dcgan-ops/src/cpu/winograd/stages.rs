@@ -16,6 +16,7 @@ use crate::cpu::kernels::tiles::{self, Channels, Side};
 use crate::cpu::kernels::value::Value;
 use crate::cpu::source::Source;
 use rayon::prelude::*;
+use std::ops::Range;
 
 impl Winograd {
     /// Tiles of some pictures of one side's map: `Bᵀ d B` of the fine one, `out` as [`Winograd::offsets`] says; `A y Aᵀ` of the
@@ -43,60 +44,62 @@ impl Winograd {
         });
     }
 
-    /// Products of gathered fine tiles with weights: (point, panel, tile, channel) of the coarse map.
+    /// Products of gathered fine tiles with a group's weights: (point, panel, tile, channel) of the coarse map.
     pub(super) fn multiply_down<T: Value>(
         &self,
         isa: Isa,
         rows: usize,
         gathered: &[T],
-        packed: &[T],
+        (group, packed): (&Range<usize>, &[T]),
         products: &mut [f32],
     ) {
         let lines = lines(rows);
         let (offsets, _) = self.offsets(self.fine.padded() * lines);
-        let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
+        let (weight_offsets, _) = self.offsets(self.group_size(Side::Coarse, group));
         let size = self.coarse.padded() * lines;
         let out = Shared::new(products);
-        (0..self.points * self.points * self.coarse.count).into_par_iter().for_each(|task| {
-            let (point, panel) = (task / self.coarse.count, task % self.coarse.count);
+        (0..self.points * self.points * group.len()).into_par_iter().for_each(|task| {
+            let (point, place) = (task / group.len(), task % group.len());
+            let panel = group.start + place;
             let depth = self.active((point / self.points, point % self.points)) * self.fine.padded();
             let width = self.coarse.width;
             let mut shape = product_of::<T>((rows, depth, width), false);
             let left = rows_of_tiles::<T>(self.fine.width, lines);
             let a = &gathered[offsets[point]..][..depth * lines];
-            let b = &packed[weight_offsets[point] + panel * depth * width..][..depth * width];
-            shape.next = following(panel + 1 == self.coarse.count, a, b);
+            let b = &packed[weight_offsets[point] + place * depth * width..][..depth * width];
+            shape.next = following(place + 1 == group.len(), a, b);
             let c = out.at(point * size + panel * width * lines, width * lines);
             // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
             unsafe { T::product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
         });
     }
 
-    /// Products of gathered coarse tiles with weights: by [`Winograd::offsets`], of the fine map.
+    /// Products of gathered coarse tiles with a group's weights: by [`Winograd::offsets`], of the fine map.
     pub(super) fn multiply_up<T: Value>(
         &self,
         isa: Isa,
         rows: usize,
         gathered: &[T],
-        packed: &[T],
+        (group, packed): (&Range<usize>, &[T]),
         products: &mut [f32],
     ) {
         let lines = lines(rows);
         let (offsets, _) = self.offsets(self.fine.padded() * lines);
-        let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
+        let (weight_offsets, _) = self.offsets(self.group_size(Side::Fine, group));
         let size = self.coarse.padded() * lines;
         let out = Shared::new(products);
         // A task for each point, active phase and panel of it.
-        let tasks = self.tasks(self.fine.count);
+        let tasks = self.tasks(group.len());
         tasks.par_iter().for_each(|&(point, place)| {
             let (depth, width) = (self.coarse.padded(), self.fine.width);
             let mut shape = product_of::<T>((rows, depth, width), false);
             let left = rows_of_tiles::<T>(self.coarse.width, lines);
             let a = &gathered[point * size..][..size];
             let b = &packed[weight_offsets[point] + place * depth * width..][..depth * width];
-            let places = self.active((point / self.points, point % self.points)) * self.fine.count;
+            let places = self.active((point / self.points, point % self.points)) * group.len();
             shape.next = following(place + 1 == places, a, b);
-            let c = out.at(offsets[point] + place * width * lines, width * lines);
+            let panel = place / group.len() * self.fine.count + group.start + place % group.len();
+            let c = out.at(offsets[point] + panel * width * lines, width * lines);
             // SAFETY: the slices hold exactly the values of the shape; each task has its own part of the result.
             unsafe { T::product(isa, &shape, &left, a.as_ptr(), b.as_ptr(), c) };
         });
@@ -108,18 +111,19 @@ impl Winograd {
         points.flat_map(|(i, point)| (0..self.active(point) * each).map(move |place| (i, place))).collect()
     }
 
-    /// Sums over tiles of gathered fine values times gathered coarse ones, in the layout of weights packed for the way down.
+    /// Sums over tiles of gathered fine values times gathered coarse ones of a group of panels, in the layout of weights packed for
+    /// the way down.
     pub(super) fn multiply_gradient<T: Value>(
         &self,
         isa: Isa,
         rows: usize,
         (from_fine, from_coarse): (&[T], &[T]),
-        sums: &mut [f32],
+        (group, sums): (&Range<usize>, &mut [f32]),
         accumulate: bool,
     ) {
         let lines = lines(rows);
         let (offsets, _) = self.offsets(self.fine.padded() * lines);
-        let (weight_offsets, _) = self.offsets(self.fine.padded() * self.coarse.padded());
+        let (weight_offsets, _) = self.offsets(self.group_size(Side::Coarse, group));
         let size = self.coarse.padded() * lines;
         let (width, height) = (self.coarse.width, self.fine.width);
         let out = Shared::new(sums);
@@ -129,15 +133,15 @@ impl Winograd {
             let a = &from_fine[offsets[point] + left_panel * height * lines..][..height * rows];
             let next_a = a.as_ptr().wrapping_add(height * lines).addr();
             T::with_depth_of_rows(isa, a, height, |a| {
-                for panel in 0..self.coarse.count {
+                for panel in group.clone() {
                     let b = &from_coarse[point * size + panel * width * lines..][..width * rows];
                     let next_b =
                         from_coarse.as_ptr().wrapping_add(point * size + (panel + 1) * width * lines).addr();
-                    let row = panel * active * self.fine.padded() + left_panel * height;
+                    let row = (panel - group.start) * active * self.fine.padded() + left_panel * height;
                     let c = out.at(weight_offsets[point] + row * width, height * width);
                     T::with_depth_of_rows(isa, b, width, |b| {
                         let mut shape = product_of::<T>((height, rows, width), accumulate);
-                        shape.next = if panel + 1 < self.coarse.count { (0, next_b) } else { (next_a, 0) };
+                        shape.next = if panel + 1 < group.end { (0, next_b) } else { (next_a, 0) };
                         // Rows are channels, the depth tiles.
                         let left = Left {
                             row: T::GROUP,

@@ -5,7 +5,7 @@
     reason = "kernels take pointers; every call says why its addresses are inside, and `Shared::at` checks them"
 )]
 
-use super::{KEPT_BYTES, Kept, Phase, Weights, Winograd};
+use super::{KEPT_BYTES, Kept, Phase, Side, Weights, Winograd};
 use crate::cpu::buffer::Buffer;
 use crate::cpu::conv::Geometry;
 use crate::cpu::kernels::shared::Shared;
@@ -13,20 +13,23 @@ use crate::cpu::kernels::value::Value;
 use crate::cpu::kernels::weights::{self, Rows, Taps};
 use crate::cpu::kernels::{Isa, LANES};
 use rayon::prelude::*;
+use std::ops::Range;
 
 impl Winograd {
-    /// Weights `(kernel, kernel, c_fine, c_coarse)` as `G g Gᵀ`: (point, coarse panel, active phase and fine channel, channel).
-    pub(super) fn pack_down<T: Value>(&self, isa: Isa, weights: &[f32], out: &mut [T]) {
+    /// Weights `(kernel, kernel, c_fine, c_coarse)` of a group of coarse panels as `G g Gᵀ`: (point, coarse panel, active phase and fine
+    /// channel, channel).
+    pub(super) fn pack_down<T: Value>(&self, isa: Isa, weights: &[f32], group: &Range<usize>, out: &mut [T]) {
         let Geometry { fine, coarse, kernel, .. } = self.geometry;
         assert_eq!(weights.len(), kernel.0 * kernel.1 * fine.channels * coarse.channels);
         let width = self.coarse.width;
-        let (offsets, total) = self.offsets(self.fine.padded() * self.coarse.padded());
+        let (offsets, total) = self.offsets(self.group_size(Side::Coarse, group));
         assert!(out.as_ptr().cast::<u8>().align_offset(64) == 0, "packed weights do not start at a line");
         let out = Shared::new(&mut out[..total]);
-        let tasks = self.phases.len() * self.coarse.count;
+        let tasks = self.phases.len() * group.len();
         (0..tasks).into_par_iter().for_each(|task| {
-            let (phase, panel) = (task / self.coarse.count, task % self.coarse.count);
-            let points = self.down_points(&offsets, phase, panel);
+            let (phase, place) = (task / group.len(), task % group.len());
+            let panel = group.start + place;
+            let points = self.down_points(&offsets, phase, place);
             let taps = self.taps_of(phase, coarse.channels, fine.channels * coarse.channels, panel * width);
             let rows = Rows {
                 count: fine.channels,
@@ -48,20 +51,21 @@ impl Winograd {
         });
     }
 
-    /// The same turned around: (point, active phase, fine panel, coarse channel, channel), from weights
+    /// The same turned around, of a group of fine panels: (point, active phase, fine panel, coarse channel, channel), from weights
     /// `(kernel, kernel, c_coarse, c_fine)`.
-    pub(super) fn pack_up<T: Value>(&self, isa: Isa, turned: &[f32], out: &mut [T]) {
+    pub(super) fn pack_up<T: Value>(&self, isa: Isa, turned: &[f32], group: &Range<usize>, out: &mut [T]) {
         let Geometry { fine, coarse, kernel, .. } = self.geometry;
         assert_eq!(turned.len(), kernel.0 * kernel.1 * fine.channels * coarse.channels);
         let width = self.fine.width;
-        let size = self.fine.padded() * self.coarse.padded();
+        let size = self.group_size(Side::Fine, group);
         let (offsets, total) = self.offsets(size);
         assert!(out.as_ptr().cast::<u8>().align_offset(64) == 0, "packed weights do not start at a line");
         let out = Shared::new(&mut out[..total]);
-        let tasks = self.phases.len() * self.fine.count;
+        let tasks = self.phases.len() * group.len();
         (0..tasks).into_par_iter().for_each(|task| {
-            let (phase, panel) = (task / self.fine.count, task % self.fine.count);
-            let points = self.phase_points(&offsets, phase, size, panel * self.coarse.padded() * width);
+            let (phase, place) = (task / group.len(), task % group.len());
+            let panel = group.start + place;
+            let points = self.phase_points(&offsets, phase, size, place * self.coarse.padded() * width);
             let taps = self.taps_of(phase, fine.channels, fine.channels * coarse.channels, panel * width);
             let rows = Rows {
                 count: coarse.channels,
@@ -100,66 +104,76 @@ impl Winograd {
         self.weights_len() * size_of::<T>() <= KEPT_BYTES
     }
 
-    /// Packed weights for the way down: kept ones, or packed anew.
-    pub(super) fn packed_down<'s, T: Value>(
-        &self,
-        isa: Isa,
-        kept: &'s mut Kept,
-        fresh: &'s mut Buffer,
-        weights: Weights<'_>,
-    ) -> &'s [T] {
-        let len = self.weights_len();
-        let (version, values) = &mut kept.down;
-        if !self.keeps::<T>() {
-            let packed = fresh.sized(len);
-            self.pack_down(isa, weights.values, packed);
-            return packed;
-        }
-        if *version != weights.version {
-            self.pack_down::<T>(isa, weights.values, values.sized(len));
-            *version = weights.version;
-        }
-        values.get(len)
+    /// Panels of one side whose weights are packed together, for so many pictures: all of them, but where weights are large and all
+    /// pictures go through the stages at once anyway, so many as may be kept. Each group is packed, used and forgotten.
+    pub(super) fn groups<T>(&self, side: Side, pictures: usize) -> Vec<Range<usize>> {
+        let count = self.panels(side).count;
+        let each = self.offsets(self.group_size(side, &(0..1))).1 * size_of::<T>();
+        let step =
+            if self.keeps::<T>() || self.chunk(pictures) < pictures { count } else { KEPT_BYTES / each };
+        let step = step.clamp(1, count);
+        (0..count).step_by(step).map(|first| first..(first + step).min(count)).collect()
     }
 
-    /// The same for the way up.
-    pub(super) fn packed_up<'s, T: Value>(
+    /// Weights of one active phase of a group of one side's panels.
+    pub(super) fn group_size(&self, side: Side, group: &Range<usize>) -> usize {
+        match side {
+            Side::Fine => self.fine.width * group.len() * self.coarse.padded(),
+            Side::Coarse => self.fine.padded() * self.coarse.width * group.len(),
+        }
+    }
+
+    /// Packed weights for the way from one side to the other: of all panels kept or packed here, or the buffer where each group's are
+    /// packed when its turn comes.
+    pub(super) fn packed<'s, T: Value>(
         &self,
         isa: Isa,
-        kept: &'s mut Kept,
-        (fresh, turned): (&'s mut Buffer, &mut Buffer),
-        weights: Weights<'_>,
-    ) -> &'s [T] {
-        let len = self.weights_len();
-        let (version, values) = &mut kept.up;
-        let keeps = self.keeps::<T>();
-        if keeps && *version == weights.version {
-            return values.get(len);
+        (kept, fresh): (&'s mut Kept, &'s mut Buffer),
+        (from, weights): (Side, Weights<'_>),
+        turned: &mut Buffer,
+        groups: usize,
+    ) -> Packed<'s, T> {
+        if groups > 1 {
+            return Packed::Fresh(fresh);
         }
+        let len = self.weights_len();
+        let keeps = self.keeps::<T>();
+        let (version, values) = if from == Side::Fine { &mut kept.down } else { &mut kept.up };
+        if keeps && *version == weights.version {
+            return Packed::Whole(values.get(len));
+        }
+        let buffer = if keeps { values } else { fresh };
+        let packed = buffer.sized(len);
+        match from {
+            Side::Fine => self.pack_down(isa, weights.values, &(0..self.coarse.count), packed),
+            Side::Coarse => self.pack_up(isa, self.turn(weights, turned), &(0..self.fine.count), packed),
+        }
+        if keeps {
+            *version = weights.version;
+        }
+        Packed::Whole(packed)
+    }
+
+    /// Weights `(kernel, kernel, c_coarse, c_fine)`.
+    pub(super) fn turn<'s>(&self, weights: Weights<'_>, turned: &'s mut Buffer) -> &'s [f32] {
         let Geometry { fine, coarse, kernel, .. } = self.geometry;
         let turned = turned.sized(weights.values.len());
         transpose(weights.values, kernel.0 * kernel.1, (fine.channels, coarse.channels), turned);
-        let packed = if keeps {
-            *version = weights.version;
-            values.sized(len)
-        } else {
-            fresh.sized(len)
-        };
-        self.pack_up(isa, turned, packed);
-        packed
+        turned
     }
 
-    /// Adds the sums of products to the gradient by the weights.
-    pub(super) fn unpack_gradient(&self, isa: Isa, sums: &[f32], gradient: &mut [f32]) {
+    /// Adds the sums of products of a group of coarse panels to the gradient by the weights.
+    pub(super) fn unpack_gradient(&self, isa: Isa, group: &Range<usize>, sums: &[f32], gradient: &mut [f32]) {
         let Geometry { fine, coarse, kernel, .. } = self.geometry;
-        let (weight_offsets, total) = self.offsets(self.fine.padded() * self.coarse.padded());
+        let (weight_offsets, total) = self.offsets(self.group_size(Side::Coarse, group));
         assert_eq!(gradient.len(), kernel.0 * kernel.1 * fine.channels * coarse.channels);
         let sums = &sums[..total];
         let out = Shared::new(gradient);
         let (width, channels) = (self.coarse.width, coarse.channels);
-        (0..self.phases.len() * self.coarse.count).into_par_iter().for_each(|task| {
-            let (phase, panel) = (task / self.coarse.count, task % self.coarse.count);
-            let points = self.down_points(&weight_offsets, phase, panel);
+        (0..self.phases.len() * group.len()).into_par_iter().for_each(|task| {
+            let (phase, place) = (task / group.len(), task % group.len());
+            let panel = group.start + place;
+            let points = self.down_points(&weight_offsets, phase, place);
             let taps = self.taps_of(phase, channels, fine.channels * channels, panel * width);
             let rows = Rows {
                 count: fine.channels,
@@ -171,6 +185,35 @@ impl Winograd {
                 weights::unpack_weights(isa, self.taps, sums.as_ptr(), &points, &rows, out.at(0, 0), &taps)
             };
         });
+    }
+}
+
+/// Packed weights of all panels, or a place for those of a group.
+pub(super) enum Packed<'a, T> {
+    Whole(&'a [T]),
+    Fresh(&'a mut Buffer),
+}
+
+impl<T: Value> Packed<'_, T> {
+    /// Those of a group; `values` are packed where they are not: weights for the way down, turned ones for the way up.
+    pub(super) fn of(
+        &mut self,
+        plan: &Winograd,
+        isa: Isa,
+        from: Side,
+        values: &[f32],
+        group: &Range<usize>,
+    ) -> &[T] {
+        let buffer = match self {
+            Packed::Whole(packed) => return packed,
+            Packed::Fresh(buffer) => buffer,
+        };
+        let packed = buffer.sized(plan.offsets(plan.group_size(from.other(), group)).1);
+        match from {
+            Side::Fine => plan.pack_down(isa, values, group, packed),
+            Side::Coarse => plan.pack_up(isa, values, group, packed),
+        }
+        packed
     }
 }
 
