@@ -1,4 +1,4 @@
-//! What a run tells while it goes: one enum feeds the console, stats.jsonl and whatever reads them later.
+//! What a run tells while it goes: one enum feeds the console, stats.jsonl, event files for TensorBoard, and the service.
 
 use crate::step::StepOutput;
 use serde::{Deserialize, Serialize};

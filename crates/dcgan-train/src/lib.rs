@@ -16,4 +16,5 @@ pub mod run_folder;
 pub mod service;
 mod start;
 pub mod step;
+mod tensorboard;
 pub mod trainer;

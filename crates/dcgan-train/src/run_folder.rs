@@ -1,8 +1,10 @@
-//! A run folder: `plan.toml`, `stats.jsonl`, `log.txt`, `reals.png`, `samples/`, `checkpoints/`, `best`, `result.json`.
+//! A run folder: `plan.toml`, `stats.jsonl` and event files for TensorBoard beside it, `log.txt`, `reals.png`, `samples/`,
+//! `checkpoints/`, `best`, `result.json`.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Plan, sentences};
 use crate::event::Event;
+use crate::tensorboard::EventFile;
 use dcgan_cli::files;
 use dcgan_model::checkpoints;
 use serde::{Deserialize, Serialize};
@@ -80,7 +82,7 @@ pub struct RunResult {
 /// Held by the process that trains in the folder.
 const LOCK: &str = ".lock";
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
     |source| RunFolderError::Io { path: path.into(), source }
 }
 
@@ -242,7 +244,7 @@ impl RunFolder {
     }
 
     /// Opens stats.jsonl to append, without the lines after `step` that an interrupted run left; without any line where
-    /// there is no checkpoint to go on from.
+    /// there is no checkpoint to go on from. Begins an event file beside it, which tells TensorBoard to drop the same.
     ///
     /// # Errors
     /// What the operating system says.
@@ -264,7 +266,8 @@ impl RunFolder {
             Err(error) => return Err(io(error)),
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
-        Ok(Stats { file, path })
+        let event_file = EventFile::create(&self.path, step.map_or(0, |step| step + 1))?;
+        Ok(Stats { file, path, event_file })
     }
 
     /// The folder itself.
@@ -311,21 +314,23 @@ pub struct Lock {
     _file: File,
 }
 
-/// stats.jsonl, one event a line.
+/// What a run writes down of its events: stats.jsonl, one event a line, and an event file for TensorBoard.
 #[derive(Debug)]
 pub struct Stats {
     file: File,
     path: PathBuf,
+    event_file: EventFile,
 }
 
 impl Stats {
-    /// Appends one line.
+    /// Appends one event. The picture of a sample is read from the file that the event names.
     ///
     /// # Errors
     /// What the operating system says.
     pub fn append(&mut self, event: &Event) -> Result<(), RunFolderError> {
         let line = serde_json::to_string(event).map_err(io::Error::from).map_err(io_error(&self.path))?;
-        self.file.write_all((line + "\n").as_bytes()).map_err(io_error(&self.path))
+        self.file.write_all((line + "\n").as_bytes()).map_err(io_error(&self.path))?;
+        self.event_file.append(event)
     }
 
     /// Flushes to the disk: a checkpoint must not outlive the lines before it.
@@ -333,6 +338,7 @@ impl Stats {
     /// # Errors
     /// What the operating system says.
     pub fn sync(&self) -> Result<(), RunFolderError> {
-        self.file.sync_all().map_err(io_error(&self.path))
+        self.file.sync_all().map_err(io_error(&self.path))?;
+        self.event_file.sync()
     }
 }

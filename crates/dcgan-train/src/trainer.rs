@@ -57,7 +57,7 @@ pub struct Inputs {
 
 /// Trains by `plan` in `folder`, from its newest checkpoint or from the start, until the plan is done or `cancelled` says so.
 ///
-/// `sink` sees every event after it was written to stats.jsonl; `progress` sees every step taken.
+/// `sink` sees every event after it was written to stats.jsonl and the event file; `progress` sees every step taken.
 ///
 /// # Errors
 /// [`TrainError`]; the last good checkpoint stays whatever happens.

@@ -1,6 +1,6 @@
 //! Stopping anywhere and resuming gives the bytes of a run that was never stopped.
 
-use crate::support::{TINY, assert_same_run, command, run, stats, succeed};
+use crate::support::{TINY, assert_same_run, command, event_files, run, stats, succeed};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -129,8 +129,10 @@ fn signals_finish_the_step_and_checkpoint() {
     // A finished run says so; a longer length goes on.
     let output = succeed(&["resume", &stopped]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("is finished at step 600"));
+    assert_eq!((event_files(Path::new(&whole)), event_files(Path::new(&stopped))), (1, 3));
     succeed(&["resume", &stopped, "--steps", "610", "--quiet"]);
     assert_steps_once(Path::new(&stopped), 610);
+    assert_eq!(event_files(Path::new(&stopped)), 4);
 }
 
 #[test]

@@ -105,3 +105,14 @@ pub(crate) fn stats(run: &Path, event: &str) -> Vec<serde_json::Value> {
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     lines.filter(|line| line["event"] == event).collect()
 }
+
+/// How many event files for TensorBoard a run has: one for each time that it trained. Each begins with their version.
+pub(crate) fn event_files(run: &Path) -> usize {
+    let mut files = contents(run);
+    files.retain(|name, _| name.starts_with("events.out.tfevents."));
+    for (name, bytes) in &files {
+        // After length, checksum, and the wall time.
+        assert_eq!(bytes.get(23..36), Some(&b"brain.Event:2"[..]), "{name}");
+    }
+    files.len()
+}

@@ -1,7 +1,7 @@
 //! Kills, signals, pauses: nothing that was accepted is lost, run twice, or ends with other bytes.
 
 use super::{Server, folder, pictures, tiny, undisturbed};
-use crate::support::{assert_same_run, stats};
+use crate::support::{assert_same_run, event_files, stats};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,6 +43,7 @@ fn five_kills_in_the_middle_of_a_job() {
     let run = store.join("runs").join(&id);
     assert_same_run(&whole, &run);
     assert_steps_once(&run, 500);
+    assert_eq!(event_files(&run), 6);
 }
 
 #[test]

@@ -1,0 +1,31 @@
+"""What event files call the fields of stats.jsonl: by event, the tag of each field that is a scalar."""
+
+SCALARS = {
+    "step": {
+        "loss_d": "loss/D",
+        "loss_g": "loss/G",
+        "d_x": "D/x",
+        "d_gz_before": "D/G_z_before",
+        "d_gz_after": "D/G_z_after",
+        "gradient_norm_d": "gradient_norm/D",
+        "gradient_norm_g": "gradient_norm/G",
+        "learning_rate": "learning_rate",
+        "images_per_s": "speed/images_per_s",
+        "data_wait_share": "speed/data_wait_share",
+    },
+    "sample": {"diversity": "quality/diversity"},
+    "checkpoint": {"frechet": "quality/frechet"},
+}
+# The picture that a sample names.
+SAMPLES = "samples"
+
+
+def scalars(line):
+    """Tags and values of a line; fields that are absent or null have none."""
+    fields = SCALARS.get(line["event"], {})
+    return [(tag, line[field]) for field, tag in fields.items() if line.get(field) is not None]
+
+
+def text_tag(line):
+    """The tag of an alarm's message."""
+    return "alarm/" + line["alarm"]
