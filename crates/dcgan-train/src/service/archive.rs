@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
@@ -34,19 +34,27 @@ pub(crate) fn open(run: &Path) -> io::Result<Vec<(&'static str, File)>> {
 }
 
 /// The body of an answer that holds `files` as a zip. Equal files give equal bytes.
-pub(crate) fn zip(files: Vec<(&'static str, File)>) -> Body {
+///
+/// A thread of its own makes it, for as long as its reader takes: those that other requests wait for stay free. `permit` is
+/// given back at the end.
+///
+/// # Errors
+/// The thread cannot be made.
+pub(crate) fn zip(files: Vec<(&'static str, File)>, permit: OwnedSemaphorePermit) -> io::Result<Body> {
     let (sender, receiver) = mpsc::channel(BLOCKS);
-    tokio::task::spawn_blocking(move || {
-        let out = Blocks { sender, block: Vec::with_capacity(BLOCK), handle: Handle::current() };
+    let handle = Handle::current();
+    std::thread::Builder::new().name("dcgan-zip".into()).spawn(move || {
+        let out = Blocks { sender, block: Vec::with_capacity(BLOCK), handle };
         // A reader that went away is none of the service's business; one that gets an error sees the body break off.
         if let Err(error) = write(files, out) {
             tracing::debug!("a model was not read to its end: {error}");
         }
-    });
-    Body::from_stream(futures_util::stream::unfold(receiver, async |mut receiver| {
+        drop(permit);
+    })?;
+    Ok(Body::from_stream(futures_util::stream::unfold(receiver, async |mut receiver| {
         let block: io::Result<Bytes> = receiver.recv().await?;
         Some((block, receiver))
-    }))
+    })))
 }
 
 fn write(files: Vec<(&'static str, File)>, out: Blocks) -> io::Result<()> {
@@ -91,7 +99,9 @@ struct Blocks {
 
 impl Blocks {
     fn send(&self, block: io::Result<Bytes>) -> io::Result<()> {
-        let sent = self.handle.block_on(tokio::time::timeout(PATIENCE, self.sender.send(block)));
+        // The clock is that of the runtime, which is entered first.
+        let send = async { tokio::time::timeout(PATIENCE, self.sender.send(block)).await };
+        let sent = self.handle.block_on(send);
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),

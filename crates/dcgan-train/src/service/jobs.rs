@@ -48,11 +48,11 @@ pub(crate) fn work(shared: &Shared, device: &Device) {
             Ok(Some(job)) => {
                 let running = Running::new(&job.id, job.step);
                 shared.live.set(Some(running.clone()));
-                shared.tell();
+                shared.feeds.tell(&job.id);
                 let outcome = attempt(shared, &job, &running, device);
                 settle(shared, &job, &outcome);
                 shared.live.set(None);
-                shared.tell();
+                shared.feeds.tell(&job.id);
             }
             Ok(None) => shared.bell.wait(PAUSE),
             Err(error) => {
@@ -130,7 +130,7 @@ fn train(
             Event::Sample { .. } => {}
             Event::Alarm { step, message, .. } => tracing::warn!("job {}, step {step}: {message}", job.id),
         }
-        shared.tell();
+        shared.feeds.tell(&job.id);
     };
     let mut progress = |step: u64, _total: u64| {
         running.set_step(step);

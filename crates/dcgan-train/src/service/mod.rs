@@ -12,8 +12,10 @@ mod archive;
 mod draw;
 mod error;
 mod events;
+mod feed;
 mod guard;
 mod jobs;
+mod limits;
 mod live;
 mod metrics;
 mod models;
@@ -26,6 +28,8 @@ mod router;
 mod server;
 mod shared;
 mod store;
+mod tail;
+mod wire;
 
 pub use error::ServiceError;
 pub use server::serve;
@@ -93,6 +97,7 @@ pub fn run(service: &Service, listener: TcpListener, stop: &Cancel) -> Result<()
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(limits::DISK_THREADS)
         .thread_name("dcgan-http")
         .enable_all()
         .build()

@@ -113,7 +113,7 @@ pub(crate) fn routes() -> Vec<Route> {
                 "The best checkpoint's model folder",
                 Binary(&["application/zip"]),
             )
-            .or(&[404]),
+            .or(&[404, 503]),
             get(api::runs::model),
         ),
         (

@@ -1,6 +1,8 @@
 //! Connections: how many, how slow they may be, and how they end.
 
+use super::limits::{HEAD_BYTES, HEAD_TIME, SEND_BYTES, SEND_TIME};
 use super::shared::Shared;
+use super::wire::Wire;
 use super::{Service, app, jobs};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -10,14 +12,8 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
 
-/// Connections at a time; more wait to be accepted.
-const CONNECTIONS: usize = 256;
-/// Bytes of a request's line and headers, and time to send them.
-const HEAD_BYTES: usize = 64 * 1024;
-const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Time that open requests get when the service stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// After an error of accepting: descriptors run out, and come back as connections end.
@@ -43,12 +39,12 @@ pub async fn serve(
         }
     })?;
     let app = app(service);
-    let (connections, graceful) = (Arc::new(Semaphore::new(CONNECTIONS)), GracefulShutdown::new());
+    let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
     let mut stops = shared.stops();
     loop {
         let accepted = async {
-            let permit = Arc::clone(&connections).acquire_owned().await;
+            let permit = Arc::clone(&shared.connections).acquire_owned().await;
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
@@ -64,13 +60,15 @@ pub async fn serve(
                 continue;
             }
         };
-        // Events are small and must not wait for more.
-        let _ = stream.set_nodelay(true);
+        prepare(&stream);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+            .serve_connection(
+                TokioIo::new(Wire::new(stream, SEND_TIME)),
+                TowerToHyperService::new(app.clone()),
+            );
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // How a connection breaks off is its reader's affair.
@@ -87,6 +85,15 @@ pub async fn serve(
         Ok(Ok(())) => Ok(()),
         _ => Err(io::Error::other("the worker ended by a panic")),
     }
+}
+
+/// Where the system refuses, the connection works all the same.
+fn prepare(stream: &TcpStream) {
+    // Events are small and must not wait for more.
+    let _ = stream.set_nodelay(true);
+    // For one that reads slowly the system would take megabytes.
+    #[cfg(unix)]
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, SEND_BYTES);
 }
 
 /// Stops the service where the worker ends, be it by a panic.

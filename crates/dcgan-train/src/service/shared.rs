@@ -1,6 +1,8 @@
 //! What handlers, the worker and the drawing thread share: the store, the roots, flags and bells.
 
 use super::draw::{self, Easel};
+use super::feed::Feeds;
+use super::limits;
 use super::live::Live;
 use super::metrics::Metrics;
 use super::models;
@@ -18,9 +20,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-
-/// Readers of events at a time.
-const STREAMS: usize = 64;
 
 /// A run folder that is to be removed: its job is deleted, or about to be.
 const DELETED: &str = ".deleted-";
@@ -40,11 +39,14 @@ pub(crate) struct Shared {
     pub(crate) model_root: Option<Root>,
     /// `STORE/runs`
     pub(crate) runs: Root,
-    /// Readers of events take one each.
+    /// Events for those who follow a job.
+    pub(crate) feeds: Feeds,
+    /// Connections take one each, and readers of events one of these.
+    pub(crate) connections: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
+    /// Downloads of models take one each.
+    pub(crate) downloads: Arc<Semaphore>,
     device_choice: DeviceChoice,
-    /// Counts what readers of run folders and states may want to look at.
-    changed: watch::Sender<u64>,
     stopping: watch::Sender<bool>,
     /// Held while this process works on the store.
     _lock: File,
@@ -76,6 +78,7 @@ impl Shared {
                 "the service did not end in peace: {found} running job(s) go on from their last checkpoint"
             );
         }
+        let connections = limits::connections();
         Ok(Self {
             store,
             live: Live::default(),
@@ -89,9 +92,11 @@ impl Shared {
             data_root,
             model_root: Root::open(&settings.model_root).ok(),
             runs,
-            streams: Arc::new(Semaphore::new(STREAMS)),
+            feeds: Feeds::default(),
+            connections: Arc::new(Semaphore::new(connections)),
+            streams: Arc::new(Semaphore::new(connections / 2)),
+            downloads: Arc::new(Semaphore::new(limits::DOWNLOADS)),
             device_choice: settings.device,
-            changed: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
             _lock: lock,
         })
@@ -153,16 +158,6 @@ impl Shared {
             below(&root.or(self.model_root.clone()), path).map_err(|problem| ("init_from", problem))?;
         }
         Ok(())
-    }
-
-    /// Something was written that readers may wait for.
-    pub(crate) fn tell(&self) {
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// Hears of everything that [`Self::tell`] tells.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -17,9 +17,10 @@
 
 use super::record::{Ask, Job, JobState, Outcome, Wanted};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `PRAGMA user_version`.
@@ -28,6 +29,9 @@ const VERSION: i64 = 1;
 /// Deaths of the service during a job without a new checkpoint after which other jobs go first: a job that takes the
 /// service down with it (memory) must not keep the others from running.
 const PATIENCE: i64 = 5;
+
+/// Jobs that are known without a look at the disk.
+const KNOWN: usize = 256;
 
 const SCHEMA: &str = "
 CREATE TABLE jobs (
@@ -55,6 +59,8 @@ const COLUMNS: &str =
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Mutex<Connection>,
+    /// Jobs that were asked for since the last change, by id: written with the connection locked, so that none is out of date.
+    known: Mutex<HashMap<String, Arc<Job>>>,
 }
 
 /// Why a job could not be read or changed.
@@ -97,7 +103,7 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // An accepted job outlives a power cut.
         connection.pragma_update(None, "synchronous", "FULL")?;
-        let store = Self { connection: Mutex::new(connection) };
+        let store = Self { connection: Mutex::new(connection), known: Mutex::default() };
         store.transaction(|tx| match tx.query_row("PRAGMA user_version", [], |row| row.get(0))? {
             0 => Ok(tx.execute_batch(SCHEMA)?),
             VERSION => Ok(()),
@@ -143,8 +149,23 @@ impl Store {
 
     /// # Errors
     /// [`StoreError::NoJob`]; what SQLite says.
-    pub(crate) fn get(&self, id: &str) -> Result<Job> {
-        find(&self.lock(), id)
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<Job>> {
+        if let Some(job) = self.recall(id) {
+            return Ok(job);
+        }
+        let connection = self.lock();
+        let job = Arc::new(find(&connection, id)?);
+        let mut known = self.known();
+        if known.len() == KNOWN {
+            known.clear();
+        }
+        known.insert(id.to_owned(), Arc::clone(&job));
+        Ok(job)
+    }
+
+    /// The job, where that is known without a look at the disk.
+    pub(crate) fn recall(&self, id: &str) -> Option<Arc<Job>> {
+        self.known().get(id).cloned()
     }
 
     /// At most `limit` jobs, newest first, older than `before`.
@@ -299,11 +320,18 @@ impl Store {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Held for a moment only, never for the disk.
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Job>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn transaction<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut connection = self.lock();
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = body(&tx)?;
-        tx.commit()?;
+        let committed = tx.commit();
+        self.known().clear();
+        committed?;
         Ok(value)
     }
 }

@@ -115,7 +115,11 @@ pub(crate) async fn show(
     State(shared): State<Arc<Shared>>,
     Part([id]): Part<1>,
 ) -> Result<Json<Value>, ApiError> {
-    blocking(move || Ok(view(&shared, &shared.store.get(&id)?))).await.map(Json)
+    // Asked again and again, and mostly known.
+    if let Some(job) = shared.store.recall(&id) {
+        return Ok(Json(view(&shared, &job)));
+    }
+    blocking(move || Ok(view(&shared, &*shared.store.get(&id)?))).await.map(Json)
 }
 
 pub(crate) async fn pause(state: State<Arc<Shared>>, id: Part<1>) -> Result<Json<Value>, ApiError> {
@@ -143,7 +147,7 @@ async fn ask(
             running.stop();
         }
         shared.bell.ring();
-        shared.tell();
+        shared.feeds.tell(&id);
         Ok(view(&shared, &job))
     });
     job.await.map(Json)
@@ -160,7 +164,7 @@ pub(crate) async fn delete(
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             renamed => renamed,
         })?;
-        shared.tell();
+        shared.feeds.tell(&id);
         if aside.exists()
             && let Err(error) = fs::remove_dir_all(&aside)
         {

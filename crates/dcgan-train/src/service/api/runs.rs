@@ -4,13 +4,13 @@ use super::{Part, blocking};
 use crate::config::Fault;
 use crate::run_folder::RunFolder;
 use crate::service::error::ApiError;
-use crate::service::events::{self, Id, Tail};
+use crate::service::events;
+use crate::service::tail::{Id, Tail};
 use crate::service::{Shared, archive};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
-use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::fs;
@@ -49,9 +49,9 @@ pub(crate) async fn events(
         let mut rest = Tail::new(shared.run_folder(&id).join("stats.jsonl"), after);
         let is_over = blocking(move || {
             loop {
-                let (lines, more) = rest.read().map_err(ApiError::internal)?;
-                if !lines.is_empty() || !more {
-                    return Ok(lines.is_empty());
+                let (block, more) = rest.read().map_err(ApiError::internal)?;
+                if block.last().is_some() || !more {
+                    return Ok(block.last().is_none());
                 }
             }
         });
@@ -59,7 +59,7 @@ pub(crate) async fn events(
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
     }
-    Ok(Sse::new(events::stream(shared, id, tail, permit)).keep_alive(KeepAlive::default()).into_response())
+    Ok(events::stream(shared, id, tail, permit))
 }
 
 /// The samples of a run folder that is there; none before the job ran.
@@ -125,6 +125,8 @@ pub(crate) async fn sample(
 
 pub(crate) async fn model(State(shared): State<Arc<Shared>>, Part([id]): Part<1>) -> Result<File, ApiError> {
     let name = format!("{id}.zip");
+    let permit = Arc::clone(&shared.downloads).try_acquire_owned();
+    let permit = permit.map_err(|_| ApiError::unavailable("too many downloads of models at a time"))?;
     let files = blocking(move || {
         shared.store.get(&id)?;
         archive::open(&shared.run_folder(&id)).map_err(|error| match error.kind() {
@@ -133,5 +135,5 @@ pub(crate) async fn model(State(shared): State<Arc<Shared>>, Part([id]): Part<1>
         })
     })
     .await?;
-    Ok(file("application/zip", &name, archive::zip(files)))
+    Ok(file("application/zip", &name, archive::zip(files, permit).map_err(ApiError::internal)?))
 }

@@ -19,7 +19,10 @@ fn jobs_that_take_the_service_down_wait_for_the_others() {
     store.set_progress(&first, 9, 144).unwrap();
     // What was wanted of a running job holds across a death.
     for (ask, state) in [(Ask::Pause, JobState::Paused), (Ask::Cancel, JobState::Cancelled)] {
+        let before = store.get(&first).unwrap();
+        assert_eq!(store.recall(&first), Some(before));
         assert_eq!(store.ask(&first, ask).unwrap().state, JobState::Running);
+        assert_eq!(store.recall(&first), None, "what is known is not out of date");
         assert_eq!(store.recover().unwrap(), 1);
         let job = store.get(&first).unwrap();
         assert_eq!((job.state, job.wanted, job.step), (state, None, 9));

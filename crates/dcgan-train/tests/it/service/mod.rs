@@ -3,6 +3,7 @@
 mod refusals;
 mod session;
 mod stopping;
+mod streams;
 
 use crate::support::{TINY, command};
 use serde_json::{Value, json};

@@ -1,0 +1,140 @@
+"""What the checks of the training service share: starting it, asking it, the tiny job, tables."""
+
+import http.client
+import json
+import subprocess
+import time
+from pathlib import Path
+
+BINARY = Path(__file__).parents[2] / "target/release/dcgan-train"
+
+# Networks so small that a step takes a millisecond or two: those of crates/dcgan-train/tests/it/support.rs.
+TINY = """
+[model]
+name = "tiny"
+height = 8
+width = 8
+channels = 1
+latent = { size = 4, distribution = "uniform" }
+
+[model.generator]
+project_channels = 8
+project_norm = "unit"
+norm = { eps = 1e-5, affine = true }
+blocks = [
+    { channels = 4, kernel = 4, stride = 2, padding = 1 },
+    { channels = 1, kernel = 5, stride = 2, padding = 2, output_padding = 1 },
+]
+output = "tanh"
+
+[model.discriminator]
+leak = 0.2
+norm = { eps = 1e-5, affine = true }
+blocks = [
+    { channels = 4, kernel = 4, stride = 2, padding = 1 },
+    { channels = 8, kernel = 3, stride = 2, padding = 1 },
+]
+
+[training]
+batch_size = 16
+steps = 120
+order = "both"
+learning_rate = 1e-3
+learning_rate_decay = "none"
+beta1 = 0.5
+beta2 = 0.999
+adam_eps = 1e-8
+weight_decay = 0.0
+label_smoothing = 0.0
+ema = 0.0
+weight_std = 0.1
+gain_std = 0.02
+"""
+
+
+class Server:
+    """A service in a process of its own, on a free port."""
+
+    def __init__(self, binary, store, *arguments, prefix=()):
+        command = [*prefix, str(binary), "serve", "--store", str(store), "--listen", "127.0.0.1:0", *map(str, arguments)]
+        self.log = open(f"{store}.log", "ab")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL)
+        line = self.process.stdout.readline().decode().strip()
+        if not line.startswith("listening on http://"):
+            raise RuntimeError(f"the service did not start: {line!r}, see {store}.log")
+        host, port = line.removeprefix("listening on http://").rsplit(":", 1)
+        self.address = (host, int(port))
+        self.store = Path(store)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def ask(self, method, path, body=None, headers=(), timeout=60):
+        """Status and body."""
+        connection = http.client.HTTPConnection(*self.address, timeout=timeout)
+        try:
+            text = body if body is None or isinstance(body, (str, bytes)) else json.dumps(body)
+            connection.request(method, path, text, dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, method, path, body=None):
+        status, text = self.ask(method, path, body)
+        if status >= 300:
+            raise RuntimeError(f"{method} {path}: {status} {text.decode()}")
+        return json.loads(text) if text else None
+
+    def submit(self, options):
+        return self.json("POST", "/v1/jobs", options)["id"]
+
+    def job(self, id):
+        return self.json("GET", f"/v1/jobs/{id}")
+
+    def wait(self, id, what, holds, seconds=120):
+        deadline = time.monotonic() + seconds
+        while True:
+            job = self.job(id)
+            if holds(job):
+                return job
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{id} is not {what} after {seconds} s: {job}")
+            time.sleep(0.01)
+
+    def wait_state(self, id, state, seconds=120):
+        return self.wait(id, state, lambda job: job["state"] == state, seconds)
+
+    def run_folder(self, id):
+        return self.store / "runs" / id
+
+    def kill(self):
+        """SIGKILL."""
+        self.process.kill()
+        self.close()
+
+    def stop(self):
+        """SIGTERM, and its exit code."""
+        self.process.terminate()
+        return self.close()
+
+    def close(self):
+        code = self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+        return code
+
+
+def table(head, rows):
+    """Prints a table in Markdown."""
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(str(cell) for cell in row)} |")
+    print(flush=True)
+
+
+def stats_lines(run):
+    """Whole lines of stats.jsonl."""
+    text = (Path(run) / "stats.jsonl").read_text()
+    return text[: text.rfind("\n") + 1].splitlines()
