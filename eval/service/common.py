@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -53,18 +54,27 @@ gain_std = 0.02
 
 
 class Server:
-    """A service in a process of its own, on a free port."""
+    """A service in a process of its own, on a free port unless it is given an address."""
 
-    def __init__(self, binary, store, *arguments, prefix=()):
-        command = [*prefix, str(binary), "serve", "--store", str(store), "--listen", "127.0.0.1:0", *map(str, arguments)]
+    def __init__(self, binary, store, *arguments, prefix=(), address=("127.0.0.1", 0), wait=True):
+        listen = f"{address[0]}:{address[1]}"
+        command = [*prefix, str(binary), "serve", "--store", str(store), "--listen", listen, *map(str, arguments)]
+        self.address, self.store = address, Path(store)
         self.log = open(f"{store}.log", "ab")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL)
+        if wait:
+            self.wait_until_it_listens()
+
+    def wait_until_it_listens(self):
         line = self.process.stdout.readline().decode().strip()
         if not line.startswith("listening on http://"):
-            raise RuntimeError(f"the service did not start: {line!r}, see {store}.log")
+            raise RuntimeError(f"the service did not start: {line!r}, see {self.store}.log")
         host, port = line.removeprefix("listening on http://").rsplit(":", 1)
         self.address = (host, int(port))
-        self.store = Path(store)
+
+    def listens(self):
+        """Whether it has said by now that it listens."""
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
 
     @property
     def pid(self):
@@ -124,6 +134,51 @@ class Server:
         self.process.stdout.close()
         self.log.close()
         return code
+
+
+def tiny(steps=23, **more):
+    """Options of a job on the tiny networks: a few checkpoints and samples."""
+    return {"config": TINY, "steps": steps, "checkpoint_every": 9, "sample_every": 10, "log_every": 5, "seed": 3, "keep": 2} | more
+
+
+def undisturbed(binary, folder, options=None):
+    """What `dcgan-train run` makes of the options."""
+    options = options or tiny()
+    config, out = folder / "tiny.toml", folder / f"undisturbed-{len(list(folder.iterdir()))}"
+    config.write_text(options["config"])
+    flags = [flag for name, value in options.items() if name != "config" for flag in (f"--{name.replace('_', '-')}", str(value))]
+    subprocess.run([binary, "run", "--quiet", "--config", config, "--out", out, *flags], check=True, capture_output=True)
+    return out
+
+
+def files(folder):
+    """Bytes of every file below a folder, by relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def compare(whole, run):
+    """What is different in a run folder from an undisturbed one: checkpoints, samples, the result, the link to the best."""
+    faults = []
+    for part in ("checkpoints", "samples"):
+        left, right = files(whole / part), files(run / part)
+        if left.keys() != right.keys() or not left:
+            faults.append(f"{part} holds {sorted(right)}, expected {sorted(left)}")
+        faults += [f"{part}/{name} differs" for name in left if name in right and left[name] != right[name]]
+    for name in ("result.json", "reals.png"):
+        if not (run / name).exists() or (whole / name).read_bytes() != (run / name).read_bytes():
+            faults.append(f"{name} differs")
+    if not (run / "best").is_symlink() or (whole / "best").readlink() != (run / "best").readlink():
+        faults.append("best differs")
+    unfinished = [str(path.relative_to(run)) for path in run.rglob(".tmp-*")]
+    return faults + [f"{name} was left" for name in unfinished]
+
+
+def steps_once(run, last=23, every=5):
+    """Whether stats.jsonl holds every logged step once, in order, and nothing else than whole lines."""
+    text = (run / "stats.jsonl").read_text()
+    steps = [event["step"] for event in map(json.loads, text.splitlines()) if event["event"] == "step"]
+    expected = [step for step in range(1, last + 1) if step % every == 0 or step == last]
+    return [] if steps == expected and text.endswith("\n") else [f"stats.jsonl holds the steps {steps}"]
 
 
 def table(head, rows):

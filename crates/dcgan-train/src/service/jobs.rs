@@ -43,7 +43,20 @@ enum JobError {
 
 /// Runs queued jobs until the service stops. The running one is left queued, with a checkpoint.
 pub(crate) fn work(shared: &Shared, device: &Device) {
+    let mut was_full = false;
     while !shared.is_stopping() {
+        let is_full = !shared.store.has_room();
+        if is_full != was_full {
+            was_full = is_full;
+            tracing::warn!(
+                "the disk {}",
+                if is_full { "is full: jobs wait" } else { "has room again: jobs go on" }
+            );
+        }
+        if is_full {
+            shared.bell.wait(PAUSE);
+            continue;
+        }
         match shared.store.claim() {
             Ok(Some(job)) => {
                 let running = Running::new(&job.id, job.step);

@@ -24,6 +24,7 @@ mod options;
 mod paths;
 mod presets;
 mod record;
+mod reserve;
 mod router;
 mod server;
 mod shared;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -126,4 +127,19 @@ pub(crate) struct Job {
     pub(crate) created_ms: i64,
     pub(crate) started_ms: Option<i64>,
     pub(crate) ended_ms: Option<i64>,
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// An id that sorts after `last`: the time in microseconds, sixteen hexadecimal digits.
+pub(crate) fn next_id(last: Option<&str>) -> String {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    let after =
+        last.and_then(|last| u64::from_str_radix(last, 16).ok()).map_or(0, |last| last.saturating_add(1));
+    format!("{:016x}", now.max(after))
 }

@@ -15,13 +15,14 @@
 //! checkpoint written. A service that stops, or is found dead at the next start, puts its job back to `queued`, unless
 //! something else was wanted.
 
-use super::record::{Ask, Job, JobState, Outcome, Wanted};
+use super::record::{Ask, Job, JobState, Outcome, Wanted, next_id, now_ms};
+use super::reserve::Reserve;
+pub(crate) use error::StoreError;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `PRAGMA user_version`.
 const VERSION: i64 = 1;
@@ -29,6 +30,9 @@ const VERSION: i64 = 1;
 /// Deaths of the service during a job without a new checkpoint after which other jobs go first: a job that takes the
 /// service down with it (memory) must not keep the others from running.
 const PATIENCE: i64 = 5;
+
+/// The file, beside the database, that keeps room on the disk.
+const RESERVE: &str = ".reserve";
 
 /// Jobs that are known without a look at the disk.
 const KNOWN: usize = 256;
@@ -61,55 +65,48 @@ pub(crate) struct Store {
     connection: Mutex<Connection>,
     /// Jobs that were asked for since the last change, by id: written with the connection locked, so that none is out of date.
     known: Mutex<HashMap<String, Arc<Job>>>,
-}
-
-/// Why a job could not be read or changed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    #[error("there is no such job")]
-    NoJob,
-    #[error("the job is {state}: it cannot be {wish}")]
-    Conflict { state: JobState, wish: &'static str },
-    #[error("{queued} jobs are waiting, and no more are taken until some have run")]
-    QueueFull { queued: u64 },
-    #[error("the disk is full: nothing was changed")]
-    DiskFull,
-    #[error("written by a newer version of this program (format {found})")]
-    Newer { found: i64 },
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
-            _ => Self::Sqlite(error),
-        }
-    }
+    reserve: Reserve,
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
 
 impl Store {
-    /// Opens or makes the database at `path`.
+    /// Opens or makes the database at `path`, also on a full disk: jobs are deleted through the service.
     ///
     /// # Errors
     /// [`StoreError::Newer`]; what SQLite says.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let connection = Connection::open(path)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        // An accepted job outlives a power cut.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        let store = Self { connection: Mutex::new(connection), known: Mutex::default() };
-        store.transaction(|tx| match tx.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        let connection = Mutex::new(Connection::open(path)?);
+        let reserve = Reserve::new(path.with_file_name(RESERVE));
+        let store = Self { connection, known: Mutex::default(), reserve };
+        match store.prepare() {
+            Err(StoreError::DiskFull) if store.reserve.spend() => store.prepare()?,
+            prepared => prepared?,
+        }
+        Ok(store)
+    }
+
+    fn prepare(&self) -> Result<()> {
+        {
+            let connection = self.lock();
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            // An accepted job outlives a power cut.
+            connection.pragma_update(None, "synchronous", "FULL")?;
+        }
+        self.transaction(|tx| match tx.query_row("PRAGMA user_version", [], |row| row.get(0))? {
             0 => Ok(tx.execute_batch(SCHEMA)?),
             VERSION => Ok(()),
             found => Err(StoreError::Newer { found }),
-        })?;
-        Ok(store)
+        })
+    }
+
+    /// Whether the disk has room for jobs to be taken and begun.
+    pub(crate) fn has_room(&self) -> bool {
+        // With the connection locked: the try takes what little room there is for a moment.
+        self.reserve.is_kept() || {
+            let _connection = self.lock();
+            self.reserve.keep()
+        }
     }
 
     /// What a service that died left running is queued again, or gets what was wanted of it. How many there were.
@@ -117,7 +114,7 @@ impl Store {
     /// # Errors
     /// What SQLite says.
     pub(crate) fn recover(&self) -> Result<usize> {
-        self.transaction(|tx| {
+        self.change(|tx| {
             Ok(tx.execute(
                 "UPDATE jobs SET state = coalesce(wanted, 'queued'), wanted = NULL, deaths = deaths + 1,
                  ended_ms = CASE wanted WHEN 'cancelled' THEN ?1 END WHERE state = 'running'",
@@ -129,8 +126,11 @@ impl Store {
     /// Takes a job; when this returns it is on the disk.
     ///
     /// # Errors
-    /// [`StoreError::QueueFull`] where `max_queued` are waiting; what SQLite says.
+    /// [`StoreError::QueueFull`] where `max_queued` are waiting; [`StoreError::DiskFull`]; what SQLite says.
     pub(crate) fn submit(&self, options: &str, plan: &str, max_queued: u64) -> Result<Job> {
+        if !self.has_room() {
+            return Err(StoreError::DiskFull);
+        }
         self.transaction(|tx| {
             let queued: u64 =
                 tx.query_row("SELECT count(*) FROM jobs WHERE state = 'queued'", [], |row| row.get(0))?;
@@ -248,7 +248,7 @@ impl Store {
     /// # Errors
     /// What SQLite says; the job stays running, and is found so at the next start.
     pub(crate) fn end(&self, id: &str, outcome: &Outcome) -> Result<JobState> {
-        self.transaction(|tx| {
+        self.change(|tx| {
             let wanted = find(tx, id)?.wanted;
             let (state, error) = match (outcome, wanted) {
                 (Outcome::Done, _) => (JobState::Done, None),
@@ -271,10 +271,10 @@ impl Store {
     /// Pauses, resumes or cancels. A running job is asked to stop: the caller raises its flag.
     ///
     /// # Errors
-    /// [`StoreError::NoJob`], [`StoreError::Conflict`]; what SQLite says.
+    /// [`StoreError::NoJob`], [`StoreError::Conflict`]; [`StoreError::DiskFull`] for a resume, which needs room; what SQLite says.
     pub(crate) fn ask(&self, id: &str, ask: Ask) -> Result<Job> {
         use JobState::{Cancelled, Failed, Paused, Queued, Running};
-        self.transaction(|tx| {
+        let change = |tx: &Transaction<'_>| {
             let job = find(tx, id)?;
             let (state, wanted) = match (ask, job.state) {
                 // A cancel stands, whatever comes after it.
@@ -296,7 +296,12 @@ impl Store {
                 params![id, state.name(), wanted.map(Wanted::name), error, ended],
             )?;
             find(tx, id)
-        })
+        };
+        match ask {
+            Ask::Resume if !self.has_room() => Err(StoreError::DiskFull),
+            Ask::Resume => self.transaction(change),
+            Ask::Pause | Ask::Cancel => self.change(change),
+        }
     }
 
     /// Forgets a job that does not run. `put_aside` takes its files away, while nothing else can happen to the job; it is
@@ -304,8 +309,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NoJob`], [`StoreError::Conflict`]; what `put_aside` and SQLite say.
-    pub(crate) fn delete(&self, id: &str, put_aside: impl FnOnce() -> io::Result<()>) -> Result<()> {
-        self.transaction(|tx| {
+    pub(crate) fn delete(&self, id: &str, put_aside: impl Fn() -> io::Result<()>) -> Result<()> {
+        self.change(|tx| {
             let state = find(tx, id)?.state;
             if state == JobState::Running {
                 return Err(StoreError::Conflict { state, wish: "deleted; cancel it first" });
@@ -325,8 +330,24 @@ impl Store {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn transaction<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    fn transaction<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.commit(&mut self.lock(), &body)
+    }
+
+    /// A transaction that takes place on a full disk too, if need be in the room that is kept for it.
+    fn change<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut connection = self.lock();
+        match self.commit(&mut connection, &body) {
+            Err(StoreError::DiskFull) if self.reserve.spend() => self.commit(&mut connection, &body),
+            done => done,
+        }
+    }
+
+    fn commit<T>(
+        &self,
+        connection: &mut Connection,
+        body: &impl Fn(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = body(&tx)?;
         let committed = tx.commit();
@@ -360,20 +381,6 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
     })
 }
 
-/// Milliseconds since 1970.
-fn now_ms() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// An id that sorts after `last`: the time in microseconds, sixteen hexadecimal digits.
-fn next_id(last: Option<&str>) -> String {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let after =
-        last.and_then(|last| u64::from_str_radix(last, 16).ok()).map_or(0, |last| last.saturating_add(1));
-    format!("{:016x}", now.max(after))
-}
-
+mod error;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,11 @@ pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<StatusCod
     blocking(move || {
         let counts = shared.store.counts();
         counts.map_err(|_| ApiError::unavailable("the store cannot be read"))?;
+        if !shared.store.has_room() {
+            return Err(ApiError::unavailable(
+                "the disk is full: no jobs are taken, and those that wait go on once there is room",
+            ));
+        }
         Ok(StatusCode::NO_CONTENT)
     })
     .await

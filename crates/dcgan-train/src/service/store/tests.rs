@@ -1,6 +1,7 @@
 //! Transitions that no request brings about: deaths of the service, a full disk, another version's file.
 
 use super::*;
+use std::fs;
 
 #[test]
 fn jobs_that_take_the_service_down_wait_for_the_others() {
@@ -54,6 +55,23 @@ fn a_full_disk_changes_nothing_and_passes() {
     assert_eq!(store.list(None, None, 100).unwrap().len(), taken);
     limit(1_000_000);
     store.submit(&options, "", 1000).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn room_is_kept_for_changes_and_not_given_to_new_jobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("jobs.sqlite")).unwrap();
+    let file = folder.path().join(RESERVE);
+    assert!(!file.exists() && store.has_room());
+    let bytes = fs::metadata(&file).unwrap().len();
+    assert!(bytes >= 1 << 20 && store.reserve.spend() && !store.reserve.spend() && !file.exists());
+    // The next try meets a full disk.
+    std::os::unix::fs::symlink("/dev/full", folder.path().join(format!(".tmp-{RESERVE}"))).unwrap();
+    assert!(matches!(store.submit("{}", "", 10), Err(StoreError::DiskFull)));
+    assert!(store.list(None, None, 10).unwrap().is_empty() && !file.exists());
+    store.submit("{}", "", 10).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().len(), bytes);
 }
 
 #[test]
