@@ -16,6 +16,6 @@ pub use arguments::{check_parent, set_threads};
 pub use cancel::Cancel;
 pub use exit::{Outcome, UsageError, run};
 pub use logs::{LogArgs, Logging};
-pub use memory::peak_memory_bytes;
+pub use memory::{machine_memory_bytes, peak_memory_bytes};
 pub use output::print_result;
 pub use progress::Progress;

@@ -1,14 +1,19 @@
 //! What a plan names, opened: the device, the pictures, the weights to start from. Nothing is written here.
 
 use crate::config::Plan;
+use crate::memory;
 use crate::trainer::Inputs;
 use candle_core::Device;
+use dcgan_cli::machine_memory_bytes;
 use dcgan_data::{DataError, Dataset, OnBad, OpenOptions};
 use dcgan_model::weights::{self, TensorSpec, Weights};
 use dcgan_model::{ConfigError, DeviceChoice, DeviceError, Model, ModelFiles, OpenError};
 use dcgan_ops::{Isa, Precision};
 use std::path::Path;
 use std::sync::Arc;
+
+/// The fewest pictures of a minibatch that a plan allows.
+const SMALLEST_BATCH: usize = 2;
 
 /// Why a run cannot begin: each is for whoever asked for the run to put right.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +27,19 @@ pub enum InputsError {
     /// The device does not compute in this precision.
     #[error("bf16 is computed on the CPU only: use --dtype f32, or --device cpu")]
     Precision,
+    /// The machine's memory is too small for the minibatch, or for the networks themselves.
+    #[error(
+        "training would take {:.1} GB of memory at least, this machine has {:.1} GB: use a smaller {}",
+        *needed as f64 / 1e9, *machine as f64 / 1e9, if *fits_few { "--batch-size" } else { "--size, or smaller networks" }
+    )]
+    Memory {
+        /// Bytes that training takes at least.
+        needed: u64,
+        /// Bytes that there are.
+        machine: u64,
+        /// Whether the smallest minibatch would fit.
+        fits_few: bool,
+    },
     /// The pictures.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -82,6 +100,26 @@ pub fn check_precision(precision: Precision, device: &Device) -> Result<(), Inpu
     Ok(())
 }
 
+/// Refuses what cannot fit this machine's memory, where the system tells how much there is: a failed allocation would end the
+/// process. What passes may still be too much, for only what training surely takes is counted.
+///
+/// # Errors
+/// [`InputsError::Memory`], [`InputsError::Config`].
+pub fn check_memory(plan: &Plan, device: &Device) -> Result<(), InputsError> {
+    let Some(machine) = machine_memory_bytes() else { return Ok(()) };
+    let model = Model::new(plan.model.clone())?;
+    let needed = |batch_size| {
+        // Weights are made here whatever the device is; it has its own memory for the rest, and an error when that runs out.
+        let maps = if device.is_cpu() { memory::of_maps(&model, batch_size) } else { 0 };
+        memory::of_networks(&model).saturating_add(maps)
+    };
+    let bytes = needed(plan.training.batch_size);
+    if bytes <= machine {
+        return Ok(());
+    }
+    Err(InputsError::Memory { needed: bytes, machine, fits_few: needed(SMALLEST_BATCH) <= machine })
+}
+
 /// Opens the pictures and, where `with_init` asks for them, the weights to start from: once there is a checkpoint, what
 /// the run began from is no longer needed, and may be gone.
 ///
@@ -89,6 +127,7 @@ pub fn check_precision(precision: Precision, device: &Device) -> Result<(), Inpu
 /// [`InputsError`].
 pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, InputsError> {
     check_precision(plan.training.dtype, &device)?;
+    check_memory(plan, &device)?;
     let shape = plan.picture_shape();
     let (data, data_name) = match &plan.run.data {
         None => {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod inputs;
+mod memory;
 pub mod quality;
 pub mod run_folder;
 #[cfg(feature = "service")]

@@ -7,6 +7,7 @@ use crate::checkpoint::{self, Best, Checkpoint, State};
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::event::{AlarmKind, Event, StepLine};
+use crate::memory::GRID;
 use crate::quality::{self, Quality};
 use crate::run_folder::{RunFolder, RunResult, Stats};
 use crate::start::{fresh, resumed, to_checkpoint, to_host};
@@ -17,13 +18,10 @@ use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{Weights, first_non_finite};
 use dcgan_model::{Model, ModelFiles, NetworkError, checkpoints, draw, ensure_statistics, pixels};
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Pictures of a sample grid.
-const GRID: usize = 64;
 /// Threads that decode pictures, and minibatches that wait for the networks.
 const LOADER_THREADS: usize = 2;
 const PREFETCH: usize = 4;

@@ -21,9 +21,9 @@ use tokio::sync::oneshot;
 
 /// Requests that may wait.
 const WAITING: usize = 8;
-/// Pictures of one request, and bytes of their pixels.
+/// Pictures of one request, and bytes of them.
 pub(crate) const MAX_COUNT: usize = 1024;
-const MAX_PIXEL_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 /// Generators that stay open between requests: whoever explores a model asks for it many times a second.
 const OPEN: usize = 2;
 
@@ -208,7 +208,9 @@ fn paint(loaded: &mut Vec<Loaded>, folder: &Path, wish: &Wish) -> Answer {
 fn latents(wish: &Wish, model: &Model) -> Result<Vec<f32>, Vec<Fault>> {
     let config = model.config();
     let (height, width, channels) = config.picture_shape();
-    let largest = MAX_COUNT.min(MAX_PIXEL_BYTES / (height * width * channels).max(1));
+    // Each number of a tensor is four bytes.
+    let number = if wish.format == Format::Safetensors { size_of::<f32>() } else { 1 };
+    let largest = MAX_COUNT.min(MAX_BYTES / (height * width * channels * number).max(1));
     let mut faults = Vec::new();
     let given = wish.z.as_ref().map(Vec::len);
     let count = wish.count.or(given).unwrap_or(64.min(largest));

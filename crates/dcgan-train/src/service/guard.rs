@@ -34,6 +34,9 @@ pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
 
 fn check(shared: &Shared, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "the request names more than one host"));
+    }
     match &shared.token {
         _ if OPEN.contains(&request.uri().path()) || is_page(request.uri().path()) => {}
         Some(token) => check_token(headers, token)?,

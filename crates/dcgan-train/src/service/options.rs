@@ -2,10 +2,12 @@
 
 use super::Shared;
 use crate::config::{Fault, Plan, RunOptions, parse_size};
-use crate::inputs;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use crate::inputs::{self, InputsError};
+use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
+use std::fmt;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 /// Name, JSON schema type, and what it says, of each option.
@@ -41,6 +43,41 @@ pub(crate) const OPTIONS: [(&str, &str, &str); 26] = [
     ("mirror", "boolean", "Show pictures mirrored left to right half of the time"),
     ("order", "string", "both (D, then G, on every minibatch) or alternate (G and D in turn)"),
 ];
+
+/// Bytes of a `config`: presets are a page of text, and what a job was asked for is kept with it.
+const CONFIG_BYTES: usize = 64 * 1024;
+
+/// The body as it came. A name given twice is refused: readers of JSON differ in which of the two they take.
+#[derive(Debug)]
+pub(crate) struct Options(pub(crate) Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Options {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Options;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object of options")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Options, A::Error> {
+                let mut options = Map::new();
+                while let Some((name, value)) = object.next_entry::<String, Value>()? {
+                    if options.contains_key(&name) {
+                        return Err(A::Error::custom(format!("{name} is given twice")));
+                    }
+                    options.insert(name, value);
+                }
+                Ok(Options(options))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
+
+/// Options that there are not: as many are told one by one, so that the answer is not many times the request.
+const UNKNOWN: usize = 20;
 
 /// Fields of a JSON object, taken one by one; what does not fit is kept as a fault.
 struct Fields {
@@ -93,6 +130,11 @@ pub(crate) fn resolve(shared: &Shared, body: Map<String, Value>) -> Result<Plan,
     let data = fields.parsed("data", |name| shared.find_data(name));
     let init_from: Option<PathBuf> = fields.parsed("init_from", |id| shared.find_model(id));
     let config: Option<String> = fields.take("config");
+    let config = match config {
+        Some(text) if text.len() > CONFIG_BYTES => fields
+            .fault("config", format!("config is {} bytes long, expected at most {CONFIG_BYTES}", text.len())),
+        config => config,
+    };
     let options = RunOptions {
         preset: fields.take("preset"),
         config: config.map(|text| (PathBuf::from("config"), text)),
@@ -123,9 +165,11 @@ pub(crate) fn resolve(shared: &Shared, body: Map<String, Value>) -> Result<Plan,
         dtype: fields.take("dtype"),
     };
     let Fields { left, mut faults } = fields;
-    for name in left.keys() {
-        let known: Vec<&str> = OPTIONS.iter().map(|(name, ..)| *name).collect();
-        faults.push(Fault::new(name, format!("there is no option {name:?}; options: {}", known.join(", "))));
+    let known = OPTIONS.map(|(name, ..)| name).join(", ");
+    let unknown = |name| Fault::new(name, format!("there is no option {name:?}; options: {known}"));
+    faults.extend(left.keys().take(UNKNOWN).map(unknown));
+    if left.len() > UNKNOWN {
+        faults.push(Fault::new("", format!("{} more options that there are not", left.len() - UNKNOWN)));
     }
     let plan = Plan::resolve(&options);
     if let Err(found) = &plan {
@@ -139,6 +183,17 @@ pub(crate) fn resolve(shared: &Shared, body: Map<String, Value>) -> Result<Plan,
     if let Ok(plan) = &plan {
         let refused = inputs::check_precision(plan.training.dtype, &shared.device).err();
         faults.extend(refused.map(|error| Fault::new("dtype", error.to_string())));
+        let refused = inputs::check_memory(plan, &shared.device).err();
+        faults.extend(refused.map(|error| {
+            let few = matches!(error, InputsError::Memory { fits_few: true, .. });
+            Fault::new(if few { "batch_size" } else { "model" }, error.to_string())
+        }));
+        // They would only take turns, and those that answer requests with them.
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let many = plan.run.threads.filter(|&threads| threads > cores);
+        faults.extend(many.map(|threads| {
+            Fault::new("threads", format!("threads is {threads}, this machine runs {cores} at a time"))
+        }));
     }
     let networks = if size.is_some() { "size" } else { "config" };
     match plan {

@@ -46,13 +46,18 @@ pub(crate) fn routes() -> Vec<Route> {
             post(api::jobs::submit),
         ),
         (
-            op("GET", "/v1/jobs", "Jobs, newest first", Json(200, "Jobs"))
-                .query(&[
-                    ("state", "string", "Only jobs in this state"),
-                    ("limit", "integer", "Jobs of a page, 1 to 200 [default: 50]"),
-                    ("before", "string", "Only jobs older than this id: `next` of the page before"),
-                ])
-                .or(&[422]),
+            op(
+                "GET",
+                "/v1/jobs",
+                "Jobs, newest first, of a `config` the first 200 characters",
+                Json(200, "Jobs"),
+            )
+            .query(&[
+                ("state", "string", "Only jobs in this state"),
+                ("limit", "integer", "Jobs of a page, 1 to 200 [default: 50]"),
+                ("before", "string", "Only jobs older than this id: `next` of the page before"),
+            ])
+            .or(&[422]),
             get(api::jobs::list),
         ),
         (op("GET", "/v1/jobs/{id}", "A job", Json(200, "Job")).or(&[404]), get(api::jobs::show)),

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) streams: Arc<Semaphore>,
     /// Downloads of models take one each.
     pub(crate) downloads: Arc<Semaphore>,
+    /// Requests for samples take one each, until their pictures have been sent.
+    pub(crate) draws: Arc<Semaphore>,
     device_choice: DeviceChoice,
     stopping: watch::Sender<bool>,
     /// Held while this process works on the store.
@@ -96,6 +98,7 @@ impl Shared {
             connections: Arc::new(Semaphore::new(connections)),
             streams: Arc::new(Semaphore::new(connections / 2)),
             downloads: Arc::new(Semaphore::new(limits::DOWNLOADS)),
+            draws: Arc::new(Semaphore::new(limits::DRAWS)),
             device_choice: settings.device,
             stopping: watch::Sender::new(false),
             _lock: lock,

@@ -41,6 +41,10 @@ fn bad_arguments() {
     refused(&["run", "--config", &not_toml, "--out", &out], &["not.toml", "line 1"]);
     refused(&["run", "--config", &unknown_field, "--out", &out], &["unknown field", "warmup"]);
     refused(&["run", "--config", &wrong_sizes, "--out", &out], &["channels is 2"]);
+    refused(
+        &["run", "--config", &tiny, "--size", "4096", "--batch-size", "65536", "--out", &out],
+        &["GB of memory at least", "use a smaller --batch-size"],
+    );
     // Every fault at once.
     refused(
         &[

@@ -2,9 +2,10 @@
 
 use super::{Body, Part, Query, blocking, json};
 use crate::config::Fault;
+use crate::service::Shared;
 use crate::service::error::ApiError;
+use crate::service::options::{self, Options};
 use crate::service::record::{Ask, Job, JobState};
-use crate::service::{Shared, options};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 const PAGE: u64 = 50;
 const MAX_PAGE: u64 = 200;
+/// Characters of a configuration in a list.
+const SHOWN: usize = 200;
 
 /// The job with what is known of it while it runs.
 fn view(shared: &Shared, job: &Job) -> Value {
@@ -43,13 +46,20 @@ fn view(shared: &Shared, job: &Job) -> Value {
     })
 }
 
+/// For lists: the beginning of a configuration's text.
+fn short(mut job: Value) -> Value {
+    if let Some(Value::String(config)) = job.pointer_mut("/options/config")
+        && let Some((end, _)) = config.char_indices().nth(SHOWN)
+    {
+        config.truncate(end);
+    }
+    job
+}
+
 type Accepted = (StatusCode, [(HeaderName, String); 1], Json<Value>);
 
 pub(crate) async fn submit(State(shared): State<Arc<Shared>>, body: Body) -> Result<Accepted, ApiError> {
-    let options: Value = json(body)?;
-    let Value::Object(options) = options else {
-        return Err(ApiError::faults(vec![Fault::new("", "the body is not a JSON object of options")]));
-    };
+    let Options(options) = json(body)?;
     if shared.is_stopping() {
         return Err(ApiError::unavailable("the service stops"));
     }
@@ -105,7 +115,7 @@ pub(crate) async fn list(
             jobs.pop();
         }
         let next = jobs.last().filter(|_| more).map(|job| job.id.clone());
-        let jobs: Vec<Value> = jobs.iter().map(|job| view(&shared, job)).collect();
+        let jobs: Vec<Value> = jobs.iter().map(|job| short(view(&shared, job))).collect();
         Ok(json!({ "jobs": jobs, "next": next }))
     });
     page.await.map(Json)

@@ -3,15 +3,22 @@
 use super::{Body, Part, blocking, json};
 use crate::service::draw::{DrawError, Format, Wish};
 use crate::service::error::ApiError;
+use crate::service::limits::DRAWN_TIME;
 use crate::service::{Shared, models, presets};
 use axum::Json;
+use axum::body::{Body as Sent, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderName, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use serde_json::{Value, json as object};
+use std::io;
 use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Data sets that are listed; others can be named all the same.
 const LISTED: usize = 1000;
+/// Bytes of pictures that are sent at once.
+const BLOCK: usize = 64 * 1024;
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
     let models = blocking(move || Ok(models::list(&shared)?)).await?;
@@ -22,12 +29,14 @@ pub(crate) async fn draw(
     State(shared): State<Arc<Shared>>,
     Part([id]): Part<1>,
     body: Body,
-) -> Result<([(HeaderName, &'static str); 1], Vec<u8>), ApiError> {
+) -> Result<([(HeaderName, HeaderValue); 2], Sent), ApiError> {
     let wish: Wish = match body {
         Ok(body) if body.is_empty() => json(Ok("{}".into()))?,
         body => json(body)?,
     };
     let format = wish.format;
+    let busy = || ApiError::unavailable("too many requests for samples are waiting");
+    let permit = Arc::clone(&shared.draws).try_acquire_owned().map_err(|_| busy())?;
     let asked = {
         let shared = Arc::clone(&shared);
         blocking(move || {
@@ -35,7 +44,7 @@ pub(crate) async fn draw(
             let folder =
                 folder.ok_or_else(|| ApiError::not_found("there is no such model; /v1/models lists them"))?;
             let asked = shared.easel.ask(folder, wish);
-            asked.ok_or_else(|| ApiError::unavailable("too many requests for samples are waiting"))
+            asked.ok_or_else(busy)
         })
         .await?
     };
@@ -49,7 +58,26 @@ pub(crate) async fn draw(
         Format::Png => "image/png",
         Format::Safetensors | Format::Latents => "application/octet-stream",
     };
-    Ok(([(header::CONTENT_TYPE, kind)], bytes))
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CONTENT_LENGTH, HeaderValue::from(bytes.len())),
+    ];
+    Ok((headers, sent(bytes, permit)))
+}
+
+/// Pictures on their way, block by block: `permit` is held until the last one, and no longer than they may take.
+fn sent(bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Sent {
+    let start = (bytes, 0, Instant::now() + DRAWN_TIME, permit);
+    Sent::from_stream(futures_util::stream::unfold(start, async |(bytes, at, until, permit)| {
+        let block = bytes.get(at..bytes.len().min(at + BLOCK)).filter(|block| !block.is_empty())?;
+        // A copy: what is queued for a slow reader must not hold all of it.
+        let block = if Instant::now() < until {
+            Ok(Bytes::copy_from_slice(block))
+        } else {
+            Err(io::Error::from(io::ErrorKind::TimedOut))
+        };
+        Some((block, (bytes, at + BLOCK, until, permit)))
+    }))
 }
 
 pub(crate) async fn presets() -> Result<Json<Value>, ApiError> {

@@ -1,7 +1,7 @@
 //! What the service refuses, and how: closed by default, every fault at once, nothing outside its roots.
 
 use super::{Server, folder, pictures, raw, tiny};
-use crate::support::run;
+use crate::support::{TINY, run};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -36,8 +36,9 @@ fn bad_requests() {
         ("", 400, &[], "EOF"),
         ("{", 400, &[], "EOF"),
         ("{\"steps\": 5,}", 400, &[], "trailing comma"),
-        ("[]", 422, &[""], "not a JSON object"),
-        ("7", 422, &[""], "not a JSON object"),
+        ("[]", 422, &[], "expected a JSON object of options"),
+        ("7", 422, &[], "expected a JSON object of options"),
+        (r#"{"steps": 5, "seed": 1, "steps": 6}"#, 422, &[], "steps is given twice"),
         (r#"{"stepz": 5}"#, 422, &["stepz"], "options: preset"),
         (r#"{"out": "x", "json": true}"#, 422, &["json", "out"], ""),
         (r#"{"steps": "5"}"#, 422, &["steps"], "string"),
@@ -57,6 +58,7 @@ fn bad_requests() {
         (r#"{"device": "cuda:7"}"#, 422, &["device"], "trains on"),
         (r#"{"dtype": "f8"}"#, 422, &["dtype"], "f8"),
         (r#"{"threads": 100000}"#, 422, &["threads"], "4096"),
+        (r#"{"threads": 4096}"#, 422, &["threads"], "this machine"),
         (r#"{"crop": 4}"#, 422, &["crop"], "needs data"),
         (r#"{"data": "absent", "crop": 4}"#, 422, &["data"], "absent"),
         (r#"{"data": ""}"#, 422, &["data"], "not a name"),
@@ -94,6 +96,34 @@ fn bad_requests() {
     // Too large to be read at all: answered before it is sent.
     let huge = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000";
     assert!(raw(&server, huge).starts_with("HTTP/1.1 413"));
+    if cfg!(target_os = "linux") {
+        // More than any machine of today holds: an allocation that fails would take the service down.
+        let wide = TINY.replace("channels = 4", "channels = 65536");
+        let large = wide.replace("height = 8", "height = 2048").replace("width = 8", "width = 2048");
+        for (options, field) in [
+            (json!({ "config": TINY, "size": 4096, "batch_size": 65536 }), "batch_size"),
+            (json!({ "config": wide, "size": 2048, "batch_size": 2 }), "size"),
+            (json!({ "config": large }), "config"),
+        ] {
+            let reply = server.ask("POST", "/v1/jobs", &options.to_string());
+            let answer = reply.json();
+            assert_eq!((reply.status, fields(&answer)), (422, vec![field]), "{answer}");
+            assert!(answer.to_string().contains("GB of memory at least"), "{answer}");
+        }
+    }
+    // An answer is not many times the request.
+    let unknown: String = (0..9000).map(|i| format!("\"{i}\": 0,")).collect();
+    let reply = server.ask("POST", "/v1/jobs", &format!("{{{unknown} \"steps\": 0}}"));
+    assert_eq!(reply.status, 422);
+    let said = reply.json().to_string();
+    assert!(
+        said.len() < unknown.len() && said.contains("8980 more") && said.contains("at least 1"),
+        "{said}"
+    );
+    // A configuration is a page of text; lists show its beginning.
+    let config = |bytes: usize| tiny(5, &json!({ "config": format!("{}# {}", TINY, "x".repeat(bytes)) }));
+    let reply = server.ask("POST", "/v1/jobs", &config(1 << 16).to_string());
+    assert_eq!((reply.status, fields(&reply.json())), (422, vec!["config"]));
     assert_eq!(server.get("/v1/jobs")["jobs"], json!([]), "a refused job was kept");
     assert_eq!(fs::read_dir(store.join("runs")).unwrap().count(), 0);
 
@@ -140,6 +170,13 @@ fn bad_requests() {
         assert_eq!(reply.status, status, "{method} {path} {body}");
         assert!(status == 200 || reply.json()["error"]["message"].is_string());
     }
+    let long = server.submit(&config(60_000));
+    let listed = server.get("/v1/jobs?limit=1")["jobs"][0].clone();
+    assert_eq!(
+        (&listed["id"], listed["options"]["config"].as_str().unwrap().chars().count()),
+        (&json!(long), 200)
+    );
+    assert_eq!(server.get(&format!("/v1/jobs/{long}"))["options"], config(60_000));
     let bad_id = server.try_ask("GET", &format!("/v1/jobs/{id}/events"), &[("Last-Event-ID", "7")], "");
     assert_eq!(bad_id.unwrap().status, 422);
     // What was accepted and then moved out of the root, or replaced by a link, is not read.
@@ -214,6 +251,7 @@ fn closed_by_default() {
     for (head, expected) in [
         ("GET /v1/jobs HTTP/1.1\r\nHost: localhost", "200"),
         ("GET /v1/jobs HTTP/1.1\r\nHost: rebound.example", "403"),
+        ("GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nHost: rebound.example", "400"),
         ("GET /healthz HTTP/1.1\r\nHost: rebound.example", "204"),
         ("OPTIONS /v1/jobs HTTP/1.1\r\nHost: localhost\r\nOrigin: https://lab.example", "405"),
         (
