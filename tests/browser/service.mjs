@@ -12,26 +12,33 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const BINARY = process.env.DCGAN_TRAIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug", "dcgan-train");
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
-/** Starts `dcgan-train serve` on a free port with a new store; the models are those of the repository. */
-export async function serve(...more) {
-  const folder = await mkdtemp(join(tmpdir(), "dcgan-browser-"));
-  const all = ["serve", "--store", join(folder, "store"), "--listen", "127.0.0.1:0", "--model-root", join(ROOT, "models"), "--quiet", ...more];
+async function start(folder, address, more) {
+  const all = ["serve", "--store", join(folder, "store"), "--listen", address, "--model-root", join(ROOT, "models"), "--quiet", ...more];
   const child = spawn(BINARY, all, { stdio: ["ignore", "pipe", "inherit"] });
   const ended = new Promise((resolve) => child.once("exit", resolve));
   const line = await new Promise((resolve, reject) => {
     child.once("error", reject);
     createInterface(child.stdout).once("line", resolve).once("close", () => reject(new Error("the service ended at once")));
   });
+  const end = (signal) => { child.kill(signal); return ended; };
+  return { url: line.replace("listening on ", ""), end };
+}
+
+/** Starts `dcgan-train serve` on a free port with a new store, in `folder`; the models are those of the repository. */
+export async function serve(folder, more = []) {
+  let process = await start(folder, "127.0.0.1:0", more);
+  const { url } = process;
   return {
-    url: line.replace("listening on ", ""),
-    folder,
-    async stop() {
-      child.kill("SIGTERM");
-      await ended;
-      await rm(folder, { recursive: true, force: true });
-    },
+    url,
+    kill: () => process.end("SIGKILL"),
+    async restart() { process = await start(folder, new URL(url).host, more); },
+    stop: () => process.end("SIGTERM"),
   };
 }
+
+/** A folder for a test. */
+export const scratch = () => mkdtemp(join(tmpdir(), "dcgan-browser-"));
+export const remove = (folder) => rm(folder, { recursive: true, force: true });
 
 export function launch() {
   // Nothing but this machine is to be reached, and a container's root has no sandbox.

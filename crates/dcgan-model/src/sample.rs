@@ -4,9 +4,12 @@ use crate::random::{self, Purpose};
 use crate::{Generator, Model, NetworkError, pixels};
 use candle_core::Tensor;
 
-/// Pictures drawn at once. Always as many, so that a picture is the same to the last bit whatever is drawn beside it: products of
-/// few rows are summed in another order than those of many.
+/// Pictures drawn at once at most.
 const BATCH: usize = 64;
+
+/// Pictures drawn at once are a multiple of these, so that a picture is the same to the last bit whatever is drawn beside it: products
+/// of fewer rows are summed in another order.
+const ROUND: usize = 16;
 
 /// Draws `n` pictures in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n of any
 /// more.
@@ -38,9 +41,10 @@ pub fn draw_latents(
     let mut done = 0;
     for z in z.chunks(BATCH * size) {
         let n = z.len() / size;
+        let rows = n.next_multiple_of(ROUND);
         let mut whole = z.to_vec();
-        whole.resize(BATCH * size, 0.0);
-        let whole = Tensor::from_vec(whole, (BATCH, size), generator.0.executor.device())?;
+        whole.resize(rows * size, 0.0);
+        let whole = Tensor::from_vec(whole, (rows, size), generator.0.executor.device())?;
         let pictures = generator.sample(&whole)?.narrow(0, 0, n)?;
         bytes.extend(pixels::to_bytes(&pictures, config)?);
         done += n;

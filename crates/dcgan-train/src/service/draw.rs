@@ -208,8 +208,12 @@ fn paint(loaded: &mut Vec<Loaded>, folder: &Path, wish: &Wish) -> Answer {
 fn latents(wish: &Wish, model: &Model) -> Result<Vec<f32>, Vec<Fault>> {
     let config = model.config();
     let (height, width, channels) = config.picture_shape();
-    // Each number of a tensor is four bytes.
-    let number = if wish.format == Format::Safetensors { size_of::<f32>() } else { 1 };
+    // Bytes of each number of a picture.
+    let number = match wish.format {
+        Format::Png => 1,
+        Format::Safetensors => size_of::<f32>(),
+        Format::Latents => 0,
+    };
     let largest = MAX_COUNT.min(MAX_BYTES / (height * width * channels * number).max(1));
     let mut faults = Vec::new();
     let given = wish.z.as_ref().map(Vec::len);

@@ -50,7 +50,13 @@ fn check(shared: &Shared, request: &Request) -> Result<(), ApiError> {
     let origin = headers.get(header::ORIGIN).map(|origin| origin.as_bytes());
     let allowed = |origin: &[u8]| {
         shared.allow_origin.as_deref().is_some_and(|allowed| origin == allowed.as_bytes())
-            || headers.get(header::HOST).is_some_and(|host| origin == [b"http://", host.as_bytes()].concat())
+            || headers.get(header::HOST).is_some_and(|host| {
+                // With TLS in front the page's origin is another one than this service sees.
+                [&b"http://"[..], b"https://"]
+                    .into_iter()
+                    .any(|scheme| origin == [scheme, host.as_bytes()].concat())
+            })
+            || headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin")
     };
     // Browsers send some requests to any service and only hide the answer from the page.
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);

@@ -2,6 +2,8 @@
 
 const KEY = "dcgan-token";
 const PAUSE = 1500; // ms before a broken stream is asked for again
+const PATIENCE = 30_000; // ms for an answer
+const SILENCE = 45_000; // ms without a byte of a stream, which sends a comment every 15 s
 
 /** What the service answered, when it did not do what was asked. */
 export class ApiError extends Error {
@@ -21,7 +23,8 @@ function askToken(wasWrong) {
     dialog.querySelector(".error").textContent = wasWrong ? "The service does not know this token." : "";
     dialog.addEventListener("close", () => {
       const input = dialog.querySelector("input");
-      sessionStorage.setItem(KEY, input.value.trim());
+      // What no header can hold is no token; asked again with what can.
+      sessionStorage.setItem(KEY, input.value.trim().replace(/[^\x21-\x7e]/g, "?"));
       input.value = "";
       asking = null;
       resolve();
@@ -32,12 +35,13 @@ function askToken(wasWrong) {
 }
 
 /** A request; its response, or an ApiError. Body objects are sent as JSON. */
-export async function request(method, path, { body, headers = {}, signal } = {}) {
+export async function request(method, path, { body, headers = {}, signal, patience = PATIENCE } = {}) {
   for (;;) {
     const token = sessionStorage.getItem(KEY);
+    const limits = [signal, patience && AbortSignal.timeout(patience)].filter(Boolean);
     const response = await fetch(path, {
       method,
-      signal,
+      signal: AbortSignal.any(limits),
       cache: "no-store",
       headers: {
         ...(token ? { Authorization: `Bearer ${token}` } : {}),
@@ -46,11 +50,11 @@ export async function request(method, path, { body, headers = {}, signal } = {})
       },
       body: body === undefined ? undefined : JSON.stringify(body),
     }).catch((error) => {
-      throw error.name === "AbortError" ? error : new ApiError(0, "The service does not answer.");
+      throw signal?.aborted ? error : new ApiError(0, "The service does not answer.");
     });
     if (response.ok) return response;
     if (response.status === 401) {
-      await askToken(Boolean(token));
+      if (sessionStorage.getItem(KEY) === token) await askToken(Boolean(token));
       signal?.throwIfAborted();
       continue;
     }
@@ -76,31 +80,55 @@ export async function draw(model, wish, signal) {
 
 export function sleep(ms, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
+    const stop = () => { clearTimeout(timer); reject(signal.reason); };
+    const timer = setTimeout(() => { signal?.removeEventListener("abort", stop); resolve(); }, ms);
+    signal?.addEventListener("abort", stop, { once: true });
   });
 }
 
-/** Calls `body` now and every `ms` until `signal` aborts; not while the tab is hidden. */
+/** Calls `body` now and every `ms` until `signal` aborts; not while the tab is hidden. Says so while nobody answers. */
 export async function poll(ms, signal, body) {
+  const gone = document.getElementById("gone");
+  signal.addEventListener("abort", () => { gone.hidden = true; }, { once: true });
+  let [failures, heard] = [0, new Date()];
   while (!signal.aborted) {
     if (!document.hidden) {
       try {
         await body();
+        [failures, heard] = [0, new Date()];
       } catch (error) {
         if (signal.aborted) return;
         if (error.status === 404) throw error;
+        failures += 1;
+      }
+      if (failures < 2) gone.hidden = true;
+      else if (gone.hidden) {
+        gone.textContent = `No answer from the service since ${heard.toLocaleTimeString()}; what is shown is from then.`;
+        gone.hidden = false;
       }
     }
     try { await sleep(ms, signal); } catch { return; }
   }
 }
 
-/** Server-sent events of a response: {id, event, data}. */
-async function* parse(body) {
+/** Resolves when the tab is looked at. */
+function visible(signal) {
+  return new Promise((resolve, reject) => {
+    if (!document.hidden) { resolve(); return; }
+    const look = () => { if (!document.hidden) { done(); resolve(); } };
+    const stop = () => { done(); reject(signal.reason); };
+    const done = () => { document.removeEventListener("visibilitychange", look); signal.removeEventListener("abort", stop); };
+    document.addEventListener("visibilitychange", look);
+    signal.addEventListener("abort", stop);
+  });
+}
+
+/** Server-sent events of a response: {id, event, data}. `heard` is called for every piece that comes. */
+async function* parse(body, heard) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
+    heard();
     const { done, value } = await reader.read();
     if (done) return;
     buffer += value;
@@ -117,21 +145,38 @@ async function* parse(body) {
   }
 }
 
-/** The events of a job from its beginning to its end, over as many connections as that takes: blocks of parsed events. */
+/**
+ * The events of a job from its beginning to its end, over as many connections as that takes. A hidden tab holds none: browsers
+ * open six to a service for all their tabs together, and Last-Event-ID makes up for the time.
+ */
 export async function* events(job, signal) {
   let last = null;
   while (!signal.aborted) {
+    const own = new AbortController();
+    const stop = () => own.abort();
+    const hide = () => document.hidden && stop();
+    let watchdog;
     try {
+      await visible(signal);
+      signal.addEventListener("abort", stop);
+      document.addEventListener("visibilitychange", hide);
       const headers = last === null ? {} : { "Last-Event-ID": last };
-      const response = await request("GET", `/v1/jobs/${job}/events`, { headers, signal });
+      const path = `/v1/jobs/${encodeURIComponent(job)}/events`;
+      const response = await request("GET", path, { headers, signal: own.signal, patience: 0 });
       if (response.status === 204) return;
-      for await (const { id, event, data } of parse(response.body)) {
+      const heard = () => { clearTimeout(watchdog); watchdog = setTimeout(stop, SILENCE); };
+      for await (const { id, event, data } of parse(response.body, heard)) {
         last = id ?? last;
         yield JSON.parse(data);
         if (event === "end") return;
       }
     } catch (error) {
       if (signal.aborted || error.status === 404) return;
+    } finally {
+      clearTimeout(watchdog);
+      stop();
+      signal.removeEventListener("abort", stop);
+      document.removeEventListener("visibilitychange", hide);
     }
     try { await sleep(PAUSE, signal); } catch { return; }
   }

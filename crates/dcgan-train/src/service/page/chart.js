@@ -28,7 +28,8 @@ export class Chart {
     this.cursor = null; // index of the point that is read
     this.canvas = h("canvas", {
       tabindex: "0", role: "img",
-      onpointermove: (event) => this.point(event), onpointerleave: () => this.read(null),
+      onpointermove: (event) => this.point(event), onpointerdown: (event) => this.point(event),
+      onpointerleave: (event) => event.pointerType === "touch" || this.read(null),
       onkeydown: (event) => this.key(event), onblur: () => this.read(null),
     });
     this.at = h("span", { class: "muted" });
@@ -51,6 +52,11 @@ export class Chart {
     this.dark.removeEventListener("change", this.redraw);
   }
 
+  clear() {
+    Object.assign(this, { points: [], stride: 1, skipped: 0, cursor: null, latest: undefined });
+    this.later();
+  }
+
   /** Adds a point; series that it does not have are gaps. */
   push(step, source) {
     const values = this.series.map(({ key }) => source[key] ?? null);
@@ -62,6 +68,7 @@ export class Chart {
     if (this.points.length > MOST) {
       this.points = this.points.filter((_, i) => i % 2 === 0);
       this.stride *= 2;
+      this.cursor = null;
     }
     return this.later();
   }
@@ -155,6 +162,7 @@ export class Chart {
       const isNoisy = this.smooth && seen.length > 30;
       pen.strokeStyle = color(series.color);
       pen.lineJoin = "round";
+      pen.setLineDash(i ? [6, 3] : []); // not by colour alone
       const line = (value) => {
         pen.beginPath();
         seen.forEach((point, k) => pen[k ? "lineTo" : "moveTo"](x(point.step), y(value(point.values[i]))));
@@ -174,6 +182,7 @@ export class Chart {
         pen.fillRect(x(seen[0].step) - 2, y(seen[0].values[i]) - 2, 4, 4);
       }
     });
+    pen.setLineDash([]);
     const read = this.cursor === null ? null : this.points[this.cursor];
     if (read) {
       pen.strokeStyle = color("muted");

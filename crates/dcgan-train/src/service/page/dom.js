@@ -72,18 +72,46 @@ export function notice(text, isError = false) {
   hiding = setTimeout(() => { element.hidden = true; }, isError ? 12000 : 4000);
 }
 
-/** Runs `body` for a button: once at a time, and its error is shown. */
+/** Runs `body` for a button: once at a time, and its error is shown. The button keeps the focus, which a disabled one would lose. */
 export async function attempt(button, body) {
-  button.disabled = true;
+  if (button.getAttribute("aria-disabled") === "true") return undefined;
+  button.setAttribute("aria-disabled", "true");
   try {
     return await body();
   } catch (error) {
     if (error.name !== "AbortError") notice(error.message, true);
     return undefined;
   } finally {
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
   }
 }
+
+/** Calls `body` with the newest value only: one call at a time, what comes meanwhile replaces what waits. */
+export function latest(body) {
+  let [busy, waiting] = [false, null];
+  return async function run(value) {
+    if (busy) { waiting = { value }; return; }
+    busy = true;
+    try {
+      await body(value);
+    } catch (error) {
+      if (error.name !== "AbortError") notice(error.message, true);
+    } finally {
+      busy = false;
+    }
+    if (waiting) {
+      const { value: next } = waiting;
+      waiting = null;
+      run(next);
+    }
+  };
+}
+
+/** Settings that outlast the tab, where the browser lets a page keep any. */
+export const kept = {
+  get(name) { try { return localStorage.getItem(name); } catch { return null; } },
+  set(name, value) { try { localStorage.setItem(name, value); } catch { /* only for this tab, then */ } },
+};
 
 /** Gives a file to the reader's browser. */
 export function save(name, data, type) {

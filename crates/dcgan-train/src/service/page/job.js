@@ -2,11 +2,13 @@
 
 import { events, get, poll, post, request } from "./api.js";
 import { Chart } from "./chart.js";
-import { attempt, badge, decimal, duration, fill, h, notice, save, say, title, when, whole } from "./dom.js";
+import { attempt, badge, decimal, duration, fill, h, latest, notice, save, say, title, when, whole } from "./dom.js";
 import { Samples } from "./samples.js";
 
 const EVERY = 1500; // ms
 const LOG_LINES = 500;
+const ROWS = 200; // checkpoints and alarms that are listed
+const FLUSH = 100; // ms between two changes of what is listed
 const IS_FINAL = { done: true, failed: true, cancelled: true };
 
 /** The lines of the command line's log. */
@@ -44,17 +46,22 @@ function charts() {
 
 /** The four actions; which are offered depends on the state. */
 function actions(id, reload) {
-  const ask = (verb) => (event) => attempt(event.currentTarget, async () => {
-    await post(`/v1/jobs/${id}/${verb}`);
-    await reload(true);
-  });
+  const ask = (verb) => (event) => {
+    const button = event.currentTarget;
+    return attempt(button, async () => {
+      await post(`/v1/jobs/${encodeURIComponent(id)}/${verb}`);
+      await reload();
+      // The focus goes on to what can be done now.
+      if (button.hidden) all.find((other) => !other.hidden)?.focus();
+    });
+  };
   const pause = h("button", { onclick: ask("pause") }, "Pause");
   const resume = h("button", { onclick: ask("resume") }, "Resume");
   const cancel = h("button", { class: "danger", onclick: (event) => confirm("Give this job up? Its files stay until it is deleted.") && ask("cancel")(event) }, "Cancel");
   const remove = h("button", {
     class: "danger",
     onclick: (event) => confirm("Delete this job and its files?") && attempt(event.currentTarget, async () => {
-      await request("DELETE", `/v1/jobs/${id}`);
+      await request("DELETE", `/v1/jobs/${encodeURIComponent(id)}`);
       notice("The job is deleted.");
       location.hash = "#/jobs";
     }),
@@ -62,7 +69,7 @@ function actions(id, reload) {
   const model = h("button", {
     class: "quiet",
     onclick: (event) => attempt(event.currentTarget, async () => {
-      const response = await request("GET", `/v1/jobs/${id}/model`);
+      const response = await request("GET", `/v1/jobs/${encodeURIComponent(id)}/model`, { patience: 0 });
       save(`${id}.zip`, await response.blob());
     }),
   }, "Download model");
@@ -76,18 +83,21 @@ function actions(id, reload) {
   };
   const hasModel = (has) => { model.hidden = explore.hidden = !has; };
   hasModel(false);
-  return { element: h("div", { class: "row" }, pause, resume, cancel, model, explore, remove), show, hasModel };
+  const all = [pause, resume, cancel, model, explore, remove];
+  return { element: h("div", { class: "row" }, all), show, hasModel };
 }
 
 export async function show([id], signal) {
-  let job = await get(`/v1/jobs/${id}`, signal);
+  let job = await get(`/v1/jobs/${encodeURIComponent(id)}`, signal);
   const state = h("span", { role: "status" }, badge(job.state));
   const error = h("p", { class: "error", role: "alert", hidden: true });
   const bar = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
   const facts = ["Step", "Pictures seen", "Images/s", "Time left", "Submitted", "Started", "Ended"].map(fact);
   const panels = charts();
   const samples = new Samples(id, signal);
-  const alarms = h("ul", { class: "plain alarms" });
+  const alarms = h("ul", { class: "plain alarms", "aria-live": "polite", "aria-label": "Alarms" });
+  const older = h("ul", { class: "plain alarms" });
+  const olderBox = h("details", { class: "card", hidden: true }, h("summary", {}, "Earlier alarms"), older);
   const checkpoints = h("tbody");
   const log = h("pre", { tabindex: "0", class: "log", "aria-label": "Log" });
   const checkpointCard = h("section", { class: "card", "aria-labelledby": "checkpoints-title" },
@@ -97,9 +107,8 @@ export async function show([id], signal) {
   let hasEnded = false;
 
   function update() {
-    say(state.firstChild, job.state);
+    say(state.firstChild, job.wanted ? `${job.state}, to be ${job.wanted}` : job.state);
     state.firstChild.className = `badge ${job.state}`;
-    if (job.wanted) say(state.firstChild, `${job.state}, to be ${job.wanted}`);
     error.hidden = !job.error;
     say(error, job.error ?? "");
     bar.value = job.total_steps ? job.step / job.total_steps : 0;
@@ -113,57 +122,72 @@ export async function show([id], signal) {
     buttons.show(job);
   }
 
-  async function load(again = false) {
-    job = await get(`/v1/jobs/${id}`, signal);
+  async function load() {
+    job = await get(`/v1/jobs/${encodeURIComponent(id)}`, signal);
     update();
     // A job that had ended and was resumed has new events.
     if (hasEnded && !IS_FINAL[job.state]) follow();
-    if (again) await samples.load();
   }
 
-  let lines = [];
-  function print(text) {
+  // What is listed changes together and not for every event: a long run has tens of thousands to begin with.
+  let [lines, rows, warnings, best, flushing] = [[], [], [], null, false];
+  const grids = latest(() => samples.load());
+  function flush() {
+    flushing = false;
     const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
-    lines.push(text);
-    if (lines.length > LOG_LINES) lines = lines.slice(-LOG_LINES);
-    clearTimeout(print.timer);
-    print.timer = setTimeout(() => {
-      log.textContent = lines.join("\n");
-      if (atEnd) log.scrollTop = log.scrollHeight;
-    }, 50);
+    lines = lines.slice(-LOG_LINES);
+    log.textContent = lines.join("\n");
+    if (atEnd) log.scrollTop = log.scrollHeight;
+    checkpoints.prepend(...rows.splice(0).reverse());
+    while (checkpoints.children.length > ROWS) checkpoints.lastChild.remove();
+    alarms.prepend(...warnings.splice(0).slice(-ROWS).reverse());
+    while (alarms.children.length > 3) older.prepend(alarms.lastChild);
+    olderBox.hidden = older.children.length === 0;
+  }
+  function later() {
+    if (flushing) return;
+    flushing = true;
+    setTimeout(flush, FLUSH);
   }
 
   function take(event) {
-    print(line(event));
+    lines.push(line(event));
+    if (lines.length > 4 * LOG_LINES) lines = lines.slice(-LOG_LINES);
     if (event.event === "step") {
       for (const name of ["loss", "output", "speed"]) panels[name].push(event.step, event);
     } else if (event.event === "sample") {
-      samples.load().catch(() => {});
+      grids();
     } else if (event.event === "checkpoint") {
       panels.quality.push(event.step, event);
       buttons.hasModel(true);
-      if (event.best) for (const cell of checkpoints.querySelectorAll(".best")) cell.textContent = "";
-      checkpoints.prepend(h("tr", {}, h("td", {}, whole(event.step)), h("td", {}, decimal(event.frechet)), h("td", { class: "best" }, event.best ? "best" : "")));
+      const mark = h("td", { class: "best" }, event.best ? "best" : "");
+      if (event.best) {
+        if (best) best.textContent = "";
+        best = mark;
+      }
+      rows.push(h("tr", {}, h("td", {}, whole(event.step)), h("td", {}, decimal(event.frechet)), mark));
+      if (rows.length > ROWS) rows.shift();
     } else if (event.event === "alarm") {
-      alarms.prepend(h("li", {}, h("strong", {}, `Step ${whole(event.step)}: `), event.message));
+      warnings.push(h("li", {}, h("strong", {}, `Step ${whole(event.step)}: `), event.message));
+      if (warnings.length > ROWS) warnings.shift();
     }
+    later();
   }
 
   let hasShown = false;
   async function follow() {
     hasEnded = false;
     if (hasShown) { // from the beginning: what a resumed run dropped must not stay
-      lines = [];
-      fill(checkpoints);
-      fill(alarms);
-      for (const panel of Object.values(panels)) Object.assign(panel, { points: [], stride: 1, latest: undefined });
+      [lines, rows, warnings, best] = [[], [], [], null];
+      for (const list of [checkpoints, alarms, older]) fill(list);
+      for (const panel of Object.values(panels)) panel.clear();
     }
     for await (const event of events(id, signal)) {
       hasShown = true;
       take(event);
     }
     hasEnded = true;
-    if (!signal.aborted) load(true).catch(() => {});
+    if (!signal.aborted) load().catch(() => {});
   }
 
   signal.addEventListener("abort", () => Object.values(panels).forEach((panel) => panel.close()));
@@ -178,7 +202,7 @@ export async function show([id], signal) {
     h("p", { class: "muted id" }, id),
     error, bar, buttons.element,
     h("dl", { class: "facts-grid" }, facts.map(({ element }) => element)),
-    alarms,
+    alarms, olderBox,
     h("div", { class: "columns" },
       h("div", {}, panels.loss.element, panels.output.element, panels.speed.element, panels.quality.element),
       h("div", {}, samples.element, checkpointCard)),

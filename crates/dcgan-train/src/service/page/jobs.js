@@ -1,28 +1,40 @@
 // The list of jobs.
 
 import { get, poll } from "./api.js";
-import { badge, decimal, duration, fill, h, title, when, whole } from "./dom.js";
+import { badge, decimal, duration, fill, h, say, title, when, whole } from "./dom.js";
 
 const STATES = ["queued", "running", "paused", "failed", "cancelled", "done"];
 const PAGE = 25;
 const EVERY = 2000; // ms
 
+/** A job's row, which is made once and then kept true: a reader may be about to press it. */
 function row(job) {
-  const share = job.total_steps ? job.step / job.total_steps : 0;
-  const speed = job.state === "running" && job.images_per_s ? `${whole(job.images_per_s)} images/s` : "";
-  const left = job.state === "running" && job.seconds_left !== null ? `${duration(job.seconds_left)} left` : "";
-  return h("li", {},
-    h("a", { class: "card job", href: `#/jobs/${job.id}` },
-      h("span", { class: "job-head" }, h("strong", {}, title(job)), badge(job.state)),
-      h("progress", { max: 1, value: share, "aria-label": "Progress" }),
-      h("span", { class: "facts" },
-        h("span", {}, `step ${whole(job.step)}${job.total_steps ? ` of ${whole(job.total_steps)}` : ""}`),
-        speed && h("span", {}, speed),
-        left && h("span", {}, left),
-        job.loss_d !== null && h("span", {}, `Loss D ${decimal(job.loss_d)}`),
-        job.loss_g !== null && h("span", {}, `Loss G ${decimal(job.loss_g)}`),
-        h("span", { class: "muted" }, when(job.created_unix_ms))),
-      job.error && h("span", { class: "error" }, job.error)));
+  const state = badge(job.state);
+  const progress = h("progress", { max: 1, "aria-label": "Progress" });
+  const facts = h("span", { class: "facts" });
+  const error = h("span", { class: "error" });
+  const element = h("li", {}, h("a", { class: "card job", href: `#/jobs/${encodeURIComponent(job.id)}` },
+    h("span", { class: "job-head" }, h("strong", {}, title(job)), state), progress, facts, error));
+  let shown = "";
+  const show = (job) => {
+    say(state, job.state);
+    state.className = `badge ${job.state}`;
+    progress.value = job.total_steps ? job.step / job.total_steps : 0;
+    const isRunning = job.state === "running";
+    const texts = [
+      `step ${whole(job.step)}${job.total_steps ? ` of ${whole(job.total_steps)}` : ""}`,
+      isRunning && job.images_per_s && `${whole(job.images_per_s)} images/s`,
+      isRunning && job.seconds_left !== null && `${duration(job.seconds_left)} left`,
+      job.loss_d !== null && `Loss D ${decimal(job.loss_d)}`,
+      job.loss_g !== null && `Loss G ${decimal(job.loss_g)}`,
+      when(job.created_unix_ms),
+    ].filter(Boolean);
+    if (String(texts) !== shown) fill(facts, texts.map((text) => h("span", {}, text)));
+    shown = String(texts);
+    say(error, job.error ?? "");
+  };
+  show(job);
+  return { element, show };
 }
 
 export async function show(_parts, signal) {
@@ -33,7 +45,7 @@ export async function show(_parts, signal) {
   const newer = h("button", { class: "quiet", onclick: () => turn(() => pages.pop()) }, "Newer");
   const older = h("button", { class: "quiet", onclick: () => turn(() => pages.push(next)) }, "Older");
   let next = null;
-  let shown = "";
+  let rows = new Map();
 
   async function load() {
     const asked = query();
@@ -44,13 +56,13 @@ export async function show(_parts, signal) {
     older.hidden = !next;
     empty.hidden = answer.jobs.length > 0;
     empty.textContent = state ? `No job is ${state}.` : "No jobs yet.";
-    // Rows are made anew only when something changed, and the one that is focused stays so.
-    const text = JSON.stringify(answer.jobs);
-    if (text === shown) return;
-    shown = text;
-    const focused = list.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-    fill(list, answer.jobs.map(row));
-    if (focused) list.querySelector(`a[href="${focused}"]`)?.focus({ preventScroll: true });
+    const before = [...rows.keys()].join();
+    rows = new Map(answer.jobs.map((job) => [job.id, rows.get(job.id) ?? row(job)]));
+    for (const job of answer.jobs) rows.get(job.id).show(job);
+    if ([...rows.keys()].join() === before) return;
+    const focused = list.contains(document.activeElement) ? document.activeElement : null;
+    fill(list, [...rows.values()].map(({ element }) => element));
+    focused?.focus({ preventScroll: true });
   }
 
   function query() {

@@ -5,16 +5,14 @@ export const mean = (all) => Float32Array.from(all[0], (_, i) => all.reduce((sum
 /** Straight from `a` to `b`: for z drawn from a uniform distribution, as in the paper. */
 export const linear = (a, b, t) => Float32Array.from(a, (value, i) => (1 - t) * value + t * b[i]);
 
-/** Along the great circle, with the length going evenly: for normal z, which lie near a sphere that straight lines cut. */
+/** Along the great circle, as `dcgan-explore interpolate` goes: for normal z, which lie near a sphere that straight lines cut. */
 export function spherical(a, b, t) {
   const norm = (z) => Math.hypot(...z);
-  const [p, q] = [norm(a), norm(b)];
-  const cosine = a.reduce((sum, value, i) => sum + value * b[i], 0) / (p * q);
+  const cosine = a.reduce((sum, value, i) => sum + value * b[i], 0) / (norm(a) * norm(b));
   const angle = Math.acos(Math.min(1, Math.max(-1, cosine)));
-  if (!(angle > 1e-4 && angle < Math.PI - 1e-4)) return linear(a, b, t);
+  if (t === 0 || t === 1 || !(Math.sin(angle) > 1e-6)) return linear(a, b, t);
   const [u, v] = [Math.sin((1 - t) * angle) / Math.sin(angle), Math.sin(t * angle) / Math.sin(angle)];
-  const length = (1 - t) * p + t * q;
-  return Float32Array.from(a, (value, i) => length * (u * (value / p) + v * (b[i] / q)));
+  return Float32Array.from(a, (value, i) => u * value + v * b[i]);
 }
 
 /** The point at `t`, 0 to 1, of a walk through `stops`, each leg as long as the others. */

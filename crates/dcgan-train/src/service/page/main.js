@@ -1,12 +1,12 @@
 // Which view is shown: #/jobs, #/new, #/jobs/ID, #/explore/MODEL; and the theme.
 
-import { fill, h } from "./dom.js";
+import { fill, h, kept } from "./dom.js";
 import * as jobs from "./jobs.js";
 import * as form from "./new.js";
 import * as job from "./job.js";
 import * as explore from "./explore.js";
 
-const VIEWS = { jobs, new: form, explore };
+const VIEWS = new Map(Object.entries({ jobs, new: form, explore }));
 const THEMES = ["auto", "light", "dark"];
 
 const main = document.getElementById("main");
@@ -16,14 +16,16 @@ async function route(isFirst = false) {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
-  const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  const view = name === "jobs" && rest[0] ? job : VIEWS[name || "jobs"];
+  const parts = location.hash.replace(/^#\/?/, "").split("/");
+  const name = parts[0];
+  const view = name === "jobs" && parts[1] ? job : VIEWS.get(name || "jobs");
   for (const link of document.querySelectorAll("nav a")) {
     const isHere = link.getAttribute("href") === (view === job ? "#/jobs" : `#/${name || "jobs"}`);
     if (isHere) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   try {
+    const rest = parts.slice(1).map(decodeURIComponent);
     const content = view ? await view.show(rest, signal) : h("p", {}, "There is nothing here.");
     if (signal.aborted) return;
     fill(main, content);
@@ -40,16 +42,16 @@ async function route(isFirst = false) {
 function theme(name) {
   if (name === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
-  localStorage.setItem("dcgan-theme", name);
+  kept.set("dcgan-theme", name);
   document.getElementById("theme").textContent = `Theme: ${name}`;
   dispatchEvent(new Event("themechange"));
 }
 
 document.getElementById("theme").addEventListener("click", () => {
-  const now = localStorage.getItem("dcgan-theme") ?? "auto";
+  const now = kept.get("dcgan-theme") ?? "auto";
   theme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
 });
 document.getElementById("skip").addEventListener("click", () => main.focus());
 addEventListener("hashchange", () => route());
-theme(localStorage.getItem("dcgan-theme") ?? "auto");
+theme(kept.get("dcgan-theme") ?? "auto");
 route(true);

@@ -45,6 +45,13 @@ function options(fields) {
   return found;
 }
 
+/** What a browser cannot send as it was typed. */
+function unreadable({ name, type, input }) {
+  const isLarge = type === "integer" && input.value !== "" && !Number.isSafeInteger(Number(input.value));
+  if (input.validity.badInput) return { field: name, message: "This is not a number." };
+  return isLarge && { field: name, message: "A whole number up to 9,007,199,254,740,991 is expected; larger ones can be sent by HTTP." };
+}
+
 export async function show(_parts, signal) {
   const [description, { presets }, { data }, { models }] = await Promise.all(
     ["/openapi.json", "/v1/presets", "/v1/data", "/v1/models"].map((path) => get(path, signal)));
@@ -98,6 +105,8 @@ export async function show(_parts, signal) {
       event.preventDefault();
       attempt(submit, async () => {
         refuse(null);
+        const unread = fields.map(unreadable).filter(Boolean);
+        if (unread.length) { refuse({ faults: unread }); return; }
         try {
           const job = await post("/v1/jobs", options(fields), signal);
           location.hash = `#/jobs/${job.id}`;

@@ -1,7 +1,7 @@
 // Sample grids of a job with a slider through its training.
 
 import { get, picture } from "./api.js";
-import { fill, h, isStill, whole } from "./dom.js";
+import { fill, h, isStill, latest, whole } from "./dom.js";
 
 const FRAME = 250; // ms of a picture while playing
 const KEPT = 60; // pictures kept in memory
@@ -10,7 +10,8 @@ export class Samples {
   constructor(job, signal) {
     Object.assign(this, { job, signal, list: [], index: -1, cache: new Map(), follows: true });
     this.image = h("img", { class: "pixels", alt: "" });
-    this.caption = h("span", { role: "status" });
+    this.caption = h("span");
+    this.put = latest((path) => this.show(path));
     this.slider = h("input", {
       type: "range", min: 0, max: 0, value: 0, disabled: true, "aria-label": "Place in training",
       oninput: () => this.choose(Number(this.slider.value)),
@@ -32,14 +33,14 @@ export class Samples {
 
   /** Looks for new grids; the newest is shown unless the reader looks at another one. */
   async load() {
-    const { samples } = await get(`/v1/jobs/${this.job}/samples`, this.signal);
+    const { samples } = await get(`/v1/jobs/${encodeURIComponent(this.job)}/samples`, this.signal);
     if (samples.length === this.list.length) return;
     this.list = samples;
     this.empty.hidden = samples.length > 0;
     this.body.hidden = samples.length === 0;
     this.slider.max = samples.length - 1;
     this.slider.disabled = this.button.disabled = samples.length < 2;
-    if (this.follows) await this.choose(samples.length - 1);
+    if (this.follows && !this.showsReals) this.choose(samples.length - 1);
     else this.label();
   }
 
@@ -48,7 +49,7 @@ export class Samples {
     if (!sample) return;
     this.caption.textContent = `after ${whole(sample.n)} pictures, ${this.index + 1} of ${this.list.length}`;
     this.slider.setAttribute("aria-valuetext", this.caption.textContent);
-    this.image.alt = `Grid of samples ${this.caption.textContent}`;
+    if (!this.showsReals) this.image.alt = `Grid of samples ${this.caption.textContent}`;
   }
 
   url(path) {
@@ -63,29 +64,30 @@ export class Samples {
     return this.cache.get(path);
   }
 
-  async choose(index) {
+  get showsReals() { return this.real.getAttribute("aria-pressed") === "true"; }
+
+  choose(index) {
     this.index = index;
     this.follows = index === this.list.length - 1;
     this.slider.value = index;
     this.real.setAttribute("aria-pressed", "false");
     this.label();
-    await this.put(this.list[index].url, () => this.index === index);
+    this.put(this.list[index].url);
   }
 
-  async put(path, isWanted) {
+  async show(path) {
     try {
-      const url = await this.url(path);
-      if (isWanted()) this.image.src = url;
+      this.image.src = await this.url(path);
     } catch {
       this.cache.delete(path);
     }
   }
 
-  async reals() {
-    if (this.real.getAttribute("aria-pressed") === "true") return this.choose(this.index);
+  reals() {
+    if (this.showsReals) { this.choose(this.index); return; }
     this.real.setAttribute("aria-pressed", "true");
     this.image.alt = "Real pictures, as the networks see them";
-    return this.put(`/v1/jobs/${this.job}/samples/reals.png`, () => this.real.getAttribute("aria-pressed") === "true");
+    this.put(`/v1/jobs/${encodeURIComponent(this.job)}/samples/reals.png`);
   }
 
   play() {

@@ -244,6 +244,12 @@ fn closed_by_default() {
     let post = |origin: &str| server.try_ask("POST", "/v1/jobs", &[("origin", origin)], "{").unwrap().status;
     assert_eq!((post("https://lab.example"), post("https://evil.example"), post("null")), (400, 403, 403));
     assert_eq!(post(&server.url), 400, "a page of the service itself");
+    // With TLS in front of it, which may change the host.
+    let https = server.url.replace("http:", "https:");
+    for (origin, site) in [(https.as_str(), "none"), ("https://proxy.example", "same-origin")] {
+        let headers = [("origin", origin), ("sec-fetch-site", site)];
+        assert_eq!(server.try_ask("POST", "/v1/jobs", &headers, "{").unwrap().status, 400, "{origin}");
+    }
     drop(server);
 
     // Without a token names that are not this machine's are refused, and no other origin is told that it may ask.
