@@ -65,7 +65,7 @@ def stage(job):
     if not job["error"]:
         return {"queued": "the queue waits for room"}.get(job["state"], "")
     found = re.search(r"runs/[0-9a-f]{16}/?([^:]*):", job["error"])
-    return re.sub(r"[0-9]{8}", "N", found[1]) or "the run folder" if found else job["error"]
+    return re.sub(r"[0-9]{8,}", "N", found[1]) or "the run folder" if found else job["error"]
 
 
 def settle(server, ids, seconds=20):
