@@ -1,5 +1,6 @@
 //! A map as the next operation reads it: its values, and what is still to be done to them when they are loaded.
 
+use super::kernels::near;
 use super::kernels::tiles::Load;
 use super::norm::{Normal, Slopes, activate_rows, derive_rows};
 use std::borrow::Cow;
@@ -76,6 +77,15 @@ impl<'a> Source<'a> {
             rule => rule,
         };
         Self { values: &self.values[start..start + len], rule }
+    }
+
+    /// Asks for at most `len` values from `start`, as far as there are so many, to be brought near.
+    pub(super) fn bring_near(&self, start: usize, len: usize) {
+        let len = len.min(self.values.len().saturating_sub(start));
+        near::bring_near(self.values.as_ptr().wrapping_add(start), len);
+        if let Rule::Derived { x, .. } = self.rule {
+            near::bring_near(x.as_ptr().wrapping_add(start), len);
+        }
     }
 
     /// The values before anything is done to them, and what is; checked to have `channels` coefficients.

@@ -7,6 +7,7 @@
 
 mod forms;
 pub(crate) mod gemm;
+pub(crate) mod near;
 mod portable;
 pub(crate) mod shared;
 pub(crate) mod simd;

@@ -234,9 +234,25 @@ unsafe fn gather_body<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND:
             let loader = Loader::<S>::new(load, first, valid);
             let (from, to) = (picture.wrapping_add(first), packed.wrapping_add(place));
             if inside && valid == LANES {
-                gather_sixteen::<S, T, Fm, FINE, KIND, true>(from, &loader, window, valid, to, points);
+                gather_sixteen::<S, T, Fm, FINE, KIND, true>(
+                    from,
+                    &loader,
+                    window,
+                    valid,
+                    to,
+                    points,
+                    channels.panel,
+                );
             } else {
-                gather_sixteen::<S, T, Fm, FINE, KIND, false>(from, &loader, window, valid, to, points);
+                gather_sixteen::<S, T, Fm, FINE, KIND, false>(
+                    from,
+                    &loader,
+                    window,
+                    valid,
+                    to,
+                    points,
+                    channels.panel,
+                );
             }
             first += LANES;
         }
@@ -244,7 +260,7 @@ unsafe fn gather_body<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND:
 }
 
 /// Sixteen channels of a tile. `WHOLE` where all of them exist and all of the tile lies inside the picture: known when compiled, it
-/// spares a branch for every pixel.
+/// spares a branch for every pixel. The next tile's points, `next` values behind this one's, are asked for.
 #[inline(always)]
 unsafe fn gather_sixteen<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND: u8, const WHOLE: bool>(
     picture: *const f32,
@@ -253,6 +269,7 @@ unsafe fn gather_sixteen<S: Simd, T: Value, Fm: Form, const FINE: bool, const KI
     valid: usize,
     packed: *mut T,
     points: &Points,
+    next: usize,
 ) {
     // SAFETY: the caller of `gather` vouches for all addresses.
     unsafe {
@@ -279,6 +296,7 @@ unsafe fn gather_sixteen<S: Simd, T: Value, Fm: Form, const FINE: bool, const KI
             for (q, &value) in row.iter().enumerate().take(Fm::POINTS) {
                 if let Some(offset) = points[p * MAX_POINTS + q] {
                     T::store::<S>(packed.add(offset), value);
+                    S::prefetch(packed.wrapping_add(offset + next).cast());
                 }
             }
         }
@@ -304,16 +322,24 @@ unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
             }
             let (from, to) = (packed.wrapping_add(place), picture.wrapping_add(first));
             if inside && valid == LANES {
-                spread_sixteen::<S, Fm, FINE, true>(from, points, to, window, valid, written);
+                spread_sixteen::<S, Fm, FINE, true>(from, points, to, window, valid, written, channels.panel);
             } else {
-                spread_sixteen::<S, Fm, FINE, false>(from, points, to, window, valid, written);
+                spread_sixteen::<S, Fm, FINE, false>(
+                    from,
+                    points,
+                    to,
+                    window,
+                    valid,
+                    written,
+                    channels.panel,
+                );
             }
             first += LANES;
         }
     }
 }
 
-/// Sixteen channels of a tile; `WHOLE` as for [`gather_sixteen`].
+/// Sixteen channels of a tile; `WHOLE` and `next` as for [`gather_sixteen`].
 #[inline(always)]
 unsafe fn spread_sixteen<S: Simd, Fm: Form, const FINE: bool, const WHOLE: bool>(
     packed: *const f32,
@@ -322,6 +348,7 @@ unsafe fn spread_sixteen<S: Simd, Fm: Form, const FINE: bool, const WHOLE: bool>
     window: &Window,
     valid: usize,
     written: (usize, usize),
+    next: usize,
 ) {
     // SAFETY: the caller of `spread` vouches for all addresses.
     unsafe {
@@ -337,6 +364,7 @@ unsafe fn spread_sixteen<S: Simd, Fm: Form, const FINE: bool, const WHOLE: bool>
             for (p, value) in column.iter_mut().enumerate().take(Fm::POINTS) {
                 if let Some(offset) = points[p * MAX_POINTS + q] {
                     *value = S::load(packed.add(offset));
+                    S::prefetch(packed.wrapping_add(offset + next).cast());
                 }
             }
             let column = if FINE { times_b::<S, Fm>(&column) } else { times_at::<S, Fm>(&column) };

@@ -11,8 +11,9 @@ use super::{Each, Panels, Winograd};
 use crate::MapShape;
 use crate::cpu::kernels::Isa;
 use crate::cpu::kernels::gemm::{Left, Product};
+use crate::cpu::kernels::near::bring_near;
 use crate::cpu::kernels::shared::Shared;
-use crate::cpu::kernels::tiles::{self, Channels, Side};
+use crate::cpu::kernels::tiles::{self, Channels, OUT, Side};
 use crate::cpu::kernels::value::Value;
 use crate::cpu::source::Source;
 use rayon::prelude::*;
@@ -28,13 +29,17 @@ impl Winograd {
         let (total, phases) = (self.values(side, rows), self.points_of(side, lines(rows)));
         let channels = channels(map, panels, lines(rows));
         let out = Shared::new(&mut out[..total]);
+        let (band, part) = self.band(side, phases.len());
         (0..pictures * self.tiles.0).into_par_iter().for_each(|line| {
             let (picture, ty) = (line / self.tiles.0, line % self.tiles.0);
+            // Where the next line of tiles reads.
+            let next = (line + 1) / self.tiles.0 * map.len() + (line + 1) % self.tiles.0 * band;
             let (from, load) = source.part(picture * map.len(), map.len()).raw(map.channels);
             let from = from.as_ptr();
             for tx in 0..self.tiles.1 {
                 let tile = line * self.tiles.1 + tx;
                 for (phase, points) in phases.iter().enumerate() {
+                    source.bring_near(next + (tx * phases.len() + phase) * part, part);
                     let window = self.window(side, phase, (ty, tx));
                     let to = out.at(0, total).wrapping_add(tile * panels.width);
                     // SAFETY: the window is cut to the picture; each tile has a row of its own at every point of `total` values.
@@ -161,6 +166,15 @@ impl Winograd {
         });
     }
 
+    /// Values of the rows of a map that a line of tiles adds to those before it; and how many of them are asked for at each of its
+    /// steps, a phase of a tile, so that the next line finds them near.
+    fn band(&self, side: Side, phases: usize) -> (usize, usize) {
+        let map = self.map(side);
+        let rows = if side == Side::Fine { OUT * self.geometry.stride } else { OUT };
+        let values = rows * map.width * map.channels;
+        (values, values.div_ceil(self.tiles.1 * phases))
+    }
+
     /// Products to maps `(n, h, w, c)` of one side; `each` gets the number of the picture, from `first`.
     pub(super) fn spread(
         &self,
@@ -176,14 +190,19 @@ impl Winograd {
         let phases = self.points_of(side, lines(rows));
         let channels = channels(map, panels, lines(rows));
         let products = &products[..self.values(side, rows)];
+        let (band, part) = self.band(side, phases.len());
         maps.par_chunks_mut(map.len()).enumerate().for_each(|(picture, map)| {
             if side == Side::Fine && !self.covers() {
                 map.fill(0.0);
             }
             for (ty, tx) in (0..self.tiles.0).flat_map(|ty| (0..self.tiles.1).map(move |tx| (ty, tx))) {
+                // Where the next line of tiles writes; behind the last one that is the next picture, whose map lies behind this one.
+                let next = if ty + 1 < self.tiles.0 { (ty + 1) * band } else { map.len() };
+                let next = next + tx * phases.len() * part;
                 let tile = (picture * self.tiles.0 + ty) * self.tiles.1 + tx;
                 let from = products[tile * panels.width..].as_ptr();
                 for (phase, points) in phases.iter().enumerate() {
+                    bring_near(map.as_ptr().wrapping_add(next + phase * part), part);
                     let window = self.window(side, phase, (ty, tx));
                     // The tiles above and to the left reach into this one of the fine map; those of the coarse map do not meet.
                     let shared = |tile: usize, taps: usize| if tile > 0 { taps - 1 } else { 0 };
