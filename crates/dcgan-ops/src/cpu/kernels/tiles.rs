@@ -232,27 +232,11 @@ unsafe fn gather_body<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND:
         let mut first = 0;
         while let Some((valid, place)) = channels.sixteen(first) {
             let loader = Loader::<S>::new(load, first, valid);
-            let (from, to) = (picture.wrapping_add(first), packed.wrapping_add(place));
+            let (from, to) = (picture.wrapping_add(first), (packed.wrapping_add(place), channels.panel));
             if inside && valid == LANES {
-                gather_sixteen::<S, T, Fm, FINE, KIND, true>(
-                    from,
-                    &loader,
-                    window,
-                    valid,
-                    to,
-                    points,
-                    channels.panel,
-                );
+                gather_sixteen::<S, T, Fm, FINE, KIND, true>(from, &loader, window, valid, to, points);
             } else {
-                gather_sixteen::<S, T, Fm, FINE, KIND, false>(
-                    from,
-                    &loader,
-                    window,
-                    valid,
-                    to,
-                    points,
-                    channels.panel,
-                );
+                gather_sixteen::<S, T, Fm, FINE, KIND, false>(from, &loader, window, valid, to, points);
             }
             first += LANES;
         }
@@ -267,9 +251,8 @@ unsafe fn gather_sixteen<S: Simd, T: Value, Fm: Form, const FINE: bool, const KI
     loader: &Loader<S>,
     window: &Window,
     valid: usize,
-    packed: *mut T,
+    (packed, next): (*mut T, usize),
     points: &Points,
-    next: usize,
 ) {
     // SAFETY: the caller of `gather` vouches for all addresses.
     unsafe {
@@ -320,19 +303,11 @@ unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
             if valid == 0 {
                 break;
             }
-            let (from, to) = (packed.wrapping_add(place), picture.wrapping_add(first));
+            let (from, to) = ((packed.wrapping_add(place), channels.panel), picture.wrapping_add(first));
             if inside && valid == LANES {
-                spread_sixteen::<S, Fm, FINE, true>(from, points, to, window, valid, written, channels.panel);
+                spread_sixteen::<S, Fm, FINE, true>(from, points, to, window, valid, written);
             } else {
-                spread_sixteen::<S, Fm, FINE, false>(
-                    from,
-                    points,
-                    to,
-                    window,
-                    valid,
-                    written,
-                    channels.panel,
-                );
+                spread_sixteen::<S, Fm, FINE, false>(from, points, to, window, valid, written);
             }
             first += LANES;
         }
@@ -342,13 +317,12 @@ unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
 /// Sixteen channels of a tile; `WHOLE` and `next` as for [`gather_sixteen`].
 #[inline(always)]
 unsafe fn spread_sixteen<S: Simd, Fm: Form, const FINE: bool, const WHOLE: bool>(
-    packed: *const f32,
+    (packed, next): (*const f32, usize),
     points: &Points,
     picture: *mut f32,
     window: &Window,
     valid: usize,
     written: (usize, usize),
-    next: usize,
 ) {
     // SAFETY: the caller of `spread` vouches for all addresses.
     unsafe {
