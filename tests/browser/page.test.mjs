@@ -322,8 +322,10 @@ test("every view is readable: wide and narrow, light and dark", async () => {
         assert.ok(overhang <= 0, `${where}: ${overhang} pixels to the right of the screen`);
         await page.evaluate(axe);
         const readable = async () => {
-          const { violations } = await page.evaluate(() => window.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21aa"] }));
-          assert.deepEqual(violations.map(({ id, nodes }) => `${where}: ${id}: ${nodes.map(({ html }) => html).join(" | ")}`), []);
+          const { violations, incomplete } = await page.evaluate(() => window.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21aa"] }));
+          // A name that a role forbids counts where the element is empty; what may be filled or empty by chance is to hold either way.
+          const faults = [...violations, ...incomplete.filter(({ id }) => id === "aria-prohibited-attr")];
+          assert.deepEqual(faults.map(({ id, nodes }) => `${where}: ${id}: ${nodes.map(({ html }) => html).join(" | ")}`), []);
         };
         await readable();
         await keep(page, `${name}-${width}-${colorScheme}`);

@@ -99,7 +99,7 @@ export async function show([id], signal) {
   const older = h("ul", { class: "plain alarms" });
   const olderBox = h("details", { class: "card", hidden: true }, h("summary", {}, "Earlier alarms"), older);
   const checkpoints = h("tbody");
-  const log = h("pre", { tabindex: "0", class: "log", "aria-label": "Log" });
+  const log = h("pre", { tabindex: "0", class: "log", role: "group", "aria-labelledby": "log-title" });
   const checkpointCard = h("section", { class: "card", "aria-labelledby": "checkpoints-title" },
     h("h2", { id: "checkpoints-title" }, "Checkpoints"),
     h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Step", "Quality figure", ""].map((name) => h("th", { scope: "col" }, name)))), checkpoints)));
