@@ -2,7 +2,7 @@
 
 use crate::ModelConfig;
 use candle_core::{Device, Tensor};
-use dcgan_ops::Activation;
+use dcgan_ops::{Activation, spare_values};
 use rayon::prelude::*;
 
 /// Pixels that one task converts at least.
@@ -54,8 +54,11 @@ pub fn to_tensor(pixels: &[u8], config: &ModelConfig, device: &Device) -> candle
     let (height, width, channels) = config.picture_shape();
     let range = PixelRange::of(config.generator.output);
     let table: Vec<f32> = (0..=255).map(|value| range.to_f32(value)).collect();
-    let values: Vec<f32> =
-        pixels.par_iter().with_min_len(CONVERTED).map(|&value| table[usize::from(value)]).collect();
+    let mut values = spare_values(pixels.len());
+    let parts = values.par_chunks_mut(CONVERTED).zip(pixels.par_chunks(CONVERTED));
+    parts.for_each(|(values, pixels)| {
+        values.iter_mut().zip(pixels).for_each(|(value, &level)| *value = table[usize::from(level)]);
+    });
     let n = pixels.len() / (height * width * channels).max(1);
     Tensor::from_vec(values, (n, height, width, channels), &Device::Cpu)?
         .permute((0, 3, 1, 2))?

@@ -25,6 +25,9 @@ pub enum OpsError {
     /// `backward` without a forward pass that was kept.
     #[error("backward needs a forward pass run with Keep::Tape right before it")]
     NoTape,
+    /// A tensor whose memory [`crate::give_back`] took.
+    #[error("the tensor's memory was given back")]
+    GivenBack,
     /// Batch-norm over a single value has no variance.
     #[error(
         "batch-norm of layer {layer} needs at least two values per channel to train, found one; use a larger batch"

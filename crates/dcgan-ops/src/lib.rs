@@ -16,6 +16,7 @@ mod error;
 mod executor;
 mod layer;
 mod loss;
+mod spare;
 mod statistics;
 
 pub use adam::{AdamConfig, AdamState, Moments};
@@ -29,4 +30,5 @@ pub use executor::{
 };
 pub use layer::{Activation, Kind, Layer, MapShape, Norm, NormScope, ParameterSpec, Role};
 pub use loss::{Bce, CrossEntropy, bce_with_logits, cross_entropy};
+pub use spare::{give_back, spare_values};
 pub use statistics::{NormStatistics, Statistics};

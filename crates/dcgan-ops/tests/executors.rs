@@ -5,7 +5,8 @@
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
     Activation, AdamConfig, CandleExecutor, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode,
-    Norm, NormScope, NormStatistics, Precision, Statistics, Tensors, Want, bce_with_logits,
+    Norm, NormScope, NormStatistics, OpsError, Precision, Statistics, Tensors, Want, bce_with_logits,
+    give_back, spare_values,
 };
 
 /// Numbers in [-1, 1) from a fixed linear congruence.
@@ -291,6 +292,38 @@ fn visits_see_the_activations() {
             assert!(off < 1e-6, "off by {off}");
         }
     }
+}
+
+#[test]
+fn memory_that_was_given_back_serves_the_next_tensor_and_no_other() {
+    let row = Row {
+        kind: Kind::Conv,
+        channels: (3, 5),
+        side: (7, 11),
+        kernel: (3, 3),
+        stride: 1,
+        padding: 1,
+        extra: 0,
+        norm: None,
+        activation: Activation::LeakyRelu(0.2),
+    };
+    let mut executor = CpuExecutor::new(vec![layer("a", row)]);
+    // Channels-last memory is read where it is, other memory is copied.
+    for x in [numbers(1, &[2, 3, 7, 11]), numbers(1, &[2, 7, 11, 3]).permute((0, 3, 1, 2)).unwrap()] {
+        let output = executor.forward(&x, Mode::Train, Keep::Tape).unwrap().output;
+        let copied = x.is_contiguous();
+        give_back(x.clone());
+        let backward = executor.backward(&output, Want::Both);
+        assert!(copied || matches!(backward, Err(OpsError::GivenBack)), "{backward:?}");
+        let forward = executor.forward(&x, Mode::Train, Keep::Nothing);
+        assert!(matches!(forward, Err(OpsError::GivenBack)), "{forward:?}");
+    }
+    let spare = spare_values(2 * 3 * 7 * 11);
+    let start = spare.as_ptr();
+    give_back(Tensor::from_vec(spare, 2 * 3 * 7 * 11, &Device::Cpu).unwrap());
+    let again = [(); 3].map(|()| spare_values(2 * 3 * 7 * 11));
+    assert!(again.iter().any(|values| values.as_ptr() == start));
+    assert_eq!(spare_values(12).len(), 12);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::config::{Order, TrainingConfig};
 use candle_core::Tensor;
 use dcgan_model::{Discriminator, Generator, Network, NetworkError};
-use dcgan_ops::{AdamConfig, Bce, Keep, OpsError, Statistics, Want, bce_with_logits};
+use dcgan_ops::{AdamConfig, Bce, Keep, OpsError, Statistics, Want, bce_with_logits, give_back};
 
 /// Both networks of a run.
 #[derive(Debug)]
@@ -127,6 +127,7 @@ pub fn train_step(
     if updates_generator {
         output.generator = update_generator(generator, discriminator, &adam, &fake, inspect)?;
     }
+    give_back(fake);
     Ok(output)
 }
 
@@ -168,6 +169,7 @@ fn update_generator(
     let network = &mut generator.0;
     network.executor.zero_gradients()?;
     network.executor.backward(&d_fake, Want::Parameters)?;
+    give_back(d_fake);
     let mut output = None;
     if inspect {
         output = Some(GeneratorOutput {

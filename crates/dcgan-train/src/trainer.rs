@@ -18,6 +18,7 @@ use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{Weights, first_non_finite};
 use dcgan_model::{Model, ModelFiles, NetworkError, checkpoints, draw, ensure_statistics, pixels};
+use dcgan_ops::give_back;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -254,6 +255,7 @@ impl<'a> Trainer<'a> {
         let output = train_step(&mut self.networks, &plan.training, rate, step, (&x, &z), inspect).map_err(
             |source| TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None },
         )?;
+        give_back(x);
         self.networks.generator.0.executor.move_average(plan.training.ema).map_err(NetworkError::from)?;
         self.latest.discriminator = output.discriminator.or(self.latest.discriminator);
         self.latest.generator = output.generator.or(self.latest.generator);

@@ -19,6 +19,7 @@ mod winograd;
 mod workspace;
 
 use crate::executor::check_input;
+use crate::spare::{check_held, spare_values};
 use crate::statistics::of_layer;
 use crate::{
     AdamConfig, AdamState, Executor, Forward, Keep, Layer, MapShape, Mode, Norm, NormScope, NormStatistics,
@@ -106,8 +107,9 @@ const COPIED: usize = 64 * 1024;
 struct Parts<'a>(Vec<Mutex<&'a mut [f32]>>);
 
 impl<'a> Parts<'a> {
-    fn of(sums: &'a mut [f32], len: usize) -> Self {
-        Self(sums.chunks_exact_mut(len.max(1)).map(Mutex::new).collect())
+    /// Places of `len` sums for `n` pictures, from the first sum on.
+    fn of(sums: &'a mut [f32], n: usize, len: usize) -> Self {
+        Self(sums.chunks_exact_mut(len.max(1)).take(n).map(Mutex::new).collect())
     }
 
     fn with(&self, picture: usize, body: impl FnOnce(&mut [f32])) {
@@ -180,7 +182,7 @@ impl Plan {
                 let (mean, variance) = if norm.scope == NormScope::Channel {
                     // Each picture's moments are taken while it is in cache.
                     let sums = sums.sized(n * 2 * columns);
-                    let parts = Parts::of(sums, 2 * columns);
+                    let parts = Parts::of(sums, n, 2 * columns);
                     self.linear.forward(scratch, input, weights, before, &|picture, map| {
                         parts.with(picture, |part| norm::moments(map, part));
                     });
@@ -273,6 +275,7 @@ impl Plan {
 
 /// `(n, c, h, w)` with any memory layout to `(n, h, w, c)` contiguous; no copy where the memory is channels-last already.
 fn channels_last(x: &Tensor) -> Result<Tensor> {
+    check_held(x)?;
     let x = x.detach().to_device(&Device::Cpu)?.to_dtype(candle_core::DType::F32)?;
     Ok(x.permute((0, 2, 3, 1))?.contiguous()?)
 }
@@ -280,12 +283,15 @@ fn channels_last(x: &Tensor) -> Result<Tensor> {
 /// A channels-last map as a tensor `(n, c, h, w)` whose memory stays channels-last.
 fn to_tensor(values: &[f32], n: usize, shape: MapShape) -> Result<Tensor> {
     let MapShape { channels, height, width } = shape;
-    let values: Vec<f32> = values.par_iter().with_min_len(COPIED).copied().collect();
-    Ok(Tensor::from_vec(values, (n, height, width, channels), &Device::Cpu)?.permute((0, 3, 1, 2))?)
+    let mut copy = spare_values(values.len());
+    let parts = copy.par_chunks_mut(COPIED).zip(values.par_chunks(COPIED));
+    parts.for_each(|(copy, values)| copy.copy_from_slice(values));
+    Ok(Tensor::from_vec(copy, (n, height, width, channels), &Device::Cpu)?.permute((0, 3, 1, 2))?)
 }
 
 /// Lends the values of a contiguous host tensor of f32.
 fn with_values<R>(tensor: &Tensor, body: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    check_held(tensor)?;
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
         return Err(candle_core::Error::Msg("the tensor is not on the CPU".into()).into());
@@ -373,7 +379,7 @@ impl CpuExecutor {
         let widest = layers.iter().map(|layer| layer.output.channels).max().unwrap_or(0);
         let sums = sums.sized(n * 2 * widest);
         if let Some(plan) = plans.last() {
-            let shared = Parts::of(sums, 2 * last.output.channels);
+            let shared = Parts::of(sums, n, 2 * last.output.channels);
             let maps = d.get_mut(given).par_chunks_mut(last_len).enumerate();
             maps.for_each(|(picture, d)| plan.receive(last, &shared, picture, d));
         }
@@ -397,7 +403,7 @@ impl CpuExecutor {
             match done.last() {
                 Some(before) => {
                     let input = before.output(&layers[i - 1], Some(linear), n);
-                    let shared = Parts::of(sums, 2 * layer.input.channels);
+                    let shared = Parts::of(sums, n, 2 * layer.input.channels);
                     let each =
                         |picture: usize, d: &mut [f32]| before.receive(&layers[i - 1], &shared, picture, d);
                     linear.backward(scratch, (input, source), weights, gradient, Some((out, &each)));

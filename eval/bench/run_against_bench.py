@@ -1,0 +1,86 @@
+"""Speed of a whole run, with its data, logs, event files, samples and checkpoints, against the same steps alone.
+
+Run: cargo build --release
+     python3 run_against_bench.py DATA [--preset pytorch32] [--rounds 5] [--steps 500] [--ours target/release]
+     (Python 3.11; DATA is what `dcgan-train run --data` takes)
+
+A round runs `dcgan-train bench`, then `dcgan-train run` with its defaults, the other way round every second time, in batches
+of 128. The clock of the run goes from its first log line to the one STEPS later, so everything that comes between is in it,
+and starting up is not. Nothing else should run meanwhile.
+
+Prints images/s of both and their ratio for each round, then medians; exit status 1 where the run is more than 5 % slower.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BATCH = 128
+# The default of --log-every: what comes before the first line warms up.
+LOGGED = 50
+LOOK_S = 0.02
+ALLOWED_LOSS = 0.05
+
+
+def bench(binary, preset, steps):
+    command = [binary, "bench", "--preset", preset, "--batch-size", str(BATCH), "--steps", str(steps), "--json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    # The mean, as of the run: what disturbs single steps disturbs both.
+    return 1e3 * BATCH / json.loads(done.stdout.splitlines()[-1])["step_ms_mean"]
+
+
+def logged_steps(stats):
+    lines = stats.read_text().splitlines() if stats.exists() else []
+    events = [json.loads(line) for line in lines if line.endswith("}")]
+    return {event["step"] for event in events if event["event"] == "step"}
+
+
+def run(binary, preset, data, steps):
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [binary, "run", "--preset", preset, "--data", data, "--batch-size", str(BATCH)]
+        command += ["--steps", str(LOGGED + steps), "--log-every", str(LOGGED), "--out", str(out)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seen = {}
+        while process.poll() is None:
+            now = time.perf_counter()
+            for step in logged_steps(out / "stats.jsonl"):
+                seen.setdefault(step, now)
+            time.sleep(LOOK_S)
+        if process.returncode != 0:
+            sys.exit(f"{' '.join(command)}: exit status {process.returncode}")
+        return steps * BATCH / (seen[LOGGED + steps] - seen[LOGGED])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--preset", default="pytorch32")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=500, help=f"a multiple of {LOGGED}")
+    parser.add_argument("--ours", type=Path, default=ROOT / "target" / "release")
+    args = parser.parse_args()
+    if args.steps < LOGGED or args.steps % LOGGED:
+        parser.error(f"--steps {args.steps}: not a multiple of {LOGGED}")
+    binary = str(args.ours / "dcgan-train")
+    rounds = []
+    for number in range(args.rounds):
+        work = {"bench": lambda: bench(binary, args.preset, args.steps)}
+        work["run"] = lambda: run(binary, args.preset, args.data, args.steps)
+        order = sorted(work, reverse=number % 2 == 1)
+        speed = {name: work[name]() for name in order}
+        rounds.append((speed["bench"], speed["run"], speed["run"] / speed["bench"]))
+        print("bench {:.1f}, run {:.1f} images/s, ratio {:.3f}".format(*rounds[-1]), flush=True)
+    medians = [statistics.median(column) for column in zip(*rounds)]
+    print("medians: bench {:.1f}, run {:.1f} images/s, ratio {:.3f}".format(*medians))
+    sys.exit(medians[2] < 1 - ALLOWED_LOSS)
+
+
+if __name__ == "__main__":
+    main()
