@@ -36,8 +36,8 @@ def bench(binary, preset, steps):
 
 
 def logged_steps(stats):
-    lines = stats.read_text().splitlines() if stats.exists() else []
-    events = [json.loads(line) for line in lines if line.endswith("}")]
+    lines = stats.read_text().splitlines(keepends=True) if stats.exists() else []
+    events = [json.loads(line) for line in lines if line.endswith("\n")]
     return {event["step"] for event in events if event["event"] == "step"}
 
 
@@ -48,7 +48,9 @@ def run(binary, preset, data, steps):
         command += ["--steps", str(LOGGED + steps), "--log-every", str(LOGGED), "--out", str(out)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seen = {}
-        while process.poll() is None:
+        ended = False
+        while not ended:
+            ended = process.poll() is not None
             now = time.perf_counter()
             for step in logged_steps(out / "stats.jsonl"):
                 seen.setdefault(step, now)

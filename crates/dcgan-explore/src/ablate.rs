@@ -9,7 +9,8 @@ use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Generator, Model, NetworkError};
 use dcgan_ops::{Keep, Kind};
 use rand::Rng;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::path::Path;
 
 /// What a list of maps looks like.
@@ -26,7 +27,14 @@ pub struct Filters {
     /// Feature maps that it has, by which the list knows its model.
     pub channels: usize,
     /// Those to remove, by number from 0.
+    #[serde(deserialize_with = "not_empty")]
     pub maps: Vec<usize>,
+}
+
+/// Maps of a file: a list that names none would forget nothing.
+fn not_empty<'de, D: Deserializer<'de>>(file: D) -> Result<Vec<usize>, D::Error> {
+    let maps = Vec::deserialize(file)?;
+    if maps.is_empty() { Err(D::Error::custom("names no feature map")) } else { Ok(maps) }
 }
 
 /// Why maps could not be found or removed.

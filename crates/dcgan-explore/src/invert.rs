@@ -64,7 +64,7 @@ pub struct Inverted {
 /// are kept within \[-1, 1\]. `progress` hears how many of [`total_steps`] are done.
 ///
 /// # Errors
-/// A generator without statistics; no picture or start; an error that does not stay finite; memory.
+/// A generator without statistics; no picture or start; z that do not stay finite; memory.
 pub fn invert(
     generator: &mut Generator,
     model: &Model,
@@ -124,7 +124,7 @@ fn descend(
     let (mut first, mut second) = (vec![0.0_f32; z.len()], vec![0.0_f32; z.len()]);
     let (mut decayed1, mut decayed2) = (1.0_f32, 1.0_f32);
     for step in 0..search.steps {
-        let (gradient, _) = gradient(generator, latent.size, &z, targets)?;
+        let gradient = gradient(generator, latent.size, &z, targets)?;
         let gone = step as f64 / search.steps.saturating_sub(1).max(1) as f64;
         let rate = crate::series::narrowed(search.learning_rate * (1.0 - (1.0 - LAST_STEP) * gone));
         decayed1 *= BETA1;
@@ -139,16 +139,11 @@ fn descend(
         }
         progress(step + 1);
     }
-    let pictures = generator.sample(&Tensor::from_slice(
-        &z,
-        (z.len() / latent.size, latent.size),
-        generator.0.executor.device(),
-    )?)?;
-    let errors = errors(&pictures, targets)?;
+    let errors = errors(generator, latent.size, &z, targets)?;
     Ok((z, errors))
 }
 
-/// Derivative of each row's mean squared error by its z, `(n, size)`, and the errors `(n)` before the step.
+/// Derivative of each row's mean squared error by its z, `(n, size)`; `targets` `(n, c, h, w)`, z `(n, size)`.
 ///
 /// # Errors
 /// A generator without statistics; shapes; memory.
@@ -157,23 +152,32 @@ pub fn gradient(
     size: usize,
     z: &[f32],
     targets: &Tensor,
-) -> Result<(Vec<f32>, Vec<f32>), NetworkError> {
+) -> Result<Vec<f32>, NetworkError> {
     let network = &mut generator.0;
     let statistics = network.statistics().cloned().ok_or(NetworkError::NoStatistics)?;
     let device = network.executor.device().clone();
     let x = Tensor::from_slice(z, (z.len() / size.max(1), size, 1, 1), &device)?;
     let drawn = network.executor.forward(&x, Mode::Eval(&statistics), Keep::Tape)?.output;
     let targets = targets.to_device(&device)?;
-    let difference = (&drawn - &targets)?;
     let values = targets.elem_count() / targets.dim(0)?.max(1);
-    let d_drawn = (&difference * (2.0 / values as f64))?;
+    let d_drawn = ((&drawn - &targets)? * (2.0 / values as f64))?;
     let d_z = network.executor.backward(&d_drawn, Want::Input)?;
     let flat = d_z.map(|d_z| d_z.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()).transpose()?;
-    Ok((flat.unwrap_or_default(), errors(&drawn, &targets.to_device(drawn.device())?)?))
+    Ok(flat.unwrap_or_default())
 }
 
-/// Mean squared difference of each picture, `(n)`.
-fn errors(drawn: &Tensor, targets: &Tensor) -> Result<Vec<f32>, NetworkError> {
-    let difference = (drawn - targets.to_device(drawn.device())?)?;
+/// Mean squared error of each row's picture, `(n)`; shapes as of [`gradient`].
+///
+/// # Errors
+/// Those of [`gradient`].
+pub fn errors(
+    generator: &mut Generator,
+    size: usize,
+    z: &[f32],
+    targets: &Tensor,
+) -> Result<Vec<f32>, NetworkError> {
+    let device = generator.0.executor.device().clone();
+    let drawn = generator.sample(&Tensor::from_slice(z, (z.len() / size.max(1), size), &device)?)?;
+    let difference = (&drawn - targets.to_device(&device)?)?;
     Ok(difference.sqr()?.flatten_from(1)?.mean(1)?.to_device(&Device::Cpu)?.to_vec1()?)
 }

@@ -115,6 +115,9 @@ mod tests {
         ];
         for (interpolation, from, to, t, expected) in rows {
             let found = interpolation.at(from, to, *t);
+            if [0.0, 1.0].contains(t) {
+                assert_eq!(found, expected, "the ends, to the last bit");
+            }
             for (found, expected) in found.iter().zip(expected) {
                 assert!(
                     (found - expected).abs() < 1e-6,

@@ -5,7 +5,7 @@
 use candle_core::{Device, Tensor};
 use dcgan_data::PictureShape;
 use dcgan_data::sheet::Sheet;
-use dcgan_explore::invert::{Search, gradient, invert};
+use dcgan_explore::invert::{Search, errors, gradient, invert};
 use dcgan_explore::latent::{LatentError, Latents};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::Dtype;
@@ -445,9 +445,9 @@ fn the_gradient_by_z_is_the_slope_of_the_error() {
     let latent = &model.config().latent;
     let targets = Tensor::from_vec(vec![0.3_f32; 2 * 784], (2, 1, 28, 28), &Device::Cpu).unwrap();
     let z = random::latent_each(9, Purpose::SampleLatent, 2, latent);
-    let (slope, _) = gradient(&mut generator, latent.size, &z, &targets).unwrap();
+    let slope = gradient(&mut generator, latent.size, &z, &targets).unwrap();
     let mut error =
-        |z: &[f32], row: usize| f64::from(gradient(&mut generator, latent.size, z, &targets).unwrap().1[row]);
+        |z: &[f32], row: usize| f64::from(errors(&mut generator, latent.size, z, &targets).unwrap()[row]);
     for at in [0, 5, 40, 64, 100, 127] {
         let moved = |by: f32| {
             let mut z = z.clone();
@@ -490,6 +490,12 @@ fn bad_input_is_refused_with_the_fix() {
     fs::remove_file(small_model(here, "drawless", true).join("generator.safetensors")).unwrap();
     sample_pictures(here, 4);
     Latents::new(vec![0.5; 30], 10, "a test").unwrap().write(&here.join("ten.safetensors")).unwrap();
+    for (name, value) in [("far", 3e38), ("near", -3e38)] {
+        let z = Latents::new(vec![value; 64], 64, "a test").unwrap();
+        z.write(&here.join(format!("{name}.safetensors"))).unwrap();
+    }
+    let nothing = r#"{"block": "blocks.0", "channels": 8, "maps": []}"#;
+    fs::write(here.join("nothing.json"), nothing).unwrap();
     fs::write(here.join("text"), "no z").unwrap();
     fs::copy(here.join("small/generator.safetensors"), here.join("weights.safetensors")).unwrap();
     fs::create_dir(here.join("empty")).unwrap();
@@ -531,6 +537,10 @@ fn bad_input_is_refused_with_the_fix() {
         ("sample --z ten.safetensors --save-z ./ten.safetensors", &["--z and --save-z are one file"]),
         ("sample --without text --out text", &["--without and --out are one file"]),
         ("invert --data weights.safetensors --out weights.safetensors", &["--data and --out are one file"]),
+        ("sample --model small --out small/config.json", &["--out small/config.json is a file of --model"]),
+        ("sample --without nothing.json", &["--without: nothing.json", "names no feature map"]),
+        ("arithmetic --plus far.safetensors --plus far.safetensors", &["--plus and --minus", "is inf"]),
+        ("turn --left far.safetensors --right near.safetensors", &["is inf"]),
         ("sample --out empty/..", &["--out empty/.. is a folder"]),
         ("sample --out new/", &["--out new/ does not name a file"]),
         ("sample --out empty", &["--out empty is a folder"]),

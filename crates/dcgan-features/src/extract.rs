@@ -9,7 +9,7 @@ use candle_core::Device;
 use dcgan_data::{DataError, Dataset};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Discriminator, Model, NetworkError, pixels};
-use dcgan_ops::{MapShape, Statistics};
+use dcgan_ops::{MapShape, Statistics, give_back};
 use half::bf16;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -165,6 +165,7 @@ impl Extractor {
             max_pool(map, sides, &mut row[range]);
         };
         self.discriminator.visit(&x, &pool)?;
+        give_back(x);
         drop(rows);
         Ok(features)
     }

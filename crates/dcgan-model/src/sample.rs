@@ -3,6 +3,7 @@
 use crate::random::{self, Purpose};
 use crate::{Generator, Model, NetworkError, pixels};
 use candle_core::Tensor;
+use dcgan_ops::give_back;
 
 /// Pictures drawn at once at most.
 const BATCH: usize = 64;
@@ -45,8 +46,9 @@ pub fn draw_latents(
         let mut whole = z.to_vec();
         whole.resize(rows * size, 0.0);
         let whole = Tensor::from_vec(whole, (rows, size), generator.0.executor.device())?;
-        let pictures = generator.sample(&whole)?.narrow(0, 0, n)?;
-        bytes.extend(pixels::to_bytes(&pictures, config)?);
+        let pictures = generator.sample(&whole)?;
+        bytes.extend(pixels::to_bytes(&pictures.narrow(0, 0, n)?, config)?);
+        give_back(pictures);
         done += n;
         progress(done);
     }

@@ -1,5 +1,6 @@
 //! The executor that goes through candle's autograd: any device; the plain reference beside the fused one.
 
+use crate::spare::check_held;
 use crate::statistics::of_layer;
 use crate::{
     Activation, AdamConfig, AdamState, Executor, Forward, Keep, Kind, Layer, Mode, Moments, Norm, NormScope,
@@ -170,6 +171,7 @@ impl Executor for CandleExecutor {
 
     fn backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>> {
         let tape = self.tape.as_ref().ok_or(OpsError::NoTape)?;
+        [&tape.input, &tape.output, d_output].into_iter().try_for_each(check_held)?;
         // The derivative of sum(output * d) with d held fixed is the vector-Jacobian product.
         let mut found: GradStore = (&tape.output * &d_output.detach())?.sum_all()?.backward()?;
         if want.parameters() {

@@ -1,5 +1,6 @@
 //! The seam between a network as data and what computes it.
 
+use crate::spare::check_held;
 use crate::{
     AdamConfig, AdamState, CandleExecutor, CpuExecutor, Isa, Layer, MapShape, OpsError, Result, Statistics,
 };
@@ -213,6 +214,7 @@ pub trait Executor: Send + std::fmt::Debug {
 
 /// Refuses an input whose shape is not `(n, c, h, w)` of the first layer, n at least 1.
 pub(crate) fn check_input(layers: &[Layer], x: &Tensor) -> Result<()> {
+    check_held(x)?;
     let Some(first) = layers.first() else { return Ok(()) };
     let MapShape { channels, height, width } = first.input;
     match *x.dims() {

@@ -128,7 +128,8 @@ pub struct ParameterSpec {
 }
 
 impl Layer {
-    /// Rows and columns that come out for `input`, by the usual formulas of both kinds; `None` where the kernel does not fit.
+    /// Rows and columns that come out for `input`, by the usual formulas of both kinds; `None` where the kernel does not fit, or
+    /// numbers are out of any range.
     pub fn output_side(
         kind: Kind,
         input: usize,
@@ -138,8 +139,14 @@ impl Layer {
         extra: usize,
     ) -> Option<usize> {
         match kind {
-            Kind::Conv => Some((input + 2 * padding).checked_sub(kernel)? / stride + 1),
-            Kind::ConvTranspose => ((input - 1) * stride + kernel + extra).checked_sub(2 * padding),
+            Kind::Conv => {
+                let room = padding.checked_mul(2)?.checked_add(input)?.checked_sub(kernel)?;
+                room.checked_div(stride)?.checked_add(1)
+            }
+            Kind::ConvTranspose => {
+                let reach = input.checked_sub(1)?.checked_mul(stride)?.checked_add(kernel)?;
+                reach.checked_add(extra)?.checked_sub(padding.checked_mul(2)?)
+            }
         }
     }
 

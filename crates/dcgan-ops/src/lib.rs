@@ -30,5 +30,5 @@ pub use executor::{
 };
 pub use layer::{Activation, Kind, Layer, MapShape, Norm, NormScope, ParameterSpec, Role};
 pub use loss::{Bce, CrossEntropy, bce_with_logits, cross_entropy};
-pub use spare::{give_back, spare_values};
+pub use spare::{free_spare_values, give_back, spare_values};
 pub use statistics::{NormStatistics, Statistics};

@@ -53,15 +53,35 @@ pub struct LayerTime {
     pub backward_ms: f64,
 }
 
-/// Layers of both networks with the time they have taken, in the order of the networks.
-fn timings(networks: &Networks) -> Vec<(&'static str, String, &'static str, Timing)> {
-    let of = |network: &'static str, executor: &dyn Executor| {
-        let layers = executor.timings().into_iter();
-        layers.map(|(layer, path, time)| (network, layer, path, time)).collect::<Vec<_>>()
+/// A network's layers with the time they have taken, in order.
+fn timings(network: &'static str, executor: &dyn Executor) -> Vec<LayerTime> {
+    let ms = |time: Duration| 1e3 * time.as_secs_f64();
+    let row = |(layer, path, Timing { forward, backward })| LayerTime {
+        network,
+        layer,
+        path,
+        forward_ms: ms(forward),
+        backward_ms: ms(backward),
     };
-    let mut all = of("generator", networks.generator.0.executor.as_ref());
-    all.extend(of("discriminator", networks.discriminator.0.executor.as_ref()));
+    executor.timings().into_iter().map(row).collect()
+}
+
+fn timings_of_both(networks: &Networks) -> Vec<LayerTime> {
+    let mut all = timings("generator", networks.generator.0.executor.as_ref());
+    all.extend(timings("discriminator", networks.discriminator.0.executor.as_ref()));
     all
+}
+
+/// What each of `steps` steps took on average between two timings.
+fn average(before: Vec<LayerTime>, after: Vec<LayerTime>, steps: usize) -> Vec<LayerTime> {
+    let share = |after: f64, before: f64| (after - before) / steps as f64;
+    let pairs = after.into_iter().zip(before);
+    let row = |(after, before): (LayerTime, LayerTime)| LayerTime {
+        forward_ms: share(after.forward_ms, before.forward_ms),
+        backward_ms: share(after.backward_ms, before.backward_ms),
+        ..after
+    };
+    pairs.map(row).collect()
 }
 
 fn mean(times: &[f64]) -> f64 {
@@ -92,12 +112,14 @@ pub fn bench_samples(
     let statistics = generator.train(&first, Keep::Nothing)?.statistics;
     generator.0.absorb(&statistics, 1.0)?;
     generator.sample(&first)?;
+    let before = timings("generator", generator.0.executor.as_ref());
     let started = Instant::now();
     let mut times = Vec::new();
     for (batch, start) in (0..pictures).step_by(batch_size).enumerate() {
         let one = Instant::now();
-        generator.sample(&latent(batch, batch_size.min(pictures - start))?)?;
+        let drawn = generator.sample(&latent(batch, batch_size.min(pictures - start))?)?;
         device.synchronize()?;
+        give_back(drawn);
         times.push(one.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
@@ -110,7 +132,7 @@ pub fn bench_samples(
         batch_size,
         dtype: training.dtype.name(),
         threads: rayon::current_num_threads(),
-        layers: Vec::new(),
+        layers: average(before, timings("generator", generator.0.executor.as_ref()), times.len()),
     })
 }
 
@@ -136,7 +158,7 @@ pub fn bench(
     let mut before = Vec::new();
     for step in 0..UNTIMED + steps {
         if step == UNTIMED {
-            before = timings(&networks);
+            before = timings_of_both(&networks);
         }
         let started = Instant::now();
         let x = pixels::to_tensor(&pictures, config, device)?;
@@ -158,18 +180,6 @@ pub fn bench(
             progress(step + 1 - UNTIMED);
         }
     }
-    let share = |after: Duration, before: Duration| 1e3 * (after - before).as_secs_f64() / steps as f64;
-    let layers = timings(&networks)
-        .into_iter()
-        .zip(before)
-        .map(|((network, layer, path, after), (.., before))| LayerTime {
-            network,
-            layer,
-            path,
-            forward_ms: share(after.forward, before.forward),
-            backward_ms: share(after.backward, before.backward),
-        })
-        .collect();
     times.sort_by(f64::total_cmp);
     let median = times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
     Ok(BenchResult {
@@ -181,6 +191,6 @@ pub fn bench(
         batch_size,
         dtype: training.dtype.name(),
         threads: rayon::current_num_threads(),
-        layers,
+        layers: average(before, timings_of_both(&networks), times.len()),
     })
 }

@@ -18,7 +18,7 @@ use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{Weights, first_non_finite};
 use dcgan_model::{Model, ModelFiles, NetworkError, checkpoints, draw, ensure_statistics, pixels};
-use dcgan_ops::give_back;
+use dcgan_ops::{free_spare_values, give_back};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -89,7 +89,9 @@ pub fn run(
     }
     let mut trainer = Trainer::new(folder, plan, inputs, found, total, sink)
         .map_err(|error| error.with_last_good(last_good.as_ref()))?;
-    trainer.train(progress, cancelled).map_err(|error| error.with_last_good(trainer.last_good.as_ref()))
+    let ended = trainer.train(progress, cancelled);
+    free_spare_values();
+    ended.map_err(|error| error.with_last_good(trainer.last_good.as_ref()))
 }
 
 /// What follows the last checkpoint: the link to the best one, old ones removed, `result.json`. Doing it again changes nothing.

@@ -3,7 +3,7 @@
 use super::{Faults, Inputs, Opened, draw, open, save_z};
 use crate::cli::ArithmeticArgs;
 use candle_core::{Device, Tensor};
-use dcgan_cli::{Logging, Outcome, print_result};
+use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_data::sheet::{Layout, Sheet};
 use dcgan_explore::arithmetic::{around, combined, combined_pictures, mean_picture};
 use dcgan_explore::latent::{Latents, joined};
@@ -36,7 +36,8 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
         }
     }
     let mut generator = opened.generator()?;
-    let result = around(&combined(&plus, &minus)?, args.noise, NEIGHBOURS, args.seed)?;
+    let result = combined(&plus, &minus).and_then(|z| around(&z, args.noise, NEIGHBOURS, args.seed));
+    let result = result.map_err(|error| UsageError::one(format!("--plus and --minus: {error}")))?;
     let drawn = Sheet::each(&draw(&mut generator, opened.model(), &result, logging)?, opened.shape())?;
     let plus = concepts(&opened, &mut generator, &plus, logging)?;
     let minus = concepts(&opened, &mut generator, &minus, logging)?;

@@ -63,7 +63,7 @@ impl Faults {
         });
     }
 
-    /// Notes files to write that cannot be, that are one file, or that are one of the `inputs`.
+    /// Notes files to write that cannot be, that are one file, that are one of the `inputs`, or that stand in a folder of these.
     pub(crate) fn outputs(&mut self, inputs: &Inputs, outputs: &[(&'static str, Option<&Path>)]) {
         let read = inputs.0.iter().map(|(option, path)| (*option, path.as_path()));
         let mut known: Vec<(&str, PathBuf)> =
@@ -81,6 +81,10 @@ impl Faults {
             let Some(file) = same_file(path) else { continue };
             for (other, _) in known.iter().filter(|(_, earlier)| *earlier == file) {
                 self.0.push(format!("{other} and {option} are one file, {shown}: name another one to write"));
+            }
+            let within = |earlier: &Path| earlier.is_dir() && file.starts_with(earlier) && file.exists();
+            for (other, _) in known.iter().filter(|(_, earlier)| within(earlier)) {
+                self.0.push(format!("{option} {shown} is a file of {other}: name another one to write"));
             }
             known.push((option, file));
         }

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
         let fault = format!("{n} samples in {steps} steps, expected {MAX_PICTURES} pictures at most");
         return Err(UsageError::one(fault).into());
     }
-    let turned = turned(&samples, (&left, &right), args.steps, args.strength)?;
+    let turned = turned(&samples, (&left, &right), args.steps, args.strength).map_err(UsageError::because)?;
     let mut generator = opened.generator()?;
     let bytes = draw(&mut generator, opened.model(), &turned, logging)?;
     save_z(args.save_z.as_deref(), &turned)?;

@@ -4,6 +4,7 @@
 //! Each function sums in one order whatever its instruction set and however rows are grouped; where the processor fuses
 //! multiplication and addition the sums are fused, so AVX-512 and AVX2 give the same bits.
 
+use dcgan_ops::Isa;
 use std::mem::size_of;
 
 /// Columns that are computed together; one class each.
@@ -176,33 +177,26 @@ fn scaled<const G: usize, const FUSED: bool>(factor: f32, x: &[f32], out: &mut [
     }
 }
 
-/// Compiles a call for three instruction sets and picks one at run time. `$wide` and `$narrow` are the rows that are
+/// Compiles a call for three instruction sets and picks one at run time ([`Isa::best`]). `$wide` and `$narrow` are the rows that are
 /// worked on together: what thirty-two and what sixteen registers hold.
 macro_rules! vectorised {
     ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident[$($elem:ty),*], $wide:literal, $narrow:literal) => {
         $(#[$meta])*
         pub(crate) fn $name($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
-            #[allow(unsafe_code, reason = "calling a function compiled for a feature that was just detected")]
+            #[allow(unsafe_code, reason = "calling a function compiled for an instruction set that the machine has")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
                 fn avx512($($arg: $ty),*) { $body::<$($elem,)* $wide, true>($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $ty),*) { $body::<$($elem,)* $narrow, true>($($arg),*) }
 
-                let fused = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-                if fused
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                {
-                    // SAFETY: the features were just detected; the body itself is safe code.
-                    return unsafe { avx512($($arg),*) };
-                }
-                if fused {
-                    // SAFETY: the features were just detected; the body itself is safe code.
-                    return unsafe { avx2($($arg),*) };
+                match Isa::best() {
+                    // SAFETY: the best instruction set is one that the machine has; the body itself is safe code.
+                    Isa::Avx512Bf16 | Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    Isa::Portable => {}
                 }
             }
             $body::<$($elem,)* $narrow, { cfg!(target_arch = "aarch64") }>($($arg),*)

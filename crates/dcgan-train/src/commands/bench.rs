@@ -71,7 +71,9 @@ fn explanation(result: &BenchResult) -> String {
     if result.layers.is_empty() {
         return "this device does not tell what its layers take".to_owned();
     }
-    let rest = result.step_ms_median - total;
-    lines.push(format!("all layers {total:.1} ms; losses, Adam, latent vectors and copies {rest:.1} ms"));
+    let rest = result.step_ms_mean - total;
+    lines.push(format!(
+        "all layers {total:.1} ms; latent vectors, copies and, in training, losses and Adam {rest:.1} ms"
+    ));
     lines.join("\n")
 }

@@ -33,6 +33,10 @@ impl Isa {
         *BEST.get_or_init(|| {
             let asked = std::env::var("DCGAN_ISA").unwrap_or_default();
             let from = Isa::ALL.iter().position(|isa| isa.name() == asked).unwrap_or(0);
+            if !asked.is_empty() && Isa::ALL[from].name() != asked {
+                let known = Isa::ALL.map(Isa::name).join(", ");
+                tracing::warn!("DCGAN_ISA={asked} is none of {known}: the best of this machine is used");
+            }
             Isa::ALL[from..].iter().copied().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
         })
     }
