@@ -112,6 +112,19 @@ pub fn train_step(
         eps: config.adam_eps,
         weight_decay: config.weight_decay,
     };
+    let mut step = || take_step(networks, config, &adam, step, (x, z), inspect);
+    // On a thread of the pool: from outside, every parallel loop of the step would wait for one to wake up.
+    if x.device().is_cpu() { rayon::scope(|_| step()) } else { step() }
+}
+
+fn take_step(
+    networks: &mut Networks,
+    config: &TrainingConfig,
+    adam: &AdamConfig,
+    step: u64,
+    (x, z): (&Tensor, &Tensor),
+    inspect: bool,
+) -> Result<StepOutput, StepError> {
     let Networks { generator, discriminator } = networks;
     let updates_generator = config.order == Order::Both || step.is_multiple_of(2);
     let updates_discriminator = config.order == Order::Both || !updates_generator;
@@ -122,10 +135,10 @@ pub fn train_step(
     let mut output = StepOutput::default();
     if updates_discriminator {
         let real_target = 1.0 - config.label_smoothing;
-        output.discriminator = update_discriminator(discriminator, &adam, (x, real_target), &fake, inspect)?;
+        output.discriminator = update_discriminator(discriminator, adam, (x, real_target), &fake, inspect)?;
     }
     if updates_generator {
-        output.generator = update_generator(generator, discriminator, &adam, &fake, inspect)?;
+        output.generator = update_generator(generator, discriminator, adam, &fake, inspect)?;
     }
     give_back(fake);
     Ok(output)

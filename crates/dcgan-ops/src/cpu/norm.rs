@@ -80,15 +80,8 @@ pub(super) fn combined(parts: &[f32], columns: usize, rows: impl Fn(usize) -> us
     let (mut total, mut mean, mut squares) = (0.0, vec![0.0_f64; columns], vec![0.0_f64; columns]);
     for (index, part) in parts.chunks_exact(2 * columns).enumerate() {
         let count = rows(index) as f64;
-        let (block_mean, block_squares) = part.split_at(columns);
         let share = count / (total + count);
-        let between = total * share;
-        let sums = mean.iter_mut().zip(&mut squares).zip(block_mean.iter().zip(block_squares));
-        for ((mean, squares), (block_mean, block_squares)) in sums {
-            let delta = f64::from(*block_mean) - *mean;
-            *mean += delta * share;
-            *squares += f64::from(*block_squares) + delta * delta * between;
-        }
+        add_moments(part, share, total * share, &mut mean, &mut squares);
         total += count;
     }
     let variance = squares.iter().map(|s| (s / total) as f32).collect();
@@ -96,6 +89,21 @@ pub(super) fn combined(parts: &[f32], columns: usize, rows: impl Fn(usize) -> us
 }
 
 vectorised! {
+    /// Chan's update by a block's means and squares, whose rows are `share` of all so far.
+    fn add_moments(part: &[f32], share: f64, between: f64, mean: &mut [f64], squares: &mut [f64]) {
+        let (block_mean, block_squares) = part.split_at(mean.len());
+        let sums = mean.iter_mut().zip(squares).zip(block_mean.iter().zip(block_squares));
+        for ((mean, squares), (block_mean, block_squares)) in sums {
+            let delta = f64::from(*block_mean) - *mean;
+            *mean += delta * share;
+            *squares += f64::from(*block_squares) + delta * delta * between;
+        }
+    }
+
+    fn add_wide(sums: &mut [f64], values: &[f32]) {
+        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
+    }
+
     fn column_sums(x: &[f32], sums: &mut [f32]) {
         for row in x.chunks_exact(sums.len()) {
             for (s, x) in sums.iter_mut().zip(row) {
@@ -285,8 +293,8 @@ impl Sums {
         let mut total = Sums { shift: vec![0.0; columns], gain: vec![0.0; columns] };
         for part in parts.chunks_exact(2 * columns) {
             let (sums, products) = part.split_at(columns);
-            total.shift.iter_mut().zip(sums).for_each(|(t, s)| *t += f64::from(*s));
-            total.gain.iter_mut().zip(products).for_each(|(t, s)| *t += f64::from(*s));
+            add_wide(&mut total.shift, sums);
+            add_wide(&mut total.gain, products);
         }
         total
     }

@@ -4,6 +4,7 @@
 //! vectors `(h, w, c)`, so that maps can be channels-last.
 
 use super::dispatch::vectorised;
+use super::kernels::LANES;
 use crate::executor::check_shape;
 use crate::{AdamConfig, AdamState, Layer, Moments, OpsError, ParameterSpec, Result, Tensors};
 use candle_core::{Device, Tensor};
@@ -168,7 +169,11 @@ impl Parameters {
             // Parts and their order are fixed, so the sum is the same for any number of threads.
             let parts: Vec<f64> = self.gradients[slot.range.clone()]
                 .par_chunks(PART)
-                .map(|part| part.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
+                .map(|part| {
+                    let mut sums = [0.0; LANES];
+                    squares(part, &mut sums);
+                    sums.iter().sum()
+                })
                 .collect();
             (slot.spec.name.clone(), parts.iter().sum::<f64>().sqrt())
         };
@@ -211,6 +216,16 @@ struct Numbers {
 }
 
 vectorised! {
+    /// Sums of the squares of every sixteenth value.
+    fn squares(values: &[f32], sums: &mut [f64; LANES]) {
+        let (whole, rest) = values.as_chunks::<LANES>();
+        let add = |(sum, &value): (&mut f64, &f32)| *sum += f64::from(value) * f64::from(value);
+        for values in whole {
+            sums.iter_mut().zip(values).for_each(add);
+        }
+        sums.iter_mut().zip(rest).for_each(add);
+    }
+
     fn blend(average: &mut [f32], values: &[f32], decay: f32) {
         for (a, v) in average.iter_mut().zip(values) {
             *a = decay * *a + (1.0 - decay) * v;

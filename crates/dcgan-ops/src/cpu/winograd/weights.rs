@@ -8,6 +8,7 @@
 use super::{KEPT_BYTES, Kept, Phase, Side, Weights, Winograd};
 use crate::cpu::buffer::Buffer;
 use crate::cpu::conv::Geometry;
+use crate::cpu::dispatch::vectorised;
 use crate::cpu::kernels::shared::Shared;
 use crate::cpu::kernels::value::Value;
 use crate::cpu::kernels::weights::{self, Rows, Taps};
@@ -217,10 +218,7 @@ impl<T: Value> Packed<'_, T> {
     }
 }
 
-/// Rows that a block of a transposition reads: they stay in the first-level cache for all columns of a line.
-const BLOCK: usize = 64;
-
-/// `(taps, rows, columns)` to `(taps, columns, rows)`, in blocks.
+/// `(taps, rows, columns)` to `(taps, columns, rows)`.
 fn transpose(from: &[f32], taps: usize, (rows, columns): (usize, usize), to: &mut [f32]) {
     assert_eq!((from.len(), to.len()), (taps * rows * columns, taps * rows * columns));
     // Strips of columns of one tap, so that each is a part of the result.
@@ -233,17 +231,44 @@ fn transpose(from: &[f32], taps: usize, (rows, columns): (usize, usize), to: &mu
         rest = after;
     }
     tasks.into_par_iter().for_each(|(tap, first, strip)| {
-        let from = &from[tap * rows * columns..][..rows * columns];
-        let count = strip.len() / rows;
-        for start in (0..rows).step_by(BLOCK) {
-            let end = (start + BLOCK).min(rows);
-            for column in 0..count {
-                let to = &mut strip[column * rows..][start..end];
-                let from = from[start * columns + first + column..].iter().step_by(columns);
-                for (to, from) in to.iter_mut().zip(from) {
-                    *to = *from;
-                }
+        transpose_strip(&from[tap * rows * columns..][..rows * columns], first, rows, strip);
+    });
+}
+
+vectorised! {
+    /// Columns from `first` on of a matrix of `rows` rows: as many, at most sixteen, as `strip` has place for.
+    fn transpose_strip(from: &[f32], first: usize, rows: usize, strip: &mut [f32]) {
+        let (columns, count) = (from.len() / rows, strip.len() / rows);
+        let whole = if count == LANES { rows / LANES * LANES } else { 0 };
+        for start in (0..whole).step_by(LANES) {
+            let mut block = [[0.0; LANES]; LANES];
+            for (i, row) in block.iter_mut().enumerate() {
+                row.copy_from_slice(&from[(start + i) * columns + first..][..LANES]);
+            }
+            for (column, row) in transposed(block).iter().enumerate() {
+                strip[column * rows + start..][..LANES].copy_from_slice(row);
             }
         }
-    });
+        for row in whole..rows {
+            for (column, value) in from[row * columns + first..][..count].iter().enumerate() {
+                strip[column * rows + row] = *value;
+            }
+        }
+    }
+}
+
+/// A square turned by four rounds in which rows i and i + 8 become, value by value in turn, rows 2i and 2i + 1: shuffles of vectors.
+#[inline(always)]
+fn transposed(mut rows: [[f32; LANES]; LANES]) -> [[f32; LANES]; LANES] {
+    for _ in 0..4 {
+        let before = rows;
+        for i in 0..LANES / 2 {
+            let (a, b) = (before[i], before[i + LANES / 2]);
+            for k in 0..LANES / 2 {
+                (rows[2 * i][2 * k], rows[2 * i][2 * k + 1]) = (a[k], b[k]);
+                (rows[2 * i + 1][2 * k], rows[2 * i + 1][2 * k + 1]) = (a[k + LANES / 2], b[k + LANES / 2]);
+            }
+        }
+    }
+    rows
 }
