@@ -1,7 +1,7 @@
 //! Cross-entropy on logits, binary and of many classes, in the stable forms, with gradients.
 
 use crate::{OpsError, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Mean loss over a batch and its gradient.
 #[derive(Clone, Debug)]
@@ -26,12 +26,32 @@ pub struct Bce {
 /// Those of candle (device, memory).
 pub fn bce_with_logits(logits: &Tensor, target: f64) -> Result<Bce> {
     let n = logits.dims1()?;
+    if logits.device().is_cpu() && logits.dtype() == DType::F32 && n > 0 {
+        return in_one_pass(&logits.to_vec1()?, target);
+    }
     let softplus = (logits.abs()?.neg()?.exp()? + 1.0)?.log()?;
     let loss = ((logits.relu()? - (logits * target)?)? + softplus)?.mean_all()?;
     // Not by tanh, which cancels at negative x. An exp that overflows gives 1 / inf = 0.
     let probability = (logits.neg()?.exp()? + 1.0)?.recip()?;
     let gradient = ((&probability - target)? / n as f64)?;
     Ok(Bce { loss, gradient, probability: probability.mean_all()? })
+}
+
+/// The same on the host: everything of a logit at once, means summed in f64.
+#[expect(clippy::cast_possible_truncation, reason = "rounding f64 to f32 is meant")]
+fn in_one_pass(logits: &[f32], target: f64) -> Result<Bce> {
+    let n = logits.len() as f64;
+    let (mut loss, mut probability) = (0.0, 0.0);
+    let gradient = logits.iter().map(|&x| {
+        let x = f64::from(x);
+        let p = 1.0 / (1.0 + (-x).exp());
+        loss += x.max(0.0) - x * target + (-x.abs()).exp().ln_1p();
+        probability += p;
+        ((p - target) / n) as f32
+    });
+    let gradient = Tensor::from_vec(gradient.collect(), logits.len(), &Device::Cpu)?;
+    let scalar = |sum: f64| Tensor::new((sum / n) as f32, &Device::Cpu);
+    Ok(Bce { loss: scalar(loss)?, gradient, probability: scalar(probability)? })
 }
 
 /// Mean loss of a classifier over a batch and its gradient.
@@ -96,6 +116,26 @@ mod tests {
             let bce = bce_with_logits(&Tensor::new(&[x], &Device::Cpu).unwrap(), 0.0).unwrap();
             assert_eq!(bce.loss.to_scalar::<f32>().unwrap(), loss);
             assert!(bce.gradient.to_vec1::<f32>().unwrap()[0].is_finite());
+        }
+    }
+
+    #[test]
+    fn one_pass_and_tensor_operations_agree() {
+        let x: Vec<f32> = (-60..60_i16).map(|i| f32::from(i) * 0.21).collect();
+        let wide = Tensor::new(&x[..], &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+        for target in [0.0, 0.9, 1.0] {
+            let (ours, theirs) = (in_one_pass(&x, target).unwrap(), bce_with_logits(&wide, target).unwrap());
+            for (a, b) in [
+                (ours.loss, theirs.loss),
+                (ours.gradient, theirs.gradient),
+                (ours.probability, theirs.probability),
+            ] {
+                let values =
+                    |t: &Tensor| t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>();
+                for (a, b) in values(&a).unwrap().iter().zip(values(&b).unwrap()) {
+                    assert!((a - b).abs() < 1e-7 * b.abs().max(1e-3), "{a}, expected {b}, target {target}");
+                }
+            }
         }
     }
 

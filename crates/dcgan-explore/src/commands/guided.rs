@@ -40,6 +40,7 @@ pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcom
     tracing::info!("the same network with random weights");
     let right = panels(&random, args, layer, (&data, &rows), logging)?;
     left.iter().try_for_each(|panel| print_result(&panel.line))?;
+    right.iter().try_for_each(|panel| print_result(&format!("with random weights, {}", panel.line)))?;
     let beside = |(left, right): (Panel, Panel)| Sheet::beside(&[left.sheet, right.sheet]);
     let features = left.len();
     let sheet: Vec<Sheet> = left.into_iter().zip(right).map(beside).collect();
