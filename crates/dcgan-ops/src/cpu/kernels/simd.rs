@@ -27,16 +27,13 @@ impl Isa {
     /// All of them, the best first.
     pub const ALL: [Isa; 4] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
 
-    /// The best of this machine; the environment variable `DCGAN_ISA` (a [`Isa::name`]) asks for a lesser one.
+    /// The best of this machine; the environment variable `DCGAN_ISA` (a [`Isa::name`]; anything else is as
+    /// good as none) asks for a lesser one.
     pub fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
             let asked = std::env::var("DCGAN_ISA").unwrap_or_default();
             let from = Isa::ALL.iter().position(|isa| isa.name() == asked).unwrap_or(0);
-            if !asked.is_empty() && Isa::ALL[from].name() != asked {
-                let known = Isa::ALL.map(Isa::name).join(", ");
-                tracing::warn!("DCGAN_ISA={asked} is none of {known}: the best of this machine is used");
-            }
             Isa::ALL[from..].iter().copied().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
         })
     }
