@@ -4,6 +4,7 @@
 //! Each function sums in one order whatever its instruction set and however rows are grouped; where the processor fuses
 //! multiplication and addition the sums are fused, so AVX-512 and AVX2 give the same bits.
 
+#[cfg(target_arch = "x86_64")]
 use dcgan_ops::Isa;
 use std::mem::size_of;
 
