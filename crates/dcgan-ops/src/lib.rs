@@ -21,9 +21,9 @@ mod statistics;
 
 pub use adam::{AdamConfig, AdamState, Moments};
 pub use candle_executor::CandleExecutor;
-pub use cpu::CpuExecutor;
 pub use cpu::kernels::Isa;
 pub use cpu::matmul::{Element as MatrixElement, View as MatrixView, matmul};
+pub use cpu::{CpuExecutor, in_pool};
 pub use error::{OpsError, Result};
 pub use executor::{
     Executor, Forward, Keep, Mode, Precision, Tensors, Timing, Visit, Want, executor, executor_in,

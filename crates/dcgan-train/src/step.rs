@@ -3,7 +3,7 @@
 use crate::config::{Order, TrainingConfig};
 use candle_core::Tensor;
 use dcgan_model::{Discriminator, Generator, Network, NetworkError};
-use dcgan_ops::{AdamConfig, Bce, Keep, OpsError, Statistics, Want, bce_with_logits, give_back};
+use dcgan_ops::{AdamConfig, Bce, Keep, OpsError, Statistics, Want, bce_with_logits, give_back, in_pool};
 
 /// Both networks of a run.
 #[derive(Debug)]
@@ -113,8 +113,7 @@ pub fn train_step(
         weight_decay: config.weight_decay,
     };
     let mut step = || take_step(networks, config, &adam, step, (x, z), inspect);
-    // On a thread of the pool: from outside, every parallel loop of the step would wait for one to wake up.
-    if x.device().is_cpu() { rayon::scope(|_| step()) } else { step() }
+    if x.device().is_cpu() { in_pool(step) } else { step() }
 }
 
 fn take_step(

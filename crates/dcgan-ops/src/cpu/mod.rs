@@ -300,8 +300,8 @@ fn with_values<R>(tensor: &Tensor, body: impl FnOnce(&[f32]) -> Result<R>) -> Re
     body(&storage.as_slice::<f32>()?[start..start + layout.shape().elem_count()])
 }
 
-/// Runs `body` on a thread of the pool: from outside, every parallel loop would wait for one to wake up.
-fn in_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+/// Runs `body` on a thread of rayon's pool: from outside, every parallel loop would wait for one to wake up.
+pub fn in_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| body())
 }
 
