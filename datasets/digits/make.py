@@ -2,7 +2,7 @@
 
     python3 datasets/digits/make.py FOLDER
 
-FOLDER holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz (see ../mnist.toml). The first 10,000 pictures
+FOLDER holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz (see ../mnist.toml). The first 10,000 images
 and labels are written beside this script. The same input gives the same bytes: the gzip header has no name and no time.
 """
 

@@ -52,8 +52,8 @@ def table(steps):
     def step(preset):
         return ["--preset", preset, "--steps", str(steps)]
 
-    def pictures(preset):
-        return ["--preset", preset, "--pictures", "10000"]
+    def images(preset):
+        return ["--preset", preset, "--images", "10000"]
 
     presets = ["pytorch64", "pytorch32", "paper64", "svhn32", "imagenet32"]
     rows = [Row(f"step {preset}", step(preset)) for preset in presets]
@@ -64,9 +64,9 @@ def table(steps):
         rows.append(Row(f"step {preset} in bf16", step(preset), **half))
     work = ["--work", "features"]
     for preset in ["svhn32", "imagenet32"]:
-        rows.append(Row(f"features {preset}", pictures(preset), pytorch=work, binary="dcgan-eval"))
+        rows.append(Row(f"features {preset}", images(preset), pytorch=work, binary="dcgan-eval"))
     work = ["--work", "samples"]
-    rows.append(Row("samples pytorch64", pictures("pytorch64"), ours=work, pytorch=work))
+    rows.append(Row("samples pytorch64", images("pytorch64"), ours=work, pytorch=work))
     return rows
 
 

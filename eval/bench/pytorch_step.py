@@ -1,11 +1,11 @@
 """A training step, feature vectors or samples in PyTorch, timed: the figures that `dcgan-train bench` has to beat.
 
 Run: python3 pytorch_step.py [--preset pytorch64] [--work step|features|samples] [--batch-size 128] [--threads 2]
-                             [--steps 7] [--pictures 10000] [--device cpu] [--bf16] [--channels-last] [--compile]
+                             [--steps 7] [--images 10000] [--device cpu] [--bf16] [--channels-last] [--compile]
                              [--skip-d-grads] [--fused-adam]
      (torch; Python 3.11)
 
-The networks are those of models/PRESET.toml, free of biases, on random pictures. The last line is JSON.
+The networks are those of models/PRESET.toml, free of biases, on random images. The last line is JSON.
 
 step      D on real, D on fake.detach(), one Adam step; then D on the same fake, backward through D and G, Adam step of
           G. This is the order of `dcgan-train bench` for every preset; images_per_s is the batch size by the median
@@ -15,8 +15,8 @@ step      D on real, D on fake.detach(), one Adam step; then D on the same fake,
 features  D in evaluation mode: every block after LeakyReLU, max-pooled to 4x4, flattened channel-major, concatenated.
 samples   G in evaluation mode, z drawn on the way.
 
-Features and samples are timed over the whole of --pictures, after one batch of warm-up; every batch is dropped as soon
-as it is made, and the pictures that go in are the same in every batch.
+Features and samples are timed over the whole of --images, after one batch of warm-up; every batch is dropped as soon
+as it is made, and the images that go in are the same in every batch.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def pool(x):
     return x if (height, width) == (GRID, GRID) else F.max_pool2d(x, (height // GRID, width // GRID))
 
 
-def initialise(network, training):
+def initialize(network, training):
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0, training["weight_std"])
@@ -127,7 +127,7 @@ class Bench:
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         self.g, self.d = generator(self.model, options.channels_last), Discriminator(self.model)
         for network in (self.g, self.d):
-            initialise(network, training)
+            initialize(network, training)
             network.to(options.device, memory_format=layout).train(options.work == "step")
         if not self.on_cpu:
             torch.backends.cudnn.benchmark = True
@@ -186,7 +186,7 @@ class Bench:
         self.d.requires_grad_(True)
 
     def batch(self, n):
-        """Feature vectors of n pictures, or n samples."""
+        """Feature vectors of n images, or n samples."""
         with self.amp():
             return self.featurise(self.x[:n]) if self.options.work == "features" else self.generate(self.latent(n))
 
@@ -204,14 +204,14 @@ class Bench:
         return statistics.median_high(times)
 
     @torch.inference_mode()
-    def time_pictures(self):
-        """Seconds for all pictures."""
-        size, pictures = self.options.batch_size, self.options.pictures
+    def time_images(self):
+        """Seconds for all images."""
+        size, images = self.options.batch_size, self.options.images
         self.batch(size)
         self.sync()
         start = time.perf_counter()
-        for first in range(0, pictures, size):
-            self.batch(min(size, pictures - first))
+        for first in range(0, images, size):
+            self.batch(min(size, images - first))
         self.sync()
         return time.perf_counter() - start
 
@@ -224,7 +224,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=7)
-    parser.add_argument("--pictures", type=int, default=10000)
+    parser.add_argument("--images", type=int, default=10000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
@@ -240,7 +240,7 @@ def main():
         seconds = bench.time_steps()
         speed = {"images_per_s": options.batch_size / seconds, "step_ms_median": 1e3 * seconds}
     else:
-        speed = {"images_per_s": options.pictures / bench.time_pictures(), "pictures": options.pictures}
+        speed = {"images_per_s": options.images / bench.time_images(), "images": options.images}
     found = speed | {
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "preset": options.preset,

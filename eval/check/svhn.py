@@ -1,7 +1,7 @@
 """Checks `dcgan-eval svhn` on the authors' released weights against an independent computation.
 
-  dcgan-eval features --model AUTHORS --preset svhn32 --data SVHN --split train --statistics reestimate --out train.safetensors
-  dcgan-eval features --model AUTHORS --preset svhn32 --data SVHN --split test --statistics reestimate --out test.safetensors
+  dcgan-eval features --model AUTHORS --preset svhn32 --data SVHN --split train --statistics recalibrate --out train.safetensors
+  dcgan-eval features --model AUTHORS --preset svhn32 --data SVHN --split test --statistics recalibrate --out test.safetensors
   dcgan-eval svhn --model AUTHORS --preset svhn32 --data SVHN --baseline none --save-draws draws.json --json
   python3 svhn.py AUTHORS SVHN . --c 5e-4 --draws 20
 
@@ -25,7 +25,7 @@ from sklearn.svm import LinearSVC
 BATCH = 128
 
 
-def pictures(path):
+def images(path):
     mat = scipy.io.loadmat(path)
     x = mat["X"].transpose(3, 2, 0, 1).astype(np.float32) / np.float32(127.5) - np.float32(1)
     return torch.from_numpy(x).double(), mat["y"].ravel() % 10
@@ -65,12 +65,12 @@ def main():
     args = parser.parse_args()
 
     params = parameters(args.authors)
-    train, train_labels = pictures(args.svhn / "train_32x32.mat")
-    test, test_labels = pictures(args.svhn / "test_32x32.mat")
-    def sets(learnt):
-        """Features of both files with statistics of the first `learnt` training pictures."""
+    train, train_labels = images(args.svhn / "train_32x32.mat")
+    test, test_labels = images(args.svhn / "test_32x32.mat")
+    def sets(learned):
+        """Features of both files with statistics of the first `learned` training images."""
         with torch.no_grad():
-            batches = [train[i : min(i + BATCH, learnt)] for i in range(0, learnt, BATCH)]
+            batches = [train[i : min(i + BATCH, learned)] for i in range(0, learned, BATCH)]
             found = [forward(batch, params)[1] for batch in batches]
             mean = lambda layer, k: sum(f[layer][k] for f in found) / len(found)
             statistics = [(mean(i, 0), mean(i, 1)) for i in range(2)]
@@ -84,7 +84,7 @@ def main():
         off = np.abs(ours["features"] - expected).max() / np.abs(expected).max()
         print(f"{name}: {expected.shape}, max|a-b|/max|b| {off:.2e}, labels equal: {np.array_equal(ours['labels'], labels)}")
 
-    # The experiment leaves the pictures that choose C out of the statistics.
+    # The experiment leaves the images that choose C out of the statistics.
     drawn = json.loads((args.out / "draws.json").read_text())
     draws = drawn["test"][: args.draws]
     (x, y), (xt, yt) = sets(drawn["held_out"][0]).values()

@@ -1,4 +1,4 @@
-"""Whether two runs went alike: medians over the second half of each run's log, and the quality figures.
+"""Whether two runs went alike: medians over the second half of each run's log, and the random-feature Fréchet distances.
 
 Run: python3 two_runs.py RUN OTHER     (Python 3.11)
 
@@ -26,7 +26,7 @@ def read(run):
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    names = ["run", "steps", *COLUMNS, "quality figure at the end", "lowest", "alarms"]
+    names = ["run", "steps", *COLUMNS, "random-feature Fréchet distance at the end", "lowest", "alarms"]
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for run in sys.argv[1:]:
         cells = [f"{value:,.4g}" if isinstance(value, float) else str(value) for value in read(run)]

@@ -188,7 +188,7 @@ def bad_json(table, open_, id):
     table.add(
         open_,
         "drawing",
-        "40 times 1,024 pictures at once",
+        "40 times 1,024 images at once",
         "200 or 503" if len(answers) == 40 and set(answers) <= {200, 503} else text,
         "200 or 503",
     )
@@ -243,11 +243,11 @@ def hostile_jobs(table, jobs, folder):
         return job["state"], job["error"] or ""
 
     rows = [
-        ("a zip with ../ and absolute names", {"data": "slip.zip"}, "failed: .*", "points outside|fewer than one batch|no picture"),
-        ("the same with pictures beside them: those are read, the others left out", {"data": "slip-too.zip"}, "done", ""),
-        ("a zip bomb: 2 GB in a picture's entry", {"data": "bomb.zip"}, "failed: .*", "limit"),
+        ("a zip with ../ and absolute names", {"data": "slip.zip"}, "failed: .*", "points outside|fewer than one batch|no image"),
+        ("the same with images beside them: those are read, the others left out", {"data": "slip-too.zip"}, "done", ""),
+        ("a zip bomb: 2 GB in an image's entry", {"data": "bomb.zip"}, "failed: .*", "limit"),
         (
-            f"two pictures of 16,000x16,000 pixels in a zip of {(data / 'bombs.zip').stat().st_size:,} bytes",
+            f"two images of 16,000x16,000 pixels in a zip of {(data / 'bombs.zip').stat().st_size:,} bytes",
             {"data": "bombs.zip", "steps": 1},
             "done",
             "",

@@ -20,7 +20,7 @@ latent = { size = 4, distribution = "uniform" }
 
 [model.generator]
 project_channels = 8
-project_norm = "unit"
+project_norm = "per-activation"
 norm = { eps = 1e-5, affine = true }
 blocks = [
     { channels = 4, kernel = 4, stride = 2, padding = 1 },

@@ -190,7 +190,7 @@ def said(answer):
 
 
 def png(side, value=0, claimed=None):
-    """A grey picture; `claimed`: another side in its header."""
+    """A grey image; `claimed`: another side in its header."""
     chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     header = struct.pack(">IIBBBBB", claimed or side, claimed or side, 8, 0, 0, 0, 0)
     rows = b"".join(b"\0" + bytes([value]) * side for _ in range(side))

@@ -31,8 +31,8 @@ from common import BINARY, Server, compare, steps_once, table, tiny, undisturbed
 CLIENTS = 8
 
 
-def pictures(folder, count):
-    """Grey pictures of 8 x 8 pixels: few, so that a job begins at once."""
+def images(folder, count):
+    """Grey images of 8 x 8 pixels: few, so that a job begins at once."""
     folder.mkdir(parents=True)
     chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     for i in range(count):
@@ -123,7 +123,7 @@ def main():
     chance, faults, started = random.Random(arguments.seed), [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        pictures(folder / "data/few", 40)
+        images(folder / "data/few", 40)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = probe.getsockname()

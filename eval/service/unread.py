@@ -2,7 +2,7 @@
 
 Run: python3 unread.py [BINARY]     (Python 3.11, Linux, the standard library; three minutes: the service gives them up after one)
 
-Checked while a job trains: no more events, pictures and downloads are on their way at a time than the service's limits say; others are
+Checked while a job trains: no more events, images and downloads are on their way at a time than the service's limits say; others are
 answered meanwhile; after a minute the places are free again although no client has read anything or gone; memory stays bounded; and with
 `ulimit -n 400` a flood of connections keeps no checkpoint from being written. Prints a table in Markdown; ends with 1 where something
 does not hold.
@@ -69,7 +69,7 @@ def unread(binary, folder, rows, faults):
     for what, count, request, most, megabytes in [
         ("readers of 16 MB of events", 600, ("GET", f"/v1/jobs/{done}/events"), 512, 512),
         # Each answer is 64 MB; 16 at a time, of which the thread that draws takes its time.
-        ("requests for 64 MB of pictures", 100, ("POST", f"/v1/models/{big}/samples", '{"format": "safetensors", "count": 256}'), 16, 1536),
+        ("requests for 64 MB of images", 100, ("POST", f"/v1/models/{big}/samples", '{"format": "safetensors", "count": 256}'), 16, 1536),
     ]:
         before, step = memory(server), server.job(trains)["step"]
         first, clients = ask(server, count, *request)

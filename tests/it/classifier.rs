@@ -28,8 +28,8 @@ fn a_classifier_and_ten_steps() {
         let mut golden = Golden::open("classifier", name);
         let weights = golden.weights("d", &model.classifier_tensors(CLASSES).unwrap());
         let new = || Classifier::with_executor(&model, CLASSES, &weights, build).unwrap();
-        let pictures = golden.input("pictures").permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
-        let bytes: Vec<u8> = pictures.flatten_all().unwrap().to_vec1().unwrap();
+        let images = golden.input("images").permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+        let bytes: Vec<u8> = images.flatten_all().unwrap().to_vec1().unwrap();
         let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu).unwrap();
         let x = x.contiguous().unwrap(); // for index_select
         let labels: Vec<u32> = golden.input("labels").to_vec1().unwrap();

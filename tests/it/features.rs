@@ -1,4 +1,4 @@
-//! Feature vectors against PyTorch: stored and re-estimated statistics, maps that 4 divides and maps that it does not.
+//! Feature vectors against PyTorch: stored and recalibrated statistics, maps that 4 divides and maps that it does not.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,8 +8,8 @@
 
 use crate::support::{Within, golden_path};
 use candle_core::{Device, Tensor};
-use dcgan_cli::Cancel;
-use dcgan_data::{Dataset, OpenOptions, PictureShape};
+use dcgan_base::Cancel;
+use dcgan_data::{Dataset, ImageShape, OpenOptions};
 use dcgan_features::experiment::{Part, to_file};
 use dcgan_features::extract::{self, Extractor};
 use dcgan_features::features::Storage;
@@ -21,8 +21,8 @@ const COUNT: usize = 150;
 /// Feature vectors in the golden.
 const SHOWN: usize = 8;
 
-/// The pictures of make.py, u8 (n, h, w, c).
-fn pictures(side: usize, channels: usize) -> Vec<u8> {
+/// The images of make.py, u8 (n, h, w, c).
+fn images(side: usize, channels: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let index = |i: usize| {
         (i / (side * side * channels), i / (side * channels) % side, i / channels % side, i % channels)
@@ -37,13 +37,13 @@ fn pictures(side: usize, channels: usize) -> Vec<u8> {
         .collect()
 }
 
-/// The pictures as a file of a format that holds them: CIFAR-10's binary (planes after a label) or idx.
+/// The images as a file of a format that holds them: CIFAR-10's binary (planes after a label) or idx.
 fn dataset(folder: &Path, side: usize, channels: usize) -> Dataset {
-    let pixels = pictures(side, channels);
+    let pixels = images(side, channels);
     let size = side * side * channels;
     let (name, bytes) = if channels == 3 {
-        let record = |(i, picture): (usize, &[u8])| {
-            let planes = (0..3).flat_map(|c| picture.iter().skip(c).step_by(3).copied().collect::<Vec<_>>());
+        let record = |(i, image): (usize, &[u8])| {
+            let planes = (0..3).flat_map(|c| image.iter().skip(c).step_by(3).copied().collect::<Vec<_>>());
             std::iter::once(u8::try_from(i % 10).unwrap()).chain(planes).collect::<Vec<_>>()
         };
         ("data_batch_1.bin", pixels.chunks(size).enumerate().flat_map(record).collect::<Vec<_>>())
@@ -53,7 +53,7 @@ fn dataset(folder: &Path, side: usize, channels: usize) -> Dataset {
     };
     let path = folder.join(name);
     std::fs::write(&path, bytes).unwrap();
-    let shape = PictureShape { height: side, width: side, channels };
+    let shape = ImageShape { height: side, width: side, channels };
     Dataset::open(&path, &OpenOptions::new(shape)).unwrap()
 }
 
@@ -77,14 +77,14 @@ fn features_are_pytorchs() {
         assert_eq!(extractor.width(), extract::width(&model));
         golden.compare("stored", "stored", &first(&mut extractor), within);
 
-        extractor.reestimate((&data, 0..COUNT), &mut |_| {}).unwrap();
+        extractor.recalibrate((&data, 0..COUNT), &mut |_| {}).unwrap();
         for (layer, statistics) in extractor.statistics().unwrap() {
             for (name, found) in [("mean", &statistics.mean), ("variance", &statistics.variance)] {
                 golden.compare("statistics", &format!("statistics.{layer}.{name}"), found, within);
             }
         }
-        let reestimated = first(&mut extractor);
-        golden.compare("re-estimated", "reestimated", &reestimated, within);
+        let recalibrated = first(&mut extractor);
+        golden.compare("recalibrated", "recalibrated", &recalibrated, within);
         golden.finish(|_| true);
 
         // The file has the same values, and labels where the data has them.
@@ -93,7 +93,7 @@ fn features_are_pytorchs() {
         to_file(&mut extractor, &part, Storage::F32, &path, "{}", &Cancel::new(), &mut |_| {}).unwrap();
         let read = file::open(&path).unwrap();
         assert_eq!(read.features.len(), COUNT);
-        let expected: Vec<f32> = reestimated.flatten_all().unwrap().to_vec1().unwrap();
+        let expected: Vec<f32> = recalibrated.flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(read.features.block(0..SHOWN, &mut Vec::new()), expected);
         let labels: Vec<u32> =
             if channels == 3 { (0..COUNT as u32).map(|i| i % 10).collect() } else { vec![] };

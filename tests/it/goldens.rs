@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Network, Preset};
 use dcgan_ops::{
     Activation, AdamConfig, Bce, CandleExecutor, CpuExecutor, Executor, Forward, Keep, Kind, Layer, MapShape,
-    Mode, Norm, NormScope, NormStatistics, Statistics, Tensors, Want, bce_with_logits,
+    Mode, Norm, NormAxes, NormStatistics, Statistics, Tensors, Want, bce_with_logits,
 };
 use dcgan_train::config::TrainingConfig;
 use dcgan_train::step::{LearningRate, Networks, train_step};
@@ -34,7 +34,7 @@ fn networks_and_ten_steps() {
         let training = Preset::named(preset).unwrap().training.try_into::<TrainingConfig>().unwrap();
         for (name, build) in EXECUTORS {
             let mut golden = Golden::open(case, name);
-            let pixels = golden.input("pictures").permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+            let pixels = golden.input("images").permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
             check_passes(&mut golden, &model, &pixels, build);
             check_steps(&mut golden, &model, &training, &pixels, build);
             golden.finish(|_| true);
@@ -42,8 +42,8 @@ fn networks_and_ten_steps() {
     }
 }
 
-/// Pictures `(n, h, w, c)` of u8 as the networks see them, by the conversion that training uses.
-fn pictures(pixels: &Tensor, config: &ModelConfig) -> Tensor {
+/// Images `(n, h, w, c)` of u8 as the networks see them, by the conversion that training uses.
+fn images(pixels: &Tensor, config: &ModelConfig) -> Tensor {
     let bytes: Vec<u8> = pixels.flatten_all().unwrap().to_vec1().unwrap();
     dcgan_model::pixels::to_tensor(&bytes, config, &Device::Cpu).unwrap()
 }
@@ -56,7 +56,7 @@ fn check_passes(golden: &mut Golden, model: &Model, pixels: &Tensor, build: Buil
     let weights = golden.weights("d", &model.discriminator_tensors());
     let mut discriminator = Discriminator::with_executor(model, &weights, build).unwrap();
     let z = golden.input("z");
-    let x = pictures(&pixels.narrow(0, 0, z.dim(0).unwrap()).unwrap(), model.config());
+    let x = images(&pixels.narrow(0, 0, z.dim(0).unwrap()).unwrap(), model.config());
 
     golden.compare("evaluation", "g.eval", &generator.sample(&z).unwrap(), within);
     golden.compare("evaluation", "d.eval_logits", &discriminator.score(&x).unwrap(), within);
@@ -107,7 +107,7 @@ fn compare_pass(golden: &mut Golden, prefix: &str, pass: &Forward, network: &Net
     }
 }
 
-/// D's loss on pictures, and the gradients that are wanted.
+/// D's loss on images, and the gradients that are wanted.
 fn judge(network: &mut Network, x: &Tensor, target: f64, want: Want) -> (Bce, Option<Tensor>) {
     let logits = network.train(x, Keep::Tape).unwrap().output;
     let bce = bce_with_logits(&logits.flatten_all().unwrap(), target).unwrap();
@@ -129,7 +129,7 @@ fn check_steps(golden: &mut Golden, model: &Model, training: &TrainingConfig, pi
     let mut told: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut tell = |name, value| told.entry(name).or_default().push(value);
     for k in 0..rows.dim(0).unwrap() {
-        let x = pictures(&pixels.index_select(&rows.get(k).unwrap(), 0).unwrap(), model.config());
+        let x = images(&pixels.index_select(&rows.get(k).unwrap(), 0).unwrap(), model.config());
         let batch = (&x, &z.get(k).unwrap());
         let rate = LearningRate(training.learning_rate);
         let output = train_step(&mut networks, training, rate, k as u64, batch, true).unwrap();
@@ -234,7 +234,7 @@ fn pointwise(map: MapShape) -> Layer {
 fn batch_norm_and_activations() {
     check_layers("norm", |golden, name, row, build| {
         let map: MapShape = from_value(row["input"].clone()).unwrap();
-        let scope: Option<NormScope> = from_value(row["scope"].clone()).unwrap();
+        let scope: Option<NormAxes> = from_value(row["scope"].clone()).unwrap();
         let (affine, eps) = (row["affine"].as_bool().unwrap(), row["eps"].as_f64().unwrap());
         let layer = Layer {
             norm: scope.map(|scope| Norm { scope, affine, eps }),

@@ -1,4 +1,4 @@
-//! Weights from elsewhere through the whole path: file, import, network, pictures.
+//! Weights from elsewhere through the whole path: file, import, network, images.
 //!
 //! The files and the values come from PyTorch (`golden/pytorch_files`) and from the authors' released weights with values
 //! computed by numpy (`golden/authors`); see the `make.py` beside them.
@@ -7,7 +7,7 @@
 
 use crate::support::values as flat;
 use candle_core::{Device, Tensor};
-use dcgan_model::foreign::{Expected, Side, import, to_pytorch_names};
+use dcgan_model::import::{self, Expected, Side, to_pytorch_names};
 use dcgan_model::weights::{Weights, read_safetensors};
 use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Preset};
 use dcgan_ops::Keep;
@@ -45,7 +45,7 @@ fn expected(model: &Model) -> Expected {
 }
 
 #[test]
-fn pytorch_networks_give_the_same_pictures() {
+fn pytorch_networks_give_the_same_images() {
     let model = narrow("pytorch64", 4, &[16, 8, 4, 2, 3], &[1, 2, 4, 8]);
     let values = read_safetensors(&golden("pytorch_files/forward.safetensors")).unwrap();
     let z = tensor(&values, "z").flatten_from(1).unwrap();
@@ -60,7 +60,7 @@ fn pytorch_networks_give_the_same_pictures() {
         ("both.pth", true, true),
         ("both_flat_legacy.pth", true, true),
     ] {
-        let found = import(&golden("pytorch_files").join(file), &expected(&model)).unwrap();
+        let found = import::read(&golden("pytorch_files").join(file), &expected(&model)).unwrap();
         assert_eq!((found.generator.is_some(), found.discriminator.is_some()), (g, d), "{file}");
         if let Some(weights) = &found.generator {
             let mut generator = Generator::new(&model, weights, &Device::Cpu).unwrap();
@@ -70,7 +70,11 @@ fn pytorch_networks_give_the_same_pictures() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("netG.safetensors");
             to_pytorch_names(Side::Generator, weights).unwrap().write(&path).unwrap();
-            assert_eq!(import(&path, &expected(&model)).unwrap().generator.as_ref(), Some(weights), "{file}");
+            assert_eq!(
+                import::read(&path, &expected(&model)).unwrap().generator.as_ref(),
+                Some(weights),
+                "{file}"
+            );
         }
         if let Some(weights) = &found.discriminator {
             let mut discriminator = Discriminator::new(&model, weights, &Device::Cpu).unwrap();
@@ -78,7 +82,7 @@ fn pytorch_networks_give_the_same_pictures() {
             let note = |block: usize, _: usize, _: &[f32]| {
                 blocks.lock().unwrap().insert(block);
             };
-            let logits = discriminator.visit(&tensor(&values, "x"), &note).unwrap();
+            let logits = discriminator.forward_with_hook(&tensor(&values, "x"), &note).unwrap();
             let error = distance(&logits, &tensor(&values, "logit"));
             assert!(error < 1e-5, "{file}: D(x) differs by {error}");
             assert!(blocks.into_inner().unwrap().into_iter().eq(0..4), "{file}");
@@ -94,7 +98,8 @@ fn a_pickle_that_calls_is_refused() {
         ("hostile_call_legacy.pth", "system"),
         ("hostile_whole_module.pth", "state_dict"),
     ] {
-        let error = import(&golden("pytorch_files").join(file), &expected(&model)).unwrap_err().to_string();
+        let error =
+            import::read(&golden("pytorch_files").join(file), &expected(&model)).unwrap_err().to_string();
         assert!(error.contains(part) && error.contains(file), "{file}: {error}");
     }
 }
@@ -102,11 +107,11 @@ fn a_pickle_that_calls_is_refused() {
 #[test]
 fn the_authors_networks_compute_what_numpy_computes() {
     let model = narrow("svhn32", 10, &[8, 6, 4, 3], &[4, 6, 8]);
-    let found = import(&golden("authors"), &expected(&model)).unwrap();
+    let found = import::read(&golden("authors"), &expected(&model)).unwrap();
     let values = read_safetensors(&golden("authors/expected.safetensors")).unwrap();
     let (g, d) = (found.generator.unwrap(), found.discriminator.unwrap());
 
-    // The authors normalise by minibatch statistics: train mode, layer by layer.
+    // The authors normalize by minibatch statistics: train mode, layer by layer.
     let mut generator = Generator::new(&model, &g, &Device::Cpu).unwrap();
     let maps = generator.train(&tensor(&values, "z"), Keep::Activations).unwrap().activations;
     for (name, map) in ["g.project", "g.blocks.0", "g.blocks.1", "fake"].iter().zip(&maps) {
@@ -122,13 +127,13 @@ fn the_authors_networks_compute_what_numpy_computes() {
     let error = distance(&pass.output.flatten_all().unwrap(), &tensor(&values, "logit"));
     assert!(error < 1e-5, "the logit differs by {error}");
 
-    // They come without statistics, so evaluation asks for them; re-estimated on that very batch it gives the same pictures.
+    // They come without statistics, so evaluation asks for them; recalibrated on that very batch it gives the same images.
     let z = tensor(&values, "z");
-    assert!(generator.sample(&z).unwrap_err().to_string().contains("re-estimate"));
+    assert!(generator.sample(&z).unwrap_err().to_string().contains("recalibrate"));
     let maps = z.reshape((3, 10, 1, 1)).unwrap();
-    generator.0.reestimate([Ok::<_, dcgan_model::NetworkError>(maps)]).unwrap();
+    generator.0.recalibrate([Ok::<_, dcgan_model::NetworkError>(maps)]).unwrap();
     let error = distance(&generator.sample(&z).unwrap(), &tensor(&values, "fake"));
-    assert!(error < 1e-5, "G(z) with re-estimated statistics differs by {error}");
+    assert!(error < 1e-5, "G(z) with recalibrated statistics differs by {error}");
 }
 
 #[test]
@@ -136,11 +141,11 @@ fn misfits_list_every_tensor() {
     let model = narrow("pytorch64", 4, &[16, 8, 4, 2, 3], &[1, 2, 4, 8]);
     let wide = narrow("pytorch64", 4, &[16, 8, 5, 2, 3], &[1, 2, 4, 8]);
     let file = golden("pytorch_files/netG.pth");
-    let error = import(&file, &expected(&wide)).unwrap_err().to_string();
+    let error = import::read(&file, &expected(&wide)).unwrap_err().to_string();
     for part in ["netG.pth", "blocks.1.weight", "blocks.1.gain", "blocks.1.variance", "blocks.2.weight"] {
         assert!(error.contains(part), "no {part} in {error}");
     }
-    let weights = import(&file, &expected(&model)).unwrap().generator.unwrap();
+    let weights = import::read(&file, &expected(&model)).unwrap().generator.unwrap();
     let error = Generator::new(&wide, &weights, &Device::Cpu).unwrap_err().to_string();
     for part in ["blocks.1.weight", "blocks.1.gain", "(8, 5, 4, 4)", "(8, 4, 4, 4)"] {
         assert!(error.contains(part), "no {part} in {error}");

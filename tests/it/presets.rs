@@ -1,4 +1,4 @@
-//! The presets, pictures of other sizes, and configurations that do not fit together.
+//! The presets, images of other sizes, and configurations that do not fit together.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -8,7 +8,7 @@ use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Preset};
 use dcgan_ops::{Activation, Keep, Want};
 use dcgan_train::config::{Plan, RunOptions};
 
-/// The networks of `preset` for pictures of another size.
+/// The networks of `preset` for images of another size.
 fn resized(preset: &str, height: usize, width: usize, channels: usize) -> ModelConfig {
     let mut config = Preset::named(preset).unwrap().model;
     (config.height, config.width, config.channels) = (height, width, channels);
@@ -49,7 +49,7 @@ fn presets_are_the_networks_they_name() {
 }
 
 #[test]
-fn networks_fit_pictures_of_any_size_that_the_strides_divide() {
+fn networks_fit_images_of_any_size_that_the_strides_divide() {
     let rows = [
         ("digits", 28, 28, 1),
         ("digits", 4, 8, 1),
@@ -85,7 +85,7 @@ fn networks_fit_pictures_of_any_size_that_the_strides_divide() {
 #[test]
 fn sizes_that_do_not_fit_are_refused() {
     let strides =
-        "pictures are HxW, but the generator's strides multiply to 16: both sides must be multiples of it";
+        "images are HxW, but the generator's strides multiply to 16: both sides must be multiples of it";
     let rows = [
         (65, 64, 3, strides),
         (64, 72, 3, strides),
@@ -112,7 +112,7 @@ fn every_fault_of_a_configuration_is_listed() {
     config.generator.blocks[2].output_padding = 2;
     config.generator.blocks[3].channels = 3;
     config.discriminator.norm.eps = f64::NAN;
-    config.discriminator.leak = 1.5;
+    config.discriminator.negative_slope = 1.5;
     config.discriminator.blocks[0].stride = 0;
     config.discriminator.blocks[3].padding = 4;
     let error = Model::new(config).unwrap_err();
@@ -122,7 +122,7 @@ fn every_fault_of_a_configuration_is_listed() {
         "latent.size is 0, expected 1 to 65536",
         "generator.norm.eps is 0, expected at least 1.2e-38 and below 1",
         "discriminator.norm.eps is NaN, expected at least 1.2e-38 and below 1",
-        "discriminator.leak is 1.5, expected at least 0 and below 1",
+        "discriminator.negative_slope is 1.5, expected at least 0 and below 1",
         "generator.output is Relu, expected tanh or sigmoid",
         "generator.project_channels is 0, expected 1 to 65536",
         "generator.blocks[1].kernel is 0, expected 1 to 31",
@@ -130,7 +130,7 @@ fn every_fault_of_a_configuration_is_listed() {
         "generator.blocks[2].output_padding is 2, expected 0 to 1",
         "discriminator.blocks[0].stride is 0, expected 1 to 8",
         "discriminator.blocks[3].padding is 4, expected 0 to 3",
-        "the last generator block gives 3 channels, pictures have 2",
+        "the last generator block gives 3 channels, images have 2",
     ];
     assert_eq!(error.faults, expected);
     let message = error.to_string();
@@ -142,7 +142,7 @@ fn every_fault_of_a_configuration_is_listed() {
     config.generator.blocks[3].padding = 0;
     config.discriminator.blocks[3].kernel = 31;
     let expected = [
-        "the generator gives 66 x 66 pictures, expected 64 x 64: check kernel, padding and output_padding of its blocks",
+        "the generator gives 66 x 66 images, expected 64 x 64: check kernel, padding and output_padding of its blocks",
         "discriminator.blocks[3]: a 31 x 31 kernel does not fit the 8 x 8 map before it",
     ];
     assert_eq!(Model::new(config).unwrap_err().faults, expected);

@@ -72,7 +72,7 @@ impl Logging {
         logging
     }
 
-    /// From now on appends every line to the file at `path` as well, without colours.
+    /// From now on appends every line to the file at `path` as well, without colors.
     ///
     /// # Errors
     ///
@@ -173,13 +173,13 @@ where
         let metadata = event.metadata();
         let (level, target) = (*metadata.level(), metadata.target());
         if level != Level::INFO {
-            let colour = match level {
+            let color = match level {
                 Level::ERROR => "31",
                 Level::WARN => "33",
                 _ => "2",
             };
             if out.has_ansi_escapes() {
-                write!(out, "\u{1b}[{colour}m{level}\u{1b}[0m {target}: ")?;
+                write!(out, "\u{1b}[{color}m{level}\u{1b}[0m {target}: ")?;
             } else {
                 write!(out, "{level} {target}: ")?;
             }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_reach_the_file_from_then_on_without_colours() {
+    fn lines_reach_the_file_from_then_on_without_colors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.txt");
         let logging = Logging::init(&LogArgs { quiet: true, ..LogArgs::default() });

@@ -25,7 +25,7 @@ enum Display {
 }
 
 impl Progress {
-    /// Starts showing progress towards `total` `unit`s (a plural: "steps", "pictures").
+    /// Starts showing progress towards `total` `unit`s (a plural: "steps", "images").
     pub fn new(logging: &Logging, total: u64, unit: &str) -> Self {
         let display = if logging.is_quiet() {
             Display::Hidden

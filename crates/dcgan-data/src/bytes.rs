@@ -39,7 +39,7 @@ impl Bytes {
             return Ok(Vec::new().into());
         }
         // SAFETY: the map is private and only read. Another process that truncates the file while it is mapped ends
-        // this one by a signal; data sets are not written to while they are read, and that is worse than no copy of
+        // this one by a signal; datasets are not written to while they are read, and that is worse than no copy of
         // gigabytes only for files that are.
         let map = unsafe { Mmap::map(&file) }.map_err(DataError::io(path))?;
         Ok(Self::Mapped(Arc::new(map)))

@@ -1,7 +1,7 @@
-//! An explicit cache of transformed pictures in one file, mapped into memory when it is opened.
+//! An explicit cache of transformed images in one file, mapped into memory when it is opened.
 //!
 //! Layout: [`MAGIC`], the header's length (u32, little-endian), the header (JSON), zeros up to a multiple of 64, the
-//! pixels (n, h, w, c) u8, then one u32 (little-endian) a picture where there are labels.
+//! pixels (n, h, w, c) u8, then one u32 (little-endian) an image where there are labels.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Bytes, head};
 use crate::dataset::Dataset;
-use crate::digest::Digest;
 use crate::error::DataError;
 use crate::frames::{Chunk, Frames, PixelOrder};
-use crate::options::{OpenOptions, PictureShape};
+use crate::options::{ImageShape, OpenOptions};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
+use dcgan_base::digest::Digest;
 
 /// The first bytes of a cache.
 pub(crate) const MAGIC: &[u8] = b"dcgan-pictures-1";
@@ -29,18 +29,21 @@ const MAX_HEADER_BYTES: u32 = 16 << 20;
 /// The pixels begin at a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// Pictures decoded at once, on all threads, while packing.
+/// Images decoded at once, on all threads, while packing.
 const PACK_CHUNK: usize = 256;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
-    shape: PictureShape,
+    shape: ImageShape,
     crop: Option<usize>,
-    pictures: usize,
-    labelled: bool,
+    /// Written by earlier versions as `pictures`.
+    #[serde(alias = "pictures")]
+    images: usize,
+    #[serde(alias = "labelled")]
+    labeled: bool,
     class_names: Option<Vec<String>>,
-    /// That of the data set packed.
+    /// That of the dataset packed.
     fingerprint: String,
     /// SHA-256 over the fingerprint and the files' times; equal while packing again would give the same.
     key: String,
@@ -53,22 +56,22 @@ struct Header {
 pub struct Packed {
     /// The cache file.
     pub path: PathBuf,
-    /// Pictures in it.
-    pub pictures: usize,
+    /// Images in it.
+    pub images: usize,
     /// Its size.
     pub bytes: u64,
     /// Whether it was there already, packed from the same files with the same transform, and left as it is.
     pub up_to_date: bool,
 }
 
-/// Writes `dataset` as a cache to `out`, calling `progress` with the number of pictures done.
+/// Writes `dataset` as a cache to `out`, calling `progress` with the number of images done.
 ///
 /// The file appears under its name only when it is complete. An existing cache is replaced unless it is up to date; any
 /// other existing file is refused.
 ///
 /// # Errors
 ///
-/// A picture that cannot be read, a file that cannot be written, an `out` that exists and is no cache.
+/// An image that cannot be read, a file that cannot be written, an `out` that exists and is no cache.
 pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> Result<Packed, DataError> {
     let key = key_of(dataset)?;
     if out.exists() {
@@ -76,14 +79,14 @@ pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> R
         let (old, bytes, _) = open(out).map_err(|_| DataError::bad_file(out, problem))?;
         if old.key == key {
             let bytes = bytes.len() as u64;
-            return Ok(Packed { path: out.to_owned(), pictures: old.pictures, bytes, up_to_date: true });
+            return Ok(Packed { path: out.to_owned(), images: old.images, bytes, up_to_date: true });
         }
     }
     let header = Header {
         shape: dataset.shape(),
         crop: dataset.crop(),
-        pictures: dataset.len(),
-        labelled: dataset.labels().is_some(),
+        images: dataset.len(),
+        labeled: dataset.labels().is_some(),
         class_names: dataset.class_names().map(<[String]>::to_vec),
         fingerprint: dataset.fingerprint().to_owned(),
         key,
@@ -100,7 +103,7 @@ pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> R
         return Err(error);
     }
     let bytes = std::fs::metadata(out).map_err(DataError::io(out))?.len();
-    Ok(Packed { path: out.to_owned(), pictures: dataset.len(), bytes, up_to_date: false })
+    Ok(Packed { path: out.to_owned(), images: dataset.len(), bytes, up_to_date: false })
 }
 
 fn write(
@@ -117,14 +120,14 @@ fn write(
     let mut head = [MAGIC, &length.to_le_bytes(), &json].concat();
     head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
     file.write_all(&head).map_err(DataError::write(to))?;
-    let picture_bytes = header.shape.bytes();
-    for first in (0..header.pictures).step_by(PACK_CHUNK) {
-        let count = PACK_CHUNK.min(header.pictures - first);
-        let mut pixels = vec![0; count * picture_bytes];
+    let image_bytes = header.shape.bytes();
+    for first in (0..header.images).step_by(PACK_CHUNK) {
+        let count = PACK_CHUNK.min(header.images - first);
+        let mut pixels = vec![0; count * image_bytes];
         pixels
-            .par_chunks_exact_mut(picture_bytes)
+            .par_chunks_exact_mut(image_bytes)
             .enumerate()
-            .try_for_each(|(place, picture)| dataset.read(first + place, picture))?;
+            .try_for_each(|(place, image)| dataset.read(first + place, image))?;
         file.write_all(&pixels).map_err(DataError::write(to))?;
         progress(first + count);
     }
@@ -148,7 +151,7 @@ fn key_of(dataset: &Dataset) -> Result<String, DataError> {
     Ok(digest.hex())
 }
 
-/// Opens a cache as a data set, if it holds what is asked for.
+/// Opens a cache as a dataset, if it holds what is asked for.
 pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let (header, bytes, first) = open(path)?;
     if header.shape != options.shape || options.crop.is_some_and(|crop| Some(crop) != header.crop) {
@@ -161,11 +164,11 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
     let mut report = ScanReport::new(path, Format::Cache);
     report.scanned_files = 1;
     report.notes.push(format!("packed from {}", header.source));
-    let labels = header.labelled.then(|| {
-        let (labels, _) = bytes[first + header.pictures * header.shape.bytes()..].as_chunks::<4>();
+    let labels = header.labeled.then(|| {
+        let (labels, _) = bytes[first + header.images * header.shape.bytes()..].as_chunks::<4>();
         labels.iter().map(|label| u32::from_le_bytes(*label)).collect()
     });
-    let (stride, count) = (header.shape.bytes(), header.pictures);
+    let (stride, count) = (header.shape.bytes(), header.images);
     let chunk = Chunk { path: path.to_owned(), bytes, first, stride, count };
     Ok(Scan {
         source: Source::Frames(
@@ -200,17 +203,17 @@ fn open(path: &Path) -> Result<(Header, Bytes, usize), DataError> {
         serde_json::from_slice(json).map_err(|error| bad(format!("has a damaged header: {error}")))?;
     header.shape.check()?;
     let first = header_end.next_multiple_of(ALIGNMENT);
-    let label_bytes = if header.labelled { 4 } else { 0 };
-    let data = header.pictures.checked_mul(header.shape.bytes() + label_bytes);
+    let label_bytes = if header.labeled { 4 } else { 0 };
+    let data = header.images.checked_mul(header.shape.bytes() + label_bytes);
     match data.and_then(|data| data.checked_add(first)) {
         Some(expected) if expected == bytes.len() => Ok((header, bytes, first)),
         Some(expected) => {
             Err(bad(format!("is truncated or damaged: {expected} bytes expected, {} found", bytes.len())))
         }
-        None => Err(bad(format!("claims an impossible number of pictures: {}", header.pictures))),
+        None => Err(bad(format!("claims an impossible number of images: {}", header.images))),
     }
 }
 
-fn describe(shape: PictureShape, crop: Option<usize>) -> String {
+fn describe(shape: ImageShape, crop: Option<usize>) -> String {
     crop.map_or_else(|| shape.to_string(), |crop| format!("{shape} (crop {crop})"))
 }

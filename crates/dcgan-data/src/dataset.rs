@@ -1,4 +1,4 @@
-//! A data set: pictures of one shape by index, with labels where there are any.
+//! A dataset: images of one shape by index, with labels where there are any.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -6,18 +6,18 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::digest::Digest;
 use crate::error::DataError;
 use crate::open;
-use crate::options::{OnBad, OpenOptions, PictureShape};
+use crate::options::{ImageShape, OnBad, OpenOptions};
 use crate::readers::digits;
 use crate::report::ScanReport;
 use crate::source::{Scan, Source};
 use crate::transform::Transform;
+use dcgan_base::digest::Digest;
 
-/// A picture as it is on disk.
+/// An image as it is on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PictureInfo {
+pub struct ImageInfo {
     /// The path below the root, or the file and the record's number in it.
     pub name: String,
     /// Rows, before any transform.
@@ -28,7 +28,7 @@ pub struct PictureInfo {
     pub channels: usize,
 }
 
-/// Pictures of one shape; shared between threads.
+/// Images of one shape; shared between threads.
 #[derive(Debug)]
 pub struct Dataset {
     source: Source,
@@ -39,18 +39,18 @@ pub struct Dataset {
     class_names: Option<Vec<String>>,
     report: ScanReport,
     fingerprint: String,
-    /// Transformed pictures by record, where all of them fit.
+    /// Transformed images by record, where all of them fit.
     memory: Option<Vec<OnceLock<Box<[u8]>>>>,
 }
 
 impl Dataset {
-    /// Opens the folder, zip, file or cache at `path`, recognised by its content.
+    /// Opens the folder, zip, file or cache at `path`, recognized by its content.
     ///
-    /// Pictures of folders and zips are sorted by their path. Under [`OnBad::Skip`] all of them are decoded here.
+    /// Images of folders and zips are sorted by their path. Under [`OnBad::Skip`] all of them are decoded here.
     ///
     /// # Errors
     ///
-    /// Options out of range, a path that cannot be read, is in no known format, holds no pictures, or is damaged.
+    /// Options out of range, a path that cannot be read, is in no known format, holds no images, or is damaged.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, DataError> {
         options.check()?;
         Self::from_scan(open::scan(path, options)?, options)
@@ -61,7 +61,7 @@ impl Dataset {
     /// # Errors
     ///
     /// A shape out of range.
-    pub fn embedded_digits(shape: PictureShape) -> Result<Self, DataError> {
+    pub fn embedded_digits(shape: ImageShape) -> Result<Self, DataError> {
         let options = OpenOptions::new(shape);
         options.check()?;
         Self::from_scan(digits::scan()?, &options)
@@ -69,7 +69,7 @@ impl Dataset {
 
     fn from_scan(scan: Scan, options: &OpenOptions) -> Result<Self, DataError> {
         let Scan { source, labels, class_names, mut bad, mut report, identity, fingerprint } = scan;
-        // A packed fingerprint means packed pictures: they were cropped before.
+        // A packed fingerprint means packed images: they were cropped before.
         let crop = if fingerprint.is_some() { None } else { options.crop };
         let transform = Transform { shape: options.shape, crop };
         let records = source.len();
@@ -103,14 +103,14 @@ impl Dataset {
             });
             selection = Some((0..records).filter(|record| keep[*record]).collect::<Vec<_>>());
         }
-        report.pictures = selection.as_ref().map_or(records, Vec::len);
-        if report.pictures == 0 {
+        report.images = selection.as_ref().map_or(records, Vec::len);
+        if report.images == 0 {
             return Err(DataError::NothingFound { path: report.path.clone(), scanned: report.scanned() });
         }
-        if u32::try_from(report.pictures).is_err() {
+        if u32::try_from(report.images).is_err() {
             return Err(DataError::Option(format!(
-                "{} pictures are more than this program counts",
-                report.pictures
+                "{} images are more than this program counts",
+                report.images
             )));
         }
         let fingerprint = fingerprint.unwrap_or_else(|| fingerprint_of(&identity, options, &bad));
@@ -130,22 +130,22 @@ impl Dataset {
         (0..self.source.len()).into_par_iter().filter_map(attempt).collect()
     }
 
-    /// Number of pictures; at least 1.
+    /// Number of images; at least 1.
     pub fn len(&self) -> usize {
-        self.report.pictures
+        self.report.images
     }
 
-    /// Whether there are no pictures: never, since opening such data is an error.
+    /// Whether there are no images: never, since opening such data is an error.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The shape of every picture.
-    pub fn shape(&self) -> PictureShape {
+    /// The shape of every image.
+    pub fn shape(&self) -> ImageShape {
         self.transform.shape
     }
 
-    /// One class number a picture, where the data has labels.
+    /// One class number an image, where the data has labels.
     pub fn labels(&self) -> Option<&[u32]> {
         self.labels.as_deref()
     }
@@ -163,17 +163,17 @@ impl Dataset {
     /// SHA-256 in hexadecimal over what the data is and how it is transformed.
     ///
     /// For CIFAR, idx and SVHN over the contents of the files; for folders over sorted names and sizes; for zips over
-    /// sorted names, sizes and CRC-32; with `dataset.json`, over that too; the shape, the crop and the pictures left out
+    /// sorted names, sizes and CRC-32; with `dataset.json`, over that too; the shape, the crop and the images left out
     /// are part of it, the place on disk is not. A cache has the fingerprint of the data it was packed from.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Writes picture `index` into `into`: rows from the top, columns from the left, channels interleaved, u8.
+    /// Writes image `index` into `into`: rows from the top, columns from the left, channels interleaved, u8.
     ///
     /// # Errors
     ///
-    /// An index or buffer length out of range, a picture that cannot be read or decoded.
+    /// An index or buffer length out of range, an image that cannot be read or decoded.
     pub fn read(&self, index: usize, into: &mut [u8]) -> Result<(), DataError> {
         let expected = self.shape().bytes();
         if into.len() != expected {
@@ -194,16 +194,16 @@ impl Dataset {
         Ok(())
     }
 
-    /// Name and size of picture `index` as it is on disk; only its header is decoded.
+    /// Name and size of image `index` as it is on disk; only its header is decoded.
     ///
     /// # Errors
     ///
-    /// An index out of range, a picture that cannot be read.
-    pub fn info(&self, index: usize) -> Result<PictureInfo, DataError> {
+    /// An index out of range, an image that cannot be read.
+    pub fn info(&self, index: usize) -> Result<ImageInfo, DataError> {
         self.source.info(self.record(index)?)
     }
 
-    /// Name of picture `index`, that of [`Dataset::info`]; nothing is read for it.
+    /// Name of image `index`, that of [`Dataset::info`]; nothing is read for it.
     ///
     /// # Errors
     ///
@@ -216,13 +216,13 @@ impl Dataset {
         self.transform.crop
     }
 
-    /// The files that the pictures come from.
+    /// The files that the images come from.
     pub(crate) fn files(&self) -> Vec<&Path> {
         self.source.files()
     }
 
     fn record(&self, index: usize) -> Result<usize, DataError> {
-        let missing = DataError::NoSuchPicture { index, len: self.len() };
+        let missing = DataError::NoSuchImage { index, len: self.len() };
         match &self.selection {
             Some(selection) => selection.get(index).copied().ok_or(missing),
             None if index < self.len() => Ok(index),
@@ -231,7 +231,7 @@ impl Dataset {
     }
 
     fn render(&self, record: usize) -> Result<Vec<u8>, DataError> {
-        Ok(self.transform.apply(self.source.picture(record)?))
+        Ok(self.transform.apply(self.source.image(record)?))
     }
 
     fn remembered(&self, record: usize) -> Option<&[u8]> {
@@ -247,7 +247,7 @@ impl Dataset {
 }
 
 fn fingerprint_of(identity: &str, options: &OpenOptions, bad: &[(usize, String)]) -> String {
-    let PictureShape { height, width, channels } = options.shape;
+    let ImageShape { height, width, channels } = options.shape;
     let mut digest = Digest::default();
     digest.field("dcgan-data 1").field(identity);
     for size in [height, width, channels, options.crop.unwrap_or(0)] {

@@ -7,36 +7,36 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 /// Longest side decoded, in pixels.
 const MAX_SIDE: u32 = 32_768;
 
-/// Most bytes that one decoded picture may take; a few threads decode at once.
+/// Most bytes that one decoded image may take; a few threads decode at once.
 const MAX_DECODED_BYTES: u64 = 256 << 20;
 
 /// Bytes at the front of a file that decide its format.
 pub(crate) const SIGNATURE_BYTES: u64 = 16;
 
-/// The picture format of a file that begins with `head`, if it is one that is decoded.
-pub(crate) fn picture_format(head: &[u8]) -> Option<ImageFormat> {
+/// The image format of a file that begins with `head`, if it is one that is decoded.
+pub(crate) fn image_format(head: &[u8]) -> Option<ImageFormat> {
     let format = image::guess_format(head).ok()?;
     matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP).then_some(format)
 }
 
-/// Decodes a picture and turns it upright as its EXIF orientation says. Of an animation the first frame is taken.
+/// Decodes an image and turns it upright as its EXIF orientation says. Of an animation the first frame is taken.
 ///
 /// # Errors
 ///
-/// A sentence for the caller to put beside the picture's name.
+/// A sentence for the caller to put beside the image's name.
 pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let mut decoder = decoder(encoded)?;
     // An unreadable EXIF block says nothing about the pixels.
     let orientation = decoder.orientation().ok();
-    let mut picture =
+    let mut image =
         DynamicImage::from_decoder(decoder).map_err(|error| format!("cannot be decoded: {error}"))?;
     if let Some(orientation) = orientation {
-        picture.apply_orientation(orientation);
+        image.apply_orientation(orientation);
     }
-    Ok(picture)
+    Ok(image)
 }
 
-/// Height, width and channels of a picture from its header.
+/// Height, width and channels of an image from its header.
 ///
 /// # Errors
 ///
@@ -48,9 +48,9 @@ pub(crate) fn dimensions(encoded: &[u8]) -> Result<(u32, u32, u8), String> {
 }
 
 fn decoder(encoded: &[u8]) -> Result<impl ImageDecoder + '_, String> {
-    let Some(format) = picture_format(encoded) else {
+    let Some(format) = image_format(encoded) else {
         return Err(
-            if encoded.is_empty() { "is empty" } else { "is not a PNG, JPEG or WebP picture" }.to_owned()
+            if encoded.is_empty() { "is empty" } else { "is not a PNG, JPEG or WebP image" }.to_owned()
         );
     };
     if format == ImageFormat::Jpeg && !jpeg_is_complete(encoded) {

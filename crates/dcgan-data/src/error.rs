@@ -3,14 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::options::PictureShape;
+use crate::options::ImageShape;
 
 /// Formats that [`crate::Dataset::open`] understands, for messages about input that is none of them.
-pub(crate) const UNDERSTOOD: &str = "understood are: a folder or zip of PNG, JPEG or WebP pictures (flat or one folder \
+pub(crate) const UNDERSTOOD: &str = "understood are: a folder or zip of PNG, JPEG or WebP images (flat or one folder \
      a class, optionally with dataset.json), a CIFAR-10/100 binary folder, MNIST idx files (.gz or not), SVHN cropped \
      .mat files, a cache written by `dcgan-data pack`";
 
-/// An error of reading pictures and labels.
+/// An error of reading images and labels.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The operating system refused.
@@ -29,8 +29,8 @@ pub enum DataError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The path is readable and holds no pictures.
-    #[error("found 0 pictures in {} ({scanned}); {UNDERSTOOD}", .path.display())]
+    /// The path is readable and holds no images.
+    #[error("found 0 images in {} ({scanned}); {UNDERSTOOD}", .path.display())]
     NothingFound {
         /// What was scanned.
         path: PathBuf,
@@ -39,14 +39,14 @@ pub enum DataError {
     },
     /// The file is in no format that is understood.
     #[error("{} is {found}; {UNDERSTOOD}", .path.display())]
-    Unrecognised {
+    Unrecognized {
         /// The file.
         path: PathBuf,
         /// What it seems to be.
         found: String,
     },
     /// No manifest names any of the files.
-    #[error("{} has no file of a known data set; known are: {known}", .path.display())]
+    #[error("{} has no file of a known dataset; known are: {known}", .path.display())]
     NoManifest {
         /// The folder or file.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum DataError {
         problem: String,
     },
     /// One record of a file or folder is damaged.
-    #[error("{}, picture {record}: {problem} (--skip-bad leaves such pictures out)", .path.display())]
+    #[error("{}, image {record}: {problem} (--skip-bad leaves such images out)", .path.display())]
     BadRecord {
         /// The file, zip or folder.
         path: PathBuf,
@@ -83,9 +83,9 @@ pub enum DataError {
         /// The cap.
         limit: u64,
     },
-    /// A cache holds pictures of another shape or crop than asked for.
+    /// A cache holds images of another shape or crop than asked for.
     #[error(
-        "{} holds pictures of {found}, asked for are {expected}: ask for {found}, or pack the data again",
+        "{} holds images of {found}, asked for are {expected}: ask for {found}, or pack the data again",
         .path.display()
     )]
     CacheMismatch {
@@ -96,25 +96,25 @@ pub enum DataError {
         /// Shape and crop in the cache.
         found: String,
     },
-    /// The picture shape asked for is out of range.
-    #[error("a picture shape of {0} is not possible: height and width are 1 to 8192, channels 1, 3 or 4")]
-    Shape(PictureShape),
+    /// The image shape asked for is out of range.
+    #[error("an image shape of {0} is not possible: height and width are 1 to 8192, channels 1, 3 or 4")]
+    Shape(ImageShape),
     /// An option is out of range.
     #[error("{0}")]
     Option(String),
-    /// A batch cannot be filled from the data set.
+    /// A batch cannot be filled from the dataset.
     #[error(
-        "a batch of {batch_size} pictures is larger than the data set of {pictures}: use --batch-size {pictures} or less"
+        "a batch of {batch_size} images is larger than the dataset of {images}: use --batch-size {images} or less"
     )]
     BatchTooLarge {
-        /// Pictures a batch.
+        /// Images a batch.
         batch_size: usize,
-        /// Pictures in the data set.
-        pictures: usize,
+        /// Images in the dataset.
+        images: usize,
     },
-    /// A position lies behind the end of its epoch, as after the data set changed.
+    /// A position lies behind the end of its epoch, as after the dataset changed.
     #[error(
-        "batch {batch} does not exist: an epoch of this data set has {batches_per_epoch} batches; did the data change?"
+        "batch {batch} does not exist: an epoch of this dataset has {batches_per_epoch} batches; did the data change?"
     )]
     Position {
         /// The batch asked for, from zero.
@@ -122,18 +122,18 @@ pub enum DataError {
         /// Batches in an epoch.
         batches_per_epoch: u64,
     },
-    /// A picture index is out of range.
-    #[error("picture {index} does not exist: the data set has {len}")]
-    NoSuchPicture {
+    /// An image index is out of range.
+    #[error("image {index} does not exist: the dataset has {len}")]
+    NoSuchImage {
         /// The index asked for, from zero.
         index: usize,
-        /// Pictures in the data set.
+        /// Images in the dataset.
         len: usize,
     },
-    /// The caller's buffer does not fit the picture shape.
-    #[error("a picture takes {expected} bytes, the buffer has {found}")]
+    /// The caller's buffer does not fit the image shape.
+    #[error("an image takes {expected} bytes, the buffer has {found}")]
     BufferSize {
-        /// Bytes of one picture.
+        /// Bytes of one image.
         expected: usize,
         /// Bytes given.
         found: usize,

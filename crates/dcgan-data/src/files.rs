@@ -1,4 +1,4 @@
-//! Encoded pictures, each a file of a folder or an entry of a zip.
+//! Encoded images, each a file of a folder or an entry of a zip.
 
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use zip::ZipArchive;
 use crate::bytes::{Bytes, read_bounded};
 use crate::error::DataError;
 
-/// Most bytes that one encoded picture is read or inflated to.
+/// Most bytes that one encoded image is read or inflated to.
 pub(crate) const MAX_ENCODED_BYTES: u64 = 256 << 20;
 
 /// A zip in memory; a clone shares the directory and the bytes, so every thread reads with its own.
 pub(crate) type Archive = ZipArchive<Cursor<Bytes>>;
 
-/// Encoded pictures in a fixed order.
+/// Encoded images in a fixed order.
 #[derive(Debug)]
 pub(crate) struct Files {
     /// The folder, zip or single file.
@@ -24,7 +24,7 @@ pub(crate) struct Files {
     pub(crate) store: Store,
 }
 
-/// Where the bytes of a picture are; one entry for each name.
+/// Where the bytes of an image are; one entry for each name.
 #[derive(Debug)]
 pub(crate) enum Store {
     Folder(Vec<PathBuf>),
@@ -44,9 +44,9 @@ impl Files {
         DataError::bad_record(&self.root, self.name(index), problem)
     }
 
-    /// The encoded bytes of one picture.
+    /// The encoded bytes of one image.
     pub(crate) fn encoded(&self, index: usize) -> Result<Vec<u8>, DataError> {
-        let missing = || DataError::NoSuchPicture { index, len: self.len() };
+        let missing = || DataError::NoSuchImage { index, len: self.len() };
         match &self.store {
             Store::Folder(paths) => read_bounded(paths.get(index).ok_or_else(missing)?, MAX_ENCODED_BYTES),
             Store::Zip { archive, entries } => {

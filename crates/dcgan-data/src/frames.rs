@@ -1,4 +1,4 @@
-//! Raw pictures of one shape at regular places in files: CIFAR, idx, SVHN, caches.
+//! Raw images of one shape at regular places in files: CIFAR, idx, SVHN, caches.
 
 use std::path::{Path, PathBuf};
 
@@ -6,9 +6,9 @@ use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
 
 use crate::bytes::Bytes;
 use crate::error::DataError;
-use crate::options::PictureShape;
+use crate::options::ImageShape;
 
-/// The order of bytes within one stored picture, the slowest axis first.
+/// The order of bytes within one stored image, the slowest axis first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PixelOrder {
     /// Row, column, channel.
@@ -19,7 +19,7 @@ pub(crate) enum PixelOrder {
     Cwh,
 }
 
-/// Pictures at `first + i * stride` in one file.
+/// Images at `first + i * stride` in one file.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) path: PathBuf,
@@ -29,10 +29,10 @@ pub(crate) struct Chunk {
     pub(crate) count: usize,
 }
 
-/// Pictures of one shape in one or several files.
+/// Images of one shape in one or several files.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    pub(crate) shape: PictureShape,
+    pub(crate) shape: ImageShape,
     pub(crate) order: PixelOrder,
     pub(crate) chunks: Vec<Chunk>,
 }
@@ -53,15 +53,15 @@ impl Frames {
         None
     }
 
-    /// Writes one picture as rows of interleaved channels; `into` has the bytes of `self.shape`.
+    /// Writes one image as rows of interleaved channels; `into` has the bytes of `self.shape`.
     pub(crate) fn copy(&self, index: usize, into: &mut [u8]) -> Result<(), DataError> {
-        let missing = || DataError::NoSuchPicture { index, len: self.len() };
+        let missing = || DataError::NoSuchImage { index, len: self.len() };
         let (chunk, record) = self.locate(index).ok_or_else(missing)?;
         let start = chunk.first + record * chunk.stride;
         let Some(stored) = chunk.bytes.get(start..start + self.shape.bytes()) else {
             return Err(DataError::bad_record(&chunk.path, record, "lies behind the end of the file"));
         };
-        let PictureShape { height, width, channels } = self.shape;
+        let ImageShape { height, width, channels } = self.shape;
         let (by_row, by_column, by_channel) = match self.order {
             PixelOrder::Hwc => {
                 into.copy_from_slice(stored);
@@ -77,8 +77,8 @@ impl Frames {
         Ok(())
     }
 
-    /// One picture for a transform.
-    pub(crate) fn picture(&self, index: usize) -> Result<DynamicImage, DataError> {
+    /// One image for a transform.
+    pub(crate) fn image(&self, index: usize) -> Result<DynamicImage, DataError> {
         let mut pixels = vec![0; self.shape.bytes()];
         self.copy(index, &mut pixels)?;
         let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
@@ -99,7 +99,7 @@ impl Frames {
                 last.checked_mul(*stride)?.checked_add(*first)?.checked_add(self.shape.bytes())
             });
             if end.is_none_or(|end| end > bytes.len()) {
-                let problem = format!("is truncated: {count} pictures of {} do not fit in it", self.shape);
+                let problem = format!("is truncated: {count} images of {} do not fit in it", self.shape);
                 return Err(DataError::bad_file(path, problem));
             }
         }
@@ -117,10 +117,10 @@ pub(crate) fn record_name(path: &Path, record: usize) -> String {
 mod tests {
     use super::*;
 
-    /// One 2 x 3 RGB picture in all three orders: byte = 100 * channel + 10 * row + column.
+    /// One 2 x 3 RGB image in all three orders: byte = 100 * channel + 10 * row + column.
     #[test]
-    fn every_order_gives_the_same_picture() {
-        let shape = PictureShape { height: 2, width: 3, channels: 3 };
+    fn every_order_gives_the_same_image() {
+        let shape = ImageShape { height: 2, width: 3, channels: 3 };
         let value = |row: u8, column: u8, channel: u8| 100 * channel + 10 * row + column;
         let mut expected = Vec::new();
         let (mut chw, mut cwh) = (vec![0; 18], vec![0; 18]);
@@ -144,7 +144,7 @@ mod tests {
             let mut out = vec![0; 18];
             frames.copy(0, &mut out).unwrap();
             assert_eq!(out, expected, "{order:?}");
-            assert_eq!(frames.picture(0).unwrap().into_rgb8().into_raw(), expected);
+            assert_eq!(frames.image(0).unwrap().into_rgb8().into_raw(), expected);
             assert!(frames.copy(1, &mut out).is_err());
         }
     }

@@ -1,7 +1,7 @@
-//! Pictures and labels from disk as bytes: readers for the common formats, one transform, a seeded loader.
+//! Images and labels from disk as bytes: readers for the common formats, one transform, a seeded loader.
 //!
-//! [`Dataset::open`] takes a publisher's folder (CIFAR, MNIST, SVHN), a folder or zip of pictures, one file of these,
-//! or a cache written by [`pack`]; [`Dataset::read`] gives one picture as u8, rows of interleaved channels. [`Loader`]
+//! [`Dataset::open`] takes a publisher's folder (CIFAR, MNIST, SVHN), a folder or zip of images, one file of these,
+//! or a cache written by [`pack`]; [`Dataset::read`] gives one image as u8, rows of interleaved channels. [`Loader`]
 //! hands out shuffled batches whose bytes depend on the seed and the position alone, not on the number of threads.
 //! This crate knows no tensor library.
 //!
@@ -14,10 +14,10 @@ mod bytes;
 mod cache;
 mod dataset;
 mod decode;
-mod digest;
 mod error;
 mod files;
 mod frames;
+pub mod image_grid;
 mod loader;
 mod manifest;
 mod open;
@@ -25,15 +25,14 @@ mod options;
 mod order;
 mod readers;
 mod report;
-pub mod sheet;
 mod source;
 mod transform;
 
 pub use bytes::Bytes;
 pub use cache::{Packed, pack};
-pub use dataset::{Dataset, PictureInfo};
+pub use dataset::{Dataset, ImageInfo};
 pub use error::DataError;
 pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, Finding, Manifest, Verified, manifests, verify};
-pub use options::{OnBad, OpenOptions, PictureShape, Split};
+pub use options::{ImageShape, OnBad, OpenOptions, Split};
 pub use report::{Format, ScanReport, Skipped};

@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::options::PictureShape;
+use crate::options::ImageShape;
 use crate::order::{epoch_order, mirrored};
 use crate::transform::mirror;
 
 /// How a [`Loader`] works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderConfig {
-    /// Pictures a batch.
+    /// Images a batch.
     pub batch_size: usize,
-    /// Seed of the order, and of which pictures are mirrored.
+    /// Seed of the order, and of which images are mirrored.
     pub seed: u64,
-    /// Whether pictures are mirrored left to right, each with probability one half.
+    /// Whether images are mirrored left to right, each with probability one half.
     pub mirror: bool,
     /// Threads that prepare batches; 0 counts as 1.
     pub threads: usize,
@@ -39,16 +39,16 @@ pub struct LoaderPosition {
     pub batch: u64,
 }
 
-/// Pictures of one training step.
+/// Images of one training step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// `(n, h, w, c)`, u8.
     pub pixels: Vec<u8>,
-    /// n: pictures in the batch.
+    /// n: images in the batch.
     pub count: usize,
     /// h, w, c.
-    pub shape: PictureShape,
-    /// `(n,)`: one class number a picture, where the data has labels.
+    pub shape: ImageShape,
+    /// `(n,)`: one class number an image, where the data has labels.
     pub labels: Option<Vec<u32>>,
     /// Where in the row of batches this one stands.
     pub position: LoaderPosition,
@@ -93,21 +93,21 @@ impl Loader {
     ///
     /// # Errors
     ///
-    /// A batch of zero or of more pictures than the data set, a start behind the end of its epoch, threads that cannot
+    /// A batch of zero or of more images than the dataset, a start behind the end of its epoch, threads that cannot
     /// be started.
     pub fn new(
         dataset: Arc<Dataset>,
         config: LoaderConfig,
         start: LoaderPosition,
     ) -> Result<Self, DataError> {
-        let (batch_size, pictures) = (config.batch_size, dataset.len());
+        let (batch_size, images) = (config.batch_size, dataset.len());
         if batch_size == 0 {
-            return Err(DataError::Option("a batch needs 1 picture or more".to_owned()));
+            return Err(DataError::Option("a batch needs 1 image or more".to_owned()));
         }
-        if batch_size > pictures {
-            return Err(DataError::BatchTooLarge { batch_size, pictures });
+        if batch_size > images {
+            return Err(DataError::BatchTooLarge { batch_size, images });
         }
-        let batches_per_epoch = (pictures / batch_size) as u64;
+        let batches_per_epoch = (images / batch_size) as u64;
         // The end of an epoch is the beginning of the next.
         if start.batch > batches_per_epoch {
             return Err(DataError::Position { batch: start.batch, batches_per_epoch });
@@ -148,7 +148,7 @@ impl Loader {
     ///
     /// # Errors
     ///
-    /// A picture of the batch that cannot be read. The loader stays at the batch: another call tries it again.
+    /// An image of the batch that cannot be read. The loader stays at the batch: another call tries it again.
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         let started = Instant::now();
         let mut state = self.shared.lock();
@@ -250,15 +250,15 @@ impl Shared {
         let mut pixels = vec![0; count * shape.bytes()];
         let mut labels = all_labels.map(|_| Vec::with_capacity(count));
         let mut mirrored = mirrored(self.config.seed, position);
-        for (picture, index) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
-            // Decoding a batch of large pictures takes seconds; a dropped loader is not kept waiting for them.
+        for (image, index) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
+            // Decoding a batch of large images takes seconds; a dropped loader is not kept waiting for them.
             if self.lock().stop {
                 break;
             }
             let index = usize::try_from(*index).unwrap_or(usize::MAX);
-            self.dataset.read(index, picture)?;
+            self.dataset.read(index, image)?;
             if self.config.mirror && mirrored() {
-                mirror(picture, shape);
+                mirror(image, shape);
             }
             if let (Some(labels), Some(label)) = (&mut labels, all_labels.and_then(|all| all.get(index))) {
                 labels.push(*label);
@@ -271,8 +271,8 @@ impl Shared {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.retain(|kept, _| kept.abs_diff(epoch) <= 1);
         let new = || {
-            let pictures = u32::try_from(self.dataset.len()).unwrap_or(u32::MAX);
-            Arc::new(epoch_order(pictures, self.config.seed, epoch))
+            let images = u32::try_from(self.dataset.len()).unwrap_or(u32::MAX);
+            Arc::new(epoch_order(images, self.config.seed, epoch))
         };
         Arc::clone(orders.entry(epoch).or_insert_with(new))
     }

@@ -1,4 +1,4 @@
-//! The manifests of `datasets/`, compiled in: which files a data set has, and their SHA-256 where it is known.
+//! The manifests of `datasets/`, compiled in: which files a dataset has, and their SHA-256 where it is known.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::bytes::open_regular;
-use crate::digest::hex;
 use crate::error::DataError;
+use dcgan_base::digest::hex;
 
 static MANIFESTS: [(&str, &str); 7] = [
     ("mnist.toml", include_str!("../../../datasets/mnist.toml")),
@@ -22,14 +22,14 @@ static MANIFESTS: [(&str, &str); 7] = [
     ("lsun.toml", include_str!("../../../datasets/lsun.toml")),
 ];
 
-/// A data set as its publisher hands it out.
+/// A dataset as its publisher hands it out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Its usual name.
     pub name: String,
     /// What may be done with it, in words.
-    pub licence: String,
+    pub license: String,
     /// The publisher's page.
     pub homepage: String,
     /// Where to get the files and how to lay them out.
@@ -40,7 +40,7 @@ pub struct Manifest {
     pub files: Vec<FileEntry>,
 }
 
-/// One file of a data set.
+/// One file of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {

@@ -1,10 +1,10 @@
-//! Recognises what a path holds and hands it to the reader for it.
+//! Recognizes what a path holds and hands it to the reader for it.
 
 use std::path::Path;
 
 use crate::bytes::{gunzip_head, head};
 use crate::cache;
-use crate::decode::{SIGNATURE_BYTES, picture_format};
+use crate::decode::{SIGNATURE_BYTES, image_format};
 use crate::error::DataError;
 use crate::options::OpenOptions;
 use crate::readers::{archive, cifar, folder, idx, svhn};
@@ -13,7 +13,7 @@ use crate::source::Scan;
 /// Bytes looked at to tell what a file is; a tar's mark is at 257.
 const HEAD_BYTES: u64 = 512;
 
-/// Reads the file list and everything but pictures of `path`.
+/// Reads the file list and everything but images of `path`.
 pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
     if metadata.is_dir() {
@@ -30,13 +30,12 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
         idx::scan_file(path)
     } else if head.starts_with(&[0x1f, 0x8b]) {
         scan_gzip(path, &head)
-    } else if picture_format(&head[..head.len().min(usize::try_from(SIGNATURE_BYTES).unwrap_or(0))]).is_some()
-    {
+    } else if image_format(&head[..head.len().min(usize::try_from(SIGNATURE_BYTES).unwrap_or(0))]).is_some() {
         folder::scan_single(path, metadata.len())
     } else if let Some(kind) = cifar::kind_of_file(path, metadata.len()) {
         cifar::scan_files(path, kind, &[path.to_owned()], options.on_bad)
     } else {
-        Err(DataError::Unrecognised { path: path.to_owned(), found: describe(&head).to_owned() })
+        Err(DataError::Unrecognized { path: path.to_owned(), found: describe(&head).to_owned() })
     }
 }
 
@@ -62,9 +61,9 @@ fn scan_gzip(path: &Path, head: &[u8]) -> Result<Scan, DataError> {
     let found = if is_tar(&inner) || path.to_string_lossy().ends_with(".tgz") {
         "a compressed tar archive (unpack it first)"
     } else {
-        "gzip data without idx pictures in it"
+        "gzip data without idx images in it"
     };
-    Err(DataError::Unrecognised { path: path.to_owned(), found: found.to_owned() })
+    Err(DataError::Unrecognized { path: path.to_owned(), found: found.to_owned() })
 }
 
 fn is_tar(head: &[u8]) -> bool {
@@ -81,7 +80,7 @@ fn describe(head: &[u8]) -> &'static str {
     } else if head.starts_with(b"version https://git-lfs") {
         "a Git LFS pointer, not the file itself (run git lfs pull)"
     } else if head.starts_with(b"<") {
-        "a web page or XML, not pictures (a failed download?)"
+        "a web page or XML, not images (a failed download?)"
     } else {
         "in no known format"
     }

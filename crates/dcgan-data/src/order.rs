@@ -1,30 +1,22 @@
-//! The order of pictures in an epoch, and which of them are mirrored.
+//! The order of images in an epoch, and which of them are mirrored.
 
 use rand::RngCore;
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
-use crate::digest::Digest;
 use crate::loader::LoaderPosition;
+use dcgan_base::digest::Digest;
+use dcgan_base::random::shuffle;
 
 /// The permutation of `0..len` for `epoch`: Fisher-Yates with a ChaCha stream keyed by (seed, "shuffle", epoch).
-///
-/// Written out instead of `rand`'s shuffle, whose draws may change between releases: the order of an epoch is part of
-/// what a seed promises.
 pub(crate) fn epoch_order(len: u32, seed: u64, epoch: u64) -> Vec<u32> {
     let mut rng = ChaCha12Rng::from_seed(Digest::default().number(seed).field("shuffle").number(epoch).key());
     let mut order: Vec<u32> = (0..len).collect();
-    for last in (1..order.len()).rev() {
-        // A 64-bit draw scaled to 0..=last; its bias of 2^-32 or less is far below what any training could see.
-        let scaled = (u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64;
-        if let Ok(other) = usize::try_from(scaled) {
-            order.swap(last, other);
-        }
-    }
+    shuffle(&mut rng, &mut order);
     order
 }
 
-/// Which pictures of the batch at `position` are mirrored: every call tells it of the next one.
+/// Which images of the batch at `position` are mirrored: every call tells it of the next one.
 pub(crate) fn mirrored(seed: u64, position: LoaderPosition) -> impl FnMut() -> bool {
     let key =
         Digest::default().number(seed).field("mirror").number(position.epoch).number(position.batch).key();

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// Names kept for each reason of skipping.
 const EXAMPLES: usize = 3;
 
-/// The format that a data set was recognised as.
+/// The format that a dataset was recognized as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
@@ -20,12 +20,12 @@ pub enum Format {
     Idx,
     /// SVHN's cropped digits, MATLAB v5.
     Svhn,
-    /// A folder of pictures.
-    PictureFolder,
-    /// A zip of pictures.
-    PictureZip,
-    /// One picture.
-    Picture,
+    /// A folder of images.
+    ImageFolder,
+    /// A zip of images.
+    ImageZip,
+    /// One image.
+    Image,
     /// A cache written by `pack`.
     Cache,
     /// The digits compiled into the program.
@@ -39,16 +39,16 @@ impl fmt::Display for Format {
             Self::Cifar100 => "CIFAR-100 binary",
             Self::Idx => "MNIST idx",
             Self::Svhn => "SVHN cropped digits",
-            Self::PictureFolder => "folder of pictures",
-            Self::PictureZip => "zip of pictures",
-            Self::Picture => "single picture",
+            Self::ImageFolder => "folder of images",
+            Self::ImageZip => "zip of images",
+            Self::Image => "single image",
             Self::Cache => "cache",
             Self::EmbeddedDigits => "embedded digits",
         })
     }
 }
 
-/// Files or pictures left out for one reason.
+/// Files or images left out for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
     /// Why.
@@ -64,12 +64,12 @@ pub struct Skipped {
 pub struct ScanReport {
     /// The folder or file that was read.
     pub path: PathBuf,
-    /// What it was recognised as.
+    /// What it was recognized as.
     pub format: Format,
     /// Files (or zip entries) looked at.
     pub scanned_files: usize,
-    /// Pictures in the data set.
-    pub pictures: usize,
+    /// Images in the dataset.
+    pub images: usize,
     /// What was left out, one entry for each reason.
     pub skipped: Vec<Skipped>,
     /// Remarks: where labels come from, which parts are missing.
@@ -82,7 +82,7 @@ impl ScanReport {
             path: path.into(),
             format,
             scanned_files: 0,
-            pictures: 0,
+            images: 0,
             skipped: Vec::new(),
             notes: Vec::new(),
         }
@@ -120,7 +120,7 @@ impl fmt::Display for Skipped {
 
 impl fmt::Display for ScanReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} pictures from {} ({})", self.pictures, self.path.display(), self.format)?;
+        write!(f, "{} images from {} ({})", self.images, self.path.display(), self.format)?;
         for note in &self.notes {
             write!(f, "; {note}")?;
         }

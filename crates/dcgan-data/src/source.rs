@@ -1,18 +1,18 @@
-//! Where pictures come from, behind one face.
+//! Where images come from, behind one face.
 
 use std::path::{Path, PathBuf};
 
 use image::DynamicImage;
 
-use crate::dataset::PictureInfo;
+use crate::dataset::ImageInfo;
 use crate::decode;
 use crate::error::DataError;
 use crate::files::{Files, Store};
 use crate::frames::{Frames, record_name};
-use crate::options::PictureShape;
+use crate::options::ImageShape;
 use crate::report::ScanReport;
 
-/// Raw or encoded pictures.
+/// Raw or encoded images.
 #[derive(Debug)]
 pub(crate) enum Source {
     Frames(Frames),
@@ -27,15 +27,15 @@ impl Source {
         }
     }
 
-    /// The shape of raw pictures; encoded ones each have their own.
-    pub(crate) fn stored_shape(&self) -> Option<PictureShape> {
+    /// The shape of raw images; encoded ones each have their own.
+    pub(crate) fn stored_shape(&self) -> Option<ImageShape> {
         match self {
             Self::Frames(frames) => Some(frames.shape),
             Self::Files(_) => None,
         }
     }
 
-    /// The files that the pictures come from; none for what is compiled in.
+    /// The files that the images come from; none for what is compiled in.
     pub(crate) fn files(&self) -> Vec<&Path> {
         match self {
             Self::Frames(frames) => frames.chunks.iter().map(|chunk| chunk.path.as_path()).collect(),
@@ -56,28 +56,28 @@ impl Source {
         }
     }
 
-    pub(crate) fn picture(&self, record: usize) -> Result<DynamicImage, DataError> {
+    pub(crate) fn image(&self, record: usize) -> Result<DynamicImage, DataError> {
         match self {
-            Self::Frames(frames) => frames.picture(record),
+            Self::Frames(frames) => frames.image(record),
             Self::Files(files) => {
                 decode::decode(&files.encoded(record)?).map_err(|problem| files.bad_record(record, problem))
             }
         }
     }
 
-    pub(crate) fn info(&self, record: usize) -> Result<PictureInfo, DataError> {
+    pub(crate) fn info(&self, record: usize) -> Result<ImageInfo, DataError> {
         match self {
             Self::Frames(frames) => {
-                let missing = DataError::NoSuchPicture { index: record, len: frames.len() };
+                let missing = DataError::NoSuchImage { index: record, len: frames.len() };
                 frames.locate(record).ok_or(missing)?;
-                let PictureShape { height, width, channels } = frames.shape;
-                Ok(PictureInfo { name: self.name(record), height, width, channels })
+                let ImageShape { height, width, channels } = frames.shape;
+                Ok(ImageInfo { name: self.name(record), height, width, channels })
             }
             Self::Files(files) => {
                 let (height, width, channels) = decode::dimensions(&files.encoded(record)?)
                     .map_err(|problem| files.bad_record(record, problem))?;
                 let side = |side: u32| usize::try_from(side).unwrap_or(usize::MAX);
-                Ok(PictureInfo {
+                Ok(ImageInfo {
                     name: self.name(record),
                     height: side(height),
                     width: side(width),
@@ -98,7 +98,7 @@ pub(crate) struct Scan {
     /// Records that the reader found to be bad, in ascending order, with the reason.
     pub(crate) bad: Vec<(usize, String)>,
     pub(crate) report: ScanReport,
-    /// SHA-256 over what identifies the data: contents for raw formats, names and sizes for pictures.
+    /// SHA-256 over what identifies the data: contents for raw formats, names and sizes for images.
     pub(crate) identity: String,
     /// A fingerprint that overrides the computed one: caches carry that of the data they were made from.
     pub(crate) fingerprint: Option<String>,

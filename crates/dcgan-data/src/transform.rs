@@ -1,84 +1,83 @@
-//! From a decoded picture of any size and kind to the shape asked for.
+//! From a decoded image of any size and kind to the shape asked for.
 
 use image::imageops::{FilterType, crop_imm, resize};
 use image::{DynamicImage, ImageBuffer, Pixel, RgbImage, RgbaImage};
 
-use crate::options::PictureShape;
+use crate::options::ImageShape;
 
-/// Mirrors a picture left to right: rows of interleaved channels.
-pub(crate) fn mirror(picture: &mut [u8], shape: PictureShape) {
-    for row in picture.chunks_exact_mut(shape.width * shape.channels) {
+/// Mirrors an image left to right: rows of interleaved channels.
+pub(crate) fn mirror(image: &mut [u8], shape: ImageShape) {
+    for row in image.chunks_exact_mut(shape.width * shape.channels) {
         row.reverse();
         row.chunks_exact_mut(shape.channels).for_each(<[u8]>::reverse);
     }
 }
 
 /// The long side is cut to this many times the target's aspect before resizing: what is cut lies outside the final crop,
-/// and a 1 x 60,000 picture would otherwise grow to gigabytes.
+/// and a 1 x 60,000 image would otherwise grow to gigabytes.
 const MAX_ASPECT_EXCESS: u64 = 8;
 
 /// Centre crop, resize to cover, centre crop; grey, RGB or RGBA as asked.
 ///
 /// Resizing uses a triangle filter that widens when shrinking (antialiased bilinear). Grey is Rec. 709 luma. Where alpha
-/// is not asked for, the picture is composited on black. 16-bit samples are scaled to 8 bits.
+/// is not asked for, the image is composited on black. 16-bit samples are scaled to 8 bits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transform {
-    pub(crate) shape: PictureShape,
+    pub(crate) shape: ImageShape,
     pub(crate) crop: Option<usize>,
 }
 
 impl Transform {
-    /// Whether pictures stored in `stored` shape come out as they are.
-    pub(crate) fn keeps(&self, stored: PictureShape) -> bool {
+    /// Whether images stored in `stored` shape come out as they are.
+    pub(crate) fn keeps(&self, stored: ImageShape) -> bool {
         stored == self.shape && self.crop.is_none_or(|side| side >= stored.height && side >= stored.width)
     }
 
-    /// The picture as `shape.bytes()` bytes, rows of interleaved channels.
-    pub(crate) fn apply(&self, picture: DynamicImage) -> Vec<u8> {
-        let picture = match self.crop.map(|side| u32::try_from(side).unwrap_or(u32::MAX)) {
-            Some(side) if side < picture.width() || side < picture.height() => {
+    /// The image as `shape.bytes()` bytes, rows of interleaved channels.
+    pub(crate) fn apply(&self, image: DynamicImage) -> Vec<u8> {
+        let image = match self.crop.map(|side| u32::try_from(side).unwrap_or(u32::MAX)) {
+            Some(side) if side < image.width() || side < image.height() => {
                 let (x, y) =
-                    (picture.width().saturating_sub(side) / 2, picture.height().saturating_sub(side) / 2);
-                picture.crop_imm(x, y, side.min(picture.width()), side.min(picture.height()))
+                    (image.width().saturating_sub(side) / 2, image.height().saturating_sub(side) / 2);
+                image.crop_imm(x, y, side.min(image.width()), side.min(image.height()))
             }
-            _ => picture,
+            _ => image,
         };
         match self.shape.channels {
-            1 => self.fit(without_alpha(picture).into_luma8()),
-            3 => self.fit(without_alpha(picture).into_rgb8()),
-            _ => self.fit(picture.into_rgba8()),
+            1 => self.fit(without_alpha(image).into_luma8()),
+            3 => self.fit(without_alpha(image).into_rgb8()),
+            _ => self.fit(image.into_rgba8()),
         }
     }
 
-    fn fit<P: Pixel<Subpixel = u8> + 'static>(&self, picture: ImageBuffer<P, Vec<u8>>) -> Vec<u8> {
-        let (height, width) = (u64::from(picture.height()), u64::from(picture.width()));
+    fn fit<P: Pixel<Subpixel = u8> + 'static>(&self, image: ImageBuffer<P, Vec<u8>>) -> Vec<u8> {
+        let (height, width) = (u64::from(image.height()), u64::from(image.width()));
         let (to_height, to_width) = (self.shape.height as u64, self.shape.width as u64);
         if (height, width) == (to_height, to_width) {
-            return picture.into_raw();
+            return image.into_raw();
         }
         let max_width = (height * to_width * MAX_ASPECT_EXCESS).div_ceil(to_height).min(width);
         let max_height = (width * to_height * MAX_ASPECT_EXCESS).div_ceil(to_width).min(height);
-        let picture = centre(&picture, max_width, max_height);
-        let (height, width) = (u64::from(picture.height()), u64::from(picture.width()));
-        // The side that needs the larger factor decides, so that the picture covers the target.
+        let image = centre(&image, max_width, max_height);
+        let (height, width) = (u64::from(image.height()), u64::from(image.width()));
+        // The side that needs the larger factor decides, so that the image covers the target.
         let (new_height, new_width) = if to_height * width >= to_width * height {
             (to_height, rounded(width * to_height, height).max(to_width))
         } else {
             (rounded(height * to_width, width).max(to_height), to_width)
         };
-        let picture = resize(&picture, narrow(new_width), narrow(new_height), FilterType::Triangle);
-        centre(&picture, to_width, to_height).into_raw()
+        let image = resize(&image, narrow(new_width), narrow(new_height), FilterType::Triangle);
+        centre(&image, to_width, to_height).into_raw()
     }
 }
 
 fn centre<P: Pixel<Subpixel = u8> + 'static>(
-    picture: &ImageBuffer<P, Vec<u8>>,
+    image: &ImageBuffer<P, Vec<u8>>,
     width: u64,
     height: u64,
 ) -> ImageBuffer<P, Vec<u8>> {
-    let (width, height) = (narrow(width).min(picture.width()), narrow(height).min(picture.height()));
-    crop_imm(picture, (picture.width() - width) / 2, (picture.height() - height) / 2, width, height)
-        .to_image()
+    let (width, height) = (narrow(width).min(image.width()), narrow(height).min(image.height()));
+    crop_imm(image, (image.width() - width) / 2, (image.height() - height) / 2, width, height).to_image()
 }
 
 /// `a / b` to the nearest whole number, halves up.
@@ -91,12 +90,12 @@ fn narrow(side: u64) -> u32 {
     u32::try_from(side).unwrap_or(u32::MAX)
 }
 
-/// Composites on black; pictures without alpha pass through.
-fn without_alpha(picture: DynamicImage) -> DynamicImage {
-    if !picture.color().has_alpha() {
-        return picture;
+/// Composites on black; images without alpha pass through.
+fn without_alpha(image: DynamicImage) -> DynamicImage {
+    if !image.color().has_alpha() {
+        return image;
     }
-    let rgba: RgbaImage = picture.into_rgba8();
+    let rgba: RgbaImage = image.into_rgba8();
     let opaque = RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
         let [red, green, blue, alpha] = rgba.get_pixel(x, y).0;
         image::Rgb([red, green, blue].map(|value| scale(value, alpha)))
@@ -116,20 +115,20 @@ mod tests {
     use super::*;
 
     fn transform(height: usize, width: usize, channels: usize, crop: Option<usize>) -> Transform {
-        Transform { shape: PictureShape { height, width, channels }, crop }
+        Transform { shape: ImageShape { height, width, channels }, crop }
     }
 
-    /// A 2 x 3 picture whose six pixels all differ keeps its rows, columns and colours.
+    /// A 2 x 3 image whose six pixels all differ keeps its rows, columns and colors.
     #[test]
     fn pixels_stay_in_place() {
         let pixels: Vec<u8> = (0..18).collect();
-        let picture = RgbImage::from_raw(3, 2, pixels.clone()).unwrap();
-        assert_eq!(transform(2, 3, 3, None).apply(picture.clone().into()), pixels);
+        let image = RgbImage::from_raw(3, 2, pixels.clone()).unwrap();
+        assert_eq!(transform(2, 3, 3, None).apply(image.clone().into()), pixels);
         assert_eq!(
-            transform(2, 2, 3, Some(2)).apply(picture.clone().into()),
+            transform(2, 2, 3, Some(2)).apply(image.clone().into()),
             [0, 1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 14]
         );
-        assert_eq!(transform(2, 1, 3, None).apply(picture.into()), [3, 4, 5, 12, 13, 14]);
+        assert_eq!(transform(2, 1, 3, None).apply(image.into()), [3, 4, 5, 12, 13, 14]);
     }
 
     #[test]
@@ -145,12 +144,12 @@ mod tests {
             (grey.clone().into(), 4, &[9, 9, 9, 255]),
             (grey.into(), 3, &[9, 9, 9]),
         ];
-        for (picture, channels, expected) in rows {
-            assert_eq!(transform(1, 1, channels, None).apply(picture), expected);
+        for (image, channels, expected) in rows {
+            assert_eq!(transform(1, 1, channels, None).apply(image), expected);
         }
     }
 
-    /// A picture of three vertical bands: whatever the sizes, the centre of the result is the centre of the picture.
+    /// An image of three vertical bands: whatever the sizes, the centre of the result is the centre of the image.
     #[test]
     fn resizing_covers_the_target_and_keeps_the_centre() {
         for (height, width, to_height, to_width, crop) in [
@@ -163,9 +162,9 @@ mod tests {
             (90, 90, 1, 1, Some(3)),
             (5, 5, 8, 8, Some(100)),
         ] {
-            let picture =
+            let image =
                 GrayImage::from_fn(width, height, |x, _| Luma([if x * 3 / width == 1 { 255 } else { 0 }]));
-            let out = transform(to_height, to_width, 1, crop).apply(picture.into());
+            let out = transform(to_height, to_width, 1, crop).apply(image.into());
             assert_eq!(out.len(), to_height * to_width);
             // Enlarging three columns blends the outermost pixels of the band.
             let centre = out[to_height / 2 * to_width + to_width / 2];

@@ -161,7 +161,7 @@ pub fn positions(
     boxes: &Boxes,
 ) -> Result<Positions, AblateError> {
     let latent = &model.config().latent;
-    let shape = model.config().picture_shape().into();
+    let shape = model.config().image_shape().into();
     let device = generator.0.executor.device();
     let mut part = front(&generator.0, layer)?;
     let (mut values, mut inside, mut maps) = (Vec::new(), Vec::new(), 0);

@@ -69,21 +69,21 @@ pub fn turned(
     Latents::new(values.collect(), samples.size(), "a turn of 0 steps")
 }
 
-/// The mean of pictures, values `(n, len)` one after the other: what a concept is in pixels.
-pub fn mean_picture(pictures: &[f32], len: usize) -> Vec<f32> {
+/// The mean of images, values `(n, len)` one after the other: what a concept is in pixels.
+pub fn mean_image(images: &[f32], len: usize) -> Vec<f32> {
     let mut sums = vec![0.0; len];
-    let n = (pictures.len() / len.max(1)).max(1) as f64;
-    for picture in pictures.chunks_exact(len.max(1)) {
-        sums.iter_mut().zip(picture).for_each(|(sum, value)| *sum += f64::from(*value) / n);
+    let n = (images.len() / len.max(1)).max(1) as f64;
+    for image in images.chunks_exact(len.max(1)) {
+        sums.iter_mut().zip(image).for_each(|(sum, value)| *sum += f64::from(*value) / n);
     }
     sums.into_iter().map(narrowed).collect()
 }
 
-/// The sum of the pictures `plus` less those of `minus`, value by value: the arithmetic in pixels that the paper shows to fail.
-pub fn combined_pictures(plus: &[Vec<f32>], minus: &[Vec<f32>]) -> Vec<f32> {
+/// The sum of the images `plus` less those of `minus`, value by value: the arithmetic in pixels that the paper shows to fail.
+pub fn combined_images(plus: &[Vec<f32>], minus: &[Vec<f32>]) -> Vec<f32> {
     let mut sums = vec![0.0; plus.iter().chain(minus).map(Vec::len).next().unwrap_or(0)];
-    for (picture, sign) in plus.iter().map(|p| (p, 1.0)).chain(minus.iter().map(|p| (p, -1.0))) {
-        sums.iter_mut().zip(picture).for_each(|(sum, value)| *sum += sign * value);
+    for (image, sign) in plus.iter().map(|p| (p, 1.0)).chain(minus.iter().map(|p| (p, -1.0))) {
+        sums.iter_mut().zip(image).for_each(|(sum, value)| *sum += sign * value);
     }
     sums
 }
@@ -105,8 +105,8 @@ mod tests {
         assert!(combined(&[], &[]).is_err());
         let other = Latents::new(vec![1.0; 3], 3, "a test").unwrap();
         assert!(matches!(combined(&[a, other], &[]), Err(LatentError::Size { expected: 2, found: 3, .. })));
-        let picture = mean_picture(&[0.0, 1.0, 1.0, 0.0], 2);
-        assert_eq!(combined_pictures(&[picture, vec![1.0, 1.0]], &[vec![0.0, 2.0]]), [1.5, -0.5]);
+        let image = mean_image(&[0.0, 1.0, 1.0, 0.0], 2);
+        assert_eq!(combined_images(&[image, vec![1.0, 1.0]], &[vec![0.0, 2.0]]), [1.5, -0.5]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Attributes of pictures in the format of CelebA's `list_attr_celeba.txt`: a line with the number of pictures, a line with the
-//! attributes' names, then for each picture its path and 1 or -1 for each attribute.
+//! Attributes of images in the format of CelebA's `list_attr_celeba.txt`: a line with the number of images, a line with the
+//! attributes' names, then for each image its path and 1 or -1 for each attribute.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub struct Attributes {
     path: PathBuf,
     names: Vec<String>,
-    pictures: Vec<String>,
+    images: Vec<String>,
     /// Row after row.
     values: Vec<bool>,
 }
@@ -28,7 +28,7 @@ pub enum AttributesError {
     },
     /// A line that does not fit the format.
     #[error(
-        "{}, line {line}: {problem}; expected CelebA's format: a line with the number of pictures, a line with the attributes' names, then PATH and 1 or -1 for each attribute",
+        "{}, line {line}: {problem}; expected CelebA's format: a line with the number of images, a line with the attributes' names, then PATH and 1 or -1 for each attribute",
         path.display()
     )]
     Line {
@@ -49,19 +49,19 @@ pub enum AttributesError {
         /// Those that there are.
         known: Vec<String>,
     },
-    /// Pictures and attributes of different data.
+    /// Images and attributes of different data.
     #[error(
-        "{} has attributes of none of the {pictures} pictures: it names {theirs:?}, the data have {ours:?}; paths must agree, or file names where no two are alike (a cache keeps no names: give the folder or zip that it was packed from)",
+        "{} has attributes of none of the {images} images: it names {theirs:?}, the data have {ours:?}; paths must agree, or file names where no two are alike (a cache keeps no names: give the folder or zip that it was packed from)",
         path.display()
     )]
     NoMatch {
         /// The file.
         path: PathBuf,
-        /// Pictures of the data.
-        pictures: usize,
+        /// Images of the data.
+        images: usize,
         /// A path of the file.
         theirs: String,
-        /// A picture's name.
+        /// An image's name.
         ours: String,
     },
 }
@@ -71,7 +71,7 @@ pub enum AttributesError {
 pub struct Condition {
     /// Name of the attribute.
     pub attribute: String,
-    /// Whether pictures of the concept have it.
+    /// Whether images of the concept have it.
     pub present: bool,
 }
 
@@ -103,15 +103,14 @@ impl Attributes {
         let wrong = |line: usize, problem: String| AttributesError::Line { path: path.into(), line, problem };
         let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
         let count = lines.next().map_or("", |(_, line)| line);
-        let count: usize = count
-            .parse()
-            .map_err(|_| wrong(1, format!("{:?} is no number of pictures", shortened(count))))?;
+        let count: usize =
+            count.parse().map_err(|_| wrong(1, format!("{:?} is no number of images", shortened(count))))?;
         let header = lines.next().map_or("", |(_, line)| line);
         let names: Vec<String> = header.split_whitespace().map(str::to_owned).collect();
         if names.is_empty() {
             return Err(wrong(2, "no attribute is named".to_owned()));
         }
-        let (mut pictures, mut values, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
+        let (mut images, mut values, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
         for (line, text) in lines.filter(|(_, text)| !text.is_empty()) {
             // A path may hold spaces: the attributes are the last words.
             let (mut path, mut row) = (text, Vec::with_capacity(names.len()));
@@ -136,12 +135,12 @@ impl Attributes {
                 return Err(wrong(line, format!("{path:?} has attributes already, from line {before}")));
             }
             values.extend(row.into_iter().rev());
-            pictures.push(path);
+            images.push(path);
         }
-        if pictures.len() != count {
-            return Err(wrong(1, format!("{count} pictures are announced, {} follow", pictures.len())));
+        if images.len() != count {
+            return Err(wrong(1, format!("{count} images are announced, {} follow", images.len())));
         }
-        Ok(Self { path: path.into(), names, pictures, values })
+        Ok(Self { path: path.into(), names, images, values })
     }
 
     /// For each condition the column of its attribute.
@@ -161,21 +160,21 @@ impl Attributes {
         conditions.iter().map(column).collect()
     }
 
-    /// Whether the picture of row `row` meets all of the conditions that [`Attributes::columns`] gave.
+    /// Whether the image of row `row` meets all of the conditions that [`Attributes::columns`] gave.
     pub fn meets(&self, row: usize, conditions: &[(usize, bool)]) -> bool {
         let values = &self.values[row * self.names.len()..][..self.names.len()];
         conditions.iter().all(|&(column, present)| values[column] == present)
     }
 
-    /// For each of the pictures named the row of its attributes: the row of the same path; else of the same file name, where the
-    /// table and the pictures have no second one of that name.
+    /// For each of the images named the row of its attributes: the row of the same path; else of the same file name, where the
+    /// table and the images have no second one of that name.
     ///
     /// # Errors
-    /// [`AttributesError::NoMatch`] where no picture has one.
-    pub fn join(&self, pictures: &[String]) -> Result<Vec<Option<usize>>, AttributesError> {
+    /// [`AttributesError::NoMatch`] where no image has one.
+    pub fn join(&self, images: &[String]) -> Result<Vec<Option<usize>>, AttributesError> {
         let unified = |name: &str| name.replace('\\', "/");
         let by_path: HashMap<String, usize> =
-            self.pictures.iter().enumerate().map(|(row, name)| (unified(name), row)).collect();
+            self.images.iter().enumerate().map(|(row, name)| (unified(name), row)).collect();
         // None where a name comes twice.
         let by_name = |names: &[String]| {
             let mut rows: HashMap<String, Option<usize>> = HashMap::new();
@@ -185,7 +184,7 @@ impl Attributes {
             }
             rows
         };
-        let (theirs, ours) = (by_name(&self.pictures), by_name(pictures));
+        let (theirs, ours) = (by_name(&self.images), by_name(images));
         let find = |name: &String| {
             let name = unified(name);
             by_path.get(&name).copied().or_else(|| {
@@ -194,13 +193,13 @@ impl Attributes {
                 theirs.get(file).copied().flatten()
             })
         };
-        let rows: Vec<Option<usize>> = pictures.iter().map(find).collect();
+        let rows: Vec<Option<usize>> = images.iter().map(find).collect();
         if rows.iter().all(Option::is_none) {
             return Err(AttributesError::NoMatch {
                 path: self.path.clone(),
-                pictures: pictures.len(),
-                theirs: self.pictures.first().cloned().unwrap_or_default(),
-                ours: pictures.first().cloned().unwrap_or_default(),
+                images: images.len(),
+                theirs: self.images.first().cloned().unwrap_or_default(),
+                ours: images.first().cloned().unwrap_or_default(),
             });
         }
         Ok(rows)
@@ -211,7 +210,7 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Enough of a word to recognise it: a wrong file may be one line of megabytes.
+/// Enough of a word to recognize it: a wrong file may be one line of megabytes.
 fn shortened(word: &str) -> String {
     word.chars().take(40).collect()
 }
@@ -247,21 +246,21 @@ mod tests {
     }
 
     #[test]
-    fn pictures_find_their_rows() {
+    fn images_find_their_rows() {
         let attributes = parse("4\nA\none/a.jpg 1\ntwo/a.jpg 1\ntwo/b.jpg -1\nc.jpg 1\n").unwrap();
         let rows: &[(&[&str], &[Option<usize>])] = &[
             (&["two/a.jpg", "one/a.jpg"], &[Some(1), Some(0)]),
-            (&["img/b.jpg", "img/a.jpg"], &[Some(2), None]), // a.jpg is two pictures of the table
+            (&["img/b.jpg", "img/a.jpg"], &[Some(2), None]), // a.jpg is two images of the table
             (&["x/c.jpg", "y/c.jpg", "b.jpg"], &[None, None, Some(2)]), // and c.jpg two of the data
             (&["two\\b.jpg"], &[Some(2)]),
         ];
-        for (pictures, expected) in rows {
-            let names: Vec<String> = pictures.iter().map(|&name| name.to_owned()).collect();
-            assert_eq!(attributes.join(&names).unwrap(), *expected, "{pictures:?}");
+        for (images, expected) in rows {
+            let names: Vec<String> = images.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(attributes.join(&names).unwrap(), *expected, "{images:?}");
         }
         let none = attributes.join(&["d.png".to_owned()]).unwrap_err().to_string();
         assert!(
-            none.contains("none of the 1 pictures") && none.contains("one/a.jpg") && none.contains("d.png")
+            none.contains("none of the 1 images") && none.contains("one/a.jpg") && none.contains("d.png")
         );
     }
 
@@ -273,7 +272,7 @@ mod tests {
             ("1\n\na 1\n", "line 2: no attribute"),
             ("1\nA B\na 1\n", "line 3: 1 values, expected 2"),
             ("1\nA B\na 1 0\n", "line 3: a value is \"0\""),
-            ("2\nA\na 1\n", "line 1: 2 pictures are announced, 1 follow"),
+            ("2\nA\na 1\n", "line 1: 2 images are announced, 1 follow"),
             ("1\nA\n1\n", "line 3: 0 values"),
             ("3\nA\na 1\nb 1\na -1\n", "line 5: \"a\" has attributes already, from line 3"),
         ];

@@ -1,7 +1,7 @@
 //! Boxes that a person drew around an object on samples of a seed, and the positions of a feature map within them.
 
 use crate::json::{self, JsonError};
-use dcgan_data::PictureShape;
+use dcgan_data::ImageShape;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub struct ObjectBox {
 /// Boxes that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BoxesError {
-    /// A box without pixels, or with some beyond the picture; or no box at all.
+    /// A box without pixels, or with some beyond the image; or no box at all.
     #[error("{}", faults.join("; "))]
     Outside {
         /// A sentence for each such box.
@@ -47,7 +47,7 @@ pub enum BoxesError {
 }
 
 impl Boxes {
-    /// Reads a file; [`Boxes::check`] tells whether its boxes fit pictures.
+    /// Reads a file; [`Boxes::check`] tells whether its boxes fit images.
     ///
     /// # Errors
     /// [`JsonError`].
@@ -56,7 +56,7 @@ impl Boxes {
     }
 
     /// A file to fill in: the samples of `seed`, one box in the middle of the first as an example.
-    pub fn template(seed: u64, shape: PictureShape) -> Self {
+    pub fn template(seed: u64, shape: ImageShape) -> Self {
         let side = |side: usize| i64::try_from(side).unwrap_or(i64::MAX);
         let (height, width) = (side(shape.height), side(shape.width));
         let (tall, wide) = ((height / 4).max(1), (width / 4).max(1));
@@ -64,11 +64,11 @@ impl Boxes {
         Self { seed, boxes: vec![ObjectBox { sample: 0, x, y, width: wide, height: tall }] }
     }
 
-    /// Refuses boxes that do not lie within pictures of `shape`.
+    /// Refuses boxes that do not lie within images of `shape`.
     ///
     /// # Errors
     /// [`BoxesError::Outside`] with every such box by its number.
-    pub fn check(&self, shape: PictureShape) -> Result<(), BoxesError> {
+    pub fn check(&self, shape: ImageShape) -> Result<(), BoxesError> {
         let mut faults = Vec::new();
         if self.boxes.is_empty() {
             faults.push("there is no box: draw at least one".to_owned());
@@ -79,7 +79,7 @@ impl Boxes {
                 if start < 0 || len < 1 || beyond.is_none_or(|end| end > all) {
                     let (start_name, len_name, what) = names;
                     faults.push(format!(
-                        "box {i} (from 0) lies outside the picture: {start_name} {start}, {len_name} {len}, pictures have {all} {what}"
+                        "box {i} (from 0) lies outside the image: {start_name} {start}, {len_name} {len}, images have {all} {what}"
                     ));
                 }
             };
@@ -97,7 +97,7 @@ impl Boxes {
 
     /// Which positions of a feature map of `rows` x `columns` lie in a box of `sample`, row by row: those whose middle, in
     /// pixels, does, and the one at the middle of each box, so that no box is too small to count.
-    pub fn inside(&self, sample: usize, shape: PictureShape, (rows, columns): (usize, usize)) -> Vec<bool> {
+    pub fn inside(&self, sample: usize, shape: ImageShape, (rows, columns): (usize, usize)) -> Vec<bool> {
         let mut inside = vec![false; rows * columns];
         for object in self.boxes.iter().filter(|object| object.sample == sample) {
             let down = covered(object.y, object.height, shape.height, rows);
@@ -133,7 +133,7 @@ fn covered(start: i64, len: i64, pixels: usize, count: usize) -> Vec<bool> {
 mod tests {
     use super::*;
 
-    const SHAPE: PictureShape = PictureShape { height: 16, width: 32, channels: 3 };
+    const SHAPE: ImageShape = ImageShape { height: 16, width: 32, channels: 3 };
 
     fn boxes(list: &[(usize, [i64; 4])]) -> Boxes {
         let one =
@@ -164,15 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn boxes_outside_the_picture_are_named() {
+    fn boxes_outside_the_image_are_named() {
         boxes(&[(0, [0, 0, 32, 16]), (9, [31, 15, 1, 1])]).check(SHAPE).unwrap();
         Boxes::template(1, SHAPE).check(SHAPE).unwrap();
         let rows: &[([i64; 4], &str)] = &[
-            (
-                [30, 0, 3, 4],
-                "box 1 (from 0) lies outside the picture: x 30, width 3, pictures have 32 columns",
-            ),
-            ([0, -1, 3, 4], "y -1, height 4, pictures have 16 rows"),
+            ([30, 0, 3, 4], "box 1 (from 0) lies outside the image: x 30, width 3, images have 32 columns"),
+            ([0, -1, 3, 4], "y -1, height 4, images have 16 rows"),
             ([0, 0, 0, 4], "x 0, width 0"),
             ([0, 1, 1, i64::MAX], "y 1, height 9223372036854775807"),
         ];

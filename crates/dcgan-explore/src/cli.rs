@@ -4,13 +4,13 @@ mod network;
 
 use clap::{Args, Parser, Subcommand};
 use dcgan_cli::LogArgs;
-use dcgan_data::sheet::Layout;
+use dcgan_data::image_grid::Layout;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
 
 pub(crate) use network::{AblateArgs, ConceptArgs, FeatureArgs, GuidedArgs, MaxactArgs};
 
-/// Look inside an image generator and its discriminator: what a DCGAN learnt (Radford, Metz and Chintala, section 6).
+/// Look inside an image generator and its discriminator: what a DCGAN learned (Radford, Metz and Chintala, section 6).
 ///
 /// Without --model: the folder ./models/faces64 where it exists, else the embedded digits.
 #[derive(Debug, Parser)]
@@ -32,28 +32,28 @@ pub(crate) enum Command {
     Arithmetic(ArithmeticArgs),
     /// Turn samples along the difference of two means (figure 8)
     Turn(TurnArgs),
-    /// Find z of a concept by an attribute of real pictures, without picking by hand
+    /// Find z of a concept by an attribute of real images, without picking by hand
     Concept(Box<ConceptArgs>),
     /// What the discriminator's features respond to, by guided backpropagation (figure 5)
     Guided(Box<GuidedArgs>),
-    /// The pictures and crops that excite the discriminator's features most
+    /// The images and crops that excite the discriminator's features most
     Maxact(Box<MaxactArgs>),
     /// Forget an object: find the generator's feature maps of it, and draw without them (figure 6)
     Ablate(Box<AblateArgs>),
-    /// The training pictures nearest to samples, in pixels and in the discriminator's features
+    /// The training images nearest to samples, in pixels and in the discriminator's features
     Neighbours(NeighboursArgs),
-    /// Find z of given pictures, by gradient descent through the generator
+    /// Find z of given images, by gradient descent through the generator
     Invert(InvertArgs),
 }
 
 /// Which model, and what it is made of.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a foreign file with --preset [default:
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset [default:
     /// ./models/faces64 where it exists, else the embedded digits model]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Networks of a foreign file, by name; or
+    /// Networks of a file of another program, by name; or
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// from a TOML file
@@ -72,17 +72,17 @@ pub(crate) struct ComputeArgs {
     pub(crate) threads: Option<usize>,
 }
 
-/// Real pictures.
+/// Real images.
 #[derive(Args, Debug, Default)]
 pub(crate) struct DataArgs {
-    /// Pictures: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default, for a model of
-    /// 28x28 grey pictures alone: the embedded digits]
+    /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default, for a model of
+    /// 28x28 grey images alone: the embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Cut the N x N centre out of every picture before resizing
+    /// Cut the N x N centre out of every image before resizing
     #[arg(long, value_name = "N")]
     pub(crate) crop: Option<usize>,
-    /// Leave out pictures that cannot be read, and count them
+    /// Leave out images that cannot be read, and count them
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
 }
@@ -91,16 +91,16 @@ pub(crate) struct DataArgs {
 pub(crate) struct SampleArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Pictures to draw [default: 64, or as many as --grid or --z has]
+    /// Images to draw [default: 64, or as many as --grid or --z has]
     #[arg(long, value_name = "N")]
     pub(crate) n: Option<usize>,
     /// Seed of z
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Rows and columns of the sheet [default: as square as can be]
+    /// Rows and columns of the grid [default: as square as can be]
     #[arg(long, value_name = "RxC")]
     pub(crate) grid: Option<Layout>,
-    /// Put the pictures that the discriminator takes for real first
+    /// Put the images that the discriminator takes for real first
     #[arg(long)]
     pub(crate) sort_by_score: bool,
     /// Draw values of z that are more than X standard deviations from 0 again; for models with normal z
@@ -109,13 +109,13 @@ pub(crate) struct SampleArgs {
     /// Draw with the feature maps of this file removed, which `dcgan-explore ablate` wrote
     #[arg(long, value_name = "FILTERS.json")]
     pub(crate) without: Option<PathBuf>,
-    /// Print a number below every picture, for other commands: i of `seed:S:i`, or with --save-z that of `FILE:i`
+    /// Print a number below every image, for other commands: i of `seed:S:i`, or with --save-z that of `FILE:i`
     #[arg(long)]
     pub(crate) numbers: bool,
     /// These z instead of random ones: FILE, FILE:i,j,k or seed:S:i,j,k; may be given several times
     #[arg(long, value_name = "SPEC", conflicts_with = "seed")]
     pub(crate) z: Vec<String>,
-    /// Write the z of the pictures, in their order
+    /// Write the z of the images, in their order
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
     /// The PNG to write
@@ -132,7 +132,7 @@ pub(crate) struct InterpolateArgs {
     /// Walks, one a row; each goes on where the one before ended [default: 8, or as many as --z allows]
     #[arg(long, value_name = "R")]
     pub(crate) rows: Option<usize>,
-    /// Pictures of a walk, both ends included
+    /// Images of a walk, both ends included
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) steps: usize,
     /// Seed of the z to walk between
@@ -150,10 +150,10 @@ pub(crate) struct InterpolateArgs {
     /// Write the whole walk, back to its beginning, as an animation as well
     #[arg(long, value_name = "F.gif")]
     pub(crate) gif: Option<PathBuf>,
-    /// Pictures a second of the animation
+    /// Images a second of the animation
     #[arg(long, value_name = "N", default_value_t = 12, requires = "gif")]
     pub(crate) rate: u32,
-    /// Write the z of the pictures, row by row
+    /// Write the z of the images, row by row
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
     /// The PNG to write
@@ -203,7 +203,7 @@ pub(crate) struct TurnArgs {
     /// Samples to turn, one a row [default: the first four of --seed]
     #[arg(long, value_name = "SPEC")]
     pub(crate) apply: Vec<String>,
-    /// Pictures of a turn, the sample itself in the middle
+    /// Images of a turn, the sample itself in the middle
     #[arg(long, value_name = "N", default_value_t = 9)]
     pub(crate) steps: usize,
     /// How far to turn: the ends are this part of mean(left) - mean(right) away from the sample
@@ -212,7 +212,7 @@ pub(crate) struct TurnArgs {
     /// Seed of the samples to turn
     #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "apply")]
     pub(crate) seed: u64,
-    /// Write the z of the pictures, row by row
+    /// Write the z of the images, row by row
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
     /// The PNG to write
@@ -228,13 +228,13 @@ pub(crate) struct NeighboursArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Training pictures to search, the first ones [default: all]
+    /// Training images to search, the first ones [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) among: Option<usize>,
     /// Samples to look at
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) n: usize,
-    /// Nearest pictures of each to show, and as many in features
+    /// Nearest images of each to show, and as many in features
     #[arg(long, value_name = "K", default_value_t = 3)]
     pub(crate) nearest: usize,
     /// Seed of the samples
@@ -262,13 +262,13 @@ pub(crate) struct InvertArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Pictures of the data by their numbers from 0, separated by commas [default: the first --n]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "n")]
-    pub(crate) pictures: Vec<usize>,
-    /// How many pictures, the first ones
+    /// Images of the data by their numbers from 0, separated by commas [default: the first --n]
+    #[arg(long, alias = "pictures", value_name = "LIST", value_delimiter = ',', conflicts_with = "n")]
+    pub(crate) images: Vec<usize>,
+    /// How many images, the first ones
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) n: usize,
-    /// z to start from, for each picture; the best end is kept
+    /// z to start from, for each image; the best end is kept
     #[arg(long, value_name = "K", default_value_t = 4)]
     pub(crate) restarts: usize,
     /// Steps of Adam

@@ -1,4 +1,4 @@
-//! z of a concept without picking by hand: a linear probe from the discriminator's features to an attribute of real pictures,
+//! z of a concept without picking by hand: a linear probe from the discriminator's features to an attribute of real images,
 //! by which samples are ranked.
 
 use dcgan_features::features::{Features, FeaturesError};
@@ -6,36 +6,36 @@ use dcgan_features::svm::{Gram, LinearSvm, ParamGuard, SvmError, SvmParams};
 
 /// Values of C to choose from.
 const GRID: [f64; 4] = [1e-5, 1e-4, 1e-3, 1e-2];
-/// Parts that pictures of either kind are dealt to: three to fit, one to choose C, one to score on.
+/// Parts that images of either kind are dealt to: three to fit, one to choose C, one to score on.
 const PARTS: usize = 5;
 /// Converged, for a ranking.
 const TOLERANCE: f64 = 1e-4;
 
-/// A concept that cannot be learnt, or a fit that failed.
+/// A concept that cannot be learned, or a fit that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConceptError {
-    /// No picture shows it.
+    /// No image shows it.
     #[error(
-        "none of the {pictures} pictures looked at shows the concept: ask for less at once, or look at more pictures"
+        "none of the {images} images looked at shows the concept: ask for less at once, or look at more images"
     )]
     NoPositives {
-        /// Pictures with attributes.
-        pictures: usize,
+        /// Images with attributes.
+        images: usize,
     },
-    /// All pictures show it.
-    #[error("all of the {pictures} pictures looked at show the concept: there is nothing to tell it from")]
+    /// All images show it.
+    #[error("all of the {images} images looked at show the concept: there is nothing to tell it from")]
     NoNegatives {
-        /// Pictures with attributes.
-        pictures: usize,
+        /// Images with attributes.
+        images: usize,
     },
     /// Too few on one side to fit and to score.
     #[error(
-        "{positives} pictures show the concept and {negatives} do not, expected at least {PARTS} of each: look at more pictures"
+        "{positives} images show the concept and {negatives} do not, expected at least {PARTS} of each: look at more images"
     )]
     TooFew {
-        /// Pictures that show it.
+        /// Images that show it.
         positives: usize,
-        /// Pictures that do not.
+        /// Images that do not.
         negatives: usize,
     },
     /// The fit.
@@ -54,16 +54,16 @@ pub struct Probe {
     pub report: ProbeReport,
 }
 
-/// What a probe was made from, and how well it does on pictures that neither fitted it nor chose its C.
+/// What a probe was made from, and how well it does on images that neither fitted it nor chose its C.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProbeReport {
-    /// Pictures that show the concept.
+    /// Images that show the concept.
     pub positives: usize,
-    /// Pictures that do not.
+    /// Images that do not.
     pub negatives: usize,
-    /// Weight of the loss, chosen on pictures that did not fit it.
+    /// Weight of the loss, chosen on images that did not fit it.
     pub c: f64,
-    /// Pictures held out.
+    /// Images held out.
     pub held_out: usize,
     /// Share of them that the probe gets right.
     pub accuracy: f64,
@@ -71,16 +71,16 @@ pub struct ProbeReport {
     pub baseline: f64,
 }
 
-/// How many pictures show the concept and how many do not, where [`Probe::fit`] can work with as many.
+/// How many images show the concept and how many do not, where [`Probe::fit`] can work with as many.
 ///
 /// # Errors
 /// Too few of either: [`ConceptError::NoPositives`], [`ConceptError::NoNegatives`], [`ConceptError::TooFew`].
 pub fn examples(shows: &[bool]) -> Result<(usize, usize), ConceptError> {
     let positives = shows.iter().filter(|&&shows| shows).count();
-    let (pictures, negatives) = (shows.len(), shows.len() - positives);
+    let (images, negatives) = (shows.len(), shows.len() - positives);
     match (positives, negatives) {
-        (0, _) => Err(ConceptError::NoPositives { pictures }),
-        (_, 0) => Err(ConceptError::NoNegatives { pictures }),
+        (0, _) => Err(ConceptError::NoPositives { images }),
+        (_, 0) => Err(ConceptError::NoNegatives { images }),
         _ if positives.min(negatives) < PARTS => Err(ConceptError::TooFew { positives, negatives }),
         _ => Ok((positives, negatives)),
     }
@@ -182,12 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn concepts_that_cannot_be_learnt() {
-        for (n, period, expected) in [
-            (40, 1, "all of the 40"),
-            (12, 6, "2 pictures show the concept and 10 do not"),
-            (6, 7, "1 pictures"),
-        ] {
+    fn concepts_that_cannot_be_learned() {
+        for (n, period, expected) in
+            [(40, 1, "all of the 40"), (12, 6, "2 images show the concept and 10 do not"), (6, 7, "1 images")]
+        {
             let (features, shows) = rows(n, period);
             let message = Probe::fit(&features, &shows).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

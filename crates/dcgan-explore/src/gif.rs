@@ -1,6 +1,6 @@
-//! Animations: sheets one after the other as a GIF that goes round.
+//! Animations: grids one after the other as a GIF that goes round.
 
-use dcgan_data::sheet::Sheet;
+use dcgan_data::image_grid::ImageGrid;
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, Frame, RgbaImage};
 use std::io;
@@ -25,14 +25,14 @@ pub enum GifError {
     Frames,
 }
 
-/// How carefully 256 colours are chosen: 1 (best) to 30; 10 is what the encoder's authors advise.
+/// How carefully 256 colors are chosen: 1 (best) to 30; 10 is what the encoder's authors advise.
 const SPEED: i32 = 10;
 
 /// The frames as a GIF, `rate` a second (GIF counts hundredths of a second), without end.
 ///
 /// # Errors
 /// No frame; frames of different sizes, or larger than 65,535 pixels a side.
-pub fn encode(frames: &[Sheet], rate: u32) -> Result<Vec<u8>, GifError> {
+pub fn encode(frames: &[ImageGrid], rate: u32) -> Result<Vec<u8>, GifError> {
     let first = frames.first().ok_or(GifError::Frames)?;
     if frames.iter().any(|frame| frame.shape() != first.shape()) {
         return Err(GifError::Frames);
@@ -53,17 +53,17 @@ pub fn encode(frames: &[Sheet], rate: u32) -> Result<Vec<u8>, GifError> {
 /// # Errors
 /// The operating system's.
 pub fn save(path: &Path, bytes: &[u8]) -> Result<(), GifError> {
-    dcgan_cli::files::write_whole(path, bytes).map_err(|source| GifError::Io { path: path.into(), source })
+    dcgan_base::files::write_atomic(path, bytes).map_err(|source| GifError::Io { path: path.into(), source })
 }
 
-fn rgba(sheet: &Sheet) -> Result<RgbaImage, GifError> {
-    let (height, width, channels) = sheet.shape();
+fn rgba(grid: &ImageGrid) -> Result<RgbaImage, GifError> {
+    let (height, width, channels) = grid.shape();
     let pixel = |pixel: &[u8]| match *pixel {
         [red, green, blue] => [red, green, blue, 255],
         [red, green, blue, alpha] => [red, green, blue, alpha],
         _ => pixel.first().map_or([0; 4], |grey| [*grey, *grey, *grey, 255]),
     };
-    let pixels = sheet.pixels().chunks_exact(channels.max(1)).flat_map(pixel).collect();
+    let pixels = grid.pixels().chunks_exact(channels.max(1)).flat_map(pixel).collect();
     let side = |side: usize| u32::try_from(side).map_err(|_| GifError::Frames);
     RgbaImage::from_raw(side(width)?, side(height)?, pixels).ok_or(GifError::Frames)
 }
@@ -71,7 +71,7 @@ fn rgba(sheet: &Sheet) -> Result<RgbaImage, GifError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dcgan_data::PictureShape;
+    use dcgan_data::ImageShape;
     use image::AnimationDecoder;
     use image::codecs::gif::GifDecoder;
     use std::io::Cursor;
@@ -79,12 +79,12 @@ mod tests {
     #[test]
     fn frames_come_back() {
         for channels in [1, 3, 4] {
-            let shape = PictureShape { height: 2, width: 3, channels };
-            // Few colours, so that none are lost; opaque where there is alpha.
+            let shape = ImageShape { height: 2, width: 3, channels };
+            // Few colors, so that none are lost; opaque where there is alpha.
             let level =
                 |i: usize| if channels == 4 && i % 4 == 3 { 255 } else { u8::try_from(i * 5 % 256).unwrap() };
             let bytes: Vec<u8> = (0..3 * shape.bytes()).map(level).collect();
-            let frames = Sheet::each(&bytes, shape).unwrap();
+            let frames = ImageGrid::each(&bytes, shape).unwrap();
             let gif = encode(&frames, 20).unwrap();
             let decoded: Vec<Frame> = GifDecoder::new(Cursor::new(gif.as_slice()))
                 .unwrap()
@@ -92,13 +92,13 @@ mod tests {
                 .collect::<Result<_, _>>()
                 .unwrap();
             assert_eq!(decoded.len(), 3);
-            for (frame, sheet) in decoded.iter().zip(&frames) {
-                assert_eq!(frame.buffer(), &rgba(sheet).unwrap());
+            for (frame, grid) in decoded.iter().zip(&frames) {
+                assert_eq!(frame.buffer(), &rgba(grid).unwrap());
                 assert_eq!(frame.delay().numer_denom_ms(), (50, 1));
             }
         }
         assert!(matches!(encode(&[], 20), Err(GifError::Frames)));
-        let two = [Sheet::black(2, 2, 1), Sheet::black(2, 3, 1)];
+        let two = [ImageGrid::black(2, 2, 1), ImageGrid::black(2, 3, 1)];
         assert!(matches!(encode(&two, 20), Err(GifError::Frames)));
     }
 }

@@ -1,6 +1,6 @@
-//! z of given pictures, by gradient descent through the generator.
+//! z of given images, by gradient descent through the generator.
 //!
-//! G is not invertible, and most real pictures are not among those it draws; what is left of the error after several
+//! G is not invertible, and most real images are not among those it draws; what is left of the error after several
 //! starts says how far this one is from them.
 
 use crate::latent::{LatentError, Latents};
@@ -9,7 +9,7 @@ use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Distribution, Generator, LatentConfig, Model, NetworkError, pixels};
 use dcgan_ops::{Keep, Mode, Want};
 
-/// z that go through G at once. Always as many, so that the z found of a picture do not depend on which others are searched with
+/// z that go through G at once. Always as many, so that the z found of an image do not depend on which others are searched with
 /// it: products of few rows are summed in another order than those of many.
 const BATCH: usize = 64;
 /// Adam's decay rates, and the number that keeps its division finite (Kingma and Ba, 2015).
@@ -22,7 +22,7 @@ const LAST_STEP: f64 = 0.1;
 /// How to search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Search {
-    /// z to start from, the same for every picture; the best end is kept.
+    /// z to start from, the same for every image; the best end is kept.
     pub starts: usize,
     /// Steps of Adam from each.
     pub steps: usize,
@@ -38,7 +38,7 @@ pub enum InvertError {
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// A picture or start that is none, or a z that did not stay finite.
+    /// An image or start that is none, or a z that did not stay finite.
     #[error(transparent)]
     Latent(#[from] LatentError),
 }
@@ -52,36 +52,36 @@ impl From<candle_core::Error> for InvertError {
 /// What a search found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inverted {
-    /// One z a picture.
+    /// One z an image.
     pub z: Latents,
-    /// Mean squared error of each picture, over pixels and channels, in the range that the network sees.
+    /// Mean squared error of each image, over pixels and channels, in the range that the network sees.
     pub errors: Vec<f32>,
-    /// The same of every end, start after start for each picture, `(n, starts)`.
+    /// The same of every end, start after start for each image, `(n, starts)`.
     pub ends: Vec<f32>,
 }
 
-/// Searches z of `pictures`, u8 `(n, h, w, c)`: from each start, Adam on the mean squared error of the picture drawn. Uniform z
+/// Searches z of `images`, u8 `(n, h, w, c)`: from each start, Adam on the mean squared error of the image drawn. Uniform z
 /// are kept within \[-1, 1\]. `progress` hears how many of [`total_steps`] are done.
 ///
 /// # Errors
-/// A generator without statistics; no picture or start; z that do not stay finite; memory.
+/// A generator without statistics; no image or start; z that do not stay finite; memory.
 pub fn invert(
     generator: &mut Generator,
     model: &Model,
-    pictures: &[u8],
+    images: &[u8],
     search: &Search,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Inverted, InvertError> {
     let config = model.config();
     let size = config.latent.size;
-    let targets = pixels::to_tensor(pictures, config, &Device::Cpu)?.contiguous()?;
+    let targets = pixels::to_tensor(images, config, &Device::Cpu)?.contiguous()?;
     let n = targets.dim(0)?;
     let starts = random::latent_each(search.seed, Purpose::InversionLatent, search.starts, &config.latent);
     let starts = Latents::new(starts, size, "a search from 0 starts")?;
     let all = n * starts.len();
     let (mut ends, mut found) = (Vec::with_capacity(all), Vec::with_capacity(all * size));
     for first in (0..all).step_by(BATCH) {
-        // Each row of a batch is one start of one picture; the last batch is filled up with the first start.
+        // Each row of a batch is one start of one image; the last batch is filled up with the first start.
         let n = BATCH.min(all - first);
         let rows: Vec<usize> = (first..first + n).chain(std::iter::repeat_n(0, BATCH - n)).collect();
         let z: Vec<f32> = rows
@@ -108,8 +108,8 @@ pub fn invert(
 }
 
 /// Steps in all that `progress` of [`invert`] counts to.
-pub fn total_steps(pictures: usize, search: &Search) -> usize {
-    (pictures * search.starts).div_ceil(BATCH) * search.steps
+pub fn total_steps(images: usize, search: &Search) -> usize {
+    (images * search.starts).div_ceil(BATCH) * search.steps
 }
 
 /// Adam on each row of `z` by itself; gives the rows at the end and their errors.
@@ -166,7 +166,7 @@ pub fn gradient(
     Ok(flat.unwrap_or_default())
 }
 
-/// Mean squared error of each row's picture, `(n)`; shapes as of [`gradient`].
+/// Mean squared error of each row's image, `(n)`; shapes as of [`gradient`].
 ///
 /// # Errors
 /// Those of [`gradient`].

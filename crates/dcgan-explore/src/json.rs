@@ -53,5 +53,5 @@ pub fn read<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<
 pub fn write(path: &Path, value: &impl Serialize) -> Result<(), JsonError> {
     let failed = |source| JsonError::Write { path: path.into(), source };
     let text = serde_json::to_string_pretty(value).map_err(|error| failed(error.into()))? + "\n";
-    dcgan_cli::files::write_whole(path, text.as_bytes()).map_err(failed)
+    dcgan_base::files::write_atomic(path, text.as_bytes()).map_err(failed)
 }

@@ -1,4 +1,4 @@
-//! Sets of z: drawn by seed, read from files, picked by number; and the pictures of them.
+//! Sets of z: drawn by seed, read from files, picked by number; and the images of them.
 
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
@@ -147,7 +147,7 @@ impl Latents {
         Self::new(numbers.into_iter().flat_map(one).collect(), config.size, &format!("seed {seed}"))
     }
 
-    /// As [`Latents::draw`], values beyond `bound` standard deviations drawn again: more typical pictures, less varied. All
+    /// As [`Latents::draw`], values beyond `bound` standard deviations drawn again: more typical images, less varied. All
     /// other values stay as they are without the bound.
     ///
     /// # Errors
@@ -251,12 +251,12 @@ impl Latents {
         sums.into_iter().map(|sum: f64| (sum / self.len() as f64) as f32).collect()
     }
 
-    /// Their pictures in evaluation mode, u8 `(n, h, w, c)`; each the same whatever the others are. `progress` hears how
+    /// Their images in evaluation mode, u8 `(n, h, w, c)`; each the same whatever the others are. `progress` hears how
     /// many are done.
     ///
     /// # Errors
     /// A generator without statistics; z of another length than its own; memory.
-    pub fn pictures(
+    pub fn images(
         &self,
         generator: &mut Generator,
         model: &Model,

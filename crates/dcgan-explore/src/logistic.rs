@@ -36,7 +36,7 @@ pub enum LogisticError {
     #[error("the penalty is {0}, expected a finite number greater than 0")]
     Penalty(f64),
     /// A value that is not finite.
-    #[error("feature {column} of row {row} is not finite: the network or the pictures are damaged")]
+    #[error("feature {column} of row {row} is not finite: the network or the images are damaged")]
     NotFinite {
         /// Row, from 0.
         row: usize,

@@ -1,7 +1,7 @@
-//! What excites a feature most: the largest activations of every map over many pictures, and the pixels that they see.
+//! What excites a feature most: the largest activations of every map over many images, and the pixels that they see.
 
 use candle_core::Tensor;
-use dcgan_data::PictureShape;
+use dcgan_data::ImageShape;
 use dcgan_ops::Layer;
 
 /// One value of an activation `(c, h, w)`.
@@ -31,18 +31,18 @@ pub enum MaximalError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// The largest activation of a map in one picture.
+/// The largest activation of a map in one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Maximum {
     /// The activation.
     pub value: f32,
-    /// Number of the picture.
-    pub picture: usize,
+    /// Number of the image.
+    pub image: usize,
     /// Where.
     pub place: Place,
 }
 
-/// For every feature map the pictures in which it is largest; each picture counts once, where it is largest.
+/// For every feature map the images in which it is largest; each image counts once, where it is largest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Maxima {
     keep: usize,
@@ -50,12 +50,12 @@ pub struct Maxima {
 }
 
 impl Maxima {
-    /// Nothing seen yet; `keep` pictures a map will be remembered.
+    /// Nothing seen yet; `keep` images a map will be remembered.
     pub fn new(maps: usize, keep: usize) -> Self {
         Self { keep, maps: vec![Vec::new(); maps] }
     }
 
-    /// Looks at the activations `(n, c, h, w)` of the pictures `first..first + n`. Of equal values the one seen first counts.
+    /// Looks at the activations `(n, c, h, w)` of the images `first..first + n`. Of equal values the one seen first counts.
     ///
     /// # Errors
     /// [`MaximalError`].
@@ -72,7 +72,7 @@ impl Maxima {
             };
             let (at, value) = map.iter().enumerate().fold(start, larger);
             let place = Place { map: i % channels, row: at / width, column: at % width };
-            let found = Maximum { value, picture: first + i / channels, place };
+            let found = Maximum { value, image: first + i / channels, place };
             let best = &mut self.maps[place.map];
             let rank = best.partition_point(|other| other.value >= value);
             if rank < self.keep {
@@ -101,7 +101,7 @@ impl Maxima {
     }
 }
 
-/// Pixels in rows and columns; it may reach beyond the picture.
+/// Pixels in rows and columns; it may reach beyond the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// First row.
@@ -114,7 +114,7 @@ pub struct Window {
     pub width: usize,
 }
 
-/// Farthest from the upper left corner that a window reaches, in pixels: beyond every picture, and products of it with a picture's
+/// Farthest from the upper left corner that a window reaches, in pixels: beyond every image, and products of it with an image's
 /// side are far from overflow.
 const FARTHEST: i64 = 1 << 24;
 
@@ -137,10 +137,10 @@ pub fn receptive_field(layers: &[Layer], row: usize, column: usize) -> Window {
     Window { top, left, height: len(top, bottom), width: len(left, right) }
 }
 
-/// The pixels of `picture`, u8 `(h, w, c)`, in `window`, as large as they fit into a picture of the same shape (nearest pixel).
-/// What lies beyond the picture, and what the window's proportions leave over, has the level `ground`.
-pub fn enlarged(picture: &[u8], shape: PictureShape, window: Window, ground: u8) -> Vec<u8> {
-    let PictureShape { height, width, channels } = shape;
+/// The pixels of `image`, u8 `(h, w, c)`, in `window`, as large as they fit into an image of the same shape (nearest pixel).
+/// What lies beyond the image, and what the window's proportions leave over, has the level `ground`.
+pub fn enlarged(image: &[u8], shape: ImageShape, window: Window, ground: u8) -> Vec<u8> {
+    let ImageShape { height, width, channels } = shape;
     let mut out = vec![ground; shape.bytes()];
     if channels == 4 {
         out.iter_mut().skip(3).step_by(4).for_each(|alpha| *alpha = 255);
@@ -148,7 +148,7 @@ pub fn enlarged(picture: &[u8], shape: PictureShape, window: Window, ground: u8)
     if window.height == 0 || window.width == 0 {
         return out;
     }
-    // Sides of the enlarged window: one fills the picture.
+    // Sides of the enlarged window: one fills the image.
     let is_tall = window.height * width >= window.width * height;
     let (rows, columns) = if is_tall {
         (height, (window.width * height / window.height).max(1))
@@ -166,14 +166,14 @@ pub fn enlarged(picture: &[u8], shape: PictureShape, window: Window, ground: u8)
             if let (Some(from_y), Some(from_x)) = (from_y, from_x) {
                 let from = (from_y * width + from_x) * channels;
                 let to = ((top + y) * width + left + x) * channels;
-                out[to..to + channels].copy_from_slice(&picture[from..from + channels]);
+                out[to..to + channels].copy_from_slice(&image[from..from + channels]);
             }
         }
     }
     out
 }
 
-/// Sides of pictures and kernels are far below 2^63.
+/// Sides of images and kernels are far below 2^63.
 fn as_i64(side: usize) -> i64 {
     i64::try_from(side).unwrap_or(i64::MAX)
 }
@@ -184,7 +184,7 @@ mod tests {
     use dcgan_ops::{Activation, Kind, MapShape};
 
     #[test]
-    fn fields_of_many_strided_layers_end_beyond_every_picture() {
+    fn fields_of_many_strided_layers_end_beyond_every_image() {
         let layer = |i: usize| Layer {
             name: format!("blocks.{i}"),
             kind: Kind::Conv,
@@ -203,7 +203,7 @@ mod tests {
         for n in [22, 70] {
             let field = receptive_field(&layers[..n], 3, 0);
             assert!(field.height.max(field.width) <= (1 << 25) + 1, "{field:?}");
-            let shape = PictureShape { height: 3, width: 2, channels: 1 };
+            let shape = ImageShape { height: 3, width: 2, channels: 1 };
             assert_eq!(enlarged(&[7; 6], shape, field, 9).len(), 6);
         }
     }

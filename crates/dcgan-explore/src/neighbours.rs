@@ -1,4 +1,4 @@
-//! The real pictures nearest to samples, in pixels and in D's features: whether a generator draws pictures that it has seen.
+//! The real images nearest to samples, in pixels and in D's features: whether a generator draws images that it has seen.
 
 use dcgan_data::Dataset;
 use dcgan_features::extract::{BATCH, ExtractError, Extractor, read};
@@ -8,7 +8,7 @@ use dcgan_model::pixels::PixelRange;
 /// Why a search failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NeighboursError {
-    /// Pictures, or the network.
+    /// Images, or the network.
     #[error(transparent)]
     Extract(#[from] ExtractError),
     /// Features that are not finite: the network is damaged.
@@ -16,7 +16,7 @@ pub enum NeighboursError {
     Nearest(#[from] NearestError),
 }
 
-/// What a search found for some pictures, the same order in both, the nearest first.
+/// What a search found for some images, the same order in both, the nearest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// By pixels, in the range that the networks see.
@@ -25,11 +25,11 @@ pub struct Found {
     pub features: Vec<Vec<Neighbour>>,
 }
 
-/// The `count` pictures among the first `among` of `data` that are nearest to each of `queries`, u8 `(n, h, w, c)`; a query that is
-/// picture i of the data has `excluded` Some(i). `progress` hears how many pictures are done.
+/// The `count` images among the first `among` of `data` that are nearest to each of `queries`, u8 `(n, h, w, c)`; a query that is
+/// image i of the data has `excluded` Some(i). `progress` hears how many images are done.
 ///
 /// # Errors
-/// A picture that cannot be read or has another shape than the network's; no query; a network without statistics or with features
+/// An image that cannot be read or has another shape than the network's; no query; a network without statistics or with features
 /// that are not finite; memory.
 pub fn search(
     extractor: &mut Extractor,

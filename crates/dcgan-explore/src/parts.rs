@@ -21,7 +21,7 @@ pub struct UnknownBlock {
     pub known: Vec<String>,
 }
 
-/// Index in `layers` of the hidden layer `name`; `2` is short for `blocks.2`. The last layer gives pictures or the logit and
+/// Index in `layers` of the hidden layer `name`; `2` is short for `blocks.2`. The last layer gives images or the logit and
 /// is no hidden one.
 ///
 /// # Errors

@@ -28,7 +28,7 @@ impl Interpolation {
     /// The z at part `t` of the walk from `from` (0) to `to` (1); exactly these at the ends. Between z on one line through the origin
     /// every walk is straight.
     pub fn at(self, from: &[f32], to: &[f32], t: f64) -> Vec<f32> {
-        // Not left to rounding: the ends are the pictures that people know.
+        // Not left to rounding: the ends are the images that people know.
         if t == 0.0 {
             return from.to_vec();
         }

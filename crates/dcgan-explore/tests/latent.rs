@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use candle_core::{Device, Tensor};
-use dcgan_data::PictureShape;
-use dcgan_data::sheet::Sheet;
+use dcgan_data::ImageShape;
+use dcgan_data::image_grid::ImageGrid;
 use dcgan_explore::invert::{Search, errors, gradient, invert};
 use dcgan_explore::latent::{LatentError, Latents};
 use dcgan_model::random::{self, Purpose};
@@ -37,15 +37,15 @@ fn done(folder: &Path, line: &str) -> String {
 
 /// Grey pixels of a PNG, with height and width.
 fn grey(path: &Path) -> (Vec<u8>, usize, usize) {
-    let picture = image::open(path).unwrap().to_luma8();
-    let (width, height) = picture.dimensions();
-    (picture.into_raw(), height as usize, width as usize)
+    let image = image::open(path).unwrap().to_luma8();
+    let (width, height) = image.dimensions();
+    (image.into_raw(), height as usize, width as usize)
 }
 
-/// The 28 x 28 pixels of a cell of a sheet of digits.
-fn cell(sheet: &(Vec<u8>, usize, usize), row: usize, column: usize) -> Vec<u8> {
+/// The 28 x 28 pixels of a cell of an image grid of digits.
+fn cell(grid: &(Vec<u8>, usize, usize), row: usize, column: usize) -> Vec<u8> {
     let (top, left) = (2 + row * 30, 2 + column * 30);
-    (top..top + 28).flat_map(|y| sheet.0[y * sheet.2 + left..][..28].to_vec()).collect()
+    (top..top + 28).flat_map(|y| grid.0[y * grid.2 + left..][..28].to_vec()).collect()
 }
 
 fn digits() -> (Model, Generator) {
@@ -54,7 +54,7 @@ fn digits() -> (Model, Generator) {
     (files.model, generator)
 }
 
-/// A small untrained model of 28 x 28 grey pictures with normal z of 10 numbers, as a folder; G alone on request.
+/// A small untrained model of 28 x 28 grey images with normal z of 10 numbers, as a folder; G alone on request.
 fn small_model(folder: &Path, name: &str, discriminator: bool) -> PathBuf {
     let mut config = Preset::named("digits").unwrap().model;
     config.latent = LatentConfig { size: 10, distribution: Distribution::Normal };
@@ -74,14 +74,14 @@ fn small_model(folder: &Path, name: &str, discriminator: bool) -> PathBuf {
 }
 
 /// A folder of single PNGs: the first `n` samples of the embedded model by seed 5.
-fn sample_pictures(folder: &Path, n: usize) -> Vec<u8> {
+fn sample_images(folder: &Path, n: usize) -> Vec<u8> {
     let (model, mut generator) = digits();
-    let shape = model.config().picture_shape().into();
+    let shape = model.config().image_shape().into();
     let bytes = draw(&mut generator, &model, 5, n).unwrap();
-    let place = folder.join("pictures");
+    let place = folder.join("images");
     fs::create_dir(&place).unwrap();
-    for (i, picture) in Sheet::each(&bytes, shape).unwrap().iter().enumerate() {
-        picture.save(&place.join(format!("{i:03}.png"))).unwrap();
+    for (i, image) in ImageGrid::each(&bytes, shape).unwrap().iter().enumerate() {
+        image.save(&place.join(format!("{i:03}.png"))).unwrap();
     }
     bytes
 }
@@ -95,8 +95,8 @@ fn the_faces_that_come_with_the_repository_are_drawn_by_default() {
     done(&repository, &format!("sample --n 2 --sort-by-score --out {}", out("faces.png")));
     let faces = image::open(out("faces.png")).unwrap().to_rgb8();
     assert_eq!(faces.dimensions(), (2 * 66 + 2, 66 + 2));
-    let colours: std::collections::BTreeSet<[u8; 3]> = faces.pixels().map(|pixel| pixel.0).collect();
-    assert!(colours.len() > 1000, "{} colours", colours.len());
+    let colors: std::collections::BTreeSet<[u8; 3]> = faces.pixels().map(|pixel| pixel.0).collect();
+    assert!(colors.len() > 1000, "{} colors", colors.len());
     let ablate = "ablate --boxes models/faces64/eyes.json --block blocks.0 --top 30 --n 1 --out";
     assert!(done(&repository, &format!("{ablate} {}", out("ablate.png"))).contains("30 of 256 maps"));
 }
@@ -106,10 +106,10 @@ fn samples_are_those_of_the_seed_in_any_layout() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let (model, mut generator) = digits();
-    let shape: PictureShape = model.config().picture_shape().into();
+    let shape: ImageShape = model.config().image_shape().into();
     let bytes = draw(&mut generator, &model, 7, 70).unwrap();
     let expected = |n: usize| {
-        Sheet::square(&bytes[..n * 784], shape).unwrap().save(&here.join("expected.png")).unwrap();
+        ImageGrid::square(&bytes[..n * 784], shape).unwrap().save(&here.join("expected.png")).unwrap();
         fs::read(here.join("expected.png")).unwrap()
     };
     // What `dcgan-train sample` writes, to the byte: more than one batch, and few.
@@ -158,7 +158,7 @@ fn samples_are_sorted_by_score_and_numbered_as_drawn() {
     let mut discriminator =
         dcgan_model::Discriminator::new(&model, &files.discriminator.unwrap(), &Device::Cpu).unwrap();
     let mut logits = |z: &Latents| {
-        let bytes = z.pictures(&mut generator, &model, &mut |_| ()).unwrap();
+        let bytes = z.images(&mut generator, &model, &mut |_| ()).unwrap();
         let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu).unwrap();
         discriminator.score(&x).unwrap().to_vec1::<f32>().unwrap()
     };
@@ -166,12 +166,12 @@ fn samples_are_sorted_by_score_and_numbered_as_drawn() {
     assert!(after.is_sorted_by(|a, b| a >= b) && !before.is_sorted_by(|a, b| a >= b), "{before:?} {after:?}");
     let best = drawn.rows().position(|z| Some(z) == sorted.rows().next()).unwrap();
     assert!(
-        text.contains(&format!("highest score: picture {best} in the order drawn, logit {:.3}", after[0])),
+        text.contains(&format!("highest score: image {best} in the order drawn, logit {:.3}", after[0])),
         "{text}"
     );
 }
 
-/// A number below a picture means that picture where another command is given it.
+/// A number below an image means that image where another command is given it.
 #[test]
 fn numbers_are_those_that_specs_take() {
     let folder = tempfile::tempdir().unwrap();
@@ -181,17 +181,17 @@ fn numbers_are_those_that_specs_take() {
     let by_row = done(here, &format!("{line} --save-z z.safetensors --out row.png"));
     assert!(by_seed.contains("numbered as samples of seed 2"), "{by_seed}");
     assert!(by_row.contains("numbered as rows of z.safetensors"), "{by_row}");
-    for (sheet, spec) in [("seed.png", "seed:2"), ("row.png", "z.safetensors")] {
-        let (sheet, mut seen) = (grey(&here.join(sheet)), Vec::new());
+    for (grid, spec) in [("seed.png", "seed:2"), ("row.png", "z.safetensors")] {
+        let (grid, mut seen) = (grey(&here.join(grid)), Vec::new());
         for number in 0..6 {
             done(here, &format!("sample --z {spec}:{number} --out one.png"));
-            let picture = cell(&grey(&here.join("one.png")), 0, 0);
-            let column = (0..6).find(|&column| cell(&sheet, 0, column) == picture).unwrap();
-            let strip = |sheet: &(Vec<u8>, usize, usize), left: usize| -> Vec<u8> {
-                (30..38).flat_map(|y| sheet.0[y * sheet.2 + left..][..28].to_vec()).collect()
+            let image = cell(&grey(&here.join("one.png")), 0, 0);
+            let column = (0..6).find(|&column| cell(&grid, 0, column) == image).unwrap();
+            let strip = |grid: &(Vec<u8>, usize, usize), left: usize| -> Vec<u8> {
+                (30..38).flat_map(|y| grid.0[y * grid.2 + left..][..28].to_vec()).collect()
             };
-            let caption = Sheet::black(28, 28, 1).captioned(&number.to_string());
-            assert!(strip(&sheet, 2 + column * 30) == caption.pixels()[28 * 28..], "{spec}:{number}");
+            let caption = ImageGrid::black(28, 28, 1).captioned(&number.to_string());
+            assert!(strip(&grid, 2 + column * 30) == caption.pixels()[28 * 28..], "{spec}:{number}");
             seen.push(column);
         }
         assert_eq!(seen.is_sorted(), spec == "z.safetensors", "{seen:?}");
@@ -206,7 +206,7 @@ fn a_score_does_not_depend_on_other_samples() {
     small_model(here, "small", true);
     let many = done(here, "sample --model small --n 70 --sort-by-score");
     let line = many.lines().find(|line| line.starts_with("highest score")).unwrap();
-    let (_, rest) = line.split_once("picture ").unwrap();
+    let (_, rest) = line.split_once("image ").unwrap();
     let (number, logit) = (rest.split(' ').next().unwrap(), rest.rsplit(' ').next().unwrap());
     for z in [format!("seed:0:{number}"), format!("seed:0:{number},{number},1")] {
         let few = done(here, &format!("sample --model small --z {z} --sort-by-score"));
@@ -216,7 +216,7 @@ fn a_score_does_not_depend_on_other_samples() {
 }
 
 #[test]
-fn a_picture_is_the_same_whatever_is_drawn_beside_it() {
+fn a_image_is_the_same_whatever_is_drawn_beside_it() {
     // Sizes at which products of one row and of many are not summed alike.
     let model = Preset::named("pytorch32").unwrap().model().unwrap();
     let mut generator =
@@ -224,21 +224,21 @@ fn a_picture_is_the_same_whatever_is_drawn_beside_it() {
     dcgan_model::ensure_statistics(&mut generator, &model, &Device::Cpu).unwrap();
     let all = draw(&mut generator, &model, 3, 70).unwrap();
     let z = Latents::draw(3, 70, &model.config().latent).unwrap();
-    // A last bit moves few of the bytes: many pictures by themselves.
+    // A last bit moves few of the bytes: many images by themselves.
     for rows in (0..70).step_by(2).map(|row| vec![row, row + 1]) {
-        let some = z.select(&rows, "a test").unwrap().pictures(&mut generator, &model, &mut |_| ()).unwrap();
-        for (picture, row) in some.chunks(3072).zip(rows) {
-            assert!(picture == &all[row * 3072..][..3072], "sample {row}");
+        let some = z.select(&rows, "a test").unwrap().images(&mut generator, &model, &mut |_| ()).unwrap();
+        for (image, row) in some.chunks(3072).zip(rows) {
+            assert!(image == &all[row * 3072..][..3072], "sample {row}");
         }
     }
 }
 
-/// Taken for other z, values of another length would give pictures of nothing that was asked for.
+/// Taken for other z, values of another length would give images of nothing that was asked for.
 #[test]
 fn z_of_another_length_draw_nothing() {
     let (model, mut generator) = digits();
     let short = Latents::new(vec![0.5; 640], 10, "a test").unwrap();
-    let found = short.pictures(&mut generator, &model, &mut |_| ());
+    let found = short.images(&mut generator, &model, &mut |_| ());
     assert!(matches!(found, Err(LatentError::Size { expected: 64, found: 10, .. })), "{found:?}");
     let found = dcgan_model::draw_latents(&mut generator, &model, &[0.5; 65], &mut |_| ());
     assert!(matches!(found, Err(NetworkError::Latents { len: 65, size: 64 })), "{found:?}");
@@ -331,7 +331,7 @@ fn arithmetic_and_turns_are_sums_of_means() {
     let figure = grey(&here.join("arithmetic.png"));
     done(here, "sample --z sum.safetensors:0 --out result.png");
     let result = cell(&grey(&here.join("result.png")), 0, 0);
-    // Beside it the three concepts, each three pictures above that of the mean: 92 and 32 pixels.
+    // Beside it the three concepts, each three images above that of the mean: 92 and 32 pixels.
     let (top, left) = ((92 + 32 - 92) / 2 + 2 + 30, figure.2 - 92 + 2 + 30);
     let middle = (top..top + 28).flat_map(|y| figure.0[y * figure.2 + left..][..28].to_vec());
     assert!(middle.eq(result), "the middle is not the result");
@@ -362,8 +362,8 @@ fn json(folder: &Path, line: &str) -> Value {
 fn a_sample_among_the_data_is_found_in_pixels_and_in_features() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let bytes = sample_pictures(here, 150);
-    let line = "neighbours --data pictures --z seed:5:140,3 --nearest 2";
+    let bytes = sample_images(here, 150);
+    let line = "neighbours --data images --z seed:5:140,3 --nearest 2";
     let found = json(here, line);
     for what in ["pixels_rms_levels", "features_distance"] {
         for (query, expected) in [140, 3].into_iter().enumerate() {
@@ -376,7 +376,7 @@ fn a_sample_among_the_data_is_found_in_pixels_and_in_features() {
             assert!(near[1][1].as_f64().unwrap() > 1.0 && near[1][0] != near[0][0], "{near}");
         }
     }
-    // Real pictures are not found themselves.
+    // Real images are not found themselves.
     assert!(
         found["real_pixels_rms_levels"]
             .as_array()
@@ -390,8 +390,8 @@ fn a_sample_among_the_data_is_found_in_pixels_and_in_features() {
     let rms = (squares.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>() / 784.0).sqrt();
     assert!((found["pixels_rms_levels"][1][1][1].as_f64().unwrap() - rms).abs() < 0.01);
     // Sample, two in pixels, two in features; a strip for numbers.
-    let sheet = image::image_dimensions(here.join("neighbours.png")).unwrap();
-    assert_eq!(sheet, (32 + 8 + 62 + 8 + 62, 2 * 38 + 2));
+    let grid = image::image_dimensions(here.join("neighbours.png")).unwrap();
+    assert_eq!(grid, (32 + 8 + 62 + 8 + 62, 2 * 38 + 2));
     let few = json(here, &format!("{line} --among 100"));
     assert!(
         few["pixels_rms_levels"][0][0][1].as_f64().unwrap() > 1.0 && few["pixels_rms_levels"][1][0][0] == 3
@@ -402,18 +402,15 @@ fn a_sample_among_the_data_is_found_in_pixels_and_in_features() {
 fn inversion_finds_the_z_of_samples() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    sample_pictures(here, 20);
-    let line = "invert --data pictures --pictures 2,7,11 --restarts 3 --steps 120 --save-z z.safetensors";
+    sample_images(here, 20);
+    let line = "invert --data images --images 2,7,11 --restarts 3 --steps 120 --save-z z.safetensors";
     let found = json(here, line);
     let errors: Vec<f64> =
         found["mean_squared_error"].as_array().unwrap().iter().map(|e| e.as_f64().unwrap()).collect();
-    let before = json(here, "invert --data pictures --pictures 2,7,11 --restarts 3 --steps 1 --out one.png");
+    let before = json(here, "invert --data images --images 2,7,11 --restarts 3 --steps 1 --out one.png");
     for (i, error) in errors.iter().enumerate() {
         let start = before["mean_squared_error"][i].as_f64().unwrap();
-        assert!(
-            *error < 0.03 && *error < start / 5.0,
-            "picture {i}: {error} after 120 steps, {start} after 1"
-        );
+        assert!(*error < 0.03 && *error < start / 5.0, "image {i}: {error} after 120 steps, {start} after 1");
         let ends = found["ends"][i].as_array().unwrap();
         assert!(ends.len() == 3 && ends.iter().all(|end| end.as_f64().unwrap() >= *error));
     }
@@ -425,16 +422,16 @@ fn inversion_finds_the_z_of_samples() {
 }
 
 #[test]
-fn what_inversion_finds_does_not_depend_on_the_other_pictures() {
+fn what_inversion_finds_does_not_depend_on_the_other_images() {
     // Sizes at which products of one row and of many are not summed alike.
     let model = Preset::named("pytorch32").unwrap().model().unwrap();
     let mut generator =
         Generator::new(&model, &model.initial_generator(1, 0.02, 0.02), &Device::Cpu).unwrap();
     dcgan_model::ensure_statistics(&mut generator, &model, &Device::Cpu).unwrap();
-    let pictures = draw(&mut generator, &model, 3, 16).unwrap();
+    let images = draw(&mut generator, &model, 3, 16).unwrap();
     let search = Search { starts: 2, steps: 1, learning_rate: 0.2, seed: 0 };
-    let all = invert(&mut generator, &model, &pictures, &search, &mut |_| ()).unwrap();
-    let last = invert(&mut generator, &model, &pictures[15 * 3072..], &search, &mut |_| ()).unwrap();
+    let all = invert(&mut generator, &model, &images, &search, &mut |_| ()).unwrap();
+    let last = invert(&mut generator, &model, &images[15 * 3072..], &search, &mut |_| ()).unwrap();
     assert_eq!(last.z.rows().next(), all.z.rows().nth(15));
     assert_eq!(last.ends, all.ends[30..]);
 }
@@ -488,7 +485,7 @@ fn bad_input_is_refused_with_the_fix() {
     small_model(here, "small", true);
     small_model(here, "alone", false);
     fs::remove_file(small_model(here, "drawless", true).join("generator.safetensors")).unwrap();
-    sample_pictures(here, 4);
+    sample_images(here, 4);
     Latents::new(vec![0.5; 30], 10, "a test").unwrap().write(&here.join("ten.safetensors")).unwrap();
     for (name, value) in [("far", 3e38), ("near", -3e38)] {
         let z = Latents::new(vec![value; 64], 64, "a test").unwrap();
@@ -510,7 +507,7 @@ fn bad_input_is_refused_with_the_fix() {
         ),
         ("sample --grid 3by4", &["3by4", "RxC"]),
         ("sample --grid 0x4", &["0x4"]),
-        ("sample --grid 2x2 --n 5", &["--grid 2x2 has no room for 5 pictures"]),
+        ("sample --grid 2x2 --n 5", &["--grid 2x2 has no room for 5 images"]),
         ("sample --truncate 1", &["--truncate", "uniform in [-1, 1]"]),
         ("sample --model small --truncate 0", &["--truncate", "at least 0.01"]),
         ("sample --model small --truncate nan", &["--truncate", "at least 0.01"]),
@@ -553,7 +550,7 @@ fn bad_input_is_refused_with_the_fix() {
         ("interpolate --z seed:1:4,5 --rows 3", &["--rows 3: 2 z make 1 rows"]),
         ("interpolate --spherical --linear", &["--linear"]),
         ("interpolate --rate 5", &["--gif"]),
-        ("interpolate --rows 1000 --steps 1000", &["10000 pictures at most"]),
+        ("interpolate --rows 1000 --steps 1000", &["10000 images at most"]),
         ("arithmetic --minus seed:1:1", &["--plus"]),
         ("arithmetic --plus seed:1:1 --noise -1", &["--noise"]),
         (
@@ -566,9 +563,9 @@ fn bad_input_is_refused_with_the_fix() {
         ("neighbours --data empty", &["empty"]),
         ("neighbours --data absent", &["absent"]),
         ("neighbours --n 0 --nearest 0 --among 0", &["--n 0", "--nearest 0", "--among 0"]),
-        ("invert --data pictures --pictures 1,4", &["--pictures 4: the data has 4 pictures"]),
-        ("invert --data pictures --restarts 0 --learning-rate 0", &["--restarts 0", "--learning-rate 0"]),
-        ("invert --data pictures --crop 0", &["--crop 0"]),
+        ("invert --data images --images 1,4", &["--images 4: the data has 4 images"]),
+        ("invert --data images --restarts 0 --learning-rate 0", &["--restarts 0", "--learning-rate 0"]),
+        ("invert --data images --crop 0", &["--crop 0"]),
     ];
     for (line, expected) in rows {
         let output = run(here, &line.split(' ').collect::<Vec<_>>());

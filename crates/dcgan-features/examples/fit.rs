@@ -4,7 +4,7 @@
 //! `labels` (rows) in U32. One line of JSON tells the time without reading, the objectives and how each class ended.
 
 use anyhow::{Result, bail};
-use dcgan_features::file::{self, Labelled};
+use dcgan_features::file::{self, Labeled};
 use dcgan_features::svm::{Method, Progress, SvmParams};
 use linfa::ParamGuard;
 use std::io::Write;
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     if let Some(tolerance) = rest.get(1) {
         params = params.tolerance(tolerance.parse()?);
     }
-    let Labelled { features, labels, .. } = file::open(Path::new(path))?;
+    let Labeled { features, labels, .. } = file::open(Path::new(path))?;
     let labels: Vec<usize> = labels.into_iter().map(|label| label as usize).collect();
     let start = Instant::now();
     let mut passes = 0;

@@ -31,7 +31,7 @@ pub struct Claim {
     pub repeats: Option<usize>,
     /// The model it is about, where that is not the embedded one.
     pub model: Option<String>,
-    /// Preset of the model's file, where it is a foreign one.
+    /// Preset of the model's file, where it is a file of another program.
     pub preset: Option<String>,
     /// The data it is about, where they are not embedded.
     pub data: Option<String>,

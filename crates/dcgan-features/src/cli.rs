@@ -25,9 +25,9 @@ pub(crate) enum Command {
     Svhn(Box<TaskArgs>),
     /// The embedded digits: 8,000 train, 2,000 test
     Digits(Box<TaskArgs>),
-    /// MNIST: error of the nearest neighbour among labelled pictures, real or generated (supplement; the authors' nnc_score)
+    /// MNIST: error of the nearest neighbour among labeled images, real or generated (supplement; the authors' nnc_score)
     MnistNn(MnistNnArgs),
-    /// Mean distance of real pictures to the nearest of many samples (the authors' nnd_score)
+    /// Mean distance of real images to the nearest of many samples (the authors' nnd_score)
     Nnd(NndArgs),
     /// Run a recorded claim again and compare within its tolerance
     Reproduce(ReproduceArgs),
@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Features(FeaturesArgs),
     /// Fit the SVM to one feature file and score it on another
     Probe(ProbeArgs),
-    /// Time the extraction of features from synthetic pictures
+    /// Time the extraction of features from synthetic images
     Bench(BenchArgs),
 }
 
@@ -44,12 +44,12 @@ pub(crate) struct BenchArgs {
     /// Networks by name
     #[arg(long, value_name = "NAME", default_value = "svhn32")]
     pub(crate) preset: String,
-    /// Pictures in a batch
+    /// Images in a batch
     #[arg(long, value_name = "B", default_value_t = 128)]
     pub(crate) batch_size: usize,
-    /// Pictures in all
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub(crate) pictures: usize,
+    /// Images in all
+    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 10_000)]
+    pub(crate) images: usize,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Print one line of JSON
@@ -72,11 +72,11 @@ impl Default for TaskArgs {
 /// Which model, and what it is made of.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a foreign file with --preset [default:
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset [default:
     /// ./models/PRESET of the task; digits: the embedded model]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Networks of a foreign file, by name; or
+    /// Networks of a file of another program, by name; or
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// from a TOML file
@@ -99,10 +99,10 @@ pub(crate) struct ComputeArgs {
 pub(crate) struct TaskArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// The data set in its publisher's layout, with training and test pictures [default: embedded digits]
+    /// The dataset in its publisher's layout, with training and test images [default: embedded digits]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Leave out pictures that cannot be read
+    /// Leave out images that cannot be read
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
     /// Labels a class in a draw [default: svhn 100, others all labels]
@@ -129,7 +129,7 @@ pub(crate) struct TaskArgs {
     /// Trials of the supervised baseline's random search
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) trials: u64,
-    /// Batch-norm statistics of D [default: svhn reestimate, others stored where there are any]
+    /// Batch-norm statistics of D [default: svhn recalibrate, others stored where there are any]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,
     /// How features are kept in memory and in --cache
@@ -150,14 +150,14 @@ pub(crate) struct TaskArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct MnistNnArgs {
-    /// MNIST's idx files, or another data set with training and test pictures [default: embedded digits, 8,000 and 2,000]
+    /// MNIST's idx files, or another dataset with training and test images [default: embedded digits, 8,000 and 2,000]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Labelled pictures to classify by: a folder of folders, a zip, or a cache by `dcgan-data pack` for millions of them
-    /// [default: the training pictures of --data]
+    /// Labeled images to classify by: a folder of folders, a zip, or a cache by `dcgan-data pack` for millions of them
+    /// [default: the training images of --data]
     #[arg(long, value_name = "PATH")]
     pub(crate) samples: Option<PathBuf>,
-    /// Leave out pictures that cannot be read
+    /// Leave out images that cannot be read
     #[arg(long)]
     pub(crate) skip_bad: bool,
     /// Threads [default: one per core]
@@ -172,13 +172,13 @@ pub(crate) struct MnistNnArgs {
 pub(crate) struct NndArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Pictures: the test pictures of a publisher's data set, or all of another [default: embedded digits]
+    /// Images: the test images of a publisher's dataset, or all of another [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Leave out pictures that cannot be read
+    /// Leave out images that cannot be read
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
-    /// Pictures to measure from, the first ones
+    /// Images to measure from, the first ones
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) queries: usize,
     /// Numbers of samples to score at, separated by commas
@@ -215,19 +215,19 @@ pub(crate) struct ReproduceArgs {
 pub(crate) struct FeaturesArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Pictures: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
+    /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Part of a publisher's data set
+    /// Part of a publisher's dataset
     #[arg(long, value_enum, default_value_t)]
     pub(crate) split: SplitArg,
-    /// Cut the N x N centre out of every picture before resizing
+    /// Cut the N x N centre out of every image before resizing
     #[arg(long, value_name = "N")]
     pub(crate) crop: Option<usize>,
-    /// Leave out pictures that cannot be read
+    /// Leave out images that cannot be read
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
-    /// Batch-norm statistics of D; reestimate: on the training pictures of --data [default: stored where there are any]
+    /// Batch-norm statistics of D; recalibrate: on the training images of --data [default: stored where there are any]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,
     /// How features are stored
@@ -251,7 +251,7 @@ pub(crate) struct ProbeArgs {
     /// Values of C to choose from, separated by commas; one: take it [default: 1e-4,1e-3 and beyond]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) c: Vec<f64>,
-    /// Training pictures at the end of the file that choose C [default: the last fifth of each class]
+    /// Training images at the end of the file that choose C [default: the last fifth of each class]
     #[arg(long, value_name = "N")]
     pub(crate) held_out: Option<usize>,
     /// Who fits the SVM
@@ -276,7 +276,7 @@ pub(crate) enum Solver {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BaselineArg {
-    /// The pictures themselves
+    /// The images themselves
     Pixels,
     /// The same network with random weights
     Random,
@@ -290,8 +290,9 @@ pub(crate) enum BaselineArg {
 pub(crate) enum StatisticsArg {
     /// The model's own
     Stored,
-    /// Averages over batches of 128 of the training pictures
-    Reestimate,
+    /// Averages over batches of 128 of the training images
+    #[value(alias = "reestimate")]
+    Recalibrate,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -305,9 +306,9 @@ pub(crate) enum Dtype {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SplitArg {
-    /// The training pictures
+    /// The training images
     #[default]
     Train,
-    /// The test pictures
+    /// The test images
     Test,
 }

@@ -1,4 +1,4 @@
-//! One classification experiment from pictures to a report: the model's features and the baselines beside them.
+//! One classification experiment from images to a report: the model's features and the baselines beside them.
 
 use crate::extract::{ExtractError, Extractor, StatisticsSource, raw_pixels, read};
 use crate::features::{Features, Storage};
@@ -7,10 +7,10 @@ use crate::protocol::draws::Classes;
 use crate::protocol::few::{self, FewLabels, Parts};
 use crate::protocol::{Examples, Grid, Learner, Outcome, ProtocolError, Watch, all};
 use crate::report::{Report, Row, SupervisedRow};
-use crate::supervised::{self, Event, Labelled, Ranges, SupervisedError};
+use crate::supervised::{self, Event, Labeled, Ranges, SupervisedError};
 use crate::task::Task;
 use candle_core::Device;
-use dcgan_cli::Cancel;
+use dcgan_base::Cancel;
 use dcgan_data::Dataset;
 use dcgan_model::weights::Weights;
 use dcgan_model::{Classifier, Model, NetworkError};
@@ -21,19 +21,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Some consecutive pictures of a data set that has labels.
+/// Some consecutive images of a dataset that has labels.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// The data set.
+    /// The dataset.
     pub data: Arc<Dataset>,
-    /// Which pictures.
+    /// Which images.
     pub rows: Range<usize>,
 }
 
 /// What a result is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
-    /// The pictures themselves as feature vectors.
+    /// The images themselves as feature vectors.
     Pixels,
     /// The same network with random weights.
     Random,
@@ -44,7 +44,7 @@ pub enum Baseline {
     },
 }
 
-/// Everything that decides an experiment's numbers, but for the pictures and the model.
+/// Everything that decides an experiment's numbers, but for the images and the model.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The experiment.
@@ -59,7 +59,7 @@ pub struct Settings {
     pub grid: Option<Vec<f64>>,
     /// Seed of draws and of random weights.
     pub seed: u64,
-    /// Whether the model's own statistics are used, which it must have; else they are re-estimated.
+    /// Whether the model's own statistics are used, which it must have; else they are recalibrated.
     pub stored_statistics: bool,
     /// How features are kept.
     pub storage: Storage,
@@ -85,8 +85,8 @@ pub enum ExperimentError {
     /// The protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
-    /// Pictures without labels.
-    #[error("{} has no labels: give a publisher's data set, or one folder of pictures a class", path.display())]
+    /// Images without labels.
+    #[error("{} has no labels: give a publisher's dataset, or one folder of images a class", path.display())]
     NoLabels {
         /// The data.
         path: PathBuf,
@@ -103,13 +103,13 @@ impl From<NetworkError> for ExperimentError {
 }
 
 impl Part {
-    /// All pictures of a data set.
+    /// All images of a dataset.
     pub fn whole(data: Dataset) -> Self {
         let rows = 0..data.len();
         Self { data: Arc::new(data), rows }
     }
 
-    /// Classes of the pictures.
+    /// Classes of the images.
     ///
     /// # Errors
     /// [`ExperimentError::NoLabels`].
@@ -120,7 +120,7 @@ impl Part {
         Ok(labels.iter().map(|&label| label as usize).collect())
     }
 
-    /// SHA-256 of the data and the choice of pictures.
+    /// SHA-256 of the data and the choice of images.
     pub fn sha256(&self) -> String {
         if self.rows == (0..self.data.len()) {
             return self.data.fingerprint().to_owned();
@@ -220,7 +220,7 @@ pub fn run(
             },
         };
         contender.seconds = started.elapsed().as_secs_f64();
-        tracing::info!("{}: {} features a picture", contender.name, contender.test.features.width());
+        tracing::info!("{}: {} features an image", contender.name, contender.test.features.width());
         let fitting = Instant::now();
         let grid = grid(settings, kind.is_some());
         let outcome = classify(settings, &grid, &contender, &class_names, learner, watch)?;
@@ -258,7 +258,7 @@ fn protocol(settings: &Settings) -> Value {
         "grid": grid(settings, false),
         "baseline_grid": grid(settings, true),
         "seed": settings.seed,
-        "statistics": if settings.stored_statistics { "stored" } else { "reestimated" },
+        "statistics": if settings.stored_statistics { "stored" } else { "recalibrated" },
         "solver": settings.solver,
         "dtype": settings.storage.name(),
     })
@@ -284,12 +284,12 @@ fn class_names(train: &Part, test: &Part) -> Result<Vec<String>, ExperimentError
     Ok(names)
 }
 
-/// How many training pictures are not held out, and their classes, each with as many pictures as are drawn from it.
+/// How many training images are not held out, and their classes, each with as many images as are drawn from it.
 fn pool(settings: &Settings, train: &Part, names: &[String]) -> Result<(usize, Classes), ExperimentError> {
     let labels = train.labels()?;
     let held_out = settings.task.held_out(labels.len());
     if held_out == 0 || held_out >= labels.len() {
-        return Err(ProtocolError::TooFew { pictures: labels.len(), held_out }.into());
+        return Err(ProtocolError::TooFew { images: labels.len(), held_out }.into());
     }
     let len = labels.len() - held_out;
     Ok((len, Classes::new(&labels[..len], names, settings.labels_per_class.unwrap_or(1))?))
@@ -298,7 +298,7 @@ fn pool(settings: &Settings, train: &Part, names: &[String]) -> Result<(usize, C
 /// The rows that draws choose from and the draws themselves, for others to check: train rows by draw.
 ///
 /// # Errors
-/// A class with too few pictures.
+/// A class with too few images.
 pub fn draws(settings: &Settings, train: &Part, test: &Part) -> Result<Value, ExperimentError> {
     let names = class_names(train, test)?;
     let (pool, classes) = pool(settings, train, &names)?;
@@ -328,11 +328,12 @@ fn network(
     (train, test): (&Part, &Part),
     watch: &mut dyn Watch,
 ) -> Result<Contender, ExperimentError> {
-    let source = if stored { StatisticsSource::Stored } else { StatisticsSource::Reestimated };
-    // As the authors' svhn_semisup_analysis.py does: the pictures held out to choose C take no part.
-    let learnt = train.rows.len().saturating_sub(settings.task.held_out(train.rows.len()));
-    let learnt = Part { rows: train.rows.start..train.rows.start + learnt, ..train.clone() };
-    let statistics = if stored { "stored".to_owned() } else { format!("reestimated on {}", learnt.sha256()) };
+    let source = if stored { StatisticsSource::Stored } else { StatisticsSource::Recalibrated };
+    // As the authors' svhn_semisup_analysis.py does: the images held out to choose C take no part.
+    let learned = train.rows.len().saturating_sub(settings.task.held_out(train.rows.len()));
+    let learned = Part { rows: train.rows.start..train.rows.start + learned, ..train.clone() };
+    let statistics =
+        if stored { "stored".to_owned() } else { format!("recalibrated on {}", learned.sha256()) };
     let mut settled = stored;
     let mut parts = Vec::new();
     for (part, what) in [(train, "training"), (test, "test")] {
@@ -340,7 +341,7 @@ fn network(
             "format": CACHE_FORMAT,
             "config_sha256": config_sha256,
             "weights_sha256": weights_sha256,
-            "pictures_sha256": part.sha256(),
+            "images_sha256": part.sha256(),
             "statistics": statistics,
             "width": extractor.width(),
             "dtype": settings.storage.name(),
@@ -361,11 +362,11 @@ fn network(
             }
         }
         if !settled {
-            watch.begin(&format!("{name}: batch-norm statistics"), learnt.rows.len(), "pictures");
-            extractor.reestimate(learnt.pair(), &mut |done| watch.done(done))?;
+            watch.begin(&format!("{name}: batch-norm statistics"), learned.rows.len(), "images");
+            extractor.recalibrate(learned.pair(), &mut |done| watch.done(done))?;
             settled = true;
         }
-        watch.begin(&format!("{name}: features of the {what} pictures"), part.rows.len(), "pictures");
+        watch.begin(&format!("{name}: features of the {what} images"), part.rows.len(), "images");
         let features = match cached {
             None => extractor.to_memory(part.pair(), settings.storage, &mut |done| watch.done(done))?,
             Some(path) => {
@@ -430,7 +431,7 @@ pub fn to_file(
     Ok(writer.finish()?)
 }
 
-/// Epochs of supervised training between looks at the held-out pictures.
+/// Epochs of supervised training between looks at the held-out images.
 const EVALUATE_EVERY: usize = 5;
 
 /// The purely supervised network of section 5.2 on the labels of the first test draw.
@@ -447,24 +448,24 @@ fn supervised(
     let drawn = few_labels(settings).test_draw(&classes, 0);
     let set = |part: &Part, rows: &[usize]| -> Result<(Vec<u8>, Vec<u32>), ExperimentError> {
         let all = part.data.labels().unwrap_or_default();
-        let (mut pixels, mut picture) = (Vec::new(), Vec::new());
+        let (mut pixels, mut image) = (Vec::new(), Vec::new());
         for row in rows.iter().map(|row| part.rows.start + row) {
-            read(&part.data, row..row + 1, &mut picture).map_err(ExtractError::from)?;
-            pixels.extend_from_slice(&picture);
+            read(&part.data, row..row + 1, &mut image).map_err(ExtractError::from)?;
+            pixels.extend_from_slice(&image);
         }
         Ok((pixels, rows.iter().filter_map(|row| all.get(part.rows.start + row)).copied().collect()))
     };
-    let learnt = set(train, &drawn)?;
+    let learned = set(train, &drawn)?;
     let held_out = set(train, &(pool..train.rows.len()).collect::<Vec<_>>())?;
     let tested = set(test, &(0..test.rows.len()).collect::<Vec<_>>())?;
-    fn labelled((pixels, labels): &(Vec<u8>, Vec<u32>)) -> Labelled<'_> {
-        Labelled { pixels, labels }
+    fn labeled((pixels, labels): &(Vec<u8>, Vec<u32>)) -> Labeled<'_> {
+        Labeled { pixels, labels }
     }
     let task = supervised::Task {
         model,
         classes: class_names.len(),
-        training: labelled(&learnt),
-        validation: labelled(&held_out),
+        training: labeled(&learned),
+        validation: labeled(&held_out),
         evaluate_every: EVALUATE_EVERY,
         device: &settings.device,
     };
@@ -482,9 +483,9 @@ fn supervised(
     let mut classifier = Classifier::new(model, class_names.len(), &found.weights, &settings.device)?;
     Ok(SupervisedRow {
         validation_error_percent: found.validation_error_percent,
-        error_percent: supervised::error_percent(&mut classifier, model, labelled(&tested))?,
+        error_percent: supervised::error_percent(&mut classifier, model, labeled(&tested))?,
         trials: found.trials.len(),
-        train: learnt.1.len(),
+        train: learned.1.len(),
         test: tested.1.len(),
         seconds: started.elapsed().as_secs_f64(),
     })

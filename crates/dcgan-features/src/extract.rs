@@ -1,4 +1,4 @@
-//! Pictures to feature vectors: the discriminator in evaluation mode, every block's activation pooled to 4x4.
+//! Images to feature vectors: the discriminator in evaluation mode, every block's activation pooled to 4x4.
 //!
 //! The feature vector is, block after block, the maximum of each channel's activation after LeakyReLU in each cell of a
 //! 4x4 grid (paper, section 5.1; the authors' svhn_semisup_analysis.py). It is not scaled.
@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Pictures that go through the network at once; also the authors' batch for batch-norm statistics.
+/// Images that go through the network at once; also the authors' batch for batch-norm statistics.
 pub const BATCH: usize = 128;
 
 /// Where D's batch-norm statistics came from.
@@ -25,27 +25,27 @@ pub const BATCH: usize = 128;
 pub enum StatisticsSource {
     /// The model's own.
     Stored,
-    /// Averages over minibatches of the training pictures.
-    Reestimated,
+    /// Averages over minibatches of the training images.
+    Recalibrated,
 }
 
 /// Why features could not be extracted.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
-    /// A picture could not be read.
+    /// An image could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// The pictures are of another shape than the network's.
+    /// The images are of another shape than the network's.
     #[error(
-        "the pictures are {found}, the network sees {expected}: open them in its shape, or choose another model"
+        "the images are {found}, the network sees {expected}: open them in its shape, or choose another model"
     )]
     Shape {
         /// What the network sees.
         expected: String,
-        /// What the pictures are.
+        /// What the images are.
         found: String,
     },
     /// A feature is NaN or infinite.
@@ -62,7 +62,7 @@ impl From<candle_core::Error> for ExtractError {
     }
 }
 
-/// A discriminator that turns pictures into feature vectors.
+/// A discriminator that turns images into feature vectors.
 #[derive(Debug)]
 pub struct Extractor {
     discriminator: Discriminator,
@@ -81,7 +81,7 @@ impl Extractor {
     }
 
     /// The same network with weights that were never trained, drawn as training starts from them: what the architecture
-    /// alone is worth. It needs [`Extractor::reestimate`].
+    /// alone is worth. It needs [`Extractor::recalibrate`].
     ///
     /// # Errors
     /// Memory.
@@ -107,30 +107,30 @@ impl Extractor {
         self.discriminator.0.statistics()
     }
 
-    /// Replaces the batch-norm statistics by those of the pictures `rows`, as the authors do: batches of 128 in order, the last short
-    /// one too; each layer normalised by its own minibatch upstream; means and biased variances averaged with equal weight.
+    /// Replaces the batch-norm statistics by those of the images `rows`, as the authors do: batches of 128 in order, the last short
+    /// one too; each layer normalized by its own minibatch upstream; means and biased variances averaged with equal weight.
     ///
-    /// `progress` hears how many pictures are done.
+    /// `progress` hears how many images are done.
     ///
     /// # Errors
-    /// A picture that cannot be read or has another shape; memory; a last batch too small for batch-norm.
-    pub fn reestimate(
+    /// An image that cannot be read or has another shape; memory; a last batch too small for batch-norm.
+    pub fn recalibrate(
         &mut self,
-        (pictures, rows): (&Dataset, Range<usize>),
+        (images, rows): (&Dataset, Range<usize>),
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), ExtractError> {
-        self.check_shape(pictures)?;
+        self.check_shape(images)?;
         let device = self.discriminator.0.executor.device().clone();
         let config = self.model.config().clone();
         let mut bytes = Vec::new();
         let begin = rows.start;
         let batches = rows.clone().step_by(BATCH).map(|first| -> Result<_, ExtractError> {
             let end = (first + BATCH).min(rows.end);
-            read(pictures, first..end, &mut bytes)?;
+            read(images, first..end, &mut bytes)?;
             progress(end - begin);
             Ok(pixels::to_tensor(&bytes, &config, &device)?)
         });
-        self.discriminator.0.reestimate(batches)
+        self.discriminator.0.recalibrate(batches)
     }
 
     /// Replaces the batch-norm statistics by those of one batch, u8 `(n, h, w, c)`.
@@ -140,10 +140,10 @@ impl Extractor {
     pub fn settle(&mut self, bytes: &[u8]) -> Result<(), ExtractError> {
         let device = self.discriminator.0.executor.device().clone();
         let x = pixels::to_tensor(bytes, self.model.config(), &device)?;
-        self.discriminator.0.reestimate([Ok::<_, ExtractError>(x)])
+        self.discriminator.0.recalibrate([Ok::<_, ExtractError>(x)])
     }
 
-    /// Feature vectors `(n, width)` of the pictures in `bytes`, u8 `(n, h, w, c)`.
+    /// Feature vectors `(n, width)` of the images in `bytes`, u8 `(n, h, w, c)`.
     ///
     /// # Errors
     /// A network without statistics; memory.
@@ -151,7 +151,7 @@ impl Extractor {
         let device = self.discriminator.0.executor.device().clone();
         let x = pixels::to_tensor(bytes, self.model.config(), &device)?;
         let mut features = vec![0.0; x.dim(0)? * self.width];
-        // Each picture's map is pooled where it was computed; nobody else wants the picture's row then.
+        // Each image's map is pooled where it was computed; nobody else wants the image's row then.
         let rows: Vec<_> = features.chunks_exact_mut(self.width).map(Mutex::new).collect();
         let (mut offsets, mut end) = (Vec::new(), 0);
         for layer in self.model.discriminator_layers() {
@@ -159,34 +159,34 @@ impl Extractor {
             offsets.push((end..end + features_of(channels), (height, width)));
             end += features_of(channels);
         }
-        let pool = |block: usize, picture: usize, map: &[f32]| {
+        let pool = |block: usize, image: usize, map: &[f32]| {
             let (range, sides) = offsets[block].clone();
-            let mut row = rows[picture].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut row = rows[image].lock().unwrap_or_else(PoisonError::into_inner);
             max_pool(map, sides, &mut row[range]);
         };
-        self.discriminator.visit(&x, &pool)?;
+        self.discriminator.forward_with_hook(&x, &pool)?;
         give_back(x);
         drop(rows);
         Ok(features)
     }
 
-    /// Extracts the pictures `rows` in order and hands `sink` the rows of a batch at a time; `progress` hears how many pictures are
+    /// Extracts the images `rows` in order and hands `sink` the rows of a batch at a time; `progress` hears how many images are
     /// done.
     ///
     /// # Errors
-    /// A picture that cannot be read or has another shape, a feature that is not finite, the sink's error.
+    /// An image that cannot be read or has another shape, a feature that is not finite, the sink's error.
     pub fn extract(
         &mut self,
-        (pictures, rows): (&Dataset, Range<usize>),
+        (images, rows): (&Dataset, Range<usize>),
         sink: &mut dyn FnMut(&[f32]) -> Result<(), ExtractError>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), ExtractError> {
-        self.check_shape(pictures)?;
+        self.check_shape(images)?;
         let mut bytes = Vec::new();
         let begin = rows.start;
         for first in rows.clone().step_by(BATCH) {
             let end = (first + BATCH).min(rows.end);
-            read(pictures, first..end, &mut bytes)?;
+            read(images, first..end, &mut bytes)?;
             let features = self.features(&bytes)?;
             if let Some(bad) = features.iter().position(|value| !value.is_finite()) {
                 return Err(FeaturesError::NotFinite {
@@ -202,13 +202,13 @@ impl Extractor {
         Ok(())
     }
 
-    /// The features of the pictures `rows` in memory.
+    /// The features of the images `rows` in memory.
     ///
     /// # Errors
     /// As [`Extractor::extract`].
     pub fn to_memory(
         &mut self,
-        (pictures, rows): (&Dataset, Range<usize>),
+        (images, rows): (&Dataset, Range<usize>),
         storage: Storage,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Features, ExtractError> {
@@ -220,7 +220,7 @@ impl Extractor {
                     all.extend_from_slice(part);
                     Ok(())
                 };
-                self.extract((pictures, rows), &mut keep, progress)?;
+                self.extract((images, rows), &mut keep, progress)?;
                 Features::from_f32(all, width)?
             }
             Storage::Bf16 => {
@@ -229,18 +229,18 @@ impl Extractor {
                     all.extend(part.iter().map(|&value| bf16::from_f32(value)));
                     Ok(())
                 };
-                self.extract((pictures, rows), &mut keep, progress)?;
+                self.extract((images, rows), &mut keep, progress)?;
                 Features::from_bf16(all, width)?
             }
         })
     }
 
-    fn check_shape(&self, pictures: &Dataset) -> Result<(), ExtractError> {
-        let expected = self.model.config().picture_shape().into();
-        if pictures.shape() == expected {
+    fn check_shape(&self, images: &Dataset) -> Result<(), ExtractError> {
+        let expected = self.model.config().image_shape().into();
+        if images.shape() == expected {
             return Ok(());
         }
-        Err(ExtractError::Shape { expected: expected.to_string(), found: pictures.shape().to_string() })
+        Err(ExtractError::Shape { expected: expected.to_string(), found: images.shape().to_string() })
     }
 }
 
@@ -253,24 +253,21 @@ pub fn width(model: &Model) -> usize {
 /// Raw pixels as features, for comparison: `(n, h w c)` in the range that the networks see.
 ///
 /// # Errors
-/// A picture that cannot be read.
-pub fn raw_pixels(
-    (pictures, rows): (&Dataset, Range<usize>),
-    model: &Model,
-) -> Result<Features, ExtractError> {
+/// An image that cannot be read.
+pub fn raw_pixels((images, rows): (&Dataset, Range<usize>), model: &Model) -> Result<Features, ExtractError> {
     let mut bytes = Vec::new();
-    read(pictures, rows, &mut bytes)?;
+    read(images, rows, &mut bytes)?;
     let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu)?;
     let values = x.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
-    Ok(Features::from_f32(values, pictures.shape().bytes())?)
+    Ok(Features::from_f32(values, images.shape().bytes())?)
 }
 
-/// Reads the pictures `range` into `bytes`, u8 `(n, h, w, c)`, decoding on all threads.
+/// Reads the images `range` into `bytes`, u8 `(n, h, w, c)`, decoding on all threads.
 ///
 /// # Errors
-/// The first picture that cannot be read.
-pub fn read(pictures: &Dataset, range: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), DataError> {
-    let len = pictures.shape().bytes();
+/// The first image that cannot be read.
+pub fn read(images: &Dataset, range: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+    let len = images.shape().bytes();
     bytes.resize(range.len() * len, 0);
-    range.into_par_iter().zip(bytes.par_chunks_mut(len)).try_for_each(|(i, into)| pictures.read(i, into))
+    range.into_par_iter().zip(bytes.par_chunks_mut(len)).try_for_each(|(i, into)| images.read(i, into))
 }

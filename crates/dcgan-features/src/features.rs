@@ -1,4 +1,4 @@
-//! Feature vectors, one a picture: a matrix whose rows are read in blocks, from memory or from a mapped file.
+//! Feature vectors, one an image: a matrix whose rows are read in blocks, from memory or from a mapped file.
 
 use bytemuck::PodCastError;
 use dcgan_data::Bytes;
@@ -70,7 +70,7 @@ pub enum FeaturesError {
     },
     /// A value is NaN or infinite.
     #[error(
-        "feature {column} of row {row} is {value}, expected a finite number: the network or the pictures it came from are damaged"
+        "feature {column} of row {row} is {value}, expected a finite number: the network or the images it came from are damaged"
     )]
     NotFinite {
         /// Row in this matrix, from 0.

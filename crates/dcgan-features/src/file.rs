@@ -3,7 +3,7 @@
 //! The file is written as the features come and mapped where it is read, so neither needs memory for all of them.
 
 use crate::features::{Features, FeaturesError, Storage};
-use dcgan_cli::files::sync_names;
+use dcgan_base::files::sync_names;
 use dcgan_data::{Bytes, DataError};
 use half::bf16;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
@@ -67,10 +67,10 @@ pub enum FileError {
 
 /// Features with labels, as a file has them.
 #[derive(Clone, Debug)]
-pub struct Labelled {
-    /// One row a picture.
+pub struct Labeled {
+    /// One row an image.
     pub features: Features,
-    /// One class number a picture; empty where the data has no labels.
+    /// One class number an image; empty where the data has no labels.
     pub labels: Vec<u32>,
     /// What the writer said of their origin (JSON), where it said something.
     pub origin: Option<String>,
@@ -188,7 +188,7 @@ impl Drop for Writer {
 ///
 /// # Errors
 /// [`FileError`].
-pub fn open(path: &Path) -> Result<Labelled, FileError> {
+pub fn open(path: &Path) -> Result<Labeled, FileError> {
     let content = |problem: String| FileError::Content { path: path.into(), problem };
     let bytes = Bytes::map(path)?;
     let (header, metadata) = SafeTensors::read_metadata(&bytes)
@@ -219,7 +219,7 @@ pub fn open(path: &Path) -> Result<Labelled, FileError> {
         Some(info) => labels(info, rows, &bytes[start..]).map_err(content)?,
     };
     let origin = metadata.metadata().as_ref().and_then(|all| all.get("origin")).cloned();
-    Ok(Labelled { features, labels, origin })
+    Ok(Labeled { features, labels, origin })
 }
 
 fn labels(info: &TensorInfo, rows: usize, data: &[u8]) -> Result<Vec<u32>, String> {

@@ -1,6 +1,6 @@
 //! Exact nearest neighbours in Euclidean distance, the references streamed in blocks.
 //!
-//! The paper's MNIST supplement classifies the test pictures by the nearest of up to ten million generated ones; the
+//! The paper's MNIST supplement classifies the test images by the nearest of up to ten million generated ones; the
 //! authors' `nnc_score` and `nnd_score` (lib/metrics.py) are the accuracy of such a classifier and the mean distance to
 //! the nearest sample. Queries stay in memory, references pass by once.
 //!
@@ -65,7 +65,7 @@ pub enum NearestError {
     },
     /// A neighbour that came without a label.
     #[error("reference {index} came without a label, and a query is nearest to it")]
-    Unlabelled {
+    Unlabeled {
         /// Its number.
         index: u64,
     },
@@ -94,7 +94,7 @@ pub struct Nearest {
     lengths: Vec<f64>,
     /// References looked for, for each query.
     count: usize,
-    /// References that a query is not compared with: a picture with itself.
+    /// References that a query is not compared with: an image with itself.
     excluded: Vec<Option<u64>>,
     /// `count` a query, nearest first; infinitely far where there are none yet.
     best: Vec<Neighbour>,
@@ -380,7 +380,7 @@ pub fn error_percent(neighbours: &[Neighbour], labels: &[u32]) -> Result<f64, Ne
     }
     let mut wrong = 0_usize;
     for (neighbour, label) in neighbours.iter().zip(labels) {
-        let given = neighbour.label.ok_or(NearestError::Unlabelled { index: neighbour.index })?;
+        let given = neighbour.label.ok_or(NearestError::Unlabeled { index: neighbour.index })?;
         wrong += usize::from(given != *label);
     }
     Ok(100.0 * wrong as f64 / some(neighbours)?)
@@ -552,7 +552,7 @@ mod tests {
         nearest.add(&[0.0, 1.0], None).unwrap();
         let found = nearest.found().unwrap();
         assert_eq!(found[0], Neighbour { index: 2, label: None, distance_squared: 1.0 });
-        assert_eq!(error_percent(&found, &[7, 8]), Err(NearestError::Unlabelled { index: 2 }));
+        assert_eq!(error_percent(&found, &[7, 8]), Err(NearestError::Unlabeled { index: 2 }));
         assert!(error_percent(&found, &[7]).is_err());
         assert!(mean_distance(&[]).is_err() && error_percent(&[], &[]).is_err());
     }

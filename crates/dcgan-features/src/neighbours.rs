@@ -1,4 +1,4 @@
-//! Nearest neighbours of test pictures among real or generated ones: the paper's MNIST supplement, and the authors'
+//! Nearest neighbours of test images among real or generated ones: the paper's MNIST supplement, and the authors'
 //! `nnd_score` and `nnc_score`, at growing numbers of references.
 
 use crate::experiment::{ExperimentError, Part};
@@ -11,7 +11,7 @@ use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Generator, Model, NetworkError};
 use serde::Serialize;
 
-/// Reference pictures compared at once.
+/// Reference images compared at once.
 const BLOCK: usize = 4096;
 /// z that go through G at once.
 const BATCH: usize = 128;
@@ -19,7 +19,7 @@ const BATCH: usize = 128;
 /// Why a search failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NeighboursError {
-    /// Pictures or labels.
+    /// Images or labels.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
     /// The search.
@@ -90,11 +90,11 @@ fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursEr
     Ok(Score { references: search.references(), error_percent, per_class_accuracy, mean_distance })
 }
 
-/// Scores `queries` against the first pictures of `references`, streamed, at each of `counts` (ascending). Where both have labels, errors are scored too.
+/// Scores `queries` against the first images of `references`, streamed, at each of `counts` (ascending). Where both have labels, errors are scored too.
 ///
 /// # Errors
-/// A picture that cannot be read.
-pub fn among_pictures(
+/// An image that cannot be read.
+pub fn among_images(
     queries: &Part,
     references: &Part,
     range: PixelRange,
@@ -107,7 +107,7 @@ pub fn among_pictures(
     let mut search = Nearest::new(values(queries, range)?, queries.data.shape().bytes())?;
     let mut scores = Vec::new();
     let mut next = 0;
-    watch.begin("comparing with reference pictures", counts.last().copied().unwrap_or(0), "pictures");
+    watch.begin("comparing with reference images", counts.last().copied().unwrap_or(0), "images");
     for &count in counts {
         while next < count {
             let end = (next + BLOCK).min(count);
@@ -155,8 +155,8 @@ pub fn among_samples(
                     })
                     .collect();
                 let z = Tensor::from_vec(z, (n, latent.size), &device)?;
-                let pictures = generator.sample(&z)?.to_device(&candle_core::Device::Cpu)?;
-                let values = pictures.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?; // (n, h, w, c)
+                let images = generator.sample(&z)?.to_device(&candle_core::Device::Cpu)?;
+                let values = images.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?; // (n, h, w, c)
                 block.extend(values);
             }
             search.add(&block, None)?;

@@ -17,7 +17,7 @@ fn window(i: usize, side: usize) -> Range<usize> {
     i * side / GRID..((i + 1) * side).div_ceil(GRID)
 }
 
-/// Pools one picture's map to 4x4 and flattens channel-major: feature `(channel x 4 + row) x 4 + column`.
+/// Pools one image's map to 4x4 and flattens channel-major: feature `(channel x 4 + row) x 4 + column`.
 ///
 /// # Shapes
 /// - `map`: `(h, w, c)`, `sides` its height and width

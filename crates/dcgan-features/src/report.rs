@@ -27,15 +27,15 @@ pub struct Row {
 /// The supervised network of section 5.2, which has no C and no feature vector.
 #[derive(Clone, Debug, Serialize)]
 pub struct SupervisedRow {
-    /// Error of the best trial on the held-out pictures, in percent: what the paper prints.
+    /// Error of the best trial on the held-out images, in percent: what the paper prints.
     pub validation_error_percent: f64,
     /// Its error on the test set, in percent.
     pub error_percent: f64,
     /// Trials of random search.
     pub trials: usize,
-    /// Labelled pictures it was trained on.
+    /// Labeled images it was trained on.
     pub train: usize,
-    /// Pictures tested on.
+    /// Images tested on.
     pub test: usize,
     /// Wall time.
     pub seconds: f64,
@@ -54,9 +54,9 @@ pub struct Report {
     pub supervised: Option<SupervisedRow>,
     /// Names of the classes.
     pub class_names: Vec<String>,
-    /// SHA-256 of the training pictures and how they were brought to size.
+    /// SHA-256 of the training images and how they were brought to size.
     pub train_sha256: String,
-    /// The same of the test pictures.
+    /// The same of the test images.
     pub test_sha256: String,
     /// SHA-256 of the network's configuration.
     pub config_sha256: String,
@@ -114,7 +114,7 @@ impl Report {
                 format!("{:.1}", row.seconds),
             ]);
             lines.push(vec![
-                "  the same on the held-out pictures".to_owned(),
+                "  the same on the held-out images".to_owned(),
                 format!("{:.2}", measure.of_error(row.validation_error_percent)),
             ]);
         }

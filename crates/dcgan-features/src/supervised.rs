@@ -2,7 +2,7 @@
 //! random search over a validation set.
 //!
 //! The paper searched 64 trials and names no ranges; those of [`Ranges`] are ours. As in the paper there is no data
-//! augmentation. For every evaluation batch-norm's statistics are estimated again on the training pictures, by the
+//! augmentation. For every evaluation batch-norm's statistics are estimated again on the training images, by the
 //! authors' procedure: with a few hundred steps in all a running average would be that of older weights.
 
 mod search;
@@ -16,52 +16,51 @@ use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Classifier, ConfigError, Model, NetworkError, pixels};
 use dcgan_ops::{AdamConfig, Keep, OpsError, Want, cross_entropy};
-use rand::RngCore;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
 /// Spread of batch-norm's initial gains, that of the authors' code.
 const GAIN_STD: f32 = 0.02;
-/// Pictures of a batch where nothing is learnt: the authors' for statistics.
+/// Images of a batch where nothing is learned: the authors' for statistics.
 const BATCH: usize = 128;
 
 /// What a supervised training cannot take or do.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisedError {
-    /// No picture in a set.
-    #[error("there are no {set} pictures")]
+    /// No image in a set.
+    #[error("there are no {set} images")]
     Empty {
         /// Which set.
         set: &'static str,
     },
     /// Pixels and labels that do not go together.
-    #[error("{found} bytes of {set} pixels for {labels} labels, expected {expected}: {picture} a picture")]
+    #[error("{found} bytes of {set} pixels for {labels} labels, expected {expected}: {image} an image")]
     Pixels {
         /// Which set.
         set: &'static str,
         /// Labels.
         labels: usize,
-        /// Bytes of one picture.
-        picture: usize,
-        /// Bytes that so many pictures have.
+        /// Bytes of one image.
+        image: usize,
+        /// Bytes that so many images have.
         expected: usize,
         /// Bytes given.
         found: usize,
     },
     /// A label that is no class.
-    #[error("{set} picture {index} has label {label}, expected below {classes}")]
+    #[error("{set} image {index} has label {label}, expected below {classes}")]
     Label {
         /// Which set.
         set: &'static str,
-        /// The picture, from 0.
+        /// The image, from 0.
         index: usize,
         /// Its label.
         label: u32,
         /// Classes.
         classes: usize,
     },
-    /// A class that nothing could be learnt about.
-    #[error("class {class} has no training picture")]
+    /// A class that nothing could be learned about.
+    #[error("class {class} has no training image")]
     MissingClass {
         /// The class, from 0.
         class: usize,
@@ -102,26 +101,26 @@ impl From<candle_core::Error> for SupervisedError {
     }
 }
 
-/// Pictures with labels.
+/// Images with labels.
 #[derive(Clone, Copy, Debug)]
-pub struct Labelled<'a> {
+pub struct Labeled<'a> {
     /// `(n, h, w, c)`, u8.
     pub pixels: &'a [u8],
     /// n class numbers.
     pub labels: &'a [u32],
 }
 
-/// What is to be learnt, and on what.
+/// What is to be learned, and on what.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
     /// Networks whose discriminator gives the shape.
     pub model: &'a Model,
     /// Classes.
     pub classes: usize,
-    /// Pictures to learn from, every class among them.
-    pub training: Labelled<'a>,
-    /// Pictures that epochs and trials are chosen by.
-    pub validation: Labelled<'a>,
+    /// Images to learn from, every class among them.
+    pub training: Labeled<'a>,
+    /// Images that epochs and trials are chosen by.
+    pub validation: Labeled<'a>,
     /// Epochs between evaluations; the last epoch is evaluated in any case.
     pub evaluate_every: usize,
     /// Where to compute.
@@ -135,7 +134,7 @@ pub struct Evaluation {
     pub epoch: usize,
     /// Mean cross-entropy of the epoch's training batches, in nats, each before its step.
     pub training_loss: f64,
-    /// Percentage of validation pictures classified wrongly.
+    /// Percentage of validation images classified wrongly.
     pub validation_error_percent: f64,
 }
 
@@ -157,15 +156,15 @@ pub struct Training {
     pub diverged_in_epoch: Option<usize>,
 }
 
-impl Labelled<'_> {
-    fn check(&self, set: &'static str, picture: usize, classes: usize) -> Result<(), SupervisedError> {
+impl Labeled<'_> {
+    fn check(&self, set: &'static str, image: usize, classes: usize) -> Result<(), SupervisedError> {
         let (labels, found) = (self.labels.len(), self.pixels.len());
         if labels == 0 {
             return Err(SupervisedError::Empty { set });
         }
-        let expected = labels.saturating_mul(picture);
+        let expected = labels.saturating_mul(image);
         if found != expected {
-            return Err(SupervisedError::Pixels { set, labels, picture, expected, found });
+            return Err(SupervisedError::Pixels { set, labels, image, expected, found });
         }
         let fits = |label: u32| usize::try_from(label).is_ok_and(|class| class < classes);
         match self.labels.iter().enumerate().find(|(_, label)| !fits(**label)) {
@@ -174,17 +173,17 @@ impl Labelled<'_> {
         }
     }
 
-    /// The pictures `rows` as a tensor, and their labels.
+    /// The images `rows` as a tensor, and their labels.
     fn batch(
         &self,
         rows: &[usize],
         model: &Model,
         device: &Device,
     ) -> Result<(Tensor, Vec<u32>), SupervisedError> {
-        let (height, width, channels) = model.config().picture_shape();
-        let picture = height * width * channels;
+        let (height, width, channels) = model.config().image_shape();
+        let image = height * width * channels;
         let bytes: Vec<u8> =
-            rows.iter().flat_map(|row| &self.pixels[row * picture..(row + 1) * picture]).copied().collect();
+            rows.iter().flat_map(|row| &self.pixels[row * image..(row + 1) * image]).copied().collect();
         let labels = rows.iter().map(|&row| self.labels[row]).collect();
         Ok((pixels::to_tensor(&bytes, model.config(), device)?, labels))
     }
@@ -193,10 +192,10 @@ impl Labelled<'_> {
 impl Task<'_> {
     fn check(&self) -> Result<(), SupervisedError> {
         self.model.classifier_layers(self.classes)?;
-        let (height, width, channels) = self.model.config().picture_shape();
-        let picture = height * width * channels;
-        self.training.check("training", picture, self.classes)?;
-        self.validation.check("validation", picture, self.classes)?;
+        let (height, width, channels) = self.model.config().image_shape();
+        let image = height * width * channels;
+        self.training.check("training", image, self.classes)?;
+        self.validation.check("validation", image, self.classes)?;
         let mut met = vec![false; self.classes];
         for label in self.training.labels {
             met[*label as usize] = true;
@@ -210,7 +209,7 @@ impl Task<'_> {
 
 /// Trains a classifier by the settings of `trial` and keeps the weights of the epoch whose validation error is lowest.
 ///
-/// Batches of an epoch have near-equal sizes, at most the trial's: no picture is left out, no batch is a small rest.
+/// Batches of an epoch have near-equal sizes, at most the trial's: no image is left out, no batch is a small rest.
 /// `on_evaluation` may break off the training, which then ends in [`SupervisedError::Stopped`].
 ///
 /// # Errors
@@ -259,7 +258,7 @@ pub fn train(
     Ok(training)
 }
 
-/// One Adam step on the mean cross-entropy of pictures `(n, c, h, w)`; gives the loss before it, in nats.
+/// One Adam step on the mean cross-entropy of images `(n, c, h, w)`; gives the loss before it, in nats.
 ///
 /// Where the loss is not finite nothing is changed.
 ///
@@ -283,19 +282,19 @@ pub fn step(
     Ok(loss)
 }
 
-/// Percentage of pictures that `classifier`, of the shape of `model`'s discriminator, gives another class than their
-/// label. A picture whose logits are not all numbers counts as wrong.
+/// Percentage of images that `classifier`, of the shape of `model`'s discriminator, gives another class than their
+/// label. An image whose logits are not all numbers counts as wrong.
 ///
 /// # Errors
-/// No picture; pixels that do not fit the labels; a network without batch-norm statistics; memory.
+/// No image; pixels that do not fit the labels; a network without batch-norm statistics; memory.
 pub fn error_percent(
     classifier: &mut Classifier,
     model: &Model,
-    set: Labelled<'_>,
+    set: Labeled<'_>,
 ) -> Result<f64, SupervisedError> {
     let layers = classifier.0.executor.layers();
     let classes = layers.last().map_or(0, |head| head.output.channels);
-    let (height, width, channels) = model.config().picture_shape();
+    let (height, width, channels) = model.config().image_shape();
     set.check("evaluation", height * width * channels, classes)?;
     let device = classifier.0.executor.device().clone();
     let rows: Vec<usize> = (0..set.labels.len()).collect();
@@ -325,7 +324,7 @@ fn largest(values: &[f32]) -> Option<u32> {
 fn estimate_statistics(classifier: &mut Classifier, task: &Task<'_>) -> Result<(), SupervisedError> {
     let rows: Vec<usize> = (0..task.training.labels.len()).collect();
     let batches = parts(&rows, BATCH).map(|rows| Ok(task.training.batch(rows, task.model, task.device)?.0));
-    classifier.0.reestimate::<SupervisedError>(batches)
+    classifier.0.recalibrate::<SupervisedError>(batches)
 }
 
 /// `rows` in as few parts of at most `size` as there can be, their sizes one apart at most.
@@ -334,15 +333,11 @@ fn parts(rows: &[usize], size: usize) -> impl Iterator<Item = &[usize]> {
     (0..n).map(move |i| &rows[i * rows.len() / n..(i + 1) * rows.len() / n])
 }
 
-/// The order of pictures in an epoch: Fisher-Yates from the stream of (seed, epoch).
+/// The order of images in an epoch, shuffled by the stream of (seed, epoch).
 fn order(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut rng = random::stream(seed, Purpose::ClassifierOrder, epoch);
     let mut order: Vec<usize> = (0..n).collect();
-    for last in (1..n).rev() {
-        // A 64-bit draw scaled to 0..=last; its bias of less than 2^-32 is of no account.
-        let scaled = (u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64;
-        order.swap(last, usize::try_from(scaled).unwrap_or(last));
-    }
+    random::shuffle(&mut rng, &mut order);
     order
 }
 

@@ -126,7 +126,7 @@ impl Task {
         }
     }
 
-    /// The format of the data set.
+    /// The format of the dataset.
     pub fn format(self) -> Format {
         match self {
             Self::Cifar10 => Format::Cifar10,
@@ -135,7 +135,7 @@ impl Task {
         }
     }
 
-    /// The files of the data set, for messages.
+    /// The files of the dataset, for messages.
     pub fn data_files(self) -> &'static str {
         match self {
             Self::Cifar10 => "the folder cifar-10-batches-bin (data_batch_1.bin to 5, test_batch.bin)",
@@ -144,7 +144,7 @@ impl Task {
         }
     }
 
-    /// How many of `n` training pictures, the last ones, choose C.
+    /// How many of `n` training images, the last ones, choose C.
     ///
     /// SVHN: 10,000 of the full 73,257, in proportion where there are fewer. The others: a fifth.
     pub fn held_out(self, n: usize) -> usize {
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn held_out_pictures() {
+    fn held_out_images() {
         let rows = [
             (Task::Svhn, 73_257, 10_000),
             (Task::Svhn, 2499, 341),

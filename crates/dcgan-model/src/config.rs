@@ -4,22 +4,22 @@
 //! [`ModelConfig`] is what the file says; [`Model::new`](crate::Model::new) checks it and compiles the
 //! layer lists that executors run.
 
-use dcgan_ops::{Activation, NormScope};
+use dcgan_ops::{Activation, NormAxes};
 use serde::{Deserialize, Serialize};
 
-/// A generator and a discriminator for pictures of one size.
+/// A generator and a discriminator for images of one size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Where the numbers come from: a preset's name, or the user's own.
     pub name: String,
-    /// Rows of a picture.
+    /// Rows of an image.
     pub height: usize,
-    /// Columns of a picture.
+    /// Columns of an image.
     pub width: usize,
     /// 1 (grey), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
-    /// What G draws pictures from.
+    /// What G draws images from.
     pub latent: LatentConfig,
     /// The generator.
     pub generator: GeneratorConfig,
@@ -28,8 +28,8 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Height, width and channels of the pictures.
-    pub fn picture_shape(&self) -> (usize, usize, usize) {
+    /// Height, width and channels of the images.
+    pub fn image_shape(&self) -> (usize, usize, usize) {
         (self.height, self.width, self.channels)
     }
 }
@@ -60,7 +60,7 @@ pub enum Distribution {
 pub struct NormConfig {
     /// Added to the biased variance under the root: 1e-8 for the authors, 1e-5 for PyTorch.
     pub eps: f64,
-    /// Whether gain and shift are learnt.
+    /// Whether gain and shift are learned.
     pub affine: bool,
 }
 
@@ -68,15 +68,15 @@ pub struct NormConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorConfig {
-    /// Channels of the map that z is projected to (its rows and columns follow from the picture and the strides).
+    /// Channels of the map that z is projected to (its rows and columns follow from the image and the strides).
     pub project_channels: usize,
     /// What shares batch-norm statistics after the projection: `unit` for the authors, `channel` for PyTorch.
-    pub project_norm: NormScope,
+    pub project_norm: NormAxes,
     /// Batch-norm after every layer but the last.
     pub norm: NormConfig,
-    /// Transposed convolutions; the last one gives the picture.
+    /// Transposed convolutions; the last one gives the image.
     pub blocks: Vec<BlockConfig>,
-    /// `tanh`; or `sigmoid` for pictures in \[0, 1\].
+    /// `tanh`; or `sigmoid` for images in \[0, 1\].
     pub output: Activation,
 }
 
@@ -85,7 +85,8 @@ pub struct GeneratorConfig {
 #[serde(deny_unknown_fields)]
 pub struct DiscriminatorConfig {
     /// Slope of LeakyReLU below zero.
-    pub leak: f64,
+    #[serde(alias = "leak")]
+    pub negative_slope: f64,
     /// Batch-norm after every convolution but the first.
     pub norm: NormConfig,
     /// Convolutions.

@@ -6,7 +6,7 @@ pub mod checkpoints;
 mod config;
 mod device;
 mod folder;
-pub mod foreign;
+pub mod import;
 mod model;
 mod network;
 mod open;

@@ -3,7 +3,7 @@
 use crate::random::{self, Purpose};
 use crate::weights::{HostTensor, TensorSpec, Weights};
 use crate::{BlockConfig, ModelConfig, NormConfig};
-use dcgan_ops::{Activation, Kind, Layer, MapShape, Norm, NormScope, Role};
+use dcgan_ops::{Activation, Kind, Layer, MapShape, Norm, NormAxes, Role};
 
 /// A pair of networks whose sizes are known to fit.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,14 +97,14 @@ impl Model {
         Ok(tensors(&self.classifier_layers(classes)?))
     }
 
-    /// Fresh weights of G: kernels N(0, `weight_std`^2), gains N(1, `gain_std`^2), shifts 0 (paper, section 4; authors' code for gains).
-    pub fn initial_generator(&self, seed: u64, weight_std: f32, gain_std: f32) -> Weights {
-        initial(&self.generator, seed, Purpose::GeneratorWeights, weight_std, gain_std)
+    /// Fresh weights of G: kernels N(0, `weight_std`^2), gains N(1, `norm_weight_std`^2), shifts 0 (paper, section 4; authors' code for gains).
+    pub fn initial_generator(&self, seed: u64, weight_std: f32, norm_weight_std: f32) -> Weights {
+        initial(&self.generator, seed, Purpose::GeneratorWeights, weight_std, norm_weight_std)
     }
 
     /// Fresh weights of D, drawn as G's.
-    pub fn initial_discriminator(&self, seed: u64, weight_std: f32, gain_std: f32) -> Weights {
-        initial(&self.discriminator, seed, Purpose::DiscriminatorWeights, weight_std, gain_std)
+    pub fn initial_discriminator(&self, seed: u64, weight_std: f32, norm_weight_std: f32) -> Weights {
+        initial(&self.discriminator, seed, Purpose::DiscriminatorWeights, weight_std, norm_weight_std)
     }
 
     /// Fresh weights of the classifier, drawn as G's.
@@ -116,10 +116,10 @@ impl Model {
         classes: usize,
         seed: u64,
         weight_std: f32,
-        gain_std: f32,
+        norm_weight_std: f32,
     ) -> Result<Weights, ConfigError> {
         let layers = self.classifier_layers(classes)?;
-        Ok(initial(&layers, seed, Purpose::ClassifierWeights, weight_std, gain_std))
+        Ok(initial(&layers, seed, Purpose::ClassifierWeights, weight_std, norm_weight_std))
     }
 }
 
@@ -165,10 +165,10 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
             format!("{network}.norm.eps is {eps}, expected at least 1.2e-38 and below 1"),
         );
     }
-    let leak = config.discriminator.leak;
+    let negative_slope = config.discriminator.negative_slope;
     expect(
-        (0.0..1.0).contains(&leak),
-        format!("discriminator.leak is {leak}, expected at least 0 and below 1"),
+        (0.0..1.0).contains(&negative_slope),
+        format!("discriminator.negative_slope is {negative_slope}, expected at least 0 and below 1"),
     );
     let output = config.generator.output;
     expect(
@@ -205,12 +205,12 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
         let (found, asked) = (last.channels, config.channels);
         expect(
             found == asked,
-            format!("the last generator block gives {found} channels, pictures have {asked}"),
+            format!("the last generator block gives {found} channels, images have {asked}"),
         );
     }
 }
 
-fn norm(config: &NormConfig, scope: NormScope) -> Option<Norm> {
+fn norm(config: &NormConfig, scope: NormAxes) -> Option<Norm> {
     Some(Norm { scope, affine: config.affine, eps: config.eps })
 }
 
@@ -244,7 +244,7 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
     if !config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride) {
         let MapShape { height, width, .. } = MapShape::new(0, config.height, config.width);
         faults.push(format!(
-            "pictures are {height} x {width}, but the generator's strides multiply to {stride}: \
+            "images are {height} x {width}, but the generator's strides multiply to {stride}: \
              both sides must be multiples of it"
         ));
         return Vec::new();
@@ -273,7 +273,7 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
         };
         let last = i + 1 == g.blocks.len();
         layers.push(Layer {
-            norm: if last { None } else { norm(&g.norm, NormScope::Channel) },
+            norm: if last { None } else { norm(&g.norm, NormAxes::PerChannel) },
             activation: if last { g.output } else { Activation::Relu },
             ..block_layer(Kind::ConvTranspose, i, shape, output, block)
         });
@@ -281,7 +281,7 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
     }
     if (shape.height, shape.width) != (config.height, config.width) {
         faults.push(format!(
-            "the generator gives {} x {} pictures, expected {} x {}: check kernel, padding and output_padding of its blocks",
+            "the generator gives {} x {} images, expected {} x {}: check kernel, padding and output_padding of its blocks",
             shape.height, shape.width, config.height, config.width
         ));
     }
@@ -302,8 +302,8 @@ fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<L
             return layers;
         };
         layers.push(Layer {
-            norm: if i == 0 { None } else { norm(&d.norm, NormScope::Channel) },
-            activation: Activation::LeakyRelu(d.leak),
+            norm: if i == 0 { None } else { norm(&d.norm, NormAxes::PerChannel) },
+            activation: Activation::LeakyRelu(d.negative_slope),
             ..block_layer(Kind::Conv, i, shape, output, block)
         });
         shape = output;
@@ -337,14 +337,14 @@ fn tensors(layers: &[Layer]) -> Vec<TensorSpec> {
     specs
 }
 
-fn initial(layers: &[Layer], seed: u64, purpose: Purpose, weight_std: f32, gain_std: f32) -> Weights {
+fn initial(layers: &[Layer], seed: u64, purpose: Purpose, weight_std: f32, norm_weight_std: f32) -> Weights {
     let specs = layers.iter().flat_map(Layer::parameters);
     let draw = |(i, spec): (u64, dcgan_ops::ParameterSpec)| {
         let n = spec.shape.iter().product();
         let mut rng = random::stream(seed, purpose, i);
         let data = match spec.role {
             Role::Weight => random::normal(&mut rng, n, 0.0, weight_std),
-            Role::Gain => random::normal(&mut rng, n, 1.0, gain_std),
+            Role::Gain => random::normal(&mut rng, n, 1.0, norm_weight_std),
             Role::Shift => vec![0.0; n],
         };
         (spec.name, HostTensor { shape: spec.shape, data })

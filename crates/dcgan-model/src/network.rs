@@ -4,7 +4,8 @@ use crate::weights::{self, HostTensor, TensorSpec, Weights, WeightsError};
 use crate::{ConfigError, Model};
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
-    Executor, Forward, Keep, Layer, Mode, NormStatistics, OpsError, Statistics, Tensors, Visit, executor,
+    Executor, Forward, ForwardHook, Keep, Layer, Mode, NormStatistics, OpsError, Statistics, Tensors,
+    executor,
 };
 use std::path::Path;
 
@@ -21,7 +22,7 @@ pub enum NetworkError {
     #[error(transparent)]
     Ops(#[from] OpsError),
     /// Evaluation without batch-norm statistics.
-    #[error("the network came without batch-norm statistics; re-estimate them first")]
+    #[error("the network came without batch-norm statistics; recalibrate them first")]
     NoStatistics,
     /// Values that do not make whole z.
     #[error("{len} values do not make z of {size}, which the network takes")]
@@ -31,7 +32,7 @@ pub enum NetworkError {
         /// Values of a z.
         size: usize,
     },
-    /// Statistics were to be re-estimated from nothing.
+    /// Statistics were to be recalibrated from nothing.
     #[error("batch-norm statistics need at least one batch")]
     NoBatches,
 }
@@ -51,21 +52,21 @@ pub struct Network {
     statistics: Option<Statistics>,
 }
 
-/// The generator: z to pictures in \[-1, 1\].
+/// The generator: z to images in \[-1, 1\].
 #[derive(Debug)]
 pub struct Generator(pub Network);
 
-/// The discriminator: pictures to logits.
+/// The discriminator: images to logits.
 #[derive(Debug)]
 pub struct Discriminator(pub Network);
 
-/// The discriminator's layers with a logit a class: pictures to classes.
+/// The discriminator's layers with a logit a class: images to classes.
 #[derive(Debug)]
 pub struct Classifier(pub Network);
 
 impl Network {
     /// A network of `layers` with `weights`, run by what `build` makes. Without statistics among the weights it can be
-    /// trained, and evaluated after [`Network::reestimate`].
+    /// trained, and evaluated after [`Network::recalibrate`].
     ///
     /// # Errors
     /// Every tensor that is missing, extra or misshapen; memory.
@@ -132,7 +133,7 @@ impl Network {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn absorb(&mut self, batch: &Statistics, momentum: f64) -> Result<(), NetworkError> {
+    pub fn update_running_stats(&mut self, batch: &Statistics, momentum: f64) -> Result<(), NetworkError> {
         let running = self.statistics.get_or_insert_with(Statistics::new);
         for (layer, batch) in batch {
             if !running.contains_key(layer) {
@@ -140,18 +141,18 @@ impl Network {
                 running.insert(layer.clone(), initial);
             }
             if let Some(running) = running.get_mut(layer) {
-                running.absorb(batch, momentum)?;
+                running.update_running_stats(batch, momentum)?;
             }
         }
         Ok(())
     }
 
-    /// Replaces the statistics by the average over `batches`, each layer normalised upstream by its own minibatch, means and
+    /// Replaces the statistics by the average over `batches`, each layer normalized upstream by its own minibatch, means and
     /// biased variances averaged with equal weight: the authors' procedure (svhn_semisup_analysis.py).
     ///
     /// # Errors
     /// No batch at all; shapes; the error of a batch.
-    pub fn reestimate<E: From<NetworkError>>(
+    pub fn recalibrate<E: From<NetworkError>>(
         &mut self,
         batches: impl IntoIterator<Item = Result<Tensor, E>>,
     ) -> Result<(), E> {
@@ -188,7 +189,7 @@ impl Network {
         Ok(self.executor.forward(x, Mode::Train, keep)?)
     }
 
-    /// A pass in evaluation mode, by the stored statistics: no picture depends on its neighbours in the batch.
+    /// A pass in evaluation mode, by the stored statistics: no image depends on its neighbours in the batch.
     ///
     /// # Errors
     /// [`NetworkError::NoStatistics`]; shapes, memory.
@@ -219,7 +220,7 @@ impl Generator {
         Ok(Self(Network::new(model.generator_layers(), model.generator_tensors(), weights, build)?))
     }
 
-    /// Pictures `(n, c, h, w)` of `z` `(n, z)`, in evaluation mode.
+    /// Images `(n, c, h, w)` of `z` `(n, z)`, in evaluation mode.
     ///
     /// # Errors
     /// [`NetworkError::NoStatistics`]; shapes, memory.
@@ -257,7 +258,7 @@ impl Discriminator {
         Ok(Self(Network::new(model.discriminator_layers(), model.discriminator_tensors(), weights, build)?))
     }
 
-    /// Logits `(n)` of pictures `(n, c, h, w)` in evaluation mode: real above zero.
+    /// Logits `(n)` of images `(n, c, h, w)` in evaluation mode: real above zero.
     ///
     /// # Errors
     /// [`NetworkError::NoStatistics`]; shapes, memory.
@@ -265,21 +266,21 @@ impl Discriminator {
         Ok(self.0.eval(x, Keep::Nothing)?.output.flatten_all()?)
     }
 
-    /// Shows `visit` every convolution block's activation after its LeakyReLU, of pictures `(n, c, h, w)` in evaluation mode; gives the
+    /// Shows `hook` every convolution block's activation after its LeakyReLU, of images `(n, c, h, w)` in evaluation mode; gives the
     /// logits `(n)`.
     ///
     /// # Errors
     /// [`NetworkError::NoStatistics`]; shapes, memory.
-    pub fn visit(&mut self, x: &Tensor, visit: Visit<'_>) -> Result<Tensor, NetworkError> {
+    pub fn forward_with_hook(&mut self, x: &Tensor, hook: ForwardHook<'_>) -> Result<Tensor, NetworkError> {
         let Network { executor, statistics, .. } = &mut self.0;
         let statistics = statistics.as_ref().ok_or(NetworkError::NoStatistics)?;
         let head = executor.layers().len().saturating_sub(1); // its activation is the logit
-        let blocks = |block: usize, picture: usize, map: &[f32]| {
+        let blocks = |block: usize, image: usize, map: &[f32]| {
             if block < head {
-                visit(block, picture, map);
+                hook(block, image, map);
             }
         };
-        Ok(executor.visit(x, statistics, &blocks)?.flatten_all()?)
+        Ok(executor.forward_with_hook(x, statistics, &blocks)?.flatten_all()?)
     }
 }
 
@@ -311,7 +312,7 @@ impl Classifier {
         Ok(Self(Network::new(&layers, tensors, weights, build)?))
     }
 
-    /// Logits `(n, classes)` of pictures `(n, c, h, w)` in evaluation mode.
+    /// Logits `(n, classes)` of images `(n, c, h, w)` in evaluation mode.
     ///
     /// # Errors
     /// [`NetworkError::NoStatistics`]; shapes, memory.

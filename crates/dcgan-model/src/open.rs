@@ -1,12 +1,12 @@
-//! Whatever `--model` may be: a MODEL folder, a checkpoint, a run folder, or a file in a foreign format.
+//! Whatever `--model` may be: a MODEL folder, a checkpoint, a run folder, or a file in another program's format.
 
-use crate::foreign::{self, Expected, ForeignError};
+use crate::import::{self, Expected, ImportError};
 use crate::random::{self, Purpose};
 use crate::{FolderError, Generator, Model, ModelFiles, NetworkError, Preset, PresetError, checkpoints};
 use candle_core::{Device, Tensor};
 use std::path::{Path, PathBuf};
 
-/// z from which G's statistics are re-estimated where a file brings none.
+/// z from which G's statistics are recalibrated where a file brings none.
 const STATISTICS_LATENTS: usize = 4096;
 const STATISTICS_BATCH: usize = 128;
 
@@ -19,7 +19,7 @@ pub enum OpenError {
         /// The path.
         path: PathBuf,
     },
-    /// A foreign file does not say what networks it holds.
+    /// A file of another program does not say what networks it holds.
     #[error("{} is not a model folder of this program; name its networks with --preset or --config (presets: {})", path.display(), Preset::names().collect::<Vec<_>>().join(", "))]
     NeedsPreset {
         /// The path.
@@ -34,13 +34,13 @@ pub enum OpenError {
     /// A model folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// A foreign file.
+    /// A file of another program.
     #[error(transparent)]
-    Foreign(#[from] ForeignError),
+    Foreign(#[from] ImportError),
     /// The preset named.
     #[error(transparent)]
     Preset(#[from] PresetError),
-    /// Re-estimating statistics.
+    /// Recalibrating statistics.
     #[error(transparent)]
     Network(#[from] NetworkError),
 }
@@ -71,7 +71,7 @@ pub fn networks(preset: Option<&str>, config: Option<&Path>) -> Result<Option<Mo
     Ok(Some(preset.model().map_err(PresetError::from)?))
 }
 
-/// Opens `path`; `networks` are those of a foreign file, and not looked at for a model folder, which says its own.
+/// Opens `path`; `networks` are those of a file of another program, and not looked at for a model folder, which says its own.
 ///
 /// # Errors
 /// [`OpenError`].
@@ -102,7 +102,7 @@ pub fn open(path: &Path, networks: Option<&Model>) -> Result<Opened, OpenError> 
     let model = networks.ok_or_else(|| OpenError::NeedsPreset { path: path.into() })?.clone();
     let expected =
         Expected { generator: model.generator_tensors(), discriminator: model.discriminator_tensors() };
-    let found = foreign::import(path, &expected)?;
+    let found = import::read(path, &expected)?;
     let files = ModelFiles { model, generator: found.generator, discriminator: found.discriminator };
     Ok(Opened { files, notes: found.notes })
 }
@@ -128,6 +128,6 @@ pub fn ensure_statistics(
         );
         Ok(Tensor::from_vec(z, (STATISTICS_BATCH, latent.size, 1, 1), device)?)
     });
-    generator.0.reestimate(batches)?;
+    generator.0.recalibrate(batches)?;
     Ok(true)
 }

@@ -45,13 +45,13 @@ impl PixelRange {
     }
 }
 
-/// Pictures for the networks of `config` as a tensor `(n, c, h, w)`; on the CPU its memory is channels-last, as the
+/// Images for the networks of `config` as a tensor `(n, c, h, w)`; on the CPU its memory is channels-last, as the
 /// pixels came.
 ///
 /// # Errors
 /// Those of candle: memory, a pixel count that is not a multiple of the shape.
 pub fn to_tensor(pixels: &[u8], config: &ModelConfig, device: &Device) -> candle_core::Result<Tensor> {
-    let (height, width, channels) = config.picture_shape();
+    let (height, width, channels) = config.image_shape();
     let range = PixelRange::of(config.generator.output);
     let table: Vec<f32> = (0..=255).map(|value| range.to_f32(value)).collect();
     let mut values = spare_values(pixels.len());
@@ -65,13 +65,13 @@ pub fn to_tensor(pixels: &[u8], config: &ModelConfig, device: &Device) -> candle
         .to_device(device)
 }
 
-/// Pictures `(n, c, h, w)` of the networks of `config` as bytes `(n, h, w, c)`, rounded to nearest and clamped.
+/// Images `(n, c, h, w)` of the networks of `config` as bytes `(n, h, w, c)`, rounded to nearest and clamped.
 ///
 /// # Errors
 /// Those of candle.
-pub fn to_bytes(pictures: &Tensor, config: &ModelConfig) -> candle_core::Result<Vec<u8>> {
+pub fn to_bytes(images: &Tensor, config: &ModelConfig) -> candle_core::Result<Vec<u8>> {
     let range = PixelRange::of(config.generator.output);
-    let host = pictures.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?.flatten_all()?;
+    let host = images.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?.flatten_all()?;
     Ok(host.to_vec1::<f32>()?.into_iter().map(|value| range.to_u8(value)).collect())
 }
 
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn six_different_pixels_keep_their_places() {
-        // A 2 x 3 picture of three channels whose 18 values all differ.
+        // A 2 x 3 image of three channels whose 18 values all differ.
         let pixels: Vec<u8> = (0..18).map(|i| i * 14).collect();
         let mut config = crate::Preset::named("pytorch32").unwrap().model;
         (config.height, config.width) = (2, 3);

@@ -1,18 +1,18 @@
-//! Pictures from a model by seed, and of given z.
+//! Images from a model by seed, and of given z.
 
 use crate::random::{self, Purpose};
 use crate::{Generator, Model, NetworkError, pixels};
 use candle_core::Tensor;
 use dcgan_ops::give_back;
 
-/// Pictures drawn at once at most.
+/// Images drawn at once at most.
 const BATCH: usize = 64;
 
-/// Pictures drawn at once are a multiple of these, so that a picture is the same to the last bit whatever is drawn beside it: products
+/// Images drawn at once are a multiple of these, so that an image is the same to the last bit whatever is drawn beside it: products
 /// of fewer rows are summed in another order.
 const ROUND: usize = 16;
 
-/// Draws `n` pictures in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n of any
+/// Draws `n` images in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n of any
 /// more.
 ///
 /// # Errors
@@ -22,7 +22,7 @@ pub fn draw(generator: &mut Generator, model: &Model, seed: u64, n: usize) -> Re
     draw_latents(generator, model, &z, &mut |_| ())
 }
 
-/// Draws the pictures of `z`, `(n, z)` one after the other, in evaluation mode, bytes `(n, h, w, c)`: each the same whatever the
+/// Draws the images of `z`, `(n, z)` one after the other, in evaluation mode, bytes `(n, h, w, c)`: each the same whatever the
 /// others are. `progress` hears how many are done.
 ///
 /// # Errors
@@ -46,9 +46,9 @@ pub fn draw_latents(
         let mut whole = z.to_vec();
         whole.resize(rows * size, 0.0);
         let whole = Tensor::from_vec(whole, (rows, size), generator.0.executor.device())?;
-        let pictures = generator.sample(&whole)?;
-        bytes.extend(pixels::to_bytes(&pictures.narrow(0, 0, n)?, config)?);
-        give_back(pictures);
+        let images = generator.sample(&whole)?;
+        bytes.extend(pixels::to_bytes(&images.narrow(0, 0, n)?, config)?);
+        give_back(images);
         done += n;
         progress(done);
     }

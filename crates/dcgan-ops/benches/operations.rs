@@ -7,12 +7,12 @@
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dcgan_ops::{
-    Activation, AdamConfig, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode, Norm, NormScope,
+    Activation, AdamConfig, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode, Norm, NormAxes,
     Precision, Want,
 };
 use std::time::Duration;
 
-/// Pictures of a minibatch.
+/// Images of a minibatch.
 const BATCH: usize = 64;
 
 /// Name, kind, channels and sides of input and output, kernel, stride, padding.
@@ -44,7 +44,7 @@ fn layer(&(_, kind, input, output, (kernel, stride, padding)): &Row) -> Layer {
         stride,
         padding,
         output_padding: 0,
-        norm: Some(Norm { scope: NormScope::Channel, affine: true, eps: 1e-5 }),
+        norm: Some(Norm { scope: NormAxes::PerChannel, affine: true, eps: 1e-5 }),
         activation: Activation::LeakyRelu(0.2),
     }
 }

@@ -3,7 +3,7 @@
 use crate::spare::check_held;
 use crate::statistics::of_layer;
 use crate::{
-    Activation, AdamConfig, AdamState, Executor, Forward, Keep, Kind, Layer, Mode, Moments, Norm, NormScope,
+    Activation, AdamConfig, AdamState, Executor, Forward, Keep, Kind, Layer, Mode, Moments, Norm, NormAxes,
     NormStatistics, OpsError, Result, Statistics, Tensors, Want,
 };
 use candle_core::backprop::GradStore;
@@ -76,7 +76,7 @@ impl CandleExecutor {
     }
 
     /// Batch-norm of `x`, and the minibatch statistics in training.
-    fn normalise(
+    fn normalize(
         &self,
         layer: &Layer,
         norm: Norm,
@@ -85,8 +85,8 @@ impl CandleExecutor {
     ) -> Result<(Tensor, Option<NormStatistics>)> {
         let (n, c, h, w) = x.dims4()?;
         let (shape, axes): (_, &[usize]) = match norm.scope {
-            NormScope::Channel => ((1, c, 1, 1), &[0, 2, 3]),
-            NormScope::Unit => ((1, c, h, w), &[0]),
+            NormAxes::PerChannel => ((1, c, 1, 1), &[0, 2, 3]),
+            NormAxes::PerActivation => ((1, c, h, w), &[0]),
         };
         let (mean, variance, batch) = match mode {
             Mode::Train => {
@@ -100,7 +100,7 @@ impl CandleExecutor {
                 let statistics = NormStatistics {
                     mean: mean.detach().reshape(flat.as_slice())?,
                     variance: variance.detach().reshape(flat.as_slice())?,
-                    count: if norm.scope == NormScope::Unit { n } else { n * h * w },
+                    count: if norm.scope == NormAxes::PerActivation { n } else { n * h * w },
                 };
                 (mean, variance, Some(statistics))
             }
@@ -123,7 +123,7 @@ fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     Ok(match activation {
         Activation::Identity => x.clone(),
         Activation::Relu => x.relu()?,
-        Activation::LeakyRelu(leak) => (x.relu()? - (x.neg()?.relu()? * leak)?)?,
+        Activation::LeakyRelu(negative_slope) => (x.relu()? - (x.neg()?.relu()? * negative_slope)?)?,
         Activation::Tanh => x.tanh()?,
         // The form by tanh has a gradient in candle and does not overflow.
         Activation::Sigmoid => (((x * 0.5)?.tanh()? + 1.0)? * 0.5)?,
@@ -152,8 +152,8 @@ impl Executor for CandleExecutor {
         for layer in &self.layers {
             y = self.linear(layer, &y)?;
             if let Some(norm) = layer.norm {
-                let (normalised, batch) = self.normalise(layer, norm, &y, mode)?;
-                y = normalised;
+                let (normalized, batch) = self.normalize(layer, norm, &y, mode)?;
+                y = normalized;
                 statistics.extend(batch.map(|batch| (layer.name.clone(), batch)));
             }
             y = activate(&y, layer.activation)?;
@@ -257,7 +257,7 @@ impl Executor for CandleExecutor {
         self.adam.step = state.step;
         Ok(())
     }
-    fn set_average(&mut self, average: &Tensors) -> Result<()> {
+    fn set_ema(&mut self, average: &Tensors) -> Result<()> {
         let mut placed = Tensors::new();
         for (name, var) in &self.parameters {
             let given = average.get(name).ok_or_else(|| OpsError::Missing { name: name.clone() })?;
@@ -268,7 +268,7 @@ impl Executor for CandleExecutor {
         Ok(())
     }
 
-    fn move_average(&mut self, decay: f64) -> Result<()> {
+    fn update_ema(&mut self, decay: f64) -> Result<()> {
         for (name, average) in self.average.iter_mut().flatten() {
             let Some(var) = self.parameters.get(name) else { continue };
             *average = ((&*average * decay)? + (var.as_tensor() * (1.0 - decay))?)?;

@@ -34,7 +34,7 @@ impl Precision {
     }
 }
 
-/// How batch-norm normalises.
+/// How batch-norm normalizes.
 #[derive(Clone, Copy, Debug)]
 pub enum Mode<'a> {
     /// By the minibatch's own statistics, which the pass returns.
@@ -74,9 +74,9 @@ impl Want {
     }
 }
 
-/// What is shown every activation of a pass: the number of the layer, that of the picture, and its values `(h, w, c)`. It is
-/// called from several threads, in any order, once for every layer and picture, and must not start parallel loops of its own.
-pub type Visit<'a> = &'a (dyn Fn(usize, usize, &[f32]) + Sync);
+/// What is shown every activation of a pass: the number of the layer, that of the image, and its values `(h, w, c)`. It is
+/// called from several threads, in any order, once for every layer and image, and must not start parallel loops of its own.
+pub type ForwardHook<'a> = &'a (dyn Fn(usize, usize, &[f32]) + Sync);
 
 /// What a forward pass gives.
 #[derive(Clone, Debug)]
@@ -117,17 +117,22 @@ pub trait Executor: Send + std::fmt::Debug {
     /// A shape that does not fit, statistics that are missing, memory.
     fn forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward>;
 
-    /// Runs the layers on `x` in evaluation mode and shows `visit` every activation as soon as it is there, which costs less
+    /// Runs the layers on `x` in evaluation mode and shows `hook` every activation as soon as it is there, which costs less
     /// memory than [`Keep::Activations`]; gives the output.
     ///
     /// # Errors
     /// As [`Executor::forward`].
-    fn visit(&mut self, x: &Tensor, statistics: &Statistics, visit: Visit<'_>) -> Result<Tensor> {
+    fn forward_with_hook(
+        &mut self,
+        x: &Tensor,
+        statistics: &Statistics,
+        hook: ForwardHook<'_>,
+    ) -> Result<Tensor> {
         let forward = self.forward(x, Mode::Eval(statistics), Keep::Activations)?;
         for (layer, maps) in forward.activations.iter().enumerate() {
             let maps = maps.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?;
-            for picture in 0..maps.dim(0)? {
-                visit(layer, picture, &maps.get(picture)?.flatten_all()?.to_vec1::<f32>()?);
+            for image in 0..maps.dim(0)? {
+                hook(layer, image, &maps.get(image)?.flatten_all()?.to_vec1::<f32>()?);
             }
         }
         Ok(forward.output)
@@ -197,13 +202,13 @@ pub trait Executor: Send + std::fmt::Debug {
     ///
     /// # Errors
     /// A tensor that is missing or misshapen.
-    fn set_average(&mut self, average: &Tensors) -> Result<()>;
+    fn set_ema(&mut self, average: &Tensors) -> Result<()>;
 
     /// `average = decay average + (1 - decay) parameters`; nothing where no average was started.
     ///
     /// # Errors
     /// Those of the device.
-    fn move_average(&mut self, decay: f64) -> Result<()>;
+    fn update_ema(&mut self, decay: f64) -> Result<()>;
 
     /// A copy of the moving average on the host, in PyTorch's layouts, where one was started.
     ///

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Channels, height and width of one picture or feature map.
+/// Channels, height and width of one image or feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapShape {
     /// Feature maps.
@@ -23,7 +23,7 @@ impl MapShape {
         Self { channels, height, width }
     }
 
-    /// Values in one picture: `channels * height * width`.
+    /// Values in one image: `channels * height * width`.
     pub fn len(&self) -> usize {
         self.channels * self.height * self.width
     }
@@ -45,19 +45,22 @@ pub enum Kind {
 
 /// What shares one mean and one variance in batch-norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NormScope {
-    /// One pair per channel, over batch, rows and columns.
-    Channel,
-    /// One pair per unit (channel, row, column), over the batch alone: the authors' form after G's projection.
-    Unit,
+#[serde(rename_all = "kebab-case")]
+pub enum NormAxes {
+    /// One mean and variance per channel, over batch, rows and columns (Ioffe and Szegedy 2015, section 3.2).
+    #[serde(alias = "channel")]
+    PerChannel,
+    /// One mean and variance per activation (channel, row, column), over the batch alone: the authors' form after G's
+    /// projection.
+    #[serde(alias = "unit")]
+    PerActivation,
 }
 
 /// Batch-norm of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norm {
     /// What shares one mean and variance.
-    pub scope: NormScope,
+    pub scope: NormAxes,
     /// Whether the layer learns a gain and a shift.
     pub affine: bool,
     /// Added to the (biased) variance under the root.
@@ -72,7 +75,7 @@ pub enum Activation {
     Identity,
     /// `max(x, 0)`.
     Relu,
-    /// `x` where positive, `leak * x` elsewhere.
+    /// `x` where positive, `negative_slope * x` elsewhere.
     LeakyRelu(f64),
     /// Pixels in `[-1, 1]`.
     Tanh,
@@ -163,8 +166,8 @@ impl Layer {
     pub fn norm_shape(&self) -> Option<Vec<usize>> {
         let MapShape { channels, height, width } = self.output;
         self.norm.map(|norm| match norm.scope {
-            NormScope::Channel => vec![channels],
-            NormScope::Unit => vec![channels, height, width],
+            NormAxes::PerChannel => vec![channels],
+            NormAxes::PerActivation => vec![channels, height, width],
         })
     }
 

@@ -26,9 +26,9 @@ pub use cpu::matmul::{Element as MatrixElement, View as MatrixView, matmul};
 pub use cpu::{CpuExecutor, in_pool};
 pub use error::{OpsError, Result};
 pub use executor::{
-    Executor, Forward, Keep, Mode, Precision, Tensors, Timing, Visit, Want, executor, executor_in,
+    Executor, Forward, ForwardHook, Keep, Mode, Precision, Tensors, Timing, Want, executor, executor_in,
 };
-pub use layer::{Activation, Kind, Layer, MapShape, Norm, NormScope, ParameterSpec, Role};
+pub use layer::{Activation, Kind, Layer, MapShape, Norm, NormAxes, ParameterSpec, Role};
 pub use loss::{Bce, CrossEntropy, bce_with_logits, cross_entropy};
 pub use spare::{free_spare_values, give_back, spare_values};
 pub use statistics::{NormStatistics, Statistics};

@@ -1,19 +1,19 @@
 //! Memory of tensors that are done with, kept for the next ones of their size.
 //!
-//! An allocator gives the pages of a batch of pictures back to the system between two steps, and every page that is
+//! An allocator gives the pages of a batch of images back to the system between two steps, and every page that is
 //! written again costs a fault.
 
 use crate::{OpsError, Result};
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Tensors' memory kept at most: a training step has three batches of pictures, and a sample may be drawn meanwhile.
+/// Tensors' memory kept at most: a training step has three batches of images, and a sample may be drawn meanwhile.
 const KEPT: usize = 4;
 
 /// Values of the smallest memory kept; smaller ones stay in the allocator's reach.
 const SMALLEST: usize = 16 * 1024;
 
-/// Memory of one length: a step has only one size of pictures.
+/// Memory of one length: a step has only one size of images.
 static SPARE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
 fn spare() -> MutexGuard<'static, Vec<Vec<f32>>> {

@@ -25,7 +25,7 @@ impl NormStatistics {
     ///
     /// # Errors
     /// Those of candle: shapes that differ, devices that differ.
-    pub fn absorb(&mut self, batch: &NormStatistics, momentum: f64) -> Result<()> {
+    pub fn update_running_stats(&mut self, batch: &NormStatistics, momentum: f64) -> Result<()> {
         let count = batch.count as f64;
         let unbiased = if batch.count > 1 { count / (count - 1.0) } else { 1.0 };
         self.mean = ((&self.mean * (1.0 - momentum))? + (&batch.mean * momentum)?)?;

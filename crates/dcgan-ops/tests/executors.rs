@@ -5,7 +5,7 @@
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
     Activation, AdamConfig, CandleExecutor, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode,
-    Norm, NormScope, NormStatistics, OpsError, Precision, Statistics, Tensors, Want, bce_with_logits,
+    Norm, NormAxes, NormStatistics, OpsError, Precision, Statistics, Tensors, Want, bce_with_logits,
     free_spare_values, give_back, spare_values,
 };
 
@@ -37,7 +37,7 @@ struct Row {
     stride: usize,
     padding: usize,
     extra: usize,
-    norm: Option<(NormScope, bool)>,
+    norm: Option<(NormAxes, bool)>,
     activation: Activation,
 }
 
@@ -133,7 +133,7 @@ fn check_within(layers: &[Layer], n: usize, precision: Precision, tolerance: f32
 fn single_layers_agree() {
     use Activation::{Identity, LeakyRelu, Relu, Sigmoid, Tanh};
     use Kind::{Conv, ConvTranspose};
-    let (channel, unit) = (NormScope::Channel, NormScope::Unit);
+    let (channel, unit) = (NormAxes::PerChannel, NormAxes::PerActivation);
     let row = |kind, channels, side, kernel, (stride, padding, extra), norm, activation| Row {
         kind,
         channels,
@@ -189,7 +189,7 @@ fn single_layers_agree() {
         for n in [3, 13] {
             check_same(&[layer("only", row)], n);
         }
-        if row.norm.is_none_or(|(scope, _)| scope == NormScope::Channel) && row.side != (1, 1) {
+        if row.norm.is_none_or(|(scope, _)| scope == NormAxes::PerChannel) && row.side != (1, 1) {
             check_same(&[layer("only", row)], 1);
         }
     }
@@ -197,7 +197,7 @@ fn single_layers_agree() {
 
 #[test]
 fn batch_norm_between_kernels_agrees() {
-    let (norm, channel) = (Some((NormScope::Channel, true)), NormScope::Channel);
+    let (norm, channel) = (Some((NormAxes::PerChannel, true)), NormAxes::PerChannel);
     // A value near zero may be rounded to the other side of a rectifier's kink: in bf16 the slopes are alike.
     for (precision, slope, tolerance) in [(Precision::F32, 0.2, 1e-4), (Precision::Bf16, 0.95, 2e-2)] {
         let row = |kind, channels, side, (kernel, stride, padding, extra), norm, activation| Row {
@@ -238,7 +238,7 @@ fn batch_norm_between_kernels_agrees() {
 
 #[test]
 fn small_networks_agree_and_learn_alike() {
-    let norm = Some((NormScope::Channel, true));
+    let norm = Some((NormAxes::PerChannel, true));
     let conv = |channels, side, norm, kernel, (stride, padding), activation| Row {
         kind: Kind::Conv,
         channels,
@@ -270,7 +270,7 @@ fn small_networks_agree_and_learn_alike() {
         let start: Tensors =
             specs.map(|(i, s)| (s.name, (numbers(i as u64, &s.shape) * 0.3).unwrap())).collect();
         executor.set_parameters(&start).unwrap();
-        executor.set_average(&start).unwrap();
+        executor.set_ema(&start).unwrap();
         let mut by_hand = start["head.weight"].clone();
         let mut curve = Vec::new();
         for _ in 0..10 {
@@ -280,7 +280,7 @@ fn small_networks_agree_and_learn_alike() {
             executor.zero_gradients().unwrap();
             executor.backward(&bce.gradient.reshape((6, 1, 1, 1)).unwrap(), Want::Parameters).unwrap();
             executor.adam_step(&adam).unwrap();
-            executor.move_average(0.75).unwrap();
+            executor.update_ema(0.75).unwrap();
             let now = &executor.parameters().unwrap()["head.weight"];
             by_hand = ((by_hand * 0.75).unwrap() + (now * 0.25).unwrap()).unwrap();
             curve.push(bce.loss.to_scalar::<f32>().unwrap());
@@ -310,9 +310,9 @@ fn visits_see_the_activations() {
         norm: None,
         activation: Activation::LeakyRelu(0.2),
     };
-    let normed = Row { norm: Some((NormScope::Channel, true)), channels: (16, 20), side: (6, 6), ..row };
+    let normed = Row { norm: Some((NormAxes::PerChannel, true)), channels: (16, 20), side: (6, 6), ..row };
     let unit = Row {
-        norm: Some((NormScope::Unit, true)),
+        norm: Some((NormAxes::PerActivation, true)),
         channels: (20, 5),
         side: (3, 3),
         kernel: (3, 3),
@@ -332,16 +332,16 @@ fn visits_see_the_activations() {
         let statistics = executor.forward(&x, Mode::Train, Keep::Nothing).unwrap().statistics;
         let whole = executor.forward(&x, Mode::Eval(&statistics), Keep::Activations).unwrap();
         let seen = std::sync::Mutex::new(vec![vec![Vec::new(); 5]; 3]);
-        let note = |layer: usize, picture: usize, map: &[f32]| {
-            seen.lock().unwrap()[layer][picture].extend_from_slice(map);
+        let note = |layer: usize, image: usize, map: &[f32]| {
+            seen.lock().unwrap()[layer][image].extend_from_slice(map);
         };
-        let output = executor.visit(&x, &statistics, &note).unwrap();
+        let output = executor.forward_with_hook(&x, &statistics, &note).unwrap();
         assert!(distance(&output, &whole.output) < 1e-6);
         for (seen, expected) in seen.into_inner().unwrap().into_iter().zip(whole.activations) {
             let expected =
                 expected.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let seen = seen.concat();
-            assert_eq!(seen.len(), expected.len(), "each picture once");
+            assert_eq!(seen.len(), expected.len(), "each image once");
             let off = seen.iter().zip(&expected).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
             assert!(off < 1e-6, "off by {off}");
         }
@@ -417,7 +417,7 @@ fn the_same_bytes_for_any_number_of_threads() {
             stride,
             padding,
             extra: 0,
-            norm: Some((NormScope::Channel, true)),
+            norm: Some((NormAxes::PerChannel, true)),
             activation: Activation::LeakyRelu(0.2),
         };
         for &precision in precisions {

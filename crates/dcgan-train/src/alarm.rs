@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 const LOW_LOSS: f64 = 0.05;
 /// …for this many steps on end means that G has nothing left to learn from.
 const LOW_STEPS: u64 = 200;
-/// Samples whose distances fall below this share of the real pictures' have collapsed…
+/// Samples whose distances fall below this share of the real images' have collapsed…
 const COLLAPSED: f64 = 0.3;
 /// …once they were as diverse as this, or
 const DIVERSE: f64 = 0.5;
-/// after this many steps in any case: before, G may not have learnt to be diverse.
+/// after this many steps in any case: before, G may not have learned to be diverse.
 const WARM_UP_STEPS: u64 = 2_000;
 
 /// What the alarms remember: part of a checkpoint.
@@ -47,7 +47,7 @@ impl Alarms {
         Some((AlarmKind::DiscriminatorWins, message))
     }
 
-    /// Takes the diversity of a sample grid (1 is that of real pictures); speaks once per collapse.
+    /// Takes the diversity of a sample grid (1 is that of real images); speaks once per collapse.
     pub fn see_diversity(&mut self, step: u64, diversity: f64) -> Option<(AlarmKind, String)> {
         if diversity >= DIVERSE {
             (self.was_diverse, self.collapsed) = (true, false);
@@ -57,7 +57,7 @@ impl Alarms {
         }
         (self.was_diverse, self.collapsed) = (false, true);
         let message = format!(
-            "samples collapse: their mean distance is {diversity:.2} of the real pictures'; \
+            "samples collapse: their mean distance is {diversity:.2} of the real images'; \
              the best checkpoint is kept, start again from it with --init-from and another --seed"
         );
         Some((AlarmKind::Collapse, message))

@@ -1,4 +1,4 @@
-//! `dcgan-train bench`: real training steps on synthetic pictures, timed.
+//! `dcgan-train bench`: real training steps on synthetic images, timed.
 
 use crate::config::{Order, TrainingConfig};
 use crate::start::networks;
@@ -25,9 +25,9 @@ pub struct BenchResult {
     pub step_ms_mean: f64,
     /// Highest memory of this process so far; 0 where the system does not tell.
     pub peak_rss_bytes: u64,
-    /// Rows of a picture.
+    /// Rows of an image.
     pub image_size: usize,
-    /// Pictures of a step.
+    /// Images of a step.
     pub batch_size: usize,
     /// Type of the values computed with.
     pub dtype: &'static str,
@@ -88,7 +88,7 @@ fn mean(times: &[f64]) -> f64 {
     times.iter().sum::<f64>() / times.len() as f64
 }
 
-/// Times the drawing of `pictures` samples in evaluation mode, `training.batch_size` at a time after one untimed batch; a step
+/// Times the drawing of `images` samples in evaluation mode, `training.batch_size` at a time after one untimed batch; a step
 /// of the result is a batch.
 ///
 /// # Errors
@@ -96,7 +96,7 @@ fn mean(times: &[f64]) -> f64 {
 pub fn bench_samples(
     model: &Model,
     training: &TrainingConfig,
-    pictures: usize,
+    images: usize,
     device: &Device,
 ) -> Result<BenchResult, StepError> {
     let (batch_size, config) = (training.batch_size, model.config());
@@ -108,26 +108,26 @@ pub fn bench_samples(
             random::latent(&mut random::stream(0, Purpose::SampleLatent, batch as u64), n, &config.latent);
         Ok(Tensor::from_vec(z, (n, config.latent.size), device)?)
     };
-    let first = latent(0, batch_size.min(pictures))?;
+    let first = latent(0, batch_size.min(images))?;
     let statistics = generator.train(&first, Keep::Nothing)?.statistics;
-    generator.0.absorb(&statistics, 1.0)?;
+    generator.0.update_running_stats(&statistics, 1.0)?;
     generator.sample(&first)?;
     let before = timings("generator", generator.0.executor.as_ref());
     let started = Instant::now();
     let mut times = Vec::new();
-    for (batch, start) in (0..pictures).step_by(batch_size).enumerate() {
+    for (batch, start) in (0..images).step_by(batch_size).enumerate() {
         let one = Instant::now();
-        let drawn = generator.sample(&latent(batch, batch_size.min(pictures - start))?)?;
+        let drawn = generator.sample(&latent(batch, batch_size.min(images - start))?)?;
         device.synchronize()?;
         give_back(drawn);
         times.push(one.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
     Ok(BenchResult {
-        images_per_s: pictures as f64 / started.elapsed().as_secs_f64(),
+        images_per_s: images as f64 / started.elapsed().as_secs_f64(),
         step_ms_median: 1e3 * times.get(times.len() / 2).copied().unwrap_or(f64::NAN),
         step_ms_mean: 1e3 * mean(&times),
-        peak_rss_bytes: dcgan_cli::peak_memory_bytes().unwrap_or(0),
+        peak_rss_bytes: dcgan_base::memory::peak_memory_bytes().unwrap_or(0),
         image_size: config.height,
         batch_size,
         dtype: training.dtype.name(),
@@ -149,11 +149,11 @@ pub fn bench(
 ) -> Result<BenchResult, StepError> {
     let training = TrainingConfig { order: Order::Both, ..training.clone() };
     let (batch_size, config) = (training.batch_size, model.config());
-    let (height, width, channels) = config.picture_shape();
+    let (height, width, channels) = config.image_shape();
     let weights = (&model.initial_generator(0, 0.02, 0.02), &model.initial_discriminator(0, 0.02, 0.02));
     let mut networks = networks(model, weights, device, training.dtype)?;
-    let mut pictures = vec![0; batch_size * height * width * channels];
-    random::stream(0, Purpose::SyntheticPictures, 0).fill_bytes(&mut pictures);
+    let mut images = vec![0; batch_size * height * width * channels];
+    random::stream(0, Purpose::SyntheticImages, 0).fill_bytes(&mut images);
     let mut times = Vec::new();
     let mut before = Vec::new();
     for step in 0..UNTIMED + steps {
@@ -161,7 +161,7 @@ pub fn bench(
             before = timings_of_both(&networks);
         }
         let started = Instant::now();
-        let x = pixels::to_tensor(&pictures, config, device)?;
+        let x = pixels::to_tensor(&images, config, device)?;
         let z =
             random::latent(&mut random::stream(0, Purpose::TrainingLatent, step), batch_size, &config.latent);
         let z = Tensor::from_vec(z, (batch_size, config.latent.size), device)?;
@@ -186,7 +186,7 @@ pub fn bench(
         images_per_s: batch_size as f64 / median,
         step_ms_median: 1e3 * median,
         step_ms_mean: 1e3 * mean(&times),
-        peak_rss_bytes: dcgan_cli::peak_memory_bytes().unwrap_or(0),
+        peak_rss_bytes: dcgan_base::memory::peak_memory_bytes().unwrap_or(0),
         image_size: height,
         batch_size,
         dtype: training.dtype.name(),

@@ -5,7 +5,7 @@
 //! `.tmp-SSSSSSSS`, flushed, and renamed, so that a folder named by its step is whole.
 
 use crate::alarm::Alarms;
-use dcgan_cli::files;
+use dcgan_base::files;
 use dcgan_data::LoaderPosition;
 use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
 use dcgan_model::{FolderError, Model, ModelFiles, checkpoints};
@@ -27,7 +27,7 @@ pub struct State {
     pub version: u32,
     /// Steps taken.
     pub step: u64,
-    /// Real pictures read.
+    /// Real images read.
     pub images: u64,
     /// The minibatch that comes next.
     pub position: LoaderPosition,
@@ -35,7 +35,7 @@ pub struct State {
     pub generator_updates: u64,
     /// Adam steps of D.
     pub discriminator_updates: u64,
-    /// Fingerprint of the data set: another one would come in another order.
+    /// Fingerprint of the dataset: another one would come in another order.
     pub data: String,
     /// What the alarms remember.
     pub alarms: Alarms,
@@ -123,7 +123,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError + '_ {
 }
 
 impl State {
-    /// The state of a run that has not begun, on the data set of that fingerprint.
+    /// The state of a run that has not begun, on the dataset of that fingerprint.
     pub fn start(data: &str) -> Self {
         Self {
             version: VERSION,
@@ -275,10 +275,10 @@ pub fn card(model: &Model, state: &State, data: &str, seed: u64) -> String {
     format!(
         "# {name}: a DCGAN at step {step}\n\n\
          Generator and discriminator of the architecture of Radford, Metz and Chintala (ICLR 2016) for {height} x {width} \
-         pictures of {channels} channel(s), trained by dcgan-train.\n\n\
-         - training data: {data}\n- real pictures read: {images}\n- seed: {seed}\n- z: {z} numbers, {distribution:?}\n\n\
-         Draw pictures: `dcgan-train sample --model THIS_FOLDER --out samples.png`. The tensors' names and layouts are described \
-         in dcgan-model's documentation. The licence of the training data binds what is made from it.\n",
+         images of {channels} channel(s), trained by dcgan-train.\n\n\
+         - training data: {data}\n- real images read: {images}\n- seed: {seed}\n- z: {z} numbers, {distribution:?}\n\n\
+         Draw images: `dcgan-train sample --model THIS_FOLDER --out samples.png`. The tensors' names and layouts are described \
+         in dcgan-model's documentation. The license of the training data binds what is made from it.\n",
         name = config.name,
         step = state.step,
         height = config.height,

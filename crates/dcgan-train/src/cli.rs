@@ -7,7 +7,7 @@ use dcgan_ops::Precision;
 use dcgan_train::config::{Decay, Order, RunOptions, parse_size};
 use std::path::PathBuf;
 
-/// Train image generators on your own pictures: the DCGAN of Radford, Metz and Chintala.
+/// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
 ///
 /// Without a command: trains the preset `digits` on the embedded hand-written digits, a run of about two minutes.
 #[derive(Debug, Parser)]
@@ -25,14 +25,14 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Go on with a run that was stopped, from its newest checkpoint
     Resume(ResumeArgs),
-    /// Time real training steps on synthetic pictures
+    /// Time real training steps on synthetic images
     Bench(BenchArgs),
     /// List the presets, or print one as a file to start from
     Presets {
         /// Print this preset's TOML
         name: Option<String>,
     },
-    /// Draw pictures from a model
+    /// Draw images from a model
     Sample(SampleArgs),
     /// Train for others over HTTP: submit, watch, stop, resume, take the model, draw samples
     ///
@@ -53,7 +53,7 @@ pub(crate) struct RunArgs {
     /// Networks and settings from a TOML file (start from `dcgan-train presets NAME`)
     #[arg(long, value_name = "F.toml")]
     config: Option<PathBuf>,
-    /// Pictures: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
+    /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Run folder to make [default: ./runs/<preset>-NNN]
@@ -61,10 +61,10 @@ pub(crate) struct RunArgs {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     length: LengthArgs,
-    /// Pictures in a minibatch
+    /// Images in a minibatch
     #[arg(long, value_name = "B")]
     batch_size: Option<usize>,
-    /// Height and width of the pictures, N or HxW: a multiple of the networks' total stride
+    /// Height and width of the images, N or HxW: a multiple of the networks' total stride
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     size: Option<(usize, usize)>,
     /// Seed of every random number [default: 0]
@@ -79,10 +79,10 @@ pub(crate) struct RunArgs {
     /// What products are computed with [default: f32]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
-    /// Cut the N x N centre out of every picture before resizing
+    /// Cut the N x N centre out of every image before resizing
     #[arg(long, value_name = "N")]
     crop: Option<usize>,
-    /// Leave out pictures that cannot be read, and count them
+    /// Leave out images that cannot be read, and count them
     #[arg(long)]
     skip_bad: bool,
     /// Start from the weights of this model
@@ -109,13 +109,13 @@ pub(crate) struct RunArgs {
     /// L2 added to the gradient of every parameter
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
-    /// How far below 1 the target of real pictures is
+    /// How far below 1 the target of real images is
     #[arg(long, value_name = "X")]
     label_smoothing: Option<f64>,
     /// Decay of the moving average of G's weights that samples and checkpoints use (0: off)
     #[arg(long, value_name = "X")]
     ema: Option<f64>,
-    /// Show pictures mirrored left to right half of the time
+    /// Show images mirrored left to right half of the time
     #[arg(long)]
     mirror: bool,
     /// D then G on every minibatch (pytorch/examples), or G and D in turn (the authors)
@@ -129,7 +129,7 @@ pub(crate) struct RunArgs {
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[group(multiple = false)]
 pub(crate) struct LengthArgs {
-    /// Length of the run in real pictures read
+    /// Length of the run in real images read
     #[arg(long, value_name = "N")]
     pub(crate) images: Option<u64>,
     /// Length of the run in passes over the data
@@ -162,7 +162,7 @@ pub(crate) struct BenchArgs {
     /// Networks by name
     #[arg(long, value_name = "NAME", default_value = "pytorch64")]
     pub(crate) preset: String,
-    /// Pictures in a minibatch [default: the preset's]
+    /// Images in a minibatch [default: the preset's]
     #[arg(long, value_name = "B")]
     pub(crate) batch_size: Option<usize>,
     /// Timed steps
@@ -171,9 +171,9 @@ pub(crate) struct BenchArgs {
     /// What to time
     #[arg(long, value_enum, default_value_t)]
     pub(crate) work: Work,
-    /// Pictures that --work samples draws
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub(crate) pictures: usize,
+    /// Images that --work samples draws
+    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 10_000)]
+    pub(crate) images: usize,
     /// What products are computed with
     #[arg(long, value_enum, default_value_t)]
     pub(crate) dtype: Dtype,
@@ -197,22 +197,22 @@ pub(crate) enum Work {
     /// Training steps, of D and of G
     #[default]
     Step,
-    /// Drawing pictures with G
+    /// Drawing images with G
     Samples,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct SampleArgs {
-    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a foreign file with --preset
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
-    /// Networks of a foreign file, by name; or
+    /// Networks of a file of another program, by name; or
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// from a TOML file
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
-    /// Pictures to draw
+    /// Images to draw
     #[arg(long, default_value_t = 64)]
     pub(crate) n: usize,
     /// Seed of z
@@ -238,7 +238,7 @@ pub(crate) struct ServeArgs {
     /// Address and port; any but this machine's own needs --token-file. Port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8421")]
     pub(crate) listen: String,
-    /// Folder of the data sets that jobs may name [default: none, jobs train on the embedded digits]
+    /// Folder of the datasets that jobs may name [default: none, jobs train on the embedded digits]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_root: Option<PathBuf>,
     /// Folder of model folders to draw from and start from
@@ -262,7 +262,7 @@ pub(crate) struct ServeArgs {
 pub(crate) struct ImportArgs {
     /// .safetensors, .pth / .pt (zip or legacy), the authors' joblib folder; or a run or model folder, to keep its networks
     pub(crate) src: PathBuf,
-    /// Networks that foreign weights belong to, by name; or
+    /// Networks that another program's weights belong to, by name; or
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// from a TOML file

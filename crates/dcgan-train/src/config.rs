@@ -1,6 +1,6 @@
 //! Training settings: what a preset or `--config` file says, what the command line changes, and the checked plan.
 
-use dcgan_data::PictureShape;
+use dcgan_data::ImageShape;
 use dcgan_model::DeviceChoice;
 use dcgan_model::{Model, ModelConfig, Preset};
 use dcgan_ops::Precision;
@@ -31,9 +31,9 @@ pub enum Decay {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingConfig {
-    /// Pictures in a minibatch.
+    /// Images in a minibatch.
     pub batch_size: usize,
-    /// Real pictures to read in all; or
+    /// Real images to read in all; or
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<u64>,
     /// passes over the data; or
@@ -56,15 +56,16 @@ pub struct TrainingConfig {
     pub adam_eps: f64,
     /// L2 added to the gradient of every parameter (authors' faces: 1e-5).
     pub weight_decay: f64,
-    /// How far below 1 the target of real pictures is; 0 is off, as in the paper.
+    /// How far below 1 the target of real images is; 0 is off, as in the paper.
     pub label_smoothing: f64,
     /// Decay of the moving average of G's weights that samples are drawn from; 0 is off, as in the paper.
     pub ema: f64,
     /// Kernels start as N(0, `weight_std`^2) (paper: 0.02).
     pub weight_std: f64,
-    /// Batch-norm gains start as N(1, `gain_std`^2).
-    pub gain_std: f64,
-    /// Whether pictures are shown mirrored left to right half of the time: twice the data where left and right are alike.
+    /// Batch-norm gains start as N(1, `norm_weight_std`^2).
+    #[serde(alias = "gain_std")]
+    pub norm_weight_std: f64,
+    /// Whether images are shown mirrored left to right half of the time: twice the data where left and right are alike.
     #[serde(default)]
     pub mirror: bool,
     /// What products are computed with.
@@ -133,13 +134,13 @@ pub struct RunOptions {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// Data set; none means the embedded digits.
+    /// Dataset; none means the embedded digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
     /// Centre crop before resizing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<usize>,
-    /// Whether pictures that cannot be read are skipped and counted rather than ending the run.
+    /// Whether images that cannot be read are skipped and counted rather than ending the run.
     pub skip_bad: bool,
     /// Seed of every random number of the run.
     pub seed: u64,
@@ -303,7 +304,7 @@ impl Plan {
             ("weight decay", "weight_decay", t.weight_decay, 1.0),
             ("label smoothing", "label_smoothing", t.label_smoothing, 0.5),
             ("ema", "ema", t.ema, 1.0),
-            ("gain_std", "config", t.gain_std, 10.0),
+            ("norm_weight_std", "config", t.norm_weight_std, 10.0),
         ] {
             expect(
                 number(value, 0.0, below),
@@ -340,16 +341,16 @@ impl Plan {
         faults
     }
 
-    /// Shape of the pictures that the networks see.
-    pub fn picture_shape(&self) -> PictureShape {
-        self.model.picture_shape().into()
+    /// Shape of the images that the networks see.
+    pub fn image_shape(&self) -> ImageShape {
+        self.model.image_shape().into()
     }
 
-    /// Steps of the whole run over a data set of `pictures` pictures: one step is one minibatch read.
-    pub fn total_steps(&self, pictures: usize) -> u64 {
+    /// Steps of the whole run over a dataset of `dataset_len` images: one step is one minibatch read.
+    pub fn total_steps(&self, dataset_len: usize) -> u64 {
         let t = &self.training;
         let batch = (t.batch_size as u64).max(1);
-        let per_epoch = (pictures as u64 / batch).max(1);
+        let per_epoch = (dataset_len as u64 / batch).max(1);
         match (t.images, t.epochs, t.steps) {
             (Some(images), _, _) => images.div_ceil(batch),
             (_, Some(epochs), _) => epochs.saturating_mul(per_epoch),
@@ -409,8 +410,8 @@ mod tests {
 
     #[test]
     fn lengths_of_runs() {
-        // images, epochs, steps, batch size, pictures -> steps
-        for (images, epochs, steps, batch_size, pictures, expected) in [
+        // images, epochs, steps, batch size, images of the dataset -> steps
+        for (images, epochs, steps, batch_size, dataset_len, expected) in [
             (Some(1000), None, None, 64, 500, 16),
             (Some(128), None, None, 64, 500, 2),
             (None, Some(3), None, 64, 500, 21), // short last batches are dropped
@@ -419,7 +420,7 @@ mod tests {
         ] {
             let options =
                 RunOptions { images, epochs, steps, batch_size: Some(batch_size), ..RunOptions::default() };
-            assert_eq!(Plan::resolve(&options).unwrap().total_steps(pictures), expected, "{options:?}");
+            assert_eq!(Plan::resolve(&options).unwrap().total_steps(dataset_len), expected, "{options:?}");
         }
     }
 

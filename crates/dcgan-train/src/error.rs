@@ -1,11 +1,11 @@
 //! Why a run ended before its time.
 
 use crate::checkpoint::CheckpointError;
-use crate::quality::QualityError;
+use crate::frechet::FrechetError;
 use crate::run_folder::RunFolderError;
 use crate::step::StepError;
 use dcgan_data::DataError;
-use dcgan_data::sheet::SheetError;
+use dcgan_data::image_grid::ImageGridError;
 use dcgan_model::DeviceError;
 use dcgan_model::{ConfigError, NetworkError};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub enum TrainError {
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// Pictures.
+    /// Images.
     #[error(transparent)]
     Data(#[from] DataError),
     /// A network.
@@ -43,15 +43,15 @@ pub enum TrainError {
         /// The last good checkpoint.
         checkpoint: Option<PathBuf>,
     },
-    /// A sheet of pictures too large to be one PNG.
+    /// A grid of images too large to be one PNG.
     #[error(transparent)]
-    Sheet(SheetError),
-    /// The quality measure.
+    ImageGrid(ImageGridError),
+    /// The random-feature Fréchet distance.
     #[error(transparent)]
-    Quality(#[from] QualityError),
-    /// The data set changed between stop and resume.
+    RandomFeatureFrechet(#[from] FrechetError),
+    /// The dataset changed between stop and resume.
     #[error(
-        "the data set is not the one that the run began with (pictures were added, removed or changed); bring it back, or begin a new run with --init-from the last checkpoint"
+        "the dataset is not the one that the run began with (images were added, removed or changed); bring it back, or begin a new run with --init-from the last checkpoint"
     )]
     OtherData,
     /// The weights to start from do not fit.
@@ -105,11 +105,11 @@ impl From<CheckpointError> for TrainError {
     }
 }
 
-impl From<SheetError> for TrainError {
-    fn from(error: SheetError) -> Self {
+impl From<ImageGridError> for TrainError {
+    fn from(error: ImageGridError) -> Self {
         match error {
-            SheetError::Io { path, source } => RunFolderError::Io { path, source }.into(),
-            other => Self::Sheet(other),
+            ImageGridError::Io { path, source } => RunFolderError::Io { path, source }.into(),
+            other => Self::ImageGrid(other),
         }
     }
 }

@@ -14,11 +14,11 @@ pub enum Event {
     Sample {
         /// Steps taken.
         step: u64,
-        /// Real pictures read.
+        /// Real images read.
         images: u64,
         /// The file.
         path: PathBuf,
-        /// Mean distance between two pictures of the grid, by that of real pictures; near 0 all samples are alike.
+        /// Mean distance between two images of the grid, by that of real images; near 0 all samples are alike.
         diversity: f64,
     },
     /// A checkpoint was written.
@@ -60,11 +60,11 @@ pub struct StepLine {
     pub step: u64,
     /// Steps of the whole run.
     pub total_steps: u64,
-    /// Real pictures read.
+    /// Real images read.
     pub images: u64,
     /// Passes over the data, counted from 0.
     pub epoch: u64,
-    /// D's loss on real plus on generated pictures; 2 ln 2 = 1.386 where D cannot tell.
+    /// D's loss on real plus on generated images; 2 ln 2 = 1.386 where D cannot tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_d: Option<f64>,
     /// G's loss, -ln D(G(z)).
@@ -87,7 +87,7 @@ pub struct StepLine {
     pub gradient_norm_g: Option<f64>,
     /// Adam's step size.
     pub learning_rate: f64,
-    /// Real pictures a second since the last line.
+    /// Real images a second since the last line.
     pub images_per_s: f64,
     /// Seconds to the end of the run at this speed.
     pub seconds_left: f64,

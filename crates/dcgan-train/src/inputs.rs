@@ -1,10 +1,10 @@
-//! What a plan names, opened: the device, the pictures, the weights to start from. Nothing is written here.
+//! What a plan names, opened: the device, the images, the weights to start from. Nothing is written here.
 
 use crate::config::Plan;
 use crate::memory;
 use crate::trainer::Inputs;
 use candle_core::Device;
-use dcgan_cli::machine_memory_bytes;
+use dcgan_base::memory::machine_memory_bytes;
 use dcgan_data::{DataError, Dataset, OnBad, OpenOptions};
 use dcgan_model::weights::{self, TensorSpec, Weights};
 use dcgan_model::{ConfigError, DeviceChoice, DeviceError, Model, ModelFiles, OpenError};
@@ -12,7 +12,7 @@ use dcgan_ops::{Isa, Precision};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The fewest pictures of a minibatch that a plan allows.
+/// The fewest images of a minibatch that a plan allows.
 const SMALLEST_BATCH: usize = 2;
 
 /// Why a run cannot begin: each is for whoever asked for the run to put right.
@@ -40,15 +40,15 @@ pub enum InputsError {
         /// Whether the smallest minibatch would fit.
         fits_few: bool,
     },
-    /// The pictures.
+    /// The images.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// Fewer pictures than one minibatch takes.
-    #[error("the data set holds {pictures} pictures, fewer than one batch of {batch_size}; use --batch-size")]
+    /// Fewer images than one minibatch takes.
+    #[error("the dataset holds {images} images, fewer than one batch of {batch_size}; use --batch-size")]
     TooFew {
-        /// Pictures in the data set.
-        pictures: usize,
-        /// Pictures in a minibatch.
+        /// Images in the dataset.
+        images: usize,
+        /// Images in a minibatch.
         batch_size: usize,
     },
     /// The networks' configuration.
@@ -120,7 +120,7 @@ pub fn check_memory(plan: &Plan, device: &Device) -> Result<(), InputsError> {
     Err(InputsError::Memory { needed: bytes, machine, fits_few: needed(SMALLEST_BATCH) <= machine })
 }
 
-/// Opens the pictures and, where `with_init` asks for them, the weights to start from: once there is a checkpoint, what
+/// Opens the images and, where `with_init` asks for them, the weights to start from: once there is a checkpoint, what
 /// the run began from is no longer needed, and may be gone.
 ///
 /// # Errors
@@ -128,7 +128,7 @@ pub fn check_memory(plan: &Plan, device: &Device) -> Result<(), InputsError> {
 pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, InputsError> {
     check_precision(plan.training.dtype, &device)?;
     check_memory(plan, &device)?;
-    let shape = plan.picture_shape();
+    let shape = plan.image_shape();
     let (data, data_name) = match &plan.run.data {
         None => {
             tracing::info!(
@@ -148,7 +148,7 @@ pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, Inpu
     tracing::info!("{}", data.report());
     let batch_size = plan.training.batch_size;
     if data.len() < batch_size {
-        return Err(InputsError::TooFew { pictures: data.len(), batch_size });
+        return Err(InputsError::TooFew { images: data.len(), batch_size });
     }
     let init = match plan.run.init_from.as_ref().filter(|_| with_init) {
         None => None,

@@ -9,9 +9,9 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod frechet;
 pub mod inputs;
 mod memory;
-pub mod quality;
 pub mod run_folder;
 #[cfg(feature = "service")]
 pub mod service;

@@ -3,7 +3,7 @@
 use dcgan_model::Model;
 use dcgan_ops::Layer;
 
-/// Pictures of a sample grid, drawn in one pass.
+/// Images of a sample grid, drawn in one pass.
 pub(crate) const GRID: usize = 64;
 
 const BYTES: u64 = 4; // of an f32
@@ -17,9 +17,9 @@ pub(crate) fn of_networks(model: &Model) -> u64 {
 /// Bytes of what layers give: all of a minibatch's are kept for the way back, a sample grid's one at a time.
 pub(crate) fn of_maps(model: &Model, batch_size: usize) -> u64 {
     let map = |layer: &Layer| product(&[layer.output.channels, layer.output.height, layer.output.width]);
-    let picture = layers(model).map(map).fold(0, u64::saturating_add);
+    let image = layers(model).map(map).fold(0, u64::saturating_add);
     let largest = model.generator_layers().iter().map(map).max().unwrap_or(0);
-    let step = picture.saturating_mul(batch_size as u64);
+    let step = image.saturating_mul(batch_size as u64);
     step.max(largest.saturating_mul(GRID as u64)).saturating_mul(BYTES)
 }
 

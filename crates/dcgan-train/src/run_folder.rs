@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Plan, sentences};
 use crate::event::Event;
 use crate::tensorboard::EventFile;
-use dcgan_cli::files;
+use dcgan_base::files;
 use dcgan_model::checkpoints;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -71,7 +71,7 @@ pub enum RunFolderError {
 pub struct RunResult {
     /// Steps taken.
     pub steps: u64,
-    /// Real pictures read.
+    /// Real images read.
     pub images: u64,
     /// Step of the best checkpoint.
     pub best_step: Option<u64>,
@@ -191,7 +191,7 @@ impl RunFolder {
         let path = self.plan();
         let text = toml::to_string(plan)
             .map_err(|error| RunFolderError::Plan { path: path.clone(), problem: error.to_string() })?;
-        files::write_whole(&path, text.as_bytes()).map_err(io_error(&path))
+        files::write_atomic(&path, text.as_bytes()).map_err(io_error(&path))
     }
 
     /// Writes `result.json`.
@@ -201,7 +201,7 @@ impl RunFolder {
     pub fn write_result(&self, result: &RunResult) -> Result<(), RunFolderError> {
         let path = self.result();
         let text = serde_json::to_string_pretty(result).map_err(io::Error::from).map_err(io_error(&path))?;
-        files::write_whole(&path, (text + "\n").as_bytes()).map_err(io_error(&path))
+        files::write_atomic(&path, (text + "\n").as_bytes()).map_err(io_error(&path))
     }
 
     /// Points `best` at the checkpoint of `step`.
@@ -259,7 +259,7 @@ impl RunFolder {
                 };
                 let kept: String = text.lines().filter(whole).flat_map(|line| [line, "\n"]).collect();
                 if kept != text {
-                    files::write_whole(&path, kept.as_bytes()).map_err(io)?;
+                    files::write_atomic(&path, kept.as_bytes()).map_err(io)?;
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -282,7 +282,7 @@ impl RunFolder {
     pub fn samples(&self) -> PathBuf {
         self.path.join("samples")
     }
-    /// `samples/NNNNNNNN.png`, by real pictures read.
+    /// `samples/NNNNNNNN.png`, by real images read.
     pub fn sample(&self, images: u64) -> PathBuf {
         self.samples().join(Self::sample_name(images))
     }
@@ -323,7 +323,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Appends one event. The picture of a sample is read from the file that the event names.
+    /// Appends one event. The image of a sample is read from the file that the event names.
     ///
     /// # Errors
     /// What the operating system says.

@@ -25,7 +25,7 @@ pub(crate) fn networks(
     })
 }
 
-/// Random weights, or those of `init`; no step taken. `data` is the data set's fingerprint.
+/// Random weights, or those of `init`; no step taken. `data` is the dataset's fingerprint.
 pub(crate) fn fresh(
     model: &Model,
     plan: &Plan,
@@ -34,14 +34,15 @@ pub(crate) fn fresh(
     device: &Device,
 ) -> Result<Started, TrainError> {
     #[expect(clippy::cast_possible_truncation, reason = "0.02 is exact enough in f32")]
-    let (weight_std, gain_std) = (plan.training.weight_std as f32, plan.training.gain_std as f32);
+    let (weight_std, norm_weight_std) =
+        (plan.training.weight_std as f32, plan.training.norm_weight_std as f32);
     let seed = plan.run.seed;
     let (mut g, mut d) = (None, None);
     if let Some(init) = init {
         (g, d) = (init.generator, init.discriminator);
     }
-    let g = g.unwrap_or_else(|| model.initial_generator(seed, weight_std, gain_std));
-    let d = d.unwrap_or_else(|| model.initial_discriminator(seed, weight_std, gain_std));
+    let g = g.unwrap_or_else(|| model.initial_generator(seed, weight_std, norm_weight_std));
+    let d = d.unwrap_or_else(|| model.initial_discriminator(seed, weight_std, norm_weight_std));
     let networks = networks(model, (&g, &d), device, plan.training.dtype);
     let mut networks = networks.map_err(|error| match &plan.run.init_from {
         Some(path) => TrainError::Init { path: path.clone(), problem: error.to_string() },
@@ -50,7 +51,7 @@ pub(crate) fn fresh(
     if plan.training.ema > 0.0 {
         let executor = &mut networks.generator.0.executor;
         let parameters = executor.parameters().map_err(NetworkError::from)?;
-        executor.set_average(&parameters).map_err(NetworkError::from)?;
+        executor.set_ema(&parameters).map_err(NetworkError::from)?;
     }
     Ok((State::start(data), networks))
 }
@@ -76,7 +77,7 @@ pub(crate) fn resumed(
     }
     let mut networks = networks(model, (&raw, discriminator), device, plan.training.dtype)?;
     if !average.is_empty() {
-        networks.generator.0.executor.set_average(&average).map_err(NetworkError::from)?;
+        networks.generator.0.executor.set_ema(&average).map_err(NetworkError::from)?;
     }
     let adam = |network: &str, step: u64| -> Result<AdamState, TrainError> {
         let mut state = AdamState { step, ..AdamState::default() };

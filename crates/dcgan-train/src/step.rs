@@ -26,7 +26,7 @@ pub struct StepOutput {
 /// One update of D.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DiscriminatorOutput {
-    /// Loss on real plus loss on fake pictures.
+    /// Loss on real plus loss on fake images.
     pub loss: f64,
     /// Mean D(x).
     pub real: f64,
@@ -82,13 +82,13 @@ pub struct LearningRate(pub f64);
 /// How much of each minibatch's batch-norm statistics the running averages take (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 
-/// Takes step `step` (counted from 0): `x` is the minibatch of real pictures, `z` that of latent vectors.
+/// Takes step `step` (counted from 0): `x` is the minibatch of real images, `z` that of latent vectors.
 ///
 /// - [`Order::Both`] (pytorch/examples): D on x and on G(z), one Adam step; then G through a fresh pass of D on the same G(z).
 /// - [`Order::Alternate`] (the authors): even steps update G on z alone, odd ones D on x and G(z).
 ///
-/// G's running statistics take every training pass of it; D's take the passes on real pictures only, so that they are
-/// those of pictures when D serves as a feature extractor.
+/// G's running statistics take every training pass of it; D's take the passes on real images only, so that they are
+/// those of images when D serves as a feature extractor.
 ///
 /// With `inspect` off nothing is read back to the host, so an accelerator is not made to wait, and the output is empty.
 ///
@@ -129,7 +129,7 @@ fn take_step(
     let updates_discriminator = config.order == Order::Both || !updates_generator;
     let keep = if updates_generator { Keep::Tape } else { Keep::Nothing };
     let made = generator.train(z, keep)?;
-    generator.0.absorb(&made.statistics, MOMENTUM)?;
+    generator.0.update_running_stats(&made.statistics, MOMENTUM)?;
     let fake = made.output;
     let mut output = StepOutput::default();
     if updates_discriminator {
@@ -146,7 +146,7 @@ fn take_step(
 fn update_discriminator(
     discriminator: &mut Discriminator,
     adam: &AdamConfig,
-    // One-sided smoothing: only the target of real pictures moves (Salimans et al. 2016, section 3.4).
+    // One-sided smoothing: only the target of real images moves (Salimans et al. 2016, section 3.4).
     (x, real_target): (&Tensor, f64),
     fake: &Tensor,
     inspect: bool,
@@ -154,13 +154,13 @@ fn update_discriminator(
     let network = &mut discriminator.0;
     network.executor.zero_gradients()?;
     let (on_real, statistics) = judge(network, x, real_target)?;
-    network.absorb(&statistics, MOMENTUM)?;
+    network.update_running_stats(&statistics, MOMENTUM)?;
     let (on_fake, _) = judge(network, fake, 0.0)?;
     let mut output = None;
     if inspect {
         output = Some(DiscriminatorOutput {
-            loss: finite("D's loss on real pictures", scalar(&on_real.loss)?)?
-                + finite("D's loss on generated pictures", scalar(&on_fake.loss)?)?,
+            loss: finite("D's loss on real images", scalar(&on_real.loss)?)?
+                + finite("D's loss on generated images", scalar(&on_fake.loss)?)?,
             real: scalar(&on_real.probability)?,
             fake: scalar(&on_fake.probability)?,
             gradient_norm: finite_gradient("discriminator", network)?,
@@ -194,17 +194,17 @@ fn update_generator(
     Ok(output)
 }
 
-/// D's loss on pictures, its gradient added to D's parameters; the minibatch statistics of the pass.
-fn judge(network: &mut Network, pictures: &Tensor, target: f64) -> Result<(Bce, Statistics), StepError> {
-    let pass = network.train(pictures, Keep::Tape)?;
+/// D's loss on images, its gradient added to D's parameters; the minibatch statistics of the pass.
+fn judge(network: &mut Network, images: &Tensor, target: f64) -> Result<(Bce, Statistics), StepError> {
+    let pass = network.train(images, Keep::Tape)?;
     let bce = bce_with_logits(&pass.output.flatten_all()?, target)?;
     network.executor.backward(&bce.gradient.reshape(pass.output.shape())?, Want::Parameters)?;
     Ok((bce, pass.statistics))
 }
 
-/// G's loss on pictures and its derivative by them; D's own gradient is left alone.
-fn judge_input(network: &mut Network, pictures: &Tensor) -> Result<(Bce, Tensor), StepError> {
-    let pass = network.train(pictures, Keep::Tape)?;
+/// G's loss on images and its derivative by them; D's own gradient is left alone.
+fn judge_input(network: &mut Network, images: &Tensor) -> Result<(Bce, Tensor), StepError> {
+    let pass = network.train(images, Keep::Tape)?;
     let bce = bce_with_logits(&pass.output.flatten_all()?, 1.0)?;
     let d_output = bce.gradient.reshape(pass.output.shape())?;
     let by_input = network.executor.backward(&d_output, Want::Input)?;
@@ -268,8 +268,8 @@ mod tests {
 
     #[test]
     fn a_step_that_is_not_finite_changes_nothing() {
-        check_refused(f32::NAN, 1.0, "D's loss on real pictures is not finite");
-        check_refused(f32::INFINITY, 1.0, "D's loss on real pictures is not finite");
-        check_refused(0.5, f32::NAN, "D's loss on generated pictures is not finite");
+        check_refused(f32::NAN, 1.0, "D's loss on real images is not finite");
+        check_refused(f32::INFINITY, 1.0, "D's loss on real images is not finite");
+        check_refused(0.5, f32::NAN, "D's loss on generated images is not finite");
     }
 }

@@ -143,11 +143,11 @@ fn scalar(tag: &str, number: f64) -> Message {
 /// image (4): height (1), width (2), colorspace (3: number of channels), encoded_image_string (4). The first three from the
 /// PNG's own head.
 fn image(tag: &str, png: &[u8]) -> io::Result<Message> {
-    let Some(&[a, b, c, d, e, f, g, h, _depth, colour]) = png.get(16..26) else {
+    let Some(&[a, b, c, d, e, f, g, h, _depth, color]) = png.get(16..26) else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "no PNG"));
     };
     let [width, height] = [[a, b, c, d], [e, f, g, h]].map(|side| u64::from(u32::from_be_bytes(side)));
-    let channels = match colour {
+    let channels = match color {
         0 => 1,
         6 => 4,
         _ => 3,

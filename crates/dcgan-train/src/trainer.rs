@@ -7,13 +7,13 @@ use crate::checkpoint::{self, Best, Checkpoint, State};
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::event::{AlarmKind, Event, StepLine};
+use crate::frechet::{self, RandomFeatureFrechet};
 use crate::memory::GRID;
-use crate::quality::{self, Quality};
 use crate::run_folder::{RunFolder, RunResult, Stats};
 use crate::start::{fresh, resumed, to_checkpoint, to_host};
 use crate::step::{LearningRate, Networks, StepError, StepOutput, train_step};
 use candle_core::{Device, Tensor};
-use dcgan_data::sheet::Sheet;
+use dcgan_data::image_grid::ImageGrid;
 use dcgan_data::{DataError, Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{Weights, first_non_finite};
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Threads that decode pictures, and minibatches that wait for the networks.
+/// Threads that decode images, and minibatches that wait for the networks.
 const LOADER_THREADS: usize = 2;
 const PREFETCH: usize = 4;
 
@@ -44,7 +44,7 @@ pub enum RunEnd {
 /// What a run works with, besides its folder.
 #[derive(Debug)]
 pub struct Inputs {
-    /// Real pictures.
+    /// Real images.
     pub data: Arc<Dataset>,
     /// What the model card says of them.
     pub data_name: String,
@@ -129,7 +129,7 @@ struct Trainer<'a> {
     /// [`Trainer::averaged`] of the step it was last asked at.
     averaged: Option<(u64, Weights)>,
     loader: Loader,
-    quality: Quality,
+    quality: RandomFeatureFrechet,
     real_distance: f64,
     state: State,
     stats: Stats,
@@ -165,15 +165,15 @@ impl<'a> Trainer<'a> {
         };
         let loader = Loader::new(Arc::clone(&data), config, state.position)?;
         tracing::info!(
-            "measuring {} real pictures for the quality figure",
-            data.len().min(quality::PICTURES)
+            "measuring {} real images for the random-feature Fréchet distance",
+            data.len().min(frechet::IMAGES)
         );
-        let quality = Quality::new(&data, &plan.model, &device)?;
-        let reals = first_pictures(&data)?;
+        let quality = RandomFeatureFrechet::new(&data, &plan.model, &device)?;
+        let reals = first_images(&data)?;
         if !folder.reals().exists() {
-            Sheet::square(&reals, data.shape())?.save(&folder.reals())?;
+            ImageGrid::square(&reals, data.shape())?.save(&folder.reals())?;
         }
-        let real_distance = quality::mean_distance(&reals, data.shape().bytes());
+        let real_distance = frechet::mean_distance(&reals, data.shape().bytes());
         let stats = folder.stats(found.as_ref().map(|found| found.state.step))?;
         if found.is_some() {
             settle(folder, plan, &state, total)?; // a kill may have come between the checkpoint and this
@@ -258,7 +258,7 @@ impl<'a> Trainer<'a> {
             |source| TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None },
         )?;
         give_back(x);
-        self.networks.generator.0.executor.move_average(plan.training.ema).map_err(NetworkError::from)?;
+        self.networks.generator.0.executor.update_ema(plan.training.ema).map_err(NetworkError::from)?;
         self.latest.discriminator = output.discriminator.or(self.latest.discriminator);
         self.latest.generator = output.generator.or(self.latest.generator);
         self.state.step += 1;
@@ -322,7 +322,7 @@ impl<'a> Trainer<'a> {
         result
     }
 
-    /// The moving average of G's weights with batch-norm statistics of its own, re-estimated: the running ones belong to
+    /// The moving average of G's weights with batch-norm statistics of its own, recalibrated: the running ones belong to
     /// the raw weights.
     fn averaged(&mut self) -> Result<Option<Weights>, TrainError> {
         if let Some((step, averaged)) = &self.averaged
@@ -351,9 +351,9 @@ impl<'a> Trainer<'a> {
         let bytes = self.with_average(|this| {
             Ok(draw(&mut this.networks.generator, &this.model, this.plan.run.seed, GRID)?)
         })?;
-        let shape = self.plan.picture_shape();
-        Sheet::square(&bytes, shape)?.save(&path)?;
-        let distance = quality::mean_distance(&bytes, shape.bytes());
+        let shape = self.plan.image_shape();
+        ImageGrid::square(&bytes, shape)?.save(&path)?;
+        let distance = frechet::mean_distance(&bytes, shape.bytes());
         let diversity = distance / self.real_distance.max(1e-9);
         let (step, images) = (self.state.step, self.state.images);
         self.tell(&Event::Sample { step, images, path, diversity })?;
@@ -407,14 +407,14 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The first pictures of the data set, for the grid of real ones.
-fn first_pictures(data: &Dataset) -> Result<Vec<u8>, DataError> {
+/// The first images of the dataset, for the grid of real ones.
+fn first_images(data: &Dataset) -> Result<Vec<u8>, DataError> {
     let len = data.shape().bytes();
     let n = data.len().min(GRID);
     let mut bytes = vec![0; n * len];
     // Spread over the whole set: files often come class by class.
-    for (i, picture) in bytes.chunks_mut(len).enumerate() {
-        data.read(i * data.len() / n, picture)?;
+    for (i, image) in bytes.chunks_mut(len).enumerate() {
+        data.read(i * data.len() / n, image)?;
     }
     Ok(bytes)
 }

@@ -1,7 +1,7 @@
 """A narrow slice of the authors' released SVHN weights in their joblib form, and what the sliced networks compute.
 
 Usage, in this folder: python3 make.py FOLDER, where FOLDER holds the released 200_gen_params.jl, 200_discrim_params.jl
-and the .npy files beside them (Newmu/dcgan_code, svhn, MIT licence in LICENSE). Needs numpy, safetensors and joblib.
+and the .npy files beside them (Newmu/dcgan_code, svhn, MIT license in LICENSE). Needs numpy, safetensors and joblib.
 
 resaved/ holds D's arrays as they are written today: joblib.jl by joblib, joblib_compatible.jl by joblib with protocol 2,
 pickle.jl by pickle with protocol 2.
@@ -92,7 +92,7 @@ def conv(x, w):
 
 
 def deconv(x, w):
-    """The transpose of `conv` with respect to its pictures; w is (in, out, 5, 5)."""
+    """The transpose of `conv` with respect to its images; w is (in, out, 5, 5)."""
     n, _, height, width = x.shape
     y = np.zeros((n, w.shape[1], height * 2, width * 2))
     for p in range(height):

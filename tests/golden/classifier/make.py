@@ -1,4 +1,4 @@
-"""A discriminator of 16x16 pictures with a head of ten logits, trained by softmax cross-entropy: `case.safetensors` and
+"""A discriminator of 16x16 images with a head of ten logits, trained by softmax cross-entropy: `case.safetensors` and
 `config.json`.
 
 Everything is computed in float64 from inputs and parameters that are float32, and stored as float32. At the end the
@@ -8,18 +8,18 @@ gradient at once, and Adam spreads it.
 
 Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one core)
 
-Shapes: n = 10 pictures in a minibatch. Kernels are 5x5 at stride 2 with padding 2; blocks of 4, 6 and 8 channels.
+Shapes: n = 10 images in a minibatch. Kernels are 5x5 at stride 2 with padding 2; blocks of 4, 6 and 8 channels.
 
-  pictures             u8 (20, 3, 16, 16); a picture is pictures / 127.5 - 1, in float32
+  images             u8 (20, 3, 16, 16); an image is images / 127.5 - 1, in float32
   labels               u32 (20): every class twice
-  x                    the first 10 pictures, so not stored
+  x                    the first 10 images, so not stored
   d.*                  initial parameters; mean and variance are those of evaluation
   eval_logits          (10, 10) by the given mean and variance
   logits               (10, 10) by the minibatch
   out.<layer>          activations, batch-norm by the minibatch
   stat.<layer>.mean    minibatch statistics, the variance biased
   loss                 mean cross-entropy; grad.* by the parameters, grad_x by x
-  steps.rows           u32 (10, 10): which pictures step k sees
+  steps.rows           u32 (10, 10): which images step k sees
   steps.loss           (10), each before its step
   final.*              parameters after ten steps of Adam (1e-3, 0.5, 0.999, 1e-8, coupled weight decay 1e-3)
   final.adam.m.*, v.*  Adam's moments
@@ -117,7 +117,7 @@ def draw(seed):
         out[f"d.{name}"] = value.astype(np.float32)
     coarse = rng.normal(127.5, 60, (POOL, 3, 4, 4)).repeat(4, 2).repeat(4, 3)
     noisy = coarse + rng.normal(0, 20, coarse.shape)
-    out["pictures"] = noisy.round().clip(0, 255).astype(np.uint8)
+    out["images"] = noisy.round().clip(0, 255).astype(np.uint8)
     out["labels"] = (7 * np.arange(POOL) % CLASSES).astype(np.uint32)
     out["steps.rows"] = ((3 * np.arange(STEPS)[:, None] + np.arange(N)) % POOL).astype(np.uint32)
     spread = np.array([0, 1, 10, 30, 100, 1000, 1000])[:, None]
@@ -129,8 +129,8 @@ def draw(seed):
 
 def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     torch.manual_seed(0)
-    pictures = inputs["pictures"].astype(np.float32) / np.float32(127.5) - np.float32(1)
-    pictures = torch.from_numpy(pictures).to(dtype)
+    images = inputs["images"].astype(np.float32) / np.float32(127.5) - np.float32(1)
+    images = torch.from_numpy(images).to(dtype)
     labels = torch.from_numpy(inputs["labels"].astype(np.int64))
     net = classifier().to(dtype)
     for module in net:
@@ -141,11 +141,11 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
         tensor.data.copy_(torch.from_numpy(inputs[f"d.{name}"]))
     out = {}
     with torch.no_grad():
-        out["eval_logits"] = net.eval()(pictures[:N]).flatten(1)
+        out["eval_logits"] = net.eval()(images[:N]).flatten(1)
     net.train()
 
     # One minibatch: every activation and every gradient; nothing is updated.
-    x = pictures[:N].clone().requires_grad_()
+    x = images[:N].clone().requires_grad_()
     logits, outs, stats = trace(net, x)
     loss = F.cross_entropy(logits, labels[:N])
     out |= {f"out.{name}": tensor for name, tensor in outs.items()}
@@ -158,7 +158,7 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     adam = torch.optim.Adam(parameters.values(), lr=1e-3, betas=(0.5, 0.999), eps=1e-8, weight_decay=1e-3)
     losses = []
     for rows in torch.from_numpy(inputs["steps.rows"].astype(np.int64)):
-        loss = F.cross_entropy(net(pictures[rows]).flatten(1), labels[rows])
+        loss = F.cross_entropy(net(images[rows]).flatten(1), labels[rows])
         adam.zero_grad()
         loss.backward()
         adam.step()

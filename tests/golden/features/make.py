@@ -2,22 +2,22 @@
 
 Everything is computed in float64 by PyTorch from parameters that are float32, and stored as float32. The procedure is
 that of the authors' svhn_semisup_analysis.py: batch-norm statistics are averages over minibatches of 128 of all
-pictures in order, the last short one with equal weight, each layer normalised upstream by its own minibatch, variances
+images in order, the last short one with equal weight, each layer normalized upstream by its own minibatch, variances
 biased; then every block's activation after LeakyReLU is max-pooled to 4x4, flattened channel-major, concatenated.
 
 Run: python3 make.py        (torch, numpy, safetensors; a second)
 
-The pictures are not stored: picture i, row y, column x, channel c is the upper byte of a linear congruential generator,
-averaged with a pattern, as `pictures` below says and the test does again.
+The images are not stored: image i, row y, column x, channel c is the upper byte of a linear congruential generator,
+averaged with a pattern, as `images` below says and the test does again.
 
   fives   32x32x3, 5x5 kernels of stride 2 as svhn32: maps of 16, 8, 4
   threes  32x32x3, 3x3 kernels of strides 1 and 2 as imagenet32: maps of 32, 16, 16, 8
   digits  28x28x1, 4x4 kernels of stride 2: maps of 14 and 7, which 4 does not divide
 
-  d.*                 parameters; mean and variance are others than the re-estimated ones
-  stored              (8, width) features of the first 8 pictures by the given statistics
-  reestimated         (8, width) by the re-estimated ones
-  statistics.<layer>.mean, .variance   the re-estimated ones
+  d.*                 parameters; mean and variance are others than the recalibrated ones
+  stored              (8, width) features of the first 8 images by the given statistics
+  recalibrated         (8, width) by the recalibrated ones
+  statistics.<layer>.mean, .variance   the recalibrated ones
 """
 
 import json
@@ -37,7 +37,7 @@ CASES = {
 }
 
 
-def pictures(side, channels):
+def images(side, channels):
     """u8 (COUNT, side, side, channels)."""
     out = np.empty(COUNT * side * side * channels, np.uint8)
     state = 1
@@ -111,17 +111,17 @@ def main():
         params["head.weight"] = rng.normal(0, 0.1, (1, below, map_side, map_side))
         params = {key: value.astype(np.float32) for key, value in params.items()}
         wide = {key: torch.from_numpy(value).double() for key, value in params.items()}
-        u8 = pictures(side, channels)
+        u8 = images(side, channels)
         x = torch.from_numpy((u8.astype(np.float32) / np.float32(127.5) - np.float32(1))).double().permute(0, 3, 1, 2)
 
         batches = [forward(x[i : i + BATCH], wide, blocks, eps)[1] for i in range(0, COUNT, BATCH)]
         mean = lambda k, layer: sum(b[layer][k] for b in batches) / len(batches)
-        reestimated = {layer: (mean(0, layer), mean(1, layer)) for layer in batches[0]}
+        recalibrated = {layer: (mean(0, layer), mean(1, layer)) for layer in batches[0]}
         stored = {layer: (wide[f"{layer}.mean"], wide[f"{layer}.variance"]) for layer in batches[0]}
         case = {f"d.{key}": value for key, value in params.items()}
         case["stored"] = features(forward(x[:SHOWN], wide, blocks, eps, stored)[0]).numpy()
-        case["reestimated"] = features(forward(x[:SHOWN], wide, blocks, eps, reestimated)[0]).numpy()
-        for layer, (m, v) in reestimated.items():
+        case["recalibrated"] = features(forward(x[:SHOWN], wide, blocks, eps, recalibrated)[0]).numpy()
+        for layer, (m, v) in recalibrated.items():
             case[f"statistics.{layer}.mean"], case[f"statistics.{layer}.variance"] = m.numpy(), v.numpy()
         save_file({key: np.ascontiguousarray(v.astype(np.float32)) for key, v in case.items()}, HERE / f"{name}.safetensors")
         print(name, case["stored"].shape)

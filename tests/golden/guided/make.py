@@ -6,11 +6,11 @@ and nothing else (Springenberg et al. 2015, guided backpropagation). Batch-norm 
 
 Run: python3 make.py        (torch, numpy, safetensors; a second)
 
-The pictures are not stored: their bytes, (n, h, w, c) in order, are the upper ones of a linear congruential generator that starts
-from 1, as `pictures` below says and the test does again.
+The images are not stored: their bytes, (n, h, w, c) in order, are the upper ones of a linear congruential generator that starts
+from 1, as `images` below says and the test does again.
 
   d.*          parameters and statistics
-  gradients    (n, 3, 12, 12): for each picture, of the largest activation of one feature of the last block
+  gradients    (n, 3, 12, 12): for each image, of the largest activation of one feature of the last block
   places       (n, 3): that feature, row and column
   largest      (n): that activation
 """
@@ -29,7 +29,7 @@ BLOCKS = [(4, 3, 2, 1), (5, 3, 2, 1), (6, 3, 1, 1)]  # channels, kernel, stride,
 FEATURES = [0, 5]
 
 
-def pictures():
+def images():
     """float32 in [-1, 1], (n, c, h, w)."""
     out = np.empty(len(FEATURES) * SIDE * SIDE * CHANNELS, np.uint8)
     state = 1
@@ -91,7 +91,7 @@ def main():
     params = {key: value.astype(np.float32) for key, value in params.items()}
     wide = {key: torch.from_numpy(value).double() for key, value in params.items()}
 
-    x = torch.from_numpy(pictures()).double().requires_grad_()
+    x = torch.from_numpy(images()).double().requires_grad_()
     h = x
     for i, (_, _, stride, padding) in enumerate(BLOCKS):
         h = F.conv2d(h, wide[f"blocks.{i}.weight"], stride=stride, padding=padding)
@@ -104,7 +104,7 @@ def main():
         row, column = divmod(int(h[n, feature].argmax()), h.shape[3])
         places.append((feature, row, column))
         chosen.append(h[n, feature, row, column])
-    sum(chosen).backward()  # pictures do not see each other in evaluation mode
+    sum(chosen).backward()  # images do not see each other in evaluation mode
 
     case = {f"d.{key}": value for key, value in params.items()}
     case["gradients"] = x.grad.numpy()

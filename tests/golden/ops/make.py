@@ -80,7 +80,7 @@ NORM = [
     (3, (5, 2, 2), "eval", "channel", False, 1e-5, "relu", 0.0, 1.0),
     (7, (3, 2, 2), "train", "unit", False, 1e-8, {"leaky_relu": 0.2}, 0.0, 1.0),
     (1, (3, 2, 2), "eval", "unit", False, 1e-8, {"leaky_relu": 0.2}, 0.0, 1.0),
-    (1, (3, 7, 5), "train", "channel", True, 1e-8, "relu", 0.0, 1.0),  # one picture
+    (1, (3, 7, 5), "train", "channel", True, 1e-8, "relu", 0.0, 1.0),  # one image
     (1, (17, 1, 1), "eval", "channel", True, 1e-5, "identity", 0.0, 1.0),
     (2, (1, 11, 13), "train", "channel", True, 1e-5, {"leaky_relu": 0.1}, 0.0, 1.0),
     (6, (19, 1, 1), "train", "channel", True, 1e-5, "relu", 0.0, 1.0),
@@ -129,7 +129,7 @@ def activate(x, activation):
     return {"identity": lambda t: t, "relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[activation](x)
 
 
-def normalise(row, t):
+def normalize(row, t):
     """Before the activation; in training the statistics go to `t`."""
     x, scope = t["x"], row["scope"]
     if scope is None:
@@ -173,7 +173,7 @@ def draw():
                 t["mean"] = np.float32(centre) + normal(*stat) * np.float32(spread / 4)
                 t["variance"] = (rng.uniform(0.5, 1.5, stat) * spread**2).astype(np.float32)
             # Nothing close to the kink of a ReLU: rounding must not decide a gradient.
-            if normalise(row, {k: torch.from_numpy(v).double() for k, v in t.items()}).abs().min() > 2e-3:
+            if normalize(row, {k: torch.from_numpy(v).double() for k, v in t.items()}).abs().min() > 2e-3:
                 break
         t["dy"] = normal(batch, *shape)
         inputs |= {f"{name}.{key}": value for key, value in t.items()}
@@ -209,12 +209,12 @@ def compute(rows, inputs, dtype):
         out |= {f"{row['name']}.{key}": value for key, value in (("y", y), ("dx", dx), ("dweight", dweight))}
     for row in rows["norm"]:
         t = by_row[row["name"]]
-        learnt = [key for key in ("x", "gain", "shift") if key in t]
-        for key in learnt:
+        learned = [key for key in ("x", "gain", "shift") if key in t]
+        for key in learned:
             t[key].requires_grad_()
-        result = {"y": activate(normalise(row, t), row["activation"])}
-        gradients = torch.autograd.grad(result["y"], [t[key] for key in learnt], t["dy"])
-        result |= {f"d{key}": value for key, value in zip(learnt, gradients)}
+        result = {"y": activate(normalize(row, t), row["activation"])}
+        gradients = torch.autograd.grad(result["y"], [t[key] for key in learned], t["dy"])
+        result |= {f"d{key}": value for key, value in zip(learned, gradients)}
         if row["scope"] is not None and row["mode"] == "train":
             result |= {"mean": t["mean"], "variance": t["variance"]}
         out |= {f"{row['name']}.{key}": value for key, value in result.items()}

@@ -11,12 +11,12 @@ the other side changes a gradient at once, and Adam spreads it.
 
 Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one core)
 
-Shapes: n = 5 pictures in a minibatch, z of 10. A tensor of more than 1024 values, inputs and initial parameters aside,
+Shapes: n = 5 images in a minibatch, z of 10. A tensor of more than 1024 values, inputs and initial parameters aside,
 is stored under `<key>.every11` as its values 0, 11, 22, ... in row-major order: 11 divides no side, so each channel,
 row and column is met.
 
-  pictures                  u8 (8, 3, 64, 64); a picture is pictures / 127.5 - 1, in float32
-  x                         the first 5 pictures, so not stored; z is (5, 10)
+  images                  u8 (8, 3, 64, 64); an image is images / 127.5 - 1, in float32
+  x                         the first 5 images, so not stored; z is (5, 10)
   g.*, d.*                  initial parameters; mean and variance are those of evaluation
   g.out.<layer>             activations of G(z), batch-norm by the minibatch; likewise d_real (of x), d_fake (of G(z))
   g.stat.<layer>.mean       minibatch statistics, the variance biased; likewise d_real, d_fake
@@ -27,14 +27,14 @@ row and column is met.
   grad_g.*, grad_fake       of loss_g by G's parameters and by G(z)
   grad_x                    of loss_d_real by x
   g.eval, d.eval_logits     G(z) and D(x) by the given mean and variance
-  steps.rows, steps.z       u32 (20, 5): which pictures minibatch k holds; (20, 5, 10)
+  steps.rows, steps.z       u32 (20, 5): which images minibatch k holds; (20, 5, 10)
   steps.loss_g, .loss_d     (10), of minibatches 0, 2, ... and 1, 3, ...
   steps.d_g_z2              (10), mean D(G(z)) in G's updates; .d_x, .d_g_z1: mean D(x), mean D(G(z)) in D's
   final.g.*, final.d.*      after ten updates of each, with running statistics from mean 0 and variance 1 at momentum
                             0.1 and unbiased variance; G's take its pass of every minibatch (20), D's the real ones (10)
   final.adam_g.m.*, .v.*    Adam's moments; likewise adam_d
 
-Minibatch 2k: G(z) through D, one Adam step of G; its pictures are not used. Minibatch 2k + 1: pictures and G(z) of its
+Minibatch 2k: G(z) through D, one Adam step of G; its images are not used. Minibatch 2k + 1: images and G(z) of its
 own z through D in two passes, one Adam step of D on the sum.
 """
 
@@ -52,7 +52,7 @@ N, Z, BASE, POOL, STEPS, EVERY, WHOLE = 5, 10, 4, 8, 20, 11, 1024
 EPS, LEAK, MOMENTUM = 1e-8, 0.2, 0.1
 NEAREST = []  # least magnitude of the inputs of each ReLU, pass by pass
 G_CHANNELS = [8 * BASE, 4 * BASE, 2 * BASE, BASE, 3]  # after the projection, after each block
-D_CHANNELS = [3, BASE, 2 * BASE, 4 * BASE, 8 * BASE]  # the picture, after each block
+D_CHANNELS = [3, BASE, 2 * BASE, 4 * BASE, 8 * BASE]  # the image, after each block
 BLOCK = {"kernel": 5, "stride": 2, "padding": 2}
 CONFIG = {
     "name": "paper64_narrow",
@@ -88,7 +88,7 @@ def shapes():
 
 
 def draw():
-    """All inputs, as numpy: initial parameters, pictures, latents."""
+    """All inputs, as numpy: initial parameters, images, latents."""
     rng = np.random.default_rng(27)
     out = {}
     for net, layers in shapes().items():
@@ -105,7 +105,7 @@ def draw():
     out = {key: value.astype(np.float32) for key, value in out.items()}
     coarse = rng.normal(127.5, 50, (POOL, 3, 8, 8)).repeat(8, 2).repeat(8, 3)
     noisy = coarse + rng.normal(0, 20, coarse.shape)
-    out["pictures"] = noisy.round().clip(0, 255).astype(np.uint8)
+    out["images"] = noisy.round().clip(0, 255).astype(np.uint8)
     out["steps.rows"] = ((3 * np.arange(STEPS)[:, None] + np.arange(N)) % POOL).astype(np.uint32)
     return out
 
@@ -166,17 +166,17 @@ def bce(logits, target):
 
 
 def compute(inputs, dtype):
-    pictures = inputs["pictures"].astype(np.float32) / np.float32(127.5) - np.float32(1)
-    pictures = torch.from_numpy(pictures).to(dtype)
+    images = inputs["images"].astype(np.float32) / np.float32(127.5) - np.float32(1)
+    images = torch.from_numpy(images).to(dtype)
     tensor = lambda key: torch.from_numpy(inputs[key]).to(dtype)
     par, given = {"g": {}, "d": {}}, {"g": {}, "d": {}}
     for key in inputs:
         net, _, name = key.partition(".")
         if net in par:
-            learnt = not name.endswith(("mean", "variance"))
-            (par if learnt else given)[net][name] = tensor(key).requires_grad_(learnt)
+            learned = not name.endswith(("mean", "variance"))
+            (par if learned else given)[net][name] = tensor(key).requires_grad_(learned)
     g, d = par["g"], par["d"]
-    z, x = tensor("z"), pictures[:N].clone().requires_grad_()
+    z, x = tensor("z"), images[:N].clone().requires_grad_()
     out = {"g.eval": run_g(g, z, given["g"])[0], "d.eval_logits": run_d(d, x, given["d"])[0]}
 
     # One minibatch: every activation and every gradient; nothing is updated.
@@ -210,7 +210,7 @@ def compute(inputs, dtype):
             loss, net = bce(fake_logits, 1.0), "g"
             log["d_g_z2"].append(fake_logits.sigmoid().mean())
         else:
-            real_logits, outs, stats = run_d(d, pictures[torch.from_numpy(rows.astype(np.int64))])
+            real_logits, outs, stats = run_d(d, images[torch.from_numpy(rows.astype(np.int64))])
             absorb(running["d"], stats, outs)
             fake_logits, _, _ = run_d(d, fake.detach())
             loss, net = bce(real_logits, 1.0) + bce(fake_logits, 0.0), "d"

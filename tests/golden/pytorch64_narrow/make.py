@@ -7,12 +7,12 @@ the other side changes a gradient at once, and Adam spreads it.
 
 Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one core)
 
-Shapes: n = 4 pictures in a minibatch, z of 10 from N(0, 1). A tensor of more than 1024 values, inputs and initial
+Shapes: n = 4 images in a minibatch, z of 10 from N(0, 1). A tensor of more than 1024 values, inputs and initial
 parameters aside, is stored under `<key>.every11` as its values 0, 11, 22, ... in row-major order: 11 divides no side,
 so each channel, row and column is met.
 
-  pictures                  u8 (8, 3, 64, 64); a picture is pictures / 127.5 - 1, in float32
-  x                         the first 4 pictures, so not stored; z is (4, 10)
+  images                  u8 (8, 3, 64, 64); an image is images / 127.5 - 1, in float32
+  x                         the first 4 images, so not stored; z is (4, 10)
   g.*, d.*                  initial parameters; mean and variance are those of evaluation
   g.out.<layer>             activations of G(z), batch-norm by the minibatch; likewise d_real (of x), d_fake (of G(z))
   g.stat.<layer>.mean       minibatch statistics, the variance biased; likewise d_real, d_fake
@@ -23,7 +23,7 @@ so each channel, row and column is met.
   grad_g.*, grad_fake       of loss_g by G's parameters and by G(z)
   grad_x                    of loss_d_real by x
   g.eval, d.eval_logits     G(z) and D(x) by the given mean and variance
-  steps.rows, steps.z       u32 (10, 4): which pictures step k sees; (10, 4, 10)
+  steps.rows, steps.z       u32 (10, 4): which images step k sees; (10, 4, 10)
   steps.loss_d, .loss_g     (10); .d_x, .d_g_z1, .d_g_z2: mean D(x), mean D(G(z)) before and after D's step
   final.g.*, final.d.*      after ten steps, with running statistics from mean 0 and variance 1 at momentum 0.1 and
                             unbiased variance; G's take its one pass a step, D's the real pass alone
@@ -132,7 +132,7 @@ def momentum(net, value):
 
 
 def draw():
-    """All inputs, as numpy: initial parameters, pictures, latents."""
+    """All inputs, as numpy: initial parameters, images, latents."""
     rng = np.random.default_rng(2)
     out = {}
     for net, prefix, names in ((generator(), "g", G_NAMES), (discriminator(), "d", D_NAMES)):
@@ -150,7 +150,7 @@ def draw():
             out[f"{prefix}.{name}"] = value.astype(np.float32)
     coarse = rng.normal(127.5, 50, (POOL, 3, 8, 8)).repeat(8, 2).repeat(8, 3)
     noisy = coarse + rng.normal(0, 20, coarse.shape)
-    out["pictures"] = noisy.round().clip(0, 255).astype(np.uint8)
+    out["images"] = noisy.round().clip(0, 255).astype(np.uint8)
     out["z"] = rng.normal(size=(N, Z)).astype(np.float32)
     out["steps.rows"] = ((3 * np.arange(STEPS)[:, None] + np.arange(N)) % POOL).astype(np.uint32)
     out["steps.z"] = rng.normal(size=(STEPS, N, Z)).astype(np.float32)
@@ -163,8 +163,8 @@ def bce(logits, target):
 
 def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     torch.manual_seed(0)
-    pictures = inputs["pictures"].astype(np.float32) / np.float32(127.5) - np.float32(1)
-    pictures = torch.from_numpy(pictures).to(dtype)
+    images = inputs["images"].astype(np.float32) / np.float32(127.5) - np.float32(1)
+    images = torch.from_numpy(images).to(dtype)
     latent = lambda z: torch.from_numpy(z).to(dtype)[:, :, None, None]  # (n, z, 1, 1)
     net_g, net_d = generator().to(dtype), discriminator().to(dtype)
     for module in (*net_g, *net_d):
@@ -180,7 +180,7 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     # Evaluation, by the given statistics.
     with torch.no_grad():
         out["g.eval"] = net_g.eval()(latent(inputs["z"]))
-        out["d.eval_logits"] = net_d.eval()(pictures[:N]).flatten()
+        out["d.eval_logits"] = net_d.eval()(images[:N]).flatten()
     net_g.train()
     net_d.train()
     for stats in (run_g, run_d):  # as a new run starts
@@ -190,7 +190,7 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     # One minibatch: every activation and every gradient; nothing is updated.
     momentum(net_g, 0.0)
     momentum(net_d, 0.0)
-    x = pictures[:N].clone().requires_grad_()
+    x = images[:N].clone().requires_grad_()
     fake, outs_g, stats_g = trace(net_g, G_NAMES, latent(inputs["z"]))
     real_logits, outs_real, stats_real = trace(net_d, D_NAMES, x)
     fake_logits, outs_fake, stats_fake = trace(net_d, D_NAMES, fake)
@@ -218,7 +218,7 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     for rows, z in zip(inputs["steps.rows"], inputs["steps.z"]):
         fake = net_g(latent(z))
         momentum(net_d, 0.1)
-        real_logits = net_d(pictures[torch.from_numpy(rows.astype(np.int64))])
+        real_logits = net_d(images[torch.from_numpy(rows.astype(np.int64))])
         momentum(net_d, 0.0)
         fake_logits = net_d(fake.detach())
         loss_d = bce(real_logits, 1.0) + bce(fake_logits, 0.0)

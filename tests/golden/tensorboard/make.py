@@ -1,7 +1,7 @@
 """An event file of TensorBoard's own writer: `case.tfevents`, what a run writes of the events in `stats.jsonl`.
 
 The first record is the file's version at wall time 1e9, the second says that the run starts again at step 301; each line follows as
-one record, half a second after the line before, unless it has nothing to show. `stats.jsonl` names the pictures `*.png`, which
+one record, half a second after the line before, unless it has nothing to show. `stats.jsonl` names the images `*.png`, which
 are written here too: two pixels high, three wide.
 
 Run: pip install -r requirements.txt && python3 make.py

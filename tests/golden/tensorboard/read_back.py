@@ -2,9 +2,9 @@
 
 Usage: python3 read_back.py DCGAN_TRAIN        (the binary; see requirements.txt)
 
-Tiny runs in a folder of their own: one that is never stopped, grey; one in colour that is killed when something lies behind its last
+Tiny runs in a folder of their own: one that is never stopped, grey; one in color that is killed when something lies behind its last
 checkpoint, before there is one and after, whose files are cut within their last record; one whose samples collapse; one of the
-service, killed with it. Of each, every scalar, picture and alarm must be there once, at its step, and nothing else. Ends with 1 at
+service, killed with it. Of each, every scalar, image and alarm must be there once, at its step, and nothing else. Ends with 1 at
 the first difference.
 """
 
@@ -48,7 +48,7 @@ blocks = [
 output = "tanh"
 
 [model.discriminator]
-leak = 0.2
+negative_slope = 0.2
 norm = {{ eps = 1e-5, affine = true }}
 blocks = [
     {{ channels = 4, kernel = 4, stride = 2, padding = 1 }},
@@ -68,7 +68,7 @@ weight_decay = 0.0
 label_smoothing = 0.0
 ema = 0.0
 weight_std = {weight_std}
-gain_std = 0.02
+norm_weight_std = 0.02
 """
 
 
@@ -158,9 +158,9 @@ def check(run):
         plugin = found.SummaryMetadata(tag).plugin_data.plugin_name
         require(plugin == "text", f"{run}: {tag} is of the plugin {plugin!r}")
     for event in found.Images(SAMPLES):
-        picture = Image.open(io.BytesIO(event.encoded_image_string))
-        picture.load()
-        require(picture.size == (event.width, event.height), f"{run}: {picture.size} is said to be {event}")
+        image = Image.open(io.BytesIO(event.encoded_image_string))
+        image.load()
+        require(image.size == (event.width, event.height), f"{run}: {image.size} is said to be {event}")
     require(expected["scalars"] and expected["images"], f"{run}: nothing was compared")
     counts = {kind: sum(map(len, by_tag.values())) for kind, by_tag in expected.items()}
     print(f"{run.name}: {n_files} files, {counts} as in stats.jsonl", flush=True)
@@ -273,15 +273,15 @@ def main():
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of everything that it drops
     root = Path(tempfile.mkdtemp(prefix="read-back-"))
     try:
-        grey, colour, still = (root / name for name in ("grey.toml", "colour.toml", "still.toml"))
+        grey, color, still = (root / name for name in ("grey.toml", "color.toml", "still.toml"))
         grey.write_text(config())
-        colour.write_text(config(channels=3))
+        color.write_text(config(channels=3))
         # A generator that draws one grey for every z and learns nothing.
         still.write_text(config(learning_rate=1e-12, weight_std=1e-6))
         options = ["--sample-every", 10, "--log-every", 5, "--checkpoint-every", 9, "--steps", 60]
         train(binary, ["run", "--config", grey, "--out", root / "whole", *options])
         require(check(root / "whole") == 1, "a run that is never stopped has one file")
-        check_killed(binary, root, colour)
+        check_killed(binary, root, color)
         options = ["--sample-every", 1000, "--log-every", 500, "--checkpoint-every", 1000, "--steps", 2000]
         train(binary, ["run", "--config", still, "--out", root / "still", *options])
         check(root / "still")

@@ -16,7 +16,7 @@ SCALARS = {
     "sample": {"diversity": "quality/diversity"},
     "checkpoint": {"frechet": "quality/frechet"},
 }
-# The picture that a sample names.
+# The image that a sample names.
 SAMPLES = "samples"
 
 

@@ -1,18 +1,18 @@
-//! A zip of pictures.
+//! A zip of images.
 
 use std::path::Path;
 
-use crate::digest::Digest;
 use crate::error::DataError;
 use crate::files::{Files, Store, open_zip, read_entry};
-use crate::readers::folder::ends_like_picture;
+use crate::readers::folder::ends_like_image;
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
+use dcgan_base::digest::Digest;
 
-/// Lists the pictures in the zip at `path`, sorted by name.
+/// Lists the images in the zip at `path`, sorted by name.
 pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
-    let mut report = ScanReport::new(path, Format::PictureZip);
+    let mut report = ScanReport::new(path, Format::ImageZip);
     let archive = open_zip(path)?;
     let (mut found, mut label_entry) = (Vec::new(), None);
     for index in 0..archive.len() {
@@ -37,10 +37,10 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
             report.skip("encrypted", name);
         } else if name == LABEL_FILE {
             label_entry = Some(index);
-        } else if ends_like_picture(&name) {
+        } else if ends_like_image(&name) {
             found.push((name, index, entry.size(), entry.crc32()));
         } else {
-            report.skip("not a PNG, JPEG or WebP picture", name);
+            report.skip("not a PNG, JPEG or WebP image", name);
         }
     }
     found.sort();

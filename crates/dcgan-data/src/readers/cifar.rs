@@ -4,20 +4,20 @@
 use std::path::{Path, PathBuf};
 
 use crate::bytes::{Bytes, read_bounded};
-use crate::digest::Digest;
 use crate::error::DataError;
 use crate::frames::{Chunk, Frames, PixelOrder};
-use crate::options::{OnBad, PictureShape, Split};
+use crate::options::{ImageShape, OnBad, Split};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
+use dcgan_base::digest::Digest;
 
-const SHAPE: PictureShape = PictureShape { height: 32, width: 32, channels: 3 };
+const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 const PIXELS: usize = 3072;
 
 /// Most bytes read of a file of class names.
 const MAX_NAMES_BYTES: u64 = 1 << 20;
 
-/// Which of the two data sets.
+/// Which of the two datasets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Cifar10,
@@ -81,7 +81,7 @@ pub(crate) fn kind_of_file(path: &Path, length: u64) -> Option<Kind> {
     [Kind::Cifar10, Kind::Cifar100].into_iter().find(|kind| is_bin && records_of(*kind))
 }
 
-/// Reads `files`, in their order, as one data set; `path` is what the user named.
+/// Reads `files`, in their order, as one dataset; `path` is what the user named.
 pub(crate) fn scan_files(
     path: &Path,
     kind: Kind,

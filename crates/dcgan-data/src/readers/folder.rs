@@ -1,42 +1,41 @@
-//! A folder of pictures, scanned recursively in sorted order, or a single picture.
+//! A folder of images, scanned recursively in sorted order, or a single image.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::bytes::{head, read_bounded};
-use crate::decode::{SIGNATURE_BYTES, picture_format};
-use crate::digest::Digest;
+use crate::decode::{SIGNATURE_BYTES, image_format};
 use crate::error::DataError;
 use crate::files::{Files, Store};
 use crate::options::OnBad;
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
+use dcgan_base::digest::Digest;
 
-/// Endings by which a file is taken for a picture; its format is still told by its content.
-const PICTURE_ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "jpe", "webp"];
+/// Endings by which a file is taken for an image; its format is still told by its content.
+const IMAGE_ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "jpe", "webp"];
 
-/// Whether a name ends like a picture's.
-pub(crate) fn ends_like_picture(name: &str) -> bool {
+/// Whether a name ends like an image's.
+pub(crate) fn ends_like_image(name: &str) -> bool {
     let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-    ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
+    ending.is_some_and(|ending| IMAGE_ENDINGS.contains(&ending.as_str()))
 }
 
-/// Lists the pictures below `root`.
+/// Lists the images below `root`.
 pub(crate) fn scan(root: &Path, on_bad: OnBad) -> Result<Scan, DataError> {
-    let mut report = ScanReport::new(root, Format::PictureFolder);
+    let mut report = ScanReport::new(root, Format::ImageFolder);
     let mut found = walk(root, on_bad, &mut report)?;
     found.sort_by(|a, b| a.name.cmp(&b.name));
     let mut digest = Digest::default();
-    for picture in &found {
-        digest.field(&picture.name).number(picture.bytes);
+    for image in &found {
+        digest.field(&image.name).number(image.bytes);
     }
     let label_path = root.join(LABEL_FILE);
     let label_file =
         if label_path.is_file() { Some(read_bounded(&label_path, MAX_LABEL_FILE_BYTES)?) } else { None };
     digest.field(label_file.as_deref().unwrap_or_default());
-    let (names, paths): (Vec<_>, Vec<_>) =
-        found.into_iter().map(|picture| (picture.name, picture.path)).unzip();
+    let (names, paths): (Vec<_>, Vec<_>) = found.into_iter().map(|image| (image.name, image.path)).unzip();
     let (labels, class_names) = labels_of(root, &names, label_file.as_deref(), &mut report)?;
     Ok(Scan {
         source: Source::Files(Files { root: root.to_owned(), names, store: Store::Folder(paths) }),
@@ -49,9 +48,9 @@ pub(crate) fn scan(root: &Path, on_bad: OnBad) -> Result<Scan, DataError> {
     })
 }
 
-/// One picture as a data set of one.
+/// One image as a dataset of one.
 pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
-    let mut report = ScanReport::new(path, Format::Picture);
+    let mut report = ScanReport::new(path, Format::Image);
     report.scanned_files = 1;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let identity = Digest::default().field(&name).number(bytes).hex();
@@ -67,7 +66,7 @@ pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
     })
 }
 
-/// A picture file.
+/// An image file.
 struct Found {
     /// Path below the root, with `/`.
     name: String,
@@ -75,7 +74,7 @@ struct Found {
     bytes: u64,
 }
 
-/// All pictures below `root`. Folders are entered once, so that loops of symbolic links end.
+/// All images below `root`. Folders are entered once, so that loops of symbolic links end.
 fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found>, DataError> {
     let (mut found, mut entered) = (Vec::new(), HashSet::new());
     let mut folders = vec![(root.to_owned(), String::new())];
@@ -113,10 +112,10 @@ fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found
                     if name == LABEL_FILE {
                         continue;
                     }
-                    if ends_like_picture(&name) || looks_like_picture(&path) {
+                    if ends_like_image(&name) || looks_like_image(&path) {
                         found.push(Found { name, path, bytes: metadata.len() });
                     } else {
-                        report.skip("not a PNG, JPEG or WebP picture", name);
+                        report.skip("not a PNG, JPEG or WebP image", name);
                     }
                 }
                 Ok(_) => report.skip("neither a file nor a folder", name),
@@ -129,7 +128,7 @@ fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found
     Ok(found)
 }
 
-/// Whether a file without a picture's ending has a picture's content.
-fn looks_like_picture(path: &Path) -> bool {
-    head(path, SIGNATURE_BYTES).is_ok_and(|head| picture_format(&head).is_some())
+/// Whether a file without an image's ending has an image's content.
+fn looks_like_image(path: &Path) -> bool {
+    head(path, SIGNATURE_BYTES).is_ok_and(|head| image_format(&head).is_some())
 }

@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use flate2::read::GzDecoder;
 
 use crate::bytes::{Bytes, read_inflated};
-use crate::digest::Digest;
 use crate::error::DataError;
 use crate::frames::{Chunk, Frames, PixelOrder};
-use crate::options::{PictureShape, Split};
+use crate::options::{ImageShape, Split};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
+use dcgan_base::digest::Digest;
 
-/// Whether a file that begins with `head` holds u8 data of one (labels) to three (pictures) dimensions.
+/// Whether a file that begins with `head` holds u8 data of one (labels) to three (images) dimensions.
 pub(crate) fn is_idx(head: &[u8]) -> bool {
     matches!(head, [0, 0, 8, 1..=3, ..])
 }
 
-/// The picture file of `split` in a folder with the publisher's names.
+/// The image file of `split` in a folder with the publisher's names.
 pub(crate) fn images_in(folder: &Path, split: Split) -> Option<PathBuf> {
     let prefix = match split {
         Split::Train => "train",
@@ -31,7 +31,7 @@ pub(crate) fn images_in(folder: &Path, split: Split) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Reads a file of pictures, and the labels beside it where they are.
+/// Reads a file of images, and the labels beside it where they are.
 pub(crate) fn scan_file(path: &Path) -> Result<Scan, DataError> {
     let images = parse(Bytes::map(path)?).map_err(|problem| DataError::bad_file(path, problem))?;
     let labels = match labels_beside(path) {
@@ -44,7 +44,7 @@ pub(crate) fn scan_file(path: &Path) -> Result<Scan, DataError> {
     scan(path, images, labels, Format::Idx)
 }
 
-/// Reads pictures and labels from bytes in memory, both of them idx.
+/// Reads images and labels from bytes in memory, both of them idx.
 pub(crate) fn scan_bytes(
     name: &Path,
     images: Bytes,
@@ -71,13 +71,13 @@ fn scan(
     format: Format,
 ) -> Result<Scan, DataError> {
     let [count, height, width] = images.sizes[..] else {
-        let problem = format!("holds labels or vectors ({} dimensions), not pictures", images.sizes.len());
+        let problem = format!("holds labels or vectors ({} dimensions), not images", images.sizes.len());
         return Err(DataError::bad_file(path, problem));
     };
-    let shape = PictureShape { height, width, channels: 1 };
+    let shape = ImageShape { height, width, channels: 1 };
     shape
         .check()
-        .map_err(|_| DataError::bad_file(path, format!("claims pictures of {height}x{width} pixels")))?;
+        .map_err(|_| DataError::bad_file(path, format!("claims images of {height}x{width} pixels")))?;
     let mut digest = Digest::default();
     digest.field(&images.bytes);
     let mut report = ScanReport::new(path, format);
@@ -86,7 +86,7 @@ fn scan(
         Some((array, beside)) => {
             report.scanned_files = 2;
             if array.sizes != [count] {
-                let problem = format!("holds {:?} labels for {count} pictures", array.sizes);
+                let problem = format!("holds {:?} labels for {count} images", array.sizes);
                 return Err(DataError::bad_file(&beside, problem));
             }
             digest.field(&array.bytes);

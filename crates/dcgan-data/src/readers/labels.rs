@@ -1,4 +1,4 @@
-//! Labels of folders and zips of pictures: from dataset.json (the layout of StyleGAN2-ADA), else from folders.
+//! Labels of folders and zips of images: from dataset.json (the layout of StyleGAN2-ADA), else from folders.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::report::ScanReport;
 /// Name of the label file at the root of a folder or zip.
 pub(crate) const LABEL_FILE: &str = "dataset.json";
 
-/// Most bytes of it that are read: the labels of a million pictures take half of this.
+/// Most bytes of it that are read: the labels of a million images take half of this.
 pub(crate) const MAX_LABEL_FILE_BYTES: u64 = 64 << 20;
 
-/// One label a picture and, where folders give them, the names of the classes.
+/// One label an image and, where folders give them, the names of the classes.
 pub(crate) type Labels = (Option<Vec<u32>>, Option<Vec<String>>);
 
 /// The part of dataset.json that is read; other keys are somebody else's.
@@ -25,7 +25,7 @@ struct LabelFile {
     labels: Option<Vec<(String, u32)>>,
 }
 
-/// Labels of the pictures `names` below `root`; `label_file` is the content of dataset.json where there is one.
+/// Labels of the images `names` below `root`; `label_file` is the content of dataset.json where there is one.
 pub(crate) fn labels_of(
     root: &Path,
     names: &[String],
@@ -48,19 +48,19 @@ pub(crate) fn labels_of(
         by_name
             .get(name)
             .copied()
-            .ok_or_else(|| DataError::bad_file(&path, format!("has no label for picture {name}")))
+            .ok_or_else(|| DataError::bad_file(&path, format!("has no label for image {name}")))
     });
     let labels = labels.collect::<Result<Vec<_>, _>>()?;
     report.notes.push("labels from dataset.json".to_owned());
     if by_name.len() > names.len() {
         report
             .notes
-            .push(format!("dataset.json names {} pictures that are not there", by_name.len() - names.len()));
+            .push(format!("dataset.json names {} images that are not there", by_name.len() - names.len()));
     }
     Ok((Some(labels), None))
 }
 
-/// The first folder that differs between pictures is the class; pictures beside such folders, or a single folder, mean
+/// The first folder that differs between images is the class; images beside such folders, or a single folder, mean
 /// that folders are only storage.
 fn from_folders(names: &[String], report: &mut ScanReport) -> Labels {
     let shared = shared_folders(names);
@@ -70,7 +70,7 @@ fn from_folders(names: &[String], report: &mut ScanReport) -> Labels {
     let classes: Option<Vec<String>> = names.iter().map(class_of).collect();
     let Some(classes) = classes else {
         if names.iter().any(|name| class_of(name).is_some()) {
-            report.notes.push("no labels: pictures lie both in folders and beside them".to_owned());
+            report.notes.push("no labels: images lie both in folders and beside them".to_owned());
         }
         return (None, None);
     };

@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::bytes::Bytes;
-use crate::digest::Digest;
 use crate::error::DataError;
 use crate::frames::{Chunk, Frames, PixelOrder};
-use crate::options::{PictureShape, Split};
+use crate::options::{ImageShape, Split};
 use crate::readers::matlab;
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
+use dcgan_base::digest::Digest;
 
 /// The file of `split` in a folder with the publisher's names.
 pub(crate) fn file_in(folder: &Path, split: Split) -> Option<PathBuf> {
@@ -30,23 +30,20 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
         let place = arrays.iter().position(|array| array.name == name);
         place.map(|place| arrays.swap_remove(place)).ok_or_else(|| bad(format!("holds no array {name}")))
     };
-    let (pictures, labels) = (take("X")?, take("y")?);
-    let (height, width, channels, count) = match pictures.sizes[..] {
+    let (images, labels) = (take("X")?, take("y")?);
+    let (height, width, channels, count) = match images.sizes[..] {
         [height, width, channels, count] => (height, width, channels, count),
         // MATLAB drops a last size of one.
         [height, width, channels] => (height, width, channels, 1),
         _ => {
-            return Err(bad(format!(
-                "array X has sizes {:?}, expected (height, width, 3, n)",
-                pictures.sizes
-            )));
+            return Err(bad(format!("array X has sizes {:?}, expected (height, width, 3, n)", images.sizes)));
         }
     };
-    let shape = PictureShape { height, width, channels };
-    shape.check().map_err(|_| bad(format!("array X claims pictures of {shape}")))?;
+    let shape = ImageShape { height, width, channels };
+    shape.check().map_err(|_| bad(format!("array X claims images of {shape}")))?;
     let labels = labels.numbers().map_err(bad)?;
     if labels.len() != count {
-        return Err(bad(format!("holds {} labels for {count} pictures", labels.len())));
+        return Err(bad(format!("holds {} labels for {count} images", labels.len())));
     }
     let digit = |(record, label): (usize, f64)| {
         let digit = (0..=10_u32).find(|digit| f64::from(*digit) == label);
@@ -55,7 +52,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
         Ok(digit % 10)
     };
     let labels = labels.into_iter().enumerate().map(digit).collect::<Result<Vec<_>, DataError>>()?;
-    let bytes: Bytes = pictures.into_bytes().map_err(bad)?.into();
+    let bytes: Bytes = images.into_bytes().map_err(bad)?.into();
     let mut report = ScanReport::new(path, Format::Svhn);
     report.scanned_files = 1;
     let identity = Digest::default().field(&file).hex();

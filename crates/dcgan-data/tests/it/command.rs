@@ -28,31 +28,31 @@ fn inspect_pack_and_verify() {
         ("data/notes.txt", b"text".to_vec()),
         ("empty/notes.txt", b"text".to_vec()),
     ]);
-    let skipped = "1: not a PNG, JPEG or WebP picture (notes.txt)";
+    let skipped = "1: not a PNG, JPEG or WebP image (notes.txt)";
     check(
         &folder,
         &["inspect", "data/cat", "--size", "8"],
         0,
-        &["pictures     1", "5x4x3  1.png", "labels       none"],
+        &["images     1", "5x4x3  1.png", "labels       none"],
         &[],
     );
-    let text = ["pictures     2", skipped, "(dog/bad.png)", "1  0 cat", "1  1 dog", "brought to   6x8x1"];
+    let text = ["images     2", skipped, "(dog/bad.png)", "1  0 cat", "1  1 dog", "brought to   6x8x1"];
     check(&folder, &["inspect", "data", "--skip-bad", "--size", "6x8", "--channels", "1"], 0, &text, &[]);
     let json =
         check(&folder, &["inspect", "data", "--skip-bad", "--json", "--montage", "m.png"], 0, &[], &[]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&json["pictures"], &json["format"]), (&2.into(), &"picture-folder".into()));
+    assert_eq!((&json["images"], &json["format"]), (&2.into(), &"image-folder".into()));
     assert_eq!(json["classes"][1]["name"], "dog");
     let montage = image::open(folder.join("m.png")).unwrap();
     assert_eq!((montage.width(), montage.height()), (128, 64));
 
     let pack = ["pack", "data", "--skip-bad", "--out", "cache"];
-    check(&folder, &pack, 0, &["cache written: 2 pictures of 64x64x3"], &["2/2 pictures"]);
+    check(&folder, &pack, 0, &["cache written: 2 images of 64x64x3"], &["2/2 images"]);
     check(&folder, &pack, 0, &["cache is up to date"], &[]);
-    check(&folder, &["inspect", "cache"], 0, &["format       cache", "pictures     2", "1  1 dog"], &[]);
-    check(&folder, &["inspect", "digits", "--json"], 0, &["\"pictures\":10000"], &[]);
+    check(&folder, &["inspect", "cache"], 0, &["format       cache", "images     2", "1  1 dog"], &[]);
+    check(&folder, &["inspect", "digits", "--json"], 0, &["\"images\":10000"], &[]);
 
-    let faults = ["--channels 2 is not possible", "--crop 0 leaves no picture"];
+    let faults = ["--channels 2 is not possible", "--crop 0 leaves no image"];
     check(&folder, &["inspect", "data", "--channels", "2", "--crop", "0"], 2, &[], &faults);
     check(&folder, &["inspect", "data", "--size", "0"], 2, &[], &["expected HEIGHTxWIDTH"]);
     check(&folder, &["inspect", "gone"], 2, &[], &["cannot read gone: No such file"]);
@@ -61,16 +61,16 @@ fn inspect_pack_and_verify() {
         &["inspect", "empty"],
         2,
         &[],
-        &["found 0 pictures in empty (scanned 1 files; skipped 1: not a PNG"],
+        &["found 0 images in empty (scanned 1 files; skipped 1: not a PNG"],
     );
     check(
         &folder,
         &["pack", "data", "--out", "x"],
         2,
         &[],
-        &["data, picture dog/bad.png: is not a PNG, JPEG or WebP"],
+        &["data, image dog/bad.png: is not a PNG, JPEG or WebP"],
     );
-    check(&folder, &["verify", "data"], 2, &[], &["has no file of a known data set"]);
+    check(&folder, &["verify", "data"], 2, &[], &["has no file of a known dataset"]);
     folder.write("test_32x32.mat", b"other");
     check(
         &folder,

@@ -1,20 +1,20 @@
-//! Writers of every format, for pictures whose pixels all differ.
+//! Writers of every format, for images whose pixels all differ.
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
-use dcgan_data::{Dataset, OpenOptions, PictureShape};
+use dcgan_data::{Dataset, ImageShape, OpenOptions};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use image::{GrayImage, ImageFormat, RgbImage};
 use zip::write::SimpleFileOptions;
 
-pub(crate) const fn shape(height: usize, width: usize, channels: usize) -> PictureShape {
-    PictureShape { height, width, channels }
+pub(crate) const fn shape(height: usize, width: usize, channels: usize) -> ImageShape {
+    ImageShape { height, width, channels }
 }
 
 /// Opens with the defaults.
-pub(crate) fn open(path: &Path, shape: PictureShape) -> Dataset {
+pub(crate) fn open(path: &Path, shape: ImageShape) -> Dataset {
     Dataset::open(path, &OpenOptions::new(shape)).unwrap()
 }
 
@@ -24,13 +24,13 @@ pub(crate) fn read(dataset: &Dataset, index: usize) -> Vec<u8> {
     pixels
 }
 
-/// The value of one pixel of picture `index`: differs between neighbours in every direction and between pictures.
+/// The value of one pixel of image `index`: differs between neighbours in every direction and between images.
 pub(crate) fn value(index: usize, row: usize, column: usize, channel: usize) -> u8 {
     u8::try_from((index * 97 + row * 31 + column * 7 + channel * 59) % 256).unwrap()
 }
 
-/// Picture `index`: rows of interleaved channels.
-pub(crate) fn pixels(index: usize, shape: PictureShape) -> Vec<u8> {
+/// Image `index`: rows of interleaved channels.
+pub(crate) fn pixels(index: usize, shape: ImageShape) -> Vec<u8> {
     let mut pixels = Vec::new();
     for row in 0..shape.height {
         for column in 0..shape.width {
@@ -43,7 +43,7 @@ pub(crate) fn pixels(index: usize, shape: PictureShape) -> Vec<u8> {
 /// The same with the axes in another order: `place` gives the position of (row, column, channel).
 pub(crate) fn reordered(
     index: usize,
-    shape: PictureShape,
+    shape: ImageShape,
     place: impl Fn(usize, usize, usize) -> usize,
 ) -> Vec<u8> {
     let mut pixels = vec![0; shape.bytes()];
@@ -57,7 +57,7 @@ pub(crate) fn reordered(
     pixels
 }
 
-pub(crate) const CIFAR: PictureShape = shape(32, 32, 3);
+pub(crate) const CIFAR: ImageShape = shape(32, 32, 3);
 
 /// CIFAR records `first..first + count`; label i is i modulo 10.
 pub(crate) fn cifar10(first: usize, count: usize) -> Vec<u8> {
@@ -78,8 +78,8 @@ pub(crate) fn idx(sizes: &[u32], data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `count` pictures of 5 x 4 as an idx file.
-pub(crate) fn idx_pictures(count: u32) -> Vec<u8> {
+/// `count` images of 5 x 4 as an idx file.
+pub(crate) fn idx_images(count: u32) -> Vec<u8> {
     let data: Vec<u8> = (0..count as usize).flat_map(|index| pixels(index, shape(5, 4, 1))).collect();
     idx(&[count, 5, 4], &data)
 }
@@ -137,9 +137,9 @@ fn element(kind: u32, data: &[u8]) -> Vec<u8> {
 }
 
 /// SVHN's layout: X (h, w, 3, n) with the first index fastest, y with 10 for 0; label i is i modulo 10.
-pub(crate) fn svhn(count: usize, shape: PictureShape, label_kind: u32, compressed: bool) -> Vec<u8> {
+pub(crate) fn svhn(count: usize, shape: ImageShape, label_kind: u32, compressed: bool) -> Vec<u8> {
     let place = |row, column, channel| row + shape.height * (column + shape.width * channel);
-    let pictures = (0..count).flat_map(|index| reordered(index, shape, place)).collect();
+    let images = (0..count).flat_map(|index| reordered(index, shape, place)).collect();
     let label = |index: usize| u8::try_from(if index.is_multiple_of(10) { 10 } else { index % 10 }).unwrap();
     let labels = match label_kind {
         MI_DOUBLE => (0..count).flat_map(|index| f64::from(label(index)).to_le_bytes()).collect(),
@@ -150,13 +150,13 @@ pub(crate) fn svhn(count: usize, shape: PictureShape, label_kind: u32, compresse
     // Arrays of other names, before and between, are passed over.
     let other = ("meta", &[3, 1][..], MI_UINT8, vec![1, 2, 3]);
     mat5(
-        &[other.clone(), ("X", &sizes, MI_UINT8, pictures), other, ("y", &[count, 1], label_kind, labels)],
+        &[other.clone(), ("X", &sizes, MI_UINT8, images), other, ("y", &[count, 1], label_kind, labels)],
         compressed,
     )
 }
 
-/// Picture `index` of `shape` (grey or RGB) as an encoded file.
-pub(crate) fn encoded(index: usize, shape: PictureShape, format: ImageFormat) -> Vec<u8> {
+/// Image `index` of `shape` (grey or RGB) as an encoded file.
+pub(crate) fn encoded(index: usize, shape: ImageShape, format: ImageFormat) -> Vec<u8> {
     let side = |side: usize| u32::try_from(side).unwrap();
     let (width, height, data) = (side(shape.width), side(shape.height), pixels(index, shape));
     let mut out = Cursor::new(Vec::new());

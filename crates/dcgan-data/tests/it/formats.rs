@@ -1,14 +1,14 @@
 //! Every format gives the pixels, labels and names that were written.
 
-use dcgan_data::{Dataset, Format, OpenOptions, PictureShape, Split};
+use dcgan_data::{Dataset, Format, ImageShape, OpenOptions, Split};
 use image::ImageFormat;
 
 use crate::fixtures::{
-    CIFAR, Folder, MI_DOUBLE, MI_UINT8, cifar_record, cifar10, encoded, gzip, idx, idx_pictures, open,
-    pixels, png, read, shape, svhn, zip,
+    CIFAR, Folder, MI_DOUBLE, MI_UINT8, cifar_record, cifar10, encoded, gzip, idx, idx_images, open, pixels,
+    png, read, shape, svhn, zip,
 };
 
-/// Opens `path` and compares every picture with its number in `order`, and the labels.
+/// Opens `path` and compares every image with its number in `order`, and the labels.
 fn check(
     folder: &Folder,
     path: &str,
@@ -19,16 +19,16 @@ fn check(
 ) {
     let dataset = Dataset::open(&folder.join(path), options).unwrap();
     assert_eq!(dataset.report().format, format, "{path}");
-    assert_eq!((dataset.len(), dataset.report().pictures), (order.len(), order.len()), "{path}");
+    assert_eq!((dataset.len(), dataset.report().images), (order.len(), order.len()), "{path}");
     assert_eq!(dataset.labels(), labels, "{path}");
     for (index, number) in order.iter().enumerate() {
         // Twice, since the second time may come from memory.
         for _ in 0..2 {
-            assert_eq!(read(&dataset, index), pixels(*number, options.shape), "{path}: picture {index}");
+            assert_eq!(read(&dataset, index), pixels(*number, options.shape), "{path}: image {index}");
         }
         let info = dataset.info(index).unwrap();
         assert_eq!(dataset.name(index).unwrap(), info.name, "{path}");
-        let PictureShape { height, width, channels } = options.shape;
+        let ImageShape { height, width, channels } = options.shape;
         assert_eq!(
             (info.height, info.width, info.channels),
             (height, width, channels),
@@ -50,9 +50,9 @@ fn raw_formats() {
         ("ten/data_batch_2.bin", cifar10(3, 2)),
         ("ten/test_batch.bin", cifar10(7, 1)),
         ("hundred/train.bin", cifar100),
-        ("mnist/train-images-idx3-ubyte", idx_pictures(3)),
+        ("mnist/train-images-idx3-ubyte", idx_images(3)),
         ("mnist/train-labels-idx1-ubyte.gz", gzip(&idx(&[3], &[5, 0, 4]))),
-        ("mnist/t10k-images-idx3-ubyte.gz", gzip(&idx_pictures(2))),
+        ("mnist/t10k-images-idx3-ubyte.gz", gzip(&idx_images(2))),
         ("svhn/train_32x32.mat", svhn(12, CIFAR, MI_UINT8, true)),
         ("svhn/test_32x32.mat", svhn(2, shape(3, 5, 3), MI_DOUBLE, false)),
     ]);
@@ -72,11 +72,11 @@ fn raw_formats() {
 }
 
 #[test]
-fn pictures_in_folders_and_zips_come_in_the_order_of_their_names() {
+fn images_in_folders_and_zips_come_in_the_order_of_their_names() {
     let (rgb, grey) = (shape(5, 4, 3), shape(5, 4, 1));
     let files = [
         ("b/2.webp", encoded(2, rgb, ImageFormat::WebP)),
-        // Formats are told by content, whatever the ending says; a picture without a known ending is found in a folder.
+        // Formats are told by content, whatever the ending says; an image without a known ending is found in a folder.
         ("b/10.jpg", png(1)),
         ("a/1.PNG", png(0)),
     ];
@@ -87,10 +87,10 @@ fn pictures_in_folders_and_zips_come_in_the_order_of_their_names() {
     ]);
     files.iter().for_each(|(name, content)| folder.write(&format!("tree/{name}"), content));
     let labels: &[u32] = &[0, 1, 1];
-    check(&folder, "tree", &OpenOptions::new(rgb), Format::PictureFolder, &[0, 1, 2], Some(labels));
-    check(&folder, "x.zip", &OpenOptions::new(rgb), Format::PictureZip, &[0, 1, 2], Some(labels));
-    check(&folder, "one.png", &OpenOptions::new(rgb), Format::Picture, &[4], None);
-    check(&folder, "grey", &OpenOptions::new(grey), Format::PictureFolder, &[3], None);
+    check(&folder, "tree", &OpenOptions::new(rgb), Format::ImageFolder, &[0, 1, 2], Some(labels));
+    check(&folder, "x.zip", &OpenOptions::new(rgb), Format::ImageZip, &[0, 1, 2], Some(labels));
+    check(&folder, "one.png", &OpenOptions::new(rgb), Format::Image, &[4], None);
+    check(&folder, "grey", &OpenOptions::new(grey), Format::ImageFolder, &[3], None);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn the_embedded_digits_are_the_first_of_mnist() {
     assert_eq!(digits.len(), 10_000);
     assert_eq!(&digits.labels().unwrap()[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
     let ink: u32 = read(&digits, 0).iter().map(|value| u32::from(*value)).sum();
-    assert_eq!(ink, 27_525, "the sum of the first picture's pixels");
+    assert_eq!(ink, 27_525, "the sum of the first image's pixels");
     let enlarged = Dataset::embedded_digits(shape(32, 32, 3)).unwrap();
     let pixels = read(&enlarged, 0);
     assert!(pixels.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]));

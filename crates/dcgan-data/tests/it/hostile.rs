@@ -5,16 +5,16 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use dcgan_data::{DataError, Dataset, OnBad, OpenOptions, PictureShape, pack};
+use dcgan_data::{DataError, Dataset, ImageShape, OnBad, OpenOptions, pack};
 use image::ImageFormat;
 use proptest::prelude::*;
 
 use crate::fixtures::{
-    CIFAR, Folder, MI_UINT8, cifar_record, cifar10, encoded, gzip, idx, idx_pictures, mat5, open, png, shape,
+    CIFAR, Folder, MI_UINT8, cifar_record, cifar10, encoded, gzip, idx, idx_images, mat5, open, png, shape,
     svhn, zip,
 };
 
-const SMALL: PictureShape = shape(5, 4, 3);
+const SMALL: ImageShape = shape(5, 4, 3);
 
 /// Opens and reads everything.
 fn read_all(path: &Path, options: &OpenOptions) -> Result<usize, DataError> {
@@ -33,8 +33,8 @@ static SAMPLES: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
     pack(&open(source.path(), SMALL), &source.join("cache"), |_| ()).unwrap();
     vec![
         ("one.bin", cifar_record(&[3], 0)),
-        ("train-images-idx3-ubyte", idx_pictures(2)),
-        ("train-images-idx3-ubyte.gz", gzip(&idx_pictures(2))),
+        ("train-images-idx3-ubyte", idx_images(2)),
+        ("train-images-idx3-ubyte.gz", gzip(&idx_images(2))),
         ("train_32x32.mat", svhn(2, SMALL, MI_UINT8, true)),
         ("plain.mat", svhn(2, SMALL, MI_UINT8, false)),
         ("x.zip", zip(&[("1.png", png(0)), ("dataset.json", br#"{"labels": [["1.png", 2]]}"#.to_vec())])),
@@ -60,32 +60,32 @@ fn every_truncation_of_every_format_is_an_error_with_the_name() {
                 Ok(_) if *name == "plain.mat" && content.len() - length < 8 => {}
                 // A PNG's pixels are complete before its last chunk.
                 Ok(_) if *name == "1.png" && content.len() - length <= 12 => {}
-                Ok(pictures) => {
-                    panic!("{name} cut to {length} of {} gives {pictures} pictures", content.len())
+                Ok(images) => {
+                    panic!("{name} cut to {length} of {} gives {images} images", content.len())
                 }
             }
         }
     }
 }
 
-/// One flipped bit anywhere in a format with checksums: the pictures stay what they were, or reading them is an error.
+/// One flipped bit anywhere in a format with checksums: the images stay what they were, or reading them is an error.
 #[test]
-fn damage_under_a_checksum_never_changes_a_picture() {
+fn damage_under_a_checksum_never_changes_a_image() {
     for (name, content) in SAMPLES.iter() {
         if !["train-images-idx3-ubyte.gz", "train_32x32.mat", "x.zip", "1.png"].contains(name) {
             continue;
         }
         let folder = Folder::new(&[(*name, content.clone())]);
         let path = folder.join(name);
-        let pictures = || -> Result<Vec<Vec<u8>>, DataError> {
+        let images = || -> Result<Vec<Vec<u8>>, DataError> {
             let dataset = Dataset::open(&path, &OpenOptions::new(SMALL))?;
-            let picture = |index| {
+            let image = |index| {
                 let mut pixels = vec![0; SMALL.bytes()];
                 dataset.read(index, &mut pixels).map(|()| pixels)
             };
-            (0..dataset.len()).map(picture).collect()
+            (0..dataset.len()).map(image).collect()
         };
-        let expected = pictures().unwrap();
+        let expected = images().unwrap();
         let mut file = File::options().write(true).open(&path).unwrap();
         let mut put = |place: usize, byte: u8| {
             file.seek(SeekFrom::Start(place as u64)).unwrap();
@@ -94,7 +94,7 @@ fn damage_under_a_checksum_never_changes_a_picture() {
         let mut errors = 0;
         for (place, byte) in content.iter().enumerate() {
             put(place, byte ^ 0x10);
-            match pictures() {
+            match images() {
                 Ok(found) => assert_eq!(found, expected, "{name}, byte {place}"),
                 Err(_) => errors += 1,
             }
@@ -169,15 +169,11 @@ fn raw_files_that_lie_are_refused() {
         &["array X of sizes [5, 4, 3, 9] does not fit"],
     );
     check_refused(&[("x.mat", matlab(&[5, 4, 3, -2], &[1, 2]))], "x.mat", &["array X has a negative size"]);
-    check_refused(
-        &[("x.mat", matlab(&[5, 4, 3, 2], &[1, 2, 3]))],
-        "x.mat",
-        &["holds 3 labels for 2 pictures"],
-    );
+    check_refused(&[("x.mat", matlab(&[5, 4, 3, 2], &[1, 2, 3]))], "x.mat", &["holds 3 labels for 2 images"]);
     check_refused(
         &[("x.mat", matlab(&[5, 4, 3, 2], &[1, 11]))],
         "x.mat",
-        &["picture 1: label 11 is not a digit"],
+        &["image 1: label 11 is not a digit"],
     );
     check_refused(&[("x.mat", matlab(&[120, 1], &[1]))], "x.mat", &["array X has sizes [120, 1], expected"]);
     check_refused(&[("x.mat", mat5(&[], true))], "x.mat", &["holds no array X"]);
@@ -199,15 +195,15 @@ fn raw_files_that_lie_are_refused() {
         images,
         &["claims an impossible size"],
     );
-    check_refused(&[(images, idx(&[1, 9000, 1], &[0; 9000]))], images, &["claims pictures of 9000x1 pixels"]);
-    check_refused(&[(images, idx(&[0, 5, 4], &[]))], images, &["found 0 pictures"]);
+    check_refused(&[(images, idx(&[1, 9000, 1], &[0; 9000]))], images, &["claims images of 9000x1 pixels"]);
+    check_refused(&[(images, idx(&[0, 5, 4], &[]))], images, &["found 0 images"]);
     check_refused(
         &[("train-labels-idx1-ubyte", idx(&[1], &[3]))],
         "train-labels-idx1-ubyte",
         &["holds labels or vectors"],
     );
-    let labels = [(images, idx_pictures(2)), ("train-labels-idx1-ubyte", idx(&[3], &[0; 3]))];
-    check_refused(&labels, ".", &["train-labels-idx1-ubyte: holds [3] labels for 2 pictures"]);
+    let labels = [(images, idx_images(2)), ("train-labels-idx1-ubyte", idx(&[3], &[0; 3]))];
+    check_refused(&labels, ".", &["train-labels-idx1-ubyte: holds [3] labels for 2 images"]);
 
     check_refused(
         &[("data_batch_1.bin", vec![0; 3072])],
@@ -217,7 +213,7 @@ fn raw_files_that_lie_are_refused() {
     check_refused(
         &[("data_batch_1.bin", cifar_record(&[10], 0))],
         ".",
-        &["picture 0: label 10 is not one of the 10"],
+        &["image 0: label 10 is not one of the 10"],
     );
 }
 
@@ -230,7 +226,7 @@ fn other_files_are_named_for_what_they_are() {
         ("x", b"hello".to_vec(), "is in no known format; understood are: a folder or zip of PNG"),
         ("x.tar", tar.clone(), "is a tar archive (unpack it first)"),
         ("x.tar.gz", gzip(&tar), "is a compressed tar archive (unpack it first)"),
-        ("x.gz", gzip(b"hello"), "is gzip data without idx pictures in it"),
+        ("x.gz", gzip(b"hello"), "is gzip data without idx images in it"),
         ("x.zip", b"<html>".to_vec(), "is a web page or XML"),
         ("x.bin", b"version https://git-lfs.github.com/spec/v1".to_vec(), "is a Git LFS pointer"),
         ("x.zip", b"PK\x03\x04rest".to_vec(), "is a damaged zip"),
@@ -239,17 +235,17 @@ fn other_files_are_named_for_what_they_are() {
         check_refused(&[(name, content)], name, &[name, part]);
     }
     check_refused(&[], "gone", &["cannot read", "gone"]);
-    check_refused(&[], ".", &["found 0 pictures", "scanned 0 files"]);
+    check_refused(&[], ".", &["found 0 images", "scanned 0 files"]);
 }
 
 #[test]
-fn pictures_beyond_the_limits_are_refused_before_memory_is_taken() {
+fn images_beyond_the_limits_are_refused_before_memory_is_taken() {
     let mut giant = png(0);
     // Width and height in the IHDR chunk; its CRC no longer matters when the size is checked first.
     giant[16..24].copy_from_slice(&[0, 1, 0x86, 0xa0, 0, 1, 0x86, 0xa0]);
     let crc = crc32(&giant[12..29]);
     giant[29..33].copy_from_slice(&crc.to_be_bytes());
-    check_refused(&[("a/giant.png", giant)], ".", &["picture a/giant.png: cannot be decoded", "--skip-bad"]);
+    check_refused(&[("a/giant.png", giant)], ".", &["image a/giant.png: cannot be decoded", "--skip-bad"]);
 
     let archive = zip(&[("1.png", png(0))]);
     let central = archive.windows(4).position(|mark| mark == b"PK\x01\x02").unwrap();
@@ -260,7 +256,7 @@ fn pictures_beyond_the_limits_are_refused_before_memory_is_taken() {
     ] {
         let mut lying = archive.clone();
         lying[central + 24..central + 28].copy_from_slice(&claim.to_le_bytes());
-        check_refused(&[("x.zip", lying)], "x.zip", &["x.zip, picture 1.png:", part]);
+        check_refused(&[("x.zip", lying)], "x.zip", &["x.zip, image 1.png:", part]);
     }
 }
 
@@ -293,11 +289,11 @@ fn names_that_point_outside_and_clutter_are_left_out_and_said() {
     let reasons = skipped(&dataset);
     assert!(reasons.contains(&("a name that points outside the zip".to_owned(), 4)), "{reasons:?}");
     assert!(reasons.contains(&("a hidden file or folder".to_owned(), 1)), "{reasons:?}");
-    assert!(reasons.contains(&("not a PNG, JPEG or WebP picture".to_owned(), 1)), "{reasons:?}");
+    assert!(reasons.contains(&("not a PNG, JPEG or WebP image".to_owned(), 1)), "{reasons:?}");
 }
 
 #[test]
-fn one_bad_picture_fails_or_is_skipped_and_counted() {
+fn one_bad_image_fails_or_is_skipped_and_counted() {
     let names: Vec<String> = (0..50).map(|index| format!("{:02}.png", index)).collect();
     let files: Vec<_> = names.iter().enumerate().map(|(index, name)| (name.as_str(), png(index))).collect();
     let folder = Folder::new(&files);
@@ -306,7 +302,7 @@ fn one_bad_picture_fails_or_is_skipped_and_counted() {
     for (path, total) in [(folder.path().to_owned(), 50), (archive.join("x.zip"), 2)] {
         let error = read_all(&path, &OpenOptions::new(SMALL)).unwrap_err().to_string();
         assert!(
-            error.contains(&*path.to_string_lossy()) && error.contains("picture 17.png: cannot be decoded"),
+            error.contains(&*path.to_string_lossy()) && error.contains("image 17.png: cannot be decoded"),
             "{error}"
         );
         for memory_limit_bytes in [0, 1 << 20] {
@@ -326,7 +322,7 @@ fn one_bad_picture_fails_or_is_skipped_and_counted() {
     assert_eq!(skipped(&dataset), [("label 77 is not one of the 10 classes".to_owned(), 1)]);
     let all_bad = Folder::new(&[("1.png", b"x".to_vec())]);
     let error = Dataset::open(all_bad.path(), &options).unwrap_err().to_string();
-    assert!(error.contains("found 0 pictures") && error.contains("(1.png)"), "{error}");
+    assert!(error.contains("found 0 images") && error.contains("(1.png)"), "{error}");
 }
 
 #[cfg(unix)]
@@ -354,6 +350,6 @@ fn options_out_of_range_are_refused() {
         Dataset::open(folder.path(), &OpenOptions { crop: Some(0), ..OpenOptions::new(SMALL) }).unwrap_err();
     assert!(error.to_string().contains("--crop 0"), "{error}");
     let dataset = open(folder.path(), SMALL);
-    assert!(matches!(dataset.read(1, &mut [0; 60]), Err(DataError::NoSuchPicture { index: 1, len: 1 })));
+    assert!(matches!(dataset.read(1, &mut [0; 60]), Err(DataError::NoSuchImage { index: 1, len: 1 })));
     assert!(matches!(dataset.read(0, &mut [0; 59]), Err(DataError::BufferSize { expected: 60, found: 59 })));
 }

@@ -27,7 +27,7 @@ fn check(names: &[&str], json: Option<&str>, expected: Expected<'_>) {
 }
 
 #[test]
-fn folders_are_classes_only_where_every_picture_is_in_one_of_several() {
+fn folders_are_classes_only_where_every_image_is_in_one_of_several() {
     check(&["cat/1.png", "dog/1.png", "dog/2.png"], None, Ok((Some(&[0, 1, 1]), Some(&["cat", "dog"]))));
     check(&["all/cat/1.png", "all/dog/deep/2.png"], None, Ok((Some(&[0, 1]), Some(&["cat", "dog"]))));
     check(&["1.png", "2.png"], None, Ok((None, None)));
@@ -45,7 +45,7 @@ fn dataset_json_decides() {
         Some(r#"{"labels": [["01/b.png", 7], ["00\\a.png", 3], ["gone.png", 1]]}"#),
         Ok((Some(&[3, 7]), None)),
     );
-    check(&names, Some(r#"{"labels": [["00/a.png", 3]]}"#), Err("has no label for picture 01/b.png"));
+    check(&names, Some(r#"{"labels": [["00/a.png", 3]]}"#), Err("has no label for image 01/b.png"));
     check(
         &names,
         Some(r#"{"labels": [["00/a.png", -1]]}"#),

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use dcgan_data::{Batch, DataError, Dataset, Loader, LoaderConfig, LoaderPosition, OpenOptions};
 
-use crate::fixtures::{Folder, idx, idx_pictures, pixels, png, shape};
+use crate::fixtures::{Folder, idx, idx_images, pixels, png, shape};
 
-/// 11 pictures of 5 x 4, labelled by their number.
+/// 11 images of 5 x 4, labeled by their number.
 fn dataset() -> Arc<Dataset> {
     let labels: Vec<u8> = (0..11).collect();
     let folder = Folder::new(&[
-        ("train-images-idx3-ubyte", idx_pictures(11)),
+        ("train-images-idx3-ubyte", idx_images(11)),
         ("train-labels-idx1-ubyte", idx(&[11], &labels)),
     ]);
     Arc::new(Dataset::open(folder.path(), &OpenOptions::new(shape(5, 4, 1))).unwrap())
@@ -58,15 +58,15 @@ fn bytes_depend_on_seed_and_position_alone() {
 }
 
 #[test]
-fn an_epoch_shows_every_picture_at_most_once_with_its_label() {
+fn an_epoch_shows_every_image_at_most_once_with_its_label() {
     let mut loader = Loader::new(dataset(), config(3, 2), LoaderPosition::default()).unwrap();
     for _ in 0..3 {
         let mut seen = Vec::new();
         for batch in take(&mut loader, 3) {
             let labels = batch.labels.unwrap();
             assert_eq!((batch.count, labels.len(), batch.pixels.len()), (3, 3, 3 * 20));
-            for (picture, label) in batch.pixels.chunks_exact(20).zip(&labels) {
-                assert_eq!(picture, pixels(*label as usize, shape(5, 4, 1)));
+            for (image, label) in batch.pixels.chunks_exact(20).zip(&labels) {
+                assert_eq!(image, pixels(*label as usize, shape(5, 4, 1)));
             }
             seen.extend(labels);
         }
@@ -77,12 +77,12 @@ fn an_epoch_shows_every_picture_at_most_once_with_its_label() {
 }
 
 #[test]
-fn mirrored_pictures_depend_on_seed_and_position_alone() {
-    let picture_shape = shape(5, 4, 3);
+fn mirrored_images_depend_on_seed_and_position_alone() {
+    let image_shape = shape(5, 4, 3);
     let names: Vec<String> = (0..11).map(|number| format!("{number:02}.png")).collect();
     let files: Vec<_> = names.iter().enumerate().map(|(i, name)| (name.as_str(), png(i))).collect();
     let folder = Folder::new(&files);
-    let dataset = Arc::new(Dataset::open(folder.path(), &OpenOptions::new(picture_shape)).unwrap());
+    let dataset = Arc::new(Dataset::open(folder.path(), &OpenOptions::new(image_shape)).unwrap());
     let mut plain = Loader::new(Arc::clone(&dataset), config(4, 1), LoaderPosition::default()).unwrap();
     let mirroring = LoaderConfig { mirror: true, ..config(4, 2) };
     let mut loader = Loader::new(Arc::clone(&dataset), mirroring, LoaderPosition::default()).unwrap();
@@ -108,13 +108,13 @@ fn impossible_demands_are_refused_with_the_numbers() {
         (
             12,
             LoaderPosition::default(),
-            "a batch of 12 pictures is larger than the data set of 11: use --batch-size 11 or less",
+            "a batch of 12 images is larger than the dataset of 11: use --batch-size 11 or less",
         ),
-        (0, LoaderPosition::default(), "a batch needs 1 picture or more"),
+        (0, LoaderPosition::default(), "a batch needs 1 image or more"),
         (
             3,
             LoaderPosition { epoch: 1, batch: 4 },
-            "batch 4 does not exist: an epoch of this data set has 3 batches; did the data change?",
+            "batch 4 does not exist: an epoch of this dataset has 3 batches; did the data change?",
         ),
     ];
     for (batch_size, start, message) in rows {
@@ -124,11 +124,11 @@ fn impossible_demands_are_refused_with_the_numbers() {
 }
 
 #[test]
-fn a_bad_picture_reaches_next_batch_and_the_loader_stays_there() {
+fn a_bad_image_reaches_next_batch_and_the_loader_stays_there() {
     let files: Vec<_> = (0..8).map(|index| (format!("{index}.png"), png(index))).collect();
     let files: Vec<_> = files.iter().map(|(name, content)| (name.as_str(), content.clone())).collect();
     let folder = Folder::new(&files);
-    folder.write("5.png", b"not a picture");
+    folder.write("5.png", b"not an image");
     let dataset = Arc::new(Dataset::open(folder.path(), &OpenOptions::new(shape(5, 4, 3))).unwrap());
     let mut loader = Loader::new(dataset, config(1, 3), LoaderPosition::default()).unwrap();
     let mut results: Vec<_> = (0..8).map(|_| loader.next_batch()).collect();

@@ -9,7 +9,7 @@ use crate::fixtures::Folder;
 #[test]
 fn manifests_are_well_formed() {
     for manifest in manifests().unwrap() {
-        for text in [&manifest.licence, &manifest.homepage, &manifest.get, &manifest.splits] {
+        for text in [&manifest.license, &manifest.homepage, &manifest.get, &manifest.splits] {
             assert!(!text.is_empty(), "{}", manifest.name);
         }
         for file in &manifest.files {
@@ -40,5 +40,5 @@ fn files_are_compared_with_their_hashes() {
     let cifar = Folder::new(&[("test_batch.bin", b"x".to_vec())]);
     assert_eq!(findings(&cifar.join("test_batch.bin")), [Finding::NotRecorded]);
     let message = verify(&Folder::new(&[]).join(".")).unwrap_err().to_string();
-    assert!(message.contains("has no file of a known data set; known are: MNIST"), "{message}");
+    assert!(message.contains("has no file of a known dataset; known are: MNIST"), "{message}");
 }

@@ -5,14 +5,14 @@ use dcgan_data::{Dataset, Format, OpenOptions, pack};
 use crate::fixtures::{Folder, open, png, read, shape};
 
 #[test]
-fn a_cache_gives_the_same_pictures_labels_and_fingerprint() {
+fn a_cache_gives_the_same_images_labels_and_fingerprint() {
     let folder = Folder::new(&[("data/a/1.png", png(0)), ("data/b/2.png", png(1)), ("data/b/3.png", png(2))]);
     let options = OpenOptions { crop: Some(3), ..OpenOptions::new(shape(4, 4, 3)) };
     let dataset = Dataset::open(&folder.join("data"), &options).unwrap();
     let out = folder.join("cache");
     let mut done = Vec::new();
     let packed = pack(&dataset, &out, |count| done.push(count)).unwrap();
-    assert_eq!((packed.pictures, packed.up_to_date, done), (3, false, vec![3]));
+    assert_eq!((packed.images, packed.up_to_date, done), (3, false, vec![3]));
     assert_eq!(packed.bytes, std::fs::metadata(&out).unwrap().len());
     for options in [options.clone(), OpenOptions { crop: None, ..options.clone() }] {
         let cache = Dataset::open(&out, &options).unwrap();
@@ -40,12 +40,12 @@ fn other_demands_and_other_files_are_refused() {
         [OpenOptions::new(shape(8, 8, 3)), OpenOptions { crop: Some(2), ..OpenOptions::new(shape(5, 4, 3)) }]
     {
         let message = Dataset::open(&out, &options).unwrap_err().to_string();
-        assert!(message.contains("holds pictures of 5x4x3, asked for are"), "{message}");
+        assert!(message.contains("holds images of 5x4x3, asked for are"), "{message}");
     }
     let message = pack(&dataset, &folder.join("precious.txt"), |_| ()).unwrap_err().to_string();
     assert!(message.ends_with("exists and is not a cache: choose another --out, or remove it"), "{message}");
     assert_eq!(std::fs::read(folder.join("precious.txt")).unwrap(), b"text");
-    // A picture that cannot be read leaves neither a cache nor a temporary file.
+    // An image that cannot be read leaves neither a cache nor a temporary file.
     folder.write("data/1.png", b"damaged");
     let damaged = open(&folder.join("data"), shape(5, 4, 3));
     pack(&damaged, &folder.join("new"), |_| ()).unwrap_err();

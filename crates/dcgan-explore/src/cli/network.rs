@@ -4,7 +4,7 @@ use super::{ComputeArgs, DataArgs, ModelArgs};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Which features of D, over which pictures.
+/// Which features of D, over which images.
 #[derive(Args, Debug)]
 pub(crate) struct FeatureArgs {
     /// Block of the discriminator, `blocks.N` or N from 0 [default: the last]
@@ -16,9 +16,9 @@ pub(crate) struct FeatureArgs {
     /// Show these features instead, by number from 0, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "features")]
     pub(crate) feature: Vec<usize>,
-    /// Pictures of the data to look through, evenly spaced
-    #[arg(long, value_name = "N", default_value_t = 2000)]
-    pub(crate) pictures: usize,
+    /// Images of the data to look through, evenly spaced
+    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 2000)]
+    pub(crate) images: usize,
 }
 
 #[derive(Args, Debug)]
@@ -29,10 +29,10 @@ pub(crate) struct GuidedArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) what: FeatureArgs,
-    /// Pictures of each feature, those that excite it most
+    /// Images of each feature, those that excite it most
     #[arg(long, value_name = "K", default_value_t = 4)]
     pub(crate) top: usize,
-    /// Show what the feature sees of a picture, enlarged, instead of all of it
+    /// Show what the feature sees of an image, enlarged, instead of all of it
     #[arg(long)]
     pub(crate) crops: bool,
     /// Seed of the random weights to compare with
@@ -53,7 +53,7 @@ pub(crate) struct MaxactArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) what: FeatureArgs,
-    /// Pictures of each feature, those that excite it most
+    /// Images of each feature, those that excite it most
     #[arg(long, value_name = "K", default_value_t = 8)]
     pub(crate) top: usize,
     /// The PNG to write
@@ -63,7 +63,7 @@ pub(crate) struct MaxactArgs {
     pub(crate) compute: ComputeArgs,
 }
 
-/// Options of finding and removing maps, which a template and a sheet to draw on do not: ignored, they would mislead.
+/// Options of finding and removing maps, which a template and an image grid to draw on do not: ignored, they would mislead.
 const NOT_WITH_A_TEMPLATE: [&str; 8] =
     ["boxes", "filters", "block", "top", "penalty", "save", "save_z", "out"];
 
@@ -72,17 +72,17 @@ pub(crate) struct AblateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Boxes around the object on samples of a seed: find its feature maps
-    #[arg(long, value_name = "BOXES.json", required_unless_present_any = ["filters", "template", "sheet"])]
+    #[arg(long, value_name = "BOXES.json", required_unless_present_any = ["filters", "template", "grid"])]
     pub(crate) boxes: Option<PathBuf>,
     /// Remove the feature maps of this file, which --save wrote, instead
     #[arg(long, value_name = "FILTERS.json", conflicts_with = "boxes")]
     pub(crate) filters: Option<PathBuf>,
-    /// Write a file of boxes to fill in, and nothing else; with --sheet
+    /// Write a file of boxes to fill in, and nothing else; with --grid
     #[arg(long, value_name = "BOXES.json", conflicts_with_all = NOT_WITH_A_TEMPLATE)]
     pub(crate) template: Option<PathBuf>,
-    /// Write a sheet of numbered samples, enlarged, with a ruler of pixels, to draw boxes on
-    #[arg(long, value_name = "SHEET.png", conflicts_with_all = NOT_WITH_A_TEMPLATE)]
-    pub(crate) sheet: Option<PathBuf>,
+    /// Write an image grid of numbered samples, enlarged, with a ruler of pixels, to draw boxes on
+    #[arg(long, alias = "sheet", value_name = "SHEET.png", conflicts_with_all = NOT_WITH_A_TEMPLATE)]
+    pub(crate) grid: Option<PathBuf>,
     /// Block of the generator, `project`, `blocks.N` or N from 0 [default: the second-highest that gives feature maps]
     #[arg(long, value_name = "BLOCK", conflicts_with = "filters")]
     pub(crate) block: Option<String>,
@@ -117,16 +117,16 @@ pub(crate) struct ConceptArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Attributes of the pictures in the format of CelebA's list_attr_celeba.txt, joined by path
+    /// Attributes of the images in the format of CelebA's list_attr_celeba.txt, joined by path
     #[arg(long, value_name = "FILE")]
     pub(crate) attributes: PathBuf,
-    /// The concept: an attribute that its pictures have, or with a minus in front one that they have not; may be given
+    /// The concept: an attribute that its images have, or with a minus in front one that they have not; may be given
     /// several times, all must hold
     #[arg(long, value_name = "NAME", required = true, allow_hyphen_values = true, value_delimiter = ',')]
     pub(crate) attribute: Vec<String>,
-    /// Real pictures to learn the concept from, evenly spaced
-    #[arg(long, value_name = "N", default_value_t = 2000)]
-    pub(crate) pictures: usize,
+    /// Real images to learn the concept from, evenly spaced
+    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 2000)]
+    pub(crate) images: usize,
     /// Samples to search
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) candidates: usize,

@@ -3,7 +3,7 @@
 use super::{Faults, Inputs, Opened, draw, open, save_z};
 use crate::cli::AblateArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
-use dcgan_data::sheet::{Layout, Sheet};
+use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::ablate::{AblateError, Filters, find, positions};
 use dcgan_explore::boxes::Boxes;
 use dcgan_explore::json;
@@ -15,7 +15,7 @@ use dcgan_model::Generator;
 const COLUMNS: usize = 8;
 /// Samples at most.
 const MAX_SAMPLES: usize = 1000;
-/// Sides of a sample on the sheet to draw boxes on are at least this many pixels.
+/// Sides of a sample on the grid to draw boxes on are at least this many pixels.
 const SHEET_SIDE: usize = 160;
 /// Room for the ruler's numbers and ticks, above and on the left.
 const RULER: (usize, usize) = (10, 13);
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
         format!("--penalty {}: expected a number greater than 0", args.penalty)
     });
     faults.check(args.top != Some(0), || "--top 0: expected at least 1 map".to_owned());
-    if args.template.is_some() || args.sheet.is_some() {
+    if args.template.is_some() || args.grid.is_some() {
         return template(args, &opened, faults, logging);
     }
     let inputs = Inputs::model(&args.model);
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
     ];
     faults.outputs(&inputs, &outputs);
     let layers = opened.model().generator_layers();
-    // The last layer gives pictures, the one before it the highest feature maps, the one before that the second-highest. (The
+    // The last layer gives images, the one before it the highest feature maps, the one before that the second-highest. (The
     // paper removed 200 maps, more than the 128 of its highest.)
     let default = layers.len().saturating_sub(3);
     let layer = match &args.block {
@@ -106,14 +106,14 @@ fn found(
     Ok(Filters { block, channels: positions.maps, maps })
 }
 
-/// A sheet to draw boxes on, and a file to write them into.
+/// A grid to draw boxes on, and a file to write them into.
 fn template(
     args: &AblateArgs,
     opened: &Opened,
     mut faults: Faults,
     logging: &Logging,
 ) -> anyhow::Result<Outcome> {
-    let outputs = [("--template", args.template.as_deref()), ("--sheet", args.sheet.as_deref())];
+    let outputs = [("--template", args.template.as_deref()), ("--grid", args.grid.as_deref())];
     faults.outputs(&Inputs::model(&args.model), &outputs);
     if let Some(path) = &args.template {
         faults.check(!path.exists(), || {
@@ -125,13 +125,13 @@ fn template(
     }
     faults.end()?;
     let seed = args.seed.unwrap_or(0);
-    if let Some(path) = &args.sheet {
+    if let Some(path) = &args.grid {
         let mut generator = opened.generator()?;
         let z = Latents::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
-        let pictures = draw(&mut generator, opened.model(), &z, logging)?;
-        let samples = Sheet::each(&pictures, opened.shape())?;
-        let cells: Vec<Sheet> = samples.iter().enumerate().map(|(i, sample)| ruled(sample, i)).collect();
-        Sheet::grid(&cells, Layout::square(cells.len())).save(path)?;
+        let images = draw(&mut generator, opened.model(), &z, logging)?;
+        let samples = ImageGrid::each(&images, opened.shape())?;
+        let cells: Vec<ImageGrid> = samples.iter().enumerate().map(|(i, sample)| ruled(sample, i)).collect();
+        ImageGrid::grid(&cells, Layout::square(cells.len())).save(path)?;
         print_result(&format!("{} numbered samples of seed {seed}: {}", z.len(), path.display()))?;
     }
     if let Some(path) = &args.template {
@@ -145,43 +145,43 @@ fn template(
 }
 
 /// A sample, enlarged, with its number below and rulers that count its pixels.
-fn ruled(sample: &Sheet, number: usize) -> Sheet {
+fn ruled(sample: &ImageGrid, number: usize) -> ImageGrid {
     let (height, width, channels) = sample.shape();
     let scale = SHEET_SIDE.div_ceil(height.max(width).max(1));
     let (top, left) = RULER;
-    let mut sheet = Sheet::black(top + height * scale, left + width * scale, channels);
-    sheet.paste(&sample.enlarged(scale), top, left);
+    let mut grid = ImageGrid::black(top + height * scale, left + width * scale, channels);
+    grid.paste(&sample.enlarged(scale), top, left);
     for x in (0..width).step_by(TICK) {
         let is_number = x % NUMBER == 0;
-        (0..if is_number { 4 } else { 2 }).for_each(|y| sheet.dot(top - 1 - y, left + x * scale, [255; 3]));
+        (0..if is_number { 4 } else { 2 }).for_each(|y| grid.dot(top - 1 - y, left + x * scale, [255; 3]));
         if is_number {
-            sheet.write(&x.to_string(), 0, left + x * scale, 1);
+            grid.write(&x.to_string(), 0, left + x * scale, 1);
         }
     }
     for y in (0..height).step_by(TICK) {
         let is_number = y % NUMBER == 0;
-        (0..if is_number { 4 } else { 2 }).for_each(|x| sheet.dot(top + y * scale, left - 1 - x, [255; 3]));
+        (0..if is_number { 4 } else { 2 }).for_each(|x| grid.dot(top + y * scale, left - 1 - x, [255; 3]));
         if is_number {
-            sheet.write(&y.to_string(), top + y * scale, 0, 1);
+            grid.write(&y.to_string(), top + y * scale, 0, 1);
         }
     }
-    sheet.captioned(&number.to_string())
+    grid.captioned(&number.to_string())
 }
 
 /// Rows of samples, below each row the same without the maps.
-fn pairs(before: &[u8], after: &[u8], opened: &Opened) -> anyhow::Result<Sheet> {
+fn pairs(before: &[u8], after: &[u8], opened: &Opened) -> anyhow::Result<ImageGrid> {
     let shape = opened.shape();
-    let (before, after) = (Sheet::each(before, shape)?, Sheet::each(after, shape)?);
+    let (before, after) = (ImageGrid::each(before, shape)?, ImageGrid::each(after, shape)?);
     let columns = before.len().min(COLUMNS);
-    let black = Sheet::black(shape.height, shape.width, shape.channels);
+    let black = ImageGrid::black(shape.height, shape.width, shape.channels);
     let mut rows = Vec::new();
     for (before, after) in before.chunks(columns).zip(after.chunks(columns)) {
         let mut cells = before.to_vec();
         cells.resize(columns, black.clone());
         cells.extend_from_slice(after);
-        rows.push(Sheet::grid(&cells, Layout { rows: 2, columns }));
+        rows.push(ImageGrid::grid(&cells, Layout { rows: 2, columns }));
     }
-    Ok(Sheet::below(&rows))
+    Ok(ImageGrid::below(&rows))
 }
 
 /// What the user named wrongly is theirs to mend; a network that fails is not.

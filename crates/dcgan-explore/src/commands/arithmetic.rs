@@ -4,8 +4,8 @@ use super::{Faults, Inputs, Opened, draw, open, save_z};
 use crate::cli::ArithmeticArgs;
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
-use dcgan_data::sheet::{Layout, Sheet};
-use dcgan_explore::arithmetic::{around, combined, combined_pictures, mean_picture};
+use dcgan_data::image_grid::{ImageGrid, Layout};
+use dcgan_explore::arithmetic::{around, combined, combined_images, mean_image};
 use dcgan_explore::latent::{Latents, joined};
 use dcgan_model::{Generator, pixels};
 
@@ -13,7 +13,7 @@ use dcgan_model::{Generator, pixels};
 const NEIGHBOURS: usize = 8;
 /// z that the paper made each concept of; it found sums of single z unstable.
 const CONCEPT: usize = 3;
-/// Pictures of a concept that are shown.
+/// Images of a concept that are shown.
 const SHOWN: usize = 5;
 /// Black rows between the arithmetic on z and that on pixels.
 const LINE_GAP: usize = 8;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
     let mut generator = opened.generator()?;
     let result = combined(&plus, &minus).and_then(|z| around(&z, args.noise, NEIGHBOURS, args.seed));
     let result = result.map_err(|error| UsageError::one(format!("--plus and --minus: {error}")))?;
-    let drawn = Sheet::each(&draw(&mut generator, opened.model(), &result, logging)?, opened.shape())?;
+    let drawn = ImageGrid::each(&draw(&mut generator, opened.model(), &result, logging)?, opened.shape())?;
     let plus = concepts(&opened, &mut generator, &plus, logging)?;
     let minus = concepts(&opened, &mut generator, &minus, logging)?;
     save_z(args.save_z.as_deref(), &result)?;
@@ -58,11 +58,11 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
 struct Concept {
     /// z that it is the mean of.
     count: usize,
-    /// Pictures of the first of them.
-    shown: Vec<Sheet>,
-    /// The picture of the mean.
-    mean: Sheet,
-    /// The mean of their pictures, values as networks see them.
+    /// Images of the first of them.
+    shown: Vec<ImageGrid>,
+    /// The image of the mean.
+    mean: ImageGrid,
+    /// The mean of their images, values as networks see them.
     in_pixels: Vec<f32>,
 }
 
@@ -82,9 +82,9 @@ fn concepts(
         let values = values.flatten_all()?.to_vec1::<f32>()?;
         concepts.push(Concept {
             count: set.len(),
-            shown: Sheet::each(sources, shape)?.into_iter().take(SHOWN).collect(),
-            mean: Sheet::grid(&Sheet::each(mean, shape)?, Layout::square(1)),
-            in_pixels: mean_picture(&values, shape.bytes()),
+            shown: ImageGrid::each(sources, shape)?.into_iter().take(SHOWN).collect(),
+            mean: ImageGrid::grid(&ImageGrid::each(mean, shape)?, Layout::square(1)),
+            in_pixels: mean_image(&values, shape.bytes()),
         });
     }
     Ok(concepts)
@@ -96,11 +96,16 @@ fn terms<'a>(plus: &'a [Concept], minus: &'a [Concept]) -> impl Iterator<Item = 
     first.chain(minus.iter().map(|c| ("-", c))).chain(plus.iter().skip(1).map(|c| ("+", c)))
 }
 
-/// Figure 7: each concept's pictures above that of their mean, the result amid its neighbours; below, the same in pixels.
-fn figure(opened: &Opened, plus: &[Concept], minus: &[Concept], drawn: Vec<Sheet>) -> anyhow::Result<Sheet> {
+/// Figure 7: each concept's images above that of their mean, the result amid its neighbours; below, the same in pixels.
+fn figure(
+    opened: &Opened,
+    plus: &[Concept],
+    minus: &[Concept],
+    drawn: Vec<ImageGrid>,
+) -> anyhow::Result<ImageGrid> {
     let shape = opened.shape();
     let scale = (shape.width / 16).max(1);
-    let sign = |text: &str| Sheet::sign(text, 0, scale, shape.channels);
+    let sign = |text: &str| ImageGrid::sign(text, 0, scale, shape.channels);
     let rows = plus.iter().chain(minus).map(|concept| concept.shown.len()).max().unwrap_or(1);
     let (mut above, mut below) = (Vec::new(), Vec::new());
     for (i, (text, concept)) in terms(plus, minus).enumerate() {
@@ -108,26 +113,26 @@ fn figure(opened: &Opened, plus: &[Concept], minus: &[Concept], drawn: Vec<Sheet
             above.push(sign(text));
             below.push(sign(text));
         }
-        let sources = Sheet::grid(&concept.shown, Layout { rows, columns: 1 });
-        above.push(Sheet::below(&[sources, concept.mean.clone()]));
-        below.push(picture(opened, &concept.in_pixels)?);
+        let sources = ImageGrid::grid(&concept.shown, Layout { rows, columns: 1 });
+        above.push(ImageGrid::below(&[sources, concept.mean.clone()]));
+        below.push(image(opened, &concept.in_pixels)?);
     }
     // The result stands first among what was drawn, and in the middle of the figure.
     let mut block = drawn;
     let middle = block.len() / 2;
     block.get_mut(..=middle).into_iter().for_each(|part| part.rotate_left(1));
-    above.extend([sign("="), Sheet::grid(&block, Layout { rows: 3, columns: 3 })]);
+    above.extend([sign("="), ImageGrid::grid(&block, Layout { rows: 3, columns: 3 })]);
     let in_pixels = |concepts: &[Concept]| concepts.iter().map(|c| c.in_pixels.clone()).collect::<Vec<_>>();
-    let result = combined_pictures(&in_pixels(plus), &in_pixels(minus));
-    below.extend([sign("="), picture(opened, &result)?]);
-    let gap = Sheet::black(LINE_GAP, 1, shape.channels);
-    Ok(Sheet::below(&[Sheet::beside(&above), gap, Sheet::beside(&below)]))
+    let result = combined_images(&in_pixels(plus), &in_pixels(minus));
+    below.extend([sign("="), image(opened, &result)?]);
+    let gap = ImageGrid::black(LINE_GAP, 1, shape.channels);
+    Ok(ImageGrid::below(&[ImageGrid::beside(&above), gap, ImageGrid::beside(&below)]))
 }
 
-/// Values `(h, w, c)` as networks see them as a picture with its frame.
-fn picture(opened: &Opened, values: &[f32]) -> anyhow::Result<Sheet> {
-    let (height, width, channels) = opened.model().config().picture_shape();
+/// Values `(h, w, c)` as networks see them as an image with its frame.
+fn image(opened: &Opened, values: &[f32]) -> anyhow::Result<ImageGrid> {
+    let (height, width, channels) = opened.model().config().image_shape();
     let x = Tensor::from_slice(values, (1, height, width, channels), &Device::Cpu)?.permute((0, 3, 1, 2))?;
     let bytes = pixels::to_bytes(&x, opened.model().config())?;
-    Ok(Sheet::of(&bytes, opened.shape(), Layout::square(1))?)
+    Ok(ImageGrid::of(&bytes, opened.shape(), Layout::square(1))?)
 }

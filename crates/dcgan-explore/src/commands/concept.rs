@@ -4,7 +4,7 @@ use super::{Faults, Inputs, Opened, Typical, draw, open, read_rows, save_z, spre
 use crate::cli::ConceptArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
-use dcgan_data::sheet::{Layout, Sheet};
+use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::attributes::{Attributes, Condition};
 use dcgan_explore::concept::{ConceptError, Probe, examples, highest};
 use dcgan_explore::latent::{Latents, joined};
@@ -12,14 +12,14 @@ use dcgan_features::extract::{BATCH, Extractor};
 use dcgan_features::features::Features;
 use serde_json::json;
 
-/// Most pictures to learn from, and most samples to search.
-const MAX_PICTURES: usize = 100_000;
+/// Most images to learn from, and most samples to search.
+const MAX_IMAGES: usize = 100_000;
 const MAX_CANDIDATES: usize = 1_000_000;
 
 pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let opened = open(&args.model, &args.compute)?;
     let mut faults = Faults::default();
-    faults.range("--pictures", args.pictures, 1..=MAX_PICTURES);
+    faults.range("--images", args.images, 1..=MAX_IMAGES);
     faults.range("--candidates", args.candidates, 1..=MAX_CANDIDATES);
     faults.check((1..=args.candidates).contains(&args.top), || {
         format!("--top {}: expected 1 to {}, the number of --candidates", args.top, args.candidates)
@@ -38,21 +38,20 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     let mut generator = opened.generator()?;
     let data = opened.data(&args.data)?;
 
-    // Pictures that the table has a row for, and whether they show the concept.
+    // Images that the table has a row for, and whether they show the concept.
     let names: Vec<String> = (0..data.len()).map(|i| data.name(i)).collect::<Result<_, _>>()?;
     let rows = attributes.join(&names).map_err(UsageError::because)?;
     let known: Vec<(usize, usize)> =
-        rows.iter().enumerate().filter_map(|(picture, row)| Some((picture, (*row)?))).collect();
-    let known: Vec<(usize, usize)> =
-        spread(known.len(), args.pictures).into_iter().map(|i| known[i]).collect();
+        rows.iter().enumerate().filter_map(|(image, row)| Some((image, (*row)?))).collect();
+    let known: Vec<(usize, usize)> = spread(known.len(), args.images).into_iter().map(|i| known[i]).collect();
     let shows: Vec<bool> = known.iter().map(|&(_, row)| attributes.meets(row, &columns)).collect();
     let concept = args.attribute.join(", ");
     let (positives, _) = examples(&shows).map_err(refuse)?; // refused before any work
-    tracing::info!("{concept}: {positives} of {} pictures", shows.len());
+    tracing::info!("{concept}: {positives} of {} images", shows.len());
 
     let mut extractor = extractor(&opened, &data)?;
-    let pictures: Vec<usize> = known.iter().map(|&(picture, _)| picture).collect();
-    let features = features_of_pictures(&mut extractor, &data, &pictures, logging)?;
+    let images: Vec<usize> = known.iter().map(|&(image, _)| image).collect();
+    let features = features_of_images(&mut extractor, &data, &images, logging)?;
     let probe = Probe::fit(&features, &shows).map_err(refuse)?;
 
     tracing::info!("searching {} samples", args.candidates);
@@ -62,7 +61,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
         let mut scores: Vec<f32> = Vec::with_capacity(z.len());
         for rows in z.values().chunks(BATCH * z.size()) {
             let batch = Latents::new(rows.to_vec(), z.size(), "samples")?;
-            let samples = batch.pictures(&mut generator, opened.model(), &mut |_| {})?;
+            let samples = batch.images(&mut generator, opened.model(), &mut |_| {})?;
             let features = Features::from_f32(extractor.features(&samples)?, extractor.width())?;
             scores.extend(probe.scores(&features)?);
             progress.set(scores.len() as u64);
@@ -78,18 +77,18 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
             "{strangers} of the {kept} samples kept do not show it: search more with --candidates, or keep fewer with --top"
         );
     }
-    // The samples, and beside them what arithmetic takes of them: the picture of their mean.
+    // The samples, and beside them what arithmetic takes of them: the image of their mean.
     let both = joined(&[kept.clone(), Latents::new(kept.mean(), kept.size(), "the mean")?])?;
-    let mut pictures = Sheet::each(&draw(&mut generator, opened.model(), &both, logging)?, opened.shape())?;
-    let mean = pictures.split_off(kept.len());
-    let sign = Sheet::sign(" ", 0, 1, opened.shape().channels);
-    let grid = Sheet::grid(&pictures, Layout::square(kept.len()));
-    Sheet::beside(&[grid, sign, Sheet::grid(&mean, Layout::square(1))]).save(&args.out)?;
+    let mut images = ImageGrid::each(&draw(&mut generator, opened.model(), &both, logging)?, opened.shape())?;
+    let mean = images.split_off(kept.len());
+    let sign = ImageGrid::sign(" ", 0, 1, opened.shape().channels);
+    let grid = ImageGrid::grid(&images, Layout::square(kept.len()));
+    ImageGrid::beside(&[grid, sign, ImageGrid::grid(&mean, Layout::square(1))]).save(&args.out)?;
     save_z(args.save_z.as_deref(), &kept)?;
 
     let report = probe.report;
     print_result(&format!(
-        "{concept}: {} of {} pictures; on {} held-out ones the probe is right for {:.1} % (the more frequent answer alone: {:.1} %)",
+        "{concept}: {} of {} images; on {} held-out ones the probe is right for {:.1} % (the more frequent answer alone: {:.1} %)",
         report.positives,
         report.positives + report.negatives,
         report.held_out,
@@ -98,7 +97,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     ))?;
     let numbers = best.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     print_result(&format!("the samples that show it most: seed:{}:{numbers}", args.seed))?;
-    print_result(&format!("their pictures, and that of their mean: {}", args.out.display()))?;
+    print_result(&format!("their images, and that of their mean: {}", args.out.display()))?;
     if let Some(path) = &args.save_z {
         print_result(&format!("their z: {}", path.display()))?;
     }
@@ -127,22 +126,22 @@ fn extractor(opened: &Opened, data: &Dataset) -> anyhow::Result<Extractor> {
     Ok(Extractor::new(opened.model(), &discriminator.0.weights()?, &opened.device)?)
 }
 
-fn features_of_pictures(
+fn features_of_images(
     extractor: &mut Extractor,
     data: &Dataset,
-    pictures: &[usize],
+    images: &[usize],
     logging: &Logging,
 ) -> anyhow::Result<Features> {
-    let progress = Progress::new(logging, pictures.len() as u64, "pictures");
-    let mut values = Vec::with_capacity(pictures.len() * extractor.width());
-    for batch in pictures.chunks(BATCH) {
+    let progress = Progress::new(logging, images.len() as u64, "images");
+    let mut values = Vec::with_capacity(images.len() * extractor.width());
+    for batch in images.chunks(BATCH) {
         values.extend(extractor.features(&read_rows(data, batch)?)?);
         progress.set((values.len() / extractor.width()) as u64);
     }
     Ok(Features::from_f32(values, extractor.width())?)
 }
 
-/// A concept that the pictures do not show is the user's to mend.
+/// A concept that the images do not show is the user's to mend.
 fn refuse(error: ConceptError) -> anyhow::Error {
     match error {
         ConceptError::Svm(_) | ConceptError::Features(_) => error.into(),

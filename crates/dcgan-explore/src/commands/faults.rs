@@ -22,7 +22,7 @@ impl Inputs {
         Self::default().file("--model", args.model.as_ref()).file("--config", args.config.as_ref())
     }
 
-    /// These and the pictures.
+    /// These and the images.
     pub(crate) fn data(self, args: &DataArgs) -> Self {
         self.file("--data", args.data.as_ref())
     }

@@ -1,21 +1,21 @@
-//! What `guided` and `maxact` share: looking for the pictures that excite features most.
+//! What `guided` and `maxact` share: looking for the images that excite features most.
 
 use super::{Faults, read_rows};
 use crate::cli::FeatureArgs;
 use dcgan_cli::{Logging, Progress};
 use dcgan_data::Dataset;
-use dcgan_data::sheet::Sheet;
+use dcgan_data::image_grid::ImageGrid;
 use dcgan_explore::maximal::{Maxima, Maximum, enlarged, receptive_field};
 use dcgan_explore::parts::{find_block, front};
 use dcgan_model::{Discriminator, Model, pixels};
 use dcgan_ops::Keep;
 
-/// Pictures that go through the network at once.
+/// Images that go through the network at once.
 const BATCH: usize = 64;
-/// Most pictures of a row, features of a sheet, and pictures looked through.
+/// Most images of a row, features of an image grid, and images looked through.
 const MAX_TOP: usize = 32;
 const MAX_FEATURES: usize = 1024;
-const MAX_PICTURES: usize = 1 << 24;
+const MAX_IMAGES: usize = 1 << 24;
 
 /// Notes what is wrong with the options that `maxact` and `guided` share; gives the layer of the block.
 pub(super) fn check(args: &FeatureArgs, top: usize, model: &Model, faults: &mut Faults) -> usize {
@@ -27,7 +27,7 @@ pub(super) fn check(args: &FeatureArgs, top: usize, model: &Model, faults: &mut 
     };
     faults.range("--top", top, 1..=MAX_TOP);
     faults.range("--features", args.features, 1..=MAX_FEATURES);
-    faults.range("--pictures", args.pictures, 1..=MAX_PICTURES);
+    faults.range("--images", args.images, 1..=MAX_IMAGES);
     faults.check(args.feature.len() <= MAX_FEATURES, || {
         format!("--feature names {} features, expected {MAX_FEATURES} at most", args.feature.len())
     });
@@ -40,7 +40,7 @@ pub(super) fn check(args: &FeatureArgs, top: usize, model: &Model, faults: &mut 
     layer
 }
 
-/// The largest activations of the block at `place` over the pictures `rows` of `data`; pictures count by their place in `rows`.
+/// The largest activations of the block at `place` over the images `rows` of `data`; images count by their place in `rows`.
 pub(super) fn look_through(
     discriminator: &Discriminator,
     (model, layer, top): (&Model, usize, usize),
@@ -49,7 +49,7 @@ pub(super) fn look_through(
 ) -> anyhow::Result<Maxima> {
     let mut part = front(&discriminator.0, layer)?;
     let mut maxima = Maxima::new(model.discriminator_layers()[layer].output.channels, top);
-    let progress = Progress::new(logging, rows.len() as u64, "pictures");
+    let progress = Progress::new(logging, rows.len() as u64, "images");
     for (i, batch) in rows.chunks(BATCH).enumerate() {
         let bytes = read_rows(data, batch)?;
         let x = pixels::to_tensor(&bytes, model.config(), discriminator.0.executor.device())?;
@@ -64,33 +64,33 @@ pub(super) fn chosen(args: &FeatureArgs, maxima: &Maxima) -> Vec<usize> {
     if args.feature.is_empty() { maxima.most_active(args.features) } else { args.feature.clone() }
 }
 
-/// The pictures of some maxima, u8 `(n, h, w, c)`; `rows` are those that were looked through.
-pub(super) fn pictures_of(maxima: &[Maximum], data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8>> {
-    read_rows(data, &maxima.iter().map(|maximum| rows[maximum.picture]).collect::<Vec<_>>())
+/// The images of some maxima, u8 `(n, h, w, c)`; `rows` are those that were looked through.
+pub(super) fn images_of(maxima: &[Maximum], data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8>> {
+    read_rows(data, &maxima.iter().map(|maximum| rows[maximum.image]).collect::<Vec<_>>())
 }
 
-/// What each of the maxima sees of its picture, enlarged, u8 `(n, h, w, c)`.
+/// What each of the maxima sees of its image, enlarged, u8 `(n, h, w, c)`.
 pub(super) fn crops_of(
     maxima: &[Maximum],
-    pictures: &[u8],
+    images: &[u8],
     (model, layer): (&Model, usize),
     ground: u8,
 ) -> Vec<u8> {
-    let shape = model.config().picture_shape().into();
+    let shape = model.config().image_shape().into();
     let layers = &model.discriminator_layers()[..=layer];
-    let crop = |(maximum, picture): (&Maximum, &[u8])| {
-        enlarged(picture, shape, receptive_field(layers, maximum.place.row, maximum.place.column), ground)
+    let crop = |(maximum, image): (&Maximum, &[u8])| {
+        enlarged(image, shape, receptive_field(layers, maximum.place.row, maximum.place.column), ground)
     };
-    maxima.iter().zip(pictures.chunks_exact(shape.bytes())).flat_map(crop).collect()
+    maxima.iter().zip(images.chunks_exact(shape.bytes())).flat_map(crop).collect()
 }
 
 /// One line of the result: a feature, and its largest activations.
 pub(super) fn line(feature: usize, maxima: &[Maximum], rows: &[usize]) -> String {
-    let one = |maximum: &Maximum| format!("{:.2} (picture {})", maximum.value, rows[maximum.picture]);
+    let one = |maximum: &Maximum| format!("{:.2} (image {})", maximum.value, rows[maximum.image]);
     format!("feature {feature}: {}", maxima.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
-/// The feature's number in front of its rows of pictures.
-pub(super) fn label(feature: usize, height: usize, channels: usize) -> Sheet {
-    Sheet::sign(&format!("{feature:>4}"), height, 1, channels)
+/// The feature's number in front of its rows of images.
+pub(super) fn label(feature: usize, height: usize, channels: usize) -> ImageGrid {
+    ImageGrid::sign(&format!("{feature:>4}"), height, 1, channels)
 }

@@ -1,18 +1,18 @@
 //! `dcgan-explore guided`
 
-use super::features::{check, chosen, crops_of, label, line, look_through, pictures_of};
+use super::features::{check, chosen, crops_of, images_of, label, line, look_through};
 use super::{Faults, Inputs, Opened, Typical, open, spread};
 use crate::cli::GuidedArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
 use dcgan_data::Dataset;
-use dcgan_data::sheet::{Layout, Sheet};
+use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::guided::{Guided, to_grey_range};
 use dcgan_model::{ModelFiles, pixels};
 
 /// Standard deviation of random weights (paper, section 4) and of random gains around 1 (the authors' code).
 const WEIGHT_STD: f32 = 0.02;
 const GAIN_STD: f32 = 0.02;
-/// Black beyond a picture, no gradient beyond a gradient.
+/// Black beyond an image, no gradient beyond a gradient.
 const GROUND: [u8; 2] = [0, 128];
 
 pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcom
     }
     faults.end()?;
     let data = trained.data(&args.data)?;
-    let rows = spread(data.len(), args.what.pictures);
+    let rows = spread(data.len(), args.what.images);
     let random = Opened {
         name: "the network with random weights".to_owned(),
         files: ModelFiles {
@@ -41,21 +41,21 @@ pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcom
     let right = panels(&random, args, layer, (&data, &rows), logging)?;
     left.iter().try_for_each(|panel| print_result(&panel.line))?;
     right.iter().try_for_each(|panel| print_result(&format!("with random weights, {}", panel.line)))?;
-    let beside = |(left, right): (Panel, Panel)| Sheet::beside(&[left.sheet, right.sheet]);
+    let beside = |(left, right): (Panel, Panel)| ImageGrid::beside(&[left.grid, right.grid]);
     let features = left.len();
-    let sheet: Vec<Sheet> = left.into_iter().zip(right).map(beside).collect();
-    Sheet::below(&sheet).save(&args.out)?;
+    let grid: Vec<ImageGrid> = left.into_iter().zip(right).map(beside).collect();
+    ImageGrid::below(&grid).save(&args.out)?;
     let block = &model.discriminator_layers()[layer].name;
     print_result(&format!(
-        "{features} features of {block}: pictures, and below them their guided gradients; on the right with random weights: {}",
+        "{features} features of {block}: images, and below them their guided gradients; on the right with random weights: {}",
         args.out.display()
     ))?;
     Ok(Outcome::Done)
 }
 
-/// A feature: its number, the pictures that excite it most, below each the guided gradient.
+/// A feature: its number, the images that excite it most, below each the guided gradient.
 struct Panel {
-    sheet: Sheet,
+    grid: ImageGrid,
     line: String,
 }
 
@@ -73,19 +73,19 @@ fn panels(
     let mut panels = Vec::new();
     for feature in chosen(&args.what, &maxima) {
         let best = maxima.of(feature);
-        let mut pictures = pictures_of(best, data, rows)?;
+        let mut images = images_of(best, data, rows)?;
         let places: Vec<_> = best.iter().map(|maximum| maximum.place).collect();
-        let x = pixels::to_tensor(&pictures, model.config(), &opened.device)?;
+        let x = pixels::to_tensor(&images, model.config(), &opened.device)?;
         let mut gradients = to_grey_range(&guided.gradients(&x, &places)?)?;
         if args.crops {
-            pictures = crops_of(best, &pictures, (model, layer), GROUND[0]);
+            images = crops_of(best, &images, (model, layer), GROUND[0]);
             gradients = crops_of(best, &gradients, (model, layer), GROUND[1]);
         }
         let layout = Layout { rows: 2, columns: best.len() };
-        let sheet = Sheet::of(&[pictures, gradients].concat(), shape, layout)?;
-        let (height, _, channels) = sheet.shape();
-        let sheet = Sheet::beside(&[label(feature, height, channels), sheet]);
-        panels.push(Panel { sheet, line: line(feature, best, rows) });
+        let grid = ImageGrid::of(&[images, gradients].concat(), shape, layout)?;
+        let (height, _, channels) = grid.shape();
+        let grid = ImageGrid::beside(&[label(feature, height, channels), grid]);
+        panels.push(Panel { grid, line: line(feature, best, rows) });
     }
     Ok(panels)
 }

@@ -3,13 +3,13 @@
 use super::{Faults, Inputs, draw, open, save_z};
 use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
-use dcgan_data::sheet::{Layout, MAX_PICTURES, Sheet};
+use dcgan_data::image_grid::{ImageGrid, Layout, MAX_IMAGES};
 use dcgan_explore::gif;
 use dcgan_explore::series::{Interpolation, closed_walk, walks};
 
 /// Rows where nothing says how many: a series of 9 z, as figure 4.
 const ROWS: usize = 8;
-/// Pictures of an animation are enlarged to this many pixels a side at least.
+/// Images of an animation are enlarged to this many pixels a side at least.
 const GIF_SIDE: usize = 128;
 
 pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -32,8 +32,8 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
     faults.check(args.rows.is_none_or(|asked| asked == rows), || {
         format!("--rows {}: {} z make {rows} rows; leave --rows out", args.rows.unwrap_or(rows), z.len())
     });
-    faults.check(rows * args.steps <= MAX_PICTURES, || {
-        format!("{rows} rows of {} steps, expected {MAX_PICTURES} pictures at most", args.steps)
+    faults.check(rows * args.steps <= MAX_IMAGES, || {
+        format!("{rows} rows of {} steps, expected {MAX_IMAGES} images at most", args.steps)
     });
     faults.end()?;
     let interpolation = match (args.spherical, args.linear) {
@@ -52,14 +52,14 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
                 draw(&mut generator, opened.model(), &closed_walk(&z, args.steps, interpolation)?, logging)?;
             let shape = opened.shape();
             let factor = GIF_SIDE.div_ceil(shape.height.min(shape.width).max(1));
-            let frames: Vec<Sheet> =
-                Sheet::each(&frames, shape)?.iter().map(|frame| frame.enlarged(factor)).collect();
+            let frames: Vec<ImageGrid> =
+                ImageGrid::each(&frames, shape)?.iter().map(|frame| frame.enlarged(factor)).collect();
             Some((path, frames.len(), gif::encode(&frames, args.rate)?))
         }
     };
     save_z(args.save_z.as_deref(), &series)?;
-    Sheet::of(&bytes, opened.shape(), layout)?.save(&args.out)?;
-    print_result(&format!("{rows} rows of {} pictures in {}", args.steps, args.out.display()))?;
+    ImageGrid::of(&bytes, opened.shape(), layout)?.save(&args.out)?;
+    print_result(&format!("{rows} rows of {} images in {}", args.steps, args.out.display()))?;
     if let Some((path, frames, bytes)) = animation {
         gif::save(path, &bytes)?;
         print_result(&format!("{frames} frames in {}", path.display()))?;

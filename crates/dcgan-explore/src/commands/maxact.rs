@@ -1,12 +1,12 @@
 //! `dcgan-explore maxact`
 
-use super::features::{check, chosen, crops_of, label, line, look_through, pictures_of};
+use super::features::{check, chosen, crops_of, images_of, label, line, look_through};
 use super::{Faults, Inputs, Typical, open, spread};
 use crate::cli::MaxactArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
-use dcgan_data::sheet::{Layout, Sheet};
+use dcgan_data::image_grid::{ImageGrid, Layout};
 
-/// What lies beyond a picture.
+/// What lies beyond an image.
 const GROUND: u8 = 0;
 
 pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -21,30 +21,30 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
     faults.end()?;
     let data = opened.data(&args.data)?;
     let discriminator = opened.discriminator("an activation", Typical::Data(&data))?;
-    let rows = spread(data.len(), args.what.pictures);
+    let rows = spread(data.len(), args.what.images);
     let maxima = look_through(&discriminator, (model, layer, args.top), (&data, &rows), logging)?;
     let shape = opened.shape();
-    let mut sheet = Vec::new();
+    let mut grid = Vec::new();
     let features = chosen(&args.what, &maxima);
     for &feature in &features {
         let best = maxima.of(feature);
-        let pictures = pictures_of(best, &data, &rows)?;
-        let crops = crops_of(best, &pictures, (model, layer), GROUND);
+        let images = images_of(best, &data, &rows)?;
+        let crops = crops_of(best, &images, (model, layer), GROUND);
         let layout = Layout { rows: 1, columns: best.len() };
-        let (left, right) = (Sheet::of(&pictures, shape, layout)?, Sheet::of(&crops, shape, layout)?);
+        let (left, right) = (ImageGrid::of(&images, shape, layout)?, ImageGrid::of(&crops, shape, layout)?);
         let (height, _, channels) = left.shape();
-        sheet.push(Sheet::beside(&[
+        grid.push(ImageGrid::beside(&[
             label(feature, height, channels),
             left,
-            Sheet::sign(" ", height, 1, channels),
+            ImageGrid::sign(" ", height, 1, channels),
             right,
         ]));
         print_result(&line(feature, best, &rows))?;
     }
-    Sheet::below(&sheet).save(&args.out)?;
+    ImageGrid::below(&grid).save(&args.out)?;
     let block = &model.discriminator_layers()[layer].name;
     let what = format!(
-        "{} features of {block} and the pictures that excite them most, of {}",
+        "{} features of {block} and the images that excite them most, of {}",
         features.len(),
         rows.len()
     );

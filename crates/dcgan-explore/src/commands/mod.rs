@@ -16,7 +16,7 @@ pub(crate) mod turn;
 use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
-use dcgan_data::{Dataset, OnBad, OpenOptions, PictureShape};
+use dcgan_data::{Dataset, ImageShape, OnBad, OpenOptions};
 use dcgan_explore::latent::{Latents, Spec, joined};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
@@ -30,8 +30,8 @@ pub(crate) use faults::{Faults, Inputs};
 
 /// The model that is looked at where none is named.
 const DEFAULT_MODEL: &str = "models/faces64";
-/// Pictures at most that D's batch-norm statistics are re-estimated from, samples, and those of a batch.
-const STATISTICS_PICTURES: usize = 4096;
+/// Images at most that D's batch-norm statistics are recalibrated from, samples, and those of a batch.
+const STATISTICS_IMAGES: usize = 4096;
 const STATISTICS_SAMPLES: usize = 1024;
 const STATISTICS_BATCH: usize = 128;
 
@@ -46,7 +46,7 @@ pub(crate) struct Opened {
     pub(crate) device: Device,
 }
 
-/// Pictures that D's batch-norm statistics come from where the weights brought none.
+/// Images that D's batch-norm statistics come from where the weights brought none.
 #[derive(Debug)]
 pub(crate) enum Typical<'a> {
     /// Real ones, as the authors do.
@@ -89,15 +89,15 @@ impl Opened {
         &self.files.model
     }
 
-    pub(crate) fn shape(&self) -> PictureShape {
-        self.model().config().picture_shape().into()
+    pub(crate) fn shape(&self) -> ImageShape {
+        self.model().config().image_shape().into()
     }
 
     pub(crate) fn latent(&self) -> &LatentConfig {
         &self.model().config().latent
     }
 
-    /// G with batch-norm statistics, re-estimated where the weights brought none.
+    /// G with batch-norm statistics, recalibrated where the weights brought none.
     pub(crate) fn generator(&self) -> anyhow::Result<Generator> {
         let Some(weights) = &self.files.generator else {
             return Err(
@@ -106,7 +106,7 @@ impl Opened {
         };
         let mut generator = Generator::new(self.model(), weights, &self.device)?;
         if ensure_statistics(&mut generator, self.model(), &self.device)? {
-            tracing::info!("the weights came without batch-norm statistics: re-estimated from 4,096 z");
+            tracing::info!("the weights came without batch-norm statistics: recalibrated from 4,096 z");
         }
         Ok(generator)
     }
@@ -118,7 +118,7 @@ impl Opened {
         })
     }
 
-    /// D with batch-norm statistics, re-estimated from `typical` pictures where the weights brought none. `needed_for` says what
+    /// D with batch-norm statistics, recalibrated from `typical` images where the weights brought none. `needed_for` says what
     /// comes from D, for the message where there is none.
     pub(crate) fn discriminator(
         &self,
@@ -132,28 +132,28 @@ impl Opened {
         }
         let config = self.model().config();
         let tensor = |bytes: &[u8]| pixels::to_tensor(bytes, config, &self.device);
-        let note = "the discriminator came without batch-norm statistics: re-estimated from";
+        let note = "the discriminator came without batch-norm statistics: recalibrated from";
         match typical {
             Typical::Samples(generator) => {
                 tracing::info!("{note} {STATISTICS_SAMPLES} samples of seed 0");
                 let bytes = draw_samples(generator, self.model(), 0, STATISTICS_SAMPLES)?;
                 let batches = bytes.chunks(STATISTICS_BATCH * self.shape().bytes());
-                discriminator.0.reestimate(batches.map(|batch| Ok::<_, NetworkError>(tensor(batch)?)))?;
+                discriminator.0.recalibrate(batches.map(|batch| Ok::<_, NetworkError>(tensor(batch)?)))?;
             }
             Typical::Data(data) => {
-                let rows = spread(data.len(), whole_batches(data.len().min(STATISTICS_PICTURES)));
-                tracing::info!("{note} {} pictures, evenly spaced", rows.len());
+                let rows = spread(data.len(), whole_batches(data.len().min(STATISTICS_IMAGES)));
+                tracing::info!("{note} {} images, evenly spaced", rows.len());
                 let batches = rows
                     .chunks(STATISTICS_BATCH)
                     .map(|rows| -> anyhow::Result<Tensor> { Ok(tensor(&read_rows(data, rows)?)?) });
-                // `reestimate` wants an error that a network's error becomes: anyhow's is one.
-                discriminator.0.reestimate(batches)?;
+                // `recalibrate` wants an error that a network's error becomes: anyhow's is one.
+                discriminator.0.recalibrate(batches)?;
             }
         }
         Ok(discriminator)
     }
 
-    /// The pictures of `--data`; the embedded digits where none are named and the model draws pictures like them.
+    /// The images of `--data`; the embedded digits where none are named and the model draws images like them.
     pub(crate) fn data(&self, args: &DataArgs) -> anyhow::Result<Dataset> {
         let shape = self.shape();
         let on_bad = if args.skip_bad { OnBad::Skip } else { OnBad::Fail };
@@ -166,14 +166,14 @@ impl Opened {
                 }
                 Ok(data)
             }
-            None if shape == (PictureShape { height: 28, width: 28, channels: 1 }) && args.crop.is_none() => {
+            None if shape == (ImageShape { height: 28, width: 28, channels: 1 }) && args.crop.is_none() => {
                 let digits = Dataset::embedded_digits(shape)?;
                 tracing::info!("no --data given: the {} embedded digits", digits.len());
                 Ok(digits)
             }
             None => {
                 let fault = format!(
-                    "no data given: name the pictures that {} was trained on with --data (a folder, a zip, or a publisher's files)",
+                    "no data given: name the images that {} was trained on with --data (a folder, a zip, or a publisher's files)",
                     self.name
                 );
                 Err(UsageError::one(fault).into())
@@ -200,7 +200,7 @@ impl Opened {
     }
 }
 
-/// As many of `n` pictures as make whole batches: a short last one would weigh as much as the others. All where there is none.
+/// As many of `n` images as make whole batches: a short last one would weigh as much as the others. All where there is none.
 fn whole_batches(n: usize) -> usize {
     if n < STATISTICS_BATCH { n } else { n - n % STATISTICS_BATCH }
 }
@@ -211,7 +211,7 @@ pub(crate) fn spread(len: usize, n: usize) -> Vec<usize> {
     (0..n).map(|i| i * len / n).collect()
 }
 
-/// Pictures of `data` by number, u8 `(n, h, w, c)`. One that cannot be read is the user's to mend.
+/// Images of `data` by number, u8 `(n, h, w, c)`. One that cannot be read is the user's to mend.
 pub(crate) fn read_rows(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8>> {
     let len = data.shape().bytes();
     let mut bytes = vec![0; rows.len() * len];
@@ -222,15 +222,15 @@ pub(crate) fn read_rows(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8
     Ok(bytes)
 }
 
-/// The pictures of `z`, u8 `(n, h, w, c)`, with progress.
+/// The images of `z`, u8 `(n, h, w, c)`, with progress.
 pub(crate) fn draw(
     generator: &mut Generator,
     model: &Model,
     z: &Latents,
     logging: &Logging,
 ) -> anyhow::Result<Vec<u8>> {
-    let progress = Progress::new(logging, z.len() as u64, "pictures");
-    Ok(z.pictures(generator, model, &mut |done| progress.set(done as u64))?)
+    let progress = Progress::new(logging, z.len() as u64, "images");
+    Ok(z.images(generator, model, &mut |done| progress.set(done as u64))?)
 }
 
 /// Writes z where a file was named for them.

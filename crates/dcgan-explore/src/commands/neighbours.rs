@@ -4,7 +4,7 @@ use super::{Faults, Inputs, Typical, draw, open, read_rows, save_z, spread};
 use crate::cli::NeighboursArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
-use dcgan_data::sheet::{GAP, Layout, Sheet};
+use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
 use dcgan_explore::neighbours::{NeighboursError, search};
 use dcgan_features::extract::{ExtractError, Extractor};
 use dcgan_features::nearest::Neighbour;
@@ -12,9 +12,9 @@ use dcgan_features::report::layout;
 use dcgan_model::pixels::PixelRange;
 use serde_json::json;
 
-/// Samples at most: each is a row of the sheet.
+/// Samples at most: each is a row of the grid.
 const MAX_SAMPLES: usize = 200;
-/// Nearest pictures of each at most.
+/// Nearest images of each at most.
 const MAX_NEAREST: usize = 50;
 
 pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     let data = opened.data(&args.data)?;
     let among = args.among.unwrap_or(usize::MAX).min(data.len());
     let samples = draw(&mut opened.generator()?, opened.model(), &z, logging)?;
-    // Real pictures too, each without itself: how near is near.
+    // Real images too, each without itself: how near is near.
     let real = spread(among, z.len());
     let queries = [samples.clone(), read_rows(&data, &real)?].concat();
     let itself = real.iter().map(|&row| Some(row as u64));
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     let weights = opened.discriminator("a feature", Typical::Data(&data))?.0.weights()?;
     let mut extractor = Extractor::new(opened.model(), &weights, &opened.device)?;
     let range = PixelRange::of(opened.model().config().generator.output);
-    let progress = Progress::new(logging, among as u64, "pictures");
+    let progress = Progress::new(logging, among as u64, "images");
     let mut done = |n: usize| progress.set(n as u64);
     let found = search(&mut extractor, (&data, among), (&queries, &excluded), range, args.nearest, &mut done)
         .map_err(refuse)?;
@@ -52,16 +52,18 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
         255.0 / f64::from(range.to_f32(255) - range.to_f32(0)) / (opened.shape().bytes() as f64).sqrt();
     let (pixels, features) = (&found.pixels, &found.features);
     save_z(args.save_z.as_deref(), &z)?;
-    let shown =
-        Sheet::each(&samples, opened.shape())?.iter().map(|sample| sample.captioned("")).collect::<Vec<_>>();
-    let column = Sheet::grid(&shown, Layout { rows: z.len(), columns: 1 });
-    let gap = Sheet::black(1, 4 * GAP, opened.shape().channels);
+    let shown = ImageGrid::each(&samples, opened.shape())?
+        .iter()
+        .map(|sample| sample.captioned(""))
+        .collect::<Vec<_>>();
+    let column = ImageGrid::grid(&shown, Layout { rows: z.len(), columns: 1 });
+    let gap = ImageGrid::black(1, 4 * GAP, opened.shape().channels);
     let near = |block: &[Vec<Neighbour>]| nearest(&data, block.get(..z.len()).unwrap_or(&[]), args.nearest);
-    Sheet::beside(&[column, gap.clone(), near(pixels)?, gap, near(features)?]).save(&args.out)?;
+    ImageGrid::beside(&[column, gap.clone(), near(pixels)?, gap, near(features)?]).save(&args.out)?;
 
     let distance = |near: &Neighbour, unit: f64| near.distance_squared.sqrt() * unit;
     let first = |near: &[Neighbour], unit| near.first().map(|near| distance(near, unit));
-    // A real picture alone among the references has no neighbour.
+    // A real image alone among the references has no neighbour.
     let mean = |block: &[Vec<Neighbour>], unit| {
         let found: Vec<f64> = block.iter().filter_map(|near| first(near, unit)).collect();
         (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
@@ -84,13 +86,13 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     let (samples_f, real_f) = features.split_at(z.len());
     let means = [
         ("mean of samples", mean(samples_p, per_unit), mean(samples_f, 1.0)),
-        ("mean of real pictures, without themselves", mean(real_p, per_unit), mean(real_f, 1.0)),
+        ("mean of real images, without themselves", mean(real_p, per_unit), mean(real_f, 1.0)),
     ];
     for (what, p, f) in means {
         lines.push(vec![what.to_owned(), String::new(), number(p, 1), String::new(), number(f, 2)]);
     }
     print_result(layout(&lines, z.len() + 1).trim_end())?;
-    print_result(&format!("{} samples among {among} pictures in {}", z.len(), args.out.display()))?;
+    print_result(&format!("{} samples among {among} images in {}", z.len(), args.out.display()))?;
     if args.json {
         let list = |block: &[Vec<Neighbour>], unit: f64| -> Vec<Vec<(u64, f64)>> {
             let one = |near: &Vec<Neighbour>| near.iter().map(|n| (n.index, distance(n, unit))).collect();
@@ -108,7 +110,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     Ok(Outcome::Done)
 }
 
-/// Pictures that cannot be read are the user's to mend; a network that fails is not.
+/// Images that cannot be read are the user's to mend; a network that fails is not.
 fn refuse(error: NeighboursError) -> anyhow::Error {
     match error {
         NeighboursError::Extract(ExtractError::Data(_)) | NeighboursError::Nearest(_) => {
@@ -118,16 +120,16 @@ fn refuse(error: NeighboursError) -> anyhow::Error {
     }
 }
 
-/// A row of pictures for each sample, their numbers below them.
-fn nearest(data: &Dataset, found: &[Vec<Neighbour>], columns: usize) -> anyhow::Result<Sheet> {
+/// A row of images for each sample, their numbers below them.
+fn nearest(data: &Dataset, found: &[Vec<Neighbour>], columns: usize) -> anyhow::Result<ImageGrid> {
     let mut cells = Vec::new();
     for near in found {
         let rows: Vec<usize> = near.iter().filter_map(|near| usize::try_from(near.index).ok()).collect();
-        let pictures = Sheet::each(&read_rows(data, &rows)?, data.shape())?;
-        let row = pictures.iter().zip(&rows).map(|(picture, row)| picture.captioned(&row.to_string()));
+        let images = ImageGrid::each(&read_rows(data, &rows)?, data.shape())?;
+        let row = images.iter().zip(&rows).map(|(image, row)| image.captioned(&row.to_string()));
         let missing =
-            Sheet::black(data.shape().height, data.shape().width, data.shape().channels).captioned("");
+            ImageGrid::black(data.shape().height, data.shape().width, data.shape().channels).captioned("");
         cells.extend(row.chain(std::iter::repeat(missing)).take(columns));
     }
-    Ok(Sheet::grid(&cells, Layout { rows: found.len(), columns }))
+    Ok(ImageGrid::grid(&cells, Layout { rows: found.len(), columns }))
 }

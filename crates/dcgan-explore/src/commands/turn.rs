@@ -3,7 +3,7 @@
 use super::{Faults, Inputs, draw, open, save_z};
 use crate::cli::TurnArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
-use dcgan_data::sheet::{Layout, MAX_PICTURES, Sheet};
+use dcgan_data::image_grid::{ImageGrid, Layout, MAX_IMAGES};
 use dcgan_explore::arithmetic::turned;
 use dcgan_explore::latent::{Latents, joined};
 
@@ -29,9 +29,9 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
         sets => joined(sets)?,
     };
     let (left, right) = (joined(&left)?, joined(&right)?);
-    if samples.len() * args.steps > MAX_PICTURES {
+    if samples.len() * args.steps > MAX_IMAGES {
         let (n, steps) = (samples.len(), args.steps);
-        let fault = format!("{n} samples in {steps} steps, expected {MAX_PICTURES} pictures at most");
+        let fault = format!("{n} samples in {steps} steps, expected {MAX_IMAGES} images at most");
         return Err(UsageError::one(fault).into());
     }
     let turned = turned(&samples, (&left, &right), args.steps, args.strength).map_err(UsageError::because)?;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
     let bytes = draw(&mut generator, opened.model(), &turned, logging)?;
     save_z(args.save_z.as_deref(), &turned)?;
     let layout = Layout { rows: samples.len(), columns: args.steps };
-    Sheet::of(&bytes, opened.shape(), layout)?.save(&args.out)?;
+    ImageGrid::of(&bytes, opened.shape(), layout)?.save(&args.out)?;
     print_result(&format!(
         "{} samples turned along mean of {} - mean of {} in {}",
         samples.len(),

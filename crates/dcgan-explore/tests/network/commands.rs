@@ -21,14 +21,14 @@ fn twice(folder: &Path, args: &[&str], out: &str) -> String {
 }
 
 #[test]
-fn maxact_shows_pictures_and_crops() {
+fn maxact_shows_images_and_crops() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let args = ["maxact", "--features", "2", "--top", "3", "--pictures", "200"];
+    let args = ["maxact", "--features", "2", "--top", "3", "--images", "200"];
     let stdout = twice(here, &args, "maxact.png");
     assert_eq!(stdout.lines().filter(|line| line.starts_with("feature ")).count(), 2, "{stdout}");
     let (pixels, width, height) = png(&here.join("maxact.png"));
-    // A number of 17 pixels, three pictures of 28 with gaps, a space of 5, three crops.
+    // A number of 17 pixels, three images of 28 with gaps, a space of 5, three crops.
     assert_eq!((width, height), (17 + 92 + 5 + 92, 64));
     let cell = |left: usize| (0..28).flat_map(|y| &pixels[(y + 2) * 206 + left..][..28]).collect::<Vec<_>>();
     assert!(cell(19).iter().any(|&&value| value > 128), "a digit");
@@ -48,7 +48,7 @@ fn maxact_shows_pictures_and_crops() {
 fn guided_shows_gradients_beside_random_weights() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let args = ["guided", "--features", "2", "--top", "3", "--pictures", "150"];
+    let args = ["guided", "--features", "2", "--top", "3", "--images", "150"];
     let stdout = twice(here, &args, "guided.png");
     assert!(stdout.contains("2 features of blocks.1"), "{stdout}");
     let (pixels, width, height) = png(&here.join("guided.png"));
@@ -84,13 +84,13 @@ fn ablate_from_a_template_to_a_list_of_maps() {
     let here = folder.path();
     let stdout = succeed(
         here,
-        &["ablate", "--template", "boxes.json", "--sheet", "sheet.png", "--n", "4", "--seed", "5"],
+        &["ablate", "--template", "boxes.json", "--grid", "grid.png", "--n", "4", "--seed", "5"],
     );
     assert!(stdout.contains("4 numbered samples of seed 5"), "{stdout}");
     // 28 pixels six times as large, a ruler, a number below, gaps.
-    let (sheet, width, height) = png(&here.join("sheet.png"));
+    let (grid, width, height) = png(&here.join("grid.png"));
     assert_eq!((width, height), (2 * (168 + 13 + 2) + 2, 2 * (168 + 10 + 8 + 2) + 2));
-    assert!(sheet.iter().any(|&value| value > 128));
+    assert!(grid.iter().any(|&value| value > 128));
 
     // The template is a whole file of boxes: the middle of sample 0.
     let boxes = Boxes::read(&here.join("boxes.json")).unwrap();
@@ -108,7 +108,7 @@ fn ablate_from_a_template_to_a_list_of_maps() {
     let config = ModelFiles::embedded_digits().unwrap().model.config().latent.clone();
     assert_eq!(z, Latents::draw(5, 10, &config).unwrap());
 
-    // The saved list gives the same picture; the upper rows are the samples, the lower ones `sample --without`.
+    // The saved list gives the same image; the upper rows are the samples, the lower ones `sample --without`.
     succeed(here, &["ablate", "--filters", "maps.json", "--n", "10", "--seed", "5", "--out", "again.png"]);
     assert!(fs::read(here.join("again.png")).unwrap() == fs::read(here.join("ablate.png")).unwrap());
     let sample = ["sample", "--seed", "5", "--n", "8", "--grid", "1x8"];
@@ -137,7 +137,7 @@ fn ablate_from_a_template_to_a_list_of_maps() {
 }
 
 #[test]
-fn damaged_pictures_are_left_out_on_request() {
+fn damaged_images_are_left_out_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let args = ["maxact", "--data", damaged(here), "--features", "1", "--top", "2", "--skip-bad"];
@@ -147,10 +147,10 @@ fn damaged_pictures_are_left_out_on_request() {
 }
 
 #[test]
-fn one_picture_alone_has_no_neighbour() {
+fn one_image_alone_has_no_neighbour() {
     let folder = tempfile::tempdir().unwrap();
     let stdout = succeed(folder.path(), &["neighbours", "--among", "1", "--n", "2"]);
-    let line = stdout.lines().find(|line| line.starts_with("mean of real pictures")).unwrap();
+    let line = stdout.lines().find(|line| line.starts_with("mean of real images")).unwrap();
     assert!(line.ends_with('-') && !stdout.contains("NaN"), "{stdout}");
 }
 
@@ -200,19 +200,19 @@ fn concept_finds_z_of_an_attribute() {
     let config = ModelFiles::embedded_digits().unwrap().model.config().latent.clone();
     let z = Latents::read(&here.join("zero.safetensors")).unwrap();
     assert_eq!(z, Latents::pick(0, numbers, &config).unwrap());
-    // What it wrote is what other commands read; beside it the picture of the mean.
+    // What it wrote is what other commands read; beside it the image of the mean.
     succeed(here, &["sample", "--z", "zero.safetensors", "--out", "zeros.png"]);
     Latents::new(z.mean(), z.size(), "a test").unwrap().write(&here.join("mean.safetensors")).unwrap();
     succeed(here, &["sample", "--z", "mean.safetensors", "--out", "mean.png"]);
-    let (sheet, width, height) = png(&here.join("concept.png"));
+    let (grid, width, height) = png(&here.join("concept.png"));
     assert_eq!((width, height), (62 + 5 + 32, 62));
     let part = |left: usize, top: usize, side: usize| -> Vec<u8> {
-        (top..top + side).flat_map(|y| sheet[y * 99 + left..][..side].to_vec()).collect()
+        (top..top + side).flat_map(|y| grid[y * 99 + left..][..side].to_vec()).collect()
     };
     assert!(part(0, 0, 62) == png(&here.join("zeros.png")).0);
     assert!(part(62 + 5, 15, 32) == png(&here.join("mean.png")).0);
 
-    // A conjunction with an absence, fewer pictures, another seed.
+    // A conjunction with an absence, fewer images, another seed.
     let both = [
         "concept",
         "--data",

@@ -10,9 +10,9 @@ use dcgan_explore::parts::{cut, find_block, front};
 use dcgan_model::{Discriminator, Model, Preset, pixels};
 use dcgan_ops::Keep;
 
-/// Pictures of the guided golden as tensors, `(n, c, h, w)`.
-fn pictures(model: &Model, n: usize) -> Tensor {
-    let (height, width, channels) = model.config().picture_shape();
+/// Images of the guided golden as tensors, `(n, c, h, w)`.
+fn images(model: &Model, n: usize) -> Tensor {
+    let (height, width, channels) = model.config().image_shape();
     pixels::to_tensor(&noise(n * height * width * channels), model.config(), &Device::Cpu).unwrap()
 }
 
@@ -25,7 +25,7 @@ fn guided_gradients_are_pytorchs() {
         case.into_iter().map(|(name, t)| (name.strip_prefix("d.").unwrap().to_owned(), t)).collect();
     let discriminator = Discriminator::new(&model, &weights, &Device::Cpu).unwrap();
     let n = expected.shape[0];
-    let x = pictures(&model, n);
+    let x = images(&model, n);
     let last = model.discriminator_layers().len() - 2;
     // The same places are the largest here too.
     let mut part = front(&discriminator.0, last).unwrap();
@@ -37,7 +37,7 @@ fn guided_gradients_are_pytorchs() {
         .map(|p| Place { map: p[0] as usize, row: p[1] as usize, column: p[2] as usize })
         .collect();
     for (i, place) in places.iter().enumerate() {
-        let found = maxima.of(place.map).iter().find(|maximum| maximum.picture == i).unwrap();
+        let found = maxima.of(place.map).iter().find(|maximum| maximum.image == i).unwrap();
         assert_eq!(found.place, *place);
         assert!((found.value - largest.data[i]).abs() <= 1e-5 * largest.data[i].abs());
     }
@@ -55,7 +55,7 @@ fn guided_gradients_are_pytorchs() {
 #[test]
 fn a_gradient_of_nothing_is_nothing_and_bad_places_are_refused() {
     let (model, _, discriminator) = networks(3);
-    let x = pictures(&model, 2);
+    let x = images(&model, 2);
     let mut guided = Guided::new(&discriminator, 1).unwrap();
     let maps = front(&discriminator.0, 1).unwrap().eval(&x, Keep::Nothing).unwrap().output;
     let (_, channels, height, width) = maps.dims4().unwrap();
@@ -77,9 +77,9 @@ fn a_gradient_of_nothing_is_nothing_and_bad_places_are_refused() {
     let zeros = Tensor::zeros((1, 4, 1, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
     assert_eq!(to_grey_range(&zeros).unwrap(), [128, 128, 128, 255]);
     // Alpha, which is not shown, does not set the scale.
-    let colours =
+    let colors =
         Tensor::new(&[0.5_f32, -1.0, 0.0, 100.0], &Device::Cpu).unwrap().reshape((1, 4, 1, 1)).unwrap();
-    assert_eq!(to_grey_range(&colours).unwrap(), [192, 1, 128, 255]);
+    assert_eq!(to_grey_range(&colors).unwrap(), [192, 1, 128, 255]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn two_parts_are_the_whole() {
     let (model, mut generator, mut discriminator) = networks(5);
     let z = latents(&model, 2, 3);
     let samples = generator.sample(&z).unwrap();
-    let x = pictures(&model, 3);
+    let x = images(&model, 3);
     let logits = discriminator.score(&x).unwrap();
     let maps = z.reshape((3, model.config().latent.size, 1, 1)).unwrap();
     for (network, input, whole) in [(&generator.0, &maps, &samples), (&discriminator.0, &x, &logits)] {
@@ -116,7 +116,7 @@ fn two_parts_are_the_whole() {
 #[test]
 fn receptive_fields_are_where_derivatives_are() {
     let (model, _, discriminator) = networks(7);
-    let x = pictures(&model, 1);
+    let x = images(&model, 1);
     for layer in 0..model.discriminator_layers().len() - 1 {
         let mut part = front(&discriminator.0, layer).unwrap();
         let maps = part.eval(&x, Keep::Tape).unwrap().output;
@@ -146,7 +146,7 @@ fn receptive_fields_are_where_derivatives_are() {
 #[test]
 fn crops_are_as_large_as_they_fit() {
     let shape = (4, 6, 1).into();
-    let picture: Vec<u8> = (1..=24).collect();
+    let image: Vec<u8> = (1..=24).collect();
     let window = |top, left, height, width| Window { top, left, height, width };
     let rows: &[(Window, [u8; 24])] = &[
         (window(0, 0, 4, 6), std::array::from_fn(|i| i as u8 + 1)),
@@ -157,13 +157,13 @@ fn crops_are_as_large_as_they_fit() {
         (window(0, 0, 0, 2), [0; 24]),
     ];
     for (window, expected) in rows {
-        assert_eq!(enlarged(&picture, shape, *window, 0), expected, "{window:?}");
+        assert_eq!(enlarged(&image, shape, *window, 0), expected, "{window:?}");
     }
 }
 
 #[test]
 fn the_largest_activations_in_order() {
-    // Two maps of 1 x 2 over four pictures in two batches.
+    // Two maps of 1 x 2 over four images in two batches.
     let batch = |values: &[f32]| {
         Tensor::from_vec(values.to_vec(), (values.len() / 4, 2, 1, 2), &Device::Cpu).unwrap()
     };
@@ -171,7 +171,7 @@ fn the_largest_activations_in_order() {
     maxima.add(&batch(&[1.0, 2.0, -1.0, -3.0, 5.0, 5.0, 0.0, 0.5]), 0).unwrap();
     maxima.add(&batch(&[2.0, 0.0, 7.0, 8.0, 0.0, 3.0, 0.5, 0.5]), 2).unwrap();
     let found = |map: usize| -> Vec<(f32, usize, usize)> {
-        maxima.of(map).iter().map(|m| (m.value, m.picture, m.place.column)).collect()
+        maxima.of(map).iter().map(|m| (m.value, m.image, m.place.column)).collect()
     };
     assert_eq!(found(0), [(5.0, 1, 0), (3.0, 3, 1), (2.0, 0, 1)]);
     assert_eq!(found(1), [(8.0, 2, 1), (0.5, 1, 1), (0.5, 3, 0)]);

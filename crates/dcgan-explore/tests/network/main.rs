@@ -7,7 +7,7 @@
     reason = "a test stops at the first surprise; sizes are small"
 )]
 
-mod colour;
+mod color;
 mod commands;
 mod library;
 mod support;

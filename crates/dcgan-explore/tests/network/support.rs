@@ -24,7 +24,7 @@ pub(crate) fn guided_case() -> (Model, Weights) {
 pub(crate) fn lively(mut weights: Weights, specs: &[weights::TensorSpec], seed: u64) -> Weights {
     for (i, spec) in specs.iter().enumerate() {
         let n = spec.shape.iter().product();
-        let mut rng = random::stream(seed, Purpose::SyntheticPictures, i as u64);
+        let mut rng = random::stream(seed, Purpose::SyntheticImages, i as u64);
         let data = if spec.name.ends_with("variance") {
             random::normal(&mut rng, n, 0.0, 0.3).iter().map(|v| 0.2 + v.abs()).collect()
         } else if spec.name.ends_with("gain") {
@@ -110,12 +110,12 @@ pub(crate) fn succeed(folder: &Path, args: &[&str]) -> String {
 
 /// The pixels of a PNG, and its width and height.
 pub(crate) fn png(path: &Path) -> (Vec<u8>, u32, u32) {
-    let picture = image::open(path).unwrap().into_luma8();
-    let (width, height) = picture.dimensions();
-    (picture.into_raw(), width, height)
+    let image = image::open(path).unwrap().into_luma8();
+    let (width, height) = image.dimensions();
+    (image.into_raw(), width, height)
 }
 
-/// A folder of twelve grey pictures of which the second, b.png, ends half-way, and attributes of all. Gives the folder's name.
+/// A folder of twelve grey images of which the second, b.png, ends half-way, and attributes of all. Gives the folder's name.
 pub(crate) fn damaged(folder: &Path) -> &'static str {
     let name = "damaged";
     std::fs::create_dir(folder.join(name)).unwrap();

@@ -20,7 +20,7 @@ fn bad_input_is_refused_with_the_fix() {
     write("no-g", &ModelFiles { generator: None, ..whole });
     let (model, _) = guided_case();
     let d = lively(Weights::new(), &model.discriminator_tensors(), 1);
-    write("colour", &ModelFiles { model, generator: None, discriminator: Some(d) });
+    write("color", &ModelFiles { model, generator: None, discriminator: Some(d) });
     let file = |name: &str, text: &str| fs::write(here.join(name), text).unwrap();
     let one = r#"{"sample":0,"x":1,"y":2,"width":3,"height":4}"#;
     file("ok.json", &format!(r#"{{"seed":0,"boxes":[{one}]}}"#));
@@ -42,7 +42,7 @@ fn bad_input_is_refused_with_the_fix() {
     };
     let many = [concept("attributes.txt", "Zero"), vec!["--candidates", "3", "--top", "4"]].concat();
     let broken = damaged(here);
-    let half: &[&str] = &["picture b.png", "--skip-bad"];
+    let half: &[&str] = &["image b.png", "--skip-bad"];
     let rows: Vec<(Vec<&str>, &[&str])> = vec![
         (vec!["guided", "--block", "nope"], &["there is no block \"nope\"", "blocks.0, blocks.1"]),
         (vec!["maxact", "--block", "head"], &["there is no block \"head\""]),
@@ -50,13 +50,13 @@ fn bad_input_is_refused_with_the_fix() {
         (vec!["maxact", "--top", "0", "--features", "0"], &["--top 0: expected 1 to 32", "--features 0"]),
         (vec!["maxact", "--model", "no-d"], &["no-d has no discriminator"]),
         (vec!["guided", "--model", "no-d"], &["no-d has no discriminator"]),
-        (vec!["guided", "--model", "colour"], &["no data given", "--data"]),
+        (vec!["guided", "--model", "color"], &["no data given", "--data"]),
         (vec!["maxact", "--data", "absent"], &["absent"]),
         (vec!["maxact", "--out", "absent/x.png"], &["the folder absent does not exist"]),
         (vec!["ablate"], &["--boxes"]),
         (
             vec!["ablate", "--boxes", "outside.json"],
-            &["box 1 (from 0) lies outside the picture: x 26, width 3"],
+            &["box 1 (from 0) lies outside the image: x 26, width 3"],
         ),
         (vec!["ablate", "--boxes", "none.json"], &["there is no box"]),
         (vec!["ablate", "--boxes", "typo.json"], &["boxs", "expected {\"seed\": S"]),
@@ -85,26 +85,23 @@ fn bad_input_is_refused_with_the_fix() {
         (vec!["ablate", "--template", "ok.json"], &["ok.json exists and may hold boxes"]),
         (vec!["ablate", "--boxes", "ok.json", "--save", "./ok.json"], &["--boxes and --save are one file"]),
         (vec!["ablate", "--filters", "map.json", "--out", "map.json"], &["--filters and --out are one file"]),
-        (
-            vec!["ablate", "--sheet", "s.png", "--template", "./s.png"],
-            &["--template and --sheet are one file"],
-        ),
-        (vec!["ablate", "--sheet", "s.png", "--top", "3"], &["--top", "cannot be used with"]),
+        (vec!["ablate", "--grid", "s.png", "--template", "./s.png"], &["--template and --grid are one file"]),
+        (vec!["ablate", "--grid", "s.png", "--top", "3"], &["--top", "cannot be used with"]),
         (vec!["ablate", "--template", "t.json", "--block", "0"], &["--block", "cannot be used with"]),
         (vec!["ablate", "--template", "t.json", "--penalty", "2"], &["--penalty", "cannot be used with"]),
-        (vec!["ablate", "--sheet", "s.png", "--out", "o.png"], &["--out", "cannot be used with"]),
+        (vec!["ablate", "--grid", "s.png", "--out", "o.png"], &["--out", "cannot be used with"]),
         (
             [concept("attributes.txt", "Zero"), vec!["--out", "digits/../attributes.txt"]].concat(),
             &["--attributes and --out are one file"],
         ),
         (vec!["ablate", "--model", "no-g", "--boxes", "ok.json"], &["no-g has no generator"]),
         (concept("attributes.txt", "Happy"), &["no attribute \"Happy\"", "Even, Zero, Never"]),
-        (concept("attributes.txt", "Never"), &["none of the 30 pictures"]),
-        (concept("attributes.txt", "-Never"), &["all of the 30 pictures"]),
-        (concept("strangers.txt", "Smiling"), &["none of the 30 pictures", "000001.jpg", "0/"]),
+        (concept("attributes.txt", "Never"), &["none of the 30 images"]),
+        (concept("attributes.txt", "-Never"), &["all of the 30 images"]),
+        (concept("strangers.txt", "Smiling"), &["none of the 30 images", "000001.jpg", "0/"]),
         (
             vec!["concept", "--data", "pack", "--attributes", "attributes.txt", "--attribute", "Zero"],
-            &["none of the 30 pictures", "a cache keeps no names"],
+            &["none of the 30 images", "a cache keeps no names"],
         ),
         (concept("broken.txt", "Smiling"), &["broken.txt, line 3: 1 values, expected 2"]),
         (concept("absent.txt", "Smiling"), &["cannot read absent.txt"]),
@@ -119,8 +116,8 @@ fn bad_input_is_refused_with_the_fix() {
         (vec!["neighbours", "--data", broken], half),
         (vec!["concept", "--data", broken, "--attributes", "damaged.txt", "--attribute", "Zero"], half),
         (
-            [concept("attributes.txt", "Zero"), vec!["--pictures", "8"]].concat(),
-            &["expected at least 5 of each: look at more pictures"],
+            [concept("attributes.txt", "Zero"), vec!["--images", "8"]].concat(),
+            &["expected at least 5 of each: look at more images"],
         ),
         (vec!["invert", "--skip-bad"], &["--data"]),
         (many, &["--top 4: expected 1 to 3"]),
@@ -133,6 +130,6 @@ fn bad_input_is_refused_with_the_fix() {
             assert!(ran.stderr.contains(part), "{args:?}: {}", ran.stderr);
         }
         assert!(contents(here) == before, "{args:?} wrote something");
-        assert!(!ran.stdout.contains("png"), "{args:?} announced a picture: {}", ran.stdout);
+        assert!(!ran.stdout.contains("png"), "{args:?} announced an image: {}", ran.stdout);
     }
 }

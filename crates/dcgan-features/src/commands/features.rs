@@ -2,7 +2,7 @@
 
 use super::{Bars, choose_model, digits_parts, explain, on_bad, storage};
 use crate::cli::{FeaturesArgs, SplitArg, StatisticsArg};
-use dcgan_cli::{Cancel, Logging, Outcome, UsageError, check_parent, print_result, set_threads};
+use dcgan_cli::{Logging, Outcome, UsageError, check_parent, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, Split};
 use dcgan_features::experiment::{Part, config_sha256, to_file, weights_sha256};
 use dcgan_features::extract::Extractor;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     let part = open(split)?;
     if split == Split::Test && part.sha256() == open(Split::Train)?.sha256() {
         let fault =
-            "--split test: the data have no test pictures of their own; leave the option out to take all";
+            "--split test: the data have no test images of their own; leave the option out to take all";
         return Err(UsageError::one(fault).into());
     }
     if args.data.is_none() && args.crop.is_some() {
@@ -58,22 +58,22 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     let mut statistics = "stored".to_owned();
     if !stored {
         let train = if split == Split::Train { part.clone() } else { open(Split::Train)? };
-        bars.begin("batch-norm statistics of the training pictures", train.rows.len(), "pictures");
+        bars.begin("batch-norm statistics of the training images", train.rows.len(), "images");
         let pair = (train.data.as_ref(), train.rows.clone());
-        extractor.reestimate(pair, &mut |done| bars.done(done)).map_err(|e| explain(e.into()))?;
-        statistics = format!("reestimated on {}", train.sha256());
+        extractor.recalibrate(pair, &mut |done| bars.done(done)).map_err(|e| explain(e.into()))?;
+        statistics = format!("recalibrated on {}", train.sha256());
     }
     let origin = json!({
         "model": chosen.model.config().name,
         "config_sha256": config_sha256(&chosen.model),
         "weights_sha256": weights_sha256(&chosen.weights),
-        "pictures_sha256": part.sha256(),
+        "images_sha256": part.sha256(),
         "statistics": statistics,
     });
-    bars.begin("features", part.rows.len(), "pictures");
+    bars.begin("features", part.rows.len(), "images");
     let progress = &mut |done| bars.done(done);
     // Killed half-way, gigabytes of a file that no one can use would stay behind.
-    let cancel = Cancel::on_signals()?;
+    let cancel = dcgan_cli::cancel_on_signals()?;
     let written = to_file(
         &mut extractor,
         &part,
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
         "{} feature vectors of {} values, {labels}, batch-norm statistics {}, in {}",
         thousands(part.rows.len()),
         thousands(extractor.width()),
-        if stored { "stored" } else { "re-estimated" },
+        if stored { "stored" } else { "recalibrated" },
         args.out.display()
     ))?;
     Ok(Outcome::Done)

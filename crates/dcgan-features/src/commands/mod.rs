@@ -9,7 +9,7 @@ pub(crate) mod task;
 
 use crate::cli::{Dtype, ModelArgs, Solver};
 use dcgan_cli::{Logging, Progress, UsageError};
-use dcgan_data::{Dataset, OnBad, OpenOptions, PictureShape, Split};
+use dcgan_data::{Dataset, ImageShape, OnBad, OpenOptions, Split};
 use dcgan_features::experiment::{ExperimentError, Part};
 use dcgan_features::features::Storage;
 use dcgan_features::file::FileError;
@@ -37,8 +37,8 @@ struct ChosenDiscriminator {
 }
 
 impl Chosen {
-    fn shape(&self) -> PictureShape {
-        self.files.model.config().picture_shape().into()
+    fn shape(&self) -> ImageShape {
+        self.files.model.config().image_shape().into()
     }
 
     fn discriminator(self) -> Result<ChosenDiscriminator, UsageError> {
@@ -53,8 +53,8 @@ impl Chosen {
 }
 
 impl ChosenDiscriminator {
-    fn shape(&self) -> PictureShape {
-        self.model.config().picture_shape().into()
+    fn shape(&self) -> ImageShape {
+        self.model.config().image_shape().into()
     }
 }
 
@@ -96,18 +96,18 @@ fn on_bad(skip_bad: bool) -> OnBad {
 /// Embedded digits that are trained on; the other 2,000 are tested on.
 const DIGITS_TRAIN: usize = 8000;
 
-/// Training and test pictures among the embedded digits.
-fn digits_parts(shape: PictureShape) -> anyhow::Result<(Part, Part)> {
+/// Training and test images among the embedded digits.
+fn digits_parts(shape: ImageShape) -> anyhow::Result<(Part, Part)> {
     let digits = Arc::new(Dataset::embedded_digits(shape)?);
     tracing::info!("no --data given: the {} embedded digits", digits.len());
     let part = |rows| Part { data: digits.clone(), rows };
     Ok((part(0..DIGITS_TRAIN), part(DIGITS_TRAIN..digits.len())))
 }
 
-/// Training and test pictures of a publisher's data set; `files` says what it is made of.
+/// Training and test images of a publisher's dataset; `files` says what it is made of.
 fn open_parts(
     path: &Path,
-    shape: PictureShape,
+    shape: ImageShape,
     files: &str,
     on_bad: OnBad,
 ) -> Result<(Part, Part), UsageError> {
@@ -118,12 +118,12 @@ fn open_parts(
     let (train, test) = (open(Split::Train)?, open(Split::Test)?);
     if train.sha256() == test.sha256() {
         return Err(UsageError::one(format!(
-            "--data {} has no test pictures of its own: give {files}; other data goes through `dcgan-eval features` and `dcgan-eval probe`",
+            "--data {} has no test images of its own: give {files}; other data goes through `dcgan-eval features` and `dcgan-eval probe`",
             path.display()
         )));
     }
     tracing::info!(
-        "{} training and {} test pictures from {}",
+        "{} training and {} test images from {}",
         train.rows.len(),
         test.rows.len(),
         path.display()

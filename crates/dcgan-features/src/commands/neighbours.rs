@@ -2,8 +2,9 @@
 
 use super::{Bars, choose_model, digits_parts, explain, on_bad, open_parts, per_class};
 use crate::cli::{MnistNnArgs, NndArgs};
-use dcgan_cli::{Logging, Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
-use dcgan_data::{Dataset, OpenOptions, PictureShape, Split};
+use dcgan_base::memory::peak_memory_bytes;
+use dcgan_cli::{Logging, Outcome, UsageError, print_result, set_threads};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split};
 use dcgan_features::experiment::{Part, hex, weights_sha256};
 use dcgan_features::neighbours::{self, NeighboursError, Score, decades};
 use dcgan_features::report::{layout, thousands};
@@ -14,8 +15,8 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
 
-/// MNIST's pictures.
-const SHAPE: PictureShape = PictureShape { height: 28, width: 28, channels: 1 };
+/// MNIST's images.
+const SHAPE: ImageShape = ImageShape { height: 28, width: 28, channels: 1 };
 
 /// Errors of the paper's supplement, in percent.
 #[expect(clippy::approx_constant, reason = "6.28 % is an error, not two pi")]
@@ -27,7 +28,7 @@ const PAPER: [(&str, Option<f64>, Option<f64>); 5] = [
     ("DCGAN", Some(2.98), Some(1.48)),
 ];
 
-fn open(path: &Path, shape: PictureShape, split: Split, skip_bad: bool) -> Result<Part, UsageError> {
+fn open(path: &Path, shape: ImageShape, split: Split, skip_bad: bool) -> Result<Part, UsageError> {
     let options = OpenOptions { split, on_bad: on_bad(skip_bad), ..OpenOptions::new(shape) };
     Ok(Part::whole(Dataset::open(path, &options).map_err(UsageError::because)?))
 }
@@ -55,7 +56,7 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
         && ours != theirs
     {
         let fault = format!(
-            "the classes of --samples are {ours:?}, those of the test pictures {theirs:?}: name the folders alike"
+            "the classes of --samples are {ours:?}, those of the test images {theirs:?}: name the folders alike"
         );
         return Err(UsageError::one(fault).into());
     }
@@ -63,10 +64,10 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
     let mut bars = Bars::new(logging);
     let counts = decades(references.rows.len());
     let scores =
-        neighbours::among_pictures(&test, &references, PixelRange::Unit, &counts, &mut bars).map_err(fail)?;
+        neighbours::among_images(&test, &references, PixelRange::Unit, &counts, &mut bars).map_err(fail)?;
     drop(bars);
     let seconds = started.elapsed().as_secs_f64();
-    let what = if args.samples.is_some() { "given pictures" } else { "real training pictures" };
+    let what = if args.samples.is_some() { "given images" } else { "real training images" };
     let mut lines =
         vec![["mnist-nn", "error %", "mean distance", "references", "test"].map(str::to_owned).to_vec()];
     lines.extend(scores.iter().map(|score| row(what, score, test.rows.len())));
@@ -96,7 +97,7 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
             "task": "mnist-nn",
             "error_percent": error,
             "interval95": interval,
-            "interval_over": "test pictures (binomial)",
+            "interval_over": "test images (binomial)",
             "nnc_score_percent": error.map(|error| 100.0 - error),
             "nnd_score": last.map(|score| score.mean_distance),
             "c": null,
@@ -157,7 +158,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     };
     let mut generator = Generator::new(&model, &weights, &device)?;
     if ensure_statistics(&mut generator, &model, &device)? {
-        tracing::info!("the weights came without batch-norm statistics: re-estimated from 4,096 z");
+        tracing::info!("the weights came without batch-norm statistics: recalibrated from 4,096 z");
     }
     let mut counts = args.counts.clone();
     counts.sort_unstable();
@@ -166,18 +167,18 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let mut bars = Bars::new(logging);
     let from = (&mut generator, &model, args.seed);
     let scores = neighbours::among_samples(&test, from, &counts, &mut bars).map_err(fail)?;
-    // What real pictures, other ones, would score: the measure of the measure.
-    let others = train.sha256() != test.sha256() && !same_pictures(&train, &test);
+    // What real images, other ones, would score: the measure of the measure.
+    let others = train.sha256() != test.sha256() && !same_images(&train, &test);
     let real_counts: Vec<usize> = counts.iter().copied().filter(|&count| count <= train.rows.len()).collect();
     let real = if others && !real_counts.is_empty() {
         let scale = PixelRange::of(model.config().generator.output);
-        neighbours::among_pictures(&test, &train, scale, &real_counts, &mut bars).map_err(fail)?
+        neighbours::among_images(&test, &train, scale, &real_counts, &mut bars).map_err(fail)?
     } else {
         Vec::new()
     };
     drop(bars);
     let seconds = started.elapsed().as_secs_f64();
-    let mut lines = vec![["nnd", "mean distance", "references", "pictures"].map(str::to_owned).to_vec()];
+    let mut lines = vec![["nnd", "mean distance", "references", "images"].map(str::to_owned).to_vec()];
     let mut add = |what: &str, scores: &[Score]| {
         lines.extend(scores.iter().map(|score| {
             let mut cells = row(what, score, test.rows.len());
@@ -186,7 +187,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
         }));
     };
     add(&format!("samples of {}", chosen.name), &scores);
-    add("real training pictures", &real);
+    add("real training images", &real);
     print_result(layout(&lines, lines.len()).trim_end())?;
     if args.json {
         let result = json!({
@@ -205,7 +206,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     Ok(Outcome::Done)
 }
 
-/// Whether two parts are of one data set and overlap.
-fn same_pictures(a: &Part, b: &Part) -> bool {
+/// Whether two parts are of one dataset and overlap.
+fn same_images(a: &Part, b: &Part) -> bool {
     a.data.fingerprint() == b.data.fingerprint() && a.rows.start < b.rows.end && b.rows.start < a.rows.end
 }

@@ -2,9 +2,10 @@
 
 use super::{Bars, check_grid, explain, learner, per_class};
 use crate::cli::ProbeArgs;
-use dcgan_cli::{Logging, Outcome, UsageError, peak_memory_bytes, print_result, set_threads};
+use dcgan_base::memory::peak_memory_bytes;
+use dcgan_cli::{Logging, Outcome, UsageError, print_result, set_threads};
 use dcgan_features::experiment::hex;
-use dcgan_features::file::{self, Labelled};
+use dcgan_features::file::{self, Labeled};
 use dcgan_features::protocol::{Examples, Grid, all};
 use dcgan_features::report::{layout, thousands};
 use serde_json::json;
@@ -30,15 +31,15 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     let (expected, found) = (train.features.width(), test.features.width());
     if expected != found {
         faults.push(format!(
-            "--train has {expected} features a picture and --test {found}: they come from different networks"
+            "--train has {expected} features an image and --test {found}: they come from different networks"
         ));
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
     set_threads(args.threads)?;
-    for (option, labelled) in [("--train", &train), ("--test", &test)] {
-        labelled.features.check_finite().map_err(|e| UsageError::one(format!("{option}: {e}")))?;
+    for (option, labeled) in [("--train", &train), ("--test", &test)] {
+        labeled.features.check_finite().map_err(|e| UsageError::one(format!("{option}: {e}")))?;
     }
     let (from, to) = (origin(&train), origin(&test));
     let both = |key: &str| from.get(key).zip(to.get(key));
@@ -51,8 +52,8 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
             ));
         }
     }
-    if both("pictures_sha256").is_some_and(|(a, b)| a == b) {
-        faults.push("--train and --test are features of the same pictures: test on others".to_owned());
+    if both("images_sha256").is_some_and(|(a, b)| a == b) {
+        faults.push("--train and --test are features of the same images: test on others".to_owned());
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
@@ -141,14 +142,14 @@ fn last_of_each_class(labels: &[usize]) -> (Vec<usize>, usize) {
 }
 
 /// What the file says of its features, as JSON where it is.
-fn origin(labelled: &Labelled) -> serde_json::Value {
-    let text = labelled.origin.as_deref().unwrap_or("null");
+fn origin(labeled: &Labeled) -> serde_json::Value {
+    let text = labeled.origin.as_deref().unwrap_or("null");
     serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
-fn examples(labelled: Labelled) -> Examples {
+fn examples(labeled: Labeled) -> Examples {
     Examples {
-        features: labelled.features,
-        labels: labelled.labels.into_iter().map(|label| label as usize).collect(),
+        features: labeled.features,
+        labels: labeled.labels.into_iter().map(|label| label as usize).collect(),
     }
 }

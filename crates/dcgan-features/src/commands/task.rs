@@ -5,7 +5,8 @@ use super::{
     storage,
 };
 use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
-use dcgan_cli::{Logging, UsageError, peak_memory_bytes, print_result, set_threads};
+use dcgan_base::memory::peak_memory_bytes;
+use dcgan_cli::{Logging, UsageError, print_result, set_threads};
 use dcgan_features::experiment::{self, Baseline, Part, Settings};
 use dcgan_features::report::Report;
 use dcgan_features::task::Task;
@@ -84,7 +85,7 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
     };
     if let Some(out) = &args.save_draws {
         let draws = experiment::draws(&settings, &train, &test).map_err(explain)?;
-        dcgan_cli::files::write_whole(out, draws.to_string().as_bytes())?;
+        dcgan_base::files::write_atomic(out, draws.to_string().as_bytes())?;
     }
     let mut bars = Bars::new(logging);
     let model = (chosen.name.as_str(), &chosen.model, &chosen.weights);
@@ -121,11 +122,11 @@ fn baselines(asked: &[BaselineArg], trials: u64) -> Vec<Baseline> {
     found
 }
 
-/// Training and test pictures of the task, in the shape that the model sees.
+/// Training and test images of the task, in the shape that the model sees.
 fn open_data(task: Task, args: &TaskArgs, chosen: &ChosenDiscriminator) -> anyhow::Result<(Part, Part)> {
     let Some(path) = &args.data else {
         if task != Task::Digits {
-            let fault = format!("no pictures given: name {} with --data", task.data_files());
+            let fault = format!("no images given: name {} with --data", task.data_files());
             return Err(UsageError::one(fault).into());
         }
         return digits_parts(chosen.shape());

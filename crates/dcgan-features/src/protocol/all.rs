@@ -1,16 +1,16 @@
 //! All labels: the protocol of section 5.1.
 //!
-//! C is chosen on the last training pictures by classifiers fitted to the others; the classifier that is tested is fitted
+//! C is chosen on the last training images by classifiers fitted to the others; the classifier that is tested is fitted
 //! to all of them.
 
 use super::draws::Classes;
 use super::grid::choose;
 use super::{Examples, Grid, Learner, Outcome, ProtocolError, Tally, Watch, error_percent};
 
-/// Runs the protocol; `held_out` pictures at the end of `train` choose C.
+/// Runs the protocol; `held_out` images at the end of `train` choose C.
 ///
 /// # Errors
-/// Too few pictures, a class without any, an empty test set, a fit that failed.
+/// Too few images, a class without any, an empty test set, a fit that failed.
 pub fn run(
     held_out: usize,
     grid: &Grid,
@@ -30,14 +30,14 @@ pub fn run(
         let classes = Classes::new(&rest.labels, class_names, 1)?;
         classes.check_known(&last.labels, class_names)?;
         let (c, validation) = choose(grid, &mut |values| {
-            watch.begin("choosing C on held-out pictures", values.len(), "values");
+            watch.begin("choosing C on held-out images", values.len(), "values");
             let fitted = learner.path(&rest, values)?;
             watch.done(values.len());
             fitted.iter().map(|fitted| error_percent(fitted.as_ref(), &last)).collect()
         })?;
         (c, validation, held_out)
     };
-    watch.begin("fitting all training pictures", 1, "classifiers");
+    watch.begin("fitting all training images", 1, "classifiers");
     let mut tally = Tally::of(class_names, &test.labels);
     let mut error = f64::NAN;
     for fitted in learner.path(train, &[c])? {
@@ -49,7 +49,7 @@ pub fn run(
     Ok(Outcome {
         error_percent: error,
         interval95: Some(196.0 * (p * (1.0 - p) / n as f64).sqrt()),
-        interval_over: "test pictures (binomial)",
+        interval_over: "test images (binomial)",
         c,
         validation,
         per_class_accuracy: tally.accuracy(),

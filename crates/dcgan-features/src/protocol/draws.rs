@@ -1,4 +1,4 @@
-//! Random draws of a few labelled pictures a class.
+//! Random draws of a few labeled images a class.
 
 use super::ProtocolError;
 use dcgan_model::random::{self, Purpose};
@@ -35,7 +35,7 @@ impl Classes {
         }
     }
 
-    /// Refuses labels whose class has no row: nothing could have been learnt about them.
+    /// Refuses labels whose class has no row: nothing could have been learned about them.
     ///
     /// # Errors
     /// [`ProtocolError::ShortClass`] for the first one.

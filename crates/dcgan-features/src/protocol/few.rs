@@ -1,6 +1,6 @@
 //! Few labels, many draws: the protocol of section 5.2 (the authors' svhn_semisup_analysis.py).
 //!
-//! For each C some draws of `per_class` labelled pictures a class are fitted and scored on the held-out pictures; the C
+//! For each C some draws of `per_class` labeled images a class are fitted and scored on the held-out images; the C
 //! with the lowest mean error is fitted to fresh draws, which are scored on the test set.
 
 use super::draws::Classes;
@@ -12,7 +12,7 @@ use serde::Serialize;
 /// Numbers of the protocol.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FewLabels {
-    /// Labelled pictures a class in a draw.
+    /// Labeled images a class in a draw.
     pub per_class: usize,
     /// Draws that C is chosen by.
     pub selection_draws: usize,
@@ -22,12 +22,12 @@ pub struct FewLabels {
     pub seed: u64,
 }
 
-/// The pictures of the protocol.
+/// The images of the protocol.
 #[derive(Clone, Debug)]
 pub struct Parts {
-    /// Training pictures that are not held out.
+    /// Training images that are not held out.
     pub pool: Examples,
-    /// Training pictures that C is chosen on.
+    /// Training images that C is chosen on.
     pub held_out: Examples,
     /// The test set.
     pub test: Examples,
@@ -50,7 +50,7 @@ impl FewLabels {
 /// Runs the protocol.
 ///
 /// # Errors
-/// A class with too few pictures in the pool, an empty test set, a fit that failed.
+/// A class with too few images in the pool, an empty test set, a fit that failed.
 pub fn run(
     protocol: &FewLabels,
     grid: &Grid,
@@ -64,7 +64,7 @@ pub fn run(
     let classes = Classes::new(&parts.pool.labels, &parts.class_names, protocol.per_class)?;
     classes.check_known(&parts.test.labels, &parts.class_names)?;
     let (c, validation) = choose(grid, &mut |values| {
-        watch.begin("choosing C on held-out pictures", protocol.selection_draws, "draws");
+        watch.begin("choosing C on held-out images", protocol.selection_draws, "draws");
         let mut sums = vec![0.0; values.len()];
         for i in 0..protocol.selection_draws {
             let examples = parts.pool.select(&protocol.selection_draw(&classes, i));

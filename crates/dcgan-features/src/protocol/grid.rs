@@ -2,7 +2,7 @@
 
 use super::{Grid, ProtocolError};
 
-/// An open grid stops here: six decades beyond these data sets' usual values.
+/// An open grid stops here: six decades beyond these datasets' usual values.
 const LIMITS: (f64, f64) = (1e-9, 1e6);
 
 /// The next value outwards on the scale 1, 2, 5, 10.

@@ -1,6 +1,6 @@
-//! How classifiers are chosen and scored: which pictures may be looked at for which decision.
+//! How classifiers are chosen and scored: which images may be looked at for which decision.
 //!
-//! C is always chosen on pictures held out of training, never on the test set; the test set is scored once C is fixed.
+//! C is always chosen on images held out of training, never on the test set; the test set is scored once C is fixed.
 //! [`few::run`] is the protocol of section 5.2 (many draws of few labels), [`all::run`] that of section 5.1 (all labels).
 
 pub mod all;
@@ -14,7 +14,7 @@ use serde::Serialize;
 /// Features with the class of each row.
 #[derive(Clone, Debug)]
 pub struct Examples {
-    /// One row a picture.
+    /// One row an image.
     pub features: Features,
     /// One class number a row.
     pub labels: Vec<usize>,
@@ -23,26 +23,24 @@ pub struct Examples {
 /// Why a protocol could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
-    /// A class has too few pictures to draw from.
+    /// A class has too few images to draw from.
     #[error(
-        "class {class} has {found} training pictures, {needed} are to be drawn from each: give more data, or lower --labels-per-class"
+        "class {class} has {found} training images, {needed} are to be drawn from each: give more data, or lower --labels-per-class"
     )]
     ShortClass {
         /// The class, by name where it has one.
         class: String,
-        /// Pictures it has.
+        /// Images it has.
         found: usize,
-        /// Pictures asked for.
+        /// Images asked for.
         needed: usize,
     },
     /// Not one row to hold out, or none left.
-    #[error(
-        "{pictures} training pictures cannot be split into {held_out} held out and the rest: give more data"
-    )]
+    #[error("{images} training images cannot be split into {held_out} held out and the rest: give more data")]
     TooFew {
-        /// Pictures there are.
-        pictures: usize,
-        /// Pictures to hold out.
+        /// Images there are.
+        images: usize,
+        /// Images to hold out.
         held_out: usize,
     },
     /// No label to test against.
@@ -120,17 +118,17 @@ pub struct Outcome {
     pub interval_over: &'static str,
     /// The C chosen.
     pub c: f64,
-    /// Every C tried with its error on the held-out pictures in percent, ascending.
+    /// Every C tried with its error on the held-out images in percent, ascending.
     pub validation: Vec<(f64, f64)>,
     /// Accuracy of each class on the test set in percent; none where the test set lacks the class.
     pub per_class_accuracy: Vec<Option<f64>>,
     /// Error of each draw in percent.
     pub draws: Vec<f64>,
-    /// Pictures a classifier was fitted to.
+    /// Images a classifier was fitted to.
     pub train: usize,
-    /// Pictures held out to choose C on.
+    /// Images held out to choose C on.
     pub held_out: usize,
-    /// Pictures tested on.
+    /// Images tested on.
     pub test: usize,
     /// Values of a feature vector.
     pub features: usize,
@@ -145,18 +143,18 @@ impl Examples {
         }
     }
 
-    /// The first rows, and the last `held_out` ones: neighbours in the file may share a photograph, so held-out pictures are
+    /// The first rows, and the last `held_out` ones: neighbours in the file may share a photograph, so held-out images are
     /// never picked among the others.
     ///
     /// # Errors
     /// [`ProtocolError::TooFew`].
     pub fn split_last(&self, held_out: usize) -> Result<(Self, Self), ProtocolError> {
-        let pictures = self.labels.len();
-        if held_out == 0 || held_out >= pictures {
-            return Err(ProtocolError::TooFew { pictures, held_out });
+        let images = self.labels.len();
+        if held_out == 0 || held_out >= images {
+            return Err(ProtocolError::TooFew { images, held_out });
         }
-        let rows: Vec<usize> = (0..pictures).collect();
-        let (first, last) = rows.split_at(pictures - held_out);
+        let rows: Vec<usize> = (0..images).collect();
+        let (first, last) = rows.split_at(images - held_out);
         Ok((self.select(first), self.select(last)))
     }
 }

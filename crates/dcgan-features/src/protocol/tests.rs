@@ -55,7 +55,7 @@ impl Predictor for Constant {
     }
 }
 
-/// Rows (index, class, ease) of `n` pictures of three classes.
+/// Rows (index, class, ease) of `n` images of three classes.
 fn examples(n: usize, first: usize) -> Examples {
     let labels: Vec<usize> = (0..n).map(|i| (i + first) % 3).collect();
     let values = (0..n).flat_map(|i| [(i + first) as f32, labels[i] as f32, 0.5 + (i % 4) as f32]).collect();
@@ -71,7 +71,7 @@ fn grid() -> Grid {
 }
 
 #[test]
-fn few_labels_choose_on_held_out_pictures_and_test_on_fresh_draws() {
+fn few_labels_choose_on_held_out_images_and_test_on_fresh_draws() {
     let (pool, held_out) = examples(90, 0).split_last(30).unwrap();
     let test = examples(40, 1000);
     let parts = few::Parts { pool, held_out, test, class_names: names() };
@@ -99,7 +99,7 @@ fn few_labels_choose_on_held_out_pictures_and_test_on_fresh_draws() {
     assert_ne!(first[0].0, first[12].0, "test draws are fresh");
     assert_ne!(first[12].0, first[13].0);
     assert_eq!((outcome.c, outcome.train, outcome.held_out, outcome.test), (1e-2, 15, 30, 40));
-    // Where C is right, every picture is; one decade off, those of ease 0.5 are wrong: every fourth.
+    // Where C is right, every image is; one decade off, those of ease 0.5 are wrong: every fourth.
     assert_eq!((outcome.error_percent, outcome.interval95), (0.0, Some(0.0)));
     assert_eq!(outcome.per_class_accuracy, [Some(100.0); 3]);
     let errors: Vec<f64> = outcome.validation.iter().map(|v| v.1).collect();
@@ -133,11 +133,11 @@ fn faults_name_the_class_and_the_numbers() {
     let mut learner = Recorder { fitted: Rc::default() };
     let train = examples(30, 0);
     let short = Classes::new(&train.labels, &[names(), vec!["fox".into()]].concat(), 1).unwrap_err();
-    assert!(short.to_string().contains("class 3 (fox) has 0 training pictures, 1 are"), "{short}");
+    assert!(short.to_string().contains("class 3 (fox) has 0 training images, 1 are"), "{short}");
     let short = Classes::new(&train.labels, &names(), 11).unwrap_err();
-    assert!(short.to_string().contains("class 0 (cat) has 10 training pictures, 11 are"), "{short}");
+    assert!(short.to_string().contains("class 0 (cat) has 10 training images, 11 are"), "{short}");
     for held_out in [0, 30, 31] {
-        assert!(matches!(train.split_last(held_out), Err(ProtocolError::TooFew { pictures: 30, .. })));
+        assert!(matches!(train.split_last(held_out), Err(ProtocolError::TooFew { images: 30, .. })));
     }
     let none = examples(0, 0);
     let found = all::run(5, &grid(), (&train, &none), &names(), &mut learner, &mut Silent);

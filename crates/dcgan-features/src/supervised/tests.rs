@@ -2,11 +2,12 @@
 
 use super::*;
 use dcgan_model::Preset;
+use rand::RngCore;
 
 const SIDE: usize = 8;
 const CLASSES: usize = 3;
 
-/// D of 8 x 8 grey pictures with blocks of 4 and 8 channels.
+/// D of 8 x 8 grey images with blocks of 4 and 8 channels.
 fn model() -> Model {
     let mut config = Preset::named("pytorch32").unwrap().model;
     (config.height, config.width, config.channels) = (SIDE, SIDE, 1);
@@ -20,9 +21,9 @@ fn model() -> Model {
     Model::new(config).unwrap()
 }
 
-/// `n` pictures of stripes across, down or both ways, with noise, and their labels in turn.
+/// `n` images of stripes across, down or both ways, with noise, and their labels in turn.
 fn stripes(n: usize, seed: u64) -> (Vec<u8>, Vec<u32>) {
-    let mut rng = random::stream(seed, Purpose::SyntheticPictures, 0);
+    let mut rng = random::stream(seed, Purpose::SyntheticImages, 0);
     let labels: Vec<u32> = (0..3).cycle().take(n).collect();
     let mut pixels = Vec::new();
     for label in &labels {
@@ -43,15 +44,15 @@ fn ranges() -> Ranges {
     Ranges { learning_rate: [2e-3, 2e-2], batch_size: [8, 16], epochs: [3, 5], ..Ranges::default() }
 }
 
-/// Calls `body` with a task of 45 training and 30 validation pictures.
+/// Calls `body` with a task of 45 training and 30 validation images.
 fn with_task<T>(body: impl FnOnce(Task<'_>) -> T) -> T {
     let model = model();
     let (training, validation) = (stripes(45, 1), stripes(30, 2));
     body(Task {
         model: &model,
         classes: CLASSES,
-        training: Labelled { pixels: &training.0, labels: &training.1 },
-        validation: Labelled { pixels: &validation.0, labels: &validation.1 },
+        training: Labeled { pixels: &training.0, labels: &training.1 },
+        validation: Labeled { pixels: &validation.0, labels: &validation.1 },
         evaluate_every: 2,
         device: &Device::Cpu,
     })
@@ -74,12 +75,12 @@ fn a_search_learns_and_repeats_itself() {
         let (found, events) = on(1, &task, 5, 0..4);
         assert!(found.validation_error_percent < 20.0, "{found:?}"); // chance: 66.7
         assert_eq!(found.best.best.unwrap().validation_error_percent, found.validation_error_percent);
-        // The weights kept are those that were evaluated, and they know pictures never seen.
+        // The weights kept are those that were evaluated, and they know images never seen.
         let mut classifier = Classifier::new(task.model, CLASSES, &found.weights, task.device).unwrap();
         let again = error_percent(&mut classifier, task.model, task.validation).unwrap();
         assert_eq!(again, found.validation_error_percent);
         let (pixels, labels) = stripes(60, 3);
-        let test = Labelled { pixels: &pixels, labels: &labels };
+        let test = Labeled { pixels: &pixels, labels: &labels };
         assert!(error_percent(&mut classifier, task.model, test).unwrap() < 25.0);
         // Every trial was told of, the best is the lowest and earliest of all, its epoch one of those evaluated.
         let evaluated = |summary: &Summary| {
@@ -146,8 +147,8 @@ fn a_training_that_diverges_ends_and_says_so() {
 fn tasks_that_cannot_be() {
     let (pixels, labels) = stripes(6, 4);
     let (_, others) = stripes(7, 4);
-    let refused = |change: &dyn for<'a> Fn(&mut Task<'a>, Labelled<'a>), expected: &str| {
-        let given = Labelled { pixels: &pixels, labels: &labels };
+    let refused = |change: &dyn for<'a> Fn(&mut Task<'a>, Labeled<'a>), expected: &str| {
+        let given = Labeled { pixels: &pixels, labels: &labels };
         with_task(|task| {
             let mut task = Task { training: given, ..task };
             change(&mut task, given);
@@ -156,20 +157,20 @@ fn tasks_that_cannot_be() {
         });
     };
     refused(
-        &|task, _| task.validation = Labelled { pixels: &[], labels: &[] },
-        "there are no validation pictures",
+        &|task, _| task.validation = Labeled { pixels: &[], labels: &[] },
+        "there are no validation images",
     );
     refused(
         &|task, given| task.training.labels = &given.labels[..5],
-        "384 bytes of training pixels for 5 labels, expected 320: 64 a picture",
+        "384 bytes of training pixels for 5 labels, expected 320: 64 an image",
     );
     refused(
         &|task, given| {
-            task.training = Labelled { pixels: &given.pixels[..128], labels: &given.labels[..2] };
+            task.training = Labeled { pixels: &given.pixels[..128], labels: &given.labels[..2] };
         },
-        "class 2 has no training picture",
+        "class 2 has no training image",
     );
-    refused(&|task, _| task.classes = 2, "training picture 2 has label 2, expected below 2");
+    refused(&|task, _| task.classes = 2, "training image 2 has label 2, expected below 2");
     refused(
         &|task, _| task.classes = 1,
         "the network configuration has 1 fault(s): a classifier of 1 class(es), expected at least 2",

@@ -15,7 +15,7 @@ const EPS: f64 = 1e-8;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trial {
-    /// Seed of the initial weights and of the order of pictures.
+    /// Seed of the initial weights and of the order of images.
     pub seed: u64,
     /// Adam's step size.
     pub learning_rate: f64,
@@ -23,11 +23,11 @@ pub struct Trial {
     pub beta1: f64,
     /// Coupled L2 on every parameter.
     pub weight_decay: f64,
-    /// Most pictures of a batch.
+    /// Most images of a batch.
     pub batch_size: usize,
     /// Standard deviation of the initial kernels.
     pub weight_std: f32,
-    /// Passes over the training pictures.
+    /// Passes over the training images.
     pub epochs: usize,
 }
 
@@ -41,11 +41,11 @@ pub struct Ranges {
     pub beta1: [f64; 2],
     /// Coupled L2 on every parameter.
     pub weight_decay: [f64; 2],
-    /// Most pictures of a batch.
+    /// Most images of a batch.
     pub batch_size: [usize; 2],
     /// Standard deviation of the initial kernels.
     pub weight_std: [f32; 2],
-    /// Passes over the training pictures.
+    /// Passes over the training images.
     pub epochs: [usize; 2],
 }
 

@@ -87,7 +87,7 @@ fn experiments_give_the_same_for_any_number_of_threads() {
                 "--dtype",
                 "bf16",
                 "--statistics",
-                "reestimate",
+                "recalibrate",
                 "--c",
                 "1e-3",
                 "--baseline",
@@ -205,7 +205,7 @@ fn features_and_probe_are_the_two_halves() {
 }
 
 #[test]
-fn neighbours_of_real_pictures_and_samples() {
+fn neighbours_of_real_images_and_samples() {
     let folder = tempfile::tempdir().unwrap();
     let data = bars(folder.path(), &TEN, 30, 8);
     let data = data.to_str().unwrap();
@@ -213,7 +213,7 @@ fn neighbours_of_real_pictures_and_samples() {
     assert_eq!(found["error_percent"], json!(0.0), "bars of one class are nearest to each other");
     assert_eq!((&found["train"], &found["test"]), (&json!(300), &json!(80)));
     assert!(found["nnd_score"].as_f64().unwrap() > 0.5);
-    // A picture is its own nearest neighbour.
+    // An image is its own nearest neighbour.
     let itself = json(
         folder.path(),
         &["mnist-nn", "--data", data, "--samples", &format!("{data}/t10k-images-idx3-ubyte")],
@@ -241,7 +241,7 @@ fn neighbours_of_real_pictures_and_samples() {
 fn probe_holds_out_a_part_of_every_class() {
     let folder = tempfile::tempdir().unwrap();
     let (mut values, mut labels) = (Vec::new(), Vec::new());
-    // Sorted by class, as folders of pictures come.
+    // Sorted by class, as folders of images come.
     for class in 0..4_u32 {
         for i in 0..30 {
             values.extend((0..4).map(|j| if j == class { 1.0 } else { 0.3 } + (i % 7) as f32 * 0.05));

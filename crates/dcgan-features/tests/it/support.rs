@@ -1,4 +1,4 @@
-//! Small data sets in MNIST's files, and running the binary on them.
+//! Small datasets in MNIST's files, and running the binary on them.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -25,7 +25,7 @@ pub(crate) fn json(folder: &Path, arguments: &[&str]) -> Value {
 /// Digits.
 pub(crate) const TEN: [u8; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
-/// A folder of MNIST's four files: `train` and `test` pictures of each of `classes`. Class k is a bar at row 2 k, with noise.
+/// A folder of MNIST's four files: `train` and `test` images of each of `classes`. Class k is a bar at row 2 k, with noise.
 pub(crate) fn bars(folder: &Path, classes: &[u8], train: usize, test: usize) -> PathBuf {
     let place = folder.join(format!("bars-{}-{train}-{test}", classes.len()));
     fs::create_dir(&place).unwrap();

@@ -19,7 +19,7 @@ fn bad_input_is_refused_with_the_fix() {
     let authors = authors.to_str().unwrap();
     let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/digits");
     let digits = digits.to_str().unwrap();
-    // Other classes in the test pictures than in the training pictures, and another publisher's files.
+    // Other classes in the test images than in the training images, and another publisher's files.
     let five = bars(here, &[0, 1, 2, 3, 4], 30, 4);
     let mixed = here.join("mixed");
     fs::create_dir(&mixed).unwrap();
@@ -33,17 +33,17 @@ fn bad_input_is_refused_with_the_fix() {
     file("ok", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.1, 0.9], 2, Some(&[0, 1, 0, 1, 0]));
     file("wide", &[0.0; 15], 3, Some(&[0, 1, 0, 1, 0]));
     file("nan", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, f32::NAN, 0.1, 0.9], 2, Some(&[0, 1, 0, 1, 0]));
-    file("unlabelled", &[0.0; 10], 2, None);
+    file("unlabeled", &[0.0; 10], 2, None);
     file("one-class", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.1, 0.9], 2, Some(&[3; 5]));
-    // A picture that ends in its header.
+    // An image that ends in its header.
     fs::create_dir_all(here.join("damaged/0")).unwrap();
     fs::write(here.join("damaged/0/b.png"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").unwrap();
     fs::write(here.join("text"), "no features").unwrap();
     fs::write(here.join("exists.safetensors"), "keep me").unwrap();
 
     for (name, origin) in [
-        ("first", r#"{"pictures_sha256":"p","statistics":"stored","weights_sha256":"w"}"#),
-        ("second", r#"{"pictures_sha256":"q","statistics":"reestimated on p","weights_sha256":"v"}"#),
+        ("first", r#"{"images_sha256":"p","statistics":"stored","weights_sha256":"w"}"#),
+        ("second", r#"{"images_sha256":"q","statistics":"recalibrated on p","weights_sha256":"v"}"#),
     ] {
         features_from(&here.join(name), &[0.0, 1.0, 1.0, 0.0], 2, Some(&[0, 1]), origin);
     }
@@ -59,17 +59,17 @@ fn bad_input_is_refused_with_the_fix() {
         // The data.
         (&["digits", "--data", "empty"], &["empty"]),
         (&["digits", "--data", "absent"], &["absent"]),
-        (&["digits", "--data", nine], &["class 4 (4) has 0 training pictures"]),
+        (&["digits", "--data", nine], &["class 4 (4) has 0 training images"]),
         (
             &["digits", "--data", data, "--labels-per-class", "25"],
-            &["has 24 training pictures, 25", "--labels-per-class"],
+            &["has 24 training images, 25", "--labels-per-class"],
         ),
-        (&["digits", "--data", &format!("{data}/train-images-idx3-ubyte")], &["no test pictures of its own"]),
-        (&["nnd", "--data", "damaged"], &["picture 0/b.png", "--skip-bad"]),
-        (&["features", "--data", "damaged", "--out", "new"], &["picture 0/b.png", "--skip-bad"]),
+        (&["digits", "--data", &format!("{data}/train-images-idx3-ubyte")], &["no test images of its own"]),
+        (&["nnd", "--data", "damaged"], &["image 0/b.png", "--skip-bad"]),
+        (&["features", "--data", "damaged", "--out", "new"], &["image 0/b.png", "--skip-bad"]),
         (&["features", "--skip-bad", "--out", "new"], &["--data"]),
         (&["mnist-nn", "--samples", "absent"], &["absent"]),
-        (&["digits", "--data", "mixed"], &["class 5", "has 0 training pictures"]),
+        (&["digits", "--data", "mixed"], &["class 5", "has 0 training images"]),
         (&["svhn", "--model", digits, "--data", data], &["svhn is about", "train_32x32.mat"]),
         (
             &[
@@ -81,11 +81,11 @@ fn bad_input_is_refused_with_the_fix() {
                 "--out",
                 "new",
             ],
-            &["no test pictures of their own"],
+            &["no test images of their own"],
         ),
         (&["digits", "--labels-per-class", "2", "--save-draws", "text"], &["--save-draws text exists"]),
         (&["cifar10", "--model", digits, "--data", data], &["cifar10 is about", "data_batch_1.bin"]),
-        (&["probe", "--train", "first", "--test", "first"], &["features of the same pictures"]),
+        (&["probe", "--train", "first", "--test", "first"], &["features of the same images"]),
         (
             &["probe", "--train", "first", "--test", "second"],
             &["different weights", "different batch-norm statistics"],
@@ -110,13 +110,13 @@ fn bad_input_is_refused_with_the_fix() {
         (&["probe", "--train", "nan", "--test", "ok"], &["--train", "feature 1 of row 3 is NaN"]),
         (&["probe", "--train", "ok", "--test", "nan"], &["--test", "feature 1 of row 3 is NaN"]),
         (
-            &["probe", "--train", "unlabelled", "--test", "text"],
-            &["unlabelled has no labels", "text", "not a whole safetensors file"],
+            &["probe", "--train", "unlabeled", "--test", "text"],
+            &["unlabeled has no labels", "text", "not a whole safetensors file"],
         ),
         (&["probe", "--train", "one-class", "--test", "one-class"], &["1 class"]),
         (
             &["probe", "--train", "ok", "--test", "ok", "--held-out", "5"],
-            &["5 training pictures", "5 held out"],
+            &["5 training images", "5 held out"],
         ),
         (&["probe", "--train", "ok", "--test", "ok", "--c", "-1"], &["--c"]),
         // Claims.

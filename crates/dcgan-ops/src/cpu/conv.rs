@@ -60,7 +60,7 @@ impl Geometry {
         self.kernel.0 * self.kernel.1 * self.fine.channels
     }
 
-    /// Coarse pixels of one picture.
+    /// Coarse pixels of one image.
     fn pixels(&self) -> usize {
         self.coarse.height * self.coarse.width
     }
@@ -70,12 +70,12 @@ impl Geometry {
         self.pixels() == 1 && self.padding == 0 && self.kernel == (self.fine.height, self.fine.width)
     }
 
-    /// Pictures of one parallel task.
-    fn pictures(&self, n: usize) -> usize {
+    /// Images of one parallel task.
+    fn images(&self, n: usize) -> usize {
         (ROWS / self.pixels()).clamp(1, n.div_ceil(8).max(1))
     }
 
-    /// Coarse picture rows whose pixels make one matrix product.
+    /// Coarse image rows whose pixels make one matrix product.
     fn slab(&self) -> usize {
         (ROWS / self.coarse.width).clamp(1, self.coarse.height)
     }
@@ -95,7 +95,7 @@ impl Geometry {
         (y * self.stride + ky).checked_sub(self.padding).filter(|&row| row < self.fine.height)
     }
 
-    /// Copies the patches of coarse row `y` of one picture, kernel part `ky x kx`, to `patches` (a matrix `(coarse.width, ky * kx * c)`).
+    /// Copies the patches of coarse row `y` of one image, kernel part `ky x kx`, to `patches` (a matrix `(coarse.width, ky * kx * c)`).
     fn gather(&self, fine: &[f32], y: usize, ky: Range<usize>, kx: Range<usize>, patches: &mut [f32]) {
         let c = self.fine.channels;
         let part = kx.len() * c;
@@ -117,7 +117,7 @@ impl Geometry {
         }
     }
 
-    /// Adds the patches of coarse row `y` to one picture of the fine map.
+    /// Adds the patches of coarse row `y` to one image of the fine map.
     fn scatter(&self, patches: &[f32], y: usize, fine: &mut [f32]) {
         let (c, patch) = (self.fine.channels, self.patch());
         let part = self.kernel.1 * c;
@@ -139,16 +139,15 @@ impl Geometry {
 pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse: &mut [f32]) {
     let (patch, channels) = (g.patch(), g.coarse.channels);
     let weight = View::new(weight, patch, channels);
-    let pictures = g.pictures(n);
-    let tasks =
-        coarse.par_chunks_mut(pictures * g.coarse.len()).zip(fine.par_chunks(pictures * g.fine.len()));
+    let images = g.images(n);
+    let tasks = coarse.par_chunks_mut(images * g.coarse.len()).zip(fine.par_chunks(images * g.fine.len()));
     tasks.for_each(|(coarse, fine)| {
         if g.dense() {
             return matmul(coarse, View::new(fine, fine.len() / patch, patch), weight, false);
         }
         let rows = coarse.len() / channels;
         if g.pixels() <= ROWS {
-            // Several small pictures make one product.
+            // Several small images make one product.
             with_scratch(rows * patch, |patches| {
                 for (p, fine) in fine.chunks(g.fine.len()).enumerate() {
                     for y in 0..g.coarse.height {
@@ -179,15 +178,14 @@ pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse:
 pub(super) fn up(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &mut [f32]) {
     let (patch, channels) = (g.patch(), g.coarse.channels);
     let weight = View::new(weight, patch, channels).t();
-    let pictures = g.pictures(n);
-    let tasks =
-        fine.par_chunks_mut(pictures * g.fine.len()).zip(coarse.par_chunks(pictures * g.coarse.len()));
+    let images = g.images(n);
+    let tasks = fine.par_chunks_mut(images * g.fine.len()).zip(coarse.par_chunks(images * g.coarse.len()));
     tasks.for_each(|(fine, coarse)| {
         if g.dense() {
             return matmul(fine, View::new(coarse, coarse.len() / channels, channels), weight, false);
         }
         fine.fill(0.0);
-        // Slabs of coarse rows, counted through all pictures of the task where pictures are small.
+        // Slabs of coarse rows, counted through all images of the task where images are small.
         let slab = if g.pixels() <= ROWS { coarse.len() } else { g.slab() * g.coarse.width * channels };
         let line = g.coarse.width * channels;
         for (s, part) in coarse.chunks(slab).enumerate() {
@@ -196,8 +194,8 @@ pub(super) fn up(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &
                 matmul(patches, View::new(part, rows, channels), weight, false);
                 for (i, patches) in patches.chunks(g.coarse.width * patch).enumerate() {
                     let line = s * (slab / line) + i;
-                    let (picture, y) = (line / g.coarse.height, line % g.coarse.height);
-                    g.scatter(patches, y, &mut fine[picture * g.fine.len()..][..g.fine.len()]);
+                    let (image, y) = (line / g.coarse.height, line % g.coarse.height);
+                    g.scatter(patches, y, &mut fine[image * g.fine.len()..][..g.fine.len()]);
                 }
             });
         }
@@ -215,7 +213,7 @@ pub(super) fn weight_gradient(g: &Geometry, n: usize, fine: &[f32], coarse: &[f3
         });
         return;
     }
-    // One task per kernel position (or kernel row, where there are few channels): each sums over all pictures by itself.
+    // One task per kernel position (or kernel row, where there are few channels): each sums over all images by itself.
     let columns_per_task = if g.fine.channels >= 16 { 1 } else { g.kernel.1 };
     let width = columns_per_task * g.fine.channels;
     let line = g.coarse.width * channels;

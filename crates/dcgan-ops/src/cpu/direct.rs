@@ -1,7 +1,7 @@
-//! Convolutions between pictures of few channels and maps of many: products that read pixels where they lie.
+//! Convolutions between images of few channels and maps of many: products that read pixels where they lie.
 //!
-//! In a channels-last picture the values under one row of a kernel lie side by side, so a padded copy of the picture is already the
-//! matrix of its patches. On the way up, two by two pixels of the picture are computed together, so that their channels fill a
+//! In a channels-last image the values under one row of a kernel lie side by side, so a padded copy of the image is already the
+//! matrix of its patches. On the way up, two by two pixels of the image are computed together, so that their channels fill a
 //! vector.
 
 #![allow(
@@ -19,7 +19,7 @@ use rayon::prelude::*;
 /// Pixels each way that are computed together on the way up.
 const BLOCK: usize = 2;
 
-/// Parts that a weight gradient is summed in, of pictures that follow one another.
+/// Parts that a weight gradient is summed in, of images that follow one another.
 const PARTS: usize = 16;
 
 /// One convolution whose fine map has few channels.
@@ -32,7 +32,7 @@ pub(super) struct Direct {
     blocks: (usize, usize),
 }
 
-/// A picture's place within zeros, in rows and values of a row.
+/// An image's place within zeros, in rows and values of a row.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     top: usize,
@@ -83,7 +83,7 @@ impl Direct {
         BLOCK / self.geometry.stride
     }
 
-    /// Height and width of the padded picture: all that kernels touch, and all of the picture.
+    /// Height and width of the padded image: all that kernels touch, and all of the image.
     fn padded_fine(&self) -> (usize, usize) {
         let Geometry { fine, coarse, kernel, stride, padding } = self.geometry;
         let side =
@@ -91,14 +91,14 @@ impl Direct {
         (side(fine.height, coarse.height, kernel.0), side(fine.width, coarse.width, kernel.1))
     }
 
-    /// Copies a picture to its padded place.
-    fn pad_fine(&self, picture: &[f32], padded: &mut [f32]) {
+    /// Copies an image to its padded place.
+    fn pad_fine(&self, image: &[f32], padded: &mut [f32]) {
         let Geometry { fine, padding, .. } = self.geometry;
         let (height, width) = self.padded_fine();
         let line = fine.width * fine.channels;
         let frame =
             Frame { top: padding, left: padding * fine.channels, height, width: width * fine.channels };
-        frame.fill(padded, (fine.height, line), |y, row| row.copy_from_slice(&picture[y * line..][..line]));
+        frame.fill(padded, (fine.height, line), |y, row| row.copy_from_slice(&image[y * line..][..line]));
     }
 
     /// `coarse = conv(fine, weights)`, weights `(kernel, kernel, c_fine, c_coarse)`.
@@ -109,7 +109,7 @@ impl Direct {
         assert_eq!(weights.len(), kernel.0 * kernel.1 * c * channels);
         let left = Left { row: stride * c, depth: 1, block: kernel.1 * c, block_stride: width * c };
         let maps = coarse.par_chunks_exact_mut(coarse_map.len()).zip(fine.par_chunks_exact(fine_map.len()));
-        maps.enumerate().for_each(|(picture, (coarse, fine))| {
+        maps.enumerate().for_each(|(image, (coarse, fine))| {
             with_scratch(height * width * c, |padded| {
                 self.pad_fine(fine, padded);
                 for (y, row) in coarse.chunks_exact_mut(coarse_map.width * channels).enumerate() {
@@ -131,7 +131,7 @@ impl Direct {
                     }
                 }
             });
-            each(picture, coarse);
+            each(image, coarse);
         });
     }
 
@@ -190,14 +190,14 @@ impl Direct {
             block_stride: width * channels,
         };
         let padded_len = height * width * channels;
-        fine.par_chunks_exact_mut(fine_map.len()).enumerate().for_each(|(picture, fine)| {
+        fine.par_chunks_exact_mut(fine_map.len()).enumerate().for_each(|(image, fine)| {
             with_scratch(padded_len + self.blocks.1 * LANES, |scratch| {
                 let (padded, line) = scratch.split_at_mut(padded_len);
                 let length = coarse_map.width * channels;
                 let frame =
                     Frame { top: before.0, left: before.1 * channels, height, width: width * channels };
                 frame.fill(padded, (coarse_map.height, length), |y, row| {
-                    coarse.part(picture * coarse_map.len() + y * length, length).write(row);
+                    coarse.part(image * coarse_map.len() + y * length, length).write(row);
                 });
                 for i in 0..self.blocks.0 {
                     let from = &padded[i * step * width * channels..][..window.0 * width * channels];
@@ -218,7 +218,7 @@ impl Direct {
                     }
                 }
             });
-            each(picture, fine);
+            each(image, fine);
         });
     }
 
@@ -229,18 +229,18 @@ impl Direct {
         let (c, channels) = (fine_map.channels, coarse_map.channels);
         assert_eq!(gradient.len(), kernel.0 * kernel.1 * c * channels);
         let n = fine.len() / fine_map.len();
-        let pictures = n.div_ceil(PARTS);
+        let images = n.div_ceil(PARTS);
         // Rows are the values under a row of the kernel, the depth all pixels of the coarse map.
         let left =
             Left { row: 1, depth: stride * c, block: coarse_map.width, block_stride: stride * width * c };
         let pixels = coarse_map.height * coarse_map.width;
         let parts: Vec<Vec<f32>> = fine
-            .par_chunks(pictures * fine_map.len())
+            .par_chunks(images * fine_map.len())
             .enumerate()
             .map(|(part, fine)| {
                 let mut sums = vec![0.0; gradient.len()];
-                for (picture, fine) in fine.chunks_exact(fine_map.len()).enumerate() {
-                    let first = (part * pictures + picture) * coarse_map.len();
+                for (image, fine) in fine.chunks_exact(fine_map.len()).enumerate() {
+                    let first = (part * images + image) * coarse_map.len();
                     let padded_len = height * width * c;
                     with_scratch(padded_len + coarse_map.len(), |scratch| {
                         let (padded, place) = scratch.split_at_mut(padded_len);

@@ -37,7 +37,7 @@ enum Path {
 }
 
 /// What a backward pass is asked for beside the weights' gradient: where the derivative by the input goes, and what is done to
-/// each picture of it.
+/// each image of it.
 pub(super) type Wanted<'a> = Option<(&'a mut [f32], Each<'a>)>;
 
 impl Linear {
@@ -75,7 +75,7 @@ impl Linear {
         matches!(self.path, Path::Winograd(_))
     }
 
-    /// The layer's output before batch-norm; `each` sees every picture of it.
+    /// The layer's output before batch-norm; `each` sees every image of it.
     pub(super) fn forward(
         &mut self,
         scratch: &mut Scratch,
@@ -154,7 +154,7 @@ impl Linear {
                 let n = fine.len() / self.geometry.fine.len();
                 conv::down(&self.geometry, n, &fine.finished(), weights.values, coarse);
                 let maps = coarse.par_chunks_mut(self.geometry.coarse.len()).enumerate();
-                maps.for_each(|(picture, map)| each(picture, map));
+                maps.for_each(|(image, map)| each(image, map));
             }
         }
     }
@@ -181,7 +181,7 @@ impl Linear {
                 let n = fine.len() / self.geometry.fine.len();
                 conv::up(&self.geometry, n, &coarse.finished(), weights.values, fine);
                 let maps = fine.par_chunks_mut(self.geometry.fine.len()).enumerate();
-                maps.for_each(|(picture, map)| each(picture, map));
+                maps.for_each(|(image, map)| each(image, map));
             }
         }
     }

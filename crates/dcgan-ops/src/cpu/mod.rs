@@ -22,8 +22,8 @@ use crate::executor::check_input;
 use crate::spare::{check_held, spare_values};
 use crate::statistics::of_layer;
 use crate::{
-    AdamConfig, AdamState, Executor, Forward, Keep, Layer, MapShape, Mode, Norm, NormScope, NormStatistics,
-    OpsError, Precision, Result, Statistics, Tensors, Timing, Visit, Want,
+    AdamConfig, AdamState, Executor, Forward, ForwardHook, Keep, Layer, MapShape, Mode, Norm, NormAxes,
+    NormStatistics, OpsError, Precision, Result, Statistics, Tensors, Timing, Want,
 };
 use buffer::Buffer;
 use candle_core::{Device, Storage, Tensor};
@@ -103,36 +103,36 @@ impl CpuExecutor {
 /// Values that one task copies at least.
 const COPIED: usize = 64 * 1024;
 
-/// A place for each picture's sums, which tasks fill in any order.
+/// A place for each image's sums, which tasks fill in any order.
 struct Parts<'a>(Vec<Mutex<&'a mut [f32]>>);
 
 impl<'a> Parts<'a> {
-    /// Places of `len` sums for `n` pictures, from the first sum on.
+    /// Places of `len` sums for `n` images, from the first sum on.
     fn of(sums: &'a mut [f32], n: usize, len: usize) -> Self {
         Self(sums.chunks_exact_mut(len.max(1)).take(n).map(Mutex::new).collect())
     }
 
-    fn with(&self, picture: usize, body: impl FnOnce(&mut [f32])) {
-        // Nobody else wants this picture's place: the lock is never waited for.
-        body(&mut self.0[picture].lock().unwrap_or_else(PoisonError::into_inner));
+    fn with(&self, image: usize, body: impl FnOnce(&mut [f32])) {
+        // Nobody else wants this image's place: the lock is never waited for.
+        body(&mut self.0[image].lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// What sees the activation `(h, w, c)` of every picture of a layer.
+/// What sees the activation `(h, w, c)` of every image of a layer.
 type Show<'a> = &'a (dyn Fn(usize, &[f32]) + Sync);
 
 /// Columns of the matrix that batch-norm sees.
 fn columns(layer: &Layer, norm: Norm) -> usize {
     match norm.scope {
-        NormScope::Channel => layer.output.channels,
-        NormScope::Unit => layer.output.len(),
+        NormAxes::PerChannel => layer.output.channels,
+        NormAxes::PerActivation => layer.output.len(),
     }
 }
 
 /// The rectifier's slope of a layer whose batch-norm and activation can be applied as its result is read.
 fn leak_by_channel(layer: &Layer) -> Option<f32> {
-    let norm = layer.norm.filter(|norm| norm.scope == NormScope::Channel)?;
-    norm::leak(layer.activation).filter(|_| columns(layer, norm) > 0)
+    let norm = layer.norm.filter(|norm| norm.scope == NormAxes::PerChannel)?;
+    norm::negative_slope(layer.activation).filter(|_| columns(layer, norm) > 0)
 }
 
 impl Plan {
@@ -140,13 +140,13 @@ impl Plan {
     fn output(&self, layer: &Layer, next: Option<&Linear>, n: usize) -> Source<'_> {
         let len = n * layer.output.len();
         match leak_by_channel(layer).filter(|_| next.is_some_and(Linear::finishes_input)) {
-            Some(leak) => Source::activated(self.before.get(len), &self.normal, leak),
+            Some(negative_slope) => Source::activated(self.before.get(len), &self.normal, negative_slope),
             None => Source::plain(self.after.get(len)),
         }
     }
 
     /// Runs the layer forward on `input`; gives the minibatch statistics in training. `finish` says whether the activation
-    /// is written down; in evaluation mode `show` sees that of every picture.
+    /// is written down; in evaluation mode `show` sees that of every image.
     fn forward(
         &mut self,
         layer: &Layer,
@@ -162,9 +162,9 @@ impl Plan {
         let activation = layer.activation;
         let Some(norm) = layer.norm else {
             let output = self.after.sized(len);
-            self.linear.forward(scratch, input, weights, output, &|picture, map| {
+            self.linear.forward(scratch, input, weights, output, &|image, map| {
                 norm::activate(map, activation);
-                show.inspect(|show| show(picture, map));
+                show.inspect(|show| show(image, map));
             });
             return Ok(None);
         };
@@ -179,12 +179,12 @@ impl Plan {
                 return Err(OpsError::SingleValue { layer: layer.name.clone() });
             }
             Mode::Train => {
-                let (mean, variance) = if norm.scope == NormScope::Channel {
-                    // Each picture's moments are taken while it is in cache.
+                let (mean, variance) = if norm.scope == NormAxes::PerChannel {
+                    // Each image's moments are taken while it is in cache.
                     let sums = sums.sized(n * 2 * columns);
                     let parts = Parts::of(sums, n, 2 * columns);
-                    self.linear.forward(scratch, input, weights, before, &|picture, map| {
-                        parts.with(picture, |part| norm::moments(map, part));
+                    self.linear.forward(scratch, input, weights, before, &|image, map| {
+                        parts.with(image, |part| norm::moments(map, part));
                     });
                     drop(parts);
                     norm::combined(sums, columns, |_| layer.output.height * layer.output.width)
@@ -206,11 +206,11 @@ impl Plan {
                 let (mean, variance) = (to_inside(&given.mean)?, to_inside(&given.variance)?);
                 self.normal = Normal::new(mean, variance, norm.eps, affine);
                 let normal = &self.normal;
-                self.linear.forward(scratch, input, weights, before, &|picture, map| {
+                self.linear.forward(scratch, input, weights, before, &|image, map| {
                     show.inspect(|show| {
                         conv::with_scratch(map.len(), |y| {
-                            norm::normalise_picture(map, normal, activation, y);
-                            show(picture, y);
+                            norm::normalize_image(map, normal, activation, y);
+                            show(image, y);
                         });
                     });
                 });
@@ -218,7 +218,7 @@ impl Plan {
         }
         if finish {
             let after = self.after.sized(len);
-            norm::normalise(self.before.get(len), &self.normal, activation, after);
+            norm::normalize(self.before.get(len), &self.normal, activation, after);
         }
         Ok(batch)
     }
@@ -228,21 +228,21 @@ impl Plan {
         leak_by_channel(layer).filter(|_| self.linear.finishes_derivative())
     }
 
-    /// What is done to each picture of the derivative `d` by this layer's activation, as soon as it is written: batch-norm's sums
+    /// What is done to each image of the derivative `d` by this layer's activation, as soon as it is written: batch-norm's sums
     /// of it are taken, or an activation alone is undone.
-    fn receive(&self, layer: &Layer, sums: &Parts<'_>, picture: usize, d: &mut [f32]) {
+    fn receive(&self, layer: &Layer, sums: &Parts<'_>, image: usize, d: &mut [f32]) {
         let len = layer.output.len();
-        let map = picture * len..(picture + 1) * len;
+        let map = image * len..(image + 1) * len;
         if layer.norm.is_none() {
             return norm::activation_gradient(&self.after.get(map.end)[map], layer.activation, d);
         }
-        if let Some(leak) = self.derives(layer) {
+        if let Some(negative_slope) = self.derives(layer) {
             let before = &self.before.get(map.end)[map];
-            sums.with(picture, |part| norm::derivative_sums(before, d, &self.normal, leak, part));
+            sums.with(image, |part| norm::derivative_sums(before, d, &self.normal, negative_slope, part));
         }
     }
 
-    /// After [`Plan::receive`] has seen all pictures: what is left of batch-norm's way back, and the gradients of gain and
+    /// After [`Plan::receive`] has seen all images: what is left of batch-norm's way back, and the gradients of gain and
     /// shift. Gives the slopes that the layer's own backward pass reads the derivative with.
     fn settle(
         &self,
@@ -261,7 +261,7 @@ impl Plan {
             (sums, slopes)
         } else {
             let before = self.before.get(len);
-            (norm::normalise_backward(before, &self.normal, layer.activation, train, d), Slopes::default())
+            (norm::normalize_backward(before, &self.normal, layer.activation, train, d), Slopes::default())
         };
         if let (Some(gradients), Some((gain, shift))) = (gradients, &self.affine) {
             let add =
@@ -312,7 +312,7 @@ impl CpuExecutor {
         x: &Tensor,
         mode: Mode<'_>,
         keep: Keep,
-        visit: Option<Visit<'_>>,
+        hook: Option<ForwardHook<'_>>,
     ) -> Result<Forward> {
         check_input(&self.layers, x)?;
         self.tape = None; // the buffers below are about to change
@@ -330,7 +330,7 @@ impl CpuExecutor {
             let next = after.first().map(|next| &next.linear);
             let finish = all || leak_by_channel(layer).is_none() || !next.is_some_and(Linear::finishes_input);
             let buffers = (&*parameters, &mut *scratch, &mut *sums);
-            let show = visit.map(|visit| move |picture: usize, map: &[f32]| visit(i, picture, map));
+            let show = hook.map(|hook| move |image: usize, map: &[f32]| hook(i, image, map));
             let asked = (finish, show.as_ref().map(|show| show as Show<'_>));
             let batch = match done.last() {
                 Some(before) => {
@@ -381,7 +381,7 @@ impl CpuExecutor {
         if let Some(plan) = plans.last() {
             let shared = Parts::of(sums, n, 2 * last.output.channels);
             let maps = d.get_mut(given).par_chunks_mut(last_len).enumerate();
-            maps.for_each(|(picture, d)| plan.receive(last, &shared, picture, d));
+            maps.for_each(|(image, d)| plan.receive(last, &shared, image, d));
         }
         for (i, layer) in layers.iter().enumerate().rev() {
             let started = Instant::now();
@@ -395,7 +395,9 @@ impl CpuExecutor {
             let slopes = plan.settle(layer, (n, train), sums, d.get_mut(len), asked);
             let gradient = want.parameters().then(|| &mut gradients[plan.weight.clone()]);
             let source = match plan.derives(layer) {
-                Some(leak) => Source::derived(d.get(len), plan.before.get(len), &plan.normal, leak, &slopes),
+                Some(negative_slope) => {
+                    Source::derived(d.get(len), plan.before.get(len), &plan.normal, negative_slope, &slopes)
+                }
                 None => Source::plain(d.get(len)),
             };
             let out = next.sized(n * layer.input.len());
@@ -405,7 +407,7 @@ impl CpuExecutor {
                     let input = before.output(&layers[i - 1], Some(linear), n);
                     let shared = Parts::of(sums, n, 2 * layer.input.channels);
                     let each =
-                        |picture: usize, d: &mut [f32]| before.receive(&layers[i - 1], &shared, picture, d);
+                        |image: usize, d: &mut [f32]| before.receive(&layers[i - 1], &shared, image, d);
                     linear.backward(scratch, (input, source), weights, gradient, Some((out, &each)));
                 }
                 None => with_values(input, |input| {
@@ -438,9 +440,14 @@ impl Executor for CpuExecutor {
         in_pool(|| Workspace::lend(|workspace| self.run_forward(workspace, x, mode, keep, None)))
     }
 
-    fn visit(&mut self, x: &Tensor, statistics: &Statistics, visit: Visit<'_>) -> Result<Tensor> {
+    fn forward_with_hook(
+        &mut self,
+        x: &Tensor,
+        statistics: &Statistics,
+        hook: ForwardHook<'_>,
+    ) -> Result<Tensor> {
         let (mode, keep) = (Mode::Eval(statistics), Keep::Nothing);
-        let pass = |workspace: &mut Workspace| self.run_forward(workspace, x, mode, keep, Some(visit));
+        let pass = |workspace: &mut Workspace| self.run_forward(workspace, x, mode, keep, Some(hook));
         Ok(in_pool(|| Workspace::lend(pass))?.output)
     }
 
@@ -487,12 +494,12 @@ impl Executor for CpuExecutor {
         self.parameters.set_adam_state(state)
     }
 
-    fn set_average(&mut self, average: &Tensors) -> Result<()> {
-        self.parameters.set_average(average)
+    fn set_ema(&mut self, average: &Tensors) -> Result<()> {
+        self.parameters.set_ema(average)
     }
 
-    fn move_average(&mut self, decay: f64) -> Result<()> {
-        self.parameters.move_average(decay as f32);
+    fn update_ema(&mut self, decay: f64) -> Result<()> {
+        self.parameters.update_ema(decay as f32);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ fn block_rows(columns: usize) -> usize {
     (BLOCK / columns).max(8)
 }
 
-/// Scale and offset of a normalisation by given statistics, per column: `y = scale x + offset`.
+/// Scale and offset of a normalization by given statistics, per column: `y = scale x + offset`.
 #[derive(Debug, Default)]
 pub(super) struct Normal {
     pub(super) mean: Vec<f32>,
@@ -24,7 +24,7 @@ pub(super) struct Normal {
     pub(super) offset: Vec<f32>,
 }
 
-/// The way back through a normalisation and its activation: `d_x = scale d' - slope x + level`, where d' is `d` times the
+/// The way back through a normalization and its activation: `d_x = scale d' - slope x + level`, where d' is `d` times the
 /// activation's derivative (Ioffe and Szegedy 2015, section 3).
 #[derive(Debug, Default)]
 pub(super) struct Slopes {
@@ -130,52 +130,52 @@ vectorised! {
     }
 
     /// `y = rectifier(scale x + offset)` of whole rows.
-    pub(super) fn activate_rows(x: &[f32], scale: &[f32], offset: &[f32], leak: f32, y: &mut [f32]) {
+    pub(super) fn activate_rows(x: &[f32], scale: &[f32], offset: &[f32], negative_slope: f32, y: &mut [f32]) {
         for (y, x) in y.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {
             for (((y, x), s), o) in y.iter_mut().zip(x).zip(scale).zip(offset) {
                 let u = x * s + o;
-                *y = if u > 0.0 { u } else { u * leak };
+                *y = if u > 0.0 { u } else { u * negative_slope };
             }
         }
     }
 
     /// `out = scale d' - slope x + level` of whole rows, see [`Slopes`].
-    pub(super) fn derive_rows(d: &[f32], x: &[f32], normal: &Normal, leak: f32, slopes: &Slopes, out: &mut [f32]) {
+    pub(super) fn derive_rows(d: &[f32], x: &[f32], normal: &Normal, negative_slope: f32, slopes: &Slopes, out: &mut [f32]) {
         let columns = normal.scale.len();
         let (scale, offset) = (&normal.scale[..columns], &normal.offset[..columns]);
         let (slope, level) = (&slopes.slope[..columns], &slopes.level[..columns]);
         for ((out, d), x) in out.chunks_exact_mut(columns).zip(d.chunks_exact(columns)).zip(x.chunks_exact(columns)) {
             for c in 0..columns {
-                let d = if x[c] * scale[c] + offset[c] > 0.0 { d[c] } else { d[c] * leak };
+                let d = if x[c] * scale[c] + offset[c] > 0.0 { d[c] } else { d[c] * negative_slope };
                 out[c] = scale[c] * d - slope[c] * x[c] + level[c];
             }
         }
     }
 
     /// Adds the column sums of d' and of d' x_hat, see [`Slopes`].
-    fn masked_sums(x: &[f32], d: &[f32], normal: &Normal, leak: f32, sums: &mut [f32], products: &mut [f32]) {
+    fn masked_sums(x: &[f32], d: &[f32], normal: &Normal, negative_slope: f32, sums: &mut [f32], products: &mut [f32]) {
         let columns = sums.len();
         let products = &mut products[..columns];
         let (scale, offset) = (&normal.scale[..columns], &normal.offset[..columns]);
         let (mean, inverse) = (&normal.mean[..columns], &normal.inverse[..columns]);
         for (x, d) in x.chunks_exact(columns).zip(d.chunks_exact(columns)) {
             for c in 0..columns {
-                let d = if x[c] * scale[c] + offset[c] > 0.0 { d[c] } else { d[c] * leak };
+                let d = if x[c] * scale[c] + offset[c] > 0.0 { d[c] } else { d[c] * negative_slope };
                 sums[c] += d;
                 products[c] += d * ((x[c] - mean[c]) * inverse[c]);
             }
         }
     }
 
-    fn rectify(y: &mut [f32], leak: f32) {
+    fn rectify(y: &mut [f32], negative_slope: f32) {
         for y in y {
-            *y = if *y > 0.0 { *y } else { *y * leak };
+            *y = if *y > 0.0 { *y } else { *y * negative_slope };
         }
     }
 
-    fn rectify_gradient(y: &[f32], leak: f32, d: &mut [f32]) {
+    fn rectify_gradient(y: &[f32], negative_slope: f32, d: &mut [f32]) {
         for (d, y) in d.iter_mut().zip(y) {
-            *d = if *y > 0.0 { *d } else { *d * leak };
+            *d = if *y > 0.0 { *d } else { *d * negative_slope };
         }
     }
 
@@ -242,7 +242,7 @@ pub(super) fn activate(y: &mut [f32], activation: Activation) {
     match activation {
         Activation::Identity => {}
         Activation::Relu => rectify(y, 0.0),
-        Activation::LeakyRelu(leak) => rectify(y, leak as f32),
+        Activation::LeakyRelu(negative_slope) => rectify(y, negative_slope as f32),
         Activation::Tanh => tanh_all(y),
         Activation::Sigmoid => {
             y.iter_mut().for_each(|y| *y *= 0.5);
@@ -257,14 +257,14 @@ pub(super) fn activation_gradient(y: &[f32], activation: Activation, d: &mut [f3
     match activation {
         Activation::Identity => {}
         Activation::Relu => rectify_gradient(y, 0.0, d),
-        Activation::LeakyRelu(leak) => rectify_gradient(y, leak as f32, d),
+        Activation::LeakyRelu(negative_slope) => rectify_gradient(y, negative_slope as f32, d),
         Activation::Tanh => tanh_gradient(y, d),
         Activation::Sigmoid => sigmoid_gradient(y, d),
     }
 }
 
 /// `y = activation(scale x + offset)`.
-pub(super) fn normalise(x: &[f32], normal: &Normal, activation: Activation, y: &mut [f32]) {
+pub(super) fn normalize(x: &[f32], normal: &Normal, activation: Activation, y: &mut [f32]) {
     let block = block_rows(normal.scale.len()) * normal.scale.len();
     y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(y, x)| {
         scale_rows(x, &normal.scale, &normal.offset, y);
@@ -272,8 +272,8 @@ pub(super) fn normalise(x: &[f32], normal: &Normal, activation: Activation, y: &
     });
 }
 
-/// The same of one picture `(h, w, c)`, on the thread at hand.
-pub(super) fn normalise_picture(x: &[f32], normal: &Normal, activation: Activation, y: &mut [f32]) {
+/// The same of one image `(h, w, c)`, on the thread at hand.
+pub(super) fn normalize_image(x: &[f32], normal: &Normal, activation: Activation, y: &mut [f32]) {
     scale_rows(x, &normal.scale, &normal.offset, y);
     activate(y, activation);
 }
@@ -320,26 +320,28 @@ impl Sums {
 }
 
 /// The slope of a rectifier below zero, where the activation is one that a loaded value can be put through.
-pub(super) fn leak(activation: Activation) -> Option<f32> {
+pub(super) fn negative_slope(activation: Activation) -> Option<f32> {
     match activation {
         Activation::Identity => Some(1.0),
         Activation::Relu => Some(0.0),
-        Activation::LeakyRelu(leak) if (0.0..=1.0).contains(&leak) => Some(leak as f32),
+        Activation::LeakyRelu(negative_slope) if (0.0..=1.0).contains(&negative_slope) => {
+            Some(negative_slope as f32)
+        }
         _ => None,
     }
 }
 
 /// Column sums of one block of rows of d' and of d' x_hat, one after the other in `part`.
-pub(super) fn derivative_sums(x: &[f32], d: &[f32], normal: &Normal, leak: f32, part: &mut [f32]) {
+pub(super) fn derivative_sums(x: &[f32], d: &[f32], normal: &Normal, negative_slope: f32, part: &mut [f32]) {
     let columns = part.len() / 2;
     let (sums, products) = part.split_at_mut(columns);
     sums.fill(0.0);
     products.fill(0.0);
-    masked_sums(x, d, normal, leak, sums, products);
+    masked_sums(x, d, normal, negative_slope, sums, products);
 }
 
 /// Turns `d`, the derivative by the activation, into the derivative by `x`, in place.
-pub(super) fn normalise_backward(
+pub(super) fn normalize_backward(
     x: &[f32],
     normal: &Normal,
     activation: Activation,

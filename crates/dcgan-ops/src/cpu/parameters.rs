@@ -145,7 +145,7 @@ impl Parameters {
         Ok(())
     }
 
-    pub(super) fn set_average(&mut self, average: &Tensors) -> Result<()> {
+    pub(super) fn set_ema(&mut self, average: &Tensors) -> Result<()> {
         self.average = Some(self.import(|name| average.get(name))?);
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Parameters {
         self.average.as_ref().map(|average| self.export(average)).transpose()
     }
 
-    pub(super) fn move_average(&mut self, decay: f32) {
+    pub(super) fn update_ema(&mut self, decay: f32) {
         let Some(average) = &mut self.average else { return };
         let parts = average.par_chunks_mut(PART).zip(self.values.par_chunks(PART));
         parts.for_each(|(average, values)| blend(average, values, decay));

@@ -1,11 +1,11 @@
 //! A map as the next operation reads it: its values, and what is still to be done to them when they are loaded.
 
-use super::kernels::near;
+use super::kernels::prefetch;
 use super::kernels::tiles::Load;
 use super::norm::{Normal, Slopes, activate_rows, derive_rows};
 use std::borrow::Cow;
 
-/// Values of a map of some pictures, `(n, h, w, c)`.
+/// Values of a map of some images, `(n, h, w, c)`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
     values: &'a [f32],
@@ -15,8 +15,8 @@ pub(super) struct Source<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Rule<'a> {
     Plain,
-    Activated { normal: &'a Normal, leak: f32 },
-    Derived { x: &'a [f32], normal: &'a Normal, leak: f32, slopes: &'a Slopes },
+    Activated { normal: &'a Normal, negative_slope: f32 },
+    Derived { x: &'a [f32], normal: &'a Normal, negative_slope: f32, slopes: &'a Slopes },
 }
 
 impl<'a> Source<'a> {
@@ -25,9 +25,9 @@ impl<'a> Source<'a> {
         Self { values, rule: Rule::Plain }
     }
 
-    /// Batch-norm by channel of `x`, then a rectifier of slope `leak`, 0 to 1, below zero.
-    pub(super) fn activated(x: &'a [f32], normal: &'a Normal, leak: f32) -> Self {
-        Self { values: x, rule: Rule::Activated { normal, leak } }
+    /// Batch-norm by channel of `x`, then a rectifier of slope `negative_slope`, 0 to 1, below zero.
+    pub(super) fn activated(x: &'a [f32], normal: &'a Normal, negative_slope: f32) -> Self {
+        Self { values: x, rule: Rule::Activated { normal, negative_slope } }
     }
 
     /// The derivative by `x`, from that by the rectifier's result.
@@ -35,11 +35,11 @@ impl<'a> Source<'a> {
         d: &'a [f32],
         x: &'a [f32],
         normal: &'a Normal,
-        leak: f32,
+        negative_slope: f32,
         slopes: &'a Slopes,
     ) -> Self {
         assert_eq!(d.len(), x.len());
-        Self { values: d, rule: Rule::Derived { x, normal, leak, slopes } }
+        Self { values: d, rule: Rule::Derived { x, normal, negative_slope, slopes } }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -71,8 +71,8 @@ impl<'a> Source<'a> {
     /// `len` values from `start`.
     pub(super) fn part(&self, start: usize, len: usize) -> Self {
         let rule = match self.rule {
-            Rule::Derived { x, normal, leak, slopes } => {
-                Rule::Derived { x: &x[start..start + len], normal, leak, slopes }
+            Rule::Derived { x, normal, negative_slope, slopes } => {
+                Rule::Derived { x: &x[start..start + len], normal, negative_slope, slopes }
             }
             rule => rule,
         };
@@ -80,11 +80,11 @@ impl<'a> Source<'a> {
     }
 
     /// Asks for at most `len` values from `start`, as far as there are so many, to be brought near.
-    pub(super) fn bring_near(&self, start: usize, len: usize) {
+    pub(super) fn prefetch(&self, start: usize, len: usize) {
         let len = len.min(self.values.len().saturating_sub(start));
-        near::bring_near(self.values.as_ptr().wrapping_add(start), len);
+        prefetch::prefetch(self.values.as_ptr().wrapping_add(start), len);
         if let Rule::Derived { x, .. } = self.rule {
-            near::bring_near(x.as_ptr().wrapping_add(start), len);
+            prefetch::prefetch(x.as_ptr().wrapping_add(start), len);
         }
     }
 
@@ -92,18 +92,22 @@ impl<'a> Source<'a> {
     pub(super) fn raw(&self, channels: usize) -> (&'a [f32], Load) {
         let load = match self.rule {
             Rule::Plain => Load::Plain,
-            Rule::Activated { normal, leak } => {
+            Rule::Activated { normal, negative_slope } => {
                 assert!(normal.scale.len() == channels && normal.offset.len() == channels);
-                Load::Activated { scale: normal.scale.as_ptr(), offset: normal.offset.as_ptr(), leak }
+                Load::Activated {
+                    scale: normal.scale.as_ptr(),
+                    offset: normal.offset.as_ptr(),
+                    negative_slope,
+                }
             }
-            Rule::Derived { x, normal, leak, slopes } => {
+            Rule::Derived { x, normal, negative_slope, slopes } => {
                 assert!(normal.scale.len() == channels && normal.offset.len() == channels);
                 assert!(slopes.slope.len() == channels && slopes.level.len() == channels);
                 Load::Derived {
                     x: x.as_ptr(),
                     scale: normal.scale.as_ptr(),
                     offset: normal.offset.as_ptr(),
-                    leak,
+                    negative_slope,
                     slope: slopes.slope.as_ptr(),
                     level: slopes.level.as_ptr(),
                 }
@@ -116,11 +120,11 @@ impl<'a> Source<'a> {
     pub(super) fn write(&self, out: &mut [f32]) {
         match self.rule {
             Rule::Plain => out.copy_from_slice(self.values),
-            Rule::Activated { normal, leak } => {
-                activate_rows(self.values, &normal.scale, &normal.offset, leak, out);
+            Rule::Activated { normal, negative_slope } => {
+                activate_rows(self.values, &normal.scale, &normal.offset, negative_slope, out);
             }
-            Rule::Derived { x, normal, leak, slopes } => {
-                derive_rows(self.values, x, normal, leak, slopes, out)
+            Rule::Derived { x, normal, negative_slope, slopes } => {
+                derive_rows(self.values, x, normal, negative_slope, slopes, out)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Convolutions with few taps each way by Winograd's algorithm: transforms of tiles, and a matrix product for each point.
 //!
-//! See [`super::kernels::tiles`] for the algorithm. Pictures are taken some at a time, so that what lies between the stages
+//! See [`super::kernels::tiles`] for the algorithm. Images are taken some at a time, so that what lies between the stages
 //! stays in cache; every stage is split by shapes alone, so the bytes do not depend on the number of threads. One chunk's
 //! results are spread while the next one's tiles are gathered: threads wait for each other twice a chunk.
 
@@ -19,7 +19,7 @@ use crate::{MapShape, Precision};
 use stages::lines;
 use weights::Packed;
 
-/// Bytes between the stages that pictures are taken together for.
+/// Bytes between the stages that images are taken together for.
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// Packed weights of either way up to which they are kept, and of a group of panels of larger ones.
@@ -78,19 +78,19 @@ impl Panels {
     }
 }
 
-/// Pictures that go through the stages together.
+/// Images that go through the stages together.
 #[derive(Clone, Copy, Debug)]
 struct Chunk {
     first: usize,
-    pictures: usize,
-    /// Tiles of these pictures.
+    images: usize,
+    /// Tiles of these images.
     rows: usize,
 }
 
 impl Chunk {
     /// The chunk's part of maps of `len` values.
     fn of(self, maps: &mut [f32], len: usize) -> &mut [f32] {
-        &mut maps[self.first * len..][..self.pictures * len]
+        &mut maps[self.first * len..][..self.images * len]
     }
 }
 
@@ -120,7 +120,7 @@ pub(super) struct Weights<'a> {
     pub(super) version: u64,
 }
 
-/// What is done to each picture's map as soon as it is written.
+/// What is done to each image's map as soon as it is written.
 pub(super) type Each<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
 /// Makes products of the gathered tiles of a chunk, of which there are so many.
@@ -237,13 +237,13 @@ impl Winograd {
         self.offsets(self.fine.padded() * self.coarse.padded()).1
     }
 
-    /// Pictures taken together, of `n`.
+    /// Images taken together, of `n`.
     fn chunk(&self, n: usize) -> usize {
-        let per_picture = self.tiles.0 * self.tiles.1;
+        let per_image = self.tiles.0 * self.tiles.1;
         let (_, fine) = self.offsets(self.fine.padded());
         let coarse = self.points * self.points * self.coarse.padded();
         let tiles = (CHUNK_BYTES / (4 * (fine + coarse))).max(MIN_TILES);
-        let chunks = n.div_ceil((tiles / per_picture).max(1));
+        let chunks = n.div_ceil((tiles / per_image).max(1));
         n.div_ceil(chunks)
     }
 
@@ -335,18 +335,18 @@ impl Winograd {
         self.tiles.0 * self.tiles.1
     }
 
-    /// Pictures of each chunk: first one and how many.
+    /// Images of each chunk: first one and how many.
     fn chunks(&self, n: usize) -> Vec<Chunk> {
         let chunk = self.chunk(n);
         let of = |first: usize| {
-            let pictures = chunk.min(n - first);
-            Chunk { first, pictures, rows: pictures * self.tile_count() }
+            let images = chunk.min(n - first);
+            Chunk { first, images, rows: images * self.tile_count() }
         };
         (0..n).step_by(chunk).map(of).collect()
     }
 
-    /// Pictures of a minibatch, from the lengths of both maps.
-    fn pictures(&self, fine: usize, coarse: usize) -> usize {
+    /// Images of a minibatch, from the lengths of both maps.
+    fn images(&self, fine: usize, coarse: usize) -> usize {
         let (fine_len, coarse_len) = (self.geometry.fine.len(), self.geometry.coarse.len());
         let n = fine / fine_len;
         assert_eq!((fine, coarse), (n * fine_len, n * coarse_len));
@@ -363,7 +363,7 @@ impl Winograd {
         to: &mut Buffer,
     ) {
         let len = self.map(side).len();
-        let part = source.part(chunk.first * len, chunk.pictures * len);
+        let part = source.part(chunk.first * len, chunk.images * len);
         self.gather::<T>(isa, side, part, to.sized(self.values(side, chunk.rows)));
     }
 
@@ -378,7 +378,7 @@ impl Winograd {
         each: Each<'_>,
     ) {
         let Scratch { fine: gathered, products, weights: fresh, turned, .. } = scratch;
-        let groups = self.groups::<T>(Side::Coarse, self.pictures(fine.len(), coarse.len()));
+        let groups = self.groups::<T>(Side::Coarse, self.images(fine.len(), coarse.len()));
         let mut packed = self.packed::<T>(isa, (kept, fresh), (Side::Fine, weights), turned, groups.len());
         self.in_chunks::<T>(
             isa,
@@ -406,7 +406,7 @@ impl Winograd {
         each: Each<'_>,
     ) {
         let Scratch { coarse: gathered, products, weights: fresh, turned, .. } = scratch;
-        let groups = self.groups::<T>(Side::Fine, self.pictures(fine.len(), coarse.len()));
+        let groups = self.groups::<T>(Side::Fine, self.images(fine.len(), coarse.len()));
         let mut packed = self.packed::<T>(isa, (kept, fresh), (Side::Coarse, weights), turned, groups.len());
         let values = if let Packed::Fresh(_) = packed { self.turn(weights, turned) } else { weights.values };
         self.in_chunks::<T>(
@@ -435,11 +435,11 @@ impl Winograd {
         multiply: Multiply<'_, T>,
     ) {
         let other = side.other();
-        let pictures = match side {
-            Side::Fine => self.pictures(source.len(), to.len()),
-            Side::Coarse => self.pictures(to.len(), source.len()),
+        let images = match side {
+            Side::Fine => self.images(source.len(), to.len()),
+            Side::Coarse => self.images(to.len(), source.len()),
         };
-        let chunks = self.chunks(pictures);
+        let chunks = self.chunks(images);
         self.gather_chunk::<T>(isa, side, source, chunks[0], gathered);
         for (i, &chunk) in chunks.iter().enumerate() {
             let len = self.values(other, chunk.rows);
@@ -466,16 +466,16 @@ impl Winograd {
         gradient: &mut [f32],
         mut other: Option<(Side, &mut [f32], Each<'_>)>,
     ) {
-        let pictures = self.pictures(fine.len(), coarse.len());
-        let chunks = self.chunks(pictures);
+        let images = self.images(fine.len(), coarse.len());
+        let chunks = self.chunks(images);
         let Scratch { fine: fine_tiles, coarse: coarse_tiles, products, weights: fresh, turned } = scratch;
         // The side that is taken to the other one's map, and the groups of that.
-        let from = other.as_ref().map(|(to, ..)| (to.other(), self.groups::<T>(*to, pictures)));
+        let from = other.as_ref().map(|(to, ..)| (to.other(), self.groups::<T>(*to, images)));
         // Before the sums, which stand where weights are turned.
         let mut packed = from.as_ref().map(|(from, groups)| {
             self.packed::<T>(isa, (kept, fresh), (*from, weights), turned, groups.len())
         });
-        let groups = self.groups::<T>(Side::Coarse, pictures);
+        let groups = self.groups::<T>(Side::Coarse, images);
         let gather = |chunk: Chunk, fine_tiles: &mut Buffer, coarse_tiles: &mut Buffer| {
             rayon::join(
                 || self.gather_chunk::<T>(isa, Side::Fine, fine, chunk, fine_tiles),

@@ -10,7 +10,7 @@ pub(super) struct Workspace {
     pub(super) scratch: Scratch,
     /// Derivatives on their way back, two maps in turn.
     pub(super) back: [Buffer; 2],
-    /// Sums of each picture: moments on the way forward, derivatives' sums on the way back.
+    /// Sums of each image: moments on the way forward, derivatives' sums on the way back.
     pub(super) sums: Buffer,
 }
 

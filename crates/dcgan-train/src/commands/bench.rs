@@ -19,8 +19,8 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     if !(1..=1_000_000).contains(&args.steps) {
         faults.push(format!("--steps is {}, expected 1 to 1000000", args.steps));
     }
-    if !(1..=100_000_000).contains(&args.pictures) {
-        faults.push(format!("--pictures is {}, expected 1 to 100000000", args.pictures));
+    if !(1..=100_000_000).contains(&args.images) {
+        faults.push(format!("--images is {}, expected 1 to 100000000", args.images));
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     let model = preset.model()?;
     let result = match args.work {
         Work::Step => bench(&model, &training, args.steps, &device, &mut |step| progress.set(step))?,
-        Work::Samples => bench_samples(&model, &training, args.pictures, &device)?,
+        Work::Samples => bench_samples(&model, &training, args.images, &device)?,
     };
     progress.finish();
     if args.explain {

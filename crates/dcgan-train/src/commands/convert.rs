@@ -4,7 +4,7 @@ use crate::cli::{ExportArgs, ExportFormat, ImportArgs, StoredDtype};
 use anyhow::Context;
 use candle_core::Device;
 use dcgan_cli::{Outcome, UsageError, print_result};
-use dcgan_model::foreign::{Side, to_pytorch_names};
+use dcgan_model::import::{Side, to_pytorch_names};
 use dcgan_model::weights::Dtype;
 use dcgan_model::{Generator, ModelConfig, OpenError, ensure_statistics};
 use std::path::Path;
@@ -33,15 +33,15 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
         let mut generator = Generator::new(&files.model, weights, &Device::Cpu)?;
         if ensure_statistics(&mut generator, &files.model, &Device::Cpu)? {
             *weights = generator.0.weights()?;
-            statistics = "of G re-estimated from 4,096 z with seed 0";
+            statistics = "of G recalibrated from 4,096 z with seed 0";
             tracing::info!("batch-norm statistics {statistics}");
         }
     }
     make_folder(&args.out)?;
     let ModelConfig { name, height, width, channels, .. } = files.model.config();
     let card = format!(
-        "# {name}, imported\n\nWeights for {height} x {width} pictures of {channels} channel(s), imported from `{}` by dcgan-train.\n\n\
-         - batch-norm statistics: {statistics}\n- licence: that of the source\n",
+        "# {name}, imported\n\nWeights for {height} x {width} images of {channels} channel(s), imported from `{}` by dcgan-train.\n\n\
+         - batch-norm statistics: {statistics}\n- license: that of the source\n",
         args.src.file_name().unwrap_or_default().to_string_lossy()
     );
     let dtype = match args.dtype {
@@ -61,7 +61,7 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let files = match dcgan_model::open(&args.model, None) {
         Err(OpenError::NeedsPreset { path }) => {
             let fault = format!(
-                "{} is not a model folder; turn foreign weights into one with `dcgan-train import`",
+                "{} is not a model folder; turn another program's weights into one with `dcgan-train import`",
                 path.display()
             );
             return Err(UsageError::one(fault).into());

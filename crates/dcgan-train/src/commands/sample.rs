@@ -2,15 +2,15 @@
 
 use crate::cli::SampleArgs;
 use dcgan_cli::{Outcome, UsageError, check_parent, print_result, set_threads};
-use dcgan_data::sheet::Sheet;
+use dcgan_data::image_grid::ImageGrid;
 use dcgan_model::{Generator, draw, ensure_statistics};
 
-/// More pictures than this make a PNG that no viewer opens.
-const MAX_PICTURES: usize = 10_000;
+/// More images than this make a PNG that no viewer opens.
+const MAX_IMAGES: usize = 10_000;
 
 pub(crate) fn run(args: &SampleArgs) -> anyhow::Result<Outcome> {
-    if !(1..=MAX_PICTURES).contains(&args.n) {
-        return Err(UsageError::one(format!("--n is {}, expected 1 to {MAX_PICTURES}", args.n)).into());
+    if !(1..=MAX_IMAGES).contains(&args.n) {
+        return Err(UsageError::one(format!("--n is {}, expected 1 to {MAX_IMAGES}", args.n)).into());
     }
     check_parent(&args.out)?;
     set_threads(args.threads)?;
@@ -25,10 +25,10 @@ pub(crate) fn run(args: &SampleArgs) -> anyhow::Result<Outcome> {
     };
     let mut generator = Generator::new(&model, &weights, &device)?;
     if ensure_statistics(&mut generator, &model, &device)? {
-        tracing::info!("the weights came without batch-norm statistics: re-estimated from 4,096 z");
+        tracing::info!("the weights came without batch-norm statistics: recalibrated from 4,096 z");
     }
-    let pictures = draw(&mut generator, &model, args.seed, args.n)?;
-    Sheet::square(&pictures, model.config().picture_shape().into())?.save(&args.out)?;
-    print_result(&format!("{} pictures in {}", args.n, args.out.display()))?;
+    let images = draw(&mut generator, &model, args.seed, args.n)?;
+    ImageGrid::square(&images, model.config().image_shape().into())?.save(&args.out)?;
+    print_result(&format!("{} images in {}", args.n, args.out.display()))?;
     Ok(Outcome::Done)
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::ServeArgs;
 use anyhow::Context;
-use dcgan_cli::{Cancel, Outcome, UsageError, print_result};
+use dcgan_cli::{Outcome, UsageError, print_result};
 use dcgan_train::service::{self, ServiceError, Settings};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
         return Err(UsageError { faults }.into());
     }
     // Before the port: a service that is to stop must not miss the signal.
-    let stop = Cancel::on_signals()?;
+    let stop = dcgan_cli::cancel_on_signals()?;
     let listener =
         TcpListener::bind(addresses.as_slice()).with_context(|| format!("--listen {}", args.listen))?;
     let address = listener.local_addr()?;

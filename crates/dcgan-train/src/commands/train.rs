@@ -2,7 +2,7 @@
 
 use crate::cli::{ResumeArgs, RunArgs};
 use anyhow::Context;
-use dcgan_cli::{Cancel, Logging, Outcome, Progress, UsageError, print_result, set_threads};
+use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::checkpoints;
 use dcgan_train::config::{Plan, sentences};
 use dcgan_train::error::TrainError;
@@ -68,14 +68,14 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
     outcome
 }
 
-/// Opens the device, the pictures and the weights to start from. Nothing is written yet.
+/// Opens the device, the images and the weights to start from. Nothing is written yet.
 fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
     let open = |device| inputs::open(plan, device, with_init);
     let opened = inputs::device(&plan.run.device).and_then(open);
     Ok(opened.map_err(|error| UsageError { faults: error.faults() })?)
 }
 
-/// A data set that changed is the user's to bring back: exit code 2.
+/// A dataset that changed is the user's to bring back: exit code 2.
 fn wrong_input(error: TrainError) -> anyhow::Error {
     if matches!(error, TrainError::OtherData) { UsageError::because(error).into() } else { error.into() }
 }
@@ -95,10 +95,10 @@ fn train(
     json: bool,
 ) -> anyhow::Result<Outcome> {
     logging.also_to_file(&folder.log()).with_context(|| folder.log().display().to_string())?;
-    let cancel = Cancel::on_signals()?;
+    let cancel = dcgan_cli::cancel_on_signals()?;
     let total = plan.total_steps(inputs.data.len());
     tracing::info!(
-        "run {}: {} on {}, {total} steps of {} pictures, seed {}",
+        "run {}: {} on {}, {total} steps of {} images, seed {}",
         folder.path().display(),
         plan.model.name,
         inputs.data_name,
@@ -112,8 +112,9 @@ fn train(
             tracing::info!("samples {} (diversity {diversity:.2})", path.display())
         }
         Event::Checkpoint { path, frechet, best, .. } => {
-            let quality =
-                frechet.map_or_else(String::new, |frechet| format!(", quality figure {frechet:.4}"));
+            let quality = frechet.map_or_else(String::new, |frechet| {
+                format!(", random-feature Fréchet distance {frechet:.4}")
+            });
             let best = if *best { ", the best so far" } else { "" };
             tracing::info!("checkpoint {}{quality}{best}", path.display());
         }

@@ -1,12 +1,12 @@
 //! Samples for requests: one thread draws them, on the CPU, one request after the other.
 //!
-//! Not on the worker's device: a request must not wait for a job that takes a day, nor take the job's memory. The pictures are
+//! Not on the worker's device: a request must not wait for a job that takes a day, nor take the job's memory. The images are
 //! those of `dcgan-train sample --device cpu`.
 
 use super::models;
 use crate::config::Fault;
 use candle_core::Device;
-use dcgan_data::sheet::Sheet;
+use dcgan_data::image_grid::ImageGrid;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, HostTensor, Weights};
 use dcgan_model::{Generator, Model, draw_latents, ensure_statistics, open, pixels};
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 /// Requests that may wait.
 const WAITING: usize = 8;
-/// Pictures of one request, and bytes of them.
+/// Images of one request, and bytes of them.
 pub(crate) const MAX_COUNT: usize = 1024;
 const MAX_BYTES: usize = 64 << 20;
 /// Generators that stay open between requests: whoever explores a model asks for it many times a second.
@@ -34,7 +34,7 @@ pub(crate) struct Wish {
     /// Seed of z.
     #[serde(default)]
     seed: u64,
-    /// Pictures to draw; as many as z where that is given.
+    /// Images to draw; as many as z where that is given.
     count: Option<usize>,
     /// Latent vectors in place of drawn ones.
     z: Option<Vec<Vec<f64>>>,
@@ -43,14 +43,14 @@ pub(crate) struct Wish {
     pub(crate) format: Format,
 }
 
-/// What the pictures come back as.
+/// What the images come back as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
     /// One grid.
     #[default]
     Png,
-    /// `z` (n, z) and `pictures` (n, c, h, w) as the networks see them.
+    /// `z` (n, z) and `images` (n, c, h, w) as the networks see them.
     Safetensors,
     /// `z` (n, z) alone, as safetensors; nothing is drawn.
     Latents,
@@ -99,7 +99,7 @@ pub(crate) fn easel() -> io::Result<Easel> {
 
 fn work(commissions: &Receiver<Commission>) {
     let mut loaded = Vec::new();
-    // Its own threads: in those of a training job a picture would wait behind the products of a step.
+    // Its own threads: in those of a training job an image would wait behind the products of a step.
     let pool = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("dcgan-draw-{i}")).build();
     let pool =
         pool.inspect_err(|error| tracing::warn!("drawing shares the threads of training: {error}")).ok();
@@ -192,13 +192,13 @@ fn paint(loaded: &mut Vec<Loaded>, folder: &Path, wish: &Wish) -> Answer {
         Format::Png | Format::Safetensors => {
             let bytes = draw_latents(generator, model, &latents.data, &mut |_| ()).map_err(failed)?;
             if wish.format == Format::Png {
-                let sheet = Sheet::square(&bytes, config.picture_shape().into()).map_err(failed)?;
-                return sheet.png().map_err(failed);
+                let grid = ImageGrid::square(&bytes, config.image_shape().into()).map_err(failed)?;
+                return grid.png().map_err(failed);
             }
-            let pictures = pixels::to_tensor(&bytes, config, &Device::Cpu).map_err(failed)?;
-            let shape = pictures.dims().to_vec(); // (n, c, h, w)
-            let data = pictures.flatten_all().and_then(|flat| flat.to_vec1()).map_err(failed)?;
-            Weights::from([("z".to_owned(), latents), ("pictures".to_owned(), HostTensor { shape, data })])
+            let images = pixels::to_tensor(&bytes, config, &Device::Cpu).map_err(failed)?;
+            let shape = images.dims().to_vec(); // (n, c, h, w)
+            let data = images.flatten_all().and_then(|flat| flat.to_vec1()).map_err(failed)?;
+            Weights::from([("z".to_owned(), latents), ("images".to_owned(), HostTensor { shape, data })])
         }
     };
     weights::to_safetensors(&tensors, weights::Dtype::F32).map_err(failed)
@@ -207,8 +207,8 @@ fn paint(loaded: &mut Vec<Loaded>, folder: &Path, wish: &Wish) -> Answer {
 /// z as given or as drawn, `(n, z)` one after the other.
 fn latents(wish: &Wish, model: &Model) -> Result<Vec<f32>, Vec<Fault>> {
     let config = model.config();
-    let (height, width, channels) = config.picture_shape();
-    // Bytes of each number of a picture.
+    let (height, width, channels) = config.image_shape();
+    // Bytes of each number of an image.
     let number = match wish.format {
         Format::Png => 1,
         Format::Safetensors => size_of::<f32>(),
@@ -220,7 +220,7 @@ fn latents(wish: &Wish, model: &Model) -> Result<Vec<f32>, Vec<Fault>> {
     let count = wish.count.or(given).unwrap_or(64.min(largest));
     if !(1..=largest).contains(&count) {
         let field = if wish.count.is_some() { "count" } else { "z" };
-        faults.push(Fault::new(field, format!("{count} pictures are asked for, expected 1 to {largest}")));
+        faults.push(Fault::new(field, format!("{count} images are asked for, expected 1 to {largest}")));
     }
     if let Some(z) = &wish.z {
         if z.len() != count {

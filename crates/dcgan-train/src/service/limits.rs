@@ -11,7 +11,7 @@ const FEWEST: usize = 16;
 
 /// Downloads of models at a time; each has a thread.
 pub(crate) const DOWNLOADS: usize = 32;
-/// Requests for samples at a time: waiting, being drawn, or with their pictures on the way; and time in which these must arrive.
+/// Requests for samples at a time: waiting, being drawn, or with their images on the way; and time in which these must arrive.
 pub(crate) const DRAWS: usize = 16;
 pub(crate) const DRAWN_TIME: Duration = Duration::from_secs(300);
 /// Threads that wait for the disk on behalf of requests.

@@ -31,7 +31,7 @@ struct Latency {
 }
 
 impl Metrics {
-    /// Real pictures were trained on.
+    /// Real images were trained on.
     pub(crate) fn count_images(&self, images: u64) {
         self.images.fetch_add(images, Ordering::Relaxed);
     }
@@ -65,14 +65,14 @@ pub(crate) fn text(shared: &Shared) -> Result<String, StoreError> {
     let queued = counts.iter().find(|(state, _)| *state == JobState::Queued).map_or(0, |(_, count)| *count);
     text.head("dcgan_queue_length", "gauge", "Jobs that wait for the device");
     text.line("dcgan_queue_length", "", queued as f64);
-    text.head("dcgan_images_trained_total", "counter", "Real pictures trained on since the service started");
+    text.head("dcgan_images_trained_total", "counter", "Real images trained on since the service started");
     let images = shared.metrics.images.load(Ordering::Relaxed);
     text.line("dcgan_images_trained_total", "", images as f64);
     if let Some(line) = shared.live.current().and_then(|running| running.line()) {
         text.head(
             "dcgan_images_per_second",
             "gauge",
-            "Real pictures a second in the running job's last interval",
+            "Real images a second in the running job's last interval",
         );
         text.line("dcgan_images_per_second", "", line.images_per_s);
         text.head("dcgan_loss", "gauge", "Losses of the running job at its last log line");

@@ -36,7 +36,7 @@ pub use error::ServiceError;
 pub use server::serve;
 
 use axum::Router;
-use dcgan_cli::Cancel;
+use dcgan_base::Cancel;
 use dcgan_model::DeviceChoice;
 use shared::Shared;
 use std::net::TcpListener;
@@ -54,7 +54,7 @@ const REST: Duration = Duration::from_millis(20);
 pub struct Settings {
     /// Folder of the jobs and their run folders; made where it is missing.
     pub store: PathBuf,
-    /// Folder of the data sets that jobs may name; none, and they train on the embedded digits.
+    /// Folder of the datasets that jobs may name; none, and they train on the embedded digits.
     pub data_root: Option<PathBuf>,
     /// Folder of model folders; need not exist.
     pub model_root: PathBuf,
@@ -123,7 +123,7 @@ pub fn run(service: &Service, listener: TcpListener, stop: &Cancel) -> Result<()
 }
 
 /// Before the thread that answers requests waits for more: while a job trains on this machine's cores and nobody waits for a
-/// model or pictures, it lets requests come together. Woken for each alone it costs training about twice as much: a core
+/// model or images, it lets requests come together. Woken for each alone it costs training about twice as much: a core
 /// changes over, finds nothing of this code in its caches, and training's other threads wait for the one that was put off.
 fn rest(shared: &Shared) {
     let busy = shared.downloads.available_permits() < limits::DOWNLOADS

@@ -121,7 +121,7 @@ pub(crate) struct Job {
     pub(crate) step: u64,
     /// Known once the data was opened.
     pub(crate) total_steps: Option<u64>,
-    /// Real pictures read up to the last checkpoint.
+    /// Real images read up to the last checkpoint.
     pub(crate) images: u64,
     pub(crate) error: Option<String>,
     pub(crate) created_ms: i64,

@@ -1,6 +1,6 @@
 //! Room on the disk that is kept for the database: on a full disk jobs must still be paused, cancelled and deleted.
 
-use dcgan_cli::files;
+use dcgan_base::files;
 use std::fs;
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ impl Reserve {
 
     /// Makes the file where it is missing. False while the disk has no room for it.
     pub(crate) fn keep(&self) -> bool {
-        self.is_kept() || files::write_whole(&self.path, &vec![0; BYTES]).is_ok()
+        self.is_kept() || files::write_atomic(&self.path, &vec![0; BYTES]).is_ok()
     }
 
     /// Gives the room away. False where that was done before.

@@ -97,7 +97,7 @@ pub(crate) fn routes() -> Vec<Route> {
             get(api::runs::events),
         ),
         (
-            op("GET", "/v1/jobs/{id}/samples", "Sample grids, by pictures seen", Json(200, "Samples"))
+            op("GET", "/v1/jobs/{id}/samples", "Sample grids, by images seen", Json(200, "Samples"))
                 .or(&[404]),
             get(api::runs::samples),
         ),
@@ -105,7 +105,7 @@ pub(crate) fn routes() -> Vec<Route> {
             op(
                 "GET",
                 "/v1/jobs/{id}/samples/{name}",
-                "A sample grid: N.png; real pictures: reals.png",
+                "A sample grid: N.png; real images: reals.png",
                 Binary(&["image/png"]),
             )
             .or(&[404]),
@@ -129,7 +129,7 @@ pub(crate) fn routes() -> Vec<Route> {
             op(
                 "POST",
                 "/v1/models/{id}/samples",
-                "Draw pictures",
+                "Draw images",
                 Binary(&["image/png", "application/octet-stream"]),
             )
             .body("Wish")
@@ -140,7 +140,7 @@ pub(crate) fn routes() -> Vec<Route> {
             op("GET", "/v1/presets", "Networks and settings by name", Json(200, "Presets")),
             get(api::models::presets),
         ),
-        (op("GET", "/v1/data", "Data sets under --data-root", Json(200, "Data")), get(api::models::data)),
+        (op("GET", "/v1/data", "Datasets under --data-root", Json(200, "Data")), get(api::models::data)),
     ]
 }
 

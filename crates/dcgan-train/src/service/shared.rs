@@ -12,7 +12,7 @@ use super::{ServiceError, Settings};
 use crate::config::Plan;
 use crate::inputs;
 use candle_core::Device;
-use dcgan_cli::files;
+use dcgan_base::files;
 use dcgan_model::DeviceChoice;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) streams: Arc<Semaphore>,
     /// Downloads of models take one each.
     pub(crate) downloads: Arc<Semaphore>,
-    /// Requests for samples take one each, until their pictures have been sent.
+    /// Requests for samples take one each, until their images have been sent.
     pub(crate) draws: Arc<Semaphore>,
     device_choice: DeviceChoice,
     stopping: watch::Sender<bool>,
@@ -130,7 +130,7 @@ impl Shared {
         }
     }
 
-    /// The data set `name` below the data root.
+    /// The dataset `name` below the data root.
     pub(crate) fn find_data(&self, name: &str) -> Result<PathBuf, String> {
         let Some(root) = &self.data_root else {
             return Err("the service was started without --data-root: leave data out".to_owned());

@@ -16,7 +16,7 @@ latent = { size = 4, distribution = "uniform" }
 
 [model.generator]
 project_channels = 8
-project_norm = "unit"
+project_norm = "per-activation"
 norm = { eps = 1e-5, affine = true }
 blocks = [
     { channels = 4, kernel = 4, stride = 2, padding = 1 },
@@ -25,7 +25,7 @@ blocks = [
 output = "tanh"
 
 [model.discriminator]
-leak = 0.2
+negative_slope = 0.2
 norm = { eps = 1e-5, affine = true }
 blocks = [
     { channels = 4, kernel = 4, stride = 2, padding = 1 },
@@ -45,7 +45,7 @@ weight_decay = 0.0
 label_smoothing = 0.0
 ema = 0.0
 weight_std = 0.1
-gain_std = 0.02
+norm_weight_std = 0.02
 "#;
 
 /// The binary with arguments, quiet on stderr but for warnings.

@@ -34,7 +34,7 @@ fn bad_arguments() {
     fs::write(folder.path().join("full/precious.txt"), "mine").unwrap();
     let (absent, out, empty) = (path("absent"), path("out"), path("empty"));
     fs::create_dir(&empty).unwrap();
-    let text = write("notes.txt", "no picture");
+    let text = write("notes.txt", "no image");
 
     refused(&["run", "--preset", "pytorch46", "--out", &out], &["pytorch46", "pytorch64", "imagenet32"]);
     refused(&["run", "--config", &absent, "--out", &out], &["absent", "No such file"]);
@@ -82,10 +82,10 @@ fn bad_arguments() {
     refused(&["sample", "--model", &empty, "--out", &nowhere], &["nowhere", "does not exist"]);
     refused(
         &["run", "--config", &tiny, "--batch-size", "20000", "--out", &out],
-        &["10000 pictures", "20000", "--batch-size"],
+        &["10000 images", "20000", "--batch-size"],
     );
     refused(&["run", "--config", &tiny, "--data", &absent, "--out", &out], &["absent"]);
-    refused(&["run", "--config", &tiny, "--data", &empty, "--out", &out], &["empty", "0 pictures"]);
+    refused(&["run", "--config", &tiny, "--data", &empty, "--out", &out], &["empty", "0 images"]);
     refused(&["run", "--config", &tiny, "--data", &text, "--out", &out], &["notes.txt"]);
     refused(&["run", "--config", &tiny, "--init-from", &absent, "--out", &out], &["absent"]);
     refused(&["resume", &absent], &["absent"]);
@@ -136,7 +136,7 @@ fn a_run_from_start_to_samples() {
     ] {
         assert!(folder.path().join("run").join(file).exists(), "{file}");
     }
-    // The run, its best checkpoint and the checkpoint's folder are all models; equal seeds give equal pictures.
+    // The run, its best checkpoint and the checkpoint's folder are all models; equal seeds give equal images.
     succeed(&["sample", "--model", &out, "--n", "5", "--out", &png]);
     let first = fs::read(&png).unwrap();
     let best = path("run/best");
@@ -154,7 +154,7 @@ fn a_run_from_start_to_samples() {
         &["run", "--config", &wide, "--out", &other, "--steps", "2", "--init-from", &best],
         &["project.weight", "--init-from"],
     );
-    // Foreign files: out under PyTorch's names, in again by a configuration file, the same pictures.
+    // Foreign files: out under PyTorch's names, in again by a configuration file, the same images.
     let (exported, imported) = (path("exported"), path("imported"));
     let flat = path("flat.toml");
     fs::write(&flat, TINY.replace("project_norm = \"unit\"", "project_norm = \"channel\"")).unwrap();

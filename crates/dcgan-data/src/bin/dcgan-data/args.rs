@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use dcgan_cli::{LogArgs, UsageError};
-use dcgan_data::{Dataset, OnBad, OpenOptions, PictureShape, Split};
+use dcgan_data::{Dataset, ImageShape, OnBad, OpenOptions, Split};
 
-/// Side of pictures, in pixels, where --size is not given.
+/// Side of images, in pixels, where --size is not given.
 const DEFAULT_SIDE: usize = 64;
 
-/// Looks at, packs and verifies data sets of pictures
+/// Looks at, packs and verifies datasets of images
 #[derive(Debug, Parser)]
 #[command(name = "dcgan-data", version)]
 pub(crate) struct Args {
@@ -21,11 +21,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Says what was read and skipped, counts per class, and the sizes of a few pictures
+    /// Says what was read and skipped, counts per class, and the sizes of a few images
     Inspect(Inspect),
     /// Writes a decoded cache: one file that opens at once and needs no decoding
     Pack(Pack),
-    /// Compares files with the SHA-256 in the manifests of known data sets
+    /// Compares files with the SHA-256 in the manifests of known datasets
     Verify(Verify),
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Command {
 pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Write pictures spread over the data set, as they are after the transform, into one PNG
+    /// Write images spread over the dataset, as they are after the transform, into one PNG
     #[arg(long, value_name = "FILE.png")]
     pub(crate) montage: Option<PathBuf>,
     /// Print one line of JSON
@@ -67,16 +67,16 @@ pub(crate) struct Verify {
 pub(crate) struct DataArgs {
     /// A folder, zip, file or cache; `digits` for the embedded ones
     pub(crate) path: PathBuf,
-    /// Size that pictures are brought to, HEIGHTxWIDTH or one number for both [default: 64]
+    /// Size that images are brought to, HEIGHTxWIDTH or one number for both [default: 64]
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     pub(crate) size: Option<(usize, usize)>,
-    /// Channels that pictures are brought to: 1 grey, 3 RGB, 4 RGB and alpha
+    /// Channels that images are brought to: 1 grey, 3 RGB, 4 RGB and alpha
     #[arg(long, default_value_t = 3)]
     pub(crate) channels: usize,
     /// Cut the centre N x N of the original before resizing
     #[arg(long, value_name = "N")]
     pub(crate) crop: Option<usize>,
-    /// Leave out pictures that cannot be decoded, and count them (decodes every picture)
+    /// Leave out images that cannot be decoded, and count them (decodes every image)
     #[arg(long)]
     pub(crate) skip_bad: bool,
     /// Read the test part of CIFAR, MNIST or SVHN instead of the training part
@@ -87,13 +87,13 @@ pub(crate) struct DataArgs {
 impl DataArgs {
     pub(crate) fn open(&self) -> anyhow::Result<Dataset> {
         let (height, width) = self.size.unwrap_or((DEFAULT_SIDE, DEFAULT_SIDE));
-        let shape = PictureShape { height, width, channels: self.channels };
+        let shape = ImageShape { height, width, channels: self.channels };
         let mut faults = Vec::new();
         if !matches!(self.channels, 1 | 3 | 4) {
             faults.push(format!("--channels {} is not possible: use 1, 3 or 4", self.channels));
         }
         if self.crop == Some(0) {
-            faults.push("--crop 0 leaves no picture: use 1 or more pixels".to_owned());
+            faults.push("--crop 0 leaves no image: use 1 or more pixels".to_owned());
         }
         if !faults.is_empty() {
             return Err(UsageError { faults }.into());

@@ -2,18 +2,18 @@
 
 use anyhow::Context;
 use dcgan_cli::{Outcome, print_result};
-use dcgan_data::{Dataset, PictureInfo, PictureShape, ScanReport};
+use dcgan_data::{Dataset, ImageInfo, ImageShape, ScanReport};
 use serde::Serialize;
 
 use crate::args::Inspect;
 
-/// Pictures whose size on disk is shown.
+/// Images whose size on disk is shown.
 const EXAMPLES: usize = 3;
 
 /// Classes listed by the text output; JSON has all.
 const CLASSES_SHOWN: usize = 20;
 
-/// Pictures along each side of the montage.
+/// Images along each side of the montage.
 const MONTAGE_SIDE: usize = 10;
 
 /// Everything that is printed.
@@ -21,9 +21,9 @@ const MONTAGE_SIDE: usize = 10;
 struct Inspection<'a> {
     #[serde(flatten)]
     report: &'a ScanReport,
-    shape: PictureShape,
+    shape: ImageShape,
     classes: Vec<Class>,
-    examples: Vec<PictureInfo>,
+    examples: Vec<ImageInfo>,
     fingerprint: &'a str,
 }
 
@@ -31,7 +31,7 @@ struct Inspection<'a> {
 struct Class {
     label: u32,
     name: Option<String>,
-    pictures: usize,
+    images: usize,
 }
 
 pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
@@ -59,12 +59,12 @@ fn describe(inspection: &Inspection<'_>) -> String {
     let mut lines = vec![
         format!("path         {}", report.path.display()),
         format!("format       {}", report.format),
-        format!("pictures     {}", report.pictures),
+        format!("images     {}", report.images),
         format!("brought to   {}", inspection.shape),
         format!("files        {}", report.scanned_files),
     ];
-    lines.extend(inspection.examples.iter().map(|picture| {
-        format!("on disk      {}x{}x{}  {}", picture.height, picture.width, picture.channels, picture.name)
+    lines.extend(inspection.examples.iter().map(|image| {
+        format!("on disk      {}x{}x{}  {}", image.height, image.width, image.channels, image.name)
     }));
     lines.extend(report.notes.iter().map(|note| format!("note         {note}")));
     if report.skipped.is_empty() {
@@ -78,7 +78,7 @@ fn describe(inspection: &Inspection<'_>) -> String {
         for class in inspection.classes.iter().take(CLASSES_SHOWN) {
             lines.push(format!(
                 "  {:>8}  {} {}",
-                class.pictures,
+                class.images,
                 class.label,
                 class.name.as_deref().unwrap_or("")
             ));
@@ -101,27 +101,27 @@ fn classes(dataset: &Dataset) -> Vec<Class> {
         *counts.entry(*label).or_insert(0) += 1;
     }
     let name = |label: u32| dataset.class_names()?.get(usize::try_from(label).ok()?).cloned();
-    counts.into_iter().map(|(label, pictures)| Class { label, name: name(label), pictures }).collect()
+    counts.into_iter().map(|(label, images)| Class { label, name: name(label), images }).collect()
 }
 
-/// Up to `count` indices spread evenly over `len` pictures.
+/// Up to `count` indices spread evenly over `len` images.
 fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(len);
     (0..count).map(move |place| place * len / count)
 }
 
-/// A grid of pictures spread over the data set, rows first, flattened to RGB by the PNG writer where grey.
+/// A grid of images spread over the dataset, rows first, flattened to RGB by the PNG writer where grey.
 fn montage(dataset: &Dataset) -> anyhow::Result<image::DynamicImage> {
-    let PictureShape { height, width, channels } = dataset.shape();
+    let ImageShape { height, width, channels } = dataset.shape();
     let indices: Vec<usize> = spread(dataset.len(), MONTAGE_SIDE * MONTAGE_SIDE).collect();
     let (rows, columns) = (indices.len().div_ceil(MONTAGE_SIDE), indices.len().min(MONTAGE_SIDE));
     let mut pixels = vec![0; rows * height * columns * width * channels];
-    let mut picture = vec![0; dataset.shape().bytes()];
+    let mut image = vec![0; dataset.shape().bytes()];
     let line = width * channels;
     for (place, index) in indices.into_iter().enumerate() {
-        dataset.read(index, &mut picture)?;
+        dataset.read(index, &mut image)?;
         let (row, column) = (place / MONTAGE_SIDE, place % MONTAGE_SIDE);
-        for (y, from) in picture.chunks_exact(line).enumerate() {
+        for (y, from) in image.chunks_exact(line).enumerate() {
             let start = ((row * height + y) * columns + column) * line;
             pixels[start..start + line].copy_from_slice(from);
         }

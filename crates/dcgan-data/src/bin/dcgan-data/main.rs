@@ -1,4 +1,4 @@
-//! `dcgan-data`: shows what is in a data set, packs it into a cache, compares it with the publisher's hashes.
+//! `dcgan-data`: shows what is in a dataset, packs it into a cache, compares it with the publisher's hashes.
 
 mod args;
 mod inspect;

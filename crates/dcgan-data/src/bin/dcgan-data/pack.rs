@@ -7,7 +7,7 @@ use crate::args::Pack;
 pub(crate) fn pack_command(args: &Pack, logging: &Logging) -> anyhow::Result<Outcome> {
     let dataset = args.data.open()?;
     tracing::info!("{}", dataset.report());
-    let progress = Progress::new(logging, dataset.len() as u64, "pictures");
+    let progress = Progress::new(logging, dataset.len() as u64, "images");
     let packed = dcgan_data::pack(&dataset, &args.out, |done| progress.set(done as u64))?;
     progress.finish();
     let done = if packed.up_to_date { "is up to date" } else { "written" };
@@ -15,9 +15,9 @@ pub(crate) fn pack_command(args: &Pack, logging: &Logging) -> anyhow::Result<Out
         serde_json::to_string(&packed)?
     } else {
         format!(
-            "{} {done}: {} pictures of {}, {} bytes",
+            "{} {done}: {} images of {}, {} bytes",
             packed.path.display(),
-            packed.pictures,
+            packed.images,
             dataset.shape(),
             packed.bytes
         )

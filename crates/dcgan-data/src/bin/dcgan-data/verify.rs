@@ -10,10 +10,10 @@ use crate::args::Verify;
 pub(crate) fn verify_command(args: &Verify) -> anyhow::Result<Outcome> {
     let (manifest, files) = verify(&args.path)?;
     if args.json {
-        let line = json!({ "name": manifest.name, "licence": manifest.licence, "files": files });
+        let line = json!({ "name": manifest.name, "license": manifest.license, "files": files });
         print_result(&line.to_string())?;
     } else {
-        print_result(&format!("{}: {}", manifest.name, manifest.licence))?;
+        print_result(&format!("{}: {}", manifest.name, manifest.license))?;
         for file in &files {
             print_result(&format!("{:<28} {}", file.file, describe(file.finding)))?;
         }

@@ -7,8 +7,8 @@
 
 mod forms;
 pub(crate) mod gemm;
-pub(crate) mod near;
 mod portable;
+pub(crate) mod prefetch;
 pub(crate) mod shared;
 pub(crate) mod simd;
 pub(crate) mod tiles;

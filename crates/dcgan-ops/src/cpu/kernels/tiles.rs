@@ -80,16 +80,16 @@ pub(super) unsafe fn store_some<S: Simd>(to: *mut f32, x: S::F, valid: usize) {
     }
 }
 
-/// Pixels of a picture that make a tile: pixel (i, j) is at `start + i * row + j * column`, where it is inside the picture.
+/// Pixels of an image that make a tile: pixel (i, j) is at `start + i * row + j * column`, where it is inside the image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
-    /// Offset of pixel (0, 0) in values; may be before the picture.
+    /// Offset of pixel (0, 0) in values; may be before the image.
     pub(crate) start: isize,
     /// Distance between rows of the tile, in values.
     pub(crate) row: isize,
     /// Distance between columns.
     pub(crate) column: isize,
-    /// Rows of the tile that lie inside the picture.
+    /// Rows of the tile that lie inside the image.
     pub(crate) rows: (usize, usize),
     /// Columns that do.
     pub(crate) columns: (usize, usize),
@@ -102,7 +102,7 @@ impl Window {
         self.start + i as isize * self.row + j as isize * self.column
     }
 
-    /// Whether all of the tile, `side` pixels each way, lies inside the picture.
+    /// Whether all of the tile, `side` pixels each way, lies inside the image.
     #[inline(always)]
     fn is_inside(&self, side: usize) -> bool {
         self.rows == (0, side) && self.columns == (0, side)
@@ -137,15 +137,15 @@ impl Channels {
 pub(crate) enum Load {
     /// Nothing.
     Plain,
-    /// `u = scale x + offset`, then `u` where positive, `leak u` elsewhere: batch-norm and its activation.
-    Activated { scale: *const f32, offset: *const f32, leak: f32 },
-    /// Back through both: `scale d' - slope x + level`, where `d'` is `d` where `u` is positive and `leak d` elsewhere;
+    /// `u = scale x + offset`, then `u` where positive, `negative_slope u` elsewhere: batch-norm and its activation.
+    Activated { scale: *const f32, offset: *const f32, negative_slope: f32 },
+    /// Back through both: `scale d' - slope x + level`, where `d'` is `d` where `u` is positive and `negative_slope d` elsewhere;
     /// `x` lies like `d`.
     Derived {
         x: *const f32,
         scale: *const f32,
         offset: *const f32,
-        leak: f32,
+        negative_slope: f32,
         slope: *const f32,
         level: *const f32,
     },
@@ -157,7 +157,7 @@ struct Loader<S: Simd> {
     x: *const f32,
     scale: S::F,
     offset: S::F,
-    leak: S::F,
+    negative_slope: S::F,
     slope: S::F,
     level: S::F,
 }
@@ -172,19 +172,28 @@ impl<S: Simd> Loader<S> {
         // SAFETY: the caller vouches for a coefficient for each channel.
         unsafe {
             let zero = S::splat(0.0);
-            let none =
-                Self { x: std::ptr::null(), scale: zero, offset: zero, leak: zero, slope: zero, level: zero };
+            let none = Self {
+                x: std::ptr::null(),
+                scale: zero,
+                offset: zero,
+                negative_slope: zero,
+                slope: zero,
+                level: zero,
+            };
             let some = |from: *const f32| load_some::<S>(from.add(first), valid);
             match *load {
                 Load::Plain => none,
-                Load::Activated { scale, offset, leak } => {
-                    Self { scale: some(scale), offset: some(offset), leak: S::splat(leak), ..none }
-                }
-                Load::Derived { x, scale, offset, leak, slope, level } => Self {
+                Load::Activated { scale, offset, negative_slope } => Self {
+                    scale: some(scale),
+                    offset: some(offset),
+                    negative_slope: S::splat(negative_slope),
+                    ..none
+                },
+                Load::Derived { x, scale, offset, negative_slope, slope, level } => Self {
                     x: x.add(first),
                     scale: some(scale),
                     offset: some(offset),
-                    leak: S::splat(leak),
+                    negative_slope: S::splat(negative_slope),
                     slope: some(slope),
                     level: some(level),
                 },
@@ -193,19 +202,19 @@ impl<S: Simd> Loader<S> {
     }
 
     #[inline(always)]
-    unsafe fn load<const KIND: u8>(&self, picture: *const f32, at: isize, valid: usize) -> S::F {
-        // SAFETY: the caller vouches for `valid` values at `at` of the picture, and of `x` where there is one.
+    unsafe fn load<const KIND: u8>(&self, image: *const f32, at: isize, valid: usize) -> S::F {
+        // SAFETY: the caller vouches for `valid` values at `at` of the image, and of `x` where there is one.
         unsafe {
-            let value = load_some::<S>(picture.offset(at), valid);
+            let value = load_some::<S>(image.offset(at), valid);
             match KIND {
                 ACTIVATED => {
                     let u = S::fma(value, self.scale, self.offset);
-                    S::max(u, S::mul(u, self.leak))
+                    S::max(u, S::mul(u, self.negative_slope))
                 }
                 DERIVED => {
                     let x = load_some::<S>(self.x.offset(at), valid);
                     let u = S::fma(x, self.scale, self.offset);
-                    let d = S::if_positive(u, value, S::mul(value, self.leak));
+                    let d = S::if_positive(u, value, S::mul(value, self.negative_slope));
                     S::fma(d, self.scale, S::sub(self.level, S::mul(x, self.slope)))
                 }
                 _ => value,
@@ -219,7 +228,7 @@ pub(crate) type Points = [Option<usize>; MAX_POINTS * MAX_POINTS];
 
 #[inline(always)]
 unsafe fn gather_body<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND: u8>(
-    picture: *const f32,
+    image: *const f32,
     load: &Load,
     window: &Window,
     channels: &Channels,
@@ -232,7 +241,7 @@ unsafe fn gather_body<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND:
         let mut first = 0;
         while let Some((valid, place)) = channels.sixteen(first) {
             let loader = Loader::<S>::new(load, first, valid);
-            let (from, to) = (picture.wrapping_add(first), (packed.wrapping_add(place), channels.panel));
+            let (from, to) = (image.wrapping_add(first), (packed.wrapping_add(place), channels.panel));
             if inside && valid == LANES {
                 gather_sixteen::<S, T, Fm, FINE, KIND, true>(from, &loader, window, valid, to, points);
             } else {
@@ -243,11 +252,11 @@ unsafe fn gather_body<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND:
     }
 }
 
-/// Sixteen channels of a tile. `WHOLE` where all of them exist and all of the tile lies inside the picture: known when compiled, it
+/// Sixteen channels of a tile. `WHOLE` where all of them exist and all of the tile lies inside the image: known when compiled, it
 /// spares a branch for every pixel. The next tile's points, `next` values behind this one's, are asked for.
 #[inline(always)]
 unsafe fn gather_sixteen<S: Simd, T: Value, Fm: Form, const FINE: bool, const KIND: u8, const WHOLE: bool>(
-    picture: *const f32,
+    image: *const f32,
     loader: &Loader<S>,
     window: &Window,
     valid: usize,
@@ -266,7 +275,7 @@ unsafe fn gather_sixteen<S: Simd, T: Value, Fm: Form, const FINE: bool, const KI
             if WHOLE || (j >= columns.0 && j < columns.1 && valid > 0) {
                 for (i, value) in column.iter_mut().enumerate().take(side) {
                     if WHOLE || (i >= rows.0 && i < rows.1) {
-                        *value = loader.load::<KIND>(picture, window.at(i, j), valid);
+                        *value = loader.load::<KIND>(image, window.at(i, j), valid);
                     }
                 }
             }
@@ -290,7 +299,7 @@ unsafe fn gather_sixteen<S: Simd, T: Value, Fm: Form, const FINE: bool, const KI
 unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
     packed: *const f32,
     points: &Points,
-    picture: *mut f32,
+    image: *mut f32,
     window: &Window,
     channels: &Channels,
     written: (usize, usize),
@@ -303,7 +312,7 @@ unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
             if valid == 0 {
                 break;
             }
-            let (from, to) = ((packed.wrapping_add(place), channels.panel), picture.wrapping_add(first));
+            let (from, to) = ((packed.wrapping_add(place), channels.panel), image.wrapping_add(first));
             if inside && valid == LANES {
                 spread_sixteen::<S, Fm, FINE, true>(from, points, to, window, valid, written);
             } else {
@@ -319,7 +328,7 @@ unsafe fn spread_body<S: Simd, Fm: Form, const FINE: bool>(
 unsafe fn spread_sixteen<S: Simd, Fm: Form, const FINE: bool, const WHOLE: bool>(
     (packed, next): (*const f32, usize),
     points: &Points,
-    picture: *mut f32,
+    image: *mut f32,
     window: &Window,
     valid: usize,
     written: (usize, usize),
@@ -354,7 +363,7 @@ unsafe fn spread_sixteen<S: Simd, Fm: Form, const FINE: bool, const WHOLE: bool>
                 if !WHOLE && (j < columns.0 || j >= columns.1) {
                     continue;
                 }
-                let to = picture.offset(window.at(i, j));
+                let to = image.offset(window.at(i, j));
                 let again = (i < shared && i < written.0) || (j < shared && j < written.1);
                 let sum = if again { S::add(value, load_some::<S>(to, valid)) } else { value };
                 store_some::<S>(to, sum, valid);
@@ -406,7 +415,7 @@ macro_rules! gathers {
             isa: super::simd::Isa,
             side: Side,
             taps: usize,
-            picture: *const f32,
+            image: *const f32,
             load: &Load,
             window: &Window,
             channels: &Channels,
@@ -420,7 +429,7 @@ macro_rules! gathers {
                 Side::Coarse => coarse(taps, load),
             };
             // SAFETY: the caller's promise.
-            unsafe { run(isa, picture, load, window, channels, packed, points) }
+            unsafe { run(isa, image, load, window, channels, packed, points) }
         }
     };
     (instances $name:ident $fine:literal $value:ident) => {
@@ -451,7 +460,7 @@ macro_rules! gathers {
         instantiate! {
             {$($mark)?}
             fn $name(
-                picture: *const f32,
+                image: *const f32,
                 load: &Load,
                 window: &Window,
                 channels: &Channels,
@@ -469,7 +478,7 @@ gathers! {
     /// `Bᵀ d B` of a tile of the fine map, or `A y Aᵀ` of one of the coarse map.
     ///
     /// # Safety
-    /// The window's pixels lie inside the picture, and inside what `load` has like it; all points lie inside `packed`, where
+    /// The window's pixels lie inside the image, and inside what `load` has like it; all points lie inside `packed`, where
     /// nothing else is at work.
     gather f32
 }
@@ -485,7 +494,7 @@ transforms! {
     ///
     /// # Safety
     /// As [`gather`], and nothing else is at work in the window.
-    spread_fine(packed: *const f32, points: &Points, picture: *mut f32, window: &Window, channels: &Channels, written: (usize, usize)),
+    spread_fine(packed: *const f32, points: &Points, image: *mut f32, window: &Window, channels: &Channels, written: (usize, usize)),
     spread_body, spread_fine_two, spread_fine_three, true
 }
 transforms! {
@@ -493,7 +502,7 @@ transforms! {
     ///
     /// # Safety
     /// As [`spread_fine`].
-    spread_coarse(packed: *const f32, points: &Points, picture: *mut f32, window: &Window, channels: &Channels, written: (usize, usize)),
+    spread_coarse(packed: *const f32, points: &Points, image: *mut f32, window: &Window, channels: &Channels, written: (usize, usize)),
     spread_body, spread_coarse_two, spread_coarse_three, false
 }
 /// Products into a tile of one side's map, [`spread_fine`] or [`spread_coarse`].
@@ -507,12 +516,12 @@ pub(crate) unsafe fn spread(
     taps: usize,
     packed: *const f32,
     points: &Points,
-    picture: *mut f32,
+    image: *mut f32,
     window: &Window,
     channels: &Channels,
     written: (usize, usize),
 ) {
     let run = if side == Side::Fine { spread_fine } else { spread_coarse };
     // SAFETY: the caller's promise.
-    unsafe { run(isa, taps, packed, points, picture, window, channels, written) }
+    unsafe { run(isa, taps, packed, points, image, window, channels, written) }
 }

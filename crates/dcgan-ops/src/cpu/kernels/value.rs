@@ -46,7 +46,7 @@ pub(crate) trait Value: Pod + Send + Sync + std::fmt::Debug {
         isa: Isa,
         side: Side,
         taps: usize,
-        picture: *const f32,
+        image: *const f32,
         load: &Load,
         window: &Window,
         channels: &Channels,
@@ -79,7 +79,7 @@ macro_rules! kernels {
             isa: Isa,
             side: Side,
             taps: usize,
-            picture: *const f32,
+            image: *const f32,
             load: &Load,
             window: &Window,
             channels: &Channels,
@@ -87,7 +87,7 @@ macro_rules! kernels {
             points: &Points,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { tiles::$gather(isa, side, taps, picture, load, window, channels, packed, points) }
+            unsafe { tiles::$gather(isa, side, taps, image, load, window, channels, packed, points) }
         }
         #[inline(always)]
         unsafe fn pack_weights(

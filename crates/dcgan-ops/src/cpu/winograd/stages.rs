@@ -1,4 +1,4 @@
-//! The three stages of the algorithm over some pictures: tiles are gathered, multiplied at each point, and spread.
+//! The three stages of the algorithm over some images: tiles are gathered, multiplied at each point, and spread.
 //!
 //! Every stage is split by shapes alone, so the bytes do not depend on the number of threads.
 
@@ -11,7 +11,7 @@ use super::{Each, Panels, Winograd};
 use crate::MapShape;
 use crate::cpu::kernels::Isa;
 use crate::cpu::kernels::gemm::{Left, Product};
-use crate::cpu::kernels::near::bring_near;
+use crate::cpu::kernels::prefetch::prefetch;
 use crate::cpu::kernels::shared::Shared;
 use crate::cpu::kernels::tiles::{self, Channels, OUT, Side};
 use crate::cpu::kernels::value::Value;
@@ -20,29 +20,29 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 impl Winograd {
-    /// Tiles of some pictures of one side's map: `Bᵀ d B` of the fine one, `out` as [`Winograd::offsets`] says; `A y Aᵀ` of the
+    /// Tiles of some images of one side's map: `Bᵀ d B` of the fine one, `out` as [`Winograd::offsets`] says; `A y Aᵀ` of the
     /// coarse one, (point, panel, tile, channel).
     pub(super) fn gather<T: Value>(&self, isa: Isa, side: Side, source: Source<'_>, out: &mut [T]) {
         let (map, panels) = (self.map(side), self.panels(side));
-        let pictures = source.len() / map.len();
-        let rows = pictures * self.tile_count();
+        let images = source.len() / map.len();
+        let rows = images * self.tile_count();
         let (total, phases) = (self.values(side, rows), self.points_of(side, lines(rows)));
         let channels = channels(map, panels, lines(rows));
         let out = Shared::new(&mut out[..total]);
         let (band, part) = self.band(side, phases.len());
-        (0..pictures * self.tiles.0).into_par_iter().for_each(|line| {
-            let (picture, ty) = (line / self.tiles.0, line % self.tiles.0);
+        (0..images * self.tiles.0).into_par_iter().for_each(|line| {
+            let (image, ty) = (line / self.tiles.0, line % self.tiles.0);
             // Where the next line of tiles reads.
             let next = (line + 1) / self.tiles.0 * map.len() + (line + 1) % self.tiles.0 * band;
-            let (from, load) = source.part(picture * map.len(), map.len()).raw(map.channels);
+            let (from, load) = source.part(image * map.len(), map.len()).raw(map.channels);
             let from = from.as_ptr();
             for tx in 0..self.tiles.1 {
                 let tile = line * self.tiles.1 + tx;
                 for (phase, points) in phases.iter().enumerate() {
-                    source.bring_near(next + (tx * phases.len() + phase) * part, part);
+                    source.prefetch(next + (tx * phases.len() + phase) * part, part);
                     let window = self.window(side, phase, (ty, tx));
                     let to = out.at(0, total).wrapping_add(tile * panels.width);
-                    // SAFETY: the window is cut to the picture; each tile has a row of its own at every point of `total` values.
+                    // SAFETY: the window is cut to the image; each tile has a row of its own at every point of `total` values.
                     unsafe { T::gather(isa, side, self.taps, from, &load, &window, &channels, to, points) };
                 }
             }
@@ -175,7 +175,7 @@ impl Winograd {
         (values, values.div_ceil(self.tiles.1 * phases))
     }
 
-    /// Products to maps `(n, h, w, c)` of one side; `each` gets the number of the picture, from `first`.
+    /// Products to maps `(n, h, w, c)` of one side; `each` gets the number of the image, from `first`.
     pub(super) fn spread(
         &self,
         isa: Isa,
@@ -191,18 +191,18 @@ impl Winograd {
         let channels = channels(map, panels, lines(rows));
         let products = &products[..self.values(side, rows)];
         let (band, part) = self.band(side, phases.len());
-        maps.par_chunks_mut(map.len()).enumerate().for_each(|(picture, map)| {
+        maps.par_chunks_mut(map.len()).enumerate().for_each(|(image, map)| {
             if side == Side::Fine && !self.covers() {
                 map.fill(0.0);
             }
             for (ty, tx) in (0..self.tiles.0).flat_map(|ty| (0..self.tiles.1).map(move |tx| (ty, tx))) {
-                // Where the next line of tiles writes; behind the last one that is the next picture, whose map lies behind this one.
+                // Where the next line of tiles writes; behind the last one that is the next image, whose map lies behind this one.
                 let next = if ty + 1 < self.tiles.0 { (ty + 1) * band } else { map.len() };
                 let next = next + tx * phases.len() * part;
-                let tile = (picture * self.tiles.0 + ty) * self.tiles.1 + tx;
+                let tile = (image * self.tiles.0 + ty) * self.tiles.1 + tx;
                 let from = products[tile * panels.width..].as_ptr();
                 for (phase, points) in phases.iter().enumerate() {
-                    bring_near(map.as_ptr().wrapping_add(next + phase * part), part);
+                    prefetch(map.as_ptr().wrapping_add(next + phase * part), part);
                     let window = self.window(side, phase, (ty, tx));
                     // The tiles above and to the left reach into this one of the fine map; those of the coarse map do not meet.
                     let shared = |tile: usize, taps: usize| if tile > 0 { taps - 1 } else { 0 };
@@ -218,7 +218,7 @@ impl Winograd {
                     };
                 }
             }
-            each(first + picture, map);
+            each(first + image, map);
         });
     }
 }

@@ -105,13 +105,12 @@ impl Winograd {
         self.weights_len() * size_of::<T>() <= KEPT_BYTES
     }
 
-    /// Panels of one side whose weights are packed together, for so many pictures: all of them, but where weights are large and all
-    /// pictures go through the stages at once anyway, so many as may be kept. Each group is packed, used and forgotten.
-    pub(super) fn groups<T>(&self, side: Side, pictures: usize) -> Vec<Range<usize>> {
+    /// Panels of one side whose weights are packed together, for so many images: all of them, but where weights are large and all
+    /// images go through the stages at once anyway, so many as may be kept. Each group is packed, used and forgotten.
+    pub(super) fn groups<T>(&self, side: Side, images: usize) -> Vec<Range<usize>> {
         let count = self.panels(side).count;
         let each = self.offsets(self.group_size(side, &(0..1))).1 * size_of::<T>();
-        let step =
-            if self.keeps::<T>() || self.chunk(pictures) < pictures { count } else { KEPT_BYTES / each };
+        let step = if self.keeps::<T>() || self.chunk(images) < images { count } else { KEPT_BYTES / each };
         let step = step.clamp(1, count);
         (0..count).step_by(step).map(|first| first..(first + step).min(count)).collect()
     }

@@ -25,7 +25,7 @@ fn view(shared: &Shared, job: &Job) -> Value {
     let running = shared.live.get(&job.id).filter(|_| job.state == JobState::Running);
     let line = running.as_ref().and_then(|running| running.line());
     let step = running.as_ref().map_or(job.step, |running| running.step().max(job.step));
-    // A step is a minibatch, so pictures go with steps.
+    // A step is a minibatch, so images go with steps.
     let images = line.as_ref().map_or(job.images, |line| line.images.max(job.images));
     json!({
         "id": job.id,

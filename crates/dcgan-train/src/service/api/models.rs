@@ -1,4 +1,4 @@
-//! Models to draw from, and data sets to train on.
+//! Models to draw from, and datasets to train on.
 
 use super::{Body, Part, blocking, json};
 use crate::service::draw::{DrawError, Format, Wish};
@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Data sets that are listed; others can be named all the same.
+/// Datasets that are listed; others can be named all the same.
 const LISTED: usize = 1000;
-/// Bytes of pictures that are sent at once.
+/// Bytes of images that are sent at once.
 const BLOCK: usize = 64 * 1024;
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
@@ -65,7 +65,7 @@ pub(crate) async fn draw(
     Ok((headers, sent(bytes, permit)))
 }
 
-/// Pictures on their way, block by block: `permit` is held until the last one, and no longer than they may take.
+/// Images on their way, block by block: `permit` is held until the last one, and no longer than they may take.
 fn sent(bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Sent {
     let start = (bytes, 0, Instant::now() + DRAWN_TIME, permit);
     Sent::from_stream(futures_util::stream::unfold(start, async |(bytes, at, until, permit)| {

@@ -18,7 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Real pictures, as the networks see them.
+/// Real images, as the networks see them.
 const REALS: &str = "reals.png";
 
 pub(crate) async fn events(
@@ -87,7 +87,7 @@ pub(crate) async fn samples(
     samples.await.map(Json)
 }
 
-/// `N.png` or `0000000N.png`: real pictures seen.
+/// `N.png` or `0000000N.png`: real images seen.
 fn images_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".png")?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?

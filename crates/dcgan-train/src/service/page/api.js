@@ -66,8 +66,8 @@ export async function request(method, path, { body, headers = {}, signal, patien
 export const get = async (path, signal) => (await request("GET", path, { signal })).json();
 export const post = async (path, body, signal) => (await request("POST", path, { body, signal })).json();
 
-/** A picture as a URL for <img>: asked for with the token, which <img> could not send. */
-export async function picture(path, signal) {
+/** An image as a URL for <img>: asked for with the token, which <img> could not send. */
+export async function image(path, signal) {
   const response = await request("GET", path, { signal });
   return URL.createObjectURL(await response.blob());
 }

@@ -162,7 +162,7 @@ export class Chart {
       const isNoisy = this.smooth && seen.length > 30;
       pen.strokeStyle = color(series.color);
       pen.lineJoin = "round";
-      pen.setLineDash(i ? [6, 3] : []); // not by colour alone
+      pen.setLineDash(i ? [6, 3] : []); // not by color alone
       const line = (value) => {
         pen.beginPath();
         seen.forEach((point, k) => pen[k ? "lineTo" : "moveTo"](x(point.step), y(value(point.values[i]))));

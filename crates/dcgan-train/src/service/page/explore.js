@@ -4,16 +4,16 @@ import { draw, get } from "./api.js";
 import { fill, h, isStill, latest, notice, save, when } from "./dom.js";
 import * as latent from "./latent.js";
 
-const GAP = 2; // pixels between the pictures of a grid, and around them
+const GAP = 2; // pixels between the images of a grid, and around them
 const COUNT = 32;
-const PIXELS = 16 << 20; // bytes of pictures of a grid
-const WIDEST = 128; // pixels that a small picture is shown wide
-const STEPS = 9; // pictures of a walk's strip
+const PIXELS = 16 << 20; // bytes of images of a grid
+const WIDEST = 128; // pixels that a small image is shown wide
+const STEPS = 9; // images of a walk's strip
 const NEIGHBOURS = 8;
 const NOISE = 0.25;
 const GROUPS = { a: "A", b: "− B", c: "+ C" };
 
-/** One picture of a model. */
+/** One image of a model. */
 function tile(model, label) {
   const canvas = h("canvas", { width: model.width, height: model.height, class: "pixels", ...(label && { role: "img", "aria-label": label }) });
   canvas.style.width = `${Math.min(WIDEST, Math.max(model.width, 64))}px`;
@@ -23,7 +23,7 @@ function tile(model, label) {
 /** z as the body of a request: f32 need nine digits. */
 const sent = (zs) => ({ z: zs.map((z) => Array.from(z, (value) => Number(value.toPrecision(9)))) });
 
-/** Draws what is wished for and puts the pictures on the canvases; milliseconds from asking to seeing. */
+/** Draws what is wished for and puts the images on the canvases; milliseconds from asking to seeing. */
 async function paint(model, wish, canvases, signal) {
   const began = performance.now();
   const bitmap = await createImageBitmap(await draw(model.id, wish, signal));
@@ -68,7 +68,7 @@ class Explorer {
       onkeydown: (event) => event.key.startsWith("Arrow") && this.turn(this.mode === "walk" ? "arithmetic" : "walk", true),
     }, mode === "walk" ? "Walk" : "Arithmetic"));
     this.element = [
-      h("section", { class: "card", "aria-labelledby": "samples-title" },
+      h("section", { class: "card", "aria-labeledby": "samples-title" },
         h("h2", { id: "samples-title" }, "Samples"),
         h("div", { class: "row" },
           h("label", { class: "inline" }, "Seed ", this.input),
@@ -79,13 +79,13 @@ class Explorer {
         this.problem, this.grid),
       h("section", { class: "card" },
         h("div", { role: "tablist", class: "row tabs", "aria-label": "What to do with picks" }, this.modes),
-        h("div", { id: "work", role: "tabpanel", "aria-labelledby": "tab-walk" }, this.work)),
+        h("div", { id: "work", role: "tabpanel", "aria-labeledby": "tab-walk" }, this.work)),
     ];
     this.slide = latest(async (t) => {
       const stops = this.groups.walk.map(({ z }) => z);
       if (stops.length < 2) return;
       const z = latent.walk(stops, t, this.model.latent.distribution);
-      this.timing(await paint(this.model, sent([z]), [this.picture], this.signal), 1);
+      this.timing(await paint(this.model, sent([z]), [this.image], this.signal), 1);
     });
     this.load = latest((seed) => this.fetch(seed));
     this.strip = latest(({ zs, canvases }) => paint(this.model, sent(zs), canvases, this.signal));
@@ -96,7 +96,7 @@ class Explorer {
   }
 
   timing(ms, count) {
-    this.speed.textContent = `${count === 1 ? "1 picture" : `${count} pictures`} in ${Math.round(ms)} ms`;
+    this.speed.textContent = `${count === 1 ? "1 image" : `${count} images`} in ${Math.round(ms)} ms`;
     this.speed.dataset.ms = ms.toFixed(1);
   }
 
@@ -181,7 +181,7 @@ class Explorer {
       tab.setAttribute("aria-selected", String(isHere));
       tab.tabIndex = isHere ? 0 : -1;
     });
-    document.getElementById("work")?.setAttribute("aria-labelledby", `tab-${this.mode}`);
+    document.getElementById("work")?.setAttribute("aria-labeledby", `tab-${this.mode}`);
     this.mark();
     if (this.mode === "walk") this.walk();
     else this.sum();
@@ -197,8 +197,8 @@ class Explorer {
       fill(this.work, h("p", { class: "muted" }, "Pick two samples or more: the walk goes through them in their order."), this.picks("walk"));
       return;
     }
-    this.picture = tile(this.model, "The picture at this place of the walk");
-    this.picture.classList.add("large");
+    this.image = tile(this.model, "The image at this place of the walk");
+    this.image.classList.add("large");
     const go = (t) => {
       this.place = t;
       slider.value = t;
@@ -218,7 +218,7 @@ class Explorer {
       h("div", { class: "row" }, play,
         this.saveButton("Save z of the picks", "picks.safetensors", stops.map(({ z }) => z)),
         this.saveButton("Save z of the steps", "walk.safetensors", zs)),
-      h("div", { class: "frame" }, this.picture),
+      h("div", { class: "frame" }, this.image),
       h("div", { class: "strip" }, strip.map((canvas, i) => h("button", {
         class: "tile", "aria-label": `Step ${i + 1} of ${STEPS}`, onclick: () => go(i / (STEPS - 1)),
       }, canvas))));
@@ -248,7 +248,7 @@ class Explorer {
   sum() {
     const zs = Object.fromEntries(Object.keys(GROUPS).map((name) => [name, this.groups[name].map(({ z }) => z)]));
     const filled = Object.keys(GROUPS).filter((name) => zs[name].length);
-    const means = Object.fromEntries(filled.map((name) => [name, tile(this.model, `Picture of the mean of ${GROUPS[name]}`)]));
+    const means = Object.fromEntries(filled.map((name) => [name, tile(this.model, `Image of the mean of ${GROUPS[name]}`)]));
     const parts = Object.entries(GROUPS).map(([name, label]) => h("fieldset", { class: "group" },
       h("legend", {}, h("label", {}, h("input", {
         type: "radio", name: "group", value: name, checked: this.group === name, onchange: () => { this.group = name; this.mark(); },

@@ -19,9 +19,9 @@ export function line(event) {
       return `[${event.step}/${event.total_steps}] Loss_D: ${number(event.loss_d)} Loss_G: ${number(event.loss_g)} D(x): ${number(event.d_x)} `
         + `D(G(z)): ${number(event.d_gz_before)} / ${number(event.d_gz_after)}  ${Math.round(event.images_per_s)} images/s, `
         + `${duration(event.seconds_left)} left, ${Math.round(100 * event.data_wait_share)} % waiting for data`;
-    case "sample": return `[${event.step}] samples after ${event.images} pictures (diversity ${event.diversity.toFixed(2)})`;
+    case "sample": return `[${event.step}] samples after ${event.images} images (diversity ${event.diversity.toFixed(2)})`;
     case "checkpoint":
-      return `[${event.step}] checkpoint${event.frechet === null || event.frechet === undefined ? "" : `, quality figure ${event.frechet.toFixed(4)}`}${event.best ? ", the best so far" : ""}`;
+      return `[${event.step}] checkpoint${event.frechet === null || event.frechet === undefined ? "" : `, random-feature Fréchet distance ${event.frechet.toFixed(4)}`}${event.best ? ", the best so far" : ""}`;
     case "alarm": return `[${event.step}] ALARM: ${event.message}`;
     default: return event.state ? `the job is ${event.state}` : JSON.stringify(event);
   }
@@ -92,17 +92,17 @@ export async function show([id], signal) {
   const state = h("span", { role: "status" }, badge(job.state));
   const error = h("p", { class: "error", role: "alert", hidden: true });
   const bar = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
-  const facts = ["Step", "Pictures seen", "Images/s", "Time left", "Submitted", "Started", "Ended"].map(fact);
+  const facts = ["Step", "Images seen", "Images/s", "Time left", "Submitted", "Started", "Ended"].map(fact);
   const panels = charts();
   const samples = new Samples(id, signal);
   const alarms = h("ul", { class: "plain alarms", "aria-live": "polite", "aria-label": "Alarms" });
   const older = h("ul", { class: "plain alarms" });
   const olderBox = h("details", { class: "card", hidden: true }, h("summary", {}, "Earlier alarms"), older);
   const checkpoints = h("tbody");
-  const log = h("pre", { tabindex: "0", class: "log", role: "group", "aria-labelledby": "log-title" });
-  const checkpointCard = h("section", { class: "card", "aria-labelledby": "checkpoints-title" },
+  const log = h("pre", { tabindex: "0", class: "log", role: "group", "aria-labeledby": "log-title" });
+  const checkpointCard = h("section", { class: "card", "aria-labeledby": "checkpoints-title" },
     h("h2", { id: "checkpoints-title" }, "Checkpoints"),
-    h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Step", "Quality figure", ""].map((name) => h("th", { scope: "col" }, name)))), checkpoints)));
+    h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Step", "Random-feature Fréchet distance", ""].map((name) => h("th", { scope: "col" }, name)))), checkpoints)));
   const buttons = actions(id, load);
   let hasEnded = false;
 
@@ -207,6 +207,6 @@ export async function show([id], signal) {
       h("div", {}, panels.loss.element, panels.output.element, panels.speed.element, panels.quality.element),
       h("div", {}, samples.element, checkpointCard)),
     h("details", { class: "card" }, h("summary", {}, "Options"), h("pre", {}, JSON.stringify(job.options, null, 2))),
-    h("section", { class: "card", "aria-labelledby": "log-title" }, h("h2", { id: "log-title" }, "Log"), log),
+    h("section", { class: "card", "aria-labeledby": "log-title" }, h("h2", { id: "log-title" }, "Log"), log),
   ];
 }

@@ -36,7 +36,7 @@ export function arithmetic({ a, b, c }) {
   return z;
 }
 
-/** Random numbers in [0, 1) by seed (mulberry32), so that a picture can be found again. */
+/** Random numbers in [0, 1) by seed (mulberry32), so that an image can be found again. */
 export function random(seed) {
   let state = seed >>> 0;
   return () => {

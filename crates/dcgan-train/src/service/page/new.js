@@ -6,8 +6,8 @@ import { attempt, fill, h, whole } from "./dom.js";
 // The options that most jobs need, in the order of the form; the others stand under "More options".
 const FIRST = ["data", "steps", "batch_size", "seed", "dtype", "mirror"];
 const LABELS = {
-  data: "Pictures", steps: "Steps", batch_size: "Batch size", seed: "Seed", dtype: "Precision", mirror: "Mirror pictures",
-  config: "Own networks (TOML)", init_from: "Start from model", skip_bad: "Leave out pictures that cannot be read", ema: "Moving average (EMA)",
+  data: "Images", steps: "Steps", batch_size: "Batch size", seed: "Seed", dtype: "Precision", mirror: "Mirror images",
+  config: "Own networks (TOML)", init_from: "Start from model", skip_bad: "Leave out images that cannot be read", ema: "Moving average (EMA)",
 };
 const CHOICES = { dtype: ["f32", "bf16"], learning_rate_decay: ["none", "linear"], order: ["both", "alternate"] };
 const LISTS = { data: "data-names", init_from: "model-names" };
@@ -66,8 +66,8 @@ export async function show(_parts, signal) {
   function describe() {
     const preset = presets.find(({ name }) => name === named.preset.input.value);
     const { training } = preset;
-    about.textContent = `${preset.height}x${preset.width}, ${preset.channels === 1 ? "grey" : "colour"}; z: ${preset.latent.size} numbers, ${preset.latent.distribution}; `
-      + `batch ${training.batch_size}, learning rate ${training.learning_rate}, ${training.images ? `${whole(training.images)} pictures read` : "length as you say"}.`;
+    about.textContent = `${preset.height}x${preset.width}, ${preset.channels === 1 ? "grey" : "color"}; z: ${preset.latent.size} numbers, ${preset.latent.distribution}; `
+      + `batch ${training.batch_size}, learning rate ${training.learning_rate}, ${training.images ? `${whole(training.images)} images read` : "length as you say"}.`;
     named.batch_size.input.placeholder = training.batch_size;
     named.learning_rate.input.placeholder = training.learning_rate;
     named.steps.input.placeholder = training.images ? Math.ceil(training.images / training.batch_size) : "";

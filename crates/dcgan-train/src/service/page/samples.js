@@ -1,10 +1,10 @@
 // Sample grids of a job with a slider through its training.
 
-import { get, picture } from "./api.js";
+import { get, image } from "./api.js";
 import { fill, h, isStill, latest, whole } from "./dom.js";
 
-const FRAME = 250; // ms of a picture while playing
-const KEPT = 60; // pictures kept in memory
+const FRAME = 250; // ms of an image while playing
+const KEPT = 60; // images kept in memory
 
 export class Samples {
   constructor(job, signal) {
@@ -17,8 +17,8 @@ export class Samples {
       oninput: () => this.choose(Number(this.slider.value)),
     });
     this.button = h("button", { class: "quiet", disabled: true, onclick: () => this.play() }, "Play");
-    this.real = h("button", { class: "quiet", "aria-pressed": "false", onclick: () => this.reals() }, "Real pictures");
-    this.element = h("section", { class: "card", "aria-labelledby": "samples-title" },
+    this.real = h("button", { class: "quiet", "aria-pressed": "false", onclick: () => this.reals() }, "Real images");
+    this.element = h("section", { class: "card", "aria-labeledby": "samples-title" },
       h("h2", { id: "samples-title" }, "Samples"),
       this.empty = h("p", { class: "muted" }, "The first grid comes with the first samples."),
       this.body = h("div", { hidden: true },
@@ -47,14 +47,14 @@ export class Samples {
   label() {
     const sample = this.list[this.index];
     if (!sample) return;
-    this.caption.textContent = `after ${whole(sample.n)} pictures, ${this.index + 1} of ${this.list.length}`;
+    this.caption.textContent = `after ${whole(sample.n)} images, ${this.index + 1} of ${this.list.length}`;
     this.slider.setAttribute("aria-valuetext", this.caption.textContent);
     if (!this.showsReals) this.image.alt = `Grid of samples ${this.caption.textContent}`;
   }
 
   url(path) {
     if (!this.cache.has(path)) {
-      this.cache.set(path, picture(path, this.signal));
+      this.cache.set(path, image(path, this.signal));
       if (this.cache.size > KEPT) {
         const [oldest, url] = this.cache.entries().next().value;
         this.cache.delete(oldest);
@@ -86,7 +86,7 @@ export class Samples {
   reals() {
     if (this.showsReals) { this.choose(this.index); return; }
     this.real.setAttribute("aria-pressed", "true");
-    this.image.alt = "Real pictures, as the networks see them";
+    this.image.alt = "Real images, as the networks see them";
     this.put(`/v1/jobs/${encodeURIComponent(this.job)}/samples/reals.png`);
   }
 

@@ -176,12 +176,12 @@ fn undisturbed(folder: &Path, steps: u64, more: &[&str]) -> PathBuf {
     out
 }
 
-/// `n` grey pictures in a folder.
-fn pictures(folder: &Path, n: u8) {
+/// `n` grey images in a folder.
+fn images(folder: &Path, n: u8) {
     fs::create_dir_all(folder).unwrap();
     for i in 0..n {
-        let shape = dcgan_data::PictureShape { height: 8, width: 8, channels: 1 };
-        dcgan_data::sheet::Sheet::square(&[i % 28 * 9; 64], shape)
+        let shape = dcgan_data::ImageShape { height: 8, width: 8, channels: 1 };
+        dcgan_data::image_grid::ImageGrid::square(&[i % 28 * 9; 64], shape)
             .unwrap()
             .save(&folder.join(format!("{i:03}.png")))
             .unwrap();

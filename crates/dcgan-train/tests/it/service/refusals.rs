@@ -1,6 +1,6 @@
 //! What the service refuses, and how: closed by default, every fault at once, nothing outside its roots.
 
-use super::{Server, folder, pictures, raw, tiny};
+use super::{Server, folder, images, raw, tiny};
 use crate::support::{TINY, run};
 use serde_json::{Value, json};
 use std::fs;
@@ -17,10 +17,10 @@ fn bad_requests() {
     use std::os::unix::fs::symlink;
     let (folder, store) = folder();
     let path = |name: &str| folder.path().join(name);
-    pictures(&path("data/good"), 20);
-    pictures(&path("data/leaky"), 20);
-    pictures(&path("outside"), 20);
-    pictures(&path("data-too"), 20);
+    images(&path("data/good"), 20);
+    images(&path("data/leaky"), 20);
+    images(&path("outside"), 20);
+    images(&path("data-too"), 20);
     symlink(path("outside"), path("data/out")).unwrap();
     symlink(path("outside/000.png"), path("data/leaky/100.png")).unwrap();
     fs::create_dir_all(path("models/bad")).unwrap();

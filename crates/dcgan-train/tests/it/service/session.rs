@@ -1,6 +1,6 @@
 //! From submission to the model, and what the service says about itself.
 
-use super::{Reply, Server, folder, pictures, raw, tiny, undisturbed};
+use super::{Reply, Server, folder, images, raw, tiny, undisturbed};
 use crate::support::{assert_same_run, command, contents, succeed};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,8 +36,8 @@ fn unzipped(bytes: Vec<u8>) -> BTreeMap<String, Vec<u8>> {
 fn submit_watch_take_the_model_and_draw() {
     let (folder, store) = folder();
     let path = |name: &str| folder.path().join(name);
-    pictures(&path("data/faces"), 20);
-    pictures(&path("data/more"), 1);
+    images(&path("data/faces"), 20);
+    images(&path("data/more"), 1);
     fs::create_dir(path("models")).unwrap();
     let data = path("data");
     let (data, models) = (data.to_str().unwrap(), path("models"));
@@ -104,7 +104,7 @@ fn submit_watch_take_the_model_and_draw() {
     let files = unzipped(reply.body);
     assert!(files == best, "{:?}", files.keys());
 
-    // The zip unpacked is a model folder, and draws the same pictures as the job and as `sample`.
+    // The zip unpacked is a model folder, and draws the same images as the job and as `sample`.
     fs::create_dir(models.join("taken")).unwrap();
     for (name, bytes) in &files {
         fs::write(models.join("taken").join(name), bytes).unwrap();
@@ -125,7 +125,7 @@ fn submit_watch_take_the_model_and_draw() {
         let reply = draw(json!({ "seed": 7, "count": 5, "format": "safetensors" }));
         fs::write(path("z.safetensors"), &reply.body).unwrap();
         let tensors = dcgan_model::weights::read_safetensors(&path("z.safetensors")).unwrap();
-        assert_eq!(tensors["pictures"].shape, [5, 1, 8, 8]);
+        assert_eq!(tensors["images"].shape, [5, 1, 8, 8]);
         let z: Vec<&[f32]> = tensors["z"].data.chunks(4).collect();
         assert!(draw(json!({ "z": z })).body == png);
         fs::write(path("z.safetensors"), draw(json!({ "seed": 7, "count": 5, "format": "latents" })).body)
@@ -304,12 +304,12 @@ fn the_description_is_the_routes() {
 fn failures_and_a_full_disk_leave_the_queue_running() {
     let (folder, store) = folder();
     let data = folder.path().join("data");
-    pictures(&data.join("few"), 3);
-    pictures(&data.join("broken"), 20);
+    images(&data.join("few"), 3);
+    images(&data.join("broken"), 20);
     fs::write(data.join("broken/019.png"), b"\x89PNG\r\n\x1a\n no more").unwrap();
     let server = Server::start(&store, &["--data-root", data.to_str().unwrap()]);
     let jobs = [
-        (tiny(40, &json!({ "data": "few" })), "failed", "3 pictures, fewer than one batch"),
+        (tiny(40, &json!({ "data": "few" })), "failed", "3 images, fewer than one batch"),
         (tiny(40, &json!({ "data": "broken" })), "failed", "019.png"),
         (tiny(40, &json!({ "data": "broken", "skip_bad": true })), "done", ""),
     ];

@@ -1,6 +1,6 @@
 //! Kills, signals, pauses: nothing that was accepted is lost, run twice, or ends with other bytes.
 
-use super::{Server, folder, pictures, tiny, undisturbed};
+use super::{Server, folder, images, tiny, undisturbed};
 use crate::support::{assert_same_run, event_files, stats};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -16,9 +16,9 @@ fn assert_steps_once(run: &Path, last: u64) {
     assert_eq!(steps, expected, "{}", run.display());
 }
 
-/// A folder of few pictures, so that a job begins at once.
+/// A folder of few images, so that a job begins at once.
 fn data(folder: &Path) -> (String, String) {
-    pictures(&folder.join("data/few"), 40);
+    images(&folder.join("data/few"), 40);
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     (path("data"), path("data/few"))
 }

@@ -84,7 +84,7 @@ fn names_what_is_wrong_with_a_tensor() {
     ];
     for (row, expected) in rows {
         match read_legacy(Path::new("f"), &row.file()) {
-            Err(ForeignError::Tensor { fault, .. }) => assert_eq!(fault, expected),
+            Err(ImportError::Tensor { fault, .. }) => assert_eq!(fault, expected),
             other => panic!("{other:?}, expected {expected:?}"),
         }
     }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::ForeignError;
+use super::error::ImportError;
 use super::names::Fitted;
 use super::numpy::{self, ArrayFault};
 use super::pickle::{self, Global, Id, Node, Pickle};
@@ -17,8 +17,8 @@ use crate::weights::{HostTensor, TensorSpec, Weights, faults};
 ///
 /// # Errors
 /// Where there is none, or more than one for a network.
-pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ForeignError> {
-    let failed = |source| ForeignError::Io { path: folder.to_owned(), source };
+pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ImportError> {
+    let failed = |source| ImportError::Io { path: folder.to_owned(), source };
     let mut found = [None, None];
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -28,14 +28,14 @@ pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ForeignErro
             continue;
         };
         if let Some(first) = found[kind].replace(path.clone()) {
-            return Err(ForeignError::Ambiguous {
+            return Err(ImportError::Ambiguous {
                 first: path.clone().min(first.clone()),
                 second: path.max(first),
             });
         }
     }
     match found {
-        [None, None] => Err(ForeignError::EmptyFolder { path: folder.to_owned() }),
+        [None, None] => Err(ImportError::EmptyFolder { path: folder.to_owned() }),
         found => Ok(found),
     }
 }
@@ -44,10 +44,10 @@ pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ForeignErro
 ///
 /// # Errors
 /// A damaged index or array, or one that names files elsewhere.
-pub(crate) fn read(path: &Path, bytes: &[u8], limit: usize) -> Result<Vec<HostTensor>, ForeignError> {
+pub(crate) fn read(path: &Path, bytes: &[u8], limit: usize) -> Result<Vec<HostTensor>, ImportError> {
     let pickle =
-        pickle::read(bytes).map_err(|source| ForeignError::Pickle { path: path.to_owned(), source })?;
-    let not_arrays = || ForeignError::NotArrays { path: path.to_owned() };
+        pickle::read(bytes).map_err(|source| ImportError::Pickle { path: path.to_owned(), source })?;
+    let not_arrays = || ImportError::NotArrays { path: path.to_owned() };
     let items = pickle.items(pickle.root()).filter(|items| !items.is_empty()).ok_or_else(not_arrays)?;
     let (mut arrays, mut values) = (Vec::new(), 0);
     for item in items {
@@ -56,16 +56,16 @@ pub(crate) fn read(path: &Path, bytes: &[u8], limit: usize) -> Result<Vec<HostTe
         values += array.data.len() + 1;
         if values > limit {
             let fault = ArrayFault::TooLarge(limit);
-            return Err(ForeignError::Array { path: path.to_owned(), fault });
+            return Err(ImportError::Array { path: path.to_owned(), fault });
         }
         arrays.push(array);
     }
     Ok(arrays)
 }
 
-fn array(path: &Path, bytes: &[u8], pickle: &Pickle, id: Id) -> Result<Option<HostTensor>, ForeignError> {
+fn array(path: &Path, bytes: &[u8], pickle: &Pickle, id: Id) -> Result<Option<HostTensor>, ImportError> {
     if let Some(array) = numpy::pickled(pickle, bytes, id) {
-        return array.map(Some).map_err(|fault| ForeignError::Array { path: path.to_owned(), fault });
+        return array.map(Some).map_err(|fault| ImportError::Array { path: path.to_owned(), fault });
     }
     let Node::Object { class: Global::ArrayInFile, state: Some(state), .. } = pickle.node(id) else {
         return Ok(None);
@@ -75,7 +75,7 @@ fn array(path: &Path, bytes: &[u8], pickle: &Pickle, id: Id) -> Result<Option<Ho
     };
     // The index may come from anyone: it must not reach outside its folder.
     if name.contains(['/', '\\', ':', '\0']) || Path::new(name).file_name().is_none() {
-        return Err(ForeignError::OutsideFolder { path: path.to_owned(), name: name.to_owned() });
+        return Err(ImportError::OutsideFolder { path: path.to_owned(), name: name.to_owned() });
     }
     let file = path.with_file_name(name);
     numpy::read_npy(&file, &read_file(&file)?).map(Some)

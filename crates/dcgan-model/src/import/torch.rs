@@ -12,7 +12,7 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::MAX_VALUES;
-use super::error::{ForeignError, TensorFault};
+use super::error::{ImportError, TensorFault};
 use super::pickle::{self, Global, Node, Pickle};
 use super::strided::gather;
 use super::tree::{self, Found, MAX_KEY, TensorRef};
@@ -29,8 +29,8 @@ const MAX_PICKLE: usize = 1 << 26;
 ///
 /// # Errors
 /// A damaged archive or tensor, or a pickle that holds more than tensors.
-pub(crate) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, ForeignError> {
-    let failed = |member: &str, source| ForeignError::Archive {
+pub(crate) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, ImportError> {
+    let failed = |member: &str, source| ImportError::Archive {
         path: path.to_owned(),
         member: member.to_owned(),
         source,
@@ -39,7 +39,7 @@ pub(crate) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, ForeignE
         ZipArchive::new(io::Cursor::new(bytes)).map_err(|source| failed("the list of members", source))?;
     let index = archive.file_names().flatten().find(|name| name == "data.pkl" || name.ends_with("/data.pkl"));
     let Some(index) = index.map(std::borrow::Cow::into_owned) else {
-        return Err(ForeignError::UnknownForm { path: path.to_owned() });
+        return Err(ImportError::UnknownForm { path: path.to_owned() });
     };
     let prefix = index.trim_end_matches("data.pkl").to_owned();
     let pickled = member(&mut archive, &index, MAX_PICKLE).map_err(|source| failed(&index, source))?;
@@ -76,16 +76,16 @@ fn member(
 ///
 /// # Errors
 /// A damaged tensor, or a pickle that holds more than tensors.
-pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, ForeignError> {
+pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, ImportError> {
     let mut at = 0;
     let mut next = || {
         let pickle = read_pickle(path, &bytes[at..], at)?;
         at += pickle.length;
-        Ok::<_, ForeignError>(pickle)
+        Ok::<_, ImportError>(pickle)
     };
     let [_magic, _version, _system, pickle, keys] = [next()?, next()?, next()?, next()?, next()?];
     let storages = legacy_storages(&pickle, &keys, &bytes[at..])
-        .map_err(|(tensor, fault)| ForeignError::Tensor { path: path.to_owned(), tensor, fault })?;
+        .map_err(|(tensor, fault)| ImportError::Tensor { path: path.to_owned(), tensor, fault })?;
     let fetch = |storage: &StorageRef| {
         let range = storages.get(&storage.key).cloned();
         let range = range.ok_or_else(|| Problem::Tensor(TensorFault::NoStorage(storage.key.clone())))?;
@@ -127,17 +127,17 @@ fn legacy_storages(
     Ok(ranges)
 }
 
-fn read_pickle(path: &Path, bytes: &[u8], start: usize) -> Result<Pickle, ForeignError> {
+fn read_pickle(path: &Path, bytes: &[u8], start: usize) -> Result<Pickle, ImportError> {
     pickle::read(bytes).map_err(|mut source| {
         source.at += start;
-        ForeignError::Pickle { path: path.to_owned(), source }
+        ImportError::Pickle { path: path.to_owned(), source }
     })
 }
 
 /// What fetching a storage can end in: a fault of the tensor, or of the whole file.
 enum Problem {
     Tensor(TensorFault),
-    File(ForeignError),
+    File(ImportError),
 }
 
 impl From<TensorFault> for Problem {
@@ -157,9 +157,9 @@ struct Tensors<'a, F> {
 }
 
 impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, Problem>> Tensors<'_, F> {
-    fn all(mut self) -> Result<Vec<Found>, ForeignError> {
+    fn all(mut self) -> Result<Vec<Found>, ImportError> {
         let listed = tree::tensors(self.pickle)
-            .map_err(|source| ForeignError::Pickle { path: self.path.to_owned(), source })?;
+            .map_err(|source| ImportError::Pickle { path: self.path.to_owned(), source })?;
         let mut found = Vec::new();
         for TensorRef { place, name, arguments } in listed {
             match self.tensor(arguments) {
@@ -168,7 +168,7 @@ impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, Problem>> Tensors<'_, F> {
                 Err(Problem::File(error)) => return Err(error),
                 Err(Problem::Tensor(fault)) => {
                     let tensor = if place.is_empty() { name } else { format!("{place}/{name}") };
-                    return Err(ForeignError::Tensor { path: self.path.to_owned(), tensor, fault });
+                    return Err(ImportError::Tensor { path: self.path.to_owned(), tensor, fault });
                 }
             }
         }

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::error::ForeignError;
+use super::error::ImportError;
 use super::names::{NORM_NAMES, Side};
 use crate::weights::{Dtype, RawTensor, Weights, WeightsError, write_raw};
 
@@ -36,14 +36,14 @@ impl Exported {
 /// Renames the tensors of a network to those of pytorch/examples.
 ///
 /// # Errors
-/// [`ForeignError::NotExpressible`] for batch-norm per unit; [`ForeignError::NotOurs`] for a tensor that is not named
+/// [`ImportError::NotExpressible`] for batch-norm per unit; [`ImportError::NotOurs`] for a tensor that is not named
 /// as the network's are.
-pub fn to_pytorch_names(side: Side, weights: &Weights) -> Result<Exported, ForeignError> {
+pub fn to_pytorch_names(side: Side, weights: &Weights) -> Result<Exported, ImportError> {
     let depth =
         weights.keys().filter(|name| name.starts_with("blocks.") && name.ends_with(".weight")).count();
     let mut exported = Exported { tensors: Weights::new(), counters: Vec::new() };
     for (name, tensor) in weights {
-        let not_ours = || ForeignError::NotOurs { tensor: name.clone(), side };
+        let not_ours = || ImportError::NotOurs { tensor: name.clone(), side };
         let (layer, leaf) = name.rsplit_once('.').ok_or_else(not_ours)?;
         let module = linear_module(side, layer, depth).ok_or_else(not_ours)?;
         if leaf == "weight" {
@@ -52,7 +52,7 @@ pub fn to_pytorch_names(side: Side, weights: &Weights) -> Result<Exported, Forei
         }
         let (suffix, _) = NORM_NAMES.iter().find(|(_, ours)| *ours == leaf).ok_or_else(not_ours)?;
         if tensor.shape.len() != 1 {
-            return Err(ForeignError::NotExpressible { tensor: name.clone(), shape: tensor.shape.clone() });
+            return Err(ImportError::NotExpressible { tensor: name.clone(), shape: tensor.shape.clone() });
         }
         // The batch-norm stands right after its convolution.
         let norm = module + 1;

@@ -1,24 +1,24 @@
-//! A quality figure that needs no download, and the diversity of a grid.
+//! A random-feature Fréchet distance that needs no download, and the diversity of a grid.
 //!
 //! The figure is the Fréchet distance, with diagonal covariances, between features of 2,048 real and 2,048 generated
-//! pictures. The features come from a fixed convolutional network with random weights: the same for every run on
-//! pictures of one size, whatever the seed. It serves to compare checkpoints of one data set (lower is better; it rises when
-//! samples blur, lose colours or collapse). It is **not** the FID of the literature, which uses a trained Inception
+//! images. The features come from a fixed convolutional network with random weights: the same for every run on
+//! images of one size, whatever the seed. It serves to compare checkpoints of one dataset (lower is better; it rises when
+//! samples blur, lose colors or collapse). It is **not** the FID of the literature, which uses a trained Inception
 //! network: the two scales have nothing to do with each other.
 
 use candle_core::{Device, Tensor};
-use dcgan_data::{DataError, Dataset, PictureShape};
+use dcgan_data::{DataError, Dataset, ImageShape};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Generator, LatentConfig, ModelConfig, NetworkError, pixels};
 use dcgan_ops::{Activation, Executor, Keep, Kind, Layer, MapShape, Mode, OpsError, Statistics, executor};
 use rand::Rng;
 
-/// Pictures on each side, where the data set has as many.
-pub const PICTURES: usize = 2048;
+/// Images on each side, where the dataset has as many.
+pub const IMAGES: usize = 2048;
 const BATCH: usize = 64;
 /// Channels of the random network's layers.
 const CHANNELS: [usize; 3] = [32, 64, 128];
-/// The network and the choice of pictures do not depend on the run's seed: figures of two runs can be compared.
+/// The network and the choice of images do not depend on the run's seed: figures of two runs can be compared.
 const SEED: u64 = 0;
 
 /// Mean and variance of features.
@@ -28,9 +28,9 @@ struct Moments {
     variance: Vec<f64>,
 }
 
-/// The measure for pictures of one shape, with the real pictures' moments.
+/// The measure for images of one shape, with the real images' moments.
 #[derive(Debug)]
-pub struct Quality {
+pub struct RandomFeatureFrechet {
     network: Box<dyn Executor>,
     real: Moments,
     count: usize,
@@ -38,8 +38,8 @@ pub struct Quality {
 
 /// Why quality could not be measured.
 #[derive(Debug, thiserror::Error)]
-pub enum QualityError {
-    /// A picture could not be read.
+pub enum FrechetError {
+    /// An image could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
     /// A network failed.
@@ -47,24 +47,24 @@ pub enum QualityError {
     Network(#[from] NetworkError),
 }
 
-impl From<OpsError> for QualityError {
+impl From<OpsError> for FrechetError {
     fn from(error: OpsError) -> Self {
         Self::Network(error.into())
     }
 }
 
-impl From<candle_core::Error> for QualityError {
+impl From<candle_core::Error> for FrechetError {
     fn from(error: candle_core::Error) -> Self {
         Self::Network(error.into())
     }
 }
 
-impl Quality {
-    /// Builds the random network and measures the real pictures, of the shape of `config`'s.
+impl RandomFeatureFrechet {
+    /// Builds the random network and measures the real images, of the shape of `config`'s.
     ///
     /// # Errors
-    /// A picture that cannot be read; memory.
-    pub fn new(data: &Dataset, config: &ModelConfig, device: &Device) -> Result<Self, QualityError> {
+    /// An image that cannot be read; memory.
+    pub fn new(data: &Dataset, config: &ModelConfig, device: &Device) -> Result<Self, FrechetError> {
         let shape = data.shape();
         let mut network = executor(layers(shape), device)?;
         let mut weights = dcgan_ops::Tensors::new();
@@ -73,11 +73,11 @@ impl Quality {
             let fan_in = n / spec.shape[0];
             // He et al. 2015: keeps the size of activations from layer to layer.
             let std = (2.0 / fan_in as f32).sqrt();
-            let values = random::normal(&mut random::stream(SEED, Purpose::QualityWeights, i), n, 0.0, std);
+            let values = random::normal(&mut random::stream(SEED, Purpose::FrechetWeights, i), n, 0.0, std);
             weights.insert(spec.name, Tensor::from_vec(values, spec.shape, &Device::Cpu)?);
         }
         network.set_parameters(&weights)?;
-        let chosen = choose(data.len(), PICTURES);
+        let chosen = choose(data.len(), IMAGES);
         let mut sums = Sums::default();
         let len = shape.bytes();
         for part in chosen.chunks(BATCH) {
@@ -90,7 +90,7 @@ impl Quality {
         Ok(Self { network, real: sums.moments(), count: chosen.len() })
     }
 
-    /// Fréchet distance of as many generated pictures, drawn in evaluation mode from z that depend on `seed` alone.
+    /// Fréchet distance of as many generated images, drawn in evaluation mode from z that depend on `seed` alone.
     ///
     /// # Errors
     /// A generator without statistics; memory.
@@ -99,8 +99,8 @@ impl Quality {
         generator: &mut Generator,
         latent: &LatentConfig,
         seed: u64,
-    ) -> Result<f64, QualityError> {
-        let z = random::latent_each(seed, Purpose::QualityLatent, self.count, latent);
+    ) -> Result<f64, FrechetError> {
+        let z = random::latent_each(seed, Purpose::FrechetLatent, self.count, latent);
         let mut sums = Sums::default();
         for z in z.chunks(BATCH * latent.size) {
             let z =
@@ -111,8 +111,8 @@ impl Quality {
     }
 }
 
-/// Three 4x4 convolutions with stride 2 (fewer for tiny pictures), LeakyReLU 0.2.
-fn layers(shape: PictureShape) -> Vec<Layer> {
+/// Three 4x4 convolutions with stride 2 (fewer for tiny images), LeakyReLU 0.2.
+fn layers(shape: ImageShape) -> Vec<Layer> {
     let mut input = MapShape::new(shape.channels, shape.height, shape.width);
     let mut layers = Vec::new();
     for (i, channels) in CHANNELS.into_iter().enumerate() {
@@ -138,7 +138,7 @@ fn layers(shape: PictureShape) -> Vec<Layer> {
 
 /// `count` different indices below `n`, in rising order.
 fn choose(n: usize, count: usize) -> Vec<usize> {
-    let mut rng = random::stream(SEED, Purpose::QualityPictures, 0);
+    let mut rng = random::stream(SEED, Purpose::FrechetImages, 0);
     let mut indices: Vec<usize> = (0..n).collect();
     let count = count.min(n);
     for i in 0..count {
@@ -149,7 +149,7 @@ fn choose(n: usize, count: usize) -> Vec<usize> {
     indices
 }
 
-/// Mean of every feature map over each quarter of the picture, `(n, d)`: colours and textures, and roughly where.
+/// Mean of every feature map over each quarter of the image, `(n, d)`: colors and textures, and roughly where.
 fn features(network: &mut dyn Executor, x: &Tensor) -> Result<Vec<Vec<f32>>, OpsError> {
     let forward = network.forward(x, Mode::Eval(&Statistics::new()), Keep::Activations)?;
     let n = x.dim(0)?;
@@ -207,12 +207,12 @@ fn distance(a: &Moments, b: &Moments) -> f64 {
     means + deviations
 }
 
-/// Mean Euclidean distance between two of the pictures, bytes `(n, h, w, c)`, `len` bytes each.
-pub fn mean_distance(pictures: &[u8], len: usize) -> f64 {
-    let pictures: Vec<&[u8]> = pictures.chunks_exact(len.max(1)).collect();
+/// Mean Euclidean distance between two of the images, bytes `(n, h, w, c)`, `len` bytes each.
+pub fn mean_distance(images: &[u8], len: usize) -> f64 {
+    let images: Vec<&[u8]> = images.chunks_exact(len.max(1)).collect();
     let (mut sum, mut pairs) = (0.0, 0.0_f64);
-    for (i, a) in pictures.iter().enumerate() {
-        for b in &pictures[i + 1..] {
+    for (i, a) in images.iter().enumerate() {
+        for b in &images[i + 1..] {
             let squares: u64 = a.iter().zip(*b).map(|(&a, &b)| u64::from(a.abs_diff(b)).pow(2)).sum();
             sum += (squares as f64).sqrt();
             pairs += 1.0;

@@ -1,4 +1,4 @@
-//! What can go wrong with a foreign file.
+//! What can go wrong with a file of another program.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -13,7 +13,7 @@ use crate::weights::{Fault, FaultList, Shape, WeightsError};
 
 /// Why weights were not imported or exported.
 #[derive(Debug, thiserror::Error)]
-pub enum ForeignError {
+pub enum ImportError {
     /// The operating system refused.
     #[error("{path}: {source}", path = .path.display())]
     Io {

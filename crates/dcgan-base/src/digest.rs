@@ -1,4 +1,4 @@
-//! SHA-256 over named fields, for fingerprints of data sets.
+//! SHA-256 over fields, for fingerprints of datasets and protocols.
 
 use std::fmt::Write;
 
@@ -6,31 +6,35 @@ use sha2::{Digest as _, Sha256};
 
 /// A running SHA-256 in which every field is preceded by its length, so that fields cannot run into each other.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Digest(Sha256);
+pub struct Digest(Sha256);
 
 impl Digest {
-    pub(crate) fn field(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    /// Adds a field.
+    pub fn field(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let bytes = bytes.as_ref();
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
         self
     }
 
-    pub(crate) fn number(&mut self, number: u64) -> &mut Self {
+    /// Adds a number as a field of eight bytes, little-endian.
+    pub fn number(&mut self, number: u64) -> &mut Self {
         self.field(number.to_le_bytes())
     }
 
-    pub(crate) fn key(&self) -> [u8; 32] {
+    /// The digest so far.
+    pub fn key(&self) -> [u8; 32] {
         self.0.clone().finalize().into()
     }
 
-    pub(crate) fn hex(&self) -> String {
+    /// The digest so far as 64 lower-case hexadecimal digits.
+    pub fn hex(&self) -> String {
         hex(&self.key())
     }
 }
 
 /// Lower-case hexadecimal digits of `bytes`.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");

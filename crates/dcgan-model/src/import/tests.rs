@@ -126,7 +126,7 @@ fn imports_every_form_of_pytorch_files() {
         ("both_flat_legacy.pth", Some(&g), Some(&d), "from generator"),
     ];
     for (file, generator, discriminator, note) in rows {
-        let imported = import(&golden("pytorch_files").join(file), &pytorch()).unwrap();
+        let imported = read(&golden("pytorch_files").join(file), &pytorch()).unwrap();
         assert_eq!(imported.generator.as_ref(), generator, "{file}: generator");
         assert_eq!(imported.discriminator.as_ref(), discriminator, "{file}: discriminator");
         assert!(imported.notes.iter().any(|found| found.contains(note)), "{file}: {:?}", imported.notes);
@@ -151,7 +151,7 @@ fn imports_the_authors_arrays() {
         ("authors/resaved/pickle.jl", None, Some(&d)),
     ];
     for (source, generator, discriminator) in rows {
-        let imported = import(&golden(source), &expected).unwrap();
+        let imported = read(&golden(source), &expected).unwrap();
         assert_eq!(imported.generator.as_ref(), generator, "{source}: generator");
         assert_eq!(imported.discriminator.as_ref(), discriminator, "{source}: discriminator");
         let weights = generator.map(|weights| (weights, &expected.generator));
@@ -197,13 +197,13 @@ fn refuses_with_the_reason() {
     ];
     write("other.npy", b"\x80\x02K\x01.");
     for (path, reason) in rows {
-        let error = import(&path, &pytorch()).expect_err(reason).to_string();
+        let error = read(&path, &pytorch()).expect_err(reason).to_string();
         assert!(error.contains(reason), "{error}, expected {reason}");
     }
     let twice = ["100_gen_params.jl", "200_gen_params.jl"].map(|name| write(name, &index("gone.npy")));
-    let error = import(folder.path(), &authors()).unwrap_err();
+    let error = read(folder.path(), &authors()).unwrap_err();
     assert!(
-        matches!(&error, ForeignError::Ambiguous { first, second } if [first, second] == [&twice[0], &twice[1]])
+        matches!(&error, ImportError::Ambiguous { first, second } if [first, second] == [&twice[0], &twice[1]])
     );
 }
 
@@ -222,7 +222,7 @@ fn bounds_the_arrays_of_an_index() {
     ];
     assert_eq!(joblib::read(Path::new("f"), &array.concat(), 1 << 20).unwrap().len(), 301);
     let error = joblib::read(Path::new("f"), &array.concat(), 1 << 18).unwrap_err();
-    assert!(matches!(error, ForeignError::Array { fault: ArrayFault::TooLarge(_), .. }), "{error}");
+    assert!(matches!(error, ImportError::Array { fault: ArrayFault::TooLarge(_), .. }), "{error}");
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_mismatch_lists_everything() {
     let mut expected = pytorch();
     expected.generator[0].shape[0] = 100;
     expected.generator.truncate(20);
-    let error = import(&golden("pytorch_files/netG.pth"), &expected).unwrap_err().to_string();
+    let error = read(&golden("pytorch_files/netG.pth"), &expected).unwrap_err().to_string();
     let lines: Vec<&str> = error.lines().skip(1).collect();
     assert_eq!(
         lines,
@@ -242,9 +242,9 @@ fn a_mismatch_lists_everything() {
         ],
         "{error}"
     );
-    let error = import(&golden("authors/200_gen_params.jl"), &pytorch()).unwrap_err().to_string();
+    let error = read(&golden("authors/200_gen_params.jl"), &pytorch()).unwrap_err().to_string();
     assert!(error.contains("missing blocks.3.weight (2, 3, 4, 4)"), "{error}");
-    let error = import(&golden("pytorch_files/both.pth"), &expected).unwrap_err().to_string();
+    let error = read(&golden("pytorch_files/both.pth"), &expected).unwrap_err().to_string();
     assert!(
         error.contains("netG/main does not fit the generator"),
         "half of the networks is not enough: {error}"
@@ -257,7 +257,7 @@ fn reads_its_own_names_back() {
     let path = folder.path().join("d.safetensors");
     let d = pytorch_weights("netD", &PYTORCH_D);
     crate::weights::write_safetensors(&path, &d, crate::weights::Dtype::F32).unwrap();
-    assert_eq!(import(&path, &pytorch()).unwrap().discriminator, Some(d));
+    assert_eq!(read(&path, &pytorch()).unwrap().discriminator, Some(d));
 }
 
 /// Files cut short at every length, or with a few bytes changed: an error or tensors, never a panic.
@@ -312,7 +312,7 @@ fn exports_what_pytorch_would_save() {
     let g = pytorch_weights("netG", &PYTORCH_G);
     to_pytorch_names(Side::Generator, &g).unwrap().write(&path).unwrap();
     assert_eq!(header(&path), header(&golden("pytorch_files/netG.safetensors")));
-    assert_eq!(import(&path, &pytorch()).unwrap().generator, Some(g));
+    assert_eq!(read(&path, &pytorch()).unwrap().generator, Some(g));
 
     let d = pytorch_weights("netD", &PYTORCH_D);
     let exported = to_pytorch_names(Side::Discriminator, &d).unwrap();

@@ -16,7 +16,7 @@ mod strided;
 mod torch;
 mod tree;
 
-pub use error::{ForeignError, TensorFault};
+pub use error::{ImportError, TensorFault};
 pub use export::{Exported, to_pytorch_names};
 pub use names::Side;
 pub use numpy::ArrayFault;
@@ -42,7 +42,7 @@ pub struct Expected {
     pub discriminator: Vec<TensorSpec>,
 }
 
-/// What a foreign file holds, under our names and in our layouts.
+/// What a file of another program holds, under our names and in our layouts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Imported {
     /// The generator, where there is one.
@@ -60,9 +60,9 @@ pub struct Imported {
 /// Batch-norm statistics may be absent, all of them together: a note says so.
 ///
 /// # Errors
-/// A damaged file, a pickle that names anything but tensors, and [`ForeignError::Mismatch`] where the tensors do not
+/// A damaged file, a pickle that names anything but tensors, and [`ImportError::Mismatch`] where the tensors do not
 /// fit, with every fault at once.
-pub fn import(src: &Path, expected: &Expected) -> Result<Imported, ForeignError> {
+pub fn read(src: &Path, expected: &Expected) -> Result<Imported, ImportError> {
     if !src.is_dir() {
         return import_bytes(src, &read_file(src)?, expected);
     }
@@ -74,7 +74,7 @@ pub fn import(src: &Path, expected: &Expected) -> Result<Imported, ForeignError>
 }
 
 /// [`import`] of one file that was read already.
-fn import_bytes(src: &Path, bytes: &[u8], expected: &Expected) -> Result<Imported, ForeignError> {
+fn import_bytes(src: &Path, bytes: &[u8], expected: &Expected) -> Result<Imported, ImportError> {
     let mut import = Import::new(src, expected);
     if bytes.starts_with(b"PK\x03\x04") {
         import.tensors(torch::read_zip(src, bytes)?);
@@ -85,17 +85,17 @@ fn import_bytes(src: &Path, bytes: &[u8], expected: &Expected) -> Result<Importe
     } else if matches!(bytes.first(), Some(0x80 | b']' | b'(')) {
         import.arrays(src, bytes)?;
     } else {
-        return Err(ForeignError::UnknownForm { path: src.to_owned() });
+        return Err(ImportError::UnknownForm { path: src.to_owned() });
     }
     import.finish()
 }
 
 /// A whole file, unless it is larger than any file of weights.
-fn read_file(path: &Path) -> Result<Vec<u8>, ForeignError> {
-    let failed = |source| ForeignError::Io { path: path.to_owned(), source };
+fn read_file(path: &Path) -> Result<Vec<u8>, ImportError> {
+    let failed = |source| ImportError::Io { path: path.to_owned(), source };
     let found = fs::metadata(path).map_err(failed)?.len();
     if found > MAX_BYTES {
-        return Err(ForeignError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
+        return Err(ImportError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
     }
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)).map_err(failed)?;
@@ -108,7 +108,7 @@ struct Import<'a> {
     expected: &'a Expected,
     imported: Imported,
     /// Networks that fit neither side.
-    misfits: Vec<ForeignError>,
+    misfits: Vec<ImportError>,
 }
 
 impl<'a> Import<'a> {
@@ -158,7 +158,7 @@ impl<'a> Import<'a> {
     }
 
     /// Arrays in the order of the layers, of one network.
-    fn arrays(&mut self, path: &Path, bytes: &[u8]) -> Result<(), ForeignError> {
+    fn arrays(&mut self, path: &Path, bytes: &[u8]) -> Result<(), ImportError> {
         let arrays = joblib::read(path, bytes, MAX_VALUES)?;
         let fits = |expected| joblib::fit(&arrays, expected);
         let layers = arrays.iter().map(|array| array.shape.clone()).filter(|shape| shape.len() > 1).collect();
@@ -181,7 +181,7 @@ impl<'a> Import<'a> {
         if fitted.faults.is_empty() {
             self.take(place, side, fitted.weights);
         } else {
-            self.misfits.push(ForeignError::Mismatch {
+            self.misfits.push(ImportError::Mismatch {
                 path: self.src.to_owned(),
                 place: place.to_owned(),
                 side,
@@ -203,7 +203,7 @@ impl<'a> Import<'a> {
         }
         notes.push(format!("{side}: {} tensors from {place}", weights.len()));
         if expected.iter().any(|spec| spec.optional && !weights.contains_key(&spec.name)) {
-            notes.push(format!("{side}: no batch-norm statistics in the file; they have to be re-estimated"));
+            notes.push(format!("{side}: no batch-norm statistics in the file; they have to be recalibrated"));
         }
         if let Some(name) = first_non_finite(&weights) {
             notes.push(format!("{side}: {name} holds values that are not finite"));
@@ -212,15 +212,15 @@ impl<'a> Import<'a> {
     }
 
     /// What was found; a network that fits neither side is an error unless its side was found elsewhere.
-    fn finish(self) -> Result<Imported, ForeignError> {
+    fn finish(self) -> Result<Imported, ImportError> {
         let Self { src, mut imported, misfits, .. } = self;
         for misfit in misfits {
             let filled = match &misfit {
-                ForeignError::Mismatch { side: Side::Generator, .. } => imported.generator.is_some(),
+                ImportError::Mismatch { side: Side::Generator, .. } => imported.generator.is_some(),
                 _ => imported.discriminator.is_some(),
             };
             match misfit {
-                ForeignError::Mismatch { place, .. } if filled => {
+                ImportError::Mismatch { place, .. } if filled => {
                     imported.notes.push(format!("left out {place}: it does not fit the networks asked for"));
                 }
                 misfit => return Err(misfit),
@@ -229,7 +229,7 @@ impl<'a> Import<'a> {
         if imported.generator.is_none() && imported.discriminator.is_none() {
             let found =
                 if imported.notes.is_empty() { "no tensors".to_owned() } else { imported.notes.join("; ") };
-            return Err(ForeignError::NoNetwork { path: src.to_owned(), found });
+            return Err(ImportError::NoNetwork { path: src.to_owned(), found });
         }
         Ok(imported)
     }

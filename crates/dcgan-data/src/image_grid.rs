@@ -1,23 +1,23 @@
-//! Pictures laid out on black, with numbers and signs, as PNG.
+//! Images laid out on black, with numbers and signs, as PNG.
 
-use crate::options::PictureShape;
+use crate::options::ImageShape;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Pixels between two pictures, and around all of them.
+/// Pixels between two images, and around all of them.
 pub const GAP: usize = 2;
 /// Rows and columns of a character, without the space beside it.
 const GLYPH: (usize, usize) = (5, 3);
-/// Most pictures on one sheet: more make a PNG that no viewer opens.
-pub const MAX_PICTURES: usize = 10_000;
+/// Most images on one grid: more make a PNG that no viewer opens.
+pub const MAX_IMAGES: usize = 10_000;
 
-/// Why a sheet could not be made or saved.
+/// Why an image grid could not be made or saved.
 #[derive(Debug, thiserror::Error)]
-pub enum SheetError {
+pub enum ImageGridError {
     /// The file.
-    #[error("{}: the picture cannot be written: {source}", path.display())]
+    #[error("{}: the image cannot be written: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -25,27 +25,27 @@ pub enum SheetError {
         source: io::Error,
     },
     /// The encoder.
-    #[error("the picture cannot be encoded: {0}")]
+    #[error("the image cannot be encoded: {0}")]
     Encode(#[from] image::ImageError),
-    /// Bytes that are not pictures of the shape.
-    #[error("{found} bytes are not pictures of {shape}")]
+    /// Bytes that are not images of the shape.
+    #[error("{found} bytes are not images of {shape}")]
     Bytes {
         /// Given.
         found: usize,
-        /// Expected of each picture.
-        shape: PictureShape,
+        /// Expected of each image.
+        shape: ImageShape,
     },
 }
 
 /// Text that is no layout.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?}: expected RxC, rows and columns, {MAX_PICTURES} cells at most")]
+#[error("{text:?}: expected RxC, rows and columns, {MAX_IMAGES} cells at most")]
 pub struct LayoutError {
     /// As given.
     pub text: String,
 }
 
-/// Rows and columns of a sheet.
+/// Rows and columns of an image grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Rows.
@@ -71,25 +71,25 @@ impl FromStr for Layout {
     type Err = LayoutError;
 
     fn from_str(text: &str) -> Result<Self, LayoutError> {
-        let side = |side: &str| side.parse::<usize>().ok().filter(|side| (1..=MAX_PICTURES).contains(side));
+        let side = |side: &str| side.parse::<usize>().ok().filter(|side| (1..=MAX_IMAGES).contains(side));
         let sides = text.split_once('x').and_then(|(rows, columns)| Some((side(rows)?, side(columns)?)));
         match sides {
-            Some((rows, columns)) if rows * columns <= MAX_PICTURES => Ok(Self { rows, columns }),
+            Some((rows, columns)) if rows * columns <= MAX_IMAGES => Ok(Self { rows, columns }),
             _ => Err(LayoutError { text: text.to_owned() }),
         }
     }
 }
 
-/// A picture of any size, u8 with interleaved channels.
+/// An image of any size, u8 with interleaved channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sheet {
+pub struct ImageGrid {
     width: usize,
     height: usize,
     channels: usize,
     pixels: Vec<u8>,
 }
 
-impl Sheet {
+impl ImageGrid {
     /// Black, opaque.
     pub fn black(height: usize, width: usize, channels: usize) -> Self {
         let mut pixels = vec![0; height * width * channels];
@@ -99,33 +99,33 @@ impl Sheet {
         Self { width, height, channels, pixels }
     }
 
-    /// Each of the pictures in `bytes`, u8 `(n, h, w, c)`, by itself.
+    /// Each of the images in `bytes`, u8 `(n, h, w, c)`, by itself.
     ///
     /// # Errors
-    /// Bytes that do not make whole pictures.
-    pub fn each(bytes: &[u8], shape: PictureShape) -> Result<Vec<Self>, SheetError> {
-        let PictureShape { height, width, channels } = shape;
+    /// Bytes that do not make whole images.
+    pub fn each(bytes: &[u8], shape: ImageShape) -> Result<Vec<Self>, ImageGridError> {
+        let ImageShape { height, width, channels } = shape;
         if shape.bytes() == 0 || !bytes.len().is_multiple_of(shape.bytes()) {
-            return Err(SheetError::Bytes { found: bytes.len(), shape });
+            return Err(ImageGridError::Bytes { found: bytes.len(), shape });
         }
-        let one = |picture: &[u8]| Self { width, height, channels, pixels: picture.to_vec() };
+        let one = |image: &[u8]| Self { width, height, channels, pixels: image.to_vec() };
         Ok(bytes.chunks_exact(shape.bytes()).map(one).collect())
     }
 
-    /// Pictures of `bytes`, u8 `(n, h, w, c)`, in as many columns as rows or one more.
+    /// Images of `bytes`, u8 `(n, h, w, c)`, in as many columns as rows or one more.
     ///
     /// # Errors
-    /// Bytes that do not make whole pictures.
-    pub fn square(bytes: &[u8], shape: PictureShape) -> Result<Self, SheetError> {
-        let pictures = Self::each(bytes, shape)?;
-        Ok(Self::grid(&pictures, Layout::square(pictures.len())))
+    /// Bytes that do not make whole images.
+    pub fn square(bytes: &[u8], shape: ImageShape) -> Result<Self, ImageGridError> {
+        let images = Self::each(bytes, shape)?;
+        Ok(Self::grid(&images, Layout::square(images.len())))
     }
 
-    /// Pictures of `bytes`, u8 `(n, h, w, c)`, in rows. Cells left over stay black, pictures left over are not shown.
+    /// Images of `bytes`, u8 `(n, h, w, c)`, in rows. Cells left over stay black, images left over are not shown.
     ///
     /// # Errors
-    /// Bytes that do not make whole pictures.
-    pub fn of(bytes: &[u8], shape: PictureShape, layout: Layout) -> Result<Self, SheetError> {
+    /// Bytes that do not make whole images.
+    pub fn of(bytes: &[u8], shape: ImageShape, layout: Layout) -> Result<Self, ImageGridError> {
         Ok(Self::grid(&Self::each(bytes, shape)?, layout))
     }
 
@@ -143,27 +143,27 @@ impl Sheet {
     }
 
     /// Sheets from left to right, centred vertically, nothing between them.
-    pub fn beside(sheets: &[Self]) -> Self {
-        let height = sheets.iter().map(|sheet| sheet.height).max().unwrap_or(0);
-        let width = sheets.iter().map(|sheet| sheet.width).sum();
-        let mut whole = Self::black(height, width, sheets.first().map_or(1, |sheet| sheet.channels));
+    pub fn beside(grids: &[Self]) -> Self {
+        let height = grids.iter().map(|grid| grid.height).max().unwrap_or(0);
+        let width = grids.iter().map(|grid| grid.width).sum();
+        let mut whole = Self::black(height, width, grids.first().map_or(1, |grid| grid.channels));
         let mut left = 0;
-        for sheet in sheets {
-            whole.paste(sheet, (height - sheet.height) / 2, left);
-            left += sheet.width;
+        for grid in grids {
+            whole.paste(grid, (height - grid.height) / 2, left);
+            left += grid.width;
         }
         whole
     }
 
     /// Sheets from top to bottom, left edges aligned, nothing between them.
-    pub fn below(sheets: &[Self]) -> Self {
-        let height = sheets.iter().map(|sheet| sheet.height).sum();
-        let width = sheets.iter().map(|sheet| sheet.width).max().unwrap_or(0);
-        let mut whole = Self::black(height, width, sheets.first().map_or(1, |sheet| sheet.channels));
+    pub fn below(grids: &[Self]) -> Self {
+        let height = grids.iter().map(|grid| grid.height).sum();
+        let width = grids.iter().map(|grid| grid.width).max().unwrap_or(0);
+        let mut whole = Self::black(height, width, grids.first().map_or(1, |grid| grid.channels));
         let mut top = 0;
-        for sheet in sheets {
-            whole.paste(sheet, top, 0);
-            top += sheet.height;
+        for grid in grids {
+            whole.paste(grid, top, 0);
+            top += grid.height;
         }
         whole
     }
@@ -178,10 +178,10 @@ impl Sheet {
         &self.pixels
     }
 
-    /// Copies `sheet`, of as many channels, onto this one with its upper left corner at (`top`, `left`); what sticks out is cut.
-    pub fn paste(&mut self, sheet: &Self, top: usize, left: usize) {
-        let width = sheet.width.min(self.width.saturating_sub(left)) * self.channels;
-        let rows = sheet.pixels.chunks_exact((sheet.width * sheet.channels).max(1));
+    /// Copies `grid`, of as many channels, onto this one with its upper left corner at (`top`, `left`); what sticks out is cut.
+    pub fn paste(&mut self, grid: &Self, top: usize, left: usize) {
+        let width = grid.width.min(self.width.saturating_sub(left)) * self.channels;
+        let rows = grid.pixels.chunks_exact((grid.width * grid.channels).max(1));
         for (y, row) in rows.enumerate().take(self.height.saturating_sub(top)) {
             let at = ((top + y) * self.width + left) * self.channels;
             if let (Some(into), Some(row)) = (self.pixels.get_mut(at..at + width), row.get(..width)) {
@@ -190,16 +190,16 @@ impl Sheet {
         }
     }
 
-    /// Sets one pixel, `colour` as (red, green, blue); grey sheets take its brightest part. Outside: nothing.
-    pub fn dot(&mut self, y: usize, x: usize, colour: [u8; 3]) {
+    /// Sets one pixel, `color` as (red, green, blue); grey grids take its brightest part. Outside: nothing.
+    pub fn dot(&mut self, y: usize, x: usize, color: [u8; 3]) {
         if y >= self.height || x >= self.width {
             return;
         }
         let at = (y * self.width + x) * self.channels;
-        let grey = [colour.into_iter().max().unwrap_or(0)];
-        let colour: &[u8] = if self.channels == 1 { &grey } else { &colour };
-        if let Some(into) = self.pixels.get_mut(at..at + colour.len()) {
-            into.copy_from_slice(colour);
+        let grey = [color.into_iter().max().unwrap_or(0)];
+        let color: &[u8] = if self.channels == 1 { &grey } else { &color };
+        if let Some(into) = self.pixels.get_mut(at..at + color.len()) {
+            into.copy_from_slice(color);
         }
     }
 
@@ -253,9 +253,9 @@ impl Sheet {
     /// As a PNG.
     ///
     /// # Errors
-    /// A sheet too large for the format.
-    pub fn png(&self) -> Result<Vec<u8>, SheetError> {
-        let colour = match self.channels {
+    /// A grid too large for the format.
+    pub fn png(&self) -> Result<Vec<u8>, ImageGridError> {
+        let color = match self.channels {
             1 => ExtendedColorType::L8,
             3 => ExtendedColorType::Rgb8,
             _ => ExtendedColorType::Rgba8,
@@ -267,7 +267,7 @@ impl Sheet {
             &self.pixels,
             side(self.width)?,
             side(self.height)?,
-            colour,
+            color,
         )?;
         Ok(bytes)
     }
@@ -275,11 +275,11 @@ impl Sheet {
     /// Writes the PNG, whole or not at all.
     ///
     /// # Errors
-    /// The operating system's; a sheet too large for the format.
-    pub fn save(&self, path: &Path) -> Result<(), SheetError> {
+    /// The operating system's; an image grid too large for the format.
+    pub fn save(&self, path: &Path) -> Result<(), ImageGridError> {
         let png = self.png()?;
-        dcgan_cli::files::write_whole(path, &png)
-            .map_err(|source| SheetError::Io { path: path.into(), source })
+        dcgan_base::files::write_atomic(path, &png)
+            .map_err(|source| ImageGridError::Io { path: path.into(), source })
     }
 }
 
@@ -308,12 +308,12 @@ fn glyph(character: char) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
+    use dcgan_base::digest::Digest;
 
-    /// One row of text a row of pixels of a grey sheet: `#` where it is not black.
-    fn text(sheet: &Sheet) -> Vec<String> {
+    /// One row of text a row of pixels of a grey grid: `#` where it is not black.
+    fn text(grid: &ImageGrid) -> Vec<String> {
         let mark = |pixel: &u8| if *pixel > 0 { '#' } else { '.' };
-        sheet.pixels.chunks(sheet.width).map(|row| row.iter().map(mark).collect()).collect()
+        grid.pixels.chunks(grid.width).map(|row| row.iter().map(mark).collect()).collect()
     }
 
     /// Run folders and what other commands compare with them keep their bytes from version to version.
@@ -325,53 +325,56 @@ mod tests {
             (64, 4, "6e1e4253c75411c47a944a18140dd47388b05180cc362664bd49ccea569c94be"),
         ];
         for (n, channels, expected) in rows {
-            let shape = PictureShape { height: 2, width: 3, channels };
+            let shape = ImageShape { height: 2, width: 3, channels };
             let pixels: Vec<u8> = (0..n * shape.bytes()).map(|i| (i * 37 % 256).to_le_bytes()[0]).collect();
-            let sheet = Sheet::square(&pixels, shape).unwrap();
-            assert_eq!(Digest::default().field(sheet.png().unwrap()).hex(), expected, "{n} of {channels}");
+            let grid = ImageGrid::square(&pixels, shape).unwrap();
+            assert_eq!(Digest::default().field(grid.png().unwrap()).hex(), expected, "{n} of {channels}");
         }
     }
 
     #[test]
-    fn sheets_are_put_together_pixel_by_pixel() {
-        let white = |height: usize, width: usize| Sheet {
+    fn grids_are_put_together_pixel_by_pixel() {
+        let white = |height: usize, width: usize| ImageGrid {
             pixels: vec![255; height * width],
-            ..Sheet::black(height, width, 1)
+            ..ImageGrid::black(height, width, 1)
         };
-        let mut marked = Sheet::black(2, 3, 1);
+        let mut marked = ImageGrid::black(2, 3, 1);
         marked.dot(0, 1, [9, 0, 0]);
-        let mut cut = Sheet::black(2, 3, 1);
+        let mut cut = ImageGrid::black(2, 3, 1);
         cut.paste(&white(2, 2), 1, 2);
         cut.dot(5, 5, [255; 3]);
-        let rows: &[(Sheet, &[&str])] = &[
+        let rows: &[(ImageGrid, &[&str])] = &[
             (marked, &[".#.", "..."]),
             (cut, &["...", "..#"]),
-            (Sheet::beside(&[white(1, 1), Sheet::black(3, 1, 1), white(3, 1)]), &["..#", "#.#", "..#"]),
-            (Sheet::below(&[white(1, 2), white(1, 1)]), &["##", "#."]),
-            (Sheet::beside(&[white(1, 1), Sheet::black(1, 1, 1)]).enlarged(2), &["##..", "##.."]),
             (
-                Sheet::grid(&[white(1, 1)], Layout { rows: 1, columns: 2 }),
+                ImageGrid::beside(&[white(1, 1), ImageGrid::black(3, 1, 1), white(3, 1)]),
+                &["..#", "#.#", "..#"],
+            ),
+            (ImageGrid::below(&[white(1, 2), white(1, 1)]), &["##", "#."]),
+            (ImageGrid::beside(&[white(1, 1), ImageGrid::black(1, 1, 1)]).enlarged(2), &["##..", "##.."]),
+            (
+                ImageGrid::grid(&[white(1, 1)], Layout { rows: 1, columns: 2 }),
                 &["........", "........", "..#.....", "........", "........"],
             ),
-            (Sheet::sign("+", 0, 1, 1), &[".....", "..#..", ".###.", "..#..", "....."]),
+            (ImageGrid::sign("+", 0, 1, 1), &[".....", "..#..", ".###.", "..#..", "....."]),
             (
                 white(1, 4).captioned("7"),
                 &["####", "....", "....", ".###", "...#", "..#.", "..#.", "..#.", "...."],
             ),
         ];
-        for (sheet, expected) in rows {
-            assert_eq!(text(sheet), *expected);
+        for (grid, expected) in rows {
+            assert_eq!(text(grid), *expected);
         }
-        // Colours keep their channels, and opaque stays opaque.
-        let mut colour = Sheet::black(1, 2, 4);
-        colour.dot(0, 1, [1, 2, 3]);
-        assert_eq!(colour.pixels, [0, 0, 0, 255, 1, 2, 3, 255]);
+        // Colors keep their channels, and opaque stays opaque.
+        let mut color = ImageGrid::black(1, 2, 4);
+        color.dot(0, 1, [1, 2, 3]);
+        assert_eq!(color.pixels, [0, 0, 0, 255, 1, 2, 3, 255]);
         assert_eq!(
-            image::load_from_memory(&colour.png().unwrap()).unwrap().to_rgba8().into_raw(),
-            colour.pixels
+            image::load_from_memory(&color.png().unwrap()).unwrap().to_rgba8().into_raw(),
+            color.pixels
         );
-        let shape = PictureShape { height: 2, width: 2, channels: 3 };
-        assert!(matches!(Sheet::each(&[0; 25], shape), Err(SheetError::Bytes { found: 25, .. })));
+        let shape = ImageShape { height: 2, width: 2, channels: 3 };
+        assert!(matches!(ImageGrid::each(&[0; 25], shape), Err(ImageGridError::Bytes { found: 25, .. })));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 /// Asks for the cache lines of `len` values from an address, which nothing is done to.
 #[inline(always)]
-pub(crate) fn bring_near(from: *const f32, len: usize) {
+pub(crate) fn prefetch(from: *const f32, len: usize) {
     #[cfg(target_arch = "x86_64")]
     for offset in (0..len).step_by(super::LANES) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -1,4 +1,4 @@
-//! Every command once on a model of colour pictures that are not square: sides and channels that are mixed up show.
+//! Every command once on a model of color images that are not square: sides and channels that are mixed up show.
 
 use crate::support::{noise, succeed};
 use dcgan_model::weights::Dtype;
@@ -26,9 +26,9 @@ fn model(folder: &Path) {
     files.write(&folder.join("model"), "", Dtype::F32).unwrap();
 }
 
-/// Forty noisy pictures in the folder `pictures`, every other one red, and their attributes.
-fn pictures(folder: &Path) {
-    fs::create_dir(folder.join("pictures")).unwrap();
+/// Forty noisy images in the folder `images`, every other one red, and their attributes.
+fn images(folder: &Path) {
+    fs::create_dir(folder.join("images")).unwrap();
     let noise = noise(40 * (HEIGHT * WIDTH) as usize);
     let mut text = "40\nRed\n".to_owned();
     for (i, levels) in noise.chunks((HEIGHT * WIDTH) as usize).enumerate() {
@@ -38,24 +38,24 @@ fn pictures(folder: &Path) {
             image::Rgb(if is_red { [level + 190, level, level / 2] } else { [level, level / 2, level + 190] })
         };
         let name = format!("{i:02}.png");
-        image::RgbImage::from_fn(WIDTH, HEIGHT, pixel).save(folder.join("pictures").join(&name)).unwrap();
+        image::RgbImage::from_fn(WIDTH, HEIGHT, pixel).save(folder.join("images").join(&name)).unwrap();
         text.push_str(&format!("{name} {}\n", if is_red { 1 } else { -1 }));
     }
     fs::write(folder.join("red.txt"), text).unwrap();
 }
 
 #[test]
-fn every_command_draws_colour_pictures_that_are_not_square() {
+fn every_command_draws_color_images_that_are_not_square() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     model(here);
-    pictures(here);
+    images(here);
     // A cell takes 26 x 18 pixels, a number 5 + 3 rows below or 17 columns in front.
-    let concept = "concept --data pictures --attributes red.txt --attribute Red --candidates 20 --top 4";
+    let concept = "concept --data images --attributes red.txt --attribute Red --candidates 20 --top 4";
     let rows: &[(&str, &str, (u32, u32))] = &[
         ("sample --n 6 --sort-by-score --numbers", "sample.png", (3 * 26 + 2, 2 * 26 + 2)),
         ("interpolate --rows 2 --steps 3 --gif walk.gif", "interpolate.png", (3 * 26 + 2, 2 * 18 + 2)),
-        // Three pictures above their mean, a sign, the same, a sign, nine around the result; below them pixels.
+        // Three images above their mean, a sign, the same, a sign, nine around the result; below them pixels.
         (
             "arithmetic --plus seed:0:0,1,2 --minus seed:0:3,4,5",
             "arithmetic.png",
@@ -63,24 +63,20 @@ fn every_command_draws_colour_pictures_that_are_not_square() {
         ),
         ("turn --left seed:0:0,1,2 --right seed:0:3,4,5 --steps 3", "turn.png", (3 * 26 + 2, 4 * 18 + 2)),
         (concept, "concept.png", (54 + 5 + 28, 38)),
-        ("guided --data pictures --features 2 --top 2", "guided.png", (2 * (17 + 54), 2 * 38)),
-        ("guided --data pictures --features 2 --top 2 --crops", "guided.png", (2 * (17 + 54), 2 * 38)),
-        ("maxact --data pictures --features 2 --top 2", "maxact.png", (17 + 54 + 5 + 54, 2 * 20)),
+        ("guided --data images --features 2 --top 2", "guided.png", (2 * (17 + 54), 2 * 38)),
+        ("guided --data images --features 2 --top 2 --crops", "guided.png", (2 * (17 + 54), 2 * 38)),
+        ("maxact --data images --features 2 --top 2", "maxact.png", (17 + 54 + 5 + 54, 2 * 20)),
         // Seven times as large, rulers of 10 rows and 13 columns.
         (
-            "ablate --n 2 --sheet sheet.png --template boxes.json",
-            "sheet.png",
+            "ablate --n 2 --grid grid.png --template boxes.json",
+            "grid.png",
             (2 * (13 + 24 * 7 + 2) + 2, 10 + 16 * 7 + 8 + 4),
         ),
         ("ablate --boxes boxes.json --n 3 --save maps.json", "ablate.png", (3 * 26 + 2, 2 * 18 + 2)),
         ("sample --n 2 --without maps.json", "sample.png", (2 * 26 + 2, 18 + 2)),
+        ("neighbours --data images --n 2 --nearest 2", "neighbours.png", (28 + 8 + 54 + 8 + 54, 2 * 26 + 2)),
         (
-            "neighbours --data pictures --n 2 --nearest 2",
-            "neighbours.png",
-            (28 + 8 + 54 + 8 + 54, 2 * 26 + 2),
-        ),
-        (
-            "invert --data pictures --n 2 --restarts 1 --steps 2",
+            "invert --data images --n 2 --restarts 1 --steps 2",
             "invert.png",
             (2 * (24 + 1 + 24 + 2) + 2, 26 + 2),
         ),
@@ -88,10 +84,10 @@ fn every_command_draws_colour_pictures_that_are_not_square() {
     for (line, out, size) in rows {
         let args: Vec<&str> = line.split(' ').chain(["--model", "model"]).collect();
         succeed(here, &args);
-        let picture = image::open(here.join(out)).unwrap();
-        assert!(picture.color() == image::ColorType::Rgb8, "{line}");
-        let picture = picture.into_rgb8();
-        assert_eq!(picture.dimensions(), *size, "{line}");
-        assert!(picture.pixels().any(|pixel| pixel.0[0] != pixel.0[2]), "{line}: no colour");
+        let image = image::open(here.join(out)).unwrap();
+        assert!(image.color() == image::ColorType::Rgb8, "{line}");
+        let image = image.into_rgb8();
+        assert_eq!(image.dimensions(), *size, "{line}");
+        assert!(image.pixels().any(|pixel| pixel.0[0] != pixel.0[2]), "{line}: no color");
     }
 }

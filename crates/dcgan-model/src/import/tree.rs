@@ -12,7 +12,7 @@ const MAX_VISITS: usize = 1 << 20;
 /// Bytes of one key; a file may share one long key between many tensors.
 pub(crate) const MAX_KEY: usize = 256;
 
-/// A tensor of a foreign file.
+/// A tensor of a file of another program.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Found {
     /// Keys of the dicts around it, joined by `/`: `checkpoint/netG`; empty for a bare state dict.

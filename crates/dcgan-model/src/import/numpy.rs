@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::error::ForeignError;
+use super::error::ImportError;
 use super::pickle::{Global, Id, Node, Pickle};
 use super::strided::{column_major, gather};
 use crate::weights::element::{ByteOrder, Element};
@@ -64,9 +64,9 @@ impl Layout {
 /// Reads a `.npy` file's bytes; `path` is for the error.
 ///
 /// # Errors
-/// [`ForeignError::Array`].
-pub(crate) fn read_npy(path: &Path, bytes: &[u8]) -> Result<HostTensor, ForeignError> {
-    parse_npy(bytes).map_err(|fault| ForeignError::Array { path: path.to_owned(), fault })
+/// [`ImportError::Array`].
+pub(crate) fn read_npy(path: &Path, bytes: &[u8]) -> Result<HostTensor, ImportError> {
+    parse_npy(bytes).map_err(|fault| ImportError::Array { path: path.to_owned(), fault })
 }
 
 fn parse_npy(bytes: &[u8]) -> Result<HostTensor, ArrayFault> {

@@ -12,9 +12,9 @@ use crate::weights::{Fault, HostTensor, TensorSpec, Weights, faults};
 /// One of the two networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// G, from z to a picture.
+    /// G, from z to an image.
     Generator,
-    /// D, from a picture to a logit.
+    /// D, from an image to a logit.
     Discriminator,
 }
 

@@ -1,0 +1,18 @@
+//! What the crates of dcgan-rs share: atomic file writing ([`files`]), random streams keyed by seed, purpose and index
+//! ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]) and the memory of process and machine ([`memory`]).
+//!
+//! ```
+//! use dcgan_base::random::{self, Purpose};
+//!
+//! // The same seed, purpose and index give the same numbers on every machine.
+//! let z = random::normal(&mut random::stream(7, Purpose::SampleLatent, 0), 3, 0.0, 1.0);
+//! assert_eq!(z, random::normal(&mut random::stream(7, Purpose::SampleLatent, 0), 3, 0.0, 1.0));
+//! ```
+
+mod cancel;
+pub mod digest;
+pub mod files;
+pub mod memory;
+pub mod random;
+
+pub use cancel::Cancel;
