@@ -3,14 +3,15 @@
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
-/// Hyper-parameters of one Adam step.
+/// Hyperparameters of one Adam step.
 ///
 /// `g = gradient + weight_decay * p` (coupled, as the authors add L2 to the gradient of every parameter; not AdamW),
 /// `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,
-/// `p -= learning_rate * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)`: Kingma and Ba 2015, algorithm 1, as PyTorch computes it.
+/// `p -= learning_rate * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)`: Kingma and Ba 2015, algorithm 1, as PyTorch
+/// computes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
-    /// Step size.
+    /// Learning rate.
     pub learning_rate: f64,
     /// Decay of the first moment; the paper uses 0.5 (section 4).
     pub beta1: f64,
@@ -18,13 +19,13 @@ pub struct AdamConfig {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Coupled L2 on every parameter, batch-norm included.
+    /// Coupled L2 on every parameter, batch norm included.
     pub weight_decay: f64,
 }
 
 /// First and second moment of one tensor.
 #[derive(Clone, Debug)]
-pub struct Moments {
+pub struct AdamMoments {
     /// Running mean of the gradient.
     pub first: Tensor,
     /// Running mean of its square.
@@ -37,7 +38,7 @@ pub struct AdamState {
     /// Steps taken.
     pub step: u64,
     /// Moments by parameter name, on the host.
-    pub moments: BTreeMap<String, Moments>,
+    pub moments: BTreeMap<String, AdamMoments>,
 }
 
 impl AdamConfig {

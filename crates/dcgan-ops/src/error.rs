@@ -22,28 +22,40 @@ pub enum OpsError {
         /// Its name.
         name: String,
     },
-    /// `backward` without a forward pass that was kept.
+    /// `backward` without a forward pass kept for it.
     #[error("backward needs a forward pass run with Keep::Tape right before it")]
     NoTape,
-    /// A tensor whose memory [`crate::give_back`] took.
-    #[error("the tensor's memory was given back")]
-    GivenBack,
-    /// Batch-norm over a single value has no variance.
+    /// A layer with label channels was run without labels.
+    #[error("layer {layer} has label channels: give a label for each image")]
+    NoLabels {
+        /// The layer.
+        layer: String,
+    },
+    /// Evaluation without batch norm statistics.
+    #[error("the network has no batch norm statistics; recalibrate them first")]
+    NoStatistics,
+    /// Statistics were to be recalibrated from nothing.
+    #[error("recalibration of batch norm needs at least one batch")]
+    NoBatches,
+    /// Several processes on an executor that works in one.
+    #[error("training in several processes runs on the CPU executor only")]
+    Group,
+    /// Batch norm over a single value has no variance.
     #[error(
-        "batch-norm of layer {layer} needs at least two values per channel to train, found one; use a larger batch"
+        "batch norm of layer {layer} needs at least two values per channel to train, found one; use a larger batch"
     )]
     SingleValue {
         /// The layer.
         layer: String,
     },
-    /// A label that is no class.
+    /// A label that is not below the number of classes.
     #[error("label {index} is {label}, expected below {classes}")]
     Label {
-        /// Its place in the batch.
+        /// Its index in the batch.
         index: usize,
         /// The label.
         label: u32,
-        /// Logits of a row.
+        /// The number of classes.
         classes: usize,
     },
     /// bf16 on a device whose executor has only f32.

@@ -1,18 +1,19 @@
 //! The seam between a network as data and what computes it.
 
-use crate::spare::check_held;
 use crate::{
-    AdamConfig, AdamState, CandleExecutor, CpuExecutor, Isa, Layer, MapShape, OpsError, Result, Statistics,
+    CandleExecutor, CpuExecutor, Isa, Layer, Layout, Maps, NormStatistics, OpsError, ParameterValues,
+    ProcessGroup, Result, SingleProcess, Statistics,
 };
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Tensors by name, in the order of their names.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// What products are computed with. Parameters, optimizer state, sums and what stands between layers are f32 either way.
+/// Number type of the factors of matrix products. Parameters, optimizer state, sums and feature maps are f32 either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -34,12 +35,50 @@ impl Precision {
     }
 }
 
-/// How batch-norm normalizes.
+/// Where and how a network is computed.
+#[derive(Clone, Debug)]
+pub struct ExecutorOptions {
+    /// The device.
+    pub device: Device,
+    /// Number type of matrix products.
+    pub precision: Precision,
+    /// The processes that compute one batch together.
+    pub group: Arc<dyn ProcessGroup>,
+}
+
+impl ExecutorOptions {
+    /// f32 on `device`, in one process.
+    pub fn new(device: &Device) -> Self {
+        Self { device: device.clone(), precision: Precision::F32, group: Arc::new(SingleProcess) }
+    }
+
+    /// The same in another precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+}
+
+/// What a network reads: a batch of maps, and class labels where its layers have label channels.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// `(n, h, w, c)` of the first layer's input.
+    pub maps: &'a Maps,
+    /// A row of label channels per map, `(n, classes)`: one-hot ([`Maps::one_hot`]), or a mixture of classes.
+    pub labels: Option<&'a Maps>,
+}
+
+impl<'a> From<&'a Maps> for Input<'a> {
+    fn from(maps: &'a Maps) -> Self {
+        Self { maps, labels: None }
+    }
+}
+
+/// Which statistics batch norm normalizes by.
 #[derive(Clone, Copy, Debug)]
 pub enum Mode<'a> {
-    /// By the minibatch's own statistics, which the pass returns.
+    /// The minibatch's own, which the pass returns.
     Train,
-    /// By the given statistics.
+    /// The given ones.
     Eval(&'a Statistics),
 }
 
@@ -54,39 +93,40 @@ pub enum Keep {
     Activations,
 }
 
-/// Which gradients a backward pass computes.
+/// What a backward pass computes gradients with respect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// Those of the parameters, added to what is there.
+pub enum WithRespectTo {
+    /// The parameters; added to what is there.
     Parameters,
-    /// That of the input alone: D in the generator's step.
+    /// The input alone: D in the generator's step.
     Input,
     /// Both.
     Both,
 }
 
-impl Want {
+impl WithRespectTo {
     pub(crate) fn parameters(self) -> bool {
-        self != Want::Input
+        self != WithRespectTo::Input
     }
     pub(crate) fn input(self) -> bool {
-        self != Want::Parameters
+        self != WithRespectTo::Parameters
     }
 }
 
-/// What is shown every activation of a pass: the number of the layer, that of the image, and its values `(h, w, c)`. It is
-/// called from several threads, in any order, once for every layer and image, and must not start parallel loops of its own.
+/// Called with every activation of a forward pass: the number of the layer, the number of the image, and the values
+/// `(h, w, c)`. It is called from several threads, in any order, once for every layer and image, and must not start parallel
+/// loops of its own.
 pub type ForwardHook<'a> = &'a (dyn Fn(usize, usize, &[f32]) + Sync);
 
-/// What a forward pass gives.
+/// What a forward pass returns.
 #[derive(Clone, Debug)]
 pub struct Forward {
-    /// The last layer's activation, `(n, c, h, w)`; the memory behind it may be channels-last.
-    pub output: Tensor,
-    /// Minibatch statistics of every batch-norm layer ([`Mode::Train`]); empty in [`Mode::Eval`].
+    /// The last layer's activation.
+    pub output: Maps,
+    /// Minibatch statistics of every batch norm layer ([`Mode::Train`]); empty in [`Mode::Eval`].
     pub statistics: Statistics,
-    /// With [`Keep::Activations`] every layer's activation in order, `(n, c, h, w)`; else empty.
-    pub activations: Vec<Tensor>,
+    /// With [`Keep::Activations`] every layer's activation in order; else empty.
+    pub activations: Vec<Maps>,
 }
 
 /// Time that one layer has taken since the executor was made.
@@ -98,138 +138,77 @@ pub struct Timing {
     pub backward: Duration,
 }
 
-/// One network on one device: parameters, gradients, optimizer state and the buffers to run it.
+/// How one layer is computed, and the time it has taken.
+#[derive(Clone, Debug)]
+pub struct LayerTiming {
+    /// The layer's name.
+    pub layer: String,
+    /// Name of the algorithm of its linear map.
+    pub algorithm: String,
+    /// Its time.
+    pub time: Timing,
+}
+
+/// Computes one network on one device. It holds no parameters: they are given to every pass ([`crate::Parameters`]).
 ///
-/// A forward pass changes nothing that a later pass could see: statistics are returned, not absorbed.
+/// A forward pass changes nothing that a later pass could see: statistics are returned.
 pub trait Executor: Send + std::fmt::Debug {
     /// The network.
     fn layers(&self) -> &[Layer];
 
-    /// Where its tensors live.
+    /// Where it is computed.
     fn device(&self) -> &Device;
 
-    /// Runs the layers on `x`.
-    ///
-    /// # Shapes
-    /// - `x`: `(n, c, h, w)` of the first layer's input
-    ///
-    /// # Errors
-    /// A shape that does not fit, statistics that are missing, memory.
-    fn forward(&mut self, x: &Tensor, mode: Mode<'_>, keep: Keep) -> Result<Forward>;
+    /// The layout in which it reads parameters and adds to gradients.
+    fn layout(&self) -> Layout;
 
-    /// Runs the layers on `x` in evaluation mode and shows `hook` every activation as soon as it is there, which costs less
-    /// memory than [`Keep::Activations`]; gives the output.
+    /// The processes that compute one batch together.
+    fn group(&self) -> &dyn ProcessGroup;
+
+    /// Runs the layers; with a `hook`, calls it with every activation as soon as it is computed, which takes less memory than
+    /// [`Keep::Activations`]. A hook needs [`Mode::Eval`].
     ///
     /// # Errors
-    /// As [`Executor::forward`].
-    fn forward_with_hook(
+    /// A shape that does not fit, statistics or labels that are missing, memory.
+    fn forward(
         &mut self,
-        x: &Tensor,
-        statistics: &Statistics,
-        hook: ForwardHook<'_>,
-    ) -> Result<Tensor> {
-        let forward = self.forward(x, Mode::Eval(statistics), Keep::Activations)?;
-        for (layer, maps) in forward.activations.iter().enumerate() {
-            let maps = maps.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?;
-            for image in 0..maps.dim(0)? {
-                hook(layer, image, &maps.get(image)?.flatten_all()?.to_vec1::<f32>()?);
-            }
-        }
-        Ok(forward.output)
-    }
+        parameters: ParameterValues<'_>,
+        input: Input<'_>,
+        mode: Mode<'_>,
+        keep: Keep,
+        hook: Option<ForwardHook<'_>>,
+    ) -> Result<Forward>;
 
-    /// Runs back from `d_output`, the loss's derivative by the output of the last pass kept with [`Keep::Tape`];
-    /// returns the derivative by that pass's input where it is wanted. The tape stays until the next pass.
+    /// Runs back from `grad_output`, the gradient of the loss with respect to the output of the last pass kept with
+    /// [`Keep::Tape`], on the same parameters. Adds the gradient with respect to the parameters to `gradients` and returns that
+    /// with respect to the input where asked for. The tape stays until the next pass.
     ///
     /// # Errors
     /// [`OpsError::NoTape`], shapes, memory.
-    fn backward(&mut self, d_output: &Tensor, want: Want) -> Result<Option<Tensor>>;
+    fn backward(
+        &mut self,
+        parameters: ParameterValues<'_>,
+        gradients: &mut [f32],
+        grad_output: &Maps,
+        wrt: WithRespectTo,
+    ) -> Result<Option<Maps>>;
 
-    /// Each layer's name, how its linear map is computed, and the time it has taken; empty where that is not known.
-    fn timings(&self) -> Vec<(String, &'static str, Timing)> {
+    /// How each layer is computed and the time it has taken; empty where that is not known.
+    fn timings(&self) -> Vec<LayerTiming> {
         Vec::new()
     }
-
-    /// Sets all parameter gradients to zero.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn zero_gradients(&mut self) -> Result<()>;
-
-    /// The parameter gradients summed since [`Executor::zero_gradients`], on the host.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn gradients(&self) -> Result<Tensors>;
-
-    /// Euclidean norm of each parameter's gradient, in the order of the layers. Not finite where the gradient is not.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn gradient_norms(&self) -> Result<Vec<(String, f64)>>;
-
-    /// One Adam step on every parameter.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn adam_step(&mut self, config: &AdamConfig) -> Result<()>;
-
-    /// A copy of the parameters on the host, in PyTorch's layouts.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn parameters(&self) -> Result<Tensors>;
-
-    /// Replaces the parameters; the optimizer state stays.
-    ///
-    /// # Errors
-    /// A tensor that is missing or misshapen.
-    fn set_parameters(&mut self, parameters: &Tensors) -> Result<()>;
-
-    /// A copy of the optimizer's state on the host.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn adam_state(&self) -> Result<AdamState>;
-
-    /// Replaces the optimizer's state.
-    ///
-    /// # Errors
-    /// A tensor that is missing or misshapen.
-    fn set_adam_state(&mut self, state: &AdamState) -> Result<()>;
-
-    /// Starts an exponential moving average of the parameters from these values.
-    ///
-    /// # Errors
-    /// A tensor that is missing or misshapen.
-    fn set_ema(&mut self, average: &Tensors) -> Result<()>;
-
-    /// `average = decay average + (1 - decay) parameters`; nothing where no average was started.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn update_ema(&mut self, decay: f64) -> Result<()>;
-
-    /// A copy of the moving average on the host, in PyTorch's layouts, where one was started.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn average(&self) -> Result<Option<Tensors>>;
 }
 
-/// Refuses an input whose shape is not `(n, c, h, w)` of the first layer, n at least 1.
-pub(crate) fn check_input(layers: &[Layer], x: &Tensor) -> Result<()> {
-    check_held(x)?;
+/// Refuses an input that does not fit the first layer, and labels that do not fit any.
+pub(crate) fn check_input(layers: &[Layer], input: Input<'_>) -> Result<()> {
     let Some(first) = layers.first() else { return Ok(()) };
-    let MapShape { channels, height, width } = first.input;
-    match *x.dims() {
-        [n, c, h, w] if n > 0 && (c, h, w) == (channels, height, width) => Ok(()),
-        _ => Err(OpsError::Shape {
-            what: format!("input of {}", first.name),
-            expected: format!("(n, {channels}, {height}, {width})"),
-            found: x.dims().to_vec(),
-        }),
+    let n = input.maps.n();
+    input.maps.check(&format!("input of {}", first.name), n.max(1), first.input)?;
+    for layer in layers.iter().filter(|layer| layer.label_channels > 0) {
+        let labels = input.labels.ok_or_else(|| OpsError::NoLabels { layer: layer.name.clone() })?;
+        labels.check("the labels", n, crate::MapShape::new(layer.label_channels, 1, 1))?;
     }
+    Ok(())
 }
 
 /// Refuses a tensor of another shape.
@@ -244,24 +223,29 @@ pub(crate) fn check_shape(name: &str, expected: &[usize], found: &Tensor) -> Res
     })
 }
 
-/// The executor for `layers` on `device` in f32: the fused one on CPU, candle's autograd elsewhere.
-///
-/// Parameters start at zero: give them with [`Executor::set_parameters`].
-///
-/// # Errors
-/// Memory.
-pub fn executor(layers: Vec<Layer>, device: &Device) -> Result<Box<dyn Executor>> {
-    executor_in(layers, device, Precision::F32)
+/// The statistics of `layer`, checked, or which tensor is missing.
+pub(crate) fn statistics_of<'a>(statistics: &'a Statistics, layer: &Layer) -> Result<&'a NormStatistics> {
+    let name = |role| layer.tensor_name(role);
+    let found = statistics
+        .get(&layer.name)
+        .ok_or_else(|| OpsError::Missing { name: name(crate::Role::RunningMean) })?;
+    let shape = layer.norm_shape().unwrap_or_default();
+    check_shape(&name(crate::Role::RunningMean), &shape, &found.mean)?;
+    check_shape(&name(crate::Role::RunningVar), &shape, &found.var)?;
+    Ok(found)
 }
 
-/// The same in the given precision.
+/// The executor for `layers`: the fused one on CPU, candle's operations elsewhere.
 ///
 /// # Errors
 /// [`OpsError::Precision`] for bf16 on another device than the CPU; memory.
-pub fn executor_in(layers: Vec<Layer>, device: &Device, precision: Precision) -> Result<Box<dyn Executor>> {
-    Ok(match (device, precision) {
-        (Device::Cpu, _) => Box::new(CpuExecutor::with(layers, Isa::best(), precision)),
-        (_, Precision::F32) => Box::new(CandleExecutor::new(layers, device)?),
+pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
+    Ok(match (&options.device, options.precision) {
+        (Device::Cpu, precision) => {
+            Box::new(CpuExecutor::with(layers, Isa::best(), precision).in_group(Arc::clone(&options.group)))
+        }
+        (device, Precision::F32) if options.group.size() == 1 => Box::new(CandleExecutor::new(layers, device)),
+        (_, Precision::F32) => return Err(OpsError::Group),
         (_, Precision::Bf16) => return Err(OpsError::Precision),
     })
 }

@@ -1,8 +1,11 @@
 //! A network as data: the list of layers that every executor runs.
 //!
-//! Each layer is a (transposed) convolution without bias, an optional batch-norm, and an activation.
-//! A dense layer on a map is a convolution whose kernel is the whole map; a projection of `z` is a
-//! transposed convolution of a 1x1 map, so these two kinds cover every DCGAN.
+//! Each layer is a (transposed) convolution with an optional bias, an optional batch norm, and an activation. Class
+//! labels can be joined to the input of a layer as constant channels. A dense layer on a map is a convolution whose kernel
+//! is the whole map; a projection of `z` is a transposed convolution of a 1x1 map, so these two kinds cover every DCGAN.
+//!
+//! [`Layer::tensors`] is the one table of the tensors that a layer has. Parameter storage, initialization, files, import,
+//! export and memory estimates derive from it.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +26,7 @@ impl MapShape {
         Self { channels, height, width }
     }
 
-    /// Values in one image: `channels * height * width`.
+    /// Values of one map: `channels * height * width`.
     pub fn len(&self) -> usize {
         self.channels * self.height * self.width
     }
@@ -60,8 +63,8 @@ pub enum NormAxes {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norm {
     /// What shares one mean and variance.
-    pub scope: NormAxes,
-    /// Whether the layer learns a gain and a shift.
+    pub axes: NormAxes,
+    /// Whether the layer learns a weight and a bias after normalization.
     pub affine: bool,
     /// Added to the (biased) variance under the root.
     pub eps: f64,
@@ -83,46 +86,93 @@ pub enum Activation {
     Sigmoid,
 }
 
-/// One layer: linear map, optional batch-norm, activation.
+/// One layer: linear map, optional bias, optional batch norm, activation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// Prefix of its tensors' names, `blocks.0` say.
     pub name: String,
     /// Convolution or transposed convolution.
     pub kind: Kind,
-    /// Shape of what comes in.
+    /// Shape of the input, without label channels.
     pub input: MapShape,
-    /// Shape of what goes out.
+    /// Shape of the output.
     pub output: MapShape,
     /// Kernel height and width.
     pub kernel: (usize, usize),
-    /// Stride, the same both ways.
+    /// Stride of rows and columns.
     pub stride: usize,
-    /// Zero padding on each side.
-    pub padding: usize,
+    /// Zero rows above and below, zero columns left and right.
+    pub padding: (usize, usize),
     /// Rows and columns added at the far edges of a transposed convolution; 0 for a convolution.
     pub output_padding: usize,
-    /// Batch-norm, if any.
+    /// Whether a bias per output channel is added to the linear map.
+    pub bias: bool,
+    /// Class labels joined to the input as this many constant channels, one per class; 0 for none.
+    ///
+    /// They follow the input's own channels (the authors' `conv_cond_concat`).
+    pub label_channels: usize,
+    /// Batch norm, if any.
     pub norm: Option<Norm>,
     /// Activation after it.
     pub activation: Activation,
 }
 
-/// What a tensor of a layer is for; it decides how the tensor is drawn at the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The purpose of a layer's tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Kernel of the linear map.
     Weight,
-    /// Batch-norm gain.
-    Gain,
-    /// Batch-norm shift.
-    Shift,
+    /// Bias of the linear map.
+    Bias,
+    /// Batch norm weight.
+    NormWeight,
+    /// Batch norm bias.
+    NormBias,
+    /// Mean that batch norm uses in evaluation.
+    RunningMean,
+    /// Variance that batch norm uses in evaluation.
+    RunningVar,
 }
 
-/// Name, shape and role of one trainable tensor.
+impl Role {
+    /// Every role, in the order in which a layer's tensors are stored.
+    pub const ALL: [Role; 6] =
+        [Role::Weight, Role::Bias, Role::NormWeight, Role::NormBias, Role::RunningMean, Role::RunningVar];
+
+    /// What follows the layer's name in the tensor's name.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Role::Weight => "conv.weight",
+            Role::Bias => "conv.bias",
+            Role::NormWeight => "norm.weight",
+            Role::NormBias => "norm.bias",
+            Role::RunningMean => "norm.running_mean",
+            Role::RunningVar => "norm.running_var",
+        }
+    }
+
+    /// The suffix in files of version 1, which had no biases.
+    pub fn suffix_v1(self) -> Option<&'static str> {
+        match self {
+            Role::Weight => Some("weight"),
+            Role::Bias => None,
+            Role::NormWeight => Some("gain"),
+            Role::NormBias => Some("shift"),
+            Role::RunningMean => Some("mean"),
+            Role::RunningVar => Some("variance"),
+        }
+    }
+
+    /// Whether the optimizer updates tensors of this role.
+    pub fn is_trained(self) -> bool {
+        !matches!(self, Role::RunningMean | Role::RunningVar)
+    }
+}
+
+/// Name, shape and role of one tensor of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParameterSpec {
-    /// Full name, `blocks.0.weight` say.
+pub struct LayerTensor {
+    /// Full name, `blocks.0.conv.weight` say.
     pub name: String,
     /// Shape in the layout of PyTorch.
     pub shape: Vec<usize>,
@@ -131,15 +181,15 @@ pub struct ParameterSpec {
 }
 
 impl Layer {
-    /// Rows and columns that come out for `input`, by the usual formulas of both kinds; `None` where the kernel does not fit, or
-    /// numbers are out of any range.
+    /// Rows or columns of the output for `input`, by the usual formulas of both kinds; `None` where the kernel does not fit, or
+    /// numbers are out of range.
     pub fn output_side(
         kind: Kind,
         input: usize,
         kernel: usize,
         stride: usize,
         padding: usize,
-        extra: usize,
+        output_padding: usize,
     ) -> Option<usize> {
         match kind {
             Kind::Conv => {
@@ -148,43 +198,58 @@ impl Layer {
             }
             Kind::ConvTranspose => {
                 let reach = input.checked_sub(1)?.checked_mul(stride)?.checked_add(kernel)?;
-                reach.checked_add(extra)?.checked_sub(padding.checked_mul(2)?)
+                reach.checked_add(output_padding)?.checked_sub(padding.checked_mul(2)?)
             }
         }
     }
 
-    /// Shape of the kernel in PyTorch's layout: `(out, in, kh, kw)` for a convolution, `(in, out, kh, kw)` for its transpose.
-    pub fn weight_shape(&self) -> [usize; 4] {
+    /// Shape of what the linear map reads: the input with the label channels behind its own.
+    pub fn joined_input(&self) -> MapShape {
+        MapShape { channels: self.input.channels + self.label_channels, ..self.input }
+    }
+
+    /// Shape of the tensor of a role in PyTorch's layout; `None` where the layer has none.
+    ///
+    /// A kernel is `(out, in, kh, kw)` for a convolution and `(in, out, kh, kw)` for its transpose; a bias is `(out)`; tensors
+    /// of batch norm are `(c)` per channel or `(c, h, w)` per activation.
+    pub fn tensor_shape(&self, role: Role) -> Option<Vec<usize>> {
         let (kh, kw) = self.kernel;
-        match self.kind {
-            Kind::Conv => [self.output.channels, self.input.channels, kh, kw],
-            Kind::ConvTranspose => [self.input.channels, self.output.channels, kh, kw],
+        let (input, output) = (self.joined_input().channels, self.output.channels);
+        match role {
+            Role::Weight => Some(match self.kind {
+                Kind::Conv => vec![output, input, kh, kw],
+                Kind::ConvTranspose => vec![input, output, kh, kw],
+            }),
+            Role::Bias => self.bias.then(|| vec![output]),
+            Role::NormWeight | Role::NormBias => self.norm.filter(|norm| norm.affine).and(self.norm_shape()),
+            Role::RunningMean | Role::RunningVar => self.norm_shape(),
         }
     }
 
-    /// Shape of gain, shift, mean and variance: `(c)` per channel, `(c, h, w)` per unit; `None` without batch-norm.
+    /// Shape of the tensors of batch norm: `(c)` per channel, `(c, h, w)` per activation; `None` without batch norm.
     pub fn norm_shape(&self) -> Option<Vec<usize>> {
         let MapShape { channels, height, width } = self.output;
-        self.norm.map(|norm| match norm.scope {
+        self.norm.map(|norm| match norm.axes {
             NormAxes::PerChannel => vec![channels],
             NormAxes::PerActivation => vec![channels, height, width],
         })
     }
 
-    /// The trainable tensors of this layer: weight, then gain and shift where batch-norm learns them.
-    pub fn parameters(&self) -> Vec<ParameterSpec> {
-        let spec = |suffix: &str, shape: Vec<usize>, role| ParameterSpec {
-            name: format!("{}.{suffix}", self.name),
-            shape,
-            role,
-        };
-        let mut specs = vec![spec("weight", self.weight_shape().to_vec(), Role::Weight)];
-        if let (Some(norm), Some(shape)) = (self.norm, self.norm_shape())
-            && norm.affine
-        {
-            specs.push(spec("gain", shape.clone(), Role::Gain));
-            specs.push(spec("shift", shape, Role::Shift));
-        }
-        specs
+    /// Name of the tensor of a role, whether the layer has it or not.
+    pub fn tensor_name(&self, role: Role) -> String {
+        format!("{}.{}", self.name, role.suffix())
+    }
+
+    /// Every tensor of the layer, trained or not, in the order of [`Role::ALL`].
+    pub fn tensors(&self) -> impl Iterator<Item = LayerTensor> + '_ {
+        Role::ALL.into_iter().filter_map(|role| {
+            let shape = self.tensor_shape(role)?;
+            Some(LayerTensor { name: self.tensor_name(role), shape, role })
+        })
+    }
+
+    /// The trained tensors among [`Layer::tensors`].
+    pub fn parameters(&self) -> impl Iterator<Item = LayerTensor> + '_ {
+        self.tensors().filter(|tensor| tensor.role.is_trained())
     }
 }

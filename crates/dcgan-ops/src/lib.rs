@@ -1,34 +1,75 @@
-//! Training operations for candle: convolutions, batch-norm with its activation, losses, Adam.
+//! Training operations on candle: convolutions, batch norm with its activation, losses, Adam.
 //!
-//! A network is a list of [`Layer`]s (data). An [`Executor`] holds one network's parameters, gradients and
-//! optimizer state on one device and runs the list forwards and backwards. There are two:
+//! A network is a list of [`Layer`]s (data). A [`Network`] joins three things:
 //!
-//! - [`CandleExecutor`] goes through candle's autograd: any device, and the plain reference in tests;
-//! - [`CpuExecutor`] runs on its own buffers with hand-written backward passes on all cores, and gives the
-//!   same bytes whatever the number of threads.
+//! - an [`Executor`], which only computes: forward, backward, forward hooks;
+//! - [`Parameters`]: values, gradients, Adam's moments and the EMA in flat buffers with one table of what lies where;
+//! - the running statistics of batch norm.
 //!
-//! [`executor`] chooses. Nothing here knows what a DCGAN is.
+//! There are two executors. [`CpuExecutor`] runs on its own buffers with hand-written backward passes on all cores, and
+//! gives the same bytes whatever the number of threads. [`CandleExecutor`] goes through candle's operations and autograd: any
+//! device, and the plain reference in tests. [`executor`] chooses. Batches are [`Maps`] in host memory, in buffers of a
+//! [`BufferPool`]. Processes that train together are a [`ProcessGroup`].
+//!
+//! Nothing here knows what a DCGAN is.
+//!
+//! ```
+//! use dcgan_ops::{Activation, ExecutorOptions, Input, Keep, Kind, Layer, MapShape, Maps, Network, WithRespectTo};
+//!
+//! // A 3x3 convolution from one channel to two.
+//! let layer = Layer {
+//!     name: "blocks.0".into(),
+//!     kind: Kind::Conv,
+//!     input: MapShape::new(1, 4, 4),
+//!     output: MapShape::new(2, 4, 4),
+//!     kernel: (3, 3),
+//!     stride: 1,
+//!     padding: (1, 1),
+//!     output_padding: 0,
+//!     bias: true,
+//!     label_channels: 0,
+//!     norm: None,
+//!     activation: Activation::Relu,
+//! };
+//! let mut network = Network::new(vec![layer], &ExecutorOptions::new(&candle_core::Device::Cpu))?;
+//! let x = Maps::new(vec![1.0; 2 * 16], 2, MapShape::new(1, 4, 4))?;
+//! let y = network.train(&x, Keep::Tape)?.output;
+//! let grad_x = network.backward(&y, WithRespectTo::Both)?;
+//! assert_eq!(grad_x.unwrap().shape(), x.shape());
+//! # Ok::<(), dcgan_ops::OpsError>(())
+//! ```
 
 mod adam;
 mod candle_executor;
+mod candle_layers;
 mod cpu;
 mod error;
 mod executor;
+pub mod group;
 mod layer;
 mod loss;
-mod spare;
+mod maps;
+mod network;
+mod parameters;
+mod pool;
 mod statistics;
 
-pub use adam::{AdamConfig, AdamState, Moments};
+pub use adam::{AdamConfig, AdamMoments, AdamState};
 pub use candle_executor::CandleExecutor;
+pub use candle_layers::{CandleForward, CandleLayers};
 pub use cpu::kernels::Isa;
 pub use cpu::matmul::{Element as MatrixElement, View as MatrixView, matmul};
 pub use cpu::{CpuExecutor, in_pool};
 pub use error::{OpsError, Result};
 pub use executor::{
-    Executor, Forward, ForwardHook, Keep, Mode, Precision, Tensors, Timing, Want, executor, executor_in,
+    Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, LayerTiming, Mode, Precision, Tensors, Timing,
+    WithRespectTo, executor,
 };
-pub use layer::{Activation, Kind, Layer, MapShape, Norm, NormAxes, ParameterSpec, Role};
+pub use group::{ProcessGroup, SingleProcess};
+pub use layer::{Activation, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Role};
 pub use loss::{Bce, CrossEntropy, bce_with_logits, cross_entropy};
-pub use spare::{free_spare_values, give_back, spare_values};
+pub use maps::Maps;
+pub use network::Network;
+pub use parameters::{Entry, Layout, ParameterTable, ParameterValues, Parameters};
+pub use pool::{BufferPool, PooledBuffer};
 pub use statistics::{NormStatistics, Statistics};

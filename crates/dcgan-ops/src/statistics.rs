@@ -1,25 +1,25 @@
-//! Batch-norm statistics as plain data: what a forward pass returns and what evaluation is given.
+//! Batch norm statistics as plain data: what a forward pass returns and what evaluation is given.
 
-use crate::{OpsError, Result};
-use candle_core::{Device, Tensor};
+use crate::Result;
+use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 
-/// Mean and variance of one batch-norm layer.
+/// Mean and variance of one batch norm layer.
 #[derive(Clone, Debug)]
 pub struct NormStatistics {
-    /// `(c)` per channel or `(c, h, w)` per unit.
+    /// `(c)` per channel or `(c, h, w)` per activation.
     pub mean: Tensor,
     /// Biased variance of a minibatch, or the running variance; same shape.
-    pub variance: Tensor,
+    pub var: Tensor,
     /// How many values each mean was taken over (batch x rows x columns, or batch).
     pub count: usize,
 }
 
-/// Statistics of a network's batch-norm layers, by layer name.
+/// Statistics of a network's batch norm layers, by layer name.
 pub type Statistics = BTreeMap<String, NormStatistics>;
 
 impl NormStatistics {
-    /// Moves a running average towards a minibatch: `running = (1 - momentum) running + momentum batch`.
+    /// Updates running statistics with those of a minibatch: `running = (1 - momentum) running + momentum batch`.
     ///
     /// As in PyTorch the running variance takes the unbiased minibatch variance.
     ///
@@ -29,26 +29,20 @@ impl NormStatistics {
         let count = batch.count as f64;
         let unbiased = if batch.count > 1 { count / (count - 1.0) } else { 1.0 };
         self.mean = ((&self.mean * (1.0 - momentum))? + (&batch.mean * momentum)?)?;
-        self.variance = ((&self.variance * (1.0 - momentum))? + (&batch.variance * (momentum * unbiased))?)?;
+        self.var = ((&self.var * (1.0 - momentum))? + (&batch.var * (momentum * unbiased))?)?;
         self.count = batch.count;
         Ok(())
     }
 
-    /// Mean 0 and variance 1, where running averages start.
+    /// Mean 0 and variance 1: where running statistics start.
     ///
     /// # Errors
     /// Those of candle (memory).
     pub fn initial(shape: &[usize], device: &Device) -> Result<Self> {
-        let f32 = candle_core::DType::F32;
         Ok(Self {
-            mean: Tensor::zeros(shape, f32, device)?,
-            variance: Tensor::ones(shape, f32, device)?,
+            mean: Tensor::zeros(shape, DType::F32, device)?,
+            var: Tensor::ones(shape, DType::F32, device)?,
             count: 0,
         })
     }
-}
-
-/// The statistics of `layer`, or which tensor is missing.
-pub(crate) fn of_layer<'a>(statistics: &'a Statistics, layer: &str) -> Result<&'a NormStatistics> {
-    statistics.get(layer).ok_or_else(|| OpsError::Missing { name: format!("{layer}.mean") })
 }

@@ -49,10 +49,10 @@ pub(super) struct Geometry {
 impl Geometry {
     pub(super) fn of(layer: &Layer) -> Self {
         let (fine, coarse) = match layer.kind {
-            Kind::Conv => (layer.input, layer.output),
-            Kind::ConvTranspose => (layer.output, layer.input),
+            Kind::Conv => (layer.joined_input(), layer.output),
+            Kind::ConvTranspose => (layer.output, layer.joined_input()),
         };
-        Self { fine, coarse, kernel: layer.kernel, stride: layer.stride, padding: layer.padding }
+        Self { fine, coarse, kernel: layer.kernel, stride: layer.stride, padding: layer.padding.0 }
     }
 
     /// Values in one patch of the fine map.

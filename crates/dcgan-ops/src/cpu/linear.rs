@@ -1,6 +1,6 @@
 //! How each layer's linear map is computed: the one place that chooses.
 //!
-//! | path | layers |
+//! | algorithm | layers |
 //! |---|---|
 //! | Winograd | square kernels of two or three taps a phase (4x4, 5x5 and 3x3 at stride 2, 3x3 at stride 1), 8 channels or more, coarse maps of 3x3 or more |
 //! | direct | four fine channels or fewer beside whole vectors of coarse ones |
@@ -27,6 +27,8 @@ pub(super) struct Linear {
     isa: Isa,
     precision: Precision,
     kept: Kept,
+    /// Whether label channels are joined to the input, for which it is written in full.
+    joined: bool,
 }
 
 #[derive(Debug)]
@@ -36,8 +38,7 @@ enum Path {
     Patches,
 }
 
-/// What a backward pass is asked for beside the weights' gradient: where the derivative by the input goes, and what is done to
-/// each image of it.
+/// Where a backward pass writes the gradient with respect to the input, and what is called with each image of it.
 pub(super) type Wanted<'a> = Option<(&'a mut [f32], Each<'a>)>;
 
 impl Linear {
@@ -48,10 +49,11 @@ impl Linear {
         let precision = if rounds { precision } else { Precision::F32 };
         let winograd = winograd.map(Path::Winograd);
         let path = winograd.or_else(|| Direct::of(&geometry).map(Path::Direct)).unwrap_or(Path::Patches);
-        Self { geometry, kind: layer.kind, path, isa, precision, kept: Kept::default() }
+        let joined = layer.label_channels > 0;
+        Self { geometry, kind: layer.kind, path, isa, precision, kept: Kept::default(), joined }
     }
 
-    /// Name of the path, for people.
+    /// Name of the algorithm, for people.
     pub(super) fn path(&self) -> &'static str {
         match &self.path {
             Path::Winograd(winograd) => winograd.name(self.precision),
@@ -61,8 +63,11 @@ impl Linear {
         }
     }
 
-    /// Whether the input may be one that is finished as it is read ([`Source`]); else it must be plain.
+    /// Whether batch norm and activation of the input can be applied as it is read ([`Source`]); else it must be plain.
     pub(super) fn finishes_input(&self) -> bool {
+        if self.joined {
+            return false;
+        }
         match self.path {
             Path::Winograd(_) => true,
             Path::Direct(_) => self.kind == Kind::ConvTranspose,
@@ -70,12 +75,12 @@ impl Linear {
         }
     }
 
-    /// The same of the derivative by the output.
-    pub(super) fn finishes_derivative(&self) -> bool {
+    /// Whether batch norm and activation can be undone as the gradient of the output is read.
+    pub(super) fn finishes_gradient(&self) -> bool {
         matches!(self.path, Path::Winograd(_))
     }
 
-    /// The layer's output before batch-norm; `each` sees every image of it.
+    /// The linear map's output; `each` is called with every image of it.
     pub(super) fn forward(
         &mut self,
         scratch: &mut Scratch,
@@ -90,7 +95,7 @@ impl Linear {
         }
     }
 
-    /// From the derivative `d` by the output: adds that by the weights to `gradient`, where given, and writes that by the input,
+    /// From the gradient `d` of the output: adds that of the weights to `gradient`, where given, and writes that of the input,
     /// where wanted.
     pub(super) fn backward(
         &mut self,

@@ -1,13 +1,13 @@
-//! Batch-norm fused with its activation, forward and backward, over a `(rows, columns)` matrix.
+//! Batch norm fused with its activation, forward and backward, over a `(rows, columns)` matrix.
 //!
-//! Per channel the matrix is `(n * h * w, c)`, per unit `(n, h * w * c)`; both are plain views of a channels-last map.
-//! Sums go over fixed blocks of rows and are combined in order in f64, so the bytes do not depend on threads.
+//! Per channel the matrix is `(n * h * w, c)`, per activation `(n, h * w * c)`; both are plain views of a channels-last map.
+//! NormGradients go over fixed blocks of rows and are combined in order in f64, so the bytes do not depend on threads.
 
 use super::dispatch::vectorised;
 use crate::Activation;
 use rayon::prelude::*;
 
-/// Values of one block: it stays in cache between its two passes.
+/// Values of one block of rows, which stays in cache between two passes over it.
 const BLOCK: usize = 32 * 1024;
 
 fn block_rows(columns: usize) -> usize {
@@ -16,41 +16,42 @@ fn block_rows(columns: usize) -> usize {
 
 /// Scale and offset of a normalization by given statistics, per column: `y = scale x + offset`.
 #[derive(Debug, Default)]
-pub(super) struct Normal {
+pub(super) struct Normalization {
     pub(super) mean: Vec<f32>,
-    pub(super) variance: Vec<f32>,
-    inverse: Vec<f32>,
+    pub(super) var: Vec<f32>,
+    inv_std: Vec<f32>,
     pub(super) scale: Vec<f32>,
     pub(super) offset: Vec<f32>,
 }
 
-/// The way back through a normalization and its activation: `d_x = scale d' - slope x + level`, where d' is `d` times the
+/// The gradient with respect to the input of a normalization and its activation, per column:
+/// `d_x = scale d' - x_coefficient x + constant`, where d' is the gradient with respect to the activation's output times the
 /// activation's derivative (Ioffe and Szegedy 2015, section 3).
 #[derive(Debug, Default)]
-pub(super) struct Slopes {
-    pub(super) slope: Vec<f32>,
-    pub(super) level: Vec<f32>,
+pub(super) struct InputGradient {
+    pub(super) x_coefficient: Vec<f32>,
+    pub(super) constant: Vec<f32>,
 }
 
-impl Normal {
-    /// From mean and (biased) variance; `affine` is gain and shift.
+impl Normalization {
+    /// From mean and (biased) variance; `affine` is weight and bias.
     pub(super) fn new(
         mean: Vec<f32>,
-        variance: Vec<f32>,
+        var: Vec<f32>,
         eps: f64,
         affine: Option<(&[f32], &[f32])>,
     ) -> Self {
         let eps = eps as f32;
-        let inverse: Vec<f32> = variance.iter().map(|v| 1.0 / (v + eps).sqrt()).collect();
+        let inv_std: Vec<f32> = var.iter().map(|v| 1.0 / (v + eps).sqrt()).collect();
         let scale: Vec<f32> = match affine {
-            Some((gain, _)) => inverse.iter().zip(gain).map(|(i, g)| i * g).collect(),
-            None => inverse.clone(),
+            Some((weight, _)) => inv_std.iter().zip(weight).map(|(i, g)| i * g).collect(),
+            None => inv_std.clone(),
         };
         let mut offset: Vec<f32> = mean.iter().zip(&scale).map(|(m, s)| -m * s).collect();
-        if let Some((_, shift)) = affine {
-            offset.iter_mut().zip(shift).for_each(|(o, s)| *o += s);
+        if let Some((_, bias)) = affine {
+            offset.iter_mut().zip(bias).for_each(|(o, s)| *o += s);
         }
-        Self { mean, variance, inverse, scale, offset }
+        Self { mean, var, inv_std, scale, offset }
     }
 }
 
@@ -62,7 +63,7 @@ pub(super) fn statistics(x: &[f32], columns: usize) -> (Vec<f32>, Vec<f32>) {
     combined(&parts, columns, |index| ((x.len() - index * block).min(block)) / columns)
 }
 
-/// Means of the columns of one block of rows, and sums of squares about them, one after the other in `part`.
+/// Means of the columns of one block of rows, then sums of squares about them, into `part`.
 pub(super) fn moments(x: &[f32], part: &mut [f32]) {
     let columns = part.len() / 2;
     let (mean, squares) = part.split_at_mut(columns);
@@ -71,10 +72,10 @@ pub(super) fn moments(x: &[f32], part: &mut [f32]) {
     column_sums(x, mean);
     let count = (x.len() / columns) as f32;
     mean.iter_mut().for_each(|m| *m /= count);
-    centred_squares(x, mean, squares);
+    centered_squares(x, mean, squares);
 }
 
-/// Mean and biased variance from the [`moments`] of blocks, in their order; `rows` tells the rows of a block.
+/// Mean and biased variance from the [`moments`] of blocks, in order; `rows` gives the rows of a block.
 pub(super) fn combined(parts: &[f32], columns: usize, rows: impl Fn(usize) -> usize) -> (Vec<f32>, Vec<f32>) {
     // Chan's pairwise update: no cancellation as in E[x^2] - E[x]^2.
     let (mut total, mut mean, mut squares) = (0.0, vec![0.0_f64; columns], vec![0.0_f64; columns]);
@@ -89,7 +90,16 @@ pub(super) fn combined(parts: &[f32], columns: usize, rows: impl Fn(usize) -> us
 }
 
 vectorised! {
-    /// Chan's update by a block's means and squares, whose rows are `share` of all so far.
+    /// Adds `bias` to every row.
+    pub(super) fn add_bias(x: &mut [f32], bias: &[f32]) {
+        for row in x.chunks_exact_mut(bias.len()) {
+            for (x, b) in row.iter_mut().zip(bias) {
+                *x += b;
+            }
+        }
+    }
+
+    /// Chan's update with the means and squares of a block whose rows are `share` of all rows so far.
     fn add_moments(part: &[f32], share: f64, between: f64, mean: &mut [f64], squares: &mut [f64]) {
         let (block_mean, block_squares) = part.split_at(mean.len());
         let sums = mean.iter_mut().zip(squares).zip(block_mean.iter().zip(block_squares));
@@ -100,11 +110,12 @@ vectorised! {
         }
     }
 
-    fn add_wide(sums: &mut [f64], values: &[f32]) {
+    pub(super) fn add_wide(sums: &mut [f64], values: &[f32]) {
         sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
     }
 
-    fn column_sums(x: &[f32], sums: &mut [f32]) {
+    /// Adds the sum of every column of `x`.
+    pub(super) fn column_sums(x: &[f32], sums: &mut [f32]) {
         for row in x.chunks_exact(sums.len()) {
             for (s, x) in sums.iter_mut().zip(row) {
                 *s += x;
@@ -112,7 +123,7 @@ vectorised! {
         }
     }
 
-    fn centred_squares(x: &[f32], mean: &[f32], squares: &mut [f32]) {
+    fn centered_squares(x: &[f32], mean: &[f32], squares: &mut [f32]) {
         for row in x.chunks_exact(mean.len()) {
             for ((s, x), m) in squares.iter_mut().zip(row).zip(mean) {
                 let d = x - m;
@@ -139,30 +150,30 @@ vectorised! {
         }
     }
 
-    /// `out = scale d' - slope x + level` of whole rows, see [`Slopes`].
-    pub(super) fn derive_rows(d: &[f32], x: &[f32], normal: &Normal, negative_slope: f32, slopes: &Slopes, out: &mut [f32]) {
+    /// `out = scale d' - x_coefficient x + constant` of whole rows, see [`InputGradient`].
+    pub(super) fn input_gradient_rows(d: &[f32], x: &[f32], normal: &Normalization, negative_slope: f32, input_gradient: &InputGradient, out: &mut [f32]) {
         let columns = normal.scale.len();
         let (scale, offset) = (&normal.scale[..columns], &normal.offset[..columns]);
-        let (slope, level) = (&slopes.slope[..columns], &slopes.level[..columns]);
+        let (x_coefficient, constant) = (&input_gradient.x_coefficient[..columns], &input_gradient.constant[..columns]);
         for ((out, d), x) in out.chunks_exact_mut(columns).zip(d.chunks_exact(columns)).zip(x.chunks_exact(columns)) {
             for c in 0..columns {
                 let d = if x[c] * scale[c] + offset[c] > 0.0 { d[c] } else { d[c] * negative_slope };
-                out[c] = scale[c] * d - slope[c] * x[c] + level[c];
+                out[c] = scale[c] * d - x_coefficient[c] * x[c] + constant[c];
             }
         }
     }
 
-    /// Adds the column sums of d' and of d' x_hat, see [`Slopes`].
-    fn masked_sums(x: &[f32], d: &[f32], normal: &Normal, negative_slope: f32, sums: &mut [f32], products: &mut [f32]) {
+    /// Adds the column sums of d' and of d' x_hat, see [`InputGradient`].
+    fn masked_sums(x: &[f32], d: &[f32], normal: &Normalization, negative_slope: f32, sums: &mut [f32], products: &mut [f32]) {
         let columns = sums.len();
         let products = &mut products[..columns];
         let (scale, offset) = (&normal.scale[..columns], &normal.offset[..columns]);
-        let (mean, inverse) = (&normal.mean[..columns], &normal.inverse[..columns]);
+        let (mean, inv_std) = (&normal.mean[..columns], &normal.inv_std[..columns]);
         for (x, d) in x.chunks_exact(columns).zip(d.chunks_exact(columns)) {
             for c in 0..columns {
                 let d = if x[c] * scale[c] + offset[c] > 0.0 { d[c] } else { d[c] * negative_slope };
                 sums[c] += d;
-                products[c] += d * ((x[c] - mean[c]) * inverse[c]);
+                products[c] += d * ((x[c] - mean[c]) * inv_std[c]);
             }
         }
     }
@@ -198,7 +209,7 @@ vectorised! {
             let scale = f32::from_bits((n as i32 + 127).cast_unsigned() << 23);
             let far = 1.0 - 2.0 / (power * scale + 1.0);
             let value = if x.abs() < 0.6 { near } else { far };
-            // What is not a number stays so.
+            // NaN propagates.
             *y = if y.is_nan() { *y } else { value };
         }
     }
@@ -216,23 +227,23 @@ vectorised! {
     }
 
     /// Sums of d and of d * x_hat by column.
-    fn gradient_sums(x: &[f32], d: &[f32], mean: &[f32], inverse: &[f32], sums: &mut [f32], products: &mut [f32]) {
+    fn gradient_sums(x: &[f32], d: &[f32], mean: &[f32], inv_std: &[f32], sums: &mut [f32], products: &mut [f32]) {
         let columns = mean.len();
         for (x, d) in x.chunks_exact(columns).zip(d.chunks_exact(columns)) {
             for c in 0..columns {
                 sums[c] += d[c];
-                products[c] += d[c] * ((x[c] - mean[c]) * inverse[c]);
+                products[c] += d[c] * ((x[c] - mean[c]) * inv_std[c]);
             }
         }
     }
 
-    /// d = scale d - slope x + level
-    fn input_gradient(x: &[f32], scale: &[f32], slopes: &Slopes, d: &mut [f32]) {
+    /// d = scale d - x_coefficient x + constant
+    fn apply_input_gradient(x: &[f32], scale: &[f32], input_gradient: &InputGradient, d: &mut [f32]) {
         let columns = scale.len();
-        let (slope, level) = (&slopes.slope[..columns], &slopes.level[..columns]);
+        let (x_coefficient, constant) = (&input_gradient.x_coefficient[..columns], &input_gradient.constant[..columns]);
         for (x, d) in x.chunks_exact(columns).zip(d.chunks_exact_mut(columns)) {
             for c in 0..columns {
-                d[c] = scale[c] * d[c] - slope[c] * x[c] + level[c];
+                d[c] = scale[c] * d[c] - x_coefficient[c] * x[c] + constant[c];
             }
         }
     }
@@ -264,7 +275,7 @@ pub(super) fn activation_gradient(y: &[f32], activation: Activation, d: &mut [f3
 }
 
 /// `y = activation(scale x + offset)`.
-pub(super) fn normalize(x: &[f32], normal: &Normal, activation: Activation, y: &mut [f32]) {
+pub(super) fn normalize(x: &[f32], normal: &Normalization, activation: Activation, y: &mut [f32]) {
     let block = block_rows(normal.scale.len()) * normal.scale.len();
     y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(y, x)| {
         scale_rows(x, &normal.scale, &normal.offset, y);
@@ -272,54 +283,55 @@ pub(super) fn normalize(x: &[f32], normal: &Normal, activation: Activation, y: &
     });
 }
 
-/// The same of one image `(h, w, c)`, on the thread at hand.
-pub(super) fn normalize_image(x: &[f32], normal: &Normal, activation: Activation, y: &mut [f32]) {
+/// The same for one image `(h, w, c)`, on the current thread.
+pub(super) fn normalize_image(x: &[f32], normal: &Normalization, activation: Activation, y: &mut [f32]) {
     scale_rows(x, &normal.scale, &normal.offset, y);
     activate(y, activation);
 }
 
-/// Sums that the gradients of gain and shift are.
-#[derive(Debug)]
-pub(super) struct Sums {
-    /// Sum of d by column: the shift's gradient.
-    pub(super) shift: Vec<f64>,
-    /// Sum of d * x_hat by column: the gain's gradient.
-    pub(super) gain: Vec<f64>,
+/// The gradients of weight and bias of a batch norm.
+#[derive(Clone, Debug)]
+pub(super) struct NormGradients {
+    /// Sum of d by column.
+    pub(super) bias: Vec<f64>,
+    /// Sum of d * x_hat by column.
+    pub(super) weight: Vec<f64>,
 }
 
-impl Sums {
-    /// From blocks' sums, shift then gain of each, in order.
+impl NormGradients {
+    /// From the sums of blocks, bias then weight of each, in order.
     pub(super) fn combined(parts: &[f32], columns: usize) -> Self {
-        let mut total = Sums { shift: vec![0.0; columns], gain: vec![0.0; columns] };
+        let mut total = NormGradients { bias: vec![0.0; columns], weight: vec![0.0; columns] };
         for part in parts.chunks_exact(2 * columns) {
             let (sums, products) = part.split_at(columns);
-            add_wide(&mut total.shift, sums);
-            add_wide(&mut total.gain, products);
+            add_wide(&mut total.bias, sums);
+            add_wide(&mut total.weight, products);
         }
         total
     }
 
-    /// The way back over `rows` rows. With minibatch statistics (`train`) mean and variance depend on x, so
-    /// `d_x = scale (d' - mean(d') - x_hat mean(d' x_hat))`; with given ones `d_x = scale d'`.
-    pub(super) fn slopes(&self, normal: &Normal, rows: usize, train: bool) -> Slopes {
+    /// The gradient with respect to the input over `rows` rows. With minibatch statistics (`train`) mean and variance depend
+    /// on x, so `d_x = scale (d' - mean(d') - x_hat mean(d' x_hat))`; with given ones `d_x = scale d'`.
+    pub(super) fn input_gradient(&self, normal: &Normalization, rows: usize, train: bool) -> InputGradient {
         let rows = rows as f64;
         let columns = 0..normal.scale.len();
         let numbers = |c: usize| {
             let (scale, mean) = (f64::from(normal.scale[c]), f64::from(normal.mean[c]));
-            let inverse = f64::from(normal.inverse[c]);
-            let (a, b) = (self.shift[c] / rows, self.gain[c] / rows);
+            let inv_std = f64::from(normal.inv_std[c]);
+            let (a, b) = (self.bias[c] / rows, self.weight[c] / rows);
             if train {
-                ((scale * b * inverse) as f32, (scale * (mean * inverse * b - a)) as f32)
+                ((scale * b * inv_std) as f32, (scale * (mean * inv_std * b - a)) as f32)
             } else {
                 (0.0, 0.0)
             }
         };
-        let (slope, level) = columns.map(numbers).unzip();
-        Slopes { slope, level }
+        let (x_coefficient, constant) = columns.map(numbers).unzip();
+        InputGradient { x_coefficient, constant }
     }
 }
 
-/// The slope of a rectifier below zero, where the activation is one that a loaded value can be put through.
+/// The negative slope of the activation, where it is a rectifier (or the identity) that can be applied to values as they are
+/// loaded.
 pub(super) fn negative_slope(activation: Activation) -> Option<f32> {
     match activation {
         Activation::Identity => Some(1.0),
@@ -331,8 +343,8 @@ pub(super) fn negative_slope(activation: Activation) -> Option<f32> {
     }
 }
 
-/// Column sums of one block of rows of d' and of d' x_hat, one after the other in `part`.
-pub(super) fn derivative_sums(x: &[f32], d: &[f32], normal: &Normal, negative_slope: f32, part: &mut [f32]) {
+/// Column sums of d' of one block of rows, then of d' x_hat, into `part`.
+pub(super) fn masked_gradient_sums(x: &[f32], d: &[f32], normal: &Normalization, negative_slope: f32, part: &mut [f32]) {
     let columns = part.len() / 2;
     let (sums, products) = part.split_at_mut(columns);
     sums.fill(0.0);
@@ -340,14 +352,14 @@ pub(super) fn derivative_sums(x: &[f32], d: &[f32], normal: &Normal, negative_sl
     masked_sums(x, d, normal, negative_slope, sums, products);
 }
 
-/// Turns `d`, the derivative by the activation, into the derivative by `x`, in place.
-pub(super) fn normalize_backward(
+/// Turns `d`, the gradient with respect to the activation's output, into d' = `d` times the activation's derivative, in place;
+/// returns the gradients of weight and bias.
+pub(super) fn activation_backward(
     x: &[f32],
-    normal: &Normal,
+    normal: &Normalization,
     activation: Activation,
-    train: bool,
     d: &mut [f32],
-) -> Sums {
+) -> NormGradients {
     let columns = normal.mean.len();
     let block = block_rows(columns) * columns;
     let mut parts = vec![0.0; x.len().div_ceil(block) * 2 * columns];
@@ -358,14 +370,23 @@ pub(super) fn normalize_backward(
             activate(&mut y, activation);
             activation_gradient(&y, activation, d);
             let (sums, products) = part.split_at_mut(columns);
-            gradient_sums(x, d, &normal.mean, &normal.inverse, sums, products);
+            gradient_sums(x, d, &normal.mean, &normal.inv_std, sums, products);
         },
     );
-    let total = Sums::combined(&parts, columns);
-    let slopes = total.slopes(normal, x.len() / columns, train);
+    NormGradients::combined(&parts, columns)
+}
+
+/// Turns `d` after [`activation_backward`] into the gradient with respect to `x`, in place.
+pub(super) fn input_backward(
+    x: &[f32],
+    normal: &Normalization,
+    input_gradient: &InputGradient,
+    d: &mut [f32],
+) {
+    let columns = normal.mean.len();
+    let block = block_rows(columns) * columns;
     let blocks = d.par_chunks_mut(block).zip(x.par_chunks(block));
-    blocks.for_each(|(d, x)| input_gradient(x, &normal.scale, &slopes, d));
-    total
+    blocks.for_each(|(d, x)| apply_input_gradient(x, &normal.scale, input_gradient, d));
 }
 
 #[cfg(test)]

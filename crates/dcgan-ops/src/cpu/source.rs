@@ -1,54 +1,54 @@
-//! A map as the next operation reads it: its values, and what is still to be done to them when they are loaded.
+//! A map as an operation reads it: its values, and the function that is applied to them when they are loaded.
 
 use super::kernels::prefetch;
 use super::kernels::tiles::Load;
-use super::norm::{Normal, Slopes, activate_rows, derive_rows};
+use super::norm::{InputGradient, Normalization, activate_rows, input_gradient_rows};
 use std::borrow::Cow;
 
 /// Values of a map of some images, `(n, h, w, c)`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
     values: &'a [f32],
-    rule: Rule<'a>,
+    transform: Transform<'a>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Rule<'a> {
+enum Transform<'a> {
     Plain,
-    Activated { normal: &'a Normal, negative_slope: f32 },
-    Derived { x: &'a [f32], normal: &'a Normal, negative_slope: f32, slopes: &'a Slopes },
+    Activated { normal: &'a Normalization, negative_slope: f32 },
+    Gradient { x: &'a [f32], normal: &'a Normalization, negative_slope: f32, input_gradient: &'a InputGradient },
 }
 
 impl<'a> Source<'a> {
     /// The values themselves.
     pub(super) fn plain(values: &'a [f32]) -> Self {
-        Self { values, rule: Rule::Plain }
+        Self { values, transform: Transform::Plain }
     }
 
-    /// Batch-norm by channel of `x`, then a rectifier of slope `negative_slope`, 0 to 1, below zero.
-    pub(super) fn activated(x: &'a [f32], normal: &'a Normal, negative_slope: f32) -> Self {
-        Self { values: x, rule: Rule::Activated { normal, negative_slope } }
+    /// Batch norm per channel of `x`, then a rectifier with `negative_slope` from 0 to 1.
+    pub(super) fn activated(x: &'a [f32], normal: &'a Normalization, negative_slope: f32) -> Self {
+        Self { values: x, transform: Transform::Activated { normal, negative_slope } }
     }
 
-    /// The derivative by `x`, from that by the rectifier's result.
-    pub(super) fn derived(
+    /// The gradient with respect to `x`, from that with respect to the rectifier's output.
+    pub(super) fn gradient(
         d: &'a [f32],
         x: &'a [f32],
-        normal: &'a Normal,
+        normal: &'a Normalization,
         negative_slope: f32,
-        slopes: &'a Slopes,
+        input_gradient: &'a InputGradient,
     ) -> Self {
         assert_eq!(d.len(), x.len());
-        Self { values: d, rule: Rule::Derived { x, normal, negative_slope, slopes } }
+        Self { values: d, transform: Transform::Gradient { x, normal, negative_slope, input_gradient } }
     }
 
     pub(super) fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// The finished values: borrowed where nothing is to be done to them.
+    /// The values with the function applied: borrowed for plain ones.
     pub(super) fn finished(&self) -> Cow<'a, [f32]> {
-        if let Rule::Plain = self.rule {
+        if let Transform::Plain = self.transform {
             return Cow::Borrowed(self.values);
         }
         let mut values = vec![0.0; self.values.len()];
@@ -56,12 +56,12 @@ impl<'a> Source<'a> {
         Cow::Owned(values)
     }
 
-    /// The finished values: where they are, or written to `place`, which has their length.
+    /// The values with the function applied: borrowed for plain ones, else written to `place`, which has their length.
     pub(super) fn in_place_or<'p>(&self, place: &'p mut [f32]) -> &'p [f32]
     where
         'a: 'p,
     {
-        if let Rule::Plain = self.rule {
+        if let Transform::Plain = self.transform {
             return self.values;
         }
         self.write(place);
@@ -70,29 +70,29 @@ impl<'a> Source<'a> {
 
     /// `len` values from `start`.
     pub(super) fn part(&self, start: usize, len: usize) -> Self {
-        let rule = match self.rule {
-            Rule::Derived { x, normal, negative_slope, slopes } => {
-                Rule::Derived { x: &x[start..start + len], normal, negative_slope, slopes }
+        let transform = match self.transform {
+            Transform::Gradient { x, normal, negative_slope, input_gradient } => {
+                Transform::Gradient { x: &x[start..start + len], normal, negative_slope, input_gradient }
             }
-            rule => rule,
+            transform => transform,
         };
-        Self { values: &self.values[start..start + len], rule }
+        Self { values: &self.values[start..start + len], transform }
     }
 
-    /// Asks for at most `len` values from `start`, as far as there are so many, to be brought near.
+    /// Prefetches `len` values from `start`, or as many as there are.
     pub(super) fn prefetch(&self, start: usize, len: usize) {
         let len = len.min(self.values.len().saturating_sub(start));
         prefetch::prefetch(self.values.as_ptr().wrapping_add(start), len);
-        if let Rule::Derived { x, .. } = self.rule {
+        if let Transform::Gradient { x, .. } = self.transform {
             prefetch::prefetch(x.as_ptr().wrapping_add(start), len);
         }
     }
 
-    /// The values before anything is done to them, and what is; checked to have `channels` coefficients.
+    /// The stored values, and the function; its coefficients are checked to be `channels`.
     pub(super) fn raw(&self, channels: usize) -> (&'a [f32], Load) {
-        let load = match self.rule {
-            Rule::Plain => Load::Plain,
-            Rule::Activated { normal, negative_slope } => {
+        let load = match self.transform {
+            Transform::Plain => Load::Plain,
+            Transform::Activated { normal, negative_slope } => {
                 assert!(normal.scale.len() == channels && normal.offset.len() == channels);
                 Load::Activated {
                     scale: normal.scale.as_ptr(),
@@ -100,31 +100,31 @@ impl<'a> Source<'a> {
                     negative_slope,
                 }
             }
-            Rule::Derived { x, normal, negative_slope, slopes } => {
+            Transform::Gradient { x, normal, negative_slope, input_gradient } => {
                 assert!(normal.scale.len() == channels && normal.offset.len() == channels);
-                assert!(slopes.slope.len() == channels && slopes.level.len() == channels);
+                assert!(input_gradient.x_coefficient.len() == channels && input_gradient.constant.len() == channels);
                 Load::Derived {
                     x: x.as_ptr(),
                     scale: normal.scale.as_ptr(),
                     offset: normal.offset.as_ptr(),
                     negative_slope,
-                    slope: slopes.slope.as_ptr(),
-                    level: slopes.level.as_ptr(),
+                    slope: input_gradient.x_coefficient.as_ptr(),
+                    level: input_gradient.constant.as_ptr(),
                 }
             }
         };
         (self.values, load)
     }
 
-    /// Writes the finished values to `out`; both are whole pixels.
+    /// Writes the values with the function applied to `out`; both are whole pixels.
     pub(super) fn write(&self, out: &mut [f32]) {
-        match self.rule {
-            Rule::Plain => out.copy_from_slice(self.values),
-            Rule::Activated { normal, negative_slope } => {
+        match self.transform {
+            Transform::Plain => out.copy_from_slice(self.values),
+            Transform::Activated { normal, negative_slope } => {
                 activate_rows(self.values, &normal.scale, &normal.offset, negative_slope, out);
             }
-            Rule::Derived { x, normal, negative_slope, slopes } => {
-                derive_rows(self.values, x, normal, negative_slope, slopes, out)
+            Transform::Gradient { x, normal, negative_slope, input_gradient } => {
+                input_gradient_rows(self.values, x, normal, negative_slope, input_gradient, out)
             }
         }
     }

@@ -4,14 +4,16 @@ use super::buffer::Buffer;
 use super::winograd::Scratch;
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers between the stages of layers, and derivatives on their way back.
+/// Buffers between the stages of a layer, and gradients between layers.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
     pub(super) scratch: Scratch,
-    /// Derivatives on their way back, two maps in turn.
-    pub(super) back: [Buffer; 2],
-    /// Sums of each image: moments on the way forward, derivatives' sums on the way back.
+    /// Gradients with respect to a layer's output and input, in turn.
+    pub(super) grads: [Buffer; 2],
+    /// Sums of each image: moments in the forward pass, sums of gradients in the backward pass.
     pub(super) sums: Buffer,
+    /// A layer's input with its label channels, and the gradient with respect to it.
+    pub(super) joined: [Buffer; 2],
 }
 
 /// The workspace that no pass is using. D and G run in turn: one serves both, and a pass that finds none makes its own.

@@ -1,0 +1,365 @@
+//! One layer of the CPU executor: its place in the parameters, its buffers, and both of its passes.
+
+use super::buffer::Buffer;
+use super::conv::with_scratch;
+use super::kernels::Isa;
+use super::linear::Linear;
+use super::norm::{self, InputGradient, NormGradients, Normalization};
+use super::source::Source;
+use super::winograd::{Scratch, Weights};
+use super::workspace::Workspace;
+use crate::executor::statistics_of;
+use crate::group::{Moments, combine_moments, combine_sums};
+use crate::{
+    Layer, Layout, Maps, Mode, Norm, NormAxes, NormStatistics, OpsError, ParameterTable, ParameterValues,
+    Precision, ProcessGroup, Result, Role, Timing,
+};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Called with the activation `(h, w, c)` of every image of a layer.
+pub(super) type ImageHook<'a> = &'a (dyn Fn(usize, &[f32]) + Sync);
+
+/// Called with the map `(h, w, c)` of every image, to change it.
+pub(super) type ImageMut<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
+
+/// Sums of each image, which tasks write in any order.
+pub(super) struct PerImageSums<'a>(Vec<Mutex<&'a mut [f32]>>);
+
+impl<'a> PerImageSums<'a> {
+    /// `len` sums for each of `n` images.
+    pub(super) fn new(sums: &'a mut [f32], n: usize, len: usize) -> Self {
+        Self(sums.chunks_exact_mut(len.max(1)).take(n).map(Mutex::new).collect())
+    }
+
+    fn with(&self, image: usize, body: impl FnOnce(&mut [f32])) {
+        // No other task uses the sums of this image: the lock is never waited for.
+        body(&mut self.0[image].lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// What a forward pass does with a layer's activation.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Writes it to the layer's buffer.
+    pub(super) write_activation: bool,
+    /// Calls this with that of every image, in evaluation mode.
+    pub(super) hook: Option<ImageHook<'a>>,
+}
+
+/// What the backward pass of every layer needs to know.
+#[derive(Clone, Copy)]
+pub(super) struct Backward<'a> {
+    pub(super) n: usize,
+    /// Whether batch norm used minibatch statistics.
+    pub(super) train: bool,
+    pub(super) group: &'a dyn ProcessGroup,
+}
+
+/// One layer's place in the flat parameters and its buffers, kept from pass to pass.
+#[derive(Debug)]
+pub(super) struct LayerState {
+    pub(super) linear: Linear,
+    weight: Range<usize>,
+    bias: Option<Range<usize>>,
+    /// Weight and bias of batch norm.
+    affine: Option<(Range<usize>, Range<usize>)>,
+    /// Output of the linear map with its bias; empty where there is no batch norm.
+    linear_output: Buffer,
+    /// The activation, where the next layer or the caller reads it.
+    activation: Buffer,
+    normalization: Normalization,
+    pub(super) time: Timing,
+}
+
+/// Columns of the matrix that batch norm works on.
+fn columns(layer: &Layer, norm: Norm) -> usize {
+    match norm.axes {
+        NormAxes::PerChannel => layer.output.channels,
+        NormAxes::PerActivation => layer.output.len(),
+    }
+}
+
+/// The negative slope of a layer whose batch norm and activation can be applied as its output is read.
+fn fusable_slope(layer: &Layer) -> Option<f32> {
+    let norm = layer.norm.filter(|norm| norm.axes == NormAxes::PerChannel)?;
+    norm::negative_slope(layer.activation).filter(|_| columns(layer, norm) > 0)
+}
+
+/// Whether batch norm and activation of `layer` are applied when `next` reads its output.
+pub(super) fn applied_on_read(layer: &Layer, next: Option<&Linear>) -> bool {
+    fusable_slope(layer).is_some() && next.is_some_and(Linear::finishes_input)
+}
+
+impl LayerState {
+    pub(super) fn new(layer: &Layer, table: &ParameterTable, isa: Isa, precision: Precision) -> Self {
+        let range = |role| table.range(layer, role);
+        Self {
+            linear: Linear::of(layer, isa, precision),
+            weight: range(Role::Weight).unwrap_or_default(),
+            bias: range(Role::Bias),
+            affine: range(Role::NormWeight).zip(range(Role::NormBias)),
+            linear_output: Buffer::default(),
+            activation: Buffer::default(),
+            normalization: Normalization::default(),
+            time: Timing::default(),
+        }
+    }
+
+    /// The activation of `n` images, which was written.
+    pub(super) fn activation(&self, layer: &Layer, n: usize) -> &[f32] {
+        self.activation.get(n * layer.output.len())
+    }
+
+    /// The layer's output as the next layer's linear map reads it; the activation where there is none.
+    pub(super) fn output(&self, layer: &Layer, next: Option<&Linear>, n: usize) -> Source<'_> {
+        match fusable_slope(layer).filter(|_| next.is_some_and(Linear::finishes_input)) {
+            Some(slope) => {
+                Source::activated(self.linear_output.get(n * layer.output.len()), &self.normalization, slope)
+            }
+            None => Source::plain(self.activation(layer, n)),
+        }
+    }
+
+    /// Runs the layer forward; returns the minibatch statistics in training.
+    pub(super) fn forward(
+        &mut self,
+        layer: &Layer,
+        (parameters, workspace): (ParameterValues<'_>, &mut Workspace),
+        (n, source, labels): (usize, Source<'_>, Option<&Maps>),
+        (mode, group): (Mode<'_>, &dyn ProcessGroup),
+        asked: Asked<'_>,
+    ) -> Result<Option<NormStatistics>> {
+        let len = n * layer.output.len();
+        let Workspace { scratch, sums, joined, .. } = workspace;
+        let source = join_labels(layer, source, labels, &mut joined[0]);
+        let values = parameters.flat;
+        let weights = Weights { values: &values[self.weight.clone()], version: parameters.version };
+        let bias = self.bias.clone().map(|range| &values[range]);
+        let add_bias = |map: &mut [f32]| {
+            if let Some(bias) = bias {
+                norm::add_bias(map, bias);
+            }
+        };
+        let activation = layer.activation;
+        let Some(norm) = layer.norm else {
+            let output = self.activation.sized(len);
+            self.linear.forward(scratch, source, weights, output, &|image, map| {
+                add_bias(map);
+                norm::activate(map, activation);
+                asked.hook.inspect(|hook| hook(image, map));
+            });
+            return Ok(None);
+        };
+        let columns = columns(layer, norm);
+        let output = self.linear_output.sized(len);
+        let affine = self.affine.clone().map(|(weight, bias)| (&values[weight], &values[bias]));
+        let mut batch = None;
+        match mode {
+            Mode::Train if len / columns * group.size() < 2 => {
+                return Err(OpsError::SingleValue { layer: layer.name.clone() });
+            }
+            Mode::Train => {
+                let (mean, var) = if norm.axes == NormAxes::PerChannel {
+                    // The moments of each image are taken while it is in cache.
+                    let sums = sums.sized(n * 2 * columns);
+                    let per_image = PerImageSums::new(sums, n, 2 * columns);
+                    self.linear.forward(scratch, source, weights, output, &|image, map| {
+                        add_bias(map);
+                        per_image.with(image, |sums| norm::moments(map, sums));
+                    });
+                    drop(per_image);
+                    norm::combined(sums, columns, |_| layer.output.height * layer.output.width)
+                } else {
+                    self.linear.forward(scratch, source, weights, output, &|_, map| add_bias(map));
+                    norm::statistics(output, columns)
+                };
+                let Moments { mean, var, count } =
+                    combine_moments(group, Moments { mean, var, count: len / columns })?;
+                self.normalization = Normalization::new(mean, var, norm.eps, affine);
+                let shape = layer.norm_shape().unwrap_or_default();
+                let tensor = |values: &[f32]| Layout::ChannelsLast.tensor(values, &shape);
+                let (mean, var) = (tensor(&self.normalization.mean)?, tensor(&self.normalization.var)?);
+                batch = Some(NormStatistics { mean, var, count });
+            }
+            Mode::Eval(statistics) => {
+                let given = statistics_of(statistics, layer)?;
+                let (mean, var) =
+                    (Layout::ChannelsLast.values(&given.mean)?, Layout::ChannelsLast.values(&given.var)?);
+                self.normalization = Normalization::new(mean, var, norm.eps, affine);
+                let normalization = &self.normalization;
+                self.linear.forward(scratch, source, weights, output, &|image, map| {
+                    add_bias(map);
+                    asked.hook.inspect(|hook| {
+                        with_scratch(map.len(), |y| {
+                            norm::normalize_image(map, normalization, activation, y);
+                            hook(image, y);
+                        });
+                    });
+                });
+            }
+        }
+        if asked.write_activation {
+            let written = self.activation.sized(len);
+            norm::normalize(self.linear_output.get(len), &self.normalization, activation, written);
+        }
+        Ok(batch)
+    }
+
+    /// The negative slope, where the gradients of batch norm and activation are computed as the layer's own backward pass reads
+    /// the gradient of its output.
+    fn fused_gradient(&self, layer: &Layer) -> Option<f32> {
+        fusable_slope(layer).filter(|_| self.linear.finishes_gradient())
+    }
+
+    /// Takes the gradient `d` with respect to one image's activation as soon as it is written. Without batch norm `d` becomes
+    /// the gradient with respect to the linear map's output, and the bias's sums are taken; with batch norm its sums are.
+    pub(super) fn receive_gradient(&self, layer: &Layer, sums: &PerImageSums<'_>, image: usize, d: &mut [f32]) {
+        let len = layer.output.len();
+        let map = image * len..(image + 1) * len;
+        if layer.norm.is_none() {
+            norm::activation_gradient(&self.activation.get(map.end)[map], layer.activation, d);
+            if layer.bias {
+                sums.with(image, |sums| {
+                    let sums = &mut sums[..layer.output.channels];
+                    sums.fill(0.0);
+                    norm::column_sums(d, sums);
+                });
+            }
+        } else if let Some(slope) = self.fused_gradient(layer) {
+            let x = &self.linear_output.get(map.end)[map];
+            sums.with(image, |sums| norm::masked_gradient_sums(x, d, &self.normalization, slope, sums));
+        }
+    }
+
+    /// After [`LayerState::receive_gradient`] of all images: the rest of batch norm's backward pass, and the gradients of the
+    /// biases and of batch norm's weight. Returns what the layer's own backward pass reads the gradient with.
+    pub(super) fn finish_norm(
+        &self,
+        layer: &Layer,
+        pass: &Backward<'_>,
+        sums: &[f32],
+        d: &mut [f32],
+        gradients: Option<&mut [f32]>,
+    ) -> Result<InputGradient> {
+        let Backward { n, train, group } = *pass;
+        let add = |to: &mut [f32], sums: &[f64]| to.iter_mut().zip(sums).for_each(|(t, s)| *t += *s as f32);
+        let Some(norm) = layer.norm else {
+            if let (Some(gradients), Some(bias)) = (gradients, &self.bias) {
+                let channels = layer.output.channels;
+                let mut total = vec![0.0; channels];
+                let images = sums.chunks_exact(2 * channels).take(n);
+                images.for_each(|sums| norm::add_wide(&mut total, &sums[..channels]));
+                add(&mut gradients[bias.clone()], &total);
+            }
+            return Ok(InputGradient::default());
+        };
+        let len = n * layer.output.len();
+        let columns = columns(layer, norm);
+        let rows = len / columns;
+        let fused = self.fused_gradient(layer).is_some();
+        let local = if fused {
+            NormGradients::combined(&sums[..n * 2 * columns], columns)
+        } else {
+            let x = self.linear_output.get(len);
+            norm::activation_backward(x, &self.normalization, layer.activation, d)
+        };
+        // The gradient with respect to the input depends on the sums of the whole batch; the gradients of the parameters are
+        // summed over the processes later.
+        let mut total = local.clone();
+        combine_sums(group, &mut total.bias)?;
+        combine_sums(group, &mut total.weight)?;
+        let input_gradient = total.input_gradient(&self.normalization, rows * group.size(), train);
+        if let Some(gradients) = gradients {
+            if let Some((weight, bias)) = &self.affine {
+                add(&mut gradients[weight.clone()], &local.weight);
+                add(&mut gradients[bias.clone()], &local.bias);
+            }
+            if let (Some(bias), false) = (&self.bias, train) {
+                // With minibatch statistics the mean takes the bias out again: its gradient is zero.
+                add(&mut gradients[bias.clone()], &self.bias_gradient(layer, &local.bias));
+            }
+        }
+        if fused {
+            return Ok(input_gradient);
+        }
+        norm::input_backward(self.linear_output.get(len), &self.normalization, &input_gradient, d);
+        Ok(InputGradient::default())
+    }
+
+    /// The gradient of the linear map's bias under batch norm by given statistics, from the column sums of d'.
+    fn bias_gradient(&self, layer: &Layer, sums: &[f64]) -> Vec<f64> {
+        let mut total = vec![0.0; layer.output.channels];
+        let scaled = sums.iter().zip(&self.normalization.scale).map(|(sum, &scale)| sum * f64::from(scale));
+        for (column, value) in scaled.enumerate() {
+            total[column % layer.output.channels] += value;
+        }
+        total
+    }
+}
+
+/// The source with the label row of each image behind every pixel, in `joined`; the source itself for a layer without label
+/// channels.
+fn join_labels<'a>(
+    layer: &Layer,
+    source: Source<'a>,
+    labels: Option<&Maps>,
+    joined: &'a mut Buffer,
+) -> Source<'a> {
+    let (Some(labels), true) = (labels, layer.label_channels > 0) else { return source };
+    let (plain, shape) = (source.finished(), layer.joined_input());
+    let joined = joined.sized(labels.n() * shape.len());
+    let images = joined.par_chunks_exact_mut(shape.len()).zip(plain.par_chunks_exact(layer.input.len()));
+    images.enumerate().for_each(|(image, (joined, plain))| {
+        let pixels = joined.chunks_exact_mut(shape.channels).zip(plain.chunks_exact(layer.input.channels));
+        for (joined, plain) in pixels {
+            let (own, row) = joined.split_at_mut(plain.len());
+            own.copy_from_slice(plain);
+            row.copy_from_slice(labels.map(image));
+        }
+    });
+    Source::plain(joined)
+}
+
+impl LayerState {
+    /// The backward pass of the linear map on the gradient `d` after [`LayerState::finish_norm`]: adds the gradient of the weight to `gradients`, where given, and writes that with
+    /// respect to the layer's input (without label channels), where wanted, calling the given function with each image of it.
+    pub(super) fn backward(
+        &mut self,
+        layer: &Layer,
+        (parameters, scratch, joined): (ParameterValues<'_>, &mut Scratch, &mut [Buffer; 2]),
+        (n, source, labels): (usize, Source<'_>, Option<&Maps>),
+        (d, input_gradient): (&[f32], &InputGradient),
+        (gradients, wanted): (Option<&mut [f32]>, Option<(&mut [f32], ImageMut<'_>)>),
+    ) {
+        let weights =
+            Weights { values: &parameters.flat[self.weight.clone()], version: parameters.version };
+        let gradient = gradients.map(|gradients| &mut gradients[self.weight.clone()]);
+        let fused = self.fused_gradient(layer);
+        let Self { linear, linear_output, normalization, .. } = self;
+        let d = match fused {
+            Some(slope) => {
+                Source::gradient(d, linear_output.get(d.len()), normalization, slope, input_gradient)
+            }
+            None => Source::plain(d),
+        };
+        let [input, grad] = joined;
+        let source = join_labels(layer, source, labels, input);
+        if layer.label_channels == 0 {
+            return linear.backward(scratch, (source, d), weights, gradient, wanted);
+        }
+        let Some((out, receive)) = wanted else {
+            return linear.backward(scratch, (source, d), weights, gradient, None);
+        };
+        let shape = layer.joined_input();
+        let grad = grad.sized(n * shape.len());
+        linear.backward(scratch, (source, d), weights, gradient, Some((&mut *grad, &|_, _| {})));
+        let images = out.par_chunks_exact_mut(layer.input.len()).zip(grad.par_chunks_exact(shape.len()));
+        images.enumerate().for_each(|(image, (out, grad))| {
+            let pixels = out.chunks_exact_mut(layer.input.channels).zip(grad.chunks_exact(shape.channels));
+            pixels.for_each(|(out, grad)| out.copy_from_slice(&grad[..out.len()]));
+            receive(image, out);
+        });
+    }
+}

@@ -1,0 +1,197 @@
+//! A network ready to run: its executor, its parameters, and the running statistics of its batch norm layers.
+
+use crate::{
+    AdamConfig, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer, LayerTiming, Maps, Mode,
+    NormStatistics, OpsError, Parameters, ProcessGroup, Result, Statistics, WithRespectTo, executor,
+};
+use candle_core::Device;
+
+/// A layer list with parameters on a device.
+///
+/// A training step is: forward and backward passes, [`Network::reduce_gradients`], [`Network::adam_step`].
+#[derive(Debug)]
+pub struct Network {
+    executor: Box<dyn Executor>,
+    parameters: Parameters,
+    running: Option<Statistics>,
+}
+
+impl Network {
+    /// A network of `layers` with all parameters zero and no running statistics.
+    ///
+    /// # Errors
+    /// Those of [`executor`].
+    pub fn new(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Self> {
+        Ok(Self::with_executor(executor(layers, options)?))
+    }
+
+    /// The same on a given executor.
+    pub fn with_executor(executor: Box<dyn Executor>) -> Self {
+        let parameters = Parameters::new(executor.layers(), executor.layout());
+        Self { executor, parameters, running: None }
+    }
+
+    /// The layers.
+    pub fn layers(&self) -> &[Layer] {
+        self.executor.layers()
+    }
+
+    /// Where the network is computed.
+    pub fn device(&self) -> &Device {
+        self.executor.device()
+    }
+
+    /// The processes that train it together.
+    pub fn group(&self) -> &dyn ProcessGroup {
+        self.executor.group()
+    }
+
+    /// Parameters, gradients, optimizer state, EMA.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The same, to change.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// The running statistics, where there are any.
+    pub fn running_stats(&self) -> Option<&Statistics> {
+        self.running.as_ref()
+    }
+
+    /// Replaces the running statistics. Statistics of some layers but not of all count as none.
+    pub fn set_running_stats(&mut self, statistics: Statistics) {
+        let normed = self.layers().iter().filter(|layer| layer.norm.is_some()).count();
+        self.running = (statistics.len() == normed).then_some(statistics);
+    }
+
+    /// Updates the running statistics with a minibatch's; they start from mean 0 and variance 1, as in PyTorch.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn update_running_stats(&mut self, batch: &Statistics, momentum: f64) -> Result<()> {
+        let running = self.running.get_or_insert_with(Statistics::new);
+        for (layer, batch) in batch {
+            if !running.contains_key(layer) {
+                let initial = NormStatistics::initial(batch.mean.dims(), batch.mean.device())?;
+                running.insert(layer.clone(), initial);
+            }
+            if let Some(running) = running.get_mut(layer) {
+                running.update_running_stats(batch, momentum)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A pass in training mode, by minibatch statistics, which are returned.
+    ///
+    /// # Errors
+    /// Shapes, memory, a batch too small for batch norm.
+    pub fn train<'a>(&mut self, input: impl Into<Input<'a>>, keep: Keep) -> Result<Forward> {
+        self.forward(input, Mode::Train, keep)
+    }
+
+    /// A pass in evaluation mode, by the running statistics: no image depends on the others of the batch.
+    ///
+    /// # Errors
+    /// [`OpsError::NoStatistics`]; shapes, memory.
+    pub fn eval<'a>(&mut self, input: impl Into<Input<'a>>, keep: Keep) -> Result<Forward> {
+        let running = self.running.as_ref().ok_or(OpsError::NoStatistics)?;
+        self.executor.forward(self.parameters.values(), input.into(), Mode::Eval(running), keep, None)
+    }
+
+    /// The same, calling `hook` with every activation; returns the output.
+    ///
+    /// # Errors
+    /// As [`Network::eval`].
+    pub fn eval_with_hook<'a>(
+        &mut self,
+        input: impl Into<Input<'a>>,
+        hook: ForwardHook<'_>,
+    ) -> Result<Maps> {
+        let running = self.running.as_ref().ok_or(OpsError::NoStatistics)?;
+        let (mode, keep) = (Mode::Eval(running), Keep::Nothing);
+        Ok(self.executor.forward(self.parameters.values(), input.into(), mode, keep, Some(hook))?.output)
+    }
+
+    /// A pass in the given mode.
+    ///
+    /// # Errors
+    /// Those of [`Executor::forward`].
+    pub fn forward<'a>(
+        &mut self,
+        input: impl Into<Input<'a>>,
+        mode: Mode<'_>,
+        keep: Keep,
+    ) -> Result<Forward> {
+        self.executor.forward(self.parameters.values(), input.into(), mode, keep, None)
+    }
+
+    /// The pass back of the last forward pass kept with [`Keep::Tape`]: adds the gradients with respect to the parameters to
+    /// those stored, and returns the gradient with respect to the input where asked for.
+    ///
+    /// # Errors
+    /// Those of [`Executor::backward`].
+    pub fn backward(&mut self, grad_output: &Maps, wrt: WithRespectTo) -> Result<Option<Maps>> {
+        let (values, gradients) = self.parameters.values_and_gradients();
+        self.executor.backward(values, gradients, grad_output, wrt)
+    }
+
+    /// Sums the gradients over the processes of the group; nothing for one process.
+    ///
+    /// # Errors
+    /// Those of the group.
+    pub fn reduce_gradients(&mut self) -> Result<()> {
+        self.parameters.reduce_gradients(self.executor.group())
+    }
+
+    /// One Adam step on every parameter.
+    pub fn adam_step(&mut self, config: &AdamConfig) {
+        self.parameters.adam_step(config);
+    }
+
+    /// How each layer is computed and the time it has taken; empty where that is not known.
+    pub fn timings(&self) -> Vec<LayerTiming> {
+        self.executor.timings()
+    }
+
+    /// Recalibrates batch norm: replaces the running statistics by the average over `batches`, each layer's input normalized by
+    /// its own minibatch, means and biased variances averaged with equal weight (the authors' svhn_semisup_analysis.py).
+    ///
+    /// # Errors
+    /// [`OpsError::NoBatches`]; shapes; the error of a batch.
+    pub fn recalibrate<E: From<OpsError>>(
+        &mut self,
+        batches: impl IntoIterator<Item = std::result::Result<(Maps, Option<Maps>), E>>,
+    ) -> std::result::Result<(), E> {
+        let mut sums = Statistics::new();
+        let mut n = 0.0;
+        for batch in batches {
+            let (maps, labels) = batch?;
+            let input = Input { maps: &maps, labels: labels.as_ref() };
+            for (layer, batch) in self.train(input, Keep::Nothing)?.statistics {
+                let sum = match sums.remove(&layer) {
+                    Some(sum) => added(&sum, &batch)?,
+                    None => batch,
+                };
+                sums.insert(layer, sum);
+            }
+            n += 1.0;
+        }
+        if n == 0.0 {
+            return Err(OpsError::NoBatches.into());
+        }
+        for s in sums.values_mut() {
+            let mean = || -> Result<_> { Ok(((&s.mean / n)?, (&s.var / n)?)) };
+            (s.mean, s.var) = mean()?;
+        }
+        self.running = Some(sums);
+        Ok(())
+    }
+}
+
+fn added(a: &NormStatistics, b: &NormStatistics) -> Result<NormStatistics> {
+    Ok(NormStatistics { mean: (&a.mean + &b.mean)?, var: (&a.var + &b.var)?, count: b.count })
+}
