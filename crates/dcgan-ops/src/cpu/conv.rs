@@ -1,7 +1,7 @@
-//! The three linear operations behind convolution and transposed convolution, by gathering patches and matrix products.
+//! The three linear operations behind convolution and transposed convolution, by im2col, col2im and matrix products.
 //!
-//! A convolution takes the *fine* map (more pixels) down to the *coarse* one; a transposed convolution takes the
-//! coarse one up to the fine one. Each one's input gradient is the other, and both share the weight gradient:
+//! A convolution takes the *fine* map (more pixels) down to the *coarse* one. A transposed convolution takes the
+//! coarse map up to the fine one. The input gradient of each is the other, and both share the weight gradient:
 //!
 //! | | forward | input gradient | weight gradient |
 //! |---|---|---|---|
@@ -9,7 +9,7 @@
 //! | transposed convolution | [`up`] | [`down`] | [`weight_gradient`] |
 //!
 //! Maps are `(n, h, w, c)`; weights are `(kernel_h, kernel_w, c_fine, c_coarse)`, that is a `(patch, c_coarse)` matrix.
-//! Work is split by shapes alone: see [`super::matmul`].
+//! Work is split by shapes alone, see [`super::matmul`].
 
 use super::matmul::{View, matmul};
 use crate::{Kind, Layer, MapShape};
@@ -17,16 +17,18 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Coarse rows of one matrix product: enough to pay for packing the weights, few enough for the patches to stay in cache.
+/// Coarse pixels of one matrix product: enough to amortize packing the weights, few enough for the patches to stay in
+/// cache.
 const ROWS: usize = 256;
-/// Values of the patches that a weight-gradient product gathers at once.
-const GATHER: usize = 128 * 1024;
+/// Values of the patches of one weight-gradient product.
+const IM2COL_VALUES: usize = 128 * 1024;
 
 thread_local! {
-    /// Patches, kept from call to call: fresh pages cost more than the gathering.
+    /// Patches, reused from call to call: page faults of new memory cost more than im2col.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Passes `len` values with arbitrary content to `body`. Calls must not nest.
 pub(super) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     SCRATCH.with_borrow_mut(|scratch| {
         if scratch.len() < len {
@@ -36,7 +38,7 @@ pub(super) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) ->
     })
 }
 
-/// Where a convolution's pixels lie.
+/// The shapes of a convolution.
 #[derive(Clone, Debug)]
 pub(super) struct Geometry {
     pub(super) fine: MapShape,
@@ -80,35 +82,37 @@ impl Geometry {
         (ROWS / self.coarse.width).clamp(1, self.coarse.height)
     }
 
-    /// The part `kx` of fine row `y`, from the patch of coarse column `x`: columns of the kernel that lie inside the map,
-    /// and where in the map they start.
-    fn inside(&self, x: usize, kx: &Range<usize>) -> (Range<usize>, usize) {
+    /// Of the kernel's columns `kx`, placed at coarse column `x`: those inside the fine map, and the fine column of
+    /// the first.
+    fn columns_inside(&self, x: usize, kx: &Range<usize>) -> (Range<usize>, usize) {
         let start = x * self.stride;
         let low = kx.start.max(self.padding.saturating_sub(start)).min(kx.end);
         let high = kx.end.min((self.fine.width + self.padding).saturating_sub(start)).max(low);
-        // A patch may lie in the padding altogether.
+        // A patch may lie entirely in the padding.
         (low..high, (start + low).saturating_sub(self.padding).min(self.fine.width))
     }
 
-    /// The fine row under kernel row `ky` at coarse row `y`, if it lies inside.
-    fn row(&self, y: usize, ky: usize) -> Option<usize> {
+    /// The fine row under kernel row `ky` at coarse row `y`, if it is inside the map.
+    fn fine_row(&self, y: usize, ky: usize) -> Option<usize> {
         (y * self.stride + ky).checked_sub(self.padding).filter(|&row| row < self.fine.height)
     }
 
-    /// Copies the patches of coarse row `y` of one image, kernel part `ky x kx`, to `patches` (a matrix `(coarse.width, ky * kx * c)`).
-    fn gather(&self, fine: &[f32], y: usize, ky: Range<usize>, kx: Range<usize>, patches: &mut [f32]) {
+    /// Copies the patches of coarse row `y` of one image, restricted to the kernel rows `ky` and columns `kx`, to the
+    /// matrix `patches` `(coarse.width, ky * kx * c)`.
+    fn im2col(&self, fine: &[f32], y: usize, ky: Range<usize>, kx: Range<usize>, patches: &mut [f32]) {
         let c = self.fine.channels;
         let part = kx.len() * c;
         let patch = ky.len() * part;
         for (k, ky) in ky.enumerate() {
-            let row = self.row(y, ky).map(|row| &fine[row * self.fine.width * c..][..self.fine.width * c]);
+            let row =
+                self.fine_row(y, ky).map(|row| &fine[row * self.fine.width * c..][..self.fine.width * c]);
             for x in 0..self.coarse.width {
                 let to = &mut patches[x * patch + k * part..][..part];
                 let Some(row) = row else {
                     to.fill(0.0);
                     continue;
                 };
-                let (columns, from) = self.inside(x, &kx);
+                let (columns, from) = self.columns_inside(x, &kx);
                 let (a, b) = ((columns.start - kx.start) * c, (columns.end - kx.start) * c);
                 to[..a].fill(0.0);
                 to[a..b].copy_from_slice(&row[from * c..][..b - a]);
@@ -118,14 +122,14 @@ impl Geometry {
     }
 
     /// Adds the patches of coarse row `y` to one image of the fine map.
-    fn scatter(&self, patches: &[f32], y: usize, fine: &mut [f32]) {
+    fn col2im(&self, patches: &[f32], y: usize, fine: &mut [f32]) {
         let (c, patch) = (self.fine.channels, self.patch());
         let part = self.kernel.1 * c;
         for ky in 0..self.kernel.0 {
-            let Some(row) = self.row(y, ky) else { continue };
+            let Some(row) = self.fine_row(y, ky) else { continue };
             let row = &mut fine[row * self.fine.width * c..][..self.fine.width * c];
             for x in 0..self.coarse.width {
-                let (columns, to) = self.inside(x, &(0..self.kernel.1));
+                let (columns, to) = self.columns_inside(x, &(0..self.kernel.1));
                 let from = &patches[x * patch + ky * part..][columns.start * c..columns.end * c];
                 for (to, from) in row[to * c..].iter_mut().zip(from) {
                     *to += from;
@@ -147,13 +151,13 @@ pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse:
         }
         let rows = coarse.len() / channels;
         if g.pixels() <= ROWS {
-            // Several small images make one product.
+            // One product of several small images.
             with_scratch(rows * patch, |patches| {
                 for (p, fine) in fine.chunks(g.fine.len()).enumerate() {
                     for y in 0..g.coarse.height {
                         let at = (p * g.pixels() + y * g.coarse.width) * patch;
                         let to = &mut patches[at..][..g.coarse.width * patch];
-                        g.gather(fine, y, 0..g.kernel.0, 0..g.kernel.1, to);
+                        g.im2col(fine, y, 0..g.kernel.0, 0..g.kernel.1, to);
                     }
                 }
                 matmul(coarse, View::new(patches, rows, patch), weight, false);
@@ -165,7 +169,7 @@ pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse:
                 let rows = coarse.len() / channels;
                 with_scratch(rows * patch, |patches| {
                     for (i, to) in patches.chunks_mut(g.coarse.width * patch).enumerate() {
-                        g.gather(fine, s * g.slab() + i, 0..g.kernel.0, 0..g.kernel.1, to);
+                        g.im2col(fine, s * g.slab() + i, 0..g.kernel.0, 0..g.kernel.1, to);
                     }
                     matmul(coarse, View::new(patches, rows, patch), weight, false);
                 });
@@ -185,7 +189,7 @@ pub(super) fn up(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &
             return matmul(fine, View::new(coarse, coarse.len() / channels, channels), weight, false);
         }
         fine.fill(0.0);
-        // Slabs of coarse rows, counted through all images of the task where images are small.
+        // Slabs of coarse rows; one slab of all images of the task if these are small.
         let slab = if g.pixels() <= ROWS { coarse.len() } else { g.slab() * g.coarse.width * channels };
         let line = g.coarse.width * channels;
         for (s, part) in coarse.chunks(slab).enumerate() {
@@ -195,14 +199,14 @@ pub(super) fn up(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &
                 for (i, patches) in patches.chunks(g.coarse.width * patch).enumerate() {
                     let line = s * (slab / line) + i;
                     let (image, y) = (line / g.coarse.height, line % g.coarse.height);
-                    g.scatter(patches, y, &mut fine[image * g.fine.len()..][..g.fine.len()]);
+                    g.col2im(patches, y, &mut fine[image * g.fine.len()..][..g.fine.len()]);
                 }
             });
         }
     });
 }
 
-/// Adds the derivative by the weight to `gradient`.
+/// Adds the gradient with respect to the weight to `gradient`.
 pub(super) fn weight_gradient(g: &Geometry, n: usize, fine: &[f32], coarse: &[f32], gradient: &mut [f32]) {
     let (patch, channels) = (g.patch(), g.coarse.channels);
     if g.dense() {
@@ -213,11 +217,11 @@ pub(super) fn weight_gradient(g: &Geometry, n: usize, fine: &[f32], coarse: &[f3
         });
         return;
     }
-    // One task per kernel position (or kernel row, where there are few channels): each sums over all images by itself.
+    // One task per kernel position, or per kernel row if there are few channels. Each sums over all images.
     let columns_per_task = if g.fine.channels >= 16 { 1 } else { g.kernel.1 };
     let width = columns_per_task * g.fine.channels;
     let line = g.coarse.width * channels;
-    let lines = (GATHER / (width * g.coarse.width)).max(1);
+    let lines = (IM2COL_VALUES / (width * g.coarse.width)).max(1);
     gradient.par_chunks_mut(width * channels).enumerate().for_each(|(task, gradient)| {
         let first = task * columns_per_task;
         let (ky, kx) = (first / g.kernel.1, first % g.kernel.1);
@@ -227,7 +231,7 @@ pub(super) fn weight_gradient(g: &Geometry, n: usize, fine: &[f32], coarse: &[f3
                 for (i, to) in patches.chunks_mut(g.coarse.width * width).enumerate() {
                     let line = part * lines + i;
                     let fine = &fine[line / g.coarse.height * g.fine.len()..][..g.fine.len()];
-                    g.gather(fine, line % g.coarse.height, ky..ky + 1, kx..kx + columns_per_task, to);
+                    g.im2col(fine, line % g.coarse.height, ky..ky + 1, kx..kx + columns_per_task, to);
                 }
                 matmul(
                     gradient,

@@ -1,7 +1,7 @@
 //! A map as the next operation reads it: its values, and what is still to be done to them when they are loaded.
 
+use super::kernels::load_op::LoadOp;
 use super::kernels::prefetch;
-use super::kernels::tiles::Load;
 use super::norm::{Normal, Slopes, activate_rows, derive_rows};
 use std::borrow::Cow;
 
@@ -89,12 +89,12 @@ impl<'a> Source<'a> {
     }
 
     /// The values before anything is done to them, and what is; checked to have `channels` coefficients.
-    pub(super) fn raw(&self, channels: usize) -> (&'a [f32], Load) {
+    pub(super) fn raw(&self, channels: usize) -> (&'a [f32], LoadOp) {
         let load = match self.rule {
-            Rule::Plain => Load::Plain,
+            Rule::Plain => LoadOp::Identity,
             Rule::Activated { normal, negative_slope } => {
                 assert!(normal.scale.len() == channels && normal.offset.len() == channels);
-                Load::Activated {
+                LoadOp::NormActivation {
                     scale: normal.scale.as_ptr(),
                     offset: normal.offset.as_ptr(),
                     negative_slope,
@@ -103,7 +103,7 @@ impl<'a> Source<'a> {
             Rule::Derived { x, normal, negative_slope, slopes } => {
                 assert!(normal.scale.len() == channels && normal.offset.len() == channels);
                 assert!(slopes.slope.len() == channels && slopes.level.len() == channels);
-                Load::Derived {
+                LoadOp::NormBackward {
                     x: x.as_ptr(),
                     scale: normal.scale.as_ptr(),
                     offset: normal.offset.as_ptr(),

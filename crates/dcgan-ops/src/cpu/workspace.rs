@@ -4,21 +4,21 @@ use super::buffer::Buffer;
 use super::winograd::Scratch;
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers between the stages of layers, and derivatives on their way back.
+/// Scratch memory of layers, and gradients between layers.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
     pub(super) scratch: Scratch,
-    /// Derivatives on their way back, two maps in turn.
+    /// Gradients with respect to maps: of a layer's output and input, swapped after each layer.
     pub(super) back: [Buffer; 2],
-    /// Sums of each image: moments on the way forward, derivatives' sums on the way back.
+    /// Sums of each image: moments in the forward pass, sums of gradients in the backward pass.
     pub(super) sums: Buffer,
 }
 
-/// The workspace that no pass is using. D and G run in turn: one serves both, and a pass that finds none makes its own.
+/// The idle workspace. D and G alternate and share one; a pass that finds none creates another.
 static IDLE: Mutex<Option<Box<Workspace>>> = Mutex::new(None);
 
 impl Workspace {
-    /// Runs a pass with the idle workspace, which is left for the next one. What is in its buffers is of no meaning.
+    /// Runs a pass with the idle workspace and puts it back for the next one. Its buffers have arbitrary content.
     pub(super) fn lend<R>(pass: impl FnOnce(&mut Workspace) -> R) -> R {
         let idle = || IDLE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut workspace = idle().take().unwrap_or_default();
