@@ -45,7 +45,8 @@ pub(super) struct Geometry {
     pub(super) coarse: MapShape,
     pub(super) kernel: (usize, usize),
     pub(super) stride: usize,
-    pub(super) padding: usize,
+    /// Zero padding of the fine map on each side: rows and columns.
+    pub(super) padding: (usize, usize),
 }
 
 impl Geometry {
@@ -54,7 +55,8 @@ impl Geometry {
             Kind::Conv => (layer.input, layer.output),
             Kind::ConvTranspose => (layer.output, layer.input),
         };
-        Self { fine, coarse, kernel: layer.kernel, stride: layer.stride, padding: layer.padding }
+        let padding = (layer.padding, layer.padding);
+        Self { fine, coarse, kernel: layer.kernel, stride: layer.stride, padding }
     }
 
     /// Values in one patch of the fine map.
@@ -69,7 +71,7 @@ impl Geometry {
 
     /// Whether the kernel is the whole fine map: a dense layer, whose patch is the map itself.
     pub(super) fn dense(&self) -> bool {
-        self.pixels() == 1 && self.padding == 0 && self.kernel == (self.fine.height, self.fine.width)
+        self.pixels() == 1 && self.padding == (0, 0) && self.kernel == (self.fine.height, self.fine.width)
     }
 
     /// Images of one parallel task.
@@ -86,15 +88,15 @@ impl Geometry {
     /// the first.
     fn columns_inside(&self, x: usize, kx: &Range<usize>) -> (Range<usize>, usize) {
         let start = x * self.stride;
-        let low = kx.start.max(self.padding.saturating_sub(start)).min(kx.end);
-        let high = kx.end.min((self.fine.width + self.padding).saturating_sub(start)).max(low);
+        let low = kx.start.max(self.padding.1.saturating_sub(start)).min(kx.end);
+        let high = kx.end.min((self.fine.width + self.padding.1).saturating_sub(start)).max(low);
         // A patch may lie entirely in the padding.
-        (low..high, (start + low).saturating_sub(self.padding).min(self.fine.width))
+        (low..high, (start + low).saturating_sub(self.padding.1).min(self.fine.width))
     }
 
     /// The fine row under kernel row `ky` at coarse row `y`, if it is inside the map.
     fn fine_row(&self, y: usize, ky: usize) -> Option<usize> {
-        (y * self.stride + ky).checked_sub(self.padding).filter(|&row| row < self.fine.height)
+        (y * self.stride + ky).checked_sub(self.padding.0).filter(|&row| row < self.fine.height)
     }
 
     /// Copies the patches of coarse row `y` of one image, restricted to the kernel rows `ky` and columns `kx`, to the
@@ -242,4 +244,130 @@ pub(super) fn weight_gradient(g: &Geometry, n: usize, fine: &[f32], coarse: &[f3
             });
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::direct::Direct;
+    use super::super::winograd::Winograd;
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A convolution of a fine map, or `None` if the kernel does not fit.
+    fn geometry(
+        fine: MapShape,
+        channels: usize,
+        kernel: (usize, usize),
+        stride: usize,
+        padding: (usize, usize),
+    ) -> Option<Geometry> {
+        let size = |fine, kernel, padding| {
+            Layer::output_side(Kind::Conv, fine, kernel, stride, padding, 0).filter(|&size| size > 0)
+        };
+        let height = size(fine.height, kernel.0, padding.0)?;
+        let width = size(fine.width, kernel.1, padding.1)?;
+        Some(Geometry { fine, coarse: MapShape::new(channels, height, width), kernel, stride, padding })
+    }
+
+    /// Values in [-1, 1).
+    fn values(seed: usize, len: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 + seed * 101) % 64) as f32 / 32.0 - 1.0).collect()
+    }
+
+    /// [`down`], [`up`] and [`weight_gradient`] as plain sums: each product pairs a fine value, a coarse value and a
+    /// weight.
+    fn plain(g: &Geometry, n: usize, fine: &[f32], coarse: &[f32], weight: &[f32]) -> [Vec<f64>; 3] {
+        let mut out = [vec![0.0; coarse.len()], vec![0.0; fine.len()], vec![0.0; weight.len()]];
+        let (f_map, c_map) = (g.fine, g.coarse);
+        for (image, cy, cx) in
+            (0..n).flat_map(|i| (0..c_map.height).flat_map(move |y| (0..c_map.width).map(move |x| (i, y, x))))
+        {
+            for (ky, kx) in (0..g.kernel.0).flat_map(|y| (0..g.kernel.1).map(move |x| (y, x))) {
+                let inside =
+                    |at: usize, padding: usize, size: usize| at.checked_sub(padding).filter(|&at| at < size);
+                let fy = inside(cy * g.stride + ky, g.padding.0, f_map.height);
+                let fx = inside(cx * g.stride + kx, g.padding.1, f_map.width);
+                let Some((fy, fx)) = fy.zip(fx) else { continue };
+                for (cf, cc) in (0..f_map.channels).flat_map(|f| (0..c_map.channels).map(move |c| (f, c))) {
+                    let f = ((image * f_map.height + fy) * f_map.width + fx) * f_map.channels + cf;
+                    let c = ((image * c_map.height + cy) * c_map.width + cx) * c_map.channels + cc;
+                    let w = ((ky * g.kernel.1 + kx) * f_map.channels + cf) * c_map.channels + cc;
+                    out[0][c] += f64::from(fine[f]) * f64::from(weight[w]);
+                    out[1][f] += f64::from(coarse[c]) * f64::from(weight[w]);
+                    out[2][w] += f64::from(fine[f]) * f64::from(coarse[c]);
+                }
+            }
+        }
+        out
+    }
+
+    fn check(g: &Geometry, n: usize) {
+        let (fine, coarse) = (values(1, n * g.fine.len()), values(2, n * g.coarse.len()));
+        let weight = values(3, g.patch() * g.coarse.channels);
+        let expected = plain(g, n, &fine, &coarse, &weight);
+        let mut found = [vec![0.0; coarse.len()], vec![0.0; fine.len()], vec![0.0; weight.len()]];
+        down(g, n, &fine, &weight, &mut found[0]);
+        up(g, n, &coarse, &weight, &mut found[1]);
+        weight_gradient(g, n, &fine, &coarse, &mut found[2]);
+        for ((found, expected), what) in found.iter().zip(&expected).zip(["down", "up", "weight gradient"]) {
+            let largest = expected.iter().fold(1e-20_f64, |m, v| m.max(v.abs()));
+            for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+                let error = (f64::from(*found) - expected).abs();
+                assert!(error <= 1e-5 * largest, "{what} {i}: expected {expected}, found {found}, {g:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn non_square_kernels_and_unequal_padding_match_plain_sums() {
+        let kernels = [
+            ((1, 7), (0, 3)),
+            ((7, 1), (3, 0)),
+            ((3, 1), (1, 0)),
+            ((1, 3), (0, 1)),
+            ((2, 5), (0, 2)),
+            ((2, 5), (1, 4)),
+            ((4, 4), (1, 2)),
+        ];
+        for (kernel, padding) in kernels {
+            for stride in 1..=3 {
+                // Few and many fine channels; coarse maps below and above one product.
+                for (channels, side, n) in [((3, 5), (9, 8), 3), ((17, 4), (7, 11), 2), ((2, 3), (23, 29), 1)]
+                {
+                    let fine = MapShape::new(channels.0, side.0, side.1);
+                    if let Some(g) = geometry(fine, channels.1, kernel, stride, padding) {
+                        check(&g, n);
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+        #[test]
+        fn any_shape_matches_plain_sums(
+            channels in (1_usize..20, 1_usize..10),
+            side in (1_usize..20, 1_usize..20),
+            kernel in (1_usize..8, 1_usize..8),
+            stride in 1_usize..4,
+            padding in (0_usize..5, 0_usize..5),
+            n in 1_usize..4,
+        ) {
+            let padding = (padding.0.min(kernel.0 - 1), padding.1.min(kernel.1 - 1));
+            let fine = MapShape::new(channels.0, side.0, side.1);
+            if let Some(g) = geometry(fine, channels.1, kernel, stride, padding) {
+                check(&g, n);
+            }
+        }
+    }
+
+    #[test]
+    fn winograd_and_direct_take_equal_padding_only() {
+        let of =
+            |channels, padding| geometry(MapShape::new(channels, 16, 16), 32, (4, 4), 2, padding).unwrap();
+        assert!(Winograd::of(&of(16, (1, 1))).is_some() && Winograd::of(&of(16, (1, 2))).is_none());
+        assert!(Direct::of(&of(3, (1, 1))).is_some() && Direct::of(&of(3, (2, 1))).is_none());
+    }
 }

@@ -61,11 +61,13 @@ impl PaddedMap {
 
 impl Direct {
     /// The algorithm for `geometry`, if it applies: at most four fine channels, a multiple of sixteen coarse
-    /// channels, stride 1 or 2, and kernels larger than the stride.
+    /// channels, stride 1 or 2, equal padding of
+    /// rows and columns, and kernels larger than the stride.
     pub(super) fn of(geometry: &Geometry) -> Option<Self> {
-        let Geometry { fine, coarse, kernel, stride, padding } = *geometry;
+        let Geometry { fine, coarse, kernel, stride, padding: (padding, column_padding) } = *geometry;
         let many = coarse.channels % LANES == 0;
-        let fits = kernel.0.min(kernel.1) > stride && kernel.0.max(kernel.1) <= 7;
+        let fits =
+            kernel.0.min(kernel.1) > stride && kernel.0.max(kernel.1) <= 7 && padding == column_padding;
         if fine.channels > LANES / (BLOCK * BLOCK) || !many || !(1..=2).contains(&stride) || !fits {
             return None;
         }
@@ -87,7 +89,7 @@ impl Direct {
 
     /// Height and width of the padded image: all pixels that kernels read, and the whole image.
     fn padded_fine(&self) -> (usize, usize) {
-        let Geometry { fine, coarse, kernel, stride, padding } = self.geometry;
+        let Geometry { fine, coarse, kernel, stride, padding: (padding, _) } = self.geometry;
         let side =
             |fine: usize, coarse: usize, kernel: usize| ((coarse - 1) * stride + kernel).max(fine + padding);
         (side(fine.height, coarse.height, kernel.0), side(fine.width, coarse.width, kernel.1))
@@ -95,7 +97,7 @@ impl Direct {
 
     /// Copies an image into its padded form.
     fn pad_fine(&self, image: &[f32], padded: &mut [f32]) {
-        let Geometry { fine, padding, .. } = self.geometry;
+        let Geometry { fine, padding: (padding, _), .. } = self.geometry;
         let (height, width) = self.padded_fine();
         let line = fine.width * fine.channels;
         let (left, width) = (padding * fine.channels, width * fine.channels);
@@ -180,7 +182,8 @@ impl Direct {
         fine: &mut [f32],
         per_image: PerImage<'_>,
     ) {
-        let Geometry { fine: fine_map, coarse: coarse_map, kernel, padding, .. } = self.geometry;
+        let Geometry { fine: fine_map, coarse: coarse_map, kernel, padding: (padding, _), .. } =
+            self.geometry;
         let (window, step) = (self.window, self.step());
         let (c, channels) = (fine_map.channels, coarse_map.channels);
         assert_eq!(weights.len(), kernel.0 * kernel.1 * c * channels);

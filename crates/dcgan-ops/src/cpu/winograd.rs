@@ -163,14 +163,15 @@ pub(super) struct Maps<'a> {
 type Multiply<'a, T> = &'a mut dyn FnMut(usize, &[T], &mut [f32]);
 
 impl Winograd {
-    /// The algorithm for `geometry`, if it applies: square kernels of two or three taps per phase of the stride, and
-    /// enough channels and outputs to pay off.
+    /// The algorithm for `geometry`, if it applies: square kernels with equal padding and two or three taps per phase
+    /// of the stride, and enough channels and outputs to pay off.
     pub(super) fn of(geometry: &Geometry) -> Option<Self> {
-        let Geometry { fine, coarse, kernel: (kernel, width), stride, .. } = *geometry;
+        let Geometry { fine, coarse, kernel: (kernel, width), stride, padding } = *geometry;
         let taps = kernel.div_ceil(stride);
         let few = fine.channels.min(coarse.channels) < 8;
         let small = coarse.height.min(coarse.width) < 3;
-        if kernel != width || !(1..=2).contains(&stride) || !(2..=3).contains(&taps) || few || small {
+        let square = kernel == width && padding.0 == padding.1;
+        if !square || !(1..=2).contains(&stride) || !(2..=3).contains(&taps) || few || small {
             return None;
         }
         let of = |offset: usize| (kernel - offset).div_ceil(stride);
@@ -295,7 +296,7 @@ impl Winograd {
 
     /// The fine map's pixels of a tile of a phase.
     fn fine_view(&self, phase: Phase, (ty, tx): (usize, usize)) -> TileView {
-        let Geometry { fine, stride, padding, .. } = self.geometry;
+        let Geometry { fine, stride, padding: (padding, _), .. } = self.geometry;
         let signed = |x: usize| isize::try_from(x).unwrap_or(isize::MAX);
         let (s, c, w) = (signed(stride), signed(fine.channels), signed(fine.width));
         let start = |tile: usize, offset: usize| signed(tile * OUT * stride + offset) - signed(padding);
@@ -370,7 +371,7 @@ impl Winograd {
 
     /// Whether every pixel of the fine map lies in a tile.
     fn tiles_cover_fine_map(&self) -> bool {
-        let Geometry { fine, stride, padding, kernel, .. } = self.geometry;
+        let Geometry { fine, stride, padding: (padding, _), kernel, .. } = self.geometry;
         // Tiles extend beyond the last row that any kernel reads.
         let end = |tiles: usize| (tiles * OUT - 1) * stride + kernel.0;
         end(self.tiles.0) >= fine.height + padding && end(self.tiles.1) >= fine.width + padding
