@@ -1,8 +1,8 @@
-//! Time of each operation of the CPU executor: layers of the presets forwards and backwards, and Adam.
+//! Time of each operation of the CPU executor: forward and backward passes of the presets' layers, and Adam.
 //!
-//! `cargo bench -p dcgan-ops` runs all of them; `-- bf16`, `-- "conv 4x4"` or another part of a name some.
+//! `cargo bench -p dcgan-ops` runs all; `-- bf16`, `-- "conv 4x4"` or another part of a name selects some.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark stops at the first surprise")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark fails at the first error")]
 
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -18,7 +18,7 @@ const BATCH: usize = 64;
 /// Name, kind, channels and sides of input and output, kernel, stride, padding.
 type Row = (&'static str, Kind, (usize, usize), (usize, usize), (usize, usize, usize));
 
-/// Layers of the presets: each way that a linear map is computed, at the sizes of its use.
+/// Layers of the presets: every algorithm at typical sizes.
 const ROWS: &[Row] = &[
     ("project 100-512 4x4", Kind::ConvTranspose, (100, 1), (512, 4), (4, 1, 0)),
     ("up 4x4 512-256 at 4x4", Kind::ConvTranspose, (512, 4), (256, 8), (4, 2, 1)),
@@ -49,12 +49,12 @@ fn layer(&(_, kind, input, output, (kernel, stride, padding)): &Row) -> Layer {
     }
 }
 
-/// Values in (-1, 1) that do not repeat soon.
+/// Values in (-1, 1) with a long period.
 fn values(shape: MapShape) -> Tensor {
     let MapShape { channels, height, width } = shape;
     let wave = |i: usize| (i as f32 * 0.618_034).fract() * 2.0 - 1.0;
     let all: Vec<f32> = (0..BATCH * shape.len()).map(wave).collect();
-    // Channels-last in memory, as maps are between layers.
+    // Channels-last in memory, like maps between layers.
     let all = Tensor::from_vec(all, (BATCH, height, width, channels), &Device::Cpu).unwrap();
     all.permute((0, 3, 1, 2)).unwrap()
 }
@@ -69,7 +69,7 @@ fn executor(layer: &Layer, precision: Precision) -> CpuExecutor {
     executor
 }
 
-/// Layers with batch-norm and LeakyReLU; backwards both gradients.
+/// Layers with batch norm and LeakyReLU; the backward pass computes both gradients.
 fn layers(criterion: &mut Criterion) {
     for row in ROWS {
         let layer = layer(row);
@@ -104,7 +104,10 @@ fn optimizer(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
+    config = Criterion::default()
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(500));
     targets = layers, optimizer
 }
 criterion_main!(benches);

@@ -13,7 +13,9 @@ use super::conv::{self, Geometry};
 use super::direct::Direct;
 use super::kernels::Isa;
 use super::source::Source;
-use super::winograd::{Each, Kept, Scratch, Side, Weights, Winograd};
+use super::winograd::{
+    Buffers, Maps, PackedWeightCache, PerImage, Resolution, Scratch, Target, Weights, Winograd,
+};
 use crate::{Kind, Layer, Precision};
 use half::bf16;
 use rayon::prelude::*;
@@ -26,7 +28,7 @@ pub(super) struct Linear {
     path: Path,
     isa: Isa,
     precision: Precision,
-    kept: Kept,
+    cache: PackedWeightCache,
     /// Whether label channels are joined to the input, for which it is written in full.
     joined: bool,
 }
@@ -39,18 +41,18 @@ enum Path {
 }
 
 /// Where a backward pass writes the gradient with respect to the input, and what is called with each image of it.
-pub(super) type Wanted<'a> = Option<(&'a mut [f32], Each<'a>)>;
+pub(super) type Wanted<'a> = Option<(&'a mut [f32], PerImage<'a>)>;
 
 impl Linear {
     pub(super) fn of(layer: &Layer, isa: Isa, precision: Precision) -> Self {
         let geometry = Geometry::of(layer);
         let winograd = Winograd::of(&geometry);
-        let rounds = winograd.as_ref().is_some_and(Winograd::bears_rounding);
+        let rounds = winograd.as_ref().is_some_and(Winograd::supports_bf16);
         let precision = if rounds { precision } else { Precision::F32 };
         let winograd = winograd.map(Path::Winograd);
         let path = winograd.or_else(|| Direct::of(&geometry).map(Path::Direct)).unwrap_or(Path::Patches);
-        let joined = layer.label_channels > 0;
-        Self { geometry, kind: layer.kind, path, isa, precision, kept: Kept::default(), joined }
+        let (cache, joined) = (PackedWeightCache::default(), layer.label_channels > 0);
+        Self { geometry, kind: layer.kind, path, isa, precision, cache, joined }
     }
 
     /// Name of the algorithm, for people.
@@ -87,7 +89,7 @@ impl Linear {
         input: Source<'_>,
         weights: Weights<'_>,
         output: &mut [f32],
-        each: Each<'_>,
+        each: PerImage<'_>,
     ) {
         match self.kind {
             Kind::Conv => self.down(scratch, input, weights, output, each),
@@ -105,19 +107,21 @@ impl Linear {
         gradient: Option<&mut [f32]>,
         wanted: Wanted<'_>,
     ) {
-        let (fine, coarse, side) = match self.kind {
-            Kind::Conv => (input, d, Side::Fine),
-            Kind::ConvTranspose => (d, input, Side::Coarse),
+        let (fine, coarse, resolution) = match self.kind {
+            Kind::Conv => (input, d, Resolution::Fine),
+            Kind::ConvTranspose => (d, input, Resolution::Coarse),
         };
         match (&self.path, gradient) {
             (Path::Winograd(winograd), Some(gradient)) => {
-                let other = wanted.map(|(out, each)| (side, out, each));
-                let buffers = (scratch, &mut self.kept);
-                let (isa, maps) = (self.isa, (fine, coarse));
+                let target = wanted.map(|(maps, per_image)| Target { resolution, maps, per_image });
+                let buffers = Buffers { scratch, cache: &mut self.cache };
+                let (isa, maps) = (self.isa, Maps { fine, coarse });
                 return match self.precision {
-                    Precision::F32 => winograd.gradients::<f32>(isa, buffers, maps, weights, gradient, other),
+                    Precision::F32 => {
+                        winograd.gradients::<f32>(isa, buffers, maps, weights, gradient, target)
+                    }
                     Precision::Bf16 => {
-                        winograd.gradients::<bf16>(isa, buffers, maps, weights, gradient, other)
+                        winograd.gradients::<bf16>(isa, buffers, maps, weights, gradient, target)
                     }
                 };
             }
@@ -144,11 +148,11 @@ impl Linear {
         fine: Source<'_>,
         weights: Weights<'_>,
         coarse: &mut [f32],
-        each: Each<'_>,
+        each: PerImage<'_>,
     ) {
         match &self.path {
             Path::Winograd(winograd) => {
-                let buffers = (scratch, &mut self.kept);
+                let buffers = Buffers { scratch, cache: &mut self.cache };
                 match self.precision {
                     Precision::F32 => winograd.down::<f32>(self.isa, buffers, fine, weights, coarse, each),
                     Precision::Bf16 => winograd.down::<bf16>(self.isa, buffers, fine, weights, coarse, each),
@@ -171,11 +175,11 @@ impl Linear {
         coarse: Source<'_>,
         weights: Weights<'_>,
         fine: &mut [f32],
-        each: Each<'_>,
+        each: PerImage<'_>,
     ) {
         match &self.path {
             Path::Winograd(winograd) => {
-                let buffers = (scratch, &mut self.kept);
+                let buffers = Buffers { scratch, cache: &mut self.cache };
                 match self.precision {
                     Precision::F32 => winograd.up::<f32>(self.isa, buffers, coarse, weights, fine, each),
                     Precision::Bf16 => winograd.up::<bf16>(self.isa, buffers, coarse, weights, fine, each),

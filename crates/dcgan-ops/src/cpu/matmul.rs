@@ -18,9 +18,9 @@ pub struct View<'a, T = f32> {
     pub column_stride: usize,
 }
 
-/// What matrices are made of.
+/// An element type of matrices.
 pub trait Element: Copy + 'static {
-    /// One.
+    /// The number 1.
     const ONE: Self;
 }
 
@@ -54,10 +54,10 @@ impl<'a, T: Element> View<'a, T> {
         }
     }
 
-    /// Whether the last element lies within the values; sizes whose product overflows do not fit.
+    /// Whether the last element lies within the values. Sizes whose product overflows do not fit.
     fn fits(&self) -> bool {
         let (Some(row), Some(column)) = (self.rows.checked_sub(1), self.columns.checked_sub(1)) else {
-            return true; // no element at all
+            return true; // no elements
         };
         let last = row
             .checked_mul(self.row_stride)
@@ -70,7 +70,7 @@ impl<'a, T: Element> View<'a, T> {
 /// `out = lhs * rhs`, or `out += lhs * rhs` with `accumulate`; `out` is row-major.
 ///
 /// # Panics
-/// Where shapes or slice lengths do not fit: a mistake of the caller, not of the user.
+/// If shapes or slice lengths do not fit, which is a bug of the caller.
 #[allow(unsafe_code, reason = "the gemm crate takes raw pointers")]
 pub fn matmul<T: Element>(out: &mut [T], lhs: View<'_, T>, rhs: View<'_, T>, accumulate: bool) {
     let (m, n, k) = (lhs.rows, rhs.columns, lhs.columns);
@@ -80,8 +80,8 @@ pub fn matmul<T: Element>(out: &mut [T], lhs: View<'_, T>, rhs: View<'_, T>, acc
         return;
     }
     let stride = |s: usize| isize::try_from(s).unwrap_or(isize::MAX);
-    // SAFETY: every index that gemm touches lies below the lengths asserted above (`fits`, and `out` is exactly m x n row-major);
-    // `out` is borrowed mutably, so it overlaps neither input.
+    // SAFETY: every index that gemm accesses is below the lengths asserted above (`fits`, and `out` is exactly m x n
+    // row-major); `out` is borrowed mutably, so it overlaps neither input.
     unsafe {
         gemm::gemm(
             m,

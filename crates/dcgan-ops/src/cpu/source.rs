@@ -1,7 +1,7 @@
 //! A map as an operation reads it: its values, and the function that is applied to them when they are loaded.
 
+use super::kernels::load_op::LoadOp;
 use super::kernels::prefetch;
-use super::kernels::tiles::Load;
 use super::norm::{InputGradient, Normalization, activate_rows, input_gradient_rows};
 use std::borrow::Cow;
 
@@ -89,12 +89,12 @@ impl<'a> Source<'a> {
     }
 
     /// The stored values, and the function; its coefficients are checked to be `channels`.
-    pub(super) fn raw(&self, channels: usize) -> (&'a [f32], Load) {
+    pub(super) fn raw(&self, channels: usize) -> (&'a [f32], LoadOp) {
         let load = match self.transform {
-            Transform::Plain => Load::Plain,
+            Transform::Plain => LoadOp::Identity,
             Transform::Activated { normal, negative_slope } => {
                 assert!(normal.scale.len() == channels && normal.offset.len() == channels);
-                Load::Activated {
+                LoadOp::NormActivation {
                     scale: normal.scale.as_ptr(),
                     offset: normal.offset.as_ptr(),
                     negative_slope,
@@ -103,7 +103,7 @@ impl<'a> Source<'a> {
             Transform::Gradient { x, normal, negative_slope, input_gradient } => {
                 assert!(normal.scale.len() == channels && normal.offset.len() == channels);
                 assert!(input_gradient.x_coefficient.len() == channels && input_gradient.constant.len() == channels);
-                Load::Derived {
+                LoadOp::NormBackward {
                     x: x.as_ptr(),
                     scale: normal.scale.as_ptr(),
                     offset: normal.offset.as_ptr(),

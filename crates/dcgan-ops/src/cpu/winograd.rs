@@ -1,31 +1,32 @@
-//! Convolutions with few taps each way by Winograd's algorithm: transforms of tiles, and a matrix product for each point.
+//! Convolutions with few taps each way by Winograd's algorithm: transforms of tiles, and a matrix product per point.
 //!
-//! See [`super::kernels::tiles`] for the algorithm. Images are taken some at a time, so that what lies between the stages
-//! stays in cache; every stage is split by shapes alone, so the bytes do not depend on the number of threads. One chunk's
-//! results are spread while the next one's tiles are gathered: threads wait for each other twice a chunk.
+//! See [`super::kernels::tile_transform`] for the algorithm. Images are processed in chunks, so that the data between
+//! the stages stays in cache. Every stage is split by shapes alone, so the bytes do not depend on the number of
+//! threads. The output transform of one chunk runs in parallel with the input transform of the next: threads
+//! synchronize twice per chunk.
 
+mod packing;
 mod stages;
-mod weights;
 
 use super::buffer::Buffer;
 use super::conv::Geometry;
 use super::kernels::gemm::PANEL;
-pub(super) use super::kernels::tiles::Side;
-use super::kernels::tiles::{MAX_POINTS, OUT, Points, Window};
-use super::kernels::value::Value;
+use super::kernels::operand::Operand;
+pub(super) use super::kernels::tile_transform::Resolution;
+use super::kernels::tile_transform::{MAX_POINTS, OUT, PointOffsets, TileView};
 use super::kernels::{Isa, LANES};
 use super::source::Source;
 use crate::{MapShape, Precision};
-use stages::lines;
-use weights::Packed;
+use packing::{PackedWeights, PackingBuffers};
+use stages::{TransformedTiles, WeightGroup, tile_slots};
 
-/// Bytes between the stages that images are taken together for.
+/// Bytes between the stages that limit the images of a chunk.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Packed weights of either way up to which they are kept, and of a group of panels of larger ones.
-const KEPT_BYTES: usize = 32 << 20;
+/// Largest size of packed weights that are cached, in bytes, and size of a group of panels of larger ones.
+const CACHED_BYTES: usize = 32 << 20;
 
-/// Tiles of a matrix product that pay for reading its right side, where there are so many.
+/// Tiles of a chunk that amortize reading the weights, where a minibatch has so many.
 const MIN_TILES: usize = 128;
 
 /// One of the maps that a stride splits the fine map into.
@@ -37,30 +38,33 @@ struct Phase {
     taps: (usize, usize),
 }
 
-/// One convolution as this algorithm sees it.
+/// The algorithm for the shapes of one convolution.
 #[derive(Clone, Debug)]
 pub(super) struct Winograd {
     geometry: Geometry,
-    /// Taps of the form.
+    /// Taps of the minimal filtering algorithm.
     taps: usize,
     /// Points each way.
     points: usize,
     phases: Vec<Phase>,
-    /// Tiles down and across.
+    /// Rows and columns of tiles.
     tiles: (usize, usize),
-    /// Channels of a panel, and panels, of the fine and of the coarse map.
+    /// Panels of the fine map's channels.
     fine: Panels,
+    /// Panels of the coarse map's channels.
     coarse: Panels,
 }
 
+/// Panels that the channels of a map are split into, padded to whole ones.
 #[derive(Clone, Copy, Debug)]
 struct Panels {
+    /// Channels of a panel.
     width: usize,
     count: usize,
 }
 
 impl Panels {
-    /// Panels of one width: 64 where that divides the channels, rounded up to sixteens.
+    /// Panels of one width: 64 if that divides the channels, which are padded to a multiple of 16.
     fn of(channels: usize) -> Self {
         let padded = channels.next_multiple_of(LANES);
         let width = match padded {
@@ -84,57 +88,90 @@ struct Chunk {
     first: usize,
     images: usize,
     /// Tiles of these images.
-    rows: usize,
+    tiles: usize,
 }
 
 impl Chunk {
-    /// The chunk's part of maps of `len` values.
+    /// The chunk's maps, among maps of `len` values each.
     fn of(self, maps: &mut [f32], len: usize) -> &mut [f32] {
         &mut maps[self.first * len..][..self.images * len]
     }
 }
 
-/// Buffers between the stages, kept from call to call.
+/// Buffers between the stages, reused from call to call.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
+    /// Transformed tiles of the fine map.
     fine: Buffer,
+    /// Transformed tiles of the coarse map.
     coarse: Buffer,
     products: Buffer,
-    weights: Buffer,
-    turned: Buffer,
+    /// Packed weights that are not cached.
+    packed: Buffer,
+    /// Transposed weights, or the sums of the weight gradient.
+    transposed: Buffer,
 }
 
-/// Packed weights that are kept for as long as the parameters stay the same.
+/// Packed weights of a layer, valid for one version of its parameters.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    down: (u64, Buffer),
-    up: (u64, Buffer),
+pub(super) struct PackedWeightCache {
+    down: CachedWeights,
+    up: CachedWeights,
 }
 
-/// Parameters of a layer, and which version of them these are.
+#[derive(Debug, Default)]
+struct CachedWeights {
+    /// [`Weights::version`]; 0 if there are none.
+    version: u64,
+    values: Buffer,
+}
+
+/// The buffers of a call: scratch memory, and the layer's cache.
+#[derive(Debug)]
+pub(super) struct Buffers<'a> {
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) cache: &'a mut PackedWeightCache,
+}
+
+/// Parameters of a layer and their version.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Weights<'a> {
     /// `(kernel_h, kernel_w, c_fine, c_coarse)`
     pub(super) values: &'a [f32],
-    /// Greater than 0, another after each change.
+    /// Greater than 0, and different after each change.
     pub(super) version: u64,
 }
 
-/// What is done to each image's map as soon as it is written.
-pub(super) type Each<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
+/// Callback on each image's map as soon as it is written, with the image's number in the minibatch.
+pub(super) type PerImage<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
-/// Makes products of the gathered tiles of a chunk, of which there are so many.
+/// A map of a minibatch to be written.
+pub(super) struct Target<'a> {
+    pub(super) resolution: Resolution,
+    pub(super) maps: &'a mut [f32],
+    pub(super) per_image: PerImage<'a>,
+}
+
+/// Both maps of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Maps<'a> {
+    pub(super) fine: Source<'a>,
+    pub(super) coarse: Source<'a>,
+}
+
+/// Multiplies the transformed tiles of a chunk, given their number, by the weights.
 type Multiply<'a, T> = &'a mut dyn FnMut(usize, &[T], &mut [f32]);
 
 impl Winograd {
-    /// The algorithm for `geometry`, where it applies: square kernels of two or three taps for each phase of the stride, and
-    /// enough channels and outputs to be worth it.
+    /// The algorithm for `geometry`, if it applies: square kernels with equal padding and two or three taps per phase
+    /// of the stride, and enough channels and outputs to pay off.
     pub(super) fn of(geometry: &Geometry) -> Option<Self> {
-        let Geometry { fine, coarse, kernel: (kernel, width), stride, .. } = *geometry;
+        let Geometry { fine, coarse, kernel: (kernel, width), stride, padding } = *geometry;
         let taps = kernel.div_ceil(stride);
         let few = fine.channels.min(coarse.channels) < 8;
         let small = coarse.height.min(coarse.width) < 3;
-        if kernel != width || !(1..=2).contains(&stride) || !(2..=3).contains(&taps) || few || small {
+        let square = kernel == width && padding.0 == padding.1;
+        if !square || !(1..=2).contains(&stride) || !(2..=3).contains(&taps) || few || small {
             return None;
         }
         let of = |offset: usize| (kernel - offset).div_ceil(stride);
@@ -152,7 +189,7 @@ impl Winograd {
         })
     }
 
-    /// Its name, for people.
+    /// Its name in reports.
     pub(super) fn name(&self, precision: Precision) -> &'static str {
         match (self.taps, precision) {
             (2, Precision::F32) => "Winograd F(4x4,2x2)",
@@ -161,188 +198,198 @@ impl Winograd {
         }
     }
 
-    /// Whether factors may be rounded to bf16: results stay within two hundredths of the largest (`tests/kernels.rs`).
-    pub(super) fn bears_rounding(&self) -> bool {
+    /// Whether operands may be rounded to bf16 with errors below 2e-2 of the largest value (`tests/kernels.rs`).
+    pub(super) fn supports_bf16(&self) -> bool {
         self.taps == 2
     }
 
-    /// Points of a tile.
-    fn all_points(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    /// Row and column of each point of a tile.
+    fn grid(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let points = self.points;
         (0..points * points).map(move |i| (i / points, i % points))
     }
 
-    /// Whether the phase takes part at the point: kernels of fewer taps are zero at infinity.
-    fn takes_part(&self, phase: Phase, (p, q): (usize, usize)) -> bool {
-        let last = self.points - 1;
-        (phase.taps.0 == self.taps || p != last) && (phase.taps.1 == self.taps || q != last)
+    /// Whether the phase uses the point: shorter kernels are zero at infinity.
+    fn uses_point(&self, phase: Phase, (p, q): (usize, usize)) -> bool {
+        let infinity = self.points - 1;
+        (phase.taps.0 == self.taps || p != infinity) && (phase.taps.1 == self.taps || q != infinity)
     }
 
-    /// Phases that take part at the point.
-    fn active(&self, point: (usize, usize)) -> usize {
-        self.phases.iter().filter(|&&phase| self.takes_part(phase, point)).count()
+    /// Number of phases that use the point.
+    fn phases_at(&self, point: (usize, usize)) -> usize {
+        self.phases.iter().filter(|&&phase| self.uses_point(phase, point)).count()
     }
 
-    /// For each point what comes before it where each active phase has `size` values; and the sum of all.
-    fn offsets(&self, size: usize) -> (Vec<usize>, usize) {
+    /// Number of phases that use the point of this index.
+    fn phases_at_index(&self, point: usize) -> usize {
+        self.phases_at((point / self.points, point % self.points))
+    }
+
+    /// Offset of each point, where every phase that uses it has `size` values; and the total.
+    fn point_offsets(&self, size: usize) -> (Vec<usize>, usize) {
         let mut total = 0;
         let offsets = self
-            .all_points()
+            .grid()
             .map(|point| {
-                let before = total;
-                total += self.active(point) * size;
-                before
+                let offset = total;
+                total += self.phases_at(point) * size;
+                offset
             })
             .collect();
         (offsets, total)
     }
 
-    /// Points of one phase among `offsets`, whose active phases have `size` values each at every point.
-    fn phase_points(&self, offsets: &[usize], phase: usize, size: usize, extra: usize) -> Points {
-        let mut points: Points = [None; MAX_POINTS * MAX_POINTS];
-        for (i, point) in self.all_points().enumerate() {
-            if self.takes_part(self.phases[phase], point) {
+    /// Offsets of one phase's points, given [`Self::point_offsets`] of `size`; all moved by `extra`.
+    fn phase_point_offsets(
+        &self,
+        offsets: &[usize],
+        phase: usize,
+        size: usize,
+        extra: usize,
+    ) -> PointOffsets {
+        let mut points: PointOffsets = [None; MAX_POINTS * MAX_POINTS];
+        for (i, point) in self.grid().enumerate() {
+            if self.uses_point(self.phases[phase], point) {
                 let before =
-                    self.phases[..phase].iter().filter(|&&other| self.takes_part(other, point)).count();
+                    self.phases[..phase].iter().filter(|&&other| self.uses_point(other, point)).count();
                 points[point.0 * MAX_POINTS + point.1] = Some(offsets[i] + before * size + extra);
             }
         }
         points
     }
 
-    /// Where a phase's weights begin in a panel of those packed for the way down: at each point a panel has all active phases,
-    /// one after the other.
-    fn down_points(&self, offsets: &[usize], phase: usize, panel: usize) -> Points {
+    /// Offsets of a phase's weights in a panel packed for the way down: at each point a panel holds all phases that
+    /// use it, one after the other.
+    fn packed_point_offsets(&self, offsets: &[usize], phase: usize, panel: usize) -> PointOffsets {
         let size = self.fine.padded() * self.coarse.width;
-        let mut points = self.phase_points(offsets, phase, size, 0);
-        for (p, q) in self.all_points() {
+        let mut points = self.phase_point_offsets(offsets, phase, size, 0);
+        for (p, q) in self.grid() {
             if let Some(offset) = &mut points[p * MAX_POINTS + q] {
-                *offset += panel * self.active((p, q)) * size;
+                *offset += panel * self.phases_at((p, q)) * size;
             }
         }
         points
     }
 
-    /// Points that lie `size` values apart.
-    fn even_points(&self, size: usize, extra: usize) -> Points {
-        let mut points: Points = [None; MAX_POINTS * MAX_POINTS];
-        for (i, (p, q)) in self.all_points().enumerate() {
-            points[p * MAX_POINTS + q] = Some(i * size + extra);
+    /// Offsets of points that are `size` values apart.
+    fn uniform_point_offsets(&self, size: usize) -> PointOffsets {
+        let mut points: PointOffsets = [None; MAX_POINTS * MAX_POINTS];
+        for (i, (p, q)) in self.grid().enumerate() {
+            points[p * MAX_POINTS + q] = Some(i * size);
         }
         points
     }
 
-    /// Values of packed weights.
-    fn weights_len(&self) -> usize {
-        self.offsets(self.fine.padded() * self.coarse.padded()).1
+    /// Length of packed weights.
+    fn packed_len(&self) -> usize {
+        self.point_offsets(self.fine.padded() * self.coarse.padded()).1
     }
 
-    /// Images taken together, of `n`.
-    fn chunk(&self, n: usize) -> usize {
-        let per_image = self.tiles.0 * self.tiles.1;
-        let (_, fine) = self.offsets(self.fine.padded());
+    /// Images of a chunk, of a minibatch of `n`.
+    fn chunk_images(&self, n: usize) -> usize {
+        let (_, fine) = self.point_offsets(self.fine.padded());
         let coarse = self.points * self.points * self.coarse.padded();
         let tiles = (CHUNK_BYTES / (4 * (fine + coarse))).max(MIN_TILES);
-        let chunks = n.div_ceil((tiles / per_image).max(1));
+        let chunks = n.div_ceil((tiles / self.tile_count()).max(1));
         n.div_ceil(chunks)
     }
 
     /// The fine map's pixels of a tile of a phase.
-    fn fine_window(&self, phase: Phase, (ty, tx): (usize, usize)) -> Window {
-        let Geometry { fine, stride, padding, .. } = self.geometry;
+    fn fine_view(&self, phase: Phase, (ty, tx): (usize, usize)) -> TileView {
+        let Geometry { fine, stride, padding: (padding, _), .. } = self.geometry;
         let signed = |x: usize| isize::try_from(x).unwrap_or(isize::MAX);
         let (s, c, w) = (signed(stride), signed(fine.channels), signed(fine.width));
         let start = |tile: usize, offset: usize| signed(tile * OUT * stride + offset) - signed(padding);
-        // Rows of the tile that are inside the map; shorter kernels reach one row less.
-        let inside = |start: isize, side: usize, taps: usize| {
-            let reach = OUT + taps - 1;
-            let low = usize::try_from((-start).max(0)).unwrap_or(0).div_ceil(stride).min(reach);
-            let high =
-                usize::try_from((signed(side) - start).max(0)).unwrap_or(0).div_ceil(stride).min(reach);
+        // Rows of the tile inside the map. Tiles of shorter kernels have one row less.
+        let valid = |start: isize, size: usize, taps: usize| {
+            let rows = OUT + taps - 1;
+            let low = usize::try_from((-start).max(0)).unwrap_or(0).div_ceil(stride).min(rows);
+            let high = usize::try_from((signed(size) - start).max(0)).unwrap_or(0).div_ceil(stride).min(rows);
             (low, high.max(low))
         };
         let (y, x) = (start(ty, phase.offset.0), start(tx, phase.offset.1));
-        Window {
-            start: (y * w + x) * c,
-            row: s * w * c,
-            column: s * c,
-            rows: inside(y, fine.height, phase.taps.0),
-            columns: inside(x, fine.width, phase.taps.1),
+        TileView {
+            origin: (y * w + x) * c,
+            row_stride: s * w * c,
+            column_stride: s * c,
+            valid_rows: valid(y, fine.height, phase.taps.0),
+            valid_columns: valid(x, fine.width, phase.taps.1),
         }
     }
 
     /// The coarse map's pixels of a tile.
-    fn coarse_window(&self, (ty, tx): (usize, usize)) -> Window {
+    fn coarse_view(&self, (ty, tx): (usize, usize)) -> TileView {
         let coarse = self.geometry.coarse;
         let signed = |x: usize| isize::try_from(x).unwrap_or(isize::MAX);
-        Window {
-            start: signed((ty * OUT * coarse.width + tx * OUT) * coarse.channels),
-            row: signed(coarse.width * coarse.channels),
-            column: signed(coarse.channels),
-            rows: (0, (coarse.height - ty * OUT).min(OUT)),
-            columns: (0, (coarse.width - tx * OUT).min(OUT)),
+        TileView {
+            origin: signed((ty * OUT * coarse.width + tx * OUT) * coarse.channels),
+            row_stride: signed(coarse.width * coarse.channels),
+            column_stride: signed(coarse.channels),
+            valid_rows: (0, (coarse.height - ty * OUT).min(OUT)),
+            valid_columns: (0, (coarse.width - tx * OUT).min(OUT)),
         }
     }
 
-    /// One side's map.
-    fn map(&self, side: Side) -> MapShape {
-        if side == Side::Fine { self.geometry.fine } else { self.geometry.coarse }
+    fn map(&self, resolution: Resolution) -> MapShape {
+        if resolution == Resolution::Fine { self.geometry.fine } else { self.geometry.coarse }
     }
 
-    /// Its channels in panels.
-    fn panels(&self, side: Side) -> Panels {
-        if side == Side::Fine { self.fine } else { self.coarse }
+    fn panels(&self, resolution: Resolution) -> Panels {
+        if resolution == Resolution::Fine { self.fine } else { self.coarse }
     }
 
-    /// Its pixels of a tile; the fine map is seen phase by phase.
-    fn window(&self, side: Side, phase: usize, tile: (usize, usize)) -> Window {
-        match side {
-            Side::Fine => self.fine_window(self.phases[phase], tile),
-            Side::Coarse => self.coarse_window(tile),
+    /// The pixels of a tile, on the fine map those of one phase.
+    fn tile_view(&self, resolution: Resolution, phase: usize, tile: (usize, usize)) -> TileView {
+        match resolution {
+            Resolution::Fine => self.fine_view(self.phases[phase], tile),
+            Resolution::Coarse => self.coarse_view(tile),
         }
     }
 
-    /// Where the points of its tiles lie, for each phase of the fine map, where there are places for `lines` tiles.
-    fn points_of(&self, side: Side, lines: usize) -> Vec<Points> {
-        let size = self.panels(side).padded() * lines;
-        match side {
-            Side::Fine => {
-                let (offsets, _) = self.offsets(size);
-                (0..self.phases.len()).map(|phase| self.phase_points(&offsets, phase, size, 0)).collect()
+    /// Offsets of the points of transformed tiles, for each phase of the fine map, in panels of `slots` tiles.
+    fn tile_point_offsets(&self, resolution: Resolution, slots: usize) -> Vec<PointOffsets> {
+        let size = self.panels(resolution).padded() * slots;
+        match resolution {
+            Resolution::Fine => {
+                let (offsets, _) = self.point_offsets(size);
+                (0..self.phases.len())
+                    .map(|phase| self.phase_point_offsets(&offsets, phase, size, 0))
+                    .collect()
             }
-            Side::Coarse => vec![self.even_points(size, 0)],
+            Resolution::Coarse => vec![self.uniform_point_offsets(size)],
         }
     }
 
-    /// Values of gathered tiles, and of products for its map.
-    fn values(&self, side: Side, rows: usize) -> usize {
-        let size = self.panels(side).padded() * lines(rows);
-        match side {
-            Side::Fine => self.offsets(size).1,
-            Side::Coarse => self.points * self.points * size,
+    /// Length of transformed tiles, and of the products for their map.
+    fn transformed_len(&self, resolution: Resolution, tiles: usize) -> usize {
+        let size = self.panels(resolution).padded() * tile_slots(tiles);
+        match resolution {
+            Resolution::Fine => self.point_offsets(size).1,
+            Resolution::Coarse => self.points * self.points * size,
         }
     }
 
     /// Whether every pixel of the fine map lies in a tile.
-    fn covers(&self) -> bool {
-        let Geometry { fine, stride, padding, kernel, .. } = self.geometry;
-        // Tiles reach past the last row that any kernel does.
-        let reach = |tiles: usize| (tiles * OUT - 1) * stride + kernel.0;
-        reach(self.tiles.0) >= fine.height + padding && reach(self.tiles.1) >= fine.width + padding
+    fn tiles_cover_fine_map(&self) -> bool {
+        let Geometry { fine, stride, padding: (padding, _), kernel, .. } = self.geometry;
+        // Tiles extend beyond the last row that any kernel reads.
+        let end = |tiles: usize| (tiles * OUT - 1) * stride + kernel.0;
+        end(self.tiles.0) >= fine.height + padding && end(self.tiles.1) >= fine.width + padding
     }
 
+    /// Tiles of an image.
     fn tile_count(&self) -> usize {
         self.tiles.0 * self.tiles.1
     }
 
-    /// Images of each chunk: first one and how many.
+    /// The chunks of a minibatch of `n` images.
     fn chunks(&self, n: usize) -> Vec<Chunk> {
-        let chunk = self.chunk(n);
-        let of = |first: usize| {
-            let images = chunk.min(n - first);
-            Chunk { first, images, rows: images * self.tile_count() }
+        let most = self.chunk_images(n);
+        let chunk = |first: usize| {
+            let images = most.min(n - first);
+            Chunk { first, images, tiles: images * self.tile_count() }
         };
-        (0..n).step_by(chunk).map(of).collect()
+        (0..n).step_by(most).map(chunk).collect()
     }
 
     /// Images of a minibatch, from the lengths of both maps.
@@ -353,175 +400,184 @@ impl Winograd {
         n
     }
 
-    /// Gathers a chunk's tiles of one side's map.
-    fn gather_chunk<T: Value>(
+    /// The input transform of a chunk of one map.
+    fn transform_chunk<T: Operand>(
         &self,
         isa: Isa,
-        side: Side,
+        resolution: Resolution,
         source: Source<'_>,
         chunk: Chunk,
         to: &mut Buffer,
     ) {
-        let len = self.map(side).len();
+        let len = self.map(resolution).len();
         let part = source.part(chunk.first * len, chunk.images * len);
-        self.gather::<T>(isa, side, part, to.sized(self.values(side, chunk.rows)));
+        self.input_transform::<T>(
+            isa,
+            resolution,
+            part,
+            to.sized(self.transformed_len(resolution, chunk.tiles)),
+        );
     }
 
     /// `coarse = conv(fine, weights)`
-    pub(super) fn down<T: Value>(
+    pub(super) fn down<T: Operand>(
         &self,
         isa: Isa,
-        (scratch, kept): (&mut Scratch, &mut Kept),
+        Buffers { scratch, cache }: Buffers<'_>,
         fine: Source<'_>,
         weights: Weights<'_>,
         coarse: &mut [f32],
-        each: Each<'_>,
+        per_image: PerImage<'_>,
     ) {
-        let Scratch { fine: gathered, products, weights: fresh, turned, .. } = scratch;
-        let groups = self.groups::<T>(Side::Coarse, self.images(fine.len(), coarse.len()));
-        let mut packed = self.packed::<T>(isa, (kept, fresh), (Side::Fine, weights), turned, groups.len());
-        self.in_chunks::<T>(
-            isa,
-            (gathered, products),
-            (Side::Fine, fine),
-            coarse,
-            each,
-            &mut |rows, tiles, products| {
-                for group in &groups {
-                    let packed = packed.of(self, isa, Side::Fine, weights.values, group);
-                    self.multiply_down(isa, rows, tiles, (group, packed), products);
-                }
-            },
-        );
+        let Scratch { fine: transformed, products, packed, transposed, .. } = scratch;
+        let groups = self.panel_groups::<T>(Resolution::Coarse, self.images(fine.len(), coarse.len()));
+        let buffers = PackingBuffers { cache, packed, transposed: &mut *transposed };
+        let mut packed = self.packed_weights::<T>(isa, Resolution::Fine, weights, buffers, groups.len());
+        let target = Target { resolution: Resolution::Coarse, maps: coarse, per_image };
+        self.run_chunks::<T>(isa, transformed, products, fine, target, &mut |count, tiles, products| {
+            for panels in &groups {
+                let values = packed.group(self, isa, Resolution::Fine, weights.values, panels);
+                let tiles = TransformedTiles { count, values: tiles };
+                self.multiply_down(isa, tiles, WeightGroup { panels, values }, products);
+            }
+        });
     }
 
     /// `fine = conv_transpose(coarse, weights)`
-    pub(super) fn up<T: Value>(
+    pub(super) fn up<T: Operand>(
         &self,
         isa: Isa,
-        (scratch, kept): (&mut Scratch, &mut Kept),
+        Buffers { scratch, cache }: Buffers<'_>,
         coarse: Source<'_>,
         weights: Weights<'_>,
         fine: &mut [f32],
-        each: Each<'_>,
+        per_image: PerImage<'_>,
     ) {
-        let Scratch { coarse: gathered, products, weights: fresh, turned, .. } = scratch;
-        let groups = self.groups::<T>(Side::Fine, self.images(fine.len(), coarse.len()));
-        let mut packed = self.packed::<T>(isa, (kept, fresh), (Side::Coarse, weights), turned, groups.len());
-        let values = if let Packed::Fresh(_) = packed { self.turn(weights, turned) } else { weights.values };
-        self.in_chunks::<T>(
-            isa,
-            (gathered, products),
-            (Side::Coarse, coarse),
-            fine,
-            each,
-            &mut |rows, tiles, products| {
-                for group in &groups {
-                    let packed = packed.of(self, isa, Side::Coarse, values, group);
-                    self.multiply_up(isa, rows, tiles, (group, packed), products);
-                }
-            },
-        );
+        let Scratch { coarse: transformed, products, packed, transposed, .. } = scratch;
+        let groups = self.panel_groups::<T>(Resolution::Fine, self.images(fine.len(), coarse.len()));
+        let buffers = PackingBuffers { cache, packed, transposed: &mut *transposed };
+        let mut packed = self.packed_weights::<T>(isa, Resolution::Coarse, weights, buffers, groups.len());
+        let filters = match packed {
+            PackedWeights::PerGroup(_) => self.transpose_weights(weights, transposed),
+            PackedWeights::All(_) => weights.values,
+        };
+        let target = Target { resolution: Resolution::Fine, maps: fine, per_image };
+        self.run_chunks::<T>(isa, transformed, products, coarse, target, &mut |count, tiles, products| {
+            for panels in &groups {
+                let values = packed.group(self, isa, Resolution::Coarse, filters, panels);
+                let tiles = TransformedTiles { count, values: tiles };
+                self.multiply_up(isa, tiles, WeightGroup { panels, values }, products);
+            }
+        });
     }
 
-    /// Takes the maps of one side to those of the other, chunk by chunk: `multiply` makes products of a chunk's tiles.
-    fn in_chunks<T: Value>(
+    /// Computes the target from the source, the map of the other resolution, chunk by chunk.
+    fn run_chunks<T: Operand>(
         &self,
         isa: Isa,
-        (gathered, products): (&mut Buffer, &mut Buffer),
-        (side, source): (Side, Source<'_>),
-        to: &mut [f32],
-        each: Each<'_>,
+        transformed: &mut Buffer,
+        products: &mut Buffer,
+        source: Source<'_>,
+        target: Target<'_>,
         multiply: Multiply<'_, T>,
     ) {
-        let other = side.other();
-        let images = match side {
-            Side::Fine => self.images(source.len(), to.len()),
-            Side::Coarse => self.images(to.len(), source.len()),
+        let Target { resolution: to, maps, per_image } = target;
+        let from = to.other();
+        let images = match from {
+            Resolution::Fine => self.images(source.len(), maps.len()),
+            Resolution::Coarse => self.images(maps.len(), source.len()),
         };
         let chunks = self.chunks(images);
-        self.gather_chunk::<T>(isa, side, source, chunks[0], gathered);
+        self.transform_chunk::<T>(isa, from, source, chunks[0], transformed);
         for (i, &chunk) in chunks.iter().enumerate() {
-            let len = self.values(other, chunk.rows);
-            multiply(chunk.rows, gathered.get(self.values(side, chunk.rows)), products.sized(len));
-            let (products, maps) = (products.get(len), chunk.of(to, self.map(other).len()));
+            let len = self.transformed_len(to, chunk.tiles);
+            let tiles = transformed.get(self.transformed_len(from, chunk.tiles));
+            multiply(chunk.tiles, tiles, products.sized(len));
+            let (products, maps) = (products.get(len), chunk.of(maps, self.map(to).len()));
             rayon::join(
-                || self.spread(isa, other, products, chunk.first, maps, each),
+                || self.output_transform(isa, to, products, chunk.first, maps, per_image),
                 || {
                     let next = chunks.get(i + 1);
-                    next.map(|&next| self.gather_chunk::<T>(isa, side, source, next, gathered))
+                    next.map(|&next| self.transform_chunk::<T>(isa, from, source, next, transformed))
                 },
             );
         }
     }
 
-    /// Adds the derivative by the weights to `gradient`, and writes that by one side's map from the other's, whose tiles are
-    /// gathered once for both.
-    pub(super) fn gradients<T: Value>(
+    /// Adds the gradient with respect to the weights to `gradient`. Writes the gradient with respect to the input to
+    /// `target`, if given, from the other map, whose tiles are transformed once for both.
+    pub(super) fn gradients<T: Operand>(
         &self,
         isa: Isa,
-        (scratch, kept): (&mut Scratch, &mut Kept),
-        (fine, coarse): (Source<'_>, Source<'_>),
+        Buffers { scratch, cache }: Buffers<'_>,
+        Maps { fine, coarse }: Maps<'_>,
         weights: Weights<'_>,
         gradient: &mut [f32],
-        mut other: Option<(Side, &mut [f32], Each<'_>)>,
+        mut target: Option<Target<'_>>,
     ) {
         let images = self.images(fine.len(), coarse.len());
         let chunks = self.chunks(images);
-        let Scratch { fine: fine_tiles, coarse: coarse_tiles, products, weights: fresh, turned } = scratch;
-        // The side that is taken to the other one's map, and the groups of that.
-        let from = other.as_ref().map(|(to, ..)| (to.other(), self.groups::<T>(*to, images)));
-        // Before the sums, which stand where weights are turned.
+        let Scratch { fine: fine_tiles, coarse: coarse_tiles, products, packed, transposed } = scratch;
+        // The resolution that the target is computed from, and the target's groups of panels.
+        let from = target
+            .as_ref()
+            .map(|target| (target.resolution.other(), self.panel_groups::<T>(target.resolution, images)));
+        // Before the sums, which share a buffer with the transposed weights.
         let mut packed = from.as_ref().map(|(from, groups)| {
-            self.packed::<T>(isa, (kept, fresh), (*from, weights), turned, groups.len())
+            let buffers = PackingBuffers { cache, packed, transposed: &mut *transposed };
+            self.packed_weights::<T>(isa, *from, weights, buffers, groups.len())
         });
-        let groups = self.groups::<T>(Side::Coarse, images);
-        let gather = |chunk: Chunk, fine_tiles: &mut Buffer, coarse_tiles: &mut Buffer| {
+        let gradient_groups = self.panel_groups::<T>(Resolution::Coarse, images);
+        let transform = |chunk: Chunk, fine_tiles: &mut Buffer, coarse_tiles: &mut Buffer| {
             rayon::join(
-                || self.gather_chunk::<T>(isa, Side::Fine, fine, chunk, fine_tiles),
-                || self.gather_chunk::<T>(isa, Side::Coarse, coarse, chunk, coarse_tiles),
+                || self.transform_chunk::<T>(isa, Resolution::Fine, fine, chunk, fine_tiles),
+                || self.transform_chunk::<T>(isa, Resolution::Coarse, coarse, chunk, coarse_tiles),
             );
         };
-        gather(chunks[0], fine_tiles, coarse_tiles);
+        transform(chunks[0], fine_tiles, coarse_tiles);
         for (i, &chunk) in chunks.iter().enumerate() {
-            let rows = chunk.rows;
-            let (fine_len, coarse_len) = (self.values(Side::Fine, rows), self.values(Side::Coarse, rows));
-            let (from_fine, from_coarse) = (fine_tiles.get(fine_len), coarse_tiles.get(coarse_len));
-            for group in &groups {
-                // Of all panels where there are several chunks: the sums stay from one to the next.
-                let sums = turned.sized(self.offsets(self.group_size(Side::Coarse, group)).1);
-                self.multiply_gradient::<T>(isa, rows, (from_fine, from_coarse), (group, sums), i > 0);
+            let count = chunk.tiles;
+            let fine_len = self.transformed_len(Resolution::Fine, count);
+            let coarse_len = self.transformed_len(Resolution::Coarse, count);
+            let from_fine = TransformedTiles { count, values: fine_tiles.get(fine_len) };
+            let from_coarse = TransformedTiles { count, values: coarse_tiles.get(coarse_len) };
+            for panels in &gradient_groups {
+                // With several chunks there is one group of all panels: the sums accumulate over chunks.
+                let sums =
+                    transposed.sized(self.point_offsets(self.group_size(Resolution::Coarse, panels)).1);
+                self.multiply_gradient::<T>(isa, from_fine, from_coarse, panels, sums, i > 0);
                 if i + 1 == chunks.len() {
-                    self.unpack_gradient(isa, group, sums, gradient);
+                    self.unpack_gradient(isa, panels, sums, gradient);
                 }
             }
             if let (Some((from, groups)), Some(packed)) = (&from, &mut packed) {
-                let values = match (from, &packed) {
-                    (Side::Coarse, Packed::Fresh(_)) => self.turn(weights, turned),
+                let filters = match (from, &packed) {
+                    (Resolution::Coarse, PackedWeights::PerGroup(_)) => {
+                        self.transpose_weights(weights, transposed)
+                    }
                     _ => weights.values,
                 };
-                for group in groups {
-                    let packed = packed.of(self, isa, *from, values, group);
+                for panels in groups {
+                    let values = packed.group(self, isa, *from, filters, panels);
+                    let group = WeightGroup { panels, values };
                     match from {
-                        Side::Coarse => {
-                            let products = products.sized(fine_len);
-                            self.multiply_up(isa, rows, from_coarse, (group, packed), products);
+                        Resolution::Coarse => {
+                            self.multiply_up(isa, from_coarse, group, products.sized(fine_len));
                         }
-                        Side::Fine => {
-                            let products = products.sized(coarse_len);
-                            self.multiply_down(isa, rows, from_fine, (group, packed), products);
+                        Resolution::Fine => {
+                            self.multiply_down(isa, from_fine, group, products.sized(coarse_len));
                         }
                     }
                 }
             }
             rayon::join(
                 || {
-                    let Some((side, maps, each)) = &mut other else { return };
-                    let products = products.get(self.values(*side, rows));
-                    let maps = chunk.of(maps, self.map(*side).len());
-                    self.spread(isa, *side, products, chunk.first, maps, *each);
+                    let Some(Target { resolution, maps, per_image }) = &mut target else { return };
+                    let products = products.get(self.transformed_len(*resolution, count));
+                    let maps = chunk.of(maps, self.map(*resolution).len());
+                    self.output_transform(isa, *resolution, products, chunk.first, maps, *per_image);
                 },
-                || chunks.get(i + 1).map(|&next| gather(next, fine_tiles, coarse_tiles)),
+                || chunks.get(i + 1).map(|&next| transform(next, fine_tiles, coarse_tiles)),
             );
         }
     }

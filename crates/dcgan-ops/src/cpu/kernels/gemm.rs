@@ -1,185 +1,226 @@
-//! Matrix products whose right side comes in panels of 64 columns, with the left side read where it lies.
+//! Matrix products whose rhs is packed in panels of at most 64 columns and whose lhs is read in place.
 //!
-//! Each value of the result is one chain of fused multiplications in the order of the depth, whatever the shapes of tiles;
-//! nothing is packed here. Values are f32, or bf16 in groups of two ([`Value`]).
+//! The loops are those of GotoBLAS (Goto and van de Geijn 2008) and BLIS around a register-tile micro-kernel: blocks
+//! of the depth ([`KC`]), vectors of columns (`jr`), rows (`ir`). The caller packs and splits the work among threads.
+//! Each value of the result is one chain of fused multiply-adds in the order of the depth, whatever the tile shapes.
+//! Operands are f32, or bf16 in groups of two ([`Operand`]).
 
-use super::simd::{LANES, Simd, instantiate};
-use super::value::Value;
-use half::bf16;
+use super::instantiate::instantiate;
+use super::operand::Operand;
+use super::simd::{LANES, Simd};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 64;
 
-/// The left side: group (i, k) lies at `i * row + (k / block) * block_stride + (k % block) * depth`.
+/// Values of the depth per block: the block's rows of the panel stay in the first-level cache.
+const KC: usize = 128;
+
+/// Layout of the lhs: group (i, k) is at `i * row_stride + (k / block) * block_stride + (k % block) * depth_stride`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Left {
+pub(crate) struct Lhs {
     /// Distance between rows.
-    pub(crate) row: usize,
-    /// Distance between groups of a row.
-    pub(crate) depth: usize,
-    /// Groups of a row that lie `depth` apart before the next stretch of them.
+    pub(crate) row_stride: usize,
+    /// Distance between groups of a row within a block.
+    pub(crate) depth_stride: usize,
+    /// Groups of a block.
     pub(crate) block: usize,
-    /// Distance between such stretches.
+    /// Distance between blocks.
     pub(crate) block_stride: usize,
 }
 
-/// What a product writes and how much of it.
+/// Addresses of the operands of the next product, prefetched during this one. 0 where the operand is in cache already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NextOperands {
+    pub(crate) lhs: usize,
+    pub(crate) rhs: usize,
+}
+
+/// Shape and strides of the product of an lhs and one panel.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Product {
-    /// Rows of the left side and of the result.
+pub(crate) struct PanelProduct {
+    /// Rows of the lhs and of the result.
     pub(crate) rows: usize,
-    /// Groups of values summed.
+    /// Depth, in groups of values.
     pub(crate) depth: usize,
     /// Columns: a multiple of 16, at most 64.
     pub(crate) columns: usize,
-    /// Distance between rows of groups of the panel on the right.
-    pub(crate) right_row: usize,
+    /// Distance between rows of groups of the panel.
+    pub(crate) rhs_row_stride: usize,
     /// Distance between rows of the result.
-    pub(crate) out_row: usize,
-    /// Whether the result is added to.
+    pub(crate) out_row_stride: usize,
+    /// Whether the product is added to the result.
     pub(crate) accumulate: bool,
-    /// Addresses of the left side and of the panel of the product after this one, where they may come from far: they are
-    /// brought near meanwhile. 0 for what is near.
-    pub(crate) next: (usize, usize),
+    /// Operands to prefetch.
+    pub(crate) next: NextOperands,
 }
 
-/// An address that is asked for, and bytes to the one after it: in steps, for a burst would keep other loads waiting.
+/// An address to prefetch and the distance to the next one. One prefetch per step of the depth: a burst would delay
+/// other loads.
 #[derive(Clone, Copy)]
-struct Ahead {
-    at: usize,
-    step: usize,
+struct PrefetchStream {
+    address: usize,
+    stride: usize,
 }
 
-impl Ahead {
+impl PrefetchStream {
     #[inline(always)]
     unsafe fn step<S: Simd>(&mut self) {
         // SAFETY: the caller runs on the instruction set; nothing is read.
-        unsafe { S::prefetch(std::ptr::without_provenance(self.at)) };
-        self.at = self.at.wrapping_add(self.step);
+        unsafe { S::prefetch(std::ptr::without_provenance(self.address)) };
+        self.address = self.address.wrapping_add(self.stride);
     }
 }
 
-/// `MR` rows times `NV` vectors of columns.
+/// The micro-kernel: `MR` rows times `NV` vectors of columns, with the sums in registers.
 #[inline(always)]
-unsafe fn tile<S: Simd, T: Value, const MR: usize, const NV: usize>(
-    p: &Product,
-    left: &Left,
+unsafe fn microkernel<S: Simd, T: Operand, const MR: usize, const NV: usize>(
+    p: &PanelProduct,
+    lhs: &Lhs,
     a: *const T,
     b: *const T,
     out: *mut f32,
-    mut ahead: [Ahead; 3],
+    mut streams: [PrefetchStream; 3],
 ) {
-    // SAFETY: the caller of `product` vouches for all addresses below.
+    // SAFETY: the caller of `panel_product` vouches for all addresses below.
     unsafe {
         let mut sums = [[S::splat(0.0); NV]; MR];
         if p.accumulate {
             for (i, sums) in sums.iter_mut().enumerate() {
                 for (j, sum) in sums.iter_mut().enumerate() {
-                    *sum = S::load(out.add(i * p.out_row + j * LANES));
+                    *sum = S::load(out.add(i * p.out_row_stride + j * LANES));
                 }
             }
         }
-        let (mut a, mut b, mut left_over) = (a, b, p.depth);
-        while left_over > 0 {
-            let block = left_over.min(left.block);
-            let mut at = a;
+        let (mut a, mut b, mut remaining) = (a, b, p.depth);
+        while remaining > 0 {
+            let block = remaining.min(lhs.block);
+            let mut a_k = a;
             for _ in 0..block {
-                for ahead in &mut ahead {
-                    ahead.step::<S>();
+                for stream in &mut streams {
+                    stream.step::<S>();
                 }
-                let mut right = [T::load::<S>(b); NV];
-                for (j, right) in right.iter_mut().enumerate() {
-                    *right = T::load::<S>(b.add(j * LANES * T::GROUP));
+                let mut rhs = [T::load::<S>(b); NV];
+                for (j, rhs) in rhs.iter_mut().enumerate() {
+                    *rhs = T::load::<S>(b.add(j * LANES * T::GROUP));
                 }
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let value = T::splat::<S>(at.add(i * left.row));
-                    for (sum, &right) in sums.iter_mut().zip(&right) {
-                        *sum = T::dot::<S>(value, right, *sum);
+                    let value = T::splat::<S>(a_k.add(i * lhs.row_stride));
+                    for (sum, &rhs) in sums.iter_mut().zip(&rhs) {
+                        *sum = T::dot::<S>(value, rhs, *sum);
                     }
                 }
-                at = at.add(left.depth);
-                b = b.add(p.right_row);
+                a_k = a_k.add(lhs.depth_stride);
+                b = b.add(p.rhs_row_stride);
             }
-            a = a.wrapping_add(left.block_stride);
-            left_over -= block;
+            a = a.wrapping_add(lhs.block_stride);
+            remaining -= block;
         }
         for (i, sums) in sums.iter().enumerate() {
             for (j, &sum) in sums.iter().enumerate() {
-                S::store(out.add(i * p.out_row + j * LANES), sum);
+                S::store(out.add(i * p.out_row_stride + j * LANES), sum);
             }
         }
     }
 }
 
-/// All rows of one strip of `NV` vectors, `MR` at a time.
+/// All rows of `NV` vectors of columns, `MR` rows at a time.
 #[inline(always)]
-unsafe fn strip<S: Simd, T: Value, const MR: usize, const NV: usize>(
-    p: &Product,
-    left: &Left,
+unsafe fn ir_loop<S: Simd, T: Operand, const MR: usize, const NV: usize>(
+    p: &PanelProduct,
+    lhs: &Lhs,
     a: *const T,
     b: *const T,
     out: *mut f32,
 ) {
-    // SAFETY: the caller of `product` vouches for all addresses.
+    // SAFETY: the caller of `panel_product` vouches for all addresses.
     unsafe {
-        // As much as this part of the left side and of the panel, and the next tile's place in the result.
-        let left_step = MR * T::GROUP * size_of::<T>();
-        let step = (p.right_row * size_of::<T>()).div_ceil((p.rows / MR).max(1));
-        let out_step = (MR * p.out_row * size_of::<f32>()).div_ceil(p.depth.max(1));
+        // Prefetched per step: as much of the next lhs and panel as this one reads, and the next tile's rows of the
+        // result.
+        let lhs_stride = MR * T::GROUP * size_of::<T>();
+        let rhs_stride = (p.rhs_row_stride * size_of::<T>()).div_ceil((p.rows / MR).max(1));
+        let out_stride = (MR * p.out_row_stride * size_of::<f32>()).div_ceil(p.depth.max(1));
         let mut row = 0;
         while row + MR <= p.rows {
             let before = row / MR * p.depth;
-            let ahead = [
-                Ahead { at: p.next.0.wrapping_add(before * left_step), step: left_step },
-                Ahead { at: p.next.1.wrapping_add(before * step), step },
-                Ahead { at: out.wrapping_add((row + MR) * p.out_row).addr(), step: out_step },
+            let next_out = out.wrapping_add((row + MR) * p.out_row_stride).addr();
+            let streams = [
+                PrefetchStream { address: p.next.lhs.wrapping_add(before * lhs_stride), stride: lhs_stride },
+                PrefetchStream { address: p.next.rhs.wrapping_add(before * rhs_stride), stride: rhs_stride },
+                PrefetchStream { address: next_out, stride: out_stride },
             ];
-            tile::<S, T, MR, NV>(p, left, a.add(row * left.row), b, out.add(row * p.out_row), ahead);
+            let (a, out) = (a.add(row * lhs.row_stride), out.add(row * p.out_row_stride));
+            microkernel::<S, T, MR, NV>(p, lhs, a, b, out, streams);
             row += MR;
         }
-        let none = [Ahead { at: b.addr(), step: 0 }; 3];
+        let none = [PrefetchStream { address: b.addr(), stride: 0 }; 3];
         if row + 6 <= p.rows {
-            // Only the narrow strips have more than six rows a tile.
-            tile::<S, T, 6, NV>(p, left, a.add(row * left.row), b, out.add(row * p.out_row), none);
+            // Only micro-kernels of a single vector have more than six rows.
+            let (a, out) = (a.add(row * lhs.row_stride), out.add(row * p.out_row_stride));
+            microkernel::<S, T, 6, NV>(p, lhs, a, b, out, none);
             row += 6;
         }
-        let (a, out) = (a.wrapping_add(row * left.row), out.wrapping_add(row * p.out_row));
+        let (a, out) = (a.wrapping_add(row * lhs.row_stride), out.wrapping_add(row * p.out_row_stride));
         match p.rows - row {
-            1 => tile::<S, T, 1, NV>(p, left, a, b, out, none),
-            2 => tile::<S, T, 2, NV>(p, left, a, b, out, none),
-            3 => tile::<S, T, 3, NV>(p, left, a, b, out, none),
-            4 => tile::<S, T, 4, NV>(p, left, a, b, out, none),
-            5 => tile::<S, T, 5, NV>(p, left, a, b, out, none),
+            1 => microkernel::<S, T, 1, NV>(p, lhs, a, b, out, none),
+            2 => microkernel::<S, T, 2, NV>(p, lhs, a, b, out, none),
+            3 => microkernel::<S, T, 3, NV>(p, lhs, a, b, out, none),
+            4 => microkernel::<S, T, 4, NV>(p, lhs, a, b, out, none),
+            5 => microkernel::<S, T, 5, NV>(p, lhs, a, b, out, none),
             _ => {}
         }
     }
 }
 
-/// Values of the depth that are summed before the next rows: their part of the panel stays in the first-level cache.
-const DEPTH: usize = 128;
-
+/// All columns of one block of the depth, which starts at a block of the lhs or lies within one.
 #[inline(always)]
-unsafe fn product_body<S: Simd, T: Value>(p: &Product, left: &Left, a: *const T, b: *const T, out: *mut f32) {
-    // SAFETY: the caller of `product` vouches for all addresses.
+unsafe fn jr_loop<S: Simd, T: Operand>(p: &PanelProduct, lhs: &Lhs, a: *const T, b: *const T, out: *mut f32) {
+    // SAFETY: the caller of `panel_product` vouches for all addresses.
     unsafe {
-        let near = |next: usize, own: usize| if next == 0 { own } else { next };
-        let place = |k: usize| k / left.block * left.block_stride + k % left.block * left.depth;
-        let part_of = |k: usize| (a.wrapping_add(place(k)), b.wrapping_add(k * p.right_row));
+        let vectors = p.columns / LANES;
+        if S::MANY_REGISTERS {
+            match vectors {
+                4 => ir_loop::<S, T, 6, 4>(p, lhs, a, b, out),
+                3 => ir_loop::<S, T, 6, 3>(p, lhs, a, b, out),
+                2 => ir_loop::<S, T, 6, 2>(p, lhs, a, b, out),
+                _ => ir_loop::<S, T, 12, 1>(p, lhs, a, b, out),
+            }
+        } else {
+            for j in 0..vectors {
+                ir_loop::<S, T, 6, 1>(p, lhs, a, b.add(j * LANES * T::GROUP), out.add(j * LANES));
+            }
+        }
+    }
+}
+
+/// All blocks of the depth.
+#[inline(always)]
+unsafe fn panel_product_body<S: Simd, T: Operand>(
+    p: &PanelProduct,
+    lhs: &Lhs,
+    a: *const T,
+    b: *const T,
+    out: *mut f32,
+) {
+    // SAFETY: the caller of `panel_product` vouches for all addresses.
+    unsafe {
+        let next_or = |next: usize, own: usize| if next == 0 { own } else { next };
+        let lhs_offset = |k: usize| k / lhs.block * lhs.block_stride + k % lhs.block * lhs.depth_stride;
+        let operands_at = |k: usize| (a.wrapping_add(lhs_offset(k)), b.wrapping_add(k * p.rhs_row_stride));
         let mut first = 0;
         loop {
-            // A whole number of stretches, or a part of one.
-            let most = if left.block > DEPTH { DEPTH } else { DEPTH / left.block * left.block };
-            let rest = left.block - first % left.block;
-            let depth = if rest < left.block { rest.min(DEPTH) } else { most }.min(p.depth - first);
-            let (left_part, panel_part) = part_of(first);
+            // A whole number of blocks of the lhs, or a part of one.
+            let most = if lhs.block > KC { KC } else { KC / lhs.block * lhs.block };
+            let rest = lhs.block - first % lhs.block;
+            let depth = if rest < lhs.block { rest.min(KC) } else { most }.min(p.depth - first);
+            let (a_k, b_k) = operands_at(first);
             let next = if first + depth == p.depth {
-                (near(p.next.0, a.addr()), near(p.next.1, b.addr()))
+                NextOperands { lhs: next_or(p.next.lhs, a.addr()), rhs: next_or(p.next.rhs, b.addr()) }
             } else {
-                let (left, panel) = part_of(first + depth);
-                (left.addr(), panel.addr())
+                let (a_next, b_next) = operands_at(first + depth);
+                NextOperands { lhs: a_next.addr(), rhs: b_next.addr() }
             };
-            let part = Product { depth, accumulate: p.accumulate || first > 0, next, ..*p };
-            columns::<S, T>(&part, left, left_part, panel_part, out);
+            let block = PanelProduct { depth, accumulate: p.accumulate || first > 0, next, ..*p };
+            jr_loop::<S, T>(&block, lhs, a_k, b_k, out);
             first += depth;
             if first >= p.depth {
                 break;
@@ -188,67 +229,14 @@ unsafe fn product_body<S: Simd, T: Value>(p: &Product, left: &Left, a: *const T,
     }
 }
 
-/// All columns of one part of the depth, which begins at a stretch or lies within one.
-#[inline(always)]
-unsafe fn columns<S: Simd, T: Value>(p: &Product, left: &Left, a: *const T, b: *const T, out: *mut f32) {
-    // SAFETY: the caller of `product` vouches for all addresses.
-    unsafe {
-        let vectors = p.columns / LANES;
-        if S::WIDE {
-            match vectors {
-                4 => strip::<S, T, 6, 4>(p, left, a, b, out),
-                3 => strip::<S, T, 6, 3>(p, left, a, b, out),
-                2 => strip::<S, T, 6, 2>(p, left, a, b, out),
-                _ => strip::<S, T, 12, 1>(p, left, a, b, out),
-            }
-        } else {
-            for j in 0..vectors {
-                strip::<S, T, 6, 1>(p, left, a, b.add(j * LANES * T::GROUP), out.add(j * LANES));
-            }
-        }
-    }
-}
-
 instantiate! {
+    bf16(T::IS_BF16)
     /// `out = A B` or `out += A B` for one panel `B` of at most 64 columns.
     ///
     /// # Safety
-    /// Every group of the left side that `left` names for `p.rows` rows and `p.depth` groups, `p.depth` rows of `p.columns`
-    /// groups of the panel, and `p.rows` rows of `p.columns` values of `out` lie within what the pointers point into, and nothing
-    /// else touches `out` meanwhile.
-    pub(crate) fn product(p: &Product, left: &Left, a: *const f32, b: *const f32, out: *mut f32) = product_body::<f32>
-}
-instantiate! {
-    bf16
-    /// The same of bf16, summed in f32.
-    ///
-    /// # Safety
-    /// As [`product`].
-    pub(crate) fn product_bf16(p: &Product, left: &Left, a: *const bf16, b: *const bf16, out: *mut f32) =
-        product_body::<bf16>
-}
-
-#[inline(always)]
-unsafe fn pair_rows_body<S: Simd>(from: *const bf16, rows: usize, columns: usize, to: *mut bf16) {
-    // SAFETY: the caller of `pair_rows` vouches for all addresses.
-    unsafe {
-        let zeros = [bf16::ZERO; LANES];
-        for row in (0..rows).step_by(2) {
-            for column in (0..columns).step_by(LANES) {
-                let first = from.add(row * columns + column);
-                let second = if row + 1 < rows { first.add(columns) } else { zeros.as_ptr() };
-                S::pair_up(to.add(row * columns + 2 * column), first, second);
-            }
-        }
-    }
-}
-
-instantiate! {
-    bf16
-    /// A matrix whose rows of `columns` values, a multiple of 16, are two and two beside each other, as [`product_bf16`] reads
-    /// rows of the depth; zeros beside the last of an odd number.
-    ///
-    /// # Safety
-    /// `from` has `rows` rows, and `to` place for the next even number of them.
-    pub(crate) fn pair_rows(from: *const bf16, rows: usize, columns: usize, to: *mut bf16) = pair_rows_body
+    /// These lie within the allocations of their pointers: every group of the lhs at `lhs`'s offsets for `p.rows`
+    /// rows and `p.depth` groups, `p.depth` rows of `p.columns` groups of the panel, and `p.rows` rows of `p.columns`
+    /// values of `out`. Nothing else accesses `out` meanwhile.
+    pub(crate) fn panel_product<T: Operand>(p: &PanelProduct, lhs: &Lhs, a: *const T, b: *const T, out: *mut f32) =
+        panel_product_body
 }

@@ -1,9 +1,9 @@
-//! Memory asked for before it is needed.
+//! Software prefetch.
 //!
-//! Tiles read and write maps in short stretches far from each other, which no processor foresees; and a map is larger than the
-//! caches near a core. Asked for a little ahead, the lines come while other tiles are worked on.
+//! Tiles access maps in short runs far apart, which hardware prefetchers do not predict, and a map is larger than the
+//! caches of a core. Lines prefetched one row of tiles ahead arrive while other tiles are computed.
 
-/// Asks for the cache lines of `len` values from an address, which nothing is done to.
+/// Prefetches the cache lines of `len` values from an address, which need not be valid.
 #[inline(always)]
 pub(crate) fn prefetch(from: *const f32, len: usize) {
     #[cfg(target_arch = "x86_64")]

@@ -1,17 +1,17 @@
-//! The lanes of AVX-512 and AVX2.
+//! Vectors of AVX-512 and AVX2.
 
 use super::simd::Simd;
 use half::bf16;
 use std::arch::x86_64::*;
 
-/// AVX-512, with instructions for bf16 or without.
+/// AVX-512, with or without instructions for bf16.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const BF16: bool>;
 
 /// Sixteen bf16 in the lower halves of 32 bits.
 #[inline(always)]
-unsafe fn rounded_512<const BF16: bool>(x: __m512) -> __m512i {
-    // SAFETY: the caller runs on AVX-512, with bf16 where it says so.
+unsafe fn to_bf16_512<const BF16: bool>(x: __m512) -> __m512i {
+    // SAFETY: the caller runs on AVX-512, with bf16 where `BF16` is set.
     unsafe {
         if BF16 {
             let narrow: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(x));
@@ -20,14 +20,14 @@ unsafe fn rounded_512<const BF16: bool>(x: __m512) -> __m512i {
         let bits = _mm512_castps_si512(x);
         let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
         let near = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-        // What is not a number stays so.
+        // NaN propagates.
         let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(x, x);
         _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(number, bits, near))
     }
 }
 
 #[inline(always)]
-unsafe fn rounded_256(x: __m256) -> __m256i {
+unsafe fn to_bf16_256(x: __m256) -> __m256i {
     // SAFETY: the caller runs on AVX2.
     unsafe {
         let bits = _mm256_castps_si256(x);
@@ -41,7 +41,7 @@ unsafe fn rounded_256(x: __m256) -> __m256i {
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
     type Pairs = __m512i;
-    const WIDE: bool = true;
+    const MANY_REGISTERS: bool = true;
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         // SAFETY: the caller runs on AVX-512.
@@ -98,7 +98,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_max_ps(a, b) }
     }
     #[inline(always)]
-    unsafe fn if_positive(x: __m512, a: __m512, b: __m512) -> __m512 {
+    unsafe fn select_positive(x: __m512, a: __m512, b: __m512) -> __m512 {
         // SAFETY: the caller runs on AVX-512.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_setzero_ps()), b, a) }
     }
@@ -114,7 +114,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
     #[inline(always)]
     unsafe fn dot(a: __m512i, b: __m512i, c: __m512) -> __m512 {
-        // SAFETY: the caller runs on AVX-512, with bf16 where it says so; the transmuted types are all 512 bits.
+        // SAFETY: the caller runs on AVX-512, with bf16 where `BF16` is set; the transmuted types are all 512 bits.
         unsafe {
             if BF16 {
                 let pairs = |x| std::mem::transmute::<__m512i, __m512bh>(x);
@@ -128,19 +128,19 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn store_bf16(to: *mut bf16, x: __m512) {
         // SAFETY: the caller runs on AVX-512 and vouches for sixteen values.
-        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(rounded_512::<BF16>(x))) }
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(to_bf16_512::<BF16>(x))) }
     }
     #[inline(always)]
     unsafe fn stream_pairs(to: *mut bf16, first: __m512, second: __m512) {
         // SAFETY: the caller runs on AVX-512 and vouches for an aligned line.
         unsafe {
-            let high = _mm512_slli_epi32::<16>(rounded_512::<BF16>(second));
-            _mm512_stream_si512(to.cast(), _mm512_or_si512(rounded_512::<BF16>(first), high));
+            let high = _mm512_slli_epi32::<16>(to_bf16_512::<BF16>(second));
+            _mm512_stream_si512(to.cast(), _mm512_or_si512(to_bf16_512::<BF16>(first), high));
         }
     }
     #[inline(always)]
-    unsafe fn pair_up(to: *mut bf16, first: *const bf16, second: *const bf16) {
-        // SAFETY: the caller runs on AVX-512 and vouches for sixteen values at each place, and 32 at the result.
+    unsafe fn interleave(to: *mut bf16, first: *const bf16, second: *const bf16) {
+        // SAFETY: the caller runs on AVX-512 and vouches for sixteen values of each source, and 32 of the result.
         unsafe {
             let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(first.cast()));
             let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(second.cast()));
@@ -149,10 +149,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 }
 
+/// AVX2 with FMA: two registers a vector.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 
-/// Applies an operation to both halves.
+/// Applies an operation to both 256-bit halves.
 macro_rules! halves {
     ($op:ident($($arg:ident),+)) => {
         // SAFETY: the caller runs on AVX2 with FMA.
@@ -163,7 +164,7 @@ macro_rules! halves {
 impl Simd for Avx2 {
     type F = [__m256; 2];
     type Pairs = [__m256i; 2];
-    const WIDE: bool = false;
+    const MANY_REGISTERS: bool = false;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {
         // SAFETY: the caller runs on AVX2.
@@ -221,7 +222,7 @@ impl Simd for Avx2 {
         halves!(_mm256_max_ps(a, b))
     }
     #[inline(always)]
-    unsafe fn if_positive(x: Self::F, a: Self::F, b: Self::F) -> Self::F {
+    unsafe fn select_positive(x: Self::F, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the caller runs on AVX2.
         unsafe {
             let zero = _mm256_setzero_ps();
@@ -255,8 +256,8 @@ impl Simd for Avx2 {
     unsafe fn store_bf16(to: *mut bf16, x: Self::F) {
         // SAFETY: the caller runs on AVX2 and vouches for sixteen values.
         unsafe {
-            // Packing works on each half of the registers by itself: the middle quarters change places.
-            let narrow = _mm256_packus_epi32(rounded_256(x[0]), rounded_256(x[1]));
+            // Packing works within each 128-bit half; the permutation restores the order.
+            let narrow = _mm256_packus_epi32(to_bf16_256(x[0]), to_bf16_256(x[1]));
             _mm256_storeu_si256(to.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(narrow));
         }
     }
@@ -265,15 +266,15 @@ impl Simd for Avx2 {
         // SAFETY: the caller runs on AVX2 and vouches for an aligned line.
         unsafe {
             for (i, (first, second)) in first.into_iter().zip(second).enumerate() {
-                let high = _mm256_slli_epi32::<16>(rounded_256(second));
-                let pairs = _mm256_or_si256(rounded_256(first), high);
+                let high = _mm256_slli_epi32::<16>(to_bf16_256(second));
+                let pairs = _mm256_or_si256(to_bf16_256(first), high);
                 _mm256_stream_si256(to.add(16 * i).cast(), pairs);
             }
         }
     }
     #[inline(always)]
-    unsafe fn pair_up(to: *mut bf16, first: *const bf16, second: *const bf16) {
-        // SAFETY: the caller runs on AVX2 and vouches for sixteen values at each place, and 32 at the result.
+    unsafe fn interleave(to: *mut bf16, first: *const bf16, second: *const bf16) {
+        // SAFETY: the caller runs on AVX2 and vouches for sixteen values of each source, and 32 of the result.
         unsafe {
             for i in 0..2 {
                 let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(first.add(8 * i).cast()));
