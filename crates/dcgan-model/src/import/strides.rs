@@ -1,9 +1,10 @@
-//! Copies strided values into row-major order.
+//! Copies strided tensors into row-major order.
 
-/// The values of a tensor of `shape` in `storage`, row-major: value `i` stands at `offset + sum(i_k * strides_k)`.
+/// The values of a tensor in row-major order. Value `i` of the tensor is at `offset + sum(i_k * strides_k)` in `storage`.
 ///
-/// `Err` holds how many values the storage would need, `None` where that overflows.
-pub(crate) fn gather(
+/// # Errors
+/// The number of values that the storage would need; `None` if it overflows.
+pub(crate) fn to_contiguous(
     storage: &[f32],
     offset: usize,
     shape: &[usize],
@@ -30,9 +31,9 @@ pub(crate) fn gather(
 pub(crate) fn column_major(shape: &[usize]) -> Vec<usize> {
     let mut stride = 1;
     let next = |size: &usize| {
-        let this = stride;
+        let current = stride;
         stride *= size;
-        this
+        current
     };
     shape.iter().map(next).collect()
 }
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gathers_in_any_layout() {
+    fn copies_any_strides() {
         let storage: Vec<f32> = (0..8_u8).map(f32::from).collect();
         type Row<'a> = (usize, &'a [usize], &'a [usize], Result<&'a [f32], Option<usize>>);
         let rows: [Row; 8] = [
@@ -56,7 +57,8 @@ mod tests {
             (1, &[3], &[usize::MAX / 2], Err(None)),
         ];
         for (offset, shape, strides, expected) in rows {
-            assert_eq!(gather(&storage, offset, shape, strides), expected.map(<[f32]>::to_vec), "{shape:?}");
+            let values = to_contiguous(&storage, offset, shape, strides);
+            assert_eq!(values, expected.map(<[f32]>::to_vec), "{shape:?}");
         }
         assert_eq!(column_major(&[2, 3, 4]), [1, 2, 6]);
     }
