@@ -6,10 +6,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use dcgan_base::files::write_atomic;
 use safetensors::tensor::{SafeTensorError, SafeTensors, View};
 
 pub(crate) mod element;
@@ -218,7 +219,7 @@ pub(crate) fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Weights, We
 
 /// Writes tensors as one safetensors file without metadata. The same tensors give the same bytes.
 ///
-/// The file is written beside `path`, synced and renamed, so that `path` never holds half a file.
+/// The file is written with [`write_atomic`]: `path` never holds an incomplete file.
 ///
 /// # Errors
 /// [`WeightsError::Io`]; [`WeightsError::ValueCount`] if the values of a tensor do not match its shape.
@@ -252,20 +253,7 @@ fn views<'a>(
 pub(crate) fn write_raw(path: &Path, tensors: Vec<(&str, RawTensor)>) -> Result<(), WeightsError> {
     let bytes = safetensors::serialize(tensors, None)
         .map_err(|source| WeightsError::NotSafetensors { path: path.to_owned(), source })?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let beside = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create(&beside)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|source| {
-        // A full disk is no fuller for what was half written.
-        let _ = fs::remove_file(&beside);
-        WeightsError::Io { path: path.to_owned(), source }
-    })
+    write_atomic(path, &bytes).map_err(|source| WeightsError::Io { path: path.to_owned(), source })
 }
 
 /// A tensor in the bytes of its safetensors type.
