@@ -121,24 +121,46 @@ fn convert(array: &HostTensor, expected: &[usize]) -> HostTensor {
 mod tests {
     use super::*;
 
+    /// An array of `shape` with the values 0, 1, 2, ..., and its conversion to the layout of the expected shape.
+    struct Case<'a> {
+        shape: &'a [usize],
+        expected: &'a [usize],
+        converted: &'a [usize],
+        values: &'a [f32],
+    }
+
     #[test]
     fn converts_layouts() {
         let tensor = |shape: &[usize]| {
             let n: u8 = shape.iter().product::<usize>().try_into().unwrap();
             HostTensor { shape: shape.to_vec(), data: (0..n).map(f32::from).collect() }
         };
-        type Row<'a> = (&'a [usize], &'a [usize], &'a [usize], &'a [f32]);
-        let rows: [Row; 6] = [
-            (&[1, 2, 2, 2], &[1, 2, 2, 2], &[1, 2, 2, 2], &[3., 2., 1., 0., 7., 6., 5., 4.]),
-            (&[1, 1, 1, 3], &[9], &[1, 1, 1, 3], &[2., 1., 0.]),
-            (&[2, 4], &[2, 1, 2, 2], &[2, 1, 2, 2], &[0., 1., 2., 3., 4., 5., 6., 7.]),
-            (&[4, 1], &[1, 1, 2, 2], &[1, 1, 2, 2], &[0., 1., 2., 3.]),
-            (&[4], &[1, 2, 2], &[1, 2, 2], &[0., 1., 2., 3.]),
-            (&[3], &[4], &[3], &[0., 1., 2.]),
+        let cases = [
+            Case {
+                shape: &[1, 2, 2, 2],
+                expected: &[1, 2, 2, 2],
+                converted: &[1, 2, 2, 2],
+                values: &[3., 2., 1., 0., 7., 6., 5., 4.],
+            },
+            Case { shape: &[1, 1, 1, 3], expected: &[9], converted: &[1, 1, 1, 3], values: &[2., 1., 0.] },
+            Case {
+                shape: &[2, 4],
+                expected: &[2, 1, 2, 2],
+                converted: &[2, 1, 2, 2],
+                values: &[0., 1., 2., 3., 4., 5., 6., 7.],
+            },
+            Case {
+                shape: &[4, 1],
+                expected: &[1, 1, 2, 2],
+                converted: &[1, 1, 2, 2],
+                values: &[0., 1., 2., 3.],
+            },
+            Case { shape: &[4], expected: &[1, 2, 2], converted: &[1, 2, 2], values: &[0., 1., 2., 3.] },
+            Case { shape: &[3], expected: &[4], converted: &[3], values: &[0., 1., 2.] },
         ];
-        for (shape, expected, found, data) in rows {
-            let HostTensor { shape, data: converted } = convert(&tensor(shape), expected);
-            assert_eq!((shape.as_slice(), converted.as_slice()), (found, data), "{expected:?}");
+        for Case { shape, expected, converted, values } in cases {
+            let HostTensor { shape, data } = convert(&tensor(shape), expected);
+            assert_eq!((shape.as_slice(), data.as_slice()), (converted, values), "{expected:?}");
         }
     }
 }

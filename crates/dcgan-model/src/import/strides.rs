@@ -42,21 +42,36 @@ pub(crate) fn column_major(shape: &[usize]) -> Vec<usize> {
 mod tests {
     use super::*;
 
+    struct Case<'a> {
+        offset: usize,
+        shape: &'a [usize],
+        strides: &'a [usize],
+        expected: Result<&'a [f32], Option<usize>>,
+    }
+
+    fn case<'a>(
+        offset: usize,
+        shape: &'a [usize],
+        strides: &'a [usize],
+        expected: Result<&'a [f32], Option<usize>>,
+    ) -> Case<'a> {
+        Case { offset, shape, strides, expected }
+    }
+
     #[test]
     fn copies_any_strides() {
         let storage: Vec<f32> = (0..8_u8).map(f32::from).collect();
-        type Row<'a> = (usize, &'a [usize], &'a [usize], Result<&'a [f32], Option<usize>>);
-        let rows: [Row; 8] = [
-            (0, &[2, 3], &[3, 1], Ok(&[0., 1., 2., 3., 4., 5.])),
-            (1, &[2, 3], &[1, 2], Ok(&[1., 3., 5., 2., 4., 6.])),
-            (7, &[], &[], Ok(&[7.])),
-            (3, &[2, 2], &[0, 1], Ok(&[3., 4., 3., 4.])),
-            (9, &[2, 0], &[1, 1], Ok(&[])),
-            (8, &[], &[], Err(Some(9))),
-            (2, &[2, 3], &[4, 1], Err(Some(9))),
-            (1, &[3], &[usize::MAX / 2], Err(None)),
+        let cases = [
+            case(0, &[2, 3], &[3, 1], Ok(&[0., 1., 2., 3., 4., 5.])),
+            case(1, &[2, 3], &[1, 2], Ok(&[1., 3., 5., 2., 4., 6.])),
+            case(7, &[], &[], Ok(&[7.])),
+            case(3, &[2, 2], &[0, 1], Ok(&[3., 4., 3., 4.])),
+            case(9, &[2, 0], &[1, 1], Ok(&[])),
+            case(8, &[], &[], Err(Some(9))),
+            case(2, &[2, 3], &[4, 1], Err(Some(9))),
+            case(1, &[3], &[usize::MAX / 2], Err(None)),
         ];
-        for (offset, shape, strides, expected) in rows {
+        for Case { offset, shape, strides, expected } in cases {
             let values = to_contiguous(&storage, offset, shape, strides);
             assert_eq!(values, expected.map(<[f32]>::to_vec), "{shape:?}");
         }

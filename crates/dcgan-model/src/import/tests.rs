@@ -97,6 +97,14 @@ fn rounded(mut weights: Weights, round: impl Fn(f32) -> f32) -> Weights {
     weights
 }
 
+/// A PyTorch file, its networks, and part of a note on it.
+struct Case<'a> {
+    file: &'a str,
+    generator: Option<&'a Weights>,
+    discriminator: Option<&'a Weights>,
+    note: &'a str,
+}
+
 #[test]
 fn imports_every_format_of_pytorch() {
     let g = pytorch_weights("netG", &PYTORCH_G);
@@ -106,26 +114,26 @@ fn imports_every_format_of_pytorch() {
     let f16 = rounded(d.clone(), |value| half::f16::from_f32(value).to_f32());
     let mut parameters = d.clone();
     parameters.retain(|name, _| !name.ends_with("mean") && !name.ends_with("variance"));
-    // File, its networks, and part of a note.
-    let rows = [
-        ("netG.pth", Some(&g), None, "generator: 21 tensors from main"),
-        ("netG_legacy.pth", Some(&g), None, "generator: 21 tensors from main"),
-        ("netG.safetensors", Some(&g), None, "generator: 21 tensors from main"),
-        ("netD.pth", None, Some(&d), "discriminator: 17 tensors from main"),
-        ("netD_legacy_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
-        ("netD_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
-        ("netD_data_parallel.pth", None, Some(&d), "from module.main"),
-        ("netD_wrapped.pth", None, Some(&d), "from state_dict/model"),
-        ("netD_no_counters.pth", None, Some(&d), "discriminator: 17 tensors"),
-        ("netD_parameters_only.pth", None, Some(&parameters), "no batch-norm statistics in the file"),
-        ("netD_bf16.pth", None, Some(&bf16), "discriminator: 17 tensors"),
-        ("netD_f16.pth", None, Some(&f16), "discriminator: 17 tensors"),
-        ("netD_f64.pth", None, Some(&d), "discriminator: 17 tensors"),
-        ("netD_checkpoint.pth", None, Some(&d), "skipped fixed_noise in the file: not a network"),
-        ("both.pth", Some(&g), Some(&d), "from netD/main"),
-        ("both_flat_legacy.pth", Some(&g), Some(&d), "from generator"),
+    let case = |file, generator, discriminator, note| Case { file, generator, discriminator, note };
+    let cases = [
+        case("netG.pth", Some(&g), None, "generator: 21 tensors from main"),
+        case("netG_legacy.pth", Some(&g), None, "generator: 21 tensors from main"),
+        case("netG.safetensors", Some(&g), None, "generator: 21 tensors from main"),
+        case("netD.pth", None, Some(&d), "discriminator: 17 tensors from main"),
+        case("netD_legacy_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
+        case("netD_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
+        case("netD_data_parallel.pth", None, Some(&d), "from module.main"),
+        case("netD_wrapped.pth", None, Some(&d), "from state_dict/model"),
+        case("netD_no_counters.pth", None, Some(&d), "discriminator: 17 tensors"),
+        case("netD_parameters_only.pth", None, Some(&parameters), "no batch-norm statistics in the file"),
+        case("netD_bf16.pth", None, Some(&bf16), "discriminator: 17 tensors"),
+        case("netD_f16.pth", None, Some(&f16), "discriminator: 17 tensors"),
+        case("netD_f64.pth", None, Some(&d), "discriminator: 17 tensors"),
+        case("netD_checkpoint.pth", None, Some(&d), "skipped fixed_noise in the file: not a network"),
+        case("both.pth", Some(&g), Some(&d), "from netD/main"),
+        case("both_flat_legacy.pth", Some(&g), Some(&d), "from generator"),
     ];
-    for (file, generator, discriminator, note) in rows {
+    for Case { file, generator, discriminator, note } in cases {
         let imported = read(&golden("pytorch_files").join(file), &pytorch()).unwrap();
         assert_eq!(imported.generator.as_ref(), generator, "{file}: generator");
         assert_eq!(imported.discriminator.as_ref(), discriminator, "{file}: discriminator");
