@@ -9,6 +9,7 @@ use std::fmt::{self, Display};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use dcgan_base::files::write_atomic;
 use safetensors::tensor::{SafeTensorError, SafeTensors, View};
@@ -17,36 +18,61 @@ pub(crate) mod element;
 
 use element::{ByteOrder, Element};
 
-/// A tensor on the host: row-major `f32`.
+/// A tensor in host memory: its shape and its values as row-major `f32`. It belongs to no device and no tensor library,
+/// so files and networks exchange weights in this type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostTensor {
-    /// Sizes, outermost first; empty for a scalar.
+    /// Sizes of the axes, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The values, as many as the product of the sizes.
+    /// The values; their number is the product of the sizes.
     pub data: Vec<f32>,
 }
 
-/// Tensors of one network by name.
+/// The weights of one network: its tensors by name, with batch-norm statistics if there are any. The order of the names
+/// makes the bytes of a file reproducible.
 pub type Weights = BTreeMap<String, HostTensor>;
 
-/// One tensor that a network expects.
+/// The name and shape of a tensor that a network expects. A network lists its tensors in the order of its layers, and
+/// [`check`] compares weights with the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// Full name, `blocks.0.weight` say.
+    /// Full name, such as `blocks.0.weight`.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Whether it may be missing (batch-norm statistics may, all of them together).
+    /// Whether the tensor can be missing; batch-norm statistics can, all of them together.
     pub optional: bool,
 }
 
-/// The type of values in a file that we write.
+/// The element type of the weights in a file that is written. Files of other element types can be read, see
+/// [`read_safetensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// Four bytes, exact.
     F32,
-    /// Two bytes, rounded to nearest even.
+    /// Two bytes, rounded to the nearest value, ties to even.
     Bf16,
+}
+
+impl FromStr for Dtype {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(format!("unknown dtype {text:?}, expected f32 or bf16")),
+        }
+    }
+}
+
+impl Display for Dtype {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 /// Why weights were not read or written, or do not match a network.

@@ -157,3 +157,13 @@ fn finds_the_first_non_finite_tensor() {
         assert_eq!(first_non_finite(&weights), found);
     }
 }
+
+#[test]
+fn parses_and_displays_dtypes() {
+    for (text, dtype) in [("f32", Dtype::F32), ("bf16", Dtype::Bf16)] {
+        assert_eq!(text.parse(), Ok(dtype));
+        assert_eq!(dtype.to_string(), text);
+    }
+    let error = "f16".parse::<Dtype>().unwrap_err();
+    assert_eq!(error, r#"unknown dtype "f16", expected f32 or bf16"#);
+}
