@@ -1,13 +1,13 @@
-//! Weights from elsewhere through the whole path: file, import, network, images.
+//! Weights of other programs from the file to images: import, network, forward pass.
 //!
-//! The files and the values come from PyTorch (`golden/pytorch_files`) and from the authors' released weights with values
-//! computed by numpy (`golden/authors`); see the `make.py` beside them.
+//! The files and the values come from PyTorch (`golden/pytorch_files`), and from the authors' released weights with
+//! values computed by numpy (`golden/authors`); see `make.py` in these folders.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first error")]
 
 use crate::support::values as flat;
 use candle_core::{Device, Tensor};
-use dcgan_model::import::{self, Expected, Side, to_pytorch_names};
+use dcgan_model::import::{self, Expected, NetworkKind, to_pytorch_names};
 use dcgan_model::weights::{Weights, read_safetensors};
 use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Preset};
 use dcgan_ops::Keep;
@@ -26,11 +26,11 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn tensor(weights: &Weights, name: &str) -> Tensor {
-    let found = &weights[name];
-    Tensor::from_slice(&found.data, found.shape.as_slice(), &Device::Cpu).unwrap()
+    let tensor = &weights[name];
+    Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &Device::Cpu).unwrap()
 }
 
-/// A preset with other widths.
+/// A preset with other channel counts.
 fn narrow(preset: &str, z: usize, generator: &[usize], discriminator: &[usize]) -> Model {
     let mut config: ModelConfig = Preset::named(preset).unwrap().model;
     config.latent.size = z;
@@ -60,23 +60,23 @@ fn pytorch_networks_give_the_same_images() {
         ("both.pth", true, true),
         ("both_flat_legacy.pth", true, true),
     ] {
-        let found = import::read(&golden("pytorch_files").join(file), &expected(&model)).unwrap();
-        assert_eq!((found.generator.is_some(), found.discriminator.is_some()), (g, d), "{file}");
-        if let Some(weights) = &found.generator {
+        let imported = import::read(&golden("pytorch_files").join(file), &expected(&model)).unwrap();
+        assert_eq!((imported.generator.is_some(), imported.discriminator.is_some()), (g, d), "{file}");
+        if let Some(weights) = &imported.generator {
             let mut generator = Generator::new(&model, weights, &Device::Cpu).unwrap();
             let error = distance(&generator.sample(&z).unwrap(), &tensor(&values, "fake"));
             assert!(error < 1e-5, "{file}: G(z) differs by {error}");
-            // Out and in again under PyTorch's names.
+            // Export and import under PyTorch's names.
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("netG.safetensors");
-            to_pytorch_names(Side::Generator, weights).unwrap().write(&path).unwrap();
+            to_pytorch_names(NetworkKind::Generator, weights).unwrap().write(&path).unwrap();
             assert_eq!(
                 import::read(&path, &expected(&model)).unwrap().generator.as_ref(),
                 Some(weights),
                 "{file}"
             );
         }
-        if let Some(weights) = &found.discriminator {
+        if let Some(weights) = &imported.discriminator {
             let mut discriminator = Discriminator::new(&model, weights, &Device::Cpu).unwrap();
             let blocks = std::sync::Mutex::new(std::collections::BTreeSet::new());
             let note = |block: usize, _: usize, _: &[f32]| {
@@ -91,27 +91,27 @@ fn pytorch_networks_give_the_same_images() {
 }
 
 #[test]
-fn a_pickle_that_calls_is_refused() {
+fn pickles_with_calls_are_refused() {
     let model = narrow("pytorch64", 4, &[16, 8, 4, 2, 3], &[1, 2, 4, 8]);
-    for (file, part) in [
+    for (file, reason) in [
         ("hostile_call.pth", "system"),
         ("hostile_call_legacy.pth", "system"),
         ("hostile_whole_module.pth", "state_dict"),
     ] {
         let error =
             import::read(&golden("pytorch_files").join(file), &expected(&model)).unwrap_err().to_string();
-        assert!(error.contains(part) && error.contains(file), "{file}: {error}");
+        assert!(error.contains(reason) && error.contains(file), "{file}: {error}");
     }
 }
 
 #[test]
-fn the_authors_networks_compute_what_numpy_computes() {
+fn the_authors_networks_agree_with_numpy() {
     let model = narrow("svhn32", 10, &[8, 6, 4, 3], &[4, 6, 8]);
-    let found = import::read(&golden("authors"), &expected(&model)).unwrap();
+    let imported = import::read(&golden("authors"), &expected(&model)).unwrap();
     let values = read_safetensors(&golden("authors/expected.safetensors")).unwrap();
-    let (g, d) = (found.generator.unwrap(), found.discriminator.unwrap());
+    let (g, d) = (imported.generator.unwrap(), imported.discriminator.unwrap());
 
-    // The authors normalize by minibatch statistics: train mode, layer by layer.
+    // The authors normalize by minibatch statistics, so the layers are compared in training mode.
     let mut generator = Generator::new(&model, &g, &Device::Cpu).unwrap();
     let maps = generator.train(&tensor(&values, "z"), Keep::Activations).unwrap().activations;
     for (name, map) in ["g.project", "g.blocks.0", "g.blocks.1", "fake"].iter().zip(&maps) {
@@ -127,7 +127,8 @@ fn the_authors_networks_compute_what_numpy_computes() {
     let error = distance(&pass.output.flatten_all().unwrap(), &tensor(&values, "logit"));
     assert!(error < 1e-5, "the logit differs by {error}");
 
-    // They come without statistics, so evaluation asks for them; recalibrated on that very batch it gives the same images.
+    // The files have no batch-norm statistics, so evaluation fails until they are recalibrated. Recalibrated on the same
+    // batch, it gives the same images.
     let z = tensor(&values, "z");
     assert!(generator.sample(&z).unwrap_err().to_string().contains("recalibrate"));
     let maps = z.reshape((3, 10, 1, 1)).unwrap();
@@ -137,7 +138,7 @@ fn the_authors_networks_compute_what_numpy_computes() {
 }
 
 #[test]
-fn misfits_list_every_tensor() {
+fn a_mismatch_lists_every_tensor() {
     let model = narrow("pytorch64", 4, &[16, 8, 4, 2, 3], &[1, 2, 4, 8]);
     let wide = narrow("pytorch64", 4, &[16, 8, 5, 2, 3], &[1, 2, 4, 8]);
     let file = golden("pytorch_files/netG.pth");

@@ -1,49 +1,49 @@
-//! `--device auto|cpu|cuda:N|metal:N`.
+//! Devices by name, the values of `--device`: `auto`, `cpu`, `cuda:N`, `metal:N`.
 
 use candle_core::Device;
 use std::fmt;
 use std::str::FromStr;
 
-/// A device as the user names it.
+/// A device by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// CUDA where this build has it and a card is there, else Metal, else the CPU.
+    /// The first CUDA GPU if this build supports CUDA and there is one, else the first Metal GPU, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The N-th CUDA card.
+    /// The CUDA GPU of this number, from 0.
     Cuda(usize),
-    /// The N-th Metal device.
+    /// The Metal GPU of this number, from 0.
     Metal(usize),
 }
 
 impl DeviceChoice {
-    /// Opens the device. A device asked for by name is never replaced by another.
+    /// Opens the device. Only `auto` falls back to another device.
     ///
     /// # Errors
-    /// What the driver says, or which build feature is missing.
+    /// A missing build feature, or the error of the driver.
     pub fn open(self) -> Result<Device, DeviceError> {
-        let failed = |source| DeviceError::Open { device: self.to_string(), source };
+        let open_error = |source| DeviceError::Open { device: self.to_string(), source };
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(_) if !cfg!(feature = "cuda") => Err(DeviceError::NotBuilt { feature: "cuda" }),
             Self::Metal(_) if !cfg!(feature = "metal") => Err(DeviceError::NotBuilt { feature: "metal" }),
-            Self::Cuda(n) => Device::new_cuda(n).map_err(failed),
-            Self::Metal(n) => Device::new_metal(n).map_err(failed),
+            Self::Cuda(n) => Device::new_cuda(n).map_err(open_error),
+            Self::Metal(n) => Device::new_metal(n).map_err(open_error),
             Self::Auto => {
-                let card = Device::cuda_if_available(0).ok().filter(Device::is_cuda);
+                let cuda = Device::cuda_if_available(0).ok().filter(Device::is_cuda);
                 let metal = || Device::metal_if_available(0).ok().filter(Device::is_metal);
-                Ok(card.or_else(metal).unwrap_or(Device::Cpu))
+                Ok(cuda.or_else(metal).unwrap_or(Device::Cpu))
             }
         }
     }
 }
 
-/// Why a device could not be opened.
+/// Why a device was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// This program was built without it.
+    /// This program was built without support for the device.
     #[error(
         "this program was built without {feature}; build it with `--features {feature}`, or use --device cpu"
     )]
@@ -51,12 +51,12 @@ pub enum DeviceError {
         /// The cargo feature.
         feature: &'static str,
     },
-    /// The driver refused.
-    #[error("device {device} cannot be opened: {source}")]
+    /// The driver failed.
+    #[error("failed to open device {device}: {source}")]
     Open {
-        /// As the user named it.
+        /// Its name.
         device: String,
-        /// What the driver says.
+        /// The error of the driver.
         source: candle_core::Error,
     },
 }

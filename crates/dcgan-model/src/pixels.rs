@@ -1,14 +1,14 @@
-//! The one place that converts pixels: u8 `(n, h, w, c)` as files have them, f32 `(n, c, h, w)` as networks do.
+//! Conversion of pixels between u8 `(n, h, w, c)`, as in files, and f32 `(n, c, h, w)`, as in networks.
 
 use crate::ModelConfig;
 use candle_core::{Device, Tensor};
 use dcgan_ops::{Activation, spare_values};
 use rayon::prelude::*;
 
-/// Pixels that one task converts at least.
-const CONVERTED: usize = 64 * 1024;
+/// Values that one parallel task converts.
+const TASK_VALUES: usize = 64 * 1024;
 
-/// The range of a network's pixels.
+/// The range of pixel values in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PixelRange {
     /// \[-1, 1\], for tanh: `x / 127.5 - 1` (paper, section 4).
@@ -18,12 +18,12 @@ pub enum PixelRange {
 }
 
 impl PixelRange {
-    /// The range that goes with a generator's output activation.
+    /// The range of a generator's output activation.
     pub fn of(output: Activation) -> Self {
         if output == Activation::Sigmoid { Self::Unit } else { Self::Symmetric }
     }
 
-    /// A level as a network sees it.
+    /// A pixel value `0..=255` in this range.
     pub fn to_f32(self, value: u8) -> f32 {
         match self {
             Self::Symmetric => f32::from(value) / 127.5 - 1.0,
@@ -34,7 +34,7 @@ impl PixelRange {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "clamped to 0..=255 just before"
+        reason = "the value is clamped to 0..=255"
     )]
     fn to_u8(self, value: f32) -> u8 {
         let scaled = match self {
@@ -45,19 +45,19 @@ impl PixelRange {
     }
 }
 
-/// Images for the networks of `config` as a tensor `(n, c, h, w)`; on the CPU its memory is channels-last, as the
-/// pixels came.
+/// Converts bytes `(n, h, w, c)` to a tensor `(n, c, h, w)` for the networks of `config`. On the CPU the tensor is strided:
+/// its memory keeps the order of `pixels`.
 ///
 /// # Errors
-/// Those of candle: memory, a pixel count that is not a multiple of the shape.
+/// Those of candle: memory, a number of values that is not a multiple of an image's.
 pub fn to_tensor(pixels: &[u8], config: &ModelConfig, device: &Device) -> candle_core::Result<Tensor> {
     let (height, width, channels) = config.image_shape();
     let range = PixelRange::of(config.generator.output);
     let table: Vec<f32> = (0..=255).map(|value| range.to_f32(value)).collect();
     let mut values = spare_values(pixels.len());
-    let parts = values.par_chunks_mut(CONVERTED).zip(pixels.par_chunks(CONVERTED));
-    parts.for_each(|(values, pixels)| {
-        values.iter_mut().zip(pixels).for_each(|(value, &level)| *value = table[usize::from(level)]);
+    let chunks = values.par_chunks_mut(TASK_VALUES).zip(pixels.par_chunks(TASK_VALUES));
+    chunks.for_each(|(values, pixels)| {
+        values.iter_mut().zip(pixels).for_each(|(value, &pixel)| *value = table[usize::from(pixel)]);
     });
     let n = pixels.len() / (height * width * channels).max(1);
     Tensor::from_vec(values, (n, height, width, channels), &Device::Cpu)?
@@ -65,7 +65,7 @@ pub fn to_tensor(pixels: &[u8], config: &ModelConfig, device: &Device) -> candle
         .to_device(device)
 }
 
-/// Images `(n, c, h, w)` of the networks of `config` as bytes `(n, h, w, c)`, rounded to nearest and clamped.
+/// Converts images `(n, c, h, w)` of the networks of `config` to bytes `(n, h, w, c)`, rounded to nearest and clamped.
 ///
 /// # Errors
 /// Those of candle.
@@ -80,8 +80,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn six_different_pixels_keep_their_places() {
-        // A 2 x 3 image of three channels whose 18 values all differ.
+    fn round_trips_and_clamps() {
+        // A 2 x 3 image of three channels with 18 different values.
         let pixels: Vec<u8> = (0..18).map(|i| i * 14).collect();
         let mut config = crate::Preset::named("pytorch32").unwrap().model;
         (config.height, config.width) = (2, 3);

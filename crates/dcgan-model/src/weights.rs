@@ -1,4 +1,4 @@
-//! Tensors of a network on the host, and their safetensors files.
+//! The weights of a network in host memory, and their safetensors files.
 //!
 //! Names are fixed: `project.{weight,gain,shift,mean,variance}`, `blocks.N.{weight,gain,shift,mean,variance}`
 //! and `head.weight`; layouts are PyTorch's. [`check`] compares a file's tensors with what a network expects.
@@ -6,167 +6,204 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use dcgan_base::files::write_atomic;
 use safetensors::tensor::{SafeTensorError, SafeTensors, View};
 
 pub(crate) mod element;
 
 use element::{ByteOrder, Element};
 
-/// A tensor on the host: row-major `f32`.
+/// A tensor in host memory: its shape and its values as row-major `f32`. It belongs to no device and no tensor library,
+/// so files and networks exchange weights in this type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostTensor {
-    /// Sizes, outermost first; empty for a scalar.
+    /// Sizes of the axes, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The values, as many as the product of the sizes.
+    /// The values; their number is the product of the sizes.
     pub data: Vec<f32>,
 }
 
-/// Tensors of one network by name.
+/// The weights of one network: its tensors by name, with batch-norm statistics if there are any. The order of the names
+/// makes the bytes of a file reproducible.
 pub type Weights = BTreeMap<String, HostTensor>;
 
-/// One tensor that a network expects.
+/// The name and shape of a tensor that a network expects. A network lists its tensors in the order of its layers, and
+/// [`check`] compares weights with the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// Full name, `blocks.0.weight` say.
+    /// Full name, such as `blocks.0.weight`.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Whether it may be missing (batch-norm statistics may, all of them together).
+    /// Whether the tensor can be missing; batch-norm statistics can, all of them together.
     pub optional: bool,
 }
 
-/// The type of values in a file that we write.
+/// The element type of the weights in a file that is written. Files of other element types can be read, see
+/// [`read_safetensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// Four bytes, exact.
     F32,
-    /// Two bytes, rounded to nearest even.
+    /// Two bytes, rounded to the nearest value, ties to even.
     Bf16,
 }
 
-/// What can go wrong with a file of weights.
+impl FromStr for Dtype {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(format!("unknown dtype {text:?}, expected f32 or bf16")),
+        }
+    }
+}
+
+impl Display for Dtype {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// Why weights were not read or written, or do not match a network.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("{path}: {source}", path = .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Cut short, damaged, or another format.
-    #[error("{path}: not a whole safetensors file: {source}", path = .path.display())]
+    /// The file is cut short, damaged, or in another format.
+    #[error("{path}: not a complete safetensors file: {source}; copy or save it again", path = .path.display())]
     NotSafetensors {
         /// The file.
         path: PathBuf,
-        /// What the parser met.
+        /// The error of the parser.
         source: SafeTensorError,
     },
-    /// A tensor of integers or of a type that networks do not hold.
-    #[error("{path}: tensor {tensor:?} is {found}; weights are F32, F16, BF16 or F64", path = .path.display())]
-    UnknownDtype {
+    /// A tensor is not of a floating-point type.
+    #[error("{path}: tensor {tensor:?}: expected F32, F16, BF16 or F64, found {found}", path = .path.display())]
+    Dtype {
         /// The file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Its type as the file says it.
+        /// Its type as written in the file.
         found: String,
     },
-    /// A tensor to write has not as many values as its shape says.
-    #[error("{path}: tensor {tensor:?} of shape {shape} holds {values} values", path = .path.display(), shape = Shape(.shape))]
-    Inconsistent {
+    /// The number of values of a tensor to write does not match its shape.
+    #[error("{path}: tensor {tensor:?}: expected as many values as shape {shape} has, found {values}",
+        path = .path.display(), shape = Shape(.shape))]
+    ValueCount {
         /// The file to write.
         path: PathBuf,
         /// The tensor.
         tensor: String,
         /// Its shape.
         shape: Vec<usize>,
-        /// How many values it holds.
+        /// The number of its values.
         values: usize,
     },
-    /// The tensors do not fit the network.
-    #[error("{path}: the weights do not fit the network:{list}", path = .path.display(), list = FaultList(.faults))]
+    /// The tensors do not match the network.
+    #[error("{path}: the weights do not match the network:{list}", path = .path.display(),
+        list = MismatchList(.mismatches))]
     Mismatch {
         /// The file.
         path: PathBuf,
-        /// Every missing, extra and misshapen tensor.
-        faults: Vec<Fault>,
+        /// Every missing tensor, unexpected tensor and unexpected shape.
+        mismatches: Vec<TensorMismatch>,
     },
 }
 
-/// One tensor that does not fit the network.
+/// A tensor that does not match the network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// Expected and not there.
+pub enum TensorMismatch {
+    /// An expected tensor is missing.
     #[error("missing {name} {}", Shape(.expected))]
     Missing {
         /// The tensor.
         name: String,
-        /// The shape it should have.
+        /// The expected shape.
         expected: Vec<usize>,
     },
-    /// There and not expected.
-    #[error("extra {name} {}", Shape(.found))]
-    Extra {
+    /// A tensor is not expected.
+    #[error("unexpected {name} {}", Shape(.found))]
+    Unexpected {
         /// The tensor.
         name: String,
         /// Its shape.
         found: Vec<usize>,
     },
-    /// There with another shape (or, with equal shapes, another number of values).
+    /// A tensor has another shape or, with the expected shape, another number of values.
     #[error("{name}: expected {}, found {}", Shape(.expected), Shape(.found))]
-    Misshapen {
+    Shape {
         /// The tensor.
         name: String,
-        /// The shape it should have.
+        /// The expected shape.
         expected: Vec<usize>,
-        /// The shape it has.
+        /// Its shape.
         found: Vec<usize>,
     },
 }
 
-/// Compares weights with what a network expects: nothing missing, nothing extra, every shape right.
+/// Compares weights with the tensors that a network expects: names and shapes must be the same.
 ///
-/// Optional tensors come all or none: where some are there, the others count as missing.
+/// Optional tensors are present all or none: if some are, the others count as missing.
 ///
 /// # Errors
-/// [`WeightsError::Mismatch`] with every fault at once, in the order expected, extra ones last; `path` is named in it.
+/// [`WeightsError::Mismatch`] with every mismatch at once, in the order of `expected`, unexpected tensors last; `path` is
+/// for the message.
 pub fn check(path: &Path, weights: &Weights, expected: &[TensorSpec]) -> Result<(), WeightsError> {
-    let faults = faults(weights, expected);
-    if faults.is_empty() { Ok(()) } else { Err(WeightsError::Mismatch { path: path.to_owned(), faults }) }
+    let mismatches = mismatches(weights, expected);
+    if mismatches.is_empty() {
+        Ok(())
+    } else {
+        Err(WeightsError::Mismatch { path: path.to_owned(), mismatches })
+    }
 }
 
-/// The faults that [`check`] reports.
-pub(crate) fn faults(weights: &Weights, expected: &[TensorSpec]) -> Vec<Fault> {
-    let some_optional = expected.iter().any(|spec| spec.optional && weights.contains_key(&spec.name));
-    let mut faults = Vec::new();
+/// The mismatches that [`check`] reports.
+pub(crate) fn mismatches(weights: &Weights, expected: &[TensorSpec]) -> Vec<TensorMismatch> {
+    let has_optional = expected.iter().any(|spec| spec.optional && weights.contains_key(&spec.name));
+    let mut mismatches = Vec::new();
     for TensorSpec { name, shape, optional } in expected {
         match weights.get(name) {
-            None if *optional && !some_optional => {}
-            None => faults.push(Fault::Missing { name: name.clone(), expected: shape.clone() }),
-            Some(tensor) if tensor.shape != *shape || value_count(shape) != Some(tensor.data.len()) => faults
-                .push(Fault::Misshapen {
+            None if *optional && !has_optional => {}
+            None => {
+                mismatches.push(TensorMismatch::Missing { name: name.clone(), expected: shape.clone() });
+            }
+            Some(tensor) if tensor.shape != *shape || value_count(shape) != Some(tensor.data.len()) => {
+                mismatches.push(TensorMismatch::Shape {
                     name: name.clone(),
                     expected: shape.clone(),
                     found: tensor.shape.clone(),
-                }),
+                });
+            }
             Some(_) => {}
         }
     }
     for (name, tensor) in weights {
         if !expected.iter().any(|spec| spec.name == *name) {
-            faults.push(Fault::Extra { name: name.clone(), found: tensor.shape.clone() });
+            mismatches.push(TensorMismatch::Unexpected { name: name.clone(), found: tensor.shape.clone() });
         }
     }
-    faults
+    mismatches
 }
 
-/// The first tensor, in order of names, that holds a NaN or an infinity.
+/// The first tensor, in the order of the names, that contains NaN or infinity.
 pub fn first_non_finite(weights: &Weights) -> Option<&str> {
     let (name, _) = weights.iter().find(|(_, tensor)| tensor.data.iter().any(|value| !value.is_finite()))?;
     Some(name)
@@ -174,25 +211,27 @@ pub fn first_non_finite(weights: &Weights) -> Option<&str> {
 
 /// Reads every tensor of a safetensors file as `f32`, from F32, F16, BF16 or F64.
 ///
-/// A single integer (PyTorch's `num_batches_tracked`) is read as a scalar. Values are not judged: see [`first_non_finite`].
+/// An integer tensor of one value (PyTorch's `num_batches_tracked`) is read as well. NaN and infinity are read as they
+/// are; see [`first_non_finite`].
 ///
 /// # Errors
-/// [`WeightsError::Io`], [`WeightsError::NotSafetensors`] for a cut-short or damaged file, [`WeightsError::UnknownDtype`].
+/// [`WeightsError::Io`], [`WeightsError::NotSafetensors`] for a cut-short or damaged file, [`WeightsError::Dtype`] for
+/// other types.
 pub fn read_safetensors(path: &Path) -> Result<Weights, WeightsError> {
     let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.to_owned(), source })?;
     parse_safetensors(path, &bytes)
 }
 
-/// [`read_safetensors`] of bytes already read; `path` is for the errors.
+/// [`read_safetensors`] for the content of a file; `path` is for error messages.
 pub(crate) fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Weights, WeightsError> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|source| WeightsError::NotSafetensors { path: path.to_owned(), source })?;
     let mut weights = Weights::new();
     for (name, view) in file.iter() {
         let element = Element::from_safetensors(view.dtype());
-        let is_single = value_count(view.shape()) == Some(1);
-        let Some(element) = element.filter(|element| element.is_float() || is_single) else {
-            return Err(WeightsError::UnknownDtype {
+        let is_scalar = value_count(view.shape()) == Some(1);
+        let Some(element) = element.filter(|element| element.is_float() || is_scalar) else {
+            return Err(WeightsError::Dtype {
                 path: path.to_owned(),
                 tensor: name.to_owned(),
                 found: view.dtype().to_string(),
@@ -204,12 +243,12 @@ pub(crate) fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Weights, We
     Ok(weights)
 }
 
-/// Writes tensors as one safetensors file: the same tensors always give the same bytes, without metadata.
+/// Writes tensors as one safetensors file without metadata. The same tensors give the same bytes.
 ///
-/// The file is written beside `path`, synced and renamed, so that `path` never holds half a file.
+/// The file is written with [`write_atomic`]: `path` never holds an incomplete file.
 ///
 /// # Errors
-/// [`WeightsError::Io`], [`WeightsError::Inconsistent`] where a shape does not match its data.
+/// [`WeightsError::Io`]; [`WeightsError::ValueCount`] if the values of a tensor do not match its shape.
 pub fn write_safetensors(path: &Path, weights: &Weights, dtype: Dtype) -> Result<(), WeightsError> {
     write_raw(path, views(path, weights, dtype)?)
 }
@@ -217,7 +256,7 @@ pub fn write_safetensors(path: &Path, weights: &Weights, dtype: Dtype) -> Result
 /// The bytes that [`write_safetensors`] writes.
 ///
 /// # Errors
-/// [`WeightsError::Inconsistent`] where a shape does not match its data.
+/// [`WeightsError::ValueCount`] if the values of a tensor do not match its shape.
 pub fn to_safetensors(weights: &Weights, dtype: Dtype) -> Result<Vec<u8>, WeightsError> {
     let path = Path::new("the tensors");
     let views = views(path, weights, dtype)?;
@@ -225,7 +264,7 @@ pub fn to_safetensors(weights: &Weights, dtype: Dtype) -> Result<Vec<u8>, Weight
         .map_err(|source| WeightsError::NotSafetensors { path: path.to_owned(), source })
 }
 
-/// The tensors as they stand in a file at `path`.
+/// The tensors in the bytes of `dtype`; `path` is for error messages.
 fn views<'a>(
     path: &Path,
     weights: &'a Weights,
@@ -240,23 +279,10 @@ fn views<'a>(
 pub(crate) fn write_raw(path: &Path, tensors: Vec<(&str, RawTensor)>) -> Result<(), WeightsError> {
     let bytes = safetensors::serialize(tensors, None)
         .map_err(|source| WeightsError::NotSafetensors { path: path.to_owned(), source })?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let beside = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create(&beside)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|source| {
-        // A full disk is no fuller for what was half written.
-        let _ = fs::remove_file(&beside);
-        WeightsError::Io { path: path.to_owned(), source }
-    })
+    write_atomic(path, &bytes).map_err(|source| WeightsError::Io { path: path.to_owned(), source })
 }
 
-/// One tensor as it stands in a file.
+/// A tensor in the bytes of its safetensors type.
 pub(crate) struct RawTensor {
     dtype: safetensors::Dtype,
     shape: Vec<usize>,
@@ -273,7 +299,7 @@ impl RawTensor {
     ) -> Result<Self, WeightsError> {
         let HostTensor { shape, data } = tensor;
         if value_count(shape) != Some(data.len()) {
-            return Err(WeightsError::Inconsistent {
+            return Err(WeightsError::ValueCount {
                 path: path.to_owned(),
                 tensor: name.to_owned(),
                 shape: shape.clone(),
@@ -292,7 +318,7 @@ impl RawTensor {
         Ok(Self { dtype, shape: shape.clone(), bytes })
     }
 
-    /// An I64 scalar: PyTorch's `num_batches_tracked`.
+    /// An I64 scalar, such as PyTorch's `num_batches_tracked`.
     pub(crate) fn counter(value: i64) -> Self {
         Self { dtype: safetensors::Dtype::I64, shape: Vec::new(), bytes: value.to_le_bytes().to_vec() }
     }
@@ -313,12 +339,12 @@ impl View for RawTensor {
     }
 }
 
-/// Product of sizes; `None` where it overflows.
+/// The number of values of a tensor of this shape; `None` if it overflows.
 pub(crate) fn value_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size))
 }
 
-/// A shape as `(64, 3, 4, 4)`.
+/// Displays a shape as `(64, 3, 4, 4)`.
 pub(crate) struct Shape<'a>(pub(crate) &'a [usize]);
 
 impl Display for Shape<'_> {
@@ -328,12 +354,12 @@ impl Display for Shape<'_> {
     }
 }
 
-/// Faults, each on its own line.
-pub(crate) struct FaultList<'a>(pub(crate) &'a [Fault]);
+/// Displays mismatches, each on its own line.
+pub(crate) struct MismatchList<'a>(pub(crate) &'a [TensorMismatch]);
 
-impl Display for FaultList<'_> {
+impl Display for MismatchList<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|fault| write!(out, "\n  {fault}"))
+        self.0.iter().try_for_each(|mismatch| write!(out, "\n  {mismatch}"))
     }
 }
 

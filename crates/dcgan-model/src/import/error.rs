@@ -1,4 +1,4 @@
-//! What can go wrong with a file of another program.
+//! Errors of imports and exports.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -6,180 +6,190 @@ use std::path::PathBuf;
 
 use zip::result::ZipError;
 
-use super::names::Side;
-use super::numpy::ArrayFault;
+use super::names::NetworkKind;
+use super::numpy::ArrayError;
 use super::pickle::PickleError;
-use crate::weights::{Fault, FaultList, Shape, WeightsError};
+use crate::weights::{MismatchList, Shape, TensorMismatch, WeightsError};
 
 /// Why weights were not imported or exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("{path}: {source}", path = .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A safetensors file was not read or not written.
+    /// Reading or writing a safetensors file failed.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// No form that is known.
-    #[error(
-        "{path}: neither safetensors, nor a PyTorch file (.pth, .pt), nor a joblib index (.jl) of uncompressed arrays",
-        path = .path.display()
-    )]
-    UnknownForm {
+    /// The content is in no supported format.
+    #[error("{path}: unknown format; expected safetensors, a PyTorch file (.pth, .pt) or a joblib index (.jl) of \
+        uncompressed arrays", path = .path.display())]
+    UnknownFormat {
         /// The file.
         path: PathBuf,
     },
-    /// Larger than any DCGAN.
-    #[error("{path}: {found} bytes, more than the {limit} of any file of weights", path = .path.display())]
+    /// The file is larger than any file of DCGAN weights.
+    #[error("{path}: expected a file of weights of at most {limit} bytes, found {found} bytes", path = .path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
+        /// Its size in bytes.
         found: u64,
-        /// The largest size that is read.
+        /// The largest size that is read, in bytes.
         limit: u64,
     },
-    /// A pickle was refused or is damaged.
+    /// A pickle is damaged, or it refers to something other than tensors.
     #[error("{path}: {source}", path = .path.display())]
     Pickle {
         /// The file.
         path: PathBuf,
-        /// What and where.
+        /// The cause and its position.
         source: PickleError,
     },
     /// A zip archive is damaged.
-    #[error("{path}: {member} of the archive: {source}", path = .path.display())]
-    Archive {
+    #[error("{path}: zip member {member:?}: {source}; copy or save the file again", path = .path.display())]
+    Zip {
         /// The file.
         path: PathBuf,
         /// The member of the archive.
         member: String,
-        /// Why.
+        /// The cause.
         source: ZipError,
     },
     /// A tensor of a PyTorch file is damaged.
-    #[error("{path}: tensor {tensor:?}: {fault}", path = .path.display())]
+    #[error("{path}: tensor {tensor:?}: {source}", path = .path.display())]
     Tensor {
         /// The file.
         path: PathBuf,
-        /// The tensor, with the keys of the dicts around it.
+        /// The tensor, with the keys of the enclosing dicts.
         tensor: String,
-        /// What is wrong.
-        fault: TensorFault,
+        /// The cause.
+        source: TensorError,
     },
-    /// A numpy array is damaged or holds something else.
-    #[error("{path}: {fault}", path = .path.display())]
+    /// A `.npy` file is damaged or does not hold weights.
+    #[error("{path}: {source}", path = .path.display())]
     Array {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        fault: ArrayFault,
+        /// The cause.
+        source: ArrayError,
     },
-    /// An index of arrays names a file that is not beside it.
-    #[error("{path}: names {name:?}; only files beside it are read", path = .path.display())]
+    /// An array inside a joblib index is damaged or does not hold weights.
+    #[error("{path}: array {number}: {source}", path = .path.display())]
+    IndexArray {
+        /// The index.
+        path: PathBuf,
+        /// The number of the array in the index, from 1.
+        number: usize,
+        /// The cause.
+        source: ArrayError,
+    },
+    /// A joblib index refers to a file outside its folder.
+    #[error("{path}: expected the names of files in the same folder, found {name:?}", path = .path.display())]
     OutsideFolder {
         /// The index.
         path: PathBuf,
-        /// What it names.
+        /// The name that it refers to.
         name: String,
     },
-    /// An index that does not hold a list of arrays.
-    #[error("{path}: not a list of arrays", path = .path.display())]
+    /// A joblib index does not hold a list of arrays.
+    #[error("{path}: not a list of arrays; save the parameters with joblib.dump([array, ...])", path = .path.display())]
     NotArrays {
         /// The index.
         path: PathBuf,
     },
-    /// A folder without what is looked for.
-    #[error(
-        "{path}: no *gen_params*.jl and no *discrim_params*.jl in this folder; give one file of weights instead",
-        path = .path.display()
-    )]
-    EmptyFolder {
+    /// A folder has no parameter files of the authors.
+    #[error("{path}: no *gen_params*.jl and no *discrim_params*.jl in this folder; name one file of weights instead",
+        path = .path.display())]
+    NoParameterFiles {
         /// The folder.
         path: PathBuf,
     },
-    /// A folder with more than one of them.
-    #[error("{first} and {second} hold the same network; give one of them", first = .first.display(), second = .second.display())]
+    /// A folder has several parameter files of one network.
+    #[error("{first} and {second} hold the same network; name one of them", first = .first.display(),
+        second = .second.display())]
     Ambiguous {
         /// One index.
         first: PathBuf,
-        /// Another.
+        /// Another index.
         second: PathBuf,
     },
-    /// No network in the file.
+    /// The file holds no network.
     #[error("{path}: no network found ({found}); save {{\"netG\": netG.state_dict(), \"netD\": netD.state_dict()}}",
         path = .path.display())]
     NoNetwork {
         /// The file.
         path: PathBuf,
-        /// What is there.
+        /// What the file holds.
         found: String,
     },
-    /// The tensors do not fit the network asked for.
-    #[error("{path}: {place} does not fit the {side} asked for:{faults}{hint}", path = .path.display(),
-        faults = FaultList(.faults), hint = Hint(.layers))]
+    /// The tensors do not match the model.
+    #[error("{path}: {location} does not match the {network} of the model:{mismatches}{hint}", path = .path.display(),
+        mismatches = MismatchList(.mismatches), hint = Hint(.layers))]
     Mismatch {
         /// The file.
         path: PathBuf,
-        /// Where in the file.
-        place: String,
-        /// The network that it resembles most.
-        side: Side,
-        /// Every missing, extra and misshapen tensor.
-        faults: Vec<Fault>,
-        /// Shapes of the linear layers that the file has.
+        /// The location of the network in the file.
+        location: String,
+        /// The network of the model that it resembles more.
+        network: NetworkKind,
+        /// Every missing tensor, unexpected tensor and unexpected shape.
+        mismatches: Vec<TensorMismatch>,
+        /// Weight shapes of the linear layers in the file.
         layers: Vec<Vec<usize>>,
     },
-    /// A network that pytorch/examples' modules cannot express.
-    #[error("{tensor} has batch-norm per unit, shape {shape}, which BatchNorm2d cannot hold: this network has no form in PyTorch's example",
+    /// The modules of pytorch/examples have no per-activation batch norm.
+    #[error("{tensor}: expected per-channel batch norm of shape (c), found per-activation batch norm of shape {shape}, \
+        which BatchNorm2d does not support; use the safetensors files of the model folder instead",
         shape = Shape(.shape))]
-    NotExpressible {
+    PerActivationNorm {
         /// The tensor.
         tensor: String,
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// A network to export that is not named as ours are.
-    #[error("{tensor} is not a tensor of a {side}")]
-    NotOurs {
+    /// The network has no tensor of this name.
+    #[error("{tensor} is not a tensor of a {network}")]
+    UnknownTensor {
         /// The tensor.
         tensor: String,
         /// The network to export.
-        side: Side,
+        network: NetworkKind,
     },
 }
 
-/// What is wrong with a tensor of a PyTorch file.
+/// Why a tensor of a PyTorch file was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TensorFault {
-    /// Its description is not one.
-    #[error("its description is damaged")]
+pub enum TensorError {
+    /// Its description is damaged.
+    #[error("invalid description: the file is damaged; copy or save it again")]
     Malformed,
-    /// Its values are not in the file.
-    #[error("its storage {0:?} is not in the file")]
-    NoStorage(String),
+    /// Its storage is not in the file.
+    #[error("its storage {0:?} is not in the file; copy or save the file again")]
+    MissingStorage(String),
     /// Its storage is cut short.
-    #[error("its storage holds {found} bytes, expected {expected}: the file is cut short or damaged")]
+    #[error("expected a storage of {expected} bytes, found {found}: the file is cut short or damaged")]
     CutShort {
-        /// Bytes that the storage takes.
+        /// Size of the storage in bytes.
         expected: usize,
         /// Bytes in the file.
         found: usize,
     },
     /// Its shape and strides reach beyond its storage.
-    #[error("its shape and strides reach beyond the {0} values of its storage")]
+    #[error("its offset, shape and strides reach beyond the {0} values of its storage: the file is damaged")]
     OutOfStorage(usize),
-    /// More values than any network has.
-    #[error("with it the file has more than {0} values: not a file of weights")]
+    /// The file holds more values than any DCGAN.
+    #[error(
+        "expected at most {0} values in all tensors up to this one, found more: not a file of DCGAN weights"
+    )]
     TooLarge(usize),
 }
 
-/// How to go on after a mismatch.
+/// The last line of a mismatch: how to find the right model.
 struct Hint<'a>(&'a [Vec<usize>]);
 
 impl Display for Hint<'_> {

@@ -1,25 +1,26 @@
-//! Our weights under the names of pytorch/examples' `netG` and `netD`.
+//! Export under the names of `netG` and `netD` in pytorch/examples.
 //!
-//! Both are one `nn.Sequential` called `main`. G has transposed convolution, batch-norm, ReLU per layer; D has
-//! convolution, LeakyReLU, then convolution, batch-norm, LeakyReLU per layer. Numbers count modules, at any depth.
+//! Each network is one `nn.Sequential` called `main`. The layers of G are transposed convolution, batch norm, ReLU. D
+//! starts with convolution and LeakyReLU; its other layers are convolution, batch norm, LeakyReLU. Modules are numbered
+//! in this order, whatever the depth of the network.
 
 use std::path::Path;
 
 use super::error::ImportError;
-use super::names::{NORM_NAMES, Side};
+use super::names::{NORM_NAMES, NetworkKind};
 use crate::weights::{Dtype, RawTensor, Weights, WeightsError, write_raw};
 
-/// A network as PyTorch's `load_state_dict(strict=True)` wants it.
+/// A state dict that PyTorch's `load_state_dict(strict=True)` accepts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Exported {
+pub struct StateDict {
     /// Tensors by PyTorch's name.
     pub tensors: Weights,
-    /// Names of the `num_batches_tracked` of each batch-norm; they are integers, written as 0.
+    /// Names of the `num_batches_tracked` of each batch norm, integers that are written as 0.
     pub counters: Vec<String>,
 }
 
-impl Exported {
-    /// Writes one safetensors file in F32, the counters as I64 scalars.
+impl StateDict {
+    /// Writes one safetensors file with the tensors as F32 and the counters as I64 scalars.
     ///
     /// # Errors
     /// As [`write_safetensors`](crate::weights::write_safetensors).
@@ -33,28 +34,28 @@ impl Exported {
     }
 }
 
-/// Renames the tensors of a network to those of pytorch/examples.
+/// Renames the tensors of a network to the names of pytorch/examples.
 ///
 /// # Errors
-/// [`ImportError::NotExpressible`] for batch-norm per unit; [`ImportError::NotOurs`] for a tensor that is not named
-/// as the network's are.
-pub fn to_pytorch_names(side: Side, weights: &Weights) -> Result<Exported, ImportError> {
+/// [`ImportError::PerActivationNorm`], which `BatchNorm2d` does not support; [`ImportError::UnknownTensor`] for a name
+/// that the network does not have.
+pub fn to_pytorch_names(network: NetworkKind, weights: &Weights) -> Result<StateDict, ImportError> {
     let depth =
         weights.keys().filter(|name| name.starts_with("blocks.") && name.ends_with(".weight")).count();
-    let mut exported = Exported { tensors: Weights::new(), counters: Vec::new() };
+    let mut exported = StateDict { tensors: Weights::new(), counters: Vec::new() };
     for (name, tensor) in weights {
-        let not_ours = || ImportError::NotOurs { tensor: name.clone(), side };
-        let (layer, leaf) = name.rsplit_once('.').ok_or_else(not_ours)?;
-        let module = linear_module(side, layer, depth).ok_or_else(not_ours)?;
+        let unknown = || ImportError::UnknownTensor { tensor: name.clone(), network };
+        let (layer, leaf) = name.rsplit_once('.').ok_or_else(unknown)?;
+        let module = linear_module(network, layer, depth).ok_or_else(unknown)?;
         if leaf == "weight" {
             exported.tensors.insert(format!("main.{module}.weight"), tensor.clone());
             continue;
         }
-        let (suffix, _) = NORM_NAMES.iter().find(|(_, ours)| *ours == leaf).ok_or_else(not_ours)?;
+        let (suffix, _) = NORM_NAMES.iter().find(|(_, name)| *name == leaf).ok_or_else(unknown)?;
         if tensor.shape.len() != 1 {
-            return Err(ImportError::NotExpressible { tensor: name.clone(), shape: tensor.shape.clone() });
+            return Err(ImportError::PerActivationNorm { tensor: name.clone(), shape: tensor.shape.clone() });
         }
-        // The batch-norm stands right after its convolution.
+        // The batch norm is the module after its convolution.
         let norm = module + 1;
         exported.tensors.insert(format!("main.{norm}.{suffix}"), tensor.clone());
         if leaf == "mean" {
@@ -65,17 +66,17 @@ pub fn to_pytorch_names(side: Side, weights: &Weights) -> Result<Exported, Impor
 }
 
 /// The number of a layer's convolution in `main`.
-fn linear_module(side: Side, layer: &str, depth: usize) -> Option<usize> {
+fn linear_module(network: NetworkKind, layer: &str, depth: usize) -> Option<usize> {
     let block = || layer.strip_prefix("blocks.")?.parse::<usize>().ok().filter(|block| *block < depth);
-    match (side, layer) {
-        (Side::Generator, "project") => Some(0),
-        (Side::Generator, _) => Some(3 * (block()? + 1)),
-        (Side::Discriminator, "head") => Some(discriminator_block(depth)),
-        (Side::Discriminator, _) => Some(discriminator_block(block()?)),
+    match (network, layer) {
+        (NetworkKind::Generator, "project") => Some(0),
+        (NetworkKind::Generator, _) => Some(3 * (block()? + 1)),
+        (NetworkKind::Discriminator, "head") => Some(discriminator_block(depth)),
+        (NetworkKind::Discriminator, _) => Some(discriminator_block(block()?)),
     }
 }
 
-/// The first block has no batch-norm: two modules instead of three.
+/// The first block has no batch norm: two modules instead of three.
 fn discriminator_block(block: usize) -> usize {
     (3 * block).saturating_sub(1)
 }

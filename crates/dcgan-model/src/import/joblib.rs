@@ -1,27 +1,27 @@
 //! The authors' released weights: a joblib index that lists arrays, and the `.npy` files beside it.
 //!
-//! Arrays stand in the order of the layers: weight, then gain and shift where there is batch-norm. Dense layers are
-//! `(in, out)` matrices. Theano convolves where everyone else correlates, so kernels are rotated by 180 degrees.
+//! Arrays are in the order of the layers: the weight, then the weight and bias of its batch norm, if any. Dense layers
+//! are `(in, out)` matrices. Theano convolves where other programs correlate, so kernels are rotated by 180 degrees.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::ImportError;
-use super::names::Fitted;
-use super::numpy::{self, ArrayFault};
+use super::names::Candidate;
+use super::numpy::{self, ArrayError};
 use super::pickle::{self, Global, Id, Node, Pickle};
 use super::read_file;
-use crate::weights::{HostTensor, TensorSpec, Weights, faults};
+use crate::weights::{HostTensor, TensorSpec, Weights, mismatches};
 
-/// The indices in a folder, of the generator and of the discriminator.
+/// The paths of the indices in a folder: the generator's and the discriminator's.
 ///
 /// # Errors
-/// Where there is none, or more than one for a network.
+/// No index, or several for one network.
 pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ImportError> {
-    let failed = |source| ImportError::Io { path: folder.to_owned(), source };
+    let io_error = |source| ImportError::Io { path: folder.to_owned(), source };
     let mut found = [None, None];
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    for entry in fs::read_dir(folder).map_err(io_error)? {
+        let path = entry.map_err(io_error)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let kinds = ["gen_params", "discrim_params"];
         let Some(kind) = kinds.iter().position(|kind| name.contains(kind) && name.ends_with(".jl")) else {
@@ -35,54 +35,55 @@ pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ImportError
         }
     }
     match found {
-        [None, None] => Err(ImportError::EmptyFolder { path: folder.to_owned() }),
+        [None, None] => Err(ImportError::NoParameterFiles { path: folder.to_owned() }),
         found => Ok(found),
     }
 }
 
-/// Reads the arrays that an index lists, of `limit` values at most; `bytes` are the index itself.
+/// Reads the arrays of an index, at most `limit` values in total; `bytes` is the content of the index.
 ///
 /// # Errors
-/// A damaged index or array, or one that names files elsewhere.
+/// A damaged index or array, or an index that refers to files outside its folder.
 pub(crate) fn read(path: &Path, bytes: &[u8], limit: usize) -> Result<Vec<HostTensor>, ImportError> {
     let pickle =
         pickle::read(bytes).map_err(|source| ImportError::Pickle { path: path.to_owned(), source })?;
     let not_arrays = || ImportError::NotArrays { path: path.to_owned() };
     let items = pickle.items(pickle.root()).filter(|items| !items.is_empty()).ok_or_else(not_arrays)?;
     let (mut arrays, mut values) = (Vec::new(), 0);
-    for item in items {
-        let array = array(path, bytes, &pickle, *item)?.ok_or_else(not_arrays)?;
-        // An empty array counts too, so that the list has an end.
+    for (number, item) in (1..).zip(items) {
+        let index_error = |source| ImportError::IndexArray { path: path.to_owned(), number, source };
+        let array = match numpy::pickled(&pickle, bytes, *item) {
+            Some(array) => array.map_err(index_error)?,
+            None => array_in_file(path, &pickle, *item)?.ok_or_else(not_arrays)?,
+        };
+        // An empty array counts as one value, so that the number of arrays is bounded too.
         values += array.data.len() + 1;
         if values > limit {
-            let fault = ArrayFault::TooLarge(limit);
-            return Err(ImportError::Array { path: path.to_owned(), fault });
+            return Err(index_error(ArrayError::TooLarge(limit)));
         }
         arrays.push(array);
     }
     Ok(arrays)
 }
 
-fn array(path: &Path, bytes: &[u8], pickle: &Pickle, id: Id) -> Result<Option<HostTensor>, ImportError> {
-    if let Some(array) = numpy::pickled(pickle, bytes, id) {
-        return array.map(Some).map_err(|fault| ImportError::Array { path: path.to_owned(), fault });
-    }
+/// The array in a `.npy` file that the item at `id` refers to; `None` if it is not such a reference.
+fn array_in_file(index: &Path, pickle: &Pickle, id: Id) -> Result<Option<HostTensor>, ImportError> {
     let Node::Object { class: Global::ArrayInFile, state: Some(state), .. } = pickle.node(id) else {
         return Ok(None);
     };
     let Some(name) = pickle.entry(*state, "filename").and_then(|name| pickle.text(name)) else {
         return Ok(None);
     };
-    // The index may come from anyone: it must not reach outside its folder.
+    // The index is untrusted: it must not read files outside its folder.
     if name.contains(['/', '\\', ':', '\0']) || Path::new(name).file_name().is_none() {
-        return Err(ImportError::OutsideFolder { path: path.to_owned(), name: name.to_owned() });
+        return Err(ImportError::OutsideFolder { path: index.to_owned(), name: name.to_owned() });
     }
-    let file = path.with_file_name(name);
+    let file = index.with_file_name(name);
     numpy::read_npy(&file, &read_file(&file)?).map(Some)
 }
 
-/// Gives the arrays our names and layouts, and compares them with what the network expects.
-pub(crate) fn fit(arrays: &[HostTensor], expected: &[TensorSpec]) -> Fitted {
+/// Names the arrays, converts their layouts, and compares them with the expected tensors.
+pub(crate) fn match_arrays(arrays: &[HostTensor], expected: &[TensorSpec]) -> Candidate {
     let mut specs = expected.iter().filter(|spec| !spec.optional);
     let mut weights = Weights::new();
     for (i, array) in (1..).zip(arrays) {
@@ -92,23 +93,23 @@ pub(crate) fn fit(arrays: &[HostTensor], expected: &[TensorSpec]) -> Fitted {
         };
         weights.insert(name, tensor);
     }
-    let faults = faults(&weights, expected);
-    Fitted { weights, faults }
+    let mismatches = mismatches(&weights, expected);
+    Candidate { weights, mismatches }
 }
 
-/// One array in the layout of PyTorch; as it is where it does not fit.
+/// One array in PyTorch's layout; unchanged if it does not match the expected shape.
 fn convert(array: &HostTensor, expected: &[usize]) -> HostTensor {
     let HostTensor { shape, data } = array;
     let data = match (shape.as_slice(), expected) {
-        // Kernels of (transposed) convolutions: both axes turned round, which is each kernel read backwards.
+        // Kernels of (transposed) convolutions: rotation by 180 degrees reverses the values of each kernel.
         ([_, _, height, width], _) => {
             let kernel = (height * width).max(1);
             data.chunks(kernel).flat_map(|kernel| kernel.iter().rev()).copied().collect()
         }
-        // A dense layer from z (z, c * h * w), and one to a logit (c * h * w, 1): rows in the order of maps.
+        // A dense layer from z, (z, c * h * w), and one to a logit, (c * h * w, 1): already in the order (c, h, w).
         ([z, units], [n, maps @ ..]) if z == n && *units == maps.iter().product::<usize>() => data.clone(),
         ([units, 1], [1, maps @ ..]) if *units == maps.iter().product::<usize>() => data.clone(),
-        // Batch-norm per unit.
+        // Per-activation batch norm.
         ([units], [_, _, _]) if *units == expected.iter().product::<usize>() => data.clone(),
         _ => return array.clone(),
     };
@@ -120,24 +121,46 @@ fn convert(array: &HostTensor, expected: &[usize]) -> HostTensor {
 mod tests {
     use super::*;
 
+    /// An array of `shape` with the values 0, 1, 2, ..., and its conversion to the layout of the expected shape.
+    struct Case<'a> {
+        shape: &'a [usize],
+        expected: &'a [usize],
+        converted: &'a [usize],
+        values: &'a [f32],
+    }
+
     #[test]
     fn converts_layouts() {
         let tensor = |shape: &[usize]| {
             let n: u8 = shape.iter().product::<usize>().try_into().unwrap();
             HostTensor { shape: shape.to_vec(), data: (0..n).map(f32::from).collect() }
         };
-        type Row<'a> = (&'a [usize], &'a [usize], &'a [usize], &'a [f32]);
-        let rows: [Row; 6] = [
-            (&[1, 2, 2, 2], &[1, 2, 2, 2], &[1, 2, 2, 2], &[3., 2., 1., 0., 7., 6., 5., 4.]),
-            (&[1, 1, 1, 3], &[9], &[1, 1, 1, 3], &[2., 1., 0.]),
-            (&[2, 4], &[2, 1, 2, 2], &[2, 1, 2, 2], &[0., 1., 2., 3., 4., 5., 6., 7.]),
-            (&[4, 1], &[1, 1, 2, 2], &[1, 1, 2, 2], &[0., 1., 2., 3.]),
-            (&[4], &[1, 2, 2], &[1, 2, 2], &[0., 1., 2., 3.]),
-            (&[3], &[4], &[3], &[0., 1., 2.]),
+        let cases = [
+            Case {
+                shape: &[1, 2, 2, 2],
+                expected: &[1, 2, 2, 2],
+                converted: &[1, 2, 2, 2],
+                values: &[3., 2., 1., 0., 7., 6., 5., 4.],
+            },
+            Case { shape: &[1, 1, 1, 3], expected: &[9], converted: &[1, 1, 1, 3], values: &[2., 1., 0.] },
+            Case {
+                shape: &[2, 4],
+                expected: &[2, 1, 2, 2],
+                converted: &[2, 1, 2, 2],
+                values: &[0., 1., 2., 3., 4., 5., 6., 7.],
+            },
+            Case {
+                shape: &[4, 1],
+                expected: &[1, 1, 2, 2],
+                converted: &[1, 1, 2, 2],
+                values: &[0., 1., 2., 3.],
+            },
+            Case { shape: &[4], expected: &[1, 2, 2], converted: &[1, 2, 2], values: &[0., 1., 2., 3.] },
+            Case { shape: &[3], expected: &[4], converted: &[3], values: &[0., 1., 2.] },
         ];
-        for (shape, expected, found, data) in rows {
-            let HostTensor { shape, data: converted } = convert(&tensor(shape), expected);
-            assert_eq!((shape.as_slice(), converted.as_slice()), (found, data), "{expected:?}");
+        for Case { shape, expected, converted, values } in cases {
+            let HostTensor { shape, data } = convert(&tensor(shape), expected);
+            assert_eq!((shape.as_slice(), data.as_slice()), (converted, values), "{expected:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Weights that people already have: safetensors, PyTorch's files and the authors' folder, read without executing
-//! anything in them, and our weights under the names of pytorch/examples.
+//! Import of weights from other programs (safetensors, PyTorch's files, the authors' folder) without executing
+//! anything in them, and export under the names of pytorch/examples.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,28 +12,29 @@ mod joblib;
 mod names;
 mod numpy;
 mod pickle;
-mod strided;
+mod state_dict;
+mod strides;
 mod torch;
-mod tree;
 
-pub use error::{ImportError, TensorFault};
-pub use export::{Exported, to_pytorch_names};
-pub use names::Side;
-pub use numpy::ArrayFault;
-pub use pickle::{PickleError, PickleFault};
+pub use error::{ImportError, TensorError};
+pub use export::{StateDict, to_pytorch_names};
+pub use names::NetworkKind;
+pub use numpy::ArrayError;
+pub use pickle::{PickleError, PickleErrorKind};
 
-use names::{Fitted, Named};
-use tree::Found;
+use names::{Candidate, NamedTensor};
+use state_dict::ImportedTensor;
 
 use crate::weights::{TensorSpec, Weights, first_non_finite, parse_safetensors};
 
-/// The largest file that is read.
+/// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 2 << 30;
 
-/// Values in one file, 1 GiB of them as `f32`; a file may name one storage or array again and again.
+/// The most values in one file, 1 GiB as `f32`. A bound is needed because a file can refer to one storage or array any
+/// number of times.
 const MAX_VALUES: usize = 1 << 28;
 
-/// What the networks asked for expect: every tensor in the order of the layers, under our names.
+/// The tensors that the networks of a model expect, in the order of the layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// The generator's tensors.
@@ -42,26 +43,26 @@ pub struct Expected {
     pub discriminator: Vec<TensorSpec>,
 }
 
-/// What a file of another program holds, under our names and in our layouts.
+/// The networks of a file of another program, under the names and in the layouts of this program.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Imported {
-    /// The generator, where there is one.
+    /// The generator, if the file has one.
     pub generator: Option<Weights>,
-    /// The discriminator, where there is one.
+    /// The discriminator, if the file has one.
     pub discriminator: Option<Weights>,
-    /// What was found and what was left out, a sentence each.
+    /// What was imported and what was skipped, one sentence each.
     pub notes: Vec<String>,
 }
 
 /// Reads the networks of a file or of the authors' folder.
 ///
-/// The form is told from the content: safetensors (our names or PyTorch's), a PyTorch file in zip or legacy form, a
-/// joblib index; a folder is searched for the authors' `*gen_params*.jl` and `*discrim_params*.jl`.
-/// Batch-norm statistics may be absent, all of them together: a note says so.
+/// The format is detected from the content: safetensors (this program's names or PyTorch's), a PyTorch file in the zip
+/// or the legacy format, a joblib index. A folder is searched for the authors' `*gen_params*.jl` and
+/// `*discrim_params*.jl`. Batch-norm statistics are optional, all or none of them: a note says that they are missing.
 ///
 /// # Errors
-/// A damaged file, a pickle that names anything but tensors, and [`ImportError::Mismatch`] where the tensors do not
-/// fit, with every fault at once.
+/// A damaged file, a pickle that refers to anything but tensors, and [`ImportError::Mismatch`] with every mismatch at
+/// once if the tensors do not match the model.
 pub fn read(src: &Path, expected: &Expected) -> Result<Imported, ImportError> {
     if !src.is_dir() {
         return import_bytes(src, &read_file(src)?, expected);
@@ -73,7 +74,7 @@ pub fn read(src: &Path, expected: &Expected) -> Result<Imported, ImportError> {
     import.finish()
 }
 
-/// [`import`] of one file that was read already.
+/// [`read`] for the content of one file; `src` is for error messages.
 fn import_bytes(src: &Path, bytes: &[u8], expected: &Expected) -> Result<Imported, ImportError> {
     let mut import = Import::new(src, expected);
     if bytes.starts_with(b"PK\x03\x04") {
@@ -85,146 +86,163 @@ fn import_bytes(src: &Path, bytes: &[u8], expected: &Expected) -> Result<Importe
     } else if matches!(bytes.first(), Some(0x80 | b']' | b'(')) {
         import.arrays(src, bytes)?;
     } else {
-        return Err(ImportError::UnknownForm { path: src.to_owned() });
+        return Err(ImportError::UnknownFormat { path: src.to_owned() });
     }
     import.finish()
 }
 
-/// A whole file, unless it is larger than any file of weights.
+/// The content of a file of at most [`MAX_BYTES`].
 fn read_file(path: &Path) -> Result<Vec<u8>, ImportError> {
-    let failed = |source| ImportError::Io { path: path.to_owned(), source };
-    let found = fs::metadata(path).map_err(failed)?.len();
+    let io_error = |source| ImportError::Io { path: path.to_owned(), source };
+    let found = fs::metadata(path).map_err(io_error)?.len();
     if found > MAX_BYTES {
         return Err(ImportError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
     }
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)).map_err(failed)?;
+    File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)).map_err(io_error)?;
     Ok(bytes)
 }
 
-/// An import under way.
+/// The state of one import.
 struct Import<'a> {
     src: &'a Path,
     expected: &'a Expected,
     imported: Imported,
-    /// Networks that fit neither side.
-    misfits: Vec<ImportError>,
+    /// Networks that match neither the generator nor the discriminator.
+    mismatched: Vec<Mismatched>,
+}
+
+/// A network that matches neither expected network, compared with the one that it resembles more.
+struct Mismatched {
+    network: NetworkKind,
+    location: String,
+    error: ImportError,
 }
 
 impl<'a> Import<'a> {
     fn new(src: &'a Path, expected: &'a Expected) -> Self {
-        Self { src, expected, imported: Imported::default(), misfits: Vec::new() }
+        Self { src, expected, imported: Imported::default(), mismatched: Vec::new() }
     }
 
-    /// Tensors of a safetensors file, which keeps no order: layers are numbered in every program's names.
+    /// The tensors of a safetensors file. The format keeps no order, so they are sorted by the layer numbers in their
+    /// names.
     fn safetensors(&mut self, weights: Weights) {
-        let mut found: Vec<Found> =
-            weights.into_iter().map(|(name, tensor)| Found { place: String::new(), name, tensor }).collect();
-        found.sort_by(|a, b| names::natural_key(&a.name).cmp(&names::natural_key(&b.name)));
-        self.tensors(found);
+        let mut tensors: Vec<ImportedTensor> = weights
+            .into_iter()
+            .map(|(name, tensor)| ImportedTensor { scope: String::new(), name, tensor })
+            .collect();
+        tensors.sort_by(|a, b| names::natural_key(&a.name).cmp(&names::natural_key(&b.name)));
+        self.tensors(tensors);
     }
 
     /// Tensors by name, of one network or of several.
-    fn tensors(&mut self, found: Vec<Found>) {
-        let mut places: BTreeMap<String, Vec<Found>> = BTreeMap::new();
-        for tensor in found {
-            places.entry(tensor.place.clone()).or_default().push(tensor);
+    fn tensors(&mut self, tensors: Vec<ImportedTensor>) {
+        let mut scopes: BTreeMap<String, Vec<ImportedTensor>> = BTreeMap::new();
+        for tensor in tensors {
+            scopes.entry(tensor.scope.clone()).or_default().push(tensor);
         }
-        for (place, found) in &places {
-            let named: Vec<Named> = found.iter().map(|found| (found.name.as_str(), &found.tensor)).collect();
+        for (scope, tensors) in &scopes {
+            let named: Vec<NamedTensor> =
+                tensors.iter().map(|tensor| (tensor.name.as_str(), &tensor.tensor)).collect();
             let all: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
             let prefixes = names::split_prefixes(&all);
             if prefixes.is_empty() {
-                self.network(&join(place, names::common_prefix(&all)), &named);
+                self.network(&location(scope, names::common_prefix(&all)), &named);
             }
             for prefix in prefixes {
-                let below = |name: &str| name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('.'));
-                let named: Vec<Named> = named.iter().filter(|(name, _)| below(name)).copied().collect();
-                self.network(&join(place, &prefix), &named);
+                let has_prefix =
+                    |name: &str| name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('.'));
+                let named: Vec<NamedTensor> =
+                    named.iter().filter(|(name, _)| has_prefix(name)).copied().collect();
+                self.network(&location(scope, &prefix), &named);
             }
         }
     }
 
-    /// What may be one network: told apart by its shapes.
-    fn network(&mut self, place: &str, named: &[Named]) {
-        let layers = names::linear_shapes(named);
+    /// Tensors that belong together: a network if there is a convolution among them.
+    fn network(&mut self, location: &str, tensors: &[NamedTensor]) {
+        let layers = names::linear_shapes(tensors);
         if layers.is_empty() {
-            let tensors: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
-            self.imported.notes.push(format!("left out {} in {place}: not a network", short_list(&tensors)));
+            let names: Vec<&str> = tensors.iter().map(|(name, _)| *name).collect();
+            self.imported.notes.push(format!("skipped {} in {location}: not a network", short_list(&names)));
             return;
         }
-        let fits = |expected| names::fit(named, expected);
-        self.choose(place, layers, fits(&self.expected.generator), fits(&self.expected.discriminator));
+        let candidate = |expected| names::match_tensors(tensors, expected);
+        let (g, d) = (candidate(&self.expected.generator), candidate(&self.expected.discriminator));
+        self.choose(location, layers, g, d);
     }
 
-    /// Arrays in the order of the layers, of one network.
+    /// The arrays of one network in the order of its layers.
     fn arrays(&mut self, path: &Path, bytes: &[u8]) -> Result<(), ImportError> {
         let arrays = joblib::read(path, bytes, MAX_VALUES)?;
-        let fits = |expected| joblib::fit(&arrays, expected);
         let layers = arrays.iter().map(|array| array.shape.clone()).filter(|shape| shape.len() > 1).collect();
-        let place = path.file_name().unwrap_or_default().to_string_lossy();
-        self.choose(&place, layers, fits(&self.expected.generator), fits(&self.expected.discriminator));
+        let location = path.file_name().unwrap_or_default().to_string_lossy();
+        let candidate = |expected| joblib::match_arrays(&arrays, expected);
+        let (g, d) = (candidate(&self.expected.generator), candidate(&self.expected.discriminator));
+        self.choose(&location, layers, g, d);
         Ok(())
     }
 
-    /// Takes the side that fits; where neither does, keeps the error of the one that is nearer.
-    fn choose(&mut self, place: &str, layers: Vec<Vec<usize>>, g: Fitted, d: Fitted) {
-        let called = Side::called(place.trim_start_matches(|c: char| c.is_ascii_digit() || c == '_'));
-        let (side, fitted) = match (g.faults.len(), d.faults.len(), called) {
-            (0, 1.., _) => (Side::Generator, g),
-            (1.., 0, _) => (Side::Discriminator, d),
-            (_, _, Some(Side::Generator)) => (Side::Generator, g),
-            (_, _, Some(Side::Discriminator)) => (Side::Discriminator, d),
-            (g_faults, d_faults, None) if g_faults <= d_faults => (Side::Generator, g),
-            _ => (Side::Discriminator, d),
+    /// Takes the network as the generator or as the discriminator, whichever matches. If neither does, the error
+    /// compares it with the one that its name says, or else with the one that has fewer mismatches.
+    fn choose(&mut self, location: &str, layers: Vec<Vec<usize>>, g: Candidate, d: Candidate) {
+        let by_name =
+            NetworkKind::from_name(location.trim_start_matches(|c: char| c.is_ascii_digit() || c == '_'));
+        let (network, candidate) = match (g.mismatches.len(), d.mismatches.len(), by_name) {
+            (0, 1.., _) => (NetworkKind::Generator, g),
+            (1.., 0, _) => (NetworkKind::Discriminator, d),
+            (_, _, Some(NetworkKind::Generator)) => (NetworkKind::Generator, g),
+            (_, _, Some(NetworkKind::Discriminator)) => (NetworkKind::Discriminator, d),
+            (in_g, in_d, None) if in_g <= in_d => (NetworkKind::Generator, g),
+            _ => (NetworkKind::Discriminator, d),
         };
-        if fitted.faults.is_empty() {
-            self.take(place, side, fitted.weights);
+        if candidate.mismatches.is_empty() {
+            self.accept(location, network, candidate.weights);
         } else {
-            self.misfits.push(ImportError::Mismatch {
+            let error = ImportError::Mismatch {
                 path: self.src.to_owned(),
-                place: place.to_owned(),
-                side,
-                faults: fitted.faults,
+                location: location.to_owned(),
+                network,
+                mismatches: candidate.mismatches,
                 layers,
-            });
+            };
+            self.mismatched.push(Mismatched { network, location: location.to_owned(), error });
         }
     }
 
-    fn take(&mut self, place: &str, side: Side, weights: Weights) {
+    fn accept(&mut self, location: &str, network: NetworkKind, weights: Weights) {
         let Imported { generator, discriminator, notes } = &mut self.imported;
-        let (slot, expected) = match side {
-            Side::Generator => (generator, &self.expected.generator),
-            Side::Discriminator => (discriminator, &self.expected.discriminator),
+        let (slot, expected) = match network {
+            NetworkKind::Generator => (generator, &self.expected.generator),
+            NetworkKind::Discriminator => (discriminator, &self.expected.discriminator),
         };
         if slot.is_some() {
-            notes.push(format!("left out {place}: another {side} came before it"));
+            notes.push(format!("skipped {location}: the file has another {network} before it"));
             return;
         }
-        notes.push(format!("{side}: {} tensors from {place}", weights.len()));
+        notes.push(format!("{network}: {} tensors from {location}", weights.len()));
         if expected.iter().any(|spec| spec.optional && !weights.contains_key(&spec.name)) {
-            notes.push(format!("{side}: no batch-norm statistics in the file; they have to be recalibrated"));
+            notes.push(format!("{network}: no batch-norm statistics in the file; recalibrate them"));
         }
         if let Some(name) = first_non_finite(&weights) {
-            notes.push(format!("{side}: {name} holds values that are not finite"));
+            notes.push(format!("{network}: {name} contains NaN or infinity"));
         }
         *slot = Some(weights);
     }
 
-    /// What was found; a network that fits neither side is an error unless its side was found elsewhere.
+    /// The imported networks. A network that matches neither expected network is an error, unless another one of its
+    /// kind was imported.
     fn finish(self) -> Result<Imported, ImportError> {
-        let Self { src, mut imported, misfits, .. } = self;
-        for misfit in misfits {
-            let filled = match &misfit {
-                ImportError::Mismatch { side: Side::Generator, .. } => imported.generator.is_some(),
-                _ => imported.discriminator.is_some(),
+        let Self { src, mut imported, mismatched, .. } = self;
+        for Mismatched { network, location, error } in mismatched {
+            let is_imported = match network {
+                NetworkKind::Generator => imported.generator.is_some(),
+                NetworkKind::Discriminator => imported.discriminator.is_some(),
             };
-            match misfit {
-                ImportError::Mismatch { place, .. } if filled => {
-                    imported.notes.push(format!("left out {place}: it does not fit the networks asked for"));
-                }
-                misfit => return Err(misfit),
+            if !is_imported {
+                return Err(error);
             }
+            imported.notes.push(format!("skipped {location}: it does not match the model"));
         }
         if imported.generator.is_none() && imported.discriminator.is_none() {
             let found =
@@ -235,17 +253,17 @@ impl<'a> Import<'a> {
     }
 }
 
-/// Where a network stands in a file: `checkpoint/netG, prefix module.main`.
-fn join(place: &str, prefix: &str) -> String {
-    match (place, prefix.trim_end_matches('.')) {
+/// The location of a network in a file, for messages: `checkpoint/netG/module.main`.
+fn location(scope: &str, prefix: &str) -> String {
+    match (scope, prefix.trim_end_matches('.')) {
         ("", "") => "the file".to_owned(),
         ("", prefix) => prefix.to_owned(),
-        (place, "") => place.to_owned(),
-        (place, prefix) => format!("{place}/{prefix}"),
+        (scope, "") => scope.to_owned(),
+        (scope, prefix) => format!("{scope}/{prefix}"),
     }
 }
 
-/// The first names and how many more there are.
+/// The first three names and the number of the others.
 fn short_list(names: &[&str]) -> String {
     match names {
         [a, b, c, _, ..] => format!("{a}, {b}, {c} and {} more", names.len() - 3),

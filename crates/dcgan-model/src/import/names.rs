@@ -1,24 +1,24 @@
-//! From the names of other programs to ours, by the order of the layers.
+//! Maps the tensor names of other programs to the names of this program, by the order of the layers.
 //!
-//! Every DCGAN in PyTorch has one module per convolution (its `weight` has four axes) and one per batch-norm. Names
-//! differ from program to program; the order does not: the n-th convolution is our n-th layer, the n-th batch-norm
-//! belongs to our n-th layer that has one.
+//! Every DCGAN in PyTorch has one module per convolution, with a `weight` of four axes, and one per batch norm. Names
+//! differ between programs, but the order is the same: the n-th convolution is the n-th layer of the model, and the n-th
+//! batch norm belongs to the n-th layer with batch norm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
-use crate::weights::{Fault, HostTensor, TensorSpec, Weights, faults};
+use crate::weights::{HostTensor, TensorMismatch, TensorSpec, Weights, mismatches};
 
-/// One of the two networks.
+/// Which of the two networks of a DCGAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum NetworkKind {
     /// G, from z to an image.
     Generator,
     /// D, from an image to a logit.
     Discriminator,
 }
 
-impl Display for Side {
+impl Display for NetworkKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Generator => "generator",
@@ -27,9 +27,9 @@ impl Display for Side {
     }
 }
 
-impl Side {
-    /// The network that a key or a prefix is called after, if any: `netG`, `generator`, `disc.main`.
-    pub(crate) fn called(name: &str) -> Option<Self> {
+impl NetworkKind {
+    /// The network that a key, a prefix or a file name suggests, if any: `netG`, `generator`, `disc.main`.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         name.split(['/', '.']).find_map(|part| {
             let part = part.to_ascii_lowercase();
             let is = |whole: &str, starts: [&str; 2]| {
@@ -46,21 +46,21 @@ impl Side {
     }
 }
 
-/// Suffixes of batch-norm: PyTorch's and ours.
+/// Suffixes of batch-norm tensors: PyTorch's, and this program's.
 pub(crate) const NORM_NAMES: [(&str, &str); 4] =
     [("weight", "gain"), ("bias", "shift"), ("running_mean", "mean"), ("running_var", "variance")];
 
-/// Name and values, in the order of the file.
-pub(crate) type Named<'a> = (&'a str, &'a HostTensor);
+/// The name of a tensor in the file and the tensor, in the order of the file.
+pub(crate) type NamedTensor<'a> = (&'a str, &'a HostTensor);
 
-/// One network under our names, with what does not fit.
-pub(crate) struct Fitted {
+/// The tensors of a file under the names of one network of the model, and where they differ from it.
+pub(crate) struct Candidate {
     pub(crate) weights: Weights,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) mismatches: Vec<TensorMismatch>,
 }
 
-/// Shapes of the convolutions' weights.
-pub(crate) fn linear_shapes(tensors: &[Named]) -> Vec<Vec<usize>> {
+/// Weight shapes of the convolutions.
+pub(crate) fn linear_shapes(tensors: &[NamedTensor]) -> Vec<Vec<usize>> {
     let weights = tensors.iter().filter(|(name, tensor)| is_linear(name, tensor));
     weights.map(|(_, tensor)| tensor.shape.clone()).collect()
 }
@@ -69,31 +69,36 @@ fn is_linear(name: &str, tensor: &HostTensor) -> bool {
     leaf(name) == "weight" && tensor.shape.len() == 4
 }
 
-/// Gives the tensors our names and compares them with what the network expects.
-pub(crate) fn fit(tensors: &[Named], expected: &[TensorSpec]) -> Fitted {
+/// Renames the tensors of a file and compares them with the expected ones.
+pub(crate) fn match_tensors(tensors: &[NamedTensor], expected: &[TensorSpec]) -> Candidate {
     let renamed = rename(tensors, expected);
-    let theirs: BTreeMap<&str, &str> =
-        renamed.iter().map(|(ours, theirs, _)| (ours.as_str(), *theirs)).collect();
+    let file_names: BTreeMap<&str, &str> =
+        renamed.iter().map(|tensor| (tensor.name.as_str(), tensor.name_in_file)).collect();
     let weights: Weights =
-        renamed.iter().map(|(ours, _, tensor)| (ours.clone(), HostTensor::clone(tensor))).collect();
-    let mut faults = faults(&weights, expected);
-    for fault in &mut faults {
-        if let Fault::Misshapen { name, .. } = fault
-            && let Some(theirs) = theirs.get(name.as_str()).filter(|theirs| *theirs != name)
+        renamed.iter().map(|tensor| (tensor.name.clone(), tensor.tensor.clone())).collect();
+    let mut mismatches = mismatches(&weights, expected);
+    for mismatch in &mut mismatches {
+        if let TensorMismatch::Shape { name, .. } = mismatch
+            && let Some(name_in_file) = file_names.get(name.as_str()).filter(|in_file| *in_file != name)
         {
-            *name = format!("{name} ({theirs} in the file)");
+            *name = format!("{name} ({name_in_file} in the file)");
         }
     }
-    Fitted { weights, faults }
+    Candidate { weights, mismatches }
 }
 
-/// Our name, the file's name and the values of each tensor; a tensor without a place keeps its name.
-fn rename<'a>(tensors: &[Named<'a>], expected: &[TensorSpec]) -> Vec<(String, &'a str, &'a HostTensor)> {
+/// A tensor of a file under its name in the model.
+struct Renamed<'a> {
+    /// Its name in the model; its name in the file if the model has no tensor for it.
+    name: String,
+    name_in_file: &'a str,
+    tensor: &'a HostTensor,
+}
+
+fn rename<'a>(tensors: &[NamedTensor<'a>], expected: &[TensorSpec]) -> Vec<Renamed<'a>> {
     let tensors = tensors.iter().filter(|(name, _)| leaf(name) != "num_batches_tracked");
-    let is_ours = |name: &str| tensors.clone().any(|(theirs, _)| *theirs == name);
-    if is_ours("blocks.0.weight") && (is_ours("project.weight") || is_ours("head.weight")) {
-        return tensors.map(|(name, tensor)| ((*name).to_owned(), *name, *tensor)).collect();
-    }
+    let contains = |name: &str| tensors.clone().any(|(in_file, _)| *in_file == name);
+    let is_native = contains("blocks.0.weight") && (contains("project.weight") || contains("head.weight"));
     let mut layers = Vec::new();
     let mut normed_layers = Vec::new();
     for spec in expected {
@@ -110,20 +115,25 @@ fn rename<'a>(tensors: &[Named<'a>], expected: &[TensorSpec]) -> Vec<(String, &'
     }
     let mut norms = Vec::new();
     for (name, _) in tensors.clone() {
-        if NORM_NAMES.iter().any(|(theirs, _)| leaf(name) == *theirs) && !linears.contains(&module(name)) {
+        if NORM_NAMES.iter().any(|(pytorch, _)| leaf(name) == *pytorch) && !linears.contains(&module(name)) {
             push_new(&mut norms, module(name));
         }
     }
-    let ours = |name: &str| {
+    let name_in_model = |name: &str| {
         let (module, leaf) = (module(name), leaf(name));
         if let Some(i) = linears.iter().position(|linear| *linear == module) {
             return (leaf == "weight").then(|| Some(format!("{}.weight", layers.get(i)?)))?;
         }
         let layer = normed_layers.get(norms.iter().position(|norm| *norm == module)?)?;
-        let (_, suffix) = NORM_NAMES.iter().find(|(theirs, _)| *theirs == leaf)?;
+        let (_, suffix) = NORM_NAMES.iter().find(|(pytorch, _)| *pytorch == leaf)?;
         Some(format!("{layer}.{suffix}"))
     };
-    tensors.map(|(name, tensor)| (ours(name).unwrap_or_else(|| (*name).to_owned()), *name, *tensor)).collect()
+    tensors
+        .map(|(name_in_file, tensor)| {
+            let name = if is_native { None } else { name_in_model(name_in_file) };
+            Renamed { name: name.unwrap_or_else(|| (*name_in_file).to_owned()), name_in_file, tensor }
+        })
+        .collect()
 }
 
 fn push_new<'a>(list: &mut Vec<&'a str>, name: &'a str) {
@@ -142,7 +152,7 @@ fn leaf(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(_, leaf)| leaf)
 }
 
-/// What all names begin with, up to a dot: `module.main.`.
+/// The longest common prefix of all names that ends with a dot: `module.main.`.
 pub(crate) fn common_prefix<'a>(names: &[&'a str]) -> &'a str {
     let Some((first, others)) = names.split_first() else { return "" };
     let mut ends = first.match_indices('.').map(|(at, _)| at + 1);
@@ -150,19 +160,20 @@ pub(crate) fn common_prefix<'a>(names: &[&'a str]) -> &'a str {
     &first[..shared.unwrap_or(0)]
 }
 
-/// Both networks of one flat list, where their names tell them apart (`generator.gen.0.0.weight`, `netD.main.0.weight`):
-/// the prefix of each, without its dot. Empty where the list is one network.
+/// The prefixes, without the last dot, of both networks in one flat list of names (`generator.gen.0.0.weight`,
+/// `netD.main.0.weight`). Empty if the list is one network.
 pub(crate) fn split_prefixes(names: &[&str]) -> Vec<String> {
     let common = common_prefix(names);
     let heads: BTreeSet<&str> =
         names.iter().filter_map(|name| name[common.len()..].split('.').next()).collect();
-    let called = |side| heads.iter().filter(move |head| Side::called(head) == Some(side));
-    let prefixes = called(Side::Generator).chain(called(Side::Discriminator));
-    let is_both = called(Side::Generator).next().is_some() && called(Side::Discriminator).next().is_some();
-    if is_both { prefixes.map(|head| format!("{common}{head}")).collect() } else { Vec::new() }
+    let of = |network| heads.iter().filter(move |head| NetworkKind::from_name(head) == Some(network));
+    let prefixes = of(NetworkKind::Generator).chain(of(NetworkKind::Discriminator));
+    let has_both =
+        of(NetworkKind::Generator).next().is_some() && of(NetworkKind::Discriminator).next().is_some();
+    if has_both { prefixes.map(|head| format!("{common}{head}")).collect() } else { Vec::new() }
 }
 
-/// A key that sorts `main.10` after `main.2`.
+/// A sort key that orders `main.10` after `main.2`.
 pub(crate) fn natural_key(name: &str) -> Vec<(usize, &str)> {
     let number = |part: &str| part.parse().unwrap_or(usize::MAX);
     name.split('.').map(|part| (number(part), part)).collect()

@@ -1,23 +1,23 @@
-//! Numpy arrays: their `.npy` files, and their forms inside pickles.
+//! Numpy arrays in `.npy` files and in pickles.
 
 use std::path::Path;
 
 use super::error::ImportError;
 use super::pickle::{Global, Id, Node, Pickle};
-use super::strided::{column_major, gather};
+use super::strides::{column_major, to_contiguous};
 use crate::weights::element::{ByteOrder, Element};
 use crate::weights::{HostTensor, value_count};
 
 /// Why an array was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ArrayFault {
-    /// Not a `.npy` file, or a damaged one.
-    #[error("not a .npy file of version 1, 2 or 3")]
+pub enum ArrayError {
+    /// The header is not that of a `.npy` file.
+    #[error("invalid header: expected a .npy file of version 1, 2 or 3")]
     Header,
-    /// A type of values that weights do not have.
-    #[error("holds values of type {0}; weights are f2, f4 or f8")]
-    Type(String),
-    /// Fewer or more bytes than the shape takes.
+    /// The values are not floating-point numbers.
+    #[error("expected values of type f2, f4 or f8, found {0}; save the array with astype('float32')")]
+    Dtype(String),
+    /// The number of bytes does not match the shape.
     #[error("expected {expected} bytes of values, found {found}: the file is cut short or damaged")]
     Length {
         /// Bytes that the shape takes.
@@ -25,20 +25,22 @@ pub enum ArrayFault {
         /// Bytes in the file.
         found: usize,
     },
-    /// The shape is larger than memory.
-    #[error("has an impossible shape")]
+    /// The number of values overflows.
+    #[error("invalid shape: the number of values overflows; the file is damaged")]
     Shape,
-    /// More values than any network has.
-    #[error("lists arrays of more than {0} values: not a file of weights")]
+    /// The index holds more values than any DCGAN.
+    #[error(
+        "expected at most {0} values in all arrays up to this one, found more: not a file of DCGAN weights"
+    )]
     TooLarge(usize),
 }
 
-/// What an array's values look like in bytes.
+/// The layout of an array's values in bytes.
 struct Layout {
     shape: Vec<usize>,
     element: Element,
     order: ByteOrder,
-    fortran: bool,
+    is_fortran: bool,
 }
 
 impl Layout {
@@ -46,72 +48,72 @@ impl Layout {
         value_count(&self.shape)?.checked_mul(self.element.size())
     }
 
-    /// The array whose values are `bytes`.
-    fn read(self, bytes: &[u8]) -> Result<HostTensor, ArrayFault> {
-        let expected = self.byte_count().ok_or(ArrayFault::Shape)?;
+    /// The array with the values in `bytes`.
+    fn read(self, bytes: &[u8]) -> Result<HostTensor, ArrayError> {
+        let expected = self.byte_count().ok_or(ArrayError::Shape)?;
         if bytes.len() != expected {
-            return Err(ArrayFault::Length { expected, found: bytes.len() });
+            return Err(ArrayError::Length { expected, found: bytes.len() });
         }
         let mut data = self.element.decode(bytes, self.order);
-        if self.fortran {
-            data =
-                gather(&data, 0, &self.shape, &column_major(&self.shape)).map_err(|_| ArrayFault::Shape)?;
+        if self.is_fortran {
+            data = to_contiguous(&data, 0, &self.shape, &column_major(&self.shape))
+                .map_err(|_| ArrayError::Shape)?;
         }
         Ok(HostTensor { shape: self.shape, data })
     }
 }
 
-/// Reads a `.npy` file's bytes; `path` is for the error.
+/// Reads the content of a `.npy` file; `path` is for error messages.
 ///
 /// # Errors
 /// [`ImportError::Array`].
 pub(crate) fn read_npy(path: &Path, bytes: &[u8]) -> Result<HostTensor, ImportError> {
-    parse_npy(bytes).map_err(|fault| ImportError::Array { path: path.to_owned(), fault })
+    parse_npy(bytes).map_err(|source| ImportError::Array { path: path.to_owned(), source })
 }
 
-fn parse_npy(bytes: &[u8]) -> Result<HostTensor, ArrayFault> {
-    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or(ArrayFault::Header)?;
+fn parse_npy(bytes: &[u8]) -> Result<HostTensor, ArrayError> {
+    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or(ArrayError::Header)?;
     let (length, rest) = match rest {
         [1, _, a, b, rest @ ..] => (u32::from(u16::from_le_bytes([*a, *b])), rest),
         [2 | 3, _, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]), rest),
-        _ => return Err(ArrayFault::Header),
+        _ => return Err(ArrayError::Header),
     };
-    let length = usize::try_from(length).map_err(|_| ArrayFault::Header)?;
-    let (header, values) = rest.split_at_checked(length).ok_or(ArrayFault::Header)?;
-    let header = str::from_utf8(header).map_err(|_| ArrayFault::Header)?;
+    let length = usize::try_from(length).map_err(|_| ArrayError::Header)?;
+    let (header, values) = rest.split_at_checked(length).ok_or(ArrayError::Header)?;
+    let header = str::from_utf8(header).map_err(|_| ArrayError::Header)?;
     parse_header(header)?.read(values)
 }
 
 /// The layout in a header such as `{'descr': '<f4', 'fortran_order': False, 'shape': (64, 3), }`.
-fn parse_header(header: &str) -> Result<Layout, ArrayFault> {
+fn parse_header(header: &str) -> Result<Layout, ArrayError> {
     let after = |key: &str| {
-        let (_, rest) = header.split_once(&format!("'{key}':")).ok_or(ArrayFault::Header)?;
+        let (_, rest) = header.split_once(&format!("'{key}':")).ok_or(ArrayError::Header)?;
         Ok(rest.trim_start())
     };
     let quoted = after("descr")?.strip_prefix('\'').and_then(|rest| rest.split_once('\''));
-    let Some((descr, _)) = quoted else { return Err(ArrayFault::Type("a structure".into())) };
-    let unknown = || ArrayFault::Type(descr.to_owned());
+    let Some((descr, _)) = quoted else { return Err(ArrayError::Dtype("a structured type".into())) };
+    let unknown = || ArrayError::Dtype(descr.to_owned());
     let (order, name) = match descr.split_at_checked(1) {
         Some(("<" | "|" | "=", name)) => (ByteOrder::Little, name),
         Some((">", name)) => (ByteOrder::Big, name),
         _ => return Err(unknown()),
     };
     let element = element(name).filter(|element| element.is_float()).ok_or_else(unknown)?;
-    let fortran = match after("fortran_order")? {
+    let is_fortran = match after("fortran_order")? {
         rest if rest.starts_with("True") => true,
         rest if rest.starts_with("False") => false,
-        _ => return Err(ArrayFault::Header),
+        _ => return Err(ArrayError::Header),
     };
     let inside = after("shape")?.strip_prefix('(').and_then(|rest| rest.split_once(')'));
-    let (sizes, _) = inside.ok_or(ArrayFault::Header)?;
+    let (sizes, _) = inside.ok_or(ArrayError::Header)?;
     let shape = sizes
         .split(',')
         // Python 2 writes long integers as 64L.
         .map(|size| size.trim().trim_end_matches('L'))
         .filter(|size| !size.is_empty())
-        .map(|size| size.parse().map_err(|_| ArrayFault::Header))
+        .map(|size| size.parse().map_err(|_| ArrayError::Header))
         .collect::<Result<Vec<usize>, _>>()?;
-    Ok(Layout { shape, element, order, fortran })
+    Ok(Layout { shape, element, order, is_fortran })
 }
 
 fn element(name: &str) -> Option<Element> {
@@ -128,26 +130,26 @@ fn element(name: &str) -> Option<Element> {
     })
 }
 
-/// Where joblib's array ends in the stream.
-pub(crate) struct InStream {
-    /// Bytes of its values.
+/// The extent of an array's values in a joblib file.
+pub(crate) struct ArrayExtent {
+    /// Length of the values in bytes.
     pub(crate) bytes: usize,
-    /// Whether padding stands before them, its length in one byte.
-    pub(crate) aligned: bool,
+    /// Whether the values follow padding, whose length is in one byte before it.
+    pub(crate) is_aligned: bool,
 }
 
-/// The array that the attributes of a joblib `NumpyArrayWrapper` describe; `None` where they do not.
-pub(crate) fn described_in_stream(pickle: &Pickle, attributes: Id) -> Option<InStream> {
-    let bytes = stream_layout(pickle, attributes)?.byte_count()?;
+/// The extent of the array that the attributes of a joblib `NumpyArrayWrapper` describe; `None` if they are invalid.
+pub(crate) fn array_extent(pickle: &Pickle, attributes: Id) -> Option<ArrayExtent> {
+    let bytes = wrapper_layout(pickle, attributes)?.byte_count()?;
     let alignment = pickle.entry(attributes, "numpy_array_alignment_bytes");
-    let aligned = alignment.is_some_and(|id| *pickle.node(id) != Node::None);
-    Some(InStream { bytes, aligned })
+    let is_aligned = alignment.is_some_and(|id| *pickle.node(id) != Node::None);
+    Some(ArrayExtent { bytes, is_aligned })
 }
 
-fn stream_layout(pickle: &Pickle, attributes: Id) -> Option<Layout> {
+fn wrapper_layout(pickle: &Pickle, attributes: Id) -> Option<Layout> {
     let (element, order) = dtype(pickle, pickle.entry(attributes, "dtype")?)?;
-    let fortran = pickle.text(pickle.entry(attributes, "order")?)? == "F";
-    Some(Layout { shape: pickle.sizes(pickle.entry(attributes, "shape")?)?, element, order, fortran })
+    let is_fortran = pickle.text(pickle.entry(attributes, "order")?)? == "F";
+    Some(Layout { shape: pickle.sizes(pickle.entry(attributes, "shape")?)?, element, order, is_fortran })
 }
 
 /// `numpy.dtype('f4', False, True)` with state `(3, '<', ...)`.
@@ -163,25 +165,25 @@ fn dtype(pickle: &Pickle, id: Id) -> Option<(Element, ByteOrder)> {
     Some((element, order))
 }
 
-/// An array inside a pickle: joblib's, whose values are in `bytes` of the whole file, or numpy's own.
-/// `None` where the value at `id` is none of these.
-pub(crate) fn pickled(pickle: &Pickle, bytes: &[u8], id: Id) -> Option<Result<HostTensor, ArrayFault>> {
+/// An array inside a pickle: joblib's, with its values elsewhere in `bytes`, the whole file, or numpy's own.
+/// `None` if the value at `id` is neither.
+pub(crate) fn pickled(pickle: &Pickle, bytes: &[u8], id: Id) -> Option<Result<HostTensor, ArrayError>> {
     let Node::Object { class, state, raw, .. } = pickle.node(id) else { return None };
     let state = (*state)?;
     match class {
-        Global::ArrayInStream => Some(stream_layout(pickle, state)?.read(bytes.get(raw.clone())?)),
+        Global::ArrayInStream => Some(wrapper_layout(pickle, state)?.read(bytes.get(raw.clone())?)),
         Global::NumpyReconstruct => {
             let [_version, shape, kind, fortran, values] = pickle.items(state)? else { return None };
             let (element, order) = dtype(pickle, *kind)?;
-            let fortran = *pickle.node(*fortran) == Node::Bool(true);
-            let layout = Layout { shape: pickle.sizes(*shape)?, element, order, fortran };
+            let is_fortran = *pickle.node(*fortran) == Node::Bool(true);
+            let layout = Layout { shape: pickle.sizes(*shape)?, element, order, is_fortran };
             Some(layout.read(&raw_bytes(pickle, *values)?))
         }
         _ => None,
     }
 }
 
-/// Bytes, also as Python 3 writes them for Python 2: `_codecs.encode(text, 'latin1')`.
+/// Bytes, also as Python 3 writes them in protocol 2: `_codecs.encode(text, 'latin1')`.
 fn raw_bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
     match pickle.node(id) {
         Node::Bytes(bytes) => Some(bytes.clone()),
@@ -208,56 +210,47 @@ mod tests {
     }
 
     #[test]
-    fn reads_every_layout_of_npy() {
+    fn reads_npy_in_every_layout() {
         let little: Vec<u8> = [1_f32, 2., 3., 4., 5., 6.].iter().flat_map(|x| x.to_le_bytes()).collect();
         let big: Vec<u8> = [1_f64, 2., 3., 4., 5., 6.].iter().flat_map(|x| x.to_be_bytes()).collect();
-        let rows: [(u8, &str, &[u8], &[f32]); 4] = [
-            (
-                1,
-                "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }",
-                &little,
-                &[1., 2., 3., 4., 5., 6.],
-            ),
-            (
-                1,
-                "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n",
-                &little,
-                &[1., 3., 5., 2., 4., 6.],
-            ),
-            (
-                2,
-                "{'descr': '>f8', 'fortran_order': False, 'shape': (2L, 3L)}",
-                &big,
-                &[1., 2., 3., 4., 5., 6.],
-            ),
-            (3, "{'shape':(2,3,), 'fortran_order':True, 'descr':'>f8'}", &big, &[1., 3., 5., 2., 4., 6.]),
+        let (row_major, column_major) = ([1., 2., 3., 4., 5., 6.], [1., 3., 5., 2., 4., 6.]);
+        let files = [
+            (npy(1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", &little), row_major),
+            (npy(1, "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n", &little), column_major),
+            (npy(2, "{'descr': '>f8', 'fortran_order': False, 'shape': (2L, 3L)}", &big), row_major),
+            (npy(3, "{'shape':(2,3,), 'fortran_order':True, 'descr':'>f8'}", &big), column_major),
         ];
-        for (version, header, values, expected) in rows {
-            let array = parse_npy(&npy(version, header, values)).unwrap();
-            assert_eq!((array.shape.as_slice(), array.data.as_slice()), (&[2, 3][..], expected), "{header}");
+        for (file, expected) in files {
+            let array = parse_npy(&file).unwrap();
+            let header = String::from_utf8_lossy(&file[..80]);
+            assert_eq!(
+                (array.shape.as_slice(), array.data.as_slice()),
+                (&[2, 3][..], &expected[..]),
+                "{header}"
+            );
         }
     }
 
     #[test]
-    fn names_what_is_wrong_with_npy() {
+    fn rejects_invalid_npy() {
         let header = |descr: &str, shape: &str| {
             format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}")
         };
         let rows = [
-            (header("'<f4'", "(3,)"), ArrayFault::Length { expected: 12, found: 8 }),
-            (header("'<f4'", "(1,)"), ArrayFault::Length { expected: 4, found: 8 }),
-            (header("'<i8'", "(1,)"), ArrayFault::Type("<i8".into())),
-            (header("'|O'", "(1,)"), ArrayFault::Type("|O".into())),
-            (header("[('a', '<f4')]", "(1,)"), ArrayFault::Type("a structure".into())),
-            (header("'<f4'", "(99999999999, 99999999999)"), ArrayFault::Shape),
-            (header("'<f4'", "(-1,)"), ArrayFault::Header),
-            (header("'<f4'", "(1"), ArrayFault::Header),
-            ("{}".into(), ArrayFault::Header),
+            (header("'<f4'", "(3,)"), ArrayError::Length { expected: 12, found: 8 }),
+            (header("'<f4'", "(1,)"), ArrayError::Length { expected: 4, found: 8 }),
+            (header("'<i8'", "(1,)"), ArrayError::Dtype("<i8".into())),
+            (header("'|O'", "(1,)"), ArrayError::Dtype("|O".into())),
+            (header("[('a', '<f4')]", "(1,)"), ArrayError::Dtype("a structured type".into())),
+            (header("'<f4'", "(99999999999, 99999999999)"), ArrayError::Shape),
+            (header("'<f4'", "(-1,)"), ArrayError::Header),
+            (header("'<f4'", "(1"), ArrayError::Header),
+            ("{}".into(), ArrayError::Header),
         ];
-        for (header, fault) in rows {
-            assert_eq!(parse_npy(&npy(1, &header, &[0; 8])), Err(fault), "{header}");
+        for (header, error) in rows {
+            assert_eq!(parse_npy(&npy(1, &header, &[0; 8])), Err(error), "{header}");
         }
-        assert_eq!(parse_npy(b"\x93NUMPY\x04\0"), Err(ArrayFault::Header));
-        assert_eq!(parse_npy(b"PNG"), Err(ArrayFault::Header));
+        assert_eq!(parse_npy(b"\x93NUMPY\x04\0"), Err(ArrayError::Header));
+        assert_eq!(parse_npy(b"PNG"), Err(ArrayError::Header));
     }
 }

@@ -1,31 +1,32 @@
 //! Reads pickles without executing them.
 //!
-//! A pickle is a program for a stack machine that may import and call anything. This interpreter builds lists,
-//! dicts and numbers, writes calls down as [`Node::Object`], and refuses every name outside [`Global`]'s short
-//! list. Work and memory grow with the bytes read, and nothing recurses.
+//! A pickle is a program for a stack machine that can import and call anything. This interpreter builds lists,
+//! dicts and numbers, records calls as [`Node::Object`], and refuses every name that is not in [`Global`].
+//! Time and memory are linear in the bytes read, and nothing recurses.
 
 use std::collections::BTreeMap;
 
-mod cursor;
+mod error;
+mod reader;
 mod value;
 
-use cursor::Cursor;
-pub use cursor::{PickleError, PickleFault};
+pub use error::{PickleError, PickleErrorKind};
+use reader::Reader;
 pub(crate) use value::{Global, Id, Node, Pickle};
 
 use super::numpy;
 
-/// Opcodes in one pickle. Each adds a few words of memory at most, so this bounds both memory and time; state dicts
-/// have some thousands, checkpoints with lists of losses some hundred thousands.
+/// The most opcodes in one pickle. Each adds a few words of memory at most, so this bounds both memory and time. State
+/// dicts have thousands, checkpoints with lists of losses have hundreds of thousands.
 const MAX_STEPS: usize = 1 << 22;
 
 /// Reads the pickle at the start of `bytes`.
 ///
 /// # Errors
-/// Where it is cut short, damaged, or names anything but tensors and containers.
+/// A pickle that is cut short, is damaged, or refers to anything but tensors and containers.
 pub(crate) fn read(bytes: &[u8]) -> Result<Pickle, PickleError> {
     let mut machine = Machine {
-        cursor: Cursor::new(bytes),
+        reader: Reader::new(bytes),
         pickle: Pickle { nodes: Vec::new(), root: Id(0), length: 0 },
         steps: 0,
         stack: Vec::new(),
@@ -33,10 +34,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Pickle, PickleError> {
         memo: BTreeMap::new(),
     };
     loop {
-        let opcode = machine.cursor.u8()?;
+        let opcode = machine.reader.u8()?;
         if opcode == b'.' {
             let root = machine.pop()?;
-            return Ok(Pickle { root, length: machine.cursor.at(), ..machine.pickle });
+            return Ok(Pickle { root, length: machine.reader.position(), ..machine.pickle });
         }
         machine.charge(1)?;
         machine.step(opcode)?;
@@ -44,12 +45,12 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Pickle, PickleError> {
 }
 
 struct Machine<'a> {
-    cursor: Cursor<'a>,
-    /// What was built so far.
+    reader: Reader<'a>,
+    /// The nodes built so far.
     pickle: Pickle,
     steps: usize,
     stack: Vec<Id>,
-    /// Heights of the stack at each open mark.
+    /// The height of the stack at each open mark.
     marks: Vec<usize>,
     memo: BTreeMap<usize, Id>,
 }
@@ -57,8 +58,8 @@ struct Machine<'a> {
 impl Machine<'_> {
     fn step(&mut self, opcode: u8) -> Result<(), PickleError> {
         match opcode {
-            0x80 => self.cursor.u8().map(drop),    // PROTO
-            0x95 => self.cursor.take(8).map(drop), // FRAME
+            0x80 => self.reader.u8().map(drop),    // PROTO
+            0x95 => self.reader.take(8).map(drop), // FRAME
             b'(' => {
                 self.marks.push(self.stack.len());
                 Ok(())
@@ -70,7 +71,7 @@ impl Machine<'_> {
                 Ok(())
             }
             b'g' | b'h' | b'j' | b'p' | b'q' | b'r' | 0x94 => self.memo(opcode),
-            b'a' | b'e' | b's' | b'u' => self.fill(opcode),
+            b'a' | b'e' | b's' | b'u' => self.extend(opcode),
             b'c' | 0x93 | b'R' | 0x81 | b'b' | b'Q' => self.object(opcode),
             _ => {
                 let node = self.literal(opcode)?;
@@ -80,25 +81,25 @@ impl Machine<'_> {
         }
     }
 
-    /// A value that stands in the pickle itself, or a container of values on the stack.
+    /// A literal value, or a container of the values on the stack.
     fn literal(&mut self, opcode: u8) -> Result<Node, PickleError> {
         Ok(match opcode {
             b'N' => Node::None,
             0x88 => Node::Bool(true),
             0x89 => Node::Bool(false),
-            b'J' => Node::Int(i32::from_le_bytes(self.cursor.array()?).into()),
-            b'K' => Node::Int(self.cursor.u8()?.into()),
-            b'M' => Node::Int(u16::from_le_bytes(self.cursor.array()?).into()),
+            b'J' => Node::Int(i32::from_le_bytes(self.reader.array()?).into()),
+            b'K' => Node::Int(self.reader.u8()?.into()),
+            b'M' => Node::Int(u16::from_le_bytes(self.reader.array()?).into()),
             0x8a => {
-                let n = self.cursor.length::<1>()?;
-                long(self.cursor.take(n)?)
+                let n = self.reader.length::<1>()?;
+                long(self.reader.take(n)?)
             }
             0x8b => {
-                let n = self.cursor.length::<4>()?;
-                long(self.cursor.take(n)?)
+                let n = self.reader.length::<4>()?;
+                long(self.reader.take(n)?)
             }
             b'I' | b'L' => {
-                let line = self.cursor.line()?;
+                let line = self.reader.line()?;
                 match line {
                     "00" => Node::Bool(false),
                     "01" => Node::Bool(true),
@@ -106,15 +107,15 @@ impl Machine<'_> {
                 }
             }
             b'F' => {
-                self.cursor.line()?;
+                self.reader.line()?;
                 Node::Number
             }
             b'G' => {
-                self.cursor.take(8)?;
+                self.reader.take(8)?;
                 Node::Number
             }
             b'S' => self.quoted()?,
-            b'V' => Node::Text(self.cursor.line()?.to_owned()),
+            b'V' => Node::Text(self.reader.line()?.to_owned()),
             b'X' => self.text::<4>()?,
             0x8c => self.text::<1>()?,
             0x8d => self.text::<8>()?,
@@ -136,19 +137,19 @@ impl Machine<'_> {
                 let items = self.pop_mark()?;
                 Node::Dict(self.pairs(&items)?)
             }
-            _ => return Err(self.cursor.error(PickleFault::Opcode(opcode))),
+            _ => return Err(self.reader.error(PickleErrorKind::Opcode(opcode))),
         })
     }
 
-    /// Puts a value in the memo or takes one from it.
+    /// Stores the top of the stack in the memo, or pushes a value of the memo.
     fn memo(&mut self, opcode: u8) -> Result<(), PickleError> {
         let key = match opcode {
-            b'h' | b'q' => self.cursor.length::<1>()?,
-            b'j' | b'r' => self.cursor.length::<4>()?,
+            b'h' | b'q' => self.reader.length::<1>()?,
+            b'j' | b'r' => self.reader.length::<4>()?,
             0x94 => self.memo.len(),
             _ => {
-                let line = self.cursor.line()?;
-                line.parse().map_err(|_| self.expected("a memo's number"))?
+                let line = self.reader.line()?;
+                line.parse().map_err(|_| self.expected("a memo number"))?
             }
         };
         if matches!(opcode, b'g' | b'h' | b'j') {
@@ -160,8 +161,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Adds to the list or dict on the stack.
-    fn fill(&mut self, opcode: u8) -> Result<(), PickleError> {
+    /// APPEND, APPENDS, SETITEM and SETITEMS: extends the list or dict on the stack.
+    fn extend(&mut self, opcode: u8) -> Result<(), PickleError> {
         let mut items = match opcode {
             b'a' => vec![self.pop()?],
             b's' => {
@@ -170,9 +171,9 @@ impl Machine<'_> {
             }
             _ => self.pop_mark()?,
         };
-        let into = self.top()?;
+        let container = self.top()?;
         let pairs = if matches!(opcode, b's' | b'u') { self.pairs(&items)? } else { Vec::new() };
-        match &mut self.pickle.nodes[into.0] {
+        match &mut self.pickle.nodes[container.0] {
             Node::List(list) if matches!(opcode, b'a' | b'e') => list.append(&mut items),
             Node::Dict(dict) if matches!(opcode, b's' | b'u') => dict.extend(pairs),
             _ => return Err(self.expected("a list or a dict to add to")),
@@ -180,12 +181,12 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Names, calls and references.
+    /// Globals, calls, attributes and persistent references.
     fn object(&mut self, opcode: u8) -> Result<(), PickleError> {
         match opcode {
             b'c' => {
-                let module = self.cursor.line()?.to_owned();
-                let name = self.cursor.line()?.to_owned();
+                let module = self.reader.line()?.to_owned();
+                let name = self.reader.line()?.to_owned();
                 self.global(module, name)
             }
             0x93 => {
@@ -205,11 +206,11 @@ impl Machine<'_> {
         }
     }
 
-    /// REDUCE and NEWOBJ: a class or function below its tuple of arguments.
+    /// REDUCE and NEWOBJ: records the call of a class or function with the tuple of arguments on the stack.
     fn call(&mut self) -> Result<(), PickleError> {
         let (arguments, class) = (self.pop()?, self.pop()?);
         let Node::Global(class) = self.pickle.nodes[class.0] else {
-            return Err(self.expected("a known class to make"));
+            return Err(self.expected("a supported class or function"));
         };
         let Node::Tuple(items) = self.pickle.node(arguments) else {
             return Err(self.expected("a tuple of arguments"));
@@ -217,7 +218,7 @@ impl Machine<'_> {
         let node = match class {
             Global::OrderedDict => match items.first() {
                 None => Node::Dict(Vec::new()),
-                Some(items) => Node::Dict(self.ordered(*items)?),
+                Some(items) => Node::Dict(self.ordered_pairs(*items)?),
             },
             _ => Node::Object { class, arguments, state: None, raw: 0..0 },
         };
@@ -230,20 +231,20 @@ impl Machine<'_> {
             self.push(Node::Global(global));
             return Ok(());
         }
-        // Every nn.Module carries this attribute.
-        let holds_module = self.cursor.bytes().windows(8).any(|bytes| bytes == b"_modules");
-        Err(self.cursor.error(if holds_module {
-            PickleFault::WholeModule { module, name }
+        // Every nn.Module has this attribute.
+        let holds_module = self.reader.bytes().windows(8).any(|bytes| bytes == b"_modules");
+        Err(self.reader.error(if holds_module {
+            PickleErrorKind::WholeModule { module, name }
         } else {
-            PickleFault::Refused { module, name }
+            PickleErrorKind::Refused { module, name }
         }))
     }
 
-    /// Gives the object on the stack its attributes.
+    /// BUILD: sets the attributes of the object on the stack.
     fn build(&mut self) -> Result<(), PickleError> {
         let attributes = self.pop()?;
         let object = self.top()?;
-        let raw_array = match &mut self.pickle.nodes[object.0] {
+        let has_raw_array = match &mut self.pickle.nodes[object.0] {
             Node::Object { class, state, .. } => {
                 *state = Some(attributes);
                 *class == Global::ArrayInStream
@@ -252,27 +253,27 @@ impl Machine<'_> {
             Node::Dict(_) => false,
             _ => return Err(self.expected("an object with attributes")),
         };
-        if raw_array {
+        if has_raw_array {
             self.skip_array(object, attributes)?;
         }
         Ok(())
     }
 
-    /// Steps over the values that joblib writes after the array's description.
+    /// Skips the values that joblib writes after the description of an array.
     fn skip_array(&mut self, object: Id, attributes: Id) -> Result<(), PickleError> {
         if let Node::Dict(pairs) = self.pickle.node(attributes) {
-            // One long dict may be looked through again and again.
+            // A long dict can be searched any number of times, so each search is charged.
             self.charge(pairs.len())?;
         }
-        let Some(array) = numpy::described_in_stream(&self.pickle, attributes) else {
+        let Some(array) = numpy::array_extent(&self.pickle, attributes) else {
             return Err(self.expected("the description of an array of numbers"));
         };
-        if array.aligned {
-            let padding = self.cursor.length::<1>()?;
-            self.cursor.take(padding)?;
+        if array.is_aligned {
+            let padding = self.reader.length::<1>()?;
+            self.reader.take(padding)?;
         }
-        let start = self.cursor.at();
-        self.cursor.take(array.bytes)?;
+        let start = self.reader.position();
+        self.reader.take(array.bytes)?;
         if let Node::Object { raw, .. } = &mut self.pickle.nodes[object.0] {
             *raw = start..start + array.bytes;
         }
@@ -280,14 +281,14 @@ impl Machine<'_> {
     }
 
     /// The pairs of `OrderedDict([[key, value], ...])`.
-    fn ordered(&mut self, items: Id) -> Result<Vec<(Id, Id)>, PickleError> {
+    fn ordered_pairs(&mut self, items: Id) -> Result<Vec<(Id, Id)>, PickleError> {
         let Some(items) = self.pickle.items(items) else { return Err(self.expected("a list of pairs")) };
         let pairs = items.iter().map(|pair| match self.pickle.items(*pair) {
             Some([key, value]) => Ok((*key, *value)),
             _ => Err(self.expected("a list of pairs")),
         });
         let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
-        // One list may be named again and again: its copies are paid for.
+        // A long list can be copied any number of times, so each copy is charged.
         self.charge(pairs.len())?;
         Ok(pairs)
     }
@@ -301,30 +302,31 @@ impl Machine<'_> {
     }
 
     fn text<const N: usize>(&mut self) -> Result<Node, PickleError> {
-        let n = self.cursor.length::<N>()?;
-        let bytes = self.cursor.take(n)?.to_vec();
-        String::from_utf8(bytes).map(Node::Text).map_err(|_| self.expected("text in utf-8"))
+        let n = self.reader.length::<N>()?;
+        let bytes = self.reader.take(n)?.to_vec();
+        String::from_utf8(bytes).map(Node::Text).map_err(|_| self.expected("UTF-8 text"))
     }
 
     fn bytes<const N: usize>(&mut self) -> Result<Node, PickleError> {
-        let n = self.cursor.length::<N>()?;
-        Ok(Node::Bytes(self.cursor.take(n)?.to_vec()))
+        let n = self.reader.length::<N>()?;
+        Ok(Node::Bytes(self.reader.take(n)?.to_vec()))
     }
 
-    /// A string of protocol 0 in quotes; names of tensors and files need no escapes.
+    /// A quoted string of protocol 0. Escapes are not supported: names of tensors and files have none.
     fn quoted(&mut self) -> Result<Node, PickleError> {
-        let line = self.cursor.line()?;
+        let line = self.reader.line()?;
         let inner = ['\'', '"'].iter().find_map(|quote| line.strip_prefix(*quote)?.strip_suffix(*quote));
         match inner {
             Some(text) if !text.contains('\\') => Ok(Node::Text(text.to_owned())),
-            _ => Err(self.expected("a string in quotes without escapes")),
+            _ => Err(self.expected("a quoted string without escapes")),
         }
     }
 
+    /// Adds to the number of steps and checks the limit.
     fn charge(&mut self, steps: usize) -> Result<(), PickleError> {
         self.steps += steps;
         if self.steps > MAX_STEPS {
-            return Err(self.cursor.error(PickleFault::TooMany(MAX_STEPS)));
+            return Err(self.reader.error(PickleErrorKind::TooManyObjects(MAX_STEPS)));
         }
         Ok(())
     }
@@ -334,6 +336,7 @@ impl Machine<'_> {
         self.stack.push(Id(self.pickle.nodes.len() - 1));
     }
 
+    /// The height of the stack at the last open mark: values below it cannot be popped.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -351,18 +354,18 @@ impl Machine<'_> {
         Ok(top)
     }
 
-    /// Everything above the last mark, which is closed.
+    /// Pops the last mark and all values above it.
     fn pop_mark(&mut self) -> Result<Vec<Id>, PickleError> {
         let Some(start) = self.marks.pop() else { return Err(self.expected("a mark")) };
         Ok(self.stack.split_off(start))
     }
 
     fn expected(&self, what: &'static str) -> PickleError {
-        self.cursor.error(PickleFault::Expected(what))
+        self.reader.error(PickleErrorKind::Expected(what))
     }
 }
 
-/// An integer in two's complement, least significant byte first.
+/// A little-endian integer in two's complement.
 fn long(bytes: &[u8]) -> Node {
     if bytes.len() > 8 {
         return Node::Number;

@@ -1,4 +1,4 @@
-//! Tests of imports and exports with files that PyTorch, joblib and the authors wrote.
+//! Tests of imports and exports with files from PyTorch, joblib and the authors.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,10 @@ fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name)
 }
 
-/// A layer: name, shape of its weight, shape of its batch-norm (empty for none).
+/// A layer: its name, the shape of its weight, the shape of its batch norm (empty for none).
 type Layer = (&'static str, [usize; 4], &'static [usize]);
 
-/// The fixtures' networks, with the numbers of their modules in PyTorch's `main`.
+/// The layers of the golden networks, with the numbers of their modules in PyTorch's `main`.
 const PYTORCH_G: [(Layer, usize); 5] = [
     (("project", [4, 16, 4, 4], &[16]), 0),
     (("blocks.0", [16, 8, 4, 4], &[8]), 3),
@@ -71,21 +71,21 @@ fn authors() -> Expected {
     Expected { generator: specs(&AUTHORS_G), discriminator: specs(&AUTHORS_D) }
 }
 
-/// The tensors that make.py wrote down beside the files, under our names by the tables above.
+/// The tensors that `make.py` saved for comparison, renamed by the tables above.
 fn pytorch_weights(net: &str, layers: &[(Layer, usize)]) -> Weights {
     let all = read_safetensors(&golden("pytorch_files/expected.safetensors")).unwrap();
     let mut weights = Weights::new();
     for ((layer, ..), module) in layers {
-        let theirs = [
+        let names = [
             ("weight", format!("{module}.weight")),
             ("gain", format!("{}.weight", module + 1)),
             ("shift", format!("{}.bias", module + 1)),
             ("mean", format!("{}.running_mean", module + 1)),
             ("variance", format!("{}.running_var", module + 1)),
         ];
-        for (ours, theirs) in theirs {
-            if let Some(tensor) = all.get(&format!("{net}.main.{theirs}")) {
-                weights.insert(format!("{layer}.{ours}"), tensor.clone());
+        for (name, pytorch) in names {
+            if let Some(tensor) = all.get(&format!("{net}.main.{pytorch}")) {
+                weights.insert(format!("{layer}.{name}"), tensor.clone());
             }
         }
     }
@@ -97,8 +97,16 @@ fn rounded(mut weights: Weights, round: impl Fn(f32) -> f32) -> Weights {
     weights
 }
 
+/// A PyTorch file, its networks, and part of a note on it.
+struct Case<'a> {
+    file: &'a str,
+    generator: Option<&'a Weights>,
+    discriminator: Option<&'a Weights>,
+    note: &'a str,
+}
+
 #[test]
-fn imports_every_form_of_pytorch_files() {
+fn imports_every_format_of_pytorch() {
     let g = pytorch_weights("netG", &PYTORCH_G);
     let d = pytorch_weights("netD", &PYTORCH_D);
     assert_eq!((g.len(), d.len()), (21, 17));
@@ -106,26 +114,26 @@ fn imports_every_form_of_pytorch_files() {
     let f16 = rounded(d.clone(), |value| half::f16::from_f32(value).to_f32());
     let mut parameters = d.clone();
     parameters.retain(|name, _| !name.ends_with("mean") && !name.ends_with("variance"));
-    // File, networks in it, and a note that it gives.
-    let rows = [
-        ("netG.pth", Some(&g), None, "generator: 21 tensors from main"),
-        ("netG_legacy.pth", Some(&g), None, "generator: 21 tensors from main"),
-        ("netG.safetensors", Some(&g), None, "generator: 21 tensors from main"),
-        ("netD.pth", None, Some(&d), "discriminator: 17 tensors from main"),
-        ("netD_legacy_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
-        ("netD_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
-        ("netD_data_parallel.pth", None, Some(&d), "from module.main"),
-        ("netD_wrapped.pth", None, Some(&d), "from state_dict/model"),
-        ("netD_no_counters.pth", None, Some(&d), "discriminator: 17 tensors"),
-        ("netD_parameters_only.pth", None, Some(&parameters), "no batch-norm statistics in the file"),
-        ("netD_bf16.pth", None, Some(&bf16), "discriminator: 17 tensors"),
-        ("netD_f16.pth", None, Some(&f16), "discriminator: 17 tensors"),
-        ("netD_f64.pth", None, Some(&d), "discriminator: 17 tensors"),
-        ("netD_checkpoint.pth", None, Some(&d), "left out fixed_noise in the file: not a network"),
-        ("both.pth", Some(&g), Some(&d), "from netD/main"),
-        ("both_flat_legacy.pth", Some(&g), Some(&d), "from generator"),
+    let case = |file, generator, discriminator, note| Case { file, generator, discriminator, note };
+    let cases = [
+        case("netG.pth", Some(&g), None, "generator: 21 tensors from main"),
+        case("netG_legacy.pth", Some(&g), None, "generator: 21 tensors from main"),
+        case("netG.safetensors", Some(&g), None, "generator: 21 tensors from main"),
+        case("netD.pth", None, Some(&d), "discriminator: 17 tensors from main"),
+        case("netD_legacy_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
+        case("netD_strided.pth", None, Some(&d), "discriminator: 17 tensors"),
+        case("netD_data_parallel.pth", None, Some(&d), "from module.main"),
+        case("netD_wrapped.pth", None, Some(&d), "from state_dict/model"),
+        case("netD_no_counters.pth", None, Some(&d), "discriminator: 17 tensors"),
+        case("netD_parameters_only.pth", None, Some(&parameters), "no batch-norm statistics in the file"),
+        case("netD_bf16.pth", None, Some(&bf16), "discriminator: 17 tensors"),
+        case("netD_f16.pth", None, Some(&f16), "discriminator: 17 tensors"),
+        case("netD_f64.pth", None, Some(&d), "discriminator: 17 tensors"),
+        case("netD_checkpoint.pth", None, Some(&d), "skipped fixed_noise in the file: not a network"),
+        case("both.pth", Some(&g), Some(&d), "from netD/main"),
+        case("both_flat_legacy.pth", Some(&g), Some(&d), "from generator"),
     ];
-    for (file, generator, discriminator, note) in rows {
+    for Case { file, generator, discriminator, note } in cases {
         let imported = read(&golden("pytorch_files").join(file), &pytorch()).unwrap();
         assert_eq!(imported.generator.as_ref(), generator, "{file}: generator");
         assert_eq!(imported.discriminator.as_ref(), discriminator, "{file}: discriminator");
@@ -136,12 +144,12 @@ fn imports_every_form_of_pytorch_files() {
 #[test]
 fn imports_the_authors_arrays() {
     let values = read_safetensors(&golden("authors/expected.safetensors")).unwrap();
-    let part = |prefix: &str, specs: &[TensorSpec]| -> Weights {
+    let subset = |prefix: &str, specs: &[TensorSpec]| -> Weights {
         let required = specs.iter().filter(|spec| !spec.optional);
         required.map(|spec| (spec.name.clone(), values[&format!("{prefix}.{}", spec.name)].clone())).collect()
     };
     let expected = authors();
-    let (g, d) = (part("g", &expected.generator), part("d", &expected.discriminator));
+    let (g, d) = (subset("g", &expected.generator), subset("d", &expected.discriminator));
     let rows = [
         ("authors", Some(&g), Some(&d)),
         ("authors/200_gen_params.jl", Some(&g), None),
@@ -162,7 +170,7 @@ fn imports_the_authors_arrays() {
 }
 
 #[test]
-fn refuses_with_the_reason() {
+fn rejects_files_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
@@ -176,38 +184,41 @@ fn refuses_with_the_reason() {
     };
     let files = golden("pytorch_files");
     let rows = [
-        (files.join("hostile_call.pth"), "the file asks to call posix.system; only tensors are read"),
-        (files.join("hostile_call_legacy.pth"), "the file asks to call posix.system; only tensors are read"),
-        (files.join("hostile_whole_module.pth"), "not its weights: save net.state_dict()"),
+        (files.join("hostile_call.pth"), "refused posix.system, expected tensors only"),
+        (files.join("hostile_call_legacy.pth"), "refused posix.system, expected tensors only"),
+        (files.join("hostile_whole_module.pth"), "expected weights, found a whole module"),
         (files.join("nothing.pth"), "nothing.pth: "),
-        (files.join("make.py"), "neither safetensors, nor a PyTorch file"),
+        (files.join("make.py"), "unknown format; expected safetensors, a PyTorch file"),
         (
             files.join("forward.safetensors"),
-            "no network found (left out fake, logit, score and 2 more in the file: not a network)",
+            "no network found (skipped fake, logit, score and 2 more in the file: not a network)",
         ),
         (files.clone(), "no *gen_params*.jl"),
-        (write("up.jl", &index("../x.npy")), r#"names "../x.npy"; only files beside it are read"#),
-        (write("root.jl", &index("/etc/x.npy")), "only files beside it are read"),
-        (write("dots.jl", &index("..")), "only files beside it are read"),
+        (
+            write("up.jl", &index("../x.npy")),
+            r#"expected the names of files in the same folder, found "../x.npy""#,
+        ),
+        (write("root.jl", &index("/etc/x.npy")), "expected the names of files in the same folder"),
+        (write("dots.jl", &index("..")), "expected the names of files in the same folder"),
         (write("gone.jl", &index("gone.npy")), "gone.npy: "),
-        (write("other.jl", &index("other.npy")), "not a .npy file"),
+        (write("other.jl", &index("other.npy")), "expected a .npy file"),
         (write("number.jl", b"\x80\x02K\x01."), "not a list of arrays"),
-        (write("empty", b""), "neither safetensors"),
-        (write("page.pth", b"<html>not found</html>"), "neither safetensors"),
+        (write("empty", b""), "unknown format; expected safetensors"),
+        (write("page.pth", b"<html>not found</html>"), "unknown format; expected safetensors"),
     ];
     write("other.npy", b"\x80\x02K\x01.");
     for (path, reason) in rows {
         let error = read(&path, &pytorch()).expect_err(reason).to_string();
         assert!(error.contains(reason), "{error}, expected {reason}");
     }
-    let twice = ["100_gen_params.jl", "200_gen_params.jl"].map(|name| write(name, &index("gone.npy")));
+    let both = ["100_gen_params.jl", "200_gen_params.jl"].map(|name| write(name, &index("gone.npy")));
     let error = read(folder.path(), &authors()).unwrap_err();
     assert!(
-        matches!(&error, ImportError::Ambiguous { first, second } if [first, second] == [&twice[0], &twice[1]])
+        matches!(&error, ImportError::Ambiguous { first, second } if [first, second] == [&both[0], &both[1]])
     );
 }
 
-/// One large array that an index names again and again.
+/// One large array that an index refers to many times.
 #[test]
 fn bounds_the_arrays_of_an_index() {
     let values = vec![0; 4 << 10];
@@ -222,11 +233,11 @@ fn bounds_the_arrays_of_an_index() {
     ];
     assert_eq!(joblib::read(Path::new("f"), &array.concat(), 1 << 20).unwrap().len(), 301);
     let error = joblib::read(Path::new("f"), &array.concat(), 1 << 18).unwrap_err();
-    assert!(matches!(error, ImportError::Array { fault: ArrayFault::TooLarge(_), .. }), "{error}");
+    assert!(matches!(error, ImportError::IndexArray { source: ArrayError::TooLarge(_), .. }), "{error}");
 }
 
 #[test]
-fn a_mismatch_lists_everything() {
+fn a_mismatch_lists_every_tensor() {
     let mut expected = pytorch();
     expected.generator[0].shape[0] = 100;
     expected.generator.truncate(20);
@@ -236,7 +247,7 @@ fn a_mismatch_lists_everything() {
         lines,
         [
             "  project.weight (main.0.weight in the file): expected (100, 16, 4, 4), found (4, 16, 4, 4)",
-            "  extra main.12.weight (2, 3, 4, 4)",
+            "  unexpected main.12.weight (2, 3, 4, 4)",
             "the file's linear layers are (4, 16, 4, 4), (16, 8, 4, 4), (8, 4, 4, 4), (4, 2, 4, 4), (2, 3, 4, 4): \
              choose the preset or configuration with these layers",
         ],
@@ -246,13 +257,13 @@ fn a_mismatch_lists_everything() {
     assert!(error.contains("missing blocks.3.weight (2, 3, 4, 4)"), "{error}");
     let error = read(&golden("pytorch_files/both.pth"), &expected).unwrap_err().to_string();
     assert!(
-        error.contains("netG/main does not fit the generator"),
-        "half of the networks is not enough: {error}"
+        error.contains("netG/main does not match the generator"),
+        "a file with one matching network of two is an error: {error}"
     );
 }
 
 #[test]
-fn reads_its_own_names_back() {
+fn reads_native_names() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d.safetensors");
     let d = pytorch_weights("netD", &PYTORCH_D);
@@ -260,9 +271,9 @@ fn reads_its_own_names_back() {
     assert_eq!(read(&path, &pytorch()).unwrap().discriminator, Some(d));
 }
 
-/// Files cut short at every length, or with a few bytes changed: an error or tensors, never a panic.
+/// Files cut short at every length, or with a few bytes changed, give an error or tensors, never a panic.
 #[test]
-fn survives_damage() {
+fn damaged_files_do_not_panic() {
     let rows = [
         ("pytorch_files/netD_parameters_only.pth", pytorch()),
         ("pytorch_files/netD_legacy_strided.pth", pytorch()),
@@ -278,10 +289,10 @@ fn survives_damage() {
         let path = golden(file);
         let bytes = fs::read(&path).unwrap();
         let whole = import_bytes(&path, &bytes, &expected).unwrap();
-        // Every length of the descriptions at both ends, and some of the values between.
-        let step =
+        // Every length within the descriptions at both ends, and some lengths within the values between them.
+        let is_tested =
             |length: &usize| *length < 2048 || *length + 1024 > bytes.len() || length.is_multiple_of(37);
-        for length in (0..bytes.len()).filter(step) {
+        for length in (0..bytes.len()).filter(is_tested) {
             if let Ok(cut) = import_bytes(&path, &bytes[..length], &expected) {
                 assert_eq!(cut, whole, "{file} cut to {length} bytes");
             }
@@ -292,13 +303,13 @@ fn survives_damage() {
                 let at = random.random_range(0..damaged.len().min(4096));
                 damaged[at] = random.random();
             }
-            // Either outcome is right; a panic or an overflow fails the test.
+            // An error and a result are both valid; a panic or an overflow fails the test.
             let _outcome = import_bytes(&path, &damaged, &expected);
         }
     }
 }
 
-/// The header of a safetensors file: names, types, shapes, places.
+/// The header of a safetensors file: names, types, shapes and offsets.
 fn header(path: &Path) -> serde_json::Value {
     let bytes = fs::read(path).unwrap();
     let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
@@ -306,39 +317,38 @@ fn header(path: &Path) -> serde_json::Value {
 }
 
 #[test]
-fn exports_what_pytorch_would_save() {
+fn exports_the_state_dict_of_pytorch() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("netG.safetensors");
     let g = pytorch_weights("netG", &PYTORCH_G);
-    to_pytorch_names(Side::Generator, &g).unwrap().write(&path).unwrap();
+    to_pytorch_names(NetworkKind::Generator, &g).unwrap().write(&path).unwrap();
     assert_eq!(header(&path), header(&golden("pytorch_files/netG.safetensors")));
     assert_eq!(read(&path, &pytorch()).unwrap().generator, Some(g));
 
     let d = pytorch_weights("netD", &PYTORCH_D);
-    let exported = to_pytorch_names(Side::Discriminator, &d).unwrap();
-    let theirs = read_safetensors(&golden("pytorch_files/expected.safetensors")).unwrap();
-    let theirs = theirs
-        .into_iter()
-        .filter_map(|(name, tensor)| Some((name.strip_prefix("netD.")?.to_owned(), tensor)));
-    assert_eq!(exported.tensors, theirs.collect::<Weights>());
+    let exported = to_pytorch_names(NetworkKind::Discriminator, &d).unwrap();
+    let saved = read_safetensors(&golden("pytorch_files/expected.safetensors")).unwrap();
+    let saved =
+        saved.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("netD.")?.to_owned(), tensor)));
+    assert_eq!(exported.tensors, saved.collect::<Weights>());
     assert_eq!(exported.counters, [3, 6, 9].map(|norm| format!("main.{norm}.num_batches_tracked")));
 }
 
 #[test]
-fn refuses_to_export_what_pytorch_cannot_hold() {
+fn rejects_exports_that_pytorch_does_not_support() {
     let tensor =
         |shape: &[usize]| HostTensor { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] };
     let rows = [
-        ("project.gain", Side::Generator, "has batch-norm per unit, shape (2, 1, 1)"),
-        ("project.weight", Side::Discriminator, "project.weight is not a tensor of a discriminator"),
-        ("head.weight", Side::Generator, "head.weight is not a tensor of a generator"),
-        ("blocks.7.gain", Side::Generator, "blocks.7.gain is not a tensor of a generator"),
-        ("blocks.0.bias", Side::Generator, "blocks.0.bias is not a tensor"),
-        ("weight", Side::Generator, "weight is not a tensor"),
+        ("project.gain", NetworkKind::Generator, "found per-activation batch norm of shape (2, 1, 1)"),
+        ("project.weight", NetworkKind::Discriminator, "project.weight is not a tensor of a discriminator"),
+        ("head.weight", NetworkKind::Generator, "head.weight is not a tensor of a generator"),
+        ("blocks.7.gain", NetworkKind::Generator, "blocks.7.gain is not a tensor of a generator"),
+        ("blocks.0.bias", NetworkKind::Generator, "blocks.0.bias is not a tensor"),
+        ("weight", NetworkKind::Generator, "weight is not a tensor"),
     ];
-    for (name, side, reason) in rows {
+    for (name, network, reason) in rows {
         let weights = ["blocks.0.weight", name].map(|name| (name.to_owned(), tensor(&[2, 1, 1])));
-        let error = to_pytorch_names(side, &weights.into()).expect_err(reason).to_string();
+        let error = to_pytorch_names(network, &weights.into()).expect_err(reason).to_string();
         assert!(error.contains(reason), "{error}, expected {reason}");
     }
 }

@@ -1,7 +1,7 @@
-//! PyTorch's files, read without executing them: the zip form, and the legacy form of before PyTorch 1.6.
+//! Reads PyTorch's files without executing anything in them: the zip format, and the legacy format (before 1.6).
 //!
-//! Zip: `NAME/data.pkl` describes the tensors, `NAME/data/KEY` holds one storage each, `NAME/byteorder` their order.
-//! Legacy: five pickles (magic number, version, system, tensors, storage keys), then each storage with its length.
+//! Zip: `NAME/data.pkl` describes the tensors, `NAME/data/KEY` holds one storage, `NAME/byteorder` the byte order.
+//! Legacy: five pickles (magic number, version, system, tensors, storage keys), then each storage after its length.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -12,56 +12,55 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::MAX_VALUES;
-use super::error::{ImportError, TensorFault};
+use super::error::{ImportError, TensorError};
 use super::pickle::{self, Global, Node, Pickle};
-use super::strided::gather;
-use super::tree::{self, Found, MAX_KEY, TensorRef};
+use super::state_dict::{self, ImportedTensor, MAX_KEY, TensorRef};
+use super::strides::to_contiguous;
 use crate::weights::element::{ByteOrder, Element};
 use crate::weights::{HostTensor, value_count};
 
 /// First bytes of a legacy file: the pickle of its magic number.
 pub(crate) const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20";
 
-/// Bytes of a description, which a hostile archive may compress well.
+/// The largest `data.pkl` in bytes. A hostile archive can compress a huge one into a small file.
 const MAX_PICKLE: usize = 1 << 26;
 
-/// Reads every tensor of a file in the zip form, in the file's order; `path` is for errors.
+/// Reads every tensor of a file in the zip format, in the file's order; `path` is for error messages.
 ///
 /// # Errors
-/// A damaged archive or tensor, or a pickle that holds more than tensors.
-pub(crate) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, ImportError> {
-    let failed = |member: &str, source| ImportError::Archive {
-        path: path.to_owned(),
-        member: member.to_owned(),
-        source,
-    };
-    let mut archive =
-        ZipArchive::new(io::Cursor::new(bytes)).map_err(|source| failed("the list of members", source))?;
+/// A damaged archive or tensor, or a pickle that refers to anything but tensors.
+pub(crate) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<ImportedTensor>, ImportError> {
+    let zip_error =
+        |member: &str, source| ImportError::Zip { path: path.to_owned(), member: member.to_owned(), source };
+    let mut archive = ZipArchive::new(io::Cursor::new(bytes))
+        .map_err(|source| zip_error("the central directory", source))?;
     let index = archive.file_names().flatten().find(|name| name == "data.pkl" || name.ends_with("/data.pkl"));
     let Some(index) = index.map(std::borrow::Cow::into_owned) else {
-        return Err(ImportError::UnknownForm { path: path.to_owned() });
+        return Err(ImportError::UnknownFormat { path: path.to_owned() });
     };
     let prefix = index.trim_end_matches("data.pkl").to_owned();
-    let pickled = member(&mut archive, &index, MAX_PICKLE).map_err(|source| failed(&index, source))?;
+    let pickled = member(&mut archive, &index, MAX_PICKLE).map_err(|source| zip_error(&index, source))?;
     let pickle = read_pickle(path, &pickled, 0)?;
     let order = match member(&mut archive, &format!("{prefix}byteorder"), 16) {
         Ok(order) if order == b"big" => ByteOrder::Big,
-        // PyTorch before 2.1 did not say; it wrote the machine's order, which is little-endian wherever it runs.
+        // PyTorch before 2.1 wrote no byte order. It used the machine's, which is little-endian in practice.
         Ok(_) | Err(ZipError::FileNotFound) => ByteOrder::Little,
-        Err(source) => return Err(failed("byteorder", source)),
+        Err(source) => return Err(zip_error("byteorder", source)),
     };
-    let fetch = |storage: &StorageRef| {
+    let load = |storage: &StorageRef| {
         let name = format!("{prefix}data/{}", storage.key);
         match member(&mut archive, &name, storage.bytes().saturating_add(1)) {
-            Ok(bytes) => Ok(storage.element.decode(storage.whole(&bytes)?, order)),
-            Err(ZipError::FileNotFound) => Err(Problem::Tensor(TensorFault::NoStorage(storage.key.clone()))),
-            Err(source) => Err(Problem::File(failed(&name, source))),
+            Ok(bytes) => Ok(storage.element.decode(storage.check_size(&bytes)?, order)),
+            Err(ZipError::FileNotFound) => {
+                Err(LoadError::Tensor(TensorError::MissingStorage(storage.key.clone())))
+            }
+            Err(source) => Err(LoadError::File(zip_error(&name, source))),
         }
     };
-    Tensors { path, pickle: &pickle, storages: BTreeMap::new(), values: 0, fetch }.all()
+    TensorReader { path, pickle: &pickle, storages: BTreeMap::new(), values: 0, load }.read_all()
 }
 
-/// The bytes of a member, no more than `limit` of them.
+/// The first `limit` bytes of a member.
 fn member(
     archive: &mut ZipArchive<io::Cursor<&[u8]>>,
     name: &str,
@@ -72,11 +71,11 @@ fn member(
     Ok(bytes)
 }
 
-/// Reads every tensor of a file in the legacy form, in the file's order; `path` is for errors.
+/// Reads every tensor of a file in the legacy format, in the file's order; `path` is for error messages.
 ///
 /// # Errors
-/// A damaged tensor, or a pickle that holds more than tensors.
-pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, ImportError> {
+/// A damaged tensor, or a pickle that refers to anything but tensors.
+pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<Vec<ImportedTensor>, ImportError> {
     let mut at = 0;
     let mut next = || {
         let pickle = read_pickle(path, &bytes[at..], at)?;
@@ -85,23 +84,27 @@ pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, Impor
     };
     let [_magic, _version, _system, pickle, keys] = [next()?, next()?, next()?, next()?, next()?];
     let storages = legacy_storages(&pickle, &keys, &bytes[at..])
-        .map_err(|(tensor, fault)| ImportError::Tensor { path: path.to_owned(), tensor, fault })?;
-    let fetch = |storage: &StorageRef| {
+        .map_err(|(tensor, source)| ImportError::Tensor { path: path.to_owned(), tensor, source })?;
+    let load = |storage: &StorageRef| {
         let range = storages.get(&storage.key).cloned();
-        let range = range.ok_or_else(|| Problem::Tensor(TensorFault::NoStorage(storage.key.clone())))?;
+        let range =
+            range.ok_or_else(|| LoadError::Tensor(TensorError::MissingStorage(storage.key.clone())))?;
         let raw = bytes[at..].get(range).unwrap_or_default();
-        // PyTorch writes the legacy form in little-endian order on every machine.
-        Ok(storage.element.decode(storage.whole(raw)?, ByteOrder::Little))
+        // PyTorch writes the legacy format in little-endian order on every machine.
+        Ok(storage.element.decode(storage.check_size(raw)?, ByteOrder::Little))
     };
-    Tensors { path, pickle: &pickle, storages: BTreeMap::new(), values: 0, fetch }.all()
+    TensorReader { path, pickle: &pickle, storages: BTreeMap::new(), values: 0, load }.read_all()
 }
 
-/// Where each storage stands in the bytes after the last pickle: in the order of `keys`, its length before it.
+/// The range of each storage in the bytes after the last pickle. Storages are in the order of `keys`, each after its length.
+///
+/// # Errors
+/// The key of a storage and what is wrong with it.
 fn legacy_storages(
     pickle: &Pickle,
     keys: &Pickle,
     bytes: &[u8],
-) -> Result<BTreeMap<String, Range<usize>>, (String, TensorFault)> {
+) -> Result<BTreeMap<String, Range<usize>>, (String, TensorError)> {
     let known: BTreeMap<String, StorageRef> = pickle
         .nodes()
         .filter_map(|node| StorageRef::new(pickle, node))
@@ -111,15 +114,15 @@ fn legacy_storages(
     let mut at = 0_usize;
     for id in keys.items(keys.root()).unwrap_or_default() {
         let key = keys.text(*id).unwrap_or_default().to_owned();
-        let Some(storage) = known.get(&key) else { return Err((key, TensorFault::Malformed)) };
+        let Some(storage) = known.get(&key) else { return Err((key, TensorError::Malformed)) };
         let start = at.saturating_add(8);
         let end = start.saturating_add(storage.bytes());
         if end > bytes.len() {
             let found = bytes.len().saturating_sub(start);
-            return Err((key, TensorFault::CutShort { expected: storage.bytes(), found }));
+            return Err((key, TensorError::CutShort { expected: storage.bytes(), found }));
         }
         if bytes[at..start] != (storage.values as u64).to_le_bytes() {
-            return Err((key, TensorFault::Malformed));
+            return Err((key, TensorError::Malformed));
         }
         ranges.insert(key, start..end);
         at = end;
@@ -129,100 +132,101 @@ fn legacy_storages(
 
 fn read_pickle(path: &Path, bytes: &[u8], start: usize) -> Result<Pickle, ImportError> {
     pickle::read(bytes).map_err(|mut source| {
-        source.at += start;
+        source.offset += start;
         ImportError::Pickle { path: path.to_owned(), source }
     })
 }
 
-/// What fetching a storage can end in: a fault of the tensor, or of the whole file.
-enum Problem {
-    Tensor(TensorFault),
+/// Why a storage was not loaded: an error of the tensor, or of the whole file.
+enum LoadError {
+    Tensor(TensorError),
     File(ImportError),
 }
 
-impl From<TensorFault> for Problem {
-    fn from(fault: TensorFault) -> Self {
-        Self::Tensor(fault)
+impl From<TensorError> for LoadError {
+    fn from(error: TensorError) -> Self {
+        Self::Tensor(error)
     }
 }
 
-/// Reads tensors out of their storages, each storage once.
-struct Tensors<'a, F> {
+/// Reads tensors from their storages. Each storage is loaded once.
+struct TensorReader<'a, F> {
     path: &'a Path,
     pickle: &'a Pickle,
     storages: BTreeMap<String, Vec<f32>>,
-    /// Values read so far.
+    /// Values of all tensors and storages so far.
     values: usize,
-    fetch: F,
+    load: F,
 }
 
-impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, Problem>> Tensors<'_, F> {
-    fn all(mut self) -> Result<Vec<Found>, ImportError> {
-        let listed = tree::tensors(self.pickle)
+impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, LoadError>> TensorReader<'_, F> {
+    fn read_all(mut self) -> Result<Vec<ImportedTensor>, ImportError> {
+        let refs = state_dict::tensors(self.pickle)
             .map_err(|source| ImportError::Pickle { path: self.path.to_owned(), source })?;
-        let mut found = Vec::new();
-        for TensorRef { place, name, arguments } in listed {
+        let mut tensors = Vec::new();
+        for TensorRef { scope, name, arguments } in refs {
             match self.tensor(arguments) {
-                Ok(Some(tensor)) => found.push(Found { place, name, tensor }),
+                Ok(Some(tensor)) => tensors.push(ImportedTensor { scope, name, tensor }),
                 Ok(None) => {}
-                Err(Problem::File(error)) => return Err(error),
-                Err(Problem::Tensor(fault)) => {
-                    let tensor = if place.is_empty() { name } else { format!("{place}/{name}") };
-                    return Err(ImportError::Tensor { path: self.path.to_owned(), tensor, fault });
+                Err(LoadError::File(error)) => return Err(error),
+                Err(LoadError::Tensor(source)) => {
+                    let tensor = if scope.is_empty() { name } else { format!("{scope}/{name}") };
+                    return Err(ImportError::Tensor { path: self.path.to_owned(), tensor, source });
                 }
             }
         }
-        Ok(found)
+        Ok(tensors)
     }
 
-    /// The tensor of `_rebuild_tensor_v2(storage, offset, shape, strides, ...)`; `None` for several integers, which are
-    /// no weights (labels, the state of a random generator).
-    fn tensor(&mut self, arguments: pickle::Id) -> Result<Option<HostTensor>, Problem> {
+    /// The tensor of `_rebuild_tensor_v2(storage, offset, shape, strides, ...)`; `None` for integer tensors of several
+    /// values, which are not weights (labels, the state of a random generator).
+    fn tensor(&mut self, arguments: pickle::Id) -> Result<Option<HostTensor>, LoadError> {
         let [storage, offset, shape, strides, ..] = self.pickle.items(arguments).unwrap_or_default() else {
-            return Err(TensorFault::Malformed.into());
+            return Err(TensorError::Malformed.into());
         };
         let storage = StorageRef::new(self.pickle, self.pickle.node(*storage));
         let (offset, shape) = (self.pickle.size(*offset), self.pickle.sizes(*shape));
         let (Some(storage), Some(offset), Some(shape), Some(strides)) =
             (storage, offset, shape, self.pickle.sizes(*strides))
         else {
-            return Err(TensorFault::Malformed.into());
+            return Err(TensorError::Malformed.into());
         };
         if strides.len() != shape.len() {
-            return Err(TensorFault::Malformed.into());
+            return Err(TensorError::Malformed.into());
         }
         let count = value_count(&shape);
         if !storage.element.is_float() && count != Some(1) {
             return Ok(None);
         }
-        self.pay(count)?;
+        self.reserve(count)?;
         if !self.storages.contains_key(&storage.key) {
-            self.pay(Some(storage.values))?;
-            let values = (self.fetch)(&storage)?;
+            self.reserve(Some(storage.values))?;
+            let values = (self.load)(&storage)?;
             self.storages.insert(storage.key.clone(), values);
         }
         let values = &self.storages[&storage.key];
         let offset = offset.saturating_add(storage.offset);
-        let data = gather(values, offset, &shape, &strides);
-        Ok(Some(HostTensor { data: data.map_err(|_| TensorFault::OutOfStorage(values.len()))?, shape }))
+        let data = to_contiguous(values, offset, &shape, &strides);
+        Ok(Some(HostTensor { data: data.map_err(|_| TensorError::OutOfStorage(values.len()))?, shape }))
     }
 
-    fn pay(&mut self, count: Option<usize>) -> Result<(), Problem> {
+    /// Adds `count` to the values of the file and checks the limit; `None` is a count that overflows.
+    fn reserve(&mut self, count: Option<usize>) -> Result<(), LoadError> {
         let values = count.and_then(|count| self.values.checked_add(count));
         match values.filter(|values| *values <= MAX_VALUES) {
             Some(values) => self.values = values,
-            None => return Err(TensorFault::TooLarge(MAX_VALUES).into()),
+            None => return Err(TensorError::TooLarge(MAX_VALUES).into()),
         }
         Ok(())
     }
 }
 
-/// A reference to a storage: `('storage', type, key, device, values)`, in old files a view's offset after it.
+/// A reference to a storage: `('storage', type, key, device, values)`, followed in old files by `(key, offset, size)` of a view.
 struct StorageRef {
     key: String,
     element: Element,
     values: usize,
-    /// Where a view starts in the storage.
+    /// The first value of the view in the storage.
     offset: usize,
 }
 
@@ -247,10 +251,10 @@ impl StorageRef {
         self.values.saturating_mul(self.element.size())
     }
 
-    /// `bytes` where they are as many as the storage takes.
-    fn whole<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], TensorFault> {
+    /// `bytes`, if they have the size of the storage.
+    fn check_size<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], TensorError> {
         let (expected, found) = (self.bytes(), bytes.len());
-        if found == expected { Ok(bytes) } else { Err(TensorFault::CutShort { expected, found }) }
+        if found == expected { Ok(bytes) } else { Err(TensorError::CutShort { expected, found }) }
     }
 }
 

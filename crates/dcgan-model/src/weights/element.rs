@@ -1,9 +1,9 @@
-//! Types of single values in files, and their conversion to `f32`.
+//! Element types of tensors in files, and their conversion to `f32`.
 
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-/// The order of bytes in a number.
+/// The byte order of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteOrder {
     /// Least significant first.
@@ -12,7 +12,7 @@ pub(crate) enum ByteOrder {
     Big,
 }
 
-/// The type of one value.
+/// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
     F64,
@@ -27,7 +27,7 @@ pub(crate) enum Element {
 }
 
 impl Element {
-    /// The element of a safetensors type; `None` for those that no network uses.
+    /// The element type of a safetensors type; `None` for unsupported types.
     pub(crate) fn from_safetensors(dtype: Dtype) -> Option<Self> {
         Some(match dtype {
             Dtype::F64 => Self::F64,
@@ -43,7 +43,7 @@ impl Element {
         })
     }
 
-    /// Bytes of one value.
+    /// Size of one value in bytes.
     pub(crate) fn size(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
@@ -53,12 +53,12 @@ impl Element {
         }
     }
 
-    /// Whether values are real numbers, as weights are.
+    /// Whether this is a floating-point type.
     pub(crate) fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
     }
 
-    /// Every whole value in `bytes` as `f32`, the nearest one where it is not exact.
+    /// The values in `bytes`, rounded to the nearest `f32`. An incomplete value at the end is ignored.
     pub(crate) fn decode(self, bytes: &[u8], order: ByteOrder) -> Vec<f32> {
         match self {
             Self::F64 => values(bytes, order, |raw| narrow(f64::from_le_bytes(raw))),
@@ -74,7 +74,7 @@ impl Element {
     }
 }
 
-/// `bytes` in groups of `N`, each turned to little-endian and read by `read`.
+/// Converts each group of `N` bytes to little-endian order and to a value by `read`.
 fn values<const N: usize>(bytes: &[u8], order: ByteOrder, read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
     let (groups, _rest) = bytes.as_chunks::<N>();
     groups
@@ -89,7 +89,7 @@ fn values<const N: usize>(bytes: &[u8], order: ByteOrder, read: impl Fn([u8; N])
         .collect()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "weights saved as f64 are used as the nearest f32")]
+#[expect(clippy::cast_possible_truncation, reason = "weights in f64 are rounded to the nearest f32")]
 fn narrow(value: f64) -> f32 {
     value as f32
 }

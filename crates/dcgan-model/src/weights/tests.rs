@@ -24,7 +24,7 @@ fn sample() -> Weights {
 }
 
 #[test]
-fn round_trips_with_the_same_bytes() {
+fn round_trips_with_identical_bytes() {
     let folder = tempfile::tempdir().unwrap();
     for (dtype, expected) in [
         (Dtype::F32, sample()),
@@ -38,29 +38,32 @@ fn round_trips_with_the_same_bytes() {
         let paths = ["a.safetensors", "b.safetensors"].map(|name| folder.path().join(name));
         for path in &paths {
             write_safetensors(path, &sample(), dtype).unwrap();
-            write_safetensors(path, &sample(), dtype).expect("a file that is there is replaced");
+            write_safetensors(path, &sample(), dtype).expect("an existing file is replaced");
         }
         assert_eq!(read_safetensors(&paths[0]).unwrap(), expected, "{dtype:?}");
         assert_eq!(fs::read(&paths[0]).unwrap(), fs::read(&paths[1]).unwrap(), "{dtype:?}");
     }
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left behind");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "found temporary files");
 }
 
 #[test]
-fn refuses_what_cannot_be_written() {
+fn reports_invalid_tensors_and_paths() {
     let folder = tempfile::tempdir().unwrap();
-    let lying = weights(&[("a", &[2, 3], &[0.0; 5])]);
+    let inconsistent = weights(&[("a", &[2, 3], &[0.0; 5])]);
     let path = folder.path().join("x.safetensors");
-    let error = write_safetensors(&path, &lying, Dtype::F32).unwrap_err();
-    assert!(error.to_string().ends_with(r#"tensor "a" of shape (2, 3) holds 5 values"#), "{error}");
+    let error = write_safetensors(&path, &inconsistent, Dtype::F32).unwrap_err();
+    assert!(
+        error.to_string().ends_with(r#"tensor "a": expected as many values as shape (2, 3) has, found 5"#),
+        "{error}"
+    );
     assert!(!path.exists());
-    let nowhere = folder.path().join("no/x.safetensors");
-    assert!(matches!(write_safetensors(&nowhere, &sample(), Dtype::F32), Err(WeightsError::Io { .. })));
-    assert!(matches!(read_safetensors(&nowhere), Err(WeightsError::Io { .. })));
+    let missing = folder.path().join("no/x.safetensors");
+    assert!(matches!(write_safetensors(&missing, &sample(), Dtype::F32), Err(WeightsError::Io { .. })));
+    assert!(matches!(read_safetensors(&missing), Err(WeightsError::Io { .. })));
 }
 
 #[test]
-fn every_cut_short_file_is_an_error() {
+fn rejects_files_cut_short() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");
     write_safetensors(&path, &sample(), Dtype::F32).unwrap();
@@ -81,31 +84,35 @@ fn one(dtype: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn reads_every_type_of_value() {
-    type OneRow<'a> = (&'a str, &'a str, &'a [u8], Option<&'a [f32]>);
-    let rows: [OneRow; 8] = [
-        ("F32", "[2]", &[0, 0, 128, 63, 0, 0, 0, 192], Some(&[1.0, -2.0])),
-        ("F64", "[1]", &[0, 0, 0, 0, 0, 0, 248, 63], Some(&[1.5])),
-        ("F16", "[2]", &[0, 60, 1, 0], Some(&[1.0, 5.960_464_5e-8])),
-        ("BF16", "[2]", &[128, 63, 128, 127], Some(&[1.0, f32::INFINITY])),
-        ("I64", "[]", &[20, 0, 0, 0, 0, 0, 0, 0], Some(&[20.0])),
-        ("I32", "[2]", &[0; 8], None),
-        ("U8", "[3]", &[0; 3], None),
-        ("BOOL", "[1]", &[1], None),
+fn reads_floating_point_types() {
+    let float: [(&str, Vec<u8>, &[f32]); 5] = [
+        ("F32", one("F32", "[2]", &[0, 0, 128, 63, 0, 0, 0, 192]), &[1.0, -2.0]),
+        ("F64", one("F64", "[1]", &[0, 0, 0, 0, 0, 0, 248, 63]), &[1.5]),
+        ("F16", one("F16", "[2]", &[0, 60, 1, 0]), &[1.0, 5.960_464_5e-8]),
+        ("BF16", one("BF16", "[2]", &[128, 63, 128, 127]), &[1.0, f32::INFINITY]),
+        // One integer is a counter.
+        ("I64", one("I64", "[]", &[20, 0, 0, 0, 0, 0, 0, 0]), &[20.0]),
     ];
-    for (dtype, shape, bytes, expected) in rows {
-        match (parse_safetensors(Path::new("f"), &one(dtype, shape, bytes)), expected) {
-            (Ok(read), Some(expected)) => assert_eq!(read["t"].data, expected, "{dtype}"),
-            (Err(WeightsError::UnknownDtype { tensor, found, .. }), None) => {
+    for (dtype, file, values) in float {
+        assert_eq!(parse_safetensors(Path::new("f"), &file).unwrap()["t"].data, values, "{dtype}");
+    }
+    let others: [(&str, Vec<u8>); 3] = [
+        ("I32", one("I32", "[2]", &[0; 8])),
+        ("U8", one("U8", "[3]", &[0; 3])),
+        ("BOOL", one("BOOL", "[1]", &[1])),
+    ];
+    for (dtype, file) in others {
+        match parse_safetensors(Path::new("f"), &file) {
+            Err(WeightsError::Dtype { tensor, found, .. }) => {
                 assert_eq!((tensor.as_str(), found.as_str()), ("t", dtype));
             }
-            (other, _) => panic!("{dtype}: {other:?}"),
+            other => panic!("{dtype}: {other:?}"),
         }
     }
 }
 
 #[test]
-fn check_lists_every_fault_at_once() {
+fn check_lists_every_mismatch() {
     let spec = |name: &str, shape: &[usize], optional| TensorSpec {
         name: name.into(),
         shape: shape.into(),
@@ -125,27 +132,38 @@ fn check_lists_every_fault_at_once() {
         (&[w, gain], ""),
         (&[w, gain, mean, variance], ""),
         (&[w, gain, mean], "\n  missing blocks.1.variance (2)"),
-        (&[w, gain, ("z", &[], &[1.0])], "\n  extra z ()"),
+        (&[w, gain, ("z", &[], &[1.0])], "\n  unexpected z ()"),
         (&[w, ("blocks.1.gain", &[3], &[0.0; 3])], "\n  blocks.1.gain: expected (2), found (3)"),
         (&[w, ("blocks.1.gain", &[2], &[0.0; 3])], "\n  blocks.1.gain: expected (2), found (2)"),
         (
             &[("blocks.0.weight", &[1, 2], &[0.0; 2]), variance, ("extra", &[1], &[0.0])],
             "\n  blocks.0.weight: expected (2, 1), found (1, 2)\n  missing blocks.1.gain (2)\
-             \n  missing blocks.1.mean (2)\n  extra extra (1)",
+             \n  missing blocks.1.mean (2)\n  unexpected extra (1)",
         ),
     ];
-    for (tensors, faults) in rows {
+    for (tensors, mismatches) in rows {
         let message =
             check(Path::new("g"), &weights(tensors), &expected).err().map(|error| error.to_string());
-        let wanted = (!faults.is_empty()).then(|| format!("g: the weights do not fit the network:{faults}"));
-        assert_eq!(message, wanted);
+        let expected =
+            (!mismatches.is_empty()).then(|| format!("g: the weights do not match the network:{mismatches}"));
+        assert_eq!(message, expected);
     }
 }
 
 #[test]
-fn finds_the_first_value_that_is_not_finite() {
+fn finds_the_first_non_finite_tensor() {
     for (value, found) in [(1.0, None), (f32::NAN, Some("b")), (f32::NEG_INFINITY, Some("b"))] {
         let weights = weights(&[("c", &[1], &[value]), ("b", &[2], &[0.0, value]), ("a", &[1], &[0.0])]);
         assert_eq!(first_non_finite(&weights), found);
     }
+}
+
+#[test]
+fn parses_and_displays_dtypes() {
+    for (text, dtype) in [("f32", Dtype::F32), ("bf16", Dtype::Bf16)] {
+        assert_eq!(text.parse(), Ok(dtype));
+        assert_eq!(dtype.to_string(), text);
+    }
+    let error = "f16".parse::<Dtype>().unwrap_err();
+    assert_eq!(error, r#"unknown dtype "f16", expected f32 or bf16"#);
 }

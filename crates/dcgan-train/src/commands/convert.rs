@@ -4,7 +4,7 @@ use crate::cli::{ExportArgs, ExportFormat, ImportArgs, StoredDtype};
 use anyhow::Context;
 use candle_core::Device;
 use dcgan_cli::{Outcome, UsageError, print_result};
-use dcgan_model::import::{Side, to_pytorch_names};
+use dcgan_model::import::{NetworkKind, to_pytorch_names};
 use dcgan_model::weights::Dtype;
 use dcgan_model::{Generator, ModelConfig, OpenError, ensure_statistics};
 use std::path::Path;
@@ -69,13 +69,13 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
         opened => opened.map_err(UsageError::because)?.files,
     };
     let networks = [
-        (Side::Generator, "netG.safetensors", files.generator),
-        (Side::Discriminator, "netD.safetensors", files.discriminator),
+        (NetworkKind::Generator, "netG.safetensors", files.generator),
+        (NetworkKind::Discriminator, "netD.safetensors", files.discriminator),
     ];
     let mut renamed = Vec::new();
-    for (side, name, weights) in networks {
+    for (network, name, weights) in networks {
         if let Some(weights) = weights {
-            renamed.push((name, to_pytorch_names(side, &weights).map_err(UsageError::because)?));
+            renamed.push((name, to_pytorch_names(network, &weights).map_err(UsageError::because)?));
         }
     }
     if renamed.is_empty() {

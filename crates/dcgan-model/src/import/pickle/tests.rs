@@ -1,4 +1,4 @@
-//! Tests of the pickle interpreter: what it reads, and what it refuses.
+//! Tests of the pickle interpreter: supported and refused pickles.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn debug(pickle: &Pickle, id: Id) -> String {
 }
 
 #[test]
-fn reads_what_python_writes() {
+fn reads_the_opcodes_of_every_protocol() {
     let rows: [(&[u8], &str); 12] = [
         (b"\x80\x02N.", "None"),
         (b"\x80\x02]q\x00(K\x01M\x00\x01J\xff\xff\xff\xff\x88\x89e.", "[1 256 -1 Bool(true) Bool(false)]"),
@@ -52,24 +52,24 @@ fn reads_what_python_writes() {
 #[test]
 fn refuses_everything_else() {
     let rows: [(&[u8], &str); 18] = [
-        (b"cos\nsystem\n(S'x'\ntR.", "byte 11: the file asks to call os.system; only tensors are read"),
-        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "the file asks to call os.system"),
-        (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "the file asks to call builtins.eval"),
-        (b"ctorch.storage\n_load_from_bytes\n.", "the file asks to call torch.storage._load_from_bytes"),
-        (b"ctorch\nload\n.", "the file asks to call torch.load"),
-        (b"c__main__\nNet\n)\x81}U\x08_modulesNsb.", "holds a whole module (__main__.Net)"),
-        (b"(ios\nsystem\n.", "unexpected opcode 0x69"),
+        (b"cos\nsystem\n(S'x'\ntR.", "byte 11: refused os.system, expected tensors only"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "refused os.system, expected tensors only"),
+        (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "refused builtins.eval"),
+        (b"ctorch.storage\n_load_from_bytes\n.", "refused torch.storage._load_from_bytes"),
+        (b"ctorch\nload\n.", "refused torch.load"),
+        (b"c__main__\nNet\n)\x81}U\x08_modulesNsb.", "found a whole module (__main__.Net)"),
+        (b"(ios\nsystem\n.", "unsupported opcode 0x69"),
         (b"(cos\nsystem\no.", "os.system"),
-        (b"\x80\x02\x82\x01.", "unexpected opcode 0x82"),
-        (b"\x80\x04\x8f.", "unexpected opcode 0x8f"),
-        (b"K\x01K\x02R.", "expected a known class"),
+        (b"\x80\x02\x82\x01.", "unsupported opcode 0x82"),
+        (b"\x80\x04\x8f.", "unsupported opcode 0x8f"),
+        (b"K\x01K\x02R.", "expected a supported class or function"),
         (b"ctorch\nSize\nK\x01R.", "expected a tuple of arguments"),
         (b"K\x01}b.", "expected an object with attributes"),
         (b"K\x01K\x02a.", "expected a list or a dict"),
         (b"}(K\x01u.", "expected a value for every key"),
         (b"h\x07.", "expected a value in the memo"),
         (b"(K\x01e.", "expected a value"),
-        (b"X\xff\xff\xff\xffab", "cut short: 4294967295 more bytes were expected, 2 are left"),
+        (b"X\xff\xff\xff\xffab", "expected 4294967295 more bytes, found 2: the file is cut short"),
     ];
     for (bytes, expected) in rows {
         let error = read(bytes).expect_err(expected).to_string();
@@ -77,24 +77,24 @@ fn refuses_everything_else() {
     }
 }
 
-/// Files of a few megabytes that ask for unbounded memory, time or recursion.
+/// Files of a few megabytes that would take unbounded memory, time or recursion.
 #[test]
 fn bounds_its_work() {
-    let many = |times: usize, start: &[u8], again: &[u8], end: &[u8]| {
-        [start, again.repeat(times).as_slice(), end].concat()
+    let repeated = |times: usize, start: &[u8], unit: &[u8], end: &[u8]| {
+        [start, unit.repeat(times).as_slice(), end].concat()
     };
-    let nested = read(&many(1_000_000, b"", b"]", &[b"a".repeat(999_999), b".".to_vec()].concat()));
-    assert!(nested.is_ok(), "a million lists in each other: {nested:?}");
+    let nested = read(&repeated(1_000_000, b"", b"]", &[b"a".repeat(999_999), b".".to_vec()].concat()));
+    assert!(nested.is_ok(), "a million nested lists: {nested:?}");
     let ordered = b"ccollections\nOrderedDict\nq\x00";
-    let pairs = many(10_000, b"0](", b"]K\x01aK\x02a", b"eq\x01");
+    let pairs = repeated(10_000, b"0](", b"]K\x01aK\x02a", b"eq\x01");
     let rows = [
-        ("marks", many(MAX_STEPS + 1, b"", b"(", b".")),
-        ("memo", many(MAX_STEPS + 1, b"N", b"\x94", b".")),
-        ("copies", many(MAX_STEPS, b"N", b"2", b".")),
-        ("shared lists", many(1_000, &[ordered, pairs.as_slice()].concat(), b"h\x00h\x01\x85R", b".")),
+        ("marks", repeated(MAX_STEPS + 1, b"", b"(", b".")),
+        ("memo", repeated(MAX_STEPS + 1, b"N", b"\x94", b".")),
+        ("copies", repeated(MAX_STEPS, b"N", b"2", b".")),
+        ("shared lists", repeated(1_000, &[ordered, pairs.as_slice()].concat(), b"h\x00h\x01\x85R", b".")),
     ];
     for (what, bytes) in rows {
         let error = read(&bytes).expect_err(what);
-        assert_eq!(error.fault, PickleFault::TooMany(MAX_STEPS), "{what}");
+        assert_eq!(error.kind, PickleErrorKind::TooManyObjects(MAX_STEPS), "{what}");
     }
 }

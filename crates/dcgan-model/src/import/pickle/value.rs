@@ -1,7 +1,7 @@
-//! What a pickle holds: a flat list of nodes that name each other by index.
+//! The content of a pickle: a flat list of nodes that refer to each other by index.
 //!
-//! Indices instead of pointers: a hostile file may nest or share values without end, and neither dropping nor
-//! copying a flat list recurses.
+//! Indices are used instead of pointers because a hostile file can nest and share values at any depth, and neither
+//! dropping nor copying a flat list recurses.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub(crate) enum Node {
     None,
     Bool(bool),
     Int(i64),
-    /// A real number, or an integer of more than eight bytes: nothing here needs its value.
+    /// A floating-point number, or an integer of more than eight bytes. Its value is not needed.
     Number,
     Text(String),
     Bytes(Vec<u8>),
@@ -25,20 +25,20 @@ pub(crate) enum Node {
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Global(Global),
-    /// A call that is written down, never made.
+    /// A recorded call. It is never executed.
     Object {
         class: Global,
-        /// A tuple.
+        /// A tuple of arguments.
         arguments: Id,
         state: Option<Id>,
-        /// Where an array's values follow the object in the stream (joblib since 0.10).
+        /// The range in the file of an array's values, which follow the object (joblib since 0.10).
         raw: Range<usize>,
     },
-    /// A reference to data outside the pickle: PyTorch's storages.
+    /// A reference to data outside the pickle: a storage of PyTorch.
     Persistent(Id),
 }
 
-/// The names that files of tensors may use. None is called: they only say what the arguments mean.
+/// The supported globals. None is called: they only give the arguments a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Global {
     OrderedDict,
@@ -49,18 +49,18 @@ pub(crate) enum Global {
     NumpyReconstruct,
     NumpyArray,
     NumpyDtype,
-    /// A numpy array in a file of its own, named in `filename` (joblib before 0.10).
+    /// A numpy array in a separate file, named in `filename` (joblib before 0.10).
     ArrayInFile,
-    /// A numpy array that follows in the stream (joblib since 0.10).
+    /// A numpy array whose values follow in the same file (joblib since 0.10).
     ArrayInStream,
-    /// Bytes that Python 3 wrote for Python 2.
+    /// Bytes as Python 3 writes them in protocol 2.
     Encode,
-    /// Something beside the weights that says nothing about them: a device, a type, a loss.
+    /// Something that is ignored: a device, a type, a scalar.
     Inert,
 }
 
 impl Global {
-    /// The meaning of `module.name`; `None` for everything else in Python.
+    /// The global `module.name`; `None` if it is not supported.
     pub(crate) fn find(module: &str, name: &str) -> Option<Self> {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
@@ -101,12 +101,12 @@ fn storage_element(name: &str) -> Option<Element> {
     })
 }
 
-/// A pickle that was read.
+/// The content of a pickle.
 #[derive(Clone, Debug)]
 pub(crate) struct Pickle {
     pub(super) nodes: Vec<Node>,
     pub(super) root: Id,
-    /// Bytes of the pickle; others may follow it in the file.
+    /// Length of the pickle in bytes; the file can hold more data after it.
     pub(crate) length: usize,
 }
 
@@ -126,7 +126,7 @@ impl Pickle {
         &self.nodes[id.0]
     }
 
-    /// The text at `id`; bytes of Python 2 are text too.
+    /// The text at `id`, also if it is a byte string of Python 2.
     pub(crate) fn text(&self, id: Id) -> Option<&str> {
         match self.node(id) {
             Node::Text(text) => Some(text),
@@ -135,7 +135,7 @@ impl Pickle {
         }
     }
 
-    /// The integer at `id`, where it is a size or an offset.
+    /// The integer at `id`, if it is not negative.
     pub(crate) fn size(&self, id: Id) -> Option<usize> {
         match self.node(id) {
             Node::Int(value) => usize::try_from(*value).ok(),
@@ -158,12 +158,12 @@ impl Pickle {
         }
     }
 
-    /// Sizes or strides, of no more axes than numpy allows.
+    /// Sizes or strides of at most 64 axes, numpy's limit.
     pub(crate) fn sizes(&self, id: Id) -> Option<Vec<usize>> {
         self.items(id).filter(|items| items.len() <= 64)?.iter().map(|item| self.size(*item)).collect()
     }
 
-    /// The value of a text key in a dict; the last one where it is set twice.
+    /// The value of a text key in a dict; the last one if it is set several times.
     pub(crate) fn entry(&self, id: Id, key: &str) -> Option<Id> {
         let Node::Dict(pairs) = self.node(id) else { return None };
         let (_, value) = pairs.iter().rev().find(|(name, _)| self.text(*name) == Some(key))?;

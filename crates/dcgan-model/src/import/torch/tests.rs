@@ -1,4 +1,4 @@
-//! Tests of damaged and hostile tensors in PyTorch's files; whole files are tested with the fixtures.
+//! Tests of damaged and hostile tensors in PyTorch's files; `import/tests.rs` tests whole files.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn sizes(sizes: &[u64]) -> Vec<u8> {
     [b"(".to_vec(), items.collect(), b"t".to_vec()].concat()
 }
 
-/// A tensor in a pickle, its storage called `key`.
+/// A tensor in a pickle, with a storage called `key`.
 struct Row<'a> {
     class: &'a str,
     key: &'a str,
@@ -46,58 +46,58 @@ impl Row<'_> {
     }
 }
 
-const GOOD: Row = Row { class: "FloatStorage", key: "0", values: 2, offset: 0, shape: &[2], strides: &[1] };
+const VALID: Row = Row { class: "FloatStorage", key: "0", values: 2, offset: 0, shape: &[2], strides: &[1] };
 
 #[test]
-fn reads_good_tensors() {
+fn reads_valid_tensors() {
     let rows: [(Row, Option<&[f32]>); 5] = [
-        (GOOD, Some(&[1.0, 2.0])),
-        (Row { offset: 1, shape: &[], strides: &[], ..GOOD }, Some(&[2.0])),
-        (Row { shape: &[2, 2], strides: &[0, 1], ..GOOD }, Some(&[1.0, 2.0, 1.0, 2.0])),
-        (Row { shape: &[0], ..GOOD }, Some(&[])),
-        // Integers of more than one value are no weights.
-        (Row { class: "IntStorage", ..GOOD }, None),
+        (VALID, Some(&[1.0, 2.0])),
+        (Row { offset: 1, shape: &[], strides: &[], ..VALID }, Some(&[2.0])),
+        (Row { shape: &[2, 2], strides: &[0, 1], ..VALID }, Some(&[1.0, 2.0, 1.0, 2.0])),
+        (Row { shape: &[0], ..VALID }, Some(&[])),
+        // Several integers are not weights.
+        (Row { class: "IntStorage", ..VALID }, None),
     ];
     for (row, expected) in rows {
-        let found = read_legacy(Path::new("f"), &row.file()).unwrap();
-        let found = found.first().map(|found| (found.name.as_str(), found.tensor.data.as_slice()));
-        assert_eq!(found, expected.map(|values| ("t", values)));
+        let tensors = read_legacy(Path::new("f"), &row.file()).unwrap();
+        let first = tensors.first().map(|first| (first.name.as_str(), first.tensor.data.as_slice()));
+        assert_eq!(first, expected.map(|values| ("t", values)));
     }
 }
 
 #[test]
-fn names_what_is_wrong_with_a_tensor() {
+fn rejects_invalid_tensors() {
     let half = 1 << 63;
     let rows = [
-        (Row { offset: 1, ..GOOD }, TensorFault::OutOfStorage(2)),
-        (Row { offset: half - 1, ..GOOD }, TensorFault::OutOfStorage(2)),
-        (Row { strides: &[half - 1], shape: &[3], ..GOOD }, TensorFault::OutOfStorage(2)),
-        (Row { offset: half, ..GOOD }, TensorFault::Malformed),
-        (Row { strides: &[1, 1], ..GOOD }, TensorFault::Malformed),
-        // The storage says itself how long it is.
-        (Row { values: 1, ..GOOD }, TensorFault::Malformed),
-        (Row { key: "1", ..GOOD }, TensorFault::Malformed),
-        (Row { values: 3, ..GOOD }, TensorFault::CutShort { expected: 12, found: 8 }),
-        (Row { values: half - 1, ..GOOD }, TensorFault::CutShort { expected: usize::MAX, found: 8 }),
-        (Row { shape: &[1 << 20, 1 << 20], strides: &[0, 0], ..GOOD }, TensorFault::TooLarge(MAX_VALUES)),
-        (Row { shape: &[half - 1, 3], strides: &[0, 0], ..GOOD }, TensorFault::TooLarge(MAX_VALUES)),
+        (Row { offset: 1, ..VALID }, TensorError::OutOfStorage(2)),
+        (Row { offset: half - 1, ..VALID }, TensorError::OutOfStorage(2)),
+        (Row { strides: &[half - 1], shape: &[3], ..VALID }, TensorError::OutOfStorage(2)),
+        (Row { offset: half, ..VALID }, TensorError::Malformed),
+        (Row { strides: &[1, 1], ..VALID }, TensorError::Malformed),
+        // The length before the storage is 2.
+        (Row { values: 1, ..VALID }, TensorError::Malformed),
+        (Row { key: "1", ..VALID }, TensorError::Malformed),
+        (Row { values: 3, ..VALID }, TensorError::CutShort { expected: 12, found: 8 }),
+        (Row { values: half - 1, ..VALID }, TensorError::CutShort { expected: usize::MAX, found: 8 }),
+        (Row { shape: &[1 << 20, 1 << 20], strides: &[0, 0], ..VALID }, TensorError::TooLarge(MAX_VALUES)),
+        (Row { shape: &[half - 1, 3], strides: &[0, 0], ..VALID }, TensorError::TooLarge(MAX_VALUES)),
     ];
     for (row, expected) in rows {
         match read_legacy(Path::new("f"), &row.file()) {
-            Err(ImportError::Tensor { fault, .. }) => assert_eq!(fault, expected),
+            Err(ImportError::Tensor { source, .. }) => assert_eq!(source, expected),
             other => panic!("{other:?}, expected {expected:?}"),
         }
     }
 }
 
 #[test]
-fn ends_on_values_without_end() {
-    // A list that holds itself, and one that doubles at each of many levels.
+fn bounds_recursion_and_sharing() {
+    // A list that contains itself, one that doubles at each of 60 levels, and a large dict shared 100,000 times.
     let doubling = [b"]".as_slice(), &b"q\x00\x85h\x00\x86q\x00".repeat(60), b"."].concat();
     let shared_dict =
         [b"](}q\x00(".as_slice(), &b"NN".repeat(100_000), b"u", &b"h\x00".repeat(100_000), b"e."].concat();
     for pickled in [b"]q\x00h\x00a.".to_vec(), doubling, shared_dict] {
         let pickle = pickle::read(&pickled).unwrap();
-        assert!(tree::tensors(&pickle).is_err());
+        assert!(state_dict::tensors(&pickle).is_err());
     }
 }
