@@ -1,22 +1,23 @@
-"""A training step, feature vectors or samples in PyTorch, timed: the figures that `dcgan-train bench` has to beat.
+"""Times a training step, feature vectors or samples in PyTorch, for comparison with `dcgan-train bench`.
 
 Run: python3 pytorch_step.py [--preset pytorch64] [--work step|features|samples] [--batch-size 128] [--threads 2]
                              [--steps 7] [--images 10000] [--device cpu] [--bf16] [--channels-last] [--compile]
                              [--skip-d-grads] [--fused-adam]
      (torch; Python 3.11)
 
-The networks are those of models/PRESET.toml, free of biases, on random images. The last line is JSON.
+The networks are those of models/PRESET.toml, without biases, on random images. The last line of output is JSON.
 
 step      D on real, D on fake.detach(), one Adam step; then D on the same fake, backward through D and G, Adam step of
-          G. This is the order of `dcgan-train bench` for every preset; images_per_s is the batch size by the median
-          step. pytorch/examples also computes D's weight gradients in the last part and throws them away;
-          --skip-d-grads leaves them out, the stricter comparison. --fused-adam takes Adam's fused kernel on the CPU too,
-          where it is not PyTorch's default.
-features  D in evaluation mode: every block after LeakyReLU, max-pooled to 4x4, flattened channel-major, concatenated.
-samples   G in evaluation mode, z drawn on the way.
+          G. This is the order of `dcgan-train bench` for every preset; images_per_s is the batch size divided by the
+          median step time. pytorch/examples also computes the gradients of D's weights in the update of G and discards
+          them; --skip-d-grads skips them, which is the stricter comparison. --fused-adam uses Adam's fused kernel on
+          the CPU too, where it is not PyTorch's default.
+features  D in evaluation mode: every block after LeakyReLU, max-pooled to 4x4, flattened in channel-major order,
+          concatenated.
+samples   G in evaluation mode; the time includes drawing z.
 
-Features and samples are timed over the whole of --images, after one batch of warm-up; every batch is dropped as soon
-as it is made, and the images that go in are the same in every batch.
+Features and samples are timed over all of --images, after one batch of warm-up. Every output batch is discarded
+immediately, and every input batch contains the same images.
 """
 
 import argparse
@@ -37,12 +38,12 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 GRID = 4
 
 
-class UnitNormReLU(nn.Module):
-    """Batch-norm with a mean and a variance for every unit of a map, in the order of the units in memory; then ReLU."""
+class PerActivationNormReLU(nn.Module):
+    """Per-activation batch norm (one mean and variance per channel, row and column), then ReLU, in memory order."""
 
-    def __init__(self, units, channels_last, **norm):
+    def __init__(self, activations, channels_last, **norm):
         super().__init__()
-        self.norm = nn.BatchNorm1d(units, **norm)
+        self.norm = nn.BatchNorm1d(activations, **norm)
         self.channels_last = channels_last
 
     def forward(self, x):
@@ -58,8 +59,8 @@ def generator(model, channels_last):
     map_size = (model["height"] // stride, model["width"] // stride)
     channels = config["project_channels"]
     layers = [nn.ConvTranspose2d(model["latent"]["size"], channels, map_size, bias=False)]
-    if config["project_norm"] == "unit":
-        layers.append(UnitNormReLU(channels * math.prod(map_size), channels_last, **norm))
+    if config["project_norm"] == "per-activation":
+        layers.append(PerActivationNormReLU(channels * math.prod(map_size), channels_last, **norm))
     else:
         layers += [nn.BatchNorm2d(channels, **norm), nn.ReLU(inplace=True)]
     for i, block in enumerate(blocks):
@@ -84,9 +85,9 @@ class Discriminator(nn.Module):
             channels = block["channels"]
             if i > 0:
                 layers.append(nn.BatchNorm2d(channels, **config["norm"]))
-            layers.append(nn.LeakyReLU(config["leak"], inplace=True))
+            layers.append(nn.LeakyReLU(config["negative_slope"], inplace=True))
             self.blocks.append(nn.Sequential(*layers))
-            height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+            height, width = ((size + 2 * padding - kernel) // stride + 1 for size in (height, width))
         self.head = nn.Conv2d(channels, 1, (height, width), bias=False)
 
     def forward(self, x):
@@ -103,7 +104,7 @@ class Discriminator(nn.Module):
 
 
 def pool(x):
-    """Max-pools to 4x4; both ways give the same where 4 divides the sides, and the plain one is faster."""
+    """Max-pools to 4x4. Both functions agree if 4 divides height and width, and max_pool2d is faster."""
     height, width = x.shape[2:]
     if height % GRID or width % GRID:
         return F.adaptive_max_pool2d(x, GRID)
@@ -115,7 +116,7 @@ def initialize(network, training):
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0, training["weight_std"])
         elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine:
-            nn.init.normal_(module.weight, 1, training["gain_std"])
+            nn.init.normal_(module.weight, 1, training["norm_weight_std"])
 
 
 class Bench:
@@ -133,7 +134,8 @@ class Bench:
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
         compiled = (lambda f: torch.compile(f, mode="reduce-overhead")) if options.compile else (lambda f: f)
-        self.generate, self.judge, self.featurise = compiled(self.g), compiled(self.d), compiled(self.d.features)
+        self.generate, self.discriminate = compiled(self.g), compiled(self.d)
+        self.extract = compiled(self.d.features)
         self.adam_g, self.adam_d = (
             torch.optim.Adam(
                 network.parameters(),
@@ -169,29 +171,29 @@ class Bench:
         loss = F.binary_cross_entropy_with_logits
         self.d.zero_grad()
         with self.amp():
-            real = self.judge(self.x)
-        loss(real.float(), self.ones).backward()
+            logits = self.discriminate(self.x)
+        loss(logits.float(), self.ones).backward()
         z = self.latent(self.options.batch_size)
         with self.amp():
             fake = self.generate(z)
-            judged = self.judge(fake.detach())
-        loss(judged.float(), self.zeros).backward()
+            logits = self.discriminate(fake.detach())
+        loss(logits.float(), self.zeros).backward()
         self.adam_d.step()
         self.g.zero_grad()
         self.d.requires_grad_(not self.options.skip_d_grads)
         with self.amp():
-            judged = self.judge(fake)
-        loss(judged.float(), self.ones).backward()
+            logits = self.discriminate(fake)
+        loss(logits.float(), self.ones).backward()
         self.adam_g.step()
         self.d.requires_grad_(True)
 
     def batch(self, n):
         """Feature vectors of n images, or n samples."""
         with self.amp():
-            return self.featurise(self.x[:n]) if self.options.work == "features" else self.generate(self.latent(n))
+            return self.extract(self.x[:n]) if self.options.work == "features" else self.generate(self.latent(n))
 
     def time_steps(self):
-        """Median seconds of a step."""
+        """Median time of a step in seconds."""
         for _ in range(3 if self.on_cpu else 30):
             self.step()
         times = []
@@ -205,7 +207,7 @@ class Bench:
 
     @torch.inference_mode()
     def time_images(self):
-        """Seconds for all images."""
+        """Time for all images in seconds."""
         size, images = self.options.batch_size, self.options.images
         self.batch(size)
         self.sync()
@@ -241,7 +243,7 @@ def main():
         speed = {"images_per_s": options.batch_size / seconds, "step_ms_median": 1e3 * seconds}
     else:
         speed = {"images_per_s": options.images / bench.time_images(), "images": options.images}
-    found = speed | {
+    result = speed | {
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "preset": options.preset,
         "image_size": config["model"]["height"],
@@ -252,7 +254,7 @@ def main():
         "work": options.work,
         "torch": torch.__version__,
     }
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Speed of a whole run, with its data, logs, event files, samples and checkpoints, against the same steps alone.
+"""Compares the speed of a whole run (data, logs, event files, samples, checkpoints) with that of its steps alone.
 
 Run: cargo build --release
      python3 run_against_bench.py DATA [--preset pytorch32] [--rounds 5] [--steps 500] [--ours target/release]
-     (Python 3.11; DATA is what `dcgan-train run --data` takes)
+     (Python 3.11; DATA is an argument of `dcgan-train run --data`)
 
-A round runs `dcgan-train bench`, then `dcgan-train run` with its defaults, the other way round every second time, in batches
-of 128. The clock of the run goes from its first log line to the one STEPS later, so everything that comes between is in it,
-and starting up is not. Nothing else should run meanwhile.
+A round runs `dcgan-train bench` and `dcgan-train run` with their defaults and batch size 128, in alternating order.
+The run is timed from its first log line to the log line STEPS later. This includes everything between the two lines,
+and excludes the start. The machine should be idle otherwise.
 
-Prints images/s of both and their ratio for each round, then medians; exit status 1 where the run is more than 5 % slower.
+Prints images/s of both and their ratio for each round, then the medians. The exit status is 1 if the run is more than
+5 % slower.
 """
 
 import argparse
@@ -22,16 +23,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 128
-# The default of --log-every: what comes before the first line warms up.
-LOGGED = 50
-LOOK_S = 0.02
+# The default of --log-every. The steps before the first log line are the warm-up.
+LOG_EVERY = 50
+POLL_S = 0.02
 ALLOWED_LOSS = 0.05
 
 
 def bench(binary, preset, steps):
     command = [binary, "bench", "--preset", preset, "--batch-size", str(BATCH), "--steps", str(steps), "--json"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    # The mean, as of the run: what disturbs single steps disturbs both.
+    # The mean, as for the run, so that slow steps count in both.
     return 1e3 * BATCH / json.loads(done.stdout.splitlines()[-1])["step_ms_mean"]
 
 
@@ -45,7 +46,7 @@ def run(binary, preset, data, steps):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [binary, "run", "--preset", preset, "--data", data, "--batch-size", str(BATCH)]
-        command += ["--steps", str(LOGGED + steps), "--log-every", str(LOGGED), "--out", str(out)]
+        command += ["--steps", str(LOG_EVERY + steps), "--log-every", str(LOG_EVERY), "--out", str(out)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seen = {}
         ended = False
@@ -54,10 +55,10 @@ def run(binary, preset, data, steps):
             now = time.perf_counter()
             for step in logged_steps(out / "stats.jsonl"):
                 seen.setdefault(step, now)
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         if process.returncode != 0:
             sys.exit(f"{' '.join(command)}: exit status {process.returncode}")
-        return steps * BATCH / (seen[LOGGED + steps] - seen[LOGGED])
+        return steps * BATCH / (seen[LOG_EVERY + steps] - seen[LOG_EVERY])
 
 
 def main():
@@ -65,11 +66,11 @@ def main():
     parser.add_argument("data")
     parser.add_argument("--preset", default="pytorch32")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=500, help=f"a multiple of {LOGGED}")
+    parser.add_argument("--steps", type=int, default=500, help=f"a multiple of {LOG_EVERY}")
     parser.add_argument("--ours", type=Path, default=ROOT / "target" / "release")
     args = parser.parse_args()
-    if args.steps < LOGGED or args.steps % LOGGED:
-        parser.error(f"--steps {args.steps}: not a multiple of {LOGGED}")
+    if args.steps < LOG_EVERY or args.steps % LOG_EVERY:
+        parser.error(f"--steps {args.steps}: not a multiple of {LOG_EVERY}")
     binary = str(args.ours / "dcgan-train")
     rounds = []
     for number in range(args.rounds):

@@ -1,8 +1,8 @@
-"""Whether two runs went alike: medians over the second half of each run's log, and the random-feature Fréchet distances.
+"""Compares two runs: medians over the second half of each log, and the random-feature Fréchet distances.
 
 Run: python3 two_runs.py RUN OTHER     (Python 3.11)
 
-Prints a table in Markdown. Both runs are folders of `dcgan-train run`, of the same data and length.
+Prints a table in Markdown. Both arguments are run folders of `dcgan-train run`, with the same data and length.
 """
 
 import json
@@ -16,11 +16,11 @@ COLUMNS = ["loss_d", "loss_g", "d_x", "d_gz_after", "images_per_s"]
 def read(run):
     lines = [json.loads(line) for line in (Path(run) / "stats.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["event"] == "step"]
-    half = steps[len(steps) // 2 :]
-    medians = [statistics.median(line[column] for line in half) for column in COLUMNS]
-    quality = [line["frechet"] for line in lines if line["event"] == "checkpoint" and line["frechet"] is not None]
+    second_half = steps[len(steps) // 2 :]
+    medians = [statistics.median(line[column] for line in second_half) for column in COLUMNS]
+    frechet = [line["frechet"] for line in lines if line["event"] == "checkpoint" and line["frechet"] is not None]
     alarms = sum(line["event"] == "alarm" for line in lines)
-    return [steps[-1]["step"], *medians, quality[-1], min(quality), alarms]
+    return [steps[-1]["step"], *medians, frechet[-1], min(frechet), alarms]
 
 
 def main():

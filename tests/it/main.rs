@@ -8,3 +8,4 @@ mod layering;
 mod presets;
 mod support;
 mod svm;
+mod vocabulary;

@@ -1,18 +1,19 @@
-"""A narrow slice of the authors' released SVHN weights in their joblib form, and what the sliced networks compute.
+"""A narrow slice of the authors' released SVHN weights in joblib format, and the outputs of the sliced networks.
 
-Usage, in this folder: python3 make.py FOLDER, where FOLDER holds the released 200_gen_params.jl, 200_discrim_params.jl
-and the .npy files beside them (Newmu/dcgan_code, svhn, MIT license in LICENSE). Needs numpy, safetensors and joblib.
+Usage, in this folder: python3 make.py FOLDER, where FOLDER contains the released 200_gen_params.jl,
+200_discrim_params.jl and their .npy files (Newmu/dcgan_code, svhn, MIT license in LICENSE). Needs numpy, safetensors
+and joblib.
 
-resaved/ holds D's arrays as they are written today: joblib.jl by joblib, joblib_compatible.jl by joblib with protocol 2,
-pickle.jl by pickle with protocol 2.
+resaved/ contains D's arrays in the current formats: joblib.jl by joblib, joblib_compatible.jl by joblib with protocol
+2, pickle.jl by pickle with protocol 2.
 
-The indices *.jl are the released ones, byte for byte; each array keeps its first channels, so that both networks are
-whole: z 10, G 8-6-4-3 channels on 4, 8, 16, 32 rows; D 3-4-6-8 channels on 32, 16, 8, 4 rows.
+The index files *.jl are the released ones, byte for byte. Each array is cut to its first channels, so that both
+networks remain valid: z 10, G 8-6-4-3 channels on 4, 8, 16, 32 rows; D 3-4-6-8 channels on 32, 16, 8, 4 rows.
 
-expected.safetensors, computed here in float64 with plain loops in Theano's convention (it convolves), batch-norm with
-the minibatch's own statistics, biased variance and eps 1e-8, stored as f32:
+expected.safetensors, computed in float64 with plain loops in Theano's convention (convolution with flipped kernels),
+batch norm with minibatch statistics, biased variance and eps 1e-8, stored as f32:
 
-  g.<layer>.<tensor>  G's tensors in PyTorch's layout (correlation): kernels rotated, dense layers as maps
+  g.<layer>.<tensor>  G's tensors in PyTorch's layout (cross-correlation): kernels rotated, dense layers as feature maps
   d.<layer>.<tensor>  D's tensors
   z                   (3, 10) from N(0, 1)
   g.project           (3, 8, 4, 4), then g.blocks.0, g.blocks.1 after batch-norm and ReLU
@@ -31,18 +32,18 @@ import joblib
 import numpy as np
 from safetensors.numpy import save_file
 
-EPS, LEAK = 1e-8, 0.2
+EPS, NEGATIVE_SLOPE = 1e-8, 0.2
 Z, G_CHANNELS, D_CHANNELS = 10, (8, 6, 4, 3), (3, 4, 6, 8)
 here, released = pathlib.Path(__file__).parent, pathlib.Path(sys.argv[1])
 
 
-def sliced(index, parts):
-    """Copies the index, and the first channels of its arrays; returns them."""
+def sliced(index, slices):
+    """Copies the index file, writes the slices of its arrays, and returns them."""
     shutil.copyfile(released / index, here / index)
     arrays = []
-    for i, part in enumerate(parts, 1):
+    for i, take in enumerate(slices, 1):
         name = f"{index}_{i:02}.npy"
-        arrays.append(np.ascontiguousarray(part(np.load(released / name))))
+        arrays.append(np.ascontiguousarray(take(np.load(released / name))))
         np.save(here / name, arrays[-1])
     return [array.astype(np.float64) for array in arrays]
 
@@ -52,10 +53,10 @@ def first(*sizes):
 
 
 c0, c1, c2, c3 = G_CHANNELS
-units = c0 * 16
-# Units are channel-major, so the first units are the first channels.
+n_project = c0 * 16
+# The activations of the projection are in channel-major order, so the first ones are those of the first channels.
 G = sliced("200_gen_params.jl", [
-    first(Z, units), first(units), first(units),
+    first(Z, n_project), first(n_project), first(n_project),
     first(c0, c1), first(c1), first(c1),
     first(c1, c2), first(c2), first(c2),
     first(c2, c3),
@@ -70,7 +71,7 @@ D = sliced("200_discrim_params.jl", [
 
 (here / "resaved").mkdir(exist_ok=True)
 f32 = [array.astype(np.float32) for array in D]
-# One in column-major order, as numpy gives it after a transpose.
+# One array in column-major order, as after a transpose in numpy.
 f32[1] = np.asfortranarray(f32[1])
 joblib.dump(f32, here / "resaved/joblib.jl")
 joblib.dump(f32, here / "resaved/joblib_compatible.jl", protocol=2)
@@ -78,7 +79,7 @@ joblib.dump(f32, here / "resaved/joblib_compatible.jl", protocol=2)
 
 
 def conv(x, w):
-    """Theano's convolution, kernel turned round, stride 2, padding 2; w is (out, in, 5, 5)."""
+    """Theano's convolution with a flipped kernel, stride 2, padding 2; w is (out, in, 5, 5)."""
     n, _, height, width = x.shape
     y = np.zeros((n, w.shape[0], height // 2, width // 2))
     for p in range(height // 2):
@@ -105,16 +106,16 @@ def deconv(x, w):
     return y
 
 
-def batch_norm(x, gain, shift):
+def batch_norm(x, weight, bias):
     axes = (0, 2, 3) if x.ndim == 4 else (0,)
     shape = (1, -1, 1, 1) if x.ndim == 4 else (1, -1)
     mean = x.mean(axes).reshape(shape)
     variance = np.square(x - mean).mean(axes).reshape(shape)
-    return (x - mean) / np.sqrt(variance + EPS) * gain.reshape(shape) + shift.reshape(shape)
+    return (x - mean) / np.sqrt(variance + EPS) * weight.reshape(shape) + bias.reshape(shape)
 
 
-def leaky(x):
-    return np.where(x > 0, x, LEAK * x)
+def leaky_relu(x):
+    return np.where(x > 0, x, NEGATIVE_SLOPE * x)
 
 
 random = np.random.default_rng(20160102)
@@ -127,9 +128,9 @@ h2 = np.maximum(batch_norm(deconv(h1, gw3), g3, b3), 0)
 fake = np.tanh(deconv(h2, gwx))
 
 dw, dw2, dg2, db2, dw3, dg3, db3, dwy = D
-f0 = leaky(conv(x, dw))
-f1 = leaky(batch_norm(conv(f0, dw2), dg2, db2))
-f2 = leaky(batch_norm(conv(f1, dw3), dg3, db3))
+f0 = leaky_relu(conv(x, dw))
+f1 = leaky_relu(batch_norm(conv(f0, dw2), dg2, db2))
+f2 = leaky_relu(batch_norm(conv(f1, dw3), dg3, db3))
 logit = (f2.reshape(3, -1) @ dwy).reshape(3)
 
 

@@ -1,29 +1,30 @@
-"""A discriminator of 16x16 images with a head of ten logits, trained by softmax cross-entropy: `case.safetensors` and
+"""A discriminator of 16x16 images with ten output logits, trained with softmax cross-entropy: `case.safetensors` and
 `config.json`.
 
-Everything is computed in float64 from inputs and parameters that are float32, and stored as float32. At the end the
-same is computed in float32, and the largest difference per group is printed: what a tolerance has to allow for. The
-seed was chosen among 60 to keep all inputs of LeakyReLUs away from 0: one that rounds to the other side changes a
-gradient at once, and Adam spreads it.
+Inputs and parameters are float32. Everything is computed in float64 and stored as float32. At the end the script
+repeats the computation in float32 and prints the largest difference per group, the lower bound of a tolerance. The
+seed was chosen among 60 so that no input of a LeakyReLU is close to 0. An input that rounds to the other side of 0
+changes a gradient discontinuously, and Adam spreads the change.
 
 Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one core)
 
 Shapes: n = 10 images in a minibatch. Kernels are 5x5 at stride 2 with padding 2; blocks of 4, 6 and 8 channels.
 
-  images             u8 (20, 3, 16, 16); an image is images / 127.5 - 1, in float32
+  images               u8 (20, 3, 16, 16); an image is images / 127.5 - 1, in float32
   labels               u32 (20): every class twice
   x                    the first 10 images, so not stored
-  d.*                  initial parameters; mean and variance are those of evaluation
-  eval_logits          (10, 10) by the given mean and variance
-  logits               (10, 10) by the minibatch
-  out.<layer>          activations, batch-norm by the minibatch
-  stat.<layer>.mean    minibatch statistics, the variance biased
-  loss                 mean cross-entropy; grad.* by the parameters, grad_x by x
-  steps.rows           u32 (10, 10): which images step k sees
+  d.*                  initial parameters; mean and variance are the running statistics for evaluation mode
+  eval_logits          (10, 10) in evaluation mode
+  logits               (10, 10) in training mode
+  out.<layer>          activations in training mode
+  stat.<layer>.mean    minibatch statistics, biased variance
+  loss                 mean cross-entropy; grad.*, grad_x: its gradients with respect to the parameters and to x
+  steps.rows           u32 (10, 10): the images of step k
   steps.loss           (10), each before its step
   final.*              parameters after ten steps of Adam (1e-3, 0.5, 0.999, 1e-8, coupled weight decay 1e-3)
   final.adam.m.*, v.*  Adam's moments
-  ce.logits            (7, 5); from equal to 1000 apart; ce.labels u32 (7), ce.losses (7), ce.loss, ce.gradient of the mean
+  ce.logits            (7, 5), with differences from 0 to about 1000; ce.labels u32 (7), ce.losses (7), ce.loss (mean),
+                       ce.gradient of the mean
 """
 
 import json
@@ -48,13 +49,13 @@ CONFIG = {
     "latent": {"size": 4, "distribution": "uniform"},
     "generator": {
         "project_channels": 4,
-        "project_norm": "channel",
+        "project_norm": "channel",  # alias of "per-channel"
         "norm": {"eps": 1e-5, "affine": True},
         "blocks": [{"channels": 3, **BLOCK, "output_padding": 1}],
         "output": "tanh",
     },
     "discriminator": {
-        "leak": 0.2,
+        "leak": 0.2,  # alias of "negative_slope"
         "norm": {"eps": 1e-5, "affine": True},
         "blocks": [{"channels": c, **BLOCK} for c in WIDTHS],
     },
@@ -73,7 +74,7 @@ def classifier():
 
 
 def named(net):
-    """Tensors of `net` under this project's names: parameters, then running statistics."""
+    """Parameters and running statistics of `net`, with the names of this project."""
     parameters, statistics, layer = {}, {}, iter(NAMES)
     for module in net:
         if isinstance(module, nn.Conv2d):
@@ -86,7 +87,7 @@ def named(net):
 
 
 def trace(net, x):
-    """The logits, every activation and the minibatch statistics before every batch-norm."""
+    """The logits, every activation and the minibatch statistics of the inputs of every batch norm."""
     outs, stats, layer = {}, {}, iter(NAMES)
     for module in net:
         if isinstance(module, nn.BatchNorm2d):
@@ -120,14 +121,14 @@ def draw(seed):
     out["images"] = noisy.round().clip(0, 255).astype(np.uint8)
     out["labels"] = (7 * np.arange(POOL) % CLASSES).astype(np.uint32)
     out["steps.rows"] = ((3 * np.arange(STEPS)[:, None] + np.arange(N)) % POOL).astype(np.uint32)
-    spread = np.array([0, 1, 10, 30, 100, 1000, 1000])[:, None]
-    out["ce.logits"] = (rng.normal(size=(7, 5)) * spread).astype(np.float32)
+    scale = np.array([0, 1, 10, 30, 100, 1000, 1000])[:, None]
+    out["ce.logits"] = (rng.normal(size=(7, 5)) * scale).astype(np.float32)
     out["ce.labels"] = out["ce.logits"].argmax(1).astype(np.uint32)
-    out["ce.labels"][[1, 3, 6]] = [0, 1, 2]  # the others are right, some very sure
+    out["ce.labels"][[1, 3, 6]] = [0, 1, 2]  # the others are correct, some with high confidence
     return out
 
 
-def compute(inputs, dtype, watch=lambda _module, _inputs: None):
+def compute(inputs, dtype, relu_hook=lambda _module, _inputs: None):
     torch.manual_seed(0)
     images = inputs["images"].astype(np.float32) / np.float32(127.5) - np.float32(1)
     images = torch.from_numpy(images).to(dtype)
@@ -135,7 +136,7 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     net = classifier().to(dtype)
     for module in net:
         if isinstance(module, nn.LeakyReLU):
-            module.register_forward_pre_hook(watch)
+            module.register_forward_pre_hook(relu_hook)
     parameters, running = named(net)
     for name, tensor in (parameters | running).items():
         tensor.data.copy_(torch.from_numpy(inputs[f"d.{name}"]))
@@ -144,7 +145,7 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
         out["eval_logits"] = net.eval()(images[:N]).flatten(1)
     net.train()
 
-    # One minibatch: every activation and every gradient; nothing is updated.
+    # One minibatch: every activation and every gradient, without an update.
     x = images[:N].clone().requires_grad_()
     logits, outs, stats = trace(net, x)
     loss = F.cross_entropy(logits, labels[:N])
@@ -179,7 +180,7 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
 
 
 def report(reference, single):
-    """Prints, per group of keys, the largest |difference| over the tensor's largest value."""
+    """Prints, per group of keys, the largest |difference| divided by the largest value of the tensor."""
     worst = {}
     for key, value in reference.items():
         group = re.sub(r"\.(blocks|head)(\..*)?$", "", key)
@@ -189,11 +190,11 @@ def report(reference, single):
         print(f"  {group:24} {off:.1e}  {key}")
 
 
-def nearest_to_zero(seed):
-    """How near the input of a LeakyReLU comes to 0."""
-    nearest = []
-    compute(draw(seed), torch.float64, lambda _, x: nearest.append(x[0].detach().abs().min().item()))
-    return min(nearest)
+def smallest_input(seed):
+    """The smallest magnitude of a LeakyReLU input."""
+    magnitudes = []
+    compute(draw(seed), torch.float64, lambda _, x: magnitudes.append(x[0].detach().abs().min().item()))
+    return min(magnitudes)
 
 
 def main():
@@ -206,8 +207,8 @@ def main():
     (HERE / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
     size = (HERE / "case.safetensors").stat().st_size
     print(f"torch {torch.__version__}: {len(tensors)} tensors, {size} bytes")
-    print(f"the input of a LeakyReLU that is nearest to 0: {nearest_to_zero(SEED):.1e}")
-    print("largest difference of float32 from float64, relative to the largest value of the tensor:")
+    print(f"the smallest magnitude of a LeakyReLU input: {smallest_input(SEED):.1e}")
+    print("largest difference between float32 and float64, relative to the largest value of the tensor:")
     report(reference, compute(inputs, torch.float32))
 
 

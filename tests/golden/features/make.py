@@ -1,23 +1,24 @@
 """Feature vectors of three narrow discriminators: `<case>.safetensors` and `<case>.json` for each.
 
-Everything is computed in float64 by PyTorch from parameters that are float32, and stored as float32. The procedure is
-that of the authors' svhn_semisup_analysis.py: batch-norm statistics are averages over minibatches of 128 of all
-images in order, the last short one with equal weight, each layer normalized upstream by its own minibatch, variances
-biased; then every block's activation after LeakyReLU is max-pooled to 4x4, flattened channel-major, concatenated.
+Parameters are float32. PyTorch computes everything in float64, and the results are stored as float32. The procedure
+is that of the authors' svhn_semisup_analysis.py. The batch norm statistics are averages over minibatches of 128 of
+all images in order. The last, smaller minibatch has the same weight. Each layer is normalized by its own minibatch;
+variances are biased. Then the activation of every block after LeakyReLU is max-pooled to 4x4, flattened in
+channel-major order and concatenated.
 
 Run: python3 make.py        (torch, numpy, safetensors; a second)
 
 The images are not stored: image i, row y, column x, channel c is the upper byte of a linear congruential generator,
-averaged with a pattern, as `images` below says and the test does again.
+averaged with a pattern. `images` below and the test generate them.
 
   fives   32x32x3, 5x5 kernels of stride 2 as svhn32: maps of 16, 8, 4
   threes  32x32x3, 3x3 kernels of strides 1 and 2 as imagenet32: maps of 32, 16, 16, 8
-  digits  28x28x1, 4x4 kernels of stride 2: maps of 14 and 7, which 4 does not divide
+  digits  28x28x1, 4x4 kernels of stride 2: maps of 14 and 7, not divisible by 4
 
-  d.*                 parameters; mean and variance are others than the recalibrated ones
-  stored              (8, width) features of the first 8 images by the given statistics
-  recalibrated         (8, width) by the recalibrated ones
-  statistics.<layer>.mean, .variance   the recalibrated ones
+  d.*                 parameters; mean and variance differ from the recalibrated ones
+  stored              (8, width) features of the first 8 images with the stored statistics
+  recalibrated        (8, width) with the recalibrated statistics
+  statistics.<layer>.mean, .variance   the recalibrated statistics
 """
 
 import json
@@ -29,7 +30,7 @@ import torch.nn.functional as F
 from safetensors.numpy import save_file
 
 HERE = Path(__file__).parent
-COUNT, BATCH, SHOWN = 150, 128, 8
+COUNT, BATCH, SAMPLES = 150, 128, 8
 CASES = {
     "fives": (32, 3, 1e-8, [(4, 5, 2, 2), (6, 5, 2, 2), (8, 5, 2, 2)]),
     "threes": (32, 3, 1e-8, [(3, 3, 1, 1), (4, 3, 2, 1), (5, 3, 1, 1), (6, 3, 2, 1)]),
@@ -62,9 +63,15 @@ def config(name, side, channels, eps, blocks):
         "width": side,
         "channels": channels,
         "latent": {"size": 2, "distribution": "normal"},
-        "generator": {"project_channels": 2, "project_norm": "channel", "norm": norm, "blocks": generator, "output": "tanh"},
+        "generator": {
+            "project_channels": 2,
+            "project_norm": "channel",  # alias of "per-channel"
+            "norm": norm,
+            "blocks": generator,
+            "output": "tanh",
+        },
         "discriminator": {
-            "leak": 0.2,
+            "leak": 0.2,  # alias of "negative_slope"
             "norm": norm,
             "blocks": [dict(zip(("channels", "kernel", "stride", "padding"), b)) for b in blocks],
         },
@@ -72,14 +79,14 @@ def config(name, side, channels, eps, blocks):
 
 
 def forward(x, params, blocks, eps, statistics=None):
-    """Activations after LeakyReLU, and each normed layer's minibatch mean and biased variance."""
-    activations, found = [], {}
+    """Activations after LeakyReLU, and the minibatch mean and biased variance of each layer with batch norm."""
+    activations, minibatch_stats = [], {}
     for i, (_, _, stride, padding) in enumerate(blocks):
         x = F.conv2d(x, params[f"blocks.{i}.weight"], stride=stride, padding=padding)
         if i > 0:
             name = f"blocks.{i}"
             mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
-            found[name] = (mean, variance)
+            minibatch_stats[name] = (mean, variance)
             if statistics is not None:
                 mean, variance = statistics[name]
             shape = (1, -1, 1, 1)
@@ -87,7 +94,7 @@ def forward(x, params, blocks, eps, statistics=None):
             x = x * params[f"{name}.gain"].view(shape) + params[f"{name}.shift"].view(shape)
         x = F.leaky_relu(x, 0.2)
         activations.append(x)
-    return activations, found
+    return activations, minibatch_stats
 
 
 def features(activations):
@@ -110,20 +117,21 @@ def main():
             below, map_side = out, (map_side + 2 * padding - kernel) // stride + 1
         params["head.weight"] = rng.normal(0, 0.1, (1, below, map_side, map_side))
         params = {key: value.astype(np.float32) for key, value in params.items()}
-        wide = {key: torch.from_numpy(value).double() for key, value in params.items()}
+        params64 = {key: torch.from_numpy(value).double() for key, value in params.items()}
         u8 = images(side, channels)
         x = torch.from_numpy((u8.astype(np.float32) / np.float32(127.5) - np.float32(1))).double().permute(0, 3, 1, 2)
 
-        batches = [forward(x[i : i + BATCH], wide, blocks, eps)[1] for i in range(0, COUNT, BATCH)]
+        batches = [forward(x[i : i + BATCH], params64, blocks, eps)[1] for i in range(0, COUNT, BATCH)]
         mean = lambda k, layer: sum(b[layer][k] for b in batches) / len(batches)
         recalibrated = {layer: (mean(0, layer), mean(1, layer)) for layer in batches[0]}
-        stored = {layer: (wide[f"{layer}.mean"], wide[f"{layer}.variance"]) for layer in batches[0]}
+        stored = {layer: (params64[f"{layer}.mean"], params64[f"{layer}.variance"]) for layer in batches[0]}
         case = {f"d.{key}": value for key, value in params.items()}
-        case["stored"] = features(forward(x[:SHOWN], wide, blocks, eps, stored)[0]).numpy()
-        case["recalibrated"] = features(forward(x[:SHOWN], wide, blocks, eps, recalibrated)[0]).numpy()
+        case["stored"] = features(forward(x[:SAMPLES], params64, blocks, eps, stored)[0]).numpy()
+        case["recalibrated"] = features(forward(x[:SAMPLES], params64, blocks, eps, recalibrated)[0]).numpy()
         for layer, (m, v) in recalibrated.items():
             case[f"statistics.{layer}.mean"], case[f"statistics.{layer}.variance"] = m.numpy(), v.numpy()
-        save_file({key: np.ascontiguousarray(v.astype(np.float32)) for key, v in case.items()}, HERE / f"{name}.safetensors")
+        case = {key: np.ascontiguousarray(value.astype(np.float32)) for key, value in case.items()}
+        save_file(case, HERE / f"{name}.safetensors")
         print(name, case["stored"].shape)
 
 

@@ -1,18 +1,18 @@
 """Guided gradients of a narrow discriminator: `case.safetensors`, and its `config.json`.
 
-Everything is computed in float64 by PyTorch's autograd from parameters that are float32, and stored as float32.
-LeakyReLU(0.2) is the usual one on the way forward; on the way back it passes what is positive where its input was positive,
-and nothing else (Springenberg et al. 2015, guided backpropagation). Batch-norm is in evaluation mode.
+Parameters are float32. PyTorch's autograd computes everything in float64, and the results are stored as float32. The
+forward pass of LeakyReLU(0.2) is the usual one. Its backward pass propagates positive gradients where the input was
+positive, and zero elsewhere (Springenberg et al. 2015, guided backpropagation). Batch norm is in evaluation mode.
 
 Run: python3 make.py        (torch, numpy, safetensors; a second)
 
-The images are not stored: their bytes, (n, h, w, c) in order, are the upper ones of a linear congruential generator that starts
-from 1, as `images` below says and the test does again.
+The images are not stored: their bytes, in the order (n, h, w, c), are the upper bytes of a linear congruential
+generator that starts from 1. `images` below and the test generate them.
 
-  d.*          parameters and statistics
-  gradients    (n, 3, 12, 12): for each image, of the largest activation of one feature of the last block
-  places       (n, 3): that feature, row and column
-  largest      (n): that activation
+  d.*          parameters and running statistics
+  gradients    (n, 3, 12, 12): for each image, the gradient of the largest activation of one feature of the last block
+  places       (n, 3): this feature, row and column
+  largest      (n): this activation
 """
 
 import json
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from safetensors.numpy import save_file
 
 HERE = Path(__file__).parent
-SIDE, CHANNELS, EPS, LEAK = 12, 3, 1e-5, 0.2
+SIDE, CHANNELS, EPS, NEGATIVE_SLOPE = 12, 3, 1e-5, 0.2
 BLOCKS = [(4, 3, 2, 1), (5, 3, 2, 1), (6, 3, 1, 1)]  # channels, kernel, stride, padding: maps of 6, 3, 3
 FEATURES = [0, 5]
 
@@ -44,12 +44,12 @@ class GuidedLeakyRelu(torch.autograd.Function):
     @staticmethod
     def forward(context, x):
         context.save_for_backward(x)
-        return F.leaky_relu(x, LEAK)
+        return F.leaky_relu(x, NEGATIVE_SLOPE)
 
     @staticmethod
-    def backward(context, d):
+    def backward(context, grad_output):
         (x,) = context.saved_tensors
-        return d.clamp(min=0) * (x > 0)
+        return grad_output.clamp(min=0) * (x > 0)
 
 
 def config():
@@ -63,13 +63,13 @@ def config():
         "latent": {"size": 2, "distribution": "normal"},
         "generator": {
             "project_channels": 2,
-            "project_norm": "channel",
+            "project_norm": "channel",  # alias of "per-channel"
             "norm": norm,
             "blocks": [{"channels": 2, **up}, {"channels": CHANNELS, **up}],
             "output": "tanh",
         },
         "discriminator": {
-            "leak": LEAK,
+            "leak": NEGATIVE_SLOPE,  # alias of "negative_slope"
             "norm": norm,
             "blocks": [dict(zip(("channels", "kernel", "stride", "padding"), b)) for b in BLOCKS],
         },
@@ -89,22 +89,23 @@ def main():
         below = out
     params["head.weight"] = rng.normal(0, 0.1, (1, below, 3, 3))
     params = {key: value.astype(np.float32) for key, value in params.items()}
-    wide = {key: torch.from_numpy(value).double() for key, value in params.items()}
+    params64 = {key: torch.from_numpy(value).double() for key, value in params.items()}
 
     x = torch.from_numpy(images()).double().requires_grad_()
     h = x
     for i, (_, _, stride, padding) in enumerate(BLOCKS):
-        h = F.conv2d(h, wide[f"blocks.{i}.weight"], stride=stride, padding=padding)
+        h = F.conv2d(h, params64[f"blocks.{i}.weight"], stride=stride, padding=padding)
         if i > 0:
-            mean, variance, gain, shift = (wide[f"blocks.{i}.{name}"] for name in ("mean", "variance", "gain", "shift"))
-            h = F.batch_norm(h, mean, variance, gain, shift, training=False, eps=EPS)
+            suffixes = ("mean", "variance", "gain", "shift")
+            mean, variance, weight, bias = (params64[f"blocks.{i}.{suffix}"] for suffix in suffixes)
+            h = F.batch_norm(h, mean, variance, weight, bias, training=False, eps=EPS)
         h = GuidedLeakyRelu.apply(h)
     places, chosen = [], []
     for n, feature in enumerate(FEATURES):
         row, column = divmod(int(h[n, feature].argmax()), h.shape[3])
         places.append((feature, row, column))
         chosen.append(h[n, feature, row, column])
-    sum(chosen).backward()  # images do not see each other in evaluation mode
+    sum(chosen).backward()  # images are independent in evaluation mode
 
     case = {f"d.{key}": value for key, value in params.items()}
     case["gradients"] = x.grad.numpy()

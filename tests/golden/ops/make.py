@@ -1,20 +1,21 @@
-"""Single layers, losses and optimizer steps: `case.safetensors`, and `cases.json` that says what each row is.
+"""Single layers, losses and optimizer steps: `case.safetensors`, and `cases.json`, which describes each row.
 
-Computed in float64 from inputs that are float32, and stored as float32. At the end the same is computed in float32, and
-the largest difference per group is printed: what a tolerance has to allow for.
+Inputs are float32. Everything is computed in float64 and stored as float32. At the end the script repeats the
+computation in float32 and prints the largest difference per group, the lower bound of a tolerance.
 
 Run: python3 make.py        (torch, numpy, safetensors; a second on one core)
 
-`cases.json` is an object of four lists; `name` prefixes a row's tensors.
+`cases.json` is an object of four lists; `name` is the prefix of the tensors of a row.
 
   linear  kind (conv, conv_transpose), batch, input and output ([c, h, w]), kernel ([h, w]), stride, padding,
           output_padding
-          .x (n, c, h, w), .weight in PyTorch's layout, .y; .dy given, .dx, .dweight
-  norm    batch, input, mode (train, eval), scope (channel, unit, or null: activation alone), affine, eps, activation
-          .x, .gain and .shift where affine, .mean and .variance (given in eval; results of train, the variance biased),
-          .y after the activation; .dy given, .dx, .dgain, .dshift. In eval the statistics are constants.
+          .x (n, c, h, w), .weight in PyTorch's layout, .y; .dy is an input; .dx, .dweight
+  norm    batch, input, mode (train, eval), scope (channel, unit: per activation, or null: no norm), affine, eps,
+          activation
+          .x, .gain and .shift where affine, .mean and .variance (inputs in eval; outputs in train, biased variance),
+          .y after the activation; .dy is an input; .dx, .dgain, .dshift. In eval the statistics are constants.
   bce     target; .logits (n), .losses (n), .loss (mean), .probability (mean of sigmoid), .gradient (n) of the mean.
-          Far from 0 the tail is far below float32's resolution of 1: compare absolutely.
+          Far from 0 the tail is far below the float32 epsilon: compare absolutely.
   adam    learning_rate, beta1, beta2, eps, weight_decay (coupled), steps
           .start (c), .gradients (steps, c) before the L2 term, .parameters, .first, .second (steps, c) after each step
 """
@@ -33,7 +34,7 @@ HERE = Path(__file__).parent
 # kind, batch, input, channels out, kernel, stride, padding, output padding
 LINEAR = [
     ("conv", 2, (3, 10, 6), 2, (4, 4), 2, 1, 0),
-    ("conv", 3, (2, 9, 7), 3, (4, 4), 2, 1, 0),  # odd sides: the last row and column are met less
+    ("conv", 3, (2, 9, 7), 3, (4, 4), 2, 1, 0),  # odd sizes: fewer patches cover the last row and column
     ("conv", 1, (1, 2, 2), 1, (4, 4), 2, 1, 0),
     ("conv", 1, (17, 9, 9), 19, (4, 4), 2, 1, 0),
     ("conv", 2, (3, 8, 12), 4, (5, 5), 2, 2, 0),
@@ -69,7 +70,7 @@ LINEAR = [
 ]
 
 ACTIVATIONS = ["identity", "relu", {"leaky_relu": 0.2}, "tanh", "sigmoid"]
-# batch, input, mode, scope, affine, eps, activation, mean of x, spread of x
+# batch, input, mode, scope, affine, eps, activation, mean of x, standard deviation of x
 NORM = [
     *((3, (2, 5, 3), "train", None, False, 0.0, activation, 0.0, 1.5) for activation in ACTIVATIONS),
     *((4, (3, 3, 5), "train", "channel", True, 1e-5, activation, 0.5, 2.0) for activation in ACTIVATIONS),
@@ -84,7 +85,7 @@ NORM = [
     (1, (17, 1, 1), "eval", "channel", True, 1e-5, "identity", 0.0, 1.0),
     (2, (1, 11, 13), "train", "channel", True, 1e-5, {"leaky_relu": 0.1}, 0.0, 1.0),
     (6, (19, 1, 1), "train", "channel", True, 1e-5, "relu", 0.0, 1.0),
-    (4, (2, 8, 8), "train", "channel", True, 1e-8, "identity", 10.0, 0.2),  # where E[x^2] - E[x]^2 loses its digits
+    (4, (2, 8, 8), "train", "channel", True, 1e-8, "identity", 10.0, 0.2),  # cancellation in E[x^2] - E[x]^2
     (4, (2, 4, 4), "train", "channel", True, 1e-2, "identity", 0.0, 0.05),  # eps of the size of the variance
     (4, (2, 4, 4), "eval", "channel", True, 1e-2, "identity", 0.0, 0.05),
 ]
@@ -103,11 +104,11 @@ ADAM = [
     (2e-4, 0.5, 0.999, 1e-8, 0.0, 1e-2, 0.1),  # pytorch/examples
     (2e-4, 0.5, 0.999, 1e-8, 1e-5, 1e-2, 0.1),  # the authors
     (5e-4, 0.5, 0.999, 1e-8, 2.5e-5, 1e-5, 1.0),  # L2 of the size of the gradient
-    (1e-2, 0.5, 0.999, 1e-8, 0.1, 0.1, 1.0),  # coupled and decoupled decay are far apart here
-    (1e-3, 0.9, 0.99, 1e-3, 0.0, 1e-3, 1.0),  # eps of the size of the gradient: it stands outside the root
+    (1e-2, 0.5, 0.999, 1e-8, 0.1, 0.1, 1.0),  # coupled and decoupled decay differ much here
+    (1e-3, 0.9, 0.99, 1e-3, 0.0, 1e-3, 1.0),  # eps of the size of the gradient: it is outside the root
     (2e-4, 0.5, 0.999, 1e-8, 0.0, 1e-8, 1.0),
     (2e-4, 0.5, 0.999, 1e-8, 1e-5, 0.0, 1.0),  # the L2 term alone
-    (2e-4, 0.5, 0.999, 1e-8, 0.0, 0.0, 1.0),  # nothing moves
+    (2e-4, 0.5, 0.999, 1e-8, 0.0, 0.0, 1.0),  # the parameters do not change
     (1e-3, 0.5, 0.999, 1e-8, 0.0, 1e6, 10.0),
 ]
 ADAM_VALUES, ADAM_STEPS = 13, 5
@@ -130,16 +131,16 @@ def activate(x, activation):
 
 
 def normalize(row, t):
-    """Before the activation; in training the statistics go to `t`."""
+    """The input of the activation. In training mode, the statistics are stored in `t`."""
     x, scope = t["x"], row["scope"]
     if scope is None:
         return x
-    wide = lambda v: v if scope == "unit" else v[:, None, None]
+    broadcast = lambda v: v if scope == "unit" else v[:, None, None]
     if row["mode"] == "train":
         t["mean"] = x.mean(stats_axes(scope))
         t["variance"] = x.var(stats_axes(scope), unbiased=False)
-    y = (x - wide(t["mean"])) / torch.sqrt(wide(t["variance"]) + row["eps"])
-    return y * wide(t["gain"]) + wide(t["shift"]) if row["affine"] else y
+    y = (x - broadcast(t["mean"])) / torch.sqrt(broadcast(t["variance"]) + row["eps"])
+    return y * broadcast(t["gain"]) + broadcast(t["shift"]) if row["affine"] else y
 
 
 def draw():
@@ -157,7 +158,7 @@ def draw():
         inputs[f"{name}.x"] = normal(batch, c, h, w)
         inputs[f"{name}.weight"] = normal(*((out, c) if kind == "conv" else (c, out)), *kernel)
         inputs[f"{name}.dy"] = normal(batch, *output)
-    for i, (batch, shape, mode, scope, affine, eps, activation, centre, spread) in enumerate(NORM):
+    for i, (batch, shape, mode, scope, affine, eps, activation, center, std) in enumerate(NORM):
         name = f"norm.{i:02}"
         row = {
             "name": name, "batch": batch, "input": list(shape), "mode": mode, "scope": scope, "affine": affine,
@@ -166,13 +167,13 @@ def draw():
         rows["norm"].append(row)
         stat = shape if scope == "unit" else shape[:1]
         while True:
-            t = {"x": normal(batch, *shape) * np.float32(spread) + np.float32(centre)}
+            t = {"x": normal(batch, *shape) * np.float32(std) + np.float32(center)}
             if affine:
                 t["gain"], t["shift"] = 1 + normal(*stat) / 2, normal(*stat) / 2
             if scope is not None and mode == "eval":
-                t["mean"] = np.float32(centre) + normal(*stat) * np.float32(spread / 4)
-                t["variance"] = (rng.uniform(0.5, 1.5, stat) * spread**2).astype(np.float32)
-            # Nothing close to the kink of a ReLU: rounding must not decide a gradient.
+                t["mean"] = np.float32(center) + normal(*stat) * np.float32(std / 4)
+                t["variance"] = (rng.uniform(0.5, 1.5, stat) * std**2).astype(np.float32)
+            # No value close to the kink of a ReLU: rounding must not change a gradient.
             if normalize(row, {k: torch.from_numpy(v).double() for k, v in t.items()}).abs().min() > 2e-3:
                 break
         t["dy"] = normal(batch, *shape)
@@ -209,12 +210,12 @@ def compute(rows, inputs, dtype):
         out |= {f"{row['name']}.{key}": value for key, value in (("y", y), ("dx", dx), ("dweight", dweight))}
     for row in rows["norm"]:
         t = by_row[row["name"]]
-        learned = [key for key in ("x", "gain", "shift") if key in t]
-        for key in learned:
+        trainable = [key for key in ("x", "gain", "shift") if key in t]
+        for key in trainable:
             t[key].requires_grad_()
         result = {"y": activate(normalize(row, t), row["activation"])}
-        gradients = torch.autograd.grad(result["y"], [t[key] for key in learned], t["dy"])
-        result |= {f"d{key}": value for key, value in zip(learned, gradients)}
+        gradients = torch.autograd.grad(result["y"], [t[key] for key in trainable], t["dy"])
+        result |= {f"d{key}": value for key, value in zip(trainable, gradients)}
         if row["scope"] is not None and row["mode"] == "train":
             result |= {"mean": t["mean"], "variance": t["variance"]}
         out |= {f"{row['name']}.{key}": value for key, value in result.items()}
@@ -242,7 +243,7 @@ def compute(rows, inputs, dtype):
 
 
 def report(reference, single):
-    """Prints, per kind of row and tensor, the largest |difference| over the tensor's largest value (bce: or 1)."""
+    """Prints, per kind of row and tensor, the largest |difference| divided by the largest value (bce: at least 1)."""
     worst = {}
     for key, value in reference.items():
         group = re.sub(r"\.\d+", "", key)
@@ -264,7 +265,7 @@ def main():
     (HERE / "cases.json").write_text("{\n" + ",\n".join(lists) + "\n}\n")
     size = (HERE / "case.safetensors").stat().st_size
     print(f"torch {torch.__version__}: {len(tensors)} tensors, {size} bytes,", {k: len(v) for k, v in rows.items()})
-    print("largest difference of float32 from float64, relative to the largest value of the tensor:")
+    print("largest difference between float32 and float64, relative to the largest value of the tensor:")
     report(reference, compute(rows, inputs, torch.float32))
 
 

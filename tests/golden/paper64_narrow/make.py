@@ -1,41 +1,41 @@
 """The authors' networks at 64x64 (Newmu/dcgan_code, faces), 1/32 of the width: `case.safetensors` and `config.json`.
 
-5x5 kernels, stride 2; batch-norm with eps 1e-8, over single units after the projection; z from U(-1, 1); coupled L2 of
-1e-5 on every parameter; each minibatch feeds either G or D, G first. Batch-norm is written out here as the authors
-wrote it, on plain tensors, where the other case goes through torch.nn.
+5x5 kernels, stride 2; batch norm with eps 1e-8, per activation after the projection; z from U(-1, 1); coupled L2 of
+1e-5 on every parameter; each minibatch updates either G or D, G first. Batch norm is implemented here on plain
+tensors, as in the authors' code; the case pytorch64_narrow uses torch.nn.
 
-Everything is computed in float64 from inputs and parameters that are float32, and stored as float32. At the end the
-same is computed in float32, and the largest difference per group is printed: what a tolerance has to allow for. The
-seed was chosen among some 200 to keep all inputs of ReLUs, those of the ten steps too, away from 0: one that rounds to
-the other side changes a gradient at once, and Adam spreads it.
+Inputs and parameters are float32. Everything is computed in float64 and stored as float32. At the end the script
+repeats the computation in float32 and prints the largest difference per group, the lower bound of a tolerance. The
+seed was chosen among about 200 so that no input of a ReLU is close to 0, in the ten steps too. An input that rounds
+to the other side of 0 changes a gradient discontinuously, and Adam spreads the change.
 
 Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one core)
 
-Shapes: n = 5 images in a minibatch, z of 10. A tensor of more than 1024 values, inputs and initial parameters aside,
-is stored under `<key>.every11` as its values 0, 11, 22, ... in row-major order: 11 divides no side, so each channel,
-row and column is met.
+Shapes: n = 5 images in a minibatch, z of 10. A tensor of more than 1024 values, except inputs and initial parameters,
+is stored as `<key>.every11`: its values 0, 11, 22, ... in row-major order. 11 divides no dimension, so the values cover
+each channel, row and column.
 
   images                  u8 (8, 3, 64, 64); an image is images / 127.5 - 1, in float32
   x                         the first 5 images, so not stored; z is (5, 10)
-  g.*, d.*                  initial parameters; mean and variance are those of evaluation
-  g.out.<layer>             activations of G(z), batch-norm by the minibatch; likewise d_real (of x), d_fake (of G(z))
-  g.stat.<layer>.mean       minibatch statistics, the variance biased; likewise d_real, d_fake
+  g.*, d.*                  initial parameters; mean and variance are the running statistics for evaluation mode
+  g.out.<layer>             activations of G(z) in training mode; likewise d_real (of x), d_fake (of G(z))
+  g.stat.<layer>.mean       minibatch statistics, biased variance; likewise d_real, d_fake
   d_real.logits             (5); likewise d_fake
   loss_d_real, loss_d_fake  mean binary cross-entropy with target 1 and 0; loss_d is their sum
   loss_g                    target 1 on d_fake.logits
-  grad_d.*                  of loss_d by D's parameters, without the L2 term; likewise all other gradients
-  grad_g.*, grad_fake       of loss_g by G's parameters and by G(z)
-  grad_x                    of loss_d_real by x
-  g.eval, d.eval_logits     G(z) and D(x) by the given mean and variance
-  steps.rows, steps.z       u32 (20, 5): which images minibatch k holds; (20, 5, 10)
+  grad_d.*                  gradients of loss_d with respect to D's parameters, without the L2 term, as in all gradients
+  grad_g.*, grad_fake       gradients of loss_g with respect to G's parameters and to G(z)
+  grad_x                    gradient of loss_d_real with respect to x
+  g.eval, d.eval_logits     G(z) and D(x) in evaluation mode
+  steps.rows, steps.z       u32 (20, 5): the images of minibatch k; (20, 5, 10)
   steps.loss_g, .loss_d     (10), of minibatches 0, 2, ... and 1, 3, ...
   steps.d_g_z2              (10), mean D(G(z)) in G's updates; .d_x, .d_g_z1: mean D(x), mean D(G(z)) in D's
-  final.g.*, final.d.*      after ten updates of each, with running statistics from mean 0 and variance 1 at momentum
-                            0.1 and unbiased variance; G's take its pass of every minibatch (20), D's the real ones (10)
+  final.g.*, final.d.*      after ten updates of each, with running statistics that start at mean 0 and variance 1,
+                            momentum 0.1, unbiased variance; updated by every pass of G (20) and by D's real passes (10)
   final.adam_g.m.*, .v.*    Adam's moments; likewise adam_d
 
-Minibatch 2k: G(z) through D, one Adam step of G; its images are not used. Minibatch 2k + 1: images and G(z) of its
-own z through D in two passes, one Adam step of D on the sum.
+Minibatch 2k: D on G(z), one Adam step of G; the images are not used. Minibatch 2k + 1: D on the images and on G(z) of
+its own z in two passes, one Adam step of D on the sum of the losses.
 """
 
 import json
@@ -49,8 +49,8 @@ from safetensors.numpy import save_file
 
 HERE = Path(__file__).parent
 N, Z, BASE, POOL, STEPS, EVERY, WHOLE = 5, 10, 4, 8, 20, 11, 1024
-EPS, LEAK, MOMENTUM = 1e-8, 0.2, 0.1
-NEAREST = []  # least magnitude of the inputs of each ReLU, pass by pass
+EPS, NEGATIVE_SLOPE, MOMENTUM = 1e-8, 0.2, 0.1
+MAGNITUDES = []  # smallest magnitude of the inputs of each ReLU, pass by pass
 G_CHANNELS = [8 * BASE, 4 * BASE, 2 * BASE, BASE, 3]  # after the projection, after each block
 D_CHANNELS = [3, BASE, 2 * BASE, 4 * BASE, 8 * BASE]  # the image, after each block
 BLOCK = {"kernel": 5, "stride": 2, "padding": 2}
@@ -62,13 +62,13 @@ CONFIG = {
     "latent": {"size": Z, "distribution": "uniform"},
     "generator": {
         "project_channels": G_CHANNELS[0],
-        "project_norm": "unit",
+        "project_norm": "unit",  # alias of "per-activation"
         "norm": {"eps": EPS, "affine": True},
         "blocks": [{"channels": c, **BLOCK, "output_padding": 1} for c in G_CHANNELS[1:]],
         "output": "tanh",
     },
     "discriminator": {
-        "leak": LEAK,
+        "leak": NEGATIVE_SLOPE,  # alias of "negative_slope"
         "norm": {"eps": EPS, "affine": True},
         "blocks": [{"channels": c, **BLOCK} for c in D_CHANNELS[1:]],
     },
@@ -76,13 +76,13 @@ CONFIG = {
 
 
 def shapes():
-    """Weight and batch-norm shape of every layer of both networks; no batch-norm is None."""
+    """Shapes of the weight and of the batch norm of every layer of both networks; None without batch norm."""
     g = {"project": ((Z, G_CHANNELS[0], 4, 4), (G_CHANNELS[0], 4, 4))}
-    for i, (come, go) in enumerate(zip(G_CHANNELS, G_CHANNELS[1:])):
-        g[f"blocks.{i}"] = ((come, go, 5, 5), (go,) if i < 3 else None)
+    for i, (before, after) in enumerate(zip(G_CHANNELS, G_CHANNELS[1:])):
+        g[f"blocks.{i}"] = ((before, after, 5, 5), (after,) if i < 3 else None)
     d = {}
-    for i, (come, go) in enumerate(zip(D_CHANNELS, D_CHANNELS[1:])):
-        d[f"blocks.{i}"] = ((go, come, 5, 5), (go,) if i > 0 else None)
+    for i, (before, after) in enumerate(zip(D_CHANNELS, D_CHANNELS[1:])):
+        d[f"blocks.{i}"] = ((after, before, 5, 5), (after,) if i > 0 else None)
     d["head"] = ((1, D_CHANNELS[-1], 4, 4), None)
     return {"g": g, "d": d}
 
@@ -93,8 +93,8 @@ def draw():
     out = {}
     for net, layers in shapes().items():
         for name, (weight, norm) in layers.items():
-            spread = 0.3 if (net, name) == ("g", "blocks.3") else 0.08  # wide enough for tanh to bend
-            out[f"{net}.{name}.weight"] = rng.normal(0, spread, weight)
+            std = 0.3 if (net, name) == ("g", "blocks.3") else 0.08  # large enough for tanh to be nonlinear
+            out[f"{net}.{name}.weight"] = rng.normal(0, std, weight)
             if norm is not None:
                 out[f"{net}.{name}.gain"] = rng.normal(1, 0.1, norm)
                 out[f"{net}.{name}.shift"] = rng.normal(0, 0.1, norm)
@@ -111,34 +111,34 @@ def draw():
 
 
 def norm(p, name, x, given, stats):
-    """Batch-norm by the minibatch, whose mean and biased variance go to `stats`, or by the `given` statistics."""
+    """Batch norm with the `given` statistics, or with those of the minibatch (biased variance), stored in `stats`."""
     axes = (0,) if p[f"{name}.gain"].dim() == 3 else (0, 2, 3)
-    wide = lambda t: t if t.dim() == 3 else t[:, None, None]
+    broadcast = lambda t: t if t.dim() == 3 else t[:, None, None]
     if given is None:
         mean = x.mean(axes)
-        variance = ((x - wide(mean)) ** 2).mean(axes)
+        variance = ((x - broadcast(mean)) ** 2).mean(axes)
         stats[f"{name}.mean"], stats[f"{name}.variance"] = mean, variance
     else:
         mean, variance = given[f"{name}.mean"], given[f"{name}.variance"]
-    x = (x - wide(mean)) / torch.sqrt(wide(variance) + EPS)
-    return x * wide(p[f"{name}.gain"]) + wide(p[f"{name}.shift"])
+    x = (x - broadcast(mean)) / torch.sqrt(broadcast(variance) + EPS)
+    return x * broadcast(p[f"{name}.gain"]) + broadcast(p[f"{name}.shift"])
 
 
-def rectify(x, leak=0.0):
-    """(Leaky) ReLU, which notes how near to 0 its inputs come."""
-    NEAREST.append(x.detach().abs().min().item())
-    return F.leaky_relu(x, leak)
+def relu(x, negative_slope=0.0):
+    """(Leaky) ReLU that records the smallest magnitude of its inputs."""
+    MAGNITUDES.append(x.detach().abs().min().item())
+    return F.leaky_relu(x, negative_slope)
 
 
 def run_g(p, z, given=None):
     """G(z), every activation, minibatch statistics."""
     outs, stats = {}, {}
     x = torch.einsum("nz,zchw->nchw", z, p["project.weight"])
-    x = outs["project"] = rectify(norm(p, "project", x, given, stats))
+    x = outs["project"] = relu(norm(p, "project", x, given, stats))
     for i in range(4):
         name = f"blocks.{i}"
         x = F.conv_transpose2d(x, p[f"{name}.weight"], stride=2, padding=2, output_padding=1)
-        x = outs[name] = torch.tanh(x) if i == 3 else rectify(norm(p, name, x, given, stats))
+        x = outs[name] = torch.tanh(x) if i == 3 else relu(norm(p, name, x, given, stats))
     return x, outs, stats
 
 
@@ -148,12 +148,12 @@ def run_d(p, x, given=None):
     for i in range(4):
         name = f"blocks.{i}"
         x = F.conv2d(x, p[f"{name}.weight"], stride=2, padding=2)
-        x = outs[name] = rectify(x if i == 0 else norm(p, name, x, given, stats), LEAK)
+        x = outs[name] = relu(x if i == 0 else norm(p, name, x, given, stats), NEGATIVE_SLOPE)
     return x.flatten(1) @ p["head.weight"].flatten(), outs, stats
 
 
-def absorb(running, stats, outs):
-    """running = 0.9 running + 0.1 minibatch, the minibatch's variance made unbiased."""
+def update_running_stats(running, stats, outs):
+    """running = 0.9 running + 0.1 minibatch, with the unbiased variance of the minibatch."""
     for key in running:
         name = key.rsplit(".", 1)[0]
         count = outs[name].numel() // running[key].numel()
@@ -173,13 +173,13 @@ def compute(inputs, dtype):
     for key in inputs:
         net, _, name = key.partition(".")
         if net in par:
-            learned = not name.endswith(("mean", "variance"))
-            (par if learned else given)[net][name] = tensor(key).requires_grad_(learned)
+            trainable = not name.endswith(("mean", "variance"))
+            (par if trainable else given)[net][name] = tensor(key).requires_grad_(trainable)
     g, d = par["g"], par["d"]
     z, x = tensor("z"), images[:N].clone().requires_grad_()
     out = {"g.eval": run_g(g, z, given["g"])[0], "d.eval_logits": run_d(d, x, given["d"])[0]}
 
-    # One minibatch: every activation and every gradient; nothing is updated.
+    # One minibatch: every activation and every gradient, without an update.
     passes = {"g": run_g(g, z), "d_real": run_d(d, x)}
     fake, real_logits = passes["g"][0], passes["d_real"][0]
     passes["d_fake"] = run_d(d, fake)
@@ -190,7 +190,7 @@ def compute(inputs, dtype):
     out["d_real.logits"], out["d_fake.logits"] = real_logits, fake_logits
     loss_real, loss_fake, loss_g = bce(real_logits, 1.0), bce(fake_logits, 0.0), bce(fake_logits, 1.0)
     out |= {"loss_d_real": loss_real, "loss_d_fake": loss_fake, "loss_d": loss_real + loss_fake, "loss_g": loss_g}
-    grad = lambda loss, by: torch.autograd.grad(loss, by, retain_graph=True)
+    grad = lambda loss, inputs: torch.autograd.grad(loss, inputs, retain_graph=True)
     out["grad_x"] = grad(loss_real, [x])[0]
     out["grad_fake"] = grad(loss_g, [fake])[0]
     out |= {f"grad_d.{k}": v for k, v in zip(d, grad(loss_real + loss_fake, list(d.values())))}
@@ -204,14 +204,14 @@ def compute(inputs, dtype):
     log = {"loss_g": [], "loss_d": [], "d_x": [], "d_g_z1": [], "d_g_z2": []}
     for k, (rows, z) in enumerate(zip(inputs["steps.rows"], tensor("steps.z"))):
         fake, outs, stats = run_g(g, z)
-        absorb(running["g"], stats, outs)
+        update_running_stats(running["g"], stats, outs)
         if k % 2 == 0:
             fake_logits, _, _ = run_d(d, fake)
             loss, net = bce(fake_logits, 1.0), "g"
             log["d_g_z2"].append(fake_logits.sigmoid().mean())
         else:
             real_logits, outs, stats = run_d(d, images[torch.from_numpy(rows.astype(np.int64))])
-            absorb(running["d"], stats, outs)
+            update_running_stats(running["d"], stats, outs)
             fake_logits, _, _ = run_d(d, fake.detach())
             loss, net = bce(real_logits, 1.0) + bce(fake_logits, 0.0), "d"
             log["d_x"].append(real_logits.sigmoid().mean())
@@ -235,7 +235,7 @@ def sample(key, value):
 
 
 def report(reference, single):
-    """Prints, per group of keys, the largest |difference| over the tensor's largest value."""
+    """Prints, per group of keys, the largest |difference| divided by the largest value of the tensor."""
     worst = {}
     for key, value in reference.items():
         group = re.sub(r"\.(project|blocks|head)(\..*)?$", "", key)
@@ -250,14 +250,14 @@ def main():
     torch.use_deterministic_algorithms(True)
     inputs = draw()
     reference = compute(inputs, torch.float64)
-    nearest = min(NEAREST)
+    smallest = min(MAGNITUDES)
     tensors = inputs | dict(sample(key, value) for key, value in reference.items())
     save_file(dict(sorted(tensors.items())), HERE / "case.safetensors")
     (HERE / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
     size = (HERE / "case.safetensors").stat().st_size
     print(f"torch {torch.__version__}: {len(tensors)} tensors, {size} bytes")
-    print(f"the input of a ReLU that is nearest to 0: {nearest:.1e}")
-    print("largest difference of float32 from float64, relative to the largest value of the tensor:")
+    print(f"the smallest magnitude of a ReLU input: {smallest:.1e}")
+    print("largest difference between float32 and float64, relative to the largest value of the tensor:")
     report(reference, compute(inputs, torch.float32))
 
 

@@ -1,35 +1,36 @@
 """The networks of pytorch/examples dcgan at 64x64 with ngf = ndf = 4: `case.safetensors` and `config.json`.
 
-Everything is computed in float64 from inputs and parameters that are float32, and stored as float32. At the end the
-same is computed in float32, and the largest difference per group is printed: what a tolerance has to allow for. The
-seed was chosen among some 200 to keep all inputs of ReLUs, those of the ten steps too, away from 0: one that rounds to
-the other side changes a gradient at once, and Adam spreads it.
+Inputs and parameters are float32. Everything is computed in float64 and stored as float32. At the end the script
+repeats the computation in float32 and prints the largest difference per group, the lower bound of a tolerance. The
+seed was chosen among about 200 so that no input of a ReLU is close to 0, in the ten steps too. An input that rounds
+to the other side of 0 changes a gradient discontinuously, and Adam spreads the change.
 
 Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one core)
 
-Shapes: n = 4 images in a minibatch, z of 10 from N(0, 1). A tensor of more than 1024 values, inputs and initial
-parameters aside, is stored under `<key>.every11` as its values 0, 11, 22, ... in row-major order: 11 divides no side,
-so each channel, row and column is met.
+Shapes: n = 4 images in a minibatch, z of 10 from N(0, 1). A tensor of more than 1024 values, except inputs and
+initial parameters, is stored as `<key>.every11`: its values 0, 11, 22, ... in row-major order. 11 divides no dimension,
+so the values cover each channel, row and column.
 
   images                  u8 (8, 3, 64, 64); an image is images / 127.5 - 1, in float32
   x                         the first 4 images, so not stored; z is (4, 10)
-  g.*, d.*                  initial parameters; mean and variance are those of evaluation
-  g.out.<layer>             activations of G(z), batch-norm by the minibatch; likewise d_real (of x), d_fake (of G(z))
-  g.stat.<layer>.mean       minibatch statistics, the variance biased; likewise d_real, d_fake
+  g.*, d.*                  initial parameters; mean and variance are the running statistics for evaluation mode
+  g.out.<layer>             activations of G(z) in training mode; likewise d_real (of x), d_fake (of G(z))
+  g.stat.<layer>.mean       minibatch statistics, biased variance; likewise d_real, d_fake
   d_real.logits             (4); likewise d_fake
   loss_d_real, loss_d_fake  mean binary cross-entropy with target 1 and 0; loss_d is their sum
   loss_g                    target 1 on d_fake.logits
-  grad_d.*                  of loss_d by D's parameters
-  grad_g.*, grad_fake       of loss_g by G's parameters and by G(z)
-  grad_x                    of loss_d_real by x
-  g.eval, d.eval_logits     G(z) and D(x) by the given mean and variance
-  steps.rows, steps.z       u32 (10, 4): which images step k sees; (10, 4, 10)
+  grad_d.*                  gradients of loss_d with respect to D's parameters
+  grad_g.*, grad_fake       gradients of loss_g with respect to G's parameters and to G(z)
+  grad_x                    gradient of loss_d_real with respect to x
+  g.eval, d.eval_logits     G(z) and D(x) in evaluation mode
+  steps.rows, steps.z       u32 (10, 4): the images of step k; (10, 4, 10)
   steps.loss_d, .loss_g     (10); .d_x, .d_g_z1, .d_g_z2: mean D(x), mean D(G(z)) before and after D's step
-  final.g.*, final.d.*      after ten steps, with running statistics from mean 0 and variance 1 at momentum 0.1 and
-                            unbiased variance; G's take its one pass a step, D's the real pass alone
+  final.g.*, final.d.*      after ten steps, with running statistics that start at mean 0 and variance 1, momentum 0.1,
+                            unbiased variance; updated by G's pass of each step and by D's pass on real images
   final.adam_g.m.*, .v.*    Adam's moments; likewise adam_d
 
-A step: D on real and on G(z) in two passes, one Adam step on the sum; then G on the same G(z) with a fresh pass of D.
+A step: D on real images and on G(z) in two passes, one Adam step of D on the sum of the losses; then a new pass of D on
+the same G(z), one Adam step of G.
 """
 
 import json
@@ -54,13 +55,13 @@ CONFIG = {
     "latent": {"size": Z, "distribution": "normal"},
     "generator": {
         "project_channels": 8 * BASE,
-        "project_norm": "channel",
+        "project_norm": "channel",  # alias of "per-channel"
         "norm": {"eps": 1e-5, "affine": True},
         "blocks": [{"channels": c, "kernel": 4, "stride": 2, "padding": 1} for c in (4 * BASE, 2 * BASE, BASE, 3)],
         "output": "tanh",
     },
     "discriminator": {
-        "leak": 0.2,
+        "leak": 0.2,  # alias of "negative_slope"
         "norm": {"eps": 1e-5, "affine": True},
         "blocks": [{"channels": k * BASE, "kernel": 4, "stride": 2, "padding": 1} for k in (1, 2, 4, 8)],
     },
@@ -98,7 +99,7 @@ def discriminator():
 
 
 def named(net, names):
-    """Tensors of `net` under this project's names: parameters, then running statistics."""
+    """Parameters and running statistics of `net`, with the names of this project."""
     parameters, statistics, layer = {}, {}, iter(names)
     for module in net:
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -111,7 +112,7 @@ def named(net, names):
 
 
 def trace(net, names, x):
-    """The output of `net`, every activation and the minibatch statistics before every batch-norm."""
+    """The output of `net`, every activation and the minibatch statistics of the inputs of every batch norm."""
     outs, stats, layer = {}, {}, iter(names)
     for module in net:
         if isinstance(module, nn.BatchNorm2d):
@@ -139,9 +140,9 @@ def draw():
         parameters, statistics = named(net, names)
         for name, tensor in (parameters | statistics).items():
             shape = tuple(tensor.shape)
-            spread = 0.4 if (prefix, name) == ("g", "blocks.3.weight") else 0.1  # wide enough for tanh to bend
+            std = 0.4 if (prefix, name) == ("g", "blocks.3.weight") else 0.1  # large enough for tanh to be nonlinear
             value = {
-                "weight": lambda: rng.normal(0, spread, shape),
+                "weight": lambda: rng.normal(0, std, shape),
                 "gain": lambda: rng.normal(1, 0.1, shape),
                 "shift": lambda: rng.normal(0, 0.1, shape),
                 "mean": lambda: rng.normal(0, 0.2, shape),
@@ -161,7 +162,7 @@ def bce(logits, target):
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-def compute(inputs, dtype, watch=lambda _module, _inputs: None):
+def compute(inputs, dtype, relu_hook=lambda _module, _inputs: None):
     torch.manual_seed(0)
     images = inputs["images"].astype(np.float32) / np.float32(127.5) - np.float32(1)
     images = torch.from_numpy(images).to(dtype)
@@ -169,7 +170,7 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     net_g, net_d = generator().to(dtype), discriminator().to(dtype)
     for module in (*net_g, *net_d):
         if isinstance(module, (nn.ReLU, nn.LeakyReLU)):
-            module.register_forward_pre_hook(watch)
+            module.register_forward_pre_hook(relu_hook)
     par_g, run_g = named(net_g, G_NAMES)
     par_d, run_d = named(net_d, D_NAMES)
     for prefix, tensors in (("g", par_g | run_g), ("d", par_d | run_d)):
@@ -177,17 +178,17 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
             tensor.data.copy_(torch.from_numpy(inputs[f"{prefix}.{name}"]))
     out = {}
 
-    # Evaluation, by the given statistics.
+    # Evaluation mode, with the given running statistics.
     with torch.no_grad():
         out["g.eval"] = net_g.eval()(latent(inputs["z"]))
         out["d.eval_logits"] = net_d.eval()(images[:N]).flatten()
     net_g.train()
     net_d.train()
-    for stats in (run_g, run_d):  # as a new run starts
+    for stats in (run_g, run_d):  # the start values of a new run
         for name, tensor in stats.items():
             tensor.fill_(0.0 if name.endswith("mean") else 1.0)
 
-    # One minibatch: every activation and every gradient; nothing is updated.
+    # One minibatch: every activation and every gradient, without an update.
     momentum(net_g, 0.0)
     momentum(net_d, 0.0)
     x = images[:N].clone().requires_grad_()
@@ -204,7 +205,7 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
     out["d_real.logits"], out["d_fake.logits"] = real_logits.flatten(), fake_logits.flatten()
     loss_real, loss_fake, loss_g = bce(real_logits, 1.0), bce(fake_logits, 0.0), bce(fake_logits, 1.0)
     out |= {"loss_d_real": loss_real, "loss_d_fake": loss_fake, "loss_d": loss_real + loss_fake, "loss_g": loss_g}
-    grad = lambda loss, by: torch.autograd.grad(loss, by, retain_graph=True)
+    grad = lambda loss, inputs: torch.autograd.grad(loss, inputs, retain_graph=True)
     out["grad_x"] = grad(loss_real, [x])[0]
     out["grad_fake"] = grad(loss_g, [fake])[0]
     out |= {f"grad_d.{k}": g for k, g in zip(par_d, grad(loss_real + loss_fake, list(par_d.values())))}
@@ -225,14 +226,14 @@ def compute(inputs, dtype, watch=lambda _module, _inputs: None):
         adam_d.zero_grad()
         loss_d.backward()
         adam_d.step()
-        again = net_d(fake)
-        loss_g = bce(again, 1.0)
+        generator_logits = net_d(fake)
+        loss_g = bce(generator_logits, 1.0)
         adam_g.zero_grad()
         loss_g.backward()
         adam_g.step()
         log["loss_d"].append(loss_d)
         log["loss_g"].append(loss_g)
-        for key, logits in (("d_x", real_logits), ("d_g_z1", fake_logits), ("d_g_z2", again)):
+        for key, logits in (("d_x", real_logits), ("d_g_z1", fake_logits), ("d_g_z2", generator_logits)):
             log[key].append(logits.sigmoid().mean())
     out |= {f"steps.{key}": torch.stack(values) for key, values in log.items()}
     for net, parameters, stats, optimizer in (("g", par_g, run_g, adam_g), ("d", par_d, run_d, adam_d)):
@@ -249,7 +250,7 @@ def sample(key, value):
 
 
 def report(reference, single):
-    """Prints, per group of keys, the largest |difference| over the tensor's largest value."""
+    """Prints, per group of keys, the largest |difference| divided by the largest value of the tensor."""
     worst = {}
     for key, value in reference.items():
         group = re.sub(r"\.(project|blocks|head)(\..*)?$", "", key)
@@ -263,15 +264,15 @@ def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     inputs = draw()
-    nearest = []
-    reference = compute(inputs, torch.float64, lambda _, x: nearest.append(x[0].detach().abs().min().item()))
+    magnitudes = []
+    reference = compute(inputs, torch.float64, lambda _, x: magnitudes.append(x[0].detach().abs().min().item()))
     tensors = inputs | dict(sample(key, value) for key, value in reference.items())
     save_file(dict(sorted(tensors.items())), HERE / "case.safetensors")
     (HERE / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
     size = (HERE / "case.safetensors").stat().st_size
     print(f"torch {torch.__version__}: {len(tensors)} tensors, {size} bytes")
-    print(f"the input of a ReLU that is nearest to 0: {min(nearest):.1e}")
-    print("largest difference of float32 from float64, relative to the largest value of the tensor:")
+    print(f"the smallest magnitude of a ReLU input: {min(magnitudes):.1e}")
+    print("largest difference between float32 and float64, relative to the largest value of the tensor:")
     report(reference, compute(inputs, torch.float32))
 
 

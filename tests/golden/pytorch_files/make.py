@@ -1,10 +1,10 @@
-"""Writes the files of this folder: one narrow netG and netD in every form that people save them in.
+"""Writes the files of this folder: one narrow netG and netD in every common file format.
 
 Needs torch, numpy and safetensors (made with torch 2.13). Run in this folder: python3 make.py
 
 expected.safetensors  every tensor, `netG.main.0.weight` and so on, as f32
 forward.safetensors   z, fake = netG(z), x, logit and score = netD(x), all in eval mode
-hostile_*             files that must be refused: never load them with pickle
+hostile_*             files that must be rejected: never load them with pickle
 """
 
 import io
@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from networks import NC, NZ, Discriminator, Generator
 
 
-def trained_looking(net, draw):
-    """Weights as the example draws them, but wider and with shifts, and statistics of a few real passes."""
+def pseudo_trained(net, draw):
+    """Initializes the weights with a larger spread than the example, the biases too, and runs some training passes."""
     for name, parameter in net.named_parameters():
         if parameter.dim() == 4:
             torch.nn.init.normal_(parameter, 0.0, 0.1)
@@ -36,8 +36,8 @@ def trained_looking(net, draw):
 
 
 torch.manual_seed(20160101)
-net_g = trained_looking(Generator(), lambda: torch.randn(16, NZ, 1, 1))
-net_d = trained_looking(Discriminator(), lambda: torch.rand(16, NC, 64, 64) * 2 - 1)
+net_g = pseudo_trained(Generator(), lambda: torch.randn(16, NZ, 1, 1))
+net_d = pseudo_trained(Discriminator(), lambda: torch.rand(16, NC, 64, 64) * 2 - 1)
 g, d = net_g.state_dict(), net_d.state_dict()
 
 
@@ -49,12 +49,12 @@ def cast(state, dtype):
     return OrderedDict((k, v.to(dtype) if v.is_floating_point() else v) for k, v in state.items())
 
 
-def nested(state, prefix, shift):
-    """`main.3.weight` as `generator.gen.1.0.weight`: one Sequential a layer, as many tutorials write it."""
+def nested(state, prefix, offset):
+    """`main.3.weight` as `generator.gen.1.0.weight`: one Sequential per layer, as in many tutorials."""
     names = OrderedDict()
     for name, tensor in state.items():
         _, module, leaf = name.split(".")
-        i, j = divmod(int(module) + shift if int(module) else 0, 3)
+        i, j = divmod(int(module) + offset if int(module) else 0, 3)
         names[f"{prefix}.{i}.{j}.{leaf}"] = tensor
     return names
 
@@ -88,7 +88,7 @@ torch.save(OrderedDict(net_d.named_parameters()), "netD_parameters_only.pth")
 for name, dtype in [("bf16", torch.bfloat16), ("f16", torch.float16), ("f64", torch.float64)]:
     torch.save(cast(d, dtype), f"netD_{name}.pth")
 
-# A checkpoint of a training loop: optimizer, noise, losses and a random generator's state beside the network.
+# A checkpoint of a training loop: network, optimizer, noise, losses and the state of a random number generator.
 adam = torch.optim.Adam(net_d.parameters(), lr=2e-4, betas=(0.5, 0.999))
 net_d.main[0].weight.sum().backward()
 adam.step()
@@ -125,7 +125,7 @@ with torch.no_grad():
 
 
 class Call:
-    """Pickles as a call of os.system."""
+    """Unpickling calls os.system."""
 
     def __reduce__(self):
         return (os.system, ("echo this file ran a command",))

@@ -1,4 +1,4 @@
-"""netG and netD of pytorch/examples (dcgan/main.py), narrow; the layers and their names are those of the example."""
+"""netG and netD of pytorch/examples (dcgan/main.py), narrow, with the layers and names of the example."""
 
 from torch import nn
 

@@ -1,12 +1,12 @@
-"""Linear SVMs of scikit-learn: `case.safetensors`, one set of tensors a problem.
+"""Linear SVMs of scikit-learn: `case.safetensors`, one set of tensors per problem.
 
   NAME.x (n, d) and NAME.test_x, float32; NAME.y (n) and NAME.test_y, int64: class numbers
-  NAME.c (p), float64; NAME.objective (p, problems), float64: LinearSVC's at convergence, from its weights, computed in float64;
-  NAME.accuracy (p), float64: its share of right predictions on the test rows
+  NAME.c (p), float64; NAME.objective (p, problems), float64: that of LinearSVC's converged weights, in float64;
+  NAME.accuracy (p), float64: its accuracy on the test rows
 
-LinearSVC minimises 1/2 (|w|^2 + b^2) + C sum max(0, 1 - y (w x + b))^2 for each class, or for the greater of two. Both of
-its solvers are run, with a tolerance of 1e-6 and 100,000 iterations, and the lower objective of each problem is kept:
-with a large C neither always arrives.
+LinearSVC minimizes 1/2 (|w|^2 + b^2) + C sum max(0, 1 - y (w x + b))^2 for each class, or for the greater of two
+classes. Both of its solvers run with a tolerance of 1e-6 and 100,000 iterations, and the lower objective of each
+problem is kept: with a large C neither of them always converges.
 
 Run: python3 make.py        (scikit-learn 1.9, numpy, safetensors; minutes on one core)
 """
@@ -22,15 +22,15 @@ HERE = Path(__file__).parent
 TESTS = 60
 
 
-def blobs(rng, n, d, classes, spread):
+def blobs(rng, n, d, classes, std):
     """Gaussian classes, float32."""
-    centres = rng.normal(0, 1, (classes, d))
+    centers = rng.normal(0, 1, (classes, d))
     y = rng.permutation(np.arange(n) % classes)
-    return (centres[y] + rng.normal(0, spread, (n, d))).astype(np.float32), y
+    return (centers[y] + rng.normal(0, std, (n, d))).astype(np.float32), y
 
 
 def features(rng, n, d, classes):
-    """Like pooled activations: not negative, unscaled, correlated, with a large mean."""
+    """Similar to pooled activations: nonnegative, unscaled, correlated, with a large mean."""
     y = rng.permutation(np.arange(n) % classes)
     hidden = rng.normal(0, 1, (classes, 12))[y] + rng.normal(0, 1.2, (n, 12))
     mix = rng.normal(0, 1, (12, d)) * rng.gamma(0.5, 1, (1, d))
@@ -57,12 +57,12 @@ def problems():
     x, y = blobs(rng, 60 + TESTS, 7, 3, 1.5)
     x[20:40], y[20:40] = x[:20], y[:20]  # the same rows twice
     y[40:45] = (y[35:40] + 1) % 3
-    x[40:45] = x[35:40]  # and with another class
+    x[40:45] = x[35:40]  # and with a different class
     yield "duplicates", x, y, [1e-3, 1e0, 1e2]
 
     x, y = blobs(rng, 80 + TESTS, 9, 3, 1.0)
     y[(y == 2)] = 1
-    y[7] = 2  # one row alone
+    y[7] = 2  # a single row of its class
     yield "lone_row", x, y, [1e-3, 1e0, 1e2]
 
     x, y = blobs(rng, 150 + TESTS, 5, 20, 1.0)  # more classes than the kernels have lanes
@@ -81,20 +81,20 @@ def main():
     tensors = {}
     for name, x, y, cs in problems():
         train, test = (x[:-TESTS], y[:-TESTS]), (x[-TESTS:], y[-TESTS:])
-        wide, found, accuracies = train[0].astype(np.float64), [], []
+        x64, best, accuracies = train[0].astype(np.float64), [], []
         for c in cs:
             both = []
             for dual in (False, True):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    model = LinearSVC(C=c, dual=dual, tol=1e-6, max_iter=100_000, random_state=0).fit(wide, train[1])
-                both.append((objectives(model, wide, train[1], c), (model.predict(test[0]) == test[1]).mean()))
-            found.append(np.minimum(both[0][0], both[1][0]))
+                    model = LinearSVC(C=c, dual=dual, tol=1e-6, max_iter=100_000, random_state=0).fit(x64, train[1])
+                both.append((objectives(model, x64, train[1], c), (model.predict(test[0]) == test[1]).mean()))
+            best.append(np.minimum(both[0][0], both[1][0]))
             accuracies.append(both[int(both[1][0].sum() < both[0][0].sum())][1])
         tensors |= {
             f"{name}.x": train[0], f"{name}.y": train[1].astype(np.int64),
             f"{name}.test_x": test[0], f"{name}.test_y": test[1].astype(np.int64),
-            f"{name}.c": np.array(cs), f"{name}.objective": np.array(found), f"{name}.accuracy": np.array(accuracies),
+            f"{name}.c": np.array(cs), f"{name}.objective": np.array(best), f"{name}.accuracy": np.array(accuracies),
         }
         print(name, train[0].shape, np.array(accuracies))
     save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, HERE / "case.safetensors")

@@ -1,8 +1,8 @@
-"""An event file of TensorBoard's own writer: `case.tfevents`, what a run writes of the events in `stats.jsonl`.
+"""An event file by TensorBoard's writer: `case.tfevents`, the file that a run writes for the events in `stats.jsonl`.
 
-The first record is the file's version at wall time 1e9, the second says that the run starts again at step 301; each line follows as
-one record, half a second after the line before, unless it has nothing to show. `stats.jsonl` names the images `*.png`, which
-are written here too: two pixels high, three wide.
+The first record is the file version at wall time 1e9. The second says that the run restarts at step 301. Each line of
+`stats.jsonl` that has values follows as one record, half a second after the line before. The script also writes the
+images `*.png` that `stats.jsonl` names: two pixels high, three pixels wide.
 
 Run: pip install -r requirements.txt && python3 make.py
 """

@@ -1,4 +1,4 @@
-"""What event files call the fields of stats.jsonl: by event, the tag of each field that is a scalar."""
+"""The tags in event files: by event of stats.jsonl, the tag of each scalar field."""
 
 SCALARS = {
     "step": {
@@ -16,12 +16,12 @@ SCALARS = {
     "sample": {"diversity": "quality/diversity"},
     "checkpoint": {"frechet": "quality/frechet"},
 }
-# The image that a sample names.
+# The tag of the image grid of a sample event.
 SAMPLES = "samples"
 
 
 def scalars(line):
-    """Tags and values of a line; fields that are absent or null have none."""
+    """Tags and values of a line, without fields that are absent or null."""
     fields = SCALARS.get(line["event"], {})
     return [(tag, line[field]) for field, tag in fields.items() if line.get(field) is not None]
 
