@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
+    /// Version of the format: 2, or 1 where it is missing. Version 1 had other names of fields and tensors, which are still
+    /// read.
+    #[serde(default = "version_1")]
+    pub version: u32,
     /// Where the numbers come from: a preset's name, or the user's own.
     pub name: String,
     /// Rows of an image.
@@ -19,12 +23,23 @@ pub struct ModelConfig {
     pub width: usize,
     /// 1 (grey), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
-    /// What G draws images from.
+    /// Classes that the networks are conditioned on; 0 for none. Labels are joined to z as a one-hot vector, and to the input of
+    /// every other layer as constant maps (the authors' MNIST networks).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub classes: usize,
+    /// The latent vector z.
     pub latent: LatentConfig,
     /// The generator.
     pub generator: GeneratorConfig,
     /// The discriminator.
     pub discriminator: DiscriminatorConfig,
+}
+
+/// The version of configurations and tensor names that this program writes.
+pub const CONFIG_VERSION: u32 = 2;
+
+fn version_1() -> u32 {
+    1
 }
 
 impl ModelConfig {
@@ -54,41 +69,47 @@ pub enum Distribution {
     Normal,
 }
 
-/// Batch-norm of a whole network.
+/// Batch norm of a whole network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NormConfig {
     /// Added to the biased variance under the root: 1e-8 for the authors, 1e-5 for PyTorch.
     pub eps: f64,
-    /// Whether gain and shift are learned.
+    /// Whether weight and bias are learned.
     pub affine: bool,
 }
 
-/// G: a projection of z to a small map, then transposed convolutions; batch-norm after all but the last.
+/// G: a projection of z to a small map, then transposed convolutions; batch norm after all but the last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorConfig {
     /// Channels of the map that z is projected to (its rows and columns follow from the image and the strides).
     pub project_channels: usize,
-    /// What shares batch-norm statistics after the projection: `unit` for the authors, `channel` for PyTorch.
+    /// Axes of batch norm after the projection: `per-activation` for the authors, `per-channel` for PyTorch.
     pub project_norm: NormAxes,
-    /// Batch-norm after every layer but the last.
+    /// Batch norm after every layer but the last.
     pub norm: NormConfig,
+    /// Whether every layer has a bias; not in the paper's networks.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub bias: bool,
     /// Transposed convolutions; the last one gives the image.
     pub blocks: Vec<BlockConfig>,
     /// `tanh`; or `sigmoid` for images in \[0, 1\].
     pub output: Activation,
 }
 
-/// D: convolutions, batch-norm after all but the first, then one dense layer to a logit.
+/// D: convolutions, batch norm after all but the first, then one dense layer to a logit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscriminatorConfig {
     /// Slope of LeakyReLU below zero.
     #[serde(alias = "leak")]
     pub negative_slope: f64,
-    /// Batch-norm after every convolution but the first.
+    /// Batch norm after every convolution but the first.
     pub norm: NormConfig,
+    /// Whether every layer has a bias; not in the paper's networks.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub bias: bool,
     /// Convolutions.
     pub blocks: Vec<BlockConfig>,
 }
@@ -113,4 +134,9 @@ pub struct BlockConfig {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_zero(value: &usize) -> bool {
     *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }

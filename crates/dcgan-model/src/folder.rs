@@ -71,6 +71,11 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> FolderError + '_ {
     |source| FolderError::Io { path: path.into(), source }
 }
 
+/// Weights of a folder whose configuration has the given version, under today's names.
+fn upgraded(weights: Weights, version: u32) -> Weights {
+    if version < 2 { weights::upgrade_names(weights) } else { weights }
+}
+
 impl ModelFiles {
     /// Reads a folder and checks every tensor.
     ///
@@ -86,13 +91,14 @@ impl ModelFiles {
         };
         let config: ModelConfig = serde_json::from_str(&text)
             .map_err(|source| FolderError::Syntax { path: path.clone(), source })?;
+        let version = config.version;
         let model = Model::new(config).map_err(|source| FolderError::Config { path, source })?;
         let read = |name: &str, specs: &[weights::TensorSpec]| -> Result<Option<Weights>, FolderError> {
             let path = folder.join(name);
             if !path.exists() {
                 return Ok(None);
             }
-            let weights = weights::read_safetensors(&path)?;
+            let weights = upgraded(weights::read_safetensors(&path)?, version);
             weights::check(&path, &weights, specs)?;
             Ok(Some(weights))
         };
@@ -110,11 +116,12 @@ impl ModelFiles {
         let (config, generator, discriminator) = EMBEDDED_DIGITS;
         let config: ModelConfig = serde_json::from_str(config)
             .map_err(|source| FolderError::Syntax { path: folder.join(CONFIG), source })?;
+        let version = config.version;
         let model =
             Model::new(config).map_err(|source| FolderError::Config { path: folder.join(CONFIG), source })?;
         let read = |name: &str, bytes: &[u8], specs: &[weights::TensorSpec]| -> Result<_, FolderError> {
             let path = folder.join(name);
-            let weights = weights::parse_safetensors(&path, bytes)?;
+            let weights = upgraded(weights::parse_safetensors(&path, bytes)?, version);
             weights::check(&path, &weights, specs)?;
             Ok(Some(weights))
         };

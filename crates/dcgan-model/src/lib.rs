@@ -7,6 +7,7 @@ mod config;
 mod device;
 mod folder;
 pub mod import;
+mod latents;
 mod model;
 mod network;
 mod open;
@@ -17,12 +18,14 @@ mod sample;
 pub mod weights;
 
 pub use config::{
-    BlockConfig, DiscriminatorConfig, Distribution, GeneratorConfig, LatentConfig, ModelConfig, NormConfig,
+    BlockConfig, CONFIG_VERSION, DiscriminatorConfig, Distribution, GeneratorConfig, LatentConfig, ModelConfig, NormConfig,
 };
 pub use device::{DeviceChoice, DeviceError};
 pub use folder::{FolderError, ModelFiles};
 pub use model::{ConfigError, Model};
-pub use network::{Classifier, Discriminator, Generator, Network, NetworkError};
-pub use open::{OpenError, Opened, ensure_statistics, networks, open};
+pub use latents::Latents;
+pub use network::{
+    BuildExecutor, Classifier, Discriminator, Generator, NetworkError, load_weights, network_weights,
+};
+pub use open::{OpenError, Opened, networks, open};
 pub use preset::{Preset, PresetError};
-pub use sample::{draw, draw_latents};

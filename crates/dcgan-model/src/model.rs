@@ -2,8 +2,8 @@
 
 use crate::random::{self, Purpose};
 use crate::weights::{HostTensor, TensorSpec, Weights};
-use crate::{BlockConfig, ModelConfig, NormConfig};
-use dcgan_ops::{Activation, Kind, Layer, MapShape, Norm, NormAxes, Role};
+use crate::{BlockConfig, CONFIG_VERSION, ModelConfig, NormConfig};
+use dcgan_ops::{Activation, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Role};
 
 /// A pair of networks whose sizes are known to fit.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,7 @@ impl Model {
     ///
     /// # Errors
     /// [`ConfigError`] with every fault found.
-    pub fn new(config: ModelConfig) -> Result<Self, ConfigError> {
+    pub fn new(mut config: ModelConfig) -> Result<Self, ConfigError> {
         let mut faults = Vec::new();
         check_numbers(&config, &mut faults);
         if !faults.is_empty() {
@@ -40,13 +40,14 @@ impl Model {
         let discriminator = discriminator_layers(&config, &mut faults);
         check_sizes(generator.iter().chain(&discriminator), &mut faults);
         if faults.is_empty() {
+            config.version = CONFIG_VERSION;
             Ok(Self { config, generator, discriminator })
         } else {
             Err(ConfigError { faults })
         }
     }
 
-    /// The configuration.
+    /// The configuration, in the version that this program writes.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
@@ -97,7 +98,8 @@ impl Model {
         Ok(tensors(&self.classifier_layers(classes)?))
     }
 
-    /// Fresh weights of G: kernels N(0, `weight_std`^2), gains N(1, `norm_weight_std`^2), shifts 0 (paper, section 4; authors' code for gains).
+    /// Fresh weights of G: kernels N(0, `weight_std`^2), batch norm weights N(1, `norm_weight_std`^2), biases 0 (paper, section 4;
+    /// authors' code for batch norm weights).
     pub fn initial_generator(&self, seed: u64, weight_std: f32, norm_weight_std: f32) -> Weights {
         initial(&self.generator, seed, Purpose::GeneratorWeights, weight_std, norm_weight_std)
     }
@@ -126,7 +128,7 @@ impl Model {
 fn check_sizes<'a>(layers: impl IntoIterator<Item = &'a Layer>, faults: &mut Vec<String>) {
     for layer in layers {
         let values =
-            layer.weight_shape().iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
+            layer.tensor_shape(Role::Weight).unwrap_or_default().into_iter().try_fold(1, usize::checked_mul);
         if values.is_none_or(|values| values > MAX_VALUES) {
             faults.push(format!("the weight of {} would hold more than {MAX_VALUES} values", layer.name));
         }
@@ -139,6 +141,13 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
             faults.push(fault);
         }
     };
+    let version = config.version;
+    expect(
+        (1..=CONFIG_VERSION).contains(&version),
+        format!("version is {version}, this program reads versions 1 to {CONFIG_VERSION}"),
+    );
+    let classes = config.classes;
+    expect(classes == 0 || (2..=1 << 16).contains(&classes), format!("classes is {classes}, expected 0 or 2 to 65536"));
     // It becomes part of file names.
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     expect(
@@ -210,8 +219,8 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
     }
 }
 
-fn norm(config: &NormConfig, scope: NormAxes) -> Option<Norm> {
-    Some(Norm { scope, affine: config.affine, eps: config.eps })
+fn norm(config: &NormConfig, axes: NormAxes) -> Option<Norm> {
+    Some(Norm { axes, affine: config.affine, eps: config.eps })
 }
 
 /// The shape after one block, or nothing where the kernel does not fit.
@@ -223,7 +232,14 @@ fn after(kind: Kind, input: MapShape, block: &BlockConfig) -> Option<MapShape> {
     Some(MapShape::new(block.channels, side(input.height)?, side(input.width)?))
 }
 
-fn block_layer(kind: Kind, i: usize, input: MapShape, output: MapShape, block: &BlockConfig) -> Layer {
+/// What all layers of a network have in common.
+#[derive(Clone, Copy)]
+struct Common {
+    bias: bool,
+    label_channels: usize,
+}
+
+fn block_layer(kind: Kind, i: usize, (input, output): (MapShape, MapShape), block: &BlockConfig, common: Common) -> Layer {
     Layer {
         name: format!("blocks.{i}"),
         kind,
@@ -231,8 +247,10 @@ fn block_layer(kind: Kind, i: usize, input: MapShape, output: MapShape, block: &
         output,
         kernel: (block.kernel, block.kernel),
         stride: block.stride,
-        padding: block.padding,
+        padding: (block.padding, block.padding),
         output_padding: block.output_padding,
+        bias: common.bias,
+        label_channels: common.label_channels,
         norm: None,
         activation: Activation::Identity,
     }
@@ -240,6 +258,7 @@ fn block_layer(kind: Kind, i: usize, input: MapShape, output: MapShape, block: &
 
 fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let g = &config.generator;
+    let common = Common { bias: g.bias, label_channels: config.classes };
     let stride = g.blocks.iter().fold(1_usize, |product, block| product.saturating_mul(block.stride));
     if !config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride) {
         let MapShape { height, width, .. } = MapShape::new(0, config.height, config.width);
@@ -258,8 +277,10 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
         output: shape,
         kernel: (rows, columns),
         stride: 1,
-        padding: 0,
+        padding: (0, 0),
         output_padding: 0,
+        bias: common.bias,
+        label_channels: common.label_channels,
         norm: norm(&g.norm, g.project_norm),
         activation: Activation::Relu,
     }];
@@ -275,7 +296,7 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
         layers.push(Layer {
             norm: if last { None } else { norm(&g.norm, NormAxes::PerChannel) },
             activation: if last { g.output } else { Activation::Relu },
-            ..block_layer(Kind::ConvTranspose, i, shape, output, block)
+            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common)
         });
         shape = output;
     }
@@ -290,6 +311,7 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
 
 fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let d = &config.discriminator;
+    let common = Common { bias: d.bias, label_channels: config.classes };
     let mut shape = MapShape::new(config.channels, config.height, config.width);
     let mut layers = Vec::new();
     for (i, block) in d.blocks.iter().enumerate() {
@@ -304,7 +326,7 @@ fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<L
         layers.push(Layer {
             norm: if i == 0 { None } else { norm(&d.norm, NormAxes::PerChannel) },
             activation: Activation::LeakyRelu(d.negative_slope),
-            ..block_layer(Kind::Conv, i, shape, output, block)
+            ..block_layer(Kind::Conv, i, (shape, output), block, common)
         });
         shape = output;
     }
@@ -315,39 +337,37 @@ fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<L
         output: MapShape::new(1, 1, 1),
         kernel: (shape.height, shape.width),
         stride: 1,
-        padding: 0,
+        padding: (0, 0),
         output_padding: 0,
+        bias: common.bias,
+        label_channels: common.label_channels,
         norm: None,
         activation: Activation::Identity,
     });
     layers
 }
 
-fn tensors(layers: &[Layer]) -> Vec<TensorSpec> {
-    let mut specs = Vec::new();
-    for layer in layers {
-        let trained = layer.parameters().into_iter();
-        specs.extend(trained.map(|spec| TensorSpec { name: spec.name, shape: spec.shape, optional: false }));
-        if let Some(shape) = layer.norm_shape() {
-            let statistic = |suffix| format!("{}.{suffix}", layer.name);
-            specs.push(TensorSpec { name: statistic("mean"), shape: shape.clone(), optional: true });
-            specs.push(TensorSpec { name: statistic("variance"), shape, optional: true });
-        }
-    }
-    specs
+/// The tensors of a network; running statistics are optional.
+pub(crate) fn tensors(layers: &[Layer]) -> Vec<TensorSpec> {
+    let spec = |tensor: LayerTensor| {
+        let LayerTensor { name, shape, role } = tensor;
+        TensorSpec { name, shape, optional: !role.is_trained() }
+    };
+    layers.iter().flat_map(Layer::tensors).map(spec).collect()
 }
 
 fn initial(layers: &[Layer], seed: u64, purpose: Purpose, weight_std: f32, norm_weight_std: f32) -> Weights {
-    let specs = layers.iter().flat_map(Layer::parameters);
-    let draw = |(i, spec): (u64, dcgan_ops::ParameterSpec)| {
-        let n = spec.shape.iter().product();
+    let tensors = layers.iter().flat_map(Layer::parameters);
+    let draw = |(i, LayerTensor { name, shape, role }): (u64, LayerTensor)| {
+        let n = shape.iter().product();
         let mut rng = random::stream(seed, purpose, i);
-        let data = match spec.role {
+        let data = match role {
             Role::Weight => random::normal(&mut rng, n, 0.0, weight_std),
-            Role::Gain => random::normal(&mut rng, n, 1.0, norm_weight_std),
-            Role::Shift => vec![0.0; n],
+            Role::NormWeight => random::normal(&mut rng, n, 1.0, norm_weight_std),
+            Role::Bias | Role::NormBias | Role::RunningMean => vec![0.0; n],
+            Role::RunningVar => vec![1.0; n],
         };
-        (spec.name, HostTensor { shape: spec.shape, data })
+        (name, HostTensor { shape, data })
     };
-    (0..).zip(specs).map(draw).collect()
+    (0..).zip(tensors).map(draw).collect()
 }

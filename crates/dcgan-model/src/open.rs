@@ -1,14 +1,8 @@
 //! Whatever `--model` may be: a MODEL folder, a checkpoint, a run folder, or a file in another program's format.
 
 use crate::import::{self, Expected, ImportError};
-use crate::random::{self, Purpose};
-use crate::{FolderError, Generator, Model, ModelFiles, NetworkError, Preset, PresetError, checkpoints};
-use candle_core::{Device, Tensor};
+use crate::{FolderError, Model, ModelFiles, NetworkError, Preset, PresetError, checkpoints};
 use std::path::{Path, PathBuf};
-
-/// z from which G's statistics are recalibrated where a file brings none.
-const STATISTICS_LATENTS: usize = 4096;
-const STATISTICS_BATCH: usize = 128;
 
 /// Why a model could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -105,29 +99,4 @@ pub fn open(path: &Path, networks: Option<&Model>) -> Result<Opened, OpenError> 
     let found = import::read(path, &expected)?;
     let files = ModelFiles { model, generator: found.generator, discriminator: found.discriminator };
     Ok(Opened { files, notes: found.notes })
-}
-
-/// Gives G batch-norm statistics where it came without: from 4,096 seeded z, in batches of 128. Tells whether it did.
-///
-/// # Errors
-/// Memory; a network that fails.
-pub fn ensure_statistics(
-    generator: &mut Generator,
-    model: &Model,
-    device: &Device,
-) -> Result<bool, NetworkError> {
-    if generator.0.statistics().is_some() {
-        return Ok(false);
-    }
-    let latent = &model.config().latent;
-    let batches = (0..STATISTICS_LATENTS / STATISTICS_BATCH).map(|i| -> Result<Tensor, NetworkError> {
-        let z = random::latent(
-            &mut random::stream(0, Purpose::StatisticsLatent, i as u64),
-            STATISTICS_BATCH,
-            latent,
-        );
-        Ok(Tensor::from_vec(z, (STATISTICS_BATCH, latent.size, 1, 1), device)?)
-    });
-    generator.0.recalibrate(batches)?;
-    Ok(true)
 }

@@ -1,8 +1,7 @@
-//! Conversion of pixels between u8 `(n, h, w, c)`, as in files, and f32 `(n, c, h, w)`, as in networks.
+//! Conversion of pixels between u8 `(n, h, w, c)`, as in files, and f32 of the same order, as in networks.
 
 use crate::ModelConfig;
-use candle_core::{Device, Tensor};
-use dcgan_ops::{Activation, spare_values};
+use dcgan_ops::{Activation, BufferPool, MapShape, Maps, OpsError};
 use rayon::prelude::*;
 
 /// Values that one parallel task converts.
@@ -45,34 +44,27 @@ impl PixelRange {
     }
 }
 
-/// Converts bytes `(n, h, w, c)` to a tensor `(n, c, h, w)` for the networks of `config`. On the CPU the tensor is strided:
-/// its memory keeps the order of `pixels`.
+/// Converts bytes `(n, h, w, c)` to maps for the networks of `config`, in a buffer of `pool`.
 ///
 /// # Errors
-/// Those of candle: memory, a number of values that is not a multiple of an image's.
-pub fn to_tensor(pixels: &[u8], config: &ModelConfig, device: &Device) -> candle_core::Result<Tensor> {
+/// [`OpsError::Shape`]: a number of bytes that is not a multiple of an image's.
+pub fn to_maps(pixels: &[u8], config: &ModelConfig, pool: &BufferPool) -> Result<Maps, OpsError> {
     let (height, width, channels) = config.image_shape();
     let range = PixelRange::of(config.generator.output);
     let table: Vec<f32> = (0..=255).map(|value| range.to_f32(value)).collect();
-    let mut values = spare_values(pixels.len());
+    let mut values = pool.take(pixels.len());
     let chunks = values.par_chunks_mut(TASK_VALUES).zip(pixels.par_chunks(TASK_VALUES));
     chunks.for_each(|(values, pixels)| {
         values.iter_mut().zip(pixels).for_each(|(value, &pixel)| *value = table[usize::from(pixel)]);
     });
     let n = pixels.len() / (height * width * channels).max(1);
-    Tensor::from_vec(values, (n, height, width, channels), &Device::Cpu)?
-        .permute((0, 3, 1, 2))?
-        .to_device(device)
+    Maps::new(values, n, MapShape::new(channels, height, width))
 }
 
-/// Converts images `(n, c, h, w)` of the networks of `config` to bytes `(n, h, w, c)`, rounded to nearest and clamped.
-///
-/// # Errors
-/// Those of candle.
-pub fn to_bytes(images: &Tensor, config: &ModelConfig) -> candle_core::Result<Vec<u8>> {
+/// Converts values `(n, h, w, c)` of images of the networks of `config` to bytes, rounded to nearest and clamped.
+pub fn to_bytes(values: &[f32], config: &ModelConfig) -> Vec<u8> {
     let range = PixelRange::of(config.generator.output);
-    let host = images.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?.flatten_all()?;
-    Ok(host.to_vec1::<f32>()?.into_iter().map(|value| range.to_u8(value)).collect())
+    values.iter().map(|&value| range.to_u8(value)).collect()
 }
 
 #[cfg(test)]
@@ -87,22 +79,20 @@ mod tests {
         (config.height, config.width) = (2, 3);
         for output in [Activation::Tanh, Activation::Sigmoid] {
             config.generator.output = output;
-            let x = to_tensor(&pixels, &config, &Device::Cpu).unwrap();
-            assert_eq!(x.dims(), [1, 3, 2, 3]);
-            let values = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            for (c, y, column) in
-                (0..3).flat_map(|c| (0..2).flat_map(move |y| (0..3).map(move |x| (c, y, x))))
-            {
-                let pixel = f32::from(pixels[(y * 3 + column) * 3 + c]);
+            let x = to_maps(&pixels, &config, &BufferPool::new()).unwrap();
+            assert_eq!((x.n(), x.shape()), (1, MapShape::new(3, 2, 3)));
+            for (&value, &pixel) in x.values().iter().zip(&pixels) {
+                let pixel = f32::from(pixel);
                 let expected =
                     if output == Activation::Sigmoid { pixel / 255.0 } else { pixel / 127.5 - 1.0 };
-                assert_eq!(values[(c * 2 + y) * 3 + column], expected);
+                assert_eq!(value, expected);
             }
-            assert_eq!(to_bytes(&x, &config).unwrap(), pixels);
+            assert_eq!(to_bytes(x.values(), &config), pixels);
+            // As a tensor the channels come first: green of row 1, column 2 is the last but one.
+            let green = x.to_tensor().unwrap().get(0).unwrap().get(1).unwrap().get(1).unwrap().get(2).unwrap();
+            assert_eq!(green.to_scalar::<f32>().unwrap(), x.values()[16]);
         }
-        let outside =
-            Tensor::new(&[-3.0_f32, f32::NAN, 3.0], &Device::Cpu).unwrap().reshape((1, 3, 1, 1)).unwrap();
         let symmetric = crate::Preset::named("pytorch32").unwrap().model;
-        assert_eq!(to_bytes(&outside, &symmetric).unwrap(), [0, 0, 255]);
+        assert_eq!(to_bytes(&[-3.0, f32::NAN, 3.0], &symmetric), [0, 0, 255]);
     }
 }

@@ -1,56 +1,75 @@
-//! Images from a model by seed, and of given z.
+//! Images from a generator, by seed or of given latents.
 
 use crate::random::{self, Purpose};
-use crate::{Generator, Model, NetworkError, pixels};
-use candle_core::Tensor;
-use dcgan_ops::give_back;
+use crate::{Generator, Latents, NetworkError, pixels};
 
-/// Images drawn at once at most.
+/// Most images of one forward pass.
 const BATCH: usize = 64;
 
-/// Images drawn at once are a multiple of these, so that an image is the same to the last bit whatever is drawn beside it: products
-/// of fewer rows are summed in another order.
+/// The images of a forward pass are a multiple of this, so that an image is the same to the last bit whatever is drawn beside
+/// it: products of fewer rows are summed in another order.
 const ROUND: usize = 16;
 
-/// Draws `n` images in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n of any
-/// more.
-///
-/// # Errors
-/// A generator without statistics; memory.
-pub fn draw(generator: &mut Generator, model: &Model, seed: u64, n: usize) -> Result<Vec<u8>, NetworkError> {
-    let z = random::latent_each(seed, Purpose::SampleLatent, n, &model.config().latent);
-    draw_latents(generator, model, &z, &mut |_| ())
-}
+/// Latents from which batch norm of a generator without running statistics is recalibrated, and of one batch of them.
+const RECALIBRATION_LATENTS: usize = 4096;
+const RECALIBRATION_BATCH: usize = 128;
 
-/// Draws the images of `z`, `(n, z)` one after the other, in evaluation mode, bytes `(n, h, w, c)`: each the same whatever the
-/// others are. `progress` hears how many are done.
-///
-/// # Errors
-/// Values that do not make whole z; a generator without statistics; memory.
-pub fn draw_latents(
-    generator: &mut Generator,
-    model: &Model,
-    z: &[f32],
-    progress: &mut dyn FnMut(usize),
-) -> Result<Vec<u8>, NetworkError> {
-    let config = model.config();
-    let size = config.latent.size;
-    if !z.len().is_multiple_of(size) {
-        return Err(NetworkError::Latents { len: z.len(), size });
+impl Generator {
+    /// Draws `n` images in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n of any
+    /// more.
+    ///
+    /// # Errors
+    /// A generator without statistics; memory.
+    pub fn draw(&mut self, seed: u64, n: usize) -> Result<Vec<u8>, NetworkError> {
+        let latents = Latents::draw(seed, Purpose::SampleLatent, n, &self.model().config().latent)?;
+        self.draw_latents(&latents, &mut |_| ())
     }
-    let mut bytes = Vec::new();
-    let mut done = 0;
-    for z in z.chunks(BATCH * size) {
-        let n = z.len() / size;
-        let rows = n.next_multiple_of(ROUND);
-        let mut whole = z.to_vec();
-        whole.resize(rows * size, 0.0);
-        let whole = Tensor::from_vec(whole, (rows, size), generator.0.executor.device())?;
-        let images = generator.sample(&whole)?;
-        bytes.extend(pixels::to_bytes(&images.narrow(0, 0, n)?, config)?);
-        give_back(images);
-        done += n;
-        progress(done);
+
+    /// Draws the images of `latents` in evaluation mode, bytes `(n, h, w, c)`: each the same whatever the others are.
+    /// `progress` is called with the number of images done.
+    ///
+    /// # Errors
+    /// Latents of another size; a generator without statistics; memory.
+    pub fn draw_latents(
+        &mut self,
+        latents: &Latents,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<u8>, NetworkError> {
+        let config = self.model().config().clone();
+        let mut bytes = Vec::new();
+        for first in (0..latents.n()).step_by(BATCH) {
+            let count = BATCH.min(latents.n() - first);
+            let batch = latents.padded(first, count, count.next_multiple_of(ROUND))?;
+            let images = self.sample(&batch)?;
+            bytes.extend(pixels::to_bytes(&images.values()[..count * images.shape().len()], &config));
+            progress(first + count);
+        }
+        Ok(bytes)
     }
-    Ok(bytes)
+
+    /// Gives G batch norm statistics where it has none: recalibrated on 4,096 seeded z, in batches of 128. Returns whether it
+    /// did.
+    ///
+    /// # Errors
+    /// Memory; a network that fails.
+    pub fn ensure_statistics(&mut self) -> Result<bool, NetworkError> {
+        if self.network().running_stats().is_some() {
+            return Ok(false);
+        }
+        let config = self.model().config().clone();
+        let batches = (0..RECALIBRATION_LATENTS / RECALIBRATION_BATCH).map(|i| -> Result<_, NetworkError> {
+            let mut rng = random::stream(0, Purpose::StatisticsLatent, i as u64);
+            let z = random::latent(&mut rng, RECALIBRATION_BATCH, &config.latent);
+            let mut latents = Latents::new(z, config.latent.size)?;
+            if config.classes > 0 {
+                // Classes in turn: every batch has all of them.
+                #[expect(clippy::cast_possible_truncation, reason = "at most 65536 classes, see ModelConfig")]
+                let labels: Vec<u32> = (0..config.classes as u32).cycle().take(RECALIBRATION_BATCH).collect();
+                latents = latents.with_labels(&labels, config.classes)?;
+            }
+            Ok(latents.into_maps())
+        });
+        self.network_mut().recalibrate(batches)?;
+        Ok(true)
+    }
 }

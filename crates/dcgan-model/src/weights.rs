@@ -1,7 +1,8 @@
 //! The weights of a network in host memory, and their safetensors files.
 //!
-//! Names are fixed: `project.{weight,gain,shift,mean,variance}`, `blocks.N.{weight,gain,shift,mean,variance}`
-//! and `head.weight`; layouts are PyTorch's. [`check`] compares a file's tensors with what a network expects.
+//! Names are fixed: `LAYER.conv.{weight,bias}` and `LAYER.norm.{weight,bias,running_mean,running_var}`, where LAYER is
+//! `project`, `blocks.N` or `head`; layouts are PyTorch's. [`check`] compares a file's tensors with what a network expects,
+//! [`upgrade_names`] reads the names of version 1.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dcgan_base::files::write_atomic;
+use dcgan_ops::Role;
 use safetensors::tensor::{SafeTensorError, SafeTensors, View};
 
 pub(crate) mod element;
@@ -36,7 +38,7 @@ pub type Weights = BTreeMap<String, HostTensor>;
 /// [`check`] compares weights with the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// Full name, such as `blocks.0.weight`.
+    /// Full name, such as `blocks.0.conv.weight`.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
@@ -241,6 +243,24 @@ pub(crate) fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Weights, We
         weights.insert(name.to_owned(), HostTensor { shape: view.shape().to_vec(), data });
     }
     Ok(weights)
+}
+
+/// The name in version 2 of a tensor with a name of version 1: `blocks.0.gain` becomes `blocks.0.norm.weight`. Other names stay.
+pub fn upgrade_name(name: &str) -> String {
+    let upgraded = name.rsplit_once('.').and_then(|(layer, suffix)| {
+        let is_layer = layer == "project" || layer == "head" || layer.rsplit_once('.').is_some_and(|(list, index)| {
+            (list == "blocks" || list.ends_with(".blocks")) && index.bytes().all(|c| c.is_ascii_digit())
+        });
+        let is_layer = is_layer || layer.ends_with(".project") || layer.ends_with(".head");
+        let role = Role::ALL.into_iter().find(|role| role.suffix_v1() == Some(suffix)).filter(|_| is_layer)?;
+        Some(format!("{layer}.{}", role.suffix()))
+    });
+    upgraded.unwrap_or_else(|| name.to_owned())
+}
+
+/// Weights or a checkpoint's tensors with the names of version 1, under those of version 2.
+pub fn upgrade_names(weights: Weights) -> Weights {
+    weights.into_iter().map(|(name, tensor)| (upgrade_name(&name), tensor)).collect()
 }
 
 /// Writes tensors as one safetensors file without metadata. The same tensors give the same bytes.

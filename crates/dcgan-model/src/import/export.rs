@@ -7,7 +7,8 @@
 use std::path::Path;
 
 use super::error::ImportError;
-use super::names::{NORM_NAMES, NetworkKind};
+use super::names::NetworkKind;
+use dcgan_ops::Role;
 use crate::weights::{Dtype, RawTensor, Weights, WeightsError, write_raw};
 
 /// A state dict that PyTorch's `load_state_dict(strict=True)` accepts.
@@ -40,25 +41,27 @@ impl StateDict {
 /// [`ImportError::PerActivationNorm`], which `BatchNorm2d` does not support; [`ImportError::UnknownTensor`] for a name
 /// that the network does not have.
 pub fn to_pytorch_names(network: NetworkKind, weights: &Weights) -> Result<StateDict, ImportError> {
-    let depth =
-        weights.keys().filter(|name| name.starts_with("blocks.") && name.ends_with(".weight")).count();
+    let is_block = |name: &&String| {
+        name.starts_with("blocks.") && name.ends_with(&format!(".{}", Role::Weight.suffix()))
+    };
+    let depth = weights.keys().filter(is_block).count();
     let mut exported = StateDict { tensors: Weights::new(), counters: Vec::new() };
     for (name, tensor) in weights {
         let unknown = || ImportError::UnknownTensor { tensor: name.clone(), network };
-        let (layer, leaf) = name.rsplit_once('.').ok_or_else(unknown)?;
+        let split = |role: Role| Some((name.strip_suffix(role.suffix())?.strip_suffix('.')?, role));
+        let (layer, role) = Role::ALL.into_iter().find_map(split).ok_or_else(unknown)?;
         let module = linear_module(network, layer, depth).ok_or_else(unknown)?;
-        if leaf == "weight" {
-            exported.tensors.insert(format!("main.{module}.weight"), tensor.clone());
-            continue;
-        }
-        let (suffix, _) = NORM_NAMES.iter().find(|(_, name)| *name == leaf).ok_or_else(unknown)?;
-        if tensor.shape.len() != 1 {
-            return Err(ImportError::PerActivationNorm { tensor: name.clone(), shape: tensor.shape.clone() });
-        }
         // The batch norm is the module after its convolution.
         let norm = module + 1;
-        exported.tensors.insert(format!("main.{norm}.{suffix}"), tensor.clone());
-        if leaf == "mean" {
+        let is_norm = !matches!(role, Role::Weight | Role::Bias);
+        if is_norm && tensor.shape.len() != 1 {
+            return Err(ImportError::PerActivationNorm { tensor: name.clone(), shape: tensor.shape.clone() });
+        }
+        // The last part of the name is PyTorch's.
+        let leaf = name.rsplit_once('.').map_or("", |(_, leaf)| leaf);
+        let module = if is_norm { norm } else { module };
+        exported.tensors.insert(format!("main.{module}.{leaf}"), tensor.clone());
+        if role == Role::RunningMean {
             exported.counters.push(format!("main.{norm}.num_batches_tracked"));
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
-use crate::weights::{HostTensor, TensorMismatch, TensorSpec, Weights, mismatches};
+use crate::weights::{HostTensor, TensorMismatch, TensorSpec, Weights, mismatches, upgrade_name};
 
 /// Which of the two networks of a DCGAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +46,8 @@ impl NetworkKind {
     }
 }
 
-/// Suffixes of batch-norm tensors: PyTorch's, and this program's.
-pub(crate) const NORM_NAMES: [(&str, &str); 4] =
-    [("weight", "gain"), ("bias", "shift"), ("running_mean", "mean"), ("running_var", "variance")];
+/// The last part of the names of batch norm's tensors, in PyTorch's files as in this program's.
+pub(crate) const NORM_LEAVES: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
 
 /// The name of a tensor in the file and the tensor, in the order of the file.
 pub(crate) type NamedTensor<'a> = (&'a str, &'a HostTensor);
@@ -98,13 +97,19 @@ struct Renamed<'a> {
 fn rename<'a>(tensors: &[NamedTensor<'a>], expected: &[TensorSpec]) -> Vec<Renamed<'a>> {
     let tensors = tensors.iter().filter(|(name, _)| leaf(name) != "num_batches_tracked");
     let contains = |name: &str| tensors.clone().any(|(in_file, _)| *in_file == name);
-    let is_native = contains("blocks.0.weight") && (contains("project.weight") || contains("head.weight"));
+    let is_native = |leaf: &str| {
+        let of = |layer: &str| contains(&format!("{layer}.{leaf}"));
+        of("blocks.0") && (of("project") || of("head"))
+    };
+    let (is_native, is_version_1) = (is_native("conv.weight"), is_native("weight"));
     let mut layers = Vec::new();
     let mut normed_layers = Vec::new();
     for spec in expected {
-        push_new(&mut layers, module(&spec.name));
-        if leaf(&spec.name) != "weight" {
-            push_new(&mut normed_layers, module(&spec.name));
+        // `blocks.0` of `blocks.0.conv.weight`
+        let (layer, part) = module(&spec.name).rsplit_once('.').unwrap_or_default();
+        push_new(&mut layers, layer);
+        if part == "norm" {
+            push_new(&mut normed_layers, layer);
         }
     }
     let mut linears = Vec::new();
@@ -115,22 +120,26 @@ fn rename<'a>(tensors: &[NamedTensor<'a>], expected: &[TensorSpec]) -> Vec<Renam
     }
     let mut norms = Vec::new();
     for (name, _) in tensors.clone() {
-        if NORM_NAMES.iter().any(|(pytorch, _)| leaf(name) == *pytorch) && !linears.contains(&module(name)) {
+        if NORM_LEAVES.contains(&leaf(name)) && !linears.contains(&module(name)) {
             push_new(&mut norms, module(name));
         }
     }
     let name_in_model = |name: &str| {
         let (module, leaf) = (module(name), leaf(name));
         if let Some(i) = linears.iter().position(|linear| *linear == module) {
-            return (leaf == "weight").then(|| Some(format!("{}.weight", layers.get(i)?)))?;
+            let known = leaf == "weight" || leaf == "bias";
+            return known.then(|| Some(format!("{}.conv.{leaf}", layers.get(i)?)))?;
         }
         let layer = normed_layers.get(norms.iter().position(|norm| *norm == module)?)?;
-        let (_, suffix) = NORM_NAMES.iter().find(|(pytorch, _)| *pytorch == leaf)?;
-        Some(format!("{layer}.{suffix}"))
+        NORM_LEAVES.contains(&leaf).then(|| format!("{layer}.norm.{leaf}"))
     };
     tensors
         .map(|(name_in_file, tensor)| {
-            let name = if is_native { None } else { name_in_model(name_in_file) };
+            let name = match (is_native, is_version_1) {
+                (true, _) => None,
+                (_, true) => Some(upgrade_name(name_in_file)),
+                _ => name_in_model(name_in_file),
+            };
             Renamed { name: name.unwrap_or_else(|| (*name_in_file).to_owned()), name_in_file, tensor }
         })
         .collect()

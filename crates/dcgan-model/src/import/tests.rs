@@ -49,12 +49,12 @@ fn specs(layers: &[Layer]) -> Vec<TensorSpec> {
         let mut push = |suffix: &str, shape: &[usize], optional| {
             specs.push(TensorSpec { name: format!("{layer}.{suffix}"), shape: shape.to_vec(), optional });
         };
-        push("weight", weight, false);
+        push("conv.weight", weight, false);
         if !norm.is_empty() {
-            push("gain", norm, false);
-            push("shift", norm, false);
-            push("mean", norm, true);
-            push("variance", norm, true);
+            push("norm.weight", norm, false);
+            push("norm.bias", norm, false);
+            push("norm.running_mean", norm, true);
+            push("norm.running_var", norm, true);
         }
     }
     specs
@@ -77,11 +77,11 @@ fn pytorch_weights(net: &str, layers: &[(Layer, usize)]) -> Weights {
     let mut weights = Weights::new();
     for ((layer, ..), module) in layers {
         let names = [
-            ("weight", format!("{module}.weight")),
-            ("gain", format!("{}.weight", module + 1)),
-            ("shift", format!("{}.bias", module + 1)),
-            ("mean", format!("{}.running_mean", module + 1)),
-            ("variance", format!("{}.running_var", module + 1)),
+            ("conv.weight", format!("{module}.weight")),
+            ("norm.weight", format!("{}.weight", module + 1)),
+            ("norm.bias", format!("{}.bias", module + 1)),
+            ("norm.running_mean", format!("{}.running_mean", module + 1)),
+            ("norm.running_var", format!("{}.running_var", module + 1)),
         ];
         for (name, pytorch) in names {
             if let Some(tensor) = all.get(&format!("{net}.main.{pytorch}")) {
@@ -113,7 +113,7 @@ fn imports_every_format_of_pytorch() {
     let bf16 = rounded(d.clone(), |value| half::bf16::from_f32(value).to_f32());
     let f16 = rounded(d.clone(), |value| half::f16::from_f32(value).to_f32());
     let mut parameters = d.clone();
-    parameters.retain(|name, _| !name.ends_with("mean") && !name.ends_with("variance"));
+    parameters.retain(|name, _| !name.ends_with("running_mean") && !name.ends_with("running_var"));
     let case = |file, generator, discriminator, note| Case { file, generator, discriminator, note };
     let cases = [
         case("netG.pth", Some(&g), None, "generator: 21 tensors from main"),
@@ -246,7 +246,7 @@ fn a_mismatch_lists_every_tensor() {
     assert_eq!(
         lines,
         [
-            "  project.weight (main.0.weight in the file): expected (100, 16, 4, 4), found (4, 16, 4, 4)",
+            "  project.conv.weight (main.0.weight in the file): expected (100, 16, 4, 4), found (4, 16, 4, 4)",
             "  unexpected main.12.weight (2, 3, 4, 4)",
             "the file's linear layers are (4, 16, 4, 4), (16, 8, 4, 4), (8, 4, 4, 4), (4, 2, 4, 4), (2, 3, 4, 4): \
              choose the preset or configuration with these layers",
@@ -254,7 +254,7 @@ fn a_mismatch_lists_every_tensor() {
         "{error}"
     );
     let error = read(&golden("authors/200_gen_params.jl"), &pytorch()).unwrap_err().to_string();
-    assert!(error.contains("missing blocks.3.weight (2, 3, 4, 4)"), "{error}");
+    assert!(error.contains("missing blocks.3.conv.weight (2, 3, 4, 4)"), "{error}");
     let error = read(&golden("pytorch_files/both.pth"), &expected).unwrap_err().to_string();
     assert!(
         error.contains("netG/main does not match the generator"),
@@ -339,15 +339,15 @@ fn rejects_exports_that_pytorch_does_not_support() {
     let tensor =
         |shape: &[usize]| HostTensor { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] };
     let rows = [
-        ("project.gain", NetworkKind::Generator, "found per-activation batch norm of shape (2, 1, 1)"),
-        ("project.weight", NetworkKind::Discriminator, "project.weight is not a tensor of a discriminator"),
-        ("head.weight", NetworkKind::Generator, "head.weight is not a tensor of a generator"),
-        ("blocks.7.gain", NetworkKind::Generator, "blocks.7.gain is not a tensor of a generator"),
+        ("project.norm.weight", NetworkKind::Generator, "found per-activation batch norm of shape (2, 1, 1)"),
+        ("project.conv.weight", NetworkKind::Discriminator, "project.conv.weight is not a tensor of a discriminator"),
+        ("head.conv.weight", NetworkKind::Generator, "head.conv.weight is not a tensor of a generator"),
+        ("blocks.7.norm.weight", NetworkKind::Generator, "blocks.7.norm.weight is not a tensor of a generator"),
         ("blocks.0.bias", NetworkKind::Generator, "blocks.0.bias is not a tensor"),
         ("weight", NetworkKind::Generator, "weight is not a tensor"),
     ];
     for (name, network, reason) in rows {
-        let weights = ["blocks.0.weight", name].map(|name| (name.to_owned(), tensor(&[2, 1, 1])));
+        let weights = ["blocks.0.conv.weight", name].map(|name| (name.to_owned(), tensor(&[2, 1, 1])));
         let error = to_pytorch_names(network, &weights.into()).expect_err(reason).to_string();
         assert!(error.contains(reason), "{error}, expected {reason}");
     }

@@ -15,9 +15,9 @@ fn weights(tensors: &[Row]) -> Weights {
 
 fn sample() -> Weights {
     weights(&[
-        ("head.weight", &[1, 2, 1, 1], &[1.5, -2.25]),
-        ("blocks.0.weight", &[2, 1, 1, 2], &[0.1, 1e-20, 3.0, -1e9]),
-        ("blocks.0.mean", &[2], &[0.0, 7.0]),
+        ("head.conv.weight", &[1, 2, 1, 1], &[1.5, -2.25]),
+        ("blocks.0.conv.weight", &[2, 1, 1, 2], &[0.1, 1e-20, 3.0, -1e9]),
+        ("blocks.0.norm.running_mean", &[2], &[0.0, 7.0]),
         ("scalar", &[], &[4.0]),
         ("empty", &[0, 3], &[]),
     ])
@@ -119,26 +119,26 @@ fn check_lists_every_mismatch() {
         optional,
     };
     let expected = [
-        spec("blocks.0.weight", &[2, 1], false),
-        spec("blocks.1.gain", &[2], false),
-        spec("blocks.1.mean", &[2], true),
-        spec("blocks.1.variance", &[2], true),
+        spec("blocks.0.conv.weight", &[2, 1], false),
+        spec("blocks.1.norm.weight", &[2], false),
+        spec("blocks.1.norm.running_mean", &[2], true),
+        spec("blocks.1.norm.running_var", &[2], true),
     ];
-    let w: Row = ("blocks.0.weight", &[2, 1], &[0.0; 2]);
-    let gain: Row = ("blocks.1.gain", &[2], &[0.0; 2]);
-    let mean: Row = ("blocks.1.mean", &[2], &[0.0; 2]);
-    let variance: Row = ("blocks.1.variance", &[2], &[0.0; 2]);
+    let w: Row = ("blocks.0.conv.weight", &[2, 1], &[0.0; 2]);
+    let gain: Row = ("blocks.1.norm.weight", &[2], &[0.0; 2]);
+    let mean: Row = ("blocks.1.norm.running_mean", &[2], &[0.0; 2]);
+    let variance: Row = ("blocks.1.norm.running_var", &[2], &[0.0; 2]);
     let rows: [(&[Row], &str); 7] = [
         (&[w, gain], ""),
         (&[w, gain, mean, variance], ""),
-        (&[w, gain, mean], "\n  missing blocks.1.variance (2)"),
+        (&[w, gain, mean], "\n  missing blocks.1.norm.running_var (2)"),
         (&[w, gain, ("z", &[], &[1.0])], "\n  unexpected z ()"),
-        (&[w, ("blocks.1.gain", &[3], &[0.0; 3])], "\n  blocks.1.gain: expected (2), found (3)"),
-        (&[w, ("blocks.1.gain", &[2], &[0.0; 3])], "\n  blocks.1.gain: expected (2), found (2)"),
+        (&[w, ("blocks.1.norm.weight", &[3], &[0.0; 3])], "\n  blocks.1.norm.weight: expected (2), found (3)"),
+        (&[w, ("blocks.1.norm.weight", &[2], &[0.0; 3])], "\n  blocks.1.norm.weight: expected (2), found (2)"),
         (
-            &[("blocks.0.weight", &[1, 2], &[0.0; 2]), variance, ("extra", &[1], &[0.0])],
-            "\n  blocks.0.weight: expected (2, 1), found (1, 2)\n  missing blocks.1.gain (2)\
-             \n  missing blocks.1.mean (2)\n  unexpected extra (1)",
+            &[("blocks.0.conv.weight", &[1, 2], &[0.0; 2]), variance, ("extra", &[1], &[0.0])],
+            "\n  blocks.0.conv.weight: expected (2, 1), found (1, 2)\n  missing blocks.1.norm.weight (2)\
+             \n  missing blocks.1.norm.running_mean (2)\n  unexpected extra (1)",
         ),
     ];
     for (tensors, mismatches) in rows {

@@ -1,0 +1,95 @@
+//! What a generator draws images from: z, and class labels where it is conditional.
+
+use crate::random::{self, Purpose};
+use crate::{LatentConfig, NetworkError};
+use dcgan_ops::{Input, Maps};
+
+/// Latent vectors of a batch, with class labels for a conditional generator. Training, sampling, the service and exploring
+/// all pass this type.
+#[derive(Clone, Debug)]
+pub struct Latents {
+    z: Maps,
+    labels: Option<Maps>,
+}
+
+impl Latents {
+    /// The vectors of `size` values each that `z` holds one after the other, `(n, size)`.
+    ///
+    /// # Errors
+    /// [`NetworkError::Latents`] where `z` does not hold whole vectors.
+    pub fn new(z: Vec<f32>, size: usize) -> Result<Self, NetworkError> {
+        if size == 0 || !z.len().is_multiple_of(size) {
+            return Err(NetworkError::Latents { len: z.len(), size });
+        }
+        Ok(Self { z: Maps::rows(z, size)?, labels: None })
+    }
+
+    /// `n` vectors drawn from the configured distribution, the i-th from the stream of index `i`: n of them are the first n of
+    /// any more.
+    ///
+    /// # Errors
+    /// Those of [`Latents::new`].
+    pub fn draw(seed: u64, purpose: Purpose, n: usize, config: &LatentConfig) -> Result<Self, NetworkError> {
+        Self::new(random::latent_each(seed, purpose, n, config), config.size)
+    }
+
+    /// The same vectors with a label below `classes` for each.
+    ///
+    /// # Errors
+    /// [`NetworkError::Labels`] for another number of labels; a label that is not below `classes`.
+    pub fn with_labels(self, labels: &[u32], classes: usize) -> Result<Self, NetworkError> {
+        self.with_label_rows(Maps::one_hot(labels, classes)?)
+    }
+
+    /// The same vectors with a row of class weights `(classes)` for each: one-hot, or a mixture of classes.
+    ///
+    /// # Errors
+    /// [`NetworkError::Labels`] for another number of rows.
+    pub fn with_label_rows(self, labels: Maps) -> Result<Self, NetworkError> {
+        if labels.n() != self.n() {
+            return Err(NetworkError::Labels { labels: labels.n(), latents: self.n() });
+        }
+        Ok(Self { labels: Some(labels), ..self })
+    }
+
+    /// How many there are.
+    pub fn n(&self) -> usize {
+        self.z.n()
+    }
+
+    /// Values of one z.
+    pub fn size(&self) -> usize {
+        self.z.shape().channels
+    }
+
+    /// The values of all z, `(n, size)`.
+    pub fn z(&self) -> &[f32] {
+        self.z.values()
+    }
+
+    /// The rows of class weights, where there are any.
+    pub fn labels(&self) -> Option<&Maps> {
+        self.labels.as_ref()
+    }
+
+    /// `count` of them from `first`, followed by zeros up to `padded`.
+    pub(crate) fn padded(&self, first: usize, count: usize, padded: usize) -> Result<Self, NetworkError> {
+        let rows = |maps: &Maps| {
+            let len = maps.shape().channels;
+            let mut values = maps.values()[first * len..(first + count) * len].to_vec();
+            values.resize(padded * len, 0.0);
+            Maps::rows(values, len)
+        };
+        Ok(Self { z: rows(&self.z)?, labels: self.labels.as_ref().map(rows).transpose()? })
+    }
+
+    /// As a network reads them.
+    pub fn input(&self) -> Input<'_> {
+        Input { maps: &self.z, labels: self.labels.as_ref() }
+    }
+
+    /// The maps of z and of labels.
+    pub fn into_maps(self) -> (Maps, Option<Maps>) {
+        (self.z, self.labels)
+    }
+}
