@@ -18,12 +18,13 @@ mod sample;
 pub mod weights;
 
 pub use config::{
-    BlockConfig, CONFIG_VERSION, DiscriminatorConfig, Distribution, GeneratorConfig, LatentConfig, ModelConfig, NormConfig,
+    BlockConfig, CONFIG_VERSION, DiscriminatorConfig, Distribution, GeneratorConfig, LatentConfig,
+    ModelConfig, NormConfig,
 };
 pub use device::{DeviceChoice, DeviceError};
 pub use folder::{FolderError, ModelFiles};
-pub use model::{ConfigError, Model};
 pub use latents::Latents;
+pub use model::{ConfigError, Model};
 pub use network::{
     BuildExecutor, Classifier, Discriminator, Generator, NetworkError, load_weights, network_weights,
 };

@@ -147,7 +147,10 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
         format!("version is {version}, this program reads versions 1 to {CONFIG_VERSION}"),
     );
     let classes = config.classes;
-    expect(classes == 0 || (2..=1 << 16).contains(&classes), format!("classes is {classes}, expected 0 or 2 to 65536"));
+    expect(
+        classes == 0 || (2..=1 << 16).contains(&classes),
+        format!("classes is {classes}, expected 0 or 2 to 65536"),
+    );
     // It becomes part of file names.
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     expect(
@@ -239,7 +242,13 @@ struct Common {
     label_channels: usize,
 }
 
-fn block_layer(kind: Kind, i: usize, (input, output): (MapShape, MapShape), block: &BlockConfig, common: Common) -> Layer {
+fn block_layer(
+    kind: Kind,
+    i: usize,
+    (input, output): (MapShape, MapShape),
+    block: &BlockConfig,
+    common: Common,
+) -> Layer {
     Layer {
         name: format!("blocks.{i}"),
         kind,

@@ -4,8 +4,8 @@ use crate::weights::{self, HostTensor, Weights, WeightsError};
 use crate::{ConfigError, Latents, Model, model};
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
-    Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer, Maps, Network, NormStatistics, OpsError,
-    Role, Statistics, Tensors, executor,
+    Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer, Maps, Network, NormStatistics,
+    OpsError, Role, Statistics, Tensors, executor,
 };
 use std::path::Path;
 
@@ -52,10 +52,8 @@ impl From<candle_core::Error> for NetworkError {
 /// Every tensor that is missing, unexpected or misshapen; memory.
 pub fn load_weights(network: &mut Network, weights: &Weights) -> Result<(), NetworkError> {
     weights::check(Path::new("the weights given"), weights, &model::tensors(network.layers()))?;
-    let host: Tensors = weights
-        .iter()
-        .map(|(name, t)| Ok((name.clone(), to_tensor(t)?)))
-        .collect::<Result<_, OpsError>>()?;
+    let host: Tensors =
+        weights.iter().map(|(name, t)| Ok((name.clone(), to_tensor(t)?))).collect::<Result<_, OpsError>>()?;
     network.parameters_mut().set(&host)?;
     let mut statistics = Statistics::new();
     for layer in network.layers() {

@@ -89,7 +89,8 @@ mod tests {
             }
             assert_eq!(to_bytes(x.values(), &config), pixels);
             // As a tensor the channels come first: green of row 1, column 2 is the last but one.
-            let green = x.to_tensor().unwrap().get(0).unwrap().get(1).unwrap().get(1).unwrap().get(2).unwrap();
+            let green =
+                x.to_tensor().unwrap().get(0).unwrap().get(1).unwrap().get(1).unwrap().get(2).unwrap();
             assert_eq!(green.to_scalar::<f32>().unwrap(), x.values()[16]);
         }
         let symmetric = crate::Preset::named("pytorch32").unwrap().model;

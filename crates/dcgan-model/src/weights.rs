@@ -248,11 +248,14 @@ pub(crate) fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Weights, We
 /// The name in version 2 of a tensor with a name of version 1: `blocks.0.gain` becomes `blocks.0.norm.weight`. Other names stay.
 pub fn upgrade_name(name: &str) -> String {
     let upgraded = name.rsplit_once('.').and_then(|(layer, suffix)| {
-        let is_layer = layer == "project" || layer == "head" || layer.rsplit_once('.').is_some_and(|(list, index)| {
-            (list == "blocks" || list.ends_with(".blocks")) && index.bytes().all(|c| c.is_ascii_digit())
-        });
+        let is_layer = layer == "project"
+            || layer == "head"
+            || layer.rsplit_once('.').is_some_and(|(list, index)| {
+                (list == "blocks" || list.ends_with(".blocks")) && index.bytes().all(|c| c.is_ascii_digit())
+            });
         let is_layer = is_layer || layer.ends_with(".project") || layer.ends_with(".head");
-        let role = Role::ALL.into_iter().find(|role| role.suffix_v1() == Some(suffix)).filter(|_| is_layer)?;
+        let role =
+            Role::ALL.into_iter().find(|role| role.suffix_v1() == Some(suffix)).filter(|_| is_layer)?;
         Some(format!("{layer}.{}", role.suffix()))
     });
     upgraded.unwrap_or_else(|| name.to_owned())

@@ -7,8 +7,8 @@
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dcgan_ops::{
-    Activation, AdamConfig, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode, Norm, NormAxes,
-    Precision, Want,
+    Activation, AdamConfig, CpuExecutor, Isa, Keep, Kind, Layer, MapShape, Maps, Network, Norm, NormAxes,
+    Precision, WithRespectTo,
 };
 use std::time::Duration;
 
@@ -42,31 +42,30 @@ fn layer(&(_, kind, input, output, (kernel, stride, padding)): &Row) -> Layer {
         output: map(output),
         kernel: (kernel, kernel),
         stride,
-        padding,
+        padding: (padding, padding),
         output_padding: 0,
-        norm: Some(Norm { scope: NormAxes::PerChannel, affine: true, eps: 1e-5 }),
+        bias: false,
+        label_channels: 0,
+        norm: Some(Norm { axes: NormAxes::PerChannel, affine: true, eps: 1e-5 }),
         activation: Activation::LeakyRelu(0.2),
     }
 }
 
 /// Values in (-1, 1) with a long period.
-fn values(shape: MapShape) -> Tensor {
-    let MapShape { channels, height, width } = shape;
+fn values(shape: MapShape) -> Maps {
     let wave = |i: usize| (i as f32 * 0.618_034).fract() * 2.0 - 1.0;
-    let all: Vec<f32> = (0..BATCH * shape.len()).map(wave).collect();
-    // Channels-last in memory, like maps between layers.
-    let all = Tensor::from_vec(all, (BATCH, height, width, channels), &Device::Cpu).unwrap();
-    all.permute((0, 3, 1, 2)).unwrap()
+    Maps::new((0..BATCH * shape.len()).map(wave).collect::<Vec<_>>(), BATCH, shape).unwrap()
 }
 
-fn executor(layer: &Layer, precision: Precision) -> CpuExecutor {
-    let mut executor = CpuExecutor::with(vec![layer.clone()], Isa::best(), precision);
-    let parameters = layer.parameters().into_iter().map(|spec| {
-        let value = Tensor::full(0.02_f32, spec.shape.as_slice(), &Device::Cpu).unwrap();
-        (spec.name, value)
+fn network(layer: &Layer, precision: Precision) -> Network {
+    let executor = CpuExecutor::with(vec![layer.clone()], Isa::best(), precision);
+    let mut network = Network::with_executor(Box::new(executor));
+    let parameters = layer.parameters().map(|tensor| {
+        let value = Tensor::full(0.02_f32, tensor.shape.as_slice(), &Device::Cpu).unwrap();
+        (tensor.name, value)
     });
-    executor.set_parameters(&parameters.collect()).unwrap();
-    executor
+    network.parameters_mut().set(&parameters.collect()).unwrap();
+    network
 }
 
 /// Layers with batch norm and LeakyReLU; the backward pass computes both gradients.
@@ -77,16 +76,16 @@ fn layers(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(row.0);
         group.throughput(Throughput::Elements(BATCH as u64));
         for precision in [Precision::F32, Precision::Bf16] {
-            let mut executor = executor(&layer, precision);
-            if precision == Precision::Bf16 && !executor.timings()[0].1.ends_with("bf16") {
+            let mut network = network(&layer, precision);
+            if precision == Precision::Bf16 && !network.timings()[0].algorithm.ends_with("bf16") {
                 continue; // the same as in f32
             }
             let name = precision.name();
             group.bench_function(format!("forward {name}"), |bench| {
-                bench.iter(|| executor.forward(&x, Mode::Train, Keep::Tape).unwrap());
+                bench.iter(|| network.train(&x, Keep::Tape).unwrap());
             });
             group.bench_function(format!("backward {name}"), |bench| {
-                bench.iter(|| executor.backward(&d, Want::Both).unwrap());
+                bench.iter(|| network.backward(&d, WithRespectTo::Both).unwrap());
             });
         }
     }
@@ -94,12 +93,12 @@ fn layers(criterion: &mut Criterion) {
 
 fn optimizer(criterion: &mut Criterion) {
     let layer = layer(&ROWS[6]);
-    let mut executor = executor(&layer, Precision::F32);
+    let mut network = network(&layer, Precision::F32);
     let config = AdamConfig { learning_rate: 2e-4, beta1: 0.5, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
-    let parameters: usize = layer.parameters().iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+    let parameters: usize = layer.parameters().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let mut group = criterion.benchmark_group("optimizer");
     group.throughput(Throughput::Elements(parameters as u64));
-    group.bench_function("Adam", |bench| bench.iter(|| executor.adam_step(&config).unwrap()));
+    group.bench_function("Adam", |bench| bench.iter(|| network.adam_step(&config)));
 }
 
 criterion_group! {

@@ -2,8 +2,8 @@
 
 use crate::candle_layers::to_device;
 use crate::{
-    CandleLayers, Executor, Forward, ForwardHook, Input, Keep, Layer, Layout, Maps, Mode, OpsError, ParameterTable,
-    ParameterValues, ProcessGroup, Result, SingleProcess, Tensors, WithRespectTo,
+    CandleLayers, Executor, Forward, ForwardHook, Input, Keep, Layer, Layout, Maps, Mode, OpsError,
+    ParameterTable, ParameterValues, ProcessGroup, Result, SingleProcess, Tensors, WithRespectTo,
 };
 use candle_core::{Device, Tensor, Var};
 use std::collections::BTreeMap;

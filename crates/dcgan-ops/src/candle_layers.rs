@@ -2,7 +2,8 @@
 
 use crate::executor::statistics_of;
 use crate::{
-    Activation, Kind, Layer, Maps, Mode, Norm, NormAxes, NormStatistics, OpsError, Result, Role, Statistics, Tensors,
+    Activation, Kind, Layer, Maps, Mode, Norm, NormAxes, NormStatistics, OpsError, Result, Role, Statistics,
+    Tensors,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{ModuleT, VarBuilder};
@@ -63,7 +64,6 @@ impl CandleLayers {
     pub fn tensors(&self) -> &Tensors {
         &self.tensors
     }
-
 
     /// Runs the layers on `x` `(n, c, h, w)`, with `labels` `(n, classes)` where they have label channels.
     ///
@@ -192,7 +192,8 @@ fn join_labels(layer: &Layer, x: &Tensor, labels: Option<&Tensor>) -> Result<Ten
     }
     let labels = labels.ok_or_else(|| OpsError::NoLabels { layer: layer.name.clone() })?;
     let (n, _, h, w) = x.dims4()?;
-    let maps = labels.reshape((n, layer.label_channels, 1, 1))?.broadcast_as((n, layer.label_channels, h, w))?;
+    let maps =
+        labels.reshape((n, layer.label_channels, 1, 1))?.broadcast_as((n, layer.label_channels, h, w))?;
     Ok(Tensor::cat(&[x, &maps.to_device(x.device())?.contiguous()?], 1)?)
 }
 

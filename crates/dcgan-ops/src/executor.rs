@@ -244,7 +244,9 @@ pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn
         (Device::Cpu, precision) => {
             Box::new(CpuExecutor::with(layers, Isa::best(), precision).in_group(Arc::clone(&options.group)))
         }
-        (device, Precision::F32) if options.group.size() == 1 => Box::new(CandleExecutor::new(layers, device)),
+        (device, Precision::F32) if options.group.size() == 1 => {
+            Box::new(CandleExecutor::new(layers, device))
+        }
         (_, Precision::F32) => return Err(OpsError::Group),
         (_, Precision::Bf16) => return Err(OpsError::Precision),
     })

@@ -106,11 +106,7 @@ impl Network {
     ///
     /// # Errors
     /// As [`Network::eval`].
-    pub fn eval_with_hook<'a>(
-        &mut self,
-        input: impl Into<Input<'a>>,
-        hook: ForwardHook<'_>,
-    ) -> Result<Maps> {
+    pub fn eval_with_hook<'a>(&mut self, input: impl Into<Input<'a>>, hook: ForwardHook<'_>) -> Result<Maps> {
         let running = self.running.as_ref().ok_or(OpsError::NoStatistics)?;
         let (mode, keep) = (Mode::Eval(running), Keep::Nothing);
         Ok(self.executor.forward(self.parameters.values(), input.into(), mode, keep, Some(hook))?.output)

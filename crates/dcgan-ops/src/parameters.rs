@@ -6,7 +6,9 @@
 
 use crate::cpu::dispatch::vectorised;
 use crate::cpu::kernels::LANES;
-use crate::{AdamConfig, AdamMoments, AdamState, Layer, OpsError, ProcessGroup, Result, Role, Tensors, group};
+use crate::{
+    AdamConfig, AdamMoments, AdamState, Layer, OpsError, ProcessGroup, Result, Role, Tensors, group,
+};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeMap;

@@ -4,10 +4,11 @@
 
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
-    Activation, AdamConfig, CandleExecutor, CpuExecutor, Executor, Isa, Keep, Kind, Layer, MapShape, Mode,
-    Norm, NormAxes, NormStatistics, OpsError, Precision, Statistics, Tensors, Want, bce_with_logits,
-    free_spare_values, give_back, spare_values,
+    Activation, AdamConfig, CandleExecutor, CpuExecutor, Input, Isa, Keep, Kind, Layer, MapShape, Maps, Mode,
+    Network, Norm, NormAxes, NormStatistics, Precision, ProcessGroup, Statistics, Tensors, WithRespectTo,
+    bce_with_logits,
 };
+use std::sync::{Arc, Barrier, Mutex};
 
 /// Numbers in [-1, 1) from a fixed linear congruence.
 fn numbers(seed: u64, shape: &[usize]) -> Tensor {
@@ -18,6 +19,25 @@ fn numbers(seed: u64, shape: &[usize]) -> Tensor {
     };
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw()).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Maps `(n, c, h, w)` of such numbers.
+fn maps(seed: u64, n: usize, shape: MapShape) -> Maps {
+    Maps::from_tensor(&numbers(seed, &[n, shape.channels, shape.height, shape.width])).unwrap()
+}
+
+fn cpu(layers: &[Layer]) -> Network {
+    Network::with_executor(Box::new(CpuExecutor::new(layers.to_vec())))
+}
+
+fn candle(layers: &[Layer]) -> Network {
+    Network::with_executor(Box::new(CandleExecutor::new(layers.to_vec(), &Device::Cpu)))
+}
+
+/// Parameters from [`numbers`], times `scale`.
+fn parameters(layers: &[Layer], seed: u64, scale: f64) -> Tensors {
+    let tensors = layers.iter().flat_map(Layer::parameters).zip(seed..);
+    tensors.map(|(t, seed)| (t.name, (numbers(seed, &t.shape) * scale).unwrap())).collect()
 }
 
 /// max|a - b| / max|b|
@@ -37,6 +57,8 @@ struct Row {
     stride: usize,
     padding: usize,
     extra: usize,
+    bias: bool,
+    labels: usize,
     norm: Option<(NormAxes, bool)>,
     activation: Activation,
 }
@@ -51,9 +73,11 @@ fn layer(name: &str, row: Row) -> Layer {
         output: MapShape::new(channels.1, out(side.0, kernel.0), out(side.1, kernel.1)),
         kernel,
         stride,
-        padding,
+        padding: (padding, padding),
         output_padding: extra,
-        norm: row.norm.map(|(scope, affine)| Norm { scope, affine, eps: 1e-5 }),
+        bias: row.bias,
+        label_channels: row.labels,
+        norm: row.norm.map(|(axes, affine)| Norm { axes, affine, eps: 1e-5 }),
         activation: row.activation,
     }
 }
@@ -68,51 +92,51 @@ fn check_same(layers: &[Layer], n: usize) {
 /// Every instruction set of this machine against candle's autograd.
 fn check_within(layers: &[Layer], n: usize, precision: Precision, tolerance: f32) {
     let isas: Vec<_> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect();
-    let reference: Box<dyn Executor> = Box::new(CandleExecutor::new(layers.to_vec(), &Device::Cpu).unwrap());
     let ours = isas
         .iter()
-        .map(|&isa| -> Box<dyn Executor> { Box::new(CpuExecutor::with(layers.to_vec(), isa, precision)) });
-    let mut executors: Vec<_> = std::iter::once(reference).chain(ours).collect();
-    let parameters: Tensors = layers
-        .iter()
-        .flat_map(Layer::parameters)
-        .enumerate()
-        .map(|(i, spec)| (spec.name, numbers(i as u64 + 7, &spec.shape)))
-        .collect();
+        .map(|&isa| Network::with_executor(Box::new(CpuExecutor::with(layers.to_vec(), isa, precision))));
+    let mut networks: Vec<_> = std::iter::once(candle(layers)).chain(ours).collect();
     let given: Statistics = layers
         .iter()
         .filter_map(|layer| {
             let shape = layer.norm_shape()?;
-            let variance = (numbers(5, &shape).abs().unwrap() + 0.5).unwrap();
-            Some((layer.name.clone(), NormStatistics { mean: numbers(3, &shape), variance, count: 9 }))
+            let var = (numbers(5, &shape).abs().unwrap() + 0.5).unwrap();
+            Some((layer.name.clone(), NormStatistics { mean: numbers(3, &shape), var, count: 9 }))
         })
         .collect();
-    let (first, last) = (layers[0].input, layers[layers.len() - 1].output);
-    let x = numbers(1, &[n, first.channels, first.height, first.width]);
-    let d = numbers(2, &[n, last.channels, last.height, last.width]);
+    let x = maps(1, n, layers[0].input);
+    let d = maps(2, n, layers[layers.len() - 1].output);
+    let classes = layers[0].label_channels;
+    let classes_of: Vec<u32> = (0..n as u32).map(|i| i * 7 % classes.max(1) as u32).collect();
+    let labels = (classes > 0).then(|| Maps::one_hot(&classes_of, classes).unwrap());
+    let input = Input { maps: &x, labels: labels.as_ref() };
     for mode in [Mode::Train, Mode::Eval(&given)] {
         let mut results = Vec::new();
-        for executor in &mut executors {
-            executor.set_parameters(&parameters).unwrap();
-            executor.zero_gradients().unwrap();
-            let activations = executor.forward(&x, mode, Keep::Activations).unwrap().activations;
-            let forward = executor.forward(&x, mode, Keep::Tape).unwrap();
-            let dx = executor.backward(&d, Want::Both).unwrap().unwrap();
-            // Input alone: the same derivative, parameters' gradients untouched.
-            let alone = executor.backward(&d, Want::Input).unwrap().unwrap();
+        for network in &mut networks {
+            network.parameters_mut().set(&parameters(layers, 7, 1.0)).unwrap();
+            network.parameters_mut().zero_gradients();
+            let activations = network.forward(input, mode, Keep::Activations).unwrap().activations;
+            let forward = network.forward(input, mode, Keep::Tape).unwrap();
+            let dx = network.backward(&d, WithRespectTo::Both).unwrap().unwrap().to_tensor().unwrap();
+            // With respect to the input alone: the same gradient, the parameters' gradients untouched.
+            let alone = network.backward(&d, WithRespectTo::Input).unwrap().unwrap().to_tensor().unwrap();
             assert!(distance(&alone, &dx) < 1e-6);
-            let mut named = executor.gradients().unwrap();
+            let mut named = network.parameters().gradients().unwrap();
+            if let Mode::Train = mode {
+                // Batch norm subtracts the mean: the gradient of a bias before it is zero but for rounding.
+                let normed = layers.iter().filter(|layer| layer.norm.is_some());
+                normed.for_each(|layer| drop(named.remove(&format!("{}.conv.bias", layer.name))));
+            }
             for (name, s) in &forward.statistics {
                 named.insert(format!("{name}.mean"), s.mean.clone());
-                named.insert(format!("{name}.variance"), s.variance.clone());
-                named.insert(
-                    format!("{name}.count"),
-                    Tensor::full(s.count as f32, (1,), &Device::Cpu).unwrap(),
-                );
+                named.insert(format!("{name}.var"), s.var.clone());
+                let count = Tensor::full(s.count as f32, (1,), &Device::Cpu).unwrap();
+                named.insert(format!("{name}.count"), count);
             }
-            named.insert("output".into(), forward.output);
+            named.insert("output".into(), forward.output.to_tensor().unwrap());
             named.insert("dx".into(), dx);
-            named.extend(activations.into_iter().enumerate().map(|(i, a)| (format!("activation {i}"), a)));
+            let activations = activations.iter().enumerate();
+            named.extend(activations.map(|(i, a)| (format!("activation {i}"), a.to_tensor().unwrap())));
             results.push(named);
         }
         let (reference, ours) = results.split_first().unwrap();
@@ -142,6 +166,8 @@ fn single_layers_agree() {
         stride,
         padding,
         extra,
+        bias: false,
+        labels: 0,
         norm,
         activation,
     };
@@ -185,10 +211,12 @@ fn single_layers_agree() {
         row(ConvTranspose, (17, 8), (9, 4), (3, 3), (2, 1, 1), None, Sigmoid),
     ];
     for row in rows {
-        // Over two values batch-norm gives +-1 whatever they are, and its derivative is rounding error: at least three.
+        // Over two values batch norm gives +-1 whatever they are, and its derivative is rounding error: at least three.
         for n in [3, 13] {
             check_same(&[layer("only", row)], n);
         }
+        check_same(&[layer("only", Row { bias: true, ..row })], 5);
+        check_same(&[layer("only", Row { labels: 6, ..row })], 5);
         if row.norm.is_none_or(|(scope, _)| scope == NormAxes::PerChannel) && row.side != (1, 1) {
             check_same(&[layer("only", row)], 1);
         }
@@ -208,6 +236,8 @@ fn batch_norm_between_kernels_agrees() {
             stride,
             padding,
             extra,
+            bias: false,
+            labels: 0,
             norm,
             activation,
         };
@@ -247,6 +277,8 @@ fn small_networks_agree_and_learn_alike() {
         stride,
         padding,
         extra: 0,
+        bias: false,
+        labels: 0,
         norm,
         activation,
     };
@@ -258,38 +290,35 @@ fn small_networks_agree_and_learn_alike() {
     ];
     check_same(&layers, 5);
 
+    // The same with biases and labels in every layer.
+    let joined = layers.clone().map(|layer| Layer { bias: true, label_channels: 3, ..layer });
+    check_same(&joined, 5);
+
     // Ten Adam steps on a fixed batch.
     let adam = AdamConfig { learning_rate: 2e-3, beta1: 0.5, beta2: 0.999, eps: 1e-8, weight_decay: 1e-3 };
     let mut losses = Vec::new();
-    let executors: [Box<dyn Executor>; 2] = [
-        Box::new(CpuExecutor::new(layers.to_vec())),
-        Box::new(CandleExecutor::new(layers.to_vec(), &Device::Cpu).unwrap()),
-    ];
-    for mut executor in executors {
-        let specs = layers.iter().flat_map(Layer::parameters).enumerate();
-        let start: Tensors =
-            specs.map(|(i, s)| (s.name, (numbers(i as u64, &s.shape) * 0.3).unwrap())).collect();
-        executor.set_parameters(&start).unwrap();
-        executor.set_ema(&start).unwrap();
-        let mut by_hand = start["head.weight"].clone();
+    for mut network in [cpu(&layers), candle(&layers)] {
+        let start = parameters(&layers, 0, 0.3);
+        network.parameters_mut().set(&start).unwrap();
+        network.parameters_mut().set_ema(&start).unwrap();
+        let mut by_hand = start["head.conv.weight"].clone();
         let mut curve = Vec::new();
         for _ in 0..10 {
-            let x = numbers(11, &[6, 3, 16, 16]);
-            let logits = executor.forward(&x, Mode::Train, Keep::Tape).unwrap().output.reshape(6).unwrap();
-            let bce = bce_with_logits(&logits, 1.0).unwrap();
-            executor.zero_gradients().unwrap();
-            executor.backward(&bce.gradient.reshape((6, 1, 1, 1)).unwrap(), Want::Parameters).unwrap();
-            executor.adam_step(&adam).unwrap();
-            executor.update_ema(0.75).unwrap();
-            let now = &executor.parameters().unwrap()["head.weight"];
+            let logits = network.train(&maps(11, 6, layers[0].input), Keep::Tape).unwrap().output;
+            let bce = bce_with_logits(logits.values(), 1.0);
+            network.parameters_mut().zero_gradients();
+            network.backward(&Maps::rows(bce.gradient, 1).unwrap(), WithRespectTo::Parameters).unwrap();
+            network.adam_step(&adam);
+            network.parameters_mut().update_ema(0.75);
+            let now = &network.parameters().tensors().unwrap()["head.conv.weight"];
             by_hand = ((by_hand * 0.75).unwrap() + (now * 0.25).unwrap()).unwrap();
-            curve.push(bce.loss.to_scalar::<f32>().unwrap());
+            curve.push(bce.loss);
         }
         assert!(curve[9] < curve[0] * 0.9, "did not learn: {curve:?}");
-        assert_eq!(executor.adam_state().unwrap().step, 10);
-        let average = &executor.average().unwrap().unwrap()["head.weight"];
-        assert!(distance(average, &by_hand) < 1e-6);
-        assert!(distance(average, &executor.parameters().unwrap()["head.weight"]) > 1e-4);
+        assert_eq!(network.parameters().adam_state().unwrap().step, 10);
+        let ema = &network.parameters().ema().unwrap().unwrap()["head.conv.weight"];
+        assert!(distance(ema, &by_hand) < 1e-6);
+        assert!(distance(ema, &network.parameters().tensors().unwrap()["head.conv.weight"]) > 1e-4);
         losses.push(curve);
     }
     for (a, b) in losses[0].iter().zip(&losses[1]) {
@@ -298,7 +327,7 @@ fn small_networks_agree_and_learn_alike() {
 }
 
 #[test]
-fn visits_see_the_activations() {
+fn forward_hooks_get_the_activations() {
     let row = Row {
         kind: Kind::Conv,
         channels: (3, 16),
@@ -307,6 +336,8 @@ fn visits_see_the_activations() {
         stride: 2,
         padding: 1,
         extra: 0,
+        bias: false,
+        labels: 0,
         norm: None,
         activation: Activation::LeakyRelu(0.2),
     };
@@ -320,78 +351,145 @@ fn visits_see_the_activations() {
         ..row
     };
     let layers = vec![layer("a", row), layer("b", normed), layer("c", unit)];
-    let x = numbers(4, &[5, 3, 12, 12]);
-    let executors: [Box<dyn Executor>; 2] = [
-        Box::new(CpuExecutor::new(layers.clone())),
-        Box::new(CandleExecutor::new(layers.clone(), &Device::Cpu).unwrap()),
-    ];
-    for mut executor in executors {
-        let specs = layers.iter().flat_map(Layer::parameters).enumerate();
-        let parameters = specs.map(|(i, s)| (s.name, numbers(i as u64, &s.shape))).collect();
-        executor.set_parameters(&parameters).unwrap();
-        let statistics = executor.forward(&x, Mode::Train, Keep::Nothing).unwrap().statistics;
-        let whole = executor.forward(&x, Mode::Eval(&statistics), Keep::Activations).unwrap();
+    let x = maps(4, 5, layers[0].input);
+    for mut network in [cpu(&layers), candle(&layers)] {
+        network.parameters_mut().set(&parameters(&layers, 0, 1.0)).unwrap();
+        let statistics = network.train(&x, Keep::Nothing).unwrap().statistics;
+        let expected = network.forward(&x, Mode::Eval(&statistics), Keep::Activations).unwrap();
+        network.set_running_stats(statistics);
         let seen = std::sync::Mutex::new(vec![vec![Vec::new(); 5]; 3]);
-        let note = |layer: usize, image: usize, map: &[f32]| {
+        let record = |layer: usize, image: usize, map: &[f32]| {
             seen.lock().unwrap()[layer][image].extend_from_slice(map);
         };
-        let output = executor.forward_with_hook(&x, &statistics, &note).unwrap();
-        assert!(distance(&output, &whole.output) < 1e-6);
-        for (seen, expected) in seen.into_inner().unwrap().into_iter().zip(whole.activations) {
-            let expected =
-                expected.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let output = network.eval_with_hook(&x, &record).unwrap();
+        assert_eq!(output.values(), expected.output.values());
+        for (seen, expected) in seen.into_inner().unwrap().into_iter().zip(expected.activations) {
             let seen = seen.concat();
-            assert_eq!(seen.len(), expected.len(), "each image once");
-            let off = seen.iter().zip(&expected).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+            assert_eq!(seen.len(), expected.values().len(), "each image once");
+            let off = seen.iter().zip(expected.values()).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
             assert!(off < 1e-6, "off by {off}");
         }
     }
 }
 
+/// Two threads as a group of processes.
+#[derive(Debug)]
+struct Threads {
+    rank: usize,
+    barrier: Arc<Barrier>,
+    shared: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Threads {
+    fn pair() -> [Self; 2] {
+        let (barrier, shared) = (Arc::new(Barrier::new(2)), Arc::new(Mutex::new(vec![Vec::new(); 2])));
+        [0, 1].map(|rank| Self { rank, barrier: Arc::clone(&barrier), shared: Arc::clone(&shared) })
+    }
+
+    fn exchange(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.shared.lock().unwrap()[self.rank] = bytes.to_vec();
+        self.barrier.wait();
+        let all = self.shared.lock().unwrap().clone();
+        self.barrier.wait();
+        all
+    }
+}
+
+impl ProcessGroup for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        2
+    }
+
+    fn all_gather(&self, part: &[u8], all: &mut [u8]) -> dcgan_ops::Result<()> {
+        all.copy_from_slice(&self.exchange(part).concat());
+        Ok(())
+    }
+
+    fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> dcgan_ops::Result<()> {
+        let half = send.len() / 2;
+        let own = |sent: &Vec<u8>| sent[self.rank * half..][..half].to_vec();
+        receive.copy_from_slice(&self.exchange(send).iter().map(own).collect::<Vec<_>>().concat());
+        Ok(())
+    }
+
+    fn broadcast(&self, bytes: &mut [u8], root: usize) -> dcgan_ops::Result<()> {
+        let all = self.exchange(bytes);
+        bytes.copy_from_slice(&all[root]);
+        Ok(())
+    }
+
+    fn abort(&self, reason: &str) -> ! {
+        panic!("{reason}")
+    }
+}
+
 #[test]
-fn memory_that_was_given_back_serves_the_next_tensor_and_no_other() {
-    let row = Row {
+fn two_processes_compute_the_whole_batch() {
+    let row = |channels, side, norm| Row {
         kind: Kind::Conv,
-        channels: (3, 5),
-        side: (67, 83),
-        kernel: (3, 3),
-        stride: 1,
+        channels,
+        side: (side, side),
+        kernel: (4, 4),
+        stride: 2,
         padding: 1,
         extra: 0,
-        norm: None,
+        bias: true,
+        labels: 0,
+        norm,
         activation: Activation::LeakyRelu(0.2),
     };
-    let layers = vec![layer("a", row)];
-    let executors: [Box<dyn Executor>; 2] = [
-        Box::new(CpuExecutor::new(layers.clone())),
-        Box::new(CandleExecutor::new(layers, &Device::Cpu).unwrap()),
+    let per_activation =
+        Row { kernel: (3, 3), stride: 1, ..row((8, 5), 4, Some((NormAxes::PerActivation, true))) };
+    let layers = [
+        layer("a", row((3, 8), 16, None)),
+        layer("b", row((8, 8), 8, Some((NormAxes::PerChannel, true)))),
+        layer("c", per_activation),
     ];
-    for mut executor in executors {
-        // Channels-last memory is read where it is, other memory may be copied.
-        for x in [numbers(1, &[2, 3, 67, 83]), numbers(1, &[2, 67, 83, 3]).permute((0, 3, 1, 2)).unwrap()] {
-            let output = executor.forward(&x, Mode::Train, Keep::Tape).unwrap().output;
-            give_back(x.clone());
-            let forward = executor.forward(&x, Mode::Train, Keep::Nothing);
-            assert!(matches!(forward, Err(OpsError::GivenBack)), "{forward:?}");
-            give_back(output.clone());
-            let backward = executor.backward(&output, Want::Both);
-            assert!(matches!(backward, Err(OpsError::GivenBack | OpsError::NoTape)), "{backward:?}");
+    let (x, d) = (maps(1, 6, layers[0].input), maps(2, 6, layers[2].output));
+    let run = |network: &mut Network, x: &Maps, d: &Maps| {
+        network.parameters_mut().set(&parameters(&layers, 3, 0.5)).unwrap();
+        let forward = network.train(x, Keep::Tape).unwrap();
+        let dx = network.backward(d, WithRespectTo::Both).unwrap().unwrap();
+        network.reduce_gradients().unwrap();
+        (forward, dx, network.parameters().gradients().unwrap())
+    };
+    let (whole, whole_dx, whole_gradients) = run(&mut cpu(&layers), &x, &d);
+    let half = |maps: &Maps, rank: usize| {
+        let len = maps.values().len() / 2;
+        Maps::new(maps.values()[rank * len..][..len].to_vec(), 3, maps.shape()).unwrap()
+    };
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let threads = Threads::pair().map(|group| {
+            let (x, d) = (half(&x, group.rank), half(&d, group.rank));
+            let executor = CpuExecutor::new(layers.to_vec()).in_group(Arc::new(group));
+            scope.spawn(move || run(&mut Network::with_executor(Box::new(executor)), &x, &d))
+        });
+        threads.map(|thread| thread.join().unwrap()).into_iter().collect()
+    });
+    let off = |a: &[f32], b: &[f32]| {
+        let largest = b.iter().fold(1e-20_f32, |m, v| m.max(v.abs()));
+        a.iter().zip(b).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs())) / largest
+    };
+    for (rank, (forward, dx, gradients)) in parts.iter().enumerate() {
+        assert!(off(forward.output.values(), half(&whole.output, rank).values()) < 1e-5);
+        assert!(off(dx.values(), half(&whole_dx, rank).values()) < 1e-5);
+        for (name, statistics) in &whole.statistics {
+            assert_eq!(forward.statistics[name].count, statistics.count);
+            assert!(distance(&forward.statistics[name].mean, &statistics.mean) < 1e-5);
+            assert!(distance(&forward.statistics[name].var, &statistics.var) < 1e-5);
         }
-        // A tensor may have more values than memory.
-        let one = numbers(1, &[1, 3, 67, 83]).broadcast_as((2, 3, 67, 83)).unwrap();
-        executor.forward(&one, Mode::Train, Keep::Nothing).unwrap();
+        for (name, gradient) in &whole_gradients {
+            // Zero under batch norm.
+            if !["b.conv.bias", "c.conv.bias"].contains(&name.as_str()) {
+                assert!(distance(&gradients[name], gradient) < 1e-5, "{name}");
+            }
+        }
     }
-    // What was left in memory shows that it is the same; fresh values are zero. No other test gives back as many.
-    let kept = |len: usize| spare_values(len)[0] > 0.0;
-    for (len, next) in [(100_003, None), (100_003, Some(100_019)), (7, None)] {
-        give_back(Tensor::full(8.0_f32, len, &Device::Cpu).unwrap());
-        next.into_iter().for_each(|next| give_back(Tensor::full(8.0_f32, next, &Device::Cpu).unwrap()));
-        assert_eq!(kept(len), len > 7 && next.is_none(), "{len} values, then {next:?}");
-        assert!(!kept(len), "{len} values twice");
-    }
-    give_back(Tensor::full(8.0_f32, 100_003, &Device::Cpu).unwrap());
-    free_spare_values();
-    assert!(!kept(100_003));
+    assert_eq!(parts[0].2["a.conv.weight"].to_string(), parts[1].2["a.conv.weight"].to_string());
 }
 
 #[test]
@@ -417,6 +515,8 @@ fn the_same_bytes_for_any_number_of_threads() {
             stride,
             padding,
             extra: 0,
+            bias: false,
+            labels: 0,
             norm: Some((NormAxes::PerChannel, true)),
             activation: Activation::LeakyRelu(0.2),
         };
@@ -430,32 +530,19 @@ fn check_threads(layers: &[Layer], path: &str, precision: Precision) {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mut executor = CpuExecutor::with(layers.to_vec(), Isa::best(), precision);
-            assert!(executor.timings()[0].1.contains(path), "{:?}", executor.timings());
-            let specs = layers.iter().flat_map(Layer::parameters).enumerate();
-            executor
-                .set_parameters(&specs.map(|(i, s)| (s.name, numbers(i as u64, &s.shape))).collect())
-                .unwrap();
-            let shape = |map: MapShape| [11, map.channels, map.height, map.width];
-            let x = numbers(4, &shape(layers[0].input));
-            executor.forward(&x, Mode::Train, Keep::Tape).unwrap();
-            let d = numbers(6, &shape(layers[0].output));
-            let dx = executor.backward(&d, Want::Both).unwrap().unwrap();
+            let executor = CpuExecutor::with(layers.to_vec(), Isa::best(), precision);
+            let mut network = Network::with_executor(Box::new(executor));
+            let timings = network.timings();
+            assert!(timings[0].algorithm.contains(path), "{timings:?}");
+            network.parameters_mut().set(&parameters(layers, 0, 1.0)).unwrap();
+            network.train(&maps(4, 11, layers[0].input), Keep::Tape).unwrap();
+            let d = maps(6, 11, layers[0].output);
+            let dx = network.backward(&d, WithRespectTo::Both).unwrap().unwrap();
             let adam =
                 AdamConfig { learning_rate: 2e-3, beta1: 0.5, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
-            executor.adam_step(&adam).unwrap();
-            let bits = |t: &Tensor| {
-                t.flatten_all()
-                    .unwrap()
-                    .to_vec1::<f32>()
-                    .unwrap()
-                    .into_iter()
-                    .map(f32::to_bits)
-                    .collect::<Vec<_>>()
-            };
-            let mut all = bits(&dx);
-            executor.parameters().unwrap().values().for_each(|p| all.extend(bits(p)));
-            all
+            network.adam_step(&adam);
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            [bits(dx.values()), bits(network.parameters().values().flat)].concat()
         })
     };
     let one = run(1);

@@ -3,10 +3,10 @@
 use crate::config::{Order, TrainingConfig};
 use crate::start::networks;
 use crate::step::{LearningRate, Networks, StepError, train_step};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Generator, Model, pixels};
-use dcgan_ops::{Executor, Keep, Timing, executor_in, give_back};
+use dcgan_model::{Generator, Latents, Model, NetworkError, pixels};
+use dcgan_ops::{BufferPool, ExecutorOptions, Keep, LayerTiming, Network, executor};
 use rand::RngCore;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -45,8 +45,8 @@ pub struct LayerTime {
     pub network: &'static str,
     /// The layer's name.
     pub layer: String,
-    /// How its linear map is computed.
-    pub path: &'static str,
+    /// The algorithm of its linear map.
+    pub algorithm: String,
     /// Forward passes of a step on average, in milliseconds.
     pub forward_ms: f64,
     /// Backward passes of a step on average, in milliseconds.
@@ -54,21 +54,21 @@ pub struct LayerTime {
 }
 
 /// A network's layers with the time they have taken, in order.
-fn timings(network: &'static str, executor: &dyn Executor) -> Vec<LayerTime> {
+fn timings(name: &'static str, network: &Network) -> Vec<LayerTime> {
     let ms = |time: Duration| 1e3 * time.as_secs_f64();
-    let row = |(layer, path, Timing { forward, backward })| LayerTime {
-        network,
+    let row = |LayerTiming { layer, algorithm, time }| LayerTime {
+        network: name,
         layer,
-        path,
-        forward_ms: ms(forward),
-        backward_ms: ms(backward),
+        algorithm,
+        forward_ms: ms(time.forward),
+        backward_ms: ms(time.backward),
     };
-    executor.timings().into_iter().map(row).collect()
+    network.timings().into_iter().map(row).collect()
 }
 
 fn timings_of_both(networks: &Networks) -> Vec<LayerTime> {
-    let mut all = timings("generator", networks.generator.0.executor.as_ref());
-    all.extend(timings("discriminator", networks.discriminator.0.executor.as_ref()));
+    let mut all = timings("generator", networks.generator.network());
+    all.extend(timings("discriminator", networks.discriminator.network()));
     all
 }
 
@@ -101,25 +101,22 @@ pub fn bench_samples(
 ) -> Result<BenchResult, StepError> {
     let (batch_size, config) = (training.batch_size, model.config());
     let weights = model.initial_generator(0, 0.02, 0.02);
-    let mut generator =
-        Generator::with_executor(model, &weights, |layers| executor_in(layers, device, training.dtype))?;
-    let latent = |batch: usize, n: usize| -> Result<Tensor, StepError> {
-        let z =
-            random::latent(&mut random::stream(0, Purpose::SampleLatent, batch as u64), n, &config.latent);
-        Ok(Tensor::from_vec(z, (n, config.latent.size), device)?)
+    let options = ExecutorOptions::new(device).with_precision(training.dtype);
+    let mut generator = Generator::with_executor(model, &weights, &|layers| executor(layers, &options))?;
+    let latents = |batch: usize, n: usize| -> Result<Latents, NetworkError> {
+        let mut rng = random::stream(0, Purpose::SampleLatent, batch as u64);
+        Latents::new(random::latent(&mut rng, n, &config.latent), config.latent.size)
     };
-    let first = latent(0, batch_size.min(images))?;
+    let first = latents(0, batch_size.min(images))?;
     let statistics = generator.train(&first, Keep::Nothing)?.statistics;
-    generator.0.update_running_stats(&statistics, 1.0)?;
+    generator.network_mut().update_running_stats(&statistics, 1.0)?;
     generator.sample(&first)?;
-    let before = timings("generator", generator.0.executor.as_ref());
+    let before = timings("generator", generator.network());
     let started = Instant::now();
     let mut times = Vec::new();
     for (batch, start) in (0..images).step_by(batch_size).enumerate() {
         let one = Instant::now();
-        let drawn = generator.sample(&latent(batch, batch_size.min(images - start))?)?;
-        device.synchronize()?;
-        give_back(drawn);
+        generator.sample(&latents(batch, batch_size.min(images - start))?)?;
         times.push(one.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
@@ -132,7 +129,7 @@ pub fn bench_samples(
         batch_size,
         dtype: training.dtype.name(),
         threads: rayon::current_num_threads(),
-        layers: average(before, timings("generator", generator.0.executor.as_ref()), times.len()),
+        layers: average(before, timings("generator", generator.network()), times.len()),
     })
 }
 
@@ -154,6 +151,7 @@ pub fn bench(
     let mut networks = networks(model, weights, device, training.dtype)?;
     let mut images = vec![0; batch_size * height * width * channels];
     random::stream(0, Purpose::SyntheticImages, 0).fill_bytes(&mut images);
+    let pool = BufferPool::new();
     let mut times = Vec::new();
     let mut before = Vec::new();
     for step in 0..UNTIMED + steps {
@@ -161,20 +159,10 @@ pub fn bench(
             before = timings_of_both(&networks);
         }
         let started = Instant::now();
-        let x = pixels::to_tensor(&images, config, device)?;
-        let z =
-            random::latent(&mut random::stream(0, Purpose::TrainingLatent, step), batch_size, &config.latent);
-        let z = Tensor::from_vec(z, (batch_size, config.latent.size), device)?;
-        train_step(
-            &mut networks,
-            &training,
-            LearningRate(training.learning_rate),
-            step,
-            (&x, &z),
-            device.is_cpu(),
-        )?;
-        device.synchronize()?;
-        give_back(x);
+        let x = pixels::to_maps(&images, config, &pool)?;
+        let mut rng = random::stream(0, Purpose::TrainingLatent, step);
+        let latents = Latents::new(random::latent(&mut rng, batch_size, &config.latent), config.latent.size)?;
+        train_step(&mut networks, &training, LearningRate(training.learning_rate), step, (&x, &latents))?;
         if step >= UNTIMED {
             times.push(started.elapsed().as_secs_f64());
             progress(step + 1 - UNTIMED);

@@ -1,6 +1,6 @@
 //! Checkpoints: everything a run needs to go on as if it had never stopped.
 //!
-//! A checkpoint is a MODEL folder plus `state.safetensors` (Adam's moments, G's raw weights under a moving average) and
+//! A checkpoint is a MODEL folder plus `state.safetensors` (Adam's moments, G's raw weights beside an EMA) and
 //! `state.json` (counters). It holds no clock and no host name: equal runs write equal bytes. It is written as
 //! `.tmp-SSSSSSSS`, flushed, and renamed, so that a folder named by its step is whole.
 
@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 const STATE: &str = "state.json";
 const TENSORS: &str = "state.safetensors";
-const VERSION: u32 = 1;
+/// Version 1 had other names of tensors, which are still read.
+const VERSION: u32 = 2;
 
 /// The counters of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,7 +57,7 @@ pub struct Best {
 /// Everything a run needs to go on.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// The networks as a MODEL folder: G's weights are the moving average where there is one.
+    /// The networks as a MODEL folder: G's weights are the EMA where there is one.
     pub files: ModelFiles,
     /// Counters.
     pub state: State,
@@ -82,7 +83,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// Written by another version of this program.
-    #[error("{}: format {found}, this program reads {VERSION}", path.display())]
+    #[error("{}: format {found}, this program reads 1 to {VERSION}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -182,15 +183,19 @@ impl Checkpoint {
         let file = path.join(STATE);
         let text = fs::read_to_string(&file).map_err(io_error(&file))?;
         let problem = |problem: String| CheckpointError::State { path: file.clone(), problem };
-        let state: State = serde_json::from_str(&text).map_err(|error| problem(error.to_string()))?;
-        if state.version != VERSION {
+        let mut state: State = serde_json::from_str(&text).map_err(|error| problem(error.to_string()))?;
+        if !(1..=VERSION).contains(&state.version) {
             return Err(CheckpointError::Version { path: file, found: state.version });
         }
         if path.file_name().is_none_or(|folder| folder != checkpoints::name(state.step).as_str()) {
             return Err(problem(format!("it is of step {}, the folder's name says another", state.step)));
         }
         let files = ModelFiles::read(path)?;
-        let tensors = weights::read_safetensors(&path.join(TENSORS))?;
+        let mut tensors = weights::read_safetensors(&path.join(TENSORS))?;
+        if state.version < 2 {
+            tensors = weights::upgrade_names(tensors);
+            state.version = VERSION;
+        }
         for (network, present) in
             [("generator", files.generator.is_some()), ("discriminator", files.discriminator.is_some())]
         {

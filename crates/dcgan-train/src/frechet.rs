@@ -9,8 +9,11 @@
 use candle_core::{Device, Tensor};
 use dcgan_data::{DataError, Dataset, ImageShape};
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Generator, LatentConfig, ModelConfig, NetworkError, pixels};
-use dcgan_ops::{Activation, Executor, Keep, Kind, Layer, MapShape, Mode, OpsError, Statistics, executor};
+use dcgan_model::{Generator, Latents, ModelConfig, NetworkError, pixels};
+use dcgan_ops::{
+    Activation, BufferPool, ExecutorOptions, Keep, Kind, Layer, MapShape, Maps, Mode, Network, OpsError,
+    Statistics,
+};
 use rand::Rng;
 
 /// Images on each side, where the dataset has as many.
@@ -31,7 +34,7 @@ struct Moments {
 /// The measure for images of one shape, with the real images' moments.
 #[derive(Debug)]
 pub struct RandomFeatureFrechet {
-    network: Box<dyn Executor>,
+    network: Network,
     real: Moments,
     count: usize,
 }
@@ -66,9 +69,9 @@ impl RandomFeatureFrechet {
     /// An image that cannot be read; memory.
     pub fn new(data: &Dataset, config: &ModelConfig, device: &Device) -> Result<Self, FrechetError> {
         let shape = data.shape();
-        let mut network = executor(layers(shape), device)?;
+        let mut network = Network::new(layers(shape), &ExecutorOptions::new(device))?;
         let mut weights = dcgan_ops::Tensors::new();
-        for (i, spec) in (0..).zip(network.layers().iter().flat_map(Layer::parameters).collect::<Vec<_>>()) {
+        for (i, spec) in (0..).zip(layers(shape).iter().flat_map(Layer::parameters)) {
             let n: usize = spec.shape.iter().product();
             let fan_in = n / spec.shape[0];
             // He et al. 2015: keeps the size of activations from layer to layer.
@@ -76,7 +79,8 @@ impl RandomFeatureFrechet {
             let values = random::normal(&mut random::stream(SEED, Purpose::FrechetWeights, i), n, 0.0, std);
             weights.insert(spec.name, Tensor::from_vec(values, spec.shape, &Device::Cpu)?);
         }
-        network.set_parameters(&weights)?;
+        network.parameters_mut().set(&weights)?;
+        let pool = BufferPool::new();
         let chosen = choose(data.len(), IMAGES);
         let mut sums = Sums::default();
         let len = shape.bytes();
@@ -85,7 +89,7 @@ impl RandomFeatureFrechet {
             for (&index, to) in part.iter().zip(bytes.chunks_mut(len)) {
                 data.read(index, to)?;
             }
-            sums.add(&features(network.as_mut(), &pixels::to_tensor(&bytes, config, device)?)?);
+            sums.add(&features(&mut network, &pixels::to_maps(&bytes, config, &pool)?)?);
         }
         Ok(Self { network, real: sums.moments(), count: chosen.len() })
     }
@@ -94,18 +98,13 @@ impl RandomFeatureFrechet {
     ///
     /// # Errors
     /// A generator without statistics; memory.
-    pub fn frechet(
-        &mut self,
-        generator: &mut Generator,
-        latent: &LatentConfig,
-        seed: u64,
-    ) -> Result<f64, FrechetError> {
-        let z = random::latent_each(seed, Purpose::FrechetLatent, self.count, latent);
+    pub fn frechet(&mut self, generator: &mut Generator, seed: u64) -> Result<f64, FrechetError> {
+        let latent = generator.model().config().latent.clone();
+        let z = random::latent_each(seed, Purpose::FrechetLatent, self.count, &latent);
         let mut sums = Sums::default();
         for z in z.chunks(BATCH * latent.size) {
-            let z =
-                Tensor::from_slice(z, (z.len() / latent.size, latent.size), generator.0.executor.device())?;
-            sums.add(&features(self.network.as_mut(), &generator.sample(&z)?)?);
+            let latents = Latents::new(z.to_vec(), latent.size)?;
+            sums.add(&features(&mut self.network, &generator.sample(&latents)?)?);
         }
         Ok(distance(&self.real, &sums.moments()))
     }
@@ -126,8 +125,10 @@ fn layers(shape: ImageShape) -> Vec<Layer> {
             output,
             kernel: (4, 4),
             stride: 2,
-            padding: 1,
+            padding: (1, 1),
             output_padding: 0,
+            bias: false,
+            label_channels: 0,
             norm: None,
             activation: Activation::LeakyRelu(0.2),
         });
@@ -150,11 +151,11 @@ fn choose(n: usize, count: usize) -> Vec<usize> {
 }
 
 /// Mean of every feature map over each quarter of the image, `(n, d)`: colors and textures, and roughly where.
-fn features(network: &mut dyn Executor, x: &Tensor) -> Result<Vec<Vec<f32>>, OpsError> {
+fn features(network: &mut Network, x: &Maps) -> Result<Vec<Vec<f32>>, OpsError> {
     let forward = network.forward(x, Mode::Eval(&Statistics::new()), Keep::Activations)?;
-    let n = x.dim(0)?;
-    let mut rows = vec![Vec::new(); n];
-    for map in forward.activations {
+    let mut rows = vec![Vec::new(); x.n()];
+    for maps in forward.activations {
+        let map = maps.to_tensor()?;
         let (_, _, height, width) = map.dims4()?;
         for (rows_of, columns_of) in halves(height).into_iter().flat_map(|h| halves(width).map(|w| (h, w))) {
             let part = map.narrow(2, rows_of.0, rows_of.1)?.narrow(3, columns_of.0, columns_of.1)?;

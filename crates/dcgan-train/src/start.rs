@@ -7,7 +7,7 @@ use crate::step::Networks;
 use candle_core::{Device, Tensor};
 use dcgan_model::weights::{HostTensor, Weights};
 use dcgan_model::{Discriminator, Generator, Model, ModelFiles, NetworkError};
-use dcgan_ops::{AdamState, Moments, Precision, Tensors, executor_in};
+use dcgan_ops::{AdamMoments, AdamState, ExecutorOptions, Network, OpsError, Precision, Tensors, executor};
 
 pub(crate) type Started = (State, Networks);
 
@@ -18,10 +18,10 @@ pub(crate) fn networks(
     device: &Device,
     precision: Precision,
 ) -> Result<Networks, NetworkError> {
-    let build = |layers| executor_in(layers, device, precision);
+    let options = ExecutorOptions::new(device).with_precision(precision);
     Ok(Networks {
-        generator: Generator::with_executor(model, g, build)?,
-        discriminator: Discriminator::with_executor(model, d, build)?,
+        generator: Generator::with_executor(model, g, &|layers| executor(layers, &options))?,
+        discriminator: Discriminator::with_executor(model, d, &|layers| executor(layers, &options))?,
     })
 }
 
@@ -49,9 +49,9 @@ pub(crate) fn fresh(
         None => error.into(),
     })?;
     if plan.training.ema > 0.0 {
-        let executor = &mut networks.generator.0.executor;
-        let parameters = executor.parameters().map_err(NetworkError::from)?;
-        executor.set_ema(&parameters).map_err(NetworkError::from)?;
+        let parameters = networks.generator.network_mut().parameters_mut();
+        let start = parameters.tensors().map_err(NetworkError::from)?;
+        parameters.set_ema(&start).map_err(NetworkError::from)?;
     }
     Ok((State::start(data), networks))
 }
@@ -65,36 +65,39 @@ pub(crate) fn resumed(
 ) -> Result<Started, TrainError> {
     let ModelFiles { generator, discriminator, .. } = &found.files;
     let (Some(generator), Some(discriminator)) = (generator, discriminator) else {
-        return Err(NetworkError::NoStatistics.into()); // Checkpoint::read has refused this already
+        return Err(NetworkError::from(OpsError::NoStatistics).into()); // refused by Checkpoint::read already
     };
-    // Under a moving average G's file holds that, and the state the raw weights.
+    // With an EMA, G's file holds that, and the state the raw weights.
     let mut raw = generator.clone();
-    let mut average = Tensors::new();
+    let mut ema = Tensors::new();
     for (name, tensor) in under(&found.tensors, "generator.raw.") {
         if let Some(smooth) = raw.insert(name.clone(), tensor.clone()) {
-            average.insert(name, to_tensor(&smooth)?);
+            ema.insert(name, to_tensor(&smooth)?);
         }
     }
     let mut networks = networks(model, (&raw, discriminator), device, plan.training.dtype)?;
-    if !average.is_empty() {
-        networks.generator.0.executor.set_ema(&average).map_err(NetworkError::from)?;
+    if !ema.is_empty() {
+        let parameters = networks.generator.network_mut().parameters_mut();
+        parameters.set_ema(&ema).map_err(NetworkError::from)?;
     }
     let adam = |network: &str, step: u64| -> Result<AdamState, TrainError> {
         let mut state = AdamState { step, ..AdamState::default() };
         let second = format!("{network}.second.");
         for (name, first) in under(&found.tensors, &format!("{network}.first.")) {
             if let Some(second) = found.tensors.get(&format!("{second}{name}")) {
-                state.moments.insert(name, Moments { first: to_tensor(first)?, second: to_tensor(second)? });
+                state
+                    .moments
+                    .insert(name, AdamMoments { first: to_tensor(first)?, second: to_tensor(second)? });
             }
         }
         Ok(state)
     };
     let State { generator_updates, discriminator_updates, .. } = found.state;
-    let set = |network: &mut dcgan_model::Network, state: &AdamState| {
-        network.executor.set_adam_state(state).map_err(NetworkError::from)
+    let set = |network: &mut Network, state: &AdamState| {
+        network.parameters_mut().set_adam_state(state).map_err(NetworkError::from)
     };
-    set(&mut networks.generator.0, &adam("generator", generator_updates)?)?;
-    set(&mut networks.discriminator.0, &adam("discriminator", discriminator_updates)?)?;
+    set(networks.generator.network_mut(), &adam("generator", generator_updates)?)?;
+    set(networks.discriminator.network_mut(), &adam("discriminator", discriminator_updates)?)?;
     Ok((found.state.clone(), networks))
 }
 
@@ -106,28 +109,29 @@ pub(crate) fn to_host(tensor: &Tensor) -> Result<HostTensor, candle_core::Error>
     Ok(HostTensor { shape: tensor.dims().to_vec(), data: tensor.flatten_all()?.to_vec1()? })
 }
 
-/// Everything a run needs to go on. `average` is what G's file holds in place of its raw weights, where there is one; the updates of both networks are counted into `state`.
+/// Everything a run needs to go on. `ema` is what G's file holds in place of its raw weights, where there is one; the updates of
+/// both networks are counted into `state`.
 pub(crate) fn to_checkpoint(
     model: &Model,
     networks: &Networks,
-    average: Option<&Weights>,
+    ema: Option<&Weights>,
     mut state: State,
 ) -> Result<Checkpoint, TrainError> {
     let Networks { generator, discriminator } = networks;
     let mut tensors = Weights::new();
     let mut moments = |network: &str, adam: &AdamState| -> Result<u64, TrainError> {
-        for (name, Moments { first, second }) in &adam.moments {
+        for (name, AdamMoments { first, second }) in &adam.moments {
             tensors.insert(format!("{network}.first.{name}"), to_host(first)?);
             tensors.insert(format!("{network}.second.{name}"), to_host(second)?);
         }
         Ok(adam.step)
     };
-    let adam = |network: &dcgan_model::Network| network.executor.adam_state().map_err(NetworkError::from);
-    state.generator_updates = moments("generator", &adam(&generator.0)?)?;
-    state.discriminator_updates = moments("discriminator", &adam(&discriminator.0)?)?;
-    let mut weights = generator.0.weights()?;
-    if let Some(average) = average {
-        for (name, value) in average {
+    let adam = |network: &Network| network.parameters().adam_state().map_err(NetworkError::from);
+    state.generator_updates = moments("generator", &adam(generator.network())?)?;
+    state.discriminator_updates = moments("discriminator", &adam(discriminator.network())?)?;
+    let mut weights = generator.weights()?;
+    if let Some(ema) = ema {
+        for (name, value) in ema {
             if let Some(raw) = weights.insert(name.clone(), value.clone()) {
                 tensors.insert(format!("generator.raw.{name}"), raw);
             }
@@ -136,7 +140,7 @@ pub(crate) fn to_checkpoint(
     let files = ModelFiles {
         model: model.clone(),
         generator: Some(weights),
-        discriminator: Some(discriminator.0.weights()?),
+        discriminator: Some(discriminator.weights()?),
     };
     Ok(Checkpoint { files, state, tensors })
 }

@@ -1,9 +1,11 @@
 //! One training step: the two update orders, on any executor.
 
 use crate::config::{Order, TrainingConfig};
-use candle_core::Tensor;
-use dcgan_model::{Discriminator, Generator, Network, NetworkError};
-use dcgan_ops::{AdamConfig, Bce, Keep, OpsError, Statistics, Want, bce_with_logits, give_back, in_pool};
+use dcgan_model::{Discriminator, Generator, Latents, NetworkError};
+use dcgan_ops::{
+    AdamConfig, Bce, Input, Keep, Maps, Network, OpsError, Statistics, WithRespectTo, bce_with_logits,
+    in_pool,
+};
 
 /// Both networks of a run.
 #[derive(Debug)]
@@ -14,7 +16,7 @@ pub struct Networks {
     pub discriminator: Discriminator,
 }
 
-/// What a step tells, on the host.
+/// Losses and outputs of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepOutput {
     /// From the last update of D.
@@ -50,7 +52,7 @@ pub struct GeneratorOutput {
 /// Why a step could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// A loss or gradient overflowed or became NaN; the parameters are those before the update.
+    /// A loss or gradient overflowed or became NaN; the parameters are those from before the update.
     #[error("{what} is not finite ({value})")]
     NonFinite {
         /// Which loss, or which tensor's gradient.
@@ -75,35 +77,30 @@ impl From<candle_core::Error> for StepError {
     }
 }
 
-/// The step size of Adam at one step, after its schedule.
+/// Adam's learning rate at one step, by its schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LearningRate(pub f64);
 
-/// How much of each minibatch's batch-norm statistics the running averages take (PyTorch's default).
+/// How much of each minibatch's batch norm statistics the running ones take (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 
-/// Takes step `step` (counted from 0): `x` is the minibatch of real images, `z` that of latent vectors.
+/// Takes step `step` (counted from 0): `x` is the minibatch of real images, `latents` that of latent vectors, with the labels of
+/// the real images for conditional networks.
 ///
 /// - [`Order::Both`] (pytorch/examples): D on x and on G(z), one Adam step; then G through a fresh pass of D on the same G(z).
 /// - [`Order::Alternate`] (the authors): even steps update G on z alone, odd ones D on x and G(z).
 ///
-/// G's running statistics take every training pass of it; D's take the passes on real images only, so that they are
-/// those of images when D serves as a feature extractor.
-///
-/// With `inspect` off nothing is read back to the host, so an accelerator is not made to wait, and the output is empty.
-///
-/// # Shapes
-/// - `x`: `(n, c, h, w)`; `z`: `(n, z)`
+/// G's running statistics take every training pass of it; D's take the passes on real images only, so that they are those of
+/// images when D serves as a feature extractor.
 ///
 /// # Errors
-/// [`StepError::NonFinite`] where the step is inspected, before the update that it would have spoilt.
+/// [`StepError::NonFinite`] before the update that would have spoilt the parameters.
 pub fn train_step(
     networks: &mut Networks,
     config: &TrainingConfig,
     rate: LearningRate,
     step: u64,
-    (x, z): (&Tensor, &Tensor),
-    inspect: bool,
+    (x, latents): (&Maps, &Latents),
 ) -> Result<StepOutput, StepError> {
     let adam = AdamConfig {
         learning_rate: rate.0,
@@ -112,8 +109,7 @@ pub fn train_step(
         eps: config.adam_eps,
         weight_decay: config.weight_decay,
     };
-    let mut step = || take_step(networks, config, &adam, step, (x, z), inspect);
-    if x.device().is_cpu() { in_pool(step) } else { step() }
+    in_pool(|| take_step(networks, config, &adam, step, (x, latents)))
 }
 
 fn take_step(
@@ -121,109 +117,101 @@ fn take_step(
     config: &TrainingConfig,
     adam: &AdamConfig,
     step: u64,
-    (x, z): (&Tensor, &Tensor),
-    inspect: bool,
+    (x, latents): (&Maps, &Latents),
 ) -> Result<StepOutput, StepError> {
     let Networks { generator, discriminator } = networks;
     let updates_generator = config.order == Order::Both || step.is_multiple_of(2);
     let updates_discriminator = config.order == Order::Both || !updates_generator;
     let keep = if updates_generator { Keep::Tape } else { Keep::Nothing };
-    let made = generator.train(z, keep)?;
-    generator.0.update_running_stats(&made.statistics, MOMENTUM)?;
-    let fake = made.output;
+    let pass = generator.train(latents, keep)?;
+    generator.network_mut().update_running_stats(&pass.statistics, MOMENTUM)?;
+    let real = Input { maps: x, labels: latents.labels() };
+    let fake = Input { maps: &pass.output, labels: latents.labels() };
     let mut output = StepOutput::default();
     if updates_discriminator {
         let real_target = 1.0 - config.label_smoothing;
-        output.discriminator = update_discriminator(discriminator, adam, (x, real_target), &fake, inspect)?;
+        let network = discriminator.network_mut();
+        output.discriminator = Some(update_discriminator(network, adam, (real, real_target), fake)?);
     }
     if updates_generator {
-        output.generator = update_generator(generator, discriminator, adam, &fake, inspect)?;
+        let (generator, discriminator) = (generator.network_mut(), discriminator.network_mut());
+        output.generator = Some(update_generator(generator, discriminator, adam, fake)?);
     }
-    give_back(fake);
     Ok(output)
 }
 
 fn update_discriminator(
-    discriminator: &mut Discriminator,
+    network: &mut Network,
     adam: &AdamConfig,
     // One-sided smoothing: only the target of real images moves (Salimans et al. 2016, section 3.4).
-    (x, real_target): (&Tensor, f64),
-    fake: &Tensor,
-    inspect: bool,
-) -> Result<Option<DiscriminatorOutput>, StepError> {
-    let network = &mut discriminator.0;
-    network.executor.zero_gradients()?;
-    let (on_real, statistics) = judge(network, x, real_target)?;
+    (real, real_target): (Input<'_>, f64),
+    fake: Input<'_>,
+) -> Result<DiscriminatorOutput, StepError> {
+    network.parameters_mut().zero_gradients();
+    let (on_real, statistics) = d_loss(network, real, real_target)?;
     network.update_running_stats(&statistics, MOMENTUM)?;
-    let (on_fake, _) = judge(network, fake, 0.0)?;
-    let mut output = None;
-    if inspect {
-        output = Some(DiscriminatorOutput {
-            loss: finite("D's loss on real images", scalar(&on_real.loss)?)?
-                + finite("D's loss on generated images", scalar(&on_fake.loss)?)?,
-            real: scalar(&on_real.probability)?,
-            fake: scalar(&on_fake.probability)?,
-            gradient_norm: finite_gradient("discriminator", network)?,
-        });
-    }
-    network.executor.adam_step(adam)?;
+    let (on_fake, _) = d_loss(network, fake, 0.0)?;
+    network.reduce_gradients()?;
+    let output = DiscriminatorOutput {
+        loss: finite("D's loss on real images", on_real.loss)?
+            + finite("D's loss on generated images", on_fake.loss)?,
+        real: f64::from(on_real.probability),
+        fake: f64::from(on_fake.probability),
+        gradient_norm: finite_gradient("discriminator", network)?,
+    };
+    network.adam_step(adam);
     Ok(output)
 }
 
 fn update_generator(
-    generator: &mut Generator,
-    discriminator: &mut Discriminator,
+    generator: &mut Network,
+    discriminator: &mut Network,
     adam: &AdamConfig,
-    fake: &Tensor,
-    inspect: bool,
-) -> Result<Option<GeneratorOutput>, StepError> {
-    let (judged, d_fake) = judge_input(&mut discriminator.0, fake)?;
-    let network = &mut generator.0;
-    network.executor.zero_gradients()?;
-    network.executor.backward(&d_fake, Want::Parameters)?;
-    give_back(d_fake);
-    let mut output = None;
-    if inspect {
-        output = Some(GeneratorOutput {
-            loss: finite("G's loss", scalar(&judged.loss)?)?,
-            fake: scalar(&judged.probability)?,
-            gradient_norm: finite_gradient("generator", network)?,
-        });
-    }
-    network.executor.adam_step(adam)?;
+    fake: Input<'_>,
+) -> Result<GeneratorOutput, StepError> {
+    let (loss, grad_fake) = g_loss(discriminator, fake)?;
+    generator.parameters_mut().zero_gradients();
+    generator.backward(&grad_fake, WithRespectTo::Parameters)?;
+    generator.reduce_gradients()?;
+    let output = GeneratorOutput {
+        loss: finite("G's loss", loss.loss)?,
+        fake: f64::from(loss.probability),
+        gradient_norm: finite_gradient("generator", generator)?,
+    };
+    generator.adam_step(adam);
     Ok(output)
 }
 
-/// D's loss on images, its gradient added to D's parameters; the minibatch statistics of the pass.
-fn judge(network: &mut Network, images: &Tensor, target: f64) -> Result<(Bce, Statistics), StepError> {
+/// D's loss on images, its gradient added to D's gradients; the minibatch statistics of the pass.
+fn d_loss(network: &mut Network, images: Input<'_>, target: f64) -> Result<(Bce, Statistics), StepError> {
     let pass = network.train(images, Keep::Tape)?;
-    let bce = bce_with_logits(&pass.output.flatten_all()?, target)?;
-    network.executor.backward(&bce.gradient.reshape(pass.output.shape())?, Want::Parameters)?;
+    let bce = bce_with_logits(pass.output.values(), target);
+    network.backward(&Maps::rows(bce.gradient.clone(), 1)?, WithRespectTo::Parameters)?;
     Ok((bce, pass.statistics))
 }
 
-/// G's loss on images and its derivative by them; D's own gradient is left alone.
-fn judge_input(network: &mut Network, images: &Tensor) -> Result<(Bce, Tensor), StepError> {
-    let pass = network.train(images, Keep::Tape)?;
-    let bce = bce_with_logits(&pass.output.flatten_all()?, 1.0)?;
-    let d_output = bce.gradient.reshape(pass.output.shape())?;
-    let by_input = network.executor.backward(&d_output, Want::Input)?;
-    Ok((bce, by_input.ok_or(OpsError::NoTape)?))
+/// G's loss on generated images and its gradient with respect to them; D's own gradients are left alone.
+fn g_loss(network: &mut Network, fake: Input<'_>) -> Result<(Bce, Maps), StepError> {
+    let pass = network.train(fake, Keep::Tape)?;
+    let bce = bce_with_logits(pass.output.values(), 1.0);
+    let grad_fake = network.backward(&Maps::rows(bce.gradient.clone(), 1)?, WithRespectTo::Input)?;
+    Ok((bce, grad_fake.ok_or(OpsError::NoTape)?))
 }
 
-fn scalar(tensor: &Tensor) -> Result<f64, StepError> {
-    Ok(f64::from(tensor.to_scalar::<f32>()?))
-}
-
-fn finite(what: &str, value: f64) -> Result<f64, StepError> {
+fn finite(what: &str, value: f32) -> Result<f64, StepError> {
+    let value = f64::from(value);
     if value.is_finite() { Ok(value) } else { Err(StepError::NonFinite { what: what.into(), value }) }
 }
 
-/// Norm of the whole gradient; an error naming the first tensor that is not finite.
+/// Norm of the whole gradient; an error that names the first tensor whose gradient is not finite.
 fn finite_gradient(which: &str, network: &Network) -> Result<f64, StepError> {
     let mut sum = 0.0;
-    for (name, norm) in network.executor.gradient_norms()? {
-        sum += finite(&format!("the gradient of the {which}'s {name}"), norm)?.powi(2);
+    for (name, norm) in network.parameters().gradient_norms() {
+        if !norm.is_finite() {
+            let what = format!("the gradient of the {which}'s {name}");
+            return Err(StepError::NonFinite { what, value: norm });
+        }
+        sum += norm.powi(2);
     }
     Ok(sum.sqrt())
 }
@@ -234,6 +222,7 @@ mod tests {
     use crate::config::{Plan, RunOptions};
     use candle_core::Device;
     use dcgan_model::{Model, Preset};
+    use dcgan_ops::MapShape;
 
     /// What a step on spoilt inputs says, and that it left both networks as they were.
     fn check_refused(x: f32, z: f32, what: &str) {
@@ -251,17 +240,14 @@ mod tests {
             .unwrap(),
         };
         let parameters = |networks: &Networks| {
-            let bytes = |network: &Network| {
-                let all = network.executor.parameters().unwrap().into_values();
-                all.flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
-            };
-            (bytes(&networks.generator.0), bytes(&networks.discriminator.0))
+            let values = |network: &Network| network.parameters().values().flat.to_vec();
+            (values(networks.generator.network()), values(networks.discriminator.network()))
         };
         let before = parameters(&networks);
-        let x = Tensor::full(x, (4, 1, 8, 8), &Device::Cpu).unwrap();
-        let z = (Tensor::rand(-1_f32, 1.0, (4, 64), &Device::Cpu).unwrap() * f64::from(z)).unwrap();
+        let x = Maps::new(vec![x; 4 * 64], 4, MapShape::new(1, 8, 8)).unwrap();
+        let latents = Latents::new((0..4 * 64).map(|i| (i as f32 * 0.7).sin() * z).collect(), 64).unwrap();
         let rate = LearningRate(1e-3);
-        let error = train_step(&mut networks, &plan.training, rate, 0, (&x, &z), true).unwrap_err();
+        let error = train_step(&mut networks, &plan.training, rate, 0, (&x, &latents)).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
         assert!(parameters(&networks) == before, "a refused step changed parameters");
     }

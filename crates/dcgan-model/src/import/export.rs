@@ -8,8 +8,8 @@ use std::path::Path;
 
 use super::error::ImportError;
 use super::names::NetworkKind;
-use dcgan_ops::Role;
 use crate::weights::{Dtype, RawTensor, Weights, WeightsError, write_raw};
+use dcgan_ops::Role;
 
 /// A state dict that PyTorch's `load_state_dict(strict=True)` accepts.
 #[derive(Clone, Debug, PartialEq)]

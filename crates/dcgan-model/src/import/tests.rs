@@ -340,9 +340,17 @@ fn rejects_exports_that_pytorch_does_not_support() {
         |shape: &[usize]| HostTensor { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] };
     let rows = [
         ("project.norm.weight", NetworkKind::Generator, "found per-activation batch norm of shape (2, 1, 1)"),
-        ("project.conv.weight", NetworkKind::Discriminator, "project.conv.weight is not a tensor of a discriminator"),
+        (
+            "project.conv.weight",
+            NetworkKind::Discriminator,
+            "project.conv.weight is not a tensor of a discriminator",
+        ),
         ("head.conv.weight", NetworkKind::Generator, "head.conv.weight is not a tensor of a generator"),
-        ("blocks.7.norm.weight", NetworkKind::Generator, "blocks.7.norm.weight is not a tensor of a generator"),
+        (
+            "blocks.7.norm.weight",
+            NetworkKind::Generator,
+            "blocks.7.norm.weight is not a tensor of a generator",
+        ),
         ("blocks.0.bias", NetworkKind::Generator, "blocks.0.bias is not a tensor"),
         ("weight", NetworkKind::Generator, "weight is not a tensor"),
     ];

@@ -133,8 +133,14 @@ fn check_lists_every_mismatch() {
         (&[w, gain, mean, variance], ""),
         (&[w, gain, mean], "\n  missing blocks.1.norm.running_var (2)"),
         (&[w, gain, ("z", &[], &[1.0])], "\n  unexpected z ()"),
-        (&[w, ("blocks.1.norm.weight", &[3], &[0.0; 3])], "\n  blocks.1.norm.weight: expected (2), found (3)"),
-        (&[w, ("blocks.1.norm.weight", &[2], &[0.0; 3])], "\n  blocks.1.norm.weight: expected (2), found (2)"),
+        (
+            &[w, ("blocks.1.norm.weight", &[3], &[0.0; 3])],
+            "\n  blocks.1.norm.weight: expected (2), found (3)",
+        ),
+        (
+            &[w, ("blocks.1.norm.weight", &[2], &[0.0; 3])],
+            "\n  blocks.1.norm.weight: expected (2), found (2)",
+        ),
         (
             &[("blocks.0.conv.weight", &[1, 2], &[0.0; 2]), variance, ("extra", &[1], &[0.0])],
             "\n  blocks.0.conv.weight: expected (2, 1), found (1, 2)\n  missing blocks.1.norm.weight (2)\

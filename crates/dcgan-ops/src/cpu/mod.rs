@@ -26,8 +26,9 @@ mod workspace;
 
 use crate::executor::check_input;
 use crate::{
-    BufferPool, Executor, Forward, ForwardHook, Input, Keep, Layer, LayerTiming, Layout, Maps, Mode, OpsError,
-    ParameterTable, ParameterValues, Precision, ProcessGroup, Result, SingleProcess, Statistics, WithRespectTo,
+    BufferPool, Executor, Forward, ForwardHook, Input, Keep, Layer, LayerTiming, Layout, Maps, Mode,
+    OpsError, ParameterTable, ParameterValues, Precision, ProcessGroup, Result, SingleProcess, Statistics,
+    WithRespectTo,
 };
 use candle_core::Device;
 use kernels::Isa;
@@ -101,16 +102,23 @@ impl CpuExecutor {
             let (done, rest) = states.split_at_mut(i);
             let Some((state, after)) = rest.split_first_mut() else { break };
             // The activation is written where the next layer cannot apply it, or the caller asks for it.
-            let write_activation = all || !state::applied_on_read(layer, after.first().map(|next| &next.linear));
+            let write_activation =
+                all || !state::applied_on_read(layer, after.first().map(|next| &next.linear));
             let hook = hook.map(|hook| move |image: usize, map: &[f32]| hook(i, image, map));
-            let asked = Asked { write_activation, hook: hook.as_ref().map(|hook| hook as state::ImageHook<'_>) };
+            let asked =
+                Asked { write_activation, hook: hook.as_ref().map(|hook| hook as state::ImageHook<'_>) };
             let source = match done.last() {
                 Some(before) => before.output(&layers[i - 1], Some(&state.linear), n),
                 None => Source::plain(input.maps.values()),
             };
             let labels = input.labels;
-            let batch =
-                state.forward(layer, (parameters, workspace), (n, source, labels), (mode, group.as_ref()), asked)?;
+            let batch = state.forward(
+                layer,
+                (parameters, workspace),
+                (n, source, labels),
+                (mode, group.as_ref()),
+                asked,
+            )?;
             statistics.extend(batch.map(|batch| (layer.name.clone(), batch)));
             if all {
                 activations.push(Maps::copied(state.activation(layer, n), n, layer.output, pool));
@@ -222,7 +230,8 @@ impl Executor for CpuExecutor {
         keep: Keep,
         hook: Option<ForwardHook<'_>>,
     ) -> Result<Forward> {
-        let pass = |workspace: &mut Workspace| self.run_forward(workspace, parameters, input, mode, (keep, hook));
+        let pass =
+            |workspace: &mut Workspace| self.run_forward(workspace, parameters, input, mode, (keep, hook));
         in_pool(|| Workspace::lend(pass))
     }
 

@@ -35,12 +35,7 @@ pub(super) struct InputGradient {
 
 impl Normalization {
     /// From mean and (biased) variance; `affine` is weight and bias.
-    pub(super) fn new(
-        mean: Vec<f32>,
-        var: Vec<f32>,
-        eps: f64,
-        affine: Option<(&[f32], &[f32])>,
-    ) -> Self {
+    pub(super) fn new(mean: Vec<f32>, var: Vec<f32>, eps: f64, affine: Option<(&[f32], &[f32])>) -> Self {
         let eps = eps as f32;
         let inv_std: Vec<f32> = var.iter().map(|v| 1.0 / (v + eps).sqrt()).collect();
         let scale: Vec<f32> = match affine {
@@ -344,7 +339,13 @@ pub(super) fn negative_slope(activation: Activation) -> Option<f32> {
 }
 
 /// Column sums of d' of one block of rows, then of d' x_hat, into `part`.
-pub(super) fn masked_gradient_sums(x: &[f32], d: &[f32], normal: &Normalization, negative_slope: f32, part: &mut [f32]) {
+pub(super) fn masked_gradient_sums(
+    x: &[f32],
+    d: &[f32],
+    normal: &Normalization,
+    negative_slope: f32,
+    part: &mut [f32],
+) {
     let columns = part.len() / 2;
     let (sums, products) = part.split_at_mut(columns);
     sums.fill(0.0);

@@ -15,8 +15,16 @@ pub(super) struct Source<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Transform<'a> {
     Plain,
-    Activated { normal: &'a Normalization, negative_slope: f32 },
-    Gradient { x: &'a [f32], normal: &'a Normalization, negative_slope: f32, input_gradient: &'a InputGradient },
+    Activated {
+        normal: &'a Normalization,
+        negative_slope: f32,
+    },
+    Gradient {
+        x: &'a [f32],
+        normal: &'a Normalization,
+        negative_slope: f32,
+        input_gradient: &'a InputGradient,
+    },
 }
 
 impl<'a> Source<'a> {
@@ -102,7 +110,10 @@ impl<'a> Source<'a> {
             }
             Transform::Gradient { x, normal, negative_slope, input_gradient } => {
                 assert!(normal.scale.len() == channels && normal.offset.len() == channels);
-                assert!(input_gradient.x_coefficient.len() == channels && input_gradient.constant.len() == channels);
+                assert!(
+                    input_gradient.x_coefficient.len() == channels
+                        && input_gradient.constant.len() == channels
+                );
                 LoadOp::NormBackward {
                     x: x.as_ptr(),
                     scale: normal.scale.as_ptr(),

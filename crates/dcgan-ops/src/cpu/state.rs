@@ -215,7 +215,13 @@ impl LayerState {
 
     /// Takes the gradient `d` with respect to one image's activation as soon as it is written. Without batch norm `d` becomes
     /// the gradient with respect to the linear map's output, and the bias's sums are taken; with batch norm its sums are.
-    pub(super) fn receive_gradient(&self, layer: &Layer, sums: &PerImageSums<'_>, image: usize, d: &mut [f32]) {
+    pub(super) fn receive_gradient(
+        &self,
+        layer: &Layer,
+        sums: &PerImageSums<'_>,
+        image: usize,
+        d: &mut [f32],
+    ) {
         let len = layer.output.len();
         let map = image * len..(image + 1) * len;
         if layer.norm.is_none() {
@@ -333,8 +339,7 @@ impl LayerState {
         (d, input_gradient): (&[f32], &InputGradient),
         (gradients, wanted): (Option<&mut [f32]>, Option<(&mut [f32], ImageMut<'_>)>),
     ) {
-        let weights =
-            Weights { values: &parameters.flat[self.weight.clone()], version: parameters.version };
+        let weights = Weights { values: &parameters.flat[self.weight.clone()], version: parameters.version };
         let gradient = gradients.map(|gradients| &mut gradients[self.weight.clone()]);
         let fused = self.fused_gradient(layer);
         let Self { linear, linear_output, normalization, .. } = self;
