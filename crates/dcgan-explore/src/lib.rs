@@ -1,24 +1,25 @@
-//! What the networks of a DCGAN learned: the latent space and the feature maps (paper, section 6).
+//! Explores what the networks of a DCGAN learned: latent space and feature maps (paper, section 6).
 //!
-//! The latent space: [`latent`] (sets of z, their files), [`series`] (walks between z), [`arithmetic`] (concepts as means),
-//! [`mod@invert`] (z of a given image), [`neighbours`] (nearest training images). The networks inside: [`parts`] (a part
-//! of a network by itself), [`guided`] (guided backpropagation), [`maximal`] (what excites a feature), [`ablate`] (feature
-//! maps removed), [`concept`] (z found by an attribute of real images). Images are laid out by [`dcgan_data::grid`]; [`gif`] makes animations of them.
+//! Latent space: [`latent`] (sets of z and their files), [`interpolation`] (walks between z), [`arithmetic`] (concepts as means of
+//! z), [`mod@invert`] (z of a given image), [`neighbours`] (nearest training images), [`concept`] (z of an attribute of real
+//! images). Feature maps: [`subnetwork`] (consecutive layers of a network), [`guided`] (guided backpropagation),
+//! [`max_activations`] (images with the largest activations), [`ablate`] (removal of feature maps). [`dcgan_data::image_grid`]
+//! lays out images, [`gif`] encodes animations.
 //!
-//! Everything is computed in evaluation mode, and is the same for the same seed.
+//! Networks run in evaluation mode; results depend on the seed only.
 
 pub mod ablate;
 pub mod arithmetic;
 pub mod attributes;
-pub mod boxes;
+pub mod bounding_boxes;
 pub mod concept;
 pub mod gif;
 pub mod guided;
+pub mod interpolation;
 pub mod invert;
 pub mod json;
 pub mod latent;
 pub mod logistic;
-pub mod maximal;
+pub mod max_activations;
 pub mod neighbours;
-pub mod parts;
-pub mod series;
+pub mod subnetwork;

@@ -1,23 +1,23 @@
-//! Walks through the latent space: series of z from one z to the next (paper, section 6.1, figure 4).
+//! Interpolation between z, and walks through the latent space (paper, section 6.1, figure 4).
 
 use crate::latent::{LatentError, Latents};
 use dcgan_model::Distribution;
 
-/// Below this sine of the angle between two z a great circle is a straight line, or not defined.
-const LEAST_SINE: f64 = 1e-6;
+/// Below this sine of the angle between two z their great circle is a straight line, or undefined.
+const MIN_SINE: f64 = 1e-6;
 
-/// How to go from one z to another.
+/// The path from one z to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interpolation {
-    /// A straight line (lerp): what the paper does, with uniform z.
+    /// A straight line (lerp), as in the paper, whose z are uniform.
     Linear,
-    /// Along a great circle (slerp). Normal z all lie near a sphere of radius sqrt(size), which a straight line leaves in its middle
+    /// A great circle (slerp). Normal z lie near the sphere of radius sqrt(size); the middle of a straight line lies inside it
     /// (White, "Sampling generative networks", 2016, section 2.1).
     Spherical,
 }
 
 impl Interpolation {
-    /// The interpolation that stays where z of `distribution` lie.
+    /// The interpolation that stays in the region of high density of `distribution`.
     pub fn of(distribution: Distribution) -> Self {
         match distribution {
             Distribution::Uniform => Self::Linear,
@@ -25,10 +25,10 @@ impl Interpolation {
         }
     }
 
-    /// The z at part `t` of the walk from `from` (0) to `to` (1); exactly these at the ends. Between z on one line through the origin
-    /// every walk is straight.
-    pub fn at(self, from: &[f32], to: &[f32], t: f64) -> Vec<f32> {
-        // Not left to rounding: the ends are the images that people know.
+    /// The z at fraction `t` of the path from `from` (t = 0) to `to` (t = 1), both exact. The great circle of two z on one line
+    /// through the origin is undefined; the path between them is straight.
+    pub fn interpolate(self, from: &[f32], to: &[f32], t: f64) -> Vec<f32> {
+        // Not left to rounding: a walk ends at exactly the images of its z.
         if t == 0.0 {
             return from.to_vec();
         }
@@ -39,30 +39,32 @@ impl Interpolation {
             Self::Linear => (1.0 - t, t),
             Self::Spherical => slerp(from, to, t),
         };
-        from.iter().zip(to).map(|(from, to)| narrowed(a * f64::from(*from) + b * f64::from(*to))).collect()
+        from.iter().zip(to).map(|(from, to)| to_f32(a * f64::from(*from) + b * f64::from(*to))).collect()
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "z are f32; the sums between are not")]
-pub(crate) fn narrowed(value: f64) -> f32 {
+/// A sum in f64 as a value of z.
+#[expect(clippy::cast_possible_truncation, reason = "z are f32, intermediate sums f64")]
+pub(crate) fn to_f32(value: f64) -> f32 {
     value as f32
 }
 
-/// What `from` and `to` are multiplied by at part `t` of the arc between them.
+/// The coefficients of `from` and `to` at fraction `t` of the arc between them.
 fn slerp(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
     let dot =
         |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
     let cosine = dot(from, to) / (dot(from, from) * dot(to, to)).sqrt();
     let angle = cosine.clamp(-1.0, 1.0).acos();
     let sine = angle.sin();
-    // Also where a z of length 0 makes the angle a NaN.
-    if sine.is_nan() || sine <= LEAST_SINE {
+    // NaN where a z has length 0.
+    if sine.is_nan() || sine <= MIN_SINE {
         return (1.0 - t, t);
     }
     (((1.0 - t) * angle).sin() / sine, (t * angle).sin() / sine)
 }
 
-/// Walks from each z to the next, `steps` z each with both ends, one walk after the other: `(n - 1) steps` z, rows of figure 4.
+/// Walks from each z to the next, one after the other, each of `steps` z including both ends: `(n - 1) steps` z, the rows of
+/// figure 4.
 ///
 /// # Errors
 /// Fewer than two z, or steps.
@@ -70,19 +72,19 @@ pub fn walks(z: &Latents, steps: usize, interpolation: Interpolation) -> Result<
     let values = z.rows().zip(z.rows().skip(1)).flat_map(move |(from, to)| {
         (0..steps)
             .filter(move |_| steps > 1)
-            .flat_map(move |i| interpolation.at(from, to, i as f64 / (steps - 1) as f64))
+            .flat_map(move |i| interpolation.interpolate(from, to, i as f64 / (steps - 1) as f64))
     });
     Latents::new(values.collect(), z.size(), "a walk of fewer than 2 z or steps")
 }
 
-/// A closed walk through all z and back to the first, no z twice: `n (steps - 1)` frames of an animation without end.
+/// A closed walk through all z and back to the first without repeated z: the `n (steps - 1)` frames of a looping animation.
 ///
 /// # Errors
 /// Fewer than two steps.
 pub fn closed_walk(z: &Latents, steps: usize, interpolation: Interpolation) -> Result<Latents, LatentError> {
     let last = steps.saturating_sub(1);
     let values = z.rows().zip(z.rows().cycle().skip(1)).flat_map(move |(from, to)| {
-        (0..last).flat_map(move |i| interpolation.at(from, to, i as f64 / last as f64))
+        (0..last).flat_map(move |i| interpolation.interpolate(from, to, i as f64 / last as f64))
     });
     Latents::new(values.collect(), z.size(), "a walk of fewer than 2 steps")
 }
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn interpolations_start_end_and_pass_where_they_should() {
+    fn interpolated_z_match_known_values() {
         let half = std::f32::consts::FRAC_1_SQRT_2;
         type Row = (Interpolation, [f32; 2], [f32; 2], f64, [f32; 2]);
         let rows: &[Row] = &[
@@ -108,13 +110,13 @@ mod tests {
             (Interpolation::Spherical, [1.0, 0.0], [0.0, 1.0], 0.5, [half, half]),
             // A third of a right angle.
             (Interpolation::Spherical, [2.0, 0.0], [0.0, 2.0], 1.0 / 3.0, [3_f32.sqrt(), 1.0]),
-            // On one line, and from the origin, there is no circle.
+            // On one line through the origin there is no great circle.
             (Interpolation::Spherical, [1.0, 2.0], [3.0, 6.0], 0.5, [2.0, 4.0]),
             (Interpolation::Spherical, [1.0, 0.0], [-1.0, 0.0], 0.25, [0.5, 0.0]),
             (Interpolation::Spherical, [0.0, 0.0], [1.0, 3.0], 0.5, [0.5, 1.5]),
         ];
         for (interpolation, from, to, t, expected) in rows {
-            let found = interpolation.at(from, to, *t);
+            let found = interpolation.interpolate(from, to, *t);
             if [0.0, 1.0].contains(t) {
                 assert_eq!(found, expected, "the ends, to the last bit");
             }
@@ -128,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn walks_share_their_ends_and_a_closed_one_repeats_none() {
+    fn walks_share_end_points_and_closed_walks_repeat_none() {
         let z = z(&[0.0, 1.0, 1.0, 0.0, -1.0, 0.5], 2);
-        let series = walks(&z, 3, Interpolation::Linear).unwrap();
+        let open = walks(&z, 3, Interpolation::Linear).unwrap();
         let expected = [0.0, 1.0, 0.5, 0.5, 1.0, 0.0, 1.0, 0.0, 0.0, 0.25, -1.0, 0.5];
-        assert_eq!(series.values(), expected);
+        assert_eq!(open.values(), expected);
         let closed = closed_walk(&z, 3, Interpolation::Linear).unwrap();
         assert_eq!(closed.values(), [0.0, 1.0, 0.5, 0.5, 1.0, 0.0, 0.0, 0.25, -1.0, 0.5, -0.5, 0.75]);
         assert!(walks(&z, 1, Interpolation::Linear).is_err());
