@@ -100,27 +100,36 @@ mod tests {
     #[test]
     fn interpolated_z_match_known_values() {
         let half = std::f32::consts::FRAC_1_SQRT_2;
-        type Row = (Interpolation, [f32; 2], [f32; 2], f64, [f32; 2]);
-        let rows: &[Row] = &[
-            (Interpolation::Linear, [0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
-            (Interpolation::Linear, [0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
-            (Interpolation::Linear, [1.0, 0.0], [0.0, 1.0], 0.25, [0.75, 0.25]),
-            (Interpolation::Spherical, [0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
-            (Interpolation::Spherical, [0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
-            (Interpolation::Spherical, [1.0, 0.0], [0.0, 1.0], 0.5, [half, half]),
+        struct Case {
+            interpolation: Interpolation,
+            from: [f32; 2],
+            to: [f32; 2],
+            t: f64,
+            expected: [f32; 2],
+        }
+        let case = |interpolation, from, to, t, expected| Case { interpolation, from, to, t, expected };
+        let linear = |from, to, t, expected| case(Interpolation::Linear, from, to, t, expected);
+        let spherical = |from, to, t, expected| case(Interpolation::Spherical, from, to, t, expected);
+        let cases = [
+            linear([0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
+            linear([0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
+            linear([1.0, 0.0], [0.0, 1.0], 0.25, [0.75, 0.25]),
+            spherical([0.1, 0.7], [0.3, -0.2], 0.0, [0.1, 0.7]),
+            spherical([0.1, 0.7], [0.3, -0.2], 1.0, [0.3, -0.2]),
+            spherical([1.0, 0.0], [0.0, 1.0], 0.5, [half, half]),
             // A third of a right angle.
-            (Interpolation::Spherical, [2.0, 0.0], [0.0, 2.0], 1.0 / 3.0, [3_f32.sqrt(), 1.0]),
+            spherical([2.0, 0.0], [0.0, 2.0], 1.0 / 3.0, [3_f32.sqrt(), 1.0]),
             // On one line through the origin there is no great circle.
-            (Interpolation::Spherical, [1.0, 2.0], [3.0, 6.0], 0.5, [2.0, 4.0]),
-            (Interpolation::Spherical, [1.0, 0.0], [-1.0, 0.0], 0.25, [0.5, 0.0]),
-            (Interpolation::Spherical, [0.0, 0.0], [1.0, 3.0], 0.5, [0.5, 1.5]),
+            spherical([1.0, 2.0], [3.0, 6.0], 0.5, [2.0, 4.0]),
+            spherical([1.0, 0.0], [-1.0, 0.0], 0.25, [0.5, 0.0]),
+            spherical([0.0, 0.0], [1.0, 3.0], 0.5, [0.5, 1.5]),
         ];
-        for (interpolation, from, to, t, expected) in rows {
-            let found = interpolation.interpolate(from, to, *t);
-            if [0.0, 1.0].contains(t) {
+        for Case { interpolation, from, to, t, expected } in cases {
+            let found = interpolation.interpolate(&from, &to, t);
+            if [0.0, 1.0].contains(&t) {
                 assert_eq!(found, expected, "the ends, to the last bit");
             }
-            for (found, expected) in found.iter().zip(expected) {
+            for (found, expected) in found.iter().zip(&expected) {
                 assert!(
                     (found - expected).abs() < 1e-6,
                     "{interpolation:?} {from:?} {to:?} {t}: {found} {expected}"
