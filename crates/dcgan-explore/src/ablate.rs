@@ -1,5 +1,5 @@
-//! Forgetting an object: finds and removes the generator's feature maps that correlate with it (paper, section 6.3.1 and
-//! figure 6).
+//! Forgetting an object: finds and removes the generator's feature maps that correlate with it (paper, section 6.3.1
+//! and figure 6).
 
 use crate::bounding_boxes::BoundingBoxes;
 use crate::json::{self, JsonError};
@@ -50,7 +50,8 @@ pub enum AblateError {
     Block(#[from] UnknownBlock),
     /// Feature maps of another model's block.
     #[error(
-        "found feature maps of a block {block} with {found} feature maps, expected {expected}: find the feature maps of this model with --boxes"
+        "found feature maps of a block {block} with {found} feature maps, expected {expected}: find the \
+         feature maps of this model with --boxes"
     )]
     Channels {
         /// The block.
@@ -72,12 +73,14 @@ pub enum AblateError {
     },
     /// No position outside the boxes.
     #[error(
-        "the boxes cover their samples completely, expected positions outside of them to compare with: draw smaller boxes"
+        "the boxes cover their samples completely, expected positions outside of them to compare with: draw \
+         smaller boxes"
     )]
     NoPositionsOutside,
     /// No feature map correlates with the object.
     #[error(
-        "no feature map has a positive weight: none of this block correlates with the object in the boxes; try another --block"
+        "no feature map has a positive weight: none of this block correlates with the object in the boxes; try \
+         another --block"
     )]
     NoCorrelation,
     /// The regression.
@@ -103,11 +106,11 @@ impl Filters {
         json::read(path, FORMAT)
     }
 
-    /// Removes the feature maps from `generator`: sets the weights of the next layer for them to zero. G must have batch norm
-    /// statistics, which must not be recalibrated without the feature maps.
+    /// Removes the feature maps from `generator`: sets the weights of the next layer for them to zero. G must have
+    /// batch norm statistics, which must not be recalibrated without the feature maps.
     ///
-    /// # Errors
-    /// A block or a feature map missing in G; a block with another number of feature maps; [`NetworkError::NoStatistics`]; memory.
+    /// # Errors A block or a feature map missing in G; a block with another number of feature maps;
+    /// [`NetworkError::NoStatistics`]; memory.
     pub fn remove_from(&self, generator: &mut Generator) -> Result<(), AblateError> {
         let network = &mut generator.0;
         let layer = find_block(layers(network), &self.block)?;
@@ -143,8 +146,8 @@ pub struct Positions {
     pub inside: Vec<bool>,
 }
 
-/// The activations of layer index `layer` of `generator` on the samples with boxes: all positions inside boxes, and as many random
-/// positions outside in the same sample (all, if there are fewer).
+/// The activations of layer index `layer` of `generator` on the samples with boxes: all positions inside boxes, and as
+/// many random positions outside in the same sample (all, if there are fewer).
 ///
 /// # Errors
 /// G without statistics; boxes that cover their samples completely; memory.
@@ -194,8 +197,8 @@ pub fn sample_positions(
     Ok(Positions { values, channels, inside })
 }
 
-/// The feature maps with positive weights in a logistic regression that separates positions inside boxes from those outside, or
-/// the `top` of them with the largest weights; and the regression.
+/// The feature maps with positive weights in a logistic regression that separates positions inside boxes from those
+/// outside, or the `top` of them with the largest weights; and the regression.
 ///
 /// # Errors
 /// Positions of one class only; no feature map with a positive weight.

@@ -26,8 +26,8 @@ pub fn combine(plus: &[Latents], minus: &[Latents]) -> Result<Vec<f32>, LatentEr
     Ok(sums.into_iter().map(to_f32).collect())
 }
 
-/// `z` itself, then `n` copies with uniform noise in \[-`noise`, `noise`\] added to each value; in the paper's figure 8 copies
-/// with noise 0.25.
+/// `z` itself, then `n` copies with uniform noise in \[-`noise`, `noise`\] added to each value; in the paper's figure 8
+/// copies with noise 0.25.
 ///
 /// # Errors
 /// A `z` that is not finite or empty.
@@ -82,7 +82,8 @@ pub fn mean_image(images: &[f32], len: usize) -> Vec<f32> {
     sums.into_iter().map(to_f32).collect()
 }
 
-/// The sum of the images `plus` minus the images `minus`, value by value: arithmetic in pixel space, which fails in the paper.
+/// The sum of the images `plus` minus the images `minus`, value by value: arithmetic in pixel space, which fails in the
+/// paper.
 pub fn combine_images(plus: &[Vec<f32>], minus: &[Vec<f32>]) -> Vec<f32> {
     let mut sums = vec![0.0; plus.iter().chain(minus).map(Vec::len).next().unwrap_or(0)];
     for (image, sign) in plus.iter().map(|p| (p, 1.0)).chain(minus.iter().map(|p| (p, -1.0))) {

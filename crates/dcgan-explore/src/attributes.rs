@@ -1,5 +1,5 @@
-//! Attributes of images in the format of CelebA's `list_attr_celeba.txt`: a line with the number of images, a line with the
-//! attribute names, then a line per image with its path and 1 or -1 per attribute.
+//! Attributes of images in the format of CelebA's `list_attr_celeba.txt`: a line with the number of images, a line with
+//! the attribute names, then a line per image with its path and 1 or -1 per attribute.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,7 +28,8 @@ pub enum AttributesError {
     },
     /// An invalid line.
     #[error(
-        "{}, line {line}: {problem}; expected CelebA's format: a line with the number of images, a line with the attribute names, then lines of PATH and 1 or -1 per attribute",
+        "{}, line {line}: {problem}; expected CelebA's format: a line with the number of images, a line with \
+         the attribute names, then lines of PATH and 1 or -1 per attribute",
         path.display()
     )]
     Line {
@@ -51,7 +52,9 @@ pub enum AttributesError {
     },
     /// No image of the dataset is in the file.
     #[error(
-        "{} has attributes of none of the {images} images: it lists {listed:?}, the dataset has {found:?}; paths must match, or unique file names (a cache keeps no names: use the folder or zip that it was packed from)",
+        "{} has attributes of none of the {images} images: it lists {listed:?}, the dataset has {found:?}; \
+         paths must match, or unique file names (a cache keeps no names: use the folder or zip that it was \
+         packed from)",
         path.display()
     )]
     NoMatch {
@@ -171,8 +174,8 @@ impl Attributes {
         conditions.iter().all(|&(column, present)| values[column] == present)
     }
 
-    /// The row of each image: the row with the same path, else the row with the same file name if that is unique both in the
-    /// file and among `images`.
+    /// The row of each image: the row with the same path, else the row with the same file name if that is unique both
+    /// in the file and among `images`.
     ///
     /// # Errors
     /// [`AttributesError::NoMatch`] if no image has a row.

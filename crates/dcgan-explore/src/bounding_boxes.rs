@@ -79,7 +79,8 @@ impl BoundingBoxes {
                 if start < 0 || len < 1 || beyond.is_none_or(|end| end > all) {
                     let (start_name, len_name, what) = names;
                     faults.push(format!(
-                        "box {i} (from 0) is outside the image: {start_name} {start}, {len_name} {len}, but images have {all} {what}"
+                        "box {i} (from 0) is outside the image: {start_name} {start}, {len_name} {len}, but \
+                         images have {all} {what}"
                     ));
                 }
             };
@@ -95,8 +96,9 @@ impl BoundingBoxes {
         samples.into_iter().collect()
     }
 
-    /// The positions of a feature map of `rows` x `columns` that are inside a box of `sample`, row-major. A position is inside if
-    /// its center, in pixels, is; so is the position that holds the center of a box, so that no box is too small to count.
+    /// The positions of a feature map of `rows` x `columns` that are inside a box of `sample`, row-major. A position is
+    /// inside if its center, in pixels, is; so is the position that holds the center of a box, so that no box is too
+    /// small to count.
     pub fn mask(&self, sample: usize, shape: ImageShape, (rows, columns): (usize, usize)) -> Vec<bool> {
         let mut mask = vec![false; rows * columns];
         for object in self.boxes.iter().filter(|object| object.sample == sample) {
@@ -111,8 +113,8 @@ impl BoundingBoxes {
     }
 }
 
-/// Which of `count` positions along a side of `pixels` have their center in the `len` pixels from `start`, or hold the center of
-/// these pixels.
+/// Which of `count` positions along a side of `pixels` have their center in the `len` pixels from `start`, or hold the
+/// center of these pixels.
 fn covered(start: i64, len: i64, pixels: usize, count: usize) -> Vec<bool> {
     let wide = |value: usize| i128::try_from(value).unwrap_or(i128::MAX);
     let (start, len) = (i128::from(start), i128::from(len));

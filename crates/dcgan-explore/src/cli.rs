@@ -49,8 +49,8 @@ pub(crate) enum Command {
 /// The model and its networks.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset or --config
-    /// [default: ./models/faces64 if it exists, else the embedded digits model]
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset or
+    /// --config [default: ./models/faces64 if it exists, else the embedded digits model]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Networks of a file of another program: a preset
@@ -75,8 +75,8 @@ pub(crate) struct ComputeArgs {
 /// Real images.
 #[derive(Args, Debug, Default)]
 pub(crate) struct DataArgs {
-    /// Dataset: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache of `dcgan-data pack` [default for models of 28x28 grey
-    /// images: the embedded digits]
+    /// Dataset: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache of `dcgan-data pack` [default for models of
+    /// 28x28 grey images: the embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     /// Crop every image to its N x N center before resizing
@@ -167,8 +167,8 @@ pub(crate) struct InterpolateArgs {
 pub(crate) struct ArithmeticArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// A concept to add, the mean of these z: FILE, FILE:i,j,k or seed:S:i,j,k (indices of `sample --seed S --numbers`);
-    /// repeatable
+    /// A concept to add, the mean of these z: FILE, FILE:i,j,k or seed:S:i,j,k (indices of `sample --seed S
+    /// --numbers`); repeatable
     #[arg(long, value_name = "SPEC", required = true)]
     pub(crate) plus: Vec<String>,
     /// A concept to subtract; repeatable
@@ -194,7 +194,8 @@ pub(crate) struct ArithmeticArgs {
 pub(crate) struct TurnArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// z of samples that face left: FILE, FILE:i,j,k or seed:S:i,j,k (indices of `sample --seed S --numbers`); repeatable
+    /// z of samples that face left: FILE, FILE:i,j,k or seed:S:i,j,k (indices of `sample --seed S --numbers`);
+    /// repeatable
     #[arg(long, value_name = "SPEC", required = true)]
     pub(crate) left: Vec<String>,
     /// z of samples that face right; repeatable

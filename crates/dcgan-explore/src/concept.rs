@@ -1,5 +1,5 @@
-//! z of a concept without manual selection: a linear probe on the discriminator's features, fitted to an attribute of real images,
-//! ranks samples.
+//! z of a concept without manual selection: a linear probe on the discriminator's features, fitted to an attribute of
+//! real images, ranks samples.
 
 use dcgan_features::features::{Features, FeaturesError};
 use dcgan_features::svm::{Gram, LinearSvm, ParamGuard, SvmError, SvmParams};
@@ -32,7 +32,8 @@ pub enum ConceptError {
     },
     /// Too few images of one class.
     #[error(
-        "{positives} images have the concept and {negatives} do not, expected at least {FOLDS} of each: use more images (--images)"
+        "{positives} images have the concept and {negatives} do not, expected at least {FOLDS} of each: use \
+         more images (--images)"
     )]
     TooFew {
         /// Images with the concept.
@@ -89,8 +90,8 @@ pub fn class_counts(labels: &[bool]) -> Result<(usize, usize), ConceptError> {
 }
 
 impl Probe {
-    /// Fits a probe to the rows of `features`; `labels` are true for images with the concept. The rows of either class are dealt in
-    /// order to five folds: three for training, one for validation (the choice of C), one for the test.
+    /// Fits a probe to the rows of `features`; `labels` are true for images with the concept. The rows of either class
+    /// are dealt in order to five folds: three for training, one for validation (the choice of C), one for the test.
     ///
     /// # Errors
     /// [`ConceptError`]; not one label per row.

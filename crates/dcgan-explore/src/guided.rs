@@ -63,9 +63,10 @@ impl GuidedBackprop {
         Ok(Self { linear: Subnetwork::linear_layers(network, layer)?, negative_slopes })
     }
 
-    /// The guided gradient of one value of the block's activation in each image, with respect to the pixels. In the backward
-    /// pass a rectifier passes positive gradients where its input was positive, with slope 1, and nothing else: the negative
-    /// slope of LeakyReLU applies in the forward pass only. The gradient of an activation that is not positive is zero.
+    /// The guided gradient of one value of the block's activation in each image, with respect to the pixels. In the
+    /// backward pass a rectifier passes positive gradients where its input was positive, with slope 1, and nothing
+    /// else: the negative slope of LeakyReLU applies in the forward pass only. The gradient of an activation that is
+    /// not positive is zero.
     ///
     /// # Shapes
     /// - `x`: `(n, c, h, w)`, in the value range of the networks

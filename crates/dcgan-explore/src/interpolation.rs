@@ -11,8 +11,8 @@ const MIN_SINE: f64 = 1e-6;
 pub enum Interpolation {
     /// A straight line (lerp), as in the paper, whose z are uniform.
     Linear,
-    /// A great circle (slerp). Normal z lie near the sphere of radius sqrt(size); the middle of a straight line lies inside it
-    /// (White, "Sampling generative networks", 2016, section 2.1).
+    /// A great circle (slerp). Normal z lie near the sphere of radius sqrt(size); the middle of a straight line lies
+    /// inside it (White, "Sampling generative networks", 2016, section 2.1).
     Spherical,
 }
 
@@ -25,8 +25,8 @@ impl Interpolation {
         }
     }
 
-    /// The z at fraction `t` of the path from `from` (t = 0) to `to` (t = 1), both exact. The great circle of two z on one line
-    /// through the origin is undefined; the path between them is straight.
+    /// The z at fraction `t` of the path from `from` (t = 0) to `to` (t = 1), both exact. The great circle of two z on
+    /// one line through the origin is undefined; the path between them is straight.
     pub fn interpolate(self, from: &[f32], to: &[f32], t: f64) -> Vec<f32> {
         // Not left to rounding: a walk ends at exactly the images of its z.
         if t == 0.0 {
@@ -63,8 +63,8 @@ fn slerp(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
     (((1.0 - t) * angle).sin() / sine, (t * angle).sin() / sine)
 }
 
-/// Walks from each z to the next, one after the other, each of `steps` z including both ends: `(n - 1) steps` z, the rows of
-/// figure 4.
+/// Walks from each z to the next, one after the other, each of `steps` z including both ends: `(n - 1) steps` z, the
+/// rows of figure 4.
 ///
 /// # Errors
 /// Fewer than two z, or steps.
@@ -77,7 +77,8 @@ pub fn walks(z: &Latents, steps: usize, interpolation: Interpolation) -> Result<
     Latents::new(values.collect(), z.size(), "a walk of fewer than 2 z or steps")
 }
 
-/// A closed walk through all z and back to the first without repeated z: the `n (steps - 1)` frames of a looping animation.
+/// A closed walk through all z and back to the first without repeated z: the `n (steps - 1)` frames of a looping
+/// animation.
 ///
 /// # Errors
 /// Fewer than two steps.

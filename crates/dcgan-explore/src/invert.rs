@@ -1,6 +1,7 @@
 //! Inversion of the generator: z of given images, by gradient descent.
 //!
-//! G generates few of all images. The remaining error after several restarts is the distance of an image to those it generates.
+//! G generates few of all images. The remaining error after several restarts is the distance of an image to those it
+//! generates.
 
 use crate::interpolation::to_f32;
 use crate::latent::{LatentError, Latents};
@@ -10,8 +11,8 @@ use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Distribution, Generator, LatentConfig, Model, NetworkError, pixels};
 use dcgan_ops::Keep;
 
-/// Batch size. Every batch is full, so that the result for an image does not depend on the other images: matrix products of few
-/// rows are summed in another order than those of many.
+/// Batch size. Every batch is full, so that the result for an image does not depend on the other images: matrix
+/// products of few rows are summed in another order than those of many.
 const BATCH: usize = 64;
 /// Adam's decay rates and epsilon (Kingma and Ba, 2015).
 const BETA1: f32 = 0.9;
@@ -61,8 +62,8 @@ pub struct Inversion {
     pub restart_errors: Vec<f32>,
 }
 
-/// Finds z of `images`, u8 `(n, h, w, c)`: for each restart, Adam on the mean squared error of the generated image. Uniform z are
-/// clamped to \[-1, 1\]. `progress` is called with the number of steps done, of [`total_steps`].
+/// Finds z of `images`, u8 `(n, h, w, c)`: for each restart, Adam on the mean squared error of the generated image.
+/// Uniform z are clamped to \[-1, 1\]. `progress` is called with the number of steps done, of [`total_steps`].
 ///
 /// # Errors
 /// A generator without statistics; no image, no restart; z that are not finite; memory.
@@ -146,7 +147,8 @@ fn minimize(
     Ok((z, errors))
 }
 
-/// The gradient of each row's mean squared error with respect to its z, `(n, size)`; `targets` `(n, c, h, w)`, z `(n, size)`.
+/// The gradient of each row's mean squared error with respect to its z, `(n, size)`; `targets` `(n, c, h, w)`, z `(n,
+/// size)`.
 ///
 /// # Errors
 /// A generator without statistics; shapes; memory.

@@ -144,8 +144,8 @@ impl Latents {
         Self::new(indices.into_iter().flat_map(one).collect(), config.size, &format!("seed {seed}"))
     }
 
-    /// [`Latents::draw`] with truncated z: values beyond `bound` standard deviations are redrawn, other values are unchanged. The
-    /// images are more typical and less diverse.
+    /// [`Latents::draw`] with truncated z: values beyond `bound` standard deviations are redrawn, other values are
+    /// unchanged. The images are more typical and less diverse.
     ///
     /// # Errors
     /// Uniform z; a bound below 0.01; `n` of 0.
@@ -252,8 +252,8 @@ impl Latents {
         sums.into_iter().map(|sum: f64| to_f32(sum / self.len() as f64)).collect()
     }
 
-    /// Their images in evaluation mode, u8 `(n, h, w, c)`; none depends on the other z. `progress` is called with the number of
-    /// images done.
+    /// Their images in evaluation mode, u8 `(n, h, w, c)`; none depends on the other z. `progress` is called with the
+    /// number of images done.
     ///
     /// # Errors
     /// A generator without statistics; z of another length than its own; memory.

@@ -52,8 +52,8 @@ const TOLERANCE: f64 = 1e-10;
 /// Most halvings of a step.
 const MAX_HALVINGS: i32 = 40;
 
-/// Minimizes `Σ ln(1 + exp(-y_i (w·x_i + b))) + penalty/2 |w|²`, where the `x_i` are the standardized rows of `width` features
-/// in `values`, and `y_i` is 1 where the label is true and -1 elsewhere.
+/// Minimizes `Σ ln(1 + exp(-y_i (w·x_i + b))) + penalty/2 |w|²`, where the `x_i` are the standardized rows of `width`
+/// features in `values`, and `y_i` is 1 where the label is true and -1 elsewhere.
 ///
 /// # Errors
 /// [`LogisticRegressionError`].
@@ -105,7 +105,8 @@ pub fn fit(
     Ok(LogisticRegression { weights, intercept, accuracy: correct as f64 / n as f64 })
 }
 
-/// The rows of `width` features scaled to mean 0 and standard deviation 1 (constant features to 0), each followed by a 1.
+/// The rows of `width` features scaled to mean 0 and standard deviation 1 (constant features to 0), each followed by a
+/// 1.
 fn standardized(values: &[f32], width: usize) -> Vec<f64> {
     let n = (values.len() / width) as f64;
     let mut mean = vec![0.0; width];

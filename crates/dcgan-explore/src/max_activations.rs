@@ -114,12 +114,13 @@ pub struct ReceptiveField {
     pub width: usize,
 }
 
-/// Largest distance of a receptive field's edge from the upper left corner, in pixels: beyond every image, and small enough that
-/// products with an image's side do not overflow.
+/// Largest distance of a receptive field's edge from the upper left corner, in pixels: beyond every image, and small
+/// enough that products with an image's side do not overflow.
 const MAX_EXTENT: i64 = 1 << 24;
 
-/// The receptive field of the value at `row`, `column` of the last of `layers` (convolutions): the pixels that it depends on,
-/// zero padding included, clamped to 2^24 pixels since it grows exponentially with the number of strided layers.
+/// The receptive field of the value at `row`, `column` of the last of `layers` (convolutions): the pixels that it
+/// depends on, zero padding included, clamped to 2^24 pixels since it grows exponentially with the number of strided
+/// layers.
 pub fn receptive_field(layers: &[Layer], row: usize, column: usize) -> ReceptiveField {
     // First and last position along a side, from the last layer's output down to the pixels.
     let extent = |at: usize, kernel: fn(&Layer) -> usize| {
@@ -137,8 +138,8 @@ pub fn receptive_field(layers: &[Layer], row: usize, column: usize) -> Receptive
     ReceptiveField { top, left, height: len(top, bottom), width: len(left, right) }
 }
 
-/// Crops `image`, u8 `(h, w, c)`, to `field` and resizes the crop (nearest pixel) to the largest size that fits into `shape`.
-/// Pixels beyond the image, and those that the aspect ratio of the crop leaves over, are `fill`.
+/// Crops `image`, u8 `(h, w, c)`, to `field` and resizes the crop (nearest pixel) to the largest size that fits into
+/// `shape`. Pixels beyond the image, and those that the aspect ratio of the crop leaves over, are `fill`.
 pub fn crop_resized(image: &[u8], shape: ImageShape, field: ReceptiveField, fill: u8) -> Vec<u8> {
     let ImageShape { height, width, channels } = shape;
     let mut out = vec![fill; shape.bytes()];

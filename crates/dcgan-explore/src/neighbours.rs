@@ -1,4 +1,5 @@
-//! The real images nearest to samples, in pixels and in D's features: whether a generator memorized its training images.
+//! The real images nearest to samples, in pixels and in D's features: whether a generator memorized its training
+//! images.
 
 use dcgan_data::Dataset;
 use dcgan_features::extract::{BATCH, ExtractError, Extractor, read};
@@ -34,12 +35,11 @@ pub struct Neighbours {
     pub features: Vec<Vec<Neighbour>>,
 }
 
-/// The `count` images among the first `limit` of `dataset` that are nearest to each of `queries`. `progress` is called with the
-/// number of references searched.
+/// The `count` images among the first `limit` of `dataset` that are nearest to each of `queries`. `progress` is called
+/// with the number of references searched.
 ///
-/// # Errors
-/// An image that cannot be read or has another shape than the network's; no query; a network without statistics or with features
-/// that are not finite; memory.
+/// # Errors An image that cannot be read or has another shape than the network's; no query; a network without
+/// statistics or with features that are not finite; memory.
 pub fn nearest(
     extractor: &mut Extractor,
     (dataset, limit): (&Dataset, usize),

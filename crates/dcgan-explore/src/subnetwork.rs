@@ -25,8 +25,8 @@ pub struct UnknownBlock {
     pub known: Vec<String>,
 }
 
-/// Index in `layers` of the hidden layer `name`; `2` is short for `blocks.2`. The last layer outputs images or the logit and
-/// is not a hidden layer.
+/// Index in `layers` of the hidden layer `name`; `2` is short for `blocks.2`. The last layer outputs images or the
+/// logit and is not a hidden layer.
 ///
 /// # Errors
 /// [`UnknownBlock`] with the names that exist.
@@ -71,8 +71,8 @@ impl Subnetwork {
         Ok((Self::new(lower, network, &parameters)?, Self::new(upper, network, &parameters)?))
     }
 
-    /// Each layer up to and including index `layer` on its own and without its activation: linear map and batch norm, which
-    /// is linear too in evaluation mode.
+    /// Each layer up to and including index `layer` on its own and without its activation: linear map and batch norm,
+    /// which is linear too in evaluation mode.
     ///
     /// # Errors
     /// [`NetworkError::NoStatistics`]; memory.

@@ -120,8 +120,8 @@ pub(crate) struct ConceptArgs {
     /// Attributes of the images in the format of CelebA's list_attr_celeba.txt, matched by path
     #[arg(long, value_name = "FILE")]
     pub(crate) attributes: PathBuf,
-    /// An attribute that images of the concept have, or with a leading minus one that they do not have; repeatable, all must
-    /// match
+    /// An attribute that images of the concept have, or with a leading minus one that they do not have; repeatable, all
+    /// must match
     #[arg(long, value_name = "NAME", required = true, allow_hyphen_values = true, value_delimiter = ',')]
     pub(crate) attribute: Vec<String>,
     /// Real images to fit the probe to, evenly spaced
