@@ -25,15 +25,14 @@ const TICK: usize = 4;
 const NUMBER: usize = 16;
 
 pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let opened = open(&args.model, &args.compute)?;
     let mut faults = Faults::default();
     faults.check_range("--n", args.n, 1..=MAX_SAMPLES);
     faults.check(args.penalty.is_finite() && args.penalty > 0.0, || {
         format!("--penalty {}: expected a number greater than 0", args.penalty)
     });
-    faults.check(args.top != Some(0), || "--top 0: expected at least 1 map".to_owned());
+    faults.check(args.top != Some(0), || "--top 0: expected at least 1 feature map".to_owned());
     if args.template.is_some() || args.grid.is_some() {
-        return template(args, &opened, faults, logging);
+        return template(args, faults, logging);
     }
     let inputs = InputFiles::model(&args.model);
     let inputs = inputs.file("--boxes", args.boxes.as_ref()).file("--filters", args.filters.as_ref());
@@ -43,22 +42,13 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
         ("--out", Some(args.out.as_path())),
     ];
     faults.check_outputs(&inputs, &outputs);
-    let layers = opened.model().generator_layers();
-    // The last layer outputs images, the one before it the highest feature maps, the one before that the second-highest. (The paper
-    // removes 200 feature maps, more than the 128 of its highest block.)
-    let default = layers.len().saturating_sub(3);
-    let layer = match &args.block {
-        None => default,
-        Some(name) => faults.ok_or_record("--block", find_block(layers, name)).unwrap_or(default),
-    };
     let boxes =
         args.boxes.as_ref().and_then(|path| faults.ok_or_record("--boxes", BoundingBoxes::read(path)));
-    if let Some(fault) = boxes.as_ref().and_then(|boxes| boxes.check(opened.shape()).err()) {
-        faults.check(false, || format!("--boxes: {fault}"));
-    }
     let filters =
         args.filters.as_ref().and_then(|path| faults.ok_or_record("--filters", Filters::read(path)));
-    faults.into_result()?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let layer = model.as_ref().map_or(0, |model| check_model(args, model, boxes.as_ref(), &mut faults));
+    let opened = faults.into_result(model)?;
     let mut generator = opened.generator()?;
     let filters = match (filters, &boxes) {
         (Some(filters), _) => filters,
@@ -86,6 +76,29 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
     Ok(Outcome::Done)
 }
 
+/// Records faults of the options that depend on the model; returns the layer index of the block.
+fn check_model(
+    args: &AblateArgs,
+    opened: &OpenedModel,
+    boxes: Option<&BoundingBoxes>,
+    faults: &mut Faults,
+) -> usize {
+    opened.check_generator(faults);
+    // Samples with and without the feature maps.
+    faults.check_bytes("--n", args.n, 2 * opened.sample_bytes());
+    if let Some(fault) = boxes.and_then(|boxes| boxes.check(opened.shape()).err()) {
+        faults.check(false, || format!("--boxes: {fault}"));
+    }
+    let layers = opened.model().generator_layers();
+    // The last layer outputs images, the one before it the highest feature maps, the one before that the
+    // second-highest. (The paper removes 200 feature maps, more than the 128 of its highest block.)
+    let default = layers.len().saturating_sub(3);
+    match &args.block {
+        None => default,
+        Some(name) => faults.ok_or_record("--block", find_block(layers, name)).unwrap_or(default),
+    }
+}
+
 /// The feature maps that correlate with the object in the boxes.
 fn find_filters(
     args: &AblateArgs,
@@ -99,7 +112,8 @@ fn find_filters(
     let (maps, regression) = find_feature_maps(&positions, args.penalty, args.top).map_err(as_usage_error)?;
     let inside = positions.inside.iter().filter(|&&inside| inside).count();
     print_result(&format!(
-        "{} of {} feature maps of {block} correlate with the object in {} boxes: {inside} positions inside, {} outside, {:.1} % classified correctly",
+        "{} of {} feature maps of {block} correlate with the object in {} boxes: {inside} positions inside, {} \
+         outside, {:.1} % classified correctly",
         maps.len(),
         positions.channels,
         boxes.boxes.len(),
@@ -110,12 +124,7 @@ fn find_filters(
 }
 
 /// Writes an image grid to draw boxes on, and a template of a file of boxes.
-fn template(
-    args: &AblateArgs,
-    opened: &OpenedModel,
-    mut faults: Faults,
-    logging: &Logging,
-) -> anyhow::Result<Outcome> {
+fn template(args: &AblateArgs, mut faults: Faults, logging: &Logging) -> anyhow::Result<Outcome> {
     let outputs = [("--template", args.template.as_deref()), ("--grid", args.grid.as_deref())];
     faults.check_outputs(&InputFiles::model(&args.model), &outputs);
     if let Some(path) = &args.template {
@@ -126,7 +135,13 @@ fn template(
             )
         });
     }
-    faults.into_result()?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    if let (Some(model), Some(_)) = (&model, &args.grid) {
+        model.check_generator(&mut faults);
+        let scale = GRID_SIDE.div_ceil(model.shape().height.max(model.shape().width).max(1));
+        faults.check_bytes("--n", args.n, scale * scale * model.shape().bytes());
+    }
+    let opened = faults.into_result(model)?;
     let seed = args.seed.unwrap_or(0);
     if let Some(path) = &args.grid {
         let mut generator = opened.generator()?;
@@ -141,7 +156,8 @@ fn template(
     if let Some(path) = &args.template {
         json::write(path, &BoundingBoxes::template(seed, opened.shape()))?;
         print_result(&format!(
-            "replace the box in {} by boxes around the object, in pixels of the samples, then run `dcgan-explore ablate --boxes {0}`",
+            "replace the box in {} by boxes around the object, in pixels of the samples, then run \
+             `dcgan-explore ablate --boxes {0}`",
             path.display()
         ))?;
     }

@@ -1,6 +1,6 @@
 //! `dcgan-explore arithmetic`
 
-use super::{Faults, InputFiles, OpenedModel, generate, open, save_z};
+use super::{Faults, InputFiles, OpenedModel, generate, latent_sets, open, save_z};
 use crate::cli::ArithmeticArgs;
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
@@ -23,12 +23,18 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
     faults.check_range("--noise", args.noise, 0.0..=10.0);
     let inputs = InputFiles::model(&args.model).z("--plus", &args.plus).z("--minus", &args.minus);
     faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
-    faults.into_result()?;
-    let opened = open(&args.model, &args.compute)?;
-    let mut faults = Faults::default();
-    let plus = opened.latent_sets("--plus", &args.plus, &mut faults);
-    let minus = opened.latent_sets("--minus", &args.minus, &mut faults);
-    faults.into_result()?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let plus = latent_sets(model.as_ref(), "--plus", &args.plus, &mut faults);
+    let minus = latent_sets(model.as_ref(), "--minus", &args.minus, &mut faults);
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        for (option, set) in
+            plus.iter().map(|set| ("--plus", set)).chain(minus.iter().map(|set| ("--minus", set)))
+        {
+            faults.check_bytes(option, set.len(), model.sample_bytes());
+        }
+    }
+    let opened = faults.into_result(model)?;
     let named = args.plus.iter().map(|spec| ("--plus", spec)).zip(&plus);
     for ((option, spec), set) in named.chain(args.minus.iter().map(|spec| ("--minus", spec)).zip(&minus)) {
         if set.len() < STABLE {
@@ -94,14 +100,15 @@ fn concepts(
     Ok(concepts)
 }
 
-/// The terms with their signs in the order of the paper's figure: the first concept, those subtracted, the others added.
+/// The terms with their signs in the order of the paper's figure: the first concept, those subtracted, the others
+/// added.
 fn terms<'a>(plus: &'a [Concept], minus: &'a [Concept]) -> impl Iterator<Item = (&'static str, &'a Concept)> {
     let first = plus.iter().take(1).map(|c| ("+", c));
     first.chain(minus.iter().map(|c| ("-", c))).chain(plus.iter().skip(1).map(|c| ("+", c)))
 }
 
-/// Figure 7: the images of each concept above the image of their mean, and the result among its perturbed copies; below, the same
-/// arithmetic in pixel space.
+/// Figure 7: the images of each concept above the image of their mean, and the result among its perturbed copies;
+/// below, the same arithmetic in pixel space.
 fn figure(
     opened: &OpenedModel,
     plus: &[Concept],

@@ -1,7 +1,8 @@
 //! `dcgan-explore concept`
 
 use super::{
-    Faults, InputFiles, OpenedModel, RecalibrateFrom, evenly_spaced, generate, open, read_images, save_z,
+    Faults, InputFiles, OpenedModel, RecalibrateFrom, evenly_spaced, generate, open, open_data, read_images,
+    save_z,
 };
 use crate::cli::ConceptArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
@@ -16,11 +17,14 @@ use serde_json::json;
 
 /// Most images to fit the probe to.
 const MAX_IMAGES: usize = 100_000;
+/// Values per channel of a feature vector: activations pooled to 4x4.
+const POOLED: usize = 16;
+/// Most bytes of the features that the probe is fitted to.
+const MAX_FEATURE_BYTES: usize = 4 << 30;
 /// Most samples to rank.
 const MAX_CANDIDATES: usize = 1_000_000;
 
 pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let opened = open(&args.model, &args.compute)?;
     let mut faults = Faults::default();
     faults.check_range("--images", args.images, 1..=MAX_IMAGES);
     faults.check_range("--candidates", args.candidates, 1..=MAX_CANDIDATES);
@@ -29,32 +33,36 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     });
     let inputs = InputFiles::model(&args.model).data(&args.data).file("--attributes", Some(&args.attributes));
     faults.check_outputs(&inputs, &[("--save-z", args.save_z.as_deref()), ("--out", Some(&args.out))]);
-    if let Err(fault) = opened.discriminator_weights("a concept") {
-        faults.check(false, || fault.to_string());
-    }
     let conditions: Vec<Condition> = args.attribute.iter().map(|text| text.as_str().into()).collect();
     let attributes = faults.ok_or_record("--attributes", Attributes::read(&args.attributes));
     let columns =
         attributes.as_ref().and_then(|known| faults.ok_or_record("--attribute", known.columns(&conditions)));
-    faults.into_result()?;
-    let (Some(attributes), Some(columns)) = (attributes, columns) else { return Ok(Outcome::Done) };
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        model.check_discriminator("a concept", &mut faults);
+        let layers = model.model().discriminator_layers();
+        let channels: usize = layers.iter().rev().skip(1).map(|layer| layer.output.channels).sum();
+        let bytes = size_of::<f32>() * POOLED * channels;
+        faults.check_bytes_within(MAX_FEATURE_BYTES, "--images", args.images, bytes);
+        faults.check_bytes("--top", args.top, model.sample_bytes());
+        faults.check_bytes("--candidates", args.candidates, size_of::<f32>() * model.latent().size);
+    }
+    let data = open_data(model.as_ref(), &args.data, &mut faults)?;
+    let labeled = match (&data, &attributes, &columns) {
+        (Some(data), Some(attributes), Some(columns)) => {
+            faults.collect(label(data, attributes, columns, args.images))?
+        }
+        _ => None,
+    };
+    let ((opened, data), labeled) = faults.into_result(model.zip(data).zip(labeled))?;
+    let Labeled { images, labels } = labeled;
     let mut generator = opened.generator()?;
-    let data = opened.data(&args.data)?;
-
-    // Images with attributes, and whether they have the concept.
-    let names: Vec<String> = (0..data.len()).map(|i| data.name(i)).collect::<Result<_, _>>()?;
-    let rows = attributes.join(&names).map_err(UsageError::because)?;
-    let known: Vec<(usize, usize)> =
-        rows.iter().enumerate().filter_map(|(image, row)| Some((image, (*row)?))).collect();
-    let known: Vec<(usize, usize)> =
-        evenly_spaced(known.len(), args.images).into_iter().map(|i| known[i]).collect();
-    let labels: Vec<bool> = known.iter().map(|&(_, row)| attributes.matches(row, &columns)).collect();
     let concept = args.attribute.join(", ");
-    let (positives, _) = class_counts(&labels).map_err(as_usage_error)?; // before any work
+    let positives = labels.iter().filter(|&&label| label).count();
     tracing::info!("{concept}: {positives} of {} images", labels.len());
 
     let mut extractor = extractor(&opened, &data)?;
-    let images: Vec<usize> = known.iter().map(|&(image, _)| image).collect();
     let features = features_of_images(&mut extractor, &data, &images, logging)?;
     let probe = Probe::fit(&features, &labels).map_err(as_usage_error)?;
 
@@ -78,7 +86,8 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     if negatives > 0 {
         let kept = best.len();
         tracing::warn!(
-            "{negatives} of the {kept} samples kept have scores below 0: rank more samples with --candidates, or keep fewer with --top"
+            "{negatives} of the {kept} samples kept have scores below 0: rank more samples with --candidates, \
+             or keep fewer with --top"
         );
     }
     // The samples, and the image of their mean, which is the concept in arithmetic.
@@ -123,6 +132,30 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
         print_result(&result.to_string())?;
     }
     Ok(Outcome::Done)
+}
+
+/// Images with attributes, and whether they have the concept.
+struct Labeled {
+    images: Vec<usize>,
+    labels: Vec<bool>,
+}
+
+/// At most `limit` images of `data` with attributes, evenly spaced, and whether they match all conditions `columns`.
+fn label(
+    data: &Dataset,
+    attributes: &Attributes,
+    columns: &[(usize, bool)],
+    limit: usize,
+) -> anyhow::Result<Labeled> {
+    let names: Vec<String> = (0..data.len()).map(|i| data.name(i)).collect::<Result<_, _>>()?;
+    let rows = attributes.join(&names).map_err(UsageError::because)?;
+    let known: Vec<(usize, usize)> =
+        rows.iter().enumerate().filter_map(|(image, row)| Some((image, (*row)?))).collect();
+    let chosen = evenly_spaced(known.len(), limit).into_iter().map(|i| known[i]);
+    let (images, rows): (Vec<usize>, Vec<usize>) = chosen.unzip();
+    let labels: Vec<bool> = rows.iter().map(|&row| attributes.matches(row, columns)).collect();
+    class_counts(&labels).map_err(as_usage_error)?;
+    Ok(Labeled { images, labels })
 }
 
 /// A feature extractor with batch norm statistics.

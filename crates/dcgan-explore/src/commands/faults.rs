@@ -8,6 +8,9 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+/// Most bytes of the images of a command. Several copies of them are in memory at a time.
+pub(crate) const MAX_IMAGE_BYTES: usize = 512 << 20;
+
 /// Configuration errors.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Vec<String>);
@@ -51,6 +54,16 @@ impl Faults {
         }
     }
 
+    /// Whether no fault was recorded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Records the faults of `result`.
+    pub(crate) fn record<T>(&mut self, result: Result<T, UsageError>) {
+        self.0.extend(result.err().into_iter().flat_map(|error| error.faults));
+    }
+
     /// Records a value of `option` out of range.
     pub(crate) fn check_range<T: PartialOrd + Display + Copy>(
         &mut self,
@@ -63,8 +76,8 @@ impl Faults {
         });
     }
 
-    /// Records output files that cannot be written, or that would overwrite each other, one of the `inputs`, or a file in a folder of
-    /// the `inputs`.
+    /// Records output files that cannot be written, or that would overwrite each other, one of the `inputs`, or a file
+    /// in a folder of the `inputs`.
     pub(crate) fn check_outputs(&mut self, inputs: &InputFiles, outputs: &[(&'static str, Option<&Path>)]) {
         let read = inputs.0.iter().map(|(option, path)| (*option, path.as_path()));
         let mut known: Vec<(&str, PathBuf)> =
@@ -91,14 +104,42 @@ impl Faults {
         }
     }
 
+    /// Records more images than fit in [`MAX_IMAGE_BYTES`], each of `bytes`; `option` sets their number.
+    pub(crate) fn check_bytes(&mut self, option: &str, count: usize, bytes: usize) {
+        self.check_bytes_within(MAX_IMAGE_BYTES, option, count, bytes);
+    }
+
+    /// Records more items than fit in `limit`, each of `bytes`; `option` sets their number.
+    pub(crate) fn check_bytes_within(&mut self, limit: usize, option: &str, count: usize, bytes: usize) {
+        self.check(count.saturating_mul(bytes) <= limit, || {
+            let max = limit / bytes.max(1);
+            format!("{option}: {count} x {bytes} bytes exceed {} MiB, use at most {max}", limit >> 20)
+        });
+    }
+
+    /// The value of `result`. Usage errors are recorded, other errors returned.
+    pub(crate) fn collect<T>(&mut self, result: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        match result.map_err(anyhow::Error::downcast::<UsageError>) {
+            Ok(value) => Ok(Some(value)),
+            Err(Ok(usage)) => {
+                self.0.extend(usage.faults);
+                Ok(None)
+            }
+            Err(Err(error)) => Err(error),
+        }
+    }
+
     /// The value of `result`; its error is recorded.
     pub(crate) fn ok_or_record<T, E: Display>(&mut self, option: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.0.push(format!("{option}: {error}"))).ok()
     }
 
-    /// An error if any fault was recorded.
-    pub(crate) fn into_result(self) -> Result<(), UsageError> {
-        if self.0.is_empty() { Ok(()) } else { Err(UsageError { faults: self.0 }) }
+    /// `value` if no fault was recorded, else an error with all faults. `value` is None only if a fault was recorded.
+    pub(crate) fn into_result<T>(self, value: Option<T>) -> Result<T, UsageError> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(UsageError { faults: self.0 }),
+        }
     }
 }
 
@@ -106,9 +147,29 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A path that is equal for all names of a file, whether it exists or not: its canonical folder joined with its name. None if the
-/// folder does not exist.
+/// A path that is equal for all names of a file, whether it exists or not: its canonical folder joined with its name.
+/// None if the folder does not exist.
 fn canonical(path: &Path) -> Option<PathBuf> {
     let new = || Some(fs::canonicalize(folder_of(path)).ok()?.join(path.file_name()?));
     fs::canonicalize(path).ok().or_else(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_depend_on_the_size_of_images() {
+        // Number of images, height x width x channels, and whether they fit.
+        let rows = [(10_000, 64 * 64 * 3, true), (50_000, 64 * 64 * 3, false), (171, 1024 * 1024 * 3, false)];
+        for (count, bytes, fits) in rows {
+            let mut faults = Faults::default();
+            faults.check_bytes("--n", count, bytes);
+            assert_eq!(faults.is_empty(), fits, "{count} images of {bytes} bytes");
+        }
+        let mut faults = Faults::default();
+        faults.check_bytes("--n", 1000, 1 << 20);
+        let message = faults.into_result(Some(())).unwrap_err().to_string();
+        assert_eq!(message, "--n: 1000 x 1048576 bytes exceed 512 MiB, use at most 512");
+    }
 }

@@ -1,6 +1,6 @@
 //! What `guided` and `maxact` share: the search for the images with the largest activations.
 
-use super::{Faults, read_images};
+use super::{Faults, OpenedModel, read_images};
 use crate::cli::FeatureArgs;
 use dcgan_cli::{Logging, Progress};
 use dcgan_data::Dataset;
@@ -19,20 +19,31 @@ const MAX_FEATURES: usize = 1024;
 /// Most images to search.
 const MAX_IMAGES: usize = 1 << 24;
 
-/// Checks the options that `maxact` and `guided` share; returns the layer index of the block.
-pub(super) fn check(args: &FeatureArgs, top: usize, model: &Model, faults: &mut Faults) -> usize {
-    let layers = model.discriminator_layers();
-    let last = layers.len().saturating_sub(2); // the head comes after it
-    let layer = match &args.block {
-        None => last,
-        Some(name) => faults.ok_or_record("--block", find_block(layers, name)).unwrap_or(last),
-    };
+/// Checks the options that `maxact` and `guided` share; returns the layer index of the block, 0 without a model.
+pub(super) fn check(
+    args: &FeatureArgs,
+    top: usize,
+    opened: Option<&OpenedModel>,
+    faults: &mut Faults,
+) -> usize {
     faults.check_range("--top", top, 1..=MAX_TOP);
     faults.check_range("--features", args.features, 1..=MAX_FEATURES);
     faults.check_range("--images", args.images, 1..=MAX_IMAGES);
     faults.check(args.feature.len() <= MAX_FEATURES, || {
         format!("--feature: found {} features, expected at most {MAX_FEATURES}", args.feature.len())
     });
+    let Some(opened) = opened else { return 0 };
+    opened.check_discriminator("an activation", faults);
+    // Images and crops or gradients of two networks.
+    let features = if args.feature.is_empty() { args.features } else { args.feature.len() };
+    let images = features.saturating_mul(top).saturating_mul(4);
+    faults.check_bytes("--features x --top x 4", images, opened.shape().bytes());
+    let layers = opened.model().discriminator_layers();
+    let last = layers.len().saturating_sub(2); // the head comes after it
+    let layer = match &args.block {
+        None => last,
+        Some(name) => faults.ok_or_record("--block", find_block(layers, name)).unwrap_or(last),
+    };
     let channels = layers[layer].output.channels;
     for feature in args.feature.iter().filter(|&&feature| feature >= channels) {
         faults.check(false, || {
@@ -46,7 +57,8 @@ pub(super) fn check(args: &FeatureArgs, top: usize, model: &Model, faults: &mut 
     layer
 }
 
-/// The `top` largest activations of layer index `layer` over the images `rows` of `data`; images are indexed as in `rows`.
+/// The `top` largest activations of layer index `layer` over the images `rows` of `data`; images are indexed as in
+/// `rows`.
 pub(super) fn max_activations(
     discriminator: &Discriminator,
     (model, layer, top): (&Model, usize, usize),

@@ -1,9 +1,9 @@
 //! `dcgan-explore guided`
 
 use super::features::{check, chosen, crops_of, images_of, label, line, max_activations};
-use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, evenly_spaced, open};
+use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, evenly_spaced, open, open_data};
 use crate::cli::GuidedArgs;
-use dcgan_cli::{Logging, Outcome, print_result};
+use dcgan_cli::{Logging, Outcome, Progress, print_result};
 use dcgan_data::Dataset;
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::guided::{GuidedBackprop, to_bytes};
@@ -19,16 +19,13 @@ const IMAGE_FILL: u8 = 0;
 const GRADIENT_FILL: u8 = 128;
 
 pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let trained = open(&args.model, &args.compute)?;
-    let model = trained.model();
     let mut faults = Faults::default();
-    let layer = check(&args.what, args.top, model, &mut faults);
     faults.check_outputs(&InputFiles::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
-    if let Err(fault) = trained.discriminator_weights("an activation") {
-        faults.check(false, || fault.to_string());
-    }
-    faults.into_result()?;
-    let data = trained.data(&args.data)?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let layer = check(&args.what, args.top, model.as_ref(), &mut faults);
+    let data = open_data(model.as_ref(), &args.data, &mut faults)?;
+    let (trained, data) = faults.into_result(model.zip(data))?;
+    let model = trained.model();
     let rows = evenly_spaced(data.len(), args.what.images);
     let random = OpenedModel {
         name: "the network with random weights".to_owned(),
@@ -74,12 +71,18 @@ fn panels(
     let maxima = max_activations(&discriminator, (model, layer, args.top), (data, rows), logging)?;
     let mut guided = GuidedBackprop::new(&discriminator, layer)?;
     let mut panels = Vec::new();
-    for feature in chosen(&args.what, &maxima) {
+    let features = chosen(&args.what, &maxima);
+    let total = features.iter().map(|&feature| maxima.of(feature).len()).sum::<usize>();
+    let progress = Progress::new(logging, total as u64, "gradients");
+    let mut done = 0;
+    for feature in features {
         let best = maxima.of(feature);
         let mut images = images_of(best, data, rows)?;
         let indices: Vec<_> = best.iter().map(|maximum| maximum.index).collect();
         let x = pixels::to_tensor(&images, model.config(), &opened.device)?;
         let mut gradients = to_bytes(&guided.gradients(&x, &indices)?)?;
+        done += best.len();
+        progress.set(done as u64);
         if args.crops {
             images = crops_of(best, &images, (model, layer), IMAGE_FILL);
             gradients = crops_of(best, &gradients, (model, layer), GRADIENT_FILL);

@@ -1,9 +1,10 @@
 //! `dcgan-explore interpolate`
 
-use super::{Faults, InputFiles, generate, open, save_z};
+use super::{Faults, InputFiles, generate, latents, open, save_z};
 use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
-use dcgan_data::image_grid::{ImageGrid, Layout, MAX_IMAGES};
+use dcgan_data::ImageShape;
+use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::gif;
 use dcgan_explore::interpolation::{Interpolation, closed_walk, walks};
 
@@ -23,19 +24,25 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
         ("--gif", args.gif.as_deref()),
     ];
     faults.check_outputs(&InputFiles::model(&args.model).z("--z", &args.z), &outputs);
-    faults.into_result()?;
-    let opened = open(&args.model, &args.compute)?;
-    let z = opened.latents(&args.z, args.seed, args.rows.unwrap_or(ROWS) + 1)?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let default = args.rows.unwrap_or(ROWS) + 1;
+    let z = latents(model.as_ref(), &args.z, (args.seed, default), &mut faults);
+    if let Some((model, z)) = model.as_ref().zip(z.as_ref()) {
+        model.check_generator(&mut faults);
+        let (n, rows) = (z.len(), z.len() - 1);
+        faults.check(rows > 0, || "--z: found 1 z, expected at least 2".to_owned());
+        faults.check(args.rows.is_none_or(|given| given == rows), || {
+            format!("--rows {}: expected {rows} for {n} z; omit --rows", args.rows.unwrap_or(rows))
+        });
+        faults.check_bytes("--rows x --steps", rows * args.steps, model.sample_bytes());
+        if args.gif.is_some() {
+            let factor = gif_factor(model.shape());
+            let bytes = model.shape().bytes() * factor * factor;
+            faults.check_bytes("--gif: frames, --rows x --steps", n * args.steps, bytes);
+        }
+    }
+    let (opened, z) = faults.into_result(model.zip(z))?;
     let rows = z.len() - 1;
-    let mut faults = Faults::default();
-    faults.check(rows > 0, || "--z: found 1 z, expected at least 2".to_owned());
-    faults.check(args.rows.is_none_or(|given| given == rows), || {
-        format!("--rows {}: expected {rows} for {} z; omit --rows", args.rows.unwrap_or(rows), z.len())
-    });
-    faults.check(rows * args.steps <= MAX_IMAGES, || {
-        format!("{rows} rows of {} steps, expected {MAX_IMAGES} images at most", args.steps)
-    });
-    faults.into_result()?;
     let interpolation = match (args.spherical, args.linear) {
         (true, _) => Interpolation::Spherical,
         (_, true) => Interpolation::Linear,
@@ -54,10 +61,9 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
                 &closed_walk(&z, args.steps, interpolation)?,
                 logging,
             )?;
-            let shape = opened.shape();
-            let factor = GIF_SIDE.div_ceil(shape.height.min(shape.width).max(1));
-            let frames: Vec<ImageGrid> =
-                ImageGrid::each(&frames, shape)?.iter().map(|frame| frame.enlarged(factor)).collect();
+            let factor = gif_factor(opened.shape());
+            let frames = ImageGrid::each(&frames, opened.shape())?;
+            let frames: Vec<ImageGrid> = frames.iter().map(|frame| frame.enlarged(factor)).collect();
             Some((path, frames.len(), gif::encode(&frames, args.rate)?))
         }
     };
@@ -69,4 +75,9 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
         print_result(&format!("{frames} frames in {}", path.display()))?;
     }
     Ok(Outcome::Done)
+}
+
+/// The factor by which frames of an animation are enlarged.
+fn gif_factor(shape: ImageShape) -> usize {
+    GIF_SIDE.div_ceil(shape.height.min(shape.width).max(1))
 }

@@ -1,6 +1,6 @@
 //! `dcgan-explore invert`
 
-use super::{Faults, InputFiles, generate, open, read_images, save_z};
+use super::{Faults, InputFiles, generate, open, open_data, read_images, save_z};
 use crate::cli::InvertArgs;
 use dcgan_cli::{Logging, Outcome, Progress, print_result};
 use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
@@ -23,18 +23,28 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
     faults.check_range("--learning-rate", args.learning_rate, 1e-6..=10.0);
     let inputs = InputFiles::model(&args.model).data(&args.data);
     faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
-    faults.into_result()?;
-    let opened = open(&args.model, &args.compute)?;
-    let data = opened.data(&args.data)?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let data = open_data(model.as_ref(), &args.data, &mut faults)?;
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        let (option, n) =
+            if args.images.is_empty() { ("--n", args.n) } else { ("--images", args.images.len()) };
+        faults.check_bytes(option, n, 2 * model.sample_bytes());
+    }
+    if let Some(data) = &data {
+        for row in args.images.iter().filter(|row| **row >= data.len()) {
+            faults.check(false, || {
+                let len = data.len();
+                format!(
+                    "--images {row}: expected 0 to {}, the dataset has {len} images",
+                    len.saturating_sub(1)
+                )
+            });
+        }
+    }
+    let (opened, data) = faults.into_result(model.zip(data))?;
     let rows =
         if args.images.is_empty() { (0..args.n.min(data.len())).collect() } else { args.images.clone() };
-    let mut faults = Faults::default();
-    for row in rows.iter().filter(|row| **row >= data.len()) {
-        faults.check(false, || {
-            format!("--images {row}: expected 0 to {}, the dataset has {} images", data.len() - 1, data.len())
-        });
-    }
-    faults.into_result()?;
     let images = read_images(&data, &rows)?;
     let mut generator = opened.generator()?;
     let inversion = InversionConfig {

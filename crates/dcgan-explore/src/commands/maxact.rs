@@ -1,7 +1,7 @@
 //! `dcgan-explore maxact`
 
 use super::features::{check, chosen, crops_of, images_of, label, line, max_activations};
-use super::{Faults, InputFiles, RecalibrateFrom, evenly_spaced, open};
+use super::{Faults, InputFiles, RecalibrateFrom, evenly_spaced, open, open_data};
 use crate::cli::MaxactArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
 use dcgan_data::image_grid::{ImageGrid, Layout};
@@ -10,16 +10,13 @@ use dcgan_data::image_grid::{ImageGrid, Layout};
 const FILL: u8 = 0;
 
 pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let opened = open(&args.model, &args.compute)?;
-    let model = opened.model();
     let mut faults = Faults::default();
-    let layer = check(&args.what, args.top, model, &mut faults);
     faults.check_outputs(&InputFiles::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
-    if let Err(fault) = opened.discriminator_weights("an activation") {
-        faults.check(false, || fault.to_string());
-    }
-    faults.into_result()?;
-    let data = opened.data(&args.data)?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let layer = check(&args.what, args.top, model.as_ref(), &mut faults);
+    let data = open_data(model.as_ref(), &args.data, &mut faults)?;
+    let (opened, data) = faults.into_result(model.zip(data))?;
+    let model = opened.model();
     let discriminator = opened.discriminator("an activation", RecalibrateFrom::Data(&data))?;
     let rows = evenly_spaced(data.len(), args.what.images);
     let maxima = max_activations(&discriminator, (model, layer, args.top), (&data, &rows), logging)?;

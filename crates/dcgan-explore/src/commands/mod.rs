@@ -53,14 +53,27 @@ pub(crate) struct OpenedModel {
 pub(crate) enum RecalibrateFrom<'a> {
     /// Real images, as in the authors' code.
     Data(&'a Dataset),
-    /// Samples, which D was also trained on. Always those of seed 0, so that the score of an image does not depend on other images.
+    /// Samples, which D was also trained on. Always those of seed 0, so that the score of an image does not depend on
+    /// other images.
     Samples(&'a mut Generator),
 }
 
-/// Sets the number of threads, opens the device and the model, and logs which model is the default.
-pub(crate) fn open(model: &ModelArgs, compute: &ComputeArgs) -> anyhow::Result<OpenedModel> {
-    set_threads(compute.threads)?;
-    let device = compute.device.open().map_err(UsageError::because)?;
+/// Sets the number of threads, opens the device and the model, and logs which model is the default. None if `faults`
+/// has the reason.
+pub(crate) fn open(
+    model: &ModelArgs,
+    compute: &ComputeArgs,
+    faults: &mut Faults,
+) -> anyhow::Result<Option<OpenedModel>> {
+    faults.collect(set_threads(compute.threads))?;
+    // After a fault the fallback is not used to compute.
+    let device = faults.ok_or_record("--device", compute.device.open()).unwrap_or(Device::Cpu);
+    let files = faults.collect(open_files(model))?;
+    Ok(files.map(|(name, files)| OpenedModel { name, files, device }))
+}
+
+/// The name and the files of a model.
+fn open_files(model: &ModelArgs) -> anyhow::Result<(String, ModelFiles)> {
     let default = Path::new(DEFAULT_MODEL);
     let path = match &model.model {
         Some(path) => path.as_path(),
@@ -74,15 +87,68 @@ pub(crate) fn open(model: &ModelArgs, compute: &ComputeArgs) -> anyhow::Result<O
         }
         None => {
             tracing::info!("no --model given and no folder {DEFAULT_MODEL}: the embedded digits model");
-            let name = "the embedded digits model".to_owned();
-            return Ok(OpenedModel { name, files: ModelFiles::embedded_digits()?, device });
+            return Ok(("the embedded digits model".to_owned(), ModelFiles::embedded_digits()?));
         }
     };
     let configured =
         networks(model.preset.as_deref(), model.config.as_deref()).map_err(UsageError::because)?;
     let opened = open_model(path, configured.as_ref()).map_err(UsageError::because)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
-    Ok(OpenedModel { name: path.display().to_string(), files: opened.files, device })
+    Ok((path.display().to_string(), opened.files))
+}
+
+/// The dataset for `model`; without a model only its path is checked. None if `faults` has the reason.
+pub(crate) fn open_data(
+    model: Option<&OpenedModel>,
+    args: &DataArgs,
+    faults: &mut Faults,
+) -> anyhow::Result<Option<Dataset>> {
+    if let Some(model) = model {
+        return faults.collect(model.data(args));
+    }
+    if let Some(path) = &args.data {
+        faults.check(path.exists(), || format!("--data {} does not exist", path.display()));
+    }
+    Ok(None)
+}
+
+/// A set of z for each of `specs`; without a model only their syntax is checked. Faults name `option`.
+pub(crate) fn latent_sets(
+    model: Option<&OpenedModel>,
+    option: &str,
+    specs: &[String],
+    faults: &mut Faults,
+) -> Vec<Latents> {
+    let mut sets = Vec::new();
+    for spec in specs {
+        let option = format!("{option} {spec}");
+        let parsed = faults.ok_or_record(&option, spec.parse::<LatentSpec>());
+        if let (Some(parsed), Some(model)) = (parsed, model) {
+            sets.extend(faults.ok_or_record(&option, parsed.resolve(model.latent())));
+        }
+    }
+    sets
+}
+
+/// The z of all specs of `--z`, by default those of the first `n` samples of `seed`. None if `faults` has the reason.
+pub(crate) fn latents(
+    model: Option<&OpenedModel>,
+    specs: &[String],
+    (seed, n): (u64, usize),
+    faults: &mut Faults,
+) -> Option<Latents> {
+    let sets = latent_sets(model, "--z", specs, faults);
+    let model = model?;
+    if specs.is_empty() {
+        faults.check_bytes("--n", n, model.sample_bytes());
+        // After a fault z are not used; `n` may be invalid.
+        return if faults.is_empty() { Latents::draw(seed, n, model.latent()).ok() } else { None };
+    }
+    let all = if sets.len() == specs.len() { faults.ok_or_record("--z", concat(&sets)) } else { None };
+    if let Some(z) = &all {
+        faults.check_bytes("--z", z.len(), model.sample_bytes());
+    }
+    all
 }
 
 impl OpenedModel {
@@ -98,16 +164,34 @@ impl OpenedModel {
         &self.model().config().latent
     }
 
+    /// Bytes of a sample and its z.
+    pub(crate) fn sample_bytes(&self) -> usize {
+        self.shape().bytes() + size_of::<f32>() * self.latent().size
+    }
+
+    /// Records a missing generator.
+    pub(crate) fn check_generator(&self, faults: &mut Faults) {
+        faults.record(self.generator_weights());
+    }
+
+    /// Records a missing discriminator; `purpose` as in [`OpenedModel::discriminator_weights`].
+    pub(crate) fn check_discriminator(&self, purpose: &str, faults: &mut Faults) {
+        faults.record(self.discriminator_weights(purpose));
+    }
+
+    /// G's weights as stored.
+    fn generator_weights(&self) -> Result<&Weights, UsageError> {
+        self.files.generator.as_ref().ok_or_else(|| {
+            let name = &self.name;
+            UsageError::one(format!(
+                "{name} has no generator, expected one to draw samples: name a model with a generator"
+            ))
+        })
+    }
+
     /// G with batch norm statistics, recalibrated if the weights have none.
     pub(crate) fn generator(&self) -> anyhow::Result<Generator> {
-        let Some(weights) = &self.files.generator else {
-            return Err(UsageError::one(format!(
-                "{} has no generator, expected one to draw samples: name a model with a generator",
-                self.name
-            ))
-            .into());
-        };
-        let mut generator = Generator::new(self.model(), weights, &self.device)?;
+        let mut generator = Generator::new(self.model(), self.generator_weights()?, &self.device)?;
         if ensure_statistics(&mut generator, self.model(), &self.device)? {
             tracing::info!("the generator has no batch norm statistics: recalibrated from 4,096 z");
         }
@@ -179,37 +263,18 @@ impl OpenedModel {
             }
             None => {
                 let fault = format!(
-                    "no data given: name the images that {} was trained on with --data (a folder, a zip, or the original files of a dataset)",
+                    "no data given: name the images that {} was trained on with --data (a folder, a zip, or \
+                     the original files of a dataset)",
                     self.name
                 );
                 Err(UsageError::one(fault).into())
             }
         }
     }
-
-    /// A set of z for each of `specs`; faults name `option`.
-    pub(crate) fn latent_sets(&self, option: &str, specs: &[String], faults: &mut Faults) -> Vec<Latents> {
-        let one = |spec: &String| {
-            faults
-                .ok_or_record(&format!("{option} {spec}"), LatentSpec::parse_and_resolve(spec, self.latent()))
-        };
-        specs.iter().filter_map(one).collect()
-    }
-
-    /// The z of all `specs`, by default those of the first `n` samples of `seed`.
-    pub(crate) fn latents(&self, specs: &[String], seed: u64, n: usize) -> anyhow::Result<Latents> {
-        if specs.is_empty() {
-            return Ok(Latents::draw(seed, n, self.latent()).map_err(UsageError::because)?);
-        }
-        let mut faults = Faults::default();
-        let sets = self.latent_sets("--z", specs, &mut faults);
-        faults.into_result()?;
-        Ok(concat(&sets).map_err(UsageError::because)?)
-    }
 }
 
-/// The largest multiple of the batch size up to `n`: a short last batch would get the weight of a whole one. `n` if it is less than
-/// a batch.
+/// The largest multiple of the batch size up to `n`: a short last batch would get the weight of a whole one. `n` if it
+/// is less than a batch.
 fn whole_batches(n: usize) -> usize {
     if n < STATISTICS_BATCH { n } else { n - n % STATISTICS_BATCH }
 }

@@ -1,10 +1,14 @@
 //! `dcgan-explore neighbours`
 
-use super::{Faults, InputFiles, RecalibrateFrom, evenly_spaced, generate, open, read_images, save_z};
+use super::{
+    Faults, InputFiles, RecalibrateFrom, evenly_spaced, generate, latents, open, open_data, read_images,
+    save_z,
+};
 use crate::cli::NeighboursArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
 use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
+use dcgan_explore::latent::Latents;
 use dcgan_explore::neighbours::{NeighboursError, Queries, nearest};
 use dcgan_features::extract::{ExtractError, Extractor};
 use dcgan_features::nearest::Neighbour;
@@ -24,14 +28,20 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     faults.check(args.among != Some(0), || "--among 0: expected at least 1".to_owned());
     let inputs = InputFiles::model(&args.model).data(&args.data).z("--z", &args.z);
     faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
-    faults.into_result()?;
-    let opened = open(&args.model, &args.compute)?;
-    opened.discriminator_weights("a feature")?; // before any work
-    let z = opened.latents(&args.z, args.seed, args.n)?;
-    let mut faults = Faults::default();
-    faults.check_range("--z: the number of z is", z.len(), 1..=MAX_SAMPLES);
-    faults.into_result()?;
-    let data = opened.data(&args.data)?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let data = open_data(model.as_ref(), &args.data, &mut faults)?;
+    let z = latents(model.as_ref(), &args.z, (args.seed, args.n), &mut faults);
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        model.check_discriminator("a feature", &mut faults);
+        let n = if args.z.is_empty() { args.n } else { z.as_ref().map_or(0, Latents::len) };
+        let images = n.saturating_mul(args.nearest.saturating_mul(2).saturating_add(1));
+        faults.check_bytes("--n x (1 + 2 x --nearest)", images, model.sample_bytes());
+    }
+    if let Some(z) = &z {
+        faults.check_range("--z: the number of z is", z.len(), 1..=MAX_SAMPLES);
+    }
+    let ((opened, data), z) = faults.into_result(model.zip(data).zip(z))?;
     let among = args.among.unwrap_or(usize::MAX).min(data.len());
     let samples = generate(&mut opened.generator()?, opened.model(), &z, logging)?;
     // Neighbours of real images, each without itself, to compare the distances with.

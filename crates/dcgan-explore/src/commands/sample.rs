@@ -1,9 +1,9 @@
 //! `dcgan-explore sample`
 
-use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, generate, open, save_z};
+use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, generate, latents, open, save_z};
 use crate::cli::SampleArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
-use dcgan_data::image_grid::{ImageGrid, Layout, MAX_IMAGES};
+use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::ablate::Filters;
 use dcgan_explore::latent::Latents;
 use dcgan_model::{Discriminator, pixels};
@@ -16,7 +16,7 @@ const BATCH: usize = 64;
 pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Faults::default();
     if let Some(n) = args.n {
-        faults.check_range("--n", n, 1..=MAX_IMAGES);
+        faults.check(n > 0, || "--n 0: expected at least 1".to_owned());
         faults.check(args.z.is_empty(), || {
             "--n with --z: the number of images is the number of z; omit --n".to_owned()
         });
@@ -26,28 +26,36 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     let is_of_seed = args.z.is_empty() && args.truncate.is_none();
     faults.check(!args.numbers || is_of_seed || args.save_z.is_some(), || {
         let option = if args.truncate.is_some() { "--truncate" } else { "--z" };
-        format!("--numbers with {option}: these z are not samples of a seed; write them with --save-z to number its rows")
+        format!(
+            "--numbers with {option}: these z are not samples of a seed; write them with --save-z to number \
+             its rows"
+        )
     });
     let filters =
         args.without.as_ref().and_then(|path| faults.ok_or_record("--without", Filters::read(path)));
-    faults.into_result()?;
-    let opened = open(&args.model, &args.compute)?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
     let n = args.n.or(args.grid.map(Layout::cells)).unwrap_or(IMAGES);
-    let z = match args.truncate {
-        Some(bound) => Latents::draw_within(args.seed, n, bound, opened.latent())
-            .map_err(|error| UsageError::one(format!("--truncate: {error}")))?,
-        None => opened.latents(&args.z, args.seed, n)?,
+    let z = match (&model, args.truncate) {
+        (Some(model), Some(bound)) => {
+            faults.check_bytes("--n", n, model.sample_bytes());
+            // After a fault only the bound is checked.
+            let n = if faults.is_empty() { n } else { 1 };
+            faults.ok_or_record("--truncate", Latents::draw_truncated(args.seed, n, bound, model.latent()))
+        }
+        _ => latents(model.as_ref(), &args.z, (args.seed, n), &mut faults),
     };
-    let layout = args.grid.unwrap_or_else(|| Layout::square(z.len()));
-    let mut faults = Faults::default();
-    faults.check(z.len() <= layout.cells(), || {
-        format!("--grid {}x{} has no room for {} images", layout.rows, layout.columns, z.len())
+    let images = if args.z.is_empty() { n } else { z.as_ref().map_or(0, Latents::len) };
+    let layout = args.grid.unwrap_or_else(|| Layout::square(if faults.is_empty() { images } else { 1 }));
+    faults.check(images <= layout.cells() || args.grid.is_none(), || {
+        format!("--grid {}x{}: {images} images do not fit, use a larger grid", layout.rows, layout.columns)
     });
-    faults.check(z.len() <= MAX_IMAGES, || format!("--z: {} z, expected {MAX_IMAGES} at most", z.len()));
-    faults.into_result()?;
-    if args.sort_by_score {
-        opened.discriminator_weights("a score")?; // before any work
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        if args.sort_by_score {
+            model.check_discriminator("a score", &mut faults);
+        }
     }
+    let (opened, z) = faults.into_result(model.zip(z))?;
     let mut generator = opened.generator()?;
     // Before feature maps are removed, so that scores with and without them are comparable.
     let mut discriminator = match args.sort_by_score {
@@ -73,8 +81,8 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         }
         images = order.iter().filter_map(|&i| images.get(i).cloned()).collect();
     }
-    // Numbers are valid indices of a spec: rows of the file of --save-z, whose z are in the order of the images, else indices of
-    // the seed's samples.
+    // Numbers are valid indices of a spec: rows of the file of --save-z, whose z are in the order of the images, else
+    // indices of the seed's samples.
     let numbered = match (args.numbers, &args.save_z) {
         (false, _) => String::new(),
         (true, Some(path)) => format!(", numbered as rows of {}", path.display()),

@@ -1,9 +1,9 @@
 //! `dcgan-explore turn`
 
-use super::{Faults, InputFiles, generate, open, save_z};
+use super::{Faults, InputFiles, generate, latent_sets, open, save_z};
 use crate::cli::TurnArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
-use dcgan_data::image_grid::{ImageGrid, Layout, MAX_IMAGES};
+use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::arithmetic::turn;
 use dcgan_explore::latent::{Latents, concat};
 
@@ -17,23 +17,22 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
     let inputs = InputFiles::model(&args.model);
     let inputs = inputs.z("--left", &args.left).z("--right", &args.right).z("--apply", &args.apply);
     faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
-    faults.into_result()?;
-    let opened = open(&args.model, &args.compute)?;
-    let mut faults = Faults::default();
-    let left = opened.latent_sets("--left", &args.left, &mut faults);
-    let right = opened.latent_sets("--right", &args.right, &mut faults);
-    let apply = opened.latent_sets("--apply", &args.apply, &mut faults);
-    faults.into_result()?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let left = latent_sets(model.as_ref(), "--left", &args.left, &mut faults);
+    let right = latent_sets(model.as_ref(), "--right", &args.right, &mut faults);
+    let apply = latent_sets(model.as_ref(), "--apply", &args.apply, &mut faults);
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        let samples = if args.apply.is_empty() { SAMPLES } else { apply.iter().map(Latents::len).sum() };
+        let images = samples.saturating_mul(args.steps);
+        faults.check_bytes("samples x --steps", images, model.sample_bytes());
+    }
+    let opened = faults.into_result(model)?;
     let samples = match apply.as_slice() {
         [] => Latents::draw(args.seed, SAMPLES, opened.latent())?,
         sets => concat(sets)?,
     };
     let (left, right) = (concat(&left)?, concat(&right)?);
-    if samples.len() * args.steps > MAX_IMAGES {
-        let (n, steps) = (samples.len(), args.steps);
-        let fault = format!("{n} samples in {steps} steps, expected {MAX_IMAGES} images at most");
-        return Err(UsageError::one(fault).into());
-    }
     let turned = turn(&samples, (&left, &right), args.steps, args.strength).map_err(UsageError::because)?;
     let mut generator = opened.generator()?;
     let bytes = generate(&mut generator, opened.model(), &turned, logging)?;

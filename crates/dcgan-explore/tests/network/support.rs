@@ -115,7 +115,8 @@ pub(crate) fn png(path: &Path) -> (Vec<u8>, u32, u32) {
     (image.into_raw(), width, height)
 }
 
-/// A folder of twelve grey images of which the second, b.png, is truncated, and attributes of all. Returns the folder's name.
+/// A folder of twelve grey images of which the second, b.png, is truncated, and attributes of all. Returns the folder's
+/// name.
 pub(crate) fn damaged(folder: &Path) -> &'static str {
     let name = "damaged";
     std::fs::create_dir(folder.join(name)).unwrap();
@@ -134,8 +135,8 @@ pub(crate) fn damaged(folder: &Path) -> &'static str {
     name
 }
 
-/// The first `n` embedded digits as a folder of PNGs, `digits/CLASS/NNNN.png`, and their attributes in CelebA's format: Even, Zero
-/// and Never. Returns the path of the attributes.
+/// The first `n` embedded digits as a folder of PNGs, `digits/CLASS/NNNN.png`, and their attributes in CelebA's format:
+/// Even, Zero and Never. Returns the path of the attributes.
 pub(crate) fn digits(folder: &Path, n: usize) -> PathBuf {
     let data = dcgan_data::Dataset::embedded_digits((28, 28, 1).into()).unwrap();
     let mut text = format!("{n}\nEven Zero Never\n");

@@ -52,6 +52,20 @@ fn invalid_input_is_refused_with_the_fix() {
         (vec!["guided", "--model", "no-d"], &["no-d has no discriminator"]),
         (vec!["guided", "--model", "color"], &["no data given", "--data"]),
         (vec!["maxact", "--data", "absent"], &["absent"]),
+        // All errors at once, of options, model and dataset.
+        (
+            vec!["maxact", "--data", "absent", "--top", "0", "--feature", "96", "--out", "gone/x.png"],
+            &["absent", "--top 0", "--feature 96", "the folder gone does not exist"],
+        ),
+        (vec!["guided", "--model", "color", "--top", "0"], &["no data given", "--top 0"]),
+        (
+            vec!["concept", "--model", "no-d", "--data", "void", "--attributes", "lost", "--attribute", "A"],
+            &["no-d has no discriminator", "void", "cannot read lost"],
+        ),
+        (
+            vec!["ablate", "--model", "lost", "--boxes", "typo.json", "--n", "0"],
+            &["lost does not exist", "boxs", "--n 0"],
+        ),
         (vec!["maxact", "--out", "absent/x.png"], &["the folder absent does not exist"]),
         (vec!["ablate"], &["--boxes"]),
         (vec!["ablate", "--boxes", "outside.json"], &["box 1 (from 0) is outside the image: x 26, width 3"]),
