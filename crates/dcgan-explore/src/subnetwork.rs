@@ -83,6 +83,11 @@ impl Subnetwork {
         linear.map(|layer| Self::new(&[layer], network, &parameters)).collect()
     }
 
+    /// The device of the layers.
+    pub fn device(&self) -> &Device {
+        self.executor.device()
+    }
+
     /// Runs the layers on `x` `(n, c, h, w)`; without any layer the output is `x`.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
     ];
     faults.check_outputs(&InputFiles::model(&args.model).z("--z", &args.z), &outputs);
     let model = open(&args.model, &args.compute, &mut faults)?;
-    let default = args.rows.unwrap_or(ROWS) + 1;
+    let default = args.rows.unwrap_or(ROWS).saturating_add(1);
     let z = latents(model.as_ref(), &args.z, (args.seed, default), &mut faults);
     if let Some((model, z)) = model.as_ref().zip(z.as_ref()) {
         model.check_generator(&mut faults);
@@ -34,11 +34,11 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
         faults.check(args.rows.is_none_or(|given| given == rows), || {
             format!("--rows {}: expected {rows} for {n} z; omit --rows", args.rows.unwrap_or(rows))
         });
-        faults.check_bytes("--rows x --steps", rows * args.steps, model.sample_bytes());
+        faults.check_bytes("--rows x --steps", rows.saturating_mul(args.steps), model.sample_bytes());
         if args.gif.is_some() {
             let factor = gif_factor(model.shape());
             let bytes = model.shape().bytes() * factor * factor;
-            faults.check_bytes("--gif: frames, --rows x --steps", n * args.steps, bytes);
+            faults.check_bytes("--gif: frames, --rows x --steps", n.saturating_mul(args.steps), bytes);
         }
     }
     let (opened, z) = faults.into_result(model.zip(z))?;

@@ -104,16 +104,16 @@ fn invalid_input_is_refused_with_the_fix() {
         // 28 x 28 pixels and 64 values of z are 1040 bytes.
         ("interpolate --rows 1000 --steps 1000", &["--rows x --steps: 1000000 x 1040 bytes", "516222"]),
         ("sample --n 600000", &["--n: 600000 x 1040 bytes exceed 512 MiB, use at most 516222"]),
-        ("sample --n 600000 --model small --truncate 1", &["--n: 600000 x 824 bytes", "use at most 651542"]),
+        ("sample --n 700000 --model small --truncate 1", &["--n: 700000 x 824 bytes", "use at most 651542"]),
         ("neighbours --model absent --data missing --n 0", &["absent does not", "--data missing", "--n 0"]),
-        ("invert --n 0 --data empty --images 1 --restarts 0", &["empty", "--restarts 0"]),
+        ("invert --n 0 --data empty --restarts 0", &["empty", "--n 0", "--restarts 0"]),
         (
             "turn --left seed:1:1 --right seed:1 --steps 1 --model absent",
             &["--right seed:1", "--steps 1", "absent"],
         ),
         (
             "sample --model no-generator --z ten.safetensors --n 0",
-            &["--n 0", "no generator", "the model takes 64"],
+            &["--n 0", "--n with --z", "has no generator"],
         ),
         ("arithmetic --minus seed:1:1", &["--plus"]),
         ("arithmetic --plus seed:1:1 --noise -1", &["--noise"]),

@@ -51,7 +51,7 @@ fn guided_compares_gradients_with_random_weights() {
     let args = ["guided", "--features", "2", "--top", "3", "--images", "150"];
     let stdout = on_any_threads(here, &args, "guided.png");
     let progress = run(here, &args).stderr;
-    assert_eq!(progress.matches("6/6 gradients").count(), 2, "{progress}");
+    assert!(progress.matches("6/6 gradients").count() >= 2, "of both networks: {progress}");
     assert!(stdout.contains("2 features of blocks.1"), "{stdout}");
     let (pixels, width, height) = png(&here.join("guided.png"));
     assert_eq!((width, height), (2 * (17 + 92), 2 * 62));

@@ -96,8 +96,12 @@ fn split_networks_compose_to_the_whole() {
     let x = images(&model, 3);
     let logits = discriminator.score(&x).unwrap();
     let maps = z.reshape((3, model.config().latent.size, 1, 1)).unwrap();
-    for (network, input, whole) in [(&generator.0, &maps, &samples), (&discriminator.0, &x, &logits)] {
-        for layer in 0..network.executor.layers().len() {
+    let networks = [
+        (&generator.0, model.generator_layers(), &maps, &samples),
+        (&discriminator.0, model.discriminator_layers(), &x, &logits),
+    ];
+    for (network, layers, input, whole) in networks {
+        for layer in 0..layers.len() {
             let (mut lower, mut upper) = Subnetwork::split_after(network, layer).unwrap();
             let middle = lower.eval(input, Keep::Nothing).unwrap().output;
             let end = upper.eval(&middle, Keep::Nothing).unwrap().output;
