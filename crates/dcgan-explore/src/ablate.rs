@@ -109,7 +109,8 @@ impl Filters {
     /// Removes the feature maps from `generator`: sets the weights of the next layer for them to zero. G must have
     /// batch norm statistics, which must not be recalibrated without the feature maps.
     ///
-    /// # Errors A block or a feature map missing in G; a block with another number of feature maps;
+    /// # Errors
+    /// A block or a feature map missing in G; a block with another number of feature maps;
     /// [`NetworkError::NoStatistics`]; memory.
     pub fn remove_from(&self, generator: &mut Generator) -> Result<(), AblateError> {
         let network = &mut generator.0;

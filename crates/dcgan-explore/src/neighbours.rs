@@ -38,8 +38,9 @@ pub struct Neighbours {
 /// The `count` images among the first `limit` of `dataset` that are nearest to each of `queries`. `progress` is called
 /// with the number of references searched.
 ///
-/// # Errors An image that cannot be read or has another shape than the network's; no query; a network without
-/// statistics or with features that are not finite; memory.
+/// # Errors
+/// An image that cannot be read or has another shape than the network's; no query; a network without statistics or with
+/// features that are not finite; memory.
 pub fn nearest(
     extractor: &mut Extractor,
     (dataset, limit): (&Dataset, usize),
