@@ -1,5 +1,5 @@
-//! Attributes of images in the format of CelebA's `list_attr_celeba.txt`: a line with the number of images, a line with the
-//! attributes' names, then for each image its path and 1 or -1 for each attribute.
+//! Attributes of images in the format of CelebA's `list_attr_celeba.txt`: a line with the number of images, a line with
+//! the attribute names, then a line per image with its path and 1 or -1 per attribute.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,14 +11,14 @@ pub struct Attributes {
     path: PathBuf,
     names: Vec<String>,
     images: Vec<String>,
-    /// Row after row.
+    /// Row-major, a row per image.
     values: Vec<bool>,
 }
 
-/// Why attributes cannot be used.
+/// Why attributes could not be read or joined.
 #[derive(Debug, thiserror::Error)]
 pub enum AttributesError {
-    /// The operating system refused, or the file is not text.
+    /// The file cannot be read or is not text.
     #[error("cannot read {}: {source}", path.display())]
     Io {
         /// The file.
@@ -26,9 +26,10 @@ pub enum AttributesError {
         /// Why.
         source: io::Error,
     },
-    /// A line that does not fit the format.
+    /// An invalid line.
     #[error(
-        "{}, line {line}: {problem}; expected CelebA's format: a line with the number of images, a line with the attributes' names, then PATH and 1 or -1 for each attribute",
+        "{}, line {line}: {problem}; expected CelebA's format: a line with the number of images, a line with \
+         the attribute names, then lines of PATH and 1 or -1 per attribute",
         path.display()
     )]
     Line {
@@ -39,39 +40,41 @@ pub enum AttributesError {
         /// What is wrong.
         problem: String,
     },
-    /// An attribute that the file does not have.
-    #[error("there is no attribute {name:?}; {} has {}", path.display(), known.join(", "))]
+    /// An attribute missing in the file.
+    #[error("there is no attribute {name:?} in {}, expected one of {}", path.display(), known.join(", "))]
     Unknown {
         /// The file.
         path: PathBuf,
-        /// The name asked for.
+        /// The name given.
         name: String,
-        /// Those that there are.
+        /// The names in the file.
         known: Vec<String>,
     },
-    /// Images and attributes of different data.
+    /// No image of the dataset is in the file.
     #[error(
-        "{} has attributes of none of the {images} images: it names {theirs:?}, the data have {ours:?}; paths must agree, or file names where no two are alike (a cache keeps no names: give the folder or zip that it was packed from)",
+        "{} has attributes of none of the {images} images: it lists {listed:?}, the dataset has {found:?}; \
+         paths must match, or unique file names (a cache keeps no names: use the folder or zip that it was \
+         packed from)",
         path.display()
     )]
     NoMatch {
         /// The file.
         path: PathBuf,
-        /// Images of the data.
+        /// Images of the dataset.
         images: usize,
-        /// A path of the file.
-        theirs: String,
-        /// An image's name.
-        ours: String,
+        /// The first path in the file.
+        listed: String,
+        /// The first image of the dataset.
+        found: String,
     },
 }
 
-/// An attribute that a concept asks for, or that it excludes: `Smiling`, `-Male`.
+/// An attribute that a concept requires (`Smiling`) or excludes (`-Male`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Name of the attribute.
+    /// The attribute's name.
     pub attribute: String,
-    /// Whether images of the concept have it.
+    /// Whether images of the concept have the attribute.
     pub present: bool,
 }
 
@@ -88,7 +91,7 @@ impl Attributes {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`AttributesError::Io`]; [`AttributesError::Line`] with the first line that does not fit.
+    /// [`AttributesError::Io`]; [`AttributesError::Line`] with the first invalid line.
     pub fn read(path: &Path) -> Result<Self, AttributesError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| AttributesError::Io { path: path.into(), source })?;
@@ -98,33 +101,38 @@ impl Attributes {
     /// Reads the text of a file; `path` is for errors.
     ///
     /// # Errors
-    /// [`AttributesError::Line`] with the first line that does not fit.
+    /// [`AttributesError::Line`] with the first invalid line.
     pub fn parse(path: &Path, text: &str) -> Result<Self, AttributesError> {
-        let wrong = |line: usize, problem: String| AttributesError::Line { path: path.into(), line, problem };
+        let invalid =
+            |line: usize, problem: String| AttributesError::Line { path: path.into(), line, problem };
         let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
         let count = lines.next().map_or("", |(_, line)| line);
-        let count: usize =
-            count.parse().map_err(|_| wrong(1, format!("{:?} is no number of images", shortened(count))))?;
+        let count: usize = count
+            .parse()
+            .map_err(|_| invalid(1, format!("invalid number of images {:?}", truncated(count))))?;
         let header = lines.next().map_or("", |(_, line)| line);
         let names: Vec<String> = header.split_whitespace().map(str::to_owned).collect();
         if names.is_empty() {
-            return Err(wrong(2, "no attribute is named".to_owned()));
+            return Err(invalid(2, "no attribute names".to_owned()));
         }
         let (mut images, mut values, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
         for (line, text) in lines.filter(|(_, text)| !text.is_empty()) {
-            // A path may hold spaces: the attributes are the last words.
+            // A path may contain spaces: the attributes are the last words.
             let (mut path, mut row) = (text, Vec::with_capacity(names.len()));
             while row.len() < names.len() {
                 let Some((before, word)) = path.trim_end().rsplit_once(char::is_whitespace) else {
-                    return Err(wrong(line, format!("{} values, expected {}", row.len(), names.len())));
+                    return Err(invalid(
+                        line,
+                        format!("found {} values, expected {}", row.len(), names.len()),
+                    ));
                 };
                 row.push(match word {
                     "1" | "+1" => true,
                     "-1" => false,
                     other => {
-                        return Err(wrong(
+                        return Err(invalid(
                             line,
-                            format!("a value is {:?}, expected 1 or -1", shortened(other)),
+                            format!("invalid value {:?}, expected 1 or -1", truncated(other)),
                         ));
                     }
                 });
@@ -132,21 +140,21 @@ impl Attributes {
             }
             let path = path.trim_end().to_owned();
             if let Some(before) = seen.insert(path.clone(), line) {
-                return Err(wrong(line, format!("{path:?} has attributes already, from line {before}")));
+                return Err(invalid(line, format!("duplicate image {path:?}, first on line {before}")));
             }
             values.extend(row.into_iter().rev());
             images.push(path);
         }
         if images.len() != count {
-            return Err(wrong(1, format!("{count} images are announced, {} follow", images.len())));
+            return Err(invalid(1, format!("expected {count} images, found {}", images.len())));
         }
         Ok(Self { path: path.into(), names, images, values })
     }
 
-    /// For each condition the column of its attribute.
+    /// The column of each condition's attribute, and whether the attribute must be present.
     ///
     /// # Errors
-    /// [`AttributesError::Unknown`] with the names that there are.
+    /// [`AttributesError::Unknown`] with the names in the file.
     pub fn columns(&self, conditions: &[Condition]) -> Result<Vec<(usize, bool)>, AttributesError> {
         let column = |condition: &Condition| {
             let found = self.names.iter().position(|name| *name == condition.attribute);
@@ -160,37 +168,37 @@ impl Attributes {
         conditions.iter().map(column).collect()
     }
 
-    /// Whether the image of row `row` meets all of the conditions that [`Attributes::columns`] gave.
-    pub fn meets(&self, row: usize, conditions: &[(usize, bool)]) -> bool {
+    /// Whether the image of row `row` matches all `conditions`, as returned by [`Attributes::columns`].
+    pub fn matches(&self, row: usize, conditions: &[(usize, bool)]) -> bool {
         let values = &self.values[row * self.names.len()..][..self.names.len()];
         conditions.iter().all(|&(column, present)| values[column] == present)
     }
 
-    /// For each of the images named the row of its attributes: the row of the same path; else of the same file name, where the
-    /// table and the images have no second one of that name.
+    /// The row of each image: the row with the same path, else the row with the same file name if that is unique both
+    /// in the file and among `images`.
     ///
     /// # Errors
-    /// [`AttributesError::NoMatch`] where no image has one.
+    /// [`AttributesError::NoMatch`] if no image has a row.
     pub fn join(&self, images: &[String]) -> Result<Vec<Option<usize>>, AttributesError> {
-        let unified = |name: &str| name.replace('\\', "/");
+        let normalized = |name: &str| name.replace('\\', "/");
         let by_path: HashMap<String, usize> =
-            self.images.iter().enumerate().map(|(row, name)| (unified(name), row)).collect();
-        // None where a name comes twice.
+            self.images.iter().enumerate().map(|(row, name)| (normalized(name), row)).collect();
+        // None for a name that is not unique.
         let by_name = |names: &[String]| {
             let mut rows: HashMap<String, Option<usize>> = HashMap::new();
             for (row, name) in names.iter().enumerate() {
-                let place = rows.entry(file_name(&unified(name)).to_owned());
-                place.and_modify(|row| *row = None).or_insert(Some(row));
+                let entry = rows.entry(file_name(&normalized(name)).to_owned());
+                entry.and_modify(|row| *row = None).or_insert(Some(row));
             }
             rows
         };
-        let (theirs, ours) = (by_name(&self.images), by_name(images));
+        let (rows_by_name, images_by_name) = (by_name(&self.images), by_name(images));
         let find = |name: &String| {
-            let name = unified(name);
+            let name = normalized(name);
             by_path.get(&name).copied().or_else(|| {
                 let file = file_name(&name);
-                ours.get(file).copied().flatten()?;
-                theirs.get(file).copied().flatten()
+                images_by_name.get(file).copied().flatten()?;
+                rows_by_name.get(file).copied().flatten()
             })
         };
         let rows: Vec<Option<usize>> = images.iter().map(find).collect();
@@ -198,8 +206,8 @@ impl Attributes {
             return Err(AttributesError::NoMatch {
                 path: self.path.clone(),
                 images: images.len(),
-                theirs: self.images.first().cloned().unwrap_or_default(),
-                ours: images.first().cloned().unwrap_or_default(),
+                listed: self.images.first().cloned().unwrap_or_default(),
+                found: images.first().cloned().unwrap_or_default(),
             });
         }
         Ok(rows)
@@ -210,8 +218,8 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Enough of a word to recognize it: a wrong file may be one line of megabytes.
-fn shortened(word: &str) -> String {
+/// At most 40 characters of a word: an invalid file may be a single line of megabytes.
+fn truncated(word: &str) -> String {
     word.chars().take(40).collect()
 }
 
@@ -226,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_on_rows() {
+    fn conditions_match_rows() {
         let attributes = parse(TEXT).unwrap();
         let rows: &[(&[&str], [bool; 3])] = &[
             (&["Smiling"], [true, false, true]),
@@ -237,21 +245,21 @@ mod tests {
         for (conditions, expected) in rows {
             let conditions: Vec<Condition> = conditions.iter().map(|&text| text.into()).collect();
             let columns = attributes.columns(&conditions).unwrap();
-            assert_eq!([0, 1, 2].map(|row| attributes.meets(row, &columns)), *expected, "{conditions:?}");
+            assert_eq!([0, 1, 2].map(|row| attributes.matches(row, &columns)), *expected, "{conditions:?}");
         }
-        let spaced = attributes.join(&["two/my face.jpg".to_owned()]).unwrap();
-        assert_eq!(spaced, [Some(2)]);
+        let with_space = attributes.join(&["two/my face.jpg".to_owned()]).unwrap();
+        assert_eq!(with_space, [Some(2)]);
         let unknown = attributes.columns(&["Happy".into()]).unwrap_err().to_string();
         assert!(unknown.contains("\"Happy\"") && unknown.contains("Smiling, Male"), "{unknown}");
     }
 
     #[test]
-    fn images_find_their_rows() {
+    fn images_are_joined_by_path_or_unique_file_name() {
         let attributes = parse("4\nA\none/a.jpg 1\ntwo/a.jpg 1\ntwo/b.jpg -1\nc.jpg 1\n").unwrap();
         let rows: &[(&[&str], &[Option<usize>])] = &[
             (&["two/a.jpg", "one/a.jpg"], &[Some(1), Some(0)]),
-            (&["img/b.jpg", "img/a.jpg"], &[Some(2), None]), // a.jpg is two images of the table
-            (&["x/c.jpg", "y/c.jpg", "b.jpg"], &[None, None, Some(2)]), // and c.jpg two of the data
+            (&["img/b.jpg", "img/a.jpg"], &[Some(2), None]), // a.jpg is not unique in the file
+            (&["x/c.jpg", "y/c.jpg", "b.jpg"], &[None, None, Some(2)]), // c.jpg is not unique in the dataset
             (&["two\\b.jpg"], &[Some(2)]),
         ];
         for (images, expected) in rows {
@@ -265,16 +273,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_do_not_fit() {
+    fn invalid_lines_are_refused() {
         let rows = [
-            ("", "line 1: \"\" is no number"),
-            ("x\nA\na 1\n", "line 1: \"x\" is no number"),
+            ("", "line 1: invalid number of images \"\""),
+            ("x\nA\na 1\n", "line 1: invalid number of images \"x\""),
             ("1\n\na 1\n", "line 2: no attribute"),
-            ("1\nA B\na 1\n", "line 3: 1 values, expected 2"),
-            ("1\nA B\na 1 0\n", "line 3: a value is \"0\""),
-            ("2\nA\na 1\n", "line 1: 2 images are announced, 1 follow"),
-            ("1\nA\n1\n", "line 3: 0 values"),
-            ("3\nA\na 1\nb 1\na -1\n", "line 5: \"a\" has attributes already, from line 3"),
+            ("1\nA B\na 1\n", "line 3: found 1 values, expected 2"),
+            ("1\nA B\na 1 0\n", "line 3: invalid value \"0\""),
+            ("2\nA\na 1\n", "line 1: expected 2 images, found 1"),
+            ("1\nA\n1\n", "line 3: found 0 values"),
+            ("3\nA\na 1\nb 1\na -1\n", "line 5: duplicate image \"a\", first on line 3"),
         ];
         for (text, expected) in rows {
             let message = parse(text).unwrap_err().to_string();

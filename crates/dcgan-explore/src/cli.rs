@@ -1,4 +1,4 @@
-//! The command line as typed.
+//! Command-line arguments.
 
 mod network;
 
@@ -10,9 +10,9 @@ use std::path::PathBuf;
 
 pub(crate) use network::{AblateArgs, ConceptArgs, FeatureArgs, GuidedArgs, MaxactArgs};
 
-/// Look inside an image generator and its discriminator: what a DCGAN learned (Radford, Metz and Chintala, section 6).
+/// Explore what a DCGAN learned: latent space and feature maps (Radford, Metz and Chintala, section 6).
 ///
-/// Without --model: the folder ./models/faces64 where it exists, else the embedded digits.
+/// The default --model is the folder ./models/faces64 if it exists, else the embedded digits model.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -26,48 +26,48 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Draw samples
     Sample(SampleArgs),
-    /// Walk between samples through the latent space (figure 4)
+    /// Interpolate between samples in the latent space (figure 4)
     Interpolate(InterpolateArgs),
-    /// Add and subtract concepts, each the mean of some z (figure 7)
+    /// Vector arithmetic on concepts, each the mean of several z (figure 7)
     Arithmetic(ArithmeticArgs),
-    /// Turn samples along the difference of two means (figure 8)
+    /// Move samples along the difference of two mean z (figure 8)
     Turn(TurnArgs),
-    /// Find z of a concept by an attribute of real images, without picking by hand
+    /// Find z of a concept from an attribute of real images, without manual selection
     Concept(Box<ConceptArgs>),
-    /// What the discriminator's features respond to, by guided backpropagation (figure 5)
+    /// Visualize features of the discriminator by guided backpropagation (figure 5)
     Guided(Box<GuidedArgs>),
-    /// The images and crops that excite the discriminator's features most
+    /// Show the images and crops with the largest activations of the discriminator's features
     Maxact(Box<MaxactArgs>),
-    /// Forget an object: find the generator's feature maps of it, and draw without them (figure 6)
+    /// Forget an object: find its feature maps in the generator and generate without them (figure 6)
     Ablate(Box<AblateArgs>),
-    /// The training images nearest to samples, in pixels and in the discriminator's features
+    /// Show the training images nearest to samples, in pixels and in the discriminator's features
     Neighbours(NeighboursArgs),
-    /// Find z of given images, by gradient descent through the generator
+    /// Invert the generator: find z of given images by gradient descent
     Invert(InvertArgs),
 }
 
-/// Which model, and what it is made of.
+/// The model and its networks.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset [default:
-    /// ./models/faces64 where it exists, else the embedded digits model]
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset or
+    /// --config [default: ./models/faces64 if it exists, else the embedded digits model]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Networks of a file of another program, by name; or
+    /// Networks of a file of another program: a preset
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
-    /// from a TOML file
+    /// Networks of a file of another program: a TOML file
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
 }
 
-/// Where and how to compute.
+/// Device and threads.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ComputeArgs {
-    /// auto, cpu, cuda:N or metal:N
+    /// Device: auto, cpu, cuda:N or metal:N
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
-    /// Threads [default: one per core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
 }
@@ -75,14 +75,14 @@ pub(crate) struct ComputeArgs {
 /// Real images.
 #[derive(Args, Debug, Default)]
 pub(crate) struct DataArgs {
-    /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default, for a model of
-    /// 28x28 grey images alone: the embedded digits]
+    /// Dataset: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache of `dcgan-data pack` [default for models of
+    /// 28x28 grey images: the embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Cut the N x N centre out of every image before resizing
+    /// Crop every image to its N x N center before resizing
     #[arg(long, value_name = "N")]
     pub(crate) crop: Option<usize>,
-    /// Leave out images that cannot be read, and count them
+    /// Skip unreadable images and log them
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
 }
@@ -91,34 +91,34 @@ pub(crate) struct DataArgs {
 pub(crate) struct SampleArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images to draw [default: 64, or as many as --grid or --z has]
+    /// Number of samples [default: 64, or that of --grid or --z]
     #[arg(long, value_name = "N")]
     pub(crate) n: Option<usize>,
     /// Seed of z
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Rows and columns of the grid [default: as square as can be]
+    /// Rows and columns of the image grid [default: square]
     #[arg(long, value_name = "RxC")]
     pub(crate) grid: Option<Layout>,
-    /// Put the images that the discriminator takes for real first
+    /// Sort the samples by the discriminator's logit, highest first
     #[arg(long)]
     pub(crate) sort_by_score: bool,
-    /// Draw values of z that are more than X standard deviations from 0 again; for models with normal z
+    /// Truncate z: redraw values beyond X standard deviations; for models with normal z
     #[arg(long, value_name = "X", conflicts_with = "z")]
     pub(crate) truncate: Option<f32>,
-    /// Draw with the feature maps of this file removed, which `dcgan-explore ablate` wrote
+    /// Remove the feature maps of this file, written by `dcgan-explore ablate --save`
     #[arg(long, value_name = "FILTERS.json")]
     pub(crate) without: Option<PathBuf>,
-    /// Print a number below every image, for other commands: i of `seed:S:i`, or with --save-z that of `FILE:i`
+    /// Print an index below every sample, for other commands: i of `seed:S:i`, or with --save-z of `FILE:i`
     #[arg(long)]
     pub(crate) numbers: bool,
-    /// These z instead of random ones: FILE, FILE:i,j,k or seed:S:i,j,k; may be given several times
+    /// Use these z instead of random ones: FILE, FILE:i,j,k or seed:S:i,j,k; repeatable
     #[arg(long, value_name = "SPEC", conflicts_with = "seed")]
     pub(crate) z: Vec<String>,
-    /// Write the z of the images, in their order
+    /// Write the z of the images, in order
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "sample.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -129,34 +129,34 @@ pub(crate) struct SampleArgs {
 pub(crate) struct InterpolateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Walks, one a row; each goes on where the one before ended [default: 8, or as many as --z allows]
+    /// Number of walks, one per row; each starts at the end of the previous one [default: 8, or that of --z]
     #[arg(long, value_name = "R")]
     pub(crate) rows: Option<usize>,
-    /// Images of a walk, both ends included
+    /// Images per walk, including both ends
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) steps: usize,
-    /// Seed of the z to walk between
+    /// Seed of z
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Walk between these z: FILE, FILE:i,j,k or seed:S:i,j,k; may be given several times
+    /// Walk between these z: FILE, FILE:i,j,k or seed:S:i,j,k; repeatable
     #[arg(long, value_name = "SPEC", conflicts_with = "seed")]
     pub(crate) z: Vec<String>,
-    /// Walk along great circles (slerp) [default for models with normal z]
+    /// Spherical interpolation (slerp) [default for models with normal z]
     #[arg(long, conflicts_with = "linear")]
     pub(crate) spherical: bool,
-    /// Walk along straight lines (lerp) [default for models with uniform z]
+    /// Linear interpolation (lerp) [default for models with uniform z]
     #[arg(long)]
     pub(crate) linear: bool,
-    /// Write the whole walk, back to its beginning, as an animation as well
+    /// Also write the closed walk as a looping animation
     #[arg(long, value_name = "F.gif")]
     pub(crate) gif: Option<PathBuf>,
-    /// Images a second of the animation
+    /// Frames per second of the animation
     #[arg(long, value_name = "N", default_value_t = 12, requires = "gif")]
     pub(crate) rate: u32,
     /// Write the z of the images, row by row
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "interpolate.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -167,23 +167,23 @@ pub(crate) struct InterpolateArgs {
 pub(crate) struct ArithmeticArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// A concept to add, the mean of these z: FILE, FILE:i,j,k or seed:S:i,j,k (numbers of `sample --seed S --numbers`);
-    /// may be given several times
+    /// A concept to add, the mean of these z: FILE, FILE:i,j,k or seed:S:i,j,k (indices of `sample --seed S
+    /// --numbers`); repeatable
     #[arg(long, value_name = "SPEC", required = true)]
     pub(crate) plus: Vec<String>,
-    /// A concept to subtract; may be given several times
+    /// A concept to subtract; repeatable
     #[arg(long, value_name = "SPEC")]
     pub(crate) minus: Vec<String>,
-    /// Uniform noise added to the result's eight neighbours, up to plus or minus X
+    /// Range of the uniform noise in [-X, X] of the eight perturbed copies
     #[arg(long, value_name = "X", default_value_t = 0.25, allow_negative_numbers = true)]
     pub(crate) noise: f32,
     /// Seed of the noise
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Write z of the result and of its neighbours, the result first
+    /// Write z of the result, then of its perturbed copies
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "arithmetic.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -194,19 +194,20 @@ pub(crate) struct ArithmeticArgs {
 pub(crate) struct TurnArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// z that look one way: FILE, FILE:i,j,k or seed:S:i,j,k (numbers of `sample --seed S --numbers`)
+    /// z of samples that face left: FILE, FILE:i,j,k or seed:S:i,j,k (indices of `sample --seed S --numbers`);
+    /// repeatable
     #[arg(long, value_name = "SPEC", required = true)]
     pub(crate) left: Vec<String>,
-    /// z that look the other way
+    /// z of samples that face right; repeatable
     #[arg(long, value_name = "SPEC", required = true)]
     pub(crate) right: Vec<String>,
-    /// Samples to turn, one a row [default: the first four of --seed]
+    /// z of the samples to turn, one per row; repeatable [default: the first four of --seed]
     #[arg(long, value_name = "SPEC")]
     pub(crate) apply: Vec<String>,
-    /// Images of a turn, the sample itself in the middle
+    /// Images per row, the sample itself in the center
     #[arg(long, value_name = "N", default_value_t = 9)]
     pub(crate) steps: usize,
-    /// How far to turn: the ends are this part of mean(left) - mean(right) away from the sample
+    /// Strength: the ends of a row are X times mean(left) - mean(right) away from the sample
     #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) strength: f32,
     /// Seed of the samples to turn
@@ -215,7 +216,7 @@ pub(crate) struct TurnArgs {
     /// Write the z of the images, row by row
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "turn.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -228,30 +229,30 @@ pub(crate) struct NeighboursArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Training images to search, the first ones [default: all]
+    /// Search the first N training images [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) among: Option<usize>,
-    /// Samples to look at
+    /// Number of samples
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) n: usize,
-    /// Nearest images of each to show, and as many in features
+    /// Neighbours per sample in pixels, and as many in features
     #[arg(long, value_name = "K", default_value_t = 3)]
     pub(crate) nearest: usize,
     /// Seed of the samples
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// These z instead of random ones: FILE, FILE:i,j,k or seed:S:i,j,k; may be given several times
+    /// Use these z instead of random ones: FILE, FILE:i,j,k or seed:S:i,j,k; repeatable
     #[arg(long, value_name = "SPEC", conflicts_with_all = ["seed", "n"])]
     pub(crate) z: Vec<String>,
     /// Write the z of the samples
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "neighbours.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Print one line of JSON at the end
+    /// Print the result as one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -262,33 +263,33 @@ pub(crate) struct InvertArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Images of the data by their numbers from 0, separated by commas [default: the first --n]
+    /// Indices of images of the dataset from 0, separated by commas [default: the first --n]
     #[arg(long, alias = "pictures", value_name = "LIST", value_delimiter = ',', conflicts_with = "n")]
     pub(crate) images: Vec<usize>,
-    /// How many images, the first ones
+    /// Number of images, the first ones of the dataset
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) n: usize,
-    /// z to start from, for each image; the best end is kept
+    /// Restarts per image from different z; the best result is kept
     #[arg(long, value_name = "K", default_value_t = 4)]
     pub(crate) restarts: usize,
-    /// Steps of Adam
+    /// Adam steps per restart
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) steps: usize,
-    /// Adam's step size at the beginning; it falls to a tenth
+    /// Initial learning rate of Adam; it decays linearly to a tenth
     #[arg(long, value_name = "LR", default_value_t = 0.2)]
     pub(crate) learning_rate: f64,
-    /// Seed of the z to start from
+    /// Seed of the initial z
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Write the z found
+    /// Write the z of the images
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "invert.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Print one line of JSON at the end
+    /// Print the result as one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
 }

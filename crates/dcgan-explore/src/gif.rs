@@ -1,4 +1,4 @@
-//! Animations: grids one after the other as a GIF that goes round.
+//! Looping animations: image grids as the frames of a GIF.
 
 use dcgan_data::image_grid::ImageGrid;
 use image::codecs::gif::{GifEncoder, Repeat};
@@ -6,11 +6,11 @@ use image::{Delay, Frame, RgbaImage};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why an animation could not be made or saved.
+/// Why an animation could not be encoded or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum GifError {
     /// The file.
-    #[error("{}: the animation cannot be written: {source}", path.display())]
+    #[error("cannot write the animation {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -18,17 +18,17 @@ pub enum GifError {
         source: io::Error,
     },
     /// The encoder.
-    #[error("the animation cannot be encoded: {0}")]
+    #[error("cannot encode the animation: {0}")]
     Encode(#[from] image::ImageError),
-    /// Frames of different sizes, or none.
-    #[error("an animation needs frames of one size, and at least one")]
+    /// No frame, or frames of different sizes.
+    #[error("an animation takes at least one frame, all of one size")]
     Frames,
 }
 
-/// How carefully 256 colors are chosen: 1 (best) to 30; 10 is what the encoder's authors advise.
+/// Speed of the color quantization to 256 colors, 1 (best quality) to 30; the encoder's documentation recommends 10.
 const SPEED: i32 = 10;
 
-/// The frames as a GIF, `rate` a second (GIF counts hundredths of a second), without end.
+/// The frames as a GIF that loops forever, `rate` frames per second (rounded to hundredths of a second by the format).
 ///
 /// # Errors
 /// No frame; frames of different sizes, or larger than 65,535 pixels a side.
@@ -44,11 +44,11 @@ pub fn encode(frames: &[ImageGrid], rate: u32) -> Result<Vec<u8>, GifError> {
         let delay = Delay::from_numer_denom_ms(1000, rate.max(1));
         encoder.encode_frame(Frame::from_parts(rgba(frame)?, 0, 0, delay))?;
     }
-    drop(encoder); // writes the end of the file
+    drop(encoder); // writes the trailer
     Ok(bytes)
 }
 
-/// Writes the bytes of an animation, whole or not at all.
+/// Writes an encoded animation atomically.
 ///
 /// # Errors
 /// The operating system's.
@@ -77,10 +77,10 @@ mod tests {
     use std::io::Cursor;
 
     #[test]
-    fn frames_come_back() {
+    fn frames_survive_a_round_trip() {
         for channels in [1, 3, 4] {
             let shape = ImageShape { height: 2, width: 3, channels };
-            // Few colors, so that none are lost; opaque where there is alpha.
+            // At most 256 colors, so that quantization loses none; opaque where there is alpha.
             let level =
                 |i: usize| if channels == 4 && i % 4 == 3 { 255 } else { u8::try_from(i * 5 % 256).unwrap() };
             let bytes: Vec<u8> = (0..3 * shape.bytes()).map(level).collect();

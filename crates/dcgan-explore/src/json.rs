@@ -1,4 +1,4 @@
-//! Files of JSON that people write and read: boxes, lists of feature maps.
+//! JSON files that users edit: bounding boxes, lists of feature maps.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Why a file could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// The operating system refused to read it.
+    /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
@@ -16,17 +16,17 @@ pub enum JsonError {
         /// Why.
         source: io::Error,
     },
-    /// Not JSON, or a field that is missing, unknown or of the wrong type.
+    /// Invalid JSON, or a field that is missing, unknown or of the wrong type.
     #[error("{}: {source}; expected {expected}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// Where and what.
         source: serde_json::Error,
-        /// What a file looks like.
+        /// The format of such a file.
         expected: &'static str,
     },
-    /// The operating system refused to write it.
+    /// The file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The file.
@@ -36,7 +36,7 @@ pub enum JsonError {
     },
 }
 
-/// Reads a file; `expected` shows in errors what one looks like.
+/// Reads a file; errors quote `expected`, the format of such a file.
 ///
 /// # Errors
 /// [`JsonError::Read`], [`JsonError::Syntax`].
@@ -46,7 +46,7 @@ pub fn read<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<
     serde_json::from_str(&text).map_err(|source| JsonError::Syntax { path: path.into(), source, expected })
 }
 
-/// Writes a file, indented, whole or not at all.
+/// Writes a file atomically, indented.
 ///
 /// # Errors
 /// [`JsonError::Write`].

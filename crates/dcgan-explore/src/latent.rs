@@ -1,5 +1,6 @@
-//! Sets of z: drawn by seed, read from files, picked by number; and the images of them.
+//! Sets of z: drawn by seed, read from files, selected by index; and their images.
 
+use crate::interpolation::to_f32;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
 use dcgan_model::{Distribution, Generator, LatentConfig, Model, NetworkError, draw_latents};
@@ -9,15 +10,15 @@ use std::str::FromStr;
 /// Name of the tensor in a file of z.
 const TENSOR: &str = "z";
 /// A smaller bound would redraw a value hundreds of times.
-const LEAST_BOUND: f32 = 0.01;
+const MIN_BOUND: f32 = 0.01;
 
-/// What is wrong with z.
+/// Why z are invalid or could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LatentError {
-    /// A file that cannot be read or written.
+    /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] WeightsError),
-    /// A file that holds something else.
+    /// A file without z, or with other tensors.
     #[error("{}: expected one tensor z of shape (n, size), found {found}", path.display())]
     NotLatents {
         /// The file.
@@ -26,76 +27,72 @@ pub enum LatentError {
         found: String,
     },
     /// A value that is NaN or infinite.
-    #[error("{what}: value {column} of z {row} is {value}")]
+    #[error("{what}: value {column} of z {row} is {value}, expected a finite number")]
     NotFinite {
-        /// Where the z came from.
+        /// The source of the z.
         what: String,
         /// Which z, from 0.
         row: usize,
         /// Which of its values, from 0.
         column: usize,
-        /// As printed.
+        /// The value.
         value: String,
     },
     /// z of another length than the model's.
-    #[error(
-        "{what} holds z of {found} numbers, the model takes {expected}: was it written for another model?"
-    )]
+    #[error("{what} has z of length {found}, the model takes {expected}: use z of this model")]
     Size {
-        /// Where the z came from.
+        /// The source of the z.
         what: String,
-        /// The model's.
+        /// Length of the model's z.
         expected: usize,
-        /// Found.
+        /// Length found.
         found: usize,
     },
-    /// A z by a number that is not there.
-    #[error("{what} has {len} z, numbered from 0: there is no {row}")]
-    NoSuchRow {
-        /// Where the z came from.
+    /// An index out of range.
+    #[error("{what}: there is no z {row}, expected an index from 0 to {}", len.saturating_sub(1))]
+    OutOfRange {
+        /// The source of the z.
         what: String,
-        /// Number asked for.
+        /// The index.
         row: usize,
-        /// z that are there.
+        /// Number of z.
         len: usize,
     },
     /// No z at all.
-    #[error("{what} names no z")]
-    Nothing {
-        /// What was given.
+    #[error("{what}: no z, expected at least one")]
+    Empty {
+        /// The source of the z.
         what: String,
     },
-    /// Values that do not make whole z.
-    #[error("{len} values do not make z of {size}")]
+    /// Values that are not whole z.
+    #[error("found {len} values, expected a multiple of the length of z, {size}")]
     Ragged {
-        /// Values given.
+        /// Number of values.
         len: usize,
-        /// Values of a z.
+        /// Length of a z.
         size: usize,
     },
-    /// A bound on values of uniform z.
-    #[error(
-        "values beyond a bound can be drawn again for normal z alone; the z of this model are uniform in [-1, 1]"
-    )]
+    /// Truncation of uniform z.
+    #[error("expected a model with normal z; the z of this model are uniform in [-1, 1]")]
     UniformBound,
-    /// A bound that is none.
-    #[error("a bound of {bound} standard deviations, expected at least {LEAST_BOUND}")]
+    /// An invalid bound.
+    #[error("the bound is {bound} standard deviations, expected at least {MIN_BOUND}")]
     Bound {
-        /// As given.
+        /// The bound.
         bound: f32,
     },
-    /// The network that draws them.
+    /// The generator failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// A list of numbers that is none.
-    #[error("{text:?}: expected FILE, FILE:i,j,k or seed:S:i,j,k, with numbers from 0")]
+    /// Text that cannot be parsed.
+    #[error("{text:?}: expected FILE, FILE:i,j,k or seed:S:i,j,k, with indices from 0")]
     Syntax {
-        /// As given.
+        /// The text.
         text: String,
     },
 }
 
-/// One or more z of the same length, `(n, size)`, on the host; all values finite.
+/// One or more z of one length, `(n, size)`, on the host; all values finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Latents {
     size: usize,
@@ -103,13 +100,13 @@ pub struct Latents {
 }
 
 impl Latents {
-    /// z one after the other in `values`; `what` names them in errors.
+    /// `values` `(n, size)`, row-major; errors name `what` as their source.
     ///
     /// # Errors
-    /// Values that do not make whole z; none; one that is not finite.
+    /// No values; values that are not whole z; a value that is not finite.
     pub fn new(values: Vec<f32>, size: usize, what: &str) -> Result<Self, LatentError> {
         if values.is_empty() {
-            return Err(LatentError::Nothing { what: what.to_owned() });
+            return Err(LatentError::Empty { what: what.to_owned() });
         }
         if size == 0 || !values.len().is_multiple_of(size) {
             return Err(LatentError::Ragged { len: values.len(), size });
@@ -125,38 +122,43 @@ impl Latents {
         Ok(Self { size, values })
     }
 
-    /// The z of the first `n` samples of `seed`, those of [`dcgan_model::draw`].
+    /// The z of the first `n` samples of `seed`, as in [`dcgan_model::draw`].
     ///
     /// # Errors
     /// `n` of 0.
     pub fn draw(seed: u64, n: usize, config: &LatentConfig) -> Result<Self, LatentError> {
-        Self::pick(seed, 0..n, config)
+        Self::draw_indices(seed, 0..n, config)
     }
 
-    /// The z of samples of `seed` by their numbers.
+    /// The z of the samples `indices` of `seed`.
     ///
     /// # Errors
-    /// No number.
-    pub fn pick(
+    /// No index.
+    pub fn draw_indices(
         seed: u64,
-        numbers: impl IntoIterator<Item = usize>,
+        indices: impl IntoIterator<Item = usize>,
         config: &LatentConfig,
     ) -> Result<Self, LatentError> {
         let one =
             |i: usize| random::latent(&mut random::stream(seed, Purpose::SampleLatent, i as u64), 1, config);
-        Self::new(numbers.into_iter().flat_map(one).collect(), config.size, &format!("seed {seed}"))
+        Self::new(indices.into_iter().flat_map(one).collect(), config.size, &format!("seed {seed}"))
     }
 
-    /// As [`Latents::draw`], values beyond `bound` standard deviations drawn again: more typical images, less varied. All
-    /// other values stay as they are without the bound.
+    /// [`Latents::draw`] with truncated z: values beyond `bound` standard deviations are redrawn, other values are
+    /// unchanged. The images are more typical and less diverse.
     ///
     /// # Errors
     /// Uniform z; a bound below 0.01; `n` of 0.
-    pub fn draw_within(seed: u64, n: usize, bound: f32, config: &LatentConfig) -> Result<Self, LatentError> {
+    pub fn draw_truncated(
+        seed: u64,
+        n: usize,
+        bound: f32,
+        config: &LatentConfig,
+    ) -> Result<Self, LatentError> {
         if config.distribution != Distribution::Normal {
             return Err(LatentError::UniformBound);
         }
-        if bound.is_nan() || bound < LEAST_BOUND {
+        if bound.is_nan() || bound < MIN_BOUND {
             return Err(LatentError::Bound { bound });
         }
         let one = |i: u64| {
@@ -175,7 +177,7 @@ impl Latents {
     /// Reads the tensor `z` `(n, size)` of a safetensors file, in any float type.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged or holds anything else; a value that is not finite.
+    /// A file that cannot be read, is damaged, or has other tensors; a value that is not finite.
     pub fn read(path: &Path) -> Result<Self, LatentError> {
         let mut tensors = weights::read_safetensors(path)?;
         let found: Vec<String> =
@@ -189,49 +191,49 @@ impl Latents {
         }
     }
 
-    /// Writes them as the tensor `z` `(n, size)` of a safetensors file, whole or not at all.
+    /// Writes the tensor `z` `(n, size)` to a safetensors file, atomically.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), LatentError> {
         let tensor = HostTensor { shape: vec![self.len(), self.size], data: self.values.clone() };
         let tensors: Weights = [(TENSOR.to_owned(), tensor)].into_iter().collect();
         Ok(weights::write_safetensors(path, &tensors, Dtype::F32)?)
     }
 
-    /// Values of one z.
+    /// Length of a z.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// How many there are; at least 1.
+    /// Number of z; at least 1.
     pub fn len(&self) -> usize {
         self.values.len() / self.size
     }
 
-    /// Whether there are none: never.
+    /// Always false.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// Each z in order.
+    /// The z in order.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> + Clone {
         self.values.chunks_exact(self.size)
     }
 
-    /// All values, z after z.
+    /// All values `(n, size)`, row-major.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// Those of the given numbers, in the order given; `what` names the set in errors.
+    /// The z at `indices`, in this order; errors name `what` as their source.
     ///
     /// # Errors
-    /// No number; a number that is not there.
-    pub fn select(&self, numbers: &[usize], what: &str) -> Result<Self, LatentError> {
-        let mut values = Vec::with_capacity(numbers.len() * self.size);
-        for &row in numbers {
-            let z = self.rows().nth(row).ok_or_else(|| LatentError::NoSuchRow {
+    /// No index; an index out of range.
+    pub fn select(&self, indices: &[usize], what: &str) -> Result<Self, LatentError> {
+        let mut values = Vec::with_capacity(indices.len() * self.size);
+        for &row in indices {
+            let z = self.rows().nth(row).ok_or_else(|| LatentError::OutOfRange {
                 what: what.to_owned(),
                 row,
                 len: self.len(),
@@ -241,18 +243,17 @@ impl Latents {
         Self::new(values, self.size, what)
     }
 
-    /// Their mean, `(size)`, summed in f64.
+    /// The mean, `(size)`, summed in f64.
     pub fn mean(&self) -> Vec<f32> {
         let mut sums = vec![0.0; self.size];
         for z in self.rows() {
             sums.iter_mut().zip(z).for_each(|(sum, value)| *sum += f64::from(*value));
         }
-        #[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values is an f32 value")]
-        sums.into_iter().map(|sum: f64| (sum / self.len() as f64) as f32).collect()
+        sums.into_iter().map(|sum: f64| to_f32(sum / self.len() as f64)).collect()
     }
 
-    /// Their images in evaluation mode, u8 `(n, h, w, c)`; each the same whatever the others are. `progress` hears how
-    /// many are done.
+    /// Their images in evaluation mode, u8 `(n, h, w, c)`; none depends on the other z. `progress` is called with the
+    /// number of images done.
     ///
     /// # Errors
     /// A generator without statistics; z of another length than its own; memory.
@@ -264,90 +265,90 @@ impl Latents {
     ) -> Result<Vec<u8>, LatentError> {
         let expected = model.config().latent.size;
         if self.size != expected {
-            return Err(LatentError::Size { what: "a set".to_owned(), expected, found: self.size });
+            return Err(LatentError::Size { what: "the set".to_owned(), expected, found: self.size });
         }
         Ok(draw_latents(generator, model, &self.values, progress)?)
     }
 }
 
-/// z as a user names them: `FILE`, `FILE:i,j,k`, or `seed:S:i,j,k` for samples of a seed by their numbers.
+/// z as named on the command line: `FILE`, `FILE:i,j,k`, or `seed:S:i,j,k` for samples of a seed by index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Spec {
-    /// A file that [`Latents::write`] wrote, all of it or some rows.
+pub enum LatentSpec {
+    /// All or some z of a file written by [`Latents::write`].
     File {
         /// The file.
         path: PathBuf,
-        /// Rows from 0; all where none are named.
-        rows: Option<Vec<usize>>,
+        /// Indices from 0; all if None.
+        indices: Option<Vec<usize>>,
     },
     /// Samples of a seed.
     Seed {
         /// The seed.
         seed: u64,
-        /// Their numbers from 0.
-        numbers: Vec<usize>,
+        /// Indices from 0.
+        indices: Vec<usize>,
     },
 }
 
-fn numbers(text: &str) -> Option<Vec<usize>> {
-    text.split(',').map(|number| number.trim().parse().ok()).collect()
+fn parse_indices(text: &str) -> Option<Vec<usize>> {
+    text.split(',').map(|index| index.trim().parse().ok()).collect()
 }
 
-impl FromStr for Spec {
+impl FromStr for LatentSpec {
     type Err = LatentError;
 
     fn from_str(text: &str) -> Result<Self, LatentError> {
-        let wrong = || LatentError::Syntax { text: text.to_owned() };
+        let invalid = || LatentError::Syntax { text: text.to_owned() };
         if let Some(rest) = text.strip_prefix("seed:") {
-            let (seed, list) = rest.split_once(':').ok_or_else(wrong)?;
-            let seed = seed.parse().map_err(|_| wrong())?;
-            return Ok(Self::Seed { seed, numbers: numbers(list).ok_or_else(wrong)? });
+            let (seed, list) = rest.split_once(':').ok_or_else(invalid)?;
+            let seed = seed.parse().map_err(|_| invalid())?;
+            return Ok(Self::Seed { seed, indices: parse_indices(list).ok_or_else(invalid)? });
         }
         match text.rsplit_once(':') {
-            Some((path, list)) if !path.is_empty() && numbers(list).is_some() => {
-                Ok(Self::File { path: path.into(), rows: numbers(list) })
+            Some((path, list)) if !path.is_empty() && parse_indices(list).is_some() => {
+                Ok(Self::File { path: path.into(), indices: parse_indices(list) })
             }
-            // A list with a fault is a fault, not the name of a file.
-            Some((path, _)) if Path::new(path).is_file() => Err(wrong()),
-            _ if text.is_empty() => Err(wrong()),
-            _ => Ok(Self::File { path: text.into(), rows: None }),
+            // An invalid list is an error, not part of a file name.
+            Some((path, _)) if Path::new(path).is_file() => Err(invalid()),
+            _ if text.is_empty() => Err(invalid()),
+            _ => Ok(Self::File { path: text.into(), indices: None }),
         }
     }
 }
 
-impl Spec {
-    /// The z themselves, for a model of `config`.
+impl LatentSpec {
+    /// The z, for a model of `config`.
     ///
     /// # Errors
-    /// A file that cannot be read or holds anything else; z of another length than the model's; numbers that are not there.
+    /// A file that cannot be read or has other tensors; z of another length than the model's; an index out of range.
     pub fn resolve(&self, config: &LatentConfig) -> Result<Latents, LatentError> {
         match self {
-            Self::Seed { seed, numbers } => Latents::pick(*seed, numbers.iter().copied(), config),
-            Self::File { path, rows } => {
+            Self::Seed { seed, indices } => Latents::draw_indices(*seed, indices.iter().copied(), config),
+            Self::File { path, indices } => {
                 let what = path.display().to_string();
                 let all = Latents::read(path)?;
                 if all.size() != config.size {
                     return Err(LatentError::Size { what, expected: config.size, found: all.size() });
                 }
-                rows.as_ref().map_or(Ok(all.clone()), |rows| all.select(rows, &what))
+                indices.as_ref().map_or(Ok(all.clone()), |indices| all.select(indices, &what))
             }
         }
     }
 
-    /// The z of a text that names some.
+    /// Parses `text` and resolves it.
     ///
     /// # Errors
-    /// Those of parsing and of [`Spec::resolve`].
-    pub fn latents(text: &str, config: &LatentConfig) -> Result<Latents, LatentError> {
+    /// Invalid syntax; those of [`LatentSpec::resolve`].
+    pub fn parse_and_resolve(text: &str, config: &LatentConfig) -> Result<Latents, LatentError> {
         text.parse::<Self>()?.resolve(config)
     }
 }
 
-/// Several sets as one, in order.
+/// Concatenates sets of z.
 ///
 /// # Errors
-/// No set; sets of different lengths of z.
-pub fn joined(sets: &[Latents]) -> Result<Latents, LatentError> {
+/// No set; sets of z of different lengths.
+pub fn concat(sets: &[Latents]) -> Result<Latents, LatentError> {
     let size = sets.first().map_or(0, Latents::size);
     if let Some(other) = sets.iter().find(|set| set.size != size) {
         return Err(LatentError::Size { what: "a set of z".to_owned(), expected: size, found: other.size });
@@ -360,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_hold_z_and_nothing_else() {
+    fn files_have_z_and_no_other_tensor() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("z.safetensors");
         let z = Latents::new(vec![1.0, -2.5, 3.0, 1e-30, 0.0, 7.0], 3, "a test").unwrap();
@@ -384,22 +385,22 @@ mod tests {
             assert!(message.contains(expected) && message.contains("z.safetensors"), "{message}");
         }
         assert!(matches!(Latents::new(vec![0.0; 7], 3, "x"), Err(LatentError::Ragged { len: 7, size: 3 })));
-        assert!(joined(&[z.clone(), Latents::new(vec![0.0; 4], 2, "x").unwrap()]).is_err());
-        assert_eq!(joined(&[z.clone(), z.select(&[1], "x").unwrap()]).unwrap().len(), 3);
+        assert!(concat(&[z.clone(), Latents::new(vec![0.0; 4], 2, "x").unwrap()]).is_err());
+        assert_eq!(concat(&[z.clone(), z.select(&[1], "x").unwrap()]).unwrap().len(), 3);
     }
 
     #[test]
-    fn specs_as_typed() {
-        let file = |path: &str, rows: Option<&[usize]>| Spec::File {
+    fn specs_are_parsed() {
+        let file = |path: &str, indices: Option<&[usize]>| LatentSpec::File {
             path: path.into(),
-            rows: rows.map(<[_]>::to_vec),
+            indices: indices.map(<[_]>::to_vec),
         };
-        let rows: Vec<(&str, Option<Spec>)> = vec![
+        let rows: Vec<(&str, Option<LatentSpec>)> = vec![
             ("a.safetensors", Some(file("a.safetensors", None))),
             ("a:3,1, 2", Some(file("a", Some(&[3, 1, 2])))),
             ("b:\\a:0", Some(file("b:\\a", Some(&[0])))),
             ("b:\\a", Some(file("b:\\a", None))),
-            ("seed:7:1,1", Some(Spec::Seed { seed: 7, numbers: vec![1, 1] })),
+            ("seed:7:1,1", Some(LatentSpec::Seed { seed: 7, indices: vec![1, 1] })),
             ("seed:7", None),
             ("seed::1", None),
             ("seed:7:1,", None),
@@ -407,7 +408,7 @@ mod tests {
             ("", None),
         ];
         for (text, expected) in rows {
-            assert_eq!(text.parse::<Spec>().ok(), expected, "{text}");
+            assert_eq!(text.parse::<LatentSpec>().ok(), expected, "{text}");
         }
     }
 }

@@ -1,21 +1,21 @@
-//! Logistic regression with an L2 penalty on standardised features, by Newton's method.
+//! Logistic regression with an L2 penalty on standardized features, by Newton's method.
 
-/// A fitted regression.
+/// A fitted logistic regression.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Logistic {
-    /// Weight of each feature, per standard deviation of it; 0 for a feature that never varies.
+pub struct LogisticRegression {
+    /// Weight of each standardized feature; 0 for a constant feature.
     pub weights: Vec<f64>,
-    /// Log odds of a row whose features are all at their mean.
+    /// Log odds of a row whose features all equal their mean.
     pub intercept: f64,
-    /// Share of the rows given that are on their side of even odds.
+    /// Fraction of the rows that the fit classifies correctly.
     pub accuracy: f64,
 }
 
-/// A regression that cannot be.
+/// Invalid input of a regression.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum LogisticError {
-    /// Values, width and labels that do not go together.
-    #[error("{values} values do not make {labels} rows of {width}")]
+pub enum LogisticRegressionError {
+    /// Numbers of values, features and labels that do not match.
+    #[error("found {values} values, expected {labels} rows of {width}")]
     Ragged {
         /// Values given.
         values: usize,
@@ -24,16 +24,16 @@ pub enum LogisticError {
         /// Labels given.
         labels: usize,
     },
-    /// Rows of one side only.
+    /// Rows of one class only.
     #[error("{positive} positive and {negative} negative rows, expected at least one of each")]
-    OneSided {
+    OneClass {
         /// Positive rows.
         positive: usize,
         /// Negative rows.
         negative: usize,
     },
-    /// A penalty that does not bound the weights.
-    #[error("the penalty is {0}, expected a finite number greater than 0")]
+    /// A penalty that is not a positive number.
+    #[error("the penalty is {0}, expected a finite number above 0")]
     Penalty(f64),
     /// A value that is not finite.
     #[error("feature {column} of row {row} is not finite: the network or the images are damaged")]
@@ -45,34 +45,39 @@ pub enum LogisticError {
     },
 }
 
-/// Newton steps at which the fit ends; it takes about ten.
+/// Most Newton steps; a fit takes about ten.
 const MAX_STEPS: usize = 100;
-/// Length of the gradient, per row, at which the fit has converged.
+/// Norm of the gradient, per row, below which the fit has converged.
 const TOLERANCE: f64 = 1e-10;
-/// Halvings of a step.
+/// Most halvings of a step.
 const MAX_HALVINGS: i32 = 40;
 
-/// Minimises `Σ ln(1 + exp(-y_i (w·x_i + b))) + penalty/2 |w|²` over the rows x of `width` values, standardised, with
-/// y = 1 where the label is true and -1 elsewhere.
+/// Minimizes `Σ ln(1 + exp(-y_i (w·x_i + b))) + penalty/2 |w|²`, where the `x_i` are the standardized rows of `width`
+/// features in `values`, and `y_i` is 1 where the label is true and -1 elsewhere.
 ///
 /// # Errors
-/// [`LogisticError`].
-pub fn fit(values: &[f32], width: usize, labels: &[bool], penalty: f64) -> Result<Logistic, LogisticError> {
+/// [`LogisticRegressionError`].
+pub fn fit(
+    values: &[f32],
+    width: usize,
+    labels: &[bool],
+    penalty: f64,
+) -> Result<LogisticRegression, LogisticRegressionError> {
     let n = labels.len();
     if width == 0 || values.len() != n * width {
-        return Err(LogisticError::Ragged { values: values.len(), width, labels: n });
+        return Err(LogisticRegressionError::Ragged { values: values.len(), width, labels: n });
     }
     if !(penalty.is_finite() && penalty > 0.0) {
-        return Err(LogisticError::Penalty(penalty));
+        return Err(LogisticRegressionError::Penalty(penalty));
     }
     let positive = labels.iter().filter(|&&label| label).count();
     if positive == 0 || positive == n {
-        return Err(LogisticError::OneSided { positive, negative: n - positive });
+        return Err(LogisticRegressionError::OneClass { positive, negative: n - positive });
     }
     if let Some(bad) = values.iter().position(|value| !value.is_finite()) {
-        return Err(LogisticError::NotFinite { row: bad / width, column: bad % width });
+        return Err(LogisticRegressionError::NotFinite { row: bad / width, column: bad % width });
     }
-    let rows = standardised(values, width);
+    let rows = standardized(values, width);
     let size = width + 1; // the intercept is the weight of a column of ones
     let mut weights = vec![0.0; size];
     let mut margins = vec![0.0; n]; // w·x + b of each row
@@ -84,24 +89,25 @@ pub fn fit(values: &[f32], width: usize, labels: &[bool], penalty: f64) -> Resul
         }
         let direction = solve(hessian, gradient);
         let change: Vec<f64> = rows.chunks(size).map(|row| dot(row, &direction)).collect();
-        // Newton's step, halved until it goes down. Where none does, rounding is all that is left.
+        // Newton's step, halved until the objective decreases. If it never does, the rest is rounding error.
         let steps = (0..MAX_HALVINGS).map(|halvings| 0.5_f64.powi(halvings));
         let lower = steps.into_iter().find_map(|step| {
-            let there = moved(&weights, step, &direction);
-            let there_margins = moved(&margins, step, &change);
-            let value = objective(&there_margins, labels, &there, penalty);
-            (value < lowest).then_some((there, there_margins, value))
+            let candidate = stepped(&weights, step, &direction);
+            let candidate_margins = stepped(&margins, step, &change);
+            let value = objective(&candidate_margins, labels, &candidate, penalty);
+            (value < lowest).then_some((candidate, candidate_margins, value))
         });
         let Some(lower) = lower else { break };
         (weights, margins, lowest) = lower;
     }
-    let right = margins.iter().zip(labels).filter(|&(&margin, &label)| (margin > 0.0) == label).count();
+    let correct = margins.iter().zip(labels).filter(|&(&margin, &label)| (margin > 0.0) == label).count();
     let intercept = weights.pop().unwrap_or(0.0);
-    Ok(Logistic { weights, intercept, accuracy: right as f64 / n as f64 })
+    Ok(LogisticRegression { weights, intercept, accuracy: correct as f64 / n as f64 })
 }
 
-/// Rows of `width` features with mean 0 and standard deviation 1 (0 where a feature never varies), each followed by a 1.
-fn standardised(values: &[f32], width: usize) -> Vec<f64> {
+/// The rows of `width` features scaled to mean 0 and standard deviation 1 (constant features to 0), each followed by a
+/// 1.
+fn standardized(values: &[f32], width: usize) -> Vec<f64> {
     let n = (values.len() / width) as f64;
     let mut mean = vec![0.0; width];
     for row in values.chunks(width) {
@@ -113,7 +119,7 @@ fn standardised(values: &[f32], width: usize) -> Vec<f64> {
             *variance += (f64::from(value) - mean).powi(2) / n;
         }
     }
-    // By its values: rounding leaves a mean of equal values a little beside them, and a variance above 0.
+    // By comparing values: with rounding, the variance of equal values may exceed 0.
     let varies = |column: usize| values.chunks(width).any(|row| row[column] != values[column]);
     let scale = |(column, v): (usize, &f64)| if varies(column) { v.sqrt().recip() } else { 0.0 };
     let scale: Vec<f64> = variance.iter().enumerate().map(scale).collect();
@@ -126,12 +132,12 @@ fn standardised(values: &[f32], width: usize) -> Vec<f64> {
     rows
 }
 
-/// Loss of all rows and penalty of all weights but the last, the intercept.
+/// The loss of all rows, and the penalty on all weights but the last, the intercept.
 fn objective(margins: &[f64], labels: &[bool], weights: &[f64], penalty: f64) -> f64 {
     let loss = |(&margin, &label): (&f64, &bool)| {
-        let miss = if label { -margin } else { margin };
-        // ln(1 + exp(miss)) without overflow.
-        miss.max(0.0) + (-miss.abs()).exp().ln_1p()
+        let negative_margin = if label { -margin } else { margin };
+        // ln(1 + exp(negative_margin)) without overflow.
+        negative_margin.max(0.0) + (-negative_margin.abs()).exp().ln_1p()
     };
     let features = &weights[..weights.len() - 1];
     margins.iter().zip(labels).map(loss).sum::<f64>() + 0.5 * penalty * dot(features, features)
@@ -159,13 +165,13 @@ fn derivatives(
         }
     }
     for i in 0..size {
-        // The intercept's curvature may vanish where rows are told apart perfectly.
+        // The curvature of the intercept may vanish for separable rows.
         hessian[i * size + i] += if i + 1 < size { penalty } else { 1e-9 };
     }
     (gradient, hessian)
 }
 
-/// Solves `H x = g` for a positive definite H, given its lower half, by Cholesky's factorisation.
+/// Solves `H x = g` for a positive definite H, given its lower half, by Cholesky factorization.
 fn solve(mut h: Vec<f64>, mut g: Vec<f64>) -> Vec<f64> {
     let size = g.len();
     for i in 0..size {
@@ -187,7 +193,7 @@ fn solve(mut h: Vec<f64>, mut g: Vec<f64>) -> Vec<f64> {
     g
 }
 
-fn moved(from: &[f64], step: f64, direction: &[f64]) -> Vec<f64> {
+fn stepped(from: &[f64], step: f64, direction: &[f64]) -> Vec<f64> {
     from.iter().zip(direction).map(|(from, d)| from - step * d).collect()
 }
 
@@ -210,19 +216,19 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
-    fn the_fit_is_the_lowest_point() {
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is intended")]
+    fn the_fit_is_the_minimum() {
         let (n, width) = (60, 5);
         for penalty in [0.01, 1.0, 100.0] {
             let mut values: Vec<f32> = noise(n * width).iter().map(|&v| v as f32).collect();
-            values.iter_mut().skip(4).step_by(width).for_each(|value| *value = 3.0); // never varies
+            values.iter_mut().skip(4).step_by(width).for_each(|value| *value = 3.0); // constant
             let noise = noise(2 * n);
             let label = |(i, row): (usize, &[f32])| f64::from(row[0] - 0.5 * row[2]) + noise[n + i] > 0.1;
             let labels: Vec<bool> = values.chunks(width).enumerate().map(label).collect();
             let found = fit(&values, width, &labels, penalty).unwrap();
             assert_eq!(found.weights[4], 0.0, "{found:?}");
             assert!(found.weights[0] > 0.0 && found.weights[2] < 0.0, "{found:?}");
-            let rows = standardised(&values, width);
+            let rows = standardized(&values, width);
             let at = |weights: &[f64]| {
                 let margins: Vec<f64> = rows.chunks(width + 1).map(|row| dot(row, weights)).collect();
                 objective(&margins, &labels, weights, penalty)
@@ -232,7 +238,7 @@ mod tests {
             for i in 0..weights.len() {
                 for step in [-1e-3, 1e-3] {
                     weights[i] += step;
-                    assert!(at(&weights) > lowest, "penalty {penalty}: weight {i} is not at its best");
+                    assert!(at(&weights) > lowest, "penalty {penalty}: weight {i} is not at the minimum");
                     weights[i] -= step;
                 }
             }
@@ -240,8 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn two_rows_have_a_known_answer() {
-        // Features -1 and 1, standardised to themselves: w solves penalty w = 2 / (1 + exp(w)).
+    fn two_rows_have_a_known_solution() {
+        // Features -1 and 1, already standardized: w solves penalty w = 2 / (1 + exp(w)).
         for penalty in [0.1, 1.0, 10.0] {
             let found = fit(&[-1.0, 1.0], 1, &[false, true], penalty).unwrap();
             let w = found.weights[0];
@@ -252,13 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn regressions_that_cannot_be() {
-        let one_sided = LogisticError::OneSided { positive: 2, negative: 0 };
-        assert_eq!(fit(&[0.0, 1.0], 1, &[true, true], 1.0), Err(one_sided));
-        assert_eq!(fit(&[0.0, 1.0], 1, &[true, false], 0.0), Err(LogisticError::Penalty(0.0)));
-        let bad = LogisticError::NotFinite { row: 1, column: 0 };
+    fn invalid_input_is_refused() {
+        let one_class = LogisticRegressionError::OneClass { positive: 2, negative: 0 };
+        assert_eq!(fit(&[0.0, 1.0], 1, &[true, true], 1.0), Err(one_class));
+        assert_eq!(fit(&[0.0, 1.0], 1, &[true, false], 0.0), Err(LogisticRegressionError::Penalty(0.0)));
+        let bad = LogisticRegressionError::NotFinite { row: 1, column: 0 };
         assert_eq!(fit(&[0.0, f32::NAN], 1, &[true, false], 1.0), Err(bad));
-        let ragged = LogisticError::Ragged { values: 3, width: 2, labels: 2 };
+        let ragged = LogisticRegressionError::Ragged { values: 3, width: 2, labels: 2 };
         assert_eq!(fit(&[0.0; 3], 2, &[true, false], 1.0), Err(ragged));
     }
 }

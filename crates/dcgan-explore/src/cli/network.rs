@@ -1,22 +1,22 @@
-//! Arguments of the commands that look into the networks.
+//! Arguments of the commands on feature maps.
 
 use super::{ComputeArgs, DataArgs, ModelArgs};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Which features of D, over which images.
+/// Features of D, and images to search.
 #[derive(Args, Debug)]
 pub(crate) struct FeatureArgs {
     /// Block of the discriminator, `blocks.N` or N from 0 [default: the last]
     #[arg(long, value_name = "BLOCK")]
     pub(crate) block: Option<String>,
-    /// Features to show, the most active ones
+    /// Number of features to show, the most active ones
     #[arg(long, value_name = "K", default_value_t = 6)]
     pub(crate) features: usize,
-    /// Show these features instead, by number from 0, separated by commas
+    /// Show these features instead: indices from 0, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "features")]
     pub(crate) feature: Vec<usize>,
-    /// Images of the data to look through, evenly spaced
+    /// Images of the dataset to search, evenly spaced
     #[arg(long, alias = "pictures", value_name = "N", default_value_t = 2000)]
     pub(crate) images: usize,
 }
@@ -29,16 +29,16 @@ pub(crate) struct GuidedArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) what: FeatureArgs,
-    /// Images of each feature, those that excite it most
+    /// Images per feature, those with its largest activations
     #[arg(long, value_name = "K", default_value_t = 4)]
     pub(crate) top: usize,
-    /// Show what the feature sees of an image, enlarged, instead of all of it
+    /// Crop images to the feature's receptive field, resized
     #[arg(long)]
     pub(crate) crops: bool,
     /// Seed of the random weights to compare with
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "guided.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -53,17 +53,17 @@ pub(crate) struct MaxactArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) what: FeatureArgs,
-    /// Images of each feature, those that excite it most
+    /// Images per feature, those with its largest activations
     #[arg(long, value_name = "K", default_value_t = 8)]
     pub(crate) top: usize,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "maxact.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
 }
 
-/// Options of finding and removing maps, which a template and an image grid to draw on do not: ignored, they would mislead.
+/// Options that --template and --grid would ignore.
 const NOT_WITH_A_TEMPLATE: [&str; 8] =
     ["boxes", "filters", "block", "top", "penalty", "save", "save_z", "out"];
 
@@ -71,40 +71,40 @@ const NOT_WITH_A_TEMPLATE: [&str; 8] =
 pub(crate) struct AblateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Boxes around the object on samples of a seed: find its feature maps
+    /// File of bounding boxes of the object on samples of a seed, to find its feature maps
     #[arg(long, value_name = "BOXES.json", required_unless_present_any = ["filters", "template", "grid"])]
     pub(crate) boxes: Option<PathBuf>,
-    /// Remove the feature maps of this file, which --save wrote, instead
+    /// Remove the feature maps of this file, written by --save, instead
     #[arg(long, value_name = "FILTERS.json", conflicts_with = "boxes")]
     pub(crate) filters: Option<PathBuf>,
-    /// Write a file of boxes to fill in, and nothing else; with --grid
+    /// Write a template of a file of boxes and exit; combines with --grid
     #[arg(long, value_name = "BOXES.json", conflicts_with_all = NOT_WITH_A_TEMPLATE)]
     pub(crate) template: Option<PathBuf>,
-    /// Write an image grid of numbered samples, enlarged, with a ruler of pixels, to draw boxes on
-    #[arg(long, alias = "sheet", value_name = "SHEET.png", conflicts_with_all = NOT_WITH_A_TEMPLATE)]
+    /// Write an image grid of enlarged samples with indices and rulers to draw boxes on, and exit
+    #[arg(long, alias = "sheet", value_name = "GRID.png", conflicts_with_all = NOT_WITH_A_TEMPLATE)]
     pub(crate) grid: Option<PathBuf>,
-    /// Block of the generator, `project`, `blocks.N` or N from 0 [default: the second-highest that gives feature maps]
+    /// Block of the generator, `project`, `blocks.N` or N from 0 [default: the second-highest]
     #[arg(long, value_name = "BLOCK", conflicts_with = "filters")]
     pub(crate) block: Option<String>,
-    /// Remove the K maps of greatest weight [default: all of positive weight]
+    /// Remove the K feature maps with the largest positive weights [default: all with positive weights]
     #[arg(long, value_name = "K", conflicts_with = "filters")]
     pub(crate) top: Option<usize>,
-    /// Penalty on the squared weights of the logistic regression
+    /// L2 penalty of the logistic regression
     #[arg(long, value_name = "X", default_value_t = 1.0, conflicts_with = "filters")]
     pub(crate) penalty: f64,
-    /// Samples to draw, each with all maps and below that without
+    /// Number of samples to generate with and without the feature maps
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(crate) n: usize,
-    /// Seed of these samples [default: that of the boxes, else 0]
+    /// Seed of the samples [default: that of the boxes, else 0]
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
-    /// Write the list of maps, for `sample --without` and --filters
+    /// Write the feature maps, for `sample --without` and --filters
     #[arg(long, value_name = "FILTERS.json", conflicts_with = "filters")]
     pub(crate) save: Option<PathBuf>,
     /// Write the z of the samples
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "ablate.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -117,34 +117,34 @@ pub(crate) struct ConceptArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Attributes of the images in the format of CelebA's list_attr_celeba.txt, joined by path
+    /// Attributes of the images in the format of CelebA's list_attr_celeba.txt, matched by path
     #[arg(long, value_name = "FILE")]
     pub(crate) attributes: PathBuf,
-    /// The concept: an attribute that its images have, or with a minus in front one that they have not; may be given
-    /// several times, all must hold
+    /// An attribute that images of the concept have, or with a leading minus one that they do not have; repeatable, all
+    /// must match
     #[arg(long, value_name = "NAME", required = true, allow_hyphen_values = true, value_delimiter = ',')]
     pub(crate) attribute: Vec<String>,
-    /// Real images to learn the concept from, evenly spaced
+    /// Real images to fit the probe to, evenly spaced
     #[arg(long, alias = "pictures", value_name = "N", default_value_t = 2000)]
     pub(crate) images: usize,
-    /// Samples to search
+    /// Samples to rank
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) candidates: usize,
-    /// Samples to keep, those that show the concept most
+    /// Samples to keep, those with the highest scores
     #[arg(long, value_name = "K", default_value_t = 16)]
     pub(crate) top: usize,
     /// Seed of the samples
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Write the z of the samples kept, for `arithmetic` and `turn`
+    /// Write the z of the kept samples, for `arithmetic` and `turn`
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// The PNG to write
+    /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "concept.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Print one line of JSON at the end
+    /// Print the result as one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,81 +1,74 @@
 //! `dcgan-explore ablate`
 
-use super::{Faults, Inputs, Opened, draw, open, save_z};
+use super::{Faults, InputFiles, OpenedModel, generate, open, save_z};
 use crate::cli::AblateArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_data::image_grid::{ImageGrid, Layout};
-use dcgan_explore::ablate::{AblateError, Filters, find, positions};
-use dcgan_explore::boxes::Boxes;
+use dcgan_explore::ablate::{AblateError, Filters, find_feature_maps, sample_positions};
+use dcgan_explore::bounding_boxes::BoundingBoxes;
 use dcgan_explore::json;
 use dcgan_explore::latent::Latents;
-use dcgan_explore::parts::find_block;
+use dcgan_explore::subnetwork::find_block;
 use dcgan_model::Generator;
 
-/// Samples of a row.
+/// Columns of the image grid.
 const COLUMNS: usize = 8;
-/// Samples at most.
+/// Most samples.
 const MAX_SAMPLES: usize = 1000;
-/// Sides of a sample on the grid to draw boxes on are at least this many pixels.
-const SHEET_SIDE: usize = 160;
-/// Room for the ruler's numbers and ticks, above and on the left.
-const RULER: (usize, usize) = (10, 13);
-/// Pixels of a sample between two ticks, and between two numbers.
+/// Samples on the grid for drawing boxes are enlarged to at least this many pixels a side.
+const GRID_SIDE: usize = 160;
+/// Margins of the rulers in pixels, above and on the left.
+const RULER_MARGINS: (usize, usize) = (10, 13);
+/// Pixels of a sample between two ticks.
 const TICK: usize = 4;
+/// Pixels of a sample between two numbers.
 const NUMBER: usize = 16;
 
 pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let opened = open(&args.model, &args.compute)?;
     let mut faults = Faults::default();
-    faults.range("--n", args.n, 1..=MAX_SAMPLES);
+    faults.check_range("--n", args.n, 1..=MAX_SAMPLES);
     faults.check(args.penalty.is_finite() && args.penalty > 0.0, || {
         format!("--penalty {}: expected a number greater than 0", args.penalty)
     });
-    faults.check(args.top != Some(0), || "--top 0: expected at least 1 map".to_owned());
+    faults.check(args.top != Some(0), || "--top 0: expected at least 1 feature map".to_owned());
     if args.template.is_some() || args.grid.is_some() {
-        return template(args, &opened, faults, logging);
+        return template(args, faults, logging);
     }
-    let inputs = Inputs::model(&args.model);
+    let inputs = InputFiles::model(&args.model);
     let inputs = inputs.file("--boxes", args.boxes.as_ref()).file("--filters", args.filters.as_ref());
     let outputs = [
         ("--save", args.save.as_deref()),
         ("--save-z", args.save_z.as_deref()),
         ("--out", Some(args.out.as_path())),
     ];
-    faults.outputs(&inputs, &outputs);
-    let layers = opened.model().generator_layers();
-    // The last layer gives images, the one before it the highest feature maps, the one before that the second-highest. (The
-    // paper removed 200 maps, more than the 128 of its highest.)
-    let default = layers.len().saturating_sub(3);
-    let layer = match &args.block {
-        None => default,
-        Some(name) => faults.take("--block", find_block(layers, name)).unwrap_or(default),
-    };
-    let boxes = args.boxes.as_ref().and_then(|path| faults.take("--boxes", Boxes::read(path)));
-    if let Some(fault) = boxes.as_ref().and_then(|boxes| boxes.check(opened.shape()).err()) {
-        faults.check(false, || format!("--boxes: {fault}"));
-    }
-    let given = args.filters.as_ref().and_then(|path| faults.take("--filters", Filters::read(path)));
-    faults.end()?;
+    faults.check_outputs(&inputs, &outputs);
+    let boxes =
+        args.boxes.as_ref().and_then(|path| faults.ok_or_record("--boxes", BoundingBoxes::read(path)));
+    let filters =
+        args.filters.as_ref().and_then(|path| faults.ok_or_record("--filters", Filters::read(path)));
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let layer = model.as_ref().map_or(0, |model| check_model(args, model, boxes.as_ref(), &mut faults));
+    let opened = faults.into_result(model)?;
     let mut generator = opened.generator()?;
-    let filters = match (given, &boxes) {
+    let filters = match (filters, &boxes) {
         (Some(filters), _) => filters,
-        (None, Some(boxes)) => found(args, &opened, &generator, layer, boxes)?,
+        (None, Some(boxes)) => find_filters(args, &opened, &generator, layer, boxes)?,
         (None, None) => return Err(UsageError::one("name --boxes or --filters").into()),
     };
     let seed = args.seed.or(boxes.map(|boxes| boxes.seed)).unwrap_or(0);
     let z = Latents::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
-    let before = draw(&mut generator, opened.model(), &z, logging)?;
-    filters.remove_from(&mut generator).map_err(refuse)?;
-    let after = draw(&mut generator, opened.model(), &z, logging)?;
+    let before = generate(&mut generator, opened.model(), &z, logging)?;
+    filters.remove_from(&mut generator).map_err(as_usage_error)?;
+    let after = generate(&mut generator, opened.model(), &z, logging)?;
     pairs(&before, &after, &opened)?.save(&args.out)?;
     save_z(args.save_z.as_deref(), &z)?;
     if let Some(path) = &args.save {
         json::write(path, &filters)?;
-        print_result(&format!("the list of maps: {}", path.display()))?;
+        print_result(&format!("feature maps: {}", path.display()))?;
     }
     let Filters { block, maps, .. } = &filters;
     print_result(&format!(
-        "{} samples, and below each without {} maps of {block}: {}",
+        "{} samples, and below each without {} feature maps of {block}: {}",
         z.len(),
         maps.len(),
         args.out.display()
@@ -83,72 +76,99 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
     Ok(Outcome::Done)
 }
 
-/// The maps that go with what the boxes hold.
-fn found(
+/// Records faults of the options that depend on the model; returns the layer index of the block.
+fn check_model(
     args: &AblateArgs,
-    opened: &Opened,
-    generator: &Generator,
-    layer: usize,
-    boxes: &Boxes,
-) -> anyhow::Result<Filters> {
-    let block = opened.model().generator_layers()[layer].name.clone();
-    let positions = positions(generator, layer, opened.model(), boxes).map_err(refuse)?;
-    let (maps, fitted) = find(&positions, args.penalty, args.top).map_err(refuse)?;
-    let inside = positions.inside.iter().filter(|&&inside| inside).count();
-    print_result(&format!(
-        "{} of {} maps of {block} go with what {} boxes hold: {inside} positions inside, {} outside, {:.1} % told apart",
-        maps.len(),
-        positions.maps,
-        boxes.boxes.len(),
-        positions.inside.len() - inside,
-        100.0 * fitted.accuracy
-    ))?;
-    Ok(Filters { block, channels: positions.maps, maps })
+    opened: &OpenedModel,
+    boxes: Option<&BoundingBoxes>,
+    faults: &mut Faults,
+) -> usize {
+    opened.check_generator(faults);
+    // Samples with and without the feature maps.
+    faults.check_bytes("--n", args.n, 2 * opened.sample_bytes());
+    if let Some(fault) = boxes.and_then(|boxes| boxes.check(opened.shape()).err()) {
+        faults.check(false, || format!("--boxes: {fault}"));
+    }
+    let layers = opened.model().generator_layers();
+    // The last layer outputs images, the one before it the highest feature maps, the one before that the
+    // second-highest. (The paper removes 200 feature maps, more than the 128 of its highest block.)
+    let default = layers.len().saturating_sub(3);
+    match &args.block {
+        None => default,
+        Some(name) => faults.ok_or_record("--block", find_block(layers, name)).unwrap_or(default),
+    }
 }
 
-/// A grid to draw boxes on, and a file to write them into.
-fn template(
+/// The feature maps that correlate with the object in the boxes.
+fn find_filters(
     args: &AblateArgs,
-    opened: &Opened,
-    mut faults: Faults,
-    logging: &Logging,
-) -> anyhow::Result<Outcome> {
+    opened: &OpenedModel,
+    generator: &Generator,
+    layer: usize,
+    boxes: &BoundingBoxes,
+) -> anyhow::Result<Filters> {
+    let block = opened.model().generator_layers()[layer].name.clone();
+    let positions = sample_positions(generator, layer, opened.model(), boxes).map_err(as_usage_error)?;
+    let (maps, regression) = find_feature_maps(&positions, args.penalty, args.top).map_err(as_usage_error)?;
+    let inside = positions.inside.iter().filter(|&&inside| inside).count();
+    print_result(&format!(
+        "{} of {} feature maps of {block} correlate with the object in {} boxes: {inside} positions inside, {} \
+         outside, {:.1} % classified correctly",
+        maps.len(),
+        positions.channels,
+        boxes.boxes.len(),
+        positions.inside.len() - inside,
+        100.0 * regression.accuracy
+    ))?;
+    Ok(Filters { block, channels: positions.channels, maps })
+}
+
+/// Writes an image grid to draw boxes on, and a template of a file of boxes.
+fn template(args: &AblateArgs, mut faults: Faults, logging: &Logging) -> anyhow::Result<Outcome> {
     let outputs = [("--template", args.template.as_deref()), ("--grid", args.grid.as_deref())];
-    faults.outputs(&Inputs::model(&args.model), &outputs);
+    faults.check_outputs(&InputFiles::model(&args.model), &outputs);
     if let Some(path) = &args.template {
         faults.check(!path.exists(), || {
             format!(
-                "--template {} exists and may hold boxes drawn by hand: name another file",
+                "--template {} exists and may have boxes drawn by hand: name another file",
                 path.display()
             )
         });
     }
-    faults.end()?;
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    if let (Some(model), Some(_)) = (&model, &args.grid) {
+        model.check_generator(&mut faults);
+        let scale = GRID_SIDE.div_ceil(model.shape().height.max(model.shape().width).max(1));
+        faults.check_bytes("--n", args.n, scale * scale * model.shape().bytes());
+    }
+    let opened = faults.into_result(model)?;
     let seed = args.seed.unwrap_or(0);
     if let Some(path) = &args.grid {
         let mut generator = opened.generator()?;
         let z = Latents::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
-        let images = draw(&mut generator, opened.model(), &z, logging)?;
+        let images = generate(&mut generator, opened.model(), &z, logging)?;
         let samples = ImageGrid::each(&images, opened.shape())?;
-        let cells: Vec<ImageGrid> = samples.iter().enumerate().map(|(i, sample)| ruled(sample, i)).collect();
+        let cells: Vec<ImageGrid> =
+            samples.iter().enumerate().map(|(i, sample)| with_rulers(sample, i)).collect();
         ImageGrid::grid(&cells, Layout::square(cells.len())).save(path)?;
         print_result(&format!("{} numbered samples of seed {seed}: {}", z.len(), path.display()))?;
     }
     if let Some(path) = &args.template {
-        json::write(path, &Boxes::template(seed, opened.shape()))?;
+        json::write(path, &BoundingBoxes::template(seed, opened.shape()))?;
         print_result(&format!(
-            "replace the box in {} by boxes around the object, in pixels of the samples, then `dcgan-explore ablate --boxes {0}`",
+            "replace the box in {} by boxes around the object, in pixels of the samples, then run \
+             `dcgan-explore ablate --boxes {0}`",
             path.display()
         ))?;
     }
     Ok(Outcome::Done)
 }
 
-/// A sample, enlarged, with its number below and rulers that count its pixels.
-fn ruled(sample: &ImageGrid, number: usize) -> ImageGrid {
+/// An enlarged sample with its index below and rulers in pixels of the sample.
+fn with_rulers(sample: &ImageGrid, number: usize) -> ImageGrid {
     let (height, width, channels) = sample.shape();
-    let scale = SHEET_SIDE.div_ceil(height.max(width).max(1));
-    let (top, left) = RULER;
+    let scale = GRID_SIDE.div_ceil(height.max(width).max(1));
+    let (top, left) = RULER_MARGINS;
     let mut grid = ImageGrid::black(top + height * scale, left + width * scale, channels);
     grid.paste(&sample.enlarged(scale), top, left);
     for x in (0..width).step_by(TICK) {
@@ -168,8 +188,8 @@ fn ruled(sample: &ImageGrid, number: usize) -> ImageGrid {
     grid.captioned(&number.to_string())
 }
 
-/// Rows of samples, below each row the same without the maps.
-fn pairs(before: &[u8], after: &[u8], opened: &Opened) -> anyhow::Result<ImageGrid> {
+/// Rows of samples, each above the row of the same z without the feature maps.
+fn pairs(before: &[u8], after: &[u8], opened: &OpenedModel) -> anyhow::Result<ImageGrid> {
     let shape = opened.shape();
     let (before, after) = (ImageGrid::each(before, shape)?, ImageGrid::each(after, shape)?);
     let columns = before.len().min(COLUMNS);
@@ -184,8 +204,8 @@ fn pairs(before: &[u8], after: &[u8], opened: &Opened) -> anyhow::Result<ImageGr
     Ok(ImageGrid::below(&rows))
 }
 
-/// What the user named wrongly is theirs to mend; a network that fails is not.
-fn refuse(error: AblateError) -> anyhow::Error {
+/// All errors but a failed network are usage errors.
+fn as_usage_error(error: AblateError) -> anyhow::Error {
     match error {
         AblateError::Network(_) => error.into(),
         _ => UsageError::because(error).into(),

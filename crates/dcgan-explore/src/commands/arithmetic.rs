@@ -1,73 +1,83 @@
 //! `dcgan-explore arithmetic`
 
-use super::{Faults, Inputs, Opened, draw, open, save_z};
+use super::{Faults, InputFiles, OpenedModel, generate, latent_sets, open, save_z};
 use crate::cli::ArithmeticArgs;
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_data::image_grid::{ImageGrid, Layout};
-use dcgan_explore::arithmetic::{around, combined, combined_images, mean_image};
-use dcgan_explore::latent::{Latents, joined};
+use dcgan_explore::arithmetic::{combine, combine_images, mean_image, perturb};
+use dcgan_explore::latent::{Latents, concat};
 use dcgan_model::{Generator, pixels};
 
-/// z around the result: with it, three rows of three.
-const NEIGHBOURS: usize = 8;
-/// z that the paper made each concept of; it found sums of single z unstable.
-const CONCEPT: usize = 3;
-/// Images of a concept that are shown.
-const SHOWN: usize = 5;
-/// Black rows between the arithmetic on z and that on pixels.
+/// Perturbed copies of the result; with it, three rows of three.
+const COPIES: usize = 8;
+/// z per concept in the paper, where arithmetic on single z is unstable.
+const STABLE: usize = 3;
+/// Most images of a concept in the figure.
+const MAX_SHOWN: usize = 5;
+/// Black rows between arithmetic on z and arithmetic on pixels.
 const LINE_GAP: usize = 8;
 
 pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Faults::default();
-    faults.range("--noise", args.noise, 0.0..=10.0);
-    let inputs = Inputs::model(&args.model).z("--plus", &args.plus).z("--minus", &args.minus);
-    faults.outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
-    faults.end()?;
-    let opened = open(&args.model, &args.compute)?;
-    let mut faults = Faults::default();
-    let plus = opened.concepts("--plus", &args.plus, &mut faults);
-    let minus = opened.concepts("--minus", &args.minus, &mut faults);
-    faults.end()?;
+    faults.check_range("--noise", args.noise, 0.0..=10.0);
+    let inputs = InputFiles::model(&args.model).z("--plus", &args.plus).z("--minus", &args.minus);
+    faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let plus = latent_sets(model.as_ref(), "--plus", &args.plus, &mut faults);
+    let minus = latent_sets(model.as_ref(), "--minus", &args.minus, &mut faults);
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        for (option, set) in
+            plus.iter().map(|set| ("--plus", set)).chain(minus.iter().map(|set| ("--minus", set)))
+        {
+            faults.check_bytes(option, set.len(), model.sample_bytes());
+        }
+    }
+    let opened = faults.into_result(model)?;
     let named = args.plus.iter().map(|spec| ("--plus", spec)).zip(&plus);
     for ((option, spec), set) in named.chain(args.minus.iter().map(|spec| ("--minus", spec)).zip(&minus)) {
-        if set.len() < CONCEPT {
-            tracing::warn!("{option} {spec} names {} z: means of {CONCEPT} or more are steadier", set.len());
+        if set.len() < STABLE {
+            tracing::warn!(
+                "{option} {spec} has {} z: use the mean of {STABLE} or more for stable arithmetic",
+                set.len()
+            );
         }
     }
     let mut generator = opened.generator()?;
-    let result = combined(&plus, &minus).and_then(|z| around(&z, args.noise, NEIGHBOURS, args.seed));
+    let result = combine(&plus, &minus).and_then(|z| perturb(&z, args.noise, COPIES, args.seed));
     let result = result.map_err(|error| UsageError::one(format!("--plus and --minus: {error}")))?;
-    let drawn = ImageGrid::each(&draw(&mut generator, opened.model(), &result, logging)?, opened.shape())?;
+    let images =
+        ImageGrid::each(&generate(&mut generator, opened.model(), &result, logging)?, opened.shape())?;
     let plus = concepts(&opened, &mut generator, &plus, logging)?;
     let minus = concepts(&opened, &mut generator, &minus, logging)?;
     save_z(args.save_z.as_deref(), &result)?;
-    figure(&opened, &plus, &minus, drawn)?.save(&args.out)?;
+    figure(&opened, &plus, &minus, images)?.save(&args.out)?;
     let terms: Vec<String> =
         terms(&plus, &minus).map(|(sign, c)| format!("{sign} mean of {}", c.count)).collect();
     let terms = terms.join(" ");
     print_result(&format!(
-        "{} and {NEIGHBOURS} neighbours in {}",
+        "{} and {COPIES} perturbed copies in {}",
         terms.trim_start_matches('+').trim(),
         args.out.display()
     ))?;
     Ok(Outcome::Done)
 }
 
-/// What is shown of a concept.
+/// A concept in the figure.
 struct Concept {
-    /// z that it is the mean of.
+    /// Number of its z.
     count: usize,
-    /// Images of the first of them.
-    shown: Vec<ImageGrid>,
+    /// Images of the first z.
+    sources: Vec<ImageGrid>,
     /// The image of the mean.
     mean: ImageGrid,
-    /// The mean of their images, values as networks see them.
+    /// The mean of the images, in the value range of the networks.
     in_pixels: Vec<f32>,
 }
 
 fn concepts(
-    opened: &Opened,
+    opened: &OpenedModel,
     generator: &mut Generator,
     sets: &[Latents],
     logging: &Logging,
@@ -76,13 +86,13 @@ fn concepts(
     let mut concepts = Vec::new();
     for set in sets {
         let mean = Latents::new(set.mean(), set.size(), "a mean")?;
-        let bytes = draw(generator, opened.model(), &joined(&[mean, set.clone()])?, logging)?;
+        let bytes = generate(generator, opened.model(), &concat(&[mean, set.clone()])?, logging)?;
         let (mean, sources) = bytes.split_at(shape.bytes());
         let values = pixels::to_tensor(sources, config, &Device::Cpu)?.permute((0, 2, 3, 1))?; // (n, h, w, c)
         let values = values.flatten_all()?.to_vec1::<f32>()?;
         concepts.push(Concept {
             count: set.len(),
-            shown: ImageGrid::each(sources, shape)?.into_iter().take(SHOWN).collect(),
+            sources: ImageGrid::each(sources, shape)?.into_iter().take(MAX_SHOWN).collect(),
             mean: ImageGrid::grid(&ImageGrid::each(mean, shape)?, Layout::square(1)),
             in_pixels: mean_image(&values, shape.bytes()),
         });
@@ -90,47 +100,49 @@ fn concepts(
     Ok(concepts)
 }
 
-/// The terms with their signs in the order of the paper's figure: the first concept, what is taken from it, what is added.
+/// The terms with their signs in the order of the paper's figure: the first concept, those subtracted, the others
+/// added.
 fn terms<'a>(plus: &'a [Concept], minus: &'a [Concept]) -> impl Iterator<Item = (&'static str, &'a Concept)> {
     let first = plus.iter().take(1).map(|c| ("+", c));
     first.chain(minus.iter().map(|c| ("-", c))).chain(plus.iter().skip(1).map(|c| ("+", c)))
 }
 
-/// Figure 7: each concept's images above that of their mean, the result amid its neighbours; below, the same in pixels.
+/// Figure 7: the images of each concept above the image of their mean, and the result among its perturbed copies;
+/// below, the same arithmetic in pixel space.
 fn figure(
-    opened: &Opened,
+    opened: &OpenedModel,
     plus: &[Concept],
     minus: &[Concept],
-    drawn: Vec<ImageGrid>,
+    images: Vec<ImageGrid>,
 ) -> anyhow::Result<ImageGrid> {
     let shape = opened.shape();
     let scale = (shape.width / 16).max(1);
     let sign = |text: &str| ImageGrid::sign(text, 0, scale, shape.channels);
-    let rows = plus.iter().chain(minus).map(|concept| concept.shown.len()).max().unwrap_or(1);
+    let rows = plus.iter().chain(minus).map(|concept| concept.sources.len()).max().unwrap_or(1);
     let (mut above, mut below) = (Vec::new(), Vec::new());
     for (i, (text, concept)) in terms(plus, minus).enumerate() {
         if i > 0 {
             above.push(sign(text));
             below.push(sign(text));
         }
-        let sources = ImageGrid::grid(&concept.shown, Layout { rows, columns: 1 });
+        let sources = ImageGrid::grid(&concept.sources, Layout { rows, columns: 1 });
         above.push(ImageGrid::below(&[sources, concept.mean.clone()]));
-        below.push(image(opened, &concept.in_pixels)?);
+        below.push(framed(opened, &concept.in_pixels)?);
     }
-    // The result stands first among what was drawn, and in the middle of the figure.
-    let mut block = drawn;
-    let middle = block.len() / 2;
-    block.get_mut(..=middle).into_iter().for_each(|part| part.rotate_left(1));
+    // Moves the result from the first cell to the center.
+    let mut block = images;
+    let center = block.len() / 2;
+    block.get_mut(..=center).into_iter().for_each(|cells| cells.rotate_left(1));
     above.extend([sign("="), ImageGrid::grid(&block, Layout { rows: 3, columns: 3 })]);
     let in_pixels = |concepts: &[Concept]| concepts.iter().map(|c| c.in_pixels.clone()).collect::<Vec<_>>();
-    let result = combined_images(&in_pixels(plus), &in_pixels(minus));
-    below.extend([sign("="), image(opened, &result)?]);
+    let result = combine_images(&in_pixels(plus), &in_pixels(minus));
+    below.extend([sign("="), framed(opened, &result)?]);
     let gap = ImageGrid::black(LINE_GAP, 1, shape.channels);
     Ok(ImageGrid::below(&[ImageGrid::beside(&above), gap, ImageGrid::beside(&below)]))
 }
 
-/// Values `(h, w, c)` as networks see them as an image with its frame.
-fn image(opened: &Opened, values: &[f32]) -> anyhow::Result<ImageGrid> {
+/// Values `(h, w, c)` in the value range of the networks as an image with a frame.
+fn framed(opened: &OpenedModel, values: &[f32]) -> anyhow::Result<ImageGrid> {
     let (height, width, channels) = opened.model().config().image_shape();
     let x = Tensor::from_slice(values, (1, height, width, channels), &Device::Cpu)?.permute((0, 3, 1, 2))?;
     let bytes = pixels::to_bytes(&x, opened.model().config())?;

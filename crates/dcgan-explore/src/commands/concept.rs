@@ -1,60 +1,72 @@
 //! `dcgan-explore concept`
 
-use super::{Faults, Inputs, Opened, Typical, draw, open, read_rows, save_z, spread};
+use super::{
+    Faults, InputFiles, OpenedModel, RecalibrateFrom, evenly_spaced, generate, open, open_data, read_images,
+    save_z,
+};
 use crate::cli::ConceptArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::attributes::{Attributes, Condition};
-use dcgan_explore::concept::{ConceptError, Probe, examples, highest};
-use dcgan_explore::latent::{Latents, joined};
+use dcgan_explore::concept::{ConceptError, Probe, class_counts, top_indices};
+use dcgan_explore::latent::{Latents, concat};
 use dcgan_features::extract::{BATCH, Extractor};
 use dcgan_features::features::Features;
 use serde_json::json;
 
-/// Most images to learn from, and most samples to search.
+/// Most images to fit the probe to.
 const MAX_IMAGES: usize = 100_000;
+/// Values per channel of a feature vector: activations pooled to 4x4.
+const POOLED: usize = 16;
+/// Most bytes of the features that the probe is fitted to.
+const MAX_FEATURE_BYTES: usize = 4 << 30;
+/// Most samples to rank.
 const MAX_CANDIDATES: usize = 1_000_000;
 
 pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let opened = open(&args.model, &args.compute)?;
     let mut faults = Faults::default();
-    faults.range("--images", args.images, 1..=MAX_IMAGES);
-    faults.range("--candidates", args.candidates, 1..=MAX_CANDIDATES);
+    faults.check_range("--images", args.images, 1..=MAX_IMAGES);
+    faults.check_range("--candidates", args.candidates, 1..=MAX_CANDIDATES);
     faults.check((1..=args.candidates).contains(&args.top), || {
         format!("--top {}: expected 1 to {}, the number of --candidates", args.top, args.candidates)
     });
-    let inputs = Inputs::model(&args.model).data(&args.data).file("--attributes", Some(&args.attributes));
-    faults.outputs(&inputs, &[("--save-z", args.save_z.as_deref()), ("--out", Some(&args.out))]);
-    if let Err(fault) = opened.discriminator_weights("a concept") {
-        faults.check(false, || fault.to_string());
-    }
+    let inputs = InputFiles::model(&args.model).data(&args.data).file("--attributes", Some(&args.attributes));
+    faults.check_outputs(&inputs, &[("--save-z", args.save_z.as_deref()), ("--out", Some(&args.out))]);
     let conditions: Vec<Condition> = args.attribute.iter().map(|text| text.as_str().into()).collect();
-    let attributes = faults.take("--attributes", Attributes::read(&args.attributes));
+    let attributes = faults.ok_or_record("--attributes", Attributes::read(&args.attributes));
     let columns =
-        attributes.as_ref().and_then(|known| faults.take("--attribute", known.columns(&conditions)));
-    faults.end()?;
-    let (Some(attributes), Some(columns)) = (attributes, columns) else { return Ok(Outcome::Done) };
+        attributes.as_ref().and_then(|known| faults.ok_or_record("--attribute", known.columns(&conditions)));
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        model.check_discriminator("a concept", &mut faults);
+        let layers = model.model().discriminator_layers();
+        let channels: usize = layers.iter().rev().skip(1).map(|layer| layer.output.channels).sum();
+        let bytes = size_of::<f32>() * POOLED * channels;
+        faults.check_bytes_within(MAX_FEATURE_BYTES, "--images", args.images, bytes);
+        faults.check_bytes("--top", args.top, model.sample_bytes());
+        faults.check_bytes("--candidates", args.candidates, size_of::<f32>() * model.latent().size);
+    }
+    let data = open_data(model.as_ref(), &args.data, &mut faults)?;
+    let labeled = match (&data, &attributes, &columns) {
+        (Some(data), Some(attributes), Some(columns)) => {
+            faults.collect(label(data, attributes, columns, args.images))?
+        }
+        _ => None,
+    };
+    let ((opened, data), labeled) = faults.into_result(model.zip(data).zip(labeled))?;
+    let Labeled { images, labels } = labeled;
     let mut generator = opened.generator()?;
-    let data = opened.data(&args.data)?;
-
-    // Images that the table has a row for, and whether they show the concept.
-    let names: Vec<String> = (0..data.len()).map(|i| data.name(i)).collect::<Result<_, _>>()?;
-    let rows = attributes.join(&names).map_err(UsageError::because)?;
-    let known: Vec<(usize, usize)> =
-        rows.iter().enumerate().filter_map(|(image, row)| Some((image, (*row)?))).collect();
-    let known: Vec<(usize, usize)> = spread(known.len(), args.images).into_iter().map(|i| known[i]).collect();
-    let shows: Vec<bool> = known.iter().map(|&(_, row)| attributes.meets(row, &columns)).collect();
     let concept = args.attribute.join(", ");
-    let (positives, _) = examples(&shows).map_err(refuse)?; // refused before any work
-    tracing::info!("{concept}: {positives} of {} images", shows.len());
+    let positives = labels.iter().filter(|&&label| label).count();
+    tracing::info!("{concept}: {positives} of {} images", labels.len());
 
     let mut extractor = extractor(&opened, &data)?;
-    let images: Vec<usize> = known.iter().map(|&(image, _)| image).collect();
     let features = features_of_images(&mut extractor, &data, &images, logging)?;
-    let probe = Probe::fit(&features, &shows).map_err(refuse)?;
+    let probe = Probe::fit(&features, &labels).map_err(as_usage_error)?;
 
-    tracing::info!("searching {} samples", args.candidates);
+    tracing::info!("ranking {} samples", args.candidates);
     let z = Latents::draw(args.seed, args.candidates, opened.latent()).map_err(UsageError::because)?;
     let scores = {
         let progress = Progress::new(logging, z.len() as u64, "samples");
@@ -68,18 +80,20 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
         }
         scores
     };
-    let best = highest(&scores, args.top);
+    let best = top_indices(&scores, args.top);
     let kept = z.select(&best, "the samples")?;
-    let strangers = best.iter().filter(|&&i| scores[i] <= 0.0).count();
-    if strangers > 0 {
+    let negatives = best.iter().filter(|&&i| scores[i] <= 0.0).count();
+    if negatives > 0 {
         let kept = best.len();
         tracing::warn!(
-            "{strangers} of the {kept} samples kept do not show it: search more with --candidates, or keep fewer with --top"
+            "{negatives} of the {kept} samples kept have scores below 0: rank more samples with --candidates, \
+             or keep fewer with --top"
         );
     }
-    // The samples, and beside them what arithmetic takes of them: the image of their mean.
-    let both = joined(&[kept.clone(), Latents::new(kept.mean(), kept.size(), "the mean")?])?;
-    let mut images = ImageGrid::each(&draw(&mut generator, opened.model(), &both, logging)?, opened.shape())?;
+    // The samples, and the image of their mean, which is the concept in arithmetic.
+    let both = concat(&[kept.clone(), Latents::new(kept.mean(), kept.size(), "the mean")?])?;
+    let mut images =
+        ImageGrid::each(&generate(&mut generator, opened.model(), &both, logging)?, opened.shape())?;
     let mean = images.split_off(kept.len());
     let sign = ImageGrid::sign(" ", 0, 1, opened.shape().channels);
     let grid = ImageGrid::grid(&images, Layout::square(kept.len()));
@@ -88,7 +102,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
 
     let report = probe.report;
     print_result(&format!(
-        "{concept}: {} of {} images; on {} held-out ones the probe is right for {:.1} % (the more frequent answer alone: {:.1} %)",
+        "{concept}: {} of {} images; accuracy of the probe on {} held-out images {:.1} % (majority class: {:.1} %)",
         report.positives,
         report.positives + report.negatives,
         report.held_out,
@@ -96,8 +110,8 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
         100.0 * report.baseline
     ))?;
     let numbers = best.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    print_result(&format!("the samples that show it most: seed:{}:{numbers}", args.seed))?;
-    print_result(&format!("their images, and that of their mean: {}", args.out.display()))?;
+    print_result(&format!("the samples with the highest scores: seed:{}:{numbers}", args.seed))?;
+    print_result(&format!("their images, and the image of their mean: {}", args.out.display()))?;
     if let Some(path) = &args.save_z {
         print_result(&format!("their z: {}", path.display()))?;
     }
@@ -120,9 +134,33 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     Ok(Outcome::Done)
 }
 
-/// D with statistics, as a feature extractor.
-fn extractor(opened: &Opened, data: &Dataset) -> anyhow::Result<Extractor> {
-    let discriminator = opened.discriminator("a concept", Typical::Data(data))?;
+/// Images with attributes, and whether they have the concept.
+struct Labeled {
+    images: Vec<usize>,
+    labels: Vec<bool>,
+}
+
+/// At most `limit` images of `data` with attributes, evenly spaced, and whether they match all conditions `columns`.
+fn label(
+    data: &Dataset,
+    attributes: &Attributes,
+    columns: &[(usize, bool)],
+    limit: usize,
+) -> anyhow::Result<Labeled> {
+    let names: Vec<String> = (0..data.len()).map(|i| data.name(i)).collect::<Result<_, _>>()?;
+    let rows = attributes.join(&names).map_err(UsageError::because)?;
+    let known: Vec<(usize, usize)> =
+        rows.iter().enumerate().filter_map(|(image, row)| Some((image, (*row)?))).collect();
+    let chosen = evenly_spaced(known.len(), limit).into_iter().map(|i| known[i]);
+    let (images, rows): (Vec<usize>, Vec<usize>) = chosen.unzip();
+    let labels: Vec<bool> = rows.iter().map(|&row| attributes.matches(row, columns)).collect();
+    class_counts(&labels).map_err(as_usage_error)?;
+    Ok(Labeled { images, labels })
+}
+
+/// A feature extractor with batch norm statistics.
+fn extractor(opened: &OpenedModel, data: &Dataset) -> anyhow::Result<Extractor> {
+    let discriminator = opened.discriminator("a concept", RecalibrateFrom::Data(data))?;
     Ok(Extractor::new(opened.model(), &discriminator.0.weights()?, &opened.device)?)
 }
 
@@ -135,14 +173,14 @@ fn features_of_images(
     let progress = Progress::new(logging, images.len() as u64, "images");
     let mut values = Vec::with_capacity(images.len() * extractor.width());
     for batch in images.chunks(BATCH) {
-        values.extend(extractor.features(&read_rows(data, batch)?)?);
+        values.extend(extractor.features(&read_images(data, batch)?)?);
         progress.set((values.len() / extractor.width()) as u64);
     }
     Ok(Features::from_f32(values, extractor.width())?)
 }
 
-/// A concept that the images do not show is the user's to mend.
-fn refuse(error: ConceptError) -> anyhow::Error {
+/// All errors but those of the fit are usage errors.
+fn as_usage_error(error: ConceptError) -> anyhow::Error {
     match error {
         ConceptError::Svm(_) | ConceptError::Features(_) => error.into(),
         _ => UsageError::because(error).into(),

@@ -1,42 +1,45 @@
-//! What can be wrong with a command's options, gathered to be told at once.
+//! Configuration errors of a command, collected to report all of them at once.
 
 use crate::cli::{DataArgs, ModelArgs};
 use dcgan_cli::UsageError;
-use dcgan_explore::latent::Spec;
+use dcgan_explore::latent::LatentSpec;
 use std::fmt::Display;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// Faults of a command's options.
+/// Most bytes of the images of a command. Several copies of them are in memory at a time.
+pub(crate) const MAX_IMAGE_BYTES: usize = 512 << 20;
+
+/// Configuration errors.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Vec<String>);
 
-/// Files that a command reads, with the options that name them.
+/// The files that a command reads, with their options.
 #[derive(Debug, Default)]
-pub(crate) struct Inputs(Vec<(&'static str, PathBuf)>);
+pub(crate) struct InputFiles(Vec<(&'static str, PathBuf)>);
 
-impl Inputs {
-    /// Those of a model.
+impl InputFiles {
+    /// The files of a model.
     pub(crate) fn model(args: &ModelArgs) -> Self {
         Self::default().file("--model", args.model.as_ref()).file("--config", args.config.as_ref())
     }
 
-    /// These and the images.
+    /// Adds the dataset.
     pub(crate) fn data(self, args: &DataArgs) -> Self {
         self.file("--data", args.data.as_ref())
     }
 
-    /// These and another one, where it is given.
+    /// Adds a file, if it is given.
     pub(crate) fn file(mut self, option: &'static str, path: Option<&PathBuf>) -> Self {
         self.0.extend(path.map(|path| (option, path.clone())));
         self
     }
 
-    /// These and the files of z among `specs`. A spec that cannot be parsed is no file; it is refused where it is read.
+    /// Adds the files of z among `specs`. Invalid specs are skipped here and reported when they are resolved.
     pub(crate) fn z(mut self, option: &'static str, specs: &[String]) -> Self {
         self.0.extend(specs.iter().filter_map(|spec| match spec.parse() {
-            Ok(Spec::File { path, .. }) => Some((option, path)),
+            Ok(LatentSpec::File { path, .. }) => Some((option, path)),
             _ => None,
         }));
         self
@@ -44,15 +47,25 @@ impl Inputs {
 }
 
 impl Faults {
-    /// Notes `fault` unless `ok`.
+    /// Records `fault` unless `ok`.
     pub(crate) fn check(&mut self, ok: bool, fault: impl FnOnce() -> String) {
         if !ok {
             self.0.push(fault());
         }
     }
 
-    /// Notes a value of `option` that is out of its range.
-    pub(crate) fn range<T: PartialOrd + Display + Copy>(
+    /// Whether no fault was recorded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Records the faults of `result`.
+    pub(crate) fn record<T>(&mut self, result: Result<T, UsageError>) {
+        self.0.extend(result.err().into_iter().flat_map(|error| error.faults));
+    }
+
+    /// Records a value of `option` out of range.
+    pub(crate) fn check_range<T: PartialOrd + Display + Copy>(
         &mut self,
         option: &str,
         value: T,
@@ -63,41 +76,70 @@ impl Faults {
         });
     }
 
-    /// Notes files to write that cannot be, that are one file, that are one of the `inputs`, or that stand in a folder of these.
-    pub(crate) fn outputs(&mut self, inputs: &Inputs, outputs: &[(&'static str, Option<&Path>)]) {
+    /// Records output files that cannot be written, or that would overwrite each other, one of the `inputs`, or a file
+    /// in a folder of the `inputs`.
+    pub(crate) fn check_outputs(&mut self, inputs: &InputFiles, outputs: &[(&'static str, Option<&Path>)]) {
         let read = inputs.0.iter().map(|(option, path)| (*option, path.as_path()));
         let mut known: Vec<(&str, PathBuf)> =
-            read.filter_map(|(option, path)| Some((option, same_file(path)?))).collect();
+            read.filter_map(|(option, path)| Some((option, canonical(path)?))).collect();
         for (option, path) in outputs.iter().filter_map(|(option, path)| Some((*option, (*path)?))) {
             let shown = path.display();
             let folder = folder_of(path);
             self.check(folder.is_dir(), || {
                 format!("{option} {shown}: the folder {} does not exist", folder.display())
             });
-            self.check(!path.is_dir(), || format!("{option} {shown} is a folder"));
-            let is_named =
+            self.check(!path.is_dir(), || format!("{option} {shown} is a folder, expected a file"));
+            let has_name =
                 path.file_name().is_some() && !shown.to_string().ends_with(std::path::is_separator);
-            self.check(is_named || path.is_dir(), || format!("{option} {shown} does not name a file"));
-            let Some(file) = same_file(path) else { continue };
+            self.check(has_name || path.is_dir(), || format!("{option} {shown} does not name a file"));
+            let Some(file) = canonical(path) else { continue };
             for (other, _) in known.iter().filter(|(_, earlier)| *earlier == file) {
-                self.0.push(format!("{other} and {option} are one file, {shown}: name another one to write"));
+                self.0.push(format!("{other} and {option} are the same file, {shown}: name another output"));
             }
-            let within = |earlier: &Path| earlier.is_dir() && file.starts_with(earlier) && file.exists();
-            for (other, _) in known.iter().filter(|(_, earlier)| within(earlier)) {
-                self.0.push(format!("{option} {shown} is a file of {other}: name another one to write"));
+            let contains = |earlier: &Path| earlier.is_dir() && file.starts_with(earlier) && file.exists();
+            for (other, _) in known.iter().filter(|(_, earlier)| contains(earlier)) {
+                self.0.push(format!("{option} {shown} is a file in {other}: name another output"));
             }
             known.push((option, file));
         }
     }
 
-    /// The value of `result`, or a note of its error.
-    pub(crate) fn take<T, E: Display>(&mut self, option: &str, result: Result<T, E>) -> Option<T> {
+    /// Records more images than fit in [`MAX_IMAGE_BYTES`], each of `bytes`; `option` sets their number.
+    pub(crate) fn check_bytes(&mut self, option: &str, count: usize, bytes: usize) {
+        self.check_bytes_within(MAX_IMAGE_BYTES, option, count, bytes);
+    }
+
+    /// Records more items than fit in `limit`, each of `bytes`; `option` sets their number.
+    pub(crate) fn check_bytes_within(&mut self, limit: usize, option: &str, count: usize, bytes: usize) {
+        self.check(count.saturating_mul(bytes) <= limit, || {
+            let max = limit / bytes.max(1);
+            format!("{option}: {count} x {bytes} bytes exceed {} MiB, use at most {max}", limit >> 20)
+        });
+    }
+
+    /// The value of `result`. Usage errors are recorded, other errors returned.
+    pub(crate) fn collect<T>(&mut self, result: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        match result.map_err(anyhow::Error::downcast::<UsageError>) {
+            Ok(value) => Ok(Some(value)),
+            Err(Ok(usage)) => {
+                self.0.extend(usage.faults);
+                Ok(None)
+            }
+            Err(Err(error)) => Err(error),
+        }
+    }
+
+    /// The value of `result`; its error is recorded.
+    pub(crate) fn ok_or_record<T, E: Display>(&mut self, option: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.0.push(format!("{option}: {error}"))).ok()
     }
 
-    /// An error where anything was noted.
-    pub(crate) fn end(self) -> Result<(), UsageError> {
-        if self.0.is_empty() { Ok(()) } else { Err(UsageError { faults: self.0 }) }
+    /// `value` if no fault was recorded, else an error with all faults. `value` is None only if a fault was recorded.
+    pub(crate) fn into_result<T>(self, value: Option<T>) -> Result<T, UsageError> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(UsageError { faults: self.0 }),
+        }
     }
 }
 
@@ -105,9 +147,29 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What is the same for all names of a file, whether it exists or not: its folder without links and dots, and its name in it.
-/// None where the folder does not exist.
-fn same_file(path: &Path) -> Option<PathBuf> {
+/// A path that is equal for all names of a file, whether it exists or not: its canonical folder joined with its name.
+/// None if the folder does not exist.
+fn canonical(path: &Path) -> Option<PathBuf> {
     let new = || Some(fs::canonicalize(folder_of(path)).ok()?.join(path.file_name()?));
     fs::canonicalize(path).ok().or_else(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_depend_on_the_size_of_images() {
+        // Number of images, height x width x channels, and whether they fit.
+        let rows = [(10_000, 64 * 64 * 3, true), (50_000, 64 * 64 * 3, false), (171, 1024 * 1024 * 3, false)];
+        for (count, bytes, fits) in rows {
+            let mut faults = Faults::default();
+            faults.check_bytes("--n", count, bytes);
+            assert_eq!(faults.is_empty(), fits, "{count} images of {bytes} bytes");
+        }
+        let mut faults = Faults::default();
+        faults.check_bytes("--n", 1000, 1 << 20);
+        let message = faults.into_result(Some(())).unwrap_err().to_string();
+        assert_eq!(message, "--n: 1000 x 1048576 bytes exceed 512 MiB, use at most 512");
+    }
 }

@@ -1,38 +1,38 @@
 //! `dcgan-explore guided`
 
-use super::features::{check, chosen, crops_of, images_of, label, line, look_through};
-use super::{Faults, Inputs, Opened, Typical, open, spread};
+use super::features::{check, chosen, crops_of, images_of, label, line, max_activations};
+use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, evenly_spaced, open, open_data};
 use crate::cli::GuidedArgs;
-use dcgan_cli::{Logging, Outcome, print_result};
+use dcgan_cli::{Logging, Outcome, Progress, print_result};
 use dcgan_data::Dataset;
 use dcgan_data::image_grid::{ImageGrid, Layout};
-use dcgan_explore::guided::{Guided, to_grey_range};
+use dcgan_explore::guided::{GuidedBackprop, to_bytes};
 use dcgan_model::{ModelFiles, pixels};
 
-/// Standard deviation of random weights (paper, section 4) and of random gains around 1 (the authors' code).
+/// Standard deviation of random weights (paper, section 4).
 const WEIGHT_STD: f32 = 0.02;
-const GAIN_STD: f32 = 0.02;
-/// Black beyond an image, no gradient beyond a gradient.
-const GROUND: [u8; 2] = [0, 128];
+/// Standard deviation of random batch norm weights around 1 (the authors' code).
+const NORM_WEIGHT_STD: f32 = 0.02;
+/// Fill of crops beyond the image: black.
+const IMAGE_FILL: u8 = 0;
+/// Fill of crops of gradients: grey, a gradient of zero.
+const GRADIENT_FILL: u8 = 128;
 
 pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let trained = open(&args.model, &args.compute)?;
-    let model = trained.model();
     let mut faults = Faults::default();
-    let layer = check(&args.what, args.top, model, &mut faults);
-    faults.outputs(&Inputs::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
-    if let Err(fault) = trained.discriminator_weights("an activation") {
-        faults.check(false, || fault.to_string());
-    }
-    faults.end()?;
-    let data = trained.data(&args.data)?;
-    let rows = spread(data.len(), args.what.images);
-    let random = Opened {
+    faults.check_outputs(&InputFiles::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let layer = check(&args.what, args.top, model.as_ref(), &mut faults);
+    let data = open_data(model.as_ref(), &args.data, &mut faults)?;
+    let (trained, data) = faults.into_result(model.zip(data))?;
+    let model = trained.model();
+    let rows = evenly_spaced(data.len(), args.what.images);
+    let random = OpenedModel {
         name: "the network with random weights".to_owned(),
         files: ModelFiles {
             model: model.clone(),
             generator: None,
-            discriminator: Some(model.initial_discriminator(args.seed, WEIGHT_STD, GAIN_STD)),
+            discriminator: Some(model.initial_discriminator(args.seed, WEIGHT_STD, NORM_WEIGHT_STD)),
         },
         device: trained.device.clone(),
     };
@@ -47,39 +47,45 @@ pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcom
     ImageGrid::below(&grid).save(&args.out)?;
     let block = &model.discriminator_layers()[layer].name;
     print_result(&format!(
-        "{features} features of {block}: images, and below them their guided gradients; on the right with random weights: {}",
+        "{features} features of {block}: images above their guided gradients; on the right with random weights: {}",
         args.out.display()
     ))?;
     Ok(Outcome::Done)
 }
 
-/// A feature: its number, the images that excite it most, below each the guided gradient.
+/// The panel of a feature: its index, the images with its largest activations, and below each the guided gradient.
 struct Panel {
     grid: ImageGrid,
     line: String,
 }
 
 fn panels(
-    opened: &Opened,
+    opened: &OpenedModel,
     args: &GuidedArgs,
     layer: usize,
     (data, rows): (&Dataset, &[usize]),
     logging: &Logging,
 ) -> anyhow::Result<Vec<Panel>> {
     let (model, shape) = (opened.model(), opened.shape());
-    let discriminator = opened.discriminator("an activation", Typical::Data(data))?;
-    let maxima = look_through(&discriminator, (model, layer, args.top), (data, rows), logging)?;
-    let mut guided = Guided::new(&discriminator, layer)?;
+    let discriminator = opened.discriminator("an activation", RecalibrateFrom::Data(data))?;
+    let maxima = max_activations(&discriminator, (model, layer, args.top), (data, rows), logging)?;
+    let mut guided = GuidedBackprop::new(&discriminator, layer)?;
     let mut panels = Vec::new();
-    for feature in chosen(&args.what, &maxima) {
+    let features = chosen(&args.what, &maxima);
+    let total = features.iter().map(|&feature| maxima.of(feature).len()).sum::<usize>();
+    let progress = Progress::new(logging, total as u64, "gradients");
+    let mut done = 0;
+    for feature in features {
         let best = maxima.of(feature);
         let mut images = images_of(best, data, rows)?;
-        let places: Vec<_> = best.iter().map(|maximum| maximum.place).collect();
+        let indices: Vec<_> = best.iter().map(|maximum| maximum.index).collect();
         let x = pixels::to_tensor(&images, model.config(), &opened.device)?;
-        let mut gradients = to_grey_range(&guided.gradients(&x, &places)?)?;
+        let mut gradients = to_bytes(&guided.gradients(&x, &indices)?)?;
+        done += best.len();
+        progress.set(done as u64);
         if args.crops {
-            images = crops_of(best, &images, (model, layer), GROUND[0]);
-            gradients = crops_of(best, &gradients, (model, layer), GROUND[1]);
+            images = crops_of(best, &images, (model, layer), IMAGE_FILL);
+            gradients = crops_of(best, &gradients, (model, layer), GRADIENT_FILL);
         }
         let layout = Layout { rows: 2, columns: best.len() };
         let grid = ImageGrid::of(&[images, gradients].concat(), shape, layout)?;

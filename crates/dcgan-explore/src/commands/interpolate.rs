@@ -1,63 +1,73 @@
 //! `dcgan-explore interpolate`
 
-use super::{Faults, Inputs, draw, open, save_z};
+use super::{Faults, InputFiles, generate, latents, open, save_z};
 use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
-use dcgan_data::image_grid::{ImageGrid, Layout, MAX_IMAGES};
+use dcgan_data::ImageShape;
+use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::gif;
-use dcgan_explore::series::{Interpolation, closed_walk, walks};
+use dcgan_explore::interpolation::{Interpolation, closed_walk, walks};
 
-/// Rows where nothing says how many: a series of 9 z, as figure 4.
+/// Default number of rows: walks between 9 z, as in figure 4.
 const ROWS: usize = 8;
-/// Images of an animation are enlarged to this many pixels a side at least.
+/// Images of an animation are enlarged to at least this many pixels a side.
 const GIF_SIDE: usize = 128;
 
 pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Faults::default();
-    faults.range("--steps", args.steps, 2..=1000);
-    faults.range("--rows", args.rows.unwrap_or(ROWS), 1..=1000);
-    faults.range("--rate", args.rate, 1..=50);
+    faults.check_range("--steps", args.steps, 2..=1000);
+    faults.check_range("--rows", args.rows.unwrap_or(ROWS), 1..=1000);
+    faults.check_range("--rate", args.rate, 1..=50);
     let outputs = [
         ("--out", Some(args.out.as_path())),
         ("--save-z", args.save_z.as_deref()),
         ("--gif", args.gif.as_deref()),
     ];
-    faults.outputs(&Inputs::model(&args.model).z("--z", &args.z), &outputs);
-    faults.end()?;
-    let opened = open(&args.model, &args.compute)?;
-    let z = opened.latents(&args.z, args.seed, args.rows.unwrap_or(ROWS) + 1)?;
+    faults.check_outputs(&InputFiles::model(&args.model).z("--z", &args.z), &outputs);
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let default = args.rows.unwrap_or(ROWS).saturating_add(1);
+    let z = latents(model.as_ref(), &args.z, (args.seed, default), &mut faults);
+    if let Some((model, z)) = model.as_ref().zip(z.as_ref()) {
+        model.check_generator(&mut faults);
+        let (n, rows) = (z.len(), z.len() - 1);
+        faults.check(rows > 0, || "--z: found 1 z, expected at least 2".to_owned());
+        faults.check(args.rows.is_none_or(|given| given == rows), || {
+            format!("--rows {}: expected {rows} for {n} z; omit --rows", args.rows.unwrap_or(rows))
+        });
+        faults.check_bytes("--rows x --steps", rows.saturating_mul(args.steps), model.sample_bytes());
+        if args.gif.is_some() {
+            let factor = gif_factor(model.shape());
+            let bytes = model.shape().bytes() * factor * factor;
+            faults.check_bytes("--gif: frames, --rows x --steps", n.saturating_mul(args.steps), bytes);
+        }
+    }
+    let (opened, z) = faults.into_result(model.zip(z))?;
     let rows = z.len() - 1;
-    let mut faults = Faults::default();
-    faults.check(rows > 0, || "--z: 1 z, expected at least 2 to walk between".to_owned());
-    faults.check(args.rows.is_none_or(|asked| asked == rows), || {
-        format!("--rows {}: {} z make {rows} rows; leave --rows out", args.rows.unwrap_or(rows), z.len())
-    });
-    faults.check(rows * args.steps <= MAX_IMAGES, || {
-        format!("{rows} rows of {} steps, expected {MAX_IMAGES} images at most", args.steps)
-    });
-    faults.end()?;
     let interpolation = match (args.spherical, args.linear) {
         (true, _) => Interpolation::Spherical,
         (_, true) => Interpolation::Linear,
         _ => Interpolation::of(opened.latent().distribution),
     };
     let mut generator = opened.generator()?;
-    let series = walks(&z, args.steps, interpolation)?;
-    let bytes = draw(&mut generator, opened.model(), &series, logging)?;
+    let walks = walks(&z, args.steps, interpolation)?;
+    let bytes = generate(&mut generator, opened.model(), &walks, logging)?;
     let layout = Layout { rows, columns: args.steps };
     let animation = match &args.gif {
         None => None,
         Some(path) => {
-            let frames =
-                draw(&mut generator, opened.model(), &closed_walk(&z, args.steps, interpolation)?, logging)?;
-            let shape = opened.shape();
-            let factor = GIF_SIDE.div_ceil(shape.height.min(shape.width).max(1));
-            let frames: Vec<ImageGrid> =
-                ImageGrid::each(&frames, shape)?.iter().map(|frame| frame.enlarged(factor)).collect();
+            let frames = generate(
+                &mut generator,
+                opened.model(),
+                &closed_walk(&z, args.steps, interpolation)?,
+                logging,
+            )?;
+            let factor = gif_factor(opened.shape());
+            let frames = ImageGrid::each(&frames, opened.shape())?;
+            let frames: Vec<ImageGrid> = frames.iter().map(|frame| frame.enlarged(factor)).collect();
             Some((path, frames.len(), gif::encode(&frames, args.rate)?))
         }
     };
-    save_z(args.save_z.as_deref(), &series)?;
+    save_z(args.save_z.as_deref(), &walks)?;
     ImageGrid::of(&bytes, opened.shape(), layout)?.save(&args.out)?;
     print_result(&format!("{rows} rows of {} images in {}", args.steps, args.out.display()))?;
     if let Some((path, frames, bytes)) = animation {
@@ -65,4 +75,9 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
         print_result(&format!("{frames} frames in {}", path.display()))?;
     }
     Ok(Outcome::Done)
+}
+
+/// The factor by which frames of an animation are enlarged.
+fn gif_factor(shape: ImageShape) -> usize {
+    GIF_SIDE.div_ceil(shape.height.min(shape.width).max(1))
 }

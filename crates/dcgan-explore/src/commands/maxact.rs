@@ -1,35 +1,32 @@
 //! `dcgan-explore maxact`
 
-use super::features::{check, chosen, crops_of, images_of, label, line, look_through};
-use super::{Faults, Inputs, Typical, open, spread};
+use super::features::{check, chosen, crops_of, images_of, label, line, max_activations};
+use super::{Faults, InputFiles, RecalibrateFrom, evenly_spaced, open, open_data};
 use crate::cli::MaxactArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
 use dcgan_data::image_grid::{ImageGrid, Layout};
 
-/// What lies beyond an image.
-const GROUND: u8 = 0;
+/// Fill of crops beyond the image.
+const FILL: u8 = 0;
 
 pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let opened = open(&args.model, &args.compute)?;
-    let model = opened.model();
     let mut faults = Faults::default();
-    let layer = check(&args.what, args.top, model, &mut faults);
-    faults.outputs(&Inputs::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
-    if let Err(fault) = opened.discriminator_weights("an activation") {
-        faults.check(false, || fault.to_string());
-    }
-    faults.end()?;
-    let data = opened.data(&args.data)?;
-    let discriminator = opened.discriminator("an activation", Typical::Data(&data))?;
-    let rows = spread(data.len(), args.what.images);
-    let maxima = look_through(&discriminator, (model, layer, args.top), (&data, &rows), logging)?;
+    faults.check_outputs(&InputFiles::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let layer = check(&args.what, args.top, model.as_ref(), &mut faults);
+    let data = open_data(model.as_ref(), &args.data, &mut faults)?;
+    let (opened, data) = faults.into_result(model.zip(data))?;
+    let model = opened.model();
+    let discriminator = opened.discriminator("an activation", RecalibrateFrom::Data(&data))?;
+    let rows = evenly_spaced(data.len(), args.what.images);
+    let maxima = max_activations(&discriminator, (model, layer, args.top), (&data, &rows), logging)?;
     let shape = opened.shape();
     let mut grid = Vec::new();
     let features = chosen(&args.what, &maxima);
     for &feature in &features {
         let best = maxima.of(feature);
         let images = images_of(best, &data, &rows)?;
-        let crops = crops_of(best, &images, (model, layer), GROUND);
+        let crops = crops_of(best, &images, (model, layer), FILL);
         let layout = Layout { rows: 1, columns: best.len() };
         let (left, right) = (ImageGrid::of(&images, shape, layout)?, ImageGrid::of(&crops, shape, layout)?);
         let (height, _, channels) = left.shape();
@@ -44,10 +41,10 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
     ImageGrid::below(&grid).save(&args.out)?;
     let block = &model.discriminator_layers()[layer].name;
     let what = format!(
-        "{} features of {block} and the images that excite them most, of {}",
+        "{} features of {block} and the images with their largest activations, of {}",
         features.len(),
         rows.len()
     );
-    print_result(&format!("{what}, whole and what the feature sees: {}", args.out.display()))?;
+    print_result(&format!("{what}, whole and cropped to the receptive field: {}", args.out.display()))?;
     Ok(Outcome::Done)
 }

@@ -1,4 +1,4 @@
-//! What each command does, and what they share: opening models and data, checking options, drawing.
+//! The commands, and what they share: opening models and datasets, checking options, generating images.
 
 pub(crate) mod ablate;
 pub(crate) mod arithmetic;
@@ -17,7 +17,7 @@ use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
 use dcgan_data::{Dataset, ImageShape, OnBad, OpenOptions};
-use dcgan_explore::latent::{Latents, Spec, joined};
+use dcgan_explore::latent::{LatentSpec, Latents, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
     Discriminator, Generator, LatentConfig, Model, ModelFiles, NetworkError, draw as draw_samples,
@@ -26,40 +26,54 @@ use dcgan_model::{
 use rayon::prelude::*;
 use std::path::Path;
 
-pub(crate) use faults::{Faults, Inputs};
+pub(crate) use faults::{Faults, InputFiles};
 
-/// The model that is looked at where none is named.
+/// The default model, if the folder exists.
 const DEFAULT_MODEL: &str = "models/faces64";
-/// Images at most that D's batch-norm statistics are recalibrated from, samples, and those of a batch.
+/// Most real images to recalibrate D's batch norm from.
 const STATISTICS_IMAGES: usize = 4096;
+/// Samples to recalibrate D's batch norm from.
 const STATISTICS_SAMPLES: usize = 1024;
+/// Batch size of the recalibration.
 const STATISTICS_BATCH: usize = 128;
 
-/// A model to look into.
+/// An opened model.
 #[derive(Debug)]
-pub(crate) struct Opened {
-    /// For messages.
+pub(crate) struct OpenedModel {
+    /// Its name in messages.
     pub(crate) name: String,
-    /// The networks, as data and weights.
+    /// Configuration and weights of the networks.
     pub(crate) files: ModelFiles,
-    /// Where to compute.
+    /// The device to compute on.
     pub(crate) device: Device,
 }
 
-/// Images that D's batch-norm statistics come from where the weights brought none.
+/// Images to recalibrate D's batch norm from, if the weights have no statistics.
 #[derive(Debug)]
-pub(crate) enum Typical<'a> {
-    /// Real ones, as the authors do.
+pub(crate) enum RecalibrateFrom<'a> {
+    /// Real images, as in the authors' code.
     Data(&'a Dataset),
-    /// Samples, which D saw in half of its training passes: always those of seed 0, so that a score is the same whatever else
-    /// is scored.
+    /// Samples, which D was also trained on. Always those of seed 0, so that the score of an image does not depend on
+    /// other images.
     Samples(&'a mut Generator),
 }
 
-/// Sets the number of threads, opens the device and the model, and says which model it is where none was named.
-pub(crate) fn open(model: &ModelArgs, compute: &ComputeArgs) -> anyhow::Result<Opened> {
-    set_threads(compute.threads)?;
-    let device = compute.device.open().map_err(UsageError::because)?;
+/// Sets the number of threads, opens the device and the model, and logs which model is the default. None if `faults`
+/// has the reason.
+pub(crate) fn open(
+    model: &ModelArgs,
+    compute: &ComputeArgs,
+    faults: &mut Faults,
+) -> anyhow::Result<Option<OpenedModel>> {
+    faults.collect(set_threads(compute.threads))?;
+    // After a fault the fallback is not used to compute.
+    let device = faults.ok_or_record("--device", compute.device.open()).unwrap_or(Device::Cpu);
+    let files = faults.collect(open_files(model))?;
+    Ok(files.map(|(name, files)| OpenedModel { name, files, device }))
+}
+
+/// The name and the files of a model.
+fn open_files(model: &ModelArgs) -> anyhow::Result<(String, ModelFiles)> {
     let default = Path::new(DEFAULT_MODEL);
     let path = match &model.model {
         Some(path) => path.as_path(),
@@ -73,18 +87,71 @@ pub(crate) fn open(model: &ModelArgs, compute: &ComputeArgs) -> anyhow::Result<O
         }
         None => {
             tracing::info!("no --model given and no folder {DEFAULT_MODEL}: the embedded digits model");
-            let name = "the embedded digits model".to_owned();
-            return Ok(Opened { name, files: ModelFiles::embedded_digits()?, device });
+            return Ok(("the embedded digits model".to_owned(), ModelFiles::embedded_digits()?));
         }
     };
-    let described =
+    let configured =
         networks(model.preset.as_deref(), model.config.as_deref()).map_err(UsageError::because)?;
-    let opened = open_model(path, described.as_ref()).map_err(UsageError::because)?;
+    let opened = open_model(path, configured.as_ref()).map_err(UsageError::because)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
-    Ok(Opened { name: path.display().to_string(), files: opened.files, device })
+    Ok((path.display().to_string(), opened.files))
 }
 
-impl Opened {
+/// The dataset for `model`; without a model only its path is checked. None if `faults` has the reason.
+pub(crate) fn open_data(
+    model: Option<&OpenedModel>,
+    args: &DataArgs,
+    faults: &mut Faults,
+) -> anyhow::Result<Option<Dataset>> {
+    if let Some(model) = model {
+        return faults.collect(model.data(args));
+    }
+    if let Some(path) = &args.data {
+        faults.check(path.exists(), || format!("--data {} does not exist", path.display()));
+    }
+    Ok(None)
+}
+
+/// A set of z for each of `specs`; without a model only their syntax is checked. Faults name `option`.
+pub(crate) fn latent_sets(
+    model: Option<&OpenedModel>,
+    option: &str,
+    specs: &[String],
+    faults: &mut Faults,
+) -> Vec<Latents> {
+    let mut sets = Vec::new();
+    for spec in specs {
+        let option = format!("{option} {spec}");
+        let parsed = faults.ok_or_record(&option, spec.parse::<LatentSpec>());
+        if let (Some(parsed), Some(model)) = (parsed, model) {
+            sets.extend(faults.ok_or_record(&option, parsed.resolve(model.latent())));
+        }
+    }
+    sets
+}
+
+/// The z of all specs of `--z`, by default those of the first `n` samples of `seed`. None if `faults` has the reason.
+pub(crate) fn latents(
+    model: Option<&OpenedModel>,
+    specs: &[String],
+    (seed, n): (u64, usize),
+    faults: &mut Faults,
+) -> Option<Latents> {
+    let sets = latent_sets(model, "--z", specs, faults);
+    let model = model?;
+    if specs.is_empty() {
+        faults.check_bytes("--n", n, model.sample_bytes());
+        // After a fault z are not used; `n` may be invalid.
+        return if faults.is_empty() { Latents::draw(seed, n, model.latent()).ok() } else { None };
+    }
+    let all = if sets.len() == specs.len() { faults.ok_or_record("--z", concat(&sets)) } else { None };
+    if let Some(z) = &all {
+        faults.check_bytes("--z", z.len(), model.sample_bytes());
+    }
+    all
+}
+
+impl OpenedModel {
     pub(crate) fn model(&self) -> &Model {
         &self.files.model
     }
@@ -97,63 +164,86 @@ impl Opened {
         &self.model().config().latent
     }
 
-    /// G with batch-norm statistics, recalibrated where the weights brought none.
+    /// Bytes of a sample and its z.
+    pub(crate) fn sample_bytes(&self) -> usize {
+        self.shape().bytes() + size_of::<f32>() * self.latent().size
+    }
+
+    /// Records a missing generator.
+    pub(crate) fn check_generator(&self, faults: &mut Faults) {
+        faults.record(self.generator_weights());
+    }
+
+    /// Records a missing discriminator; `purpose` as in [`OpenedModel::discriminator_weights`].
+    pub(crate) fn check_discriminator(&self, purpose: &str, faults: &mut Faults) {
+        faults.record(self.discriminator_weights(purpose));
+    }
+
+    /// G's weights as stored.
+    fn generator_weights(&self) -> Result<&Weights, UsageError> {
+        self.files.generator.as_ref().ok_or_else(|| {
+            let name = &self.name;
+            UsageError::one(format!(
+                "{name} has no generator, expected one to draw samples: name a model with a generator"
+            ))
+        })
+    }
+
+    /// G with batch norm statistics, recalibrated if the weights have none.
     pub(crate) fn generator(&self) -> anyhow::Result<Generator> {
-        let Some(weights) = &self.files.generator else {
-            return Err(
-                UsageError::one(format!("{} has no generator; samples come from one", self.name)).into()
-            );
-        };
-        let mut generator = Generator::new(self.model(), weights, &self.device)?;
+        let mut generator = Generator::new(self.model(), self.generator_weights()?, &self.device)?;
         if ensure_statistics(&mut generator, self.model(), &self.device)? {
-            tracing::info!("the weights came without batch-norm statistics: recalibrated from 4,096 z");
+            tracing::info!("the generator has no batch norm statistics: recalibrated from 4,096 z");
         }
         Ok(generator)
     }
 
-    /// D's weights as they were read.
-    pub(crate) fn discriminator_weights(&self, needed_for: &str) -> Result<&Weights, UsageError> {
+    /// D's weights as stored. `purpose` is what they are needed for, for the message if there are none.
+    pub(crate) fn discriminator_weights(&self, purpose: &str) -> Result<&Weights, UsageError> {
         self.files.discriminator.as_ref().ok_or_else(|| {
-            UsageError::one(format!("{} has no discriminator; {needed_for} comes from one", self.name))
+            UsageError::one(format!(
+                "{} has no discriminator, expected one for {purpose}: name a model with a discriminator",
+                self.name
+            ))
         })
     }
 
-    /// D with batch-norm statistics, recalibrated from `typical` images where the weights brought none. `needed_for` says what
-    /// comes from D, for the message where there is none.
+    /// D with batch norm statistics, recalibrated from `images` if the weights have none. `purpose` as in
+    /// [`OpenedModel::discriminator_weights`].
     pub(crate) fn discriminator(
         &self,
-        needed_for: &str,
-        typical: Typical<'_>,
+        purpose: &str,
+        images: RecalibrateFrom<'_>,
     ) -> anyhow::Result<Discriminator> {
-        let weights = self.discriminator_weights(needed_for)?;
+        let weights = self.discriminator_weights(purpose)?;
         let mut discriminator = Discriminator::new(self.model(), weights, &self.device)?;
         if discriminator.0.statistics().is_some() {
             return Ok(discriminator);
         }
         let config = self.model().config();
         let tensor = |bytes: &[u8]| pixels::to_tensor(bytes, config, &self.device);
-        let note = "the discriminator came without batch-norm statistics: recalibrated from";
-        match typical {
-            Typical::Samples(generator) => {
+        let note = "the discriminator has no batch norm statistics: recalibrated from";
+        match images {
+            RecalibrateFrom::Samples(generator) => {
                 tracing::info!("{note} {STATISTICS_SAMPLES} samples of seed 0");
                 let bytes = draw_samples(generator, self.model(), 0, STATISTICS_SAMPLES)?;
                 let batches = bytes.chunks(STATISTICS_BATCH * self.shape().bytes());
                 discriminator.0.recalibrate(batches.map(|batch| Ok::<_, NetworkError>(tensor(batch)?)))?;
             }
-            Typical::Data(data) => {
-                let rows = spread(data.len(), whole_batches(data.len().min(STATISTICS_IMAGES)));
+            RecalibrateFrom::Data(data) => {
+                let rows = evenly_spaced(data.len(), whole_batches(data.len().min(STATISTICS_IMAGES)));
                 tracing::info!("{note} {} images, evenly spaced", rows.len());
                 let batches = rows
                     .chunks(STATISTICS_BATCH)
-                    .map(|rows| -> anyhow::Result<Tensor> { Ok(tensor(&read_rows(data, rows)?)?) });
-                // `recalibrate` wants an error that a network's error becomes: anyhow's is one.
+                    .map(|rows| -> anyhow::Result<Tensor> { Ok(tensor(&read_images(data, rows)?)?) });
+                // The error type of `recalibrate` must implement From<NetworkError>; anyhow's does.
                 discriminator.0.recalibrate(batches)?;
             }
         }
         Ok(discriminator)
     }
 
-    /// The images of `--data`; the embedded digits where none are named and the model draws images like them.
+    /// The dataset of `--data`, by default the embedded digits if their shape is the model's.
     pub(crate) fn data(&self, args: &DataArgs) -> anyhow::Result<Dataset> {
         let shape = self.shape();
         let on_bad = if args.skip_bad { OnBad::Skip } else { OnBad::Fail };
@@ -162,7 +252,7 @@ impl Opened {
             Some(path) => {
                 let data = Dataset::open(path, &options).map_err(UsageError::because)?;
                 for skipped in &data.report().skipped {
-                    tracing::warn!("left out: {skipped}");
+                    tracing::warn!("skipped: {skipped}");
                 }
                 Ok(data)
             }
@@ -173,46 +263,30 @@ impl Opened {
             }
             None => {
                 let fault = format!(
-                    "no data given: name the images that {} was trained on with --data (a folder, a zip, or a publisher's files)",
+                    "no data given: name the images that {} was trained on with --data (a folder, a zip, or \
+                     the original files of a dataset)",
                     self.name
                 );
                 Err(UsageError::one(fault).into())
             }
         }
     }
-
-    /// The z that `specs` name, one set each; `option` for messages.
-    pub(crate) fn concepts(&self, option: &str, specs: &[String], faults: &mut Faults) -> Vec<Latents> {
-        let one =
-            |spec: &String| faults.take(&format!("{option} {spec}"), Spec::latents(spec, self.latent()));
-        specs.iter().filter_map(one).collect()
-    }
-
-    /// The z that `specs` name all together, or the first `n` of `seed` where there are none.
-    pub(crate) fn latents(&self, specs: &[String], seed: u64, n: usize) -> anyhow::Result<Latents> {
-        if specs.is_empty() {
-            return Ok(Latents::draw(seed, n, self.latent()).map_err(UsageError::because)?);
-        }
-        let mut faults = Faults::default();
-        let sets = self.concepts("--z", specs, &mut faults);
-        faults.end()?;
-        Ok(joined(&sets).map_err(UsageError::because)?)
-    }
 }
 
-/// As many of `n` images as make whole batches: a short last one would weigh as much as the others. All where there is none.
+/// The largest multiple of the batch size up to `n`: a short last batch would get the weight of a whole one. `n` if it
+/// is less than a batch.
 fn whole_batches(n: usize) -> usize {
     if n < STATISTICS_BATCH { n } else { n - n % STATISTICS_BATCH }
 }
 
-/// `n` numbers below `len`, evenly spaced from 0; all of them where there are no more.
-pub(crate) fn spread(len: usize, n: usize) -> Vec<usize> {
+/// `n` indices below `len`, evenly spaced from 0; all indices if `n` is larger.
+pub(crate) fn evenly_spaced(len: usize, n: usize) -> Vec<usize> {
     let n = n.min(len);
     (0..n).map(|i| i * len / n).collect()
 }
 
-/// Images of `data` by number, u8 `(n, h, w, c)`. One that cannot be read is the user's to mend.
-pub(crate) fn read_rows(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8>> {
+/// The images `rows` of `data`, u8 `(n, h, w, c)`. An image that cannot be read is a usage error.
+pub(crate) fn read_images(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8>> {
     let len = data.shape().bytes();
     let mut bytes = vec![0; rows.len() * len];
     rows.par_iter()
@@ -223,7 +297,7 @@ pub(crate) fn read_rows(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<u8
 }
 
 /// The images of `z`, u8 `(n, h, w, c)`, with progress.
-pub(crate) fn draw(
+pub(crate) fn generate(
     generator: &mut Generator,
     model: &Model,
     z: &Latents,
@@ -233,7 +307,7 @@ pub(crate) fn draw(
     Ok(z.images(generator, model, &mut |done| progress.set(done as u64))?)
 }
 
-/// Writes z where a file was named for them.
+/// Writes z to `path`, if it is given.
 pub(crate) fn save_z(path: Option<&Path>, z: &Latents) -> anyhow::Result<()> {
     Ok(path.map_or(Ok(()), |path| z.write(path))?)
 }
@@ -243,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statistics_come_from_whole_batches() {
+    fn statistics_are_of_whole_batches() {
         for (n, expected) in [(1, 1), (127, 127), (128, 128), (130, 128), (300, 256), (4096, 4096)] {
             assert_eq!(whole_batches(n), expected);
         }

@@ -1,69 +1,81 @@
 //! `dcgan-explore neighbours`
 
-use super::{Faults, Inputs, Typical, draw, open, read_rows, save_z, spread};
+use super::{
+    Faults, InputFiles, RecalibrateFrom, evenly_spaced, generate, latents, open, open_data, read_images,
+    save_z,
+};
 use crate::cli::NeighboursArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
 use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
-use dcgan_explore::neighbours::{NeighboursError, search};
+use dcgan_explore::latent::Latents;
+use dcgan_explore::neighbours::{NeighboursError, Queries, nearest};
 use dcgan_features::extract::{ExtractError, Extractor};
 use dcgan_features::nearest::Neighbour;
 use dcgan_features::report::layout;
 use dcgan_model::pixels::PixelRange;
 use serde_json::json;
 
-/// Samples at most: each is a row of the grid.
+/// Most samples: each is a row of the image grid.
 const MAX_SAMPLES: usize = 200;
-/// Nearest images of each at most.
+/// Most neighbours of a sample.
 const MAX_NEAREST: usize = 50;
 
 pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Faults::default();
-    faults.range("--n", args.n, 1..=MAX_SAMPLES);
-    faults.range("--nearest", args.nearest, 1..=MAX_NEAREST);
+    faults.check_range("--n", args.n, 1..=MAX_SAMPLES);
+    faults.check_range("--nearest", args.nearest, 1..=MAX_NEAREST);
     faults.check(args.among != Some(0), || "--among 0: expected at least 1".to_owned());
-    let inputs = Inputs::model(&args.model).data(&args.data).z("--z", &args.z);
-    faults.outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
-    faults.end()?;
-    let opened = open(&args.model, &args.compute)?;
-    opened.discriminator_weights("a feature")?; // refused before any work
-    let z = opened.latents(&args.z, args.seed, args.n)?;
-    let mut faults = Faults::default();
-    faults.range("--z: the number of z is", z.len(), 1..=MAX_SAMPLES);
-    faults.end()?;
-    let data = opened.data(&args.data)?;
+    let inputs = InputFiles::model(&args.model).data(&args.data).z("--z", &args.z);
+    faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let model = open(&args.model, &args.compute, &mut faults)?;
+    let data = open_data(model.as_ref(), &args.data, &mut faults)?;
+    let z = latents(model.as_ref(), &args.z, (args.seed, args.n), &mut faults);
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        model.check_discriminator("a feature", &mut faults);
+        let n = if args.z.is_empty() { args.n } else { z.as_ref().map_or(0, Latents::len) };
+        let images = n.saturating_mul(args.nearest.saturating_mul(2).saturating_add(1));
+        faults.check_bytes("--n x (1 + 2 x --nearest)", images, model.sample_bytes());
+    }
+    if let Some(z) = &z {
+        faults.check_range("--z: the number of z is", z.len(), 1..=MAX_SAMPLES);
+    }
+    let ((opened, data), z) = faults.into_result(model.zip(data).zip(z))?;
     let among = args.among.unwrap_or(usize::MAX).min(data.len());
-    let samples = draw(&mut opened.generator()?, opened.model(), &z, logging)?;
-    // Real images too, each without itself: how near is near.
-    let real = spread(among, z.len());
-    let queries = [samples.clone(), read_rows(&data, &real)?].concat();
-    let itself = real.iter().map(|&row| Some(row as u64));
-    let excluded: Vec<Option<u64>> = std::iter::repeat_n(None, z.len()).chain(itself).collect();
-    let weights = opened.discriminator("a feature", Typical::Data(&data))?.0.weights()?;
+    let samples = generate(&mut opened.generator()?, opened.model(), &z, logging)?;
+    // Neighbours of real images, each without itself, to compare the distances with.
+    let real = evenly_spaced(among, z.len());
+    let queries = [samples.clone(), read_images(&data, &real)?].concat();
+    let real_indices = real.iter().map(|&row| Some(row as u64));
+    let excluded: Vec<Option<u64>> = std::iter::repeat_n(None, z.len()).chain(real_indices).collect();
+    let weights = opened.discriminator("a feature", RecalibrateFrom::Data(&data))?.0.weights()?;
     let mut extractor = Extractor::new(opened.model(), &weights, &opened.device)?;
     let range = PixelRange::of(opened.model().config().generator.output);
     let progress = Progress::new(logging, among as u64, "images");
     let mut done = |n: usize| progress.set(n as u64);
-    let found = search(&mut extractor, (&data, among), (&queries, &excluded), range, args.nearest, &mut done)
-        .map_err(refuse)?;
+    let queries = Queries { images: &queries, excluded: &excluded };
+    let neighbours = nearest(&mut extractor, (&data, among), queries, range, args.nearest, &mut done)
+        .map_err(as_usage_error)?;
     progress.finish();
-    // Distances in pixels as the root of the mean square, in levels of 255.
+    // Distances in pixels as root mean square of levels, 0 to 255.
     let per_unit =
         255.0 / f64::from(range.to_f32(255) - range.to_f32(0)) / (opened.shape().bytes() as f64).sqrt();
-    let (pixels, features) = (&found.pixels, &found.features);
+    let (pixels, features) = (&neighbours.pixels, &neighbours.features);
     save_z(args.save_z.as_deref(), &z)?;
-    let shown = ImageGrid::each(&samples, opened.shape())?
+    let cells = ImageGrid::each(&samples, opened.shape())?
         .iter()
         .map(|sample| sample.captioned(""))
         .collect::<Vec<_>>();
-    let column = ImageGrid::grid(&shown, Layout { rows: z.len(), columns: 1 });
+    let column = ImageGrid::grid(&cells, Layout { rows: z.len(), columns: 1 });
     let gap = ImageGrid::black(1, 4 * GAP, opened.shape().channels);
-    let near = |block: &[Vec<Neighbour>]| nearest(&data, block.get(..z.len()).unwrap_or(&[]), args.nearest);
+    let near =
+        |block: &[Vec<Neighbour>]| neighbour_grid(&data, block.get(..z.len()).unwrap_or(&[]), args.nearest);
     ImageGrid::beside(&[column, gap.clone(), near(pixels)?, gap, near(features)?]).save(&args.out)?;
 
     let distance = |near: &Neighbour, unit: f64| near.distance_squared.sqrt() * unit;
     let first = |near: &[Neighbour], unit| near.first().map(|near| distance(near, unit));
-    // A real image alone among the references has no neighbour.
+    // The only reference has no neighbour but itself.
     let mean = |block: &[Vec<Neighbour>], unit| {
         let found: Vec<f64> = block.iter().filter_map(|near| first(near, unit)).collect();
         (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
@@ -86,7 +98,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     let (samples_f, real_f) = features.split_at(z.len());
     let means = [
         ("mean of samples", mean(samples_p, per_unit), mean(samples_f, 1.0)),
-        ("mean of real images, without themselves", mean(real_p, per_unit), mean(real_f, 1.0)),
+        ("mean of real images, each without itself", mean(real_p, per_unit), mean(real_f, 1.0)),
     ];
     for (what, p, f) in means {
         lines.push(vec![what.to_owned(), String::new(), number(p, 1), String::new(), number(f, 2)]);
@@ -110,8 +122,8 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     Ok(Outcome::Done)
 }
 
-/// Images that cannot be read are the user's to mend; a network that fails is not.
-fn refuse(error: NeighboursError) -> anyhow::Error {
+/// Images that cannot be read are usage errors, a failed network is not.
+fn as_usage_error(error: NeighboursError) -> anyhow::Error {
     match error {
         NeighboursError::Extract(ExtractError::Data(_)) | NeighboursError::Nearest(_) => {
             UsageError::because(error).into()
@@ -120,12 +132,12 @@ fn refuse(error: NeighboursError) -> anyhow::Error {
     }
 }
 
-/// A row of images for each sample, their numbers below them.
-fn nearest(data: &Dataset, found: &[Vec<Neighbour>], columns: usize) -> anyhow::Result<ImageGrid> {
+/// A row of neighbours for each sample, with their indices below.
+fn neighbour_grid(data: &Dataset, found: &[Vec<Neighbour>], columns: usize) -> anyhow::Result<ImageGrid> {
     let mut cells = Vec::new();
     for near in found {
         let rows: Vec<usize> = near.iter().filter_map(|near| usize::try_from(near.index).ok()).collect();
-        let images = ImageGrid::each(&read_rows(data, &rows)?, data.shape())?;
+        let images = ImageGrid::each(&read_images(data, &rows)?, data.shape())?;
         let row = images.iter().zip(&rows).map(|(image, row)| image.captioned(&row.to_string()));
         let missing =
             ImageGrid::black(data.shape().height, data.shape().width, data.shape().channels).captioned("");

@@ -1,74 +1,88 @@
 //! `dcgan-explore sample`
 
-use super::{Faults, Inputs, Opened, Typical, draw, open, save_z};
+use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, generate, latents, open, save_z};
 use crate::cli::SampleArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
-use dcgan_data::image_grid::{ImageGrid, Layout, MAX_IMAGES};
+use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::ablate::Filters;
 use dcgan_explore::latent::Latents;
 use dcgan_model::{Discriminator, pixels};
 
-/// Images drawn where nothing says how many.
+/// Default number of images.
 const IMAGES: usize = 64;
-/// Images that go through D at once. Always as many: products of few rows are summed in another order than those of many.
+/// Batch size of D. Every batch is full: matrix products of few rows are summed in another order than those of many.
 const BATCH: usize = 64;
 
 pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Faults::default();
     if let Some(n) = args.n {
-        faults.range("--n", n, 1..=MAX_IMAGES);
-        faults.check(args.z.is_empty(), || "--n and --z: the number of z is the number of images".to_owned());
+        faults.check(n > 0, || "--n 0: expected at least 1".to_owned());
+        faults.check(args.z.is_empty(), || {
+            "--n with --z: the number of images is the number of z; omit --n".to_owned()
+        });
     }
-    let inputs = Inputs::model(&args.model).z("--z", &args.z).file("--without", args.without.as_ref());
-    faults.outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
-    let are_of_seed = args.z.is_empty() && args.truncate.is_none();
-    faults.check(!args.numbers || are_of_seed || args.save_z.is_some(), || {
+    let inputs = InputFiles::model(&args.model).z("--z", &args.z).file("--without", args.without.as_ref());
+    faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let is_of_seed = args.z.is_empty() && args.truncate.is_none();
+    faults.check(!args.numbers || is_of_seed || args.save_z.is_some(), || {
         let option = if args.truncate.is_some() { "--truncate" } else { "--z" };
-        format!("--numbers with {option}: no seed gives these z by number; write them with --save-z, to number its rows")
+        format!(
+            "--numbers with {option}: these z are not samples of a seed; write them with --save-z to number \
+             its rows"
+        )
     });
-    let filters = args.without.as_ref().and_then(|path| faults.take("--without", Filters::read(path)));
-    faults.end()?;
-    let opened = open(&args.model, &args.compute)?;
+    let filters =
+        args.without.as_ref().and_then(|path| faults.ok_or_record("--without", Filters::read(path)));
+    let model = open(&args.model, &args.compute, &mut faults)?;
     let n = args.n.or(args.grid.map(Layout::cells)).unwrap_or(IMAGES);
-    let z = match args.truncate {
-        Some(bound) => Latents::draw_within(args.seed, n, bound, opened.latent())
-            .map_err(|error| UsageError::one(format!("--truncate: {error}")))?,
-        None => opened.latents(&args.z, args.seed, n)?,
+    let z = match (&model, args.truncate) {
+        (Some(model), Some(bound)) => {
+            faults.check_bytes("--n", n, model.sample_bytes());
+            // After a fault only the bound is checked.
+            let n = if faults.is_empty() { n } else { 1 };
+            faults.ok_or_record("--truncate", Latents::draw_truncated(args.seed, n, bound, model.latent()))
+        }
+        _ => latents(model.as_ref(), &args.z, (args.seed, n), &mut faults),
     };
-    let layout = args.grid.unwrap_or_else(|| Layout::square(z.len()));
-    let mut faults = Faults::default();
-    faults.check(z.len() <= layout.cells(), || {
-        format!("--grid {}x{} has no room for {} images", layout.rows, layout.columns, z.len())
+    let images = if args.z.is_empty() { n } else { z.as_ref().map_or(0, Latents::len) };
+    let layout = args.grid.unwrap_or_else(|| Layout::square(if faults.is_empty() { images } else { 1 }));
+    faults.check(images <= layout.cells() || args.grid.is_none(), || {
+        format!("--grid {}x{}: {images} images do not fit, use a larger grid", layout.rows, layout.columns)
     });
-    faults.check(z.len() <= MAX_IMAGES, || format!("--z: {} z, expected {MAX_IMAGES} at most", z.len()));
-    faults.end()?;
-    if args.sort_by_score {
-        opened.discriminator_weights("a score")?; // refused before any work
+    if let Some(model) = &model {
+        model.check_generator(&mut faults);
+        if args.sort_by_score {
+            model.check_discriminator("a score", &mut faults);
+        }
     }
+    let (opened, z) = faults.into_result(model.zip(z))?;
     let mut generator = opened.generator()?;
-    // Before maps are removed: scores with and without them are on one scale.
-    let mut judge = match args.sort_by_score {
-        true => Some(opened.discriminator("a score", Typical::Samples(&mut generator))?),
+    // Before feature maps are removed, so that scores with and without them are comparable.
+    let mut discriminator = match args.sort_by_score {
+        true => Some(opened.discriminator("a score", RecalibrateFrom::Samples(&mut generator))?),
         false => None,
     };
     if let Some(filters) = &filters {
         filters.remove_from(&mut generator).map_err(UsageError::because)?;
     }
-    let bytes = draw(&mut generator, opened.model(), &z, logging)?;
+    let bytes = generate(&mut generator, opened.model(), &z, logging)?;
     let mut images = ImageGrid::each(&bytes, opened.shape())?;
     let mut order: Vec<usize> = (0..z.len()).collect();
-    if let Some(discriminator) = &mut judge {
+    if let Some(discriminator) = &mut discriminator {
         let scores = scores(&opened, discriminator, &bytes)?;
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         for (what, sample) in [("highest", order.first()), ("lowest", order.last())] {
             if let Some(&i) = sample {
-                print_result(&format!("{what} score: image {i} in the order drawn, logit {:.3}", scores[i]))?;
+                print_result(&format!(
+                    "{what} score: image {i} in the order of generation, logit {:.3}",
+                    scores[i]
+                ))?;
             }
         }
         images = order.iter().filter_map(|&i| images.get(i).cloned()).collect();
     }
-    // The numbers that a spec takes: rows of the file where there is one, which holds the z in the order of the images; else
-    // the sample's own, wherever sorting has put it.
+    // Numbers are valid indices of a spec: rows of the file of --save-z, whose z are in the order of the images, else
+    // indices of the seed's samples.
     let numbered = match (args.numbers, &args.save_z) {
         (false, _) => String::new(),
         (true, Some(path)) => format!(", numbered as rows of {}", path.display()),
@@ -86,7 +100,7 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
 }
 
 /// D's logit of each image in `bytes`, u8 `(n, h, w, c)`.
-fn scores(opened: &Opened, discriminator: &mut Discriminator, bytes: &[u8]) -> anyhow::Result<Vec<f32>> {
+fn scores(opened: &OpenedModel, discriminator: &mut Discriminator, bytes: &[u8]) -> anyhow::Result<Vec<f32>> {
     let len = opened.shape().bytes();
     let mut scores = Vec::new();
     for batch in bytes.chunks(BATCH * len) {

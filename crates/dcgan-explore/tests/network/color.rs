@@ -1,4 +1,4 @@
-//! Every command once on a model of color images that are not square: sides and channels that are mixed up show.
+//! Every command on a model of color images that are not square, to find swapped sides or channels.
 
 use crate::support::{noise, succeed};
 use dcgan_model::weights::Dtype;
@@ -9,7 +9,7 @@ use std::path::Path;
 const HEIGHT: u32 = 16;
 const WIDTH: u32 = 24;
 
-/// A small untrained model without statistics, in the folder `model`.
+/// A small untrained model without statistics in the folder `model`.
 fn model(folder: &Path) {
     let mut config = Preset::named("svhn32").unwrap().model;
     (config.height, config.width) = (HEIGHT as usize, WIDTH as usize);
@@ -45,7 +45,7 @@ fn images(folder: &Path) {
 }
 
 #[test]
-fn every_command_draws_color_images_that_are_not_square() {
+fn every_command_supports_color_images_that_are_not_square() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     model(here);
@@ -55,7 +55,7 @@ fn every_command_draws_color_images_that_are_not_square() {
     let rows: &[(&str, &str, (u32, u32))] = &[
         ("sample --n 6 --sort-by-score --numbers", "sample.png", (3 * 26 + 2, 2 * 26 + 2)),
         ("interpolate --rows 2 --steps 3 --gif walk.gif", "interpolate.png", (3 * 26 + 2, 2 * 18 + 2)),
-        // Three images above their mean, a sign, the same, a sign, nine around the result; below them pixels.
+        // Three images above their mean, a sign, the same, a sign, the result among its copies; below, pixel space.
         (
             "arithmetic --plus seed:0:0,1,2 --minus seed:0:3,4,5",
             "arithmetic.png",
@@ -66,7 +66,7 @@ fn every_command_draws_color_images_that_are_not_square() {
         ("guided --data images --features 2 --top 2", "guided.png", (2 * (17 + 54), 2 * 38)),
         ("guided --data images --features 2 --top 2 --crops", "guided.png", (2 * (17 + 54), 2 * 38)),
         ("maxact --data images --features 2 --top 2", "maxact.png", (17 + 54 + 5 + 54, 2 * 20)),
-        // Seven times as large, rulers of 10 rows and 13 columns.
+        // Enlarged seven times, rulers of 10 rows and 13 columns.
         (
             "ablate --n 2 --grid grid.png --template boxes.json",
             "grid.png",

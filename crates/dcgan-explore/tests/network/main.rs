@@ -1,10 +1,10 @@
-//! Looking into the networks: guided backpropagation, largest activations, feature maps removed, concepts.
+//! Feature maps: guided backpropagation, max activations, removed feature maps, concepts.
 
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a test stops at the first surprise; sizes are small"
+    reason = "a test may panic; sizes are small"
 )]
 
 mod color;

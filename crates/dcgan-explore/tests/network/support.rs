@@ -1,4 +1,4 @@
-//! Small models and data, and the binary.
+//! Small models and datasets, and the binary.
 
 use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
@@ -20,8 +20,8 @@ pub(crate) fn guided_case() -> (Model, Weights) {
     (model, weights::read_safetensors(&golden("guided/case.safetensors")).unwrap())
 }
 
-/// Weights with statistics and shifts that make every tensor count.
-pub(crate) fn lively(mut weights: Weights, specs: &[weights::TensorSpec], seed: u64) -> Weights {
+/// Random weights and statistics, such that every tensor has an effect.
+pub(crate) fn random_weights(mut weights: Weights, specs: &[weights::TensorSpec], seed: u64) -> Weights {
     for (i, spec) in specs.iter().enumerate() {
         let n = spec.shape.iter().product();
         let mut rng = random::stream(seed, Purpose::SyntheticImages, i as u64);
@@ -37,11 +37,11 @@ pub(crate) fn lively(mut weights: Weights, specs: &[weights::TensorSpec], seed: 
     weights
 }
 
-/// G and D of the guided golden's shape with lively weights.
+/// G and D of the guided golden's shape with random weights.
 pub(crate) fn networks(seed: u64) -> (Model, Generator, Discriminator) {
     let (model, _) = guided_case();
-    let g = lively(Weights::new(), &model.generator_tensors(), seed);
-    let d = lively(Weights::new(), &model.discriminator_tensors(), seed + 1);
+    let g = random_weights(Weights::new(), &model.generator_tensors(), seed);
+    let d = random_weights(Weights::new(), &model.discriminator_tensors(), seed + 1);
     let generator = Generator::new(&model, &g, &Device::Cpu).unwrap();
     let discriminator = Discriminator::new(&model, &d, &Device::Cpu).unwrap();
     (model, generator, discriminator)
@@ -83,29 +83,29 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// What the binary left: exit code, stdout, stderr.
-pub(crate) struct Ran {
+/// The output of the binary: exit code, stdout, stderr.
+pub(crate) struct CommandOutput {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// Runs the binary in `folder`, where no default model is.
-pub(crate) fn run(folder: &Path, args: &[&str]) -> Ran {
+/// Runs the binary in `folder`, which has no default model.
+pub(crate) fn run(folder: &Path, args: &[&str]) -> CommandOutput {
     let output =
         Command::new(env!("CARGO_BIN_EXE_dcgan-explore")).current_dir(folder).args(args).output().unwrap();
-    Ran {
+    CommandOutput {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
-/// Runs the binary and expects it to succeed; gives stdout.
+/// Runs the binary, which must succeed; returns stdout.
 pub(crate) fn succeed(folder: &Path, args: &[&str]) -> String {
-    let ran = run(folder, args);
-    assert_eq!(ran.code, Some(0), "{args:?}: {}", ran.stderr);
-    ran.stdout
+    let output = run(folder, args);
+    assert_eq!(output.code, Some(0), "{args:?}: {}", output.stderr);
+    output.stdout
 }
 
 /// The pixels of a PNG, and its width and height.
@@ -115,7 +115,8 @@ pub(crate) fn png(path: &Path) -> (Vec<u8>, u32, u32) {
     (image.into_raw(), width, height)
 }
 
-/// A folder of twelve grey images of which the second, b.png, ends half-way, and attributes of all. Gives the folder's name.
+/// A folder of twelve grey images of which the second, b.png, is truncated, and attributes of all. Returns the folder's
+/// name.
 pub(crate) fn damaged(folder: &Path) -> &'static str {
     let name = "damaged";
     std::fs::create_dir(folder.join(name)).unwrap();
@@ -134,8 +135,8 @@ pub(crate) fn damaged(folder: &Path) -> &'static str {
     name
 }
 
-/// The first `n` embedded digits as a folder of PNGs, `digits/CLASS/NNNN.png`, and their attributes in CelebA's format: Even, Zero
-/// and Never. Gives the path of the attributes.
+/// The first `n` embedded digits as a folder of PNGs, `digits/CLASS/NNNN.png`, and their attributes in CelebA's format:
+/// Even, Zero and Never. Returns the path of the attributes.
 pub(crate) fn digits(folder: &Path, n: usize) -> PathBuf {
     let data = dcgan_data::Dataset::embedded_digits((28, 28, 1).into()).unwrap();
     let mut text = format!("{n}\nEven Zero Never\n");
