@@ -6,7 +6,7 @@
 use candle_core::Device;
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::interpolation::{Interpolation, walks};
-use dcgan_explore::latent::Latents;
+use dcgan_explore::latent::LatentSet;
 use dcgan_model::{Generator, ModelFiles, ensure_statistics, open};
 use std::error::Error;
 use std::path::PathBuf;
@@ -27,10 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let weights = generator.ok_or("the model has no generator")?;
     let mut generator = Generator::new(&model, &weights, &Device::Cpu)?;
-    ensure_statistics(&mut generator, &model, &Device::Cpu)?;
+    generator.ensure_statistics()?;
 
     let config = model.config();
-    let ends = Latents::draw(SEED, ROWS + 1, &config.latent)?;
+    let ends = LatentSet::draw(SEED, ROWS + 1, &config.latent)?;
     // Spherical for normal z, linear for uniform z.
     let interpolation = Interpolation::of(config.latent.distribution);
     let walk = walks(&ends, STEPS, interpolation)?;

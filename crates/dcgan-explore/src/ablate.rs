@@ -113,7 +113,7 @@ impl Filters {
     /// A block or a feature map missing in G; a block with another number of feature maps;
     /// [`NetworkError::NoStatistics`]; memory.
     pub fn remove_from(&self, generator: &mut Generator) -> Result<(), AblateError> {
-        let network = &mut generator.0;
+        let network = generator.network_mut();
         let layer = find_block(layers(network), &self.block)?;
         let channels = layers(network)[layer].output.channels;
         if channels != self.channels {
@@ -129,8 +129,8 @@ impl Filters {
             })?;
             *flag = true;
         }
-        if network.statistics().is_none() {
-            return Err(NetworkError::NoStatistics.into());
+        if network.running_stats().is_none() {
+            return Err(NetworkError::from(OpsError::NoStatistics).into());
         }
         Ok(zero_input_channels(network, layer + 1, &is_removed)?) // a hidden layer has a next one
     }
@@ -160,16 +160,15 @@ pub fn sample_positions(
 ) -> Result<Positions, AblateError> {
     let latent = &model.config().latent;
     let shape = model.config().image_shape().into();
-    let device = device(&generator.0);
-    let mut lower = Subnetwork::up_to(&generator.0, layer)?;
+    let mut lower = Subnetwork::up_to(generator.network(), layer)?;
     let (mut values, mut inside, mut channels) = (Vec::new(), Vec::new(), 0);
     for samples in boxes.samples().chunks(BATCH) {
         let draw = |&sample: &usize| {
             random::latent(&mut random::stream(boxes.seed, Purpose::SampleLatent, sample as u64), 1, latent)
         };
         let z: Vec<f32> = samples.iter().flat_map(draw).collect();
-        let z = Tensor::from_vec(z, (samples.len(), latent.size, 1, 1), device)?;
-        let activation = lower.eval(&z, Keep::Nothing)?.output;
+        let z = Tensor::from_vec(z, (samples.len(), latent.size, 1, 1), &Device::Cpu)?;
+        let activation = lower.eval(&z, Keep::Nothing)?;
         let (_, c, rows, columns) = activation.dims4()?;
         channels = c;
         // (n, h, w, c)

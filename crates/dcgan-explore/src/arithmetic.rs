@@ -3,7 +3,7 @@
 //! A concept is the mean of several z: in the paper arithmetic on single z is unstable, on means of three z stable.
 
 use crate::interpolation::to_f32;
-use crate::latent::{LatentError, Latents};
+use crate::latent::{LatentError, LatentSet};
 use dcgan_model::random::{self, Purpose};
 use rand::Rng;
 
@@ -11,8 +11,8 @@ use rand::Rng;
 ///
 /// # Errors
 /// No set at all; sets of z of different lengths.
-pub fn combine(plus: &[Latents], minus: &[Latents]) -> Result<Vec<f32>, LatentError> {
-    let Some(size) = plus.iter().chain(minus).map(Latents::size).next() else {
+pub fn combine(plus: &[LatentSet], minus: &[LatentSet]) -> Result<Vec<f32>, LatentError> {
+    let Some(size) = plus.iter().chain(minus).map(LatentSet::size).next() else {
         return Err(LatentError::Empty { what: "arithmetic without operands".to_owned() });
     };
     let mut sums = vec![0.0; size];
@@ -31,13 +31,13 @@ pub fn combine(plus: &[Latents], minus: &[Latents]) -> Result<Vec<f32>, LatentEr
 ///
 /// # Errors
 /// A `z` that is not finite or empty.
-pub fn perturb(z: &[f32], noise: f32, n: usize, seed: u64) -> Result<Latents, LatentError> {
+pub fn perturb(z: &[f32], noise: f32, n: usize, seed: u64) -> Result<LatentSet, LatentError> {
     let mut values = z.to_vec();
     for i in 0..n as u64 {
         let mut rng = random::stream(seed, Purpose::LatentNoise, i);
         values.extend(z.iter().map(|value| value + noise * rng.random_range(-1.0..=1.0_f32)));
     }
-    Latents::new(values, z.len(), "the result")
+    LatentSet::new(values, z.len(), "the result")
 }
 
 /// For each of `samples`, `steps` z evenly spaced from `z + strength (mean(left) - mean(right))` to
@@ -46,11 +46,11 @@ pub fn perturb(z: &[f32], noise: f32, n: usize, seed: u64) -> Result<Latents, La
 /// # Errors
 /// No step; sets of z of different lengths.
 pub fn turn(
-    samples: &Latents,
-    (left, right): (&Latents, &Latents),
+    samples: &LatentSet,
+    (left, right): (&LatentSet, &LatentSet),
     steps: usize,
     strength: f32,
-) -> Result<Latents, LatentError> {
+) -> Result<LatentSet, LatentError> {
     let direction = combine(std::slice::from_ref(left), std::slice::from_ref(right))?;
     if direction.len() != samples.size() {
         let what = "the samples to turn".to_owned();
@@ -69,7 +69,7 @@ pub fn turn(
                 .map(move |(z, direction)| to_f32(f64::from(*z) + coefficient * f64::from(*direction)))
         })
     });
-    Latents::new(values.collect(), samples.size(), "a turn of 0 steps")
+    LatentSet::new(values.collect(), samples.size(), "a turn of 0 steps")
 }
 
 /// The mean of n images, values `(n, len)`: a concept in pixel space.
@@ -96,8 +96,8 @@ pub fn combine_images(plus: &[Vec<f32>], minus: &[Vec<f32>]) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    fn z(values: &[f32]) -> Latents {
-        Latents::new(values.to_vec(), 2, "a test").unwrap()
+    fn z(values: &[f32]) -> LatentSet {
+        LatentSet::new(values.to_vec(), 2, "a test").unwrap()
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(combine(&[a.clone(), c.clone()], std::slice::from_ref(&b)).unwrap(), [1.5, 0.0]);
         assert_eq!(combine(std::slice::from_ref(&a), &[]).unwrap(), [2.0, 0.5]);
         assert!(combine(&[], &[]).is_err());
-        let other = Latents::new(vec![1.0; 3], 3, "a test").unwrap();
+        let other = LatentSet::new(vec![1.0; 3], 3, "a test").unwrap();
         assert!(matches!(combine(&[a, other], &[]), Err(LatentError::Size { expected: 2, found: 3, .. })));
         let image = mean_image(&[0.0, 1.0, 1.0, 0.0], 2);
         assert_eq!(combine_images(&[image, vec![1.0, 1.0]], &[vec![0.0, 2.0]]), [1.5, -0.5]);

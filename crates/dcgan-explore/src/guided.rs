@@ -52,7 +52,7 @@ impl GuidedBackprop {
     /// # Errors
     /// A layer without ReLU or LeakyReLU; D without statistics; memory.
     pub fn new(discriminator: &Discriminator, layer: usize) -> Result<Self, GuidedError> {
-        let network = &discriminator.0;
+        let network = discriminator.network();
         let negative_slope = |layer: &dcgan_ops::Layer| match layer.activation {
             Activation::LeakyRelu(negative_slope) => Ok(negative_slope),
             Activation::Relu => Ok(0.0),
@@ -79,7 +79,7 @@ impl GuidedBackprop {
         let mut masks = Vec::with_capacity(self.linear.len()); // 1 where a rectifier's input is positive
         let mut activation = x.clone();
         for (layer, &negative_slope) in self.linear.iter_mut().zip(&self.negative_slopes) {
-            let input = layer.eval(&activation, Keep::Tape)?.output;
+            let input = layer.eval(&activation, Keep::Tape)?;
             masks.push(input.gt(0.0)?.to_dtype(DType::F32)?);
             activation = (input.relu()? - (input.neg()?.relu()? * negative_slope)?)?;
         }

@@ -1,6 +1,6 @@
 //! Interpolation between z, and walks through the latent space (paper, section 6.1, figure 4).
 
-use crate::latent::{LatentError, Latents};
+use crate::latent::{LatentError, LatentSet};
 use dcgan_model::Distribution;
 
 /// Below this sine of the angle between two z their great circle is a straight line, or undefined.
@@ -68,13 +68,13 @@ fn slerp(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
 ///
 /// # Errors
 /// Fewer than two z, or steps.
-pub fn walks(z: &Latents, steps: usize, interpolation: Interpolation) -> Result<Latents, LatentError> {
+pub fn walks(z: &LatentSet, steps: usize, interpolation: Interpolation) -> Result<LatentSet, LatentError> {
     let values = z.rows().zip(z.rows().skip(1)).flat_map(move |(from, to)| {
         (0..steps)
             .filter(move |_| steps > 1)
             .flat_map(move |i| interpolation.interpolate(from, to, i as f64 / (steps - 1) as f64))
     });
-    Latents::new(values.collect(), z.size(), "a walk of fewer than 2 z or steps")
+    LatentSet::new(values.collect(), z.size(), "a walk of fewer than 2 z or steps")
 }
 
 /// A closed walk through all z and back to the first without repeated z: the `n (steps - 1)` frames of a looping
@@ -82,20 +82,24 @@ pub fn walks(z: &Latents, steps: usize, interpolation: Interpolation) -> Result<
 ///
 /// # Errors
 /// Fewer than two steps.
-pub fn closed_walk(z: &Latents, steps: usize, interpolation: Interpolation) -> Result<Latents, LatentError> {
+pub fn closed_walk(
+    z: &LatentSet,
+    steps: usize,
+    interpolation: Interpolation,
+) -> Result<LatentSet, LatentError> {
     let last = steps.saturating_sub(1);
     let values = z.rows().zip(z.rows().cycle().skip(1)).flat_map(move |(from, to)| {
         (0..last).flat_map(move |i| interpolation.interpolate(from, to, i as f64 / last as f64))
     });
-    Latents::new(values.collect(), z.size(), "a walk of fewer than 2 steps")
+    LatentSet::new(values.collect(), z.size(), "a walk of fewer than 2 steps")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn z(values: &[f32], size: usize) -> Latents {
-        Latents::new(values.to_vec(), size, "a test").unwrap()
+    fn z(values: &[f32], size: usize) -> LatentSet {
+        LatentSet::new(values.to_vec(), size, "a test").unwrap()
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! generates.
 
 use crate::interpolation::to_f32;
-use crate::latent::{LatentError, Latents};
+use crate::latent::{LatentError, LatentSet};
 use crate::subnetwork::{backward, device};
 use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
@@ -55,7 +55,7 @@ impl From<candle_core::Error> for InvertError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inversion {
     /// One z per image, `(n, size)`.
-    pub z: Latents,
+    pub z: LatentSet,
     /// Mean squared error of each image, over pixels and channels, in the value range of the networks, `(n)`.
     pub errors: Vec<f32>,
     /// The errors of all restarts, `(n, restarts)`.
@@ -80,7 +80,7 @@ pub fn invert(
     let n = targets.dim(0)?;
     let initial =
         random::latent_each(inversion.seed, Purpose::InversionLatent, inversion.restarts, &config.latent);
-    let initial = Latents::new(initial, size, "an inversion with 0 restarts")?;
+    let initial = LatentSet::new(initial, size, "an inversion with 0 restarts")?;
     let all = n * initial.len();
     let (mut restart_errors, mut optimized) = (Vec::with_capacity(all), Vec::with_capacity(all * size));
     for first in (0..all).step_by(BATCH) {
@@ -106,7 +106,7 @@ pub fn invert(
         let least = errors.iter().enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(i, _)| i);
         best.push(best.len() * initial.len() + least);
     }
-    let z = Latents::new(optimized, size, "the result")?.select(&best, "the result")?;
+    let z = LatentSet::new(optimized, size, "the result")?.select(&best, "the result")?;
     let errors = best.iter().filter_map(|&row| restart_errors.get(row).copied()).collect();
     Ok(Inversion { z, errors, restart_errors })
 }
@@ -158,15 +158,13 @@ pub fn gradient(
     z: &[f32],
     targets: &Tensor,
 ) -> Result<Vec<f32>, NetworkError> {
-    let network = &mut generator.0;
-    let device = device(network).clone();
-    let x = Tensor::from_slice(z, (z.len() / size.max(1), size, 1, 1), &device)?;
-    let generated = network.eval(&x, Keep::Tape)?.output;
-    let targets = targets.to_device(&device)?;
+    let network = generator.network_mut();
+    let latents = Latents::new(z.to_vec(), size)?;
+    let generated = network.eval(latents.input(), Keep::Tape)?.output.to_tensor()?;
     let values = targets.elem_count() / targets.dim(0)?.max(1);
-    let grad_output = ((&generated - &targets)? * (2.0 / values as f64))?;
+    let grad_output = ((&generated - targets)? * (2.0 / values as f64))?;
     let grad_input = backward(network, &grad_output)?;
-    Ok(grad_input.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)
+    Ok(grad_input.flatten_all()?.to_vec1::<f32>()?)
 }
 
 /// The mean squared error of each row's image, `(n)`; shapes as in [`gradient`].
@@ -179,8 +177,7 @@ pub fn errors(
     z: &[f32],
     targets: &Tensor,
 ) -> Result<Vec<f32>, NetworkError> {
-    let device = device(&generator.0).clone();
-    let generated = generator.sample(&Tensor::from_slice(z, (z.len() / size.max(1), size), &device)?)?;
-    let difference = (&generated - targets.to_device(&device)?)?;
-    Ok(difference.sqr()?.flatten_from(1)?.mean(1)?.to_device(&Device::Cpu)?.to_vec1()?)
+    let generated = generator.sample(&Latents::new(z.to_vec(), size)?)?.to_tensor()?;
+    let difference = (&generated - targets)?;
+    Ok(difference.sqr()?.flatten_from(1)?.mean(1)?.to_vec1()?)
 }

@@ -3,7 +3,7 @@
 use crate::interpolation::to_f32;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
-use dcgan_model::{Distribution, Generator, LatentConfig, Model, NetworkError, draw_latents};
+use dcgan_model::{Distribution, Generator, LatentConfig, Latents, NetworkError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -92,14 +92,14 @@ pub enum LatentError {
     },
 }
 
-/// One or more z of one length, `(n, size)`, on the host; all values finite.
+/// A set of z that a command reads, computes or saves: one or more of one length, `(n, size)`, on the host; all values finite.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Latents {
+pub struct LatentSet {
     size: usize,
     values: Vec<f32>,
 }
 
-impl Latents {
+impl LatentSet {
     /// `values` `(n, size)`, row-major; errors name `what` as their source.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Latents {
         Ok(Self { size, values })
     }
 
-    /// The z of the first `n` samples of `seed`, as in [`dcgan_model::draw`].
+    /// The z of the first `n` samples of `seed`, as in [`Generator::draw`].
     ///
     /// # Errors
     /// `n` of 0.
@@ -144,7 +144,7 @@ impl Latents {
         Self::new(indices.into_iter().flat_map(one).collect(), config.size, &format!("seed {seed}"))
     }
 
-    /// [`Latents::draw`] with truncated z: values beyond `bound` standard deviations are redrawn, other values are
+    /// [`LatentSet::draw`] with truncated z: values beyond `bound` standard deviations are redrawn, other values are
     /// unchanged. The images are more typical and less diverse.
     ///
     /// # Errors
@@ -260,21 +260,21 @@ impl Latents {
     pub fn images(
         &self,
         generator: &mut Generator,
-        model: &Model,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<u8>, LatentError> {
-        let expected = model.config().latent.size;
+        let expected = generator.model().config().latent.size;
         if self.size != expected {
             return Err(LatentError::Size { what: "the set".to_owned(), expected, found: self.size });
         }
-        Ok(draw_latents(generator, model, &self.values, progress)?)
+        let latents = Latents::new(self.values.clone(), self.size)?;
+        Ok(generator.draw_latents(&latents, progress)?)
     }
 }
 
 /// z as named on the command line: `FILE`, `FILE:i,j,k`, or `seed:S:i,j,k` for samples of a seed by index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LatentSpec {
-    /// All or some z of a file written by [`Latents::write`].
+    /// All or some z of a file written by [`LatentSet::write`].
     File {
         /// The file.
         path: PathBuf,
@@ -321,12 +321,12 @@ impl LatentSpec {
     ///
     /// # Errors
     /// A file that cannot be read or has other tensors; z of another length than the model's; an index out of range.
-    pub fn resolve(&self, config: &LatentConfig) -> Result<Latents, LatentError> {
+    pub fn resolve(&self, config: &LatentConfig) -> Result<LatentSet, LatentError> {
         match self {
-            Self::Seed { seed, indices } => Latents::draw_indices(*seed, indices.iter().copied(), config),
+            Self::Seed { seed, indices } => LatentSet::draw_indices(*seed, indices.iter().copied(), config),
             Self::File { path, indices } => {
                 let what = path.display().to_string();
-                let all = Latents::read(path)?;
+                let all = LatentSet::read(path)?;
                 if all.size() != config.size {
                     return Err(LatentError::Size { what, expected: config.size, found: all.size() });
                 }
@@ -339,7 +339,7 @@ impl LatentSpec {
     ///
     /// # Errors
     /// Invalid syntax; those of [`LatentSpec::resolve`].
-    pub fn parse_and_resolve(text: &str, config: &LatentConfig) -> Result<Latents, LatentError> {
+    pub fn parse_and_resolve(text: &str, config: &LatentConfig) -> Result<LatentSet, LatentError> {
         text.parse::<Self>()?.resolve(config)
     }
 }
@@ -348,12 +348,12 @@ impl LatentSpec {
 ///
 /// # Errors
 /// No set; sets of z of different lengths.
-pub fn concat(sets: &[Latents]) -> Result<Latents, LatentError> {
-    let size = sets.first().map_or(0, Latents::size);
+pub fn concat(sets: &[LatentSet]) -> Result<LatentSet, LatentError> {
+    let size = sets.first().map_or(0, LatentSet::size);
     if let Some(other) = sets.iter().find(|set| set.size != size) {
         return Err(LatentError::Size { what: "a set of z".to_owned(), expected: size, found: other.size });
     }
-    Latents::new(sets.iter().flat_map(|set| set.values.iter().copied()).collect(), size, "an empty list")
+    LatentSet::new(sets.iter().flat_map(|set| set.values.iter().copied()).collect(), size, "an empty list")
 }
 
 #[cfg(test)]
@@ -364,9 +364,9 @@ mod tests {
     fn files_have_z_and_no_other_tensor() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("z.safetensors");
-        let z = Latents::new(vec![1.0, -2.5, 3.0, 1e-30, 0.0, 7.0], 3, "a test").unwrap();
+        let z = LatentSet::new(vec![1.0, -2.5, 3.0, 1e-30, 0.0, 7.0], 3, "a test").unwrap();
         z.write(&path).unwrap();
-        assert_eq!(Latents::read(&path).unwrap(), z);
+        assert_eq!(LatentSet::read(&path).unwrap(), z);
         let tensor = |shape: &[usize], value: f32| HostTensor {
             shape: shape.to_vec(),
             data: vec![value; shape.iter().product()],
@@ -381,11 +381,11 @@ mod tests {
         for (tensors, expected) in rows {
             let tensors: Weights = tensors.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();
             weights::write_safetensors(&path, &tensors, Dtype::F32).unwrap();
-            let message = Latents::read(&path).unwrap_err().to_string();
+            let message = LatentSet::read(&path).unwrap_err().to_string();
             assert!(message.contains(expected) && message.contains("z.safetensors"), "{message}");
         }
-        assert!(matches!(Latents::new(vec![0.0; 7], 3, "x"), Err(LatentError::Ragged { len: 7, size: 3 })));
-        assert!(concat(&[z.clone(), Latents::new(vec![0.0; 4], 2, "x").unwrap()]).is_err());
+        assert!(matches!(LatentSet::new(vec![0.0; 7], 3, "x"), Err(LatentError::Ragged { len: 7, size: 3 })));
+        assert!(concat(&[z.clone(), LatentSet::new(vec![0.0; 4], 2, "x").unwrap()]).is_err());
         assert_eq!(concat(&[z.clone(), z.select(&[1], "x").unwrap()]).unwrap().len(), 3);
     }
 

@@ -29,7 +29,7 @@
 //! use candle_core::Device;
 //! use dcgan_explore::arithmetic::combine;
 //! use dcgan_explore::interpolation::{Interpolation, walks};
-//! use dcgan_explore::latent::{Latents, concat};
+//! use dcgan_explore::latent::{LatentSet, concat};
 //! use dcgan_model::{Generator, ModelFiles};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,12 +37,12 @@
 //! let config = &files.model.config().latent;
 //!
 //! // A concept is the mean of several z: here a - b + c, each the mean of three samples of seed 0.
-//! let mean_of = |samples: [usize; 3]| Latents::draw_indices(0, samples, config);
+//! let mean_of = |samples: [usize; 3]| LatentSet::draw_indices(0, samples, config);
 //! let (a, b, c) = (mean_of([0, 1, 2])?, mean_of([3, 4, 5])?, mean_of([6, 7, 8])?);
-//! let sum = Latents::new(combine(&[a, c], &[b])?, config.size, "a - b + c")?;
+//! let sum = LatentSet::new(combine(&[a, c], &[b])?, config.size, "a - b + c")?;
 //!
 //! // Linear and spherical interpolation share both ends.
-//! let ends = concat(&[Latents::draw(1, 1, config)?, sum])?;
+//! let ends = concat(&[LatentSet::draw(1, 1, config)?, sum])?;
 //! let linear = walks(&ends, 5, Interpolation::Linear)?;
 //! let spherical = walks(&ends, 5, Interpolation::Spherical)?;
 //! assert_eq!(linear.len(), 5);

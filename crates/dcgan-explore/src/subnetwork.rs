@@ -1,19 +1,16 @@
 //! Consecutive layers of a network in evaluation mode: all up to a layer, all after it, or each linear layer alone.
 //!
-//! This module alone reaches into the executors of networks.
+//! This module alone converts between candle tensors and the maps of networks.
 
 use candle_core::{Device, Tensor};
-use dcgan_model::{Network, NetworkError};
+use dcgan_model::{NetworkError, load_weights, network_weights};
 use dcgan_ops::{
-    Activation, Executor, Forward, Keep, Kind, Layer, Mode, Statistics, Tensors, Want, executor,
+    Activation, ExecutorOptions, Keep, Kind, Layer, Maps, Network, OpsError, Role, Tensors, WithRespectTo,
 };
 
 /// Consecutive layers of a network, with copies of their parameters and batch norm statistics.
 #[derive(Debug)]
-pub struct Subnetwork {
-    executor: Box<dyn Executor>,
-    statistics: Statistics,
-}
+pub struct Subnetwork(Network);
 
 /// A name that no hidden layer of the network has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,12 +39,12 @@ pub fn find_block(layers: &[Layer], name: &str) -> Result<usize, UnknownBlock> {
 
 impl Subnetwork {
     fn new(layers: &[Layer], network: &Network, parameters: &Tensors) -> Result<Self, NetworkError> {
-        let all = network.statistics().ok_or(NetworkError::NoStatistics)?;
+        let all = network.running_stats().ok_or(OpsError::NoStatistics)?;
         let of_layer = |layer: &Layer| Some((layer.name.clone(), all.get(&layer.name)?.clone()));
-        let statistics = layers.iter().filter_map(of_layer).collect();
-        let mut executor = executor(layers.to_vec(), device(network))?;
-        executor.set_parameters(parameters)?;
-        Ok(Self { executor, statistics })
+        let mut part = Network::new(layers.to_vec(), &ExecutorOptions::new(network.device()))?;
+        part.parameters_mut().set(parameters)?;
+        part.set_running_stats(layers.iter().filter_map(of_layer).collect());
+        Ok(Self(part))
     }
 
     /// The layers up to and including index `layer`.
@@ -57,7 +54,7 @@ impl Subnetwork {
     pub fn up_to(network: &Network, layer: usize) -> Result<Self, NetworkError> {
         let layers = layers(network);
         let lower = &layers[..(layer + 1).min(layers.len())];
-        Self::new(lower, network, &network.executor.parameters()?)
+        Self::new(lower, network, &network.parameters().tensors()?)
     }
 
     /// The layers up to and including index `layer`, and those after it. Run one after the other they are the network.
@@ -67,7 +64,7 @@ impl Subnetwork {
     pub fn split_after(network: &Network, layer: usize) -> Result<(Self, Self), NetworkError> {
         let layers = layers(network);
         let (lower, upper) = layers.split_at((layer + 1).min(layers.len()));
-        let parameters = network.executor.parameters()?;
+        let parameters = network.parameters().tensors()?;
         Ok((Self::new(lower, network, &parameters)?, Self::new(upper, network, &parameters)?))
     }
 
@@ -77,7 +74,7 @@ impl Subnetwork {
     /// # Errors
     /// [`NetworkError::NoStatistics`]; memory.
     pub fn linear_layers(network: &Network, layer: usize) -> Result<Vec<Self>, NetworkError> {
-        let parameters = network.executor.parameters()?;
+        let parameters = network.parameters().tensors()?;
         let layers = layers(network).iter().take(layer + 1);
         let linear = layers.map(|layer| Layer { activation: Activation::Identity, ..layer.clone() });
         linear.map(|layer| Self::new(&[layer], network, &parameters)).collect()
@@ -85,15 +82,15 @@ impl Subnetwork {
 
     /// The device of the layers.
     pub fn device(&self) -> &Device {
-        self.executor.device()
+        self.0.device()
     }
 
-    /// Runs the layers on `x` `(n, c, h, w)`; without any layer the output is `x`.
+    /// Runs the layers on `x` `(n, c, h, w)`; returns their output `(n, c, h, w)`, or `x` where there is no layer.
     ///
     /// # Errors
     /// Shapes, memory.
-    pub fn eval(&mut self, x: &Tensor, keep: Keep) -> Result<Forward, NetworkError> {
-        Ok(self.executor.forward(x, Mode::Eval(&self.statistics), keep)?)
+    pub fn eval(&mut self, x: &Tensor, keep: Keep) -> Result<Tensor, NetworkError> {
+        Ok(self.0.eval(&Maps::from_tensor(x)?, keep)?.output.to_tensor()?)
     }
 
     /// The gradient with respect to the input of the last pass run with [`Keep::Tape`].
@@ -101,26 +98,20 @@ impl Subnetwork {
     /// # Errors
     /// No such pass; shapes, memory.
     pub fn backward(&mut self, grad_output: &Tensor) -> Result<Tensor, NetworkError> {
-        let grad_input = self.executor.backward(grad_output, Want::Input)?;
-        // Without layers the gradient passes unchanged.
-        Ok(grad_input.unwrap_or_else(|| grad_output.clone()))
+        backward(&mut self.0, grad_output)
     }
 }
 
 /// The layers of a network, from its input to its output.
 pub(crate) fn layers(network: &Network) -> &[Layer] {
-    network.executor.layers()
-}
-
-/// The device of a network.
-pub(crate) fn device(network: &Network) -> &Device {
-    network.executor.device()
+    network.layers()
 }
 
 /// The gradient with respect to the input of the network's last pass, which kept its tape.
 pub(crate) fn backward(network: &mut Network, grad_output: &Tensor) -> Result<Tensor, NetworkError> {
-    let grad_input = network.executor.backward(grad_output, Want::Input)?;
-    Ok(grad_input.unwrap_or_else(|| grad_output.clone()))
+    let grad_input = network.backward(&Maps::from_tensor(grad_output)?, WithRespectTo::Input)?;
+    // Without layers the gradient passes unchanged.
+    grad_input.map_or_else(|| Ok(grad_output.clone()), |grad_input| Ok(grad_input.to_tensor()?))
 }
 
 /// Sets the weights of layer `layer` to 0 for the input channels where `is_removed`.
@@ -130,9 +121,10 @@ pub(crate) fn zero_input_channels(
     is_removed: &[bool],
 ) -> Result<(), NetworkError> {
     let layer = layers(network)[layer].clone();
-    let [_, second, height, width] = layer.weight_shape();
-    let mut weights = network.weights()?;
-    if let Some(weight) = weights.get_mut(&format!("{}.weight", layer.name)) {
+    let mut weights = network_weights(network)?;
+    if let Some(weight) = weights.get_mut(&layer.tensor_name(Role::Weight))
+        && let [_, second, height, width] = *weight.shape
+    {
         for (i, value) in weight.data.iter_mut().enumerate() {
             let channel = match layer.kind {
                 Kind::Conv => i / (height * width) % second,
@@ -143,5 +135,5 @@ pub(crate) fn zero_input_channels(
             }
         }
     }
-    network.load(&weights)
+    load_weights(network, &weights)
 }

@@ -1,6 +1,7 @@
 //! Conversion of pixels between u8 `(n, h, w, c)`, as in files, and f32 of the same order, as in networks.
 
 use crate::ModelConfig;
+use candle_core::{Device, Tensor};
 use dcgan_ops::{Activation, BufferPool, MapShape, Maps, OpsError};
 use rayon::prelude::*;
 
@@ -59,6 +60,14 @@ pub fn to_maps(pixels: &[u8], config: &ModelConfig, pool: &BufferPool) -> Result
     });
     let n = pixels.len() / (height * width * channels).max(1);
     Maps::new(values, n, MapShape::new(channels, height, width))
+}
+
+/// [`to_maps`] as a tensor `(n, c, h, w)`, for candle programs.
+///
+/// # Errors
+/// Those of [`to_maps`]; those of candle.
+pub fn to_tensor(pixels: &[u8], config: &ModelConfig, device: &Device) -> Result<Tensor, OpsError> {
+    Ok(to_maps(pixels, config, &BufferPool::new())?.to_tensor()?.to_device(device)?)
 }
 
 /// Converts values `(n, h, w, c)` of images of the networks of `config` to bytes, rounded to nearest and clamped.

@@ -7,7 +7,7 @@ use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::ablate::{AblateError, Filters, find_feature_maps, sample_positions};
 use dcgan_explore::bounding_boxes::BoundingBoxes;
 use dcgan_explore::json;
-use dcgan_explore::latent::Latents;
+use dcgan_explore::latent::LatentSet;
 use dcgan_explore::subnetwork::find_block;
 use dcgan_model::Generator;
 
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
         (None, None) => return Err(UsageError::one("name --boxes or --filters").into()),
     };
     let seed = args.seed.or(boxes.map(|boxes| boxes.seed)).unwrap_or(0);
-    let z = Latents::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
+    let z = LatentSet::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
     let before = generate(&mut generator, opened.model(), &z, logging)?;
     filters.remove_from(&mut generator).map_err(as_usage_error)?;
     let after = generate(&mut generator, opened.model(), &z, logging)?;
@@ -145,7 +145,7 @@ fn template(args: &AblateArgs, mut faults: Faults, logging: &Logging) -> anyhow:
     let seed = args.seed.unwrap_or(0);
     if let Some(path) = &args.grid {
         let mut generator = opened.generator()?;
-        let z = Latents::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
+        let z = LatentSet::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
         let images = generate(&mut generator, opened.model(), &z, logging)?;
         let samples = ImageGrid::each(&images, opened.shape())?;
         let cells: Vec<ImageGrid> =

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::arithmetic::{combine, combine_images, mean_image, perturb};
-use dcgan_explore::latent::{Latents, concat};
+use dcgan_explore::latent::{LatentSet, concat};
 use dcgan_model::{Generator, pixels};
 
 /// Perturbed copies of the result; with it, three rows of three.
@@ -79,22 +79,21 @@ struct Concept {
 fn concepts(
     opened: &OpenedModel,
     generator: &mut Generator,
-    sets: &[Latents],
+    sets: &[LatentSet],
     logging: &Logging,
 ) -> anyhow::Result<Vec<Concept>> {
     let (config, shape) = (opened.model().config(), opened.shape());
     let mut concepts = Vec::new();
     for set in sets {
-        let mean = Latents::new(set.mean(), set.size(), "a mean")?;
+        let mean = LatentSet::new(set.mean(), set.size(), "a mean")?;
         let bytes = generate(generator, opened.model(), &concat(&[mean, set.clone()])?, logging)?;
         let (mean, sources) = bytes.split_at(shape.bytes());
-        let values = pixels::to_tensor(sources, config, &Device::Cpu)?.permute((0, 2, 3, 1))?; // (n, h, w, c)
-        let values = values.flatten_all()?.to_vec1::<f32>()?;
+        let values = pixels::to_maps(sources, config, &BufferPool::new())?;
         concepts.push(Concept {
             count: set.len(),
             sources: ImageGrid::each(sources, shape)?.into_iter().take(MAX_SHOWN).collect(),
             mean: ImageGrid::grid(&ImageGrid::each(mean, shape)?, Layout::square(1)),
-            in_pixels: mean_image(&values, shape.bytes()),
+            in_pixels: mean_image(values.values(), shape.bytes()),
         });
     }
     Ok(concepts)
@@ -143,8 +142,6 @@ fn figure(
 
 /// Values `(h, w, c)` in the value range of the networks as an image with a frame.
 fn framed(opened: &OpenedModel, values: &[f32]) -> anyhow::Result<ImageGrid> {
-    let (height, width, channels) = opened.model().config().image_shape();
-    let x = Tensor::from_slice(values, (1, height, width, channels), &Device::Cpu)?.permute((0, 3, 1, 2))?;
-    let bytes = pixels::to_bytes(&x, opened.model().config())?;
+    let bytes = pixels::to_bytes(values, opened.model().config());
     Ok(ImageGrid::of(&bytes, opened.shape(), Layout::square(1))?)
 }

@@ -10,7 +10,7 @@ use dcgan_data::Dataset;
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::attributes::{Attributes, Condition};
 use dcgan_explore::concept::{ConceptError, Probe, class_counts, top_indices};
-use dcgan_explore::latent::{Latents, concat};
+use dcgan_explore::latent::{LatentSet, concat};
 use dcgan_features::extract::{BATCH, Extractor};
 use dcgan_features::features::Features;
 use serde_json::json;
@@ -67,12 +67,12 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     let probe = Probe::fit(&features, &labels).map_err(as_usage_error)?;
 
     tracing::info!("ranking {} samples", args.candidates);
-    let z = Latents::draw(args.seed, args.candidates, opened.latent()).map_err(UsageError::because)?;
+    let z = LatentSet::draw(args.seed, args.candidates, opened.latent()).map_err(UsageError::because)?;
     let scores = {
         let progress = Progress::new(logging, z.len() as u64, "samples");
         let mut scores: Vec<f32> = Vec::with_capacity(z.len());
         for rows in z.values().chunks(BATCH * z.size()) {
-            let batch = Latents::new(rows.to_vec(), z.size(), "samples")?;
+            let batch = LatentSet::new(rows.to_vec(), z.size(), "samples")?;
             let samples = batch.images(&mut generator, opened.model(), &mut |_| {})?;
             let features = Features::from_f32(extractor.features(&samples)?, extractor.width())?;
             scores.extend(probe.scores(&features)?);
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
         );
     }
     // The samples, and the image of their mean, which is the concept in arithmetic.
-    let both = concat(&[kept.clone(), Latents::new(kept.mean(), kept.size(), "the mean")?])?;
+    let both = concat(&[kept.clone(), LatentSet::new(kept.mean(), kept.size(), "the mean")?])?;
     let mut images =
         ImageGrid::each(&generate(&mut generator, opened.model(), &both, logging)?, opened.shape())?;
     let mean = images.split_off(kept.len());
@@ -161,7 +161,7 @@ fn label(
 /// A feature extractor with batch norm statistics.
 fn extractor(opened: &OpenedModel, data: &Dataset) -> anyhow::Result<Extractor> {
     let discriminator = opened.discriminator("a concept", RecalibrateFrom::Data(data))?;
-    Ok(Extractor::new(opened.model(), &discriminator.0.weights()?, &opened.device)?)
+    Ok(Extractor::new(opened.model(), discriminator.network().weights()?, &opened.device)?)
 }
 
 fn features_of_images(

@@ -65,13 +65,13 @@ pub(super) fn max_activations(
     (data, rows): (&Dataset, &[usize]),
     logging: &Logging,
 ) -> anyhow::Result<MaxActivations> {
-    let mut lower = Subnetwork::up_to(&discriminator.0, layer)?;
+    let mut lower = Subnetwork::up_to(discriminator.network(), layer)?;
     let mut maxima = MaxActivations::new(model.discriminator_layers()[layer].output.channels, top);
     let progress = Progress::new(logging, rows.len() as u64, "images");
     for (i, batch) in rows.chunks(BATCH).enumerate() {
         let bytes = read_images(data, batch)?;
         let x = pixels::to_tensor(&bytes, model.config(), lower.device())?;
-        maxima.add(&lower.eval(&x, Keep::Nothing)?.output, i * BATCH)?;
+        maxima.add(&lower.eval(&x, Keep::Nothing)?, i * BATCH)?;
         progress.set((i * BATCH + batch.len()) as u64);
     }
     Ok(maxima)

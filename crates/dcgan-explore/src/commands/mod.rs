@@ -17,11 +17,11 @@ use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
 use dcgan_data::{Dataset, ImageShape, OnBad, OpenOptions};
-use dcgan_explore::latent::{LatentSpec, Latents, concat};
+use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
-    Discriminator, Generator, LatentConfig, Model, ModelFiles, NetworkError, draw as draw_samples,
-    ensure_statistics, networks, open as open_model, pixels,
+    Discriminator, Generator, LatentConfig, Model, ModelFiles, NetworkError, draw as draw_samples, networks,
+    open as open_model, pixels,
 };
 use rayon::prelude::*;
 use std::path::Path;
@@ -118,7 +118,7 @@ pub(crate) fn latent_sets(
     option: &str,
     specs: &[String],
     faults: &mut Faults,
-) -> Vec<Latents> {
+) -> Vec<LatentSet> {
     let mut sets = Vec::new();
     for spec in specs {
         let option = format!("{option} {spec}");
@@ -136,13 +136,13 @@ pub(crate) fn latents(
     specs: &[String],
     (seed, n): (u64, usize),
     faults: &mut Faults,
-) -> Option<Latents> {
+) -> Option<LatentSet> {
     let sets = latent_sets(model, "--z", specs, faults);
     let model = model?;
     if specs.is_empty() {
         faults.check_bytes("--n", n, model.sample_bytes());
         // After a fault z are not used; `n` may be invalid.
-        return if faults.is_empty() { Latents::draw(seed, n, model.latent()).ok() } else { None };
+        return if faults.is_empty() { LatentSet::draw(seed, n, model.latent()).ok() } else { None };
     }
     let all = if sets.len() == specs.len() { faults.ok_or_record("--z", concat(&sets)) } else { None };
     if let Some(z) = &all {
@@ -192,7 +192,7 @@ impl OpenedModel {
     /// G with batch norm statistics, recalibrated if the weights have none.
     pub(crate) fn generator(&self) -> anyhow::Result<Generator> {
         let mut generator = Generator::new(self.model(), self.generator_weights()?, &self.device)?;
-        if ensure_statistics(&mut generator, self.model(), &self.device)? {
+        if generator.ensure_statistics()? {
             tracing::info!("the generator has no batch norm statistics: recalibrated from 4,096 z");
         }
         Ok(generator)
@@ -217,27 +217,29 @@ impl OpenedModel {
     ) -> anyhow::Result<Discriminator> {
         let weights = self.discriminator_weights(purpose)?;
         let mut discriminator = Discriminator::new(self.model(), weights, &self.device)?;
-        if discriminator.0.statistics().is_some() {
+        if discriminator.network().running_stats().is_some() {
             return Ok(discriminator);
         }
         let config = self.model().config();
-        let tensor = |bytes: &[u8]| pixels::to_tensor(bytes, config, &self.device);
+        let pool = BufferPool::new();
+        let maps = |bytes: &[u8]| pixels::to_maps(bytes, config, &pool);
         let note = "the discriminator has no batch norm statistics: recalibrated from";
         match images {
             RecalibrateFrom::Samples(generator) => {
                 tracing::info!("{note} {STATISTICS_SAMPLES} samples of seed 0");
                 let bytes = draw_samples(generator, self.model(), 0, STATISTICS_SAMPLES)?;
                 let batches = bytes.chunks(STATISTICS_BATCH * self.shape().bytes());
-                discriminator.0.recalibrate(batches.map(|batch| Ok::<_, NetworkError>(tensor(batch)?)))?;
+                discriminator
+                    .network_mut()
+                    .recalibrate(batches.map(|batch| Ok::<_, OpsError>((maps(batch)?, None))))?;
             }
             RecalibrateFrom::Data(data) => {
                 let rows = evenly_spaced(data.len(), whole_batches(data.len().min(STATISTICS_IMAGES)));
                 tracing::info!("{note} {} images, evenly spaced", rows.len());
                 let batches = rows
                     .chunks(STATISTICS_BATCH)
-                    .map(|rows| -> anyhow::Result<Tensor> { Ok(tensor(&read_images(data, rows)?)?) });
-                // The error type of `recalibrate` must implement From<NetworkError>; anyhow's does.
-                discriminator.0.recalibrate(batches)?;
+                    .map(|rows| -> anyhow::Result<_> { Ok((maps(&read_images(data, rows)?)?, None)) });
+                discriminator.network_mut().recalibrate(batches)?;
             }
         }
         Ok(discriminator)
@@ -300,7 +302,7 @@ pub(crate) fn read_images(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<
 pub(crate) fn generate(
     generator: &mut Generator,
     model: &Model,
-    z: &Latents,
+    z: &LatentSet,
     logging: &Logging,
 ) -> anyhow::Result<Vec<u8>> {
     let progress = Progress::new(logging, z.len() as u64, "images");
@@ -308,7 +310,7 @@ pub(crate) fn generate(
 }
 
 /// Writes z to `path`, if it is given.
-pub(crate) fn save_z(path: Option<&Path>, z: &Latents) -> anyhow::Result<()> {
+pub(crate) fn save_z(path: Option<&Path>, z: &LatentSet) -> anyhow::Result<()> {
     Ok(path.map_or(Ok(()), |path| z.write(path))?)
 }
 

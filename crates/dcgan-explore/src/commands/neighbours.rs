@@ -8,7 +8,7 @@ use crate::cli::NeighboursArgs;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
 use dcgan_data::Dataset;
 use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
-use dcgan_explore::latent::Latents;
+use dcgan_explore::latent::LatentSet;
 use dcgan_explore::neighbours::{NeighboursError, Queries, nearest};
 use dcgan_features::extract::{ExtractError, Extractor};
 use dcgan_features::nearest::Neighbour;
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     if let Some(model) = &model {
         model.check_generator(&mut faults);
         model.check_discriminator("a feature", &mut faults);
-        let n = if args.z.is_empty() { args.n } else { z.as_ref().map_or(0, Latents::len) };
+        let n = if args.z.is_empty() { args.n } else { z.as_ref().map_or(0, LatentSet::len) };
         let images = n.saturating_mul(args.nearest.saturating_mul(2).saturating_add(1));
         faults.check_bytes("--n x (1 + 2 x --nearest)", images, model.sample_bytes());
     }
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     let queries = [samples.clone(), read_images(&data, &real)?].concat();
     let real_indices = real.iter().map(|&row| Some(row as u64));
     let excluded: Vec<Option<u64>> = std::iter::repeat_n(None, z.len()).chain(real_indices).collect();
-    let weights = opened.discriminator("a feature", RecalibrateFrom::Data(&data))?.0.weights()?;
+    let weights = opened.discriminator("a feature", RecalibrateFrom::Data(&data))?.weights()?;
     let mut extractor = Extractor::new(opened.model(), &weights, &opened.device)?;
     let range = PixelRange::of(opened.model().config().generator.output);
     let progress = Progress::new(logging, among as u64, "images");

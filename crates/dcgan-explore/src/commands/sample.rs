@@ -5,7 +5,7 @@ use crate::cli::SampleArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::ablate::Filters;
-use dcgan_explore::latent::Latents;
+use dcgan_explore::latent::LatentSet;
 use dcgan_model::{Discriminator, pixels};
 
 /// Default number of images.
@@ -40,11 +40,11 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
             faults.check_bytes("--n", n, model.sample_bytes());
             // After a fault only the bound is checked.
             let n = if faults.is_empty() { n } else { 1 };
-            faults.ok_or_record("--truncate", Latents::draw_truncated(args.seed, n, bound, model.latent()))
+            faults.ok_or_record("--truncate", LatentSet::draw_truncated(args.seed, n, bound, model.latent()))
         }
         _ => latents(model.as_ref(), &args.z, (args.seed, n), &mut faults),
     };
-    let images = if args.z.is_empty() { n } else { z.as_ref().map_or(0, Latents::len) };
+    let images = if args.z.is_empty() { n } else { z.as_ref().map_or(0, LatentSet::len) };
     let layout = args.grid.unwrap_or_else(|| Layout::square(if faults.is_empty() { images } else { 1 }));
     faults.check(images <= layout.cells() || args.grid.is_none(), || {
         format!("--grid {}x{}: {images} images do not fit, use a larger grid", layout.rows, layout.columns)
@@ -106,8 +106,8 @@ fn scores(opened: &OpenedModel, discriminator: &mut Discriminator, bytes: &[u8])
     for batch in bytes.chunks(BATCH * len) {
         let mut whole = batch.to_vec();
         whole.resize(BATCH * len, 0);
-        let x = pixels::to_tensor(&whole, opened.model().config(), &opened.device)?;
-        scores.extend(discriminator.score(&x)?.narrow(0, 0, batch.len() / len)?.to_vec1::<f32>()?);
+        let x = pixels::to_maps(&whole, opened.model().config(), &BufferPool::new())?;
+        scores.extend(discriminator.score(&x)?.into_iter().take(batch.len() / len));
     }
     Ok(scores)
 }

@@ -5,7 +5,7 @@ use crate::cli::TurnArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::arithmetic::turn;
-use dcgan_explore::latent::{Latents, concat};
+use dcgan_explore::latent::{LatentSet, concat};
 
 /// Default number of samples.
 const SAMPLES: usize = 4;
@@ -23,13 +23,13 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
     let apply = latent_sets(model.as_ref(), "--apply", &args.apply, &mut faults);
     if let Some(model) = &model {
         model.check_generator(&mut faults);
-        let samples = if args.apply.is_empty() { SAMPLES } else { apply.iter().map(Latents::len).sum() };
+        let samples = if args.apply.is_empty() { SAMPLES } else { apply.iter().map(LatentSet::len).sum() };
         let images = samples.saturating_mul(args.steps);
         faults.check_bytes("samples x --steps", images, model.sample_bytes());
     }
     let opened = faults.into_result(model)?;
     let samples = match apply.as_slice() {
-        [] => Latents::draw(args.seed, SAMPLES, opened.latent())?,
+        [] => LatentSet::draw(args.seed, SAMPLES, opened.latent())?,
         sets => concat(sets)?,
     };
     let (left, right) = (concat(&left)?, concat(&right)?);

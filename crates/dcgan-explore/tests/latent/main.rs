@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use dcgan_data::ImageShape;
 use dcgan_data::image_grid::ImageGrid;
 use dcgan_explore::invert::{InversionConfig, errors, gradient, invert};
-use dcgan_explore::latent::{LatentError, Latents};
+use dcgan_explore::latent::{LatentError, LatentSet};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::Dtype;
 use dcgan_model::{
@@ -78,7 +78,7 @@ fn small_model(folder: &Path, name: &str, discriminator: bool) -> PathBuf {
 fn sample_images(folder: &Path, n: usize) -> Vec<u8> {
     let (model, mut generator) = digits();
     let shape = model.config().image_shape().into();
-    let bytes = draw(&mut generator, &model, 5, n).unwrap();
+    let bytes = generator.draw(5, n).unwrap();
     let path = folder.join("images");
     fs::create_dir(&path).unwrap();
     for (i, image) in ImageGrid::each(&bytes, shape).unwrap().iter().enumerate() {
@@ -110,7 +110,7 @@ fn samples_are_those_of_the_seed_in_any_layout() {
     let here = folder.path();
     let (model, mut generator) = digits();
     let shape: ImageShape = model.config().image_shape().into();
-    let bytes = draw(&mut generator, &model, 7, 70).unwrap();
+    let bytes = generator.draw(7, 70).unwrap();
     let expected = |n: usize| {
         ImageGrid::square(&bytes[..n * 784], shape).unwrap().save(&here.join("expected.png")).unwrap();
         fs::read(here.join("expected.png")).unwrap()
@@ -153,14 +153,14 @@ fn samples_are_sorted_by_score() {
     let text =
         succeed(here, "sample --n 9 --seed 2 --sort-by-score --save-z sorted.safetensors --out sorted.png");
     let (drawn, sorted) = (
-        Latents::read(&here.join("drawn.safetensors")).unwrap(),
-        Latents::read(&here.join("sorted.safetensors")).unwrap(),
+        LatentSet::read(&here.join("drawn.safetensors")).unwrap(),
+        LatentSet::read(&here.join("sorted.safetensors")).unwrap(),
     );
     let files = ModelFiles::embedded_digits().unwrap();
     let (model, mut generator) = digits();
     let mut discriminator =
         dcgan_model::Discriminator::new(&model, &files.discriminator.unwrap(), &Device::Cpu).unwrap();
-    let mut logits = |z: &Latents| {
+    let mut logits = |z: &LatentSet| {
         let bytes = z.images(&mut generator, &model, &mut |_| ()).unwrap();
         let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu).unwrap();
         discriminator.score(&x).unwrap().to_vec1::<f32>().unwrap()
@@ -227,9 +227,9 @@ fn an_image_does_not_depend_on_others_of_the_batch() {
     let model = Preset::named("pytorch32").unwrap().model().unwrap();
     let mut generator =
         Generator::new(&model, &model.initial_generator(1, 0.02, 0.02), &Device::Cpu).unwrap();
-    dcgan_model::ensure_statistics(&mut generator, &model, &Device::Cpu).unwrap();
-    let all = draw(&mut generator, &model, 3, 70).unwrap();
-    let z = Latents::draw(3, 70, &model.config().latent).unwrap();
+    generator.ensure_statistics().unwrap();
+    let all = generator.draw(3, 70).unwrap();
+    let z = LatentSet::draw(3, 70, &model.config().latent).unwrap();
     // A changed last bit changes few bytes: compare many images.
     for rows in (0..70).step_by(2).map(|row| vec![row, row + 1]) {
         let some = z.select(&rows, "a test").unwrap().images(&mut generator, &model, &mut |_| ()).unwrap();
@@ -242,18 +242,18 @@ fn an_image_does_not_depend_on_others_of_the_batch() {
 #[test]
 fn z_of_another_length_are_refused() {
     let (model, mut generator) = digits();
-    let short = Latents::new(vec![0.5; 640], 10, "a test").unwrap();
+    let short = LatentSet::new(vec![0.5; 640], 10, "a test").unwrap();
     let found = short.images(&mut generator, &model, &mut |_| ());
     assert!(matches!(found, Err(LatentError::Size { expected: 64, found: 10, .. })), "{found:?}");
     let found = dcgan_model::draw_latents(&mut generator, &model, &[0.5; 65], &mut |_| ());
-    assert!(matches!(found, Err(NetworkError::Latents { len: 65, size: 64 })), "{found:?}");
+    assert!(matches!(found, Err(NetworkError::LatentSet { len: 65, size: 64 })), "{found:?}");
 }
 
 #[test]
 fn truncated_z_are_within_the_bound_and_others_unchanged() {
     let config = LatentConfig { size: 50, distribution: Distribution::Normal };
     let (free, bound) =
-        (Latents::draw(4, 20, &config).unwrap(), Latents::draw_truncated(4, 20, 0.8, &config).unwrap());
+        (LatentSet::draw(4, 20, &config).unwrap(), LatentSet::draw_truncated(4, 20, 0.8, &config).unwrap());
     let mut redrawn = 0;
     for (free, bound) in free.values().iter().zip(bound.values()) {
         assert!(bound.abs() <= 0.8 && (free.abs() > 0.8 || free == bound), "{free} {bound}");
@@ -265,7 +265,7 @@ fn truncated_z_are_within_the_bound_and_others_unchanged() {
     let model = small_model(folder.path(), "small", false);
     let line = format!("sample --model {} --n 3 --truncate 0.5 --save-z z.safetensors", model.display());
     succeed(folder.path(), &line);
-    let z = Latents::read(&folder.path().join("z.safetensors")).unwrap();
+    let z = LatentSet::read(&folder.path().join("z.safetensors")).unwrap();
     assert_eq!((z.len(), z.size()), (3, 10));
     assert!(
         z.values().iter().all(|value| value.abs() <= 0.5) && z.values().iter().any(|value| value.abs() > 0.3)
@@ -290,7 +290,7 @@ fn walks_start_and_end_at_the_samples() {
             assert!(cell(&walk, row, 4) == cell(&samples, 0, row + 1), "end of row {row}{way}");
             assert!(cell(&walk, row, 2) != cell(&walk, row, 0) && cell(&walk, row, 2) != cell(&walk, row, 4));
         }
-        let z = Latents::read(&here.join("walk.safetensors")).unwrap();
+        let z = LatentSet::read(&here.join("walk.safetensors")).unwrap();
         assert_eq!(z.len(), 15);
         // A closed walk through four z, 5 steps each, whose last is the first of the next; enlarged 5 times.
         let gif = fs::read(here.join("walk.gif")).unwrap();
@@ -322,8 +322,8 @@ fn arithmetic_and_turns_are_sums_of_means() {
         "arithmetic --plus seed:1:0,1,2 --minus seed:1:3,4,5 --plus seed:1:6,7,8 --save-z sum.safetensors",
     );
     let (z, sum) = (
-        Latents::draw(1, 9, &digits().0.config().latent.clone()).unwrap(),
-        Latents::read(&here.join("sum.safetensors")).unwrap(),
+        LatentSet::draw(1, 9, &digits().0.config().latent.clone()).unwrap(),
+        LatentSet::read(&here.join("sum.safetensors")).unwrap(),
     );
     assert_eq!(sum.len(), 9);
     let sign = |i: usize| if (3..6).contains(&i) { -1.0 } else { 1.0 };
@@ -348,7 +348,7 @@ fn arithmetic_and_turns_are_sums_of_means() {
     );
     succeed(here, "sample --z seed:1:5,6 --grid 1x2 --out turned.png");
     let (turn, samples) = (grey(&here.join("turn.png")), grey(&here.join("turned.png")));
-    let turned = Latents::read(&here.join("turn.safetensors")).unwrap();
+    let turned = LatentSet::read(&here.join("turn.safetensors")).unwrap();
     for row in 0..2 {
         assert!(cell(&turn, row, 1) == cell(&samples, 0, row), "the middle of row {row}");
         assert!(cell(&turn, row, 0) != cell(&turn, row, 2));
@@ -421,10 +421,10 @@ fn inversion_finds_the_z_of_samples() {
         assert!(ends.len() == 3 && ends.iter().all(|end| end.as_f64().unwrap() >= *error));
     }
     // Uniform z stay in [-1, 1]; the result does not depend on the number of threads.
-    let z = Latents::read(&here.join("z.safetensors")).unwrap();
+    let z = LatentSet::read(&here.join("z.safetensors")).unwrap();
     assert!(z.values().iter().all(|value| value.abs() <= 1.0));
     succeed(here, &line.replace("z.saf", "again.saf").replace("invert", "invert --threads 1"));
-    assert_eq!(Latents::read(&here.join("again.safetensors")).unwrap(), z);
+    assert_eq!(LatentSet::read(&here.join("again.safetensors")).unwrap(), z);
 }
 
 #[test]
@@ -433,8 +433,8 @@ fn inversion_does_not_depend_on_other_images() {
     let model = Preset::named("pytorch32").unwrap().model().unwrap();
     let mut generator =
         Generator::new(&model, &model.initial_generator(1, 0.02, 0.02), &Device::Cpu).unwrap();
-    dcgan_model::ensure_statistics(&mut generator, &model, &Device::Cpu).unwrap();
-    let images = draw(&mut generator, &model, 3, 16).unwrap();
+    generator.ensure_statistics().unwrap();
+    let images = generator.draw(3, 16).unwrap();
     let config = InversionConfig { restarts: 2, steps: 1, learning_rate: 0.2, seed: 0 };
     let all = invert(&mut generator, &model, &images, &config, &mut |_| ()).unwrap();
     let last = invert(&mut generator, &model, &images[15 * 3072..], &config, &mut |_| ()).unwrap();

@@ -1,7 +1,7 @@
 //! Invalid input: messages that name the fix, exit code 2, nothing written.
 
 use crate::{run, sample_images, small_model};
-use dcgan_explore::latent::Latents;
+use dcgan_explore::latent::LatentSet;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,9 +28,9 @@ fn invalid_input_is_refused_with_the_fix() {
     small_model(here, "no-discriminator", false);
     fs::remove_file(small_model(here, "no-generator", true).join("generator.safetensors")).unwrap();
     sample_images(here, 4);
-    Latents::new(vec![0.5; 30], 10, "a test").unwrap().write(&here.join("ten.safetensors")).unwrap();
+    LatentSet::new(vec![0.5; 30], 10, "a test").unwrap().write(&here.join("ten.safetensors")).unwrap();
     for (name, value) in [("far", 3e38), ("near", -3e38)] {
-        let z = Latents::new(vec![value; 64], 64, "a test").unwrap();
+        let z = LatentSet::new(vec![value; 64], 64, "a test").unwrap();
         z.write(&here.join(format!("{name}.safetensors"))).unwrap();
     }
     let nothing = r#"{"block": "blocks.0", "channels": 8, "maps": []}"#;

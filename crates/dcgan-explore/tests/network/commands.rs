@@ -3,7 +3,7 @@
 use crate::support::{damaged, digits, png, run, succeed};
 use dcgan_explore::ablate::Filters;
 use dcgan_explore::bounding_boxes::BoundingBoxes;
-use dcgan_explore::latent::Latents;
+use dcgan_explore::latent::LatentSet;
 use dcgan_model::ModelFiles;
 use std::fs;
 use std::path::Path;
@@ -106,9 +106,9 @@ fn ablate_from_a_template_to_a_file_of_feature_maps() {
     assert_eq!(filters.block, "project");
     assert!((1..96).contains(&filters.maps.len()) && filters.maps.is_sorted(), "{:?}", filters.maps);
     assert!(stdout.contains(&format!("{} of 96 feature maps of project", filters.maps.len())), "{stdout}");
-    let z = Latents::read(&here.join("z.safetensors")).unwrap();
+    let z = LatentSet::read(&here.join("z.safetensors")).unwrap();
     let config = ModelFiles::embedded_digits().unwrap().model.config().latent.clone();
-    assert_eq!(z, Latents::draw(5, 10, &config).unwrap());
+    assert_eq!(z, LatentSet::draw(5, 10, &config).unwrap());
 
     // The saved file reproduces the image; the upper rows are the samples, the lower ones those of `sample --without`.
     succeed(here, &["ablate", "--filters", "maps.json", "--n", "10", "--seed", "5", "--out", "again.png"]);
@@ -205,11 +205,11 @@ fn concept_finds_z_of_an_attribute() {
         result["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect();
     assert!(scores.is_sorted_by(|a, b| a >= b) && scores[0] > 0.0, "{scores:?}");
     let config = ModelFiles::embedded_digits().unwrap().model.config().latent.clone();
-    let z = Latents::read(&here.join("zero.safetensors")).unwrap();
-    assert_eq!(z, Latents::draw_indices(0, numbers, &config).unwrap());
+    let z = LatentSet::read(&here.join("zero.safetensors")).unwrap();
+    assert_eq!(z, LatentSet::draw_indices(0, numbers, &config).unwrap());
     // Other commands read the file; the image of the mean is on the right.
     succeed(here, &["sample", "--z", "zero.safetensors", "--out", "zeros.png"]);
-    Latents::new(z.mean(), z.size(), "a test").unwrap().write(&here.join("mean.safetensors")).unwrap();
+    LatentSet::new(z.mean(), z.size(), "a test").unwrap().write(&here.join("mean.safetensors")).unwrap();
     succeed(here, &["sample", "--z", "mean.safetensors", "--out", "mean.png"]);
     let (grid, width, height) = png(&here.join("concept.png"));
     assert_eq!((width, height), (62 + 5 + 32, 62));

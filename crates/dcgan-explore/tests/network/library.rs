@@ -30,7 +30,7 @@ fn guided_gradients_are_pytorchs() {
     let x = images(&model, n);
     let last = model.discriminator_layers().len() - 2;
     // The indices of the golden are those of the largest activations.
-    let mut lower = Subnetwork::up_to(&discriminator.0, last).unwrap();
+    let mut lower = Subnetwork::up_to(discriminator.network(), last).unwrap();
     let mut maxima = MaxActivations::new(model.discriminator_layers()[last].output.channels, n);
     maxima.add(&lower.eval(&x, Keep::Nothing).unwrap().output, 0).unwrap();
     let indices: Vec<ActivationIndex> = indices
@@ -59,7 +59,7 @@ fn gradients_of_negative_activations_are_zero_and_invalid_indices_are_refused() 
     let (model, _, discriminator) = networks(3);
     let x = images(&model, 2);
     let mut guided = GuidedBackprop::new(&discriminator, 1).unwrap();
-    let maps = Subnetwork::up_to(&discriminator.0, 1).unwrap().eval(&x, Keep::Nothing).unwrap().output;
+    let maps = Subnetwork::up_to(discriminator.network(), 1).unwrap().eval(&x, Keep::Nothing).unwrap().output;
     let (_, channels, height, width) = maps.dims4().unwrap();
     let all = values(&maps);
     let index = |i: usize| {
@@ -97,8 +97,8 @@ fn split_networks_compose_to_the_whole() {
     let logits = discriminator.score(&x).unwrap();
     let maps = z.reshape((3, model.config().latent.size, 1, 1)).unwrap();
     let networks = [
-        (&generator.0, model.generator_layers(), &maps, &samples),
-        (&discriminator.0, model.discriminator_layers(), &x, &logits),
+        (generator.network(), model.generator_layers(), &maps, &samples),
+        (discriminator.network(), model.discriminator_layers(), &x, &logits),
     ];
     for (network, layers, input, whole) in networks {
         for layer in 0..layers.len() {
@@ -128,7 +128,7 @@ fn receptive_fields_match_gradients() {
     let (model, _, discriminator) = networks(7);
     let x = images(&model, 1);
     for layer in 0..model.discriminator_layers().len() - 1 {
-        let mut lower = Subnetwork::up_to(&discriminator.0, layer).unwrap();
+        let mut lower = Subnetwork::up_to(discriminator.network(), layer).unwrap();
         let maps = lower.eval(&x, Keep::Tape).unwrap().output;
         let (_, channels, height, width) = maps.dims4().unwrap();
         for (row, column) in [(0, 0), (height - 1, 0), (height / 2, width - 1)] {
@@ -199,7 +199,7 @@ fn removed_feature_maps_are_zero() {
         let (model, mut generator, _) = networks(11);
         let z = latents(&model, 4, 5);
         let whole = values(&generator.sample(&z).unwrap());
-        let (mut lower, mut upper) = Subnetwork::split_after(&generator.0, layer).unwrap();
+        let (mut lower, mut upper) = Subnetwork::split_after(generator.network(), layer).unwrap();
         let maps = z.reshape((5, model.config().latent.size, 1, 1)).unwrap();
         let middle = lower.eval(&maps, Keep::Nothing).unwrap().output;
         let channels = middle.dim(1).unwrap();
@@ -235,7 +235,7 @@ fn positions_are_activations_inside_and_outside_boxes() {
     // Sample 2: two positions inside and two of the 34 outside. Sample 6: 30 inside, and all 6 outside.
     assert_eq!(insides, [vec![1; 2], vec![0; 2], vec![1; 30], vec![0; 6]].concat());
     let z = latents(&model, 9, 7).reshape((7, model.config().latent.size, 1, 1)).unwrap();
-    let maps = Subnetwork::up_to(&generator.0, 1).unwrap().eval(&z, Keep::Nothing).unwrap().output;
+    let maps = Subnetwork::up_to(generator.network(), 1).unwrap().eval(&z, Keep::Nothing).unwrap().output;
     let at = |sample: usize, row: usize, column: usize| -> Vec<f32> {
         (0..found.channels)
             .map(|map| {
