@@ -1,6 +1,6 @@
 """Linear SVM: scikit-learn's LinearSVC with its defaults against `fit`, alternately, medians of several rounds.
 
-Run: cargo build --release -p dcgan-features --example fit
+Run: cargo build --release -p dcgan-svm --example fit
      python3 svm_speed.py [--features FILE] [--rows 1000 --width 7168] [--c 1e-3 1e-2] [--rounds 3] [--tolerance 1e-5]
      (scikit-learn, numpy, safetensors)
 

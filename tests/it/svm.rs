@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use crate::support::golden_path;
-use dcgan_features::features::{Features, FeaturesError};
-use dcgan_features::svm::{self, ExitReason, Gram, LinearSvm, Method, SvmError, SvmParams, SvmValidParams};
-use linfa::ParamGuard;
+use dcgan_svm::{
+    ExitReason, Features, FeaturesError, Gram, LinearSvm, Method, ParamGuard, SvmError, SvmParams,
+    SvmValidParams, hinge,
+};
 use linfa::dataset::DatasetBase;
 use linfa::traits::{Fit, Predict};
 use ndarray::{Array1, Array2};
@@ -263,14 +264,14 @@ fn linfas_solver_predicts_alike() {
     for (name, c) in [("two_tall", 0.1), ("features_wide", 0.01), ("constant_columns", 0.1)] {
         let case = case(name);
         let ours = params(c, Method::Automatic).fit_rows(&case.x, &case.y).unwrap();
-        let theirs = svm::linfa::fit(&params(c, Method::Automatic), &case.x, &case.y).unwrap();
+        let theirs = hinge::fit(&params(c, Method::Automatic), &case.x, &case.y).unwrap();
         assert_eq!((&ours.classes, ours.weights.dim()), (&theirs.classes, theirs.weights.dim()));
         let (a, b) =
             (accuracy(&ours, &case.test_x, &case.test_y), accuracy(&theirs, &case.test_x, &case.test_y));
         assert!((a - b).abs() <= 0.1, "{name}: {a} and {b}");
     }
     let many = Features::from_f32(vec![0.0; 8193], 1).unwrap();
-    let refused = svm::linfa::fit(&params(1.0, Method::Automatic), &many, &vec![0; 8193]);
+    let refused = hinge::fit(&params(1.0, Method::Automatic), &many, &vec![0; 8193]);
     assert!(matches!(refused, Err(SvmError::TooManyRows { rows: 8193, .. })), "{refused:?}");
 }
 

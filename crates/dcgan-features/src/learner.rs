@@ -2,9 +2,7 @@
 
 use crate::features::Features;
 use crate::protocol::{Examples, Learner, Predictor, ProtocolError};
-use crate::svm::linfa::fit as linfa_fit;
-use crate::svm::{ExitReason, Gram, LinearSvm, Progress, SvmError, SvmParams};
-use linfa::ParamGuard;
+use dcgan_svm::{ExitReason, Gram, LinearSvm, ParamGuard, Progress, SvmError, SvmParams, hinge};
 use std::time::{Duration, Instant};
 
 /// Time between two log lines of a long fit.
@@ -29,7 +27,7 @@ impl Learner for LinfaLearner {
         let mut fitted: Vec<Box<dyn Predictor>> = Vec::new();
         for &c in grid {
             let params = SvmParams::new().c(c).check().map_err(fit_error)?;
-            let found = linfa_fit(&params, &examples.features, &examples.labels).map_err(fit_error)?;
+            let found = hinge::fit(&params, &examples.features, &examples.labels).map_err(fit_error)?;
             fitted.push(Box::new(found));
         }
         Ok(fitted)

@@ -3,7 +3,6 @@
 pub mod claim;
 pub mod experiment;
 pub mod extract;
-pub mod features;
 pub mod file;
 pub mod learner;
 pub mod nearest;
@@ -12,5 +11,7 @@ pub mod pool;
 pub mod protocol;
 pub mod report;
 pub mod supervised;
-pub mod svm;
 pub mod task;
+
+pub use dcgan_svm as svm;
+pub use dcgan_svm::features;

@@ -6,10 +6,10 @@
 //! objective itself along the direction found (Keerthi and DeCoste, JMLR 6, 2005: finite convergence). A product with the
 //! Hessian is one pass over the rows; every class has its own state, and a pass serves all of them, whatever each needs.
 
-use super::dense::Dense;
-use super::kernel::{LANES, Lanes};
-use super::panel::{Panel, assign, combine, dot, sum_rows, zeros};
-use super::{Exit, ExitReason, search};
+use crate::dense::Dense;
+use crate::kernel::{LANES, Lanes};
+use crate::panel::{Panel, assign, combine, dot, sum_rows, zeros};
+use crate::{Exit, ExitReason, search};
 use rayon::prelude::*;
 
 /// Steps of conjugate gradients at which a Newton step is cut off.

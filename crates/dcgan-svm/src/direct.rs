@@ -5,12 +5,12 @@
 //! Classes are independent; the first step from zero, where all rows are within every class's margin, takes one factor
 //! for all.
 
-use super::factor::{factor, solve_factored};
-use super::gram::{Gram, multiply};
-use super::kernel::Lanes;
-use super::newton::Problem;
-use super::panel::{Panel, zeros};
-use super::{Exit, ExitReason, search};
+use crate::factor::{factor, solve_factored};
+use crate::gram::{Gram, multiply};
+use crate::kernel::Lanes;
+use crate::newton::Problem;
+use crate::panel::{Panel, zeros};
+use crate::{Exit, ExitReason, search};
 use rayon::prelude::*;
 
 /// One class.

@@ -3,11 +3,11 @@
 //! A weight vector that solves the problem is a combination of rows, `w = Xᵀβ`, and so is every iterate. With
 //! `K = X Xᵀ + 1` (the one is the intercept's column) margins are `K β` and inner products of weight vectors `βᵀ K β'`.
 
-use super::SvmError;
-use super::kernel::{LANES, Lanes, add_projection_f64, add_wide_collection};
-use super::panel::{Panel, zeros};
+use crate::SvmError;
 use crate::features::Features;
-use dcgan_ops::{MatrixElement, MatrixView, matmul};
+use crate::kernel::{Element, MatrixView, matmul};
+use crate::kernel::{LANES, Lanes, add_projection_f64, add_wide_collection};
+use crate::panel::{Panel, zeros};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ impl Gram {
 }
 
 /// Some columns of all rows.
-fn gather<T: MatrixElement + Default + Send + Sync>(
+fn gather<T: Element + Default + Send + Sync>(
     features: &Features,
     columns: &Range<usize>,
     convert: impl Fn(f32) -> T + Sync,
@@ -165,7 +165,7 @@ fn gather<T: MatrixElement + Default + Send + Sync>(
 }
 
 /// Adds the inner products of rows of `depth` values to squares, each of two spans of rows.
-fn add_squares<T: MatrixElement + Default + Into<f64> + Send + Sync>(
+fn add_squares<T: Element + Default + Into<f64> + Send + Sync>(
     values: &[T],
     depth: usize,
     span: impl Fn(usize) -> Range<usize> + Sync,
@@ -177,7 +177,7 @@ fn add_squares<T: MatrixElement + Default + Into<f64> + Send + Sync>(
     };
     squares.par_iter_mut().for_each(|(i, j, square)| {
         let mut part = vec![T::default(); square.len()];
-        matmul(&mut part, block(*i), block(*j).t(), false);
+        matmul(&mut part, block(*i), block(*j).t());
         square.iter_mut().zip(part).for_each(|(sum, value)| *sum += value.into());
     });
 }

@@ -1,6 +1,6 @@
 //! Sixteen vectors side by side, one a class, and the arithmetic of conjugate gradients on them.
 
-use super::kernel::{LANES, Lanes};
+use crate::kernel::{LANES, Lanes};
 use rayon::prelude::*;
 
 /// A vector for each lane: `panel[i][lane]`.

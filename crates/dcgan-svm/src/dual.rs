@@ -7,13 +7,13 @@
 //! thread. Sweeps cost as much as passes of Newton's method and reach a gap of 1e-5 in a fraction of their number, unless `c` is
 //! large for the features: then the gap closes slowly, and what is found is where Newton's method starts.
 
-use super::active;
-use super::dense::{self, Dense};
-use super::kernel::{LANES, Lanes, add_scaled, dots};
-use super::newton::Problem;
-use super::panel::{Panel, zeros};
+use crate::active;
+use crate::dense::{self, Dense};
 use crate::features::{Features, Storage};
-use dcgan_model::random::{self, Purpose};
+use crate::kernel::{LANES, Lanes, add_scaled, dots};
+use crate::newton::Problem;
+use crate::panel::{Panel, zeros};
+use dcgan_base::random::{self, Purpose};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
@@ -91,7 +91,7 @@ pub(super) fn descend(
         Class {
             signs,
             alpha,
-            weights: (0..width).map(|j| super::model::as_f32(weight(j))).collect(),
+            weights: (0..width).map(|j| crate::model::as_f32(weight(j))).collect(),
             intercept: weight(width),
             shrunk: vec![false; rows],
             bound: f64::INFINITY,
@@ -217,7 +217,7 @@ impl Class {
         if change != 0.0 {
             self.alpha[row] = best;
             self.intercept += change;
-            add_scaled(super::model::as_f32(change), values, &mut self.weights);
+            add_scaled(crate::model::as_f32(change), values, &mut self.weights);
         }
     }
 }

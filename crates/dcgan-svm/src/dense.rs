@@ -1,14 +1,14 @@
 //! Weights as weights: one pass over the features multiplies by them and by their transpose while rows are in the cache.
 
-use super::SvmError;
-use super::factor::{factor, invert_lower};
-use super::gram::{Gram, multiply};
-use super::kernel::{
+use crate::SvmError;
+use crate::factor::{factor, invert_lower};
+use crate::features::Features;
+use crate::gram::{Gram, multiply};
+use crate::kernel::{
     LANES, Lanes, Lanes32, add_collection, add_projection, add_wide_collection, add_wide_projection,
     block_rows,
 };
-use super::panel::{Panel, zeros};
-use crate::features::Features;
+use crate::panel::{Panel, zeros};
 use rayon::prelude::*;
 
 /// Rows whose products are summed in f32 before they are added in f64.
@@ -316,8 +316,8 @@ impl Dense<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::newton::{Problem, solve};
     use super::*;
+    use crate::newton::{Problem, solve};
 
     /// Like pooled activations: not negative, correlated, with a large mean; three classes.
     fn data(rows: usize, width: usize) -> (Features, Vec<u32>) {
@@ -380,7 +380,7 @@ mod tests {
                 solve(&mut dense, &problem, start, &mut |_, _| {}).1
             });
             for (single, double) in single.iter().zip(&double) {
-                assert_eq!(single.reason, super::super::ExitReason::Converged, "c {c}");
+                assert_eq!(single.reason, crate::ExitReason::Converged, "c {c}");
                 let excess = single.objective / double.objective - 1.0;
                 assert!(excess <= 1e-5, "c {c}: {excess:.1e}");
             }

@@ -1,10 +1,10 @@
 //! A fitted linear SVM: decisions, predictions, and the value of its objective.
 
-use super::dense::project;
-use super::kernel::{LANES, Lanes};
-use super::panel::Panel;
-use super::{Exit, SvmError};
+use crate::dense::project;
 use crate::features::Features;
+use crate::kernel::{LANES, Lanes};
+use crate::panel::Panel;
+use crate::{Exit, SvmError};
 use linfa::traits::Predict;
 use ndarray::{Array1, Array2};
 
@@ -108,7 +108,7 @@ impl Predict<&Features, Result<Array1<usize>, SvmError>> for LinearSvm {
 
 impl Predict<&Array2<f32>, Result<Array1<usize>, SvmError>> for LinearSvm {
     fn predict(&self, records: &Array2<f32>) -> Result<Array1<usize>, SvmError> {
-        Self::predict(self, &super::fit::features(records)?)
+        Self::predict(self, &crate::fit::features(records)?)
     }
 }
 

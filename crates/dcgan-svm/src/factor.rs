@@ -1,6 +1,6 @@
 //! Cholesky's factor of a symmetric positive definite matrix, in blocks.
 
-use dcgan_ops::{MatrixView, matmul};
+use crate::kernel::{MatrixView, matmul};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
@@ -36,7 +36,7 @@ pub(crate) fn factor(matrix: &mut [f64], size: usize) {
                 |(panel, below)| {
                     let rows = below.len() / size;
                     let left = MatrixView::strided(&below[start..], rows, width, size);
-                    matmul(panel, left, MatrixView::new(&inverse, width, width).t(), false);
+                    matmul(panel, left, MatrixView::new(&inverse, width, width).t());
                     for (row, solved) in below.chunks_exact_mut(size).zip(panel.chunks_exact(width)) {
                         row[start..end].copy_from_slice(solved);
                     }

@@ -4,15 +4,15 @@
 //! `(I / 2c + X_A X_Aᵀ) β = y_A`, so a step costs a factor of |A| x |A| whatever the number of rows and columns, and a
 //! few steps end at the optimum. Inner products of rows that were within the margin before are kept from step to step.
 
-use super::dense::{Dense, project};
-use super::dual;
-use super::factor::{factor, solve_factored};
-use super::kernel::{LANES, Lanes};
-use super::newton::Problem;
-use super::panel::{Panel, zeros};
-use super::search;
+use crate::dense::{Dense, project};
+use crate::dual;
+use crate::factor::{factor, solve_factored};
 use crate::features::Features;
-use dcgan_ops::{MatrixView, matmul};
+use crate::kernel::{LANES, Lanes};
+use crate::kernel::{MatrixView, matmul};
+use crate::newton::Problem;
+use crate::panel::{Panel, zeros};
+use crate::search;
 use rayon::prelude::*;
 
 /// Rows within the margin of a class up to which this pays and its inner products fit: 8 bytes for each two of them.
@@ -202,7 +202,7 @@ fn inner_products(features: &Features, rows: &[usize], columns: &[usize]) -> Vec
             let height = out.len() / columns.len();
             let a = MatrixView::new(&a[strip * SQUARE * span.len()..], height, span.len());
             let mut square = vec![0.0; height * columns.len()];
-            matmul(&mut square, a, MatrixView::new(&b, columns.len(), span.len()).t(), false);
+            matmul(&mut square, a, MatrixView::new(&b, columns.len(), span.len()).t());
             out.iter_mut().zip(square).for_each(|(out, value)| *out += f64::from(value));
         });
     }

@@ -1,36 +1,75 @@
 //! A linear support vector machine with squared hinge loss, one class against the rest.
 //!
-//! The objective is that of scikit-learn's `LinearSVC` with its defaults: for each class, with y = 1 for its rows and -1
+//! The objective is that of scikit-learn's `LinearSVC` with its defaults. For each class, with y = 1 for its rows and -1
 //! for all others,
 //!
 //! > min over (w, b) of `1/2 (|w|^2 + b^2) + c Σ_i max(0, 1 - y_i (w·x_i + b))^2`
 //!
-//! where the intercept `b` is the weight of a further column of ones. With two classes there is one problem, whose
-//! positive rows are those of the greater class. All classes are solved together: by dual coordinate descent (`dual`) as far
-//! as it gets, then by Newton's method (`newton`); where there are fewer rows than columns, by Newton's method from the
-//! rows' inner products ([`Gram`], `direct`).
+//! The intercept `b` is the weight of an additional column of ones. Two classes are one problem, whose positive rows
+//! are those of the greater class.
+//!
+//! ```
+//! use dcgan_svm::{Features, ParamGuard, SvmParams};
+//!
+//! // Four rows of two features, row-major, and a class number for each row.
+//! let rows = Features::from_f32(vec![0.0, 1.0, 0.2, 0.9, 1.0, 0.1, 0.8, 0.0], 2)?;
+//! let model = SvmParams::new().c(10.0).check()?.fit_rows(&rows, &[3, 3, 7, 7])?;
+//!
+//! let unseen = Features::from_f32(vec![0.1, 0.8, 0.9, 0.2], 2)?;
+//! assert_eq!(model.predict(&unseen)?.to_vec(), [3, 7]);
+//! # Ok::<(), dcgan_svm::SvmError>(())
+//! ```
+//!
+//! [`SvmParams`] implements linfa's `ParamGuard`, the checked [`SvmValidParams`] its `Fit`, and [`LinearSvm`] its
+//! `Predict`, for [`Features`] and for `ndarray::Array2<f32>`:
+//!
+//! ```
+//! use dcgan_svm::{LinearSvm, SvmError, SvmParams};
+//! use linfa::dataset::DatasetBase;
+//! use linfa::traits::{Fit, Predict};
+//! use ndarray::{Array1, array};
+//!
+//! let records = array![[0.0_f32, 1.0], [0.2, 0.9], [1.0, 0.1], [0.8, 0.0]];
+//! let dataset = DatasetBase::new(records.clone(), Array1::from(vec![3, 3, 7, 7]));
+//! let model: LinearSvm = SvmParams::new().c(10.0).fit(&dataset)?;
+//! let predicted: Result<Array1<usize>, SvmError> = Predict::predict(&model, &records);
+//! assert_eq!(predicted?, array![3, 3, 7, 7]);
+//! # Ok::<(), SvmError>(())
+//! ```
+//!
+//! # Solvers
+//!
+//! All classes are solved together, sixteen at a time:
+//!
+//! - by dual coordinate descent, then by Newton's method, for more rows than columns;
+//! - by Newton's method on the inner products of the rows ([`Gram`]), for fewer rows than columns. Several fits can share
+//!   one [`Gram`].
+//!
+//! [`SvmValidParams::fit_with`] starts from an earlier fit and reports progress. [`hinge`] has linfa's own SVM behind the
+//! same model type. Results do not depend on the number of threads.
 
 mod active;
 mod dense;
 mod direct;
 mod dual;
 mod factor;
+pub mod features;
 mod fit;
 mod gram;
+pub mod hinge;
 mod kernel;
-pub mod linfa;
 mod model;
 mod newton;
 mod panel;
 mod search;
 
-/// What [`SvmParams::check`](ParamGuard::check) belongs to.
-pub use ::linfa::ParamGuard;
+pub use features::{Features, FeaturesError, Storage};
 pub use fit::Rows;
 pub use gram::Gram;
+/// The trait of [`SvmParams::check`](ParamGuard::check).
+pub use linfa::ParamGuard;
 pub use model::LinearSvm;
 
-use crate::features::FeaturesError;
 use serde::{Deserialize, Serialize};
 
 /// Parameters of a fit, not yet checked.
@@ -255,8 +294,8 @@ pub enum SvmError {
     Linfa(String),
 }
 
-impl From<::linfa::Error> for SvmError {
-    fn from(error: ::linfa::Error) -> Self {
+impl From<linfa::Error> for SvmError {
+    fn from(error: linfa::Error) -> Self {
         Self::Linfa(error.to_string())
     }
 }

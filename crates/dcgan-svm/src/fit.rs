@@ -1,15 +1,15 @@
 //! Fits behind linfa's traits: labels into problems, problems into panels of sixteen, the solver for each.
 
-use super::active;
-use super::dense::{self, Dense};
-use super::direct;
-use super::dual;
-use super::kernel::{LANES, Lanes};
-use super::model::as_f32;
-use super::newton::{self, Problem};
-use super::panel::{Panel, zeros};
-use super::{Exit, ExitReason, Gram, LinearSvm, Method, Progress, SvmError, SvmValidParams};
+use crate::active;
+use crate::dense::{self, Dense};
+use crate::direct;
+use crate::dual;
 use crate::features::Features;
+use crate::kernel::{LANES, Lanes};
+use crate::model::as_f32;
+use crate::newton::{self, Problem};
+use crate::panel::{Panel, zeros};
+use crate::{Exit, ExitReason, Gram, LinearSvm, Method, Progress, SvmError, SvmValidParams};
 use linfa::dataset::{DatasetBase, Records};
 use linfa::traits::Fit;
 use ndarray::{Array1, Array2};

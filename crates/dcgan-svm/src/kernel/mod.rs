@@ -5,7 +5,13 @@
 //! multiplication and addition the sums are fused, so AVX-512 and AVX2 give the same bits.
 
 #[cfg(target_arch = "x86_64")]
-use dcgan_ops::Isa;
+mod isa;
+mod matmul;
+
+pub(crate) use matmul::{Element, MatrixView, matmul};
+
+#[cfg(target_arch = "x86_64")]
+use isa::Isa;
 use std::mem::size_of;
 
 /// Columns that are computed together; one class each.
@@ -194,7 +200,7 @@ macro_rules! vectorised {
 
                 match Isa::best() {
                     // SAFETY: the best instruction set is one that the machine has; the body itself is safe code.
-                    Isa::Avx512Bf16 | Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    Isa::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     Isa::Avx2 => return unsafe { avx2($($arg),*) },
                     Isa::Portable => {}

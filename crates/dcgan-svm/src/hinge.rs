@@ -4,10 +4,10 @@
 //! `1/2 |w|^2 + c Σ max(0, 1 - y_i (w·x_i + b))`, by sequential minimal optimisation. A value of `c` does not mean the same
 //! in both; accuracies are close.
 
-use super::fit::Classes;
-use super::model::as_f32;
-use super::{LinearSvm, SvmError, SvmValidParams};
 use crate::features::Features;
+use crate::fit::Classes;
+use crate::model::as_f32;
+use crate::{LinearSvm, SvmError, SvmValidParams};
 use linfa::dataset::DatasetBase;
 use linfa::traits::Fit;
 use linfa_svm::Svm;
