@@ -1,10 +1,10 @@
 //! Fits a linear SVM to a safetensors file and prints one line of JSON: the program of `eval/bench/svm_speed.py`.
 //!
-//! Usage: `fit FILE C [features|gram|automatic] [TOLERANCE]`. FILE has `features` (rows, width) in F32 or BF16 and `labels`
-//! (rows) in U32. The line has the time without reading, the objectives and how the fit of each class ended.
+//! Usage: `fit FILE C [features|gram|automatic] [TOLERANCE]`. FILE has `features` (rows, width) in F32 or BF16 and
+//! `labels` (rows) in U32. The line has the time without reading, the objectives and how the fit of each class ended.
 
 use anyhow::{Context, Result, bail};
-use dcgan_svm::{Features, Method, ParamGuard, Progress, Storage, SvmParams};
+use dcgan_svm::{Features, FitProgress, Method, ParamGuard, Storage, SvmParams};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use std::io::Write;
@@ -26,8 +26,8 @@ fn main() -> Result<()> {
     let (features, labels) = read(path).with_context(|| path.clone())?;
     let start = Instant::now();
     let mut passes = 0;
-    let mut observe = |progress: Progress| passes = progress.passes;
-    let model = params.check()?.fit_with(&features, &labels, None, &mut observe)?;
+    let mut on_progress = |progress: FitProgress| passes = progress.passes;
+    let model = params.check()?.fit_with(&features, &labels, None, &mut on_progress)?;
     let seconds = start.elapsed().as_secs_f64();
     let objectives = model.objectives(&features, &labels)?;
     let predicted = model.predict(&features)?;

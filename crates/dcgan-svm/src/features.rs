@@ -34,7 +34,8 @@ impl Storage {
     }
 }
 
-/// A matrix of `n` feature vectors of `width` values, or a selection of its rows. Clones and selections share the values.
+/// A matrix of `n` feature vectors of `width` values, or a selection of its rows. Clones and selections share the
+/// values.
 #[derive(Clone, Debug)]
 pub struct Features {
     values: Values,

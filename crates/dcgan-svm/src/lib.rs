@@ -1,7 +1,7 @@
 //! A linear support vector machine with squared hinge loss, one class against the rest.
 //!
-//! The objective is that of scikit-learn's `LinearSVC` with its defaults. For each class, with y = 1 for its rows and -1
-//! for all others,
+//! The objective is that of scikit-learn's `LinearSVC` with its defaults. For each class, with y = 1 for its rows and
+//! -1 for all others,
 //!
 //! > min over (w, b) of `1/2 (|w|^2 + b^2) + c Σ_i max(0, 1 - y_i (w·x_i + b))^2`
 //!
@@ -45,8 +45,8 @@
 //! - by Newton's method on the inner products of the rows ([`Gram`]), for fewer rows than columns. Several fits can share
 //!   one [`Gram`].
 //!
-//! [`SvmValidParams::fit_with`] starts from an earlier fit and reports progress. [`hinge`] has linfa's own SVM behind the
-//! same model type. Results do not depend on the number of threads.
+//! [`SvmValidParams::fit_with`] starts from an earlier fit and reports progress. [`hinge`] has linfa's own SVM behind
+//! the same model type. Results do not depend on the number of threads.
 
 mod active;
 mod dense;
@@ -72,7 +72,7 @@ pub use model::LinearSvm;
 
 use serde::{Deserialize, Serialize};
 
-/// Parameters of a fit, not yet checked.
+/// Parameters of a fit, unchecked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SvmParams(SvmValidParams);
 
@@ -85,20 +85,20 @@ pub struct SvmValidParams {
     method: Method,
 }
 
-/// How a fit is computed; the result is the same but for rounding.
+/// Solver of a fit; results differ by rounding only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
-    /// From inner products where they pay ([`Gram::pays`]); else by dual coordinate descent, then as [`Method::Features`].
+    /// [`Method::Gram`] if it is faster ([`Gram::pays`]); otherwise dual coordinate descent, then [`Method::Features`].
     #[default]
     Automatic,
-    /// Newton's method by passes over the features.
+    /// Newton's method with passes over the features.
     Features,
-    /// Newton's method from inner products of the rows: rows² values of 8 bytes.
+    /// Newton's method on the inner products of the rows: rows² values of 8 bytes.
     Gram,
 }
 
 impl Default for SvmParams {
-    /// c 1, as scikit-learn; tolerance 1e-6; 2,000 passes over the rows.
+    /// c 1 as in scikit-learn, tolerance 1e-6, at most 2,000 passes over the rows.
     fn default() -> Self {
         Self(SvmValidParams { c: 1.0, tolerance: 1e-6, max_iterations: 2000, method: Method::default() })
     }
@@ -110,27 +110,28 @@ impl SvmParams {
         Self::default()
     }
 
-    /// Weight of the loss against that of the squared weights; greater than 0.
+    /// Weight of the loss relative to the regularizer `1/2 (|w|^2 + b^2)`; greater than 0.
     pub fn c(mut self, c: f64) -> Self {
         self.0.c = c;
         self
     }
 
-    /// When a class has converged: a Newton step lowered its objective by less than this share of it, or the gradient
-    /// or the dual objective proves that the objective is within this share of its minimum. In (0, 1).
+    /// Relative tolerance, in (0, 1). A class has converged when a Newton step reduced its objective by a smaller
+    /// fraction, or when the gradient or the dual objective proves that the objective is within this fraction of its
+    /// minimum.
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.0.tolerance = tolerance;
         self
     }
 
-    /// Passes over the rows at which the fit ends, converged or not; at least 1. A pass serves sixteen classes: a
-    /// gradient, a step of conjugate gradients, or a sweep of coordinate descent, for each.
+    /// Maximum number of passes over the rows; at least 1. A pass computes, for sixteen classes, a gradient, a step of
+    /// conjugate gradients or a sweep of coordinate descent.
     pub fn max_iterations(mut self, max_iterations: usize) -> Self {
         self.0.max_iterations = max_iterations;
         self
     }
 
-    /// How the fit is computed.
+    /// The solver.
     pub fn method(mut self, method: Method) -> Self {
         self.0.method = method;
         self
@@ -168,33 +169,33 @@ impl SvmValidParams {
     }
 }
 
-/// Why a class's fit ended.
+/// Why the fit of a class ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitReason {
-    /// [`SvmParams::tolerance`] was reached.
+    /// It reached [`SvmParams::tolerance`].
     Converged,
-    /// [`SvmParams::max_iterations`] passes were made.
+    /// It reached [`SvmParams::max_iterations`].
     IterationLimit,
 }
 
-/// How a class's fit ended.
+/// End of the fit of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exit {
-    /// Why.
+    /// The reason.
     pub reason: ExitReason,
     /// Newton steps.
     pub iterations: usize,
-    /// Passes over the rows that served this class, sweeps of coordinate descent among them.
+    /// Passes over the rows, including sweeps of coordinate descent.
     pub products: usize,
     /// Value of the objective.
     pub objective: f64,
-    /// Length of the objective's gradient. The objective is above its minimum by at most half of its square.
+    /// Norm of the objective's gradient. The objective exceeds its minimum by at most half of its square.
     pub gradient_norm: f64,
 }
 
 impl Exit {
-    /// Before anything is known.
+    /// Before the first pass.
     fn unknown() -> Self {
         Self {
             reason: ExitReason::IterationLimit,
@@ -206,34 +207,34 @@ impl Exit {
     }
 }
 
-/// Where a fit stands after a pass over the rows.
+/// Progress of a fit after a pass over the rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
-    /// Passes so far, of all panels of sixteen classes.
+pub struct FitProgress {
+    /// Passes so far, over all groups of sixteen classes.
     pub passes: usize,
     /// Classes that have converged.
     pub converged: usize,
-    /// Classes, or 1 where there are two.
+    /// Binary problems: the number of classes, or 1 for two classes.
     pub problems: usize,
-    /// Sum of the objectives where they are known: after a class's first pass.
+    /// Sum of the objectives that are known, from the first Newton pass of a class on.
     pub objective: f64,
-    /// Largest length of a gradient so far known.
+    /// Largest known gradient norm.
     pub gradient_norm: f64,
 }
 
-/// A fit that cannot be.
+/// Why a fit or a prediction failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SvmError {
-    /// The weight of the loss.
+    /// An invalid weight of the loss.
     #[error("c is {0}, expected a finite number greater than 0")]
     C(f64),
-    /// The tolerance.
+    /// An invalid tolerance.
     #[error("the tolerance is {0}, expected a number between 0 and 1")]
     Tolerance(f64),
     /// An iteration limit of 0.
     #[error("the iteration limit is 0, expected at least 1")]
     NoIterations,
-    /// No row, or no column.
+    /// No rows or no columns.
     #[error("there are {rows} rows of {width} features, expected at least one of each")]
     Empty {
         /// Rows given.
@@ -241,55 +242,56 @@ pub enum SvmError {
         /// Columns given.
         width: usize,
     },
-    /// Rows and labels that do not go together.
-    #[error("there are {labels} labels for {rows} rows, expected one for each")]
+    /// Numbers of rows and labels differ.
+    #[error("there are {labels} labels for {rows} rows, expected one per row")]
     Labels {
         /// Rows given.
         rows: usize,
         /// Labels given.
         labels: usize,
     },
-    /// One class or none.
-    #[error("the labels name {0} class, expected two or more: there is nothing to tell apart")]
+    /// Fewer than two classes.
+    #[error("the labels have {0} class, expected two or more")]
     Classes(usize),
-    /// A fit to start from that has other columns.
-    #[error("the fit to start from has {found} features, expected {expected}")]
+    /// A start of another width.
+    #[error("the starting model has {found} features, expected {expected}")]
     Start {
         /// Columns of the features.
         expected: usize,
-        /// Columns of the previous fit.
+        /// Columns of the starting model.
         found: usize,
     },
-    /// Features of another width than those of the fit.
-    #[error("there are {found} features in a row, expected {expected} as in the fit")]
+    /// Features of another width than the model's.
+    #[error("there are {found} features per row, expected {expected} as in the model")]
     Width {
-        /// Columns of the fit.
+        /// Columns of the model.
         expected: usize,
         /// Columns given.
         found: usize,
     },
-    /// Features that are damaged.
+    /// Invalid features.
     #[error(transparent)]
     Features(#[from] FeaturesError),
-    /// Products that do not fit into a number.
+    /// An objective that overflows.
     #[error("the objective of class {class} is not finite: the features are too large, scale them down")]
     Overflow {
-        /// Class number.
+        /// Number of the class.
         class: usize,
     },
-    /// Inner products that would not fit into memory.
+    /// Inner products that exceed the memory limit.
     #[error(
-        "{rows} rows have {needed_bytes} bytes of inner products, more than {limit_bytes}: take fewer rows, or the solver that reads features"
+        "inner products of {rows} rows take {needed_bytes} bytes, expected at most {limit_bytes}: use fewer rows or \
+         Method::Features"
     )]
     TooManyRows {
         /// Rows given.
         rows: usize,
-        /// Bytes that they would take.
+        /// Bytes of their inner products.
         needed_bytes: usize,
-        /// Bytes that are allowed.
+        /// The limit in bytes.
         limit_bytes: usize,
     },
-    /// What linfa refuses.
+    /// An error of linfa.
     #[error("linfa: {0}")]
     Linfa(String),
 }
