@@ -3,13 +3,12 @@
 //! Files are written row by row and memory-mapped for reading, so neither needs memory for all features.
 
 use crate::features::{Features, FeaturesError, Storage};
-use dcgan_base::files::sync_names;
+use dcgan_base::files::AtomicFile;
 use dcgan_data::{Bytes, DataError};
 use half::bf16;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Limit of class numbers; memory is allocated for every class.
@@ -79,14 +78,11 @@ pub struct LabeledFeatures {
 /// Writer of a feature file that appears under its name when it is complete.
 #[derive(Debug)]
 pub struct Writer {
-    path: PathBuf,
-    temporary: PathBuf,
-    file: BufWriter<File>,
+    file: AtomicFile,
     storage: Storage,
     width: usize,
     rows: usize,
     written: usize,
-    finished: bool,
 }
 
 impl Writer {
@@ -127,18 +123,15 @@ impl Writer {
         let mut header = serde_json::Value::Object(header).to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
 
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".tmp-{}-{name}", std::process::id()));
-        let io = |source| FileError::Io { path: temporary.clone(), source };
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(io)?);
+        let io = |source| FileError::Io { path: path.to_owned(), source };
+        let mut file = AtomicFile::create(path).map_err(io)?;
         let mut write = || {
             file.write_all(&(header.len() as u64).to_le_bytes())?;
             file.write_all(&header)?;
             labels.unwrap_or_default().iter().try_for_each(|label| file.write_all(&label.to_le_bytes()))
         };
         write().map_err(io)?;
-        let path = path.to_owned();
-        Ok(Self { path, temporary, file, storage, width, rows, written: 0, finished: false })
+        Ok(Self { file, storage, width, rows, written: 0 })
     }
 
     /// Appends rows, row-major.
@@ -151,40 +144,20 @@ impl Writer {
             Storage::Bf16 => rows.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
         };
         self.written += rows.len() / self.width.max(1);
-        self.file.write_all(&bytes).map_err(|source| FileError::Io { path: self.temporary.clone(), source })
+        let result = self.file.write_all(&bytes);
+        result.map_err(|source| FileError::Io { path: self.file.path().to_owned(), source })
     }
 
     /// Flushes the file to the disk and renames it.
     ///
     /// # Errors
     /// Another number of rows than declared; the operating system's.
-    pub fn finish(mut self) -> Result<(), FileError> {
+    pub fn finish(self) -> Result<(), FileError> {
+        let path = self.file.path().to_owned();
         if self.written != self.rows {
-            return Err(FileError::Rows {
-                path: self.path.clone(),
-                expected: self.rows,
-                found: self.written,
-            });
+            return Err(FileError::Rows { path, expected: self.rows, found: self.written });
         }
-        let mut finish = || {
-            self.file.flush()?;
-            self.file.get_ref().sync_all()?;
-            fs::rename(&self.temporary, &self.path)?;
-            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            sync_names(folder.unwrap_or(Path::new(".")))
-        };
-        let finished = finish();
-        self.finished = finished.is_ok();
-        finished.map_err(|source| FileError::Io { path: self.path.clone(), source })
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Half a file is of no use; where even this fails its name says what it is.
-            let _ = fs::remove_file(&self.temporary);
-        }
+        self.file.commit().map_err(|source| FileError::Io { path, source })
     }
 }
 
@@ -261,6 +234,7 @@ fn names(missing: &str, metadata: &Metadata) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn files_round_trip() {
