@@ -3,6 +3,7 @@
 use crate::extract::{ExtractError, Extractor, StatisticsSource, raw_pixels, read};
 use crate::features::{Features, Storage};
 use crate::file::{self, FileError, Writer};
+use crate::origin::{self, RECALIBRATED, hashed_form};
 use crate::protocol::draws::Classes;
 use crate::protocol::few::{self, FewLabels, Splits};
 use crate::protocol::{Examples, Grid, Learner, Outcome, Progress, ProtocolError, all};
@@ -157,7 +158,7 @@ pub fn weights_sha256(weights: &Weights) -> String {
 
 /// SHA-256 of a network's configuration: the same tensors in a different network give different features.
 pub fn config_sha256(model: &Model) -> String {
-    hex(json!(model.config()).to_string().as_bytes())
+    hex(hashed_form(json!(model.config())).to_string().as_bytes())
 }
 
 /// Features of one method.
@@ -194,16 +195,25 @@ pub fn run(
         let mut method = match kind {
             None => {
                 let extractor = Extractor::new(model, weights, &settings.device)?;
-                let config = config_sha256(model);
-                let identity = (config, weights_sha256(weights));
-                let stored = settings.stored_statistics;
-                network(settings, (name, extractor, identity, stored), (train, test), progress)?
+                let network = Network {
+                    name,
+                    extractor,
+                    config_sha256: config_sha256(model),
+                    weights_sha256: weights_sha256(weights),
+                    stored_statistics: settings.stored_statistics,
+                };
+                network.features(settings, (train, test), progress)?
             }
             Some(Baseline::Random) => {
                 let extractor = Extractor::random(model, settings.seed, &settings.device)?;
-                let identity = (config_sha256(model), weights_sha256(&extractor.weights()?));
-                let name = "same network, random weights";
-                network(settings, (name, extractor, identity, false), (train, test), progress)?
+                let network = Network {
+                    name: "same network, random weights",
+                    config_sha256: config_sha256(model),
+                    weights_sha256: weights_sha256(&extractor.weights()?),
+                    extractor,
+                    stored_statistics: false,
+                };
+                network.features(settings, (train, test), progress)?
             }
             Some(Baseline::Supervised { trials }) => {
                 let row = supervised(settings, trials, model, (train, test), &class_names, progress)?;
@@ -258,7 +268,8 @@ fn protocol(settings: &Settings) -> Value {
         "grid": grid(settings, false),
         "baseline_grid": grid(settings, true),
         "seed": settings.seed,
-        "statistics": if settings.stored_statistics { "stored" } else { "recalibrated" },
+        // The earlier name: `protocol_sha256` must not change for equal protocols.
+        "statistics": if settings.stored_statistics { "stored" } else { RECALIBRATED[1] },
         "solver": settings.solver,
         "dtype": settings.storage.name(),
     })
@@ -321,87 +332,102 @@ fn examples(features: Features, subset: &Subset) -> Result<Examples, ExperimentE
     Ok(Examples { features, labels: subset.labels()? })
 }
 
-/// Features of a network after its batch-norm statistics are set; read from the cache if present.
-fn network(
-    settings: &Settings,
-    (name, mut extractor, (config_sha256, weights_sha256), stored): (&str, Extractor, (String, String), bool),
-    (train, test): (&Subset, &Subset),
-    progress: &mut dyn Progress,
-) -> Result<MethodFeatures, ExperimentError> {
-    let source = if stored { StatisticsSource::Stored } else { StatisticsSource::Recalibrated };
-    // As in the authors' svhn_semisup_analysis.py, the images held out to choose C are excluded.
-    let training = train.rows.len().saturating_sub(settings.task.held_out(train.rows.len()));
-    let training = Subset { rows: train.rows.start..train.rows.start + training, ..train.clone() };
-    let statistics =
-        if stored { "stored".to_owned() } else { format!("recalibrated on {}", training.sha256()) };
-    let mut has_statistics = stored;
-    let mut splits = Vec::new();
-    for (subset, what) in [(train, "training"), (test, "test")] {
-        let origin = json!({
-            "format": CACHE_FORMAT,
-            "config_sha256": config_sha256,
-            "weights_sha256": weights_sha256,
-            "images_sha256": subset.sha256(),
-            "statistics": statistics,
-            "width": extractor.width(),
-            "dtype": settings.storage.name(),
-        })
-        .to_string();
-        let cached = settings
-            .cache
-            .as_ref()
-            .map(|folder| folder.join(format!("{}.safetensors", hex(origin.as_bytes()))));
-        if let Some(path) = cached.as_deref().filter(|path| path.exists()) {
-            match from_cache(path, &origin, (subset.rows.len(), extractor.width())) {
-                Ok(features) => {
-                    tracing::info!("{name}: {what} features from {}", path.display());
-                    splits.push(examples(features, subset)?);
-                    continue;
+/// A network to extract features with.
+struct Network<'a> {
+    /// Name in the table.
+    name: &'a str,
+    extractor: Extractor,
+    config_sha256: String,
+    weights_sha256: String,
+    /// Whether to use the stored batch-norm statistics instead of recalibrated ones.
+    stored_statistics: bool,
+}
+
+impl Network<'_> {
+    /// Features of both splits, read from the cache if present; batch norm is recalibrated first if necessary.
+    fn features(
+        mut self,
+        settings: &Settings,
+        (train, test): (&Subset, &Subset),
+        progress: &mut dyn Progress,
+    ) -> Result<MethodFeatures, ExperimentError> {
+        let name = self.name;
+        let stored = self.stored_statistics;
+        let source = if stored { StatisticsSource::Stored } else { StatisticsSource::Recalibrated };
+        // As in the authors' svhn_semisup_analysis.py, the images held out to choose C are excluded.
+        let training = train.rows.len().saturating_sub(settings.task.held_out(train.rows.len()));
+        let training = Subset { rows: train.rows.start..train.rows.start + training, ..train.clone() };
+        let statistics =
+            if stored { "stored".to_owned() } else { format!("recalibrated on {}", training.sha256()) };
+        let mut has_statistics = stored;
+        let mut splits = Vec::new();
+        for (subset, what) in [(train, "training"), (test, "test")] {
+            let origin = json!({
+                "format": CACHE_FORMAT,
+                "config_sha256": self.config_sha256,
+                "weights_sha256": self.weights_sha256,
+                "images_sha256": subset.sha256(),
+                "statistics": statistics,
+                "width": self.extractor.width(),
+                "dtype": settings.storage.name(),
+            });
+            let cached = settings.cache.as_ref().map(|folder| folder.join(cache_name(&origin)));
+            if let Some(path) = cached.as_deref().filter(|path| path.exists()) {
+                match from_cache(path, &origin, (subset.rows.len(), self.extractor.width())) {
+                    Ok(features) => {
+                        tracing::info!("{name}: {what} features from {}", path.display());
+                        splits.push(examples(features, subset)?);
+                        continue;
+                    }
+                    Err(problem) => tracing::warn!("{}: {problem}: extracted again", path.display()),
                 }
-                Err(problem) => tracing::warn!("{}: {problem}: extracted again", path.display()),
             }
+            if !has_statistics {
+                progress.begin(&format!("{name}: batch-norm statistics"), training.rows.len(), "images");
+                self.extractor.recalibrate(training.pair(), &mut |done| progress.update(done))?;
+                has_statistics = true;
+            }
+            progress.begin(&format!("{name}: features of the {what} images"), subset.rows.len(), "images");
+            let mut on_images = |done| progress.update(done);
+            let features = match cached {
+                None => self.extractor.to_memory(subset.pair(), settings.storage, &mut on_images)?,
+                Some(path) => {
+                    let origin = origin.to_string();
+                    let (extractor, storage) = (&mut self.extractor, settings.storage);
+                    to_file(extractor, subset, storage, &path, &origin, &Cancel::new(), &mut on_images)?;
+                    file::open(&path)?.features
+                }
+            };
+            splits.push(examples(features, subset)?);
         }
-        if !has_statistics {
-            progress.begin(&format!("{name}: batch-norm statistics"), training.rows.len(), "images");
-            extractor.recalibrate(training.pair(), &mut |done| progress.update(done))?;
-            has_statistics = true;
-        }
-        progress.begin(&format!("{name}: features of the {what} images"), subset.rows.len(), "images");
-        let features = match cached {
-            None => {
-                extractor.to_memory(subset.pair(), settings.storage, &mut |done| progress.update(done))?
-            }
-            Some(path) => {
-                to_file(
-                    &mut extractor,
-                    subset,
-                    settings.storage,
-                    &path,
-                    &origin,
-                    &Cancel::new(),
-                    &mut |done| progress.update(done),
-                )?;
-                file::open(&path)?.features
-            }
+        let (Some(test), Some(train)) = (splits.pop(), splits.pop()) else {
+            return Err(ProtocolError::NoTest.into());
         };
-        splits.push(examples(features, subset)?);
+        Ok(MethodFeatures {
+            name: name.to_owned(),
+            train,
+            test,
+            statistics: Some(source),
+            weights_sha256: Some(self.weights_sha256),
+            seconds: 0.0,
+        })
     }
-    let (Some(test), Some(train)) = (splits.pop(), splits.pop()) else {
-        return Err(ProtocolError::NoTest.into());
-    };
-    let weights_sha256 = Some(weights_sha256);
-    let name = name.to_owned();
-    Ok(MethodFeatures { name, train, test, statistics: Some(source), weights_sha256, seconds: 0.0 })
+}
+
+/// File name in the cache: a hash of the origin.
+fn cache_name(origin: &Value) -> String {
+    format!("{}.safetensors", hex(hashed_form(origin.clone()).to_string().as_bytes()))
 }
 
 /// Raised when the same network would give other features.
 const CACHE_FORMAT: u32 = 1;
 
-/// Features of an earlier run, or what is wrong with the file.
-fn from_cache(path: &Path, origin: &str, shape: (usize, usize)) -> Result<Features, String> {
+/// Features of an earlier run, or the problem with the file.
+fn from_cache(path: &Path, origin: &Value, shape: (usize, usize)) -> Result<Features, String> {
     let found = file::open(path).map_err(|e| e.to_string())?;
-    if found.origin.as_deref() != Some(origin) || (found.features.len(), found.features.width()) != shape {
-        return Err("is not what its name says".to_owned());
+    let found_shape = (found.features.len(), found.features.width());
+    if origin::parse(found.origin.as_deref()) != *origin || found_shape != shape {
+        return Err("origin or shape does not match the file name".to_owned());
     }
     found.features.check_finite().map_err(|e| e.to_string())?;
     Ok(found.features)

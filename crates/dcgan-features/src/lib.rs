@@ -7,6 +7,7 @@ pub mod file;
 pub mod learner;
 pub mod nearest;
 pub mod neighbours;
+pub mod origin;
 pub mod pool;
 pub mod protocol;
 pub mod report;

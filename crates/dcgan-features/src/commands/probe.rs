@@ -6,6 +6,7 @@ use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result, set_threads};
 use dcgan_features::experiment::hex;
 use dcgan_features::file::{self, LabeledFeatures};
+use dcgan_features::origin;
 use dcgan_features::protocol::{Examples, Grid, all};
 use dcgan_features::report::{layout, thousands};
 use serde_json::json;
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     for (option, labeled) in [("--train", &train), ("--test", &test)] {
         labeled.features.check_finite().map_err(|e| UsageError::one(format!("{option}: {e}")))?;
     }
-    let (from, to) = (origin(&train), origin(&test));
+    let (from, to) = (origin::parse(train.origin.as_deref()), origin::parse(test.origin.as_deref()));
     let both = |key: &str| from.get(key).zip(to.get(key));
     for (key, what) in
         [("config_sha256", "network"), ("weights_sha256", "weights"), ("statistics", "batch-norm statistics")]
@@ -58,7 +59,10 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
-    let origins = json!({ "train": from, "test": to });
+    let origins = json!({
+        "train": origin::with_earlier_keys(from),
+        "test": origin::with_earlier_keys(to),
+    });
     let (mut train, test) = (examples(train), examples(test));
     let held_out = args.held_out.unwrap_or_else(|| {
         // Files may be sorted by class: move the last images of each class to the end, to be held out.
@@ -139,12 +143,6 @@ fn last_of_each_class(labels: &[usize]) -> (Vec<usize>, usize) {
     let held_out = last.len();
     order.extend(last);
     (order, held_out)
-}
-
-/// Origin of the features; text that is not JSON as a string.
-fn origin(labeled: &LabeledFeatures) -> serde_json::Value {
-    let text = labeled.origin.as_deref().unwrap_or("null");
-    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
 fn examples(labeled: LabeledFeatures) -> Examples {

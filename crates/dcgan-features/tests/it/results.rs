@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use crate::support::{TEN, bars, features, json, run};
+use crate::support::{TEN, bars, features, features_from, json, run};
 use serde_json::{Value, json};
 
 /// Keys of the JSON line that scripts read.
@@ -130,6 +130,21 @@ fn experiments_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
+fn hashes_equal_those_of_earlier_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = bars(folder.path(), &TEN, 30, 4);
+    let arguments = [
+        &["digits", "--data", data.to_str().unwrap(), "--baseline", "none", "--c", "1e-3"][..],
+        &["--labels-per-class", "2", "--repeats", "1", "--statistics", "recalibrate"],
+    ];
+    let found = json(folder.path(), &arguments.concat());
+    assert_eq!(found["protocol"]["statistics"], "reestimated");
+    // Values of version 0.1.0 before keys and values were renamed.
+    assert_eq!(found["protocol_sha256"], "671029bbc24abe8d98d810cdb1fa24778620ee135e3c70073e0b86280005c214");
+    assert_eq!(found["config_sha256"], "237b41e34a05fa8964c2ca536ef18d816fe0aea1b8dbeaff7f3dfef33cc7e471");
+}
+
+#[test]
 fn draws_and_caches() {
     let folder = tempfile::tempdir().unwrap();
     let data = bars(folder.path(), &TEN, 30, 4);
@@ -252,6 +267,22 @@ fn probe_holds_out_a_fifth_of_every_class() {
     let found = json(folder.path(), &["probe", "--train", "sorted", "--test", "sorted"]);
     assert_eq!(found["held_out"], json!(24));
     assert!(found["accuracy_percent"].as_f64().unwrap() > 90.0, "{found}");
+    // Origins by an earlier version and this one, which name the same statistics.
+    let origin = |images: &str, statistics: &str| format!(r#"{{{images},"statistics":"{statistics} on q"}}"#);
+    for (name, origin) in [
+        ("earlier", origin(r#""pictures_sha256":"p""#, "reestimated")),
+        ("current", origin(r#""images_sha256":"r""#, "recalibrated")),
+    ] {
+        features_from(&folder.path().join(name), &values, 4, Some(&labels), &origin);
+    }
+    let mixed = json(folder.path(), &["probe", "--train", "earlier", "--test", "current"]);
+    assert_eq!(mixed["accuracy_percent"], found["accuracy_percent"]);
+    for key in ["images_sha256", "pictures_sha256"] {
+        assert_eq!(
+            (&mixed["origins"]["train"][key], &mixed["origins"]["test"][key]),
+            (&json!("p"), &json!("r"))
+        );
+    }
     // With a single C no images are held out.
     let found = json(folder.path(), &["probe", "--train", "sorted", "--test", "sorted", "--c", "1"]);
     assert_eq!((&found["held_out"], &found["train"]), (&json!(0), &json!(120)));

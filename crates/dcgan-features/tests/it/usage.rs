@@ -44,6 +44,9 @@ fn invalid_input_is_rejected_with_the_fix() {
     for (name, origin) in [
         ("first", r#"{"images_sha256":"p","statistics":"stored","weights_sha256":"w"}"#),
         ("second", r#"{"images_sha256":"q","statistics":"recalibrated on p","weights_sha256":"v"}"#),
+        // The keys and values of earlier versions.
+        ("earlier", r#"{"pictures_sha256":"p","statistics":"stored","weights_sha256":"w"}"#),
+        ("recalibrated", r#"{"pictures_sha256":"r","statistics":"reestimated on p","weights_sha256":"v"}"#),
     ] {
         features_from(&here.join(name), &[0.0, 1.0, 1.0, 0.0], 2, Some(&[0, 1]), origin);
     }
@@ -86,6 +89,8 @@ fn invalid_input_is_rejected_with_the_fix() {
         (&["digits", "--labels-per-class", "2", "--save-draws", "text"], &["--save-draws text exists"]),
         (&["cifar10", "--model", digits, "--data", data], &["cifar10 needs", "data_batch_1.bin"]),
         (&["probe", "--train", "first", "--test", "first"], &["features of the same images"]),
+        (&["probe", "--train", "earlier", "--test", "first"], &["features of the same images"]),
+        (&["probe", "--train", "first", "--test", "recalibrated"], &["different batch-norm statistics"]),
         (
             &["probe", "--train", "first", "--test", "second"],
             &["different weights", "different batch-norm statistics"],
