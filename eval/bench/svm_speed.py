@@ -1,13 +1,15 @@
-"""Linear SVM: scikit-learn's LinearSVC with its defaults against `fit`, alternately, medians of several rounds.
+"""Linear SVM: fit time of scikit-learn's LinearSVC with its defaults against the example `fit` of dcgan-svm.
 
-Run: cargo build --release -p dcgan-features --example fit
+Runs alternate; times are medians of several rounds.
+
+Run: cargo build --release -p dcgan-svm --example fit
      python3 svm_speed.py [--features FILE] [--rows 1000 --width 7168] [--c 1e-3 1e-2] [--rounds 3] [--tolerance 1e-5]
      (scikit-learn, numpy, safetensors)
 
 FILE is a safetensors file with `features` (rows, width) in F32 and `labels` (rows) in U32. Without one, features are
-generated: not negative, unscaled, correlated, with a large mean, ten classes. The table has seconds to fit without
-reading, and the sum of the classes' objectives 1/2 (|w|^2 + b^2) + C sum max(0, 1 - y (w x + b))^2 in float64; `fit` has to
-reach an objective no greater than LinearSVC's times 1 + 1e-6.
+generated: non-negative, unscaled, correlated, with a large mean, ten classes. The table has seconds of fitting, without
+reading, and the sum of the classes' objectives 1/2 (|w|^2 + b^2) + C sum max(0, 1 - y (w x + b))^2 in float64. `fit` must
+reach an objective of at most 1 + 1e-6 times LinearSVC's.
 """
 
 import argparse
@@ -27,21 +29,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def generate(rows, width, path):
-    """Rectified mixtures of 400 hidden values with falling weights, on offsets and scales that differ by column."""
+    """Rectified mixtures of 400 latent values with decaying weights, with offsets and scales per column."""
     rng = np.random.default_rng(0)
     hidden, classes = 400, 10
     y = rng.permutation(np.arange(rows) % classes)
-    falling = np.arange(1, hidden + 1) ** -0.6
-    mix = (rng.normal(0, 1, (hidden, width)) * falling[:, None]).astype(np.float32)
-    centres = rng.normal(0, 0.35, (classes, hidden))
+    decaying = np.arange(1, hidden + 1) ** -0.6
+    mix = (rng.normal(0, 1, (hidden, width)) * decaying[:, None]).astype(np.float32)
+    centers = rng.normal(0, 0.35, (classes, hidden))
     offset = rng.normal(0.3, 0.5, width).astype(np.float32)
     scale = rng.gamma(2, 0.2, width).astype(np.float32)
     x = np.empty((rows, width), np.float32)
     for start in range(0, rows, 1000):
-        part = slice(start, min(start + 1000, rows))
-        latent = (centres[y[part]] + rng.normal(0, 1, (len(y[part]), hidden))).astype(np.float32)
+        rows_slice = slice(start, min(start + 1000, rows))
+        latent = (centers[y[rows_slice]] + rng.normal(0, 1, (len(y[rows_slice]), hidden))).astype(np.float32)
         noise = rng.normal(0, 0.4, (len(latent), width)).astype(np.float32)
-        x[part] = np.maximum((latent @ mix + noise + offset) * scale, 0)
+        x[rows_slice] = np.maximum((latent @ mix + noise + offset) * scale, 0)
     save_file({"features": x, "labels": y.astype(np.uint32)}, path)
 
 
@@ -56,9 +58,9 @@ def scikit(x, y, c):
 def objective(x, y, c, weights, intercepts):
     total = 0.5 * ((weights**2).sum() + (intercepts**2).sum())
     for start in range(0, len(x), 1000):
-        part = slice(start, start + 1000)
-        decision = x[part].astype(np.float64) @ weights.T + intercepts
-        signs = np.where(y[part, None] == np.unique(y), 1, -1)
+        rows_slice = slice(start, start + 1000)
+        decision = x[rows_slice].astype(np.float64) @ weights.T + intercepts
+        signs = np.where(y[rows_slice, None] == np.unique(y), 1, -1)
         total += c * (np.maximum(0, 1 - signs * decision) ** 2).sum()
     return total
 
@@ -70,7 +72,7 @@ def main():
     parser.add_argument("--width", type=int, default=7168)
     parser.add_argument("--c", type=float, nargs="+", default=[1e-3, 1e-2])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tolerance", default="1e-5", help="of fit; LinearSVC keeps its own")
+    parser.add_argument("--tolerance", default="1e-5", help="tolerance of fit; LinearSVC uses its default")
     parser.add_argument("--fit", type=Path, default=ROOT / "target/release/examples/fit")
     options = parser.parse_args()
 

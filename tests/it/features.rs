@@ -10,7 +10,7 @@ use crate::support::{Within, golden_path};
 use candle_core::{Device, Tensor};
 use dcgan_base::Cancel;
 use dcgan_data::{Dataset, ImageShape, OpenOptions};
-use dcgan_features::experiment::{Part, to_file};
+use dcgan_features::experiment::{Subset, to_file};
 use dcgan_features::extract::{self, Extractor};
 use dcgan_features::features::Storage;
 use dcgan_features::file;
@@ -89,8 +89,8 @@ fn features_are_pytorchs() {
 
         // The file has the same values, and labels where the data has them.
         let path = folder.path().join("f.safetensors");
-        let part = Part::whole(data);
-        to_file(&mut extractor, &part, Storage::F32, &path, "{}", &Cancel::new(), &mut |_| {}).unwrap();
+        let subset = Subset::whole(data);
+        to_file(&mut extractor, &subset, Storage::F32, &path, "{}", &Cancel::new(), &mut |_| {}).unwrap();
         let read = file::open(&path).unwrap();
         assert_eq!(read.features.len(), COUNT);
         let expected: Vec<f32> = recalibrated.flatten_all().unwrap().to_vec1().unwrap();

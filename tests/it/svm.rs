@@ -1,11 +1,12 @@
-//! The linear SVM against scikit-learn's, on every path that computes it.
+//! The linear SVM against scikit-learn's, with every method.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use crate::support::golden_path;
-use dcgan_features::features::{Features, FeaturesError};
-use dcgan_features::svm::{self, ExitReason, Gram, LinearSvm, Method, SvmError, SvmParams, SvmValidParams};
-use linfa::ParamGuard;
+use dcgan_svm::{
+    ExitReason, Features, FeaturesError, Gram, LinearSvm, Method, ParamGuard, SvmError, SvmParams,
+    SvmValidParams, hinge,
+};
 use linfa::dataset::DatasetBase;
 use linfa::traits::{Fit, Predict};
 use ndarray::{Array1, Array2};
@@ -77,20 +78,20 @@ fn accuracy(model: &LinearSvm, x: &Features, y: &[usize]) -> f64 {
     predicted.iter().zip(y).filter(|(a, b)| a == b).count() as f64 / y.len() as f64
 }
 
-/// Share of rows whose two best classes are so near each other that an objective's last digits decide.
+/// Fraction of rows whose two best decisions are nearly equal, so that rounding decides.
 fn near_ties(model: &LinearSvm, x: &Features) -> f64 {
     let decision = model.decision(x).unwrap();
     let near = |row: &ndarray::ArrayView1<'_, f32>| {
         let mut row = row.to_vec();
         row.sort_by(|a, b| b.total_cmp(a));
-        // Of two classes there is one decision, and its sign is what counts.
+        // Two classes have one decision, whose sign counts.
         (row[0] - row.get(1).copied().unwrap_or(-row[0])).abs() < 0.005
     };
     decision.outer_iter().filter(near).count() as f64 / x.len() as f64
 }
 
-/// Objective and length of its gradient of each problem, by plain sums in f64 at the model's weights.
-fn plainly(model: &LinearSvm, x: &Features, y: &[usize]) -> Vec<(f64, f64)> {
+/// Objective and gradient norm of each problem at the model's weights, by plain sums in f64.
+fn plain_objectives(model: &LinearSvm, x: &Features, y: &[usize]) -> Vec<(f64, f64)> {
     let positives = if model.classes.len() == 2 { &model.classes[1..] } else { &model.classes };
     let problem = |(row, &positive): (usize, &usize)| {
         let mut w: Vec<f64> = model.weights.row(row).iter().map(|&w| w.into()).collect();
@@ -124,9 +125,9 @@ fn objectives_and_predictions_are_scikit_learns() {
             for method in METHODS {
                 let what = format!("{}, c {c}, {method:?}", case.name);
                 let model = params(c, method).fit_rows(&case.x, &case.y).unwrap();
-                let found = plainly(&model, &case.x, &case.y);
+                let found = plain_objectives(&model, &case.x, &case.y);
                 assert_eq!((found.len(), model.exits.len()), (expected.len(), expected.len()), "{what}");
-                let told = model.objectives(&case.x, &case.y).unwrap();
+                let reported = model.objectives(&case.x, &case.y).unwrap();
                 for (problem, ((found, norm), expected)) in found.iter().zip(expected).enumerate() {
                     let exit = model.exits[problem];
                     worst = worst.max(found / expected - 1.0);
@@ -138,10 +139,12 @@ fn objectives_and_predictions_are_scikit_learns() {
                     let near = |a: f64, b: f64, within: f64| (a - b).abs() <= within * b;
                     if exit.reason != ExitReason::Converged
                         || !near(exit.objective, *found, 1e-4)
-                        || !near(told[problem], *found, 1e-4)
+                        || !near(reported[problem], *found, 1e-4)
                     {
-                        faults
-                            .push(format!("{what}, problem {problem}: {exit:?}, {found} {}", told[problem]));
+                        faults.push(format!(
+                            "{what}, problem {problem}: {exit:?}, {found} {}",
+                            reported[problem]
+                        ));
                     }
                     // At weights rounded to f32 the gradient is another, by as much as the curvature makes of it.
                     if method == Method::Features
@@ -221,19 +224,19 @@ fn a_path_of_c_takes_fewer_passes_from_the_fit_before() {
             let mut last = 0;
             params.fit_with(&case.x, &case.y, None, &mut |progress| last = progress.passes).unwrap();
             cold += last;
-            let mut heard = Vec::new();
-            let observe = &mut |progress| heard.push(progress);
-            let model = params.fit_with(&case.x, &case.y, start.as_ref(), observe).unwrap();
-            warm += heard.len();
-            let last = heard.last().unwrap();
-            assert_eq!((last.passes, last.converged, last.problems), (heard.len(), 10, 10));
-            for ((found, _), expected) in plainly(&model, &case.x, &case.y).iter().zip(expected) {
+            let mut events = Vec::new();
+            let on_progress = &mut |progress| events.push(progress);
+            let model = params.fit_with(&case.x, &case.y, start.as_ref(), on_progress).unwrap();
+            warm += events.len();
+            let last = events.last().unwrap();
+            assert_eq!((last.passes, last.converged, last.problems), (events.len(), 10, 10));
+            for ((found, _), expected) in plain_objectives(&model, &case.x, &case.y).iter().zip(expected) {
                 assert!(*found <= expected * (1.0 + 1e-4), "{name}, c {c}: {found}, expected {expected}");
             }
             start = Some(model);
         }
         assert!(warm < cold, "{name}: {warm} passes, from zero {cold}");
-        // From its own solution nothing is left to do.
+        // A fit that starts at its solution takes few passes.
         let model = start.unwrap();
         let mut passes = 0;
         let params = params(model.c, method);
@@ -243,11 +246,11 @@ fn a_path_of_c_takes_fewer_passes_from_the_fit_before() {
 }
 
 #[test]
-fn a_limit_of_passes_is_told() {
+fn the_iteration_limit_is_reported() {
     let case = case("features_tall");
     let few = SvmParams::new().c(1.0).max_iterations(7).method(Method::Features).check().unwrap();
     let model = few.fit_rows(&case.x, &case.y).unwrap();
-    for (exit, (objective, _)) in model.exits.iter().zip(plainly(&model, &case.x, &case.y)) {
+    for (exit, (objective, _)) in model.exits.iter().zip(plain_objectives(&model, &case.x, &case.y)) {
         assert_eq!(exit.reason, ExitReason::IterationLimit);
         assert!(
             exit.products <= 8 && (exit.objective - objective).abs() <= 1e-4 * objective,
@@ -259,23 +262,23 @@ fn a_limit_of_passes_is_told() {
 }
 
 #[test]
-fn linfas_solver_predicts_alike() {
+fn linfas_svm_predicts_alike() {
     for (name, c) in [("two_tall", 0.1), ("features_wide", 0.01), ("constant_columns", 0.1)] {
         let case = case(name);
         let ours = params(c, Method::Automatic).fit_rows(&case.x, &case.y).unwrap();
-        let theirs = svm::linfa::fit(&params(c, Method::Automatic), &case.x, &case.y).unwrap();
+        let theirs = hinge::fit(&params(c, Method::Automatic), &case.x, &case.y).unwrap();
         assert_eq!((&ours.classes, ours.weights.dim()), (&theirs.classes, theirs.weights.dim()));
         let (a, b) =
             (accuracy(&ours, &case.test_x, &case.test_y), accuracy(&theirs, &case.test_x, &case.test_y));
         assert!((a - b).abs() <= 0.1, "{name}: {a} and {b}");
     }
     let many = Features::from_f32(vec![0.0; 8193], 1).unwrap();
-    let refused = svm::linfa::fit(&params(1.0, Method::Automatic), &many, &vec![0; 8193]);
-    assert!(matches!(refused, Err(SvmError::TooManyRows { rows: 8193, .. })), "{refused:?}");
+    let rejected = hinge::fit(&params(1.0, Method::Automatic), &many, &vec![0; 8193]);
+    assert!(matches!(rejected, Err(SvmError::TooManyRows { rows: 8193, .. })), "{rejected:?}");
 }
 
 #[test]
-fn fits_that_cannot_be() {
+fn invalid_fits_are_rejected() {
     let x = Features::from_f32(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2).unwrap();
     let check = |params: SvmParams, x: &Features, y: &[usize], expected: &str| {
         for method in METHODS {
@@ -292,7 +295,7 @@ fn fits_that_cannot_be() {
         check(new().tolerance(tolerance), &x, &[0, 1, 1], &format!("the tolerance is {tolerance}, expected"));
     }
     check(new().max_iterations(0), &x, &[0, 1, 1], "the iteration limit is 0");
-    check(new(), &x, &[3, 3, 3], "the labels name 1 class");
+    check(new(), &x, &[3, 3, 3], "the labels have 1 class");
     check(new(), &x, &[0, 1], "there are 2 labels for 3 rows");
     check(new(), &Features::from_f32(vec![], 2).unwrap(), &[], "there are 0 rows of 2 features");
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

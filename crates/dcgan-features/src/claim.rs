@@ -1,4 +1,4 @@
-//! Recorded claims: `eval/claims/*.toml`, compiled in, each an experiment with the result it is to give.
+//! Recorded claims: `eval/claims/*.toml`, compiled in, each an experiment with its expected result.
 
 use crate::task::Task;
 use serde::Deserialize;
@@ -10,35 +10,36 @@ pub const CLAIMS: [(&str, &str); 3] = [
     ("svhn-crops", include_str!("../../../eval/claims/svhn-crops.toml")),
 ];
 
-/// An experiment, what it gave, and how far another run may be off.
+/// An experiment, its result, and the tolerance for another run.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
-    /// As on the command line.
+    /// Name on the command line.
     #[serde(skip)]
     pub name: String,
-    /// What is claimed, in a sentence.
-    pub what: String,
+    /// The claim in a sentence.
+    #[serde(alias = "what")]
+    pub description: String,
     /// The experiment.
     pub task: Task,
-    /// By the task's measure, in percent.
+    /// Expected result in percent, in the task's measure.
     pub expected_percent: f64,
-    /// In points.
+    /// Tolerance in percentage points.
     pub tolerance: f64,
-    /// Labels a class, where they are few.
+    /// Labels per class; absent for all labels.
     pub labels_per_class: Option<usize>,
-    /// Draws scored, where labels are few.
+    /// Draws that are scored (few labels).
     pub repeats: Option<usize>,
-    /// The model it is about, where that is not the embedded one.
+    /// Description of the model; absent for the embedded model.
     pub model: Option<String>,
-    /// Preset of the model's file, where it is a file of another program.
+    /// Preset of the model, if it is a file of another program.
     pub preset: Option<String>,
-    /// The data it is about, where they are not embedded.
+    /// Description of the data; absent for the embedded digits.
     pub data: Option<String>,
 }
 
 impl Claim {
-    /// Reads a claim's text.
+    /// Parses a claim.
     ///
     /// # Errors
     /// Not TOML, or a field that is missing, unknown or of the wrong type.
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_claim_can_be_read() {
+    fn claims_parse() {
         for (name, text) in CLAIMS {
             let claim = Claim::parse(name, text).unwrap();
             assert!(claim.tolerance > 0.0 && (0.0..=100.0).contains(&claim.expected_percent), "{name}");

@@ -1,13 +1,13 @@
-//! The command line as typed.
+//! Command-line arguments.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
 
-/// What a discriminator's features are worth: the classification experiments of Radford, Metz and Chintala.
+/// Evaluate a discriminator's features: the classification experiments of Radford, Metz and Chintala.
 ///
-/// Without a command: the embedded digits on the embedded model, in seconds.
+/// Without a command: the embedded digits with the embedded model, in seconds.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -19,35 +19,36 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// CIFAR-10: accuracy of a linear SVM on D's features, all labels or --labels-per-class (section 5.1)
+    /// CIFAR-10: accuracy of a linear SVM on D's features, with all labels or --labels-per-class (section 5.1)
     Cifar10(Box<TaskArgs>),
-    /// SVHN: error with 1,000 labels, over many draws of them (section 5.2)
+    /// SVHN: error with 1,000 labels, over many draws of labels (section 5.2)
     Svhn(Box<TaskArgs>),
-    /// The embedded digits: 8,000 train, 2,000 test
+    /// Embedded digits: 8,000 training and 2,000 test images
     Digits(Box<TaskArgs>),
-    /// MNIST: error of the nearest neighbour among labeled images, real or generated (supplement; the authors' nnc_score)
+    /// MNIST: error of the nearest-neighbour classifier on real or generated images (supplement; the authors'
+    /// nnc_score)
     MnistNn(MnistNnArgs),
-    /// Mean distance of real images to the nearest of many samples (the authors' nnd_score)
+    /// Mean distance of real images to the nearest sample (the authors' nnd_score)
     Nnd(NndArgs),
-    /// Run a recorded claim again and compare within its tolerance
+    /// Reproduce a recorded claim within its tolerance
     Reproduce(ReproduceArgs),
     /// Extract features to a file
     Features(FeaturesArgs),
     /// Fit the SVM to one feature file and score it on another
     Probe(ProbeArgs),
-    /// Time the extraction of features from synthetic images
+    /// Time feature extraction on synthetic images
     Bench(BenchArgs),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
-    /// Networks by name
+    /// Name of the preset
     #[arg(long, value_name = "NAME", default_value = "svhn32")]
     pub(crate) preset: String,
-    /// Images in a batch
+    /// Images per minibatch
     #[arg(long, value_name = "B", default_value_t = 128)]
     pub(crate) batch_size: usize,
-    /// Images in all
+    /// Number of images
     #[arg(long, alias = "pictures", value_name = "N", default_value_t = 10_000)]
     pub(crate) images: usize,
     #[command(flatten)]
@@ -58,33 +59,33 @@ pub(crate) struct BenchArgs {
 }
 
 impl Default for TaskArgs {
-    /// What clap makes of no option at all.
+    /// The defaults of the command line.
     fn default() -> Self {
         #[derive(Parser)]
-        struct Nothing {
+        struct Defaults {
             #[command(flatten)]
             args: TaskArgs,
         }
-        Nothing::parse_from(["dcgan-eval"]).args
+        Defaults::parse_from(["dcgan-eval"]).args
     }
 }
 
-/// Which model, and what it is made of.
+/// The model.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset [default:
-    /// ./models/PRESET of the task; digits: the embedded model]
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset
+    /// [default: ./models/PRESET of the task; digits: the embedded model]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Networks of a file of another program, by name; or
+    /// Preset of a file of another program
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
-    /// from a TOML file
+    /// Configuration of a file of another program (TOML)
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
 }
 
-/// Where and how to compute.
+/// Device and threads.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ComputeArgs {
     /// auto, cpu, cuda:N or metal:N
@@ -102,40 +103,40 @@ pub(crate) struct TaskArgs {
     /// The dataset in its publisher's layout, with training and test images [default: embedded digits]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Leave out images that cannot be read
+    /// Skip unreadable images
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
-    /// Labels a class in a draw [default: svhn 100, others all labels]
+    /// Labels per class in a draw [default: svhn 100, others all labels]
     #[arg(long, value_name = "K")]
     pub(crate) labels_per_class: Option<usize>,
-    /// Draws of labels scored on the test set [default: svhn 100, others 10]
+    /// Draws of labels that are scored on the test set [default: svhn 100, others 10]
     #[arg(long, value_name = "R")]
     pub(crate) repeats: Option<usize>,
-    /// Draws of labels that choose C
+    /// Draws of labels that C is chosen on
     #[arg(long, value_name = "R", default_value_t = 10)]
     pub(crate) selection_draws: usize,
-    /// Values of C to choose from, separated by commas [default: the task's]
+    /// Search grid of C, separated by commas [default: the task's]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) c: Vec<f64>,
-    /// Seed of the draws and of random weights
+    /// Seed of draws and random weights
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Who fits the SVM
+    /// SVM solver
     #[arg(long, value_enum, default_value_t)]
     pub(crate) solver: Solver,
-    /// What to compare with, separated by commas [default: pixels,random]
+    /// Baselines, separated by commas [default: pixels,random]
     #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
     pub(crate) baseline: Vec<BaselineArg>,
     /// Trials of the supervised baseline's random search
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) trials: u64,
-    /// Batch-norm statistics of D [default: svhn recalibrate, others stored where there are any]
+    /// Batch-norm statistics of D [default: svhn recalibrate, others stored if the model has them]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,
-    /// How features are kept in memory and in --cache
+    /// Storage type of features in memory and in --cache
     #[arg(long, value_enum, default_value_t)]
     pub(crate) dtype: Dtype,
-    /// Keep features in this folder, and take them from there the next time
+    /// Folder of cached features
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
     /// Write the rows of every draw of labels to this file, for checks by other programs
@@ -153,11 +154,11 @@ pub(crate) struct MnistNnArgs {
     /// MNIST's idx files, or another dataset with training and test images [default: embedded digits, 8,000 and 2,000]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Labeled images to classify by: a folder of folders, a zip, or a cache by `dcgan-data pack` for millions of them
+    /// Labeled reference images: a folder of folders, a zip, or a cache by `dcgan-data pack` for millions of images
     /// [default: the training images of --data]
     #[arg(long, value_name = "PATH")]
     pub(crate) samples: Option<PathBuf>,
-    /// Leave out images that cannot be read
+    /// Skip unreadable images
     #[arg(long)]
     pub(crate) skip_bad: bool,
     /// Threads [default: one per core]
@@ -175,10 +176,10 @@ pub(crate) struct NndArgs {
     /// Images: the test images of a publisher's dataset, or all of another [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Leave out images that cannot be read
+    /// Skip unreadable images
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
-    /// Images to measure from, the first ones
+    /// Number of query images, the first ones
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) queries: usize,
     /// Numbers of samples to score at, separated by commas
@@ -196,12 +197,12 @@ pub(crate) struct NndArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ReproduceArgs {
-    /// The claim, as listed without one
+    /// Name of the claim; without one, list the claims
     pub(crate) claim: Option<String>,
-    /// The model that the claim is about, where it is not the embedded one
+    /// Model of the claim, if it is not the embedded one
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// The data that the claim is about, where they are not the embedded digits
+    /// Data of the claim, if they are not the embedded digits
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -218,19 +219,20 @@ pub(crate) struct FeaturesArgs {
     /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Part of a publisher's dataset
+    /// Split of a publisher's dataset
     #[arg(long, value_enum, default_value_t)]
     pub(crate) split: SplitArg,
-    /// Cut the N x N centre out of every image before resizing
+    /// Center-crop every image to N x N before resizing
     #[arg(long, value_name = "N")]
     pub(crate) crop: Option<usize>,
-    /// Leave out images that cannot be read
+    /// Skip unreadable images
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
-    /// Batch-norm statistics of D; recalibrate: on the training images of --data [default: stored where there are any]
+    /// Batch-norm statistics of D; recalibrate: on the training images of --data [default: stored if the model has
+    /// them]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,
-    /// How features are stored
+    /// Storage type of features
     #[arg(long, value_enum, default_value_t)]
     pub(crate) dtype: Dtype,
     #[command(flatten)]
@@ -242,19 +244,19 @@ pub(crate) struct FeaturesArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ProbeArgs {
-    /// Features with labels to fit, made by `dcgan-eval features`
+    /// Training features with labels, by `dcgan-eval features`
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) train: PathBuf,
-    /// Features with labels to score on
+    /// Test features with labels
     #[arg(long, value_name = "G.safetensors")]
     pub(crate) test: PathBuf,
-    /// Values of C to choose from, separated by commas; one: take it [default: 1e-4,1e-3 and beyond]
+    /// Search grid of C, separated by commas; a single value is not searched [default: open grid from 1e-4,1e-3]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) c: Vec<f64>,
-    /// Training images at the end of the file that choose C [default: the last fifth of each class]
+    /// Training images at the end of the file that C is chosen on [default: the last fifth of each class]
     #[arg(long, value_name = "N")]
     pub(crate) held_out: Option<usize>,
-    /// Who fits the SVM
+    /// SVM solver
     #[arg(long, value_enum, default_value_t)]
     pub(crate) solver: Solver,
     /// Threads [default: one per core]
@@ -267,40 +269,40 @@ pub(crate) struct ProbeArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Solver {
-    /// This program's squared-hinge SVM, the objective of scikit-learn's LinearSVC
+    /// Squared-hinge SVM with the objective of scikit-learn's LinearSVC
     #[default]
     L2,
-    /// linfa-svm: hinge loss by SMO, for a few thousand rows at most
+    /// linfa-svm: hinge loss by SMO, up to a few thousand rows
     Linfa,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BaselineArg {
-    /// The images themselves
+    /// Raw pixels
     Pixels,
     /// The same network with random weights
     Random,
-    /// A supervised network of the same shape on the same labels, by random search (section 5.2); slow
+    /// A supervised network of the same shape on the same labels, with random search (section 5.2); slow
     Supervised,
-    /// Nothing
+    /// No baseline
     None,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StatisticsArg {
-    /// The model's own
+    /// Stored with the model
     Stored,
-    /// Averages over batches of 128 of the training images
+    /// Averages over minibatches of 128 training images
     #[value(alias = "reestimate")]
     Recalibrate,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dtype {
-    /// Four bytes a value
+    /// Four bytes per value
     #[default]
     F32,
-    /// Two bytes a value
+    /// Two bytes per value
     Bf16,
 }
 

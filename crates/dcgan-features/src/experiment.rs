@@ -1,13 +1,14 @@
-//! One classification experiment from images to a report: the model's features and the baselines beside them.
+//! One classification experiment from images to a report: the model's features and the baselines.
 
 use crate::extract::{ExtractError, Extractor, StatisticsSource, raw_pixels, read};
 use crate::features::{Features, Storage};
 use crate::file::{self, FileError, Writer};
+use crate::origin::{self, RECALIBRATED, hashed_form};
 use crate::protocol::draws::Classes;
-use crate::protocol::few::{self, FewLabels, Parts};
-use crate::protocol::{Examples, Grid, Learner, Outcome, ProtocolError, Watch, all};
+use crate::protocol::few::{self, FewLabels, Splits};
+use crate::protocol::{Examples, Grid, Learner, Outcome, Progress, ProtocolError, all};
 use crate::report::{Report, Row, SupervisedRow};
-use crate::supervised::{self, Event, Labeled, Ranges, SupervisedError};
+use crate::supervised::{self, Event, LabeledImages, Ranges, SupervisedError};
 use crate::task::Task;
 use candle_core::Device;
 use dcgan_base::Cancel;
@@ -21,72 +22,72 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Some consecutive images of a dataset that has labels.
+/// Consecutive images of a dataset: a split.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct Subset {
     /// The dataset.
     pub data: Arc<Dataset>,
-    /// Which images.
+    /// Range of image indices.
     pub rows: Range<usize>,
 }
 
-/// What a result is compared with.
+/// A method that the model is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
     /// The images themselves as feature vectors.
     Pixels,
     /// The same network with random weights.
     Random,
-    /// A supervised network of the same shape, its settings found by so many trials; where labels are few.
+    /// A supervised network of the same shape, its hyperparameters found by random search; few-label experiments only.
     Supervised {
-        /// Trials of random search.
+        /// Number of trials of the random search.
         trials: u64,
     },
 }
 
-/// Everything that decides an experiment's numbers, but for the images and the model.
+/// Settings of an experiment: all that its results depend on except the images and the model.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The experiment.
     pub task: Task,
-    /// Labels a class, or all.
+    /// Labels per class; `None` for all labels.
     pub labels_per_class: Option<usize>,
-    /// Draws that choose C, where labels are few.
+    /// Draws that C is chosen on (few labels).
     pub selection_draws: usize,
-    /// Draws scored on the test set, where labels are few.
+    /// Draws that are scored on the test set (few labels).
     pub repeats: usize,
-    /// Values of C given by the user; none: the task's.
+    /// Values of C to search; `None` for the task's grid.
     pub grid: Option<Vec<f64>>,
     /// Seed of draws and of random weights.
     pub seed: u64,
-    /// Whether the model's own statistics are used, which it must have; else they are recalibrated.
+    /// Whether to use the stored batch-norm statistics, which the model must have; otherwise they are recalibrated.
     pub stored_statistics: bool,
-    /// How features are kept.
+    /// Storage type of features.
     pub storage: Storage,
-    /// Where networks run.
+    /// Device of the networks.
     pub device: Device,
-    /// Folder that keeps features for the next time.
+    /// Folder of cached feature files.
     pub cache: Option<PathBuf>,
-    /// What to compare with.
+    /// Baselines.
     pub baselines: Vec<Baseline>,
-    /// Name of the solver, for the record.
+    /// Name of the solver, for the recorded protocol.
     pub solver: &'static str,
 }
 
 /// Why an experiment failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
-    /// Features.
+    /// Feature extraction.
     #[error(transparent)]
     Extract(#[from] ExtractError),
-    /// A feature file of the cache.
+    /// A cached feature file.
     #[error(transparent)]
     File(#[from] FileError),
     /// The protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// Images without labels.
-    #[error("{} has no labels: give a publisher's dataset, or one folder of images a class", path.display())]
+    #[error("{} has no labels: give a publisher's dataset, or one folder of images per class", path.display())]
     NoLabels {
         /// The data.
         path: PathBuf,
@@ -102,14 +103,14 @@ impl From<NetworkError> for ExperimentError {
     }
 }
 
-impl Part {
+impl Subset {
     /// All images of a dataset.
     pub fn whole(data: Dataset) -> Self {
         let rows = 0..data.len();
         Self { data: Arc::new(data), rows }
     }
 
-    /// Classes of the images.
+    /// Class numbers of the images.
     ///
     /// # Errors
     /// [`ExperimentError::NoLabels`].
@@ -120,7 +121,7 @@ impl Part {
         Ok(labels.iter().map(|&label| label as usize).collect())
     }
 
-    /// SHA-256 of the data and the choice of images.
+    /// SHA-256 of the dataset and the range.
     pub fn sha256(&self) -> String {
         if self.rows == (0..self.data.len()) {
             return self.data.fingerprint().to_owned();
@@ -142,7 +143,7 @@ fn in_hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 over the names, shapes and values of a network's tensors, whatever file they came from.
+/// SHA-256 over the names, shapes and values of a network's tensors, independent of the file format.
 pub fn weights_sha256(weights: &Weights) -> String {
     let mut digest = Sha256::new();
     for (name, tensor) in weights {
@@ -155,13 +156,13 @@ pub fn weights_sha256(weights: &Weights) -> String {
     in_hex(&digest.finalize())
 }
 
-/// SHA-256 of a network's configuration: the same tensors in another network give other features.
+/// SHA-256 of a network's configuration: the same tensors in a different network give different features.
 pub fn config_sha256(model: &Model) -> String {
-    hex(json!(model.config()).to_string().as_bytes())
+    hex(hashed_form(json!(model.config())).to_string().as_bytes())
 }
 
 /// Features of one method.
-struct Contender {
+struct MethodFeatures {
     name: String,
     train: Examples,
     test: Examples,
@@ -170,47 +171,56 @@ struct Contender {
     seconds: f64,
 }
 
-/// Runs the experiment of `settings` on the discriminator of `model`, called `name` in the table.
+/// Runs the experiment of `settings` on the discriminator of `model`; `name` labels its row of the table.
 ///
 /// # Errors
 /// [`ExperimentError`].
 pub fn run(
     settings: &Settings,
     (name, model, weights): (&str, &Model, &Weights),
-    (train, test): (&Part, &Part),
+    (train, test): (&Subset, &Subset),
     learner: &mut dyn Learner,
-    watch: &mut dyn Watch,
+    progress: &mut dyn Progress,
 ) -> Result<Report, ExperimentError> {
     let class_names = class_names(train, test)?;
     let protocol = protocol(settings);
-    // Short classes are found before the long work, not after.
+    // Fail on short classes before the long work.
     pool(settings, train, &class_names)?;
 
     let mut rows = Vec::new();
-    let mut found_supervised = None;
+    let mut supervised_row = None;
     let own = std::iter::once(None).chain(settings.baselines.iter().copied().map(Some));
     for kind in own {
         let started = Instant::now();
-        let mut contender = match kind {
+        let mut method = match kind {
             None => {
                 let extractor = Extractor::new(model, weights, &settings.device)?;
-                let config = config_sha256(model);
-                let identity = (config, weights_sha256(weights));
-                let stored = settings.stored_statistics;
-                network(settings, (name, extractor, identity, stored), (train, test), watch)?
+                let network = Network {
+                    name,
+                    extractor,
+                    config_sha256: config_sha256(model),
+                    weights_sha256: weights_sha256(weights),
+                    stored_statistics: settings.stored_statistics,
+                };
+                network.features(settings, (train, test), progress)?
             }
             Some(Baseline::Random) => {
                 let extractor = Extractor::random(model, settings.seed, &settings.device)?;
-                let identity = (config_sha256(model), weights_sha256(&extractor.weights()?));
-                let name = "same network, random weights";
-                network(settings, (name, extractor, identity, false), (train, test), watch)?
+                let network = Network {
+                    name: "same network, random weights",
+                    config_sha256: config_sha256(model),
+                    weights_sha256: weights_sha256(&extractor.weights()?),
+                    extractor,
+                    stored_statistics: false,
+                };
+                network.features(settings, (train, test), progress)?
             }
             Some(Baseline::Supervised { trials }) => {
-                let found = supervised(settings, trials, model, (train, test), &class_names, watch)?;
-                found_supervised = Some(found);
+                let row = supervised(settings, trials, model, (train, test), &class_names, progress)?;
+                supervised_row = Some(row);
                 continue;
             }
-            Some(Baseline::Pixels) => Contender {
+            Some(Baseline::Pixels) => MethodFeatures {
                 name: "raw pixels".to_owned(),
                 train: examples(raw_pixels(train.pair(), model)?, train)?,
                 test: examples(raw_pixels(test.pair(), model)?, test)?,
@@ -219,17 +229,17 @@ pub fn run(
                 seconds: 0.0,
             },
         };
-        contender.seconds = started.elapsed().as_secs_f64();
-        tracing::info!("{}: {} features an image", contender.name, contender.test.features.width());
+        method.seconds = started.elapsed().as_secs_f64();
+        tracing::info!("{}: {} features per image", method.name, method.test.features.width());
         let fitting = Instant::now();
         let grid = grid(settings, kind.is_some());
-        let outcome = classify(settings, &grid, &contender, &class_names, learner, watch)?;
+        let outcome = classify(settings, &grid, &method, &class_names, learner, progress)?;
         rows.push(Row {
-            name: contender.name,
+            name: method.name,
             outcome,
-            statistics: contender.statistics,
-            weights_sha256: contender.weights_sha256,
-            extraction_seconds: contender.seconds,
+            statistics: method.statistics,
+            weights_sha256: method.weights_sha256,
+            extraction_seconds: method.seconds,
             fit_seconds: fitting.elapsed().as_secs_f64(),
         });
     }
@@ -237,7 +247,7 @@ pub fn run(
         task: settings.task,
         labels_per_class: settings.labels_per_class,
         rows,
-        supervised: found_supervised,
+        supervised: supervised_row,
         class_names,
         train_sha256: train.sha256(),
         test_sha256: test.sha256(),
@@ -248,7 +258,7 @@ pub fn run(
     })
 }
 
-/// The numbers of the protocol, as they are recorded.
+/// The protocol as recorded and hashed.
 fn protocol(settings: &Settings) -> Value {
     json!({
         "task": settings.task,
@@ -258,13 +268,14 @@ fn protocol(settings: &Settings) -> Value {
         "grid": grid(settings, false),
         "baseline_grid": grid(settings, true),
         "seed": settings.seed,
-        "statistics": if settings.stored_statistics { "stored" } else { "recalibrated" },
+        // The earlier name: `protocol_sha256` must not change for equal protocols.
+        "statistics": if settings.stored_statistics { "stored" } else { RECALIBRATED[1] },
         "solver": settings.solver,
         "dtype": settings.storage.name(),
     })
 }
 
-/// A grid that the user gives is taken as it is; a baseline is never held back by the ends of one made for the network.
+/// The user's grid, which is closed, or the task's. For baselines the task's grid is open: it was made for the network.
 fn grid(settings: &Settings, baseline: bool) -> Grid {
     match &settings.grid {
         Some(values) => Grid::closed(values.clone()),
@@ -275,8 +286,8 @@ fn grid(settings: &Settings, baseline: bool) -> Grid {
     }
 }
 
-/// Names of the classes: the data's, and the numbers of any other labels.
-fn class_names(train: &Part, test: &Part) -> Result<Vec<String>, ExperimentError> {
+/// Class names of the dataset, and numbers for labels without a name.
+fn class_names(train: &Subset, test: &Subset) -> Result<Vec<String>, ExperimentError> {
     let mut names = train.data.class_names().unwrap_or_default().to_vec();
     let all = train.labels()?.into_iter().chain(test.labels()?);
     let count = all.max().map_or(0, |largest| largest + 1);
@@ -284,8 +295,8 @@ fn class_names(train: &Part, test: &Part) -> Result<Vec<String>, ExperimentError
     Ok(names)
 }
 
-/// How many training images are not held out, and their classes, each with as many images as are drawn from it.
-fn pool(settings: &Settings, train: &Part, names: &[String]) -> Result<(usize, Classes), ExperimentError> {
+/// The number of training images that are not held out, and their rows by class, enough of each for a draw.
+fn pool(settings: &Settings, train: &Subset, names: &[String]) -> Result<(usize, Classes), ExperimentError> {
     let labels = train.labels()?;
     let held_out = settings.task.held_out(labels.len());
     if held_out == 0 || held_out >= labels.len() {
@@ -295,11 +306,11 @@ fn pool(settings: &Settings, train: &Part, names: &[String]) -> Result<(usize, C
     Ok((len, Classes::new(&labels[..len], names, settings.labels_per_class.unwrap_or(1))?))
 }
 
-/// The rows that draws choose from and the draws themselves, for others to check: train rows by draw.
+/// The range of held-out rows and the training rows of every draw, for checks by other programs.
 ///
 /// # Errors
 /// A class with too few images.
-pub fn draws(settings: &Settings, train: &Part, test: &Part) -> Result<Value, ExperimentError> {
+pub fn draws(settings: &Settings, train: &Subset, test: &Subset) -> Result<Value, ExperimentError> {
     let names = class_names(train, test)?;
     let (pool, classes) = pool(settings, train, &names)?;
     let few = few_labels(settings);
@@ -317,121 +328,138 @@ fn few_labels(settings: &Settings) -> FewLabels {
     }
 }
 
-fn examples(features: Features, part: &Part) -> Result<Examples, ExperimentError> {
-    Ok(Examples { features, labels: part.labels()? })
+fn examples(features: Features, subset: &Subset) -> Result<Examples, ExperimentError> {
+    Ok(Examples { features, labels: subset.labels()? })
 }
 
-/// Features of a network, its statistics settled first; from the cache where they are there.
-fn network(
-    settings: &Settings,
-    (name, mut extractor, (config_sha256, weights_sha256), stored): (&str, Extractor, (String, String), bool),
-    (train, test): (&Part, &Part),
-    watch: &mut dyn Watch,
-) -> Result<Contender, ExperimentError> {
-    let source = if stored { StatisticsSource::Stored } else { StatisticsSource::Recalibrated };
-    // As the authors' svhn_semisup_analysis.py does: the images held out to choose C take no part.
-    let learned = train.rows.len().saturating_sub(settings.task.held_out(train.rows.len()));
-    let learned = Part { rows: train.rows.start..train.rows.start + learned, ..train.clone() };
-    let statistics =
-        if stored { "stored".to_owned() } else { format!("recalibrated on {}", learned.sha256()) };
-    let mut settled = stored;
-    let mut parts = Vec::new();
-    for (part, what) in [(train, "training"), (test, "test")] {
-        let origin = json!({
-            "format": CACHE_FORMAT,
-            "config_sha256": config_sha256,
-            "weights_sha256": weights_sha256,
-            "images_sha256": part.sha256(),
-            "statistics": statistics,
-            "width": extractor.width(),
-            "dtype": settings.storage.name(),
-        })
-        .to_string();
-        let cached = settings
-            .cache
-            .as_ref()
-            .map(|folder| folder.join(format!("{}.safetensors", hex(origin.as_bytes()))));
-        if let Some(path) = cached.as_deref().filter(|path| path.exists()) {
-            match from_cache(path, &origin, (part.rows.len(), extractor.width())) {
-                Ok(features) => {
-                    tracing::info!("{name}: {what} features from {}", path.display());
-                    parts.push(examples(features, part)?);
-                    continue;
+/// A network to extract features with.
+struct Network<'a> {
+    /// Name in the table.
+    name: &'a str,
+    extractor: Extractor,
+    config_sha256: String,
+    weights_sha256: String,
+    /// Whether to use the stored batch-norm statistics instead of recalibrated ones.
+    stored_statistics: bool,
+}
+
+impl Network<'_> {
+    /// Features of both splits, read from the cache if present; batch norm is recalibrated first if necessary.
+    fn features(
+        mut self,
+        settings: &Settings,
+        (train, test): (&Subset, &Subset),
+        progress: &mut dyn Progress,
+    ) -> Result<MethodFeatures, ExperimentError> {
+        let name = self.name;
+        let stored = self.stored_statistics;
+        let source = if stored { StatisticsSource::Stored } else { StatisticsSource::Recalibrated };
+        // As in the authors' svhn_semisup_analysis.py, the images held out to choose C are excluded.
+        let training = train.rows.len().saturating_sub(settings.task.held_out(train.rows.len()));
+        let training = Subset { rows: train.rows.start..train.rows.start + training, ..train.clone() };
+        let statistics =
+            if stored { "stored".to_owned() } else { format!("recalibrated on {}", training.sha256()) };
+        let mut has_statistics = stored;
+        let mut splits = Vec::new();
+        for (subset, what) in [(train, "training"), (test, "test")] {
+            let origin = json!({
+                "format": CACHE_FORMAT,
+                "config_sha256": self.config_sha256,
+                "weights_sha256": self.weights_sha256,
+                "images_sha256": subset.sha256(),
+                "statistics": statistics,
+                "width": self.extractor.width(),
+                "dtype": settings.storage.name(),
+            });
+            let cached = settings.cache.as_ref().map(|folder| folder.join(cache_name(&origin)));
+            if let Some(path) = cached.as_deref().filter(|path| path.exists()) {
+                match from_cache(path, &origin, (subset.rows.len(), self.extractor.width())) {
+                    Ok(features) => {
+                        tracing::info!("{name}: {what} features from {}", path.display());
+                        splits.push(examples(features, subset)?);
+                        continue;
+                    }
+                    Err(problem) => tracing::warn!("{}: {problem}: extracted again", path.display()),
                 }
-                Err(problem) => tracing::warn!("{}: {problem}: extracted again", path.display()),
             }
-        }
-        if !settled {
-            watch.begin(&format!("{name}: batch-norm statistics"), learned.rows.len(), "images");
-            extractor.recalibrate(learned.pair(), &mut |done| watch.done(done))?;
-            settled = true;
-        }
-        watch.begin(&format!("{name}: features of the {what} images"), part.rows.len(), "images");
-        let features = match cached {
-            None => extractor.to_memory(part.pair(), settings.storage, &mut |done| watch.done(done))?,
-            Some(path) => {
-                to_file(
-                    &mut extractor,
-                    part,
-                    settings.storage,
-                    &path,
-                    &origin,
-                    &Cancel::new(),
-                    &mut |done| watch.done(done),
-                )?;
-                file::open(&path)?.features
+            if !has_statistics {
+                progress.begin(&format!("{name}: batch-norm statistics"), training.rows.len(), "images");
+                self.extractor.recalibrate(training.pair(), &mut |done| progress.update(done))?;
+                has_statistics = true;
             }
+            progress.begin(&format!("{name}: features of the {what} images"), subset.rows.len(), "images");
+            let mut on_images = |done| progress.update(done);
+            let features = match cached {
+                None => self.extractor.to_memory(subset.pair(), settings.storage, &mut on_images)?,
+                Some(path) => {
+                    let origin = origin.to_string();
+                    let (extractor, storage) = (&mut self.extractor, settings.storage);
+                    to_file(extractor, subset, storage, &path, &origin, &Cancel::new(), &mut on_images)?;
+                    file::open(&path)?.features
+                }
+            };
+            splits.push(examples(features, subset)?);
+        }
+        let (Some(test), Some(train)) = (splits.pop(), splits.pop()) else {
+            return Err(ProtocolError::NoTest.into());
         };
-        parts.push(examples(features, part)?);
+        Ok(MethodFeatures {
+            name: name.to_owned(),
+            train,
+            test,
+            statistics: Some(source),
+            weights_sha256: Some(self.weights_sha256),
+            seconds: 0.0,
+        })
     }
-    let (Some(test), Some(train)) = (parts.pop(), parts.pop()) else {
-        return Err(ProtocolError::NoTest.into());
-    };
-    let weights_sha256 = Some(weights_sha256);
-    let name = name.to_owned();
-    Ok(Contender { name, train, test, statistics: Some(source), weights_sha256, seconds: 0.0 })
+}
+
+/// File name in the cache: a hash of the origin.
+fn cache_name(origin: &Value) -> String {
+    format!("{}.safetensors", hex(hashed_form(origin.clone()).to_string().as_bytes()))
 }
 
 /// Raised when the same network would give other features.
 const CACHE_FORMAT: u32 = 1;
 
-/// Features of an earlier run, or what is wrong with the file.
-fn from_cache(path: &Path, origin: &str, shape: (usize, usize)) -> Result<Features, String> {
+/// Features of an earlier run, or the problem with the file.
+fn from_cache(path: &Path, origin: &Value, shape: (usize, usize)) -> Result<Features, String> {
     let found = file::open(path).map_err(|e| e.to_string())?;
-    if found.origin.as_deref() != Some(origin) || (found.features.len(), found.features.width()) != shape {
-        return Err("is not what its name says".to_owned());
+    let found_shape = (found.features.len(), found.features.width());
+    if origin::parse(found.origin.as_deref()) != *origin || found_shape != shape {
+        return Err("origin or shape does not match the file name".to_owned());
     }
     found.features.check_finite().map_err(|e| e.to_string())?;
     Ok(found.features)
 }
 
-/// Streams the features of `part` to a file; `origin` is kept in its header. A stop asked for with `cancel` leaves nothing.
+/// Streams the features of `subset` to a file with `origin` in its header. Canceled, it leaves no file.
 ///
 /// # Errors
 /// Extraction; the disk.
 pub fn to_file(
     extractor: &mut Extractor,
-    part: &Part,
+    subset: &Subset,
     storage: Storage,
     path: &Path,
     origin: &str,
     cancel: &Cancel,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(), ExperimentError> {
-    let labels = part.data.labels().and_then(|labels| labels.get(part.rows.clone()));
-    let shape = (part.rows.len(), extractor.width());
+    let labels = subset.data.labels().and_then(|labels| labels.get(subset.rows.clone()));
+    let shape = (subset.rows.len(), extractor.width());
     let mut writer = Writer::create(path, storage, shape, labels, origin)?;
     let mut write = |rows: &[f32]| {
         if cancel.is_set() {
-            return Err(ExtractError::Sink("interrupted; nothing is left of the file".to_owned()));
+            return Err(ExtractError::Sink("interrupted; the file was removed".to_owned()));
         }
         writer.write(rows).map_err(|e| ExtractError::Sink(e.to_string()))
     };
-    extractor.extract(part.pair(), &mut write, progress)?;
+    extractor.extract(subset.pair(), &mut write, progress)?;
     Ok(writer.finish()?)
 }
 
-/// Epochs of supervised training between looks at the held-out images.
+/// Epochs of supervised training between evaluations on the held-out images.
 const EVALUATE_EVERY: usize = 5;
 
 /// The purely supervised network of section 5.2 on the labels of the first test draw.
@@ -439,53 +467,57 @@ fn supervised(
     settings: &Settings,
     trials: u64,
     model: &Model,
-    (train, test): (&Part, &Part),
+    (train, test): (&Subset, &Subset),
     class_names: &[String],
-    watch: &mut dyn Watch,
+    progress: &mut dyn Progress,
 ) -> Result<SupervisedRow, ExperimentError> {
     let started = Instant::now();
     let (pool, classes) = pool(settings, train, class_names)?;
     let drawn = few_labels(settings).test_draw(&classes, 0);
-    let set = |part: &Part, rows: &[usize]| -> Result<(Vec<u8>, Vec<u32>), ExperimentError> {
-        let all = part.data.labels().unwrap_or_default();
+    let set = |subset: &Subset, rows: &[usize]| -> Result<(Vec<u8>, Vec<u32>), ExperimentError> {
+        let all = subset.data.labels().unwrap_or_default();
         let (mut pixels, mut image) = (Vec::new(), Vec::new());
-        for row in rows.iter().map(|row| part.rows.start + row) {
-            read(&part.data, row..row + 1, &mut image).map_err(ExtractError::from)?;
+        for row in rows.iter().map(|row| subset.rows.start + row) {
+            read(&subset.data, row..row + 1, &mut image).map_err(ExtractError::from)?;
             pixels.extend_from_slice(&image);
         }
-        Ok((pixels, rows.iter().filter_map(|row| all.get(part.rows.start + row)).copied().collect()))
+        Ok((pixels, rows.iter().filter_map(|row| all.get(subset.rows.start + row)).copied().collect()))
     };
-    let learned = set(train, &drawn)?;
+    let training = set(train, &drawn)?;
     let held_out = set(train, &(pool..train.rows.len()).collect::<Vec<_>>())?;
     let tested = set(test, &(0..test.rows.len()).collect::<Vec<_>>())?;
-    fn labeled((pixels, labels): &(Vec<u8>, Vec<u32>)) -> Labeled<'_> {
-        Labeled { pixels, labels }
+    fn labeled((pixels, labels): &(Vec<u8>, Vec<u32>)) -> LabeledImages<'_> {
+        LabeledImages { pixels, labels }
     }
     let task = supervised::Task {
         model,
         classes: class_names.len(),
-        training: labeled(&learned),
+        training: labeled(&training),
         validation: labeled(&held_out),
         evaluate_every: EVALUATE_EVERY,
         device: &settings.device,
     };
-    watch.begin("supervised network: random search", usize::try_from(trials).unwrap_or(usize::MAX), "trials");
+    progress.begin(
+        "supervised network: random search",
+        usize::try_from(trials).unwrap_or(usize::MAX),
+        "trials",
+    );
     let mut finished = 0;
-    let mut tell = |event| {
+    let mut on_event = |event| {
         if let Event::Finished(summary) = event {
             finished += 1;
-            watch.done(finished);
+            progress.update(finished);
             tracing::debug!("{summary:?}");
         }
         ControlFlow::Continue(())
     };
-    let found = supervised::search(&task, &Ranges::default(), settings.seed, 0..trials, &mut tell)?;
+    let found = supervised::search(&task, &Ranges::default(), settings.seed, 0..trials, &mut on_event)?;
     let mut classifier = Classifier::new(model, class_names.len(), &found.weights, &settings.device)?;
     Ok(SupervisedRow {
         validation_error_percent: found.validation_error_percent,
         error_percent: supervised::error_percent(&mut classifier, model, labeled(&tested))?,
         trials: found.trials.len(),
-        train: learned.1.len(),
+        train: training.1.len(),
         test: tested.1.len(),
         seconds: started.elapsed().as_secs_f64(),
     })
@@ -494,19 +526,19 @@ fn supervised(
 fn classify(
     settings: &Settings,
     grid: &Grid,
-    contender: &Contender,
+    method: &MethodFeatures,
     class_names: &[String],
     learner: &mut dyn Learner,
-    watch: &mut dyn Watch,
+    progress: &mut dyn Progress,
 ) -> Result<Outcome, ExperimentError> {
-    let held_out = settings.task.held_out(contender.train.labels.len());
+    let held_out = settings.task.held_out(method.train.labels.len());
     Ok(match settings.labels_per_class {
-        None => all::run(held_out, grid, (&contender.train, &contender.test), class_names, learner, watch)?,
+        None => all::run(held_out, grid, (&method.train, &method.test), class_names, learner, progress)?,
         Some(_) => {
-            let (pool, held_out) = contender.train.split_last(held_out)?;
-            let test = contender.test.clone();
-            let parts = Parts { pool, held_out, test, class_names: class_names.to_vec() };
-            few::run(&few_labels(settings), grid, &parts, learner, watch)?
+            let (pool, held_out) = method.train.split_last(held_out)?;
+            let test = method.test.clone();
+            let splits = Splits { pool, held_out, test, class_names: class_names.to_vec() };
+            few::run(&few_labels(settings), grid, &splits, learner, progress)?
         }
     })
 }

@@ -1,7 +1,7 @@
-//! Images to feature vectors: the discriminator in evaluation mode, every block's activation pooled to 4x4.
+//! Feature extraction: the discriminator in evaluation mode, the activation of every block pooled to 4x4.
 //!
-//! The feature vector is, block after block, the maximum of each channel's activation after LeakyReLU in each cell of a
-//! 4x4 grid (paper, section 5.1; the authors' svhn_semisup_analysis.py). It is not scaled.
+//! The feature vector has, block by block, the maximum of each channel after LeakyReLU in each cell of a 4x4 grid
+//! (paper, section 5.1; the authors' svhn_semisup_analysis.py). Features are not scaled.
 
 use crate::features::{Features, FeaturesError, Storage};
 use crate::pool::{features_of, max_pool};
@@ -16,20 +16,20 @@ use serde::Serialize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Images that go through the network at once; also the authors' batch for batch-norm statistics.
+/// Minibatch size, also the authors' for batch-norm statistics.
 pub const BATCH: usize = 128;
 
-/// Where D's batch-norm statistics came from.
+/// Source of D's batch-norm statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatisticsSource {
-    /// The model's own.
+    /// Stored with the model.
     Stored,
     /// Averages over minibatches of the training images.
     Recalibrated,
 }
 
-/// Why features could not be extracted.
+/// Why extraction failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
     /// An image could not be read.
@@ -38,20 +38,20 @@ pub enum ExtractError {
     /// The network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// The images are of another shape than the network's.
+    /// Images of another shape than the network's.
     #[error(
-        "the images are {found}, the network sees {expected}: open them in its shape, or choose another model"
+        "the images are {found}, expected {expected} as in the network: open them in its shape, or choose another model"
     )]
     Shape {
-        /// What the network sees.
+        /// Shape of the network's images.
         expected: String,
-        /// What the images are.
+        /// Shape of the images.
         found: String,
     },
     /// A feature is NaN or infinite.
-    #[error(transparent)]
+    #[error("{0}: the network or the images are damaged")]
     Features(#[from] FeaturesError),
-    /// What takes the features failed.
+    /// The consumer of the features failed.
     #[error("{0}")]
     Sink(String),
 }
@@ -62,7 +62,7 @@ impl From<candle_core::Error> for ExtractError {
     }
 }
 
-/// A discriminator that turns images into feature vectors.
+/// A discriminator as feature extractor.
 #[derive(Debug)]
 pub struct Extractor {
     discriminator: Discriminator,
@@ -80,8 +80,8 @@ impl Extractor {
         Ok(Self { discriminator, model: model.clone(), width: width(model) })
     }
 
-    /// The same network with weights that were never trained, drawn as training starts from them: what the architecture
-    /// alone is worth. It needs [`Extractor::recalibrate`].
+    /// The same network with initial weights: a baseline without training. It has no batch-norm statistics until
+    /// [`Extractor::recalibrate`].
     ///
     /// # Errors
     /// Memory.
@@ -89,12 +89,12 @@ impl Extractor {
         Self::new(model, &model.initial_discriminator(seed, 0.02, 0.02), device)
     }
 
-    /// Values of a feature vector: 16 a channel of every block; 28,672 for `imagenet32`, 7,168 for `svhn32`.
+    /// Length of a feature vector: 16 per channel of every block; 28,672 for `imagenet32`, 7,168 for `svhn32`.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Parameters, and statistics where there are any.
+    /// Parameters and, if present, batch-norm statistics.
     ///
     /// # Errors
     /// Those of the device.
@@ -102,18 +102,19 @@ impl Extractor {
         self.discriminator.0.weights()
     }
 
-    /// The batch-norm statistics evaluated by, where there are any.
+    /// The batch-norm statistics, if present.
     pub fn statistics(&self) -> Option<&Statistics> {
         self.discriminator.0.statistics()
     }
 
-    /// Replaces the batch-norm statistics by those of the images `rows`, as the authors do: batches of 128 in order, the last short
-    /// one too; each layer normalized by its own minibatch upstream; means and biased variances averaged with equal weight.
+    /// Recalibrates batch norm on the images `rows` by the authors' procedure: minibatches of 128 in order, the last
+    /// one may be smaller; layers normalize by minibatch statistics; means and biased variances are averaged with equal
+    /// weights.
     ///
-    /// `progress` hears how many images are done.
+    /// `progress` receives the number of images read.
     ///
     /// # Errors
-    /// An image that cannot be read or has another shape; memory; a last batch too small for batch-norm.
+    /// An unreadable image or one of another shape; memory; a last minibatch too small for batch norm.
     pub fn recalibrate(
         &mut self,
         (images, rows): (&Dataset, Range<usize>),
@@ -133,11 +134,11 @@ impl Extractor {
         self.discriminator.0.recalibrate(batches)
     }
 
-    /// Replaces the batch-norm statistics by those of one batch, u8 `(n, h, w, c)`.
+    /// Recalibrates batch norm on one minibatch, u8 `(n, h, w, c)`.
     ///
     /// # Errors
     /// Memory; a batch too small for batch-norm.
-    pub fn settle(&mut self, bytes: &[u8]) -> Result<(), ExtractError> {
+    pub fn recalibrate_on_batch(&mut self, bytes: &[u8]) -> Result<(), ExtractError> {
         let device = self.discriminator.0.executor.device().clone();
         let x = pixels::to_tensor(bytes, self.model.config(), &device)?;
         self.discriminator.0.recalibrate([Ok::<_, ExtractError>(x)])
@@ -151,7 +152,7 @@ impl Extractor {
         let device = self.discriminator.0.executor.device().clone();
         let x = pixels::to_tensor(bytes, self.model.config(), &device)?;
         let mut features = vec![0.0; x.dim(0)? * self.width];
-        // Each image's map is pooled where it was computed; nobody else wants the image's row then.
+        // Maps are pooled on the thread that computed them. The blocks of an image come in order, so its lock is free.
         let rows: Vec<_> = features.chunks_exact_mut(self.width).map(Mutex::new).collect();
         let (mut offsets, mut end) = (Vec::new(), 0);
         for layer in self.model.discriminator_layers() {
@@ -170,11 +171,11 @@ impl Extractor {
         Ok(features)
     }
 
-    /// Extracts the images `rows` in order and hands `sink` the rows of a batch at a time; `progress` hears how many images are
-    /// done.
+    /// Extracts the features of the images `rows` in order and passes them to `sink` one minibatch at a time,
+    /// row-major; `progress` receives the number of images done.
     ///
     /// # Errors
-    /// An image that cannot be read or has another shape, a feature that is not finite, the sink's error.
+    /// An unreadable image or one of another shape, a feature that is not finite, the sink's error.
     pub fn extract(
         &mut self,
         (images, rows): (&Dataset, Range<usize>),
@@ -202,7 +203,7 @@ impl Extractor {
         Ok(())
     }
 
-    /// The features of the images `rows` in memory.
+    /// Extracts the features of the images `rows` into memory.
     ///
     /// # Errors
     /// As [`Extractor::extract`].
@@ -216,20 +217,20 @@ impl Extractor {
         Ok(match storage {
             Storage::F32 => {
                 let mut all = Vec::with_capacity(len);
-                let mut keep = |part: &[f32]| {
-                    all.extend_from_slice(part);
+                let mut append = |rows: &[f32]| {
+                    all.extend_from_slice(rows);
                     Ok(())
                 };
-                self.extract((images, rows), &mut keep, progress)?;
+                self.extract((images, rows), &mut append, progress)?;
                 Features::from_f32(all, width)?
             }
             Storage::Bf16 => {
                 let mut all = Vec::with_capacity(len);
-                let mut keep = |part: &[f32]| {
-                    all.extend(part.iter().map(|&value| bf16::from_f32(value)));
+                let mut append = |rows: &[f32]| {
+                    all.extend(rows.iter().map(|&value| bf16::from_f32(value)));
                     Ok(())
                 };
-                self.extract((images, rows), &mut keep, progress)?;
+                self.extract((images, rows), &mut append, progress)?;
                 Features::from_bf16(all, width)?
             }
         })
@@ -250,10 +251,10 @@ pub fn width(model: &Model) -> usize {
     blocks.iter().map(|block| features_of(block.channels)).sum()
 }
 
-/// Raw pixels as features, for comparison: `(n, h w c)` in the range that the networks see.
+/// Raw pixels as features, `(n, h w c)`, in the networks' pixel range.
 ///
 /// # Errors
-/// An image that cannot be read.
+/// An unreadable image.
 pub fn raw_pixels((images, rows): (&Dataset, Range<usize>), model: &Model) -> Result<Features, ExtractError> {
     let mut bytes = Vec::new();
     read(images, rows, &mut bytes)?;
@@ -265,7 +266,7 @@ pub fn raw_pixels((images, rows): (&Dataset, Range<usize>), model: &Model) -> Re
 /// Reads the images `range` into `bytes`, u8 `(n, h, w, c)`, decoding on all threads.
 ///
 /// # Errors
-/// The first image that cannot be read.
+/// The first unreadable image.
 pub fn read(images: &Dataset, range: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), DataError> {
     let len = images.shape().bytes();
     bytes.resize(range.len() * len, 0);

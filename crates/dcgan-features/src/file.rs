@@ -1,99 +1,96 @@
 //! Feature files: one safetensors file with `labels` u32 `(n)` and `features` f32 or bf16 `(n, width)`, in data order.
 //!
-//! The file is written as the features come and mapped where it is read, so neither needs memory for all of them.
+//! Files are written row by row and memory-mapped for reading, so neither needs memory for all features.
 
 use crate::features::{Features, FeaturesError, Storage};
-use dcgan_base::files::sync_names;
+use dcgan_base::files::AtomicFile;
 use dcgan_data::{Bytes, DataError};
 use half::bf16;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Class numbers are below this; more would be a mistake, and memory is taken for each.
+/// Limit of class numbers; memory is allocated for every class.
 const MAX_CLASSES: u32 = 1 << 20;
 
-/// Why a feature file could not be written or read.
+/// Why a feature file was not written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// The file cannot be mapped.
+    /// The file could not be mapped.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// Cut short, damaged, or another format.
-    #[error("{}: not a whole safetensors file: {source}", path.display())]
+    /// Truncated, damaged, or of another format.
+    #[error("{}: not a complete safetensors file: {source}", path.display())]
     NotSafetensors {
         /// The file.
         path: PathBuf,
-        /// What the parser met.
+        /// The parser's error.
         source: SafeTensorError,
     },
-    /// A tensor is missing, or of a type or shape that features do not have.
+    /// A missing tensor, or a tensor of another type or shape.
     #[error("{}: {problem}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// Values that features cannot have.
+    /// Invalid features.
     #[error("{}: {source}", path.display())]
     Features {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         source: FeaturesError,
     },
-    /// Fewer or more rows than announced.
-    #[error("{}: {found} feature vectors were written, {expected} announced", path.display())]
+    /// Another number of rows than declared.
+    #[error("{}: {found} feature vectors were written, expected {expected}", path.display())]
     Rows {
         /// The file.
         path: PathBuf,
-        /// Rows announced.
+        /// Rows declared.
         expected: usize,
         /// Rows written.
         found: usize,
     },
 }
 
-/// Features with labels, as a file has them.
+/// Contents of a feature file.
 #[derive(Clone, Debug)]
-pub struct Labeled {
-    /// One row an image.
+pub struct LabeledFeatures {
+    /// One row per image.
     pub features: Features,
-    /// One class number an image; empty where the data has no labels.
+    /// One class number per image; empty for data without labels.
     pub labels: Vec<u32>,
-    /// What the writer said of their origin (JSON), where it said something.
+    /// Origin of the features (JSON), if the header has one.
     pub origin: Option<String>,
 }
 
-/// A feature file being written: beside its place, renamed when it is whole.
+/// Writer of a feature file that appears under its name when it is complete.
 #[derive(Debug)]
 pub struct Writer {
-    path: PathBuf,
-    temporary: PathBuf,
-    file: BufWriter<File>,
+    file: AtomicFile,
     storage: Storage,
     width: usize,
     rows: usize,
     written: usize,
-    finished: bool,
 }
 
 impl Writer {
-    /// Begins a file for `rows` vectors of `width` values; without `labels` it has none. `origin` goes into its header.
+    /// Creates a file for `rows` feature vectors of `width` values, with or without `labels`, and `origin` in its
+    /// header.
     ///
     /// # Errors
-    /// The operating system's; a header that cannot be.
+    /// The operating system's; another number of labels than rows.
     pub fn create(
         path: &Path,
         storage: Storage,
@@ -103,7 +100,7 @@ impl Writer {
     ) -> Result<Self, FileError> {
         let content = |problem: String| FileError::Content { path: path.into(), problem };
         let mut header = serde_json::Map::new();
-        // The format allows any text values under this one key; a single entry keeps the bytes the same each time.
+        // The format allows text values under this key. With a single entry the order of entries is deterministic.
         header.insert("__metadata__".into(), serde_json::json!({ "origin": origin }));
         let mut end = 0;
         let mut tensor = |dtype: &str, shape: &[usize], size: usize| {
@@ -111,10 +108,13 @@ impl Writer {
             end += shape.iter().product::<usize>() * size;
             serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] })
         };
-        // Labels first: they are known before any feature is, and keep what follows aligned.
+        // Labels are known first, and keep the features aligned.
         if let Some(labels) = labels {
             if labels.len() != rows {
-                return Err(content(format!("{} labels for {rows} feature vectors", labels.len())));
+                return Err(content(format!(
+                    "{} labels for {rows} feature vectors, expected one per vector",
+                    labels.len()
+                )));
             }
             header.insert("labels".into(), tensor("U32", &[rows], 4));
         }
@@ -123,77 +123,54 @@ impl Writer {
         let mut header = serde_json::Value::Object(header).to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
 
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".tmp-{}-{name}", std::process::id()));
-        let io = |source| FileError::Io { path: temporary.clone(), source };
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(io)?);
+        let io = |source| FileError::Io { path: path.to_owned(), source };
+        let mut file = AtomicFile::create(path).map_err(io)?;
         let mut write = || {
             file.write_all(&(header.len() as u64).to_le_bytes())?;
             file.write_all(&header)?;
             labels.unwrap_or_default().iter().try_for_each(|label| file.write_all(&label.to_le_bytes()))
         };
         write().map_err(io)?;
-        let path = path.to_owned();
-        Ok(Self { path, temporary, file, storage, width, rows, written: 0, finished: false })
+        Ok(Self { file, storage, width, rows, written: 0 })
     }
 
-    /// Appends whole rows.
+    /// Appends rows, row-major.
     ///
     /// # Errors
-    /// The operating system's: a full disk.
+    /// The operating system's, such as a full disk.
     pub fn write(&mut self, rows: &[f32]) -> Result<(), FileError> {
         let bytes: Vec<u8> = match self.storage {
             Storage::F32 => rows.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Storage::Bf16 => rows.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
         };
         self.written += rows.len() / self.width.max(1);
-        self.file.write_all(&bytes).map_err(|source| FileError::Io { path: self.temporary.clone(), source })
+        let result = self.file.write_all(&bytes);
+        result.map_err(|source| FileError::Io { path: self.file.path().to_owned(), source })
     }
 
-    /// Flushes the file to the disk and gives it its name.
+    /// Flushes the file to the disk and renames it.
     ///
     /// # Errors
-    /// Rows missing or too many; the operating system's.
-    pub fn finish(mut self) -> Result<(), FileError> {
+    /// Another number of rows than declared; the operating system's.
+    pub fn finish(self) -> Result<(), FileError> {
+        let path = self.file.path().to_owned();
         if self.written != self.rows {
-            return Err(FileError::Rows {
-                path: self.path.clone(),
-                expected: self.rows,
-                found: self.written,
-            });
+            return Err(FileError::Rows { path, expected: self.rows, found: self.written });
         }
-        let mut finish = || {
-            self.file.flush()?;
-            self.file.get_ref().sync_all()?;
-            fs::rename(&self.temporary, &self.path)?;
-            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            sync_names(folder.unwrap_or(Path::new(".")))
-        };
-        let finished = finish();
-        self.finished = finished.is_ok();
-        finished.map_err(|source| FileError::Io { path: self.path.clone(), source })
+        self.file.commit().map_err(|source| FileError::Io { path, source })
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Half a file is of no use; where even this fails its name says what it is.
-            let _ = fs::remove_file(&self.temporary);
-        }
-    }
-}
-
-/// Maps the file at `path` and checks its tensors; values are checked where they are used.
+/// Maps the file at `path` and checks types and shapes; values are not read.
 ///
 /// # Errors
 /// [`FileError`].
-pub fn open(path: &Path) -> Result<Labeled, FileError> {
+pub fn open(path: &Path) -> Result<LabeledFeatures, FileError> {
     let content = |problem: String| FileError::Content { path: path.into(), problem };
     let bytes = Bytes::map(path)?;
     let (header, metadata) = SafeTensors::read_metadata(&bytes)
         .map_err(|source| FileError::NotSafetensors { path: path.into(), source })?;
-    // `read_metadata` looks at the header alone; this also compares it with the length of the file.
+    // `read_metadata` reads the header only; this also checks the length of the file.
     SafeTensors::deserialize(&bytes)
         .map_err(|source| FileError::NotSafetensors { path: path.into(), source })?;
     let start = header + 8;
@@ -209,7 +186,10 @@ pub fn open(path: &Path) -> Result<Labeled, FileError> {
         return Err(content(format!("tensor \"features\" has shape {:?}, expected (n, width)", info.shape)));
     };
     if rows == 0 || width == 0 {
-        return Err(content(format!("tensor \"features\" has shape {:?}: it is empty", info.shape)));
+        return Err(content(format!(
+            "tensor \"features\" has shape {:?}, expected at least one row and column",
+            info.shape
+        )));
     }
     let (begin, end) = info.data_offsets;
     let features = Features::from_bytes(bytes.clone(), start + begin..start + end, storage, width)
@@ -219,7 +199,7 @@ pub fn open(path: &Path) -> Result<Labeled, FileError> {
         Some(info) => labels(info, rows, &bytes[start..]).map_err(content)?,
     };
     let origin = metadata.metadata().as_ref().and_then(|all| all.get("origin")).cloned();
-    Ok(Labeled { features, labels, origin })
+    Ok(LabeledFeatures { features, labels, origin })
 }
 
 fn labels(info: &TensorInfo, rows: usize, data: &[u8]) -> Result<Vec<u32>, String> {
@@ -241,22 +221,23 @@ fn labels(info: &TensorInfo, rows: usize, data: &[u8]) -> Result<Vec<u32>, Strin
     let labels: Option<Vec<u32>> =
         data.chunks_exact(size).map(|bytes| number(bytes).filter(|&label| label < MAX_CLASSES)).collect();
     labels.ok_or_else(|| {
-        format!("tensor \"labels\" holds a number that is no class: not 0 to {}", MAX_CLASSES - 1)
+        format!("tensor \"labels\" has an invalid class number, expected 0 to {}", MAX_CLASSES - 1)
     })
 }
 
 fn names(missing: &str, metadata: &Metadata) -> String {
     let found: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
     let found: Vec<&str> = found.keys().map(String::as_str).collect();
-    format!("holds no tensor {missing:?} but {found:?}; feature files are made by `dcgan-eval features`")
+    format!("missing tensor {missing:?}, found {found:?}; create feature files with `dcgan-eval features`")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn files_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let values: Vec<f32> = (0..15).map(|i| i as f32 / 4.0 - 1.0).collect(); // exact in bf16
         for storage in [Storage::F32, Storage::Bf16] {
@@ -278,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_file_leaves_nothing() {
+    fn an_incomplete_file_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f.safetensors");
         let mut writer = Writer::create(&path, Storage::F32, (2, 3), None, "").unwrap();
@@ -288,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_features() {
+    fn invalid_files_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f.safetensors");
         let file = |header: &str, data: usize| {
@@ -298,16 +279,22 @@ mod tests {
             bytes
         };
         let rows: &[(Vec<u8>, &str)] = &[
-            (vec![], "not a whole safetensors file"),
-            (vec![9; 40], "not a whole safetensors file"),
-            (file(r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 4), "no tensor \"features\""),
+            (vec![], "not a complete safetensors file"),
+            (vec![9; 40], "not a complete safetensors file"),
+            (
+                file(r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 4),
+                "missing tensor \"features\"",
+            ),
             (file(r#"{"features":{"dtype":"F64","shape":[1,1],"data_offsets":[0,8]}}"#, 8), "is F64"),
             (
                 file(r#"{"features":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8),
                 "expected (n, width)",
             ),
-            (file(r#"{"features":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#, 0), "is empty"),
-            (file(r#"{"features":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}"#, 7), "not a whole"),
+            (
+                file(r#"{"features":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]}}"#, 0),
+                "expected at least one row",
+            ),
+            (file(r#"{"features":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}"#, 7), "not a complete"),
             (
                 file(
                     r#"{"features":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},"labels":{"dtype":"U32","shape":[2],"data_offsets":[4,12]}}"#,
@@ -320,7 +307,7 @@ mod tests {
                     r#"{"features":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},"labels":{"dtype":"I64","shape":[1],"data_offsets":[4,12]}}"#,
                     12,
                 ),
-                "no class",
+                "invalid class number",
             ),
         ];
         for (bytes, expected) in rows {

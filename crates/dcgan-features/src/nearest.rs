@@ -1,46 +1,46 @@
-//! Exact nearest neighbours in Euclidean distance, the references streamed in blocks.
+//! Exact nearest neighbours in Euclidean distance with references streamed in blocks.
 //!
-//! The paper's MNIST supplement classifies the test images by the nearest of up to ten million generated ones; the
-//! authors' `nnc_score` and `nnd_score` (lib/metrics.py) are the accuracy of such a classifier and the mean distance to
-//! the nearest sample. Queries stay in memory, references pass by once.
+//! The paper's MNIST supplement classifies test images by the nearest of up to ten million generated images. The
+//! authors' `nnc_score` and `nnd_score` (lib/metrics.py) are the accuracy of that classifier and the mean distance to
+//! the nearest sample. Queries stay in memory; references are read once.
 //!
-//! Products `q . r` of whole blocks in f32 give `|r|^2 / 2 - q . r`, which orders references as their distance does.
-//! What its rounding error could hide is computed again in f64 from the differences, so the result is that of
-//! comparing every pair in f64 one after the other, whatever the sizes of blocks and the number of threads.
+//! Products `q . r` of whole blocks in f32 give the score `|r|^2 / 2 - q . r`, which orders references by distance.
+//! References within the rounding error of the best score are compared again in f64, so the result equals a comparison
+//! of every pair in f64, for any block size and number of threads.
 
 use dcgan_ops::{MatrixView, matmul};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Queries whose products one thread computes at a time. A tile of products (1 MiB) stays in its cache.
+/// Queries of a tile. The products of a tile (1 MiB) stay in the cache of one core.
 const QUERIES: usize = 256;
 /// References of a tile.
 const REFERENCES: usize = 1024;
-/// Squared length of the longest vector taken: below it no sum of products overflows f32, which ends at 3.4e38.
+/// Limit of a vector's squared length: below it sums of products do not overflow f32.
 const MAX_SQUARED_LENGTH: f64 = 1e37;
 
-/// The reference nearest to a query.
+/// A nearest reference of a query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbour {
-    /// Its number among all references added, from 0; the earliest of those equally near.
+    /// Index among all references added, from 0; the first of equally distant ones.
     pub index: u64,
-    /// Its label, where it came with one.
+    /// Its label, if it has one.
     pub label: Option<u32>,
-    /// Square of the Euclidean distance, summed in f64.
+    /// Squared Euclidean distance, summed in f64.
     pub distance_squared: f64,
 }
 
-/// What a search cannot take or answer.
+/// Invalid input of a search.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NearestError {
-    /// The values do not fill whole rows.
-    #[error("{len} values of {what} do not make rows of {width}")]
+    /// The number of values is not a multiple of the width.
+    #[error("{len} values of {what}, expected a multiple of the row width {width}")]
     Ragged {
         /// Queries or references.
         what: &'static str,
         /// Values given.
         len: usize,
-        /// Values of a row.
+        /// Values per row.
         width: usize,
     },
     /// A vector that is not finite, or so long that products overflow.
@@ -48,13 +48,13 @@ pub enum NearestError {
     Length {
         /// Query or reference.
         what: &'static str,
-        /// Its number, from 0.
+        /// Its index, from 0.
         row: u64,
-        /// As printed.
+        /// Squared length as text.
         length: String,
     },
-    /// Not one label a vector.
-    #[error("{found} labels for {expected} {what}")]
+    /// Numbers of labels and vectors differ.
+    #[error("{found} labels for {expected} {what}, expected one per vector")]
     Labels {
         /// Queries or references.
         what: &'static str,
@@ -63,24 +63,24 @@ pub enum NearestError {
         /// Labels given.
         found: usize,
     },
-    /// A neighbour that came without a label.
-    #[error("reference {index} came without a label, and a query is nearest to it")]
+    /// A neighbour without a label.
+    #[error("reference {index} is the nearest of a query and has no label")]
     Unlabeled {
-        /// Its number.
+        /// Its index.
         index: u64,
     },
-    /// Not one exclusion a query.
-    #[error("{found} exclusions for {expected} queries")]
+    /// Numbers of exclusions and queries differ.
+    #[error("{found} exclusions for {expected} queries, expected one per query")]
     Excluded {
         /// Queries.
         expected: usize,
         /// Exclusions given.
         found: usize,
     },
-    /// Nothing to be near to, or no query.
+    /// No query, no reference, or a neighbour count of 0.
     #[error("a search needs at least one {what}")]
-    Nothing {
-        /// Query, reference, or neighbour to find.
+    Empty {
+        /// Query, reference or neighbour.
         what: &'static str,
     },
 }
@@ -92,31 +92,31 @@ pub struct Nearest {
     width: usize,
     /// Squared length of each query.
     lengths: Vec<f64>,
-    /// References looked for, for each query.
+    /// Neighbours per query.
     count: usize,
-    /// References that a query is not compared with: an image with itself.
+    /// For each query the reference that it is not compared with: the same image.
     excluded: Vec<Option<u64>>,
-    /// `count` a query, nearest first; infinitely far where there are none yet.
+    /// `count` per query, nearest first; infinite distances until references are added.
     best: Vec<Neighbour>,
     /// References added.
     references: u64,
 }
 
 impl Nearest {
-    /// A search for rows of `width` values, one after the other in `queries`.
+    /// A search for the nearest reference of each query; `queries` are row-major, `(n, width)`.
     ///
     /// # Errors
-    /// No query; values that do not fill rows; a row that is not finite or longer than 3e18.
+    /// No query; a number of values that is not a multiple of `width`; a row that is not finite or longer than 3e18.
     pub fn new(queries: Vec<f32>, width: usize) -> Result<Self, NearestError> {
         let n = rows("queries", queries.len(), width)?;
         Self::several(queries, width, 1, vec![None; n])
     }
 
-    /// A search for the `count` nearest references of each query; `excluded` has for each the number of a reference that it is not
-    /// compared with, if any.
+    /// A search for the `count` nearest references of each query; `excluded` has for each query the index of a
+    /// reference that it is not compared with, if any.
     ///
     /// # Errors
-    /// Those of [`Nearest::new`]; a count of 0; not one entry of `excluded` a query.
+    /// Those of [`Nearest::new`]; a count of 0; `excluded` of another length than the queries.
     pub fn several(
         queries: Vec<f32>,
         width: usize,
@@ -125,7 +125,7 @@ impl Nearest {
     ) -> Result<Self, NearestError> {
         let n = rows("queries", queries.len(), width)?;
         if n == 0 || count == 0 {
-            return Err(NearestError::Nothing { what: if n == 0 { "query" } else { "neighbour to find" } });
+            return Err(NearestError::Empty { what: if n == 0 { "query" } else { "neighbour" } });
         }
         if excluded.len() != n {
             return Err(NearestError::Excluded { expected: n, found: excluded.len() });
@@ -135,27 +135,28 @@ impl Nearest {
         Ok(Self { queries, width, lengths, count, excluded, best: vec![none; n * count], references: 0 })
     }
 
-    /// Queries.
+    /// Number of queries.
     pub fn len(&self) -> usize {
         self.lengths.len()
     }
 
-    /// Whether there is no query: never.
+    /// Whether there are no queries: always false.
     pub fn is_empty(&self) -> bool {
         self.lengths.is_empty()
     }
 
-    /// References added so far.
+    /// Number of references added.
     pub fn references(&self) -> u64 {
         self.references
     }
 
-    /// Compares every query with more references: rows like the queries', and a label each where they have labels.
+    /// Adds references, row-major `(n, width)`, with or without labels, and compares every query with them.
     ///
-    /// A block of a few thousand rows keeps all cores busy. After an error nothing has been added.
+    /// Blocks of a few thousand rows keep all cores busy. After an error nothing is added.
     ///
     /// # Errors
-    /// Values that do not fill rows; not one label a row; a row that is not finite or longer than 3e18.
+    /// A number of values that is not a multiple of the width; another number of labels than rows; a row that is not
+    /// finite or longer than 3e18.
     pub fn add(&mut self, references: &[f32], labels: Option<&[u32]>) -> Result<(), NearestError> {
         let n = rows("references", references.len(), self.width)?;
         if let Some(labels) = labels
@@ -189,13 +190,13 @@ impl Nearest {
     /// The nearest reference of each query.
     ///
     /// # Errors
-    /// A query that was compared with no reference.
+    /// A query without a reference to compare with.
     pub fn found(&self) -> Result<Vec<Neighbour>, NearestError> {
         let nearest = self.found_several().map(|found| found.first().copied());
-        nearest.collect::<Option<_>>().ok_or(NearestError::Nothing { what: "reference" })
+        nearest.collect::<Option<_>>().ok_or(NearestError::Empty { what: "reference" })
     }
 
-    /// The nearest references of each query, nearest first: as many as are looked for, or all that it was compared with.
+    /// The nearest references of each query, nearest first: `count` of them, or all if there are fewer.
     pub fn found_several(&self) -> impl ExactSizeIterator<Item = &[Neighbour]> {
         self.best.chunks_exact(self.count).map(|best| {
             let found = best.partition_point(|neighbour| neighbour.distance_squared.is_finite());
@@ -204,20 +205,20 @@ impl Nearest {
     }
 }
 
-/// Queries that are compared at once.
+/// The queries of a tile.
 struct Queries<'a> {
     values: &'a [f32],
     /// Squared length of each.
     lengths: &'a [f64],
-    /// The reference that each is not compared with.
+    /// The excluded reference of each.
     excluded: &'a [Option<u64>],
 }
 
-/// References on their way past the queries.
+/// A block of references.
 struct Block<'a> {
     values: &'a [f32],
     labels: Option<&'a [u32]>,
-    /// Number of the first among all references.
+    /// Index of the first among all references.
     first: u64,
     width: usize,
     /// Squared length of each.
@@ -225,7 +226,7 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Compares the references `tile` of this block with `queries`, whose nearest so far are `best`.
+    /// Compares the references `tile` of this block with `queries` and updates `best`, their nearest so far.
     fn compare(
         &self,
         tile: Range<usize>,
@@ -247,17 +248,17 @@ impl Block<'_> {
             let first = self.first + tile.start as u64;
             let itself = excluded.and_then(|index| usize::try_from(index.checked_sub(first)?).ok());
             if let Some(product) = itself.and_then(|i| products.get_mut(i)) {
-                *product = f32::NEG_INFINITY; // infinitely far
+                *product = f32::NEG_INFINITY; // infinite distance
             }
-            // In exact numbers `half - product` is (distance^2 - |q|^2) / 2.
+            // In exact arithmetic `half - product` is (distance^2 - |q|^2) / 2.
             let error = score_error(width, *length, longest);
             let lowest = f64::from(lowest_score(&halves, products));
-            let to_beat = |best: &[Neighbour]| {
+            let score_to_beat = |best: &[Neighbour]| {
                 best.last().map_or(f64::INFINITY, |last| (last.distance_squared - length) / 2.0)
             };
-            // Whatever scores above this is no nearer than the last of the best so far; or, where one alone is looked for, farther
-            // than the lowest.
-            let mut limit = to_beat(best) + error;
+            // A score above the limit is no nearer than the last of the best so far or, with a count of 1, farther than
+            // the lowest score of the tile.
+            let mut limit = score_to_beat(best) + error;
             if count == 1 {
                 limit = limit.min(lowest + 2.0 * error);
             }
@@ -270,13 +271,13 @@ impl Block<'_> {
                 }
                 let row = tile.start + i;
                 let distance_squared = distance_squared(query, &self.values[row * width..(row + 1) * width]);
-                // Only a smaller one goes before: the earliest stays.
+                // Of equal distances the first stays.
                 let rank = best.partition_point(|other| other.distance_squared <= distance_squared);
                 if let Some(behind) = best.get_mut(rank..).filter(|behind| !behind.is_empty()) {
                     behind.rotate_right(1);
                     let label = self.labels.map(|labels| labels[row]);
                     behind[0] = Neighbour { index: self.first + row as u64, label, distance_squared };
-                    limit = limit.min(to_beat(best) + error);
+                    limit = limit.min(score_to_beat(best) + error);
                 }
             }
         }
@@ -286,15 +287,15 @@ impl Block<'_> {
 /// The bound on `|computed - exact|` of `|r|^2 / 2 - q . r` for a query and references whose squared lengths are
 /// `query` and at most `reference`.
 ///
-/// With u = 2^-24, k the width and Q, R the lengths: a sum of k products in any order, fused or not, is within
-/// `k u / (1 - k u) Q R` of exact (Higham, Accuracy and Stability of Numerical Algorithms, 3.1); rounding `|r|^2 / 2` to
-/// f32 adds `u R^2 / 2`, the subtraction `u (R^2 / 2 + Q R)` of nearly that. Products below f32's normal range, kept or
+/// With u = 2^-24, k the width and Q, R the lengths: a sum of k products in any order, fused or not, is within `k u /
+/// (1 - k u) Q R` of exact (Higham, Accuracy and Stability of Numerical Algorithms, 3.1); rounding `|r|^2 / 2` to f32
+/// adds `u R^2 / 2`, the subtraction `u (R^2 / 2 + Q R)` of nearly that. Products below f32's normal range, kept or
 /// flushed to zero, add at most `2^-126` each. The last factor covers second-order terms, the lengths' own roundings
 /// and those of distances in f64, all some 1e-13 relative to `(Q + R)^2`, which is why `Q^2` has a part in it.
 fn score_error(width: usize, query: f64, reference: f64) -> f64 {
     let (k, u) = (width as f64, f64::from(f32::EPSILON) / 2.0);
     if k * u > 0.5 {
-        return f64::INFINITY; // so wide that f32 tells nothing: all is computed in f64
+        return f64::INFINITY; // too wide for f32: every distance is computed in f64
     }
     let product = (query * reference).sqrt();
     let sum = k * u / (1.0 - k * u) * product;
@@ -303,10 +304,10 @@ fn score_error(width: usize, query: f64, reference: f64) -> f64 {
     (sum + rounding + doubles) * (1.0 + 1e-3) + (k + 2.0) * f64::from(f32::MIN_POSITIVE)
 }
 
-/// The lowest of `half - product`, in lanes that the compiler turns into vector instructions.
+/// The lowest of `half - product`, in lanes that the compiler vectorizes.
 fn lowest_score(halves: &[f32], products: &[f32]) -> f32 {
     let mut lowest = [f32::INFINITY; 32];
-    let mut meet = |halves: &[f32], products: &[f32]| {
+    let mut update = |halves: &[f32], products: &[f32]| {
         for ((lowest, half), product) in lowest.iter_mut().zip(halves).zip(products) {
             let score = half - product;
             *lowest = if score < *lowest { score } else { *lowest };
@@ -315,9 +316,9 @@ fn lowest_score(halves: &[f32], products: &[f32]) -> f32 {
     let ((halves, last_halves), (products, last_products)) =
         (halves.as_chunks::<32>(), products.as_chunks::<32>());
     for (halves, products) in halves.iter().zip(products) {
-        meet(halves, products);
+        update(halves, products);
     }
-    meet(last_halves, last_products);
+    update(last_halves, last_products);
     lowest.into_iter().fold(f32::INFINITY, f32::min)
 }
 
@@ -359,7 +360,7 @@ fn squared_lengths(
     let origin = vec![0.0; width];
     let lengths: Vec<f64> =
         values.par_chunks_exact(width).map(|row| distance_squared(row, &origin)).collect();
-    // A length that is NaN lies in no range.
+    // NaN is in no range.
     match lengths.iter().position(|length| !(0.0..MAX_SQUARED_LENGTH).contains(length)) {
         Some(row) => {
             let length = lengths[row].to_string();
@@ -369,10 +370,10 @@ fn squared_lengths(
     }
 }
 
-/// Percentage of queries whose neighbour has another label than they: 100 - the authors' `nnc_score`.
+/// Percentage of queries whose label differs from their neighbour's: 100 - the authors' `nnc_score`.
 ///
 /// # Errors
-/// Not one label a query; a neighbour without label; no query.
+/// Another number of labels than queries; a neighbour without a label; no query.
 pub fn error_percent(neighbours: &[Neighbour], labels: &[u32]) -> Result<f64, NearestError> {
     if labels.len() != neighbours.len() {
         let (expected, found) = (neighbours.len(), labels.len());
@@ -380,24 +381,24 @@ pub fn error_percent(neighbours: &[Neighbour], labels: &[u32]) -> Result<f64, Ne
     }
     let mut wrong = 0_usize;
     for (neighbour, label) in neighbours.iter().zip(labels) {
-        let given = neighbour.label.ok_or(NearestError::Unlabeled { index: neighbour.index })?;
-        wrong += usize::from(given != *label);
+        let predicted = neighbour.label.ok_or(NearestError::Unlabeled { index: neighbour.index })?;
+        wrong += usize::from(predicted != *label);
     }
-    Ok(100.0 * wrong as f64 / some(neighbours)?)
+    Ok(100.0 * wrong as f64 / count(neighbours)?)
 }
 
-/// Mean Euclidean distance of the queries to their neighbours: the authors' `nnd_score`, in the unit of the values.
+/// Mean Euclidean distance of queries to their neighbours: the authors' `nnd_score`, in the unit of the values.
 ///
 /// # Errors
 /// No query.
 pub fn mean_distance(neighbours: &[Neighbour]) -> Result<f64, NearestError> {
     let sum: f64 = neighbours.iter().map(|neighbour| neighbour.distance_squared.sqrt()).sum();
-    Ok(sum / some(neighbours)?)
+    Ok(sum / count(neighbours)?)
 }
 
-fn some(neighbours: &[Neighbour]) -> Result<f64, NearestError> {
+fn count(neighbours: &[Neighbour]) -> Result<f64, NearestError> {
     if neighbours.is_empty() {
-        return Err(NearestError::Nothing { what: "query" });
+        return Err(NearestError::Empty { what: "query" });
     }
     Ok(neighbours.len() as f64)
 }
@@ -407,7 +408,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Every pair in f64, one after the other: the `count` nearest but the one excluded, the earliest of equal ones first.
+    /// Every pair in f64: the `count` nearest except the excluded one, the first of equal ones first.
     fn brute_force(
         queries: &[f32],
         references: &[f32],
@@ -429,7 +430,8 @@ mod tests {
         queries.chunks_exact(width).zip(excluded).map(nearest).collect()
     }
 
-    /// The search with blocks of the sizes of `cuts` in turn on `threads` threads; a reference's label is its index.
+    /// Adds the references in blocks of the sizes of `cuts`, repeated, on `threads` threads; the label of a reference
+    /// is its index.
     fn search(mut nearest: Nearest, references: &[f32], cuts: &[usize], threads: usize) -> Nearest {
         let width = nearest.width;
         let mut add = || {
@@ -446,7 +448,7 @@ mod tests {
         nearest
     }
 
-    /// The nearest one; then several, a reference of some queries excluded.
+    /// The nearest one, and several, with and without exclusions.
     fn check(queries: &[f32], references: &[f32], width: usize, cuts: &[usize]) {
         let (m, n) = (queries.len() / width, references.len() / width);
         let some = |i: usize| (!i.is_multiple_of(3)).then_some((i * 7 % (n + 1)) as u64);
@@ -458,12 +460,12 @@ mod tests {
             for threads in [1, 2] {
                 let nearest = Nearest::several(queries.to_vec(), width, count, excluded.clone()).unwrap();
                 let nearest = search(nearest, references, cuts, threads);
-                let seen = nearest.found_several().map(|found| {
+                let actual = nearest.found_several().map(|found| {
                     assert!(found.iter().all(|found| found.label.map(u64::from) == Some(found.index)));
                     found.iter().map(|found| (found.index, found.distance_squared)).collect()
                 });
-                let seen: Vec<Vec<(u64, f64)>> = seen.collect();
-                assert_eq!(seen, expected, "{count} nearest, {threads} threads");
+                let actual: Vec<Vec<(u64, f64)>> = actual.collect();
+                assert_eq!(actual, expected, "{count} nearest, {threads} threads");
                 let first: Option<Vec<u64>> =
                     expected.iter().map(|near| near.first().map(|near| near.0)).collect();
                 let found = nearest.found().ok();
@@ -472,16 +474,24 @@ mod tests {
         }
     }
 
-    /// Whole numbers times `step` around `offset`: their distances are exact in f64 in any order of summation.
+    /// Multiples of a step: their distances are exact in f64 in any order of summation.
     fn values(n: usize, around: i32, spread: i32) -> impl Strategy<Value = Vec<f32>> {
         let step = prop_oneof![Just(1.0_f32), Just(1.0 / 128.0)];
         (prop::collection::vec(around - spread..=around + spread, n), step)
             .prop_map(|(values, step)| values.into_iter().map(|value| value as f32 * step).collect())
     }
 
-    /// Queries, references, width and sizes of blocks. Few values of few columns make many ties; far from 0 the
-    /// products in f32 tell little of the distances.
-    fn problems() -> impl Strategy<Value = (Vec<f32>, Vec<f32>, usize, Vec<usize>)> {
+    #[derive(Clone, Debug)]
+    struct Problem {
+        queries: Vec<f32>,
+        references: Vec<f32>,
+        width: usize,
+        /// Sizes of blocks.
+        cuts: Vec<usize>,
+    }
+
+    /// Few distinct values in few columns make many ties; values far from 0 make products in f32 inaccurate.
+    fn problems() -> impl Strategy<Value = Problem> {
         let shape = (1..6_usize, 1..90_usize, 1..40_usize);
         let kind = prop_oneof![Just((0, 1)), Just((127, 127)), Just((60_000, 3)), Just((-60_000, 60_000))];
         (shape, kind).prop_flat_map(|((m, n, width), (around, spread))| {
@@ -489,7 +499,7 @@ mod tests {
             let all = values((m + n) * width, around, spread);
             (all, cuts).prop_map(move |(all, cuts)| {
                 let (queries, references) = all.split_at(m * width);
-                (queries.to_vec(), references.to_vec(), width, cuts)
+                Problem { queries: queries.to_vec(), references: references.to_vec(), width, cuts }
             })
         })
     }
@@ -497,8 +507,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
         #[test]
-        fn as_by_brute_force((queries, references, width, cuts) in problems()) {
-            check(&queries, &references, width, &cuts);
+        fn results_equal_brute_force(problem in problems()) {
+            check(&problem.queries, &problem.references, problem.width, &problem.cuts);
         }
     }
 
@@ -509,22 +519,22 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 30) as f32
         };
-        let width = 7; // 4^7 vectors: most of these queries have several nearest
+        let width = 7; // 4^7 distinct vectors, hence ties
         let queries: Vec<f32> = (0..(QUERIES + 3) * width).map(|_| pixel()).collect();
         let references: Vec<f32> = (0..(2 * REFERENCES + 5) * width).map(|_| pixel()).collect();
         check(&queries, &references, width, &[2 * REFERENCES + 5]);
         check(&queries, &references, width, &[REFERENCES + 1, 1, 17]);
     }
 
-    /// Vectors far from 0 and 1e-3 apart: in f32 the products of all are the same but for rounding.
+    /// Vectors far from 0 and 1e-3 apart: their products in f32 differ by rounding only.
     #[test]
-    fn what_f32_cannot_tell_apart() {
+    fn distances_below_the_resolution_of_f32() {
         let row = |i: u32| [4096.0, 4096.0, (i as f32).mul_add(1.0 / 1024.0, 4096.0)];
         let references: Vec<f32> = (0..64).rev().flat_map(row).collect();
         let queries: Vec<f32> = (0..64).flat_map(row).collect();
         check(&queries, &references, 3, &[64]);
         check(&queries, &references, 3, &[5]);
-        // Near the ends of f32: tiny squares vanish in f32, large ones nearly overflow.
+        // Near the limits of f32: tiny squares underflow, large ones nearly overflow.
         for scale in [1e-30, 1e14] {
             let scaled = |values: &[f32]| values.iter().map(|v| v * scale).collect::<Vec<f32>>();
             let (queries, references) = (scaled(&queries), scaled(&references));
@@ -558,17 +568,17 @@ mod tests {
     }
 
     #[test]
-    fn searches_that_cannot_be() {
-        let refused = |queries: &[f32], width| Nearest::new(queries.to_vec(), width).unwrap_err();
-        assert_eq!(refused(&[], 2), NearestError::Nothing { what: "query" });
-        assert_eq!(refused(&[1.0], 0), NearestError::Ragged { what: "queries", len: 1, width: 0 });
+    fn invalid_searches_are_rejected() {
+        let rejected = |queries: &[f32], width| Nearest::new(queries.to_vec(), width).unwrap_err();
+        assert_eq!(rejected(&[], 2), NearestError::Empty { what: "query" });
+        assert_eq!(rejected(&[1.0], 0), NearestError::Ragged { what: "queries", len: 1, width: 0 });
         let length = |what, row, length: &str| NearestError::Length { what, row, length: length.into() };
-        assert_eq!(refused(&[1.0, f32::NAN], 1), length("query", 1, "NaN"));
+        assert_eq!(rejected(&[1.0, f32::NAN], 1), length("query", 1, "NaN"));
         let several = |count, excluded| Nearest::several(vec![0.0; 4], 2, count, excluded).unwrap_err();
-        assert_eq!(several(0, vec![None; 2]), NearestError::Nothing { what: "neighbour to find" });
+        assert_eq!(several(0, vec![None; 2]), NearestError::Empty { what: "neighbour" });
         assert_eq!(several(1, vec![None]), NearestError::Excluded { expected: 2, found: 1 });
         let mut nearest = Nearest::new(vec![0.0, 0.0], 2).unwrap();
-        assert_eq!(nearest.found(), Err(NearestError::Nothing { what: "reference" }));
+        assert_eq!(nearest.found(), Err(NearestError::Empty { what: "reference" }));
         nearest.add(&[2.0, 0.0], Some(&[1])).unwrap();
         let labels = NearestError::Labels { what: "references", expected: 1, found: 2 };
         for (values, labels, fault) in [
@@ -578,7 +588,7 @@ mod tests {
         ] {
             assert_eq!(nearest.add(values, labels), Err(fault));
         }
-        // A refused block has left nothing behind.
+        // A rejected block adds nothing.
         assert_eq!((nearest.references(), nearest.found().unwrap()[0].index), (1, 0));
         assert_eq!(nearest.found().unwrap()[0].distance_squared, 4.0);
     }

@@ -1,19 +1,19 @@
-//! Nearest neighbours of test images among real or generated ones: the paper's MNIST supplement, and the authors'
-//! `nnd_score` and `nnc_score`, at growing numbers of references.
+//! Nearest neighbours of test images among real or generated images: the paper's MNIST supplement and the authors'
+//! `nnd_score` and `nnc_score`, at increasing numbers of references.
 
-use crate::experiment::{ExperimentError, Part};
+use crate::experiment::{ExperimentError, Subset};
 use crate::extract::{ExtractError, read};
 use crate::nearest::{Nearest, NearestError, error_percent, mean_distance};
-use crate::protocol::{Tally, Watch};
+use crate::protocol::{ClassCounts, Progress};
 use candle_core::Tensor;
 use dcgan_model::pixels::PixelRange;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Generator, Model, NetworkError};
 use serde::Serialize;
 
-/// Reference images compared at once.
+/// Reference images per block.
 const BLOCK: usize = 4096;
-/// z that go through G at once.
+/// Minibatch size of G.
 const BATCH: usize = 128;
 
 /// Why a search failed.
@@ -45,20 +45,20 @@ impl From<candle_core::Error> for NeighboursError {
     }
 }
 
-/// What the first so many references say.
+/// Scores against the first `references` references.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Score {
-    /// References compared with.
+    /// References.
     pub references: u64,
-    /// Queries whose nearest reference has another label, in percent (100 - `nnc_score`); none without labels.
+    /// Queries whose nearest reference has another label, in percent (100 - `nnc_score`); `None` without labels.
     pub error_percent: Option<f64>,
-    /// Right answers of each class in percent; empty without labels.
+    /// Accuracy of each class in percent; empty without labels.
     pub per_class_accuracy: Vec<Option<f64>>,
-    /// Mean distance to the nearest reference (`nnd_score`), in the range of the networks' pixels.
+    /// Mean distance to the nearest reference (`nnd_score`), in units of the pixel range.
     pub mean_distance: f64,
 }
 
-/// The numbers of references to score at: 1,000, 10,000 and so on below `n`, and `n`.
+/// Numbers of references to score at: powers of ten from 1,000 below `n`, and `n`.
 pub fn decades(n: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = std::iter::successors(Some(1000_usize), |count| count.checked_mul(10))
         .take_while(|&count| count < n)
@@ -67,10 +67,10 @@ pub fn decades(n: usize) -> Vec<usize> {
     counts
 }
 
-/// Pixels of a part in `range`.
-fn values(part: &Part, range: PixelRange) -> Result<Vec<f32>, NeighboursError> {
+/// Pixels of a subset in `range`.
+fn values(subset: &Subset, range: PixelRange) -> Result<Vec<f32>, NeighboursError> {
     let mut bytes = Vec::new();
-    read(&part.data, part.rows.clone(), &mut bytes).map_err(ExtractError::from)?;
+    read(&subset.data, subset.rows.clone(), &mut bytes).map_err(ExtractError::from)?;
     Ok(bytes.into_iter().map(|byte| range.to_f32(byte)).collect())
 }
 
@@ -82,59 +82,60 @@ fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursEr
         let labels: Vec<usize> = labels.iter().copied().map(class).collect();
         let predicted: Vec<usize> =
             found.iter().map(|neighbour| neighbour.label.map_or(usize::MAX, class)).collect();
-        let mut tally = Tally::of(&[], &labels);
-        tally.count(&predicted, &labels);
-        tally.accuracy()
+        let mut counts_by_class = ClassCounts::for_classes(&[], &labels);
+        counts_by_class.add(&predicted, &labels);
+        counts_by_class.accuracy()
     });
     let mean_distance = mean_distance(&found)?;
     Ok(Score { references: search.references(), error_percent, per_class_accuracy, mean_distance })
 }
 
-/// Scores `queries` against the first images of `references`, streamed, at each of `counts` (ascending). Where both have labels, errors are scored too.
+/// Scores `queries` against the first images of `references`, streamed, at each of `counts` (ascending). With labels on
+/// both sides the error is computed as well.
 ///
 /// # Errors
-/// An image that cannot be read.
-pub fn among_images(
-    queries: &Part,
-    references: &Part,
+/// An unreadable image.
+pub fn score_images(
+    queries: &Subset,
+    references: &Subset,
     range: PixelRange,
     counts: &[usize],
-    watch: &mut dyn Watch,
+    progress: &mut dyn Progress,
 ) -> Result<Vec<Score>, NeighboursError> {
-    let labels = |part: &Part| part.data.labels().map(|labels| labels[part.rows.clone()].to_vec());
+    let labels = |subset: &Subset| subset.data.labels().map(|labels| labels[subset.rows.clone()].to_vec());
     let (query_labels, reference_labels) = (labels(queries), labels(references));
-    let scored = query_labels.filter(|_| reference_labels.is_some());
+    let scored_labels = query_labels.filter(|_| reference_labels.is_some());
     let mut search = Nearest::new(values(queries, range)?, queries.data.shape().bytes())?;
     let mut scores = Vec::new();
     let mut next = 0;
-    watch.begin("comparing with reference images", counts.last().copied().unwrap_or(0), "images");
+    progress.begin("comparing with reference images", counts.last().copied().unwrap_or(0), "images");
     for &count in counts {
         while next < count {
             let end = (next + BLOCK).min(count);
-            let part = Part {
+            let block = Subset {
                 data: references.data.clone(),
                 rows: references.rows.start + next..references.rows.start + end,
             };
             let labels = reference_labels.as_ref().map(|labels| &labels[next..end]);
-            search.add(&values(&part, range)?, labels)?;
+            search.add(&values(&block, range)?, labels)?;
             next = end;
-            watch.done(next);
+            progress.update(next);
         }
-        scores.push(score(&search, scored.as_deref())?);
+        scores.push(score(&search, scored_labels.as_deref())?);
     }
     Ok(scores)
 }
 
-/// Scores `queries` against samples of the generator, the i-th from the stream of index i of `seed`, at each of `counts`
-/// (ascending).
+/// Scores `queries` against samples of the generator at each of `counts` (ascending). z of sample i is drawn from
+/// stream i of `seed`.
 ///
 /// # Errors
-/// A generator without statistics; memory.
-pub fn among_samples(
-    queries: &Part,
+/// A generator without batch-norm statistics; memory.
+pub fn score_samples(
+    queries: &Subset,
     (generator, model, seed): (&mut Generator, &Model, u64),
     counts: &[usize],
-    watch: &mut dyn Watch,
+    progress: &mut dyn Progress,
 ) -> Result<Vec<Score>, NeighboursError> {
     let width = queries.data.shape().bytes();
     let mut search = Nearest::new(values(queries, PixelRange::of(model.config().generator.output))?, width)?;
@@ -142,7 +143,7 @@ pub fn among_samples(
     let device = generator.0.executor.device().clone();
     let mut scores = Vec::new();
     let mut next = 0;
-    watch.begin("comparing with samples", counts.last().copied().unwrap_or(0), "samples");
+    progress.begin("comparing with samples", counts.last().copied().unwrap_or(0), "samples");
     for &count in counts {
         while next < count {
             let mut block = Vec::new();
@@ -161,7 +162,7 @@ pub fn among_samples(
             }
             search.add(&block, None)?;
             next = end;
-            watch.done(next);
+            progress.update(next);
         }
         scores.push(score(&search, None)?);
     }

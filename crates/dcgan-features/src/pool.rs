@@ -5,14 +5,13 @@ use std::ops::Range;
 /// Rows and columns that every map is pooled to.
 pub const GRID: usize = 4;
 
-/// Features that a map of `channels` channels gives.
+/// Features of a map of `channels` channels.
 pub const fn features_of(channels: usize) -> usize {
     channels * GRID * GRID
 }
 
-/// The window of cell `i` of [`GRID`] along a side: a quarter of it where 4 divides the side, else from `floor(i side / 4)`
-/// to `ceil((i + 1) side / 4)`, windows that overlap by at most one (PyTorch's adaptive pooling). A side below 4 gives
-/// windows of one that repeat.
+/// The window of cell `i` of [`GRID`] along a side, as in PyTorch's adaptive pooling: from `floor(i side / 4)` to
+/// `ceil((i + 1) side / 4)`. Windows overlap by at most one; below a side of 4 they have one element and repeat.
 fn window(i: usize, side: usize) -> Range<usize> {
     i * side / GRID..((i + 1) * side).div_ceil(GRID)
 }
@@ -24,7 +23,7 @@ fn window(i: usize, side: usize) -> Range<usize> {
 /// - `out`: `16 c` values
 ///
 /// # Panics
-/// Where `out` or the map is of another size: a mistake of the caller.
+/// If `map` or `out` has another length.
 pub fn max_pool(map: &[f32], (height, width): (usize, usize), out: &mut [f32]) {
     let channels = out.len() / (GRID * GRID);
     assert!(out.len() == features_of(channels) && map.len() == height * width * channels, "max_pool: sizes");
@@ -38,7 +37,7 @@ pub fn max_pool(map: &[f32], (height, width): (usize, usize), out: &mut [f32]) {
                 for x in window(cell % GRID, width) {
                     let pixel = &map[(y * width + x) * channels + first..][..count];
                     for (largest, &value) in largest.iter_mut().zip(pixel) {
-                        // Unlike `f32::max` this lets a NaN through, so that it is found and named later.
+                        // Unlike with `f32::max`, NaN propagates and is reported later.
                         *largest = if value > *largest || value.is_nan() { value } else { *largest };
                     }
                 }
@@ -50,7 +49,7 @@ pub fn max_pool(map: &[f32], (height, width): (usize, usize), out: &mut [f32]) {
     }
 }
 
-/// Channels pooled at once: their features stay in the first-level cache.
+/// Channels per block: their features stay in the first-level cache.
 const AT_ONCE: usize = 64;
 
 #[cfg(test)]
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nan_comes_through() {
+    fn nan_propagates() {
         let mut values = vec![1.0_f32; 16];
         values[5] = f32::NAN;
         values[6] = 2.0;

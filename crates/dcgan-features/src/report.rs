@@ -1,4 +1,4 @@
-//! What an experiment found: a table for people, a line of JSON for programs.
+//! The result of an experiment: a table for people, a line of JSON for programs.
 
 use crate::extract::StatisticsSource;
 use crate::protocol::Outcome;
@@ -9,62 +9,62 @@ use serde_json::{Map, Value, json};
 /// One method's result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// The method.
+    /// Name of the method.
     pub name: String,
-    /// What it found.
+    /// Its result.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// Where batch-norm statistics came from, for networks.
+    /// Source of the batch-norm statistics, for networks.
     pub statistics: Option<StatisticsSource>,
     /// SHA-256 of the weights, for networks.
     pub weights_sha256: Option<String>,
-    /// Wall time of extraction.
+    /// Wall time of extraction, in seconds.
     pub extraction_seconds: f64,
-    /// Wall time of choosing, fitting and scoring.
+    /// Wall time of the search for C, fitting and scoring, in seconds.
     pub fit_seconds: f64,
 }
 
-/// The supervised network of section 5.2, which has no C and no feature vector.
+/// Result of the supervised network of section 5.2.
 #[derive(Clone, Debug, Serialize)]
 pub struct SupervisedRow {
-    /// Error of the best trial on the held-out images, in percent: what the paper prints.
+    /// Error of the best trial on the held-out images, in percent, as in the paper.
     pub validation_error_percent: f64,
     /// Its error on the test set, in percent.
     pub error_percent: f64,
     /// Trials of random search.
     pub trials: usize,
-    /// Labeled images it was trained on.
+    /// Labeled training images.
     pub train: usize,
-    /// Images tested on.
+    /// Test images.
     pub test: usize,
-    /// Wall time.
+    /// Wall time, in seconds.
     pub seconds: f64,
 }
 
-/// An experiment's results, the model's own first.
+/// Results of an experiment.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The experiment.
     pub task: Task,
-    /// Labels a class, or all.
+    /// Labels per class; `None` for all labels.
     pub labels_per_class: Option<usize>,
     /// The model's row, then the baselines'.
     pub rows: Vec<Row>,
-    /// The supervised baseline, where it was asked for.
+    /// The supervised baseline, if requested.
     pub supervised: Option<SupervisedRow>,
     /// Names of the classes.
     pub class_names: Vec<String>,
-    /// SHA-256 of the training images and how they were brought to size.
+    /// SHA-256 of the training images and their preprocessing.
     pub train_sha256: String,
     /// The same of the test images.
     pub test_sha256: String,
     /// SHA-256 of the network's configuration.
     pub config_sha256: String,
-    /// The protocol's numbers.
+    /// The protocol.
     pub protocol: Value,
     /// SHA-256 of `protocol` as JSON.
     pub protocol_sha256: String,
-    /// Largest memory of the process so far, in bytes, where the system tells.
+    /// Peak memory of the process in bytes, if the system reports it.
     pub peak_memory_bytes: Option<u64>,
 }
 
@@ -76,11 +76,11 @@ impl Report {
         self.task.measure()
     }
 
-    /// The table: this program's rows, then the paper's, marked as such.
+    /// The table: this program's rows, then the paper's.
     pub fn table(&self) -> String {
         let measure = self.measure();
         let labels = match self.labels_per_class {
-            Some(n) => format!("{n} labels a class"),
+            Some(n) => format!("{n} labels per class"),
             None => "all labels".to_owned(),
         };
         let mut lines = vec![
@@ -134,13 +134,14 @@ impl Report {
         }
         if lines.len() > ours {
             text.push_str(
-                "rows marked «paper» are quoted from Radford, Metz and Chintala (2016) or the authors' release, on full data\n",
+                "rows marked \"paper\" are quoted from Radford, Metz and Chintala (2016) or \
+                 the authors' release, on full data\n",
             );
         }
         text
     }
 
-    /// One object: the model's result at the top, the baselines below.
+    /// A JSON object: the model's result at the top level, the baselines in `baselines`.
     pub fn json(&self) -> Value {
         let measure = self.measure();
         let mut rows = self.rows.iter().map(|row| {
@@ -193,7 +194,7 @@ impl Report {
     }
 }
 
-/// 28672 as 28,672.
+/// Formats 28672 as 28,672.
 pub fn thousands(n: usize) -> String {
     let digits = n.to_string();
     let mut text = String::new();
@@ -206,7 +207,7 @@ pub fn thousands(n: usize) -> String {
     text
 }
 
-/// Lines of cells as text: the first column left-aligned, a rule below the heads and before line `rule`.
+/// Lines of cells as text: the first column left-aligned, a rule below the headings and before line `rule`.
 pub fn layout(lines: &[Vec<String>], rule: usize) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

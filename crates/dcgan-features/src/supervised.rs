@@ -1,96 +1,96 @@
-//! The baseline of section 5.2: a purely supervised network of D's shape, trained on few labels, its settings found by
-//! random search over a validation set.
+//! The baseline of section 5.2: a supervised network of D's shape, trained on few labels, with hyperparameters from
+//! random search on a validation set.
 //!
-//! The paper searched 64 trials and names no ranges; those of [`Ranges`] are ours. As in the paper there is no data
-//! augmentation. For every evaluation batch-norm's statistics are estimated again on the training images, by the
-//! authors' procedure: with a few hundred steps in all a running average would be that of older weights.
+//! The paper reports 64 trials without ranges; [`Ranges`] has ours. As in the paper there is no data augmentation.
+//! Before every evaluation batch norm is recalibrated on the training images by the authors' procedure: in a few
+//! hundred steps a running average lags behind the weights.
 
 mod search;
 mod trial;
 
-pub use search::{Event, Found, Summary, search};
+pub use search::{Event, SearchResult, TrialSummary, search};
 pub use trial::{Ranges, Trial};
 
 use candle_core::{Device, Tensor};
-use dcgan_model::random::{self, Purpose};
+use dcgan_base::random::{self, Purpose};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Classifier, ConfigError, Model, NetworkError, pixels};
 use dcgan_ops::{AdamConfig, Keep, OpsError, Want, cross_entropy};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
-/// Spread of batch-norm's initial gains, that of the authors' code.
-const GAIN_STD: f32 = 0.02;
-/// Images of a batch where nothing is learned: the authors' for statistics.
+/// Standard deviation of batch norm's initial `weight`, as in the authors' code.
+const NORM_WEIGHT_STD: f32 = 0.02;
+/// Minibatch size of evaluation and recalibration, as in the authors' code.
 const BATCH: usize = 128;
 
-/// What a supervised training cannot take or do.
+/// Why supervised training failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisedError {
-    /// No image in a set.
+    /// An empty image set.
     #[error("there are no {set} images")]
     Empty {
-        /// Which set.
+        /// Name of the set.
         set: &'static str,
     },
-    /// Pixels and labels that do not go together.
-    #[error("{found} bytes of {set} pixels for {labels} labels, expected {expected}: {image} an image")]
+    /// Numbers of pixels and labels do not match.
+    #[error("{found} bytes of {set} pixels for {labels} labels, expected {expected}: {image} per image")]
     Pixels {
-        /// Which set.
+        /// Name of the set.
         set: &'static str,
         /// Labels.
         labels: usize,
         /// Bytes of one image.
         image: usize,
-        /// Bytes that so many images have.
+        /// Bytes of `labels` images.
         expected: usize,
         /// Bytes given.
         found: usize,
     },
-    /// A label that is no class.
+    /// An invalid label.
     #[error("{set} image {index} has label {label}, expected below {classes}")]
     Label {
-        /// Which set.
+        /// Name of the set.
         set: &'static str,
         /// The image, from 0.
         index: usize,
         /// Its label.
         label: u32,
-        /// Classes.
+        /// Number of classes.
         classes: usize,
     },
-    /// A class that nothing could be learned about.
+    /// A class without training images.
     #[error("class {class} has no training image")]
     MissingClass {
         /// The class, from 0.
         class: usize,
     },
-    /// Hyperparameters, or ranges of them, that cannot be.
+    /// Invalid hyperparameters or ranges.
     #[error("{name} is {found}, expected {expected}")]
     Setting {
-        /// Which.
+        /// Name of the setting.
         name: &'static str,
-        /// As printed.
+        /// Its value as text.
         found: String,
-        /// In words.
+        /// Valid values.
         expected: &'static str,
     },
-    /// No trial was left to choose from.
+    /// Every trial diverged.
     #[error("all {trials} trials diverged before their first evaluation; search lower learning rates")]
     AllDiverged {
-        /// Trials run.
+        /// Number of trials.
         trials: usize,
     },
-    /// The caller asked to stop.
+    /// Stopped by the caller.
     #[error("stopped")]
     Stopped,
-    /// A classifier that cannot be.
+    /// An invalid configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// An operation.
+    /// An operation on tensors.
     #[error(transparent)]
     Ops(#[from] OpsError),
 }
@@ -103,36 +103,36 @@ impl From<candle_core::Error> for SupervisedError {
 
 /// Images with labels.
 #[derive(Clone, Copy, Debug)]
-pub struct Labeled<'a> {
+pub struct LabeledImages<'a> {
     /// `(n, h, w, c)`, u8.
     pub pixels: &'a [u8],
     /// n class numbers.
     pub labels: &'a [u32],
 }
 
-/// What is to be learned, and on what.
+/// A classification problem and its data.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
-    /// Networks whose discriminator gives the shape.
+    /// The model whose discriminator defines the network.
     pub model: &'a Model,
-    /// Classes.
+    /// Number of classes.
     pub classes: usize,
-    /// Images to learn from, every class among them.
-    pub training: Labeled<'a>,
-    /// Images that epochs and trials are chosen by.
-    pub validation: Labeled<'a>,
+    /// Training images, at least one per class.
+    pub training: LabeledImages<'a>,
+    /// Images that epochs and trials are chosen on.
+    pub validation: LabeledImages<'a>,
     /// Epochs between evaluations; the last epoch is evaluated in any case.
     pub evaluate_every: usize,
-    /// Where to compute.
+    /// Device.
     pub device: &'a Device,
 }
 
-/// How good a classifier was after an epoch.
+/// Evaluation of a classifier after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Epochs trained, from 1.
     pub epoch: usize,
-    /// Mean cross-entropy of the epoch's training batches, in nats, each before its step.
+    /// Mean cross-entropy of the epoch's minibatches before their steps, in nats.
     pub training_loss: f64,
     /// Percentage of validation images classified wrongly.
     pub validation_error_percent: f64,
@@ -141,22 +141,22 @@ pub struct Evaluation {
 /// A trained classifier.
 #[derive(Clone, Debug)]
 pub struct Trained {
-    /// Its best evaluation; the earliest of equal ones.
+    /// Its best evaluation, the first of equal ones.
     pub best: Evaluation,
     /// Parameters and batch-norm statistics at that evaluation, for [`Classifier::new`].
     pub weights: Weights,
 }
 
-/// How a training ended.
+/// Result of training.
 #[derive(Clone, Debug)]
 pub struct Training {
-    /// The best evaluation; none where the loss diverged before the first.
+    /// The best classifier; `None` if the loss diverged before the first evaluation.
     pub trained: Option<Trained>,
-    /// The epoch in which the loss was not finite, which ended the training.
+    /// The epoch in which the loss became NaN or infinite, which ends training.
     pub diverged_in_epoch: Option<usize>,
 }
 
-impl Labeled<'_> {
+impl LabeledImages<'_> {
     fn check(&self, set: &'static str, image: usize, classes: usize) -> Result<(), SupervisedError> {
         let (labels, found) = (self.labels.len(), self.pixels.len());
         if labels == 0 {
@@ -173,7 +173,7 @@ impl Labeled<'_> {
         }
     }
 
-    /// The images `rows` as a tensor, and their labels.
+    /// The images `rows` as a tensor `(n, c, h, w)`, and their labels.
     fn batch(
         &self,
         rows: &[usize],
@@ -196,24 +196,24 @@ impl Task<'_> {
         let image = height * width * channels;
         self.training.check("training", image, self.classes)?;
         self.validation.check("validation", image, self.classes)?;
-        let mut met = vec![false; self.classes];
+        let mut has_images = vec![false; self.classes];
         for label in self.training.labels {
-            met[*label as usize] = true;
+            has_images[*label as usize] = true;
         }
-        if let Some(class) = met.iter().position(|met| !met) {
+        if let Some(class) = has_images.iter().position(|has| !has) {
             return Err(SupervisedError::MissingClass { class });
         }
         trial::expect("evaluate_every", self.evaluate_every, self.evaluate_every > 0, "at least 1")
     }
 }
 
-/// Trains a classifier by the settings of `trial` and keeps the weights of the epoch whose validation error is lowest.
+/// Trains a classifier with the hyperparameters of `trial`; returns the weights of the lowest validation error.
 ///
-/// Batches of an epoch have near-equal sizes, at most the trial's: no image is left out, no batch is a small rest.
-/// `on_evaluation` may break off the training, which then ends in [`SupervisedError::Stopped`].
+/// Minibatches of an epoch have nearly equal sizes, at most the trial's; every image is used. If `on_evaluation`
+/// breaks, training ends with [`SupervisedError::Stopped`].
 ///
 /// # Errors
-/// Sets, labels or settings that do not fit; those of the device.
+/// Invalid images, labels or settings; those of the device.
 pub fn train(
     task: &Task<'_>,
     trial: &Trial,
@@ -221,14 +221,15 @@ pub fn train(
 ) -> Result<Training, SupervisedError> {
     task.check()?;
     trial.check()?;
-    let weights = task.model.initial_classifier(task.classes, trial.seed, trial.weight_std, GAIN_STD)?;
+    let weights =
+        task.model.initial_classifier(task.classes, trial.seed, trial.weight_std, NORM_WEIGHT_STD)?;
     let mut classifier = Classifier::new(task.model, task.classes, &weights, task.device)?;
     let adam = trial.adam();
     let mut training = Training { trained: None, diverged_in_epoch: None };
     for epoch in 1..=trial.epochs {
         let order = order(task.training.labels.len(), trial.seed, epoch as u64);
         let mut sum = 0.0;
-        for rows in parts(&order, trial.batch_size) {
+        for rows in batches(&order, trial.batch_size) {
             let (x, labels) = task.training.batch(rows, task.model, task.device)?;
             let loss = step(&mut classifier, &x, &labels, &adam)?;
             if !loss.is_finite() {
@@ -240,7 +241,7 @@ pub fn train(
         if epoch % task.evaluate_every != 0 && epoch != trial.epochs {
             continue;
         }
-        estimate_statistics(&mut classifier, task)?;
+        recalibrate(&mut classifier, task)?;
         let evaluation = Evaluation {
             epoch,
             training_loss: sum / order.len() as f64,
@@ -258,12 +259,12 @@ pub fn train(
     Ok(training)
 }
 
-/// One Adam step on the mean cross-entropy of images `(n, c, h, w)`; gives the loss before it, in nats.
+/// One Adam step on the mean cross-entropy of images `(n, c, h, w)`; returns the loss before the step, in nats.
 ///
-/// Where the loss is not finite nothing is changed.
+/// If the loss is NaN or infinite, the classifier is not changed.
 ///
 /// # Errors
-/// Labels that do not fit; shapes, memory, a batch too small for batch-norm.
+/// Invalid labels or shapes; memory; a minibatch too small for batch norm.
 pub fn step(
     classifier: &mut Classifier,
     x: &Tensor,
@@ -271,26 +272,26 @@ pub fn step(
     adam: &AdamConfig,
 ) -> Result<f64, SupervisedError> {
     let output = classifier.0.train(x, Keep::Tape)?.output; // (n, classes, 1, 1)
-    let found = cross_entropy(&output.flatten_from(1)?, labels)?;
-    let loss = f64::from(found.loss.to_scalar::<f32>()?);
+    let cross_entropy = cross_entropy(&output.flatten_from(1)?, labels)?;
+    let loss = f64::from(cross_entropy.loss.to_scalar::<f32>()?);
     if loss.is_finite() {
         let executor = &mut classifier.0.executor;
         executor.zero_gradients()?;
-        executor.backward(&found.gradient.reshape(output.shape())?, Want::Parameters)?;
+        executor.backward(&cross_entropy.gradient.reshape(output.shape())?, Want::Parameters)?;
         executor.adam_step(adam)?;
     }
     Ok(loss)
 }
 
-/// Percentage of images that `classifier`, of the shape of `model`'s discriminator, gives another class than their
-/// label. An image whose logits are not all numbers counts as wrong.
+/// Percentage of images whose predicted class differs from their label; `classifier` has the shape of `model`'s
+/// discriminator. An image with a NaN logit counts as wrong.
 ///
 /// # Errors
-/// No image; pixels that do not fit the labels; a network without batch-norm statistics; memory.
+/// No image; numbers of pixels and labels that do not match; a network without batch-norm statistics; memory.
 pub fn error_percent(
     classifier: &mut Classifier,
     model: &Model,
-    set: Labeled<'_>,
+    set: LabeledImages<'_>,
 ) -> Result<f64, SupervisedError> {
     let layers = classifier.0.executor.layers();
     let classes = layers.last().map_or(0, |head| head.output.channels);
@@ -299,41 +300,41 @@ pub fn error_percent(
     let device = classifier.0.executor.device().clone();
     let rows: Vec<usize> = (0..set.labels.len()).collect();
     let mut wrong = 0_usize;
-    for rows in parts(&rows, BATCH) {
+    for rows in batches(&rows, BATCH) {
         let (x, labels) = set.batch(rows, model, &device)?;
         let logits = classifier.logits(&x)?.to_vec2::<f32>()?;
-        wrong += logits.iter().zip(labels).filter(|(logits, label)| largest(logits) != Some(*label)).count();
+        wrong += logits.iter().zip(labels).filter(|(logits, label)| argmax(logits) != Some(*label)).count();
     }
     Ok(100.0 * wrong as f64 / rows.len() as f64)
 }
 
-/// The place of the largest value, the earliest of equal ones; none where one is NaN.
-fn largest(values: &[f32]) -> Option<u32> {
+/// Index of the largest value, the first of equal ones; `None` if one is NaN.
+fn argmax(values: &[f32]) -> Option<u32> {
     let mut best: Option<(u32, f32)> = None;
-    for (place, &value) in (0..).zip(values) {
+    for (index, &value) in (0..).zip(values) {
         if value.is_nan() {
             return None;
         }
-        if best.is_none_or(|(_, most)| value > most) {
-            best = Some((place, value));
+        if best.is_none_or(|(_, largest)| value > largest) {
+            best = Some((index, value));
         }
     }
-    best.map(|(place, _)| place)
+    best.map(|(index, _)| index)
 }
 
-fn estimate_statistics(classifier: &mut Classifier, task: &Task<'_>) -> Result<(), SupervisedError> {
+fn recalibrate(classifier: &mut Classifier, task: &Task<'_>) -> Result<(), SupervisedError> {
     let rows: Vec<usize> = (0..task.training.labels.len()).collect();
-    let batches = parts(&rows, BATCH).map(|rows| Ok(task.training.batch(rows, task.model, task.device)?.0));
+    let batches = batches(&rows, BATCH).map(|rows| Ok(task.training.batch(rows, task.model, task.device)?.0));
     classifier.0.recalibrate::<SupervisedError>(batches)
 }
 
-/// `rows` in as few parts of at most `size` as there can be, their sizes one apart at most.
-fn parts(rows: &[usize], size: usize) -> impl Iterator<Item = &[usize]> {
+/// `rows` in the smallest number of batches of at most `size`; sizes differ by at most one.
+fn batches(rows: &[usize], size: usize) -> impl Iterator<Item = &[usize]> {
     let n = rows.len().div_ceil(size.max(1));
     (0..n).map(move |i| &rows[i * rows.len() / n..(i + 1) * rows.len() / n])
 }
 
-/// The order of images in an epoch, shuffled by the stream of (seed, epoch).
+/// The order of images in an epoch: a shuffle with stream `epoch` of `seed`.
 fn order(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut rng = random::stream(seed, Purpose::ClassifierOrder, epoch);
     let mut order: Vec<usize> = (0..n).collect();

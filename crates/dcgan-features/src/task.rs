@@ -1,4 +1,4 @@
-//! The paper's classification experiments as data: splits, grids of C, and the rows that the paper prints.
+//! The paper's classification experiments as data: splits, grids of C, and the results in the paper.
 
 use crate::protocol::Grid;
 use dcgan_data::Format;
@@ -8,26 +8,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
-    /// CIFAR-10 with all labels, or a few a class (section 5.1).
+    /// CIFAR-10 with all labels or a few per class (section 5.1).
     Cifar10,
     /// SVHN with 1,000 labels (section 5.2).
     Svhn,
-    /// The embedded digits: a check that takes seconds. Not in the paper.
+    /// The embedded digits, a check in seconds. Not in the paper.
     Digits,
 }
 
-/// What a table prints.
+/// The measure of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Measure {
-    /// Wrong answers in percent; lower is better.
+    /// Percentage of wrong predictions; lower is better.
     Error,
-    /// Right answers in percent; higher is better.
+    /// Percentage of correct predictions; higher is better.
     Accuracy,
 }
 
 impl Measure {
-    /// An error in percent as this measure has it.
+    /// Converts an error in percent to this measure.
     pub fn of_error(self, error_percent: f64) -> f64 {
         match self {
             Self::Error => error_percent,
@@ -35,7 +35,7 @@ impl Measure {
         }
     }
 
-    /// As tables head it.
+    /// Column heading.
     pub fn name(self) -> &'static str {
         match self {
             Self::Error => "error %",
@@ -44,16 +44,16 @@ impl Measure {
     }
 }
 
-/// One row of a table of the paper.
+/// A row of a table in the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PaperRow {
     /// The method.
     pub method: &'static str,
     /// In percent, by the task's measure.
     pub percent: f64,
-    /// The interval that the paper gives, in points.
+    /// Interval in the paper, in percentage points.
     pub plus_minus: Option<f64>,
-    /// Values of a feature vector, where the paper says it.
+    /// Length of the feature vector, if the paper states it.
     pub features: Option<usize>,
 }
 
@@ -74,7 +74,7 @@ const CIFAR10_ALL: [PaperRow; 5] = [
     PaperRow { method: "DCGAN + L2-SVM", percent: 82.8, plus_minus: None, features: Some(28_672) },
 ];
 
-/// Table 1, 400 labels a class.
+/// Table 1, 400 labels per class.
 const CIFAR10_FEW: [PaperRow; 5] = [
     row_with("1 layer K-means", 63.7, 0.7),
     row_with("3 layer K-means learned RF", 70.7, 0.7),
@@ -83,7 +83,7 @@ const CIFAR10_FEW: [PaperRow; 5] = [
     PaperRow { method: "DCGAN + L2-SVM", percent: 73.8, plus_minus: Some(0.4), features: Some(28_672) },
 ];
 
-/// Table 2, 1,000 labels, and the authors' later release.
+/// Table 2, 1,000 labels, and the authors' released model.
 const SVHN: [PaperRow; 10] = [
     row("KNN", 77.93),
     row("TSVM", 66.55),
@@ -103,7 +103,7 @@ const SVHN: [PaperRow; 10] = [
 ];
 
 impl Task {
-    /// As on the command line.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cifar10 => "cifar10",
@@ -112,12 +112,12 @@ impl Task {
         }
     }
 
-    /// What its table prints.
+    /// The measure of its table.
     pub fn measure(self) -> Measure {
         if self == Self::Svhn { Measure::Error } else { Measure::Accuracy }
     }
 
-    /// The preset whose folder below `models` is looked for without `--model`.
+    /// The preset whose folder in `models` is the default of `--model`.
     pub fn preset(self) -> &'static str {
         match self {
             Self::Cifar10 => "imagenet32",
@@ -144,9 +144,9 @@ impl Task {
         }
     }
 
-    /// How many of `n` training images, the last ones, choose C.
+    /// The number of held-out images, the last of `n` training images.
     ///
-    /// SVHN: 10,000 of the full 73,257, in proportion where there are fewer. The others: a fifth.
+    /// SVHN: 10,000 of the full 73,257, in proportion for fewer. Others: a fifth.
     pub fn held_out(self, n: usize) -> usize {
         match self {
             Self::Svhn => (n * 10_000 + 73_257 / 2) / 73_257,
@@ -154,17 +154,17 @@ impl Task {
         }
     }
 
-    /// Labels a class that classifiers get by default; none: all.
+    /// Default labels per class; `None` for all labels.
     pub fn labels_per_class(self) -> Option<usize> {
         (self == Self::Svhn).then_some(100)
     }
 
-    /// Draws scored on the test set by default.
+    /// Default number of draws that are scored on the test set.
     pub fn repeats(self) -> usize {
         if self == Self::Svhn { 100 } else { 10 }
     }
 
-    /// The values of C to choose from. SVHN: the authors', and no others.
+    /// The search grid of C. SVHN: the authors' grid, closed.
     pub fn grid(self) -> Grid {
         match self {
             Self::Svhn => Grid::closed(vec![1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]),
@@ -172,7 +172,7 @@ impl Task {
         }
     }
 
-    /// The paper's rows for this task with all labels, or with so many a class.
+    /// The paper's rows for this task with all labels (`None`) or the given number per class.
     pub fn paper(self, labels_per_class: Option<usize>) -> &'static [PaperRow] {
         match (self, labels_per_class) {
             (Self::Cifar10, None) => &CIFAR10_ALL,

@@ -10,7 +10,7 @@ use rand::RngCore;
 use serde_json::json;
 use std::time::Instant;
 
-/// Extracts features of a network with random weights; the time does not depend on what weights are.
+/// Extracts features with random weights; the time does not depend on the values of weights.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
     let mut faults = Vec::new();
     if !(2..=1 << 16).contains(&args.batch_size) {
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
     let mut images = vec![0; args.batch_size * len];
     random::stream(0, Purpose::SyntheticImages, 0).fill_bytes(&mut images);
     let mut extractor = Extractor::random(&model, 0, &device)?;
-    extractor.settle(&images)?;
+    extractor.recalibrate_on_batch(&images)?;
     extractor.features(&images)?;
     let started = Instant::now();
     for first in (0..args.images).step_by(args.batch_size) {
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
         print_result(&result.to_string())?;
     } else {
         print_result(&format!(
-            "{}: {images_per_s:.1} images/s, {} features an image, batch {}, {} threads",
+            "{}: {images_per_s:.1} images/s, {} features per image, batch {}, {} threads",
             args.preset,
             extractor.width(),
             args.batch_size,

@@ -1,12 +1,12 @@
 //! `dcgan-eval features`
 
-use super::{Bars, choose_model, digits_parts, explain, on_bad, storage};
+use super::{ProgressBars, choose_model, digits_splits, into_usage_error, on_bad, storage};
 use crate::cli::{FeaturesArgs, SplitArg, StatisticsArg};
 use dcgan_cli::{Logging, Outcome, UsageError, check_parent, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, Split};
-use dcgan_features::experiment::{Part, config_sha256, to_file, weights_sha256};
+use dcgan_features::experiment::{Subset, config_sha256, to_file, weights_sha256};
 use dcgan_features::extract::Extractor;
-use dcgan_features::protocol::Watch;
+use dcgan_features::protocol::Progress;
 use dcgan_features::report::thousands;
 use serde_json::json;
 
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     set_threads(args.compute.threads)?;
     let device = args.compute.device.open().map_err(UsageError::because)?;
     let chosen = choose_model(&args.model, "digits")?.discriminator()?;
-    let open = |split| -> anyhow::Result<Part> {
+    let open = |split| -> anyhow::Result<Subset> {
         let options = OpenOptions {
             split,
             crop: args.crop,
@@ -28,8 +28,8 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
             ..OpenOptions::new(chosen.shape())
         };
         match &args.data {
-            Some(path) => Ok(Part::whole(Dataset::open(path, &options).map_err(UsageError::because)?)),
-            None => digits_parts(chosen.shape())
+            Some(path) => Ok(Subset::whole(Dataset::open(path, &options).map_err(UsageError::because)?)),
+            None => digits_splits(chosen.shape())
                 .map(|(train, test)| if split == Split::Train { train } else { test }),
         }
     };
@@ -37,46 +37,48 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
         SplitArg::Train => Split::Train,
         SplitArg::Test => Split::Test,
     };
-    let part = open(split)?;
-    if split == Split::Test && part.sha256() == open(Split::Train)?.sha256() {
+    let subset = open(split)?;
+    if split == Split::Test && subset.sha256() == open(Split::Train)?.sha256() {
         let fault =
-            "--split test: the data have no test images of their own; leave the option out to take all";
+            "--split test: the data have no test images of their own; omit the option to use all images";
         return Err(UsageError::one(fault).into());
     }
     if args.data.is_none() && args.crop.is_some() {
-        return Err(UsageError::one("--crop needs --data: the embedded digits are whole").into());
+        return Err(UsageError::one("--crop needs --data: the embedded digits are not cropped").into());
     }
     let mut extractor = Extractor::new(&chosen.model, &chosen.weights, &device)?;
-    let mut bars = Bars::new(logging);
+    let mut progress_bars = ProgressBars::new(logging);
     let stored = match args.statistics {
         Some(choice) => choice == StatisticsArg::Stored,
         None => extractor.statistics().is_some(),
     };
     if stored && extractor.statistics().is_none() {
-        return Err(UsageError::one("--statistics stored: the model has none; leave the option out").into());
+        return Err(UsageError::one("--statistics stored: the model has none; omit the option").into());
     }
     let mut statistics = "stored".to_owned();
     if !stored {
-        let train = if split == Split::Train { part.clone() } else { open(Split::Train)? };
-        bars.begin("batch-norm statistics of the training images", train.rows.len(), "images");
+        let train = if split == Split::Train { subset.clone() } else { open(Split::Train)? };
+        progress_bars.begin("batch-norm statistics of the training images", train.rows.len(), "images");
         let pair = (train.data.as_ref(), train.rows.clone());
-        extractor.recalibrate(pair, &mut |done| bars.done(done)).map_err(|e| explain(e.into()))?;
+        extractor
+            .recalibrate(pair, &mut |done| progress_bars.update(done))
+            .map_err(|e| into_usage_error(e.into()))?;
         statistics = format!("recalibrated on {}", train.sha256());
     }
     let origin = json!({
         "model": chosen.model.config().name,
         "config_sha256": config_sha256(&chosen.model),
         "weights_sha256": weights_sha256(&chosen.weights),
-        "images_sha256": part.sha256(),
+        "images_sha256": subset.sha256(),
         "statistics": statistics,
     });
-    bars.begin("features", part.rows.len(), "images");
-    let progress = &mut |done| bars.done(done);
-    // Killed half-way, gigabytes of a file that no one can use would stay behind.
+    progress_bars.begin("features", subset.rows.len(), "images");
+    let progress = &mut |done| progress_bars.update(done);
+    // An interrupted command must not leave gigabytes of an incomplete file.
     let cancel = dcgan_cli::cancel_on_signals()?;
     let written = to_file(
         &mut extractor,
-        &part,
+        &subset,
         storage(args.dtype),
         &args.out,
         &origin.to_string(),
@@ -87,12 +89,12 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
         tracing::warn!("interrupted: nothing was written");
         return Ok(Outcome::Interrupted);
     }
-    written.map_err(explain)?;
-    drop(bars);
-    let labels = if part.data.labels().is_some() { "with labels" } else { "without labels" };
+    written.map_err(into_usage_error)?;
+    drop(progress_bars);
+    let labels = if subset.data.labels().is_some() { "with labels" } else { "without labels" };
     print_result(&format!(
         "{} feature vectors of {} values, {labels}, batch-norm statistics {}, in {}",
-        thousands(part.rows.len()),
+        thousands(subset.rows.len()),
         thousands(extractor.width()),
         if stored { "stored" } else { "recalibrated" },
         args.out.display()

@@ -1,4 +1,4 @@
-//! What each command does.
+//! The commands.
 
 pub(crate) mod bench;
 pub(crate) mod features;
@@ -10,33 +10,33 @@ pub(crate) mod task;
 use crate::cli::{Dtype, ModelArgs, Solver};
 use dcgan_cli::{Logging, Progress, UsageError};
 use dcgan_data::{Dataset, ImageShape, OnBad, OpenOptions, Split};
-use dcgan_features::experiment::{ExperimentError, Part};
+use dcgan_features::experiment::{ExperimentError, Subset};
 use dcgan_features::features::Storage;
 use dcgan_features::file::FileError;
 use dcgan_features::learner::{L2Learner, LinfaLearner};
-use dcgan_features::protocol::{Learner, Watch};
+use dcgan_features::protocol::{self, Learner};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Model, ModelFiles, networks, open};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A model to measure.
-struct Chosen {
-    /// For the table.
+/// The model of a command.
+struct ChosenModel {
+    /// Name in tables.
     name: String,
-    /// Where it came from, for errors.
+    /// Source, for error messages.
     path: String,
     files: ModelFiles,
 }
 
-/// A discriminator to take features from.
+/// The discriminator of a command.
 struct ChosenDiscriminator {
     name: String,
     model: Model,
     weights: Weights,
 }
 
-impl Chosen {
+impl ChosenModel {
     fn shape(&self) -> ImageShape {
         self.files.model.config().image_shape().into()
     }
@@ -44,7 +44,7 @@ impl Chosen {
     fn discriminator(self) -> Result<ChosenDiscriminator, UsageError> {
         let Some(weights) = self.files.discriminator else {
             return Err(UsageError::one(format!(
-                "{} has no discriminator; features come from one",
+                "{} has no discriminator, which features are extracted from",
                 self.path
             )));
         };
@@ -58,13 +58,13 @@ impl ChosenDiscriminator {
     }
 }
 
-/// The model of `--model`, else the embedded one for `digits`, else the folder of the task's preset.
-fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<Chosen> {
+/// The model of `--model`; without it the embedded model for `digits`, or the folder of the task's preset.
+fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<ChosenModel> {
     let default = Path::new("models").join(preset);
     let path = match &args.model {
         Some(path) => path.clone(),
         None if preset == "digits" && args.preset.is_none() && args.config.is_none() => {
-            return Ok(Chosen {
+            return Ok(ChosenModel {
                 name: "embedded model (digits)".to_owned(),
                 path: "the embedded model".to_owned(),
                 files: ModelFiles::embedded_digits()?,
@@ -73,7 +73,8 @@ fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<Chosen> {
         None if default.join("config.json").exists() => default,
         None => {
             let fault = format!(
-                "no model given and {} does not exist: name one with --model (a model folder, a run folder, or weights from elsewhere with --preset {preset})",
+                "no model given and {} does not exist: name one with --model (a model folder, \
+                 a run folder, or a file of another program with --preset {preset})",
                 default.display()
             );
             return Err(UsageError::one(fault).into());
@@ -85,40 +86,41 @@ fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<Chosen> {
     let file =
         path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into());
     let name = format!("model {file} ({})", opened.files.model.config().name);
-    Ok(Chosen { name, path: path.display().to_string(), files: opened.files })
+    Ok(ChosenModel { name, path: path.display().to_string(), files: opened.files })
 }
 
-/// What `--skip-bad` means.
+/// The meaning of `--skip-bad`.
 fn on_bad(skip_bad: bool) -> OnBad {
     if skip_bad { OnBad::Skip } else { OnBad::Fail }
 }
 
-/// Embedded digits that are trained on; the other 2,000 are tested on.
+/// Training images of the embedded digits; the other 2,000 are test images.
 const DIGITS_TRAIN: usize = 8000;
 
-/// Training and test images among the embedded digits.
-fn digits_parts(shape: ImageShape) -> anyhow::Result<(Part, Part)> {
+/// The training and test split of the embedded digits.
+fn digits_splits(shape: ImageShape) -> anyhow::Result<(Subset, Subset)> {
     let digits = Arc::new(Dataset::embedded_digits(shape)?);
     tracing::info!("no --data given: the {} embedded digits", digits.len());
-    let part = |rows| Part { data: digits.clone(), rows };
-    Ok((part(0..DIGITS_TRAIN), part(DIGITS_TRAIN..digits.len())))
+    let subset = |rows| Subset { data: digits.clone(), rows };
+    Ok((subset(0..DIGITS_TRAIN), subset(DIGITS_TRAIN..digits.len())))
 }
 
-/// Training and test images of a publisher's dataset; `files` says what it is made of.
-fn open_parts(
+/// The training and test split of a publisher's dataset; `files` describes its files for messages.
+fn open_splits(
     path: &Path,
     shape: ImageShape,
     files: &str,
     on_bad: OnBad,
-) -> Result<(Part, Part), UsageError> {
+) -> Result<(Subset, Subset), UsageError> {
     let open = |split| {
         let options = OpenOptions { split, on_bad, ..OpenOptions::new(shape) };
-        Dataset::open(path, &options).map(Part::whole).map_err(UsageError::because)
+        Dataset::open(path, &options).map(Subset::whole).map_err(UsageError::because)
     };
     let (train, test) = (open(Split::Train)?, open(Split::Test)?);
     if train.sha256() == test.sha256() {
         return Err(UsageError::one(format!(
-            "--data {} has no test images of its own: give {files}; other data goes through `dcgan-eval features` and `dcgan-eval probe`",
+            "--data {} has no test images of its own: give {files}; for other data use \
+             `dcgan-eval features` and `dcgan-eval probe`",
             path.display()
         )));
     }
@@ -134,7 +136,7 @@ fn open_parts(
 /// The user's values of C, ascending.
 fn check_grid(values: &[f64], faults: &mut Vec<String>) -> Option<Vec<f64>> {
     for c in values.iter().filter(|c| !(1e-12..=1e12).contains(*c)) {
-        faults.push(format!("--c {c}: C must be greater than 0, 1e-12 to 1e12"));
+        faults.push(format!("--c {c}: expected a number greater than 0, 1e-12 to 1e12"));
     }
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -156,8 +158,8 @@ fn learner(solver: Solver) -> (Box<dyn Learner>, &'static str) {
     }
 }
 
-/// Data and labels that cannot be used are the user's to mend: exit code 2. A network or a disk that fails is not.
-fn explain(error: ExperimentError) -> anyhow::Error {
+/// Invalid data and labels are usage errors (exit code 2); failures of a network or a disk are not.
+fn into_usage_error(error: ExperimentError) -> anyhow::Error {
     use dcgan_features::extract::ExtractError;
     match error {
         ExperimentError::File(FileError::Io { .. }) => error.into(),
@@ -171,33 +173,33 @@ fn explain(error: ExperimentError) -> anyhow::Error {
     }
 }
 
-/// Accuracy by class number, classes that were not tested left out.
+/// Accuracy by class number, without classes that have no test images.
 fn per_class(accuracy: &[Option<f64>]) -> serde_json::Value {
     let classes =
         accuracy.iter().enumerate().filter_map(|(class, value)| Some((class.to_string(), (*value)?.into())));
     serde_json::Value::Object(classes.collect())
 }
 
-/// Stages as log lines and progress bars.
-struct Bars<'a> {
+/// Shows stages as log lines and progress bars.
+struct ProgressBars<'a> {
     logging: &'a Logging,
     current: Option<Progress>,
 }
 
-impl<'a> Bars<'a> {
+impl<'a> ProgressBars<'a> {
     fn new(logging: &'a Logging) -> Self {
         Self { logging, current: None }
     }
 }
 
-impl Watch for Bars<'_> {
-    fn begin(&mut self, what: &str, total: usize, unit: &str) {
-        self.current = None; // the bar before ends first
-        tracing::info!("{what}");
+impl protocol::Progress for ProgressBars<'_> {
+    fn begin(&mut self, stage: &str, total: usize, unit: &str) {
+        self.current = None; // ends the previous bar
+        tracing::info!("{stage}");
         self.current = (total > 1).then(|| Progress::new(self.logging, total as u64, unit));
     }
 
-    fn done(&mut self, units: usize) {
+    fn update(&mut self, units: usize) {
         if let Some(progress) = &self.current {
             progress.set(units as u64);
         }

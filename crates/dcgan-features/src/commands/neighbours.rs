@@ -1,11 +1,11 @@
 //! `dcgan-eval mnist-nn` and `nnd`
 
-use super::{Bars, choose_model, digits_parts, explain, on_bad, open_parts, per_class};
+use super::{ProgressBars, choose_model, digits_splits, into_usage_error, on_bad, open_splits, per_class};
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result, set_threads};
 use dcgan_data::{Dataset, ImageShape, OpenOptions, Split};
-use dcgan_features::experiment::{Part, hex, weights_sha256};
+use dcgan_features::experiment::{Subset, hex, weights_sha256};
 use dcgan_features::neighbours::{self, NeighboursError, Score, decades};
 use dcgan_features::report::{layout, thousands};
 use dcgan_features::task::Task;
@@ -15,7 +15,7 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
 
-/// MNIST's images.
+/// Shape of MNIST's images.
 const SHAPE: ImageShape = ImageShape { height: 28, width: 28, channels: 1 };
 
 /// Errors of the paper's supplement, in percent.
@@ -28,14 +28,14 @@ const PAPER: [(&str, Option<f64>, Option<f64>); 5] = [
     ("DCGAN", Some(2.98), Some(1.48)),
 ];
 
-fn open(path: &Path, shape: ImageShape, split: Split, skip_bad: bool) -> Result<Part, UsageError> {
+fn open(path: &Path, shape: ImageShape, split: Split, skip_bad: bool) -> Result<Subset, UsageError> {
     let options = OpenOptions { split, on_bad: on_bad(skip_bad), ..OpenOptions::new(shape) };
-    Ok(Part::whole(Dataset::open(path, &options).map_err(UsageError::because)?))
+    Ok(Subset::whole(Dataset::open(path, &options).map_err(UsageError::because)?))
 }
 
-fn fail(error: NeighboursError) -> anyhow::Error {
+fn nearest_error(error: NeighboursError) -> anyhow::Error {
     match error {
-        NeighboursError::Experiment(error) => explain(error),
+        NeighboursError::Experiment(error) => into_usage_error(error),
         NeighboursError::Nearest(_) => UsageError::because(error).into(),
     }
 }
@@ -43,29 +43,29 @@ fn fail(error: NeighboursError) -> anyhow::Error {
 pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     set_threads(args.threads)?;
     let (train, test) = match &args.data {
-        None => digits_parts(SHAPE)?,
-        Some(path) => open_parts(path, SHAPE, Task::Digits.data_files(), on_bad(args.skip_bad))?,
+        None => digits_splits(SHAPE)?,
+        Some(path) => open_splits(path, SHAPE, Task::Digits.data_files(), on_bad(args.skip_bad))?,
     };
     let references = match &args.samples {
         Some(path) => open(path, SHAPE, Split::Train, args.skip_bad)?,
         None => train,
     };
-    references.labels().and_then(|_| test.labels()).map_err(explain)?;
-    // Folders are numbered in the order of their names: with one left out the numbers would mean other classes.
+    references.labels().and_then(|_| test.labels()).map_err(into_usage_error)?;
+    // Class numbers follow the order of folder names, so a missing folder shifts them.
     if let (Some(ours), Some(theirs)) = (references.data.class_names(), test.data.class_names())
         && ours != theirs
     {
         let fault = format!(
-            "the classes of --samples are {ours:?}, those of the test images {theirs:?}: name the folders alike"
+            "the classes of --samples are {ours:?}, expected {theirs:?} as in the test images: rename the folders"
         );
         return Err(UsageError::one(fault).into());
     }
     let started = Instant::now();
-    let mut bars = Bars::new(logging);
+    let mut progress_bars = ProgressBars::new(logging);
     let counts = decades(references.rows.len());
-    let scores =
-        neighbours::among_images(&test, &references, PixelRange::Unit, &counts, &mut bars).map_err(fail)?;
-    drop(bars);
+    let scores = neighbours::score_images(&test, &references, PixelRange::Unit, &counts, &mut progress_bars)
+        .map_err(nearest_error)?;
+    drop(progress_bars);
     let seconds = started.elapsed().as_secs_f64();
     let what = if args.samples.is_some() { "given images" } else { "real training images" };
     let mut lines =
@@ -86,7 +86,7 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
     }
     print_result(layout(&lines, ours).trim_end())?;
     print_result(
-        "rows marked «paper» are quoted from Radford, Metz and Chintala (2016), supplement, on full MNIST",
+        "rows marked \"paper\" are quoted from Radford, Metz and Chintala (2016), supplement, on full MNIST",
     )?;
     if args.json {
         let last = scores.last();
@@ -143,7 +143,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let chosen = choose_model(&args.model, "digits")?;
     let shape = chosen.shape();
     let (train, mut test) = match &args.data {
-        None => digits_parts(shape)?,
+        None => digits_splits(shape)?,
         Some(path) => {
             let open = |split| open(path, shape, split, args.skip_bad);
             (open(Split::Train)?, open(Split::Test)?)
@@ -152,31 +152,35 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     test.rows.end = test.rows.end.min(test.rows.start + args.queries);
     let model = chosen.files.model;
     let Some(weights) = chosen.files.generator else {
-        return Err(
-            UsageError::one(format!("{} has no generator; samples come from one", chosen.path)).into()
-        );
+        return Err(UsageError::one(format!(
+            "{} has no generator, which samples are drawn from",
+            chosen.path
+        ))
+        .into());
     };
     let mut generator = Generator::new(&model, &weights, &device)?;
     if ensure_statistics(&mut generator, &model, &device)? {
-        tracing::info!("the weights came without batch-norm statistics: recalibrated from 4,096 z");
+        tracing::info!("the weights have no batch-norm statistics: recalibrated on 4,096 z");
     }
     let mut counts = args.counts.clone();
     counts.sort_unstable();
     counts.dedup();
     let started = Instant::now();
-    let mut bars = Bars::new(logging);
+    let mut progress_bars = ProgressBars::new(logging);
     let from = (&mut generator, &model, args.seed);
-    let scores = neighbours::among_samples(&test, from, &counts, &mut bars).map_err(fail)?;
-    // What real images, other ones, would score: the measure of the measure.
+    let scores =
+        neighbours::score_samples(&test, from, &counts, &mut progress_bars).map_err(nearest_error)?;
+    // The score of other real images, for comparison.
     let others = train.sha256() != test.sha256() && !same_images(&train, &test);
     let real_counts: Vec<usize> = counts.iter().copied().filter(|&count| count <= train.rows.len()).collect();
     let real = if others && !real_counts.is_empty() {
         let scale = PixelRange::of(model.config().generator.output);
-        neighbours::among_images(&test, &train, scale, &real_counts, &mut bars).map_err(fail)?
+        neighbours::score_images(&test, &train, scale, &real_counts, &mut progress_bars)
+            .map_err(nearest_error)?
     } else {
         Vec::new()
     };
-    drop(bars);
+    drop(progress_bars);
     let seconds = started.elapsed().as_secs_f64();
     let mut lines = vec![["nnd", "mean distance", "references", "images"].map(str::to_owned).to_vec()];
     let mut add = |what: &str, scores: &[Score]| {
@@ -206,7 +210,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     Ok(Outcome::Done)
 }
 
-/// Whether two parts are of one dataset and overlap.
-fn same_images(a: &Part, b: &Part) -> bool {
+/// Whether two subsets overlap in one dataset.
+fn same_images(a: &Subset, b: &Subset) -> bool {
     a.data.fingerprint() == b.data.fingerprint() && a.rows.start < b.rows.end && b.rows.start < a.rows.end
 }

@@ -1,11 +1,12 @@
 //! `dcgan-eval probe`
 
-use super::{Bars, check_grid, explain, learner, per_class};
+use super::{ProgressBars, check_grid, into_usage_error, learner, per_class};
 use crate::cli::ProbeArgs;
 use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result, set_threads};
 use dcgan_features::experiment::hex;
-use dcgan_features::file::{self, Labeled};
+use dcgan_features::file::{self, LabeledFeatures};
+use dcgan_features::origin;
 use dcgan_features::protocol::{Examples, Grid, all};
 use dcgan_features::report::{layout, thousands};
 use serde_json::json;
@@ -31,7 +32,7 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     let (expected, found) = (train.features.width(), test.features.width());
     if expected != found {
         faults.push(format!(
-            "--train has {expected} features an image and --test {found}: they come from different networks"
+            "--train has {expected} features per image and --test {found}: they come from different networks"
         ));
     }
     if !faults.is_empty() {
@@ -41,14 +42,14 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     for (option, labeled) in [("--train", &train), ("--test", &test)] {
         labeled.features.check_finite().map_err(|e| UsageError::one(format!("{option}: {e}")))?;
     }
-    let (from, to) = (origin(&train), origin(&test));
+    let (from, to) = (origin::parse(train.origin.as_deref()), origin::parse(test.origin.as_deref()));
     let both = |key: &str| from.get(key).zip(to.get(key));
     for (key, what) in
         [("config_sha256", "network"), ("weights_sha256", "weights"), ("statistics", "batch-norm statistics")]
     {
         if both(key).is_some_and(|(a, b)| a != b) {
             faults.push(format!(
-                "--train and --test come from different {what}: make both with the same options"
+                "--train and --test come from different {what}: create both with the same options"
             ));
         }
     }
@@ -58,22 +59,25 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
-    let origins = json!({ "train": from, "test": to });
+    let origins = json!({
+        "train": origin::with_earlier_keys(from),
+        "test": origin::with_earlier_keys(to),
+    });
     let (mut train, test) = (examples(train), examples(test));
     let held_out = args.held_out.unwrap_or_else(|| {
-        // Files may be sorted by class: the last of each class choose C, moved to the end.
+        // Files may be sorted by class: move the last images of each class to the end, to be held out.
         let (order, held_out) = last_of_each_class(&train.labels);
         train = train.select(&order);
         held_out
     });
     let grid = grid.map_or_else(Grid::outwards, Grid::closed);
     let (mut learner, solver) = learner(args.solver);
-    let mut bars = Bars::new(logging);
+    let mut progress_bars = ProgressBars::new(logging);
     let started = Instant::now();
-    let outcome = all::run(held_out, &grid, (&train, &test), &[], learner.as_mut(), &mut bars)
-        .map_err(|e| explain(e.into()))?;
+    let outcome = all::run(held_out, &grid, (&train, &test), &[], learner.as_mut(), &mut progress_bars)
+        .map_err(|e| into_usage_error(e.into()))?;
     let seconds = started.elapsed().as_secs_f64();
-    drop(bars);
+    drop(progress_bars);
     let accuracy = 100.0 - outcome.error_percent;
     let line = [
         vec![
@@ -123,12 +127,12 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     Ok(Outcome::Done)
 }
 
-/// Rows with the last fifth of each class moved to the end, and how many those are.
+/// Rows with the last fifth of each class moved to the end, and the number of those.
 fn last_of_each_class(labels: &[usize]) -> (Vec<usize>, usize) {
     let classes = labels.iter().max().map_or(0, |largest| largest + 1);
-    let mut left = vec![0_usize; classes];
-    labels.iter().for_each(|&label| left[label] += 1);
-    let keep: Vec<usize> = left.iter().map(|&n| n - (n + 2) / 5).collect();
+    let mut counts = vec![0_usize; classes];
+    labels.iter().for_each(|&label| counts[label] += 1);
+    let keep: Vec<usize> = counts.iter().map(|&n| n - (n + 2) / 5).collect();
     let mut seen = vec![0_usize; classes];
     let (mut order, mut last) = (Vec::new(), Vec::new());
     for (row, &label) in labels.iter().enumerate() {
@@ -141,13 +145,7 @@ fn last_of_each_class(labels: &[usize]) -> (Vec<usize>, usize) {
     (order, held_out)
 }
 
-/// What the file says of its features, as JSON where it is.
-fn origin(labeled: &Labeled) -> serde_json::Value {
-    let text = labeled.origin.as_deref().unwrap_or("null");
-    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
-}
-
-fn examples(labeled: Labeled) -> Examples {
+fn examples(labeled: LabeledFeatures) -> Examples {
     Examples {
         features: labeled.features,
         labels: labeled.labels.into_iter().map(|label| label as usize).collect(),

@@ -12,18 +12,18 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
     let claims: Vec<Claim> =
         CLAIMS.iter().map(|(name, text)| Claim::parse(name, text)).collect::<Result<_, _>>()?;
     let Some(name) = &args.claim else {
-        let mut lines = vec![["claim", "expected", "what"].map(str::to_owned).to_vec()];
+        let mut lines = vec![["claim", "expected", "description"].map(str::to_owned).to_vec()];
         lines.extend(claims.iter().map(|claim| {
             let expected =
                 format!("{} +- {} {}", claim.expected_percent, claim.tolerance, claim.task.measure().name());
-            vec![claim.name.clone(), expected, format!("  {}", claim.what)]
+            vec![claim.name.clone(), expected, format!("  {}", claim.description)]
         }));
         print_result(layout(&lines, lines.len()).trim_end())?;
         return Ok(Outcome::Done);
     };
     let Some(claim) = claims.iter().find(|claim| claim.name == *name) else {
         let names: Vec<&str> = claims.iter().map(|claim| claim.name.as_str()).collect();
-        let fault = format!("there is no claim {name:?}; claims: {}", names.join(", "));
+        let fault = format!("unknown claim {name:?}, expected one of: {}", names.join(", "));
         return Err(UsageError::one(fault).into());
     };
     let mut faults = Vec::new();
@@ -31,15 +31,15 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
         [("--model", args.model.is_some(), &claim.model), ("--data", args.data.is_some(), &claim.data)]
     {
         if let (false, Some(needed)) = (given, needed) {
-            faults.push(format!("{} is about {needed}: give it with {option}", claim.name));
+            faults.push(format!("{} needs {needed}: name it with {option}", claim.name));
         }
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
-    tracing::info!("{}", claim.what);
+    tracing::info!("{}", claim.description);
     let ComputeArgs { device, threads } = args.compute;
-    let asked = TaskArgs {
+    let task_args = TaskArgs {
         model: ModelArgs { model: args.model.clone(), preset: claim.preset.clone(), config: None },
         data: args.data.clone(),
         labels_per_class: claim.labels_per_class,
@@ -48,10 +48,10 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
         compute: ComputeArgs { device, threads },
         ..TaskArgs::default()
     };
-    let report = task::run(claim.task, &asked, logging)?;
+    let report = task::run(claim.task, &task_args, logging)?;
     let measure = claim.task.measure();
     let Some(found) = report.rows.first().map(|row| measure.of_error(row.outcome.error_percent)) else {
-        bail!("the experiment gave no result");
+        bail!("the experiment has no result");
     };
     let off = (found - claim.expected_percent).abs();
     let text = format!(

@@ -1,13 +1,13 @@
 //! `dcgan-eval cifar10`, `svhn` and `digits`
 
 use super::{
-    Bars, ChosenDiscriminator, check_grid, choose_model, digits_parts, explain, learner, on_bad, open_parts,
-    storage,
+    ChosenDiscriminator, ProgressBars, check_grid, choose_model, digits_splits, into_usage_error, learner,
+    on_bad, open_splits, storage,
 };
 use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
 use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, UsageError, print_result, set_threads};
-use dcgan_features::experiment::{self, Baseline, Part, Settings};
+use dcgan_features::experiment::{self, Baseline, Settings, Subset};
 use dcgan_features::report::Report;
 use dcgan_features::task::Task;
 
@@ -25,19 +25,16 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
         }
     }
     if args.baseline.contains(&BaselineArg::None) && args.baseline.len() > 1 {
-        faults.push("--baseline none goes with no other".to_owned());
+        faults.push("--baseline none excludes other baselines".to_owned());
     }
     if !(1..=1_000_000).contains(&args.trials) {
         faults.push(format!("--trials is {}, expected 1 to 1000000", args.trials));
     }
     if labels_per_class.is_none() && args.baseline.contains(&BaselineArg::Supervised) {
-        faults.push("--baseline supervised is about few labels: give --labels-per-class too".to_owned());
+        faults.push("--baseline supervised needs --labels-per-class".to_owned());
     }
     if labels_per_class.is_none() && (args.repeats.is_some() || args.save_draws.is_some()) {
-        faults.push(
-            "--repeats and --save-draws are about draws of few labels: give --labels-per-class too"
-                .to_owned(),
-        );
+        faults.push("--repeats and --save-draws need --labels-per-class".to_owned());
     }
     if let Some(out) = &args.save_draws {
         let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -64,7 +61,7 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
     let (mut learner, solver) = learner(args.solver);
     let has_statistics = chosen.weights.keys().any(|name| name.ends_with(".mean"));
     if args.statistics == Some(StatisticsArg::Stored) && !has_statistics {
-        return Err(UsageError::one("--statistics stored: the model has none; leave the option out").into());
+        return Err(UsageError::one("--statistics stored: the model has none; omit the option").into());
     }
     let settings = Settings {
         task,
@@ -84,14 +81,14 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
         solver,
     };
     if let Some(out) = &args.save_draws {
-        let draws = experiment::draws(&settings, &train, &test).map_err(explain)?;
+        let draws = experiment::draws(&settings, &train, &test).map_err(into_usage_error)?;
         dcgan_base::files::write_atomic(out, draws.to_string().as_bytes())?;
     }
-    let mut bars = Bars::new(logging);
+    let mut progress_bars = ProgressBars::new(logging);
     let model = (chosen.name.as_str(), &chosen.model, &chosen.weights);
-    let mut report =
-        experiment::run(&settings, model, (&train, &test), learner.as_mut(), &mut bars).map_err(explain)?;
-    drop(bars);
+    let mut report = experiment::run(&settings, model, (&train, &test), learner.as_mut(), &mut progress_bars)
+        .map_err(into_usage_error)?;
+    drop(progress_bars);
     report.peak_memory_bytes = peak_memory_bytes();
     print_result(report.table().trim_end())?;
     if let Some(bytes) = report.peak_memory_bytes {
@@ -103,38 +100,38 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
     Ok(report)
 }
 
-fn baselines(asked: &[BaselineArg], trials: u64) -> Vec<Baseline> {
-    if asked.is_empty() {
+fn baselines(args: &[BaselineArg], trials: u64) -> Vec<Baseline> {
+    if args.is_empty() {
         return vec![Baseline::Random, Baseline::Pixels];
     }
-    let baseline = |asked: &BaselineArg| match asked {
+    let baseline = |arg: &BaselineArg| match arg {
         BaselineArg::Pixels => Some(Baseline::Pixels),
         BaselineArg::Random => Some(Baseline::Random),
         BaselineArg::Supervised => Some(Baseline::Supervised { trials }),
         BaselineArg::None => None,
     };
-    let mut found: Vec<Baseline> = Vec::new();
-    for baseline in asked.iter().filter_map(baseline) {
-        if !found.contains(&baseline) {
-            found.push(baseline);
+    let mut baselines: Vec<Baseline> = Vec::new();
+    for baseline in args.iter().filter_map(baseline) {
+        if !baselines.contains(&baseline) {
+            baselines.push(baseline);
         }
     }
-    found
+    baselines
 }
 
-/// Training and test images of the task, in the shape that the model sees.
-fn open_data(task: Task, args: &TaskArgs, chosen: &ChosenDiscriminator) -> anyhow::Result<(Part, Part)> {
+/// The training and test split of the task, in the shape of the model's images.
+fn open_data(task: Task, args: &TaskArgs, chosen: &ChosenDiscriminator) -> anyhow::Result<(Subset, Subset)> {
     let Some(path) = &args.data else {
         if task != Task::Digits {
-            let fault = format!("no images given: name {} with --data", task.data_files());
+            let fault = format!("missing --data: give {}", task.data_files());
             return Err(UsageError::one(fault).into());
         }
-        return digits_parts(chosen.shape());
+        return digits_splits(chosen.shape());
     };
-    let (train, test) = open_parts(path, chosen.shape(), task.data_files(), on_bad(args.skip_bad))?;
+    let (train, test) = open_splits(path, chosen.shape(), task.data_files(), on_bad(args.skip_bad))?;
     if train.data.report().format != task.format() {
         let fault = format!(
-            "--data {} is {}, {} is about {}",
+            "--data {} is {}, {} needs {}",
             path.display(),
             train.data.report().format,
             task.name(),

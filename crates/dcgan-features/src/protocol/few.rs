@@ -1,20 +1,20 @@
 //! Few labels, many draws: the protocol of section 5.2 (the authors' svhn_semisup_analysis.py).
 //!
-//! For each C some draws of `per_class` labeled images a class are fitted and scored on the held-out images; the C
-//! with the lowest mean error is fitted to fresh draws, which are scored on the test set.
+//! For each C, draws of `per_class` labeled images per class are fitted and scored on the held-out images. The C with
+//! the lowest mean error is fitted to new draws, which are scored on the test set.
 
 use super::draws::Classes;
 use super::grid::choose;
-use super::{Examples, Grid, Learner, Outcome, ProtocolError, Tally, Watch, error_percent};
+use super::{ClassCounts, Examples, Grid, Learner, Outcome, Progress, ProtocolError, error_percent};
 use dcgan_model::random::Purpose;
 use serde::Serialize;
 
-/// Numbers of the protocol.
+/// Parameters of the protocol.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FewLabels {
-    /// Labeled images a class in a draw.
+    /// Labeled images per class in a draw.
     pub per_class: usize,
-    /// Draws that C is chosen by.
+    /// Draws that C is chosen on.
     pub selection_draws: usize,
     /// Draws that are scored on the test set.
     pub repeats: usize,
@@ -22,9 +22,9 @@ pub struct FewLabels {
     pub seed: u64,
 }
 
-/// The images of the protocol.
+/// The splits of the protocol.
 #[derive(Clone, Debug)]
-pub struct Parts {
+pub struct Splits {
     /// Training images that are not held out.
     pub pool: Examples,
     /// Training images that C is chosen on.
@@ -50,42 +50,42 @@ impl FewLabels {
 /// Runs the protocol.
 ///
 /// # Errors
-/// A class with too few images in the pool, an empty test set, a fit that failed.
+/// A class with too few images in the pool, an empty test set, a failed fit.
 pub fn run(
     protocol: &FewLabels,
     grid: &Grid,
-    parts: &Parts,
+    splits: &Splits,
     learner: &mut dyn Learner,
-    watch: &mut dyn Watch,
+    progress: &mut dyn Progress,
 ) -> Result<Outcome, ProtocolError> {
-    if parts.test.labels.is_empty() {
+    if splits.test.labels.is_empty() {
         return Err(ProtocolError::NoTest);
     }
-    let classes = Classes::new(&parts.pool.labels, &parts.class_names, protocol.per_class)?;
-    classes.check_known(&parts.test.labels, &parts.class_names)?;
+    let classes = Classes::new(&splits.pool.labels, &splits.class_names, protocol.per_class)?;
+    classes.check_known(&splits.test.labels, &splits.class_names)?;
     let (c, validation) = choose(grid, &mut |values| {
-        watch.begin("choosing C on held-out images", protocol.selection_draws, "draws");
+        progress.begin("choosing C on held-out images", protocol.selection_draws, "draws");
         let mut sums = vec![0.0; values.len()];
         for i in 0..protocol.selection_draws {
-            let examples = parts.pool.select(&protocol.selection_draw(&classes, i));
+            let examples = splits.pool.select(&protocol.selection_draw(&classes, i));
             for (sum, fitted) in sums.iter_mut().zip(learner.path(&examples, values)?) {
-                *sum += error_percent(fitted.as_ref(), &parts.held_out)?;
+                *sum += error_percent(fitted.as_ref(), &splits.held_out)?;
             }
-            watch.done(i + 1);
+            progress.update(i + 1);
         }
         Ok(sums.into_iter().map(|sum| sum / protocol.selection_draws as f64).collect())
     })?;
-    let mut tally = Tally::of(&parts.class_names, &parts.test.labels);
+    let mut counts = ClassCounts::for_classes(&splits.class_names, &splits.test.labels);
     let mut draws = Vec::new();
     let mut train = 0;
-    watch.begin("scoring on the test set", protocol.repeats, "draws");
+    progress.begin("scoring on the test set", protocol.repeats, "draws");
     for i in 0..protocol.repeats {
-        let examples = parts.pool.select(&protocol.test_draw(&classes, i));
+        let examples = splits.pool.select(&protocol.test_draw(&classes, i));
         train = examples.labels.len();
         for fitted in learner.path(&examples, &[c])? {
-            draws.push(tally.count(&fitted.predict(&parts.test.features)?, &parts.test.labels));
+            draws.push(counts.add(&fitted.predict(&splits.test.features)?, &splits.test.labels));
         }
-        watch.done(i + 1);
+        progress.update(i + 1);
     }
     let n = draws.len() as f64;
     let mean = draws.iter().sum::<f64>() / n;
@@ -97,11 +97,11 @@ pub fn run(
         interval_over: "draws of labels",
         c,
         validation,
-        per_class_accuracy: tally.accuracy(),
+        per_class_accuracy: counts.accuracy(),
         draws,
         train,
-        held_out: parts.held_out.labels.len(),
-        test: parts.test.labels.len(),
-        features: parts.test.features.width(),
+        held_out: splits.held_out.labels.len(),
+        test: splits.test.labels.len(),
+        features: splits.test.features.width(),
     })
 }

@@ -1,13 +1,13 @@
-//! The choice of C: the lowest held-out error, and what lies beyond the ends of the grid.
+//! The choice of C: the lowest held-out error on a grid that may be extended.
 
 use super::{Grid, ProtocolError};
 
-/// An open grid stops here: six decades beyond these datasets' usual values.
+/// Bounds of an open grid: six decades beyond the usual values of these datasets.
 const LIMITS: (f64, f64) = (1e-9, 1e6);
 
-/// The next value outwards on the scale 1, 2, 5, 10.
+/// The next larger or smaller value on the scale 1, 2, 5, 10.
 fn neighbour(value: f64, up: bool) -> f64 {
-    // Of values like 2e-4 this finds the 2; rounding keeps 0.1 + 0.2 noise out of what is printed.
+    // The leading digit, such as 2 of 2e-4, without rounding noise.
     let decade = value.log10().floor();
     let digit = (value / 10_f64.powf(decade) * 1e6).round() / 1e6;
     let (factor, shift) = match (up, digit) {
@@ -22,11 +22,11 @@ fn neighbour(value: f64, up: bool) -> f64 {
     format!("{factor}e{}", decade + shift).parse().unwrap_or(value)
 }
 
-/// Held-out error in percent of each C given.
+/// Held-out error in percent for each C.
 type Score<'a> = &'a mut dyn FnMut(&[f64]) -> Result<Vec<f64>, ProtocolError>;
 
-/// Scores every C of the grid with `score`, extends an open one while the best
-/// lies at an end, and returns the best C (of equal ones the smallest) with all that was tried, ascending.
+/// Scores every C of the grid with `score`, extends an open grid while the best lies at an end, and returns the best C
+/// (the smallest of equal ones) and the score of every C, ascending.
 pub(super) fn choose(grid: &Grid, score: Score<'_>) -> Result<(f64, Vec<(f64, f64)>), ProtocolError> {
     let mut tried: Vec<(f64, f64)> = Vec::new();
     let mut next = grid.values.clone();
@@ -38,7 +38,7 @@ pub(super) fn choose(grid: &Grid, score: Score<'_>) -> Result<(f64, Vec<(f64, f6
             tried.iter().enumerate().min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1)).map_or(0, |(i, _)| i);
         let Some(&(c, _)) = tried.get(best) else { return Ok((f64::NAN, tried)) };
         let outwards = match best {
-            // Where the next value is as good, smaller ones only cost fits.
+            // If the next value is as good, smaller ones only cost fits.
             0 if tried.get(1).is_none_or(|next| tried[0].1 < next.1) => {
                 Some(neighbour(c, false)).filter(|&c| c >= LIMITS.0)
             }
@@ -79,11 +79,11 @@ mod tests {
         assert_eq!(found(2.0, true).0, 2.0);
         assert_eq!(found(2.0, false).0, 1e-1);
         assert_eq!(found(2e-4, true).0, 2e-4);
-        // Where nothing tells them apart the smallest stands, and nothing is tried beyond it.
+        // With equal scores the smallest is chosen and the grid is not extended.
         let grid = Grid { values: vec![1.0, 10.0], open: true };
         let (c, tried) = choose(&grid, &mut |cs| Ok(vec![7.0; cs.len()])).unwrap();
         assert_eq!((c, tried.len()), (1.0, 2));
-        // An open grid ends somewhere.
+        // An open grid is bounded.
         let (c, tried) = choose(&grid, &mut |cs| Ok(cs.iter().map(|c| c.log10()).collect())).unwrap();
         assert!((c / LIMITS.0 - 1.0).abs() < 1e-9 && tried.len() < 40, "{c} {}", tried.len());
     }

@@ -1,7 +1,7 @@
-//! How classifiers are chosen and scored: which images may be looked at for which decision.
+//! Evaluation protocols: how C is chosen and how classifiers are scored.
 //!
-//! C is always chosen on images held out of training, never on the test set; the test set is scored once C is fixed.
-//! [`few::run`] is the protocol of section 5.2 (many draws of few labels), [`all::run`] that of section 5.1 (all labels).
+//! C is chosen on held-out training images, never on the test set, which is scored once C is fixed. [`few::run`] is the
+//! protocol of section 5.2 (many draws of few labels), [`all::run`] that of section 5.1 (all labels).
 
 pub mod all;
 pub mod draws;
@@ -11,39 +11,42 @@ mod grid;
 use crate::features::Features;
 use serde::Serialize;
 
-/// Features with the class of each row.
+/// Features and labels.
 #[derive(Clone, Debug)]
 pub struct Examples {
-    /// One row an image.
+    /// One row per image.
     pub features: Features,
-    /// One class number a row.
+    /// One class number per row.
     pub labels: Vec<usize>,
 }
 
-/// Why a protocol could not be run.
+/// Why a protocol failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
-    /// A class has too few images to draw from.
+    /// A class has fewer images than a draw needs.
     #[error(
-        "class {class} has {found} training images, {needed} are to be drawn from each: give more data, or lower --labels-per-class"
+        "class {class} has {found} training images, expected at least {needed} in each class: give more data, \
+         or lower --labels-per-class"
     )]
     ShortClass {
-        /// The class, by name where it has one.
+        /// Number and name of the class.
         class: String,
-        /// Images it has.
+        /// Its images.
         found: usize,
-        /// Images asked for.
+        /// Images of a draw.
         needed: usize,
     },
-    /// Not one row to hold out, or none left.
-    #[error("{images} training images cannot be split into {held_out} held out and the rest: give more data")]
+    /// No row to hold out, or none left to train on.
+    #[error(
+        "{images} training images, {held_out} held out: expected at least one of each, held out and not: give more data"
+    )]
     TooFew {
-        /// Images there are.
+        /// Training images.
         images: usize,
         /// Images to hold out.
         held_out: usize,
     },
-    /// No label to test against.
+    /// No test image.
     #[error("the test set is empty")]
     NoTest,
     /// A classifier could not be fitted.
@@ -51,9 +54,9 @@ pub enum ProtocolError {
     Fit(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What fits a linear classifier.
+/// Fits linear classifiers.
 pub trait Learner {
-    /// Classifiers for each of `grid`, in its order, all on the same examples.
+    /// One classifier for each C of `grid`, in its order, fitted to the same examples.
     ///
     /// # Errors
     /// [`ProtocolError::Fit`].
@@ -69,68 +72,68 @@ pub trait Predictor {
     fn predict(&self, features: &Features) -> Result<Vec<usize>, ProtocolError>;
 }
 
-/// Hears how far long work is.
-pub trait Watch {
-    /// A stage of `total` `unit`s (a plural) begins.
-    fn begin(&mut self, what: &str, total: usize, unit: &str);
-    /// So many of the stage's units are done.
-    fn done(&mut self, units: usize);
+/// Observer of the progress of long work.
+pub trait Progress {
+    /// A stage of `total` units begins; `unit` is a plural noun.
+    fn begin(&mut self, stage: &str, total: usize, unit: &str);
+    /// `units` of the stage are complete.
+    fn update(&mut self, units: usize);
 }
 
-/// Hears nothing.
+/// Ignores progress.
 #[derive(Clone, Copy, Debug)]
-pub struct Silent;
+pub struct NoProgress;
 
-impl Watch for Silent {
+impl Progress for NoProgress {
     fn begin(&mut self, _: &str, _: usize, _: &str) {}
-    fn done(&mut self, _: usize) {}
+    fn update(&mut self, _: usize) {}
 }
 
-/// The values of C to choose from.
+/// The search grid of C.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Grid {
     /// Ascending.
     pub values: Vec<f64>,
-    /// Whether values beyond the ends are tried while the best one lies at an end.
+    /// Whether the grid is extended while the best value lies at an end.
     pub open: bool,
 }
 
 impl Grid {
-    /// These values and no others.
+    /// A grid that is not extended.
     pub fn closed(values: Vec<f64>) -> Self {
         Self { values, open: false }
     }
 
-    /// Where nothing is known of the features: small values, and larger ones as far as they help, as those cost more.
+    /// An open grid that starts at small values, whose fits are cheap.
     pub fn outwards() -> Self {
         Self { values: vec![1e-4, 1e-3], open: true }
     }
 }
 
-/// What a protocol found.
+/// Result of a protocol.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
-    /// Error on the test set in percent; with several draws their mean.
+    /// Error on the test set in percent, averaged over draws.
     pub error_percent: f64,
     /// Half-width of the 95 % interval in points.
     pub interval95: Option<f64>,
-    /// What the interval is over.
+    /// The source of variation that the interval covers.
     pub interval_over: &'static str,
     /// The C chosen.
     pub c: f64,
-    /// Every C tried with its error on the held-out images in percent, ascending.
+    /// Every C of the search with its held-out error in percent, ascending in C.
     pub validation: Vec<(f64, f64)>,
-    /// Accuracy of each class on the test set in percent; none where the test set lacks the class.
+    /// Accuracy of each class on the test set in percent; `None` for a class without test images.
     pub per_class_accuracy: Vec<Option<f64>>,
     /// Error of each draw in percent.
     pub draws: Vec<f64>,
-    /// Images a classifier was fitted to.
+    /// Training images of a fit.
     pub train: usize,
-    /// Images held out to choose C on.
+    /// Held-out images.
     pub held_out: usize,
-    /// Images tested on.
+    /// Test images.
     pub test: usize,
-    /// Values of a feature vector.
+    /// Length of a feature vector.
     pub features: usize,
 }
 
@@ -143,8 +146,8 @@ impl Examples {
         }
     }
 
-    /// The first rows, and the last `held_out` ones: neighbours in the file may share a photograph, so held-out images are
-    /// never picked among the others.
+    /// Splits off the last `held_out` rows. Neighbours in a file may be crops of one photograph, so the held-out images
+    /// are consecutive.
     ///
     /// # Errors
     /// [`ProtocolError::TooFew`].
@@ -159,45 +162,45 @@ impl Examples {
     }
 }
 
-/// Right answers by class.
+/// Correct predictions by class.
 #[derive(Clone, Debug)]
-pub(crate) struct Tally {
-    right: Vec<usize>,
-    seen: Vec<usize>,
+pub(crate) struct ClassCounts {
+    correct: Vec<usize>,
+    total: Vec<usize>,
 }
 
-impl Tally {
-    /// For the classes that have names, and any others among `labels`.
-    pub(crate) fn of(names: &[String], labels: &[usize]) -> Self {
+impl ClassCounts {
+    /// Zero counts for the named classes and any others among `labels`.
+    pub(crate) fn for_classes(names: &[String], labels: &[usize]) -> Self {
         Self::new(names.len().max(labels.iter().map(|label| label + 1).max().unwrap_or(0)))
     }
 
     fn new(classes: usize) -> Self {
-        Self { right: vec![0; classes], seen: vec![0; classes] }
+        Self { correct: vec![0; classes], total: vec![0; classes] }
     }
 
-    /// Counts, and gives the error of these predictions in percent.
-    pub(crate) fn count(&mut self, predicted: &[usize], labels: &[usize]) -> f64 {
+    /// Adds predictions; returns their error in percent.
+    pub(crate) fn add(&mut self, predicted: &[usize], labels: &[usize]) -> f64 {
         let mut wrong = 0;
         for (&predicted, &label) in predicted.iter().zip(labels) {
-            if let (Some(seen), Some(right)) = (self.seen.get_mut(label), self.right.get_mut(label)) {
-                *seen += 1;
-                *right += usize::from(predicted == label);
+            if let (Some(total), Some(correct)) = (self.total.get_mut(label), self.correct.get_mut(label)) {
+                *total += 1;
+                *correct += usize::from(predicted == label);
             }
             wrong += usize::from(predicted != label);
         }
         100.0 * wrong as f64 / labels.len().max(1) as f64
     }
 
-    /// Right answers of each class in percent.
+    /// Accuracy of each class in percent.
     pub(crate) fn accuracy(&self) -> Vec<Option<f64>> {
-        let each = self.right.iter().zip(&self.seen);
-        each.map(|(&right, &seen)| (seen > 0).then(|| 100.0 * right as f64 / seen as f64)).collect()
+        let counts = self.correct.iter().zip(&self.total);
+        counts.map(|(&correct, &total)| (total > 0).then(|| 100.0 * correct as f64 / total as f64)).collect()
     }
 }
 
 fn error_percent(predictor: &dyn Predictor, examples: &Examples) -> Result<f64, ProtocolError> {
-    Ok(Tally::new(0).count(&predictor.predict(&examples.features)?, &examples.labels))
+    Ok(ClassCounts::new(0).add(&predictor.predict(&examples.features)?, &examples.labels))
 }
 
 #[cfg(test)]

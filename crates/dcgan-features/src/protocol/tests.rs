@@ -1,4 +1,4 @@
-//! The protocols on a learner that can be seen through.
+//! The protocols with a learner that records its fits.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -14,7 +14,7 @@ use std::rc::Rc;
 /// Rows and C of every fit.
 type Fits = Rc<RefCell<Vec<(Vec<usize>, f64)>>>;
 
-/// Remembers what it was fitted to; is right where the feature says so and C is near 0.01.
+/// Records the rows and C of every fit; its predictions are correct if C is near 0.01.
 struct Recorder {
     fitted: Fits,
 }
@@ -41,15 +41,15 @@ impl Learner for Recorder {
 }
 
 impl Predictor for Constant {
-    /// Feature 1 is the class; where feature 2 is above the distance of C from 0.01 in decades, the answer is right.
+    /// Feature 1 is the class. The prediction is correct if feature 2 is above the distance of C from 0.01 in decades.
     fn predict(&self, features: &Features) -> Result<Vec<usize>, ProtocolError> {
         let mut row = vec![0.0; features.width()];
         let distance = (self.0 / 0.01).log10().abs();
         Ok((0..features.len())
             .map(|i| {
                 features.copy_row(i, &mut row);
-                let right = f64::from(row[2]) > distance;
-                if right { row[1] as usize } else { usize::MAX }
+                let correct = f64::from(row[2]) > distance;
+                if correct { row[1] as usize } else { usize::MAX }
             })
             .collect())
     }
@@ -71,16 +71,16 @@ fn grid() -> Grid {
 }
 
 #[test]
-fn few_labels_choose_on_held_out_images_and_test_on_fresh_draws() {
+fn few_labels_choose_c_on_held_out_images_and_test_on_new_draws() {
     let (pool, held_out) = examples(90, 0).split_last(30).unwrap();
     let test = examples(40, 1000);
-    let parts = few::Parts { pool, held_out, test, class_names: names() };
+    let splits = few::Splits { pool, held_out, test, class_names: names() };
     let protocol = few::FewLabels { per_class: 5, selection_draws: 3, repeats: 4, seed: 7 };
     let fitted = Rc::new(RefCell::new(Vec::new()));
     let run = || {
         fitted.borrow_mut().clear();
         let mut learner = Recorder { fitted: fitted.clone() };
-        few::run(&protocol, &grid(), &parts, &mut learner, &mut Silent).unwrap()
+        few::run(&protocol, &grid(), &splits, &mut learner, &mut NoProgress).unwrap()
     };
     let outcome = run();
     let first = fitted.borrow().clone();
@@ -89,17 +89,17 @@ fn few_labels_choose_on_held_out_images_and_test_on_fresh_draws() {
     for (rows, c) in &first {
         let mut classes: Vec<usize> = rows.iter().map(|row| row % 3).collect();
         classes.sort_unstable();
-        assert_eq!(classes, [[0; 5], [1; 5], [2; 5]].concat(), "five a class");
-        assert!(rows.iter().all(|&row| row < 60), "nothing held out or of the test set is fitted");
+        assert_eq!(classes, [[0; 5], [1; 5], [2; 5]].concat(), "five per class");
+        assert!(rows.iter().all(|&row| row < 60), "held-out and test images are not fitted");
         let distinct: std::collections::BTreeSet<_> = rows.iter().collect();
         assert_eq!(distinct.len(), 15, "drawn without replacement");
         assert!(grid().values.contains(c));
     }
     assert!(first[12..].iter().all(|(_, c)| *c == 1e-2));
-    assert_ne!(first[0].0, first[12].0, "test draws are fresh");
+    assert_ne!(first[0].0, first[12].0, "test draws are new");
     assert_ne!(first[12].0, first[13].0);
     assert_eq!((outcome.c, outcome.train, outcome.held_out, outcome.test), (1e-2, 15, 30, 40));
-    // Where C is right, every image is; one decade off, those of ease 0.5 are wrong: every fourth.
+    // At the best C every prediction is correct; one decade off, those of ease 0.5 are wrong: every fourth.
     assert_eq!((outcome.error_percent, outcome.interval95), (0.0, Some(0.0)));
     assert_eq!(outcome.per_class_accuracy, [Some(100.0); 3]);
     let errors: Vec<f64> = outcome.validation.iter().map(|v| v.1).collect();
@@ -110,11 +110,11 @@ fn few_labels_choose_on_held_out_images_and_test_on_fresh_draws() {
 }
 
 #[test]
-fn all_labels_refit_everything_at_the_best_c() {
+fn all_labels_refit_all_training_images_at_the_best_c() {
     let (train, test) = (examples(90, 0), examples(40, 1000));
     let fitted = Rc::new(RefCell::new(Vec::new()));
     let mut learner = Recorder { fitted: fitted.clone() };
-    let outcome = all::run(20, &grid(), (&train, &test), &names(), &mut learner, &mut Silent).unwrap();
+    let outcome = all::run(20, &grid(), (&train, &test), &names(), &mut learner, &mut NoProgress).unwrap();
     let fitted = fitted.borrow();
     assert_eq!(fitted.len(), 5);
     assert!(fitted[..4].iter().all(|(rows, _)| *rows == (0..70).collect::<Vec<_>>()));
@@ -122,24 +122,30 @@ fn all_labels_refit_everything_at_the_best_c() {
     assert_eq!((outcome.c, outcome.error_percent, outcome.train, outcome.held_out), (1e-2, 0.0, 90, 20));
     let mut learner = Recorder { fitted: Rc::default() };
     let fixed = Grid { values: vec![1e-1], open: false };
-    let outcome = all::run(20, &fixed, (&train, &test), &names(), &mut learner, &mut Silent).unwrap();
+    let outcome = all::run(20, &fixed, (&train, &test), &names(), &mut learner, &mut NoProgress).unwrap();
     assert_eq!((outcome.error_percent, outcome.validation.len()), (25.0, 0));
     let expected = 196.0 * (0.25_f64 * 0.75 / 40.0).sqrt();
     assert!((outcome.interval95.unwrap() - expected).abs() < 1e-9);
 }
 
 #[test]
-fn faults_name_the_class_and_the_numbers() {
+fn errors_name_the_class_and_the_numbers() {
     let mut learner = Recorder { fitted: Rc::default() };
     let train = examples(30, 0);
     let short = Classes::new(&train.labels, &[names(), vec!["fox".into()]].concat(), 1).unwrap_err();
-    assert!(short.to_string().contains("class 3 (fox) has 0 training images, 1 are"), "{short}");
+    assert!(
+        short.to_string().contains("class 3 (fox) has 0 training images, expected at least 1"),
+        "{short}"
+    );
     let short = Classes::new(&train.labels, &names(), 11).unwrap_err();
-    assert!(short.to_string().contains("class 0 (cat) has 10 training images, 11 are"), "{short}");
+    assert!(
+        short.to_string().contains("class 0 (cat) has 10 training images, expected at least 11"),
+        "{short}"
+    );
     for held_out in [0, 30, 31] {
         assert!(matches!(train.split_last(held_out), Err(ProtocolError::TooFew { images: 30, .. })));
     }
     let none = examples(0, 0);
-    let found = all::run(5, &grid(), (&train, &none), &names(), &mut learner, &mut Silent);
+    let found = all::run(5, &grid(), (&train, &none), &names(), &mut learner, &mut NoProgress);
     assert!(matches!(found, Err(ProtocolError::NoTest)));
 }

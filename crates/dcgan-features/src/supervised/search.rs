@@ -1,77 +1,78 @@
-//! Random search: trials one after the other, the one with the lowest validation error kept.
+//! Random search: sequential trials; the one with the lowest validation error wins.
 
 use super::{Evaluation, Ranges, SupervisedError, Task, Trial, train};
 use dcgan_model::weights::Weights;
 use serde::{Deserialize, Serialize};
 use std::ops::{ControlFlow, Range};
 
-/// One trial and what came of it.
+/// A trial and its result.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Its number in the search.
+pub struct TrialSummary {
+    /// Its index in the search.
     pub index: u64,
-    /// Its settings.
+    /// Its hyperparameters.
     pub trial: Trial,
-    /// Its best evaluation; none where the loss diverged before the first.
+    /// Its best evaluation; `None` if the loss diverged before the first.
     pub best: Option<Evaluation>,
-    /// The epoch in which the loss was not finite, which ended the trial.
+    /// The epoch in which the loss became NaN or infinite, which ends the trial.
     pub diverged_in_epoch: Option<usize>,
 }
 
-/// What a search tells of while it runs.
+/// Progress of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
     /// A trial was evaluated.
     Evaluated {
-        /// The trial's number.
+        /// Index of the trial.
         index: u64,
-        /// What was found.
+        /// The evaluation.
         evaluation: Evaluation,
     },
     /// A trial ended.
-    Finished(Summary),
+    Finished(TrialSummary),
 }
 
-/// What a search found.
+/// Result of a search.
 #[derive(Clone, Debug)]
-pub struct Found {
-    /// The trial whose validation error is lowest, the earliest of equal ones.
-    pub best: Summary,
-    /// Its lowest validation error, in percent: a choice among all evaluations, so lower than the error to expect.
+pub struct SearchResult {
+    /// The trial with the lowest validation error, the first of equal ones.
+    pub best: TrialSummary,
+    /// Its lowest validation error in percent: a minimum over evaluations, hence biased low.
     pub validation_error_percent: f64,
-    /// The weights it had then, for [`dcgan_model::Classifier::new`] and [`super::error_percent`] on the test set.
+    /// Its weights at that evaluation, for [`dcgan_model::Classifier::new`] and [`super::error_percent`] on the test
+    /// set.
     pub weights: Weights,
-    /// Every trial in order.
-    pub trials: Vec<Summary>,
+    /// All trials in order.
+    pub trials: Vec<TrialSummary>,
 }
 
-/// Runs the trials `trials` of the search of `seed`. A trial depends on the seed and its number alone, so a search can
-/// be continued, or divided, by its range.
+/// Runs the trials of the given indices. A trial depends on the seed and its index only, so a search can be continued
+/// or divided by range.
 ///
-/// `on_event` may break off the search, which then ends in [`SupervisedError::Stopped`].
+/// If `on_event` breaks, the search ends with [`SupervisedError::Stopped`].
 ///
 /// # Errors
-/// Sets, labels or ranges that do not fit, no trial; every trial diverged; those of the device.
+/// Invalid images, labels or ranges; no trial; every trial diverged; those of the device.
 pub fn search(
     task: &Task<'_>,
     ranges: &Ranges,
     seed: u64,
     trials: Range<u64>,
     on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
-) -> Result<Found, SupervisedError> {
+) -> Result<SearchResult, SupervisedError> {
     task.check()?;
     ranges.check()?;
     super::trial::expect("trials", format!("{trials:?}"), !trials.is_empty(), "at least one")?;
     let mut summaries = Vec::new();
-    let mut best: Option<(Summary, f64, Weights)> = None;
+    let mut best: Option<(TrialSummary, f64, Weights)> = None;
     for index in trials {
         let trial = ranges.draw(seed, index);
-        let mut tell = |evaluation: &Evaluation| {
+        let mut on_evaluation = |evaluation: &Evaluation| {
             let evaluation = *evaluation;
             on_event(Event::Evaluated { index, evaluation })
         };
-        let training = train(task, &trial, &mut tell)?;
-        let summary = Summary {
+        let training = train(task, &trial, &mut on_evaluation)?;
+        let summary = TrialSummary {
             index,
             trial,
             best: training.trained.as_ref().map(|trained| trained.best),
@@ -90,5 +91,5 @@ pub fn search(
     }
     let (best, validation_error_percent, weights) =
         best.ok_or(SupervisedError::AllDiverged { trials: summaries.len() })?;
-    Ok(Found { best, validation_error_percent, weights, trials: summaries })
+    Ok(SearchResult { best, validation_error_percent, weights, trials: summaries })
 }

@@ -1,4 +1,4 @@
-//! The search on stripes: it learns them, gives the same bytes again, and refuses what it cannot learn from.
+//! The search on images of stripes: it learns, is reproducible, and rejects invalid input.
 
 use super::*;
 use dcgan_model::Preset;
@@ -21,7 +21,7 @@ fn model() -> Model {
     Model::new(config).unwrap()
 }
 
-/// `n` images of stripes across, down or both ways, with noise, and their labels in turn.
+/// `n` images of horizontal, vertical or crossed stripes with noise, and their labels in turn.
 fn stripes(n: usize, seed: u64) -> (Vec<u8>, Vec<u32>) {
     let mut rng = random::stream(seed, Purpose::SyntheticImages, 0);
     let labels: Vec<u32> = (0..3).cycle().take(n).collect();
@@ -51,39 +51,44 @@ fn with_task<T>(body: impl FnOnce(Task<'_>) -> T) -> T {
     body(Task {
         model: &model,
         classes: CLASSES,
-        training: Labeled { pixels: &training.0, labels: &training.1 },
-        validation: Labeled { pixels: &validation.0, labels: &validation.1 },
+        training: LabeledImages { pixels: &training.0, labels: &training.1 },
+        validation: LabeledImages { pixels: &validation.0, labels: &validation.1 },
         evaluate_every: 2,
         device: &Device::Cpu,
     })
 }
 
-fn on(threads: usize, task: &Task<'_>, seed: u64, trials: std::ops::Range<u64>) -> (Found, Vec<Event>) {
+fn on(
+    threads: usize,
+    task: &Task<'_>,
+    seed: u64,
+    trials: std::ops::Range<u64>,
+) -> (SearchResult, Vec<Event>) {
     let mut events = Vec::new();
-    let mut tell = |event| {
+    let mut on_event = |event| {
         events.push(event);
         ControlFlow::Continue(())
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    let found = pool.install(|| search(task, &ranges(), seed, trials, &mut tell)).unwrap();
+    let found = pool.install(|| search(task, &ranges(), seed, trials, &mut on_event)).unwrap();
     (found, events)
 }
 
 #[test]
-fn a_search_learns_and_repeats_itself() {
+fn a_search_learns_and_is_reproducible() {
     with_task(|task| {
         let (found, events) = on(1, &task, 5, 0..4);
         assert!(found.validation_error_percent < 20.0, "{found:?}"); // chance: 66.7
         assert_eq!(found.best.best.unwrap().validation_error_percent, found.validation_error_percent);
-        // The weights kept are those that were evaluated, and they know images never seen.
+        // The returned weights are the evaluated ones and generalize to new images.
         let mut classifier = Classifier::new(task.model, CLASSES, &found.weights, task.device).unwrap();
         let again = error_percent(&mut classifier, task.model, task.validation).unwrap();
         assert_eq!(again, found.validation_error_percent);
         let (pixels, labels) = stripes(60, 3);
-        let test = Labeled { pixels: &pixels, labels: &labels };
+        let test = LabeledImages { pixels: &pixels, labels: &labels };
         assert!(error_percent(&mut classifier, task.model, test).unwrap() < 25.0);
-        // Every trial was told of, the best is the lowest and earliest of all, its epoch one of those evaluated.
-        let evaluated = |summary: &Summary| {
+        // Every trial has events; its best evaluation is the lowest, the first of equal ones.
+        let evaluated = |summary: &TrialSummary| {
             let errors = events.iter().filter_map(|event| match event {
                 Event::Evaluated { index, evaluation } if *index == summary.index => Some(*evaluation),
                 _ => None,
@@ -101,9 +106,9 @@ fn a_search_learns_and_repeats_itself() {
             assert!(events.contains(&Event::Finished(*summary)));
             assert!(lowest.validation_error_percent >= found.validation_error_percent);
         }
-        // The same on two threads and in two halves; another for another seed.
-        let (same, told) = on(2, &task, 5, 0..4);
-        assert_eq!((&same.weights, same.best, &told), (&found.weights, found.best, &events));
+        // The same on two threads and in two halves, different for another seed.
+        let (same, same_events) = on(2, &task, 5, 0..4);
+        assert_eq!((&same.weights, same.best, &same_events), (&found.weights, found.best, &events));
         let (half, _) = on(2, &task, 5, 2..4);
         assert_eq!(half.trials, found.trials[2..]);
         let (other, _) = on(2, &task, 6, 0..1);
@@ -112,7 +117,7 @@ fn a_search_learns_and_repeats_itself() {
 }
 
 #[test]
-fn trials_lie_in_their_ranges_and_differ() {
+fn trials_are_within_their_ranges_and_differ() {
     let ranges = Ranges::default();
     let trials: Vec<Trial> = (0..64).map(|index| ranges.draw(9, index)).collect();
     for trial in &trials {
@@ -131,9 +136,9 @@ fn trials_lie_in_their_ranges_and_differ() {
 }
 
 #[test]
-fn a_training_that_diverges_ends_and_says_so() {
+fn diverged_training_ends_and_is_reported() {
     with_task(|task| {
-        // Without batch-norm nothing bounds the head: a step this large overflows it.
+        // The head has no batch norm: a step this large overflows it.
         let trial = Trial { learning_rate: 1e38, ..ranges().draw(0, 0) };
         let ended = train(&task, &trial, &mut |_| ControlFlow::Continue(())).unwrap();
         assert!(ended.diverged_in_epoch.is_some(), "{ended:?}");
@@ -144,11 +149,11 @@ fn a_training_that_diverges_ends_and_says_so() {
 }
 
 #[test]
-fn tasks_that_cannot_be() {
+fn invalid_tasks_are_rejected() {
     let (pixels, labels) = stripes(6, 4);
     let (_, others) = stripes(7, 4);
-    let refused = |change: &dyn for<'a> Fn(&mut Task<'a>, Labeled<'a>), expected: &str| {
-        let given = Labeled { pixels: &pixels, labels: &labels };
+    let rejects = |change: &dyn for<'a> Fn(&mut Task<'a>, LabeledImages<'a>), expected: &str| {
+        let given = LabeledImages { pixels: &pixels, labels: &labels };
         with_task(|task| {
             let mut task = Task { training: given, ..task };
             change(&mut task, given);
@@ -156,47 +161,47 @@ fn tasks_that_cannot_be() {
             assert_eq!(found.unwrap_err().to_string(), expected);
         });
     };
-    refused(
-        &|task, _| task.validation = Labeled { pixels: &[], labels: &[] },
+    rejects(
+        &|task, _| task.validation = LabeledImages { pixels: &[], labels: &[] },
         "there are no validation images",
     );
-    refused(
+    rejects(
         &|task, given| task.training.labels = &given.labels[..5],
-        "384 bytes of training pixels for 5 labels, expected 320: 64 an image",
+        "384 bytes of training pixels for 5 labels, expected 320: 64 per image",
     );
-    refused(
+    rejects(
         &|task, given| {
-            task.training = Labeled { pixels: &given.pixels[..128], labels: &given.labels[..2] };
+            task.training = LabeledImages { pixels: &given.pixels[..128], labels: &given.labels[..2] };
         },
         "class 2 has no training image",
     );
-    refused(&|task, _| task.classes = 2, "training image 2 has label 2, expected below 2");
-    refused(
+    rejects(&|task, _| task.classes = 2, "training image 2 has label 2, expected below 2");
+    rejects(
         &|task, _| task.classes = 1,
         "the network configuration has 1 fault(s): a classifier of 1 class(es), expected at least 2",
     );
-    refused(&|task, _| task.evaluate_every = 0, "evaluate_every is 0, expected at least 1");
+    rejects(&|task, _| task.evaluate_every = 0, "evaluate_every is 0, expected at least 1");
     assert_eq!(others.len(), 7);
     with_task(|task| {
         let run = |ranges: Ranges, trials| search(&task, &ranges, 0, trials, &mut |_| ControlFlow::Break(()));
-        let told = |ranges, trials| run(ranges, trials).unwrap_err().to_string();
-        assert_eq!(told(ranges(), 3..3), "trials is 3..3, expected at least one");
-        let turned = Ranges { beta1: [0.9, 0.5], ..ranges() };
-        assert_eq!(told(turned, 0..1), "beta1 is 0.9 to 0.5, expected the lower end first");
+        let message = |ranges, trials| run(ranges, trials).unwrap_err().to_string();
+        assert_eq!(message(ranges(), 3..3), "trials is 3..3, expected at least one");
+        let reversed = Ranges { beta1: [0.9, 0.5], ..ranges() };
+        assert_eq!(message(reversed, 0..1), "beta1 is 0.9 to 0.5, expected the lower end first");
         let zero = Ranges { batch_size: [0, 8], ..ranges() };
-        assert_eq!(told(zero, 0..1), "batch_size is 0, expected at least 1");
-        assert_eq!(told(ranges(), 0..1), "stopped");
+        assert_eq!(message(zero, 0..1), "batch_size is 0, expected at least 1");
+        assert_eq!(message(ranges(), 0..1), "stopped");
     });
 }
 
 #[test]
-fn batches_have_near_equal_sizes() {
+fn batches_have_nearly_equal_sizes() {
     let rows: Vec<usize> = (0..1000).collect();
     for (n, size, expected) in [(1000, 128, 8), (10, 128, 1), (129, 128, 2), (3, 1, 3), (128, 128, 1)] {
-        let parts: Vec<&[usize]> = parts(&rows[..n], size).collect();
-        let sizes = parts.iter().map(|part| part.len());
-        assert_eq!(parts.concat(), rows[..n]);
-        assert_eq!(parts.len(), expected);
+        let batches: Vec<&[usize]> = batches(&rows[..n], size).collect();
+        let sizes = batches.iter().map(|batch| batch.len());
+        assert_eq!(batches.concat(), rows[..n]);
+        assert_eq!(batches.len(), expected);
         assert!(
             sizes.clone().max().unwrap() <= size && sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1
         );

@@ -1,17 +1,17 @@
-//! Hyperparameters of one trial, and the ranges that a search draws them from.
+//! Hyperparameters of a trial, and the ranges they are drawn from.
 
 use super::SupervisedError;
-use dcgan_model::random::{self, Purpose};
+use dcgan_base::random::{self, Purpose};
 use dcgan_ops::AdamConfig;
 use rand::{Rng, RngCore};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 
-/// Second moment and epsilon of Adam, as everywhere else (paper, section 4; authors' code).
+/// Adam's second-moment decay and epsilon, as in DCGAN training (paper, section 4; authors' code).
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
 
-/// The settings of one training; nothing else goes into it but the data.
+/// Hyperparameters of a training; with the data they determine its result.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trial {
@@ -21,17 +21,17 @@ pub struct Trial {
     pub learning_rate: f64,
     /// Adam's decay of the first moment.
     pub beta1: f64,
-    /// Coupled L2 on every parameter.
+    /// L2 penalty on every parameter, coupled (added to the gradient).
     pub weight_decay: f64,
-    /// Most images of a batch.
+    /// Maximum minibatch size.
     pub batch_size: usize,
     /// Standard deviation of the initial kernels.
     pub weight_std: f32,
-    /// Passes over the training images.
+    /// Number of epochs.
     pub epochs: usize,
 }
 
-/// Lowest and highest value of each hyperparameter. All are drawn log-uniformly but `beta1`, which is uniform.
+/// Lowest and highest value of each hyperparameter. Draws are log-uniform, of `beta1` uniform.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ranges {
@@ -39,17 +39,17 @@ pub struct Ranges {
     pub learning_rate: [f64; 2],
     /// Adam's decay of the first moment.
     pub beta1: [f64; 2],
-    /// Coupled L2 on every parameter.
+    /// L2 penalty on every parameter, coupled (added to the gradient).
     pub weight_decay: [f64; 2],
-    /// Most images of a batch.
+    /// Maximum minibatch size.
     pub batch_size: [usize; 2],
     /// Standard deviation of the initial kernels.
     pub weight_std: [f32; 2],
-    /// Passes over the training images.
+    /// Number of epochs.
     pub epochs: [usize; 2],
 }
 
-/// Around the paper's settings for training DCGANs, a factor of ten or so both ways.
+/// About a factor of ten around the paper's settings for DCGAN training.
 impl Default for Ranges {
     fn default() -> Self {
         Self {
@@ -87,12 +87,12 @@ impl Trial {
 }
 
 impl Ranges {
-    /// Refuses ranges that are upside down or reach where a trial cannot be.
+    /// Checks that lower ends come first and both ends are valid.
     ///
     /// # Errors
-    /// The first such range.
+    /// The first invalid range.
     pub fn check(&self) -> Result<(), SupervisedError> {
-        // A log-uniform draw of weight decay needs a start above 0.
+        // A log-uniform draw needs a lower end above 0.
         expect("weight_decay", self.weight_decay[0], self.weight_decay[0] > 0.0, "a range from above 0")?;
         let ordered = [
             ("learning_rate", self.learning_rate),
@@ -120,7 +120,7 @@ impl Ranges {
         Ok(())
     }
 
-    /// Trial `index` of the search of `seed`: the same whatever was drawn before.
+    /// Trial `index` of the search with `seed`, independent of other draws.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -144,7 +144,7 @@ impl Ranges {
     }
 }
 
-/// Refuses the setting `name` unless it `holds`.
+/// Fails for the setting `name` unless `holds`.
 pub(super) fn expect(
     name: &'static str,
     found: impl Display,

@@ -1,11 +1,11 @@
-//! Results of every command, the same for any number of threads.
+//! Results of every command, for any number of threads.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use crate::support::{TEN, bars, features, json, run};
+use crate::support::{TEN, bars, features, features_from, json, run};
 use serde_json::{Value, json};
 
-/// What a reader of the JSON line relies on.
+/// Keys of the JSON line that scripts read.
 const KEYS: [&str; 17] = [
     "task",
     "interval95",
@@ -26,8 +26,8 @@ const KEYS: [&str; 17] = [
     "version",
 ];
 
-/// The object without what depends on the clock and the machine.
-fn timeless(mut value: Value) -> Value {
+/// The object without times and memory.
+fn deterministic(mut value: Value) -> Value {
     fn strip(value: &mut Value) {
         if let Value::Object(map) = value {
             map.retain(|key, _| !key.contains("seconds") && key != "peak_memory_bytes");
@@ -41,7 +41,7 @@ fn timeless(mut value: Value) -> Value {
 }
 
 #[test]
-fn experiments_give_the_same_for_any_number_of_threads() {
+fn experiments_do_not_depend_on_the_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let data = bars(folder.path(), &TEN, 30, 8);
     let data = data.to_str().unwrap();
@@ -120,13 +120,28 @@ fn experiments_give_the_same_for_any_number_of_threads() {
             assert!(found.get(key).is_some(), "{arguments:?}: no {key} in {found}");
         }
         let accuracy = found["accuracy_percent"].as_f64().unwrap();
-        assert!(accuracy > 80.0, "{arguments:?}: bars are told apart, found {accuracy}");
+        assert!(accuracy > 80.0, "{arguments:?}: expected above 80 on bars, found {accuracy}");
         assert_eq!(found["baselines"].as_array().unwrap().len(), *baselines, "{arguments:?}");
         assert_eq!((&found["task"], &found["test"]), (&json!("digits"), &json!(80)));
         assert_eq!(found["per_class_accuracy"].as_object().unwrap().len(), 10);
         let again = json(folder.path(), &[arguments, &["--threads", "2"][..]].concat());
-        assert_eq!(timeless(found), timeless(again), "{arguments:?}");
+        assert_eq!(deterministic(found), deterministic(again), "{arguments:?}");
     }
+}
+
+#[test]
+fn hashes_equal_those_of_earlier_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = bars(folder.path(), &TEN, 30, 4);
+    let arguments = [
+        &["digits", "--data", data.to_str().unwrap(), "--baseline", "none", "--c", "1e-3"][..],
+        &["--labels-per-class", "2", "--repeats", "1", "--statistics", "recalibrate"],
+    ];
+    let found = json(folder.path(), &arguments.concat());
+    assert_eq!(found["protocol"]["statistics"], "reestimated");
+    // Values of version 0.1.0 before keys and values were renamed.
+    assert_eq!(found["protocol_sha256"], "671029bbc24abe8d98d810cdb1fa24778620ee135e3c70073e0b86280005c214");
+    assert_eq!(found["config_sha256"], "237b41e34a05fa8964c2ca536ef18d816fe0aea1b8dbeaff7f3dfef33cc7e471");
 }
 
 #[test]
@@ -152,7 +167,7 @@ fn draws_and_caches() {
     let cached = [&arguments[..], &["--cache", "cache"]].concat();
     for _ in 0..2 {
         std::fs::remove_file(folder.path().join("draws.json")).unwrap();
-        assert_eq!(timeless(json(folder.path(), &cached)), timeless(plain.clone()));
+        assert_eq!(deterministic(json(folder.path(), &cached)), deterministic(plain.clone()));
         assert_eq!(std::fs::read_dir(folder.path().join("cache")).unwrap().count(), 4);
     }
     let draws = std::fs::read_to_string(folder.path().join("draws.json")).unwrap();
@@ -163,20 +178,20 @@ fn draws_and_caches() {
         assert_eq!(all.len(), count);
         assert!(all.iter().all(|draw| draw.as_array().unwrap().len() == 30));
     }
-    // A file in the cache that is not what its name says is made again.
+    // Damaged cache files are replaced.
     for entry in std::fs::read_dir(folder.path().join("cache")).unwrap() {
         std::fs::write(entry.unwrap().path(), "damaged").unwrap();
     }
     std::fs::remove_file(folder.path().join("draws.json")).unwrap();
-    assert_eq!(timeless(json(folder.path(), &cached)), timeless(plain.clone()));
-    // The protocol's hash tells seeds apart.
+    assert_eq!(deterministic(json(folder.path(), &cached)), deterministic(plain.clone()));
+    // The protocol's hash includes the seed.
     std::fs::remove_file(folder.path().join("draws.json")).unwrap();
     let other = json(folder.path(), &[&arguments[..], &["--seed", "1"]].concat());
     assert_ne!(other["protocol_sha256"], plain["protocol_sha256"]);
 }
 
 #[test]
-fn features_and_probe_are_the_two_halves() {
+fn features_then_probe_equals_the_experiment() {
     let folder = tempfile::tempdir().unwrap();
     let data = bars(folder.path(), &TEN, 30, 8);
     let data = data.to_str().unwrap();
@@ -234,14 +249,14 @@ fn neighbours_of_real_images_and_samples() {
         "bars are nearer to bars than digits are"
     );
     let threads = json(folder.path(), &[&counts[..], &["--threads", "1"]].concat());
-    assert_eq!(timeless(found), timeless(threads));
+    assert_eq!(deterministic(found), deterministic(threads));
 }
 
 #[test]
-fn probe_holds_out_a_part_of_every_class() {
+fn probe_holds_out_a_fifth_of_every_class() {
     let folder = tempfile::tempdir().unwrap();
     let (mut values, mut labels) = (Vec::new(), Vec::new());
-    // Sorted by class, as folders of images come.
+    // Sorted by class, like folders of images.
     for class in 0..4_u32 {
         for i in 0..30 {
             values.extend((0..4).map(|j| if j == class { 1.0 } else { 0.3 } + (i % 7) as f32 * 0.05));
@@ -252,7 +267,23 @@ fn probe_holds_out_a_part_of_every_class() {
     let found = json(folder.path(), &["probe", "--train", "sorted", "--test", "sorted"]);
     assert_eq!(found["held_out"], json!(24));
     assert!(found["accuracy_percent"].as_f64().unwrap() > 90.0, "{found}");
-    // One value of C leaves nothing to choose, and nothing to hold out.
+    // Origins by an earlier version and this one, which name the same statistics.
+    let origin = |images: &str, statistics: &str| format!(r#"{{{images},"statistics":"{statistics} on q"}}"#);
+    for (name, origin) in [
+        ("earlier", origin(r#""pictures_sha256":"p""#, "reestimated")),
+        ("current", origin(r#""images_sha256":"r""#, "recalibrated")),
+    ] {
+        features_from(&folder.path().join(name), &values, 4, Some(&labels), &origin);
+    }
+    let mixed = json(folder.path(), &["probe", "--train", "earlier", "--test", "current"]);
+    assert_eq!(mixed["accuracy_percent"], found["accuracy_percent"]);
+    for key in ["images_sha256", "pictures_sha256"] {
+        assert_eq!(
+            (&mixed["origins"]["train"][key], &mixed["origins"]["test"][key]),
+            (&json!("p"), &json!("r"))
+        );
+    }
+    // With a single C no images are held out.
     let found = json(folder.path(), &["probe", "--train", "sorted", "--test", "sorted", "--c", "1"]);
     assert_eq!((&found["held_out"], &found["train"]), (&json!(0), &json!(120)));
 }

@@ -1,4 +1,4 @@
-//! Bad input: one message that names the fix, exit code 2, nothing written.
+//! Invalid input: one message with the fix, exit code 2, nothing written.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 #[test]
-fn bad_input_is_refused_with_the_fix() {
+fn invalid_input_is_rejected_with_the_fix() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let data = bars(here, &TEN, 30, 4);
@@ -19,7 +19,7 @@ fn bad_input_is_refused_with_the_fix() {
     let authors = authors.to_str().unwrap();
     let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/digits");
     let digits = digits.to_str().unwrap();
-    // Other classes in the test images than in the training images, and another publisher's files.
+    // Test images with other classes than the training images.
     let five = bars(here, &[0, 1, 2, 3, 4], 30, 4);
     let mixed = here.join("mixed");
     fs::create_dir(&mixed).unwrap();
@@ -35,7 +35,7 @@ fn bad_input_is_refused_with_the_fix() {
     file("nan", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, f32::NAN, 0.1, 0.9], 2, Some(&[0, 1, 0, 1, 0]));
     file("unlabeled", &[0.0; 10], 2, None);
     file("one-class", &[0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.1, 0.9], 2, Some(&[3; 5]));
-    // An image that ends in its header.
+    // A truncated image.
     fs::create_dir_all(here.join("damaged/0")).unwrap();
     fs::write(here.join("damaged/0/b.png"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").unwrap();
     fs::write(here.join("text"), "no features").unwrap();
@@ -44,6 +44,9 @@ fn bad_input_is_refused_with_the_fix() {
     for (name, origin) in [
         ("first", r#"{"images_sha256":"p","statistics":"stored","weights_sha256":"w"}"#),
         ("second", r#"{"images_sha256":"q","statistics":"recalibrated on p","weights_sha256":"v"}"#),
+        // The keys and values of earlier versions.
+        ("earlier", r#"{"pictures_sha256":"p","statistics":"stored","weights_sha256":"w"}"#),
+        ("recalibrated", r#"{"pictures_sha256":"r","statistics":"reestimated on p","weights_sha256":"v"}"#),
     ] {
         features_from(&here.join(name), &[0.0, 1.0, 1.0, 0.0], 2, Some(&[0, 1]), origin);
     }
@@ -62,7 +65,7 @@ fn bad_input_is_refused_with_the_fix() {
         (&["digits", "--data", nine], &["class 4 (4) has 0 training images"]),
         (
             &["digits", "--data", data, "--labels-per-class", "25"],
-            &["has 24 training images, 25", "--labels-per-class"],
+            &["has 24 training images, expected at least 25", "--labels-per-class"],
         ),
         (&["digits", "--data", &format!("{data}/train-images-idx3-ubyte")], &["no test images of its own"]),
         (&["nnd", "--data", "damaged"], &["image 0/b.png", "--skip-bad"]),
@@ -70,7 +73,7 @@ fn bad_input_is_refused_with_the_fix() {
         (&["features", "--skip-bad", "--out", "new"], &["--data"]),
         (&["mnist-nn", "--samples", "absent"], &["absent"]),
         (&["digits", "--data", "mixed"], &["class 5", "has 0 training images"]),
-        (&["svhn", "--model", digits, "--data", data], &["svhn is about", "train_32x32.mat"]),
+        (&["svhn", "--model", digits, "--data", data], &["svhn needs", "train_32x32.mat"]),
         (
             &[
                 "features",
@@ -84,13 +87,15 @@ fn bad_input_is_refused_with_the_fix() {
             &["no test images of their own"],
         ),
         (&["digits", "--labels-per-class", "2", "--save-draws", "text"], &["--save-draws text exists"]),
-        (&["cifar10", "--model", digits, "--data", data], &["cifar10 is about", "data_batch_1.bin"]),
+        (&["cifar10", "--model", digits, "--data", data], &["cifar10 needs", "data_batch_1.bin"]),
         (&["probe", "--train", "first", "--test", "first"], &["features of the same images"]),
+        (&["probe", "--train", "earlier", "--test", "first"], &["features of the same images"]),
+        (&["probe", "--train", "first", "--test", "recalibrated"], &["different batch-norm statistics"]),
         (
             &["probe", "--train", "first", "--test", "second"],
             &["different weights", "different batch-norm statistics"],
         ),
-        // Numbers; every fault at once.
+        // Numbers; all errors at once.
         (
             &["digits", "--c", "0,1,-2,nan", "--repeats", "0"],
             &["--c 0", "--c -2", "--c NaN", "greater than 0", "--repeats is 0"],
@@ -111,7 +116,7 @@ fn bad_input_is_refused_with_the_fix() {
         (&["probe", "--train", "ok", "--test", "nan"], &["--test", "feature 1 of row 3 is NaN"]),
         (
             &["probe", "--train", "unlabeled", "--test", "text"],
-            &["unlabeled has no labels", "text", "not a whole safetensors file"],
+            &["unlabeled has no labels", "text", "not a complete safetensors file"],
         ),
         (&["probe", "--train", "one-class", "--test", "one-class"], &["1 class"]),
         (
@@ -138,6 +143,6 @@ fn bad_input_is_refused_with_the_fix() {
         }
         assert!(!said.contains("panicked") && output.stdout.is_empty(), "{arguments:?}: {said}");
     }
-    assert_eq!(listing(), before, "nothing was written");
+    assert_eq!(listing(), before, "files were written");
     assert_eq!(fs::read_to_string(here.join("exists.safetensors")).unwrap(), "keep me");
 }

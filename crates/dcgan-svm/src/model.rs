@@ -1,33 +1,33 @@
-//! A fitted linear SVM: decisions, predictions, and the value of its objective.
+//! A fitted linear SVM: decisions, predictions and objectives.
 
-use super::dense::project;
-use super::kernel::{LANES, Lanes};
-use super::panel::Panel;
-use super::{Exit, SvmError};
+use crate::dense::project;
 use crate::features::Features;
+use crate::kernel::{LANES, Lanes};
+use crate::panel::Panel;
+use crate::{Exit, SvmError};
 use linfa::traits::Predict;
 use ndarray::{Array1, Array2};
 
-/// Weights of every class against the rest.
+/// A fitted linear SVM, one class against the rest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearSvm {
     /// Class numbers, ascending.
     pub classes: Vec<usize>,
-    /// (problems, features): a row for each class, or one alone for the greater of two.
+    /// (problems, features): one row per class, or a single row for the greater of two classes.
     pub weights: Array2<f32>,
     /// (problems).
     pub intercepts: Array1<f32>,
-    /// Weight of the loss that the fit was made with.
+    /// Weight of the loss in the fit.
     pub c: f64,
-    /// How the fit of each problem ended.
+    /// End of the fit of each problem.
     pub exits: Vec<Exit>,
 }
 
 impl LinearSvm {
-    /// `w·x + b` of each row and problem: (rows, problems). Rows are on the positive side where it is greater than 0.
+    /// `w·x + b` of each row and problem: (rows, problems). Values above 0 are positive decisions.
     ///
     /// # Errors
-    /// Features of another width, or that are not finite.
+    /// Features of another width; features that are not finite.
     pub fn decision(&self, features: &Features) -> Result<Array2<f32>, SvmError> {
         let (expected, found) = (self.weights.ncols(), features.width());
         if expected != found {
@@ -35,9 +35,9 @@ impl LinearSvm {
         }
         let mut out = Array2::zeros((features.len(), self.weights.nrows()));
         for first in (0..self.weights.nrows()).step_by(LANES) {
-            let images = project(features, &self.panel(first));
-            for (mut out, image) in out.outer_iter_mut().zip(&images) {
-                for (out, &value) in out.iter_mut().skip(first).zip(image) {
+            let decisions = project(features, &self.panel(first));
+            for (mut out, decision_row) in out.outer_iter_mut().zip(&decisions) {
+                for (out, &value) in out.iter_mut().skip(first).zip(decision_row) {
                     *out = as_f32(value);
                 }
             }
@@ -48,7 +48,7 @@ impl LinearSvm {
         Ok(out)
     }
 
-    /// The class of each row: that of the greatest decision, the lesser class of two equal ones.
+    /// The class of each row: that of the largest decision, the smaller class of equal ones.
     ///
     /// # Errors
     /// As [`LinearSvm::decision`].
@@ -64,10 +64,10 @@ impl LinearSvm {
         Ok(decision.outer_iter().map(class).collect())
     }
 
-    /// The objective of each problem at these weights, for the given rows.
+    /// The objective of each problem on the given rows.
     ///
     /// # Errors
-    /// As [`LinearSvm::decision`]; another number of labels.
+    /// As [`LinearSvm::decision`]; another number of labels than rows.
     pub fn objectives(&self, features: &Features, labels: &[usize]) -> Result<Vec<f64>, SvmError> {
         if labels.len() != features.len() {
             return Err(SvmError::Labels { rows: features.len(), labels: labels.len() });
@@ -108,7 +108,7 @@ impl Predict<&Features, Result<Array1<usize>, SvmError>> for LinearSvm {
 
 impl Predict<&Array2<f32>, Result<Array1<usize>, SvmError>> for LinearSvm {
     fn predict(&self, records: &Array2<f32>) -> Result<Array1<usize>, SvmError> {
-        Self::predict(self, &super::fit::features(records)?)
+        Self::predict(self, &crate::fit::features(records)?)
     }
 }
 

@@ -1,27 +1,33 @@
-//! Products of a tall matrix with sixteen columns at a time, compiled for AVX-512, AVX2 and the baseline.
+//! Products of a tall matrix with panels of sixteen columns, compiled for AVX-512, AVX2 and the baseline.
 //!
-//! Sixteen columns fill one AVX-512 register of f32, so every value of the matrix is broadcast once and meets all classes.
-//! Each function sums in one order whatever its instruction set and however rows are grouped; where the processor fuses
-//! multiplication and addition the sums are fused, so AVX-512 and AVX2 give the same bits.
+//! Sixteen f32 columns fill an AVX-512 register, so every value of the matrix is broadcast once for all classes. The
+//! order of summation depends neither on the instruction set nor on the grouping of rows. Multiply-adds are fused where
+//! the processor can, so AVX-512 and AVX2 give the same bits.
 
 #[cfg(target_arch = "x86_64")]
-use dcgan_ops::Isa;
+mod isa;
+mod matmul;
+
+pub(crate) use matmul::{Element, MatrixView, matmul};
+
+#[cfg(target_arch = "x86_64")]
+use isa::Isa;
 use std::mem::size_of;
 
-/// Columns that are computed together; one class each.
+/// Columns of a panel, one per class.
 pub(crate) const LANES: usize = 16;
 /// One row of a panel in f32.
 pub(crate) type Lanes32 = [f32; LANES];
 /// One row of a panel in f64.
 pub(crate) type Lanes = [f64; LANES];
 
-/// Columns of the matrix that are worked on at a time: their part of the panel, 32 kB, stays in the first-level cache.
+/// Columns of the matrix per tile: their rows of the panel, 32 kB, stay in the first-level cache.
 const TILE: usize = 512;
 
-/// What sums are in.
+/// The type of sums.
 trait Real: Copy {
     const ZERO: Self;
-    /// `self * b + c`, rounded once where `FUSED`.
+    /// `self * b + c`, rounded once if `FUSED`.
     fn multiply_add<const FUSED: bool>(self, b: Self, c: Self) -> Self;
 }
 
@@ -42,7 +48,7 @@ real!(f64);
 
 /// `sums[r] = x[r] · panel` for `G` rows of one tile.
 #[inline(always)]
-fn project_group<X: Copy + Into<T>, T: Real, const G: usize, const FUSED: bool>(
+fn product_group<X: Copy + Into<T>, T: Real, const G: usize, const FUSED: bool>(
     x: &[X],
     width: usize,
     panel: &[[T; LANES]],
@@ -62,7 +68,7 @@ fn project_group<X: Copy + Into<T>, T: Real, const G: usize, const FUSED: bool>(
 
 /// Adds `x · panel` to `out`; `x` is rows × `width`. Sums of a tile are in `T`, their sum in f64.
 #[inline(always)]
-fn project<X: Copy + Into<T>, T: Real + Into<f64>, const G: usize, const FUSED: bool>(
+fn product<X: Copy + Into<T>, T: Real + Into<f64>, const G: usize, const FUSED: bool>(
     x: &[X],
     width: usize,
     panel: &[[T; LANES]],
@@ -72,7 +78,7 @@ fn project<X: Copy + Into<T>, T: Real + Into<f64>, const G: usize, const FUSED: 
         let tile = &panel[start..(start + TILE).min(width)];
         let mut row = 0;
         while row + G <= out.len() {
-            let sums = project_group::<X, T, G, FUSED>(&x[row * width + start..], width, tile);
+            let sums = product_group::<X, T, G, FUSED>(&x[row * width + start..], width, tile);
             for (out, sum) in out[row..row + G].iter_mut().zip(&sums) {
                 for lane in 0..LANES {
                     out[lane] += sum[lane].into();
@@ -81,7 +87,7 @@ fn project<X: Copy + Into<T>, T: Real + Into<f64>, const G: usize, const FUSED: 
             row += G;
         }
         while row < out.len() {
-            let [sum] = project_group::<X, T, 1, FUSED>(&x[row * width + start..], width, tile);
+            let [sum] = product_group::<X, T, 1, FUSED>(&x[row * width + start..], width, tile);
             for lane in 0..LANES {
                 out[row][lane] += sum[lane].into();
             }
@@ -92,7 +98,7 @@ fn project<X: Copy + Into<T>, T: Real + Into<f64>, const G: usize, const FUSED: 
 
 /// `out[j] += Σ_r x[r][j] weights[r]` for `G` rows of one tile.
 #[inline(always)]
-fn collect_group<T: Real + From<f32>, const G: usize, const FUSED: bool>(
+fn transposed_product_group<T: Real + From<f32>, const G: usize, const FUSED: bool>(
     x: &[f32],
     width: usize,
     weights: &[[T; LANES]],
@@ -114,7 +120,7 @@ fn collect_group<T: Real + From<f32>, const G: usize, const FUSED: bool>(
 
 /// Adds `xᵀ · weights` to `out`; rows of `x` are `width` apart, one row of weights for each.
 #[inline(always)]
-fn collect<T: Real + From<f32>, const G: usize, const FUSED: bool>(
+fn transposed_product<T: Real + From<f32>, const G: usize, const FUSED: bool>(
     x: &[f32],
     width: usize,
     weights: &[[T; LANES]],
@@ -125,12 +131,12 @@ fn collect<T: Real + From<f32>, const G: usize, const FUSED: bool>(
         let mut row = 0;
         while row + G <= weights.len() {
             let x = &x[row * width + start..];
-            collect_group::<T, G, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
+            transposed_product_group::<T, G, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
             row += G;
         }
         while row < weights.len() {
             let x = &x[row * width + start..];
-            collect_group::<T, 1, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
+            transposed_product_group::<T, 1, FUSED>(x, width, &weights[row..], &mut out[tile.clone()]);
             row += 1;
         }
     }
@@ -140,7 +146,7 @@ fn collect<T: Real + From<f32>, const G: usize, const FUSED: bool>(
 #[inline(always)]
 fn dots_of<const N: usize, const FUSED: bool>(x: &[f32], weights: &[&[f32]], out: &mut [f32]) {
     let weights: [&[f32]; N] = std::array::from_fn(|i| &weights[i][..x.len()]);
-    // Two sums a vector: a fused multiplication waits for the one before.
+    // Two sums per vector hide the latency of fused multiply-adds.
     let mut sums = [[[0.0_f32; LANES]; 2]; N];
     let whole = x.len() / (2 * LANES) * (2 * LANES);
     for start in (0..whole).step_by(2 * LANES) {
@@ -178,9 +184,9 @@ fn scaled<const G: usize, const FUSED: bool>(factor: f32, x: &[f32], out: &mut [
     }
 }
 
-/// Compiles a call for three instruction sets and picks one at run time ([`Isa::best`]). `$wide` and `$narrow` are the rows that are
-/// worked on together: what thirty-two and what sixteen registers hold.
-macro_rules! vectorised {
+/// Compiles a function for three instruction sets and selects one at run time ([`Isa::best`]). `$wide` and `$narrow`
+/// are the numbers of rows per group, for thirty-two and for sixteen registers.
+macro_rules! vectorized {
     ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident[$($elem:ty),*], $wide:literal, $narrow:literal) => {
         $(#[$meta])*
         pub(crate) fn $name($($arg: $ty),*) {
@@ -194,7 +200,7 @@ macro_rules! vectorised {
 
                 match Isa::best() {
                     // SAFETY: the best instruction set is one that the machine has; the body itself is safe code.
-                    Isa::Avx512Bf16 | Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    Isa::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     Isa::Avx2 => return unsafe { avx2($($arg),*) },
                     Isa::Portable => {}
@@ -205,45 +211,45 @@ macro_rules! vectorised {
     };
 }
 
-vectorised! {
+vectorized! {
     /// Adds `x · panel` to `out`.
     ///
     /// # Shapes
     /// `x` (rows, width), `panel` (width, 16), `out` (rows, 16). Products are summed in f32 over tiles of 512 columns.
-    fn add_projection(x: &[f32], width: usize, panel: &[Lanes32], out: &mut [Lanes]) = project[f32, f32], 16, 4
+    fn add_product(x: &[f32], width: usize, panel: &[Lanes32], out: &mut [Lanes]) = product[f32, f32], 16, 4
 }
-vectorised! {
-    /// [`add_projection`] of a matrix in f64.
-    fn add_projection_f64(x: &[f64], width: usize, panel: &[Lanes], out: &mut [Lanes]) = project[f64, f64], 8, 2
+vectorized! {
+    /// [`add_product`] of a matrix in f64.
+    fn add_product_f64(x: &[f64], width: usize, panel: &[Lanes], out: &mut [Lanes]) = product[f64, f64], 8, 2
 }
-vectorised! {
-    /// Adds `xᵀ · weights` to `out`, in f32: keep the number of rows that meet one `out` to a few hundred.
+vectorized! {
+    /// Adds `xᵀ · weights` to `out` in f32, for at most a few hundred rows.
     ///
     /// # Shapes
-    /// `x` (rows, any number of columns), whose rows begin `width` apart, `weights` (rows, 16), `out` (columns, 16).
-    fn add_collection(x: &[f32], width: usize, weights: &[Lanes32], out: &mut [Lanes32]) = collect[f32], 16, 4
+    /// `x` (rows, any number of columns), whose rows are `width` apart, `weights` (rows, 16), `out` (columns, 16).
+    fn add_transposed_product(x: &[f32], width: usize, weights: &[Lanes32], out: &mut [Lanes32]) = transposed_product[f32], 16, 4
 }
 
-vectorised! {
+vectorized! {
     /// `out[i] = x · weights[i]`, in f32, for at most four vectors of weights as long as `x`.
     fn dots(x: &[f32], weights: &[&[f32]], out: &mut [f32]) = dots_up_to_four[], 4, 4
 }
-vectorised! {
+vectorized! {
     /// `out += factor x`
     fn add_scaled(factor: f32, x: &[f32], out: &mut [f32]) = scaled[], 1, 1
 }
 
-vectorised! {
-    /// [`add_projection`] with a panel and sums in f64.
-    fn add_wide_projection(x: &[f32], width: usize, panel: &[Lanes], out: &mut [Lanes]) = project[f32, f64], 8, 2
+vectorized! {
+    /// [`add_product`] with a panel and sums in f64.
+    fn add_product_wide(x: &[f32], width: usize, panel: &[Lanes], out: &mut [Lanes]) = product[f32, f64], 8, 2
 }
-vectorised! {
-    /// [`add_collection`] with weights and sums in f64, of any number of rows.
-    fn add_wide_collection(x: &[f32], width: usize, weights: &[Lanes], out: &mut [Lanes]) = collect[f64], 8, 2
+vectorized! {
+    /// [`add_transposed_product`] with weights and sums in f64, of any number of rows.
+    fn add_transposed_product_wide(x: &[f32], width: usize, weights: &[Lanes], out: &mut [Lanes]) = transposed_product[f64], 8, 2
 }
 
-/// Rows of a matrix of `width` f32 values that are worked on together: about a megabyte, at least 32 so that the panel
-/// is read seldom enough. A function of the shape alone, like every split of the work.
+/// Rows per block of a matrix of `width` f32 columns: about a megabyte, and at least 32 rows per read of the panel. It
+/// depends on the shape only, like every split of the work.
 pub(crate) fn block_rows(width: usize) -> usize {
     let rows = (1 << 20) / (width.max(1) * size_of::<f32>());
     (rows / 16 * 16).clamp(32, 256)
@@ -262,40 +268,40 @@ mod tests {
         values(rows * LANES, seed).chunks_exact(LANES).map(|row| row.try_into().unwrap()).collect()
     }
 
-    /// The largest difference from plain sums in f64, as a share of the largest sum there can be.
+    /// Compares all kernels with plain sums in f64.
     fn check(rows: usize, width: usize, seed: usize) {
         let x = values(rows * width, seed);
         let at = |row: usize, column: usize| f64::from(x[row * width + column]);
         let (panel, weights) = (lanes(width, seed + 1), lanes(rows, seed + 2));
         let wide = |panel: &[Lanes32]| -> Vec<Lanes> { panel.iter().map(|row| row.map(f64::from)).collect() };
 
-        // What stands in `out` before is added to.
-        let mut projected = vec![[0.5; LANES]; rows];
-        add_projection(&x, width, &panel, &mut projected);
+        // Kernels add to `out`.
+        let mut product_sums = vec![[0.5; LANES]; rows];
+        add_product(&x, width, &panel, &mut product_sums);
         let mut exact = vec![[0.5; LANES]; rows];
         let x64: Vec<f64> = x.iter().map(|&v| v.into()).collect();
-        add_projection_f64(&x64, width, &wide(&panel), &mut exact);
-        let mut collected = vec![[0.25; LANES]; width];
-        add_collection(&x, width, &weights, &mut collected);
-        let mut widely_projected = vec![[0.5; LANES]; rows];
-        add_wide_projection(&x, width, &wide(&panel), &mut widely_projected);
-        assert_eq!(widely_projected, exact);
-        let mut widely_collected = vec![[0.25; LANES]; width];
-        add_wide_collection(&x, width, &wide(&weights), &mut widely_collected);
+        add_product_f64(&x64, width, &wide(&panel), &mut exact);
+        let mut transposed_sums = vec![[0.25; LANES]; width];
+        add_transposed_product(&x, width, &weights, &mut transposed_sums);
+        let mut product_sums_wide = vec![[0.5; LANES]; rows];
+        add_product_wide(&x, width, &wide(&panel), &mut product_sums_wide);
+        assert_eq!(product_sums_wide, exact);
+        let mut transposed_sums_wide = vec![[0.25; LANES]; width];
+        add_transposed_product_wide(&x, width, &wide(&weights), &mut transposed_sums_wide);
         for lane in 0..LANES {
             for row in 0..rows {
                 let plain: f64 = (0..width).map(|j| at(row, j) * f64::from(panel[j][lane])).sum();
                 assert!(
-                    (projected[row][lane] - 0.5 - plain).abs() <= 1e-6 * width as f64,
+                    (product_sums[row][lane] - 0.5 - plain).abs() <= 1e-6 * width as f64,
                     "{rows} x {width}"
                 );
                 assert!((exact[row][lane] - 0.5 - plain).abs() <= 1e-14 * (width + 1) as f64);
             }
-            for (j, collected) in collected.iter().enumerate() {
+            for (j, transposed_sums) in transposed_sums.iter().enumerate() {
                 let plain: f64 = (0..rows).map(|r| at(r, j) * f64::from(weights[r][lane])).sum();
-                let found = f64::from(collected[lane]);
+                let found = f64::from(transposed_sums[lane]);
                 assert!((found - 0.25 - plain).abs() <= 1e-6 * (rows + 1) as f64, "{rows} x {width}");
-                assert!((widely_collected[j][lane] - 0.25 - plain).abs() <= 1e-14 * (rows + 1) as f64);
+                assert!((transposed_sums_wide[j][lane] - 0.25 - plain).abs() <= 1e-14 * (rows + 1) as f64);
             }
         }
     }

@@ -1,23 +1,23 @@
-//! Feature vectors, one an image: a matrix whose rows are read in blocks, from memory or from a mapped file.
+//! Feature vectors, one per sample: a matrix whose rows are read in blocks, from memory or from a mapped file.
 
 use bytemuck::PodCastError;
-use dcgan_data::Bytes;
 use half::bf16;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How feature values are stored; they are computed with as f32.
+/// How feature values are stored; arithmetic is in f32 or f64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Storage {
-    /// Four bytes a value.
+    /// Four bytes per value.
     #[default]
     F32,
-    /// Two bytes a value, eight bits of mantissa.
+    /// Two bytes per value, eight bits of mantissa.
     Bf16,
 }
 
 impl Storage {
-    /// As on the command line.
+    /// Lower-case name of the format.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -34,34 +34,51 @@ impl Storage {
     }
 }
 
-/// `n` feature vectors of `width` values, or a selection among them. Cloning and selecting share the values.
+/// A matrix of `n` feature vectors of `width` values, or a selection of its rows. Clones and selections share the
+/// values.
 #[derive(Clone, Debug)]
 pub struct Features {
     values: Values,
     width: usize,
-    /// Rows of the storage.
+    /// Rows in storage.
     stored: usize,
-    /// Rows of the storage that this matrix has, in this order; all of them where there is none.
+    /// The rows of the storage that belong to this matrix, in order; `None` for all.
     selection: Option<Arc<[usize]>>,
+}
+
+/// Bytes of a file, in memory or mapped.
+#[derive(Clone)]
+struct SharedBytes(Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl fmt::Debug for SharedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.get().len())
+    }
+}
+
+impl SharedBytes {
+    fn get(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Values {
     F32(Arc<Vec<f32>>),
     Bf16(Arc<Vec<bf16>>),
-    /// Little-endian values of the given kind within a file.
+    /// Little-endian values within the bytes of a file.
     File {
-        bytes: Bytes,
+        bytes: SharedBytes,
         range: Range<usize>,
         storage: Storage,
     },
 }
 
-/// A matrix of features that cannot be.
+/// Invalid features.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FeaturesError {
-    /// The values do not fill whole rows.
-    #[error("{len} values do not make rows of {width}")]
+    /// The number of values is not a multiple of the width.
+    #[error("{len} values, expected a multiple of the row width {width}")]
     Ragged {
         /// Values given.
         len: usize,
@@ -69,21 +86,19 @@ pub enum FeaturesError {
         width: usize,
     },
     /// A value is NaN or infinite.
-    #[error(
-        "feature {column} of row {row} is {value}, expected a finite number: the network or the images it came from are damaged"
-    )]
+    #[error("feature {column} of row {row} is {value}, expected a finite number")]
     NotFinite {
         /// Row in this matrix, from 0.
         row: usize,
         /// Column, from 0.
         column: usize,
-        /// As printed.
+        /// The value as text.
         value: String,
     },
 }
 
 impl Features {
-    /// Rows of `width` values one after the other.
+    /// Row-major values, `(n, width)`.
     ///
     /// # Errors
     /// A length that is not a multiple of `width`; a width of 0.
@@ -92,7 +107,7 @@ impl Features {
         Ok(Self { values: Values::F32(Arc::new(values)), width, stored, selection: None })
     }
 
-    /// Rows of `width` values one after the other, stored in two bytes each.
+    /// Row-major values in bf16, `(n, width)`.
     ///
     /// # Errors
     /// A length that is not a multiple of `width`; a width of 0.
@@ -101,17 +116,18 @@ impl Features {
         Ok(Self { values: Values::Bf16(Arc::new(values)), width, stored, selection: None })
     }
 
-    /// Rows of `width` little-endian values that lie in `range` of a file's bytes.
+    /// Row-major little-endian values, `(n, width)`, in the byte range `range` of a file that is in memory or mapped.
     ///
     /// # Errors
-    /// A range outside the file, or one that does not hold whole rows.
+    /// A range outside the file, or a length that is not a multiple of a row's.
     pub fn from_bytes(
-        bytes: Bytes,
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
         range: Range<usize>,
         storage: Storage,
         width: usize,
     ) -> Result<Self, FeaturesError> {
-        let len = bytes.get(range.clone()).map_or(0, <[u8]>::len);
+        let bytes = SharedBytes(Arc::new(bytes));
+        let len = bytes.get().get(range.clone()).map_or(0, <[u8]>::len);
         if len != range.len() || !len.is_multiple_of(storage.bytes()) {
             return Err(FeaturesError::Ragged { len: range.len() / storage.bytes(), width });
         }
@@ -124,12 +140,12 @@ impl Features {
         self.selection.as_ref().map_or(self.stored, |rows| rows.len())
     }
 
-    /// Whether there is no row.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Values of a row.
+    /// Values per row.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -143,22 +159,22 @@ impl Features {
         }
     }
 
-    /// The given rows of this matrix, in the order given; a row may come twice.
+    /// The given rows, in the given order; rows may repeat.
     ///
     /// # Panics
-    /// Where a row is not below [`Features::len`]: a mistake of the caller.
+    /// If a row is not below [`Features::len`].
     pub fn select(&self, rows: &[usize]) -> Self {
-        assert!(rows.iter().all(|&row| row < self.len()), "a selected row does not exist");
+        assert!(rows.iter().all(|&row| row < self.len()), "selected rows must be below the number of rows");
         let selection = rows.iter().map(|&row| self.stored_row(row)).collect();
         Self { selection: Some(selection), ..self.clone() }
     }
 
-    /// Rows `rows` as f32, row-major: borrowed where they lie so in memory, else copied to `scratch`.
+    /// The rows `rows` as f32, row-major: borrowed if the storage is f32 in memory, otherwise copied to `scratch`.
     ///
     /// # Panics
-    /// Where `rows` reaches beyond [`Features::len`]: a mistake of the caller.
+    /// If `rows` ends beyond [`Features::len`].
     pub fn block<'a>(&'a self, rows: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
-        assert!(rows.end <= self.len(), "the rows asked for do not exist");
+        assert!(rows.end <= self.len(), "rows must be below the number of rows");
         if self.selection.is_none()
             && let Some(values) = self.as_f32()
         {
@@ -174,27 +190,27 @@ impl Features {
     /// One row as f32.
     ///
     /// # Panics
-    /// Where the row does not exist or `out` is not [`Features::width`] long: a mistake of the caller.
+    /// If the row does not exist or `out` does not have [`Features::width`] values.
     pub fn copy_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.len() && out.len() == self.width, "no such row, or no room for it");
+        assert!(row < self.len() && out.len() == self.width, "copy_row: row or length out of range");
         self.copy_columns(row, 0..self.width, out);
     }
 
     /// Some columns of one row as f32.
     ///
     /// # Panics
-    /// Where the row or the columns do not exist or `out` has another length: a mistake of the caller.
+    /// If the row or the columns do not exist or `out` has another length.
     pub fn copy_columns(&self, row: usize, columns: Range<usize>, out: &mut [f32]) {
         let fits = row < self.len() && columns.end <= self.width && columns.len() == out.len();
-        assert!(fits, "no such values, or no room for them");
+        assert!(fits, "copy_columns: row, columns or length out of range");
         let start = self.stored_row(row) * self.width;
         self.copy_stored(start + columns.start..start + columns.end, out);
     }
 
-    /// Refuses values that are NaN or infinite.
+    /// Rejects NaN and infinite values.
     ///
     /// # Errors
-    /// [`FeaturesError::NotFinite`] with the first one's place.
+    /// [`FeaturesError::NotFinite`] with the position of the first one.
     pub fn check_finite(&self) -> Result<(), FeaturesError> {
         let mut scratch = Vec::new();
         for row in 0..self.len() {
@@ -210,12 +226,12 @@ impl Features {
         self.selection.as_ref().map_or(row, |selection| selection[row])
     }
 
-    /// The whole storage, where its bytes are f32 as this machine has them.
+    /// The whole storage, if it is aligned f32 in native byte order.
     fn as_f32(&self) -> Option<&[f32]> {
         match &self.values {
             Values::F32(values) => Some(values),
             Values::File { bytes, range, storage: Storage::F32 } if cfg!(target_endian = "little") => {
-                bytemuck::try_cast_slice(&bytes[range.clone()]).ok()
+                bytemuck::try_cast_slice(&bytes.get()[range.clone()]).ok()
             }
             _ => None,
         }
@@ -227,7 +243,7 @@ impl Features {
             Values::Bf16(values) => widen(&values[span], out),
             Values::File { bytes, range, storage } => {
                 let size = storage.bytes();
-                let bytes = &bytes[range.start + span.start * size..range.start + span.end * size];
+                let bytes = &bytes.get()[range.start + span.start * size..range.start + span.end * size];
                 let cast: Result<&[bf16], PodCastError> = bytemuck::try_cast_slice(bytes);
                 match (storage, cast) {
                     (Storage::Bf16, Ok(values)) if cfg!(target_endian = "little") => widen(values, out),
@@ -254,7 +270,7 @@ fn rows(len: usize, width: usize) -> Result<usize, FeaturesError> {
     Ok(len / width)
 }
 
-/// bf16 is the upper half of f32: a shift that the compiler vectorises.
+/// bf16 is the upper half of f32: a shift that the compiler vectorizes.
 fn widen(values: &[bf16], out: &mut [f32]) {
     for (out, value) in out.iter_mut().zip(values) {
         *out = f32::from_bits(u32::from(value.to_bits()) << 16);
@@ -270,8 +286,8 @@ mod tests {
         let values: Vec<f32> = (0..12).map(|i| i as f32 - 3.5).collect(); // exact in bf16
         let narrow: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
         let bytes = |values: Vec<u8>| {
-            // One byte in front: nothing is aligned.
-            let bytes = Bytes::from([vec![0], values].concat());
+            // One byte in front, so that nothing is aligned.
+            let bytes = [vec![0], values].concat();
             let range = 1..bytes.len();
             (bytes, range)
         };
@@ -297,10 +313,10 @@ mod tests {
     }
 
     #[test]
-    fn matrices_that_cannot_be() {
+    fn invalid_matrices_are_rejected() {
         assert!(Features::from_f32(vec![0.0; 5], 2).is_err());
         assert!(Features::from_f32(vec![], 0).is_err());
-        let bytes = Bytes::from(vec![0; 8]);
+        let bytes = vec![0; 8];
         assert!(Features::from_bytes(bytes.clone(), 0..9, Storage::F32, 2).is_err());
         assert!(Features::from_bytes(bytes, 0..6, Storage::F32, 1).is_err());
         let matrix = Features::from_f32(vec![0.0, 1.0, 2.0, f32::NAN], 2).unwrap();

@@ -1,49 +1,49 @@
-//! Dual coordinate descent: the fast way to the neighbourhood of the optimum, and a bound that proves how near it is.
+//! Dual coordinate descent: fast convergence to the neighbourhood of the optimum, with a lower bound of the objective.
 //!
 //! The dual of a class is `max over α >= 0 of Σ α_i - 1/2 |Σ α_i y_i x_i|^2 - Σ α_i^2 / 4c`, where `x` has a further
-//! column of ones. A sweep visits the rows in random order and sets each `α_i` to its best value, keeping
-//! `w = Σ α_i y_i x_i` beside (Hsieh, Chang, Lin, Keerthi and Sundararajan, ICML 2008, with their shrinking). Any α bounds the
-//! primal objective from below, so the gap between the two tells when to stop. A row that was read serves all classes of a
-//! thread. Sweeps cost as much as passes of Newton's method and reach a gap of 1e-5 in a fraction of their number, unless `c` is
-//! large for the features: then the gap closes slowly, and what is found is where Newton's method starts.
+//! column of ones. A sweep visits the rows in random order, sets each `α_i` to its best value and updates
+//! `w = Σ α_i y_i x_i` (Hsieh, Chang, Lin, Keerthi and Sundararajan, ICML 2008, with their shrinking). Any α bounds the
+//! primal objective from below; descent stops at a small duality gap. A row is read once for all classes of a thread. A
+//! sweep costs as much as a pass of Newton's method, and a gap of 1e-5 takes fewer of them, unless `c` is large for the
+//! features: then the gap closes slowly, and Newton's method continues from the result.
 
-use super::active;
-use super::dense::{self, Dense};
-use super::kernel::{LANES, Lanes, add_scaled, dots};
-use super::newton::Problem;
-use super::panel::{Panel, zeros};
+use crate::active;
+use crate::dense::{self, Dense};
 use crate::features::{Features, Storage};
-use dcgan_model::random::{self, Purpose};
+use crate::kernel::{LANES, Lanes, add_scaled, dots};
+use crate::newton::Problem;
+use crate::panel::{Panel, zeros};
+use dcgan_base::random::{self, Purpose};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
-/// Sweeps at most.
+/// Maximum number of sweeps.
 const MAX_SWEEPS: usize = 300;
 
-/// Sweeps before the first look at the gap, and before it is asked whether [`MAX_SWEEPS`] will do.
-const FIRST_LOOK: usize = 4;
+/// Sweeps before the first check of the gap, and before a class may be given up as too slow for [`MAX_SWEEPS`].
+const FIRST_CHECK: usize = 4;
 const PATIENCE: usize = 40;
 
-/// Sweeps after which [`active`] takes over where few rows are within the margin.
+/// Sweeps after which [`active`] takes over if active sets are small.
 const HANDOVER: usize = 12;
 
-/// Sweeps between two looks at the gap: so many times fewer than were done.
-const LOOK_PART: usize = 5;
+/// Checks of the gap are a fifth of the sweeps so far apart.
+const CHECK_INTERVAL: usize = 5;
 
-/// Part of the tolerance that the gap has to come down to: what is left is for rounding.
+/// Fraction of the tolerance that the gap must reach; the rest allows for rounding.
 const MARGIN: f64 = 0.5;
 
-/// Bytes of rows among which the order is random. More than a machine has to spare would be read from disk row by row.
+/// Bytes of rows that are shuffled among each other. A shuffle beyond memory would read rows from disk one by one.
 const SHUFFLED_BYTES: usize = 512 << 20;
 
-/// What descent found.
+/// Result of descent.
 pub(super) struct Dual {
     /// `α_i y_i` of each row and lane.
     pub(super) coefficients: Panel,
-    /// Sweeps made.
+    /// Number of sweeps.
     pub(super) sweeps: usize,
-    /// Whether every class is done or has few rows within the margin.
-    pub(super) few: bool,
+    /// Whether every class has converged or has few rows within the margin.
+    pub(super) few_active: bool,
 }
 
 /// One class against the rest.
@@ -52,30 +52,30 @@ struct Class {
     alpha: Vec<f64>,
     weights: Vec<f32>,
     intercept: f64,
-    /// Rows that the next sweep leaves out.
+    /// Rows that the next sweep skips.
     shrunk: Vec<bool>,
-    /// Largest projected gradient of the sweep before: rows whose gradient is beyond it are left out.
+    /// Largest projected gradient of the previous sweep: rows with a larger gradient are skipped.
     bound: f64,
     largest: f64,
     done: bool,
-    /// Whether the gap came down to what was asked for.
+    /// Whether the gap reached its target.
     finished: bool,
-    /// Share of the objective that the gap was at the first look, and sweeps till then.
+    /// Relative gap at the first check, and the number of sweeps then.
     first_gap: Option<(f64, usize)>,
-    /// Rows within the margin at the last look.
+    /// Rows within the margin at the last check.
     within: usize,
 }
 
-/// Descends from `start` (coefficients `α_i y_i`), or from zero; `observe` hears of the number of sweeps.
+/// Descends from `start` (coefficients `α_i y_i`), or from zero; `on_sweep` receives the number of sweeps.
 pub(super) fn descend(
-    space: &mut Dense<'_>,
+    dense: &mut Dense<'_>,
     problem: &Problem<'_>,
     start: Option<&Panel>,
     max_sweeps: usize,
-    observe: &mut dyn FnMut(usize),
+    on_sweep: &mut dyn FnMut(usize),
 ) -> Dual {
-    let start_weights = start.map(|start| space.collect(start));
-    let features = space.features();
+    let start_weights = start.map(|start| dense.transposed_product(start));
+    let features = dense.features();
     let (rows, width) = (features.len(), features.width());
     let squares = squares(features);
     let class = |(lane, &positive): (usize, &u32)| {
@@ -91,7 +91,7 @@ pub(super) fn descend(
         Class {
             signs,
             alpha,
-            weights: (0..width).map(|j| super::model::as_f32(weight(j))).collect(),
+            weights: (0..width).map(|j| crate::model::as_f32(weight(j))).collect(),
             intercept: weight(width),
             shrunk: vec![false; rows],
             bound: f64::INFINITY,
@@ -103,10 +103,10 @@ pub(super) fn descend(
         }
     };
     let mut classes: Vec<Class> = problem.positives.iter().enumerate().map(class).collect();
-    let (mut sweeps, mut look) = (0, FIRST_LOOK);
+    let (mut sweeps, mut next_check) = (0, FIRST_CHECK);
     while sweeps < max_sweeps.min(MAX_SWEEPS) && classes.iter().any(|class| !class.done) {
-        let few = |class: &Class| class.done || class.within <= active::MAX_ROWS / 2;
-        if sweeps >= HANDOVER && classes.iter().all(few) {
+        let few_active = |class: &Class| class.done || class.within <= active::MAX_ROWS / 2;
+        if sweeps >= HANDOVER && classes.iter().all(few_active) {
             break;
         }
         let order = order(features, sweeps);
@@ -115,10 +115,10 @@ pub(super) fn descend(
         let group = active.len().div_ceil(rayon::current_num_threads());
         active.par_chunks_mut(group).for_each(|group| sweep(features, &squares, problem.c, &order, group));
         sweeps += 1;
-        observe(sweeps);
-        if sweeps >= look {
+        on_sweep(sweeps);
+        if sweeps >= next_check {
             measure(features, problem, sweeps, &mut classes);
-            look = sweeps + (sweeps / LOOK_PART).max(3);
+            next_check = sweeps + (sweeps / CHECK_INTERVAL).max(3);
         }
     }
     let mut coefficients = zeros(rows);
@@ -127,11 +127,11 @@ pub(super) fn descend(
             out[lane] = class.alpha[row] * f64::from(class.signs[row]);
         }
     }
-    let few = classes.iter().all(|class| class.finished || class.within <= active::MAX_ROWS);
-    Dual { coefficients, sweeps, few }
+    let few_active = classes.iter().all(|class| class.finished || class.within <= active::MAX_ROWS);
+    Dual { coefficients, sweeps, few_active }
 }
 
-/// The dual objective of each lane, where `weights` are those of `coefficients`: no primal objective is below it.
+/// The dual objective of each lane, a lower bound of the primal objective; `weights` are those of `coefficients`.
 pub(super) fn bounds(coefficients: &[Lanes], weights: &[Lanes], c: f64) -> Lanes {
     let mut bounds = [0.0; LANES];
     for row in coefficients {
@@ -157,7 +157,7 @@ fn squares(features: &Features) -> Vec<f64> {
     (0..features.len()).into_par_iter().map_init(Vec::new, square).collect()
 }
 
-/// The order of a sweep: rows are shuffled within stretches that memory holds.
+/// The order of a sweep: rows are shuffled within stretches of [`SHUFFLED_BYTES`].
 fn order(features: &Features, sweep: usize) -> Vec<usize> {
     let bytes = features.width() * if features.storage() == Storage::F32 { 4 } else { 2 };
     let stretch = (SHUFFLED_BYTES / bytes).max(1);
@@ -176,22 +176,22 @@ fn order(features: &Features, sweep: usize) -> Vec<usize> {
 fn sweep(features: &Features, squares: &[f64], c: f64, order: &[usize], classes: &mut [&mut Class]) {
     let mut scratch = Vec::new();
     let mut products = [0.0; 4];
-    let mut visited = Vec::with_capacity(classes.len());
+    let mut unshrunk = Vec::with_capacity(classes.len());
     for class in classes.iter_mut() {
         class.largest = f64::NEG_INFINITY;
     }
     for &row in order {
-        visited.clear();
-        visited.extend((0..classes.len()).filter(|&class| !classes[class].shrunk[row]));
-        if visited.is_empty() {
+        unshrunk.clear();
+        unshrunk.extend((0..classes.len()).filter(|&class| !classes[class].shrunk[row]));
+        if unshrunk.is_empty() {
             continue;
         }
         let values = features.block(row..row + 1, &mut scratch);
-        for some in visited.chunks(products.len()) {
+        for some in unshrunk.chunks(products.len()) {
             let weights: Vec<&[f32]> = some.iter().map(|&class| &classes[class].weights[..]).collect();
             dots(values, &weights, &mut products);
             for (&class, &product) in some.iter().zip(&products) {
-                classes[class].visit(row, values, f64::from(product), squares[row], c);
+                classes[class].update(row, values, f64::from(product), squares[row], c);
             }
         }
     }
@@ -202,7 +202,7 @@ fn sweep(features: &Features, squares: &[f64], c: f64, order: &[usize], classes:
 
 impl Class {
     /// Sets the row's α to its best value; `product` is `w·x` without the intercept.
-    fn visit(&mut self, row: usize, values: &[f32], product: f64, square: f64, c: f64) {
+    fn update(&mut self, row: usize, values: &[f32], product: f64, square: f64, c: f64) {
         let sign = f64::from(self.signs[row]);
         let alpha = self.alpha[row];
         let gradient = sign * (product + self.intercept) - 1.0 + alpha / (2.0 * c);
@@ -217,12 +217,12 @@ impl Class {
         if change != 0.0 {
             self.alpha[row] = best;
             self.intercept += change;
-            add_scaled(super::model::as_f32(change), values, &mut self.weights);
+            add_scaled(crate::model::as_f32(change), values, &mut self.weights);
         }
     }
 }
 
-/// Looks at the gap of each class: those that are near enough are done, and those that will not get there.
+/// Checks the gap of each class: classes that reached the target, or never will, are done.
 fn measure(features: &Features, problem: &Problem<'_>, sweeps: usize, classes: &mut [Class]) {
     let mut panel = zeros(features.width() + 1);
     for (lane, class) in classes.iter().enumerate() {
@@ -245,12 +245,12 @@ fn measure(features: &Features, problem: &Problem<'_>, sweeps: usize, classes: &
         let gap = (objective - lower[lane]) / objective;
         let target = MARGIN * problem.tolerance;
         let (first, since) = *class.first_gap.get_or_insert((gap, sweeps));
-        // Gaps go up and down: the speed is that since the first look.
+        // Gaps fluctuate: the rate is measured from the first check.
         let speed = (gap / first).ln() / (sweeps - since) as f64;
-        let hopeless = sweeps >= PATIENCE && (target / gap).ln() / speed > (MAX_SWEEPS - sweeps) as f64;
+        let too_slow = sweeps >= PATIENCE && (target / gap).ln() / speed > (MAX_SWEEPS - sweeps) as f64;
         class.finished = gap <= target;
-        class.done = class.finished || hopeless || speed > 0.0 && sweeps >= PATIENCE || !gap.is_finite();
-        // What each row would do now is known: those that would stay at zero are left out until the next look.
+        class.done = class.finished || too_slow || speed > 0.0 && sweeps >= PATIENCE || !gap.is_finite();
+        // Rows that would stay at zero are skipped until the next check.
         for ((shrunk, &alpha), (margin, &sign)) in
             class.shrunk.iter_mut().zip(&class.alpha).zip(margins.iter().zip(&class.signs))
         {

@@ -1,32 +1,33 @@
-//! Cholesky's factor of a symmetric positive definite matrix, in blocks.
+//! Blocked Cholesky factorization of a symmetric positive definite matrix.
 
-use dcgan_ops::{MatrixView, matmul};
+use crate::kernel::{MatrixView, matmul};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-/// Columns that are factored together.
+/// Columns per block.
 const BLOCK: usize = 64;
-/// Rows that one task updates.
+/// Rows per task.
 const STRIP: usize = 128;
 
-/// Replaces the lower triangle of `matrix` (size × size, symmetric positive definite) by L of `L Lᵀ`; size³ / 3 operations.
+/// Replaces the lower triangle of `matrix` (size × size, symmetric positive definite) by L of `L Lᵀ`; size³ / 3
+/// operations.
 pub(crate) fn factor(matrix: &mut [f64], size: usize) {
     for start in (0..size).step_by(BLOCK) {
         let end = (start + BLOCK).min(size);
         let (above, below) = matrix.split_at_mut(end * size);
-        // The block on the diagonal.
+        // The diagonal block.
         for i in start..end {
             for j in start..=i {
                 let row = |row: usize| &above[row * size + start..row * size + j];
                 let sum: f64 = row(i).iter().zip(row(j)).map(|(a, b)| a * b).sum();
                 let value = above[i * size + j] - sum;
-                // A pivot that rounding has made negative belongs to a direction that nothing is left of.
+                // A pivot that is negative by rounding error belongs to a null direction.
                 above[i * size + j] =
                     if i == j { value.max(f64::MIN_POSITIVE).sqrt() } else { value / above[j * size + j] };
             }
         }
-        // The rows below it times the inverse of its transpose, then what lies to their right.
+        // The rows below it times the inverse of its transpose, then the trailing matrix.
         let width = end - start;
         let block = |i: usize, j: usize| above[(start + i) * size + start + j];
         let inverse = inverse_of_lower(width, block);
@@ -35,8 +36,8 @@ pub(crate) fn factor(matrix: &mut [f64], size: usize) {
             panel.par_chunks_mut(STRIP * width).zip(below.par_chunks_mut(STRIP * size)).for_each(
                 |(panel, below)| {
                     let rows = below.len() / size;
-                    let left = MatrixView::strided(&below[start..], rows, width, size);
-                    matmul(panel, left, MatrixView::new(&inverse, width, width).t(), false);
+                    let lhs = MatrixView::strided(&below[start..], rows, width, size);
+                    matmul(panel, lhs, MatrixView::new(&inverse, width, width).t());
                     for (row, solved) in below.chunks_exact_mut(size).zip(panel.chunks_exact(width)) {
                         row[start..end].copy_from_slice(solved);
                     }
@@ -48,13 +49,13 @@ pub(crate) fn factor(matrix: &mut [f64], size: usize) {
             let Ok(mut rows) = ArrayViewMut2::from_shape((height, size), rows) else { return };
             let last = first + height;
             let mut rows = rows.slice_mut(s![.., end..end + last]);
-            let left = panel.slice(s![first..last, ..]);
-            general_mat_mul(-1.0, &left, &panel.slice(s![..last, ..]).t(), 1.0, &mut rows);
+            let lhs = panel.slice(s![first..last, ..]);
+            general_mat_mul(-1.0, &lhs, &panel.slice(s![..last, ..]).t(), 1.0, &mut rows);
         });
     }
 }
 
-/// The inverse of a small lower triangle.
+/// The inverse of a small lower triangular matrix.
 fn inverse_of_lower(size: usize, at: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let mut inverse = vec![0.0; size * size];
     for i in 0..size {
@@ -66,7 +67,7 @@ fn inverse_of_lower(size: usize, at: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     inverse
 }
 
-/// The inverse of the lower triangle, and that inverse transposed; size³ / 3 operations.
+/// The inverse of the lower triangle, and the transpose of that inverse; size³ / 3 operations.
 pub(crate) fn invert_lower(lower: &[f64], size: usize) -> (Vec<f64>, Vec<f64>) {
     let Ok(all) = ArrayView2::from_shape((size, size), lower) else { return (Vec::new(), Vec::new()) };
     // Columns `first..` of the inverse are zero above row `first`.
@@ -80,8 +81,8 @@ pub(crate) fn invert_lower(lower: &[f64], size: usize) -> (Vec<f64>, Vec<f64>) {
             for start in (0..height).step_by(BLOCK) {
                 let end = (start + BLOCK).min(height);
                 let (known, mut rest) = columns.view_mut().split_at(Axis(0), start);
-                let left = all.slice(s![first + start..first + end, first..first + start]);
-                general_mat_mul(-1.0, &left, &known, 1.0, &mut rest.slice_mut(s![..end - start, ..]));
+                let lhs = all.slice(s![first + start..first + end, first..first + start]);
+                general_mat_mul(-1.0, &lhs, &known, 1.0, &mut rest.slice_mut(s![..end - start, ..]));
                 for i in 0..end - start {
                     let (above, mut below) = rest.view_mut().split_at(Axis(0), i);
                     let mut row = below.row_mut(0);
@@ -126,7 +127,7 @@ mod tests {
     use super::{factor, invert_lower, solve_factored};
 
     #[test]
-    fn solutions_solve() {
+    fn factors_solve_and_invert() {
         for size in [1, 7, 64, 65, 300] {
             let value = |i: usize, j: usize| ((i * 31 + j * 17) % 23) as f64 / 23.0 - 0.4;
             // B Bᵀ + I.

@@ -1,22 +1,23 @@
-//! The SVM of linfa behind the same model type, one class against the rest: for cross-checks on small problems.
+//! linfa's SVM, one class against the rest, with the same model type: for comparisons on small problems.
 //!
-//! It is another objective: the hinge is not squared and the intercept is not regularised,
-//! `1/2 |w|^2 + c Σ max(0, 1 - y_i (w·x_i + b))`, by sequential minimal optimisation. A value of `c` does not mean the same
-//! in both; accuracies are close.
+//! The objective differs: the hinge is not squared and the intercept is not regularized,
+//! `1/2 |w|^2 + c Σ max(0, 1 - y_i (w·x_i + b))`, minimized by sequential minimal optimization. Values of `c` are not
+//! comparable; accuracies are close.
 
-use super::fit::Classes;
-use super::model::as_f32;
-use super::{LinearSvm, SvmError, SvmValidParams};
 use crate::features::Features;
+use crate::fit::Classes;
+use crate::model::as_f32;
+use crate::{LinearSvm, SvmError, SvmValidParams};
 use linfa::dataset::DatasetBase;
 use linfa::traits::Fit;
 use linfa_svm::Svm;
 use ndarray::{Array1, Array2, Axis};
 
-/// Bytes of kernel values above which [`fit`] refuses; linfa keeps rows² of them, in f64, for one class at a time.
+/// Memory limit of [`fit`]: linfa stores rows² kernel values in f64, for one class at a time.
 pub const MAX_KERNEL_BYTES: usize = 512 << 20;
 
-/// Fits with linfa's solver; of `params` only `c` is read. The model's `exits` are empty: linfa keeps them to itself.
+/// Fits with linfa's solver; `c` is the only parameter in use. `exits` of the model are empty, as linfa does not report
+/// them.
 ///
 /// # Errors
 /// As [`SvmValidParams::fit_rows`]; more than 8,192 rows.
@@ -43,7 +44,7 @@ pub fn fit(params: &SvmValidParams, features: &Features, labels: &[usize]) -> Re
             .eps(1e-4)
             .fit(&dataset)
             .map_err(|error| SvmError::Linfa(error.to_string()))?;
-        // The model's hyperplane is private, its decision is not.
+        // The hyperplane is private; decisions of unit vectors give its weights.
         let mut unit = Array1::zeros(width);
         for (j, weight) in weights.index_axis_mut(Axis(0), problem).iter_mut().enumerate() {
             unit[j] = 1.0;

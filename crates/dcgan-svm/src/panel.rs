@@ -1,12 +1,12 @@
-//! Sixteen vectors side by side, one a class, and the arithmetic of conjugate gradients on them.
+//! Panels of sixteen vectors, one per class, and the vector operations of conjugate gradients.
 
-use super::kernel::{LANES, Lanes};
+use crate::kernel::{LANES, Lanes};
 use rayon::prelude::*;
 
 /// A vector for each lane: `panel[i][lane]`.
 pub(crate) type Panel = Vec<Lanes>;
 
-/// Rows that one task works on. Sums are split at these, so they do not depend on the number of threads.
+/// Rows per task. Sums are split at this size, so they do not depend on the number of threads.
 const CHUNK: usize = 2048;
 
 /// All zeros.
@@ -21,7 +21,7 @@ pub(crate) fn dot(a: &[Lanes], b: &[Lanes]) -> Lanes {
 
 /// `Σ_i f(i, lane)` of each lane.
 pub(crate) fn sum_rows(len: usize, f: impl Fn(usize, usize) -> f64 + Sync) -> Lanes {
-    let parts: Vec<Lanes> = (0..len.div_ceil(CHUNK))
+    let sums: Vec<Lanes> = (0..len.div_ceil(CHUNK))
         .into_par_iter()
         .map(|chunk| {
             let mut sum = [0.0; LANES];
@@ -33,10 +33,10 @@ pub(crate) fn sum_rows(len: usize, f: impl Fn(usize, usize) -> f64 + Sync) -> La
             sum
         })
         .collect();
-    parts.iter().fold([0.0; LANES], |total, part| std::array::from_fn(|lane| total[lane] + part[lane]))
+    sums.iter().fold([0.0; LANES], |total, sum| std::array::from_fn(|lane| total[lane] + sum[lane]))
 }
 
-/// `y[i] = a x[i] + b y[i]`, with factors of their own for each lane.
+/// `y[i] = a x[i] + b y[i]` with factors per lane.
 pub(crate) fn combine(a: &Lanes, x: &[Lanes], b: &Lanes, y: &mut [Lanes]) {
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
         for (y, x) in y.iter_mut().zip(x) {

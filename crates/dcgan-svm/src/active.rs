@@ -1,57 +1,57 @@
-//! Newton's method by factors of the inner products of the rows within the margin, for starts where these are few.
+//! Newton's method with the inner products of the rows within the margin, if these are few.
 //!
-//! On the piece of the objective where A is the set of rows within the margin, the lowest point is `w = X_Aᵀ β` with
-//! `(I / 2c + X_A X_Aᵀ) β = y_A`, so a step costs a factor of |A| x |A| whatever the number of rows and columns, and a
-//! few steps end at the optimum. Inner products of rows that were within the margin before are kept from step to step.
+//! With the active set A of rows within the margin, the minimum of the quadratic is `w = X_Aᵀ β` with
+//! `(I / 2c + X_A X_Aᵀ) β = y_A`. A step factors an |A| x |A| matrix, and a few steps reach the optimum. Inner products
+//! are kept from step to step.
 
-use super::dense::{Dense, project};
-use super::dual;
-use super::factor::{factor, solve_factored};
-use super::kernel::{LANES, Lanes};
-use super::newton::Problem;
-use super::panel::{Panel, zeros};
-use super::search;
+use crate::dense::{Dense, project};
+use crate::dual;
+use crate::factor::{factor, solve_factored};
 use crate::features::Features;
-use dcgan_ops::{MatrixView, matmul};
+use crate::kernel::{LANES, Lanes};
+use crate::kernel::{MatrixView, matmul};
+use crate::newton::Problem;
+use crate::panel::{Panel, zeros};
+use crate::search;
 use rayon::prelude::*;
 
-/// Rows within the margin of a class up to which this pays and its inner products fit: 8 bytes for each two of them.
+/// Maximum size of an active set; its inner products take 8 bytes per pair.
 pub(super) const MAX_ROWS: usize = 3072;
 
-/// Steps; a good start needs three or four.
+/// Maximum number of steps; a good start needs three or four.
 const MAX_STEPS: usize = 12;
 
-/// Rows of a square of inner products that one task computes, and columns that are summed in f32 at a time.
-const SQUARE: usize = 256;
+/// Rows of a block of inner products per task, and columns that are summed in f32.
+const BLOCK: usize = 256;
 const DEPTH: usize = 1024;
 
-/// The class of one lane.
+/// State of the class of one lane.
 struct Lane {
     signs: Vec<f64>,
     margins: Vec<f64>,
-    /// Rows whose inner products are known, and those products, square.
-    known: Vec<usize>,
+    /// Rows with stored inner products, and those products, a square matrix.
+    stored: Vec<usize>,
     products: Vec<f64>,
     square: f64,
     done: bool,
 }
 
-/// Steps from `weights` until a step lowers an objective by less than the tolerance, for as long as no class has more than
-/// [`MAX_ROWS`] rows within the margin; returns weights, what no objective can be below, and steps.
+/// Newton steps from `weights` until every step reduces its objective by less than the tolerance, or an active set has
+/// more than [`MAX_ROWS`] rows; returns weights, lower bounds of the objectives, and the number of steps.
 pub(super) fn solve(
-    space: &mut Dense<'_>,
+    dense: &mut Dense<'_>,
     problem: &Problem<'_>,
     weights: Panel,
-    observe: &mut dyn FnMut(usize),
+    on_step: &mut dyn FnMut(usize),
 ) -> (Panel, Lanes, usize) {
-    let features = space.features();
+    let features = dense.features();
     let rows = features.len();
     let mut weights = weights;
     let margins = project(features, &weights);
     let lane = |(lane, &positive): (usize, &u32)| Lane {
         signs: problem.labels.iter().map(|&label| if label == positive { 1.0 } else { -1.0 }).collect(),
         margins: margins.iter().map(|row| row[lane]).collect(),
-        known: Vec::new(),
+        stored: Vec::new(),
         products: Vec::new(),
         square: weights.iter().map(|row| row[lane] * row[lane]).sum(),
         done: false,
@@ -65,30 +65,33 @@ pub(super) fn solve(
             if within.len() > MAX_ROWS {
                 return (weights, bounds, steps);
             }
-            lane.learn(features, &within);
+            lane.add_rows(features, &within);
             for (row, value) in within.iter().zip(lane.solution(&within, problem.c)) {
                 coefficients[*row][index] = value;
             }
         }
-        let targets = space.collect(&coefficients);
-        let found = dual::bounds(&coefficients, &targets, problem.c);
+        let targets = dense.transposed_product(&coefficients);
+        let dual_bounds = dual::bounds(&coefficients, &targets, problem.c);
         for (index, lane) in lanes.iter().enumerate().filter(|(_, lane)| !lane.done) {
-            // β is a point of the dual where no α = y β is negative, as it is when A is right.
+            // β is feasible in the dual if no α = y β is negative, as at the correct A.
             if coefficients.iter().zip(&lane.signs).all(|(row, sign)| row[index] * sign >= 0.0) {
-                bounds[index] = bounds[index].max(found[index]);
+                bounds[index] = bounds[index].max(dual_bounds[index]);
             }
         }
-        let images = project(space.features(), &targets);
+        let outputs = project(dense.features(), &targets);
         let mut step = [0.0; LANES];
-        let moves: Vec<f64> = lanes
-            .par_iter_mut()
-            .enumerate()
-            .map(
-                |(index, lane)| {
-                    if lane.done { 0.0 } else { lane.walk(problem, index, &weights, &targets, &images) }
-                },
-            )
-            .collect();
+        let moves: Vec<f64> =
+            lanes
+                .par_iter_mut()
+                .enumerate()
+                .map(|(index, lane)| {
+                    if lane.done {
+                        0.0
+                    } else {
+                        lane.line_search(problem, index, &weights, &targets, &outputs)
+                    }
+                })
+                .collect();
         step[..moves.len()].copy_from_slice(&moves);
         weights.par_iter_mut().zip(&targets).with_min_len(1024).for_each(|(weights, target)| {
             for lane in 0..LANES {
@@ -96,7 +99,7 @@ pub(super) fn solve(
             }
         });
         steps += 1;
-        observe(steps);
+        on_step(steps);
     }
     (weights, bounds, steps)
 }
@@ -107,18 +110,18 @@ impl Lane {
         (0..self.signs.len()).filter(|&row| self.signs[row] * self.margins[row] < 1.0).collect()
     }
 
-    /// Takes in the inner products of rows that are new.
-    fn learn(&mut self, features: &Features, within: &[usize]) {
-        let mut is_known = vec![false; features.len()];
-        self.known.iter().for_each(|&row| is_known[row] = true);
-        let new: Vec<usize> = within.iter().copied().filter(|&row| !is_known[row]).collect();
-        if self.known.len() + new.len() > 2 * MAX_ROWS {
-            // Begin anew: more is remembered than is used.
-            (self.known, self.products) = (Vec::new(), Vec::new());
-            return self.learn(features, within);
+    /// Stores the inner products of new rows.
+    fn add_rows(&mut self, features: &Features, within: &[usize]) {
+        let mut is_stored = vec![false; features.len()];
+        self.stored.iter().for_each(|&row| is_stored[row] = true);
+        let new: Vec<usize> = within.iter().copied().filter(|&row| !is_stored[row]).collect();
+        if self.stored.len() + new.len() > 2 * MAX_ROWS {
+            // Start over: most stored rows are not active.
+            (self.stored, self.products) = (Vec::new(), Vec::new());
+            return self.add_rows(features, within);
         }
-        let before = self.known.len();
-        let all: Vec<usize> = self.known.iter().chain(&new).copied().collect();
+        let before = self.stored.len();
+        let all: Vec<usize> = self.stored.iter().chain(&new).copied().collect();
         let fresh = inner_products(features, &new, &all);
         let size = all.len();
         let mut products = vec![0.0; size * size];
@@ -130,18 +133,18 @@ impl Lane {
             products[row * size..(row + 1) * size].copy_from_slice(values);
             values.iter().enumerate().for_each(|(column, &value)| products[column * size + row] = value);
         }
-        (self.known, self.products) = (all, products);
+        (self.stored, self.products) = (all, products);
     }
 
-    /// β of the rows `within`, all of them known.
+    /// β of the rows `within`, which must be stored.
     fn solution(&self, within: &[usize], c: f64) -> Vec<f64> {
-        let mut place = vec![0; self.signs.len()];
-        self.known.iter().enumerate().for_each(|(i, &row)| place[row] = i);
+        let mut position = vec![0; self.signs.len()];
+        self.stored.iter().enumerate().for_each(|(i, &row)| position[row] = i);
         let size = within.len();
         let mut matrix = Vec::with_capacity(size * size);
         for (i, &row) in within.iter().enumerate() {
-            let products = &self.products[place[row] * self.known.len()..][..self.known.len()];
-            matrix.extend(within.iter().map(|&column| products[place[column]]));
+            let products = &self.products[position[row] * self.stored.len()..][..self.stored.len()];
+            matrix.extend(within.iter().map(|&column| products[position[column]]));
             matrix[i * size + i] += 0.5 / c;
         }
         factor(&mut matrix, size);
@@ -150,14 +153,14 @@ impl Lane {
         solution
     }
 
-    /// Moves margins to the lowest point on the way to the target; returns how far that is.
-    fn walk(
+    /// Moves margins to the minimum on the line to the target; returns the step length.
+    fn line_search(
         &mut self,
         problem: &Problem<'_>,
         index: usize,
         weights: &Panel,
         targets: &Panel,
-        images: &Panel,
+        outputs: &Panel,
     ) -> f64 {
         let (mut wd, mut dd) = (0.0, 0.0);
         for (weight, target) in weights.iter().zip(targets) {
@@ -166,7 +169,7 @@ impl Lane {
             dd += change * change;
         }
         let change: Vec<f64> =
-            images.iter().zip(&self.margins).map(|(image, margin)| image[index] - margin).collect();
+            outputs.iter().zip(&self.margins).map(|(output, margin)| output[index] - margin).collect();
         let points: Vec<(f64, f64)> = self
             .signs
             .iter()
@@ -175,7 +178,7 @@ impl Lane {
             .collect();
         let loss: f64 = points.iter().map(|(margin, _)| (1.0 - margin).max(0.0).powi(2)).sum();
         let objective = 0.5 * self.square + problem.c * loss;
-        let t = search::lowest(problem.c, wd, dd, &points);
+        let t = search::minimizer(problem.c, wd, dd, &points);
         let gain = search::gain(problem.c, wd, dd, &points, t);
         self.square += 2.0 * t * wd + t * t * dd;
         self.margins.iter_mut().zip(&change).for_each(|(margin, change)| *margin += t * change);
@@ -188,7 +191,7 @@ impl Lane {
 fn inner_products(features: &Features, rows: &[usize], columns: &[usize]) -> Vec<f64> {
     let width = features.width();
     let mut out = vec![1.0; rows.len() * columns.len()];
-    let gather = |chosen: &[usize], span: std::ops::Range<usize>| {
+    let copy = |chosen: &[usize], span: std::ops::Range<usize>| {
         let mut values = vec![0.0; chosen.len() * span.len()];
         values.par_chunks_mut(span.len()).zip(chosen).for_each(|(out, &row)| {
             features.copy_columns(row, span.clone(), out);
@@ -197,12 +200,12 @@ fn inner_products(features: &Features, rows: &[usize], columns: &[usize]) -> Vec
     };
     for start in (0..width).step_by(DEPTH) {
         let span = start..(start + DEPTH).min(width);
-        let (a, b) = (gather(rows, span.clone()), gather(columns, span.clone()));
-        out.par_chunks_mut(SQUARE * columns.len().max(1)).enumerate().for_each(|(strip, out)| {
+        let (a, b) = (copy(rows, span.clone()), copy(columns, span.clone()));
+        out.par_chunks_mut(BLOCK * columns.len().max(1)).enumerate().for_each(|(strip, out)| {
             let height = out.len() / columns.len();
-            let a = MatrixView::new(&a[strip * SQUARE * span.len()..], height, span.len());
+            let a = MatrixView::new(&a[strip * BLOCK * span.len()..], height, span.len());
             let mut square = vec![0.0; height * columns.len()];
-            matmul(&mut square, a, MatrixView::new(&b, columns.len(), span.len()).t(), false);
+            matmul(&mut square, a, MatrixView::new(&b, columns.len(), span.len()).t());
             out.iter_mut().zip(square).for_each(|(out, value)| *out += f64::from(value));
         });
     }

@@ -1,15 +1,15 @@
-//! The lowest point of the objective along a line, exactly.
+//! Exact line search.
 
-/// Where `t -> 1/2 |w + t d|^2 + c Σ max(0, 1 - y_i (m_i + t v_i))^2` is lowest, `t >= 0`.
+/// The minimizer `t >= 0` of `1/2 |w + t d|^2 + c Σ max(0, 1 - y_i (m_i + t v_i))^2`.
 ///
 /// The derivative is continuous, piecewise linear and increasing, so Newton's method between brackets ends at the root
 /// after finitely many steps. `wd` and `dd` are `w·d` and `d·d`; `points` gives `y_i m_i` and `y_i v_i`.
-pub(crate) fn lowest(c: f64, wd: f64, dd: f64, points: &[(f64, f64)]) -> f64 {
+pub(crate) fn minimizer(c: f64, wd: f64, dd: f64, points: &[(f64, f64)]) -> f64 {
     let derivatives = |t: f64| {
         let (mut slope, mut curvature) = (0.0, 0.0);
         for &(margin, change) in points {
             let slack = 1.0 - (margin + t * change);
-            // Branch-free: about half of the points are within the margin.
+            // Without a branch, as about half of the points are within the margin.
             let change = if slack > 0.0 { change } else { 0.0 };
             slope -= slack * change;
             curvature += change * change;
@@ -25,7 +25,7 @@ pub(crate) fn lowest(c: f64, wd: f64, dd: f64, points: &[(f64, f64)]) -> f64 {
             low = t;
         }
         let mut next = t - slope / curvature;
-        // Not a number where the direction is zero: stay.
+        // NaN for a direction of zero.
         if next.is_nan() {
             return t;
         }
@@ -40,7 +40,7 @@ pub(crate) fn lowest(c: f64, wd: f64, dd: f64, points: &[(f64, f64)]) -> f64 {
     t
 }
 
-/// By how much the objective is lower at `t` than at 0, from each row's difference: exact where the step is small.
+/// Decrease of the objective from 0 to `t`, summed over differences of rows, which is accurate for small steps.
 pub(crate) fn gain(c: f64, wd: f64, dd: f64, points: &[(f64, f64)], t: f64) -> f64 {
     let hinge = |margin: f64| (1.0 - margin).max(0.0).powi(2);
     let change: f64 = points.iter().map(|&(margin, change)| hinge(margin + t * change) - hinge(margin)).sum();
@@ -49,24 +49,29 @@ pub(crate) fn gain(c: f64, wd: f64, dd: f64, points: &[(f64, f64)], t: f64) -> f
 
 #[cfg(test)]
 mod tests {
-    use super::lowest;
+    use super::minimizer;
 
     #[test]
-    fn lowest_points_of_lines() {
-        // (c, w, d, [(margin, change)]): a one-dimensional objective that a fine grid minimises as well.
-        type Row<'a> = (f64, f64, f64, &'a [(f64, f64)]);
-        let rows: &[Row<'_>] = &[
-            (1.0, 0.0, 1.0, &[(0.0, 1.0)]),
-            (100.0, 0.5, 1.0, &[(0.5, 1.0), (-0.5, -2.0), (0.9, 0.3)]),
-            (0.01, -1.0, 2.0, &[(0.0, 4.0), (1.5, -3.0), (0.0, 0.0)]),
-            (1e4, -3.0, 1.0, &[(0.999, 1.0), (-20.0, 0.5), (2.0, -1.0)]),
+    fn minimizers_equal_a_fine_grid() {
+        /// A one-dimensional objective; `points` are (margin, change).
+        struct Line<'a> {
+            c: f64,
+            w: f64,
+            d: f64,
+            points: &'a [(f64, f64)],
+        }
+        let lines: &[Line<'_>] = &[
+            Line { c: 1.0, w: 0.0, d: 1.0, points: &[(0.0, 1.0)] },
+            Line { c: 100.0, w: 0.5, d: 1.0, points: &[(0.5, 1.0), (-0.5, -2.0), (0.9, 0.3)] },
+            Line { c: 0.01, w: -1.0, d: 2.0, points: &[(0.0, 4.0), (1.5, -3.0), (0.0, 0.0)] },
+            Line { c: 1e4, w: -3.0, d: 1.0, points: &[(0.999, 1.0), (-20.0, 0.5), (2.0, -1.0)] },
         ];
-        for &(c, w, d, points) in rows {
+        for &Line { c, w, d, points } in lines {
             let objective = |t: f64| {
                 let hinge = |&(m, v): &(f64, f64)| (1.0 - m - t * v).max(0.0).powi(2);
                 0.5 * (w + t * d).powi(2) + c * points.iter().map(hinge).sum::<f64>()
             };
-            let found = lowest(c, w * d, d * d, points);
+            let found = minimizer(c, w * d, d * d, points);
             let grid =
                 (0..=400_000).map(|i| f64::from(i) * 1e-4).map(objective).fold(f64::INFINITY, f64::min);
             assert!(objective(found) <= grid * (1.0 + 1e-12), "{c}: {found}");

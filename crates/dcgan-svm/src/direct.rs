@@ -1,44 +1,44 @@
-//! Newton's method from the inner products of rows, each step by factoring a matrix.
+//! Newton's method on the inner products of rows, with one matrix factorization per step.
 //!
-//! With `w = Xᵀβ` and `K = X Xᵀ + 1`, the quadratic on the piece whose rows A are within the margin is lowest where β is zero
-//! outside A and `(I / 2c + K_AA) β_A = y_A`. That system is solved to the last bits, so any `c` takes about ten steps.
-//! Classes are independent; the first step from zero, where all rows are within every class's margin, takes one factor
-//! for all.
+//! With `w = Xᵀβ`, `K = X Xᵀ + 1` and the active set A of rows within the margin, the quadratic has its minimum where β
+//! is zero outside A and `(I / 2c + K_AA) β_A = y_A`. The system is solved to rounding error, so any `c` takes about
+//! ten steps. Classes are independent; in the first step from zero all rows are active and the classes share one
+//! factorization.
 
-use super::factor::{factor, solve_factored};
-use super::gram::{Gram, multiply};
-use super::kernel::Lanes;
-use super::newton::Problem;
-use super::panel::{Panel, zeros};
-use super::{Exit, ExitReason, search};
+use crate::factor::{factor, solve_factored};
+use crate::gram::{Gram, multiply};
+use crate::kernel::Lanes;
+use crate::newton::Problem;
+use crate::panel::{Panel, zeros};
+use crate::{Exit, ExitReason, search};
 use rayon::prelude::*;
 
-/// One class.
+/// State of one class.
 struct Lane {
     signs: Vec<f64>,
     beta: Vec<f64>,
     /// `K β`.
     margins: Vec<f64>,
-    /// The last step lowered the objective by less than the tolerance.
+    /// Whether the last step reduced the objective by less than the tolerance.
     small_step: bool,
     done: bool,
     exit: Exit,
 }
 
-/// Solves for every lane from `start`, coefficients of rows; returns coefficients and exits.
+/// Solves for every lane from `start`, row coefficients; returns row coefficients and exits.
 pub(crate) fn solve(
     gram: &Gram,
     problem: &Problem<'_>,
     start: &[Lanes],
-    observe: &mut dyn FnMut(&[Exit], usize),
+    on_step: &mut dyn FnMut(&[Exit], usize),
 ) -> (Panel, Vec<Exit>) {
     let rows = problem.labels.len();
-    let mut images = zeros(rows);
-    multiply(gram.products(), start, &mut images);
+    let mut outputs = zeros(rows);
+    multiply(gram.products(), start, &mut outputs);
     let lane = |(lane, &positive): (usize, &u32)| Lane {
         signs: problem.labels.iter().map(|&label| if label == positive { 1.0 } else { -1.0 }).collect(),
         beta: start.iter().map(|lanes| lanes[lane]).collect(),
-        margins: images.iter().map(|lanes| lanes[lane]).collect(),
+        margins: outputs.iter().map(|lanes| lanes[lane]).collect(),
         small_step: false,
         done: false,
         exit: Exit::unknown(),
@@ -47,7 +47,7 @@ pub(crate) fn solve(
     for step in 1.. {
         measure(gram, problem, &mut lanes);
         let exits: Vec<Exit> = lanes.iter().map(|lane| lane.exit).collect();
-        observe(&exits, step);
+        on_step(&exits, step);
         if lanes.iter().all(|lane| lane.done) || step > problem.max_passes {
             break;
         }
@@ -64,11 +64,11 @@ pub(crate) fn solve(
         for (index, target) in targets.iter().enumerate() {
             panel.iter_mut().zip(target).for_each(|(row, &value)| row[index] = value);
         }
-        multiply(gram.products(), &panel, &mut images);
+        multiply(gram.products(), &panel, &mut outputs);
         lanes.par_iter_mut().zip(&targets).enumerate().filter(|(_, (lane, _))| !lane.done).for_each(
             |(index, (lane, target))| {
-                let images: Vec<f64> = images.iter().map(|row| row[index]).collect();
-                lane.walk(problem, target, &images);
+                let outputs: Vec<f64> = outputs.iter().map(|row| row[index]).collect();
+                lane.line_search(problem, target, &outputs);
             },
         );
     }
@@ -81,7 +81,7 @@ pub(crate) fn solve(
     (beta, lanes.iter().map(|lane| lane.exit).collect())
 }
 
-/// The factor of `I / 2c + K_AA`.
+/// The Cholesky factor of `I / 2c + K_AA`.
 fn factored(gram: &Gram, c: f64, within: &[usize]) -> Vec<f64> {
     let (size, rows) = (within.len(), gram.features().len());
     let products = gram.products();
@@ -94,7 +94,7 @@ fn factored(gram: &Gram, c: f64, within: &[usize]) -> Vec<f64> {
     matrix
 }
 
-/// Objectives and gradients of the lanes that are not done.
+/// Updates objectives and gradients of the lanes that are not done.
 fn measure(gram: &Gram, problem: &Problem<'_>, lanes: &mut [Lane]) {
     let mut gradients = zeros(problem.labels.len());
     for (index, lane) in lanes.iter().enumerate() {
@@ -102,16 +102,16 @@ fn measure(gram: &Gram, problem: &Problem<'_>, lanes: &mut [Lane]) {
             out[index] = lane.beta[row] - 2.0 * problem.c * lane.signs[row] * lane.slack(row);
         }
     }
-    let mut images = zeros(gradients.len());
-    multiply(gram.products(), &gradients, &mut images);
+    let mut outputs = zeros(gradients.len());
+    multiply(gram.products(), &gradients, &mut outputs);
     for (index, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.done) {
         let square: f64 = lane.beta.iter().zip(&lane.margins).map(|(beta, margin)| beta * margin).sum();
         let loss: f64 = (0..lane.beta.len()).map(|row| lane.slack(row).powi(2)).sum();
-        let norm: f64 = gradients.iter().zip(&images).map(|(g, image)| g[index] * image[index]).sum();
+        let norm: f64 = gradients.iter().zip(&outputs).map(|(g, output)| g[index] * output[index]).sum();
         lane.exit.objective = 0.5 * square + problem.c * loss;
         lane.exit.gradient_norm = norm.max(0.0).sqrt();
         lane.exit.products += 1;
-        // A step past the tolerance costs little here and ends at the last bits.
+        // One more step after the tolerance is cheap and reaches rounding error.
         if lane.small_step
             || lane.exit.objective - problem.bounds[index] <= problem.tolerance * lane.exit.objective
         {
@@ -132,7 +132,7 @@ impl Lane {
         (0..self.beta.len()).filter(|&row| self.slack(row) > 0.0).collect()
     }
 
-    /// The coefficients at which the quadratic of this piece is lowest.
+    /// The coefficients at the minimum of the quadratic.
     fn target(&self, gram: &Gram, problem: &Problem<'_>, shared: Option<&[f64]>) -> Vec<f64> {
         let (rows, within) = (self.beta.len(), self.within());
         let mut target = vec![0.0; rows];
@@ -147,18 +147,18 @@ impl Lane {
         target
     }
 
-    /// Moves to the lowest point on the way to `target`, whose margins `images` are.
-    fn walk(&mut self, problem: &Problem<'_>, target: &[f64], images: &[f64]) {
+    /// Moves to the minimum on the line to `target`; `outputs` are the margins of `target`.
+    fn line_search(&mut self, problem: &Problem<'_>, target: &[f64], outputs: &[f64]) {
         let rows = self.beta.len();
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let change: Vec<f64> =
-            images.iter().zip(&self.margins).map(|(image, margin)| image - margin).collect();
+            outputs.iter().zip(&self.margins).map(|(output, margin)| output - margin).collect();
         let direction: Vec<f64> = target.iter().zip(&self.beta).map(|(target, beta)| target - beta).collect();
         let (wd, dd) = (dot(&self.beta, &change), dot(&direction, &change));
         let points: Vec<(f64, f64)> = (0..rows)
             .map(|row| (self.signs[row] * self.margins[row], self.signs[row] * change[row]))
             .collect();
-        let t = search::lowest(problem.c, wd, dd, &points);
+        let t = search::minimizer(problem.c, wd, dd, &points);
         let gain = search::gain(problem.c, wd, dd, &points, t);
         for row in 0..rows {
             self.beta[row] += t * direction[row];

@@ -1,26 +1,26 @@
-//! Fits behind linfa's traits: labels into problems, problems into panels of sixteen, the solver for each.
+//! Fits behind linfa's traits: labels become binary problems, problems panels of sixteen, each with its solver.
 
-use super::active;
-use super::dense::{self, Dense};
-use super::direct;
-use super::dual;
-use super::kernel::{LANES, Lanes};
-use super::model::as_f32;
-use super::newton::{self, Problem};
-use super::panel::{Panel, zeros};
-use super::{Exit, ExitReason, Gram, LinearSvm, Method, Progress, SvmError, SvmValidParams};
+use crate::active;
+use crate::dense::{self, Dense};
+use crate::direct;
+use crate::dual;
 use crate::features::Features;
+use crate::kernel::{LANES, Lanes};
+use crate::model::as_f32;
+use crate::newton::{self, Problem};
+use crate::panel::{Panel, zeros};
+use crate::{Exit, ExitReason, FitProgress, Gram, LinearSvm, Method, SvmError, SvmValidParams};
 use linfa::dataset::{DatasetBase, Records};
 use linfa::traits::Fit;
 use ndarray::{Array1, Array2};
 use std::borrow::Cow;
 
-/// What a fit reads: features, or their inner products where several fits share them.
+/// Input of a fit: features, or their inner products, which several fits can share.
 #[derive(Clone, Copy, Debug)]
 pub enum Rows<'a> {
-    /// Features alone.
+    /// Features.
     Features(&'a Features),
-    /// Inner products and the features that they came from.
+    /// Inner products with their features.
     Gram(&'a Gram),
 }
 
@@ -46,16 +46,16 @@ impl Rows<'_> {
 }
 
 impl SvmValidParams {
-    /// Fits all classes that `labels` name.
+    /// Fits one classifier per class of `labels`.
     ///
     /// # Errors
-    /// No rows; another number of labels; fewer than two classes; features that are not finite or too large.
+    /// No rows; another number of labels than rows; fewer than two classes; features that are not finite or too large.
     pub fn fit_rows<'a>(&self, rows: impl Into<Rows<'a>>, labels: &[usize]) -> Result<LinearSvm, SvmError> {
         self.fit_with(rows, labels, None, &mut |_| {})
     }
 
-    /// Fits from the weights of `start`, of a like fit: of the same rows with another `c`, say. Classes that it does not
-    /// have start from zero. `observe` hears of every pass over the rows.
+    /// Fits from the weights of a similar model, for example one of another `c` on the same rows. Classes that `start`
+    /// lacks start from zero. `on_progress` is called after every pass over the rows.
     ///
     /// # Errors
     /// As [`SvmValidParams::fit_rows`]; a start of another width.
@@ -64,7 +64,7 @@ impl SvmValidParams {
         rows: impl Into<Rows<'a>>,
         labels: &[usize],
         start: Option<&LinearSvm>,
-        observe: &mut dyn FnMut(Progress),
+        on_progress: &mut dyn FnMut(FitProgress),
     ) -> Result<LinearSvm, SvmError> {
         let rows = rows.into();
         let features = rows.features();
@@ -73,7 +73,7 @@ impl SvmValidParams {
         if let Some(found) = start.map(|start| start.weights.ncols()).filter(|&found| found != width) {
             return Err(SvmError::Start { expected: width, found });
         }
-        let job = Job { params: self, features, classes: &classes, start, observe };
+        let job = Job { params: self, features, classes: &classes, start, on_progress };
         let gram = match (rows, self.method) {
             (Rows::Features(features), Method::Automatic) if !Gram::pays(features) => {
                 return job.solve_by_descent();
@@ -85,28 +85,28 @@ impl SvmValidParams {
         match gram {
             Some(gram) => job.solve_in_rows(&gram),
             None => {
-                let mut space = Dense::new(features)?;
-                job.solve(|problem, start, observe| {
-                    let start = start.unwrap_or_else(|| zeros(space.len()));
-                    Ok(newton::solve(&mut space, problem, start, observe))
+                let mut dense = Dense::new(features)?;
+                job.solve(|problem, start, on_progress| {
+                    let start = start.unwrap_or_else(|| zeros(dense.len()));
+                    Ok(newton::solve(&mut dense, problem, start, on_progress))
                 })
             }
         }
     }
 }
 
-/// Labels as the solver wants them.
+/// Labels by class index.
 pub(super) struct Classes {
     /// Class numbers, ascending.
     pub(super) numbers: Vec<usize>,
-    /// Index in `numbers`, of each row.
+    /// Index in `numbers` of each row.
     pub(super) indices: Vec<u32>,
-    /// Index of the positive class, of each problem.
+    /// Index of the positive class of each problem.
     pub(super) positives: Vec<u32>,
 }
 
 impl Classes {
-    /// Refuses rows and labels that no fit can have.
+    /// Checks rows and labels.
     pub(super) fn new(features: &Features, labels: &[usize]) -> Result<Self, SvmError> {
         let (rows, width) = (features.len(), features.width());
         if rows == 0 || width == 0 {
@@ -136,53 +136,54 @@ struct Job<'a> {
     features: &'a Features,
     classes: &'a Classes,
     start: Option<&'a LinearSvm>,
-    observe: &'a mut dyn FnMut(Progress),
+    on_progress: &'a mut dyn FnMut(FitProgress),
 }
 
 impl Job<'_> {
     fn solve_in_rows(self, gram: &Gram) -> Result<LinearSvm, SvmError> {
         let start_c = self.start.map_or(0.0, |start| start.c);
-        self.solve(|problem, start, observe| {
+        self.solve(|problem, start, on_progress| {
             let start = match start {
                 None => zeros(problem.labels.len()),
                 Some(weights) => coefficients(gram.features(), &weights, problem, start_c),
             };
-            let (coefficients, exits) = direct::solve(gram, problem, &start, observe);
+            let (coefficients, exits) = direct::solve(gram, problem, &start, on_progress);
             Ok((gram.weights(&coefficients), exits))
         })
     }
 
-    /// Dual coordinate descent, then Newton's method for the classes that it does not finish.
+    /// Dual coordinate descent, then Newton's method for classes that have not converged.
     fn solve_by_descent(self) -> Result<LinearSvm, SvmError> {
         let (features, max_passes) = (self.features, self.params.max_iterations);
         let start_c = self.start.map_or(0.0, |start| start.c);
-        let mut space = Dense::new(features)?;
-        self.solve(|problem, start, observe| {
+        let mut dense = Dense::new(features)?;
+        self.solve(|problem, start, on_progress| {
             let start = start.map(|weights| coefficients(features, &weights, problem, start_c));
-            let waiting = vec![Exit::unknown(); problem.positives.len()];
-            // The last pass tells the objective.
+            let unknown = vec![Exit::unknown(); problem.positives.len()];
+            // One pass is reserved for the objective.
             let sweeps = max_passes.saturating_sub(1);
-            let found = dual::descend(&mut space, problem, start.as_ref(), sweeps, &mut |sweep| {
-                observe(&waiting, sweep)
+            let dual = dual::descend(&mut dense, problem, start.as_ref(), sweeps, &mut |sweep| {
+                on_progress(&unknown, sweep)
             });
-            let mut weights = space.collect(&found.coefficients);
+            let mut weights = dense.transposed_product(&dual.coefficients);
             let mut problem =
-                Problem { bounds: dual::bounds(&found.coefficients, &weights, problem.c), ..*problem };
+                Problem { bounds: dual::bounds(&dual.coefficients, &weights, problem.c), ..*problem };
             let mut steps = 0;
-            if found.few && found.sweeps < sweeps {
-                let mut tell = |step| observe(&waiting, found.sweeps + step);
-                (weights, problem.bounds, steps) = active::solve(&mut space, &problem, weights, &mut tell);
+            if dual.few_active && dual.sweeps < sweeps {
+                let mut active_progress = |step| on_progress(&unknown, dual.sweeps + step);
+                (weights, problem.bounds, steps) =
+                    active::solve(&mut dense, &problem, weights, &mut active_progress);
             }
-            let before = found.sweeps + steps;
+            let before = dual.sweeps + steps;
             problem.max_passes = (problem.max_passes.saturating_sub(before)).max(1);
-            let mut after = |exits: &[Exit], passes: usize| observe(exits, before + passes);
-            let (weights, mut exits) = newton::solve(&mut space, &problem, weights, &mut after);
+            let mut newton_progress = |exits: &[Exit], passes: usize| on_progress(exits, before + passes);
+            let (weights, mut exits) = newton::solve(&mut dense, &problem, weights, &mut newton_progress);
             exits.iter_mut().for_each(|exit| exit.products += before);
             Ok((weights, exits))
         })
     }
 
-    /// Solves all panels with `solver`, which gets a start where there is one.
+    /// Solves all panels with `solver`, which receives the starting weights, if any.
     fn solve(
         self,
         mut solver: impl FnMut(
@@ -192,7 +193,7 @@ impl Job<'_> {
         ) -> Result<(Panel, Vec<Exit>), SvmError>,
     ) -> Result<LinearSvm, SvmError> {
         let problems = self.classes.positives.len();
-        let mut found: Vec<(Panel, Vec<Exit>)> = Vec::new();
+        let mut solved: Vec<(Panel, Vec<Exit>)> = Vec::new();
         let mut passes_before = 0;
         for positives in self.classes.positives.chunks(LANES) {
             let start = self.start.map(|start| self.start_panel(start, positives));
@@ -204,12 +205,12 @@ impl Job<'_> {
                 max_passes: self.params.max_iterations,
                 bounds: [f64::NEG_INFINITY; LANES],
             };
-            let done: Vec<Exit> = found.iter().flat_map(|(_, exits)| exits.clone()).collect();
+            let done: Vec<Exit> = solved.iter().flat_map(|(_, exits)| exits.clone()).collect();
             let mut passes = passes_before;
             let (weights, exits) = solver(&problem, start, &mut |exits, panel_passes| {
                 passes = passes_before + panel_passes;
                 let all = || done.iter().chain(exits);
-                (self.observe)(Progress {
+                (self.on_progress)(FitProgress {
                     passes,
                     problems,
                     converged: all().filter(|exit| exit.reason == ExitReason::Converged).count(),
@@ -221,16 +222,16 @@ impl Job<'_> {
                 });
             })?;
             passes_before = passes;
-            found.push((weights, exits));
+            solved.push((weights, exits));
         }
-        self.collect(&found)
+        self.model(&solved)
     }
 
-    fn collect(&self, found: &[(Panel, Vec<Exit>)]) -> Result<LinearSvm, SvmError> {
+    fn model(&self, solved: &[(Panel, Vec<Exit>)]) -> Result<LinearSvm, SvmError> {
         let classes = self.classes.numbers.clone();
-        let exits: Vec<Exit> = found.iter().flat_map(|(_, exits)| exits.clone()).collect();
-        let at = |problem: usize, j: usize| as_f32(found[problem / LANES].0[j][problem % LANES]);
-        let width = found.first().map_or(0, |(weights, _)| weights.len() - 1);
+        let exits: Vec<Exit> = solved.iter().flat_map(|(_, exits)| exits.clone()).collect();
+        let at = |problem: usize, j: usize| as_f32(solved[problem / LANES].0[j][problem % LANES]);
+        let width = solved.first().map_or(0, |(weights, _)| weights.len() - 1);
         for (exit, &positive) in exits.iter().zip(&self.classes.positives) {
             if !exit.objective.is_finite() {
                 return Err(SvmError::Overflow { class: self.classes.numbers[positive as usize] });
@@ -245,12 +246,12 @@ impl Job<'_> {
         })
     }
 
-    /// The start's weights of the given classes.
+    /// Starting weights of the given classes.
     fn start_panel(&self, start: &LinearSvm, positives: &[u32]) -> Panel {
         let mut panel = zeros(start.weights.ncols() + 1);
         for (lane, &positive) in positives.iter().enumerate() {
             let number = self.classes.numbers[positive as usize];
-            // Of two classes there is one problem, that of the greater.
+            // Two classes are one problem, that of the greater.
             let (two, ours_two) = (start.classes.len() == 2, self.classes.numbers.len() == 2);
             let Some(class) = start.classes.iter().position(|&class| class == number) else { continue };
             if two && (class == 0 || !ours_two) {
@@ -266,7 +267,7 @@ impl Job<'_> {
     }
 }
 
-/// Coefficients of rows that stand for a fit's weights: exactly, where they are the optimum of `c` on these rows.
+/// Row coefficients of a model's weights; exact if the weights are optimal for `c` on these rows.
 fn coefficients(features: &Features, weights: &[Lanes], problem: &Problem<'_>, c: f64) -> Panel {
     let mut coefficients = dense::project(features, weights);
     for (row, &label) in coefficients.iter_mut().zip(problem.labels) {
@@ -307,7 +308,7 @@ impl Fit<Array2<f32>, Array1<usize>, SvmError> for SvmValidParams {
     }
 }
 
-/// A copy of an array as features.
+/// Copies an array into features.
 pub(super) fn features(records: &Array2<f32>) -> Result<Features, SvmError> {
     let (rows, width) = records.dim();
     if rows == 0 || width == 0 {

@@ -1,27 +1,27 @@
-//! The inner products of rows: all that a fit needs where there are fewer rows than columns.
+//! The inner products of rows, which suffice for a fit with fewer rows than columns.
 //!
-//! A weight vector that solves the problem is a combination of rows, `w = Xᵀβ`, and so is every iterate. With
-//! `K = X Xᵀ + 1` (the one is the intercept's column) margins are `K β` and inner products of weight vectors `βᵀ K β'`.
+//! The optimal weights and all iterates are linear combinations of rows, `w = Xᵀβ`. With `K = X Xᵀ + 1` (1 is the
+//! intercept's column) margins are `K β` and inner products of weight vectors are `βᵀ K β'`.
 
-use super::SvmError;
-use super::kernel::{LANES, Lanes, add_projection_f64, add_wide_collection};
-use super::panel::{Panel, zeros};
+use crate::SvmError;
 use crate::features::Features;
-use dcgan_ops::{MatrixElement, MatrixView, matmul};
+use crate::kernel::{Element, MatrixView, matmul};
+use crate::kernel::{LANES, Lanes, add_product_f64, add_transposed_product_wide};
+use crate::panel::{Panel, zeros};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows of a square of inner products that one task computes.
-const SQUARE: usize = 256;
-/// Columns that are multiplied at a time.
+/// Rows of a block of inner products per task.
+const BLOCK: usize = 256;
+/// Columns per matrix product.
 const DEPTH: usize = 1024;
-/// Rounding of f32 sums that is allowed, as a share of `1 / 2c`.
+/// Limit of the rounding error of f32 sums, relative to `1 / 2c`.
 const SINGLE: f64 = 1e-4;
-/// Bytes of inner products above which [`Gram::new`] refuses.
+/// Memory limit of [`Gram::new`] in bytes.
 const MAX_BYTES: usize = 8 << 30;
 
-/// Inner products of rows in f64, for several fits: with other labels, other values of c, or on some of the rows.
+/// Inner products of rows in f64, shared by fits with different labels, values of c, or selections of rows.
 #[derive(Clone, Debug)]
 pub struct Gram {
     features: Features,
@@ -29,16 +29,16 @@ pub struct Gram {
     products: Arc<Vec<f64>>,
 }
 
-/// Rows up to which inner products are taken unasked.
+/// Maximum number of rows of [`Gram::pays`].
 const MAX_ROWS: usize = 4096;
 
 impl Gram {
-    /// Whether fits are faster from inner products: there are fewer rows than columns, and at most 4,096.
+    /// Whether fits are faster with inner products: fewer rows than columns, and at most 4,096 rows.
     pub fn pays(features: &Features) -> bool {
         features.len() < features.width() && features.len() <= MAX_ROWS
     }
 
-    /// All inner products: rows² values of 8 bytes, rows² × width / 2 multiplications.
+    /// Computes all inner products: rows² values of 8 bytes, rows² × width / 2 multiplications.
     ///
     /// # Errors
     /// No rows or columns; features that are not finite; more than 8 GiB.
@@ -46,8 +46,8 @@ impl Gram {
         Self::build(features, false)
     }
 
-    /// Inner products for fits with a `c` up to `largest`: summed in f32, in twice the speed, where what rounding adds to the
-    /// diagonal is far below the `1 / 2c` that the fits add.
+    /// Computes inner products for fits with a `c` up to `largest`: in f32, at twice the speed, if its rounding error
+    /// is far below the `1 / 2c` that the fits add to the diagonal.
     ///
     /// # Errors
     /// As [`Gram::new`].
@@ -57,7 +57,7 @@ impl Gram {
             features.copy_row(index, &mut row);
             row.iter().map(|&value| f64::from(value).powi(2)).sum()
         };
-        // Some of the rows tell how long they are.
+        // The norms of a sample of rows.
         let sample = (0..features.len()).step_by(features.len().div_ceil(64).max(1));
         let longest = sample.map(&mut square).fold(1.0, f64::max);
         Self::build(features, f64::from(f32::EPSILON) * longest * 2.0 * largest < SINGLE)
@@ -72,9 +72,9 @@ impl Gram {
         if needed_bytes > MAX_BYTES {
             return Err(SvmError::TooManyRows { rows, needed_bytes, limit_bytes: MAX_BYTES });
         }
-        let blocks = rows.div_ceil(SQUARE);
-        let span = |block: usize| block * SQUARE..((block + 1) * SQUARE).min(rows);
-        // The lower triangle, in squares.
+        let blocks = rows.div_ceil(BLOCK);
+        let span = |block: usize| block * BLOCK..((block + 1) * BLOCK).min(rows);
+        // The lower triangle, in blocks.
         let mut squares: Vec<(usize, usize, Vec<f64>)> = (0..blocks)
             .flat_map(|i| (0..=i).map(move |j| (i, j)))
             .map(|(i, j)| (i, j, vec![1.0; span(i).len() * span(j).len()]))
@@ -82,11 +82,11 @@ impl Gram {
         for start in (0..width).step_by(DEPTH) {
             let columns = start..(start + DEPTH).min(width);
             if single {
-                let values = gather(features, &columns, |value| value);
-                add_squares(&values, columns.len(), span, &mut squares);
+                let values = copy_columns(features, &columns, |value| value);
+                add_blocks(&values, columns.len(), span, &mut squares);
             } else {
-                let values = gather(features, &columns, f64::from);
-                add_squares(&values, columns.len(), span, &mut squares);
+                let values = copy_columns(features, &columns, f64::from);
+                add_blocks(&values, columns.len(), span, &mut squares);
             }
         }
         let mut products = vec![0.0; rows * rows];
@@ -98,17 +98,17 @@ impl Gram {
                 }
             }
         }
-        // A value that is not finite shows in its row's product with itself.
+        // A value that is not finite makes the squared norm of its row not finite.
         if (0..rows).any(|row| !products[row * rows + row].is_finite()) {
             features.check_finite()?;
         }
         Ok(Self { features: features.clone(), products: Arc::new(products) })
     }
 
-    /// The given rows among these, in the order given; a row may come twice. Nothing is computed again.
+    /// The given rows, in the given order; rows may repeat. Products are copied.
     ///
     /// # Panics
-    /// Where a row does not exist: a mistake of the caller, as in [`Features::select`].
+    /// If a row does not exist, as in [`Features::select`].
     pub fn select(&self, rows: &[usize]) -> Self {
         let size = self.features.len();
         let features = self.features.select(rows);
@@ -122,21 +122,21 @@ impl Gram {
         &self.features
     }
 
-    /// Inner products, the intercept's 1 among them.
+    /// Inner products, including the intercept's 1.
     pub(super) fn products(&self) -> &[f64] {
         &self.products
     }
 
-    /// Weights, the intercept last, that `coefficients` of rows stand for.
+    /// Weights of row coefficients, the intercept last.
     pub(super) fn weights(&self, coefficients: &[Lanes]) -> Panel {
         let width = self.features.width();
         let mut weights = zeros(width + 1);
         let mut scratch = Vec::new();
-        for (block, coefficients) in coefficients.chunks(SQUARE).enumerate() {
-            let rows = block * SQUARE..block * SQUARE + coefficients.len();
+        for (block, coefficients) in coefficients.chunks(BLOCK).enumerate() {
+            let rows = block * BLOCK..block * BLOCK + coefficients.len();
             let values = self.features.block(rows, &mut scratch);
-            weights[..width].par_chunks_mut(SQUARE).enumerate().for_each(|(chunk, weights)| {
-                add_wide_collection(&values[chunk * SQUARE..], width, coefficients, weights);
+            weights[..width].par_chunks_mut(BLOCK).enumerate().for_each(|(chunk, weights)| {
+                add_transposed_product_wide(&values[chunk * BLOCK..], width, coefficients, weights);
             });
         }
         for coefficients in coefficients {
@@ -148,8 +148,8 @@ impl Gram {
     }
 }
 
-/// Some columns of all rows.
-fn gather<T: MatrixElement + Default + Send + Sync>(
+/// Copies columns of all rows.
+fn copy_columns<T: Element + Default + Send + Sync>(
     features: &Features,
     columns: &Range<usize>,
     convert: impl Fn(f32) -> T + Sync,
@@ -164,8 +164,8 @@ fn gather<T: MatrixElement + Default + Send + Sync>(
     out
 }
 
-/// Adds the inner products of rows of `depth` values to squares, each of two spans of rows.
-fn add_squares<T: MatrixElement + Default + Into<f64> + Send + Sync>(
+/// Adds the inner products of rows of `depth` values to blocks, each of two spans of rows.
+fn add_blocks<T: Element + Default + Into<f64> + Send + Sync>(
     values: &[T],
     depth: usize,
     span: impl Fn(usize) -> Range<usize> + Sync,
@@ -177,16 +177,16 @@ fn add_squares<T: MatrixElement + Default + Into<f64> + Send + Sync>(
     };
     squares.par_iter_mut().for_each(|(i, j, square)| {
         let mut part = vec![T::default(); square.len()];
-        matmul(&mut part, block(*i), block(*j).t(), false);
+        matmul(&mut part, block(*i), block(*j).t());
         square.iter_mut().zip(part).for_each(|(sum, value)| *sum += value.into());
     });
 }
 
-/// `out = matrix input`, of a square matrix.
+/// `out = matrix input` for a square matrix.
 pub(super) fn multiply(matrix: &[f64], input: &[Lanes], out: &mut [Lanes]) {
     let size = input.len();
     out.par_chunks_mut(32).zip(matrix.par_chunks(32 * size)).for_each(|(out, rows)| {
         out.fill([0.0; LANES]);
-        add_projection_f64(rows, size, input, out);
+        add_product_f64(rows, size, input, out);
     });
 }
