@@ -1,7 +1,7 @@
-//! An explicit cache of transformed images in one file, mapped into memory when it is opened.
+//! The cache: transformed images in one file, which is memory-mapped when it is opened.
 //!
 //! Layout: [`MAGIC`], the header's length (u32, little-endian), the header (JSON), zeros up to a multiple of 64, the
-//! pixels (n, h, w, c) u8, then one u32 (little-endian) an image where there are labels.
+//! pixels `(n, h, w, c)` u8, then the labels `(n,)` u32 (little-endian) if the dataset is labeled.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -20,16 +20,16 @@ use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
-/// The first bytes of a cache.
+/// The magic number of a cache.
 pub(crate) const MAGIC: &[u8] = b"dcgan-pictures-1";
 
-/// Longest header read: a few fields and the names of classes.
+/// Maximum length of the header, which contains a few fields and the class names.
 const MAX_HEADER_BYTES: u32 = 16 << 20;
 
-/// The pixels begin at a multiple of this.
+/// The offset of the pixels is a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// Images decoded at once, on all threads, while packing.
+/// Images decoded in parallel before they are written.
 const PACK_CHUNK: usize = 256;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,49 +37,49 @@ const PACK_CHUNK: usize = 256;
 struct Header {
     shape: ImageShape,
     crop: Option<usize>,
-    /// Written by earlier versions as `pictures`.
+    /// Earlier versions wrote `pictures`.
     #[serde(alias = "pictures")]
     images: usize,
+    /// Earlier versions wrote `labelled`.
     #[serde(alias = "labelled")]
     labeled: bool,
     class_names: Option<Vec<String>>,
-    /// That of the dataset packed.
+    /// The fingerprint of the packed dataset.
     fingerprint: String,
-    /// SHA-256 over the fingerprint and the files' times; equal while packing again would give the same.
+    /// SHA-256 over the fingerprint and the modification times of the files. The cache is up to date while it matches.
     key: String,
-    /// Where the data was, for people.
+    /// The path of the packed dataset, for information.
     source: String,
 }
 
-/// What [`pack`] did.
+/// The result of [`pack`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Packed {
+pub struct PackReport {
     /// The cache file.
     pub path: PathBuf,
-    /// Images in it.
+    /// Images in the cache.
     pub images: usize,
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Whether it was there already, packed from the same files with the same transform, and left as it is.
+    /// Whether an existing cache of the same files and transform was kept.
     pub up_to_date: bool,
 }
 
-/// Writes `dataset` as a cache to `out`, calling `progress` with the number of images done.
+/// Writes `dataset` to the cache file `out` and calls `progress` with the number of packed images.
 ///
-/// The file appears under its name only when it is complete. An existing cache is replaced unless it is up to date; any
-/// other existing file is refused.
+/// The file appears only when it is complete. An existing cache is kept if it is up to date, and replaced otherwise.
 ///
 /// # Errors
 ///
-/// An image that cannot be read, a file that cannot be written, an `out` that exists and is no cache.
-pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> Result<Packed, DataError> {
+/// An image that cannot be read, a file that cannot be written, or an existing `out` that is not a cache.
+pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> Result<PackReport, DataError> {
     let key = key_of(dataset)?;
     if out.exists() {
         let problem = "exists and is not a cache: choose another --out, or remove it";
-        let (old, bytes, _) = open(out).map_err(|_| DataError::bad_file(out, problem))?;
+        let (old, bytes, _) = open(out).map_err(|_| DataError::invalid_file(out, problem))?;
         if old.key == key {
             let bytes = bytes.len() as u64;
-            return Ok(Packed { path: out.to_owned(), images: old.images, bytes, up_to_date: true });
+            return Ok(PackReport { path: out.to_owned(), images: old.images, bytes, up_to_date: true });
         }
     }
     let header = Header {
@@ -103,7 +103,7 @@ pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> R
         return Err(error);
     }
     let bytes = std::fs::metadata(out).map_err(DataError::io(out))?.len();
-    Ok(Packed { path: out.to_owned(), images: dataset.len(), bytes, up_to_date: false })
+    Ok(PackReport { path: out.to_owned(), images: dataset.len(), bytes, up_to_date: false })
 }
 
 fn write(
@@ -113,10 +113,10 @@ fn write(
     progress: &mut impl FnMut(usize),
 ) -> Result<(), DataError> {
     let mut file = BufWriter::new(File::create(to).map_err(DataError::write(to))?);
-    let json = serde_json::to_vec(header).map_err(|error| DataError::bad_file(to, error.to_string()))?;
+    let json = serde_json::to_vec(header).map_err(|error| DataError::invalid_file(to, error.to_string()))?;
     let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_HEADER_BYTES);
     let length =
-        length.ok_or_else(|| DataError::bad_file(to, "the names of classes are too long for a cache"))?;
+        length.ok_or_else(|| DataError::invalid_file(to, "the class names are too long for a cache"))?;
     let mut head = [MAGIC, &length.to_le_bytes(), &json].concat();
     head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
     file.write_all(&head).map_err(DataError::write(to))?;
@@ -127,7 +127,7 @@ fn write(
         pixels
             .par_chunks_exact_mut(image_bytes)
             .enumerate()
-            .try_for_each(|(place, image)| dataset.read(first + place, image))?;
+            .try_for_each(|(i, image)| dataset.read(first + i, image))?;
         file.write_all(&pixels).map_err(DataError::write(to))?;
         progress(first + count);
     }
@@ -144,14 +144,14 @@ fn key_of(dataset: &Dataset) -> Result<String, DataError> {
     for path in dataset.files() {
         let modified =
             std::fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(DataError::io(path))?;
-        // A time before 1970 is as good a mark as any other, if only it does not change.
+        // The key only needs to change with the time, so a time before 1970 counts by its distance to 1970.
         let since = modified.duration_since(UNIX_EPOCH).unwrap_or_else(|before| before.duration());
         digest.field(since.as_nanos().to_le_bytes());
     }
     Ok(digest.hex())
 }
 
-/// Opens a cache as a dataset, if it holds what is asked for.
+/// Opens a cache if its shape and crop match `options`.
 pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let (header, bytes, first) = open(path)?;
     if header.shape != options.shape || options.crop.is_some_and(|crop| Some(crop) != header.crop) {
@@ -176,31 +176,31 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
         ),
         labels,
         class_names: header.class_names,
-        bad: Vec::new(),
+        invalid: Vec::new(),
         report,
         identity: String::new(),
         fingerprint: Some(header.fingerprint),
     })
 }
 
-/// The header, the whole file, and where the pixels begin; the file's length is checked.
+/// The header, the whole file, and the offset of the pixels. The length of the file is checked.
 fn open(path: &Path) -> Result<(Header, Bytes, usize), DataError> {
-    let bad = |problem: String| DataError::bad_file(path, problem);
+    let invalid = |problem: String| DataError::invalid_file(path, problem);
     let prefix = MAGIC.len() + 4;
     let start = head(path, prefix as u64)?;
     let Some((MAGIC, &[a, b, c, d])) = start.split_at_checked(MAGIC.len()) else {
-        return Err(bad("is not a cache, or is truncated within its head".to_owned()));
+        return Err(invalid("is not a cache, or is truncated before its header".to_owned()));
     };
     let length = u32::from_le_bytes([a, b, c, d]);
     if length > MAX_HEADER_BYTES {
-        return Err(bad(format!("claims a header of {length} bytes, the limit is {MAX_HEADER_BYTES}")));
+        return Err(invalid(format!("declares a header of {length} bytes, the limit is {MAX_HEADER_BYTES}")));
     }
-    let header_end = prefix + usize::try_from(length).map_err(|error| bad(error.to_string()))?;
+    let header_end = prefix + usize::try_from(length).map_err(|error| invalid(error.to_string()))?;
     let bytes = Bytes::map(path)?;
     let json =
-        bytes.get(prefix..header_end).ok_or_else(|| bad("is truncated within its header".to_owned()))?;
+        bytes.get(prefix..header_end).ok_or_else(|| invalid("is truncated in its header".to_owned()))?;
     let header: Header =
-        serde_json::from_slice(json).map_err(|error| bad(format!("has a damaged header: {error}")))?;
+        serde_json::from_slice(json).map_err(|error| invalid(format!("has a damaged header: {error}")))?;
     header.shape.check()?;
     let first = header_end.next_multiple_of(ALIGNMENT);
     let label_bytes = if header.labeled { 4 } else { 0 };
@@ -208,9 +208,9 @@ fn open(path: &Path) -> Result<(Header, Bytes, usize), DataError> {
     match data.and_then(|data| data.checked_add(first)) {
         Some(expected) if expected == bytes.len() => Ok((header, bytes, first)),
         Some(expected) => {
-            Err(bad(format!("is truncated or damaged: {expected} bytes expected, {} found", bytes.len())))
+            Err(invalid(format!("is truncated or damaged: expected {expected} bytes, found {}", bytes.len())))
         }
-        None => Err(bad(format!("claims an impossible number of images: {}", header.images))),
+        None => Err(invalid(format!("declares an invalid number of images: {}", header.images))),
     }
 }
 

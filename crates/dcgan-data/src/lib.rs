@@ -1,14 +1,14 @@
-//! Images and labels from disk as bytes: readers for the common formats, one transform, a seeded loader.
+//! Image datasets: readers for common formats, a transform to one shape, a deterministic data loader.
 //!
-//! [`Dataset::open`] takes a publisher's folder (CIFAR, MNIST, SVHN), a folder or zip of images, one file of these,
-//! or a cache written by [`pack`]; [`Dataset::read`] gives one image as u8, rows of interleaved channels. [`Loader`]
-//! hands out shuffled batches whose bytes depend on the seed and the position alone, not on the number of threads.
-//! This crate knows no tensor library.
+//! [`Dataset::open`] takes the folder of a published dataset (CIFAR, MNIST, SVHN), a folder or zip of images, a single
+//! file of these, or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8 `(h, w, c)`. [`Loader`]
+//! returns shuffled batches that depend only on the seed and the position, not on the number of threads. This crate
+//! does not depend on a tensor library.
 //!
-//! # Hostile input
+//! # Untrusted input
 //!
-//! Every size in a file is checked against a cap and against the bytes that are there before memory is taken for it.
-//! Bad input is an error that names the file and the record, or is skipped and counted under [`OnBad::Skip`].
+//! Every size in a file is checked against a limit and against the available bytes before memory is allocated. Invalid
+//! input is an error that names the file and the record, or is skipped and counted with [`UnreadableImages::Skip`].
 
 mod bytes;
 mod cache;
@@ -29,10 +29,10 @@ mod source;
 mod transform;
 
 pub use bytes::Bytes;
-pub use cache::{Packed, pack};
+pub use cache::{PackReport, pack};
 pub use dataset::{Dataset, ImageInfo};
 pub use error::DataError;
 pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
-pub use manifest::{FileEntry, Finding, Manifest, Verified, manifests, verify};
-pub use options::{ImageShape, OnBad, OpenOptions, Split};
+pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
+pub use options::{ImageShape, OpenOptions, Split, UnreadableImages};
 pub use report::{Format, ScanReport, Skipped};

@@ -1,4 +1,4 @@
-//! Where images come from, behind one face.
+//! The source of a dataset's images, raw or encoded, and the result of a reader.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ impl Source {
         }
     }
 
-    /// The shape of raw images; encoded ones each have their own.
+    /// The common shape of raw images; encoded images have individual shapes.
     pub(crate) fn stored_shape(&self) -> Option<ImageShape> {
         match self {
             Self::Frames(frames) => Some(frames.shape),
@@ -35,7 +35,7 @@ impl Source {
         }
     }
 
-    /// The files that the images come from; none for what is compiled in.
+    /// The files that contain the images.
     pub(crate) fn files(&self) -> Vec<&Path> {
         match self {
             Self::Frames(frames) => frames.chunks.iter().map(|chunk| chunk.path.as_path()).collect(),
@@ -46,7 +46,7 @@ impl Source {
         }
     }
 
-    /// A name for reports; never fails.
+    /// The name of a record for reports. An index out of range gives a placeholder.
     pub(crate) fn name(&self, record: usize) -> String {
         match self {
             Self::Frames(frames) => frames
@@ -59,23 +59,22 @@ impl Source {
     pub(crate) fn image(&self, record: usize) -> Result<DynamicImage, DataError> {
         match self {
             Self::Frames(frames) => frames.image(record),
-            Self::Files(files) => {
-                decode::decode(&files.encoded(record)?).map_err(|problem| files.bad_record(record, problem))
-            }
+            Self::Files(files) => decode::decode(&files.encoded(record)?)
+                .map_err(|problem| files.invalid_record(record, problem)),
         }
     }
 
     pub(crate) fn info(&self, record: usize) -> Result<ImageInfo, DataError> {
         match self {
             Self::Frames(frames) => {
-                let missing = DataError::NoSuchImage { index: record, len: frames.len() };
+                let missing = DataError::IndexOutOfRange { index: record, len: frames.len() };
                 frames.locate(record).ok_or(missing)?;
                 let ImageShape { height, width, channels } = frames.shape;
                 Ok(ImageInfo { name: self.name(record), height, width, channels })
             }
             Self::Files(files) => {
                 let (height, width, channels) = decode::dimensions(&files.encoded(record)?)
-                    .map_err(|problem| files.bad_record(record, problem))?;
+                    .map_err(|problem| files.invalid_record(record, problem))?;
                 let side = |side: u32| usize::try_from(side).unwrap_or(usize::MAX);
                 Ok(ImageInfo {
                     name: self.name(record),
@@ -88,18 +87,18 @@ impl Source {
     }
 }
 
-/// What a reader makes of a path.
+/// The result of a reader: a dataset before transform and selection.
 #[derive(Debug)]
 pub(crate) struct Scan {
     pub(crate) source: Source,
-    /// One for each record of the source, the bad ones included.
+    /// One per record of the source, including invalid records.
     pub(crate) labels: Option<Vec<u32>>,
     pub(crate) class_names: Option<Vec<String>>,
-    /// Records that the reader found to be bad, in ascending order, with the reason.
-    pub(crate) bad: Vec<(usize, String)>,
+    /// Invalid records in ascending order, with the problem.
+    pub(crate) invalid: Vec<(usize, String)>,
     pub(crate) report: ScanReport,
-    /// SHA-256 over what identifies the data: contents for raw formats, names and sizes for images.
+    /// SHA-256 that identifies the data: over contents for raw formats, over names and sizes for encoded images.
     pub(crate) identity: String,
-    /// A fingerprint that overrides the computed one: caches carry that of the data they were made from.
+    /// Overrides the computed fingerprint: a cache has the fingerprint of the dataset it was packed from.
     pub(crate) fingerprint: Option<String>,
 }

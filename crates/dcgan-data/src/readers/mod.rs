@@ -1,4 +1,4 @@
-//! One reader for each format on disk.
+//! Readers, one per format.
 
 pub(crate) mod archive;
 pub(crate) mod cifar;

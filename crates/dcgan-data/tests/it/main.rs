@@ -1,6 +1,6 @@
-//! Tests of `dcgan-data` through its public API and its binary, on small files written here.
+//! Tests of `dcgan-data` through its public API and its binary, on small generated files.
 //!
-//! The modules carry `cfg(test)` so that clippy takes all of them for test code.
+//! The modules have `cfg(test)` so that clippy treats them as test code.
 
 #[cfg(test)]
 mod command;

@@ -1,11 +1,11 @@
-//! Caches: what is packed comes out, and only where it is what was asked for.
+//! Caches: opening a cache gives the packed dataset, and other shapes are errors.
 
 use dcgan_data::{Dataset, Format, OpenOptions, pack};
 
 use crate::fixtures::{Folder, open, png, read, shape};
 
 #[test]
-fn a_cache_gives_the_same_images_labels_and_fingerprint() {
+fn a_cache_has_the_same_images_labels_and_fingerprint() {
     let folder = Folder::new(&[("data/a/1.png", png(0)), ("data/b/2.png", png(1)), ("data/b/3.png", png(2))]);
     let options = OpenOptions { crop: Some(3), ..OpenOptions::new(shape(4, 4, 3)) };
     let dataset = Dataset::open(&folder.join("data"), &options).unwrap();
@@ -23,7 +23,7 @@ fn a_cache_gives_the_same_images_labels_and_fingerprint() {
         (0..3).for_each(|index| assert_eq!(read(&cache, index), read(&dataset, index)));
     }
     assert!(pack(&dataset, &out, |_| ()).unwrap().up_to_date);
-    // A file that changed, if only its time, means packing again.
+    // A changed file, or only a changed modification time, makes the cache stale.
     folder.write("data/a/1.png", &png(5));
     let changed = Dataset::open(&folder.join("data"), &options).unwrap();
     assert!(!pack(&changed, &out, |_| ()).unwrap().up_to_date);
@@ -31,7 +31,7 @@ fn a_cache_gives_the_same_images_labels_and_fingerprint() {
 }
 
 #[test]
-fn other_demands_and_other_files_are_refused() {
+fn other_shapes_and_other_files_are_errors() {
     let folder = Folder::new(&[("data/1.png", png(0)), ("precious.txt", b"text".to_vec())]);
     let dataset = open(&folder.join("data"), shape(5, 4, 3));
     let out = folder.join("cache");
@@ -40,12 +40,12 @@ fn other_demands_and_other_files_are_refused() {
         [OpenOptions::new(shape(8, 8, 3)), OpenOptions { crop: Some(2), ..OpenOptions::new(shape(5, 4, 3)) }]
     {
         let message = Dataset::open(&out, &options).unwrap_err().to_string();
-        assert!(message.contains("holds images of 5x4x3, asked for are"), "{message}");
+        assert!(message.contains("contains images of 5x4x3, expected"), "{message}");
     }
     let message = pack(&dataset, &folder.join("precious.txt"), |_| ()).unwrap_err().to_string();
     assert!(message.ends_with("exists and is not a cache: choose another --out, or remove it"), "{message}");
     assert_eq!(std::fs::read(folder.join("precious.txt")).unwrap(), b"text");
-    // An image that cannot be read leaves neither a cache nor a temporary file.
+    // After an unreadable image, neither a cache nor a temporary file remains.
     folder.write("data/1.png", b"damaged");
     let damaged = open(&folder.join("data"), shape(5, 4, 3));
     pack(&damaged, &folder.join("new"), |_| ()).unwrap_err();

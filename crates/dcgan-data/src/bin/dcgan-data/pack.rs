@@ -1,4 +1,4 @@
-//! `dcgan-data pack`: a decoded cache.
+//! `dcgan-data pack`: writes a cache of decoded images.
 
 use dcgan_cli::{Logging, Outcome, Progress, print_result};
 
