@@ -28,7 +28,8 @@ static MANIFESTS: [(&str, &str); 7] = [
 pub struct Manifest {
     /// Name of the dataset.
     pub name: String,
-    /// The license, in words.
+    /// The license, in words. The old key is `licence`.
+    #[serde(alias = "licence")]
     pub license: String,
     /// The homepage of the publisher.
     pub homepage: String,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dcgan_data::{FileStatus, manifests, verify};
+use dcgan_data::{FileStatus, Manifest, manifests, verify};
 
 use crate::fixtures::Folder;
 
@@ -41,4 +41,15 @@ fn files_are_verified_by_their_hashes() {
     assert_eq!(statuses(&cifar.join("test_batch.bin")), [FileStatus::NotRecorded]);
     let message = verify(&Folder::new(&[]).join(".")).unwrap_err().to_string();
     assert!(message.contains("has no file of a known dataset; known datasets: MNIST"), "{message}");
+}
+
+#[test]
+fn the_old_spelling_of_license_is_read() {
+    let manifest = |key: &str| -> Manifest {
+        let text =
+            format!("name = 'n'\n{key} = 'MIT'\nhomepage = 'h'\nget = 'g'\nsplits = 's'\nfiles = []\n");
+        toml::from_str(&text).unwrap()
+    };
+    assert_eq!(manifest("licence"), manifest("license"));
+    assert_eq!(manifest("licence").license, "MIT");
 }

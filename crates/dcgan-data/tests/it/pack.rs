@@ -2,7 +2,7 @@
 
 use dcgan_data::{Dataset, Format, OpenOptions, pack};
 
-use crate::fixtures::{Folder, open, png, read, shape};
+use crate::fixtures::{Folder, open, pixels, png, read, shape};
 
 #[test]
 fn a_cache_has_the_same_images_labels_and_fingerprint() {
@@ -51,4 +51,26 @@ fn other_shapes_and_other_files_are_errors() {
     pack(&damaged, &folder.join("new"), |_| ()).unwrap_err();
     let left = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, 3, "data, precious.txt, cache");
+}
+
+/// The header of a cache of an earlier version, which has the keys `pictures` and `labelled`.
+#[test]
+fn a_cache_with_the_old_header_keys_opens() {
+    let header = concat!(
+        r#"{"shape":{"height":5,"width":4,"channels":3},"crop":null,"pictures":2,"labelled":true,"#,
+        r#""class_names":["cat","dog"],"fingerprint":"f","key":"k","source":"data"}"#
+    );
+    let mut cache = b"dcgan-pictures-1".to_vec();
+    cache.extend(u32::try_from(header.len()).unwrap().to_le_bytes());
+    cache.extend(header.bytes());
+    cache.resize(cache.len().next_multiple_of(64), 0);
+    let image_shape = shape(5, 4, 3);
+    (0..2).for_each(|index| cache.extend(pixels(index, image_shape)));
+    [1_u32, 0].iter().for_each(|label| cache.extend(label.to_le_bytes()));
+    let folder = Folder::new(&[("cache", cache)]);
+    let dataset = open(&folder.join("cache"), image_shape);
+    assert_eq!((dataset.report().format, dataset.len(), dataset.fingerprint()), (Format::Cache, 2, "f"));
+    assert_eq!(dataset.labels(), Some(&[1, 0][..]));
+    assert_eq!(dataset.class_names().unwrap(), ["cat", "dog"]);
+    (0..2).for_each(|index| assert_eq!(read(&dataset, index), pixels(index, image_shape)));
 }

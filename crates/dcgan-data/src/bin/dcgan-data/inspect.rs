@@ -21,6 +21,8 @@ const MONTAGE_SIDE: usize = 10;
 struct Inspection<'a> {
     #[serde(flatten)]
     report: &'a ScanReport,
+    /// Old name of `images`, for scripts.
+    pictures: usize,
     shape: ImageShape,
     classes: Vec<Class>,
     examples: Vec<ImageInfo>,
@@ -32,6 +34,8 @@ struct Class {
     label: u32,
     name: Option<String>,
     images: usize,
+    /// Old name of `images`, for scripts.
+    pictures: usize,
 }
 
 pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
@@ -44,6 +48,7 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
         spread(dataset.len(), EXAMPLES).map(|index| dataset.info(index)).collect::<Result<_, _>>()?;
     let inspection = Inspection {
         report: dataset.report(),
+        pictures: dataset.len(),
         shape: dataset.shape(),
         classes: classes(&dataset),
         examples,
@@ -101,7 +106,7 @@ fn classes(dataset: &Dataset) -> Vec<Class> {
         *counts.entry(*label).or_insert(0) += 1;
     }
     let name = |label: u32| dataset.class_names()?.get(usize::try_from(label).ok()?).cloned();
-    counts.into_iter().map(|(label, images)| Class { label, name: name(label), images }).collect()
+    counts.into_iter().map(|(label, images)| Class { label, name: name(label), images, pictures: images }).collect()
 }
 
 /// Up to `count` indices spread evenly over `len` images.

@@ -10,7 +10,12 @@ use crate::args::Verify;
 pub(crate) fn verify_command(args: &Verify) -> anyhow::Result<Outcome> {
     let (manifest, files) = verify(&args.path)?;
     if args.json {
-        let line = json!({ "name": manifest.name, "license": manifest.license, "files": files });
+        let line = json!({
+            "name": manifest.name,
+            "license": manifest.license,
+            "licence": manifest.license, // old name of `license`, for scripts
+            "files": files,
+        });
         print_result(&line.to_string())?;
     } else {
         print_result(&format!("{}: {}", manifest.name, manifest.license))?;
