@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// A hidden name in the same folder. It contains the process id, so two processes that write one file do not collide.
+/// A hidden name in the same folder. It is fixed, so the next attempt replaces the file of a killed process.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".tmp-{}-{name}", std::process::id()))
+    path.with_file_name(format!(".tmp-{name}"))
 }
 
 /// The folder that contains `path`.
@@ -33,7 +33,20 @@ impl AtomicFile {
     /// # Errors
     /// The temporary file cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let temporary = temporary(path);
+        Self::begin(path, temporary(path))
+    }
+
+    /// Like [`AtomicFile::create`], but two processes that write the same path at the same time do not collide: the
+    /// name of the temporary file contains the process id. A killed process leaves its temporary file behind.
+    ///
+    /// # Errors
+    /// The temporary file cannot be created.
+    pub fn create_per_process(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Self::begin(path, path.with_file_name(format!(".tmp-{}-{name}", std::process::id())))
+    }
+
+    fn begin(path: &Path, temporary: PathBuf) -> io::Result<Self> {
         let file = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
         Ok(Self { path: path.to_owned(), temporary, file: Some(file) })
     }
@@ -147,5 +160,32 @@ mod tests {
         fs::create_dir(&taken).unwrap();
         write_atomic(&taken, b"x").unwrap_err();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn the_temporary_file_of_a_killed_process_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".tmp-f"), b"longer than the new content").unwrap();
+        write_atomic(&folder.path().join("f"), b"new").unwrap();
+        assert_eq!(fs::read(folder.path().join("f")).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writers_of_different_processes_do_not_collide() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        // `other` has the name that another process can use at the same time.
+        let mut own = AtomicFile::create_per_process(&path).unwrap();
+        let mut other = AtomicFile::create(&path).unwrap();
+        own.write_all(b"own").unwrap();
+        other.write_all(b"other").unwrap();
+        assert_eq!((own.path(), other.path()), (&*path, &*path));
+        other.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"other");
+        own.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"own");
+        drop(AtomicFile::create_per_process(&path).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file remained");
     }
 }

@@ -3,8 +3,7 @@
 //! Layout: [`MAGIC`], the header's length (u32, little-endian), the header (JSON), zeros up to a multiple of 64, the
 //! pixels `(n, h, w, c)` u8, then the labels `(n,)` u32 (little-endian) if the dataset is labeled.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -19,6 +18,7 @@ use crate::options::{ImageShape, OpenOptions};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
+use dcgan_base::files::AtomicFile;
 
 /// The magic number of a cache.
 pub(crate) const MAGIC: &[u8] = b"dcgan-pictures-1";
@@ -92,16 +92,9 @@ pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> R
         key,
         source: dataset.report().path.display().to_string(),
     };
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = out.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-    let written = write(dataset, &header, &temporary, &mut progress)
-        .and_then(|()| std::fs::rename(&temporary, out).map_err(DataError::write(out)));
-    if let Err(error) = written {
-        // The first error is the one to show.
-        let _ = std::fs::remove_file(&temporary);
-        return Err(error);
-    }
+    // Per process: two commands can pack to the same path at the same time.
+    let file = AtomicFile::create_per_process(out).map_err(DataError::write(out))?;
+    write(dataset, &header, file, &mut progress)?;
     let bytes = std::fs::metadata(out).map_err(DataError::io(out))?.len();
     Ok(PackReport { path: out.to_owned(), images: dataset.len(), bytes, up_to_date: false })
 }
@@ -109,17 +102,18 @@ pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> R
 fn write(
     dataset: &Dataset,
     header: &Header,
-    to: &Path,
+    mut file: AtomicFile,
     progress: &mut impl FnMut(usize),
 ) -> Result<(), DataError> {
-    let mut file = BufWriter::new(File::create(to).map_err(DataError::write(to))?);
-    let json = serde_json::to_vec(header).map_err(|error| DataError::invalid_file(to, error.to_string()))?;
+    let out = file.path().to_owned();
+    let json =
+        serde_json::to_vec(header).map_err(|error| DataError::invalid_file(&out, error.to_string()))?;
     let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_HEADER_BYTES);
     let length =
-        length.ok_or_else(|| DataError::invalid_file(to, "the class names are too long for a cache"))?;
+        length.ok_or_else(|| DataError::invalid_file(&out, "the class names are too long for a cache"))?;
     let mut head = [MAGIC, &length.to_le_bytes(), &json].concat();
     head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
-    file.write_all(&head).map_err(DataError::write(to))?;
+    file.write_all(&head).map_err(DataError::write(&out))?;
     let image_bytes = header.shape.bytes();
     for first in (0..header.images).step_by(PACK_CHUNK) {
         let count = PACK_CHUNK.min(header.images - first);
@@ -128,14 +122,13 @@ fn write(
             .par_chunks_exact_mut(image_bytes)
             .enumerate()
             .try_for_each(|(i, image)| dataset.read(first + i, image))?;
-        file.write_all(&pixels).map_err(DataError::write(to))?;
+        file.write_all(&pixels).map_err(DataError::write(&out))?;
         progress(first + count);
     }
     for label in dataset.labels().unwrap_or_default() {
-        file.write_all(&label.to_le_bytes()).map_err(DataError::write(to))?;
+        file.write_all(&label.to_le_bytes()).map_err(DataError::write(&out))?;
     }
-    let file = file.into_inner().map_err(|error| DataError::write(to)(error.into_error()))?;
-    file.sync_all().map_err(DataError::write(to))
+    file.commit().map_err(DataError::write(&out))
 }
 
 fn key_of(dataset: &Dataset) -> Result<String, DataError> {

@@ -1,5 +1,8 @@
 //! `dcgan-data inspect`: describes the dataset at a path.
 
+use std::io::Cursor;
+use std::path::Path;
+
 use anyhow::Context;
 use dcgan_cli::{Outcome, print_result};
 use dcgan_data::{Dataset, ImageInfo, ImageShape, ScanReport};
@@ -42,7 +45,7 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
     let dataset = args.data.open()?;
     if let Some(path) = &args.montage {
         let montage = montage(&dataset)?;
-        montage.save(path).with_context(|| format!("cannot write {}", path.display()))?;
+        save(&montage, path).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let examples =
         spread(dataset.len(), EXAMPLES).map(|index| dataset.info(index)).collect::<Result<_, _>>()?;
@@ -99,6 +102,13 @@ fn describe(inspection: &Inspection<'_>) -> String {
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
 
+/// Writes `image` atomically, in the format of the extension of `path`.
+fn save(image: &image::DynamicImage, path: &Path) -> anyhow::Result<()> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, image::ImageFormat::from_path(path)?)?;
+    Ok(dcgan_base::files::write_atomic(path, bytes.get_ref())?)
+}
+
 /// The classes that occur in the dataset with their counts, sorted by label.
 fn classes(dataset: &Dataset) -> Vec<Class> {
     let mut counts = std::collections::BTreeMap::new();
@@ -106,7 +116,10 @@ fn classes(dataset: &Dataset) -> Vec<Class> {
         *counts.entry(*label).or_insert(0) += 1;
     }
     let name = |label: u32| dataset.class_names()?.get(usize::try_from(label).ok()?).cloned();
-    counts.into_iter().map(|(label, images)| Class { label, name: name(label), images, pictures: images }).collect()
+    counts
+        .into_iter()
+        .map(|(label, images)| Class { label, name: name(label), images, pictures: images })
+        .collect()
 }
 
 /// Up to `count` indices spread evenly over `len` images.
