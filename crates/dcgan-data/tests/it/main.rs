@@ -2,7 +2,7 @@
 //!
 //! The modules have `cfg(test)` so that clippy treats them as test code.
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod command;
 #[cfg(test)]
 mod fixtures;
