@@ -4,29 +4,16 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use crate::error::DataError;
 use crate::open;
-use crate::options::{ImageShape, OpenOptions, UnreadableImages};
+use crate::options::{OpenOptions, UnreadableImages};
 use crate::readers::digits;
 use crate::report::ScanReport;
-use crate::source::{Scan, Source};
+use crate::shape::ImageShape;
+use crate::source::{ImageInfo, Scan, Source};
 use crate::transform::Transform;
 use dcgan_base::digest::Digest;
-
-/// Name and size of an image on disk, before the transform.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ImageInfo {
-    /// The path below the root, or the file and the record's index in it.
-    pub name: String,
-    /// Rows, in pixels.
-    pub height: usize,
-    /// Columns, in pixels.
-    pub width: usize,
-    /// Channels.
-    pub channels: usize,
-}
 
 /// Images of one shape with optional labels. It can be shared between threads.
 #[derive(Debug)]
@@ -87,7 +74,8 @@ impl Dataset {
             fingerprint: String::new(),
             memory,
         };
-        if options.unreadable_images == UnreadableImages::Skip && matches!(dataset.source, Source::Files(_)) {
+        if options.unreadable_images == UnreadableImages::Skip && matches!(dataset.source, Source::Encoded(_))
+        {
             invalid.extend(dataset.undecodable());
         }
         report = dataset.report;
@@ -183,10 +171,10 @@ impl Dataset {
         let record = self.record(index)?;
         if let Some(pixels) = self.cached(record) {
             into.copy_from_slice(pixels);
-        } else if let Source::Frames(frames) = &self.source
-            && self.transform.is_identity(frames.shape)
+        } else if let Source::Raw(raw) = &self.source
+            && self.transform.is_identity(raw.shape)
         {
-            frames.copy(record, into)?;
+            raw.copy(record, into)?;
         } else {
             let pixels = self.transformed(record)?;
             into.copy_from_slice(&pixels);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::options::ImageShape;
+use crate::shape::InvalidShape;
 
 /// The formats of [`crate::Dataset::open`], for error messages.
 pub(crate) const SUPPORTED: &str = "supported formats: a folder or zip of PNG, JPEG or WebP images (flat or one folder \
@@ -97,8 +97,8 @@ pub enum DataError {
         found: String,
     },
     /// The requested image shape is out of range.
-    #[error("invalid image shape {0}: expected height and width from 1 to 8192 and 1, 3 or 4 channels")]
-    InvalidShape(ImageShape),
+    #[error(transparent)]
+    InvalidShape(#[from] InvalidShape),
     /// An option is out of range.
     #[error("{0}")]
     InvalidOption(String),

@@ -1,6 +1,6 @@
 //! Image grids: images arranged on a black background with numbers and labels, saved as PNG.
 
-use crate::options::ImageShape;
+use crate::shape::ImageShape;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::options::ImageShape;
 use crate::order::{epoch_order, mirrored};
+use crate::shape::ImageShape;
 use crate::transform::mirror;
 
 /// Configuration of a [`Loader`].
@@ -248,7 +248,7 @@ impl Shared {
         let all_labels = self.dataset.labels();
         let mut pixels = vec![0; count * shape.bytes()];
         let mut labels = all_labels.map(|_| Vec::with_capacity(count));
-        let mut mirrored = mirrored(self.config.seed, position);
+        let mut mirrored = mirrored(self.config.seed, position.epoch, position.batch);
         for (image, index) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
             // Decoding a batch of large images takes seconds; a drop must not wait for it.
             if self.lock().stop {

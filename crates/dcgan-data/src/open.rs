@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use crate::bytes::{gunzip_head, head};
-use crate::cache;
 use crate::decode::{SIGNATURE_BYTES, image_format};
 use crate::error::DataError;
 use crate::options::OpenOptions;
-use crate::readers::{archive, cifar, folder, idx, svhn};
+use crate::readers::{archive, cache, cifar, folder, idx, svhn};
 use crate::source::Scan;
 
 /// Length of the file prefix used for detection; the magic number of tar is at byte 257.

@@ -4,7 +4,6 @@ use rand::RngCore;
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
-use crate::loader::LoaderPosition;
 use dcgan_base::digest::Digest;
 use dcgan_base::random::shuffle;
 
@@ -16,10 +15,9 @@ pub(crate) fn epoch_order(len: u32, seed: u64, epoch: u64) -> Vec<u32> {
     order
 }
 
-/// Random mirroring of the batch at `position`: each call returns whether to mirror the next image.
-pub(crate) fn mirrored(seed: u64, position: LoaderPosition) -> impl FnMut() -> bool {
-    let key =
-        Digest::default().number(seed).field("mirror").number(position.epoch).number(position.batch).key();
+/// Random mirroring of batch `batch` of `epoch`: each call returns whether to mirror the next image.
+pub(crate) fn mirrored(seed: u64, epoch: u64, batch: u64) -> impl FnMut() -> bool {
+    let key = Digest::default().number(seed).field("mirror").number(epoch).number(batch).key();
     let mut rng = ChaCha12Rng::from_seed(key);
     move || rng.next_u32() & 1 == 1
 }

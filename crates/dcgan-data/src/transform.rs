@@ -3,7 +3,7 @@
 use image::imageops::{FilterType, crop_imm, resize};
 use image::{DynamicImage, ImageBuffer, Pixel, RgbImage, RgbaImage};
 
-use crate::options::ImageShape;
+use crate::shape::ImageShape;
 
 /// Mirrors an image `(h, w, c)` horizontally.
 pub(crate) fn mirror(image: &mut [u8], shape: ImageShape) {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use crate::encoded::{EncodedImages, Storage, open_zip, read_entry};
 use crate::error::DataError;
-use crate::files::{Files, Store, open_zip, read_entry};
 use crate::readers::folder::has_image_extension;
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::report::{Format, ScanReport};
@@ -59,7 +59,11 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     let (names, entries): (Vec<_>, Vec<_>) = found.into_iter().map(|(name, index, ..)| (name, index)).unzip();
     let (labels, class_names) = labels_of(path, &names, label_file.as_deref(), &mut report)?;
     Ok(Scan {
-        source: Source::Files(Files { root: path.to_owned(), names, store: Store::Zip { archive, entries } }),
+        source: Source::Encoded(EncodedImages {
+            root: path.to_owned(),
+            names,
+            storage: Storage::Zip { archive, entries },
+        }),
         labels,
         class_names,
         invalid: Vec::new(),

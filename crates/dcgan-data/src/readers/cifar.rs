@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes::{Bytes, read_bounded};
 use crate::error::DataError;
-use crate::frames::{Chunk, Frames, PixelOrder};
-use crate::options::{ImageShape, Split, UnreadableImages};
+use crate::options::{Split, UnreadableImages};
+use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
+use crate::shape::ImageShape;
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
@@ -129,7 +130,7 @@ pub(crate) fn scan_files(
     }
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     Ok(Scan {
-        source: Source::Frames(Frames { shape: SHAPE, order: PixelOrder::Chw, chunks }.check()?),
+        source: Source::Raw(RawImages { shape: SHAPE, order: PixelOrder::Chw, chunks }.check()?),
         labels: Some(labels),
         class_names: folder
             .and_then(|folder| class_names(&folder.join(variant.names_file()), variant.classes())),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes::{head, read_bounded};
 use crate::decode::{SIGNATURE_BYTES, image_format};
+use crate::encoded::{EncodedImages, Storage};
 use crate::error::DataError;
-use crate::files::{Files, Store};
 use crate::options::UnreadableImages;
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::report::{Format, ScanReport};
@@ -38,7 +38,11 @@ pub(crate) fn scan(root: &Path, unreadable_images: UnreadableImages) -> Result<S
     let (names, paths): (Vec<_>, Vec<_>) = found.into_iter().map(|image| (image.name, image.path)).unzip();
     let (labels, class_names) = labels_of(root, &names, label_file.as_deref(), &mut report)?;
     Ok(Scan {
-        source: Source::Files(Files { root: root.to_owned(), names, store: Store::Folder(paths) }),
+        source: Source::Encoded(EncodedImages {
+            root: root.to_owned(),
+            names,
+            storage: Storage::Folder(paths),
+        }),
         labels,
         class_names,
         invalid: Vec::new(),
@@ -54,9 +58,9 @@ pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
     report.scanned_files = 1;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let identity = Digest::default().field(&name).number(bytes).hex();
-    let store = Store::Folder(vec![path.to_owned()]);
+    let storage = Storage::Folder(vec![path.to_owned()]);
     Ok(Scan {
-        source: Source::Files(Files { root: path.to_owned(), names: vec![name], store }),
+        source: Source::Encoded(EncodedImages { root: path.to_owned(), names: vec![name], storage }),
         labels: None,
         class_names: None,
         invalid: Vec::new(),

@@ -8,9 +8,10 @@ use flate2::read::GzDecoder;
 
 use crate::bytes::{Bytes, read_inflated};
 use crate::error::DataError;
-use crate::frames::{Chunk, Frames, PixelOrder};
-use crate::options::{ImageShape, Split};
+use crate::options::Split;
+use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
+use crate::shape::ImageShape;
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
@@ -113,7 +114,7 @@ fn scan(
         count,
     };
     Ok(Scan {
-        source: Source::Frames(Frames { shape, order: PixelOrder::Hwc, chunks: vec![chunk] }.check()?),
+        source: Source::Raw(RawImages { shape, order: PixelOrder::Hwc, chunks: vec![chunk] }.check()?),
         labels,
         class_names,
         invalid: Vec::new(),

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes::Bytes;
 use crate::error::DataError;
-use crate::frames::{Chunk, Frames, PixelOrder};
-use crate::options::{ImageShape, Split};
+use crate::options::Split;
+use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::readers::matlab;
 use crate::report::{Format, ScanReport};
+use crate::shape::ImageShape;
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
@@ -64,7 +65,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     let identity = Digest::default().field(&file).hex();
     let chunk = Chunk { path: path.to_owned(), bytes, first: 0, stride: shape.bytes(), count };
     Ok(Scan {
-        source: Source::Frames(Frames { shape, order: PixelOrder::Cwh, chunks: vec![chunk] }.check()?),
+        source: Source::Raw(RawImages { shape, order: PixelOrder::Cwh, chunks: vec![chunk] }.check()?),
         labels: Some(labels),
         class_names: Some((0..10).map(|digit| digit.to_string()).collect()),
         invalid: Vec::new(),

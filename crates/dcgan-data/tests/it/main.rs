@@ -13,6 +13,8 @@ mod hostile;
 #[cfg(test)]
 mod labels;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod loader;
 #[cfg(test)]
 mod manifests;

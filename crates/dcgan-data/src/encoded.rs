@@ -16,22 +16,22 @@ pub(crate) type Archive = ZipArchive<Cursor<Bytes>>;
 
 /// Encoded images in a fixed order.
 #[derive(Debug)]
-pub(crate) struct Files {
+pub(crate) struct EncodedImages {
     /// The folder, zip or single file.
     pub(crate) root: PathBuf,
     /// Paths below the root with `/`, sorted.
     pub(crate) names: Vec<String>,
-    pub(crate) store: Store,
+    pub(crate) storage: Storage,
 }
 
 /// The location of the encoded bytes, one per name.
 #[derive(Debug)]
-pub(crate) enum Store {
+pub(crate) enum Storage {
     Folder(Vec<PathBuf>),
     Zip { archive: Archive, entries: Vec<usize> },
 }
 
-impl Files {
+impl EncodedImages {
     pub(crate) fn len(&self) -> usize {
         self.names.len()
     }
@@ -45,11 +45,11 @@ impl Files {
     }
 
     /// The encoded bytes of one image.
-    pub(crate) fn encoded(&self, index: usize) -> Result<Vec<u8>, DataError> {
+    pub(crate) fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
         let missing = || DataError::IndexOutOfRange { index, len: self.len() };
-        match &self.store {
-            Store::Folder(paths) => read_bounded(paths.get(index).ok_or_else(missing)?, MAX_ENCODED_BYTES),
-            Store::Zip { archive, entries } => {
+        match &self.storage {
+            Storage::Folder(paths) => read_bounded(paths.get(index).ok_or_else(missing)?, MAX_ENCODED_BYTES),
+            Storage::Zip { archive, entries } => {
                 let entry = *entries.get(index).ok_or_else(missing)?;
                 read_entry(archive, entry, MAX_ENCODED_BYTES)
                     .map_err(|problem| self.invalid_record(index, problem))

@@ -6,7 +6,7 @@ use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
 
 use crate::bytes::Bytes;
 use crate::error::DataError;
-use crate::options::ImageShape;
+use crate::shape::{ImageShape, InvalidShape};
 
 /// The axis order of a stored image, slowest axis first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +31,13 @@ pub(crate) struct Chunk {
 
 /// Images of one shape in one or several files.
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub(crate) struct RawImages {
     pub(crate) shape: ImageShape,
     pub(crate) order: PixelOrder,
     pub(crate) chunks: Vec<Chunk>,
 }
 
-impl Frames {
+impl RawImages {
     pub(crate) fn len(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.count).sum()
     }
@@ -88,7 +88,7 @@ impl Frames {
             3 => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
             _ => RgbaImage::from_raw(width, height, pixels).map(DynamicImage::from),
         }
-        .ok_or(DataError::InvalidShape(self.shape))
+        .ok_or(InvalidShape(self.shape).into())
     }
 
     /// Checks the shape, and that all images are within their files.
@@ -140,7 +140,7 @@ mod tests {
             let mut bytes = vec![0xee; 5];
             bytes.extend(stored);
             let chunk = Chunk { path: "x".into(), bytes: bytes.into(), first: 5, stride: 18, count: 1 };
-            let frames = Frames { shape, order, chunks: vec![chunk] }.check().unwrap();
+            let frames = RawImages { shape, order, chunks: vec![chunk] }.check().unwrap();
             let mut out = vec![0; 18];
             frames.copy(0, &mut out).unwrap();
             assert_eq!(out, expected, "{order:?}");
