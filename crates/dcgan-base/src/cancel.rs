@@ -1,4 +1,4 @@
-//! A flag that asks the work to stop at the next safe place.
+//! Cooperative cancellation: a shared flag that long-running work polls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,22 +10,22 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// A flag that is not set.
+    /// A flag that is not set yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether a stop was requested.
+    /// Whether cancellation was requested.
     pub fn is_set(&self) -> bool {
         self.requested.load(Ordering::Relaxed)
     }
 
-    /// Requests a stop.
+    /// Requests cancellation.
     pub fn set(&self) {
         self.requested.store(true, Ordering::Relaxed);
     }
 
-    /// The flag itself, for signal handlers, which may do no more than set it.
+    /// The flag itself, for signal handlers.
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.requested)
     }

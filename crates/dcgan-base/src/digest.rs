@@ -1,10 +1,10 @@
-//! SHA-256 over fields, for fingerprints of datasets and protocols.
+//! SHA-256 over length-prefixed fields, for fingerprints of datasets and protocols.
 
 use std::fmt::Write;
 
 use sha2::{Digest as _, Sha256};
 
-/// A running SHA-256 in which every field is preceded by its length, so that fields cannot run into each other.
+/// An incremental SHA-256. Every field is prefixed with its length, so different field lists never hash the same bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Digest(Sha256);
 
@@ -22,12 +22,12 @@ impl Digest {
         self.field(number.to_le_bytes())
     }
 
-    /// The digest so far.
+    /// The digest of the fields added so far.
     pub fn key(&self) -> [u8; 32] {
         self.0.clone().finalize().into()
     }
 
-    /// The digest so far as 64 lower-case hexadecimal digits.
+    /// The digest of the fields added so far, as 64 lower-case hexadecimal digits.
     pub fn hex(&self) -> String {
         hex(&self.key())
     }

@@ -1,25 +1,25 @@
-//! Files that are complete or absent, whatever happens to the process or the machine.
+//! Atomic file writing: after a crash or power failure a file is complete or absent.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// A name in the same folder that readers of the folder ignore. Two processes that write one file do not meet in it.
+/// A hidden name in the same folder. It is fixed, so the next attempt replaces the file of a killed process.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".tmp-{}-{name}", std::process::id()))
+    path.with_file_name(format!(".tmp-{name}"))
 }
 
-/// The folder of `path`.
+/// The folder that contains `path`.
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A file that appears under its name when it is complete.
+/// A buffered file writer whose file appears under its final name only when it is complete.
 ///
-/// The bytes go to a temporary file in the same folder, buffered. [`AtomicFile::commit`] flushes them to the disk, renames the
-/// file and flushes the folder, so that the name never stands for half a file, not even after a power failure. Dropped before
-/// that, the temporary file is removed and whatever had the name before stays.
+/// Bytes go to a temporary file in the same folder. [`AtomicFile::commit`] syncs it to disk, renames it and syncs the
+/// folder, so the final name never refers to a partial file, even after a power failure. Dropping it without a commit
+/// removes the temporary file and keeps an existing file of the final name.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
@@ -28,25 +28,38 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file at `path`.
+    /// Starts writing a file that will appear at `path`.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The temporary file cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let temporary = temporary(path);
+        Self::begin(path, temporary(path))
+    }
+
+    /// Like [`AtomicFile::create`], but two processes that write the same path at the same time do not collide: the
+    /// name of the temporary file contains the process id. A killed process leaves its temporary file behind.
+    ///
+    /// # Errors
+    /// The temporary file cannot be created.
+    pub fn create_per_process(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Self::begin(path, path.with_file_name(format!(".tmp-{}-{name}", std::process::id())))
+    }
+
+    fn begin(path: &Path, temporary: PathBuf) -> io::Result<Self> {
         let file = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
         Ok(Self { path: path.to_owned(), temporary, file: Some(file) })
     }
 
-    /// Where the file will appear.
+    /// The final path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the file its name.
+    /// Syncs the file and renames it to its final path.
     ///
     /// # Errors
-    /// The operating system's; the temporary file is removed.
+    /// Writing, syncing or renaming failed; the temporary file is removed.
     pub fn commit(mut self) -> io::Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         let commit = || {
@@ -71,26 +84,26 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if self.file.take().is_some() {
-            // Nothing can be done about a file that cannot be removed.
+            // A drop has no way to report a failure.
             let _ = fs::remove_file(&self.temporary);
         }
     }
 }
 
-/// Writes `bytes` to `path` as an [`AtomicFile`].
+/// Writes `bytes` to `path` through an [`AtomicFile`].
 ///
 /// # Errors
-/// The operating system's; nothing is left behind.
+/// The file cannot be written; no temporary file remains.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes)?;
     file.commit()
 }
 
-/// Flushes every file of `folder`, then the folder itself.
+/// Syncs every file in `folder`, then the folder itself.
 ///
 /// # Errors
-/// The operating system's.
+/// A file or the folder cannot be opened or synced.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         File::open(entry?.path())?.sync_all()?;
@@ -98,18 +111,18 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     sync_names(folder)
 }
 
-/// Flushes the names in `folder`, so that a rename outlives a power failure.
+/// Syncs the directory entries of `folder`, so that a rename survives a power failure.
 ///
 /// # Errors
-/// The operating system's.
+/// The folder cannot be opened or synced.
 pub fn sync_names(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// Makes `link` a symbolic link to `target`, replacing one that is there in one step.
+/// Creates the symbolic link `link` to `target`, atomically replacing an existing link.
 ///
 /// # Errors
-/// The operating system's.
+/// The link cannot be created or renamed.
 pub fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
     let temporary = temporary(link);
     if let Err(error) = fs::remove_file(&temporary)
@@ -137,15 +150,42 @@ mod tests {
         dropped.write_all(b"half").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"first");
         drop(dropped);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file was left behind");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file remained");
         let mut second = AtomicFile::create(&path).unwrap();
         second.write_all(b"second").unwrap();
         second.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
-        // A folder in its place: the error is the rename's, and nothing is left.
+        // The path is a folder: the rename fails and no temporary file remains.
         let taken = folder.path().join("folder");
         fs::create_dir(&taken).unwrap();
         write_atomic(&taken, b"x").unwrap_err();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn the_temporary_file_of_a_killed_process_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".tmp-f"), b"longer than the new content").unwrap();
+        write_atomic(&folder.path().join("f"), b"new").unwrap();
+        assert_eq!(fs::read(folder.path().join("f")).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writers_of_different_processes_do_not_collide() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        // `other` has the name that another process can use at the same time.
+        let mut own = AtomicFile::create_per_process(&path).unwrap();
+        let mut other = AtomicFile::create(&path).unwrap();
+        own.write_all(b"own").unwrap();
+        other.write_all(b"other").unwrap();
+        assert_eq!((own.path(), other.path()), (&*path, &*path));
+        other.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"other");
+        own.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"own");
+        drop(AtomicFile::create_per_process(&path).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file remained");
     }
 }

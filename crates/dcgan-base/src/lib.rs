@@ -1,5 +1,5 @@
-//! What the crates of dcgan-rs share: atomic file writing ([`files`]), random streams keyed by seed, purpose and index
-//! ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]) and the memory of process and machine ([`memory`]).
+//! Utilities shared by the crates of dcgan-rs: atomic file writing ([`files`]), random streams keyed by seed, purpose
+//! and index ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]) and memory sizes ([`memory`]).
 //!
 //! ```
 //! use dcgan_base::random::{self, Purpose};

@@ -1,22 +1,22 @@
-//! What the process has used, and what it may use at most.
+//! Peak memory of the process, and the memory available to it.
 
 use std::fs::read_to_string;
 use std::path::Path;
 
-/// The largest memory that this process has held so far, in bytes; on Linux only.
+/// Peak resident memory of this process in bytes. Linux only.
 pub fn peak_memory_bytes() -> Option<u64> {
     kilobytes(&read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
-/// The memory that this process can ever get, in bytes: what the machine has with its swap, or what the process's control
-/// groups leave it; on Linux only.
+/// Memory available to this process in bytes: RAM plus swap of the machine, or the limit of the process's control group
+/// if that is lower. Linux only.
 pub fn machine_memory_bytes() -> Option<u64> {
     let memory = read_to_string("/proc/meminfo").ok()?;
     let machine =
         kilobytes(&memory, "MemTotal:")?.saturating_add(kilobytes(&memory, "SwapTotal:").unwrap_or(0));
     let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    // A group's limit counts for all groups in it. The root has no such file, but what a container sees as the root may have.
+    // A limit applies to all nested groups. The root group has no memory.max, but the root seen from a container can.
     let limits = Path::new(group).ancestors().filter_map(|group| {
         let folder = Path::new("/sys/fs/cgroup").join(group);
         read_to_string(folder.join("memory.max")).ok()?.trim().parse::<u64>().ok()
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_uses_less_than_there_is() {
+    fn peak_memory_is_below_machine_memory() {
         let (peak, machine) = (peak_memory_bytes().unwrap(), machine_memory_bytes().unwrap());
         assert!(1 << 16 < peak && peak < machine, "{peak} of {machine}");
     }

@@ -1,5 +1,4 @@
-//! Exit codes and the printing of errors: 0 done, 1 the work failed, 2 wrong usage or configuration,
-//! 130 interrupted after a checkpoint.
+//! Exit codes and error printing: 0 done, 1 failed, 2 usage or configuration error, 130 interrupted after a checkpoint.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -10,20 +9,20 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
-/// How a body that did not fail ended.
+/// How a successful command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The work is complete: exit code 0.
+    /// The command completed: exit code 0.
     Done,
-    /// A signal stopped the work after its state was saved: exit code 130.
+    /// A signal stopped the command after its state was saved: exit code 130.
     Interrupted,
 }
 
-/// Wrong usage or configuration, every fault listed at once; exit code 2 wherever it stands in the error chain.
+/// A usage or configuration error that lists all faults. The exit code is 2, wherever it is in the error chain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .faults.join("\n"))]
 pub struct UsageError {
-    /// What is wrong, one sentence each, naming the option and the fix.
+    /// One message per fault. Each names the option and the fix.
     pub faults: Vec<String>,
 }
 
@@ -34,30 +33,30 @@ impl UsageError {
     }
 }
 
-/// Runs the body of the binary `name`, prints its error on stderr, and returns the exit code.
+/// Runs `body`, the main function of the binary `name`, prints its error to stderr, and returns the exit code.
 ///
-/// The error's message comes first, then one line for each cause; a [`UsageError`] lists its faults instead. The
-/// same text goes to the log file when there is one ([`crate::Logging::also_to_file`]).
+/// The output is the error message and one line per cause, or all faults of a [`UsageError`]. The same text goes to the
+/// log file, if there is one ([`crate::Logging::also_to_file`]).
 pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
     match body() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             if let Some(usage) = error.chain().find_map(|cause| cause.downcast_ref::<clap::Error>()) {
-                // clap knows that help belongs on stdout and the rest on stderr.
+                // clap prints help to stdout and errors to stderr.
                 let _ = usage.print();
                 return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(USAGE));
             }
             let (text, code) = describe(name, &error);
             tracing::error!(target: FAILURE_TARGET, "{text}");
-            // Nowhere is left to report a failure of stderr itself.
+            // A failure to write to stderr cannot be reported anywhere.
             let _ = writeln!(io::stderr(), "{text}");
             ExitCode::from(code)
         }
     }
 }
 
-/// The text shown for `error` and its exit code.
+/// The message for `error` and its exit code.
 fn describe(name: &str, error: &anyhow::Error) -> (String, u8) {
     let usage = error.downcast_ref::<UsageError>();
     if let Some(usage) = usage.or_else(|| error.chain().find_map(|cause| cause.downcast_ref())) {
@@ -67,7 +66,7 @@ fn describe(name: &str, error: &anyhow::Error) -> (String, u8) {
     let mut text = format!("{name}: {error}");
     let mut shown = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        // Many library errors already quote their source; saying it twice only hides the message.
+        // Many library errors already include the message of their source.
         if !shown.contains(&cause) {
             text.push_str(&format!("\n  caused by: {cause}"));
             shown = cause;
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_described_once_with_their_code() {
+    fn each_cause_is_printed_once_and_determines_the_exit_code() {
         let io_error = || io::Error::new(io::ErrorKind::NotFound, "no such file");
         let two = UsageError { faults: vec!["--a is wrong".into(), "--b is wrong".into()] };
         let rows: Vec<(anyhow::Error, &str, u8)> = vec![

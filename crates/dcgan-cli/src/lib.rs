@@ -1,4 +1,4 @@
-//! What every binary of this workspace shares: logging, progress, signals, exit codes, error printing.
+//! Shared by all binaries of this workspace: logging, progress, signals, exit codes, error printing.
 //!
 //! stdout carries results ([`print_result`]), stderr carries logs ([`Logging`]) and progress ([`Progress`]).
 //! A binary's `main` is [`run`] around a body that returns `anyhow::Result<Outcome>`.

@@ -1,4 +1,4 @@
-//! Logging to stderr, beside the progress bar, and optionally to a file.
+//! Logging to stderr, above the progress bars, and optionally to a file.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -17,22 +17,22 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Target of the error that ends the program: it goes to the log file only, since [`crate::run`] prints it itself.
+/// Target of the error that ends the program. It is logged to the file only, because [`crate::run`] prints it.
 pub(crate) const FAILURE_TARGET: &str = "dcgan_cli::failure";
 
-/// Options that every binary takes; flatten them into its arguments.
+/// Logging options of every binary; use with `#[command(flatten)]`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct LogArgs {
-    /// Say more on stderr: once for debugging details, twice for everything (RUST_LOG overrides)
+    /// Log more to stderr: -v for debug messages, -vv for everything (RUST_LOG overrides)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// Say only warnings and errors on stderr, and show no progress
+    /// Log only warnings and errors to stderr, without progress
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 }
 
 impl LogArgs {
-    /// What is logged without RUST_LOG; `dcgan` is the common prefix of this workspace's crates.
+    /// The filter used without RUST_LOG. `dcgan` is the common prefix of this workspace's crates.
     fn directives(&self) -> &'static str {
         match (self.quiet, self.verbose) {
             (true, _) => "warn",
@@ -43,7 +43,7 @@ impl LogArgs {
     }
 }
 
-/// The logging of this process, and the terminal that it shares with [`crate::Progress`].
+/// The logger of this process. It shares the terminal with [`crate::Progress`].
 #[derive(Clone, Debug)]
 pub struct Logging {
     bars: MultiProgress,
@@ -52,31 +52,31 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Starts logging to stderr. A second call in one process leaves the first in charge.
+    /// Installs the logger. If the process already has one, that one stays active.
     pub fn init(args: &LogArgs) -> Self {
         let logging = Self { bars: MultiProgress::new(), file: LogFile::default(), quiet: args.quiet };
         let on_stderr = layer()
             .event_format(Line { full_date: false })
             .with_ansi(io::stderr().is_terminal())
-            .with_writer(BesideBars(logging.bars.clone()))
+            .with_writer(AboveBars(logging.bars.clone()))
             .with_filter(filter(args.directives()).and(filter_fn(|event| event.target() != FAILURE_TARGET)));
-        // The file keeps the whole record of a run even where --quiet silences the terminal.
+        // --quiet applies to the terminal only; the log file stays complete.
         let file_args = LogArgs { quiet: false, ..*args };
         let in_file = layer()
             .event_format(Line { full_date: true })
             .with_ansi(false)
             .with_writer(logging.file.clone())
             .with_filter(filter(file_args.directives()));
-        // Fails only where a subscriber is in place already, as in tests.
+        // Fails only if a subscriber is already installed, as in tests.
         let _ = tracing_subscriber::registry().with(on_stderr).with(in_file).try_init();
         logging
     }
 
-    /// From now on appends every line to the file at `path` as well, without colors.
+    /// From now on also appends every line to the file at `path`, without colors.
     ///
     /// # Errors
     ///
-    /// The error of opening the file for appending.
+    /// The file cannot be opened for appending.
     pub fn also_to_file(&self, path: &Path) -> io::Result<()> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         *self.file.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
@@ -99,13 +99,13 @@ fn filter(default: &str) -> EnvFilter {
     }
 }
 
-/// Writes to stderr while the bars are out of the way, so that neither tears the other.
+/// Writes to stderr while the progress bars are suspended, so that log lines and bars do not overlap.
 #[derive(Clone, Debug)]
-struct BesideBars(MultiProgress);
+struct AboveBars(MultiProgress);
 
-impl Write for BesideBars {
+impl Write for AboveBars {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Asked each time: a terminal may go away under a long run, and a bar cannot be cleared from one that is gone.
+        // Checked on every write: the terminal can be closed during a long run, and then the bars cannot be cleared.
         if io::stderr().is_terminal() {
             self.0.suspend(|| io::stderr().write_all(bytes))?;
         } else {
@@ -119,7 +119,7 @@ impl Write for BesideBars {
     }
 }
 
-impl<'a> MakeWriter<'a> for BesideBars {
+impl<'a> MakeWriter<'a> for AboveBars {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -127,7 +127,7 @@ impl<'a> MakeWriter<'a> for BesideBars {
     }
 }
 
-/// The log file once there is one; lines written before are not kept.
+/// The log file, if one is set. Earlier lines are not recorded.
 #[derive(Clone, Debug, Default)]
 struct LogFile(Arc<Mutex<Option<File>>>);
 
@@ -152,7 +152,7 @@ impl<'a> MakeWriter<'a> for LogFile {
     }
 }
 
-/// `12:34:56 message`; other levels than info add their name and the module they come from.
+/// `12:34:56 message`. Levels other than info are printed with their name and module.
 struct Line {
     full_date: bool,
 }
@@ -196,8 +196,8 @@ fn utc(seconds: u64, with_date: bool) -> String {
     if !with_date {
         return time;
     }
-    // Days to a civil date in eras of 400 years that begin on 1 March, so that the leap day is the last of its year:
-    // Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.
+    // Days to a civil date, in eras of 400 years that start on 1 March, so the leap day is the last day of its year.
+    // Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_reach_the_file_from_then_on_without_colors() {
+    fn the_file_gets_later_lines_without_colors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.txt");
         let logging = Logging::init(&LogArgs { quiet: true, ..LogArgs::default() });

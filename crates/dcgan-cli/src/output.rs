@@ -1,14 +1,14 @@
-//! The one place that writes results to stdout.
+//! Results on stdout.
 
 use std::io::{self, ErrorKind, Write};
 
 /// Writes one line to stdout and flushes it.
 ///
-/// A reader that went away (`| head -1`) is a quiet success: the work itself did not fail.
+/// A closed pipe (`| head -1`) is not an error: the command itself succeeded.
 ///
 /// # Errors
 ///
-/// Any other failure of writing to stdout, such as a full disk.
+/// Any other failure to write to stdout, such as a full disk.
 pub fn print_result(line: &str) -> io::Result<()> {
     write_line(&mut io::stdout().lock(), line)
 }
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_pipe_is_quiet_and_other_failures_are_not() {
+    fn a_broken_pipe_is_ignored_and_other_failures_are_errors() {
         assert!(write_line(&mut Failing(ErrorKind::BrokenPipe), "x").is_ok());
         assert!(write_line(&mut Failing(ErrorKind::StorageFull), "x").is_err());
         let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Progress of long work on stderr: a bar on a terminal, otherwise a plain line every few seconds.
+//! Progress on stderr: a progress bar on a terminal, otherwise a plain line every few seconds.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::logs::Logging;
 
-/// Time between two plain lines: a log of a day's run stays readable.
+/// Time between two plain lines, long enough to keep the log of a day's run readable.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How far the work is, shown on stderr. Nothing is shown under `--quiet`.
+/// A progress display on stderr. Hidden with `--quiet`.
 #[derive(Debug)]
 pub struct Progress {
     display: Display,
@@ -25,7 +25,7 @@ enum Display {
 }
 
 impl Progress {
-    /// Starts showing progress towards `total` `unit`s (a plural: "steps", "images").
+    /// Starts a display of progress towards `total`. `unit` is a plural noun such as "steps" or "images".
     pub fn new(logging: &Logging, total: u64, unit: &str) -> Self {
         let display = if logging.is_quiet() {
             Display::Hidden
@@ -33,7 +33,7 @@ impl Progress {
             let bar = logging.bars().add(ProgressBar::new(total));
             let template =
                 format!("{{elapsed_precise}} [{{bar:28}}] {{human_pos}}/{{human_len}} {unit}, {{eta}} left");
-            // The template is fixed but for the unit; should a unit break it, indicatif's own style still shows progress.
+            // Only the unit varies; if it makes the template invalid, indicatif's default style is used.
             let style =
                 ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> "));
@@ -44,7 +44,7 @@ impl Progress {
         Self { display }
     }
 
-    /// Says that `position` units are done.
+    /// Sets the number of completed units.
     pub fn set(&self, position: u64) {
         match &self.display {
             Display::Hidden => {}
@@ -59,7 +59,7 @@ impl Progress {
         }
     }
 
-    /// Ends the display and leaves its last state on the screen. Dropping does the same.
+    /// Ends the display; its last state stays on the screen. Dropping does the same.
     pub fn finish(self) {}
 }
 
@@ -70,7 +70,7 @@ impl Drop for Progress {
             Display::Bar(bar) => bar.abandon(),
             Display::Plain(plain) => {
                 let mut plain = plain.lock().unwrap_or_else(PoisonError::into_inner);
-                // Work that found nothing to do has no progress to show.
+                // Nothing was processed, so there is no progress to print.
                 if plain.position > 0 {
                     plain.print();
                 }
@@ -99,7 +99,7 @@ impl Plain {
 
     fn print(&mut self) {
         self.printed_at = Instant::now();
-        // Progress is a courtesy: a closed stderr must not stop the work.
+        // A closed stderr must not stop the command.
         let _ = writeln!(io::stderr(), "{}", self.line());
     }
 }

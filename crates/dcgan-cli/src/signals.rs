@@ -1,4 +1,4 @@
-//! Signals that ask the process to stop.
+//! Cancellation on signals.
 
 use dcgan_base::Cancel;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -10,17 +10,17 @@ use std::sync::atomic::AtomicBool;
 #[cfg(unix)]
 use signal_hook::consts::SIGHUP;
 
-/// Exit status of a process ended by its second signal, as shells report SIGINT.
+/// Exit status after a second signal: the status that shells report for SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// A cancellation flag that SIGINT, SIGTERM and SIGHUP set; a second signal ends the process at once with 130.
+/// A cancellation flag that is set by SIGINT, SIGTERM and SIGHUP. A second signal exits immediately with status 130.
 ///
 /// # Errors
 ///
-/// The operating system's error when a handler cannot be installed.
+/// A signal handler cannot be installed.
 pub fn cancel_on_signals() -> io::Result<Cancel> {
     let cancel = Cancel::new();
-    // Apart from `cancel`, so that a stop requested by the program does not turn the first signal into the last.
+    // Separate from `cancel`: after a cancellation by the program itself, the first signal must not exit immediately.
     let signalled = Arc::new(AtomicBool::new(false));
     for signal in [
         SIGINT,
@@ -28,7 +28,7 @@ pub fn cancel_on_signals() -> io::Result<Cancel> {
         #[cfg(unix)]
         SIGHUP, // the terminal was closed
     ] {
-        // Handlers run in the order of registration: the first signal finds `signalled` unset here and sets it below.
+        // Handlers run in the order of registration: at the first signal `signalled` is unset here and is set below.
         flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&signalled))?;
         flag::register(signal, Arc::clone(&signalled))?;
         flag::register(signal, cancel.flag())?;
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_signal_sets_the_flag_and_the_process_lives() {
+    fn the_first_signal_sets_the_flag_without_exiting() {
         let cancel = cancel_on_signals().unwrap();
         signal_hook::low_level::raise(SIGTERM).unwrap();
         assert!(cancel.is_set());

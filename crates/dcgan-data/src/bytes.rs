@@ -1,5 +1,5 @@
-//! File contents: mapped, inflated on the heap, or compiled in; and bounded reading.
-#![allow(unsafe_code, reason = "memory-mapping a file is unsafe; this is the crate's only place that does")]
+//! File contents, memory-mapped or on the heap, and reading with limits.
+#![allow(unsafe_code, reason = "memory-mapping a file is unsafe; no other module of this crate does it")]
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,13 +12,13 @@ use memmap2::Mmap;
 
 use crate::error::DataError;
 
-/// Most bytes that one file is inflated to: SVHN's largest part takes 1.6e9.
-pub(crate) const MAX_INFLATED: u64 = 2 << 30;
+/// Maximum inflated bytes of one file; the largest file of SVHN inflates to 1.6e9 bytes.
+pub(crate) const MAX_INFLATED_BYTES: u64 = 2 << 30;
 
-/// Deflate cannot expand further than this (RFC 1951: 258 bytes from two bits), so larger claims are lies.
+/// Maximum compression ratio of deflate (RFC 1951: 258 bytes from two bits). A larger declared size is invalid.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
-/// Read-only bytes of a file; a clone shares them.
+/// Read-only bytes of a file. Clones share them.
 #[derive(Clone, Debug)]
 pub enum Bytes {
     /// On the heap.
@@ -28,19 +28,19 @@ pub enum Bytes {
 }
 
 impl Bytes {
-    /// Maps the regular file at `path`, so that one larger than memory can be read.
+    /// Memory-maps the regular file at `path`, which can be larger than RAM.
     ///
     /// # Errors
-    /// A file that is absent or cannot be opened; one that is not regular.
+    /// The file is missing, cannot be opened, or is not a regular file.
     pub fn map(path: &Path) -> Result<Self, DataError> {
         let file = open_regular(path)?;
         let length = file.metadata().map_err(DataError::io(path))?.len();
         if length == 0 {
             return Ok(Vec::new().into());
         }
-        // SAFETY: the map is private and only read. Another process that truncates the file while it is mapped ends
-        // this one by a signal; datasets are not written to while they are read, and that is worse than no copy of
-        // gigabytes only for files that are.
+        // SAFETY: the map is private and only read. If another process truncates the file while it is mapped, reading
+        // raises SIGBUS. That risk is accepted: datasets are not modified while they are read, and a copy of gigabytes
+        // would be slower.
         let map = unsafe { Mmap::map(&file) }.map_err(DataError::io(path))?;
         Ok(Self::Mapped(Arc::new(map)))
     }
@@ -69,10 +69,10 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
-/// Opens `path` and refuses pipes, devices and folders, which would block or never end.
+/// Opens `path`. Pipes, devices and folders are errors, because reading them can block or never end.
 pub(crate) fn open_regular(path: &Path) -> Result<File, DataError> {
     if !std::fs::metadata(path).map_err(DataError::io(path))?.is_file() {
-        return Err(DataError::bad_file(path, "is not a regular file"));
+        return Err(DataError::invalid_file(path, "is not a regular file"));
     }
     File::open(path).map_err(DataError::io(path))
 }
@@ -84,7 +84,7 @@ pub(crate) fn head(path: &Path, count: u64) -> Result<Vec<u8>, DataError> {
     Ok(bytes)
 }
 
-/// A whole file of at most `limit` bytes.
+/// Reads a whole file of at most `limit` bytes.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, DataError> {
     let file = open_regular(path)?;
     let length = file.metadata().map_err(DataError::io(path))?.len();
@@ -94,7 +94,7 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, DataError
         return Err(too_large(length));
     }
     let mut bytes = Vec::new();
-    // One byte over the limit shows a file that grew since its size was asked for.
+    // One byte over the limit detects a file that grew after its size was read.
     file.take(limit + 1).read_to_end(&mut bytes).map_err(DataError::io(path))?;
     if bytes.len() as u64 > limit {
         return Err(too_large(bytes.len() as u64));
@@ -102,38 +102,38 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, DataError
     Ok(bytes)
 }
 
-/// Reads exactly `length` inflated bytes that come from `compressed` bytes, refusing claims that cannot be true before
-/// any memory is taken.
+/// Reads exactly `length` bytes, inflated from `compressed` bytes. Impossible lengths are errors before any memory is
+/// allocated.
 ///
 /// # Errors
 ///
-/// A sentence for the caller to put beside the file's name.
+/// A message without the file's name, which the caller adds.
 pub(crate) fn read_inflated(from: &mut impl Read, length: u64, compressed: usize) -> Result<Vec<u8>, String> {
-    if length > MAX_INFLATED {
-        return Err(format!("claims {length} bytes of data, the limit is {MAX_INFLATED}"));
+    if length > MAX_INFLATED_BYTES {
+        return Err(format!("declares {length} bytes of data, the limit is {MAX_INFLATED_BYTES}"));
     }
     let possible = (compressed as u64).saturating_mul(MAX_DEFLATE_RATIO);
     if length > possible {
         return Err(format!(
-            "claims {length} bytes of data, its {compressed} compressed bytes can hold {possible} at most"
+            "declares {length} bytes of data, but {compressed} compressed bytes inflate to at most {possible}"
         ));
     }
     let mut bytes = Vec::new();
     let capacity = usize::try_from(length).map_err(|_| "is too large for this machine".to_owned())?;
     bytes
         .try_reserve_exact(capacity)
-        .map_err(|_| format!("needs {length} bytes of memory, which are not there"))?;
+        .map_err(|_| format!("needs {length} bytes of memory, which are not available"))?;
     from.take(length).read_to_end(&mut bytes).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => format!("is truncated: {error}"),
         _ => format!("is damaged: {error}"),
     })?;
     if bytes.len() < capacity {
-        return Err(format!("is truncated: {length} bytes of data expected, {} found", bytes.len()));
+        return Err(format!("is truncated: expected {length} bytes of data, found {}", bytes.len()));
     }
     Ok(bytes)
 }
 
-/// Inflates the first `count` bytes of a gzip stream, or fewer when it ends before.
+/// Inflates the first `count` bytes of a gzip stream, or all of a shorter one.
 pub(crate) fn gunzip_head(compressed: &[u8], count: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     GzDecoder::new(compressed).take(count).read_to_end(&mut bytes)?;

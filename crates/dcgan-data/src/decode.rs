@@ -1,32 +1,32 @@
-//! PNG, JPEG and WebP to pixels, within limits.
+//! Decoding of PNG, JPEG and WebP with limits on size and memory.
 
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-/// Longest side decoded, in pixels.
+/// Longest side of a decoded image, in pixels.
 const MAX_SIDE: u32 = 32_768;
 
-/// Most bytes that one decoded image may take; a few threads decode at once.
+/// Maximum bytes of one decoded image; several threads decode at the same time.
 const MAX_DECODED_BYTES: u64 = 256 << 20;
 
-/// Bytes at the front of a file that decide its format.
+/// Length of the file prefix that determines the image format.
 pub(crate) const SIGNATURE_BYTES: u64 = 16;
 
-/// The image format of a file that begins with `head`, if it is one that is decoded.
+/// The image format of a file that starts with `head`, if it is supported.
 pub(crate) fn image_format(head: &[u8]) -> Option<ImageFormat> {
     let format = image::guess_format(head).ok()?;
     matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP).then_some(format)
 }
 
-/// Decodes an image and turns it upright as its EXIF orientation says. Of an animation the first frame is taken.
+/// Decodes an image and applies its EXIF orientation. For an animation it decodes the first frame.
 ///
 /// # Errors
 ///
-/// A sentence for the caller to put beside the image's name.
+/// A message without the image's name, which the caller adds.
 pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let mut decoder = decoder(encoded)?;
-    // An unreadable EXIF block says nothing about the pixels.
+    // The pixels are valid even if the EXIF block is not.
     let orientation = decoder.orientation().ok();
     let mut image =
         DynamicImage::from_decoder(decoder).map_err(|error| format!("cannot be decoded: {error}"))?;
@@ -36,7 +36,7 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     Ok(image)
 }
 
-/// Height, width and channels of an image from its header.
+/// Height, width and channels of an image, from its header.
 ///
 /// # Errors
 ///
@@ -63,18 +63,18 @@ fn decoder(encoded: &[u8]) -> Result<impl ImageDecoder + '_, String> {
     limits.max_alloc = Some(MAX_DECODED_BYTES);
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(|error| format!("cannot be decoded: {error}"))?;
-    // Not every decoder looks at the limits itself.
+    // Not every decoder checks the limits itself.
     let (width, height) = decoder.dimensions();
     if width > MAX_SIDE || height > MAX_SIDE || decoder.total_bytes() > MAX_DECODED_BYTES {
         return Err(format!(
-            "claims {height}x{width} pixels; the limit is {MAX_SIDE} a side and {MAX_DECODED_BYTES} bytes"
+            "declares {height}x{width} pixels, the limit is {MAX_SIDE} per side and {MAX_DECODED_BYTES} bytes"
         ));
     }
     Ok(decoder)
 }
 
-/// The JPEG decoder fills what is missing with grey instead of failing, so look for the end marker after the last scan.
-/// Neither marker can occur within the compressed data of a scan, where 0xff is always followed by 0 or a restart.
+/// Whether there is an end marker after the last scan. The JPEG decoder fills missing data with grey and does not fail.
+/// Neither marker occurs in the compressed data of a scan, where 0xff is followed by 0 or a restart marker.
 fn jpeg_is_complete(encoded: &[u8]) -> bool {
     let last = |marker: u8| encoded.windows(2).rposition(|pair| pair == [0xff, marker]);
     last(0xd9) > last(0xda)

@@ -1,145 +1,145 @@
-//! What can be wrong with data on disk, with its position.
+//! Errors of reading datasets, with file and record.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::options::ImageShape;
+use crate::shape::InvalidShape;
 
-/// Formats that [`crate::Dataset::open`] understands, for messages about input that is none of them.
-pub(crate) const UNDERSTOOD: &str = "understood are: a folder or zip of PNG, JPEG or WebP images (flat or one folder \
-     a class, optionally with dataset.json), a CIFAR-10/100 binary folder, MNIST idx files (.gz or not), SVHN cropped \
-     .mat files, a cache written by `dcgan-data pack`";
+/// The formats of [`crate::Dataset::open`], for error messages.
+pub(crate) const SUPPORTED: &str = "supported formats: a folder or zip of PNG, JPEG or WebP images (flat or one folder \
+     per class, optionally with dataset.json), a CIFAR-10/100 binary folder, MNIST idx files (plain or .gz), SVHN \
+     cropped digits (.mat), a cache written by `dcgan-data pack`";
 
-/// An error of reading images and labels.
+/// Errors of opening, reading, packing and loading datasets.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The operating system refused.
+    /// An I/O error while reading.
     #[error("cannot read {}: {source}", .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The I/O error.
         source: io::Error,
     },
-    /// The operating system refused while a file was written.
+    /// An I/O error while writing.
     #[error("cannot write {}: {source}", .path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The I/O error.
         source: io::Error,
     },
-    /// The path is readable and holds no images.
-    #[error("found 0 images in {} ({scanned}); {UNDERSTOOD}", .path.display())]
-    NothingFound {
-        /// What was scanned.
+    /// The path is readable but contains no images.
+    #[error("found 0 images in {} ({scanned}); {SUPPORTED}", .path.display())]
+    NoImages {
+        /// The scanned file or folder.
         path: PathBuf,
-        /// How much was scanned and why it was skipped.
+        /// Number of scanned files, and what was skipped.
         scanned: String,
     },
-    /// The file is in no format that is understood.
-    #[error("{} is {found}; {UNDERSTOOD}", .path.display())]
-    Unrecognized {
+    /// The format of the file is not supported.
+    #[error("{} is {found}; {SUPPORTED}", .path.display())]
+    UnknownFormat {
         /// The file.
         path: PathBuf,
-        /// What it seems to be.
+        /// What the file appears to be.
         found: String,
     },
-    /// No manifest names any of the files.
-    #[error("{} has no file of a known dataset; known are: {known}", .path.display())]
+    /// No manifest lists any of the files.
+    #[error("{} has no file of a known dataset; known datasets: {known}", .path.display())]
     NoManifest {
         /// The folder or file.
         path: PathBuf,
         /// The names of the manifests.
         known: String,
     },
-    /// A file as a whole is damaged or contradicts itself.
+    /// A file is damaged or inconsistent.
     #[error("{}: {problem}", .path.display())]
-    BadFile {
+    InvalidFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong: expected and found.
+        /// The problem, with expected and found values.
         problem: String,
     },
-    /// One record of a file or folder is damaged.
-    #[error("{}, image {record}: {problem} (--skip-bad leaves such images out)", .path.display())]
-    BadRecord {
+    /// One image of a file or folder is damaged.
+    #[error("{}, image {record}: {problem} (--skip-bad skips unreadable images)", .path.display())]
+    InvalidRecord {
         /// The file, zip or folder.
         path: PathBuf,
-        /// The record's name, or its number from zero.
+        /// The name of the image, or its index from zero.
         record: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// A size in a file is beyond what is read.
+    /// A size exceeds a limit.
     #[error("{}: {what} of {bytes} bytes exceeds the limit of {limit}", .path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
         /// What is too large.
         what: String,
-        /// Its size.
+        /// Its size in bytes.
         bytes: u64,
-        /// The cap.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// A cache holds images of another shape or crop than asked for.
+    /// A cache contains images of another shape or crop than requested.
     #[error(
-        "{} holds images of {found}, asked for are {expected}: ask for {found}, or pack the data again",
+        "{} contains images of {found}, expected {expected}: request {found}, or pack the dataset again",
         .path.display()
     )]
     CacheMismatch {
         /// The cache file.
         path: PathBuf,
-        /// Shape and crop asked for.
+        /// Requested shape and crop.
         expected: String,
-        /// Shape and crop in the cache.
+        /// Shape and crop of the cache.
         found: String,
     },
-    /// The image shape asked for is out of range.
-    #[error("an image shape of {0} is not possible: height and width are 1 to 8192, channels 1, 3 or 4")]
-    Shape(ImageShape),
+    /// The requested image shape is out of range.
+    #[error(transparent)]
+    InvalidShape(#[from] InvalidShape),
     /// An option is out of range.
     #[error("{0}")]
-    Option(String),
-    /// A batch cannot be filled from the dataset.
+    InvalidOption(String),
+    /// The batch size exceeds the size of the dataset.
     #[error(
         "a batch of {batch_size} images is larger than the dataset of {images}: use --batch-size {images} or less"
     )]
     BatchTooLarge {
-        /// Images a batch.
+        /// Images per batch.
         batch_size: usize,
         /// Images in the dataset.
         images: usize,
     },
-    /// A position lies behind the end of its epoch, as after the dataset changed.
+    /// A position is past the end of its epoch, for example because the dataset changed.
     #[error(
-        "batch {batch} does not exist: an epoch of this dataset has {batches_per_epoch} batches; did the data change?"
+        "batch {batch} is out of range: an epoch has {batches_per_epoch} batches; did the dataset change?"
     )]
-    Position {
-        /// The batch asked for, from zero.
+    PositionOutOfRange {
+        /// The requested batch, from zero.
         batch: u64,
-        /// Batches in an epoch.
+        /// Batches per epoch.
         batches_per_epoch: u64,
     },
     /// An image index is out of range.
-    #[error("image {index} does not exist: the dataset has {len}")]
-    NoSuchImage {
-        /// The index asked for, from zero.
+    #[error("image index {index} is out of range: the dataset has {len} images")]
+    IndexOutOfRange {
+        /// The requested index, from zero.
         index: usize,
         /// Images in the dataset.
         len: usize,
     },
-    /// The caller's buffer does not fit the image shape.
-    #[error("an image takes {expected} bytes, the buffer has {found}")]
+    /// The buffer of the caller has the wrong length.
+    #[error("a buffer for one image has {found} bytes, expected {expected}")]
     BufferSize {
         /// Bytes of one image.
         expected: usize,
-        /// Bytes given.
+        /// Bytes of the buffer.
         found: usize,
     },
-    /// A thread that prepares batches ended by a panic: a defect of this program or of a decoder.
-    #[error("preparing batch {batch} of epoch {epoch} panicked; this is a defect, please report it")]
+    /// A worker thread panicked: a bug of this crate or of a decoder.
+    #[error("preparing batch {batch} of epoch {epoch} panicked; this is a bug, please report it")]
     WorkerPanicked {
         /// The epoch, from zero.
         epoch: u64,
@@ -159,19 +159,16 @@ impl DataError {
         |source| Self::Write { path, source }
     }
 
-    pub(crate) fn bad_file(path: &Path, problem: impl Into<String>) -> Self {
-        Self::BadFile { path: path.to_owned(), problem: problem.into() }
+    pub(crate) fn invalid_file(path: &Path, problem: impl Into<String>) -> Self {
+        Self::InvalidFile { path: path.to_owned(), problem: problem.into() }
     }
 
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "numbers and names alike are handed over by value or reference"
-    )]
-    pub(crate) fn bad_record(
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers by value and names by reference")]
+    pub(crate) fn invalid_record(
         path: &Path,
         record: impl std::fmt::Display,
         problem: impl Into<String>,
     ) -> Self {
-        Self::BadRecord { path: path.to_owned(), record: record.to_string(), problem: problem.into() }
+        Self::InvalidRecord { path: path.to_owned(), record: record.to_string(), problem: problem.into() }
     }
 }

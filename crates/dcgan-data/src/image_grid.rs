@@ -1,47 +1,47 @@
-//! Images laid out on black, with numbers and signs, as PNG.
+//! Image grids: images arranged on a black background with numbers and labels, saved as PNG.
 
-use crate::options::ImageShape;
+use crate::shape::ImageShape;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Pixels between two images, and around all of them.
+/// Pixels between images and around the grid.
 pub const GAP: usize = 2;
-/// Rows and columns of a character, without the space beside it.
+/// Rows and columns of a character, without spacing.
 const GLYPH: (usize, usize) = (5, 3);
-/// Most images on one grid: more make a PNG that no viewer opens.
+/// Maximum number of images in a grid. Viewers do not open larger PNGs.
 pub const MAX_IMAGES: usize = 10_000;
 
-/// Why an image grid could not be made or saved.
+/// Errors of creating or saving an image grid.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageGridError {
-    /// The file.
+    /// The file cannot be written.
     #[error("{}: the image cannot be written: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: io::Error,
     },
-    /// The encoder.
+    /// The image cannot be encoded.
     #[error("the image cannot be encoded: {0}")]
     Encode(#[from] image::ImageError),
-    /// Bytes that are not images of the shape.
-    #[error("{found} bytes are not images of {shape}")]
+    /// The number of bytes is not a multiple of the image size.
+    #[error("found {found} bytes, expected whole images of {shape}")]
     Bytes {
-        /// Given.
+        /// Bytes found.
         found: usize,
-        /// Expected of each image.
+        /// The expected shape of each image.
         shape: ImageShape,
     },
 }
 
-/// Text that is no layout.
+/// An invalid layout.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?}: expected RxC, rows and columns, {MAX_IMAGES} cells at most")]
+#[error("{text:?}: expected ROWSxCOLUMNS with at most {MAX_IMAGES} cells, such as 4x8")]
 pub struct LayoutError {
-    /// As given.
+    /// The invalid text.
     pub text: String,
 }
 
@@ -55,13 +55,13 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// As many columns as rows or one more.
+    /// The layout of `n` images with as many columns as rows, or one more.
     pub fn square(n: usize) -> Self {
         let columns = (1..=n).find(|c| c * c >= n).unwrap_or(1);
         Self { rows: n.div_ceil(columns), columns }
     }
 
-    /// Cells.
+    /// Number of cells.
     pub fn cells(self) -> usize {
         self.rows * self.columns
     }
@@ -80,7 +80,7 @@ impl FromStr for Layout {
     }
 }
 
-/// An image of any size, u8 with interleaved channels.
+/// An image of any size, u8 `(h, w, c)`: a grid of images, or a single image to arrange in one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageGrid {
     width: usize,
@@ -90,7 +90,7 @@ pub struct ImageGrid {
 }
 
 impl ImageGrid {
-    /// Black, opaque.
+    /// An opaque black image.
     pub fn black(height: usize, width: usize, channels: usize) -> Self {
         let mut pixels = vec![0; height * width * channels];
         if channels == 4 {
@@ -99,10 +99,10 @@ impl ImageGrid {
         Self { width, height, channels, pixels }
     }
 
-    /// Each of the images in `bytes`, u8 `(n, h, w, c)`, by itself.
+    /// Splits a batch, u8 `(n, h, w, c)`, into its images.
     ///
     /// # Errors
-    /// Bytes that do not make whole images.
+    /// `bytes` is not a whole number of images.
     pub fn each(bytes: &[u8], shape: ImageShape) -> Result<Vec<Self>, ImageGridError> {
         let ImageShape { height, width, channels } = shape;
         if shape.bytes() == 0 || !bytes.len().is_multiple_of(shape.bytes()) {
@@ -112,24 +112,25 @@ impl ImageGrid {
         Ok(bytes.chunks_exact(shape.bytes()).map(one).collect())
     }
 
-    /// Images of `bytes`, u8 `(n, h, w, c)`, in as many columns as rows or one more.
+    /// A grid of the batch `bytes`, u8 `(n, h, w, c)`, in [`Layout::square`].
     ///
     /// # Errors
-    /// Bytes that do not make whole images.
+    /// `bytes` is not a whole number of images.
     pub fn square(bytes: &[u8], shape: ImageShape) -> Result<Self, ImageGridError> {
         let images = Self::each(bytes, shape)?;
         Ok(Self::grid(&images, Layout::square(images.len())))
     }
 
-    /// Images of `bytes`, u8 `(n, h, w, c)`, in rows. Cells left over stay black, images left over are not shown.
+    /// A grid of the batch `bytes`, u8 `(n, h, w, c)`. Unused cells are black; surplus images are omitted.
     ///
     /// # Errors
-    /// Bytes that do not make whole images.
+    /// `bytes` is not a whole number of images.
     pub fn of(bytes: &[u8], shape: ImageShape, layout: Layout) -> Result<Self, ImageGridError> {
         Ok(Self::grid(&Self::each(bytes, shape)?, layout))
     }
 
-    /// Sheets of one size in rows, [`GAP`] pixels between them and around. Cells left over stay black.
+    /// A grid of images of equal shape with [`GAP`] pixels between and around them. Unused cells are black; surplus
+    /// images are omitted.
     pub fn grid(cells: &[Self], layout: Layout) -> Self {
         let Some(first) = cells.first() else { return Self::black(GAP, GAP, 1) };
         let side = |count: usize, side: usize| count * (side + GAP) + GAP;
@@ -142,7 +143,7 @@ impl ImageGrid {
         grid
     }
 
-    /// Sheets from left to right, centred vertically, nothing between them.
+    /// Images in a row, centered vertically, without gaps.
     pub fn beside(grids: &[Self]) -> Self {
         let height = grids.iter().map(|grid| grid.height).max().unwrap_or(0);
         let width = grids.iter().map(|grid| grid.width).sum();
@@ -155,7 +156,7 @@ impl ImageGrid {
         whole
     }
 
-    /// Sheets from top to bottom, left edges aligned, nothing between them.
+    /// Images in a column, aligned left, without gaps.
     pub fn below(grids: &[Self]) -> Self {
         let height = grids.iter().map(|grid| grid.height).sum();
         let width = grids.iter().map(|grid| grid.width).max().unwrap_or(0);
@@ -168,20 +169,21 @@ impl ImageGrid {
         whole
     }
 
-    /// Height and width in pixels, and channels.
+    /// Height, width and channels.
     pub fn shape(&self) -> (usize, usize, usize) {
         (self.height, self.width, self.channels)
     }
 
-    /// Rows of pixels from the top, channels interleaved.
+    /// The pixels, u8 `(h, w, c)`.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
 
-    /// Copies `grid`, of as many channels, onto this one with its upper left corner at (`top`, `left`); what sticks out is cut.
-    pub fn paste(&mut self, grid: &Self, top: usize, left: usize) {
-        let width = grid.width.min(self.width.saturating_sub(left)) * self.channels;
-        let rows = grid.pixels.chunks_exact((grid.width * grid.channels).max(1));
+    /// Copies `image`, which has the same number of channels, into this image with its upper left corner at
+    /// (`top`, `left`). Pixels outside are cropped.
+    pub fn paste(&mut self, image: &Self, top: usize, left: usize) {
+        let width = image.width.min(self.width.saturating_sub(left)) * self.channels;
+        let rows = image.pixels.chunks_exact((image.width * image.channels).max(1));
         for (y, row) in rows.enumerate().take(self.height.saturating_sub(top)) {
             let at = ((top + y) * self.width + left) * self.channels;
             if let (Some(into), Some(row)) = (self.pixels.get_mut(at..at + width), row.get(..width)) {
@@ -190,7 +192,7 @@ impl ImageGrid {
         }
     }
 
-    /// Sets one pixel, `color` as (red, green, blue); grey grids take its brightest part. Outside: nothing.
+    /// Sets a pixel to `color` (red, green, blue), or to its maximum in a grey image. Pixels outside are ignored.
     pub fn dot(&mut self, y: usize, x: usize, color: [u8; 3]) {
         if y >= self.height || x >= self.width {
             return;
@@ -203,8 +205,10 @@ impl ImageGrid {
         }
     }
 
-    /// Writes digits, `+`, `-`, `=`, `.` and `:` in white from (`top`, `left`), each dot `scale` pixels wide; other characters are
-    /// spaces. A character takes 5 x 3 dots, and one more dot beside it.
+    /// Draws `text` in white with its upper left corner at (`top`, `left`).
+    ///
+    /// Supported characters are digits, `+`, `-`, `=`, `.` and `:`; others are spaces. A character has 5 x 3 dots of
+    /// `scale` x `scale` pixels, and one dot of spacing.
     pub fn write(&mut self, text: &str, top: usize, left: usize, scale: usize) {
         for (i, character) in text.chars().enumerate() {
             let bits = glyph(character);
@@ -217,7 +221,7 @@ impl ImageGrid {
         }
     }
 
-    /// A sign between two blocks: a black strip with `text` in its middle.
+    /// A black column of at least `height` pixels with `text` in its middle, to put between other images.
     pub fn sign(text: &str, height: usize, scale: usize, channels: usize) -> Self {
         let width = (text.chars().count() * (GLYPH.1 + 1) + 1) * scale;
         let mut strip = Self::black(height.max(GLYPH.0 * scale), width, channels);
@@ -225,7 +229,7 @@ impl ImageGrid {
         strip
     }
 
-    /// The same with `text` on a strip below it.
+    /// This image with `text` below it.
     #[must_use]
     pub fn captioned(&self, text: &str) -> Self {
         let mut whole = Self::black(self.height + GLYPH.0 + 3, self.width, self.channels);
@@ -234,7 +238,7 @@ impl ImageGrid {
         whole
     }
 
-    /// Each pixel as `factor` x `factor` pixels.
+    /// This image upscaled by an integer factor (nearest neighbour).
     #[must_use]
     pub fn enlarged(&self, factor: usize) -> Self {
         let factor = factor.max(1);
@@ -250,10 +254,10 @@ impl ImageGrid {
         whole
     }
 
-    /// As a PNG.
+    /// Encodes the image as PNG.
     ///
     /// # Errors
-    /// A grid too large for the format.
+    /// The image is too large for the format.
     pub fn png(&self) -> Result<Vec<u8>, ImageGridError> {
         let color = match self.channels {
             1 => ExtendedColorType::L8,
@@ -272,10 +276,10 @@ impl ImageGrid {
         Ok(bytes)
     }
 
-    /// Writes the PNG, whole or not at all.
+    /// Writes the image as PNG, atomically.
     ///
     /// # Errors
-    /// The operating system's; an image grid too large for the format.
+    /// The file cannot be written; the image is too large for the format.
     pub fn save(&self, path: &Path) -> Result<(), ImageGridError> {
         let png = self.png()?;
         dcgan_base::files::write_atomic(path, &png)
@@ -283,7 +287,7 @@ impl ImageGrid {
     }
 }
 
-/// Fifteen dots of a character, row by row from the top.
+/// The 5 x 3 dots of a character in row-major order, first dot in the highest bit.
 fn glyph(character: char) -> u16 {
     match character {
         '0' => 0b111_101_101_101_111,
@@ -310,13 +314,13 @@ mod tests {
     use super::*;
     use dcgan_base::digest::Digest;
 
-    /// One row of text a row of pixels of a grey grid: `#` where it is not black.
+    /// A grey image as text, one line per row: `#` where a pixel is not black.
     fn text(grid: &ImageGrid) -> Vec<String> {
         let mark = |pixel: &u8| if *pixel > 0 { '#' } else { '.' };
         grid.pixels.chunks(grid.width).map(|row| row.iter().map(mark).collect()).collect()
     }
 
-    /// Run folders and what other commands compare with them keep their bytes from version to version.
+    /// Image grids of run folders are compared byte by byte, so their encoding must not change.
     #[test]
     fn the_bytes_of_grids_are_pinned() {
         let rows = [
@@ -333,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn grids_are_put_together_pixel_by_pixel() {
+    fn images_are_arranged_pixel_by_pixel() {
         let white = |height: usize, width: usize| ImageGrid {
             pixels: vec![255; height * width],
             ..ImageGrid::black(height, width, 1)
@@ -365,7 +369,7 @@ mod tests {
         for (grid, expected) in rows {
             assert_eq!(text(grid), *expected);
         }
-        // Colors keep their channels, and opaque stays opaque.
+        // The order of channels is kept, and alpha stays opaque.
         let mut color = ImageGrid::black(1, 2, 4);
         color.dot(0, 1, [1, 2, 3]);
         assert_eq!(color.pixels, [0, 0, 0, 255, 1, 2, 3, 255]);
@@ -378,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn layouts_as_typed() {
+    fn layouts_are_parsed() {
         let rows: &[(&str, Option<(usize, usize)>)] = &[
             ("3x4", Some((3, 4))),
             ("1x10000", Some((1, 10_000))),

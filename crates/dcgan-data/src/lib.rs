@@ -1,38 +1,86 @@
-//! Images and labels from disk as bytes: readers for the common formats, one transform, a seeded loader.
+//! Image datasets: readers for common formats, a transform to one shape, a deterministic data loader.
 //!
-//! [`Dataset::open`] takes a publisher's folder (CIFAR, MNIST, SVHN), a folder or zip of images, one file of these,
-//! or a cache written by [`pack`]; [`Dataset::read`] gives one image as u8, rows of interleaved channels. [`Loader`]
-//! hands out shuffled batches whose bytes depend on the seed and the position alone, not on the number of threads.
-//! This crate knows no tensor library.
+//! [`Dataset::open`] takes the folder of a published dataset (CIFAR, MNIST, SVHN), a folder or zip of images, a single
+//! file of these, or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8 `(h, w, c)`. [`Loader`]
+//! returns shuffled batches that depend only on the seed and the position, not on the number of threads. This crate
+//! does not depend on a tensor library.
 //!
-//! # Hostile input
+//! # Example
 //!
-//! Every size in a file is checked against a cap and against the bytes that are there before memory is taken for it.
-//! Bad input is an error that names the file and the record, or is skipped and counted under [`OnBad::Skip`].
+//! Opens a folder with one folder of images per class, and reads a batch:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use dcgan_data::{Dataset, ImageShape, Loader, LoaderConfig, LoaderPosition, OpenOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # for (class, side) in [("cat", 40), ("dog", 50)] {
+//! #     std::fs::create_dir(folder.path().join(class))?;
+//! #     image::RgbImage::new(side, side).save(folder.path().join(class).join("1.png"))?;
+//! # }
+//! # let path = folder.path();
+//! // Every image is resized to 32 x 32 RGB.
+//! let shape = ImageShape { height: 32, width: 32, channels: 3 };
+//! let dataset = Arc::new(Dataset::open(path, &OpenOptions::new(shape))?);
+//! assert_eq!(dataset.class_names().unwrap(), ["cat", "dog"]);
+//! assert_eq!(dataset.labels().unwrap(), [0, 1]);
+//!
+//! let config = LoaderConfig { batch_size: 2, seed: 7, mirror: true, threads: 2, prefetch: 4 };
+//! let mut loader = Loader::new(dataset, config, LoaderPosition::default())?;
+//! let batch = loader.next_batch()?;
+//! assert_eq!(batch.pixels.len(), 2 * 32 * 32 * 3); // (n, h, w, c)
+//! assert_eq!(batch.labels.unwrap().len(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! `cli` (default) builds the binary `dcgan-data`: `inspect`, `pack` and `verify`. The library does not use it.
+//!
+//! # Untrusted input
+//!
+//! Every size in a file is checked against a limit and against the available bytes before memory is allocated. Invalid
+//! input is an error that names the file and the record, or is skipped and counted with [`UnreadableImages::Skip`].
+//!
+//! # Modules
+//!
+//! Modules form layers. A module uses only modules before it in this list:
+//!
+//! 1. types and errors: `shape`, `error`, `options`, `report`
+//! 2. files and images: `bytes`, `decode`, `transform`, `encoded`, `raw`, `source`
+//! 3. formats: `readers`
+//! 4. datasets: `open`, `dataset`
+//! 5. uses of datasets and images: `order`, `loader`, `pack`, `manifest`, `image_grid`
 
 mod bytes;
-mod cache;
 mod dataset;
 mod decode;
+mod encoded;
 mod error;
-mod files;
-mod frames;
 pub mod image_grid;
 mod loader;
 mod manifest;
 mod open;
 mod options;
 mod order;
+mod pack;
+mod raw;
 mod readers;
 mod report;
+mod shape;
 mod source;
 mod transform;
 
 pub use bytes::Bytes;
-pub use cache::{Packed, pack};
-pub use dataset::{Dataset, ImageInfo};
+pub use dataset::Dataset;
 pub use error::DataError;
 pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
-pub use manifest::{FileEntry, Finding, Manifest, Verified, manifests, verify};
-pub use options::{ImageShape, OnBad, OpenOptions, Split};
+pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
+pub use options::{OpenOptions, Split, UnreadableImages};
+pub use pack::{PackReport, pack};
 pub use report::{Format, ScanReport, Skipped};
+pub use shape::{ImageShape, InvalidShape};
+pub use source::ImageInfo;

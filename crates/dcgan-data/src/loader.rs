@@ -1,4 +1,4 @@
-//! Shuffled batches, prepared ahead on threads; the bytes depend on the seed and the position alone.
+//! The data loader: shuffled batches, prefetched by worker threads. Batches depend only on the seed and the position.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,26 +10,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::options::ImageShape;
 use crate::order::{epoch_order, mirrored};
+use crate::shape::ImageShape;
 use crate::transform::mirror;
 
-/// How a [`Loader`] works.
+/// Configuration of a [`Loader`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderConfig {
-    /// Images a batch.
+    /// Images per batch.
     pub batch_size: usize,
-    /// Seed of the order, and of which images are mirrored.
+    /// Seed of shuffling and mirroring.
     pub seed: u64,
-    /// Whether images are mirrored left to right, each with probability one half.
+    /// Whether to mirror each image horizontally with probability 1/2.
     pub mirror: bool,
-    /// Threads that prepare batches; 0 counts as 1.
+    /// Worker threads; 0 counts as 1.
     pub threads: usize,
-    /// Batches prepared ahead; 0 counts as 1.
+    /// Prefetched batches; 0 counts as 1.
     pub prefetch: usize,
 }
 
-/// A place in the endless row of batches: the next batch to be handed out.
+/// The position of a batch in the endless sequence of batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderPosition {
@@ -39,27 +39,27 @@ pub struct LoaderPosition {
     pub batch: u64,
 }
 
-/// Images of one training step.
+/// A minibatch: the images of one training step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// `(n, h, w, c)`, u8.
+    /// Images `(n, h, w, c)`, u8.
     pub pixels: Vec<u8>,
-    /// n: images in the batch.
+    /// n, the number of images.
     pub count: usize,
-    /// h, w, c.
+    /// h, w and c.
     pub shape: ImageShape,
-    /// `(n,)`: one class number an image, where the data has labels.
+    /// Class labels `(n,)`, if the dataset is labeled.
     pub labels: Option<Vec<u32>>,
-    /// Where in the row of batches this one stands.
+    /// The position of this batch.
     pub position: LoaderPosition,
 }
 
-/// Hands out batches without end; dropping it ends its threads.
+/// An endless source of shuffled batches. Dropping it stops its worker threads.
 #[derive(Debug)]
 pub struct Loader {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    waited: Duration,
+    wait_time: Duration,
 }
 
 #[derive(Debug)]
@@ -69,32 +69,32 @@ struct Shared {
     batches_per_epoch: u64,
     state: Mutex<State>,
     changed: Condvar,
-    /// Orders of the epochs in work: the present one and its neighbours.
+    /// Permutations of the current epoch and its neighbours.
     orders: Mutex<BTreeMap<u64, Arc<Vec<u32>>>>,
 }
 
-/// Batches are counted from zero through all epochs.
+/// State of the job queue. Batches are numbered from zero across epochs.
 #[derive(Debug)]
 struct State {
     /// The batch that `next_batch` returns next.
-    deliver: u64,
-    /// The batch that the next free worker prepares.
-    prepare: u64,
+    next: u64,
+    /// The batch that the next idle worker prepares.
+    next_job: u64,
     ready: BTreeMap<u64, Result<Batch, DataError>>,
-    /// A failed batch was handed out: nothing is prepared until the caller asks again.
+    /// Set after a failed batch was returned: workers wait until the next call of `next_batch`.
     paused: bool,
-    /// Failures so far; what was begun before a failure is not used after it.
+    /// Failures so far. Results of jobs that started before the last failure are discarded.
     failures: u64,
     stop: bool,
 }
 
 impl Loader {
-    /// Starts preparing batches from `start` on.
+    /// Starts worker threads that prefetch batches from `start` on.
     ///
     /// # Errors
     ///
-    /// A batch of zero or of more images than the dataset, a start behind the end of its epoch, threads that cannot
-    /// be started.
+    /// A batch size of zero or above the size of the dataset, a start past the end of its epoch, or a worker thread
+    /// that cannot be started.
     pub fn new(
         dataset: Arc<Dataset>,
         config: LoaderConfig,
@@ -102,22 +102,22 @@ impl Loader {
     ) -> Result<Self, DataError> {
         let (batch_size, images) = (config.batch_size, dataset.len());
         if batch_size == 0 {
-            return Err(DataError::Option("a batch needs 1 image or more".to_owned()));
+            return Err(DataError::InvalidOption("the batch size is 0, expected 1 or more".to_owned()));
         }
         if batch_size > images {
             return Err(DataError::BatchTooLarge { batch_size, images });
         }
         let batches_per_epoch = (images / batch_size) as u64;
-        // The end of an epoch is the beginning of the next.
+        // The end of an epoch equals the start of the next one.
         if start.batch > batches_per_epoch {
-            return Err(DataError::Position { batch: start.batch, batches_per_epoch });
+            return Err(DataError::PositionOutOfRange { batch: start.batch, batches_per_epoch });
         }
         let first =
             start.epoch.checked_mul(batches_per_epoch).and_then(|first| first.checked_add(start.batch));
-        let first = first.ok_or(DataError::Position { batch: start.batch, batches_per_epoch })?;
+        let first = first.ok_or(DataError::PositionOutOfRange { batch: start.batch, batches_per_epoch })?;
         let state = State {
-            deliver: first,
-            prepare: first,
+            next: first,
+            next_job: first,
             ready: BTreeMap::new(),
             paused: false,
             failures: 0,
@@ -131,66 +131,65 @@ impl Loader {
             changed: Condvar::new(),
             orders: Mutex::default(),
         });
-        let mut loader = Self { shared, workers: Vec::new(), waited: Duration::ZERO };
+        let mut loader = Self { shared, workers: Vec::new(), wait_time: Duration::ZERO };
         for number in 0..config.threads.max(1) {
             let shared = Arc::clone(&loader.shared);
             let thread = std::thread::Builder::new().name(format!("loader-{number}"));
             let worker = thread.spawn(move || shared.work());
-            loader.workers.push(
-                worker
-                    .map_err(|error| DataError::Option(format!("cannot start a loader thread: {error}")))?,
-            );
+            loader.workers.push(worker.map_err(|error| {
+                DataError::InvalidOption(format!("cannot start a worker thread: {error}"))
+            })?);
         }
         Ok(loader)
     }
 
-    /// The next batch, waiting for it where it is not ready. A short last batch of an epoch is dropped.
+    /// Returns the next batch; blocks until it is ready. An incomplete last batch of an epoch is dropped.
     ///
     /// # Errors
     ///
-    /// An image of the batch that cannot be read. The loader stays at the batch: another call tries it again.
+    /// An image of the batch cannot be read. The position does not advance: the next call retries the batch.
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         let started = Instant::now();
         let mut state = self.shared.lock();
         if std::mem::take(&mut state.paused) {
             self.shared.changed.notify_all();
         }
-        let deliver = state.deliver;
+        let number = state.next;
         let result = loop {
-            if let Some(result) = state.ready.remove(&deliver) {
+            if let Some(result) = state.ready.remove(&number) {
                 break result;
             }
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
         if result.is_ok() {
-            state.deliver += 1;
+            state.next += 1;
         } else {
-            // All that was prepared beyond the failed batch is made again, should the caller ask for it.
+            // Batches after the failed one are prepared again after a retry.
             state.ready.clear();
-            state.prepare = deliver;
+            state.next_job = number;
             state.paused = true;
             state.failures += 1;
         }
         drop(state);
         self.shared.changed.notify_all();
-        self.waited += started.elapsed();
+        self.wait_time += started.elapsed();
         result
     }
 
     /// The position of the batch that [`Self::next_batch`] returns next.
     pub fn position(&self) -> LoaderPosition {
-        self.shared.position(self.shared.lock().deliver)
+        self.shared.position(self.shared.lock().next)
     }
 
-    /// Whole batches in one pass over the data.
+    /// Complete batches per epoch.
     pub fn batches_per_epoch(&self) -> u64 {
         self.shared.batches_per_epoch
     }
 
-    /// Time that [`Self::next_batch`] has spent in all: large beside the training time means that loading is the
+    /// Total time spent in [`Self::next_batch`]. If it is large compared to the training time, loading is the
     /// bottleneck.
-    pub fn waited(&self) -> Duration {
-        self.waited
+    pub fn wait_time(&self) -> Duration {
+        self.wait_time
     }
 }
 
@@ -199,7 +198,7 @@ impl Drop for Loader {
         self.shared.lock().stop = true;
         self.shared.changed.notify_all();
         for worker in self.workers.drain(..) {
-            // Workers catch panics and hand them to `next_batch`; here nothing is left to report.
+            // Workers catch panics and report them through `next_batch`.
             let _ = worker.join();
         }
     }
@@ -214,19 +213,19 @@ impl Shared {
         LoaderPosition { epoch: batch / self.batches_per_epoch, batch: batch % self.batches_per_epoch }
     }
 
-    /// The life of a worker: takes the next batch to prepare while it is within reach, until told to stop.
+    /// The loop of a worker thread: prepares batches within the prefetch window until `stop` is set.
     fn work(&self) {
         let ahead = self.config.prefetch.max(1) as u64;
         loop {
             let mut state = self.lock();
-            while !state.stop && (state.paused || state.prepare >= state.deliver + ahead) {
+            while !state.stop && (state.paused || state.next_job >= state.next + ahead) {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.stop {
                 return;
             }
-            let number = state.prepare;
-            state.prepare += 1;
+            let number = state.next_job;
+            state.next_job += 1;
             let failures = state.failures;
             drop(state);
             let position = self.position(number);
@@ -249,9 +248,9 @@ impl Shared {
         let all_labels = self.dataset.labels();
         let mut pixels = vec![0; count * shape.bytes()];
         let mut labels = all_labels.map(|_| Vec::with_capacity(count));
-        let mut mirrored = mirrored(self.config.seed, position);
+        let mut mirrored = mirrored(self.config.seed, position.epoch, position.batch);
         for (image, index) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
-            // Decoding a batch of large images takes seconds; a dropped loader is not kept waiting for them.
+            // Decoding a batch of large images takes seconds; a drop must not wait for it.
             if self.lock().stop {
                 break;
             }
@@ -269,7 +268,7 @@ impl Shared {
 
     fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        orders.retain(|kept, _| kept.abs_diff(epoch) <= 1);
+        orders.retain(|other, _| other.abs_diff(epoch) <= 1);
         let new = || {
             let images = u32::try_from(self.dataset.len()).unwrap_or(u32::MAX);
             Arc::new(epoch_order(images, self.config.seed, epoch))

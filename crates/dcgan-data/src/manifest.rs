@@ -1,4 +1,4 @@
-//! The manifests of `datasets/`, compiled in: which files a dataset has, and their SHA-256 where it is known.
+//! The manifests of known datasets (`datasets/*.toml`, compiled in): files, sizes and SHA-256.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -22,21 +22,22 @@ static MANIFESTS: [(&str, &str); 7] = [
     ("lsun.toml", include_str!("../../../datasets/lsun.toml")),
 ];
 
-/// A dataset as its publisher hands it out.
+/// A published dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Its usual name.
+    /// Name of the dataset.
     pub name: String,
-    /// What may be done with it, in words.
+    /// The license, in words. The old key is `licence`.
+    #[serde(alias = "licence")]
     pub license: String,
-    /// The publisher's page.
+    /// The homepage of the publisher.
     pub homepage: String,
-    /// Where to get the files and how to lay them out.
+    /// Where to download the files, and how to arrange them.
     pub get: String,
-    /// Which parts there are and how large they are.
+    /// The splits and their sizes, in words.
     pub splits: String,
-    /// Its files.
+    /// The files of the dataset.
     pub files: Vec<FileEntry>,
 }
 
@@ -44,40 +45,41 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
-    /// Its name.
+    /// File name.
     pub name: String,
-    /// Its size in bytes, where it is known.
+    /// Size in bytes, if known.
     pub bytes: Option<u64>,
-    /// SHA-256 of the file, where it is known.
+    /// SHA-256 of the file, if known.
     pub sha256: Option<String>,
-    /// For a .gz file, SHA-256 of what is in it, where it is known: many mirrors compress anew.
+    /// SHA-256 of the uncompressed content of a .gz file, if known: many mirrors recompress the files.
     pub content_sha256: Option<String>,
 }
 
-/// What became of one file.
+/// The result of verifying one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Finding {
-    /// The bytes are the publisher's.
+pub enum FileStatus {
+    /// The file matches its SHA-256.
     Ok,
-    /// A .gz file was compressed anew; what is in it is the publisher's.
+    /// The file was recompressed or unpacked; its content matches.
     OkContent,
-    /// The bytes are others.
+    /// The file does not match.
     Differs,
-    /// There is no such file.
+    /// The file does not exist.
     Missing,
-    /// The file is there, and its hash is not in the manifest.
+    /// The file exists, but the manifest has no hash for it.
     NotRecorded,
 }
 
-/// A file and what became of it.
+/// A file of a manifest and the result of its verification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verified {
-    /// The name in the manifest.
+pub struct VerifiedFile {
+    /// Name in the manifest.
     pub file: String,
-    /// What became of it.
-    pub finding: Finding,
-    /// SHA-256 of the file that is there.
+    /// The result; the JSON key is `finding`.
+    #[serde(rename = "finding")]
+    pub status: FileStatus,
+    /// SHA-256 of the file, if it exists.
     pub sha256: Option<String>,
 }
 
@@ -85,20 +87,20 @@ pub struct Verified {
 ///
 /// # Errors
 ///
-/// A manifest that is not understood: a defect of this program, which its tests exclude.
+/// A manifest is invalid. The tests of this crate exclude this.
 pub fn manifests() -> Result<Vec<Manifest>, DataError> {
     let parse = |(file, text): &(&str, &str)| {
-        toml::from_str(text).map_err(|error| DataError::bad_file(Path::new(file), error.to_string()))
+        toml::from_str(text).map_err(|error| DataError::invalid_file(Path::new(file), error.to_string()))
     };
     MANIFESTS.iter().map(parse).collect()
 }
 
-/// Compares the files at `path`, a folder or one file, with the manifest that shares most file names with it.
+/// Compares the files at `path`, a folder or a single file, with the manifest that has most file names in common.
 ///
 /// # Errors
 ///
-/// A path that cannot be read, or that has no file of any manifest.
-pub fn verify(path: &Path) -> Result<(Manifest, Vec<Verified>), DataError> {
+/// A path that cannot be read, or that contains no file of any manifest.
+pub fn verify(path: &Path) -> Result<(Manifest, Vec<VerifiedFile>), DataError> {
     std::fs::metadata(path).map_err(DataError::io(path))?;
     let known = manifests()?;
     let names: Vec<String> = known.iter().map(|manifest| manifest.name.clone()).collect();
@@ -106,7 +108,7 @@ pub fn verify(path: &Path) -> Result<(Manifest, Vec<Verified>), DataError> {
         |manifest: &Manifest| manifest.files.iter().filter(|entry| locate(path, entry).is_some()).count();
     let best =
         known.into_iter().map(|manifest| (present(&manifest), manifest)).filter(|(present, _)| *present > 0);
-    // Of equals the first counts, so that the order of `MANIFESTS` decides.
+    // Ties go to the first manifest in the order of `MANIFESTS`.
     let best = best.reduce(|best, next| if next.0 > best.0 { next } else { best });
     let Some((_, mut manifest)) = best else {
         return Err(DataError::NoManifest { path: path.to_owned(), known: names.join("; ") });
@@ -118,7 +120,7 @@ pub fn verify(path: &Path) -> Result<(Manifest, Vec<Verified>), DataError> {
     Ok((manifest, verified))
 }
 
-/// The file of `entry`: in the folder `path`, or `path` itself; a .gz file may lie there unpacked.
+/// The path of `entry`: in the folder `path`, or `path` itself. A .gz file can also be unpacked.
 fn locate(path: &Path, entry: &FileEntry) -> Option<PathBuf> {
     let unpacked = entry.name.strip_suffix(".gz").filter(|_| entry.content_sha256.is_some());
     let mut names = [Some(entry.name.as_str()), unpacked].into_iter().flatten();
@@ -129,25 +131,25 @@ fn locate(path: &Path, entry: &FileEntry) -> Option<PathBuf> {
     }
 }
 
-fn check(path: &Path, entry: &FileEntry) -> Result<Verified, DataError> {
+fn check(path: &Path, entry: &FileEntry) -> Result<VerifiedFile, DataError> {
     let Some(file) = locate(path, entry) else {
-        return Ok(Verified { file: entry.name.clone(), finding: Finding::Missing, sha256: None });
+        return Ok(VerifiedFile { file: entry.name.clone(), status: FileStatus::Missing, sha256: None });
     };
     let found = sha256(open_regular(&file)?).map_err(DataError::io(&file))?;
     let is = |recorded: &Option<String>, found: &str| recorded.as_deref() == Some(found);
-    let finding = if is(&entry.sha256, &found) {
-        Finding::Ok
+    let status = if is(&entry.sha256, &found) {
+        FileStatus::Ok
     } else if is(&entry.content_sha256, &found) || is(&entry.content_sha256, &content_sha256(&file)?) {
-        Finding::OkContent
+        FileStatus::OkContent
     } else if entry.sha256.is_none() && entry.content_sha256.is_none() {
-        Finding::NotRecorded
+        FileStatus::NotRecorded
     } else {
-        Finding::Differs
+        FileStatus::Differs
     };
-    Ok(Verified { file: entry.name.clone(), finding, sha256: Some(found) })
+    Ok(VerifiedFile { file: entry.name.clone(), status, sha256: Some(found) })
 }
 
-/// The hash of what a .gz file holds; empty for other or damaged files, which equals no hash.
+/// SHA-256 of the content of a .gz file; empty for other or damaged files, which never matches.
 fn content_sha256(path: &Path) -> Result<String, DataError> {
     if path.extension().is_none_or(|extension| extension != "gz") {
         return Ok(String::new());

@@ -1,19 +1,18 @@
-//! Recognizes what a path holds and hands it to the reader for it.
+//! Format detection: chooses the reader for a path by its content.
 
 use std::path::Path;
 
 use crate::bytes::{gunzip_head, head};
-use crate::cache;
 use crate::decode::{SIGNATURE_BYTES, image_format};
 use crate::error::DataError;
 use crate::options::OpenOptions;
-use crate::readers::{archive, cifar, folder, idx, svhn};
+use crate::readers::{archive, cache, cifar, folder, idx, svhn};
 use crate::source::Scan;
 
-/// Bytes looked at to tell what a file is; a tar's mark is at 257.
+/// Length of the file prefix used for detection; the magic number of tar is at byte 257.
 const HEAD_BYTES: u64 = 512;
 
-/// Reads the file list and everything but images of `path`.
+/// Scans `path` with the reader for its format: file list, labels and report. Encoded images are not decoded here.
 pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
     if metadata.is_dir() {
@@ -32,16 +31,16 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
         scan_gzip(path, &head)
     } else if image_format(&head[..head.len().min(usize::try_from(SIGNATURE_BYTES).unwrap_or(0))]).is_some() {
         folder::scan_single(path, metadata.len())
-    } else if let Some(kind) = cifar::kind_of_file(path, metadata.len()) {
-        cifar::scan_files(path, kind, &[path.to_owned()], options.on_bad)
+    } else if let Some(variant) = cifar::variant_of_file(path, metadata.len()) {
+        cifar::scan_files(path, variant, &[path.to_owned()], options.unreadable_images)
     } else {
-        Err(DataError::Unrecognized { path: path.to_owned(), found: describe(&head).to_owned() })
+        Err(DataError::UnknownFormat { path: path.to_owned(), found: describe(&head).to_owned() })
     }
 }
 
 fn scan_folder(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
-    if let Some((kind, files)) = cifar::files_in(path, options.split) {
-        return cifar::scan_files(path, kind, &files, options.on_bad);
+    if let Some((variant, files)) = cifar::files_in(path, options.split) {
+        return cifar::scan_files(path, variant, &files, options.unreadable_images);
     }
     if let Some(images) = idx::images_in(path, options.split) {
         return idx::scan_file(&images);
@@ -49,11 +48,11 @@ fn scan_folder(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     if let Some(file) = svhn::file_in(path, options.split) {
         return svhn::scan(&file);
     }
-    folder::scan(path, options.on_bad)
+    folder::scan(path, options.unreadable_images)
 }
 
 fn scan_gzip(path: &Path, head: &[u8]) -> Result<Scan, DataError> {
-    // A cut-off stream is expected here: `head` is only its beginning.
+    // `head` is only the start of the stream, so the stream is truncated.
     let inner = gunzip_head(head, HEAD_BYTES).or_else(|_| gunzip_head(head, 4)).unwrap_or_default();
     if idx::is_idx(&inner) {
         return idx::scan_file(path);
@@ -61,9 +60,9 @@ fn scan_gzip(path: &Path, head: &[u8]) -> Result<Scan, DataError> {
     let found = if is_tar(&inner) || path.to_string_lossy().ends_with(".tgz") {
         "a compressed tar archive (unpack it first)"
     } else {
-        "gzip data without idx images in it"
+        "gzip data that contains no idx images"
     };
-    Err(DataError::Unrecognized { path: path.to_owned(), found: found.to_owned() })
+    Err(DataError::UnknownFormat { path: path.to_owned(), found: found.to_owned() })
 }
 
 fn is_tar(head: &[u8]) -> bool {
@@ -82,6 +81,6 @@ fn describe(head: &[u8]) -> &'static str {
     } else if head.starts_with(b"<") {
         "a web page or XML, not images (a failed download?)"
     } else {
-        "in no known format"
+        "of unknown format"
     }
 }

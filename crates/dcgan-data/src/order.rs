@@ -1,14 +1,13 @@
-//! The order of images in an epoch, and which of them are mirrored.
+//! Shuffling and mirroring, from random streams keyed by seed and position.
 
 use rand::RngCore;
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
-use crate::loader::LoaderPosition;
 use dcgan_base::digest::Digest;
 use dcgan_base::random::shuffle;
 
-/// The permutation of `0..len` for `epoch`: Fisher-Yates with a ChaCha stream keyed by (seed, "shuffle", epoch).
+/// The permutation of `0..len` for `epoch`: Fisher-Yates with a ChaCha12 stream keyed by (seed, "shuffle", epoch).
 pub(crate) fn epoch_order(len: u32, seed: u64, epoch: u64) -> Vec<u32> {
     let mut rng = ChaCha12Rng::from_seed(Digest::default().number(seed).field("shuffle").number(epoch).key());
     let mut order: Vec<u32> = (0..len).collect();
@@ -16,10 +15,9 @@ pub(crate) fn epoch_order(len: u32, seed: u64, epoch: u64) -> Vec<u32> {
     order
 }
 
-/// Which images of the batch at `position` are mirrored: every call tells it of the next one.
-pub(crate) fn mirrored(seed: u64, position: LoaderPosition) -> impl FnMut() -> bool {
-    let key =
-        Digest::default().number(seed).field("mirror").number(position.epoch).number(position.batch).key();
+/// Random mirroring of batch `batch` of `epoch`: each call returns whether to mirror the next image.
+pub(crate) fn mirrored(seed: u64, epoch: u64, batch: u64) -> impl FnMut() -> bool {
+    let key = Digest::default().number(seed).field("mirror").number(epoch).number(batch).key();
     let mut rng = ChaCha12Rng::from_seed(key);
     move || rng.next_u32() & 1 == 1
 }
@@ -29,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_alone() {
+    fn an_epoch_is_a_permutation_that_depends_only_on_seed_and_epoch() {
         for len in [1, 2, 7, 1000] {
             let mut sorted = epoch_order(len, 5, 3);
             sorted.sort_unstable();
@@ -40,9 +38,9 @@ mod tests {
         assert_ne!(epoch_order(50, 5, 3), epoch_order(50, 6, 3));
     }
 
-    /// Checkpoints hold positions in these orders, so a change here would make old runs resume elsewhere.
+    /// Checkpoints contain positions in this order: if it changed, old runs would resume with other batches.
     #[test]
-    fn the_order_stays_what_it_was() {
+    fn the_order_is_pinned() {
         assert_eq!(epoch_order(10, 7, 0), PINNED);
     }
 

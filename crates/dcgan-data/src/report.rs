@@ -1,34 +1,34 @@
-//! What a scan found, and what it skipped and why.
+//! The report of a scan: what was found, and what was skipped and why.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// Names kept for each reason of skipping.
+/// Example names per reason.
 const EXAMPLES: usize = 3;
 
-/// The format that a dataset was recognized as.
+/// The format of a dataset, detected from its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// CIFAR-10, binary version.
     Cifar10,
-    /// CIFAR-100, binary version (labels are the fine ones).
+    /// CIFAR-100, binary version; the labels are the fine labels.
     Cifar100,
-    /// MNIST's idx files.
+    /// MNIST idx files.
     Idx,
-    /// SVHN's cropped digits, MATLAB v5.
+    /// SVHN cropped digits (format 2), MATLAB v5.
     Svhn,
     /// A folder of images.
     ImageFolder,
     /// A zip of images.
     ImageZip,
-    /// One image.
+    /// A single image.
     Image,
     /// A cache written by `pack`.
     Cache,
-    /// The digits compiled into the program.
+    /// The MNIST digits compiled into this crate.
     EmbeddedDigits,
 }
 
@@ -48,31 +48,31 @@ impl fmt::Display for Format {
     }
 }
 
-/// Files or images left out for one reason.
+/// Files or images that were skipped for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// How many.
+    /// How many were skipped.
     pub count: usize,
-    /// The first few names.
+    /// The first few of their names.
     pub examples: Vec<String>,
 }
 
-/// What was read from where, and what was left out.
+/// What a dataset was read from, and what was skipped.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScanReport {
-    /// The folder or file that was read.
+    /// The dataset's folder or file.
     pub path: PathBuf,
-    /// What it was recognized as.
+    /// The detected format.
     pub format: Format,
-    /// Files (or zip entries) looked at.
+    /// Number of scanned files (or zip entries).
     pub scanned_files: usize,
-    /// Images in the dataset.
+    /// Number of images in the dataset.
     pub images: usize,
-    /// What was left out, one entry for each reason.
+    /// Skipped files and images, one entry per reason.
     pub skipped: Vec<Skipped>,
-    /// Remarks: where labels come from, which parts are missing.
+    /// Notes such as the source of the labels, or missing files.
     pub notes: Vec<String>,
 }
 
@@ -101,7 +101,7 @@ impl ScanReport {
         }
     }
 
-    /// How much was looked at and why it was left out, on one line.
+    /// The number of scanned files and all reasons for skipping, on one line.
     pub(crate) fn scanned(&self) -> String {
         let mut text = format!("scanned {} files", self.scanned_files);
         for skipped in &self.skipped {

@@ -1,81 +1,93 @@
-//! Where images come from, behind one face.
+//! The source of a dataset's images, raw or encoded, and the result of a reader.
 
 use std::path::{Path, PathBuf};
 
 use image::DynamicImage;
+use serde::Serialize;
 
-use crate::dataset::ImageInfo;
 use crate::decode;
+use crate::encoded::{EncodedImages, Storage};
 use crate::error::DataError;
-use crate::files::{Files, Store};
-use crate::frames::{Frames, record_name};
-use crate::options::ImageShape;
+use crate::raw::{RawImages, record_name};
 use crate::report::ScanReport;
+use crate::shape::ImageShape;
+
+/// Name and size of an image on disk, before the transform.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageInfo {
+    /// The path below the root, or the file and the record's index in it.
+    pub name: String,
+    /// Rows, in pixels.
+    pub height: usize,
+    /// Columns, in pixels.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+}
 
 /// Raw or encoded images.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Frames(Frames),
-    Files(Files),
+    Raw(RawImages),
+    Encoded(EncodedImages),
 }
 
 impl Source {
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Frames(frames) => frames.len(),
-            Self::Files(files) => files.len(),
+            Self::Raw(raw) => raw.len(),
+            Self::Encoded(encoded) => encoded.len(),
         }
     }
 
-    /// The shape of raw images; encoded ones each have their own.
+    /// The common shape of raw images; encoded images have individual shapes.
     pub(crate) fn stored_shape(&self) -> Option<ImageShape> {
         match self {
-            Self::Frames(frames) => Some(frames.shape),
-            Self::Files(_) => None,
+            Self::Raw(raw) => Some(raw.shape),
+            Self::Encoded(_) => None,
         }
     }
 
-    /// The files that the images come from; none for what is compiled in.
+    /// The files that contain the images.
     pub(crate) fn files(&self) -> Vec<&Path> {
         match self {
-            Self::Frames(frames) => frames.chunks.iter().map(|chunk| chunk.path.as_path()).collect(),
-            Self::Files(files) => match &files.store {
-                Store::Folder(paths) => paths.iter().map(PathBuf::as_path).collect(),
-                Store::Zip { .. } => vec![&files.root],
+            Self::Raw(raw) => raw.chunks.iter().map(|chunk| chunk.path.as_path()).collect(),
+            Self::Encoded(encoded) => match &encoded.storage {
+                Storage::Folder(paths) => paths.iter().map(PathBuf::as_path).collect(),
+                Storage::Zip { .. } => vec![&encoded.root],
             },
         }
     }
 
-    /// A name for reports; never fails.
+    /// The name of a record for reports. An index out of range gives a placeholder.
     pub(crate) fn name(&self, record: usize) -> String {
         match self {
-            Self::Frames(frames) => frames
+            Self::Raw(raw) => raw
                 .locate(record)
                 .map_or_else(|| record.to_string(), |(chunk, number)| record_name(&chunk.path, number)),
-            Self::Files(files) => files.name(record).to_owned(),
+            Self::Encoded(encoded) => encoded.name(record).to_owned(),
         }
     }
 
     pub(crate) fn image(&self, record: usize) -> Result<DynamicImage, DataError> {
         match self {
-            Self::Frames(frames) => frames.image(record),
-            Self::Files(files) => {
-                decode::decode(&files.encoded(record)?).map_err(|problem| files.bad_record(record, problem))
-            }
+            Self::Raw(raw) => raw.image(record),
+            Self::Encoded(encoded) => decode::decode(&encoded.read(record)?)
+                .map_err(|problem| encoded.invalid_record(record, problem)),
         }
     }
 
     pub(crate) fn info(&self, record: usize) -> Result<ImageInfo, DataError> {
         match self {
-            Self::Frames(frames) => {
-                let missing = DataError::NoSuchImage { index: record, len: frames.len() };
-                frames.locate(record).ok_or(missing)?;
-                let ImageShape { height, width, channels } = frames.shape;
+            Self::Raw(raw) => {
+                let missing = DataError::IndexOutOfRange { index: record, len: raw.len() };
+                raw.locate(record).ok_or(missing)?;
+                let ImageShape { height, width, channels } = raw.shape;
                 Ok(ImageInfo { name: self.name(record), height, width, channels })
             }
-            Self::Files(files) => {
-                let (height, width, channels) = decode::dimensions(&files.encoded(record)?)
-                    .map_err(|problem| files.bad_record(record, problem))?;
+            Self::Encoded(encoded) => {
+                let (height, width, channels) = decode::dimensions(&encoded.read(record)?)
+                    .map_err(|problem| encoded.invalid_record(record, problem))?;
                 let side = |side: u32| usize::try_from(side).unwrap_or(usize::MAX);
                 Ok(ImageInfo {
                     name: self.name(record),
@@ -88,18 +100,18 @@ impl Source {
     }
 }
 
-/// What a reader makes of a path.
+/// The result of a reader: a dataset before transform and selection.
 #[derive(Debug)]
 pub(crate) struct Scan {
     pub(crate) source: Source,
-    /// One for each record of the source, the bad ones included.
+    /// One per record of the source, including invalid records.
     pub(crate) labels: Option<Vec<u32>>,
     pub(crate) class_names: Option<Vec<String>>,
-    /// Records that the reader found to be bad, in ascending order, with the reason.
-    pub(crate) bad: Vec<(usize, String)>,
+    /// Invalid records in ascending order, with the problem.
+    pub(crate) invalid: Vec<(usize, String)>,
     pub(crate) report: ScanReport,
-    /// SHA-256 over what identifies the data: contents for raw formats, names and sizes for images.
+    /// SHA-256 that identifies the data: over contents for raw formats, over names and sizes for encoded images.
     pub(crate) identity: String,
-    /// A fingerprint that overrides the computed one: caches carry that of the data they were made from.
+    /// Overrides the computed fingerprint: a cache has the fingerprint of the dataset it was packed from.
     pub(crate) fingerprint: Option<String>,
 }

@@ -1,11 +1,11 @@
-//! From a decoded image of any size and kind to the shape asked for.
+//! The transform from a decoded image of any size and color type to the output shape; mirroring.
 
 use image::imageops::{FilterType, crop_imm, resize};
 use image::{DynamicImage, ImageBuffer, Pixel, RgbImage, RgbaImage};
 
-use crate::options::ImageShape;
+use crate::shape::ImageShape;
 
-/// Mirrors an image left to right: rows of interleaved channels.
+/// Mirrors an image `(h, w, c)` horizontally.
 pub(crate) fn mirror(image: &mut [u8], shape: ImageShape) {
     for row in image.chunks_exact_mut(shape.width * shape.channels) {
         row.reverse();
@@ -13,14 +13,14 @@ pub(crate) fn mirror(image: &mut [u8], shape: ImageShape) {
     }
 }
 
-/// The long side is cut to this many times the target's aspect before resizing: what is cut lies outside the final crop,
-/// and a 1 x 60,000 image would otherwise grow to gigabytes.
+/// Before resizing, the long side is cropped to this many times the target's aspect ratio. The final crop removes these
+/// pixels anyway, and a 1 x 60,000 image would otherwise be resized to gigabytes.
 const MAX_ASPECT_EXCESS: u64 = 8;
 
-/// Centre crop, resize to cover, centre crop; grey, RGB or RGBA as asked.
+/// Optional center crop, resize to cover the target, center crop to the target; conversion to grey, RGB or RGBA.
 ///
-/// Resizing uses a triangle filter that widens when shrinking (antialiased bilinear). Grey is Rec. 709 luma. Where alpha
-/// is not asked for, the image is composited on black. 16-bit samples are scaled to 8 bits.
+/// Resizing uses a triangle filter that widens for downscaling (antialiased bilinear). Grey is Rec. 709 luma. For 1 and
+/// 3 channels, images with alpha are composited on black. 16-bit values are scaled to 8 bits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transform {
     pub(crate) shape: ImageShape,
@@ -28,12 +28,12 @@ pub(crate) struct Transform {
 }
 
 impl Transform {
-    /// Whether images stored in `stored` shape come out as they are.
-    pub(crate) fn keeps(&self, stored: ImageShape) -> bool {
+    /// Whether the transform does not change images of shape `stored`.
+    pub(crate) fn is_identity(&self, stored: ImageShape) -> bool {
         stored == self.shape && self.crop.is_none_or(|side| side >= stored.height && side >= stored.width)
     }
 
-    /// The image as `shape.bytes()` bytes, rows of interleaved channels.
+    /// The transformed image `(h, w, c)`, `shape.bytes()` bytes.
     pub(crate) fn apply(&self, image: DynamicImage) -> Vec<u8> {
         let image = match self.crop.map(|side| u32::try_from(side).unwrap_or(u32::MAX)) {
             Some(side) if side < image.width() || side < image.height() => {
@@ -58,20 +58,20 @@ impl Transform {
         }
         let max_width = (height * to_width * MAX_ASPECT_EXCESS).div_ceil(to_height).min(width);
         let max_height = (width * to_height * MAX_ASPECT_EXCESS).div_ceil(to_width).min(height);
-        let image = centre(&image, max_width, max_height);
+        let image = center_crop(&image, max_width, max_height);
         let (height, width) = (u64::from(image.height()), u64::from(image.width()));
-        // The side that needs the larger factor decides, so that the image covers the target.
+        // The larger of the two scale factors, so that the image covers the target.
         let (new_height, new_width) = if to_height * width >= to_width * height {
             (to_height, rounded(width * to_height, height).max(to_width))
         } else {
             (rounded(height * to_width, width).max(to_height), to_width)
         };
         let image = resize(&image, narrow(new_width), narrow(new_height), FilterType::Triangle);
-        centre(&image, to_width, to_height).into_raw()
+        center_crop(&image, to_width, to_height).into_raw()
     }
 }
 
-fn centre<P: Pixel<Subpixel = u8> + 'static>(
+fn center_crop<P: Pixel<Subpixel = u8> + 'static>(
     image: &ImageBuffer<P, Vec<u8>>,
     width: u64,
     height: u64,
@@ -80,17 +80,17 @@ fn centre<P: Pixel<Subpixel = u8> + 'static>(
     crop_imm(image, (image.width() - width) / 2, (image.height() - height) / 2, width, height).to_image()
 }
 
-/// `a / b` to the nearest whole number, halves up.
+/// `a / b` rounded to the nearest integer, halves up.
 fn rounded(a: u64, b: u64) -> u64 {
     (2 * a + b) / (2 * b)
 }
 
-/// Sides are products of checked shapes and decoder limits, far below `u32::MAX`.
+/// Sides are bounded by checked shapes and decoder limits, far below `u32::MAX`.
 fn narrow(side: u64) -> u32 {
     u32::try_from(side).unwrap_or(u32::MAX)
 }
 
-/// Composites on black; images without alpha pass through.
+/// Composites on black; images without alpha are unchanged.
 fn without_alpha(image: DynamicImage) -> DynamicImage {
     if !image.color().has_alpha() {
         return image;
@@ -118,9 +118,9 @@ mod tests {
         Transform { shape: ImageShape { height, width, channels }, crop }
     }
 
-    /// A 2 x 3 image whose six pixels all differ keeps its rows, columns and colors.
+    /// A 2 x 3 image of six different pixels.
     #[test]
-    fn pixels_stay_in_place() {
+    fn crops_keep_rows_columns_and_channels_in_order() {
         let pixels: Vec<u8> = (0..18).collect();
         let image = RgbImage::from_raw(3, 2, pixels.clone()).unwrap();
         assert_eq!(transform(2, 3, 3, None).apply(image.clone().into()), pixels);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_converted_as_asked() {
+    fn color_types_are_converted() {
         let half = RgbaImage::from_pixel(1, 1, Rgba([200, 100, 50, 128]));
         let deep: ImageBuffer<Luma<u16>, Vec<u16>> = ImageBuffer::from_pixel(1, 1, Luma([0x8080]));
         let grey = GrayImage::from_pixel(1, 1, Luma([9]));
@@ -149,9 +149,9 @@ mod tests {
         }
     }
 
-    /// An image of three vertical bands: whatever the sizes, the centre of the result is the centre of the image.
+    /// An image of three vertical bands: for all sizes, the center of the output is the center of the image.
     #[test]
-    fn resizing_covers_the_target_and_keeps_the_centre() {
+    fn resizing_covers_the_target_and_keeps_the_center() {
         for (height, width, to_height, to_width, crop) in [
             (90, 90, 30, 30, None),
             (40, 90, 20, 20, None),
@@ -166,9 +166,9 @@ mod tests {
                 GrayImage::from_fn(width, height, |x, _| Luma([if x * 3 / width == 1 { 255 } else { 0 }]));
             let out = transform(to_height, to_width, 1, crop).apply(image.into());
             assert_eq!(out.len(), to_height * to_width);
-            // Enlarging three columns blends the outermost pixels of the band.
-            let centre = out[to_height / 2 * to_width + to_width / 2];
-            assert!(centre > 200, "{centre}: {height}x{width} to {to_height}x{to_width}");
+            // Upscaling three columns blends the outer pixels of the band.
+            let center = out[to_height / 2 * to_width + to_width / 2];
+            assert!(center > 200, "{center}: {height}x{width} to {to_height}x{to_width}");
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::memory;
 use crate::trainer::Inputs;
 use candle_core::Device;
 use dcgan_base::memory::machine_memory_bytes;
-use dcgan_data::{DataError, Dataset, OnBad, OpenOptions};
+use dcgan_data::{DataError, Dataset, OpenOptions, UnreadableImages};
 use dcgan_model::weights::{self, TensorSpec, Weights};
 use dcgan_model::{ConfigError, DeviceChoice, DeviceError, Model, ModelFiles, OpenError};
 use dcgan_ops::{Isa, Precision};
@@ -140,7 +140,8 @@ pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, Inpu
         Some(path) => {
             let mut options = OpenOptions::new(shape);
             options.crop = plan.run.crop;
-            options.on_bad = if plan.run.skip_bad { OnBad::Skip } else { OnBad::Fail };
+            options.unreadable_images =
+                if plan.run.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
             (Dataset::open(path, &options)?, name)
         }

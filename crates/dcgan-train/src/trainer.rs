@@ -179,7 +179,7 @@ impl<'a> Trainer<'a> {
             settle(folder, plan, &state, total)?; // a kill may have come between the checkpoint and this
         }
         let last_good = found.map(|found| folder.checkpoints().join(checkpoints::name(found.state.step)));
-        let since = (Instant::now(), state.step, loader.waited());
+        let since = (Instant::now(), state.step, loader.wait_time());
         Ok(Self {
             folder,
             plan,
@@ -302,9 +302,9 @@ impl<'a> Trainer<'a> {
             learning_rate: self.plan.learning_rate(self.state.step.saturating_sub(1), self.total),
             images_per_s,
             seconds_left: left,
-            data_wait_share: (self.loader.waited() - waited).as_secs_f64() / seconds,
+            data_wait_share: (self.loader.wait_time() - waited).as_secs_f64() / seconds,
         };
-        self.since = (Instant::now(), self.state.step, self.loader.waited());
+        self.since = (Instant::now(), self.state.step, self.loader.wait_time());
         let event = Event::Step(line.with_output(&self.latest));
         self.tell(&event)
     }

@@ -1,16 +1,16 @@
-//! A zip of images.
+//! Reader for a zip of images.
 
 use std::path::Path;
 
+use crate::encoded::{EncodedImages, Storage, open_zip, read_entry};
 use crate::error::DataError;
-use crate::files::{Files, Store, open_zip, read_entry};
-use crate::readers::folder::ends_like_image;
+use crate::readers::folder::has_image_extension;
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
-/// Lists the images in the zip at `path`, sorted by name.
+/// Scans the zip at `path`. Images are sorted by name.
 pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(path, Format::ImageZip);
     let archive = open_zip(path)?;
@@ -18,18 +18,18 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     for index in 0..archive.len() {
         let entry = archive
             .by_index_data(index)
-            .map_err(|error| DataError::bad_file(path, format!("entry {index} is damaged: {error}")))?;
+            .map_err(|error| DataError::invalid_file(path, format!("entry {index} is damaged: {error}")))?;
         if entry.is_dir() {
             continue;
         }
         report.scanned_files += 1;
         let Ok(name) = entry.name() else {
-            report.skip("a name that cannot be read", String::from_utf8_lossy(entry.name_raw()));
+            report.skip("an unreadable name", String::from_utf8_lossy(entry.name_raw()));
             continue;
         };
         let name = name.replace('\\', "/");
-        // Nothing is ever written under these names, but a zip that holds them was made to harm.
-        if !is_harmless(&name) {
+        // Nothing is extracted to these paths, but a zip that contains them is malicious.
+        if !is_inside(&name) {
             report.skip("a name that points outside the zip", name);
         } else if name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX") {
             report.skip("a hidden file or folder", name);
@@ -37,7 +37,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
             report.skip("encrypted", name);
         } else if name == LABEL_FILE {
             label_entry = Some(index);
-        } else if ends_like_image(&name) {
+        } else if has_image_extension(&name) {
             found.push((name, index, entry.size(), entry.crc32()));
         } else {
             report.skip("not a PNG, JPEG or WebP image", name);
@@ -51,7 +51,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     let label_file = match label_entry {
         Some(entry) => Some(
             read_entry(&archive, entry, MAX_LABEL_FILE_BYTES)
-                .map_err(|problem| DataError::bad_record(path, LABEL_FILE, problem))?,
+                .map_err(|problem| DataError::invalid_record(path, LABEL_FILE, problem))?,
         ),
         None => None,
     };
@@ -59,18 +59,22 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     let (names, entries): (Vec<_>, Vec<_>) = found.into_iter().map(|(name, index, ..)| (name, index)).unzip();
     let (labels, class_names) = labels_of(path, &names, label_file.as_deref(), &mut report)?;
     Ok(Scan {
-        source: Source::Files(Files { root: path.to_owned(), names, store: Store::Zip { archive, entries } }),
+        source: Source::Encoded(EncodedImages {
+            root: path.to_owned(),
+            names,
+            storage: Storage::Zip { archive, entries },
+        }),
         labels,
         class_names,
-        bad: Vec::new(),
+        invalid: Vec::new(),
         report,
         identity: digest.hex(),
         fingerprint: None,
     })
 }
 
-/// Neither absolute nor with a part that climbs.
-fn is_harmless(name: &str) -> bool {
+/// Whether `name` is a relative path without `..`.
+fn is_inside(name: &str) -> bool {
     !name.starts_with('/')
         && !name.contains('\0')
         && name.get(1..2) != Some(":")

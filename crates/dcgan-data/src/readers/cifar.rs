@@ -1,30 +1,32 @@
-//! CIFAR-10 and CIFAR-100, binary version (<https://www.cs.toronto.edu/~kriz/cifar.html>): records of one label byte
-//! (CIFAR-100: coarse, then fine) and three planes of 32 x 32 bytes, without any header.
+//! Reader for CIFAR-10 and CIFAR-100, binary version (<https://www.cs.toronto.edu/~kriz/cifar.html>).
+//!
+//! A record is one label byte (CIFAR-100: coarse and fine label) and three planes of 32 x 32 bytes. There is no header.
 
 use std::path::{Path, PathBuf};
 
 use crate::bytes::{Bytes, read_bounded};
 use crate::error::DataError;
-use crate::frames::{Chunk, Frames, PixelOrder};
-use crate::options::{ImageShape, OnBad, Split};
+use crate::options::{Split, UnreadableImages};
+use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
+use crate::shape::ImageShape;
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
 const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 const PIXELS: usize = 3072;
 
-/// Most bytes read of a file of class names.
+/// Maximum bytes of the file of class names.
 const MAX_NAMES_BYTES: u64 = 1 << 20;
 
-/// Which of the two datasets.
+/// The variant of the dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Variant {
     Cifar10,
     Cifar100,
 }
 
-impl Kind {
+impl Variant {
     fn label_bytes(self) -> usize {
         match self {
             Self::Cifar10 => 1,
@@ -58,8 +60,8 @@ impl Kind {
     }
 }
 
-/// The files of `split` in a folder with the publisher's names.
-pub(crate) fn files_in(folder: &Path, split: Split) -> Option<(Kind, Vec<PathBuf>)> {
+/// The files of `split` in `folder`, under their published names.
+pub(crate) fn files_in(folder: &Path, split: Split) -> Option<(Variant, Vec<PathBuf>)> {
     let present = |names: &[&str]| -> Vec<PathBuf> {
         names.iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
     };
@@ -69,50 +71,50 @@ pub(crate) fn files_in(folder: &Path, split: Split) -> Option<(Kind, Vec<PathBuf
         Split::Train => (&batches, &["train.bin"]),
         Split::Test => (&["test_batch.bin"], &["test.bin"]),
     };
-    [(Kind::Cifar10, present(ten)), (Kind::Cifar100, present(hundred))]
+    [(Variant::Cifar10, present(ten)), (Variant::Cifar100, present(hundred))]
         .into_iter()
         .find(|(_, files)| !files.is_empty())
 }
 
-/// What a single file can only be, going by its length: there is no mark in it.
-pub(crate) fn kind_of_file(path: &Path, length: u64) -> Option<Kind> {
-    let records_of = |kind: Kind| length > 0 && length.is_multiple_of(kind.record_bytes() as u64);
+/// The variant of a single file, by its length: the format has no magic number.
+pub(crate) fn variant_of_file(path: &Path, length: u64) -> Option<Variant> {
+    let records_of = |variant: Variant| length > 0 && length.is_multiple_of(variant.record_bytes() as u64);
     let is_bin = path.extension().is_some_and(|extension| extension == "bin");
-    [Kind::Cifar10, Kind::Cifar100].into_iter().find(|kind| is_bin && records_of(*kind))
+    [Variant::Cifar10, Variant::Cifar100].into_iter().find(|variant| is_bin && records_of(*variant))
 }
 
-/// Reads `files`, in their order, as one dataset; `path` is what the user named.
+/// Reads `files` in order as one dataset. `path` is the path given by the user.
 pub(crate) fn scan_files(
     path: &Path,
-    kind: Kind,
+    variant: Variant,
     files: &[PathBuf],
-    on_bad: OnBad,
+    unreadable_images: UnreadableImages,
 ) -> Result<Scan, DataError> {
-    let mut report = ScanReport::new(path, kind.format());
+    let mut report = ScanReport::new(path, variant.format());
     report.scanned_files = files.len();
-    if kind == Kind::Cifar10 && path.is_dir() && !matches!(files.len(), 1 | 5) {
-        report.notes.push(format!("only {} of the 5 training batches are there", files.len()));
+    if variant == Variant::Cifar10 && path.is_dir() && !matches!(files.len(), 1 | 5) {
+        report.notes.push(format!("only {} of the 5 training batches found", files.len()));
     }
-    let (mut chunks, mut labels, mut bad, mut digest) =
+    let (mut chunks, mut labels, mut invalid, mut digest) =
         (Vec::new(), Vec::new(), Vec::new(), Digest::default());
     for file in files {
         let bytes = Bytes::map(file)?;
-        let record_bytes = kind.record_bytes();
+        let record_bytes = variant.record_bytes();
         if bytes.is_empty() || !bytes.len().is_multiple_of(record_bytes) {
             let problem = format!(
                 "{} bytes are not a whole number of records of {record_bytes} (truncated?)",
                 bytes.len()
             );
-            return Err(DataError::bad_file(file, problem));
+            return Err(DataError::invalid_file(file, problem));
         }
         for (record, stored) in bytes.chunks_exact(record_bytes).enumerate() {
-            let label = stored[kind.label_bytes() - 1];
-            if usize::from(label) >= kind.classes() {
-                let problem = format!("label {label} is not one of the {} classes", kind.classes());
-                if on_bad == OnBad::Fail {
-                    return Err(DataError::bad_record(file, record, problem));
+            let label = stored[variant.label_bytes() - 1];
+            if usize::from(label) >= variant.classes() {
+                let problem = format!("label {label} is not one of the {} classes", variant.classes());
+                if unreadable_images == UnreadableImages::Fail {
+                    return Err(DataError::invalid_record(file, record, problem));
                 }
-                bad.push((labels.len(), problem));
+                invalid.push((labels.len(), problem));
             }
             labels.push(u32::from(label));
         }
@@ -121,24 +123,25 @@ pub(crate) fn scan_files(
         chunks.push(Chunk {
             path: file.clone(),
             bytes,
-            first: kind.label_bytes(),
+            first: variant.label_bytes(),
             stride: record_bytes,
             count,
         });
     }
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     Ok(Scan {
-        source: Source::Frames(Frames { shape: SHAPE, order: PixelOrder::Chw, chunks }.check()?),
+        source: Source::Raw(RawImages { shape: SHAPE, order: PixelOrder::Chw, chunks }.check()?),
         labels: Some(labels),
-        class_names: folder.and_then(|folder| class_names(&folder.join(kind.names_file()), kind.classes())),
-        bad,
+        class_names: folder
+            .and_then(|folder| class_names(&folder.join(variant.names_file()), variant.classes())),
+        invalid,
         report,
         identity: digest.hex(),
         fingerprint: None,
     })
 }
 
-/// One name a line; names are a courtesy, so a missing or odd file gives none.
+/// Class names, one per line. They are optional: a missing or invalid file gives `None`.
 fn class_names(path: &Path, classes: usize) -> Option<Vec<String>> {
     let text = String::from_utf8(read_bounded(path, MAX_NAMES_BYTES).ok()?).ok()?;
     let names: Vec<String> =

@@ -1,4 +1,4 @@
-//! The digits compiled into the program: the first 10,000 of MNIST's training images (see `datasets/digits`).
+//! The embedded digits: the first 10,000 images of MNIST's training set (see `datasets/digits`).
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::source::Scan;
 static IMAGES: &[u8] = include_bytes!("../../../../datasets/digits/images-idx3-ubyte.gz");
 static LABELS: &[u8] = include_bytes!("../../../../datasets/digits/labels-idx1-ubyte.gz");
 
-/// Inflates images and labels.
+/// Inflates and reads the embedded images and labels.
 pub(crate) fn scan() -> Result<Scan, DataError> {
     let (images, labels) = (Bytes::from(IMAGES.to_vec()), Bytes::from(LABELS.to_vec()));
     let mut scan = idx::scan_bytes(Path::new("the embedded digits"), images, labels, Format::EmbeddedDigits)?;
-    scan.report.notes.push("the first 10,000 of MNIST's training images".to_owned());
+    scan.report.notes.push("the first 10,000 images of MNIST's training set".to_owned());
     Ok(scan)
 }

@@ -1,31 +1,31 @@
-//! A folder of images, scanned recursively in sorted order, or a single image.
+//! Reader for a folder of images, scanned recursively in sorted order, or a single image.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::bytes::{head, read_bounded};
 use crate::decode::{SIGNATURE_BYTES, image_format};
+use crate::encoded::{EncodedImages, Storage};
 use crate::error::DataError;
-use crate::files::{Files, Store};
-use crate::options::OnBad;
+use crate::options::UnreadableImages;
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
-/// Endings by which a file is taken for an image; its format is still told by its content.
-const IMAGE_ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "jpe", "webp"];
+/// File extensions of images. The format is still detected from the content.
+const IMAGE_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "jpe", "webp"];
 
-/// Whether a name ends like an image's.
-pub(crate) fn ends_like_image(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-    ending.is_some_and(|ending| IMAGE_ENDINGS.contains(&ending.as_str()))
+/// Whether a name has the extension of an image.
+pub(crate) fn has_image_extension(name: &str) -> bool {
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    extension.is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// Lists the images below `root`.
-pub(crate) fn scan(root: &Path, on_bad: OnBad) -> Result<Scan, DataError> {
+/// Scans the folder `root`. Images are sorted by path.
+pub(crate) fn scan(root: &Path, unreadable_images: UnreadableImages) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(root, Format::ImageFolder);
-    let mut found = walk(root, on_bad, &mut report)?;
+    let mut found = walk(root, unreadable_images, &mut report)?;
     found.sort_by(|a, b| a.name.cmp(&b.name));
     let mut digest = Digest::default();
     for image in &found {
@@ -38,28 +38,32 @@ pub(crate) fn scan(root: &Path, on_bad: OnBad) -> Result<Scan, DataError> {
     let (names, paths): (Vec<_>, Vec<_>) = found.into_iter().map(|image| (image.name, image.path)).unzip();
     let (labels, class_names) = labels_of(root, &names, label_file.as_deref(), &mut report)?;
     Ok(Scan {
-        source: Source::Files(Files { root: root.to_owned(), names, store: Store::Folder(paths) }),
+        source: Source::Encoded(EncodedImages {
+            root: root.to_owned(),
+            names,
+            storage: Storage::Folder(paths),
+        }),
         labels,
         class_names,
-        bad: Vec::new(),
+        invalid: Vec::new(),
         report,
         identity: digest.hex(),
         fingerprint: None,
     })
 }
 
-/// One image as a dataset of one.
+/// A dataset of the single image at `path`.
 pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(path, Format::Image);
     report.scanned_files = 1;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let identity = Digest::default().field(&name).number(bytes).hex();
-    let store = Store::Folder(vec![path.to_owned()]);
+    let storage = Storage::Folder(vec![path.to_owned()]);
     Ok(Scan {
-        source: Source::Files(Files { root: path.to_owned(), names: vec![name], store }),
+        source: Source::Encoded(EncodedImages { root: path.to_owned(), names: vec![name], storage }),
         labels: None,
         class_names: None,
-        bad: Vec::new(),
+        invalid: Vec::new(),
         report,
         identity,
         fingerprint: None,
@@ -67,21 +71,25 @@ pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
 }
 
 /// An image file.
-struct Found {
+struct ImageFile {
     /// Path below the root, with `/`.
     name: String,
     path: PathBuf,
     bytes: u64,
 }
 
-/// All images below `root`. Folders are entered once, so that loops of symbolic links end.
-fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found>, DataError> {
+/// All images below `root`, unsorted. Each folder is scanned once, so cycles of symbolic links end.
+fn walk(
+    root: &Path,
+    unreadable_images: UnreadableImages,
+    report: &mut ScanReport,
+) -> Result<Vec<ImageFile>, DataError> {
     let (mut found, mut entered) = (Vec::new(), HashSet::new());
     let mut folders = vec![(root.to_owned(), String::new())];
     while let Some((folder, prefix)) = folders.pop() {
         let real = folder.canonicalize().map_err(DataError::io(&folder))?;
         if !entered.insert(real) {
-            report.skip("a folder that was scanned already (symbolic link)", prefix);
+            report.skip("a folder that was already scanned (symbolic link)", prefix);
             continue;
         }
         let listed = std::fs::read_dir(&folder).and_then(|entries| {
@@ -89,7 +97,7 @@ fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found
         });
         let mut entries = match listed {
             Ok(entries) => entries,
-            Err(error) if on_bad == OnBad::Skip && !prefix.is_empty() => {
+            Err(error) if unreadable_images == UnreadableImages::Skip && !prefix.is_empty() => {
                 report.skip(format!("a folder that cannot be read ({error})"), prefix);
                 continue;
             }
@@ -104,7 +112,7 @@ fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found
                 report.skip("a hidden file or folder", name);
                 continue;
             }
-            // Follows symbolic links; one that leads nowhere is left out.
+            // Follows symbolic links; broken ones are skipped.
             match std::fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => inner.push((path, format!("{name}/"))),
                 Ok(metadata) if metadata.is_file() => {
@@ -112,23 +120,23 @@ fn walk(root: &Path, on_bad: OnBad, report: &mut ScanReport) -> Result<Vec<Found
                     if name == LABEL_FILE {
                         continue;
                     }
-                    if ends_like_image(&name) || looks_like_image(&path) {
-                        found.push(Found { name, path, bytes: metadata.len() });
+                    if has_image_extension(&name) || has_image_content(&path) {
+                        found.push(ImageFile { name, path, bytes: metadata.len() });
                     } else {
                         report.skip("not a PNG, JPEG or WebP image", name);
                     }
                 }
                 Ok(_) => report.skip("neither a file nor a folder", name),
-                Err(_) => report.skip("a symbolic link that leads nowhere, or no permission", name),
+                Err(_) => report.skip("a broken symbolic link, or no permission", name),
             }
         }
-        // Last first, since the stack gives the last pushed folder first.
+        // Reversed, because the stack pops the last folder first.
         folders.extend(inner.into_iter().rev());
     }
     Ok(found)
 }
 
-/// Whether a file without an image's ending has an image's content.
-fn looks_like_image(path: &Path) -> bool {
+/// Whether the content of a file is a supported image.
+fn has_image_content(path: &Path) -> bool {
     head(path, SIGNATURE_BYTES).is_ok_and(|head| image_format(&head).is_some())
 }

@@ -1,5 +1,5 @@
-//! MNIST's idx files: two zero bytes, the type (8: u8), the number of dimensions, big-endian u32 sizes, then the data;
-//! plain or gzipped. Format: Yann LeCun, Corinna Cortes, Christopher Burges, "The MNIST database".
+//! Reader for MNIST idx files, plain or gzipped: two zero bytes, the type (8: u8), the number of dimensions,
+//! big-endian u32 sizes, then the data. Format: Yann LeCun, Corinna Cortes, Christopher Burges, "The MNIST database".
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,19 @@ use flate2::read::GzDecoder;
 
 use crate::bytes::{Bytes, read_inflated};
 use crate::error::DataError;
-use crate::frames::{Chunk, Frames, PixelOrder};
-use crate::options::{ImageShape, Split};
+use crate::options::Split;
+use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
+use crate::shape::ImageShape;
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
-/// Whether a file that begins with `head` holds u8 data of one (labels) to three (images) dimensions.
+/// Whether a file that starts with `head` contains u8 data of one (labels) to three (images) dimensions.
 pub(crate) fn is_idx(head: &[u8]) -> bool {
     matches!(head, [0, 0, 8, 1..=3, ..])
 }
 
-/// The image file of `split` in a folder with the publisher's names.
+/// The image file of `split` in `folder`, under its published name.
 pub(crate) fn images_in(folder: &Path, split: Split) -> Option<PathBuf> {
     let prefix = match split {
         Split::Train => "train",
@@ -31,36 +32,37 @@ pub(crate) fn images_in(folder: &Path, split: Split) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Reads a file of images, and the labels beside it where they are.
+/// Reads a file of images, and the file of labels in the same folder, if there is one.
 pub(crate) fn scan_file(path: &Path) -> Result<Scan, DataError> {
-    let images = parse(Bytes::map(path)?).map_err(|problem| DataError::bad_file(path, problem))?;
-    let labels = match labels_beside(path) {
-        Some(beside) => Some((
-            parse(Bytes::map(&beside)?).map_err(|problem| DataError::bad_file(&beside, problem))?,
-            beside,
+    let images = parse(Bytes::map(path)?).map_err(|problem| DataError::invalid_file(path, problem))?;
+    let labels = match label_file_of(path) {
+        Some(label_path) => Some((
+            parse(Bytes::map(&label_path)?)
+                .map_err(|problem| DataError::invalid_file(&label_path, problem))?,
+            label_path,
         )),
         None => None,
     };
     scan(path, images, labels, Format::Idx)
 }
 
-/// Reads images and labels from bytes in memory, both of them idx.
+/// Reads images and labels from idx bytes in memory.
 pub(crate) fn scan_bytes(
     name: &Path,
     images: Bytes,
     labels: Bytes,
     format: Format,
 ) -> Result<Scan, DataError> {
-    let bad = |problem| DataError::bad_file(name, problem);
-    let labels = parse(labels).map_err(bad)?;
-    scan(name, parse(images).map_err(bad)?, Some((labels, name.to_owned())), format)
+    let invalid = |problem| DataError::invalid_file(name, problem);
+    let labels = parse(labels).map_err(invalid)?;
+    scan(name, parse(images).map_err(invalid)?, Some((labels, name.to_owned())), format)
 }
 
-/// An array of u8 with its sizes, slowest axis first.
+/// A u8 array with its sizes, slowest axis first.
 struct Array {
     sizes: Vec<usize>,
     bytes: Bytes,
-    /// Where the data begins.
+    /// Offset of the data in `bytes`.
     first: usize,
 }
 
@@ -71,29 +73,32 @@ fn scan(
     format: Format,
 ) -> Result<Scan, DataError> {
     let [count, height, width] = images.sizes[..] else {
-        let problem = format!("holds labels or vectors ({} dimensions), not images", images.sizes.len());
-        return Err(DataError::bad_file(path, problem));
+        let problem = format!(
+            "contains labels or vectors ({} dimensions), expected images (3 dimensions)",
+            images.sizes.len()
+        );
+        return Err(DataError::invalid_file(path, problem));
     };
     let shape = ImageShape { height, width, channels: 1 };
     shape
         .check()
-        .map_err(|_| DataError::bad_file(path, format!("claims images of {height}x{width} pixels")))?;
+        .map_err(|_| DataError::invalid_file(path, format!("declares images of {height}x{width} pixels")))?;
     let mut digest = Digest::default();
     digest.field(&images.bytes);
     let mut report = ScanReport::new(path, format);
     report.scanned_files = 1;
     let labels = match labels {
-        Some((array, beside)) => {
+        Some((array, label_path)) => {
             report.scanned_files = 2;
             if array.sizes != [count] {
-                let problem = format!("holds {:?} labels for {count} images", array.sizes);
-                return Err(DataError::bad_file(&beside, problem));
+                let problem = format!("contains {:?} labels, expected {count} (one per image)", array.sizes);
+                return Err(DataError::invalid_file(&label_path, problem));
             }
             digest.field(&array.bytes);
             Some(array.bytes[array.first..].iter().map(|label| u32::from(*label)).collect::<Vec<_>>())
         }
         None => {
-            report.notes.push("no labels beside it".to_owned());
+            report.notes.push("no labels: there is no label file".to_owned());
             None
         }
     };
@@ -109,18 +114,18 @@ fn scan(
         count,
     };
     Ok(Scan {
-        source: Source::Frames(Frames { shape, order: PixelOrder::Hwc, chunks: vec![chunk] }.check()?),
+        source: Source::Raw(RawImages { shape, order: PixelOrder::Hwc, chunks: vec![chunk] }.check()?),
         labels,
         class_names,
-        bad: Vec::new(),
+        invalid: Vec::new(),
         report,
         identity: digest.hex(),
         fingerprint: None,
     })
 }
 
-/// `train-images-idx3-ubyte.gz` -> `train-labels-idx1-ubyte.gz`, or the same without or with `.gz`.
-fn labels_beside(images: &Path) -> Option<PathBuf> {
+/// The label file of an image file, with or without `.gz`: `train-images-idx3-ubyte` -> `train-labels-idx1-ubyte`.
+fn label_file_of(images: &Path) -> Option<PathBuf> {
     let name = images.file_name()?.to_str()?;
     let labels = name.replace("images", "labels").replace("idx3", "idx1");
     let other = labels.strip_suffix(".gz").map_or_else(|| format!("{labels}.gz"), str::to_owned);
@@ -130,16 +135,18 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
         .find(|path| path != images && path.is_file())
 }
 
-/// Reads the header, inflates if need be, and checks the length.
+/// Reads the header, inflates gzip data, and checks the length.
 fn parse(bytes: Bytes) -> Result<Array, String> {
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut inflated = GzDecoder::new(&*bytes);
         let (header, sizes, length) = header(&mut inflated)?;
         let mut whole = read_inflated(&mut inflated, length as u64, bytes.len())?;
-        // Reading on checks the gzip trailer (CRC and length), and that nothing follows.
+        // Reading past the data checks the gzip trailer (CRC and length), and that no data follows.
         match inflated.read(&mut [0]) {
             Ok(0) => {}
-            Ok(_) => return Err(format!("holds more data than the {length} bytes its header says")),
+            Ok(_) => {
+                return Err(format!("contains more data than the {length} bytes declared in its header"));
+            }
             Err(error) => return Err(format!("is a damaged gzip file: {error}")),
         }
         let first = header.len();
@@ -149,20 +156,20 @@ fn parse(bytes: Bytes) -> Result<Array, String> {
         let (header, sizes, length) = header(&mut &*bytes)?;
         let found = bytes.len() - header.len();
         if found != length {
-            return Err(format!("{length} bytes of data expected from its header {sizes:?}, {found} found"));
+            return Err(format!("expected {length} bytes of data from its header {sizes:?}, found {found}"));
         }
         Ok(Array { sizes, bytes, first: header.len() })
     }
 }
 
-/// The header's bytes, the sizes, and their product.
+/// The bytes of the header, the sizes, and their product.
 fn header(from: &mut impl Read) -> Result<(Vec<u8>, Vec<usize>, usize), String> {
-    let truncated = |error| format!("is truncated within its header: {error}");
+    let truncated = |error| format!("is truncated in its header: {error}");
     let mut header = vec![0; 4];
     from.read_exact(&mut header).map_err(truncated)?;
     if !is_idx(&header) {
         return Err(format!(
-            "is not an idx file of bytes: it begins with {header:02x?}, expected 00 00 08 01 to 03"
+            "is not an idx file of u8: it starts with {header:02x?}, expected 00 00 08 01 to 03"
         ));
     }
     let dimensions = usize::from(header[3]);
@@ -174,6 +181,6 @@ fn header(from: &mut impl Read) -> Result<(Vec<u8>, Vec<usize>, usize), String> 
         sizes.push(size);
     }
     let length = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
-    let length = length.ok_or_else(|| format!("claims an impossible size of {sizes:?}"))?;
+    let length = length.ok_or_else(|| format!("declares an invalid size {sizes:?}"))?;
     Ok((header, sizes, length))
 }

@@ -1,6 +1,7 @@
-//! One reader for each format on disk.
+//! Readers, one per format.
 
 pub(crate) mod archive;
+pub(crate) mod cache;
 pub(crate) mod cifar;
 pub(crate) mod digits;
 pub(crate) mod folder;

@@ -1,10 +1,10 @@
-//! The binary: output, exit codes, messages.
+//! The binary `dcgan-data`: output, exit codes, messages.
 
 use std::process::Command;
 
 use crate::fixtures::{Folder, png};
 
-/// Runs `dcgan-data` and compares the exit code and parts of stdout and stderr.
+/// Runs `dcgan-data` and checks the exit code and substrings of stdout and stderr.
 fn check(folder: &Folder, args: &[&str], code: i32, stdout: &[&str], stderr: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_dcgan-data"))
         .args(args)
@@ -33,26 +33,31 @@ fn inspect_pack_and_verify() {
         &folder,
         &["inspect", "data/cat", "--size", "8"],
         0,
-        &["images     1", "5x4x3  1.png", "labels       none"],
+        &["images       1", "5x4x3  1.png", "labels       none"],
         &[],
     );
-    let text = ["images     2", skipped, "(dog/bad.png)", "1  0 cat", "1  1 dog", "brought to   6x8x1"];
+    let text = ["images       2", skipped, "(dog/bad.png)", "1  0 cat", "1  1 dog", "output shape 6x8x1"];
     check(&folder, &["inspect", "data", "--skip-bad", "--size", "6x8", "--channels", "1"], 0, &text, &[]);
     let json =
         check(&folder, &["inspect", "data", "--skip-bad", "--json", "--montage", "m.png"], 0, &[], &[]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["images"], &json["format"]), (&2.into(), &"image-folder".into()));
     assert_eq!(json["classes"][1]["name"], "dog");
+    // `pictures` is the old name of `images`.
+    assert_eq!((&json["pictures"], &json["classes"][1]["pictures"]), (&2.into(), &1.into()));
     let montage = image::open(folder.join("m.png")).unwrap();
     assert_eq!((montage.width(), montage.height()), (128, 64));
 
     let pack = ["pack", "data", "--skip-bad", "--out", "cache"];
     check(&folder, &pack, 0, &["cache written: 2 images of 64x64x3"], &["2/2 images"]);
     check(&folder, &pack, 0, &["cache is up to date"], &[]);
-    check(&folder, &["inspect", "cache"], 0, &["format       cache", "images     2", "1  1 dog"], &[]);
+    let json = check(&folder, &[&pack[..], &["--json"]].concat(), 0, &[], &[]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["images"], &json["pictures"]), (&2.into(), &2.into()));
+    check(&folder, &["inspect", "cache"], 0, &["format       cache", "images       2", "1  1 dog"], &[]);
     check(&folder, &["inspect", "digits", "--json"], 0, &["\"images\":10000"], &[]);
 
-    let faults = ["--channels 2 is not possible", "--crop 0 leaves no image"];
+    let faults = ["--channels is 2, expected 1, 3 or 4", "--crop is 0, expected 1 pixel or more"];
     check(&folder, &["inspect", "data", "--channels", "2", "--crop", "0"], 2, &[], &faults);
     check(&folder, &["inspect", "data", "--size", "0"], 2, &[], &["expected HEIGHTxWIDTH"]);
     check(&folder, &["inspect", "gone"], 2, &[], &["cannot read gone: No such file"]);
@@ -77,6 +82,6 @@ fn inspect_pack_and_verify() {
         &["verify", "test_32x32.mat"],
         1,
         &["test_32x32.mat               differs"],
-        &["get them again"],
+        &["download them again"],
     );
 }

@@ -1,4 +1,4 @@
-//! Writers of every format, for images whose pixels all differ.
+//! Writers for every format, with images of distinct pixels.
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub(crate) const fn shape(height: usize, width: usize, channels: usize) -> Image
     ImageShape { height, width, channels }
 }
 
-/// Opens with the defaults.
+/// Opens a dataset with default options.
 pub(crate) fn open(path: &Path, shape: ImageShape) -> Dataset {
     Dataset::open(path, &OpenOptions::new(shape)).unwrap()
 }
@@ -24,12 +24,12 @@ pub(crate) fn read(dataset: &Dataset, index: usize) -> Vec<u8> {
     pixels
 }
 
-/// The value of one pixel of image `index`: differs between neighbours in every direction and between images.
+/// The value of a pixel of image `index`. It differs between neighbouring pixels and between images.
 pub(crate) fn value(index: usize, row: usize, column: usize, channel: usize) -> u8 {
     u8::try_from((index * 97 + row * 31 + column * 7 + channel * 59) % 256).unwrap()
 }
 
-/// Image `index`: rows of interleaved channels.
+/// Image `index` as `(h, w, c)`.
 pub(crate) fn pixels(index: usize, shape: ImageShape) -> Vec<u8> {
     let mut pixels = Vec::new();
     for row in 0..shape.height {
@@ -40,17 +40,17 @@ pub(crate) fn pixels(index: usize, shape: ImageShape) -> Vec<u8> {
     pixels
 }
 
-/// The same with the axes in another order: `place` gives the position of (row, column, channel).
+/// Image `index` in another axis order: `offset` maps (row, column, channel) to the offset of the value.
 pub(crate) fn reordered(
     index: usize,
     shape: ImageShape,
-    place: impl Fn(usize, usize, usize) -> usize,
+    offset: impl Fn(usize, usize, usize) -> usize,
 ) -> Vec<u8> {
     let mut pixels = vec![0; shape.bytes()];
     for row in 0..shape.height {
         for column in 0..shape.width {
             for channel in 0..shape.channels {
-                pixels[place(row, column, channel)] = value(index, row, column, channel);
+                pixels[offset(row, column, channel)] = value(index, row, column, channel);
             }
         }
     }
@@ -101,7 +101,7 @@ pub(crate) fn mat5(arrays: &[(&str, &[i32], u32, Vec<u8>)], compressed: bool) ->
     file.extend(*b"\x00\x01IM");
     for (name, sizes, kind, values) in arrays {
         let sizes: Vec<u8> = sizes.iter().flat_map(|size| size.to_le_bytes()).collect();
-        // Array flags: class uint8 (9); short names stand in a small element.
+        // Array flags: class uint8 (9). Short names are small data elements.
         let parts = [
             element(6, &[9, 0, 0, 0, 0, 0, 0, 0]),
             element(5, &sizes),
@@ -123,7 +123,7 @@ pub(crate) fn mat5(arrays: &[(&str, &[i32], u32, Vec<u8>)], compressed: bool) ->
     file
 }
 
-/// One element, small where its data has four bytes or fewer, padded to eight.
+/// An element, padded to eight bytes; a small data element if it has at most four bytes of data.
 fn element(kind: u32, data: &[u8]) -> Vec<u8> {
     let length = u32::try_from(data.len()).unwrap();
     let mut bytes = if length <= 4 {
@@ -136,10 +136,10 @@ fn element(kind: u32, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// SVHN's layout: X (h, w, 3, n) with the first index fastest, y with 10 for 0; label i is i modulo 10.
+/// The layout of SVHN: column-major X `(h, w, 3, n)`, and y with 10 for the digit 0; label i is i modulo 10.
 pub(crate) fn svhn(count: usize, shape: ImageShape, label_kind: u32, compressed: bool) -> Vec<u8> {
-    let place = |row, column, channel| row + shape.height * (column + shape.width * channel);
-    let images = (0..count).flat_map(|index| reordered(index, shape, place)).collect();
+    let offset = |row, column, channel| row + shape.height * (column + shape.width * channel);
+    let images = (0..count).flat_map(|index| reordered(index, shape, offset)).collect();
     let label = |index: usize| u8::try_from(if index.is_multiple_of(10) { 10 } else { index % 10 }).unwrap();
     let labels = match label_kind {
         MI_DOUBLE => (0..count).flat_map(|index| f64::from(label(index)).to_le_bytes()).collect(),
@@ -147,7 +147,7 @@ pub(crate) fn svhn(count: usize, shape: ImageShape, label_kind: u32, compressed:
     };
     let [height, width, count] = [shape.height, shape.width, count].map(|size| i32::try_from(size).unwrap());
     let sizes = [height, width, 3, count];
-    // Arrays of other names, before and between, are passed over.
+    // Other arrays, before and between X and y, are skipped.
     let other = ("meta", &[3, 1][..], MI_UINT8, vec![1, 2, 3]);
     mat5(
         &[other.clone(), ("X", &sizes, MI_UINT8, images), other, ("y", &[count, 1], label_kind, labels)],
@@ -182,7 +182,7 @@ pub(crate) fn zip(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// Files in a folder that goes away with the value.
+/// A temporary folder of files, removed on drop.
 pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {

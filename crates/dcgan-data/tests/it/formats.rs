@@ -1,4 +1,4 @@
-//! Every format gives the pixels, labels and names that were written.
+//! Every format returns the pixels, labels and names that were written.
 
 use dcgan_data::{Dataset, Format, ImageShape, OpenOptions, Split};
 use image::ImageFormat;
@@ -8,7 +8,7 @@ use crate::fixtures::{
     png, read, shape, svhn, zip,
 };
 
-/// Opens `path` and compares every image with its number in `order`, and the labels.
+/// Opens `path` and compares its images with the images `order`, and its labels.
 fn check(
     folder: &Folder,
     path: &str,
@@ -22,7 +22,7 @@ fn check(
     assert_eq!((dataset.len(), dataset.report().images), (order.len(), order.len()), "{path}");
     assert_eq!(dataset.labels(), labels, "{path}");
     for (index, number) in order.iter().enumerate() {
-        // Twice, since the second time may come from memory.
+        // Twice: the second read can come from the cache in memory.
         for _ in 0..2 {
             assert_eq!(read(&dataset, index), pixels(*number, options.shape), "{path}: image {index}");
         }
@@ -72,11 +72,11 @@ fn raw_formats() {
 }
 
 #[test]
-fn images_in_folders_and_zips_come_in_the_order_of_their_names() {
+fn images_of_folders_and_zips_are_sorted_by_name() {
     let (rgb, grey) = (shape(5, 4, 3), shape(5, 4, 1));
     let files = [
         ("b/2.webp", encoded(2, rgb, ImageFormat::WebP)),
-        // Formats are told by content, whatever the ending says; an image without a known ending is found in a folder.
+        // Formats are detected from the content, not from the extension. In a folder, images need no known extension.
         ("b/10.jpg", png(1)),
         ("a/1.PNG", png(0)),
     ];
@@ -94,19 +94,19 @@ fn images_in_folders_and_zips_come_in_the_order_of_their_names() {
 }
 
 #[test]
-fn jpeg_stands_upright_as_exif_says() {
+fn exif_orientation_is_applied_to_jpeg() {
     let wide = image::GrayImage::from_fn(32, 16, |x, _| image::Luma([if x < 16 { 0 } else { 255 }]));
     let mut out = std::io::Cursor::new(Vec::new());
     wide.write_to(&mut out, ImageFormat::Jpeg).unwrap();
     let jpeg = out.into_inner();
-    // Orientation 6: the first row is the right side, so turning by 90 degrees clockwise puts the dark half on top.
+    // Orientation 6: rotation by 90 degrees clockwise, which moves the dark half to the top.
     let exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
-    let turned = [&jpeg[..2], exif, &jpeg[2..]].concat();
-    let folder = Folder::new(&[("plain.jpg", jpeg), ("turned.jpg", turned)]);
+    let rotated = [&jpeg[..2], exif, &jpeg[2..]].concat();
+    let folder = Folder::new(&[("plain.jpg", jpeg), ("rotated.jpg", rotated)]);
     let plain = read(&open(&folder.join("plain.jpg"), shape(16, 32, 1)), 0);
-    let turned = read(&open(&folder.join("turned.jpg"), shape(32, 16, 1)), 0);
+    let rotated = read(&open(&folder.join("rotated.jpg"), shape(32, 16, 1)), 0);
     assert!(plain[0] < 20 && plain[31] > 235 && plain[15 * 32] < 20, "dark on the left");
-    assert!(turned[0] < 20 && turned[15] < 20 && turned[31 * 16] > 235, "dark on top");
+    assert!(rotated[0] < 20 && rotated[15] < 20 && rotated[31 * 16] > 235, "dark on top");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn the_embedded_digits_are_the_first_of_mnist() {
 }
 
 #[test]
-fn the_fingerprint_follows_the_data_and_the_transform_and_not_the_place() {
+fn the_fingerprint_depends_on_data_and_transform_and_not_on_the_path() {
     let files = [("a.png", png(0)), ("b.png", png(1))];
     let (here, there) = (Folder::new(&files), Folder::new(&files));
     let print = |folder: &Folder, options: &OpenOptions| {

@@ -1,11 +1,11 @@
-//! Damaged and malicious input: an error with the file's name or a counted skip, never a panic, never unbounded memory.
+//! Damaged and malicious input: an error with the file's name or a counted skip, no panic, no unbounded memory.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use dcgan_data::{DataError, Dataset, ImageShape, OnBad, OpenOptions, pack};
+use dcgan_data::{DataError, Dataset, ImageShape, OpenOptions, UnreadableImages, pack};
 use image::ImageFormat;
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ use crate::fixtures::{
 
 const SMALL: ImageShape = shape(5, 4, 3);
 
-/// Opens and reads everything.
+/// Opens the dataset at `path` and reads all images.
 fn read_all(path: &Path, options: &OpenOptions) -> Result<usize, DataError> {
     let dataset = Dataset::open(path, options)?;
     let mut pixels = vec![0; dataset.shape().bytes()];
@@ -27,7 +27,7 @@ fn read_all(path: &Path, options: &OpenOptions) -> Result<usize, DataError> {
     Ok(dataset.len())
 }
 
-/// A small file of every format under the name that leads to its reader.
+/// A small file of every format, with the name that selects its reader.
 static SAMPLES: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
     let source = Folder::new(&[("a/1.png", png(0)), ("b/2.png", png(1))]);
     pack(&open(source.path(), SMALL), &source.join("cache"), |_| ()).unwrap();
@@ -51,12 +51,12 @@ fn every_truncation_of_every_format_is_an_error_with_the_name() {
         let folder = Folder::new(&[(*name, content.clone())]);
         let path = folder.join(name);
         let file = File::options().write(true).open(&path).unwrap();
-        assert!(read_all(&path, &OpenOptions::new(SMALL)).unwrap() > 0, "{name} whole");
+        assert!(read_all(&path, &OpenOptions::new(SMALL)).unwrap() > 0, "{name} complete");
         for length in (0..content.len()).rev() {
             file.set_len(length as u64).unwrap();
             match read_all(&path, &OpenOptions::new(SMALL)) {
                 Err(error) => assert!(error.to_string().contains(name), "{name} cut to {length}: {error}"),
-                // Without its trailing arrays' padding a MATLAB file is still whole.
+                // A MATLAB file is complete without the padding of its last array.
                 Ok(_) if *name == "plain.mat" && content.len() - length < 8 => {}
                 // A PNG's pixels are complete before its last chunk.
                 Ok(_) if *name == "1.png" && content.len() - length <= 12 => {}
@@ -68,9 +68,9 @@ fn every_truncation_of_every_format_is_an_error_with_the_name() {
     }
 }
 
-/// One flipped bit anywhere in a format with checksums: the images stay what they were, or reading them is an error.
+/// A flipped bit anywhere in a format with checksums: the images are unchanged, or reading them is an error.
 #[test]
-fn damage_under_a_checksum_never_changes_a_image() {
+fn damage_to_checksummed_data_never_changes_an_image() {
     for (name, content) in SAMPLES.iter() {
         if !["train-images-idx3-ubyte.gz", "train_32x32.mat", "x.zip", "1.png"].contains(name) {
             continue;
@@ -87,18 +87,18 @@ fn damage_under_a_checksum_never_changes_a_image() {
         };
         let expected = images().unwrap();
         let mut file = File::options().write(true).open(&path).unwrap();
-        let mut put = |place: usize, byte: u8| {
-            file.seek(SeekFrom::Start(place as u64)).unwrap();
+        let mut put = |offset: usize, byte: u8| {
+            file.seek(SeekFrom::Start(offset as u64)).unwrap();
             file.write_all(&[byte]).unwrap();
         };
         let mut errors = 0;
-        for (place, byte) in content.iter().enumerate() {
-            put(place, byte ^ 0x10);
+        for (offset, byte) in content.iter().enumerate() {
+            put(offset, byte ^ 0x10);
             match images() {
-                Ok(found) => assert_eq!(found, expected, "{name}, byte {place}"),
+                Ok(found) => assert_eq!(found, expected, "{name}, byte {offset}"),
                 Err(_) => errors += 1,
             }
-            put(place, *byte);
+            put(offset, *byte);
         }
         assert!(errors > content.len() / 4, "{name}: {errors} errors");
     }
@@ -107,7 +107,7 @@ fn damage_under_a_checksum_never_changes_a_image() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any few bytes of any format overwritten: whatever comes out, it comes out as a value.
+    /// A few bytes of any format are overwritten: opening and reading return a value or an error.
     #[test]
     fn damaged_bytes_never_panic(
         which in 0..10_usize,
@@ -115,102 +115,107 @@ proptest! {
         skip in any::<bool>(),
     ) {
         let (name, mut content) = SAMPLES[which].clone();
-        for (place, byte) in damage {
-            let place = place.index(content.len());
-            content[place] = byte;
+        for (index, byte) in damage {
+            let offset = index.index(content.len());
+            content[offset] = byte;
         }
         let folder = Folder::new(&[(name, content)]);
-        let on_bad = if skip { OnBad::Skip } else { OnBad::Fail };
-        let options = OpenOptions { on_bad, ..OpenOptions::new(SMALL) };
+        let unreadable_images = if skip { UnreadableImages::Skip } else { UnreadableImages::Fail };
+        let options = OpenOptions { unreadable_images, ..OpenOptions::new(SMALL) };
         if let Err(error) = read_all(&folder.join(name), &options) {
             prop_assert!(!error.to_string().is_empty());
         }
     }
 
-    /// Arbitrary bytes behind each format's mark.
+    /// Arbitrary bytes after the magic number of each format.
     #[test]
     fn arbitrary_bytes_never_panic(which in 0..8_usize, tail in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut matlab = mat5(&[], false);
         matlab.extend(&tail);
-        let marks: [&[u8]; 8] = [b"", b"PK\x03\x04", b"PK\x05\x06", b"\0\0\x08\x03", b"\x1f\x8b\x08\0", b"\x89PNG\r\n\x1a\n",
+        let magic_numbers: [&[u8]; 8] = [b"", b"PK\x03\x04", b"PK\x05\x06", b"\0\0\x08\x03", b"\x1f\x8b\x08\0",
+            b"\x89PNG\r\n\x1a\n",
             b"RIFF\x10\0\0\0WEBP", b"dcgan-pictures-1"];
-        let content = if which == 0 { matlab } else { [marks[which], &tail].concat() };
+        let content = if which == 0 { matlab } else { [magic_numbers[which], &tail].concat() };
         let folder = Folder::new(&[("file", content)]);
         let _ = read_all(&folder.join("file"), &OpenOptions::new(SMALL));
     }
 }
 
-/// Files (name, content) in a folder; opens `path` in it; the message contains every part.
-fn check_refused(files: &[(&str, Vec<u8>)], path: &str, parts: &[&str]) {
+/// Writes `files` (name, content) to a folder and opens `path` in it: the error message contains all `parts`.
+fn check_error(files: &[(&str, Vec<u8>)], path: &str, parts: &[&str]) {
     let folder = Folder::new(files);
     let error = read_all(&folder.join(path), &OpenOptions::new(SMALL)).unwrap_err().to_string();
     parts.iter().for_each(|part| assert!(error.contains(part), "{part:?} is not in: {error}"));
 }
 
 #[test]
-fn raw_files_that_lie_are_refused() {
+fn inconsistent_raw_files_are_errors() {
     let matlab = |sizes: &[i32], labels: &[u8]| {
         let count = i32::try_from(labels.len()).unwrap();
         mat5(&[("X", sizes, MI_UINT8, vec![0; 120]), ("y", &[count, 1], MI_UINT8, labels.to_vec())], true)
     };
-    // The length of the values claimed in an element's head, 4 GB in a file of a few hundred bytes.
+    // An element that declares 4 GB of values in a file of a few hundred bytes.
     let mut bomb = mat5(&[("X", &[65535, 65535, 1, 1], MI_UINT8, vec![0; 120])], false);
-    let claim = u32::MAX - 131_070;
+    let declared = u32::MAX - 131_070;
     let at = bomb.len() - 124;
-    bomb[at..at + 4].copy_from_slice(&claim.to_le_bytes());
-    check_refused(
+    bomb[at..at + 4].copy_from_slice(&declared.to_le_bytes());
+    check_error(
         &[("x.mat", bomb)],
         "x.mat",
-        &["x.mat: array X:", "claims 4294836225 bytes of data, the limit is"],
+        &["x.mat: array X:", "declares 4294836225 bytes of data, the limit is"],
     );
-    check_refused(
+    check_error(
         &[("x.mat", matlab(&[5, 4, 3, 9], &[1, 2]))],
         "x.mat",
-        &["array X of sizes [5, 4, 3, 9] does not fit"],
+        &["array X of sizes [5, 4, 3, 9] does not match"],
     );
-    check_refused(&[("x.mat", matlab(&[5, 4, 3, -2], &[1, 2]))], "x.mat", &["array X has a negative size"]);
-    check_refused(&[("x.mat", matlab(&[5, 4, 3, 2], &[1, 2, 3]))], "x.mat", &["holds 3 labels for 2 images"]);
-    check_refused(
+    check_error(&[("x.mat", matlab(&[5, 4, 3, -2], &[1, 2]))], "x.mat", &["array X has a negative size"]);
+    check_error(&[("x.mat", matlab(&[5, 4, 3, 2], &[1, 2, 3]))], "x.mat", &["contains 3 labels, expected 2"]);
+    check_error(
         &[("x.mat", matlab(&[5, 4, 3, 2], &[1, 11]))],
         "x.mat",
         &["image 1: label 11 is not a digit"],
     );
-    check_refused(&[("x.mat", matlab(&[120, 1], &[1]))], "x.mat", &["array X has sizes [120, 1], expected"]);
-    check_refused(&[("x.mat", mat5(&[], true))], "x.mat", &["holds no array X"]);
+    check_error(&[("x.mat", matlab(&[120, 1], &[1]))], "x.mat", &["array X has sizes [120, 1], expected"]);
+    check_error(&[("x.mat", mat5(&[], true))], "x.mat", &["contains no array X"]);
     let mut hdf = b"MATLAB 7.3 MAT-file".to_vec();
     hdf.resize(512, 0);
-    check_refused(&[("x.mat", hdf)], "x.mat", &["is an HDF5 file (in MATLAB, save with -v7)"]);
+    check_error(&[("x.mat", hdf)], "x.mat", &["is an HDF5 file (in MATLAB, save with -v7)"]);
 
     let images = "train-images-idx3-ubyte";
     let huge = idx(&[60_000, 28, 28], &[0; 100]);
-    check_refused(&[(images, huge.clone())], images, &["47040000 bytes of data expected", "100 found"]);
-    check_refused(&[(images, gzip(&huge))], images, &["claims 47040000 bytes of data, its", "can hold"]);
-    check_refused(
+    check_error(&[(images, huge.clone())], images, &["expected 47040000 bytes of data", "found 100"]);
+    check_error(
+        &[(images, gzip(&huge))],
+        images,
+        &["declares 47040000 bytes of data, but", "inflate to at most"],
+    );
+    check_error(
         &[(images, gzip(&idx(&[1, 5, 4], &[0; 21])))],
         images,
-        &["holds more data than the 20 bytes"],
+        &["contains more data than the 20 bytes"],
     );
-    check_refused(
+    check_error(
         &[(images, idx(&[u32::MAX, u32::MAX, u32::MAX], &[]))],
         images,
-        &["claims an impossible size"],
+        &["declares an invalid size"],
     );
-    check_refused(&[(images, idx(&[1, 9000, 1], &[0; 9000]))], images, &["claims images of 9000x1 pixels"]);
-    check_refused(&[(images, idx(&[0, 5, 4], &[]))], images, &["found 0 images"]);
-    check_refused(
+    check_error(&[(images, idx(&[1, 9000, 1], &[0; 9000]))], images, &["declares images of 9000x1 pixels"]);
+    check_error(&[(images, idx(&[0, 5, 4], &[]))], images, &["found 0 images"]);
+    check_error(
         &[("train-labels-idx1-ubyte", idx(&[1], &[3]))],
         "train-labels-idx1-ubyte",
-        &["holds labels or vectors"],
+        &["contains labels or vectors"],
     );
     let labels = [(images, idx_images(2)), ("train-labels-idx1-ubyte", idx(&[3], &[0; 3]))];
-    check_refused(&labels, ".", &["train-labels-idx1-ubyte: holds [3] labels for 2 images"]);
+    check_error(&labels, ".", &["train-labels-idx1-ubyte: contains [3] labels, expected 2"]);
 
-    check_refused(
+    check_error(
         &[("data_batch_1.bin", vec![0; 3072])],
         ".",
         &["3072 bytes are not a whole number of records of 3073"],
     );
-    check_refused(
+    check_error(
         &[("data_batch_1.bin", cifar_record(&[10], 0))],
         ".",
         &["image 0: label 10 is not one of the 10"],
@@ -218,45 +223,45 @@ fn raw_files_that_lie_are_refused() {
 }
 
 #[test]
-fn other_files_are_named_for_what_they_are() {
+fn errors_of_other_files_name_their_format() {
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
     let rows: [(&str, Vec<u8>, &str); 8] = [
         ("x", Vec::new(), "is an empty file"),
-        ("x", b"hello".to_vec(), "is in no known format; understood are: a folder or zip of PNG"),
+        ("x", b"hello".to_vec(), "is of unknown format; supported formats: a folder or zip of PNG"),
         ("x.tar", tar.clone(), "is a tar archive (unpack it first)"),
         ("x.tar.gz", gzip(&tar), "is a compressed tar archive (unpack it first)"),
-        ("x.gz", gzip(b"hello"), "is gzip data without idx images in it"),
+        ("x.gz", gzip(b"hello"), "is gzip data that contains no idx images"),
         ("x.zip", b"<html>".to_vec(), "is a web page or XML"),
         ("x.bin", b"version https://git-lfs.github.com/spec/v1".to_vec(), "is a Git LFS pointer"),
         ("x.zip", b"PK\x03\x04rest".to_vec(), "is a damaged zip"),
     ];
     for (name, content, part) in rows {
-        check_refused(&[(name, content)], name, &[name, part]);
+        check_error(&[(name, content)], name, &[name, part]);
     }
-    check_refused(&[], "gone", &["cannot read", "gone"]);
-    check_refused(&[], ".", &["found 0 images", "scanned 0 files"]);
+    check_error(&[], "gone", &["cannot read", "gone"]);
+    check_error(&[], ".", &["found 0 images", "scanned 0 files"]);
 }
 
 #[test]
-fn images_beyond_the_limits_are_refused_before_memory_is_taken() {
+fn images_over_the_limits_are_errors_before_memory_is_allocated() {
     let mut giant = png(0);
-    // Width and height in the IHDR chunk; its CRC no longer matters when the size is checked first.
+    // Width and height in the IHDR chunk, with a matching CRC.
     giant[16..24].copy_from_slice(&[0, 1, 0x86, 0xa0, 0, 1, 0x86, 0xa0]);
     let crc = crc32(&giant[12..29]);
     giant[29..33].copy_from_slice(&crc.to_be_bytes());
-    check_refused(&[("a/giant.png", giant)], ".", &["image a/giant.png: cannot be decoded", "--skip-bad"]);
+    check_error(&[("a/giant.png", giant)], ".", &["image a/giant.png: cannot be decoded", "--skip-bad"]);
 
     let archive = zip(&[("1.png", png(0))]);
     let central = archive.windows(4).position(|mark| mark == b"PK\x01\x02").unwrap();
-    for (claim, part) in [
-        (u32::MAX - 1, "claims 4294967294 bytes, the limit is"),
+    for (declared, part) in [
+        (u32::MAX - 1, "declares 4294967294 bytes, the limit is"),
         (10, "larger than its declared"),
         (500, "inflates to more or fewer bytes"),
     ] {
-        let mut lying = archive.clone();
-        lying[central + 24..central + 28].copy_from_slice(&claim.to_le_bytes());
-        check_refused(&[("x.zip", lying)], "x.zip", &["x.zip, image 1.png:", part]);
+        let mut inconsistent = archive.clone();
+        inconsistent[central + 24..central + 28].copy_from_slice(&declared.to_le_bytes());
+        check_error(&[("x.zip", inconsistent)], "x.zip", &["x.zip, image 1.png:", part]);
     }
 }
 
@@ -267,13 +272,13 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// The report's reasons and counts, in the order in which they came up.
+/// The reasons and counts of the report, in order of occurrence.
 fn skipped(dataset: &Dataset) -> Vec<(String, usize)> {
     dataset.report().skipped.iter().map(|skipped| (skipped.reason.clone(), skipped.count)).collect()
 }
 
 #[test]
-fn names_that_point_outside_and_clutter_are_left_out_and_said() {
+fn names_outside_the_zip_and_clutter_are_skipped_and_reported() {
     let files = [
         ("../evil.png", png(0)),
         ("/abs.png", png(0)),
@@ -293,7 +298,7 @@ fn names_that_point_outside_and_clutter_are_left_out_and_said() {
 }
 
 #[test]
-fn one_bad_image_fails_or_is_skipped_and_counted() {
+fn an_unreadable_image_is_an_error_or_is_skipped_and_counted() {
     let names: Vec<String> = (0..50).map(|index| format!("{:02}.png", index)).collect();
     let files: Vec<_> = names.iter().enumerate().map(|(index, name)| (name.as_str(), png(index))).collect();
     let folder = Folder::new(&files);
@@ -306,7 +311,11 @@ fn one_bad_image_fails_or_is_skipped_and_counted() {
             "{error}"
         );
         for memory_limit_bytes in [0, 1 << 20] {
-            let options = OpenOptions { on_bad: OnBad::Skip, memory_limit_bytes, ..OpenOptions::new(SMALL) };
+            let options = OpenOptions {
+                unreadable_images: UnreadableImages::Skip,
+                memory_limit_bytes,
+                ..OpenOptions::new(SMALL)
+            };
             let dataset = Dataset::open(&path, &options).unwrap();
             assert_eq!(dataset.len(), total - 1);
             assert_eq!(dataset.report().skipped.iter().map(|skipped| skipped.count).sum::<usize>(), 1);
@@ -316,18 +325,18 @@ fn one_bad_image_fails_or_is_skipped_and_counted() {
     }
     let cifar =
         Folder::new(&[("data_batch_1.bin", [cifar10(0, 2), cifar_record(&[77], 5), cifar10(2, 1)].concat())]);
-    let options = OpenOptions { on_bad: OnBad::Skip, ..OpenOptions::new(CIFAR) };
+    let options = OpenOptions { unreadable_images: UnreadableImages::Skip, ..OpenOptions::new(CIFAR) };
     let dataset = Dataset::open(cifar.path(), &options).unwrap();
     assert_eq!((dataset.len(), dataset.labels()), (3, Some(&[0, 1, 2][..])));
     assert_eq!(skipped(&dataset), [("label 77 is not one of the 10 classes".to_owned(), 1)]);
-    let all_bad = Folder::new(&[("1.png", b"x".to_vec())]);
-    let error = Dataset::open(all_bad.path(), &options).unwrap_err().to_string();
+    let all_unreadable = Folder::new(&[("1.png", b"x".to_vec())]);
+    let error = Dataset::open(all_unreadable.path(), &options).unwrap_err().to_string();
     assert!(error.contains("found 0 images") && error.contains("(1.png)"), "{error}");
 }
 
 #[cfg(unix)]
 #[test]
-fn loops_of_symbolic_links_end() {
+fn cycles_of_symbolic_links_end() {
     let folder = Folder::new(&[("a/1.png", png(0)), ("b/2.png", png(1))]);
     std::os::unix::fs::symlink("..", folder.join("a/up")).unwrap();
     std::os::unix::fs::symlink("nowhere", folder.join("dead.png")).unwrap();
@@ -337,19 +346,19 @@ fn loops_of_symbolic_links_end() {
 }
 
 #[test]
-fn options_out_of_range_are_refused() {
+fn options_out_of_range_are_errors() {
     let folder = Folder::new(&[("1.png", png(0))]);
     for (height, width, channels) in
         [(0, 4, 3), (4, 0, 3), (4, 4, 2), (8193, 4, 3), (usize::MAX, usize::MAX, 4)]
     {
         let error =
             Dataset::open(folder.path(), &OpenOptions::new(shape(height, width, channels))).unwrap_err();
-        assert!(matches!(error, DataError::Shape(_)), "{error}");
+        assert!(matches!(error, DataError::InvalidShape(_)), "{error}");
     }
     let error =
         Dataset::open(folder.path(), &OpenOptions { crop: Some(0), ..OpenOptions::new(SMALL) }).unwrap_err();
-    assert!(error.to_string().contains("--crop 0"), "{error}");
+    assert!(error.to_string().contains("--crop is 0"), "{error}");
     let dataset = open(folder.path(), SMALL);
-    assert!(matches!(dataset.read(1, &mut [0; 60]), Err(DataError::NoSuchImage { index: 1, len: 1 })));
+    assert!(matches!(dataset.read(1, &mut [0; 60]), Err(DataError::IndexOutOfRange { index: 1, len: 1 })));
     assert!(matches!(dataset.read(0, &mut [0; 59]), Err(DataError::BufferSize { expected: 60, found: 59 })));
 }

@@ -1,4 +1,4 @@
-//! Where the labels of folders and zips come from.
+//! Labels of folders and zips: from class folders and from dataset.json.
 
 use dcgan_data::{Dataset, OpenOptions};
 
@@ -27,7 +27,7 @@ fn check(names: &[&str], json: Option<&str>, expected: Expected<'_>) {
 }
 
 #[test]
-fn folders_are_classes_only_where_every_image_is_in_one_of_several() {
+fn folders_are_classes_only_if_every_image_is_in_one_of_several() {
     check(&["cat/1.png", "dog/1.png", "dog/2.png"], None, Ok((Some(&[0, 1, 1]), Some(&["cat", "dog"]))));
     check(&["all/cat/1.png", "all/dog/deep/2.png"], None, Ok((Some(&[0, 1]), Some(&["cat", "dog"]))));
     check(&["1.png", "2.png"], None, Ok((None, None)));
@@ -36,7 +36,7 @@ fn folders_are_classes_only_where_every_image_is_in_one_of_several() {
 }
 
 #[test]
-fn dataset_json_decides() {
+fn dataset_json_overrides_folders() {
     let names = ["00/a.png", "01/b.png"];
     check(&names, Some(r#"{"labels": null}"#), Ok((None, None)));
     check(&names, Some("{}"), Ok((None, None)));
@@ -46,10 +46,6 @@ fn dataset_json_decides() {
         Ok((Some(&[3, 7]), None)),
     );
     check(&names, Some(r#"{"labels": [["00/a.png", 3]]}"#), Err("has no label for image 01/b.png"));
-    check(
-        &names,
-        Some(r#"{"labels": [["00/a.png", -1]]}"#),
-        Err("dataset.json: is not understood: invalid value"),
-    );
-    check(&names, Some("{"), Err("dataset.json: is not understood: EOF"));
+    check(&names, Some(r#"{"labels": [["00/a.png", -1]]}"#), Err("dataset.json: is invalid: invalid value"));
+    check(&names, Some("{"), Err("dataset.json: is invalid: EOF"));
 }

@@ -1,4 +1,4 @@
-//! The loader: same bytes for any number of threads and from any start, errors delivered, threads ended.
+//! The loader: the same bytes for any number of threads and any start position, error handling, shutdown of threads.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use dcgan_data::{Batch, DataError, Dataset, Loader, LoaderConfig, LoaderPosition
 
 use crate::fixtures::{Folder, idx, idx_images, pixels, png, shape};
 
-/// 11 images of 5 x 4, labeled by their number.
+/// 11 images of 5 x 4; the label of an image is its index.
 fn dataset() -> Arc<Dataset> {
     let labels: Vec<u8> = (0..11).collect();
     let folder = Folder::new(&[
@@ -33,32 +33,32 @@ fn take(loader: &mut Loader, count: usize) -> Vec<Batch> {
 }
 
 #[test]
-fn bytes_depend_on_seed_and_position_alone() {
+fn batches_depend_only_on_seed_and_position() {
     let dataset = dataset();
     let mut loader = Loader::new(Arc::clone(&dataset), config(3, 1), LoaderPosition::default()).unwrap();
     assert_eq!(loader.batches_per_epoch(), 3);
-    let straight = take(&mut loader, 10);
+    let uninterrupted = take(&mut loader, 10);
     for threads in [0, 2, 5] {
         let mut other =
             Loader::new(Arc::clone(&dataset), config(3, threads), LoaderPosition::default()).unwrap();
-        assert_eq!(take(&mut other, 10), straight, "{threads} threads");
+        assert_eq!(take(&mut other, 10), uninterrupted, "{threads} threads");
     }
     for start in 0..10 {
-        // The end of an epoch and the beginning of the next are the same place.
-        let position = straight[start].position;
-        let mut from_here = Loader::new(Arc::clone(&dataset), config(3, 2), position).unwrap();
-        assert_eq!(take(&mut from_here, 10 - start), straight[start..], "from batch {start}");
+        // The end of an epoch and the start of the next are the same position.
+        let position = uninterrupted[start].position;
+        let mut resumed = Loader::new(Arc::clone(&dataset), config(3, 2), position).unwrap();
+        assert_eq!(take(&mut resumed, 10 - start), uninterrupted[start..], "from batch {start}");
     }
     let mut end =
         Loader::new(Arc::clone(&dataset), config(3, 1), LoaderPosition { epoch: 0, batch: 3 }).unwrap();
-    assert_eq!(end.next_batch().unwrap(), straight[3]);
+    assert_eq!(end.next_batch().unwrap(), uninterrupted[3]);
     let mut other_seed =
         Loader::new(dataset, LoaderConfig { seed: 10, ..config(3, 1) }, LoaderPosition::default()).unwrap();
-    assert_ne!(take(&mut other_seed, 10), straight);
+    assert_ne!(take(&mut other_seed, 10), uninterrupted);
 }
 
 #[test]
-fn an_epoch_shows_every_image_at_most_once_with_its_label() {
+fn an_epoch_contains_every_image_at_most_once_with_its_label() {
     let mut loader = Loader::new(dataset(), config(3, 2), LoaderPosition::default()).unwrap();
     for _ in 0..3 {
         let mut seen = Vec::new();
@@ -77,7 +77,7 @@ fn an_epoch_shows_every_image_at_most_once_with_its_label() {
 }
 
 #[test]
-fn mirrored_images_depend_on_seed_and_position_alone() {
+fn mirroring_depends_only_on_seed_and_position() {
     let image_shape = shape(5, 4, 3);
     let names: Vec<String> = (0..11).map(|number| format!("{number:02}.png")).collect();
     let files: Vec<_> = names.iter().enumerate().map(|(i, name)| (name.as_str(), png(i))).collect();
@@ -87,34 +87,34 @@ fn mirrored_images_depend_on_seed_and_position_alone() {
     let mirroring = LoaderConfig { mirror: true, ..config(4, 2) };
     let mut loader = Loader::new(Arc::clone(&dataset), mirroring, LoaderPosition::default()).unwrap();
     let (plain, mirrored) = (take(&mut plain, 8), take(&mut loader, 8));
-    let mut turned = 0;
+    let mut mirrored_count = 0;
     for (before, after) in plain.iter().zip(&mirrored) {
         for (before, after) in before.pixels.chunks_exact(60).zip(after.pixels.chunks_exact(60)) {
-            let at = |place: usize| (place / 12, place / 3 % 4, place % 3);
+            let position = |i: usize| (i / 12, i / 3 % 4, i % 3);
             let mirror = |(row, column, channel)| before[row * 12 + (3 - column) * 3 + channel];
-            let expected: Vec<u8> = (0..60).map(|place| mirror(at(place))).collect();
+            let expected: Vec<u8> = (0..60).map(|i| mirror(position(i))).collect();
             assert!(after == before || after == expected);
-            turned += usize::from(after == expected);
+            mirrored_count += usize::from(after == expected);
         }
     }
-    assert!((8..24).contains(&turned), "{turned} of 32 mirrored");
-    let mut from_here = Loader::new(dataset, mirroring, mirrored[5].position).unwrap();
-    assert_eq!(take(&mut from_here, 3), mirrored[5..]);
+    assert!((8..24).contains(&mirrored_count), "{mirrored_count} of 32 mirrored");
+    let mut resumed = Loader::new(dataset, mirroring, mirrored[5].position).unwrap();
+    assert_eq!(take(&mut resumed, 3), mirrored[5..]);
 }
 
 #[test]
-fn impossible_demands_are_refused_with_the_numbers() {
+fn invalid_configurations_are_errors_with_numbers() {
     let rows: [(usize, LoaderPosition, &str); 3] = [
         (
             12,
             LoaderPosition::default(),
             "a batch of 12 images is larger than the dataset of 11: use --batch-size 11 or less",
         ),
-        (0, LoaderPosition::default(), "a batch needs 1 image or more"),
+        (0, LoaderPosition::default(), "the batch size is 0, expected 1 or more"),
         (
             3,
             LoaderPosition { epoch: 1, batch: 4 },
-            "batch 4 does not exist: an epoch of this dataset has 3 batches; did the data change?",
+            "batch 4 is out of range: an epoch has 3 batches; did the dataset change?",
         ),
     ];
     for (batch_size, start, message) in rows {
@@ -124,7 +124,7 @@ fn impossible_demands_are_refused_with_the_numbers() {
 }
 
 #[test]
-fn a_bad_image_reaches_next_batch_and_the_loader_stays_there() {
+fn next_batch_returns_the_error_of_an_image_and_retries_the_batch() {
     let files: Vec<_> = (0..8).map(|index| (format!("{index}.png"), png(index))).collect();
     let files: Vec<_> = files.iter().map(|(name, content)| (name.as_str(), content.clone())).collect();
     let folder = Folder::new(&files);
@@ -132,25 +132,23 @@ fn a_bad_image_reaches_next_batch_and_the_loader_stays_there() {
     let dataset = Arc::new(Dataset::open(folder.path(), &OpenOptions::new(shape(5, 4, 3))).unwrap());
     let mut loader = Loader::new(dataset, config(1, 3), LoaderPosition::default()).unwrap();
     let mut results: Vec<_> = (0..8).map(|_| loader.next_batch()).collect();
-    let first_bad = results.iter().position(Result::is_err).unwrap();
-    assert!(
-        results.drain(first_bad..).all(|result| {
-            matches!(result, Err(DataError::BadRecord { record, .. }) if record == "5.png")
-        })
-    );
-    assert_eq!(loader.position().batch, first_bad as u64);
-    // Mended, the run goes on where it stopped.
+    let first_error = results.iter().position(Result::is_err).unwrap();
+    assert!(results.drain(first_error..).all(|result| {
+        matches!(result, Err(DataError::InvalidRecord { record, .. }) if record == "5.png")
+    }));
+    assert_eq!(loader.position().batch, first_error as u64);
+    // Once the image is repaired, the loader continues with the failed batch.
     folder.write("5.png", &png(5));
     assert_eq!(loader.next_batch().unwrap().pixels, pixels(5, shape(5, 4, 3)));
 }
 
 #[test]
-fn dropping_ends_the_threads_promptly() {
+fn dropping_a_loader_stops_its_threads_promptly() {
     let started = Instant::now();
     for _ in 0..20 {
         let mut loader = Loader::new(dataset(), config(3, 4), LoaderPosition::default()).unwrap();
         loader.next_batch().unwrap();
-        assert!(loader.waited() > Duration::ZERO);
+        assert!(loader.wait_time() > Duration::ZERO);
     }
     assert!(started.elapsed() < Duration::from_secs(5));
 }

@@ -1,8 +1,8 @@
-//! Tests of `dcgan-data` through its public API and its binary, on small files written here.
+//! Tests of `dcgan-data` through its public API and its binary, on small generated files.
 //!
-//! The modules carry `cfg(test)` so that clippy takes all of them for test code.
+//! The modules have `cfg(test)` so that clippy treats them as test code.
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod command;
 #[cfg(test)]
 mod fixtures;
@@ -12,6 +12,8 @@ mod formats;
 mod hostile;
 #[cfg(test)]
 mod labels;
+#[cfg(test)]
+mod layers;
 #[cfg(test)]
 mod loader;
 #[cfg(test)]

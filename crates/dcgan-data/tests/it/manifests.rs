@@ -1,13 +1,13 @@
-//! The compiled-in manifests and `verify`.
+//! Manifests and `verify`.
 
 use std::path::Path;
 
-use dcgan_data::{Finding, manifests, verify};
+use dcgan_data::{FileStatus, Manifest, manifests, verify};
 
 use crate::fixtures::Folder;
 
 #[test]
-fn manifests_are_well_formed() {
+fn manifests_are_valid() {
     for manifest in manifests().unwrap() {
         for text in [&manifest.license, &manifest.homepage, &manifest.get, &manifest.splits] {
             assert!(!text.is_empty(), "{}", manifest.name);
@@ -22,23 +22,34 @@ fn manifests_are_well_formed() {
 }
 
 #[test]
-fn files_are_compared_with_their_hashes() {
+fn files_are_verified_by_their_hashes() {
     let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/digits");
-    let findings =
-        |path: &Path| -> Vec<Finding> { verify(path).unwrap().1.iter().map(|file| file.finding).collect() };
-    assert_eq!(findings(&digits), [Finding::Ok, Finding::Ok]);
+    let statuses =
+        |path: &Path| -> Vec<FileStatus> { verify(path).unwrap().1.iter().map(|file| file.status).collect() };
+    assert_eq!(statuses(&digits), [FileStatus::Ok, FileStatus::Ok]);
 
     let images = std::fs::read(digits.join("images-idx3-ubyte.gz")).unwrap();
     let mut inflated = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*images), &mut inflated).unwrap();
     let folder = Folder::new(&[("images-idx3-ubyte", inflated)]);
-    assert_eq!(findings(folder.path()), [Finding::OkContent, Finding::Missing]);
+    assert_eq!(statuses(folder.path()), [FileStatus::OkContent, FileStatus::Missing]);
     folder.write("labels-idx1-ubyte.gz", b"other");
-    assert_eq!(findings(folder.path()), [Finding::OkContent, Finding::Differs]);
-    assert_eq!(findings(&folder.join("labels-idx1-ubyte.gz")), [Finding::Differs]);
+    assert_eq!(statuses(folder.path()), [FileStatus::OkContent, FileStatus::Differs]);
+    assert_eq!(statuses(&folder.join("labels-idx1-ubyte.gz")), [FileStatus::Differs]);
 
     let cifar = Folder::new(&[("test_batch.bin", b"x".to_vec())]);
-    assert_eq!(findings(&cifar.join("test_batch.bin")), [Finding::NotRecorded]);
+    assert_eq!(statuses(&cifar.join("test_batch.bin")), [FileStatus::NotRecorded]);
     let message = verify(&Folder::new(&[]).join(".")).unwrap_err().to_string();
-    assert!(message.contains("has no file of a known dataset; known are: MNIST"), "{message}");
+    assert!(message.contains("has no file of a known dataset; known datasets: MNIST"), "{message}");
+}
+
+#[test]
+fn the_old_spelling_of_license_is_read() {
+    let manifest = |key: &str| -> Manifest {
+        let text =
+            format!("name = 'n'\n{key} = 'MIT'\nhomepage = 'h'\nget = 'g'\nsplits = 's'\nfiles = []\n");
+        toml::from_str(&text).unwrap()
+    };
+    assert_eq!(manifest("licence"), manifest("license"));
+    assert_eq!(manifest("licence").license, "MIT");
 }

@@ -1,11 +1,11 @@
-//! Caches: what is packed comes out, and only where it is what was asked for.
+//! Caches: opening a cache gives the packed dataset, and other shapes are errors.
 
 use dcgan_data::{Dataset, Format, OpenOptions, pack};
 
-use crate::fixtures::{Folder, open, png, read, shape};
+use crate::fixtures::{Folder, open, pixels, png, read, shape};
 
 #[test]
-fn a_cache_gives_the_same_images_labels_and_fingerprint() {
+fn a_cache_has_the_same_images_labels_and_fingerprint() {
     let folder = Folder::new(&[("data/a/1.png", png(0)), ("data/b/2.png", png(1)), ("data/b/3.png", png(2))]);
     let options = OpenOptions { crop: Some(3), ..OpenOptions::new(shape(4, 4, 3)) };
     let dataset = Dataset::open(&folder.join("data"), &options).unwrap();
@@ -23,7 +23,7 @@ fn a_cache_gives_the_same_images_labels_and_fingerprint() {
         (0..3).for_each(|index| assert_eq!(read(&cache, index), read(&dataset, index)));
     }
     assert!(pack(&dataset, &out, |_| ()).unwrap().up_to_date);
-    // A file that changed, if only its time, means packing again.
+    // A changed file, or only a changed modification time, makes the cache stale.
     folder.write("data/a/1.png", &png(5));
     let changed = Dataset::open(&folder.join("data"), &options).unwrap();
     assert!(!pack(&changed, &out, |_| ()).unwrap().up_to_date);
@@ -31,7 +31,7 @@ fn a_cache_gives_the_same_images_labels_and_fingerprint() {
 }
 
 #[test]
-fn other_demands_and_other_files_are_refused() {
+fn other_shapes_and_other_files_are_errors() {
     let folder = Folder::new(&[("data/1.png", png(0)), ("precious.txt", b"text".to_vec())]);
     let dataset = open(&folder.join("data"), shape(5, 4, 3));
     let out = folder.join("cache");
@@ -40,15 +40,37 @@ fn other_demands_and_other_files_are_refused() {
         [OpenOptions::new(shape(8, 8, 3)), OpenOptions { crop: Some(2), ..OpenOptions::new(shape(5, 4, 3)) }]
     {
         let message = Dataset::open(&out, &options).unwrap_err().to_string();
-        assert!(message.contains("holds images of 5x4x3, asked for are"), "{message}");
+        assert!(message.contains("contains images of 5x4x3, expected"), "{message}");
     }
     let message = pack(&dataset, &folder.join("precious.txt"), |_| ()).unwrap_err().to_string();
     assert!(message.ends_with("exists and is not a cache: choose another --out, or remove it"), "{message}");
     assert_eq!(std::fs::read(folder.join("precious.txt")).unwrap(), b"text");
-    // An image that cannot be read leaves neither a cache nor a temporary file.
+    // After an unreadable image, neither a cache nor a temporary file remains.
     folder.write("data/1.png", b"damaged");
     let damaged = open(&folder.join("data"), shape(5, 4, 3));
     pack(&damaged, &folder.join("new"), |_| ()).unwrap_err();
     let left = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, 3, "data, precious.txt, cache");
+}
+
+/// The header of a cache of an earlier version, which has the keys `pictures` and `labelled`.
+#[test]
+fn a_cache_with_the_old_header_keys_opens() {
+    let header = concat!(
+        r#"{"shape":{"height":5,"width":4,"channels":3},"crop":null,"pictures":2,"labelled":true,"#,
+        r#""class_names":["cat","dog"],"fingerprint":"f","key":"k","source":"data"}"#
+    );
+    let mut cache = b"dcgan-pictures-1".to_vec();
+    cache.extend(u32::try_from(header.len()).unwrap().to_le_bytes());
+    cache.extend(header.bytes());
+    cache.resize(cache.len().next_multiple_of(64), 0);
+    let image_shape = shape(5, 4, 3);
+    (0..2).for_each(|index| cache.extend(pixels(index, image_shape)));
+    [1_u32, 0].iter().for_each(|label| cache.extend(label.to_le_bytes()));
+    let folder = Folder::new(&[("cache", cache)]);
+    let dataset = open(&folder.join("cache"), image_shape);
+    assert_eq!((dataset.report().format, dataset.len(), dataset.fingerprint()), (Format::Cache, 2, "f"));
+    assert_eq!(dataset.labels(), Some(&[1, 0][..]));
+    assert_eq!(dataset.class_names().unwrap(), ["cat", "dog"]);
+    (0..2).for_each(|index| assert_eq!(read(&dataset, index), pixels(index, image_shape)));
 }

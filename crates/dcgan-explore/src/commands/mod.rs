@@ -16,7 +16,7 @@ pub(crate) mod turn;
 use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
-use dcgan_data::{Dataset, ImageShape, OnBad, OpenOptions};
+use dcgan_data::{Dataset, ImageShape, UnreadableImages, OpenOptions};
 use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
@@ -248,8 +248,8 @@ impl OpenedModel {
     /// The dataset of `--data`, by default the embedded digits if their shape is the model's.
     pub(crate) fn data(&self, args: &DataArgs) -> anyhow::Result<Dataset> {
         let shape = self.shape();
-        let on_bad = if args.skip_bad { OnBad::Skip } else { OnBad::Fail };
-        let options = OpenOptions { crop: args.crop, on_bad, ..OpenOptions::new(shape) };
+        let unreadable_images = if args.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
+        let options = OpenOptions { crop: args.crop, unreadable_images, ..OpenOptions::new(shape) };
         match &args.data {
             Some(path) => {
                 let data = Dataset::open(path, &options).map_err(UsageError::because)?;

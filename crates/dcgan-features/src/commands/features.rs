@@ -24,7 +24,7 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
         let options = OpenOptions {
             split,
             crop: args.crop,
-            on_bad: on_bad(args.skip_bad),
+            unreadable_images: on_bad(args.skip_bad),
             ..OpenOptions::new(chosen.shape())
         };
         match &args.data {

@@ -9,7 +9,7 @@ pub(crate) mod task;
 
 use crate::cli::{Dtype, ModelArgs, Solver};
 use dcgan_cli::{Logging, Progress, UsageError};
-use dcgan_data::{Dataset, ImageShape, OnBad, OpenOptions, Split};
+use dcgan_data::{Dataset, ImageShape, UnreadableImages, OpenOptions, Split};
 use dcgan_features::experiment::{ExperimentError, Subset};
 use dcgan_features::features::Storage;
 use dcgan_features::file::FileError;
@@ -90,8 +90,8 @@ fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<ChosenModel> {
 }
 
 /// The meaning of `--skip-bad`.
-fn on_bad(skip_bad: bool) -> OnBad {
-    if skip_bad { OnBad::Skip } else { OnBad::Fail }
+fn on_bad(skip_bad: bool) -> UnreadableImages {
+    if skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail }
 }
 
 /// Training images of the embedded digits; the other 2,000 are test images.
@@ -110,10 +110,10 @@ fn open_splits(
     path: &Path,
     shape: ImageShape,
     files: &str,
-    on_bad: OnBad,
+    on_bad: UnreadableImages,
 ) -> Result<(Subset, Subset), UsageError> {
     let open = |split| {
-        let options = OpenOptions { split, on_bad, ..OpenOptions::new(shape) };
+        let options = OpenOptions { split, unreadable_images: on_bad, ..OpenOptions::new(shape) };
         Dataset::open(path, &options).map(Subset::whole).map_err(UsageError::because)
     };
     let (train, test) = (open(Split::Train)?, open(Split::Test)?);

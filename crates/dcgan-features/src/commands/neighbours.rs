@@ -29,7 +29,7 @@ const PAPER: [(&str, Option<f64>, Option<f64>); 5] = [
 ];
 
 fn open(path: &Path, shape: ImageShape, split: Split, skip_bad: bool) -> Result<Subset, UsageError> {
-    let options = OpenOptions { split, on_bad: on_bad(skip_bad), ..OpenOptions::new(shape) };
+    let options = OpenOptions { split, unreadable_images: on_bad(skip_bad), ..OpenOptions::new(shape) };
     Ok(Subset::whole(Dataset::open(path, &options).map_err(UsageError::because)?))
 }
 

@@ -1,15 +1,15 @@
-//! Arguments as typed, and their turn into options of the library.
+//! Command-line arguments, and their conversion to options of the library.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use dcgan_cli::{LogArgs, UsageError};
-use dcgan_data::{Dataset, ImageShape, OnBad, OpenOptions, Split};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, UnreadableImages};
 
-/// Side of images, in pixels, where --size is not given.
+/// Side of images in pixels, if --size is not given.
 const DEFAULT_SIDE: usize = 64;
 
-/// Looks at, packs and verifies datasets of images
+/// Inspect, pack and verify image datasets
 #[derive(Debug, Parser)]
 #[command(name = "dcgan-data", version)]
 pub(crate) struct Args {
@@ -21,11 +21,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Says what was read and skipped, counts per class, and the sizes of a few images
+    /// Print the format, what is skipped, counts per class, and the sizes of a few images
     Inspect(Inspect),
-    /// Writes a decoded cache: one file that opens at once and needs no decoding
+    /// Write a cache: one file of decoded images that opens immediately
     Pack(Pack),
-    /// Compares files with the SHA-256 in the manifests of known datasets
+    /// Compare files with the SHA-256 in the manifests of known datasets
     Verify(Verify),
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Command {
 pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Write images spread over the dataset, as they are after the transform, into one PNG
+    /// Write a PNG of images spread over the dataset, after the transform
     #[arg(long, value_name = "FILE.png")]
     pub(crate) montage: Option<PathBuf>,
     /// Print one line of JSON
@@ -55,31 +55,31 @@ pub(crate) struct Pack {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
-    /// A folder with a publisher's files, or one such file
+    /// A folder with the files of a published dataset, or a single file of it
     pub(crate) path: PathBuf,
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Which data, and how to read it.
+/// The dataset and its options.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
-    /// A folder, zip, file or cache; `digits` for the embedded ones
+    /// A folder, zip, file or cache; `digits` for the embedded digits
     pub(crate) path: PathBuf,
-    /// Size that images are brought to, HEIGHTxWIDTH or one number for both [default: 64]
+    /// Resize images to this size, HEIGHTxWIDTH or one number for both [default: 64]
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     pub(crate) size: Option<(usize, usize)>,
-    /// Channels that images are brought to: 1 grey, 3 RGB, 4 RGB and alpha
+    /// Convert images to this many channels: 1 grey, 3 RGB, 4 RGB and alpha
     #[arg(long, default_value_t = 3)]
     pub(crate) channels: usize,
-    /// Cut the centre N x N of the original before resizing
+    /// Crop the center N x N pixels of the original before resizing
     #[arg(long, value_name = "N")]
     pub(crate) crop: Option<usize>,
-    /// Leave out images that cannot be decoded, and count them (decodes every image)
+    /// Skip unreadable images and count them (decodes every image)
     #[arg(long)]
     pub(crate) skip_bad: bool,
-    /// Read the test part of CIFAR, MNIST or SVHN instead of the training part
+    /// Read the test split of CIFAR, MNIST or SVHN instead of the training split
     #[arg(long)]
     pub(crate) test: bool,
 }
@@ -90,10 +90,10 @@ impl DataArgs {
         let shape = ImageShape { height, width, channels: self.channels };
         let mut faults = Vec::new();
         if !matches!(self.channels, 1 | 3 | 4) {
-            faults.push(format!("--channels {} is not possible: use 1, 3 or 4", self.channels));
+            faults.push(format!("--channels is {}, expected 1, 3 or 4", self.channels));
         }
         if self.crop == Some(0) {
-            faults.push("--crop 0 leaves no image: use 1 or more pixels".to_owned());
+            faults.push("--crop is 0, expected 1 pixel or more".to_owned());
         }
         if !faults.is_empty() {
             return Err(UsageError { faults }.into());
@@ -101,11 +101,11 @@ impl DataArgs {
         if self.path == Path::new("digits") && !self.path.exists() {
             return Ok(Dataset::embedded_digits(shape)?);
         }
-        let on_bad = if self.skip_bad { OnBad::Skip } else { OnBad::Fail };
+        let unreadable_images = if self.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
         let split = if self.test { Split::Test } else { Split::Train };
         Ok(Dataset::open(
             &self.path,
-            &OpenOptions { crop: self.crop, on_bad, split, ..OpenOptions::new(shape) },
+            &OpenOptions { crop: self.crop, unreadable_images, split, ..OpenOptions::new(shape) },
         )?)
     }
 }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_consistent() {
+    fn arguments_are_valid() {
         use clap::CommandFactory;
         Args::command().debug_assert();
     }

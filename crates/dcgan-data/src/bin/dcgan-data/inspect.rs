@@ -1,4 +1,7 @@
-//! `dcgan-data inspect`: what a path holds.
+//! `dcgan-data inspect`: describes the dataset at a path.
+
+use std::io::Cursor;
+use std::path::Path;
 
 use anyhow::Context;
 use dcgan_cli::{Outcome, print_result};
@@ -7,20 +10,22 @@ use serde::Serialize;
 
 use crate::args::Inspect;
 
-/// Images whose size on disk is shown.
+/// Number of images whose size on disk is printed.
 const EXAMPLES: usize = 3;
 
-/// Classes listed by the text output; JSON has all.
+/// Maximum number of classes in the text output; JSON lists all.
 const CLASSES_SHOWN: usize = 20;
 
-/// Images along each side of the montage.
+/// Rows and columns of the montage.
 const MONTAGE_SIDE: usize = 10;
 
-/// Everything that is printed.
+/// The output of the command.
 #[derive(Serialize)]
 struct Inspection<'a> {
     #[serde(flatten)]
     report: &'a ScanReport,
+    /// Old name of `images`, for scripts.
+    pictures: usize,
     shape: ImageShape,
     classes: Vec<Class>,
     examples: Vec<ImageInfo>,
@@ -32,18 +37,21 @@ struct Class {
     label: u32,
     name: Option<String>,
     images: usize,
+    /// Old name of `images`, for scripts.
+    pictures: usize,
 }
 
 pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
     let dataset = args.data.open()?;
     if let Some(path) = &args.montage {
         let montage = montage(&dataset)?;
-        montage.save(path).with_context(|| format!("cannot write {}", path.display()))?;
+        save(&montage, path).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let examples =
         spread(dataset.len(), EXAMPLES).map(|index| dataset.info(index)).collect::<Result<_, _>>()?;
     let inspection = Inspection {
         report: dataset.report(),
+        pictures: dataset.len(),
         shape: dataset.shape(),
         classes: classes(&dataset),
         examples,
@@ -59,8 +67,8 @@ fn describe(inspection: &Inspection<'_>) -> String {
     let mut lines = vec![
         format!("path         {}", report.path.display()),
         format!("format       {}", report.format),
-        format!("images     {}", report.images),
-        format!("brought to   {}", inspection.shape),
+        format!("images       {}", report.images),
+        format!("output shape {}", inspection.shape),
         format!("files        {}", report.scanned_files),
     ];
     lines.extend(inspection.examples.iter().map(|image| {
@@ -94,23 +102,33 @@ fn describe(inspection: &Inspection<'_>) -> String {
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
 
-/// The classes that occur, with their counts, by label.
+/// Writes `image` atomically, in the format of the extension of `path`.
+fn save(image: &image::DynamicImage, path: &Path) -> anyhow::Result<()> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, image::ImageFormat::from_path(path)?)?;
+    Ok(dcgan_base::files::write_atomic(path, bytes.get_ref())?)
+}
+
+/// The classes that occur in the dataset with their counts, sorted by label.
 fn classes(dataset: &Dataset) -> Vec<Class> {
     let mut counts = std::collections::BTreeMap::new();
     for label in dataset.labels().unwrap_or_default() {
         *counts.entry(*label).or_insert(0) += 1;
     }
     let name = |label: u32| dataset.class_names()?.get(usize::try_from(label).ok()?).cloned();
-    counts.into_iter().map(|(label, images)| Class { label, name: name(label), images }).collect()
+    counts
+        .into_iter()
+        .map(|(label, images)| Class { label, name: name(label), images, pictures: images })
+        .collect()
 }
 
 /// Up to `count` indices spread evenly over `len` images.
 fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(len);
-    (0..count).map(move |place| place * len / count)
+    (0..count).map(move |i| i * len / count)
 }
 
-/// A grid of images spread over the dataset, rows first, flattened to RGB by the PNG writer where grey.
+/// Images spread over the dataset, in row-major order without gaps.
 fn montage(dataset: &Dataset) -> anyhow::Result<image::DynamicImage> {
     let ImageShape { height, width, channels } = dataset.shape();
     let indices: Vec<usize> = spread(dataset.len(), MONTAGE_SIDE * MONTAGE_SIDE).collect();
@@ -118,12 +136,12 @@ fn montage(dataset: &Dataset) -> anyhow::Result<image::DynamicImage> {
     let mut pixels = vec![0; rows * height * columns * width * channels];
     let mut image = vec![0; dataset.shape().bytes()];
     let line = width * channels;
-    for (place, index) in indices.into_iter().enumerate() {
+    for (cell, index) in indices.into_iter().enumerate() {
         dataset.read(index, &mut image)?;
-        let (row, column) = (place / MONTAGE_SIDE, place % MONTAGE_SIDE);
-        for (y, from) in image.chunks_exact(line).enumerate() {
+        let (row, column) = (cell / MONTAGE_SIDE, cell % MONTAGE_SIDE);
+        for (y, pixel_row) in image.chunks_exact(line).enumerate() {
             let start = ((row * height + y) * columns + column) * line;
-            pixels[start..start + line].copy_from_slice(from);
+            pixels[start..start + line].copy_from_slice(pixel_row);
         }
     }
     let (width, height) = (u32::try_from(columns * width)?, u32::try_from(rows * height)?);
@@ -132,5 +150,5 @@ fn montage(dataset: &Dataset) -> anyhow::Result<image::DynamicImage> {
         3 => image::RgbImage::from_raw(width, height, pixels).map(Into::into),
         _ => image::RgbaImage::from_raw(width, height, pixels).map(Into::into),
     };
-    montage.context("the montage does not fit its pixels")
+    montage.context("the montage has the wrong number of pixels")
 }

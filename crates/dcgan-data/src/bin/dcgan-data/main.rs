@@ -1,4 +1,4 @@
-//! `dcgan-data`: shows what is in a dataset, packs it into a cache, compares it with the publisher's hashes.
+//! `dcgan-data`: inspects a dataset, packs it into a cache, verifies its files against published hashes.
 
 mod args;
 mod inspect;
@@ -22,12 +22,12 @@ fn main() -> ExitCode {
             Command::Pack(pack) => pack::pack_command(pack, &logging),
             Command::Verify(verify) => verify::verify_command(verify),
         };
-        outcome.map_err(bad_input)
+        outcome.map_err(classify)
     })
 }
 
-/// Data that cannot be read is wrong input (exit code 2); a disk that cannot be written is work that failed (1).
-fn bad_input(error: anyhow::Error) -> anyhow::Error {
+/// Invalid input data is a usage error (exit code 2); a failed write is a failure of the command (exit code 1).
+fn classify(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<DataError>() {
         None | Some(DataError::Write { .. }) => error,
         Some(fault) => UsageError::one(fault.to_string()).into(),

@@ -1,8 +1,8 @@
-//! `dcgan-data verify`: files against the publisher's hashes.
+//! `dcgan-data verify`: compares files with published hashes.
 
 use anyhow::bail;
 use dcgan_cli::{Outcome, print_result};
-use dcgan_data::{Finding, Verified, verify};
+use dcgan_data::{FileStatus, VerifiedFile, verify};
 use serde_json::json;
 
 use crate::args::Verify;
@@ -10,31 +10,37 @@ use crate::args::Verify;
 pub(crate) fn verify_command(args: &Verify) -> anyhow::Result<Outcome> {
     let (manifest, files) = verify(&args.path)?;
     if args.json {
-        let line = json!({ "name": manifest.name, "license": manifest.license, "files": files });
+        let line = json!({
+            "name": manifest.name,
+            "license": manifest.license,
+            "licence": manifest.license, // old name of `license`, for scripts
+            "files": files,
+        });
         print_result(&line.to_string())?;
     } else {
         print_result(&format!("{}: {}", manifest.name, manifest.license))?;
         for file in &files {
-            print_result(&format!("{:<28} {}", file.file, describe(file.finding)))?;
+            print_result(&format!("{:<28} {}", file.file, describe(file.status)))?;
         }
     }
-    let count = |finding: Finding| files.iter().filter(|file: &&Verified| file.finding == finding).count();
-    match count(Finding::Differs) {
+    let count =
+        |status: FileStatus| files.iter().filter(|file: &&VerifiedFile| file.status == status).count();
+    match count(FileStatus::Differs) {
         0 => Ok(Outcome::Done),
         differing => bail!(
-            "{differing} of {} files differ from the publisher's; get them again: {}",
+            "{differing} of {} files differ from the published ones; download them again: {}",
             files.len(),
             manifest.get
         ),
     }
 }
 
-fn describe(finding: Finding) -> &'static str {
-    match finding {
-        Finding::Ok => "ok",
-        Finding::OkContent => "ok (compressed anew or unpacked; the content is the publisher's)",
-        Finding::Differs => "differs",
-        Finding::Missing => "missing",
-        Finding::NotRecorded => "not recorded (its hash is not known here)",
+fn describe(status: FileStatus) -> &'static str {
+    match status {
+        FileStatus::Ok => "ok",
+        FileStatus::OkContent => "ok (recompressed or unpacked; the content matches)",
+        FileStatus::Differs => "differs",
+        FileStatus::Missing => "missing",
+        FileStatus::NotRecorded => "not recorded (the manifest has no hash for it)",
     }
 }

@@ -1,4 +1,4 @@
-//! Raw images of one shape at regular places in files: CIFAR, idx, SVHN, caches.
+//! Raw images of one shape at a regular stride in files: CIFAR, idx, SVHN, caches.
 
 use std::path::{Path, PathBuf};
 
@@ -6,20 +6,20 @@ use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
 
 use crate::bytes::Bytes;
 use crate::error::DataError;
-use crate::options::ImageShape;
+use crate::shape::{ImageShape, InvalidShape};
 
-/// The order of bytes within one stored image, the slowest axis first.
+/// The axis order of a stored image, slowest axis first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PixelOrder {
     /// Row, column, channel.
     Hwc,
-    /// Channel, row, column: planes, as in CIFAR.
+    /// Channel, row, column: planar, as in CIFAR.
     Chw,
-    /// Channel, column, row: MATLAB's (row, column, channel) with the first index fastest, as in SVHN.
+    /// Channel, column, row: column-major (row, column, channel) arrays of MATLAB, as in SVHN.
     Cwh,
 }
 
-/// Images at `first + i * stride` in one file.
+/// Images at byte offsets `first + i * stride` of one file.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) path: PathBuf,
@@ -31,18 +31,18 @@ pub(crate) struct Chunk {
 
 /// Images of one shape in one or several files.
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub(crate) struct RawImages {
     pub(crate) shape: ImageShape,
     pub(crate) order: PixelOrder,
     pub(crate) chunks: Vec<Chunk>,
 }
 
-impl Frames {
+impl RawImages {
     pub(crate) fn len(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.count).sum()
     }
 
-    /// The file of a record and its number there.
+    /// The file of a record, and its index in that file.
     pub(crate) fn locate(&self, mut index: usize) -> Option<(&Chunk, usize)> {
         for chunk in &self.chunks {
             if index < chunk.count {
@@ -53,13 +53,13 @@ impl Frames {
         None
     }
 
-    /// Writes one image as rows of interleaved channels; `into` has the bytes of `self.shape`.
+    /// Copies one image to `into` as `(h, w, c)`; `into` has `self.shape.bytes()` bytes.
     pub(crate) fn copy(&self, index: usize, into: &mut [u8]) -> Result<(), DataError> {
-        let missing = || DataError::NoSuchImage { index, len: self.len() };
+        let missing = || DataError::IndexOutOfRange { index, len: self.len() };
         let (chunk, record) = self.locate(index).ok_or_else(missing)?;
         let start = chunk.first + record * chunk.stride;
         let Some(stored) = chunk.bytes.get(start..start + self.shape.bytes()) else {
-            return Err(DataError::bad_record(&chunk.path, record, "lies behind the end of the file"));
+            return Err(DataError::invalid_record(&chunk.path, record, "is past the end of the file"));
         };
         let ImageShape { height, width, channels } = self.shape;
         let (by_row, by_column, by_channel) = match self.order {
@@ -70,14 +70,14 @@ impl Frames {
             PixelOrder::Chw => (width, 1, height * width),
             PixelOrder::Cwh => (1, height, height * width),
         };
-        for (place, byte) in into.iter_mut().enumerate() {
-            let (pixel, channel) = (place / channels, place % channels);
+        for (i, byte) in into.iter_mut().enumerate() {
+            let (pixel, channel) = (i / channels, i % channels);
             *byte = stored[pixel / width * by_row + pixel % width * by_column + channel * by_channel];
         }
         Ok(())
     }
 
-    /// One image for a transform.
+    /// One image as input of a transform.
     pub(crate) fn image(&self, index: usize) -> Result<DynamicImage, DataError> {
         let mut pixels = vec![0; self.shape.bytes()];
         self.copy(index, &mut pixels)?;
@@ -88,10 +88,10 @@ impl Frames {
             3 => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
             _ => RgbaImage::from_raw(width, height, pixels).map(DynamicImage::from),
         }
-        .ok_or(DataError::Shape(self.shape))
+        .ok_or(InvalidShape(self.shape).into())
     }
 
-    /// Refuses chunks that reach behind the end of their file.
+    /// Checks the shape, and that all images are within their files.
     pub(crate) fn check(self) -> Result<Self, DataError> {
         self.shape.check()?;
         for Chunk { path, bytes, first, stride, count } in &self.chunks {
@@ -99,15 +99,15 @@ impl Frames {
                 last.checked_mul(*stride)?.checked_add(*first)?.checked_add(self.shape.bytes())
             });
             if end.is_none_or(|end| end > bytes.len()) {
-                let problem = format!("is truncated: {count} images of {} do not fit in it", self.shape);
-                return Err(DataError::bad_file(path, problem));
+                let problem = format!("is truncated: {count} images of {} exceed its length", self.shape);
+                return Err(DataError::invalid_file(path, problem));
             }
         }
         Ok(self)
     }
 }
 
-/// The name of record `record` of the file at `path`, for reports.
+/// The name of record `record` of the file at `path`, such as `train.bin[7]`.
 pub(crate) fn record_name(path: &Path, record: usize) -> String {
     let file = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
     format!("{file}[{record}]")
@@ -117,9 +117,9 @@ pub(crate) fn record_name(path: &Path, record: usize) -> String {
 mod tests {
     use super::*;
 
-    /// One 2 x 3 RGB image in all three orders: byte = 100 * channel + 10 * row + column.
+    /// A 2 x 3 RGB image in all three orders: byte = 100 * channel + 10 * row + column.
     #[test]
-    fn every_order_gives_the_same_image() {
+    fn all_axis_orders_give_the_same_image() {
         let shape = ImageShape { height: 2, width: 3, channels: 3 };
         let value = |row: u8, column: u8, channel: u8| 100 * channel + 10 * row + column;
         let mut expected = Vec::new();
@@ -140,7 +140,7 @@ mod tests {
             let mut bytes = vec![0xee; 5];
             bytes.extend(stored);
             let chunk = Chunk { path: "x".into(), bytes: bytes.into(), first: 5, stride: 18, count: 1 };
-            let frames = Frames { shape, order, chunks: vec![chunk] }.check().unwrap();
+            let frames = RawImages { shape, order, chunks: vec![chunk] }.check().unwrap();
             let mut out = vec![0; 18];
             frames.copy(0, &mut out).unwrap();
             assert_eq!(out, expected, "{order:?}");

@@ -1,0 +1,88 @@
+//! Encoded images: files of a folder, or entries of a zip.
+
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use zip::ZipArchive;
+
+use crate::bytes::{Bytes, read_bounded};
+use crate::error::DataError;
+
+/// Maximum bytes of one encoded image, read or inflated.
+pub(crate) const MAX_ENCODED_BYTES: u64 = 256 << 20;
+
+/// A memory-mapped zip. Clones share the directory and the bytes, so each read uses its own clone.
+pub(crate) type Archive = ZipArchive<Cursor<Bytes>>;
+
+/// Encoded images in a fixed order.
+#[derive(Debug)]
+pub(crate) struct EncodedImages {
+    /// The folder, zip or single file.
+    pub(crate) root: PathBuf,
+    /// Paths below the root with `/`, sorted.
+    pub(crate) names: Vec<String>,
+    pub(crate) storage: Storage,
+}
+
+/// The location of the encoded bytes, one per name.
+#[derive(Debug)]
+pub(crate) enum Storage {
+    Folder(Vec<PathBuf>),
+    Zip { archive: Archive, entries: Vec<usize> },
+}
+
+impl EncodedImages {
+    pub(crate) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    pub(crate) fn name(&self, index: usize) -> &str {
+        self.names.get(index).map_or("?", String::as_str)
+    }
+
+    pub(crate) fn invalid_record(&self, index: usize, problem: impl Into<String>) -> DataError {
+        DataError::invalid_record(&self.root, self.name(index), problem)
+    }
+
+    /// The encoded bytes of one image.
+    pub(crate) fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
+        let missing = || DataError::IndexOutOfRange { index, len: self.len() };
+        match &self.storage {
+            Storage::Folder(paths) => read_bounded(paths.get(index).ok_or_else(missing)?, MAX_ENCODED_BYTES),
+            Storage::Zip { archive, entries } => {
+                let entry = *entries.get(index).ok_or_else(missing)?;
+                read_entry(archive, entry, MAX_ENCODED_BYTES)
+                    .map_err(|problem| self.invalid_record(index, problem))
+            }
+        }
+    }
+}
+
+/// Inflates a zip entry of at most `limit` bytes. The limit holds for the declared and the actual size.
+///
+/// # Errors
+///
+/// A message without the entry's name, which the caller adds.
+pub(crate) fn read_entry(archive: &Archive, entry: usize, limit: u64) -> Result<Vec<u8>, String> {
+    let mut archive = archive.clone();
+    let file = archive.by_index(entry).map_err(|error| format!("cannot be read from the zip: {error}"))?;
+    let declared = file.size();
+    if declared > limit {
+        return Err(format!("declares {declared} bytes, the limit is {limit}"));
+    }
+    let mut bytes = Vec::new();
+    // One byte more than declared detects an entry that inflates to more.
+    file.take(declared + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot be inflated: {error}"))?;
+    if bytes.len() as u64 != declared {
+        return Err(format!("inflates to more or fewer bytes than the declared {declared}"));
+    }
+    Ok(bytes)
+}
+
+/// Opens the zip at `path`.
+pub(crate) fn open_zip(path: &Path) -> Result<Archive, DataError> {
+    ZipArchive::new(Cursor::new(Bytes::map(path)?))
+        .map_err(|error| DataError::invalid_file(path, format!("is a damaged zip: {error}")))
+}

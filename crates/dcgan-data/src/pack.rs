@@ -1,0 +1,109 @@
+//! Packing: writes a dataset as a cache, which opens without decoding.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::readers::cache::{ALIGNMENT, Header, MAGIC, MAX_HEADER_BYTES, open};
+use dcgan_base::digest::Digest;
+use dcgan_base::files::AtomicFile;
+
+/// Images decoded in parallel before they are written.
+const PACK_CHUNK: usize = 256;
+
+/// The result of [`pack`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PackReport {
+    /// The cache file.
+    pub path: PathBuf,
+    /// Images in the cache.
+    pub images: usize,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Whether an existing cache of the same files and transform was kept.
+    pub up_to_date: bool,
+}
+
+/// Writes `dataset` to the cache file `out` and calls `progress` with the number of packed images.
+///
+/// The file appears only when it is complete. An existing cache is kept if it is up to date, and replaced otherwise.
+///
+/// # Errors
+///
+/// An image that cannot be read, a file that cannot be written, or an existing `out` that is not a cache.
+pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> Result<PackReport, DataError> {
+    let key = key_of(dataset)?;
+    if out.exists() {
+        let problem = "exists and is not a cache: choose another --out, or remove it";
+        let (old, bytes, _) = open(out).map_err(|_| DataError::invalid_file(out, problem))?;
+        if old.key == key {
+            let bytes = bytes.len() as u64;
+            return Ok(PackReport { path: out.to_owned(), images: old.images, bytes, up_to_date: true });
+        }
+    }
+    let header = Header {
+        shape: dataset.shape(),
+        crop: dataset.crop(),
+        images: dataset.len(),
+        labeled: dataset.labels().is_some(),
+        class_names: dataset.class_names().map(<[String]>::to_vec),
+        fingerprint: dataset.fingerprint().to_owned(),
+        key,
+        source: dataset.report().path.display().to_string(),
+    };
+    // Per process: two commands can pack to the same path at the same time.
+    let file = AtomicFile::create_per_process(out).map_err(DataError::write(out))?;
+    write(dataset, &header, file, &mut progress)?;
+    let bytes = std::fs::metadata(out).map_err(DataError::io(out))?.len();
+    Ok(PackReport { path: out.to_owned(), images: dataset.len(), bytes, up_to_date: false })
+}
+
+fn write(
+    dataset: &Dataset,
+    header: &Header,
+    mut file: AtomicFile,
+    progress: &mut impl FnMut(usize),
+) -> Result<(), DataError> {
+    let out = file.path().to_owned();
+    let json =
+        serde_json::to_vec(header).map_err(|error| DataError::invalid_file(&out, error.to_string()))?;
+    let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_HEADER_BYTES);
+    let length =
+        length.ok_or_else(|| DataError::invalid_file(&out, "the class names are too long for a cache"))?;
+    let mut head = [MAGIC, &length.to_le_bytes(), &json].concat();
+    head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
+    file.write_all(&head).map_err(DataError::write(&out))?;
+    let image_bytes = header.shape.bytes();
+    for first in (0..header.images).step_by(PACK_CHUNK) {
+        let count = PACK_CHUNK.min(header.images - first);
+        let mut pixels = vec![0; count * image_bytes];
+        pixels
+            .par_chunks_exact_mut(image_bytes)
+            .enumerate()
+            .try_for_each(|(i, image)| dataset.read(first + i, image))?;
+        file.write_all(&pixels).map_err(DataError::write(&out))?;
+        progress(first + count);
+    }
+    for label in dataset.labels().unwrap_or_default() {
+        file.write_all(&label.to_le_bytes()).map_err(DataError::write(&out))?;
+    }
+    file.commit().map_err(DataError::write(&out))
+}
+
+fn key_of(dataset: &Dataset) -> Result<String, DataError> {
+    let mut digest = Digest::default();
+    digest.field(dataset.fingerprint());
+    for path in dataset.files() {
+        let modified =
+            std::fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(DataError::io(path))?;
+        // The key only needs to change with the time, so a time before 1970 counts by its distance to 1970.
+        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_else(|before| before.duration());
+        digest.field(since.as_nanos().to_le_bytes());
+    }
+    Ok(digest.hex())
+}
