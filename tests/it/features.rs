@@ -79,8 +79,8 @@ fn features_are_pytorchs() {
 
         extractor.recalibrate((&data, 0..COUNT), &mut |_| {}).unwrap();
         for (layer, statistics) in extractor.statistics().unwrap() {
-            for (name, found) in [("mean", &statistics.mean), ("variance", &statistics.variance)] {
-                golden.compare("statistics", &format!("statistics.{layer}.{name}"), found, within);
+            for (name, found) in [("running_mean", &statistics.mean), ("running_var", &statistics.var)] {
+                golden.compare("statistics", &format!("statistics.{layer}.norm.{name}"), found, within);
             }
         }
         let recalibrated = first(&mut extractor);

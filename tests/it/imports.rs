@@ -9,8 +9,8 @@ use crate::support::values as flat;
 use candle_core::{Device, Tensor};
 use dcgan_model::import::{self, Expected, NetworkKind, to_pytorch_names};
 use dcgan_model::weights::{Weights, read_safetensors};
-use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Preset};
-use dcgan_ops::Keep;
+use dcgan_model::{Discriminator, Generator, Latents, Model, ModelConfig, Preset};
+use dcgan_ops::{Keep, Maps};
 use std::path::{Path, PathBuf};
 
 /// max|a - b| / max|b|
@@ -28,6 +28,10 @@ fn golden(name: &str) -> PathBuf {
 fn tensor(weights: &Weights, name: &str) -> Tensor {
     let tensor = &weights[name];
     Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &Device::Cpu).unwrap()
+}
+
+fn latents(z: &Tensor) -> Latents {
+    Latents::new(flat(z), z.dim(1).unwrap()).unwrap()
 }
 
 /// A preset with other channel counts.
@@ -48,7 +52,7 @@ fn expected(model: &Model) -> Expected {
 fn pytorch_networks_give_the_same_images() {
     let model = narrow("pytorch64", 4, &[16, 8, 4, 2, 3], &[1, 2, 4, 8]);
     let values = read_safetensors(&golden("pytorch_files/forward.safetensors")).unwrap();
-    let z = tensor(&values, "z").flatten_from(1).unwrap();
+    let z = latents(&tensor(&values, "z").flatten_from(1).unwrap());
     for (file, g, d) in [
         ("netG.pth", true, false),
         ("netG_legacy.pth", true, false),
@@ -64,7 +68,8 @@ fn pytorch_networks_give_the_same_images() {
         assert_eq!((imported.generator.is_some(), imported.discriminator.is_some()), (g, d), "{file}");
         if let Some(weights) = &imported.generator {
             let mut generator = Generator::new(&model, weights, &Device::Cpu).unwrap();
-            let error = distance(&generator.sample(&z).unwrap(), &tensor(&values, "fake"));
+            let error =
+                distance(&generator.sample(&z).unwrap().to_tensor().unwrap(), &tensor(&values, "fake"));
             assert!(error < 1e-5, "{file}: G(z) differs by {error}");
             // Export and import under PyTorch's names.
             let folder = tempfile::tempdir().unwrap();
@@ -82,7 +87,9 @@ fn pytorch_networks_give_the_same_images() {
             let note = |block: usize, _: usize, _: &[f32]| {
                 blocks.lock().unwrap().insert(block);
             };
-            let logits = discriminator.forward_with_hook(&tensor(&values, "x"), &note).unwrap();
+            let x = Maps::from_tensor(&tensor(&values, "x")).unwrap();
+            let logits = discriminator.forward_with_hook(&x, &note).unwrap();
+            let logits = Tensor::new(logits, &Device::Cpu).unwrap();
             let error = distance(&logits, &tensor(&values, "logit"));
             assert!(error < 1e-5, "{file}: D(x) differs by {error}");
             assert!(blocks.into_inner().unwrap().into_iter().eq(0..4), "{file}");
@@ -113,27 +120,28 @@ fn the_authors_networks_agree_with_numpy() {
 
     // The authors normalize by minibatch statistics, so the layers are compared in training mode.
     let mut generator = Generator::new(&model, &g, &Device::Cpu).unwrap();
-    let maps = generator.train(&tensor(&values, "z"), Keep::Activations).unwrap().activations;
+    let z = latents(&tensor(&values, "z"));
+    let maps = generator.train(&z, Keep::Activations).unwrap().activations;
     for (name, map) in ["g.project", "g.blocks.0", "g.blocks.1", "fake"].iter().zip(&maps) {
-        let error = distance(map, &tensor(&values, name));
+        let error = distance(&map.to_tensor().unwrap(), &tensor(&values, name));
         assert!(error < 1e-5, "{name} differs by {error}");
     }
     let mut discriminator = Discriminator::new(&model, &d, &Device::Cpu).unwrap();
-    let pass = discriminator.0.train(&tensor(&values, "x"), Keep::Activations).unwrap();
+    let x = Maps::from_tensor(&tensor(&values, "x")).unwrap();
+    let pass = discriminator.network_mut().train(&x, Keep::Activations).unwrap();
     for (name, map) in ["d.blocks.0", "d.blocks.1", "d.blocks.2"].iter().zip(&pass.activations) {
-        let error = distance(map, &tensor(&values, name));
+        let error = distance(&map.to_tensor().unwrap(), &tensor(&values, name));
         assert!(error < 1e-5, "{name} differs by {error}");
     }
-    let error = distance(&pass.output.flatten_all().unwrap(), &tensor(&values, "logit"));
+    let error =
+        distance(&Tensor::new(pass.output.values(), &Device::Cpu).unwrap(), &tensor(&values, "logit"));
     assert!(error < 1e-5, "the logit differs by {error}");
 
     // The files have no batch-norm statistics, so evaluation fails until they are recalibrated. Recalibrated on the same
     // batch, it gives the same images.
-    let z = tensor(&values, "z");
     assert!(generator.sample(&z).unwrap_err().to_string().contains("recalibrate"));
-    let maps = z.reshape((3, 10, 1, 1)).unwrap();
-    generator.0.recalibrate([Ok::<_, dcgan_model::NetworkError>(maps)]).unwrap();
-    let error = distance(&generator.sample(&z).unwrap(), &tensor(&values, "fake"));
+    generator.network_mut().recalibrate([Ok::<_, dcgan_ops::OpsError>(z.clone().into_maps())]).unwrap();
+    let error = distance(&generator.sample(&z).unwrap().to_tensor().unwrap(), &tensor(&values, "fake"));
     assert!(error < 1e-5, "G(z) with recalibrated statistics differs by {error}");
 }
 
@@ -143,12 +151,18 @@ fn a_mismatch_lists_every_tensor() {
     let wide = narrow("pytorch64", 4, &[16, 8, 5, 2, 3], &[1, 2, 4, 8]);
     let file = golden("pytorch_files/netG.pth");
     let error = import::read(&file, &expected(&wide)).unwrap_err().to_string();
-    for part in ["netG.pth", "blocks.1.weight", "blocks.1.gain", "blocks.1.variance", "blocks.2.weight"] {
+    for part in [
+        "netG.pth",
+        "blocks.1.conv.weight",
+        "blocks.1.norm.weight",
+        "blocks.1.norm.running_var",
+        "blocks.2.conv.weight",
+    ] {
         assert!(error.contains(part), "no {part} in {error}");
     }
     let weights = import::read(&file, &expected(&model)).unwrap().generator.unwrap();
     let error = Generator::new(&wide, &weights, &Device::Cpu).unwrap_err().to_string();
-    for part in ["blocks.1.weight", "blocks.1.gain", "(8, 5, 4, 4)", "(8, 4, 4, 4)"] {
+    for part in ["blocks.1.conv.weight", "blocks.1.norm.weight", "(8, 5, 4, 4)", "(8, 4, 4, 4)"] {
         assert!(error.contains(part), "no {part} in {error}");
     }
 }

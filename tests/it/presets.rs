@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
+use dcgan_model::random::Purpose;
 use dcgan_model::weights::TensorSpec;
-use dcgan_model::{Discriminator, Generator, Model, ModelConfig, Preset};
-use dcgan_ops::{Activation, Keep, Want};
+use dcgan_model::{Discriminator, Generator, Latents, Model, ModelConfig, Preset};
+use dcgan_ops::{Activation, Keep, MapShape, Maps, WithRespectTo};
 use dcgan_train::config::{Plan, RunOptions};
 
 /// The networks of `preset` for images of another size.
@@ -20,7 +21,7 @@ fn resized(preset: &str, height: usize, width: usize, channels: usize) -> ModelC
 fn presets_are_the_networks_they_name() {
     // Preset, parameters of G, of D, numbers in a feature vector: every map of D's blocks pooled to 4x4.
     // pytorch64 as PyTorch counts them, the features as section 5 of the paper and the authors' code do; the others by
-    // hand: kernels without bias, gain and shift after all but G's last and D's first layer.
+    // hand: kernels without bias, batch norm weight and bias after all but G's last and D's first layer.
     let rows = [
         ("digits", 533_888, 36_544, 1_536),
         ("pytorch64", 3_576_704, 2_765_568, 15_360),
@@ -67,16 +68,17 @@ fn networks_fit_images_of_any_size_that_the_strides_divide() {
         let [g, d] = [model.initial_generator(1, 0.02, 0.02), model.initial_discriminator(1, 0.02, 0.02)];
         let mut generator = Generator::new(&model, &g, &Device::Cpu).unwrap();
         let mut discriminator = Discriminator::new(&model, &d, &Device::Cpu).unwrap();
-        let z = Tensor::randn(0.0_f32, 1.0, (n, model.config().latent.size), &Device::Cpu).unwrap();
-        let fake = generator.train(&z, Keep::Tape).unwrap().output;
-        assert_eq!(fake.dims(), [n, channels, height, width], "{row:?}");
-        let logits = discriminator.0.train(&fake, Keep::Tape).unwrap().output;
-        assert_eq!(logits.dims(), [n, 1, 1, 1], "{row:?}");
-        let by_logits = logits.ones_like().unwrap();
-        let by_fake = discriminator.0.executor.backward(&by_logits, Want::Input).unwrap().unwrap();
-        assert_eq!(by_fake.dims(), fake.dims(), "{row:?}");
-        generator.0.executor.backward(&by_fake, Want::Parameters).unwrap();
-        for (name, norm) in generator.0.executor.gradient_norms().unwrap() {
+        let latents = Latents::draw(1, Purpose::SampleLatent, n, &model.config().latent).unwrap();
+        let fake = generator.train(&latents, Keep::Tape).unwrap().output;
+        assert_eq!((fake.n(), fake.shape()), (n, MapShape::new(channels, height, width)), "{row:?}");
+        let logits = discriminator.network_mut().train(&fake, Keep::Tape).unwrap().output;
+        assert_eq!((logits.n(), logits.shape()), (n, MapShape::new(1, 1, 1)), "{row:?}");
+        let grad_logits = Maps::rows(vec![1.0; n], 1).unwrap();
+        let grad_fake =
+            discriminator.network_mut().backward(&grad_logits, WithRespectTo::Input).unwrap().unwrap();
+        assert_eq!(grad_fake.shape(), fake.shape(), "{row:?}");
+        generator.network_mut().backward(&grad_fake, WithRespectTo::Parameters).unwrap();
+        for (name, norm) in generator.network().parameters().gradient_norms() {
             assert!(norm.is_finite() && norm > 0.0, "{row:?}: the gradient of {name} has norm {norm}");
         }
     }

@@ -8,6 +8,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use dcgan_model::weights::{HostTensor, TensorSpec, Weights};
+use dcgan_ops::Maps;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -111,6 +112,11 @@ impl Golden {
         if error.is_nan() || error > worst.0 {
             *worst = (error, name.to_owned());
         }
+    }
+
+    /// The same for maps.
+    pub(crate) fn compare_maps(&mut self, group: &'static str, key: &str, found: &Maps, within: Within) {
+        self.compare(group, key, &found.to_tensor().unwrap(), within);
     }
 
     /// Prints the largest error of each group (seen with `--nocapture`) and fails on any fault, and on any golden tensor

@@ -9,7 +9,7 @@ use candle_core::Device;
 use dcgan_data::{DataError, Dataset};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Discriminator, Model, NetworkError, pixels};
-use dcgan_ops::{MapShape, Statistics, give_back};
+use dcgan_ops::{BufferPool, MapShape, OpsError, Statistics};
 use half::bf16;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -56,6 +56,12 @@ pub enum ExtractError {
     Sink(String),
 }
 
+impl From<OpsError> for ExtractError {
+    fn from(error: OpsError) -> Self {
+        Self::Network(error.into())
+    }
+}
+
 impl From<candle_core::Error> for ExtractError {
     fn from(error: candle_core::Error) -> Self {
         Self::Network(error.into())
@@ -68,6 +74,7 @@ pub struct Extractor {
     discriminator: Discriminator,
     model: Model,
     width: usize,
+    pool: BufferPool,
 }
 
 impl Extractor {
@@ -77,7 +84,7 @@ impl Extractor {
     /// Weights that do not fit; memory.
     pub fn new(model: &Model, weights: &Weights, device: &Device) -> Result<Self, NetworkError> {
         let discriminator = Discriminator::new(model, weights, device)?;
-        Ok(Self { discriminator, model: model.clone(), width: width(model) })
+        Ok(Self { discriminator, model: model.clone(), width: width(model), pool: BufferPool::new() })
     }
 
     /// The same network with initial weights: a baseline without training. It has no batch-norm statistics until
@@ -99,12 +106,12 @@ impl Extractor {
     /// # Errors
     /// Those of the device.
     pub fn weights(&self) -> Result<Weights, NetworkError> {
-        self.discriminator.0.weights()
+        self.discriminator.weights()
     }
 
     /// The batch-norm statistics, if present.
     pub fn statistics(&self) -> Option<&Statistics> {
-        self.discriminator.0.statistics()
+        self.discriminator.network().running_stats()
     }
 
     /// Recalibrates batch norm on the images `rows` by the authors' procedure: minibatches of 128 in order, the last
@@ -121,17 +128,17 @@ impl Extractor {
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), ExtractError> {
         self.check_shape(images)?;
-        let device = self.discriminator.0.executor.device().clone();
         let config = self.model.config().clone();
+        let pool = self.pool.clone();
         let mut bytes = Vec::new();
         let begin = rows.start;
         let batches = rows.clone().step_by(BATCH).map(|first| -> Result<_, ExtractError> {
             let end = (first + BATCH).min(rows.end);
             read(images, first..end, &mut bytes)?;
             progress(end - begin);
-            Ok(pixels::to_tensor(&bytes, &config, &device)?)
+            Ok((pixels::to_maps(&bytes, &config, &pool)?, None))
         });
-        self.discriminator.0.recalibrate(batches)
+        self.discriminator.network_mut().recalibrate(batches)
     }
 
     /// Recalibrates batch norm on one minibatch, u8 `(n, h, w, c)`.
@@ -139,9 +146,8 @@ impl Extractor {
     /// # Errors
     /// Memory; a batch too small for batch-norm.
     pub fn recalibrate_on_batch(&mut self, bytes: &[u8]) -> Result<(), ExtractError> {
-        let device = self.discriminator.0.executor.device().clone();
-        let x = pixels::to_tensor(bytes, self.model.config(), &device)?;
-        self.discriminator.0.recalibrate([Ok::<_, ExtractError>(x)])
+        let x = pixels::to_maps(bytes, self.model.config(), &self.pool)?;
+        self.discriminator.network_mut().recalibrate([Ok::<_, ExtractError>((x, None))])
     }
 
     /// Feature vectors `(n, width)` of the images in `bytes`, u8 `(n, h, w, c)`.
@@ -149,9 +155,8 @@ impl Extractor {
     /// # Errors
     /// A network without statistics; memory.
     pub fn features(&mut self, bytes: &[u8]) -> Result<Vec<f32>, ExtractError> {
-        let device = self.discriminator.0.executor.device().clone();
-        let x = pixels::to_tensor(bytes, self.model.config(), &device)?;
-        let mut features = vec![0.0; x.dim(0)? * self.width];
+        let x = pixels::to_maps(bytes, self.model.config(), &self.pool)?;
+        let mut features = vec![0.0; x.n() * self.width];
         // Maps are pooled on the thread that computed them. The blocks of an image come in order, so its lock is free.
         let rows: Vec<_> = features.chunks_exact_mut(self.width).map(Mutex::new).collect();
         let (mut offsets, mut end) = (Vec::new(), 0);
@@ -166,7 +171,6 @@ impl Extractor {
             max_pool(map, sides, &mut row[range]);
         };
         self.discriminator.forward_with_hook(&x, &pool)?;
-        give_back(x);
         drop(rows);
         Ok(features)
     }
@@ -258,9 +262,8 @@ pub fn width(model: &Model) -> usize {
 pub fn raw_pixels((images, rows): (&Dataset, Range<usize>), model: &Model) -> Result<Features, ExtractError> {
     let mut bytes = Vec::new();
     read(images, rows, &mut bytes)?;
-    let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu)?;
-    let values = x.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
-    Ok(Features::from_f32(values, images.shape().bytes())?)
+    let x = pixels::to_maps(&bytes, model.config(), &BufferPool::new())?;
+    Ok(Features::from_f32(x.values().to_vec(), images.shape().bytes())?)
 }
 
 /// Reads the images `range` into `bytes`, u8 `(n, h, w, c)`, decoding on all threads.

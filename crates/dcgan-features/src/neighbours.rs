@@ -5,10 +5,9 @@ use crate::experiment::{ExperimentError, Subset};
 use crate::extract::{ExtractError, read};
 use crate::nearest::{Nearest, NearestError, error_percent, mean_distance};
 use crate::protocol::{ClassCounts, Progress};
-use candle_core::Tensor;
 use dcgan_model::pixels::PixelRange;
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Generator, Model, NetworkError};
+use dcgan_model::{Generator, Latents, Model, NetworkError};
 use serde::Serialize;
 
 /// Reference images per block.
@@ -140,7 +139,6 @@ pub fn score_samples(
     let width = queries.data.shape().bytes();
     let mut search = Nearest::new(values(queries, PixelRange::of(model.config().generator.output))?, width)?;
     let latent = &model.config().latent;
-    let device = generator.0.executor.device().clone();
     let mut scores = Vec::new();
     let mut next = 0;
     progress.begin("comparing with samples", counts.last().copied().unwrap_or(0), "samples");
@@ -155,10 +153,7 @@ pub fn score_samples(
                         random::latent(&mut random::stream(seed, Purpose::SampleLatent, i as u64), 1, latent)
                     })
                     .collect();
-                let z = Tensor::from_vec(z, (n, latent.size), &device)?;
-                let images = generator.sample(&z)?.to_device(&candle_core::Device::Cpu)?;
-                let values = images.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?; // (n, h, w, c)
-                block.extend(values);
+                block.extend_from_slice(generator.sample(&Latents::new(z, latent.size)?)?.values());
             }
             search.add(&block, None)?;
             next = end;

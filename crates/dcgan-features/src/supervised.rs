@@ -11,11 +11,11 @@ mod trial;
 pub use search::{Event, SearchResult, TrialSummary, search};
 pub use trial::{Ranges, Trial};
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use dcgan_base::random::{self, Purpose};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Classifier, ConfigError, Model, NetworkError, pixels};
-use dcgan_ops::{AdamConfig, Keep, OpsError, Want, cross_entropy};
+use dcgan_ops::{AdamConfig, BufferPool, Keep, Maps, OpsError, WithRespectTo, cross_entropy};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
@@ -174,18 +174,13 @@ impl LabeledImages<'_> {
     }
 
     /// The images `rows` as a tensor `(n, c, h, w)`, and their labels.
-    fn batch(
-        &self,
-        rows: &[usize],
-        model: &Model,
-        device: &Device,
-    ) -> Result<(Tensor, Vec<u32>), SupervisedError> {
+    fn batch(&self, rows: &[usize], model: &Model) -> Result<(Maps, Vec<u32>), SupervisedError> {
         let (height, width, channels) = model.config().image_shape();
         let image = height * width * channels;
         let bytes: Vec<u8> =
             rows.iter().flat_map(|row| &self.pixels[row * image..(row + 1) * image]).copied().collect();
         let labels = rows.iter().map(|&row| self.labels[row]).collect();
-        Ok((pixels::to_tensor(&bytes, model.config(), device)?, labels))
+        Ok((pixels::to_maps(&bytes, model.config(), &BufferPool::new())?, labels))
     }
 }
 
@@ -230,7 +225,7 @@ pub fn train(
         let order = order(task.training.labels.len(), trial.seed, epoch as u64);
         let mut sum = 0.0;
         for rows in batches(&order, trial.batch_size) {
-            let (x, labels) = task.training.batch(rows, task.model, task.device)?;
+            let (x, labels) = task.training.batch(rows, task.model)?;
             let loss = step(&mut classifier, &x, &labels, &adam)?;
             if !loss.is_finite() {
                 training.diverged_in_epoch = Some(epoch);
@@ -249,7 +244,7 @@ pub fn train(
         };
         let best = training.trained.as_ref().map(|trained| trained.best.validation_error_percent);
         if best.is_none_or(|best| evaluation.validation_error_percent < best) {
-            let weights = classifier.0.weights()?;
+            let weights = classifier.weights()?;
             training.trained = Some(Trained { best: evaluation, weights });
         }
         if on_evaluation(&evaluation).is_break() {
@@ -267,18 +262,19 @@ pub fn train(
 /// Invalid labels or shapes; memory; a minibatch too small for batch norm.
 pub fn step(
     classifier: &mut Classifier,
-    x: &Tensor,
+    x: &Maps,
     labels: &[u32],
     adam: &AdamConfig,
 ) -> Result<f64, SupervisedError> {
-    let output = classifier.0.train(x, Keep::Tape)?.output; // (n, classes, 1, 1)
-    let cross_entropy = cross_entropy(&output.flatten_from(1)?, labels)?;
+    let network = classifier.network_mut();
+    let output = network.train(x, Keep::Tape)?.output; // (n, classes, 1, 1)
+    let cross_entropy = cross_entropy(&output.to_tensor()?.flatten_from(1)?, labels)?;
     let loss = f64::from(cross_entropy.loss.to_scalar::<f32>()?);
     if loss.is_finite() {
-        let executor = &mut classifier.0.executor;
-        executor.zero_gradients()?;
-        executor.backward(&cross_entropy.gradient.reshape(output.shape())?, Want::Parameters)?;
-        executor.adam_step(adam)?;
+        network.parameters_mut().zero_gradients();
+        let gradient = cross_entropy.gradient.flatten_all()?.to_vec1::<f32>()?;
+        network.backward(&Maps::rows(gradient, output.shape().channels)?, WithRespectTo::Parameters)?;
+        network.adam_step(adam);
     }
     Ok(loss)
 }
@@ -293,15 +289,14 @@ pub fn error_percent(
     model: &Model,
     set: LabeledImages<'_>,
 ) -> Result<f64, SupervisedError> {
-    let layers = classifier.0.executor.layers();
+    let layers = classifier.network().layers();
     let classes = layers.last().map_or(0, |head| head.output.channels);
     let (height, width, channels) = model.config().image_shape();
     set.check("evaluation", height * width * channels, classes)?;
-    let device = classifier.0.executor.device().clone();
     let rows: Vec<usize> = (0..set.labels.len()).collect();
     let mut wrong = 0_usize;
     for rows in batches(&rows, BATCH) {
-        let (x, labels) = set.batch(rows, model, &device)?;
+        let (x, labels) = set.batch(rows, model)?;
         let logits = classifier.logits(&x)?.to_vec2::<f32>()?;
         wrong += logits.iter().zip(labels).filter(|(logits, label)| argmax(logits) != Some(*label)).count();
     }
@@ -324,8 +319,8 @@ fn argmax(values: &[f32]) -> Option<u32> {
 
 fn recalibrate(classifier: &mut Classifier, task: &Task<'_>) -> Result<(), SupervisedError> {
     let rows: Vec<usize> = (0..task.training.labels.len()).collect();
-    let batches = batches(&rows, BATCH).map(|rows| Ok(task.training.batch(rows, task.model, task.device)?.0));
-    classifier.0.recalibrate::<SupervisedError>(batches)
+    let batches = batches(&rows, BATCH).map(|rows| Ok((task.training.batch(rows, task.model)?.0, None)));
+    classifier.network_mut().recalibrate::<SupervisedError>(batches)
 }
 
 /// `rows` in the smallest number of batches of at most `size`; sizes differ by at most one.

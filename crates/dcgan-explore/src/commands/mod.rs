@@ -16,7 +16,7 @@ pub(crate) mod turn;
 use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
 use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
-use dcgan_data::{Dataset, ImageShape, UnreadableImages, OpenOptions};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, UnreadableImages};
 use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{

@@ -9,7 +9,7 @@ pub(crate) mod task;
 
 use crate::cli::{Dtype, ModelArgs, Solver};
 use dcgan_cli::{Logging, Progress, UsageError};
-use dcgan_data::{Dataset, ImageShape, UnreadableImages, OpenOptions, Split};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, UnreadableImages};
 use dcgan_features::experiment::{ExperimentError, Subset};
 use dcgan_features::features::Storage;
 use dcgan_features::file::FileError;

@@ -9,8 +9,8 @@ use dcgan_features::experiment::{Subset, hex, weights_sha256};
 use dcgan_features::neighbours::{self, NeighboursError, Score, decades};
 use dcgan_features::report::{layout, thousands};
 use dcgan_features::task::Task;
+use dcgan_model::Generator;
 use dcgan_model::pixels::PixelRange;
-use dcgan_model::{Generator, ensure_statistics};
 use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
@@ -159,7 +159,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
         .into());
     };
     let mut generator = Generator::new(&model, &weights, &device)?;
-    if ensure_statistics(&mut generator, &model, &device)? {
+    if generator.ensure_statistics()? {
         tracing::info!("the weights have no batch-norm statistics: recalibrated on 4,096 z");
     }
     let mut counts = args.counts.clone();
