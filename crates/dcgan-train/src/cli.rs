@@ -1,10 +1,11 @@
 //! The command line as typed.
 
+use crate::option_args::OptionArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
 use dcgan_ops::Precision;
-use dcgan_train::config::{Decay, Order, RunOptions, parse_size};
+use dcgan_train::config::RunOptions;
 use std::path::PathBuf;
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
@@ -47,97 +48,14 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug, Default)]
 pub(crate) struct RunArgs {
-    /// Networks and settings by name (see `dcgan-train presets`) [default: digits]
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
-    preset: Option<String>,
-    /// Networks and settings from a TOML file (start from `dcgan-train presets NAME`)
-    #[arg(long, value_name = "F.toml")]
-    config: Option<PathBuf>,
-    /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
-    #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
-    /// Run folder to make [default: ./runs/<preset>-NNN]
+    #[command(flatten)]
+    options: OptionArgs<false>,
+    /// Run folder to create [default: ./runs/<preset>-NNN]
     #[arg(long, value_name = "RUN")]
     pub(crate) out: Option<PathBuf>,
-    #[command(flatten)]
-    length: LengthArgs,
-    /// Images in a minibatch
-    #[arg(long, value_name = "B")]
-    batch_size: Option<usize>,
-    /// Height and width of the images, N or HxW: a multiple of the networks' total stride
-    #[arg(long, value_name = "HxW", value_parser = parse_size)]
-    size: Option<(usize, usize)>,
-    /// Seed of every random number [default: 0]
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
-    /// auto, cpu, cuda:N or metal:N
-    #[arg(long, default_value_t)]
-    device: DeviceChoice,
-    /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// What products are computed with [default: f32]
-    #[arg(long, value_enum)]
-    dtype: Option<Dtype>,
-    /// Cut the N x N centre out of every image before resizing
-    #[arg(long, value_name = "N")]
-    crop: Option<usize>,
-    /// Leave out images that cannot be read, and count them
-    #[arg(long)]
-    skip_bad: bool,
-    /// Start from the weights of this model
-    #[arg(long, value_name = "MODEL")]
-    init_from: Option<PathBuf>,
-    /// Steps between two log lines [default: 50]
-    #[arg(long, value_name = "N")]
-    log_every: Option<u64>,
-    /// Steps between two checkpoints [default: 500]
-    #[arg(long, value_name = "N")]
-    checkpoint_every: Option<u64>,
-    /// Steps between two sample grids [default: 500]
-    #[arg(long, value_name = "N")]
-    sample_every: Option<u64>,
-    /// How many of the newest checkpoints to keep, beside the best [default: 3]
-    #[arg(long, value_name = "K")]
-    keep: Option<usize>,
-    /// Adam's step size
-    #[arg(long, value_name = "LR")]
-    learning_rate: Option<f64>,
-    /// Constant, or linearly to zero over the second half of the run
-    #[arg(long, value_enum, value_name = "HOW")]
-    learning_rate_decay: Option<DecayArg>,
-    /// L2 added to the gradient of every parameter
-    #[arg(long, value_name = "X")]
-    weight_decay: Option<f64>,
-    /// How far below 1 the target of real images is
-    #[arg(long, value_name = "X")]
-    label_smoothing: Option<f64>,
-    /// Decay of the moving average of G's weights that samples and checkpoints use (0: off)
-    #[arg(long, value_name = "X")]
-    ema: Option<f64>,
-    /// Show images mirrored left to right half of the time
-    #[arg(long)]
-    mirror: bool,
-    /// D then G on every minibatch (pytorch/examples), or G and D in turn (the authors)
-    #[arg(long, value_enum)]
-    order: Option<OrderArg>,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Args, Clone, Copy, Debug, Default)]
-#[group(multiple = false)]
-pub(crate) struct LengthArgs {
-    /// Length of the run in real images read
-    #[arg(long, value_name = "N")]
-    pub(crate) images: Option<u64>,
-    /// Length of the run in passes over the data
-    #[arg(long, value_name = "N")]
-    pub(crate) epochs: Option<u64>,
-    /// Length of the run in minibatches read
-    #[arg(long, value_name = "N")]
-    pub(crate) steps: Option<u64>,
 }
 
 #[derive(Args, Debug)]
@@ -145,13 +63,7 @@ pub(crate) struct ResumeArgs {
     /// The run folder
     pub(crate) run: PathBuf,
     #[command(flatten)]
-    pub(crate) length: LengthArgs,
-    /// Another device than the run began on
-    #[arg(long)]
-    pub(crate) device: Option<DeviceChoice>,
-    /// Threads [default: as the run began]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    pub(crate) options: OptionArgs<true>,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -321,58 +233,15 @@ impl Dtype {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OrderArg {
-    Both,
-    Alternate,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DecayArg {
-    None,
-    Linear,
-}
-
 impl RunArgs {
-    /// What was typed as what it means; the configuration file is read.
+    /// The options as given, with the text of the configuration file.
     pub(crate) fn options(&self) -> Result<RunOptions, String> {
-        let read = |path: &PathBuf| {
-            let text = std::fs::read_to_string(path);
-            text.map(|text| (path.clone(), text)).map_err(|e| format!("--config {}: {e}", path.display()))
+        let values = self.options.0.clone();
+        let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+            Ok(text) => Ok((path, text)),
+            Err(error) => Err(format!("--config {}: {error}", path.display())),
         };
-        Ok(RunOptions {
-            preset: self.preset.clone(),
-            config: self.config.as_ref().map(read).transpose()?,
-            data: self.data.clone(),
-            images: self.length.images,
-            epochs: self.length.epochs,
-            steps: self.length.steps,
-            batch_size: self.batch_size,
-            size: self.size,
-            seed: self.seed,
-            device: self.device,
-            threads: self.threads,
-            crop: self.crop,
-            skip_bad: self.skip_bad,
-            init_from: self.init_from.clone(),
-            log_every: self.log_every,
-            checkpoint_every: self.checkpoint_every,
-            sample_every: self.sample_every,
-            keep: self.keep,
-            learning_rate: self.learning_rate,
-            learning_rate_decay: self.learning_rate_decay.map(|decay| match decay {
-                DecayArg::None => Decay::None,
-                DecayArg::Linear => Decay::Linear,
-            }),
-            weight_decay: self.weight_decay,
-            label_smoothing: self.label_smoothing,
-            ema: self.ema,
-            mirror: self.mirror,
-            dtype: self.dtype.map(Dtype::precision),
-            order: self.order.map(|order| match order {
-                OrderArg::Both => Order::Both,
-                OrderArg::Alternate => Order::Alternate,
-            }),
-        })
+        let config = values.get("config").and_then(|path| path.as_str()).map(PathBuf::from);
+        RunOptions::new(values, config.map(read).transpose()?).map_err(|fault| fault.message)
     }
 }

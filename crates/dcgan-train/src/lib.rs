@@ -12,6 +12,7 @@ pub mod event;
 pub mod frechet;
 pub mod inputs;
 mod memory;
+pub mod options;
 pub mod run_folder;
 #[cfg(feature = "service")]
 pub mod service;

@@ -2,7 +2,7 @@
 //! `checkpoints/`, `best`, `result.json`.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::config::{Plan, sentences};
+use crate::config::{Plan, messages};
 use crate::event::Event;
 use crate::tensorboard::EventFile;
 use dcgan_base::files;
@@ -157,7 +157,7 @@ impl RunFolder {
         let text = fs::read_to_string(&file).map_err(io_error(&file))?;
         let problem = |problem: String| RunFolderError::Plan { path: file.clone(), problem };
         let plan: Plan = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
-        let faults = sentences(plan.faults());
+        let faults = messages(plan.faults());
         if !faults.is_empty() {
             return Err(problem(faults.join("; ")));
         }

@@ -60,7 +60,13 @@ fn bad_arguments() {
             "--ema",
             "1.5",
         ],
-        &["batch size is 1", "learning rate is 7", "--checkpoint-every is 0", "is not empty", "ema is 1.5"],
+        &[
+            "--batch-size is 1",
+            "--learning-rate is 7",
+            "--checkpoint-every is 0",
+            "is not empty",
+            "--ema is 1.5",
+        ],
     );
     refused(&["run", "--size", "30", "--out", &out], &["30 x 30", "multiples", "4"]);
     refused(&["run", "--size", "0x28", "--out", &out], &["height is 0"]);
