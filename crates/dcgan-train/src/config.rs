@@ -377,6 +377,74 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_a_configuration_file() {
+        let values = [
+            ("data", "images.zip".into()),
+            ("crop", 20.into()),
+            ("skip_bad", true.into()),
+            ("seed", 7.into()),
+            ("device", "cpu".into()),
+            ("log_every", 10.into()),
+            ("steps", 10.into()),
+            ("mirror", true.into()),
+            ("dtype", "bf16".into()),
+        ];
+        let size = Some((32, 48));
+        let plan = Plan::resolve(&RunOptions { size, ..options("digits", values) }).unwrap();
+        let text = toml::to_string(&plan).unwrap();
+        let with = |values: Values| {
+            let config = Some(("plan.toml".into(), text.clone()));
+            Plan::resolve(&RunOptions { config, values, ..RunOptions::default() }).unwrap()
+        };
+        assert_eq!(with(Values::new()), plan);
+        // Options override the file, also flags and the kind of length.
+        let changed = with(Values::from([
+            ("epochs", 2.into()),
+            ("mirror", false.into()),
+            ("skip_bad", false.into()),
+            ("seed", 8.into()),
+        ]));
+        let mut expected = plan.clone();
+        (expected.training.epochs, expected.training.steps, expected.training.mirror) =
+            (Some(2), None, false);
+        (expected.run.skip_bad, expected.run.seed) = (false, 8);
+        assert_eq!(changed, expected);
+        // [run] may be a part of it, and its faults are reported with all others.
+        let start = text.find("[training]").unwrap();
+        let config = |run: &str| Some(("own.toml".into(), format!("[run]\n{run}\n{}", &text[start..])));
+        let of = |run: &str| Plan::resolve(&RunOptions { config: config(run), ..RunOptions::default() });
+        let expected = RunConfig { seed: 3, keep: 1, ..RunConfig::default() };
+        assert_eq!(of("seed = 3\nkeep = 1").unwrap().run, expected);
+        let fields = |run| of(run).unwrap_err().into_iter().map(|fault| fault.field).collect::<Vec<_>>();
+        assert_eq!(
+            fields("keep = 0\nthreads = 5000\ncrop = 3\ndevice = \"tpu\""),
+            ["threads", "keep", "crop", "device"]
+        );
+        assert_eq!(fields("sed = 3"), ["config"]);
+    }
+
+    /// A plan as earlier versions wrote it.
+    #[test]
+    fn plans_of_earlier_versions_load() {
+        let plan = Plan::resolve(&options("digits", [("steps", 10.into())])).unwrap();
+        let text = toml::to_string(&plan).unwrap();
+        let mut earlier = text.clone();
+        for (now, then) in [
+            ("negative_slope", "leak"),
+            ("norm_weight_std", "gain_std"),
+            ("project_norm = \"per-channel\"", "project_norm = \"channel\""),
+            ("mirror = false\n", ""),
+            ("dtype = \"f32\"\n", ""),
+        ] {
+            assert!(earlier.contains(now), "{now}");
+            earlier = earlier.replace(now, then);
+        }
+        assert_eq!(toml::from_str::<Plan>(&earlier).unwrap(), plan);
+        let config = Some(("plan.toml".into(), earlier));
+        assert_eq!(Plan::resolve(&RunOptions { config, ..RunOptions::default() }).unwrap(), plan);
+    }
+
+    #[test]
     fn lengths_of_runs() {
         // length, batch size, images of the dataset -> steps
         for (name, length, batch_size, dataset_len, expected) in [
