@@ -1,12 +1,15 @@
-//! The command line as typed.
+//! The arguments of the command line.
 
 use crate::option_args::OptionArgs;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
+use dcgan_model::weights::Dtype;
 use dcgan_ops::Precision;
 use dcgan_train::config::RunOptions;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
 ///
@@ -22,27 +25,27 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Train
+    /// Train a model
     Run(Box<RunArgs>),
-    /// Go on with a run that was stopped, from its newest checkpoint
+    /// Resume an interrupted run from its newest checkpoint
     Resume(ResumeArgs),
     /// Time real training steps on synthetic images
     Bench(BenchArgs),
     /// List the presets, or print one as a file to start from
     Presets {
-        /// Print this preset's TOML
+        /// Print the TOML of this preset
         name: Option<String>,
     },
     /// Draw images from a model
     Sample(SampleArgs),
-    /// Train for others over HTTP: submit, watch, stop, resume, take the model, draw samples
+    /// Serve training over HTTP: submit, watch, stop and resume jobs, download models, draw samples
     ///
-    /// Jobs are kept under --store and survive a kill at any moment. GET /openapi.json says what can be asked.
+    /// Jobs are stored under --store and survive a kill at any moment. GET /openapi.json describes the API.
     #[cfg(feature = "service")]
     Serve(ServeArgs),
-    /// Turn weights from elsewhere (safetensors, PyTorch .pth, the authors' joblib folder) into a model folder
+    /// Import weights of another program (safetensors, PyTorch .pth, the authors' joblib folder) as a model folder
     Import(ImportArgs),
-    /// Write a model's weights with the names of another program
+    /// Export the weights of a model with the names of another program
     Export(ExportArgs),
 }
 
@@ -74,7 +77,7 @@ pub(crate) struct BenchArgs {
     /// Networks by name
     #[arg(long, value_name = "NAME", default_value = "pytorch64")]
     pub(crate) preset: String,
-    /// Images in a minibatch [default: the preset's]
+    /// Images of a minibatch [default: that of the preset]
     #[arg(long, value_name = "B")]
     pub(crate) batch_size: Option<usize>,
     /// Timed steps
@@ -83,19 +86,19 @@ pub(crate) struct BenchArgs {
     /// What to time
     #[arg(long, value_enum, default_value_t)]
     pub(crate) work: Work,
-    /// Images that --work samples draws
+    /// Images of --work samples
     #[arg(long, alias = "pictures", value_name = "N", default_value_t = 10_000)]
     pub(crate) images: usize,
-    /// What products are computed with
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) dtype: Dtype,
+    /// Precision of the factors of products; weights are f32
+    #[arg(long, value_name = "TYPE", value_parser = dtype::<Precision>(), default_value_t)]
+    pub(crate) dtype: Precision,
     /// auto, cpu, cuda:N or metal:N
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Print how each layer is computed and what it takes
+    /// Print how each layer is computed, and its time
     #[arg(long)]
     pub(crate) explain: bool,
     /// Print one line of JSON
@@ -109,7 +112,7 @@ pub(crate) enum Work {
     /// Training steps, of D and of G
     #[default]
     Step,
-    /// Drawing images with G
+    /// Sampling with G
     Samples,
 }
 
@@ -118,10 +121,10 @@ pub(crate) struct SampleArgs {
     /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
-    /// Networks of a file of another program, by name; or
+    /// Networks of a file of another program: a preset
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
-    /// from a TOML file
+    /// Networks of a file of another program: a TOML file
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Images to draw
@@ -144,28 +147,28 @@ pub(crate) struct SampleArgs {
 #[cfg(feature = "service")]
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Folder of the jobs and their run folders; made where it is missing
+    /// Folder of the jobs and their run folders; created if missing
     #[arg(long, value_name = "DIR")]
     pub(crate) store: PathBuf,
-    /// Address and port; any but this machine's own needs --token-file. Port 0 takes a free one
+    /// Address and port; an address that other machines reach needs --token-file. Port 0 is any free port
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8421")]
     pub(crate) listen: String,
-    /// Folder of the datasets that jobs may name [default: none, jobs train on the embedded digits]
+    /// Folder of datasets for jobs [default: none, jobs train on the embedded digits]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_root: Option<PathBuf>,
-    /// Folder of model folders to draw from and start from
+    /// Folder of model folders to sample from and start from
     #[arg(long, value_name = "DIR", default_value = "models")]
     pub(crate) model_root: PathBuf,
-    /// Where jobs train: auto, cpu, cuda:N or metal:N
+    /// Device that jobs train on: auto, cpu, cuda:N or metal:N
     #[arg(long, value_name = "D", default_value_t)]
     pub(crate) device: DeviceChoice,
-    /// File with the token that requests must bring as `Authorization: Bearer TOKEN`
+    /// File with the token of requests, `Authorization: Bearer TOKEN`
     #[arg(long, value_name = "F")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Answer requests of web pages of this origin
+    /// Allow requests of web pages of this origin
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) allow_origin: Option<String>,
-    /// Jobs that may wait; more are refused until some have run
+    /// Limit of queued jobs
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) max_queued: u64,
 }
@@ -174,37 +177,28 @@ pub(crate) struct ServeArgs {
 pub(crate) struct ImportArgs {
     /// .safetensors, .pth / .pt (zip or legacy), the authors' joblib folder; or a run or model folder, to keep its networks
     pub(crate) src: PathBuf,
-    /// Networks that another program's weights belong to, by name; or
+    /// Networks of a file of another program: a preset
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
-    /// from a TOML file
+    /// Networks of a file of another program: a TOML file
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Type of the values written: f32, or bf16 for half the size
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) dtype: StoredDtype,
-    /// The model folder to make
+    #[arg(long, value_name = "TYPE", value_parser = dtype::<Dtype>(), default_value_t = Dtype::F32)]
+    pub(crate) dtype: Dtype,
+    /// The model folder to create
     #[arg(long, value_name = "MODEL")]
     pub(crate) out: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum StoredDtype {
-    /// Four bytes, exact
-    #[default]
-    F32,
-    /// Two bytes, rounded to nearest even
-    Bf16,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
     /// A model folder, a run folder or a checkpoint
     pub(crate) model: PathBuf,
-    /// Whose names the tensors get
+    /// The program whose tensor names are used
     #[arg(long, value_enum)]
     pub(crate) to: ExportFormat,
-    /// The folder to make
+    /// The folder to create
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 }
@@ -215,22 +209,9 @@ pub(crate) enum ExportFormat {
     Pytorch,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum Dtype {
-    /// Single precision
-    #[default]
-    F32,
-    /// Products of bf16 summed in f32, on CPUs that multiply bf16 (AVX512-BF16) faster; weights stay f32
-    Bf16,
-}
-
-impl Dtype {
-    pub(crate) fn precision(self) -> Precision {
-        match self {
-            Dtype::F32 => Precision::F32,
-            Dtype::Bf16 => Precision::Bf16,
-        }
-    }
+/// A type of floating-point values, by name.
+fn dtype<T: FromStr<Err = String> + Clone + Send + Sync + 'static>() -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(["f32", "bf16"]).try_map(|name| name.parse())
 }
 
 impl RunArgs {

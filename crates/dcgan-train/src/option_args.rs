@@ -38,7 +38,11 @@ fn arguments(option: &'static TrainOption, resume: bool) -> Vec<Arg> {
         }
         Kind::Choice(choices) => {
             let choices = choices.iter().map(|(value, help)| PossibleValue::new(*value).help(*help));
-            vec![argument.value_name("VALUE").value_parser(PossibleValuesParser::new(choices).map(Value::String))]
+            vec![
+                argument
+                    .value_name("VALUE")
+                    .value_parser(PossibleValuesParser::new(choices).map(Value::String)),
+            ]
         }
         Kind::Path(name) => {
             let argument = argument.value_name(name).value_hint(ValueHint::AnyPath);
