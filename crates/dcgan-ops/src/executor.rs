@@ -251,3 +251,18 @@ pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn
         (_, Precision::Bf16) => return Err(OpsError::Precision),
     })
 }
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let precision = [Self::F32, Self::Bf16].into_iter().find(|precision| precision.name() == text);
+        precision.ok_or_else(|| format!("unknown precision {text:?}, expected f32 or bf16"))
+    }
+}

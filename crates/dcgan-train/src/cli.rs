@@ -1,11 +1,15 @@
-//! The command line as typed.
+//! The arguments of the command line.
 
+use crate::option_args::OptionArgs;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
+use dcgan_model::weights::Dtype;
 use dcgan_ops::Precision;
-use dcgan_train::config::{Decay, Order, RunOptions, parse_size};
+use dcgan_train::config::RunOptions;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
 ///
@@ -21,123 +25,40 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Train
+    /// Train a model
     Run(Box<RunArgs>),
-    /// Go on with a run that was stopped, from its newest checkpoint
+    /// Resume an interrupted run from its newest checkpoint
     Resume(ResumeArgs),
     /// Time real training steps on synthetic images
     Bench(BenchArgs),
     /// List the presets, or print one as a file to start from
     Presets {
-        /// Print this preset's TOML
+        /// Print the TOML of this preset
         name: Option<String>,
     },
     /// Draw images from a model
     Sample(SampleArgs),
-    /// Train for others over HTTP: submit, watch, stop, resume, take the model, draw samples
+    /// Serve training over HTTP: submit, watch, stop and resume jobs, download models, draw samples
     ///
-    /// Jobs are kept under --store and survive a kill at any moment. GET /openapi.json says what can be asked.
+    /// Jobs are stored under --store and survive a kill at any moment. GET /openapi.json describes the API.
     #[cfg(feature = "service")]
     Serve(ServeArgs),
-    /// Turn weights from elsewhere (safetensors, PyTorch .pth, the authors' joblib folder) into a model folder
+    /// Import weights of another program (safetensors, PyTorch .pth, the authors' joblib folder) as a model folder
     Import(ImportArgs),
-    /// Write a model's weights with the names of another program
+    /// Export the weights of a model with the names of another program
     Export(ExportArgs),
 }
 
 #[derive(Args, Debug, Default)]
 pub(crate) struct RunArgs {
-    /// Networks and settings by name (see `dcgan-train presets`) [default: digits]
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
-    preset: Option<String>,
-    /// Networks and settings from a TOML file (start from `dcgan-train presets NAME`)
-    #[arg(long, value_name = "F.toml")]
-    config: Option<PathBuf>,
-    /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
-    #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
-    /// Run folder to make [default: ./runs/<preset>-NNN]
+    #[command(flatten)]
+    options: OptionArgs<false>,
+    /// Run folder to create [default: ./runs/<preset>-NNN]
     #[arg(long, value_name = "RUN")]
     pub(crate) out: Option<PathBuf>,
-    #[command(flatten)]
-    length: LengthArgs,
-    /// Images in a minibatch
-    #[arg(long, value_name = "B")]
-    batch_size: Option<usize>,
-    /// Height and width of the images, N or HxW: a multiple of the networks' total stride
-    #[arg(long, value_name = "HxW", value_parser = parse_size)]
-    size: Option<(usize, usize)>,
-    /// Seed of every random number [default: 0]
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
-    /// auto, cpu, cuda:N or metal:N
-    #[arg(long, default_value_t)]
-    device: DeviceChoice,
-    /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// What products are computed with [default: f32]
-    #[arg(long, value_enum)]
-    dtype: Option<Dtype>,
-    /// Cut the N x N centre out of every image before resizing
-    #[arg(long, value_name = "N")]
-    crop: Option<usize>,
-    /// Leave out images that cannot be read, and count them
-    #[arg(long)]
-    skip_bad: bool,
-    /// Start from the weights of this model
-    #[arg(long, value_name = "MODEL")]
-    init_from: Option<PathBuf>,
-    /// Steps between two log lines [default: 50]
-    #[arg(long, value_name = "N")]
-    log_every: Option<u64>,
-    /// Steps between two checkpoints [default: 500]
-    #[arg(long, value_name = "N")]
-    checkpoint_every: Option<u64>,
-    /// Steps between two sample grids [default: 500]
-    #[arg(long, value_name = "N")]
-    sample_every: Option<u64>,
-    /// How many of the newest checkpoints to keep, beside the best [default: 3]
-    #[arg(long, value_name = "K")]
-    keep: Option<usize>,
-    /// Adam's step size
-    #[arg(long, value_name = "LR")]
-    learning_rate: Option<f64>,
-    /// Constant, or linearly to zero over the second half of the run
-    #[arg(long, value_enum, value_name = "HOW")]
-    learning_rate_decay: Option<DecayArg>,
-    /// L2 added to the gradient of every parameter
-    #[arg(long, value_name = "X")]
-    weight_decay: Option<f64>,
-    /// How far below 1 the target of real images is
-    #[arg(long, value_name = "X")]
-    label_smoothing: Option<f64>,
-    /// Decay of the moving average of G's weights that samples and checkpoints use (0: off)
-    #[arg(long, value_name = "X")]
-    ema: Option<f64>,
-    /// Show images mirrored left to right half of the time
-    #[arg(long)]
-    mirror: bool,
-    /// D then G on every minibatch (pytorch/examples), or G and D in turn (the authors)
-    #[arg(long, value_enum)]
-    order: Option<OrderArg>,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Args, Clone, Copy, Debug, Default)]
-#[group(multiple = false)]
-pub(crate) struct LengthArgs {
-    /// Length of the run in real images read
-    #[arg(long, value_name = "N")]
-    pub(crate) images: Option<u64>,
-    /// Length of the run in passes over the data
-    #[arg(long, value_name = "N")]
-    pub(crate) epochs: Option<u64>,
-    /// Length of the run in minibatches read
-    #[arg(long, value_name = "N")]
-    pub(crate) steps: Option<u64>,
 }
 
 #[derive(Args, Debug)]
@@ -145,13 +66,7 @@ pub(crate) struct ResumeArgs {
     /// The run folder
     pub(crate) run: PathBuf,
     #[command(flatten)]
-    pub(crate) length: LengthArgs,
-    /// Another device than the run began on
-    #[arg(long)]
-    pub(crate) device: Option<DeviceChoice>,
-    /// Threads [default: as the run began]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    pub(crate) options: OptionArgs<true>,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -162,7 +77,7 @@ pub(crate) struct BenchArgs {
     /// Networks by name
     #[arg(long, value_name = "NAME", default_value = "pytorch64")]
     pub(crate) preset: String,
-    /// Images in a minibatch [default: the preset's]
+    /// Images of a minibatch [default: that of the preset]
     #[arg(long, value_name = "B")]
     pub(crate) batch_size: Option<usize>,
     /// Timed steps
@@ -171,19 +86,19 @@ pub(crate) struct BenchArgs {
     /// What to time
     #[arg(long, value_enum, default_value_t)]
     pub(crate) work: Work,
-    /// Images that --work samples draws
+    /// Images of --work samples
     #[arg(long, alias = "pictures", value_name = "N", default_value_t = 10_000)]
     pub(crate) images: usize,
-    /// What products are computed with
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) dtype: Dtype,
+    /// Precision of the factors of products; weights are f32
+    #[arg(long, value_name = "TYPE", value_parser = dtype::<Precision>(), default_value_t)]
+    pub(crate) dtype: Precision,
     /// auto, cpu, cuda:N or metal:N
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Print how each layer is computed and what it takes
+    /// Print how each layer is computed, and its time
     #[arg(long)]
     pub(crate) explain: bool,
     /// Print one line of JSON
@@ -197,7 +112,7 @@ pub(crate) enum Work {
     /// Training steps, of D and of G
     #[default]
     Step,
-    /// Drawing images with G
+    /// Sampling with G
     Samples,
 }
 
@@ -206,10 +121,10 @@ pub(crate) struct SampleArgs {
     /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
-    /// Networks of a file of another program, by name; or
+    /// Networks of a file of another program: a preset
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
-    /// from a TOML file
+    /// Networks of a file of another program: a TOML file
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Images to draw
@@ -232,28 +147,28 @@ pub(crate) struct SampleArgs {
 #[cfg(feature = "service")]
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Folder of the jobs and their run folders; made where it is missing
+    /// Folder of the jobs and their run folders; created if missing
     #[arg(long, value_name = "DIR")]
     pub(crate) store: PathBuf,
-    /// Address and port; any but this machine's own needs --token-file. Port 0 takes a free one
+    /// Address and port; an address that other machines reach needs --token-file. Port 0 is any free port
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8421")]
     pub(crate) listen: String,
-    /// Folder of the datasets that jobs may name [default: none, jobs train on the embedded digits]
+    /// Folder of datasets for jobs [default: none, jobs train on the embedded digits]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_root: Option<PathBuf>,
-    /// Folder of model folders to draw from and start from
+    /// Folder of model folders to sample from and start from
     #[arg(long, value_name = "DIR", default_value = "models")]
     pub(crate) model_root: PathBuf,
-    /// Where jobs train: auto, cpu, cuda:N or metal:N
+    /// Device that jobs train on: auto, cpu, cuda:N or metal:N
     #[arg(long, value_name = "D", default_value_t)]
     pub(crate) device: DeviceChoice,
-    /// File with the token that requests must bring as `Authorization: Bearer TOKEN`
+    /// File with the token of requests, `Authorization: Bearer TOKEN`
     #[arg(long, value_name = "F")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Answer requests of web pages of this origin
+    /// Allow requests of web pages of this origin
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) allow_origin: Option<String>,
-    /// Jobs that may wait; more are refused until some have run
+    /// Limit of queued jobs
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) max_queued: u64,
 }
@@ -262,37 +177,28 @@ pub(crate) struct ServeArgs {
 pub(crate) struct ImportArgs {
     /// .safetensors, .pth / .pt (zip or legacy), the authors' joblib folder; or a run or model folder, to keep its networks
     pub(crate) src: PathBuf,
-    /// Networks that another program's weights belong to, by name; or
+    /// Networks of a file of another program: a preset
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
-    /// from a TOML file
+    /// Networks of a file of another program: a TOML file
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Type of the values written: f32, or bf16 for half the size
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) dtype: StoredDtype,
-    /// The model folder to make
+    #[arg(long, value_name = "TYPE", value_parser = dtype::<Dtype>(), default_value_t = Dtype::F32)]
+    pub(crate) dtype: Dtype,
+    /// The model folder to create
     #[arg(long, value_name = "MODEL")]
     pub(crate) out: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum StoredDtype {
-    /// Four bytes, exact
-    #[default]
-    F32,
-    /// Two bytes, rounded to nearest even
-    Bf16,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
     /// A model folder, a run folder or a checkpoint
     pub(crate) model: PathBuf,
-    /// Whose names the tensors get
+    /// The program whose tensor names are used
     #[arg(long, value_enum)]
     pub(crate) to: ExportFormat,
-    /// The folder to make
+    /// The folder to create
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 }
@@ -303,76 +209,20 @@ pub(crate) enum ExportFormat {
     Pytorch,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum Dtype {
-    /// Single precision
-    #[default]
-    F32,
-    /// Products of bf16 summed in f32, on CPUs that multiply bf16 (AVX512-BF16) faster; weights stay f32
-    Bf16,
-}
-
-impl Dtype {
-    pub(crate) fn precision(self) -> Precision {
-        match self {
-            Dtype::F32 => Precision::F32,
-            Dtype::Bf16 => Precision::Bf16,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OrderArg {
-    Both,
-    Alternate,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DecayArg {
-    None,
-    Linear,
+/// A type of floating-point values, by name.
+fn dtype<T: FromStr<Err = String> + Clone + Send + Sync + 'static>() -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(["f32", "bf16"]).try_map(|name| name.parse())
 }
 
 impl RunArgs {
-    /// What was typed as what it means; the configuration file is read.
+    /// The options as given, with the text of the configuration file.
     pub(crate) fn options(&self) -> Result<RunOptions, String> {
-        let read = |path: &PathBuf| {
-            let text = std::fs::read_to_string(path);
-            text.map(|text| (path.clone(), text)).map_err(|e| format!("--config {}: {e}", path.display()))
+        let values = self.options.0.clone();
+        let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+            Ok(text) => Ok((path, text)),
+            Err(error) => Err(format!("--config {}: {error}", path.display())),
         };
-        Ok(RunOptions {
-            preset: self.preset.clone(),
-            config: self.config.as_ref().map(read).transpose()?,
-            data: self.data.clone(),
-            images: self.length.images,
-            epochs: self.length.epochs,
-            steps: self.length.steps,
-            batch_size: self.batch_size,
-            size: self.size,
-            seed: self.seed,
-            device: self.device,
-            threads: self.threads,
-            crop: self.crop,
-            skip_bad: self.skip_bad,
-            init_from: self.init_from.clone(),
-            log_every: self.log_every,
-            checkpoint_every: self.checkpoint_every,
-            sample_every: self.sample_every,
-            keep: self.keep,
-            learning_rate: self.learning_rate,
-            learning_rate_decay: self.learning_rate_decay.map(|decay| match decay {
-                DecayArg::None => Decay::None,
-                DecayArg::Linear => Decay::Linear,
-            }),
-            weight_decay: self.weight_decay,
-            label_smoothing: self.label_smoothing,
-            ema: self.ema,
-            mirror: self.mirror,
-            dtype: self.dtype.map(Dtype::precision),
-            order: self.order.map(|order| match order {
-                OrderArg::Both => Order::Both,
-                OrderArg::Alternate => Order::Alternate,
-            }),
-        })
+        let config = values.get("config").and_then(|path| path.as_str()).map(PathBuf::from);
+        RunOptions::new(values, config.map(read).transpose()?).map_err(|fault| fault.message)
     }
 }

@@ -1,10 +1,15 @@
-//! Training settings: what a preset or `--config` file says, what the command line changes, and the checked plan.
+//! The plan of a run: a preset or configuration file with the options of the run, merged and checked.
 
+use crate::options::{
+    Kind, MAX_INTEGER, Section, TrainOption, Values, at_least, between, from_to_below, option, parse_size,
+    section,
+};
 use dcgan_data::ImageShape;
-use dcgan_model::DeviceChoice;
-use dcgan_model::{Model, ModelConfig, Preset};
+use dcgan_model::{DeviceChoice, Model, ModelConfig, Preset, PresetError};
 use dcgan_ops::Precision;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::ops::Bound;
 use std::path::PathBuf;
 
 /// Which networks a minibatch updates.
@@ -13,161 +18,154 @@ use std::path::PathBuf;
 pub enum Order {
     /// D, then G, on every minibatch: pytorch/examples.
     Both,
-    /// G and D in turn, G first: the authors' code, where «each real minibatch feeds either» network.
+    /// G and D by turns, G first: the authors' code, where "each real minibatch feeds either" network.
     Alternate,
 }
 
-/// How the learning rate changes.
+/// The learning rate schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decay {
-    /// It does not.
+    /// Constant.
     None,
-    /// Linearly to zero over the second half of the run (the authors' MNIST settings).
+    /// Linear to zero over the second half of the run (the authors' MNIST settings).
     Linear,
 }
 
-/// `[training]` of a preset or configuration file. Every number is written out; there are no hidden defaults.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainingConfig {
-    /// Images in a minibatch.
-    pub batch_size: usize,
-    /// Real images to read in all; or
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub images: Option<u64>,
-    /// passes over the data; or
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epochs: Option<u64>,
-    /// minibatches to read. Exactly one of the three.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub steps: Option<u64>,
-    /// Which networks a minibatch updates.
-    pub order: Order,
-    /// Adam's step size (paper: 2e-4).
-    pub learning_rate: f64,
-    /// How it changes.
-    pub learning_rate_decay: Decay,
-    /// Adam's first decay (paper: 0.5).
-    pub beta1: f64,
-    /// Adam's second decay.
-    pub beta2: f64,
-    /// Added to the root of Adam's second moment.
-    pub adam_eps: f64,
-    /// L2 added to the gradient of every parameter (authors' faces: 1e-5).
-    pub weight_decay: f64,
-    /// How far below 1 the target of real images is; 0 is off, as in the paper.
-    pub label_smoothing: f64,
-    /// Decay of the moving average of G's weights that samples are drawn from; 0 is off, as in the paper.
-    pub ema: f64,
-    /// Kernels start as N(0, `weight_std`^2) (paper: 0.02).
-    pub weight_std: f64,
-    /// Batch-norm gains start as N(1, `norm_weight_std`^2).
-    #[serde(alias = "gain_std")]
-    pub norm_weight_std: f64,
-    /// Whether images are shown mirrored left to right half of the time: twice the data where left and right are alike.
+const ORDERS: Kind = Kind::Choice(&[
+    ("both", "D, then G, on every minibatch (pytorch/examples)"),
+    ("alternate", "G and D by turns (the authors)"),
+]);
+const DECAYS: Kind =
+    Kind::Choice(&[("none", "Constant"), ("linear", "Linear to zero over the second half of the run")]);
+const PRECISIONS: Kind = Kind::Choice(&[
+    ("f32", "Single precision"),
+    ("bf16", "Products of bf16 summed in f32: faster on CPUs with AVX512-BF16; weights stay f32"),
+]);
+
+section! {
+    /// `[run]` of the plan: where the data is, and how often the run reports and checkpoints.
     #[serde(default)]
-    pub mirror: bool,
-    /// What products are computed with.
-    #[serde(default)]
-    pub dtype: Precision,
+    pub struct RunConfig in Run {
+        /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack`.
+        data: Option<PathBuf> = None, option(Kind::Path("PATH")).otherwise("embedded digits");
+        /// Cut the N x N center out of every image before resizing.
+        crop: Option<usize> = None, at_least(1);
+        /// Skip unreadable images, and count them.
+        skip_bad: bool = false, option(Kind::Flag);
+        /// Seed of every random number.
+        seed: u64 = 0, at_least(0);
+        /// auto, cpu, cuda:N or metal:N.
+        device: String = "auto".to_owned(), option(Kind::Text("DEVICE")).resumable();
+        /// Threads.
+        threads: Option<usize> = None, between(1, 4096).otherwise("one per core").resumable();
+        /// Start from the weights of this model.
+        init_from: Option<PathBuf> = None, option(Kind::Path("MODEL"));
+        /// Steps between two log lines.
+        log_every: u64 = 50, at_least(1);
+        /// Steps between two checkpoints; the last step writes one too.
+        checkpoint_every: u64 = 500, at_least(1);
+        /// Steps between two sample grids.
+        sample_every: u64 = 500, at_least(1);
+        /// Newest checkpoints to keep, in addition to the best.
+        keep: usize = 3, at_least(1);
+    }
 }
 
-/// What the command line (later: a job) asks for on top of a preset or file.
+section! {
+    /// `[training]` of a preset, configuration file or plan. Files write every number out; there are no hidden defaults.
+    pub struct TrainingConfig in Training {
+        /// Images of a minibatch.
+        batch_size: usize, between(2, 1 << 16);
+        /// Length of the run in real images read; excludes epochs and steps.
+        images: Option<u64>, at_least(1).resumable();
+        /// Length of the run in passes over the data; excludes images and steps.
+        epochs: Option<u64>, at_least(1).resumable();
+        /// Length of the run in minibatches read; excludes images and epochs.
+        steps: Option<u64>, at_least(1).resumable();
+        /// Networks that a minibatch updates.
+        order: Order, option(ORDERS);
+        /// Step size of Adam (paper: 2e-4).
+        learning_rate: f64, option(Kind::Float(Bound::Excluded(0.0), Bound::Included(1.0)));
+        /// Learning rate schedule.
+        learning_rate_decay: Decay, option(DECAYS);
+        /// First decay rate of Adam (paper: 0.5).
+        beta1: f64, from_to_below(0.0, 1.0).file_only();
+        /// Second decay rate of Adam.
+        beta2: f64, from_to_below(0.0, 1.0).file_only();
+        /// Added to the root of Adam's second moment; as f32 it must not become zero.
+        adam_eps: f64, from_to_below(f32::MIN_POSITIVE as f64, 1.0).file_only();
+        /// L2 added to the gradient of every parameter (authors' faces: 1e-5).
+        weight_decay: f64, from_to_below(0.0, 1.0);
+        /// One-sided label smoothing: how far below 1 the target of real images is (paper: 0).
+        label_smoothing: f64, from_to_below(0.0, 0.5);
+        /// Decay of the EMA of G's weights that samples and checkpoints use; 0 is off, as in the paper.
+        ema: f64, from_to_below(0.0, 1.0);
+        /// Kernels are initialized from N(0, `weight_std`^2) (paper: 0.02).
+        weight_std: f64, option(Kind::Float(Bound::Excluded(0.0), Bound::Excluded(10.0))).file_only();
+        /// Weights of batch norm are initialized from N(1, `norm_weight_std`^2).
+        #[serde(alias = "gain_std")]
+        norm_weight_std: f64, from_to_below(0.0, 10.0).file_only();
+        /// Mirror images left to right at random, half of the time: twice the data where left and right are alike.
+        #[serde(default)]
+        mirror: bool, option(Kind::Flag);
+        /// Precision of the factors of products.
+        #[serde(default)]
+        dtype: Precision, option(PRECISIONS);
+    }
+}
+
+/// The options of a run, on top of a preset or configuration file.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// `--preset`
     pub preset: Option<String>,
     /// Text of `--config`, and its path for messages.
     pub config: Option<(PathBuf, String)>,
-    /// `--data`; none means the embedded digits.
-    pub data: Option<PathBuf>,
-    /// `--images`
-    pub images: Option<u64>,
-    /// `--epochs`
-    pub epochs: Option<u64>,
-    /// `--steps`
-    pub steps: Option<u64>,
-    /// `--batch-size`
-    pub batch_size: Option<usize>,
-    /// `--size`: height and width in place of the preset's.
+    /// `--size`: height and width in place of the networks' own.
     pub size: Option<(usize, usize)>,
-    /// `--seed`
-    pub seed: Option<u64>,
-    /// `--device`
-    pub device: DeviceChoice,
-    /// `--threads`
-    pub threads: Option<usize>,
-    /// `--crop`
-    pub crop: Option<usize>,
-    /// `--skip-bad`
-    pub skip_bad: bool,
-    /// `--init-from`
-    pub init_from: Option<PathBuf>,
-    /// `--log-every`
-    pub log_every: Option<u64>,
-    /// `--checkpoint-every`
-    pub checkpoint_every: Option<u64>,
-    /// `--sample-every`
-    pub sample_every: Option<u64>,
-    /// `--keep`: how many of the newest checkpoints stay, beside the best.
-    pub keep: Option<usize>,
-    /// `--learning-rate`
-    pub learning_rate: Option<f64>,
-    /// `--learning-rate-decay`
-    pub learning_rate_decay: Option<Decay>,
-    /// `--weight-decay`
-    pub weight_decay: Option<f64>,
-    /// `--label-smoothing`
-    pub label_smoothing: Option<f64>,
-    /// `--ema`
-    pub ema: Option<f64>,
-    /// `--mirror`
-    pub mirror: bool,
-    /// `--order`
-    pub order: Option<Order>,
-    /// `--dtype`
-    pub dtype: Option<Precision>,
+    /// The other options that were given.
+    pub values: Values,
 }
 
-/// `[run]` of plan.toml: where the data is and how the run goes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+impl RunOptions {
+    /// Options from values of the table. `config` is the text of the configuration file, and its path for messages.
+    ///
+    /// # Errors
+    /// A size that is neither `N` nor `HxW`.
+    pub fn new(mut values: Values, config: Option<(PathBuf, String)>) -> Result<Self, Fault> {
+        let mut take = |name| values.remove(name).and_then(|value| value.as_str().map(str::to_owned));
+        let (preset, size) = (take("preset"), take("size"));
+        let size = size.as_deref().map(parse_size).transpose();
+        let size = size.map_err(|message| Fault::new("size", message))?;
+        values.remove("config");
+        Ok(Self { preset, config, size, values })
+    }
+}
+
+/// A preset, a configuration file, or the plan of a run, whose `[run]` presets and most configuration files leave out.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RunConfig {
-    /// Dataset; none means the embedded digits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<PathBuf>,
-    /// Centre crop before resizing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crop: Option<usize>,
-    /// Whether images that cannot be read are skipped and counted rather than ending the run.
-    pub skip_bad: bool,
-    /// Seed of every random number of the run.
-    pub seed: u64,
-    /// As given; `auto` is resolved anew where a run is resumed.
-    pub device: String,
-    /// Threads; none means one per core.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub threads: Option<usize>,
-    /// A model whose weights the run starts from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub init_from: Option<PathBuf>,
-    /// Steps between two lines of the log.
-    pub log_every: u64,
-    /// Steps between two checkpoints; one more is always written at the last step.
-    pub checkpoint_every: u64,
-    /// Steps between two sample grids.
-    pub sample_every: u64,
-    /// How many of the newest checkpoints stay, beside the best.
-    pub keep: usize,
+pub(crate) struct ConfigFile {
+    #[serde(default)]
+    pub(crate) run: RunConfig,
+    training: TrainingConfig,
+    model: ModelConfig,
 }
 
-/// One thing that is wrong with what was asked for.
+impl ConfigFile {
+    /// Reads TOML; neither the networks nor the limits are checked yet.
+    pub(crate) fn parse(text: &str) -> Result<Self, PresetError> {
+        Ok(toml::from_str(text)?)
+    }
+}
+
+/// One invalid option or field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// The option, as plan.toml and the service name it (`checkpoint_every`); `model` where the networks do not fit together.
+    /// The option by its name in plan.toml and JSON (`checkpoint_every`); `model` where the networks do not fit together.
     pub field: String,
-    /// A sentence that names the option or field, what was given and what is expected.
+    /// A sentence with the option or field, what was found and what is expected.
     pub message: String,
 }
 
@@ -178,12 +176,12 @@ impl Fault {
     }
 }
 
-/// The faults' sentences, for a reader who sees no fields.
-pub fn sentences(faults: Vec<Fault>) -> Vec<String> {
+/// The messages alone, for readers that do not need the fields.
+pub fn messages(faults: Vec<Fault>) -> Vec<String> {
     faults.into_iter().map(|fault| fault.message).collect()
 }
 
-/// A run with every option resolved and checked: `plan.toml`.
+/// A run with every option resolved and checked: `plan.toml`, which is a configuration file as well.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
@@ -195,148 +193,87 @@ pub struct Plan {
     pub model: ModelConfig,
 }
 
+/// The options that give the length of a run. They exclude each other.
+const LENGTHS: [&str; 3] = ["images", "epochs", "steps"];
+
 impl Plan {
     /// Merges preset or file with the options and checks the result.
     ///
     /// # Errors
     /// Every fault at once.
     pub fn resolve(options: &RunOptions) -> Result<Self, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let preset = match (&options.preset, &options.config) {
+        let file = match (&options.preset, &options.config) {
             (Some(_), Some(_)) => Err(Fault::new("config", "--preset and --config exclude each other")),
-            (None, Some((path, text))) => {
-                Preset::parse(text).map_err(|e| Fault::new("config", format!("{}: {e}", path.display())))
-            }
-            (name, None) => Preset::named(name.as_deref().unwrap_or("digits"))
-                .map_err(|e| Fault::new("preset", e.to_string())),
+            (None, Some((path, text))) => ConfigFile::parse(text)
+                .map_err(|error| Fault::new("config", format!("{}: {error}", path.display()))),
+            (name, None) => Preset::text(name.as_deref().unwrap_or("digits"))
+                .and_then(ConfigFile::parse)
+                .map_err(|error| Fault::new("preset", error.to_string())),
         };
-        let preset = preset.map_err(|fault| vec![fault])?;
-        let training = preset.training.clone().try_into::<TrainingConfig>();
-        let mut training = training.map_err(|e| vec![Fault::new("config", format!("[training]: {e}"))])?;
-        let mut model = preset.model;
+        let ConfigFile { run, training, mut model } = file.map_err(|fault| vec![fault])?;
         if let Some((height, width)) = options.size {
             (model.height, model.width) = (height, width);
         }
-        let lengths = [options.images, options.epochs, options.steps];
-        match lengths.iter().flatten().count() {
-            0 => {}
-            1 => [training.images, training.epochs, training.steps] = lengths,
-            _ => faults.push(Fault::new("steps", "--images, --epochs and --steps exclude each other")),
-        }
-        fn set<T: Copy>(to: &mut T, from: Option<T>) {
-            if let Some(value) = from {
-                *to = value;
-            }
-        }
-        set(&mut training.batch_size, options.batch_size);
-        set(&mut training.learning_rate, options.learning_rate);
-        set(&mut training.learning_rate_decay, options.learning_rate_decay);
-        set(&mut training.weight_decay, options.weight_decay);
-        set(&mut training.label_smoothing, options.label_smoothing);
-        set(&mut training.ema, options.ema);
-        set(&mut training.order, options.order);
-        set(&mut training.dtype, options.dtype);
-        training.mirror |= options.mirror;
-        let run = RunConfig {
-            data: options.data.clone(),
-            crop: options.crop,
-            skip_bad: options.skip_bad,
-            seed: options.seed.unwrap_or(0),
-            device: options.device.to_string(),
-            threads: options.threads,
-            init_from: options.init_from.clone(),
-            log_every: options.log_every.unwrap_or(50),
-            checkpoint_every: options.checkpoint_every.unwrap_or(500),
-            sample_every: options.sample_every.unwrap_or(500),
-            keep: options.keep.unwrap_or(3),
-        };
-        let plan = Self { run, training, model };
+        let mut plan = Self { run, training, model };
+        let mut faults = plan.set(&options.values).err().unwrap_or_default();
         faults.extend(plan.faults());
         if faults.is_empty() { Ok(plan) } else { Err(faults) }
     }
 
-    /// Everything that is wrong with the numbers.
+    /// Sets options of `[run]` and `[training]`. A length replaces the one before. The limits are those of [`Plan::faults`].
+    ///
+    /// # Errors
+    /// More than one length; values of another type than their option's.
+    pub fn set(&mut self, values: &Values) -> Result<(), Vec<Fault>> {
+        let mut values = values.clone();
+        let mut faults = Vec::new();
+        match LENGTHS.iter().filter(|length| values.contains_key(**length)).count() {
+            0 => {}
+            1 => (self.training.images, self.training.epochs, self.training.steps) = (None, None, None),
+            _ => {
+                values.retain(|name, _| !LENGTHS.contains(name));
+                faults.push(Fault::new("steps", "--images, --epochs and --steps exclude each other"));
+            }
+        }
+        let run = with_values(&self.run, RunConfig::OPTIONS, &mut values);
+        let training = with_values(&self.training, TrainingConfig::OPTIONS, &mut values);
+        match run {
+            Ok(run) => self.run = run,
+            Err(error) => faults.push(Fault::new("run", format!("[run]: {error}"))),
+        }
+        match training {
+            Ok(training) => self.training = training,
+            Err(error) => faults.push(Fault::new("training", format!("[training]: {error}"))),
+        }
+        faults.extend(values.keys().map(|name| Fault::new(*name, format!("unknown option {name}"))));
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Every invalid value, and options that do not fit together.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = match Model::new(self.model.clone()) {
             Ok(_) => Vec::new(),
             Err(error) => error.faults.into_iter().map(|fault| Fault::new("model", fault)).collect(),
         };
-        let mut expect = |holds: bool, field: &str, message: String| {
-            if !holds {
-                faults.push(Fault::new(field, message));
-            }
-        };
-        let Self { run, training: t, .. } = self;
-        expect(
-            (2..=1 << 16).contains(&t.batch_size),
-            "batch_size",
-            format!("batch size is {}, expected 2 to 65536", t.batch_size),
-        );
-        let lengths = [("images", t.images), ("epochs", t.epochs), ("steps", t.steps)];
-        let given = lengths.iter().filter(|(_, length)| length.is_some()).count();
-        expect(
-            given == 1,
-            "steps",
-            format!("the length of the run is given {given} times, expected one of images, epochs, steps"),
-        );
-        for (name, length) in lengths {
-            expect(length != Some(0), name, format!("{name} is 0, expected at least 1"));
+        let Self { run, training, .. } = self;
+        faults.extend(limit_faults(training, TrainingConfig::OPTIONS));
+        let given = [training.images, training.epochs, training.steps].iter().flatten().count();
+        if given != 1 {
+            let message = format!("the run has {given} lengths, expected one of {}", LENGTHS.join(", "));
+            faults.push(Fault::new("steps", message));
         }
-        let number = |value: f64, low: f64, high: f64| value >= low && value < high;
-        expect(
-            t.learning_rate > 0.0 && t.learning_rate <= 1.0,
-            "learning_rate",
-            format!("learning rate is {}, expected above 0 and at most 1", t.learning_rate),
-        );
-        expect(
-            (f64::from(f32::MIN_POSITIVE)..1.0).contains(&t.adam_eps), // as f32 it must not become zero
-            "config",
-            format!("adam_eps is {}, expected at least 1.2e-38 and below 1", t.adam_eps),
-        );
-        expect(
-            number(t.weight_std, 0.0, 10.0) && t.weight_std > 0.0,
-            "config",
-            format!("weight_std is {}, expected above 0 and below 10", t.weight_std),
-        );
-        for (name, field, value, below) in [
-            ("beta1", "config", t.beta1, 1.0),
-            ("beta2", "config", t.beta2, 1.0),
-            ("weight decay", "weight_decay", t.weight_decay, 1.0),
-            ("label smoothing", "label_smoothing", t.label_smoothing, 0.5),
-            ("ema", "ema", t.ema, 1.0),
-            ("norm_weight_std", "config", t.norm_weight_std, 10.0),
-        ] {
-            expect(
-                number(value, 0.0, below),
-                field,
-                format!("{name} is {value}, expected at least 0 and below {below}"),
-            );
+        faults.extend(limit_faults(run, RunConfig::OPTIONS));
+        if run.data.is_none() && run.crop.is_some() {
+            faults.push(Fault::new("crop", "--crop needs --data: the embedded digits are not cropped"));
         }
-        let intervals = [
-            ("log-every", run.log_every),
-            ("checkpoint-every", run.checkpoint_every),
-            ("sample-every", run.sample_every),
-        ];
-        for (name, interval) in intervals {
-            expect(interval > 0, &name.replace('-', "_"), format!("--{name} is 0, expected at least 1"));
+        if run.data.is_none() && run.skip_bad {
+            faults.push(Fault::new(
+                "skip_bad",
+                "--skip-bad needs --data: the embedded digits are all readable",
+            ));
         }
-        expect(run.keep > 0, "keep", "--keep is 0, expected at least 1".to_owned());
-        expect(run.threads != Some(0), "threads", "--threads is 0, expected at least 1".to_owned());
-        expect(run.threads.is_none_or(|n| n <= 4096), "threads", "--threads is above 4096".to_owned());
-        expect(run.crop != Some(0), "crop", "--crop is 0, expected at least 1".to_owned());
-        let from_files = run.data.is_some();
-        expect(
-            from_files || run.crop.is_none(),
-            "crop",
-            "--crop needs --data: the embedded digits are not cut".to_owned(),
-        );
-        expect(
-            from_files || !run.skip_bad,
-            "skip_bad",
-            "--skip-bad needs --data: the embedded digits are whole".to_owned(),
-        );
-        if let Err(fault) = run.device.parse::<DeviceChoice>() {
-            faults.push(Fault::new("device", fault));
+        if let Err(message) = run.device.parse::<DeviceChoice>() {
+            faults.push(Fault::new("device", message));
         }
         faults
     }
@@ -371,31 +308,49 @@ impl Plan {
     }
 }
 
-/// Parses `--size`: `64` or `48x80` (height x width).
-///
-/// # Errors
-/// What is expected.
-pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
-    let (height, width) = text.split_once(['x', 'X']).unwrap_or((text, text));
-    let side =
-        |side: &str| side.trim().parse().map_err(|_| format!("{text:?} is not a size; expected N or HxW"));
-    Ok((side(height)?, side(width)?))
+/// `section` with the values of its `options`, which are taken out of `values`.
+fn with_values<T: Serialize + DeserializeOwned>(
+    section: &T,
+    options: &[TrainOption],
+    values: &mut Values,
+) -> Result<T, toml::de::Error> {
+    let mut table = toml::Table::try_from(section).map_err(serde::de::Error::custom)?;
+    for option in options {
+        if let Some(value) = values.remove(option.name) {
+            table.insert(option.name.to_owned(), value);
+        }
+    }
+    table.try_into()
+}
+
+/// The values of `section` outside the limits of its `options`.
+fn limit_faults<T: Serialize>(section: &T, options: &[TrainOption]) -> Vec<Fault> {
+    let table = match toml::Table::try_from(section) {
+        Ok(table) => table,
+        Err(error) => return vec![Fault::new("config", format!("{error}; expected at most {MAX_INTEGER}"))],
+    };
+    let check = |option: &TrainOption| {
+        let message = option.check(table.get(option.name)?).err()?;
+        Some(Fault::new(option.field(), message))
+    };
+    options.iter().filter_map(check).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use toml::Value;
+
+    /// Options by name.
+    fn options<const N: usize>(preset: &str, values: [(&'static str, Value); N]) -> RunOptions {
+        RunOptions { preset: Some(preset.into()), values: values.into(), ..RunOptions::default() }
+    }
 
     #[test]
     fn options_over_presets() {
-        let options = RunOptions {
-            preset: Some("svhn32".into()),
-            steps: Some(10),
-            learning_rate: Some(1e-3),
-            learning_rate_decay: Some(Decay::Linear),
-            ..RunOptions::default()
-        };
-        let plan = Plan::resolve(&options).unwrap();
+        let values =
+            [("steps", 10.into()), ("learning_rate", 1e-3.into()), ("learning_rate_decay", "linear".into())];
+        let plan = Plan::resolve(&options("svhn32", values)).unwrap();
         let length = (plan.training.images, plan.training.epochs, plan.training.steps);
         assert_eq!(length, (None, None, Some(10)));
         assert_eq!((plan.training.batch_size, plan.training.order), (64, Order::Alternate));
@@ -404,33 +359,103 @@ mod tests {
         for (rate, expected) in rates.iter().zip([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]) {
             assert!((rate - expected).abs() < 1e-12, "{rates:?}");
         }
-        // A plan written down and read again is the same plan.
+        // A plan written and read again is the same plan.
         assert_eq!(toml::from_str::<Plan>(&toml::to_string(&plan).unwrap()).unwrap(), plan);
     }
 
     #[test]
-    fn lengths_of_runs() {
-        // images, epochs, steps, batch size, images of the dataset -> steps
-        for (images, epochs, steps, batch_size, dataset_len, expected) in [
-            (Some(1000), None, None, 64, 500, 16),
-            (Some(128), None, None, 64, 500, 2),
-            (None, Some(3), None, 64, 500, 21), // short last batches are dropped
-            (None, Some(2), None, 100, 500, 10),
-            (None, None, Some(7), 64, 500, 7),
-        ] {
-            let options =
-                RunOptions { images, epochs, steps, batch_size: Some(batch_size), ..RunOptions::default() };
-            assert_eq!(Plan::resolve(&options).unwrap().total_steps(dataset_len), expected, "{options:?}");
+    fn every_preset_and_every_choice_is_valid() {
+        for name in Preset::names() {
+            Plan::resolve(&options(name, [])).unwrap();
+        }
+        for option in crate::options::all() {
+            let Kind::Choice(choices) = option.kind else { continue };
+            for (choice, _) in choices {
+                Plan::resolve(&options("digits", [(option.name, (*choice).into())])).unwrap();
+            }
         }
     }
 
     #[test]
-    fn sizes() {
-        for (text, expected) in [("64", Ok((64, 64))), ("48x80", Ok((48, 80))), ("48X 80", Ok((48, 80)))] {
-            assert_eq!(parse_size(text), expected);
+    fn a_plan_is_a_configuration_file() {
+        let values = [
+            ("data", "images.zip".into()),
+            ("crop", 20.into()),
+            ("skip_bad", true.into()),
+            ("seed", 7.into()),
+            ("device", "cpu".into()),
+            ("log_every", 10.into()),
+            ("steps", 10.into()),
+            ("mirror", true.into()),
+            ("dtype", "bf16".into()),
+        ];
+        let size = Some((32, 48));
+        let plan = Plan::resolve(&RunOptions { size, ..options("digits", values) }).unwrap();
+        let text = toml::to_string(&plan).unwrap();
+        let with = |values: Values| {
+            let config = Some(("plan.toml".into(), text.clone()));
+            Plan::resolve(&RunOptions { config, values, ..RunOptions::default() }).unwrap()
+        };
+        assert_eq!(with(Values::new()), plan);
+        // Options override the file, also flags and the kind of length.
+        let changed = with(Values::from([
+            ("epochs", 2.into()),
+            ("mirror", false.into()),
+            ("skip_bad", false.into()),
+            ("seed", 8.into()),
+        ]));
+        let mut expected = plan.clone();
+        (expected.training.epochs, expected.training.steps, expected.training.mirror) =
+            (Some(2), None, false);
+        (expected.run.skip_bad, expected.run.seed) = (false, 8);
+        assert_eq!(changed, expected);
+        // [run] may be a part of it, and its faults are reported with all others.
+        let start = text.find("[training]").unwrap();
+        let config = |run: &str| Some(("own.toml".into(), format!("[run]\n{run}\n{}", &text[start..])));
+        let of = |run: &str| Plan::resolve(&RunOptions { config: config(run), ..RunOptions::default() });
+        let expected = RunConfig { seed: 3, keep: 1, ..RunConfig::default() };
+        assert_eq!(of("seed = 3\nkeep = 1").unwrap().run, expected);
+        let fields = |run| of(run).unwrap_err().into_iter().map(|fault| fault.field).collect::<Vec<_>>();
+        assert_eq!(
+            fields("keep = 0\nthreads = 5000\ncrop = 3\ndevice = \"tpu\""),
+            ["threads", "keep", "crop", "device"]
+        );
+        assert_eq!(fields("sed = 3"), ["config"]);
+    }
+
+    /// A plan as earlier versions wrote it.
+    #[test]
+    fn plans_of_earlier_versions_load() {
+        let plan = Plan::resolve(&options("digits", [("steps", 10.into())])).unwrap();
+        let text = toml::to_string(&plan).unwrap();
+        let mut earlier = text.clone();
+        for (now, then) in [
+            ("negative_slope", "leak"),
+            ("norm_weight_std", "gain_std"),
+            ("project_norm = \"per-channel\"", "project_norm = \"channel\""),
+            ("mirror = false\n", ""),
+            ("dtype = \"f32\"\n", ""),
+        ] {
+            assert!(earlier.contains(now), "{now}");
+            earlier = earlier.replace(now, then);
         }
-        for text in ["", "x", "a", "3x", "-4", "1x2x3"] {
-            assert!(parse_size(text).is_err(), "{text}");
+        assert_eq!(toml::from_str::<Plan>(&earlier).unwrap(), plan);
+        let config = Some(("plan.toml".into(), earlier));
+        assert_eq!(Plan::resolve(&RunOptions { config, ..RunOptions::default() }).unwrap(), plan);
+    }
+
+    #[test]
+    fn lengths_of_runs() {
+        // length, batch size, images of the dataset -> steps
+        for (name, length, batch_size, dataset_len, expected) in [
+            ("images", 1000, 64, 500, 16),
+            ("images", 128, 64, 500, 2),
+            ("epochs", 3, 64, 500, 21), // incomplete last batches are dropped
+            ("epochs", 2, 100, 500, 10),
+            ("steps", 7, 64, 500, 7),
+        ] {
+            let options = options("digits", [(name, length.into()), ("batch_size", batch_size.into())]);
+            assert_eq!(Plan::resolve(&options).unwrap().total_steps(dataset_len), expected, "{options:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use dcgan_data::DataError;
 use dcgan_data::image_grid::ImageGridError;
 use dcgan_model::DeviceError;
 use dcgan_model::{ConfigError, NetworkError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a run ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +66,8 @@ pub enum TrainError {
 
 impl TrainError {
     /// Names the last good checkpoint in the errors that tell it.
-    pub(crate) fn with_last_good(self, checkpoint: Option<&PathBuf>) -> Self {
-        let checkpoint = checkpoint.cloned();
+    pub(crate) fn with_last_good(self, checkpoint: Option<&Path>) -> Self {
+        let checkpoint = checkpoint.map(Path::to_path_buf);
         match self {
             Self::Step { step, source, .. } => Self::Step { step, source, checkpoint },
             Self::Folder { source, .. } => Self::Folder { source, checkpoint },

@@ -30,7 +30,7 @@ pub enum InputsError {
     /// The machine's memory is too small for the minibatch, or for the networks themselves.
     #[error(
         "training would take {:.1} GB of memory at least, this machine has {:.1} GB: use a smaller {}",
-        *needed as f64 / 1e9, *machine as f64 / 1e9, if *fits_few { "--batch-size" } else { "--size, or smaller networks" }
+        *needed as f64 / 1e9, *machine as f64 / 1e9, if *smaller_batch_fits { "--batch-size" } else { "--size, or smaller networks" }
     )]
     Memory {
         /// Bytes that training takes at least.
@@ -38,7 +38,7 @@ pub enum InputsError {
         /// Bytes that there are.
         machine: u64,
         /// Whether the smallest minibatch would fit.
-        fits_few: bool,
+        smaller_batch_fits: bool,
     },
     /// The images.
     #[error(transparent)]
@@ -117,7 +117,7 @@ pub fn check_memory(plan: &Plan, device: &Device) -> Result<(), InputsError> {
     if bytes <= machine {
         return Ok(());
     }
-    Err(InputsError::Memory { needed: bytes, machine, fits_few: needed(SMALLEST_BATCH) <= machine })
+    Err(InputsError::Memory { needed: bytes, machine, smaller_batch_fits: needed(SMALLEST_BATCH) <= machine })
 }
 
 /// Opens the images and, where `with_init` asks for them, the weights to start from: once there is a checkpoint, what

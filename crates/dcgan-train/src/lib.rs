@@ -8,10 +8,13 @@ pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+mod evaluation;
 pub mod event;
 pub mod frechet;
 pub mod inputs;
 mod memory;
+pub mod options;
+mod recorder;
 pub mod run_folder;
 #[cfg(feature = "service")]
 pub mod service;

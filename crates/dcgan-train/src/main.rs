@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod option_args;
 
 use clap::Parser;
 use cli::{Cli, Command};

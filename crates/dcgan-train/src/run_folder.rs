@@ -2,12 +2,13 @@
 //! `checkpoints/`, `best`, `result.json`.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::config::{Plan, sentences};
+use crate::config::{Plan, messages};
 use crate::event::Event;
 use crate::tensorboard::EventFile;
 use dcgan_base::files;
 use dcgan_model::checkpoints;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,11 @@ pub struct RunResult {
 /// Held by the process that trains in the folder.
 const LOCK: &str = ".lock";
 
+/// Whether a file of this name is unfinished: see [`files::AtomicFile`].
+fn is_temporary(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(".tmp-")
+}
+
 pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
     |source| RunFolderError::Io { path: path.into(), source }
 }
@@ -98,7 +104,7 @@ impl RunFolder {
         };
         for entry in entries {
             let name = entry.map_err(io_error(path))?.file_name();
-            if name != LOCK && name != ".tmp-plan.toml" {
+            if name != LOCK && !is_temporary(&name) {
                 return Ok(false);
             }
         }
@@ -117,13 +123,22 @@ impl RunFolder {
         Ok(Self { path: path.into() })
     }
 
-    /// Makes `samples/` and `checkpoints/` where they are missing.
+    /// Creates `samples/` and `checkpoints/` where they are missing, and removes unfinished files of a killed process.
     ///
     /// # Errors
-    /// What the operating system says.
-    pub(crate) fn make_folders(&self) -> Result<(), RunFolderError> {
+    /// Those of the file system.
+    pub(crate) fn prepare(&self) -> Result<(), RunFolderError> {
         for folder in [self.samples(), self.checkpoints()] {
             fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+        }
+        for folder in [self.path.clone(), self.samples()] {
+            for entry in fs::read_dir(&folder).map_err(io_error(&folder))? {
+                let entry = entry.map_err(io_error(&folder))?;
+                let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+                if is_file && is_temporary(&entry.file_name()) {
+                    fs::remove_file(entry.path()).map_err(io_error(&entry.path()))?;
+                }
+            }
         }
         Ok(())
     }
@@ -157,7 +172,7 @@ impl RunFolder {
         let text = fs::read_to_string(&file).map_err(io_error(&file))?;
         let problem = |problem: String| RunFolderError::Plan { path: file.clone(), problem };
         let plan: Plan = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
-        let faults = sentences(plan.faults());
+        let faults = messages(plan.faults());
         if !faults.is_empty() {
             return Err(problem(faults.join("; ")));
         }

@@ -1,4 +1,4 @@
-//! `dcgan-train bench`
+//! `dcgan-train bench`.
 
 use crate::cli::{BenchArgs, Work};
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
@@ -10,7 +10,7 @@ use dcgan_train::inputs::check_precision;
 pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let preset = Preset::named(&args.preset).map_err(UsageError::because)?;
     let mut training: TrainingConfig = preset.training.clone().try_into()?;
-    training.dtype = args.dtype.precision();
+    training.dtype = args.dtype;
     training.batch_size = args.batch_size.unwrap_or(training.batch_size);
     let mut faults = Vec::new();
     if !(2..=1 << 16).contains(&training.batch_size) {
@@ -69,7 +69,7 @@ fn explanation(result: &BenchResult) -> String {
         total += layer.forward_ms + layer.backward_ms;
     }
     if result.layers.is_empty() {
-        return "this device does not tell what its layers take".to_owned();
+        return "no times of layers on this device".to_owned();
     }
     let rest = result.step_ms_mean - total;
     lines.push(format!(

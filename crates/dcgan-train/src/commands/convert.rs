@@ -1,6 +1,6 @@
 //! `dcgan-train import` and `export`
 
-use crate::cli::{ExportArgs, ExportFormat, ImportArgs, StoredDtype};
+use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use anyhow::Context;
 use candle_core::Device;
 use dcgan_cli::{Outcome, UsageError, print_result};
@@ -44,11 +44,7 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
          - batch-norm statistics: {statistics}\n- license: that of the source\n",
         args.src.file_name().unwrap_or_default().to_string_lossy()
     );
-    let dtype = match args.dtype {
-        StoredDtype::F32 => Dtype::F32,
-        StoredDtype::Bf16 => Dtype::Bf16,
-    };
-    files.write(&args.out, &card, dtype)?;
+    files.write(&args.out, &card, args.dtype)?;
     let found = [(files.generator.is_some(), "generator"), (files.discriminator.is_some(), "discriminator")];
     let found: Vec<&str> = found.iter().filter(|(there, _)| *there).map(|(_, name)| *name).collect();
     print_result(&format!("{} in {}", found.join(" and "), args.out.display()))?;

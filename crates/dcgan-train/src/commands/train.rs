@@ -4,7 +4,7 @@ use crate::cli::{ResumeArgs, RunArgs};
 use anyhow::Context;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::checkpoints;
-use dcgan_train::config::{Plan, sentences};
+use dcgan_train::config::{Plan, messages};
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
 use dcgan_train::inputs;
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let plan = args
         .options()
         .map_err(|fault| vec![fault])
-        .and_then(|options| Plan::resolve(&options).map_err(sentences));
+        .and_then(|options| Plan::resolve(&options).map_err(messages));
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
     if let Some(out) = &args.out {
         match RunFolder::is_free(out) {
@@ -43,16 +43,10 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
 pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let (folder, mut plan) = RunFolder::open(&args.run).map_err(UsageError::because)?;
     let lock = folder.lock().map_err(UsageError::because)?;
-    let lengths = [args.length.images, args.length.epochs, args.length.steps];
     let before = plan.clone();
-    if lengths.iter().any(Option::is_some) {
-        [plan.training.images, plan.training.epochs, plan.training.steps] = lengths;
-    }
-    plan.run.threads = args.threads.or(plan.run.threads);
-    if let Some(device) = args.device {
-        plan.run.device = device.to_string();
-    }
-    let faults = sentences(plan.faults());
+    let mut faults = plan.set(&args.options.0).err().unwrap_or_default();
+    faults.extend(plan.faults());
+    let faults = messages(faults);
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }

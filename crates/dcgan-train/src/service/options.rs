@@ -1,53 +1,24 @@
-//! The body of `POST /v1/jobs`: the options of `dcgan-train run` with `-` as `_`, read so that every fault is told at once.
+//! The body of `POST /v1/jobs`: the options of `dcgan-train run` with `_` in place of `-`, read so that every fault is reported.
 
 use super::Shared;
-use crate::config::{Fault, Plan, RunOptions, parse_size};
+use crate::config::{ConfigFile, Fault, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
+use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
 
-/// Name, JSON schema type, and what it says, of each option.
-pub(crate) const OPTIONS: [(&str, &str, &str); 26] = [
-    ("preset", "string", "Networks and settings by name [default: digits]"),
-    (
-        "config",
-        "string",
-        "Networks and settings: the text of a TOML file, as `dcgan-train presets NAME` prints it",
-    ),
-    ("data", "string", "Images: a path below --data-root, see GET /v1/data [default: the embedded digits]"),
-    ("images", "integer", "Length of the run in real images read"),
-    ("epochs", "integer", "Length of the run in passes over the data"),
-    ("steps", "integer", "Length of the run in minibatches read"),
-    ("batch_size", "integer", "Images in a minibatch"),
-    ("size", "string", "Height and width of the images, N or HxW"),
-    ("seed", "integer", "Seed of every random number [default: 0]"),
-    ("device", "string", "auto, or the service's own device: it trains on no other"),
-    ("threads", "integer", "Threads [default: one per core]"),
-    ("dtype", "string", "What products are computed with: f32 or bf16"),
-    ("crop", "integer", "Cut the N x N centre out of every image before resizing"),
-    ("skip_bad", "boolean", "Leave out images that cannot be read"),
-    ("init_from", "string", "Start from the weights of this model: an id of GET /v1/models"),
-    ("log_every", "integer", "Steps between two events of kind step [default: 50]"),
-    ("checkpoint_every", "integer", "Steps between two checkpoints [default: 500]"),
-    ("sample_every", "integer", "Steps between two sample grids [default: 500]"),
-    ("keep", "integer", "How many of the newest checkpoints to keep, beside the best [default: 3]"),
-    ("learning_rate", "number", "Adam's step size"),
-    ("learning_rate_decay", "string", "none, or linear: to zero over the second half of the run"),
-    ("weight_decay", "number", "L2 added to the gradient of every parameter"),
-    ("label_smoothing", "number", "How far below 1 the target of real images is"),
-    ("ema", "number", "Decay of the moving average of G's weights that samples and checkpoints use (0: off)"),
-    ("mirror", "boolean", "Show images mirrored left to right half of the time"),
-    ("order", "string", "both (D, then G, on every minibatch) or alternate (G and D in turn)"),
-];
-
-/// Bytes of a `config`: presets are a page of text, and what a job was asked for is kept with it.
+/// Largest `config` in bytes: presets are a page of text, and the options of a job are stored with it.
 const CONFIG_BYTES: usize = 64 * 1024;
 
-/// The body as it came. A name given twice is refused: readers of JSON differ in which of the two they take.
+/// Unknown options that are listed one by one; more are counted, so that an answer is not many times its request.
+const LISTED_UNKNOWN: usize = 20;
+
+/// The body as received. Duplicate names are refused: JSON readers differ in which of the two they take.
 #[derive(Debug)]
 pub(crate) struct Options(pub(crate) Map<String, Value>);
 
@@ -76,37 +47,6 @@ impl<'de> Deserialize<'de> for Options {
     }
 }
 
-/// Options that there are not: as many are told one by one, so that the answer is not many times the request.
-const UNKNOWN: usize = 20;
-
-/// Fields of a JSON object, taken one by one; what does not fit is kept as a fault.
-struct Fields {
-    left: Map<String, Value>,
-    faults: Vec<Fault>,
-}
-
-impl Fields {
-    /// The field's value; null is as good as absent.
-    fn take<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
-        let value = self.left.remove(name).filter(|value| !value.is_null())?;
-        match serde_json::from_value(value) {
-            Ok(value) => Some(value),
-            Err(error) => self.fault(name, format!("{name}: {error}")),
-        }
-    }
-
-    /// The field's value by way of `parse`.
-    fn parsed<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        let text: String = self.take(name)?;
-        parse(&text).map_or_else(|message| self.fault(name, message), Some)
-    }
-
-    fn fault<T>(&mut self, name: &str, message: impl Into<String>) -> Option<T> {
-        self.faults.push(Fault::new(name, message));
-        None
-    }
-}
-
 /// `64`, `"64"` or `"48x80"`.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected N or \"HxW\"")]
@@ -115,62 +55,73 @@ enum Size {
     Text(String),
 }
 
-/// Reads, resolves and checks a request's options. Paths are those of this machine afterwards.
+/// Reads the JSON value of an option.
+fn read(option: &TrainOption, value: Value) -> Result<toml::Value, String> {
+    fn typed<T: DeserializeOwned>(option: &TrainOption, value: Value) -> Result<T, String> {
+        serde_json::from_value(value).map_err(|error| format!("{}: {error}", option.name))
+    }
+    Ok(match option.kind {
+        Kind::Integer(..) => {
+            let value: u64 = typed(option, value)?;
+            let in_toml = i64::try_from(value);
+            in_toml.map_err(|_| format!("{} is {value}, expected at most {MAX_INTEGER}", option.name))?.into()
+        }
+        Kind::Float(..) => typed::<f64>(option, value)?.into(),
+        Kind::Flag => typed::<bool>(option, value)?.into(),
+        Kind::Size => {
+            let (height, width) = match typed(option, value)? {
+                Size::Side(side) => (side, side),
+                Size::Text(text) => parse_size(&text)?,
+            };
+            format!("{height}x{width}").into()
+        }
+        Kind::Choice(_) => {
+            let value = typed::<String>(option, value)?.into();
+            option.check(&value)?;
+            value
+        }
+        Kind::Path(_) | Kind::Text(_) => typed::<String>(option, value)?.into(),
+    })
+}
+
+/// Reads, resolves and checks the options of a request. The paths of the plan are those of this machine.
 ///
 /// # Errors
 /// Every fault, each with its field.
-pub(crate) fn resolve(shared: &Shared, body: Map<String, Value>) -> Result<Plan, Vec<Fault>> {
-    let mut fields = Fields { left: body, faults: Vec::new() };
-    let size = fields.take("size").and_then(|size| match size {
-        Size::Side(side) => Some((side, side)),
-        Size::Text(text) => parse_size(&text).map_or_else(|message| fields.fault("size", message), Some),
-    });
-    let device = fields.parsed("device", |text| shared.check_device(text));
-    let names_data = fields.left.get("data").is_some_and(|data| !data.is_null());
-    let data = fields.parsed("data", |name| shared.find_data(name));
-    let init_from: Option<PathBuf> = fields.parsed("init_from", |id| shared.find_model(id));
-    let config: Option<String> = fields.take("config");
-    let config = match config {
-        Some(text) if text.len() > CONFIG_BYTES => fields
-            .fault("config", format!("config is {} bytes long, expected at most {CONFIG_BYTES}", text.len())),
-        config => config,
-    };
-    let options = RunOptions {
-        preset: fields.take("preset"),
-        config: config.map(|text| (PathBuf::from("config"), text)),
-        // Data that was refused is still data: it makes no other option wrong.
-        data: data.or(names_data.then(PathBuf::new)),
-        images: fields.take("images"),
-        epochs: fields.take("epochs"),
-        steps: fields.take("steps"),
-        batch_size: fields.take("batch_size"),
-        size,
-        seed: fields.take("seed"),
-        device: device.unwrap_or_else(|| shared.device_choice()),
-        threads: fields.take("threads"),
-        crop: fields.take("crop"),
-        skip_bad: fields.take("skip_bad").unwrap_or(false),
-        init_from,
-        log_every: fields.take("log_every"),
-        checkpoint_every: fields.take("checkpoint_every"),
-        sample_every: fields.take("sample_every"),
-        keep: fields.take("keep"),
-        learning_rate: fields.take("learning_rate"),
-        learning_rate_decay: fields.take("learning_rate_decay"),
-        weight_decay: fields.take("weight_decay"),
-        label_smoothing: fields.take("label_smoothing"),
-        ema: fields.take("ema"),
-        mirror: fields.take("mirror").unwrap_or(false),
-        order: fields.take("order"),
-        dtype: fields.take("dtype"),
-    };
-    let Fields { left, mut faults } = fields;
-    let known = OPTIONS.map(|(name, ..)| name).join(", ");
-    let unknown = |name| Fault::new(name, format!("there is no option {name:?}; options: {known}"));
-    faults.extend(left.keys().take(UNKNOWN).map(unknown));
-    if left.len() > UNKNOWN {
-        faults.push(Fault::new("", format!("{} more options that there are not", left.len() - UNKNOWN)));
+pub(crate) fn resolve(shared: &Shared, mut body: Map<String, Value>) -> Result<Plan, Vec<Fault>> {
+    let (mut values, mut faults) = (Values::new(), Vec::new());
+    for option in options::all() {
+        let Some(value) = body.remove(option.name).filter(|value| !value.is_null()) else { continue };
+        match read(option, value) {
+            Ok(value) => drop(values.insert(option.name, value)),
+            Err(message) => {
+                faults.push(Fault::new(option.name, message));
+                if option.name == "data" {
+                    // Invalid data is still data: it makes no other option invalid.
+                    values.insert("data", "".into());
+                }
+            }
+        }
     }
+    let config = values.get("config").and_then(|text| text.as_str()).map(str::to_owned);
+    let config = config.filter(|text| {
+        let is_short = text.len() <= CONFIG_BYTES;
+        if !is_short {
+            let message = format!("config is {} bytes long, expected at most {CONFIG_BYTES}", text.len());
+            faults.push(Fault::new("config", message));
+        }
+        is_short
+    });
+    resolve_names(shared, config.as_deref(), &mut values, &mut faults);
+    let known: Vec<&str> = options::all().map(|option| option.name).collect();
+    let unknown = |name| Fault::new(name, format!("unknown option {name:?}; options: {}", known.join(", ")));
+    faults.extend(body.keys().take(LISTED_UNKNOWN).map(unknown));
+    if body.len() > LISTED_UNKNOWN {
+        faults.push(Fault::new("", format!("{} more unknown options", body.len() - LISTED_UNKNOWN)));
+    }
+    let config = config.map(|text| (PathBuf::from("config"), text));
+    let options = RunOptions::new(values, config).map_err(|fault| vec![fault])?;
+    let networks = if options.size.is_some() { "size" } else { "config" };
     let plan = Plan::resolve(&options);
     if let Err(found) = &plan {
         faults.extend(found.iter().cloned());
@@ -181,29 +132,58 @@ pub(crate) fn resolve(shared: &Shared, body: Map<String, Value>) -> Result<Plan,
         }
     }
     if let Ok(plan) = &plan {
-        let refused = inputs::check_precision(plan.training.dtype, &shared.device).err();
-        faults.extend(refused.map(|error| Fault::new("dtype", error.to_string())));
-        let refused = inputs::check_memory(plan, &shared.device).err();
-        faults.extend(refused.map(|error| {
-            let few = matches!(error, InputsError::Memory { fits_few: true, .. });
-            Fault::new(if few { "batch_size" } else { "model" }, error.to_string())
-        }));
-        // They would only take turns, and those that answer requests with them.
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let many = plan.run.threads.filter(|&threads| threads > cores);
-        faults.extend(many.map(|threads| {
-            Fault::new("threads", format!("threads is {threads}, this machine runs {cores} at a time"))
-        }));
+        faults.extend(machine_faults(shared, plan));
     }
-    let networks = if size.is_some() { "size" } else { "config" };
     match plan {
         Ok(plan) if faults.is_empty() => Ok(plan),
         _ => Err(faults.into_iter().map(|fault| in_json(fault, networks)).collect()),
     }
 }
 
-/// The fault with the names that the request uses: `checkpoint_every` for `--checkpoint-every`; `networks` is what said their
-/// shape.
+/// Replaces names of data, models and the device by what they stand for here. Those of `[run]` in `config` are names as well:
+/// a request must not reach files outside the roots.
+fn resolve_names(shared: &Shared, config: Option<&str>, values: &mut Values, faults: &mut Vec<Fault>) {
+    let run = config.and_then(|text| ConfigFile::parse(text).ok()).map(|file| file.run).unwrap_or_default();
+    let in_file = |path: &Option<PathBuf>| path.as_deref().map(Path::to_string_lossy).map(String::from);
+    let in_text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let find_data = |name: &str| shared.find_data(name).map(in_text);
+    let find_model = |id: &str| shared.find_model(id).map(in_text);
+    let check_device = |name: &str| shared.check_device(name).map(|device| device.to_string());
+    let names: [(_, _, &dyn Fn(&str) -> Result<String, String>); 3] = [
+        ("device", Some(run.device.clone()), &check_device),
+        ("data", in_file(&run.data), &find_data),
+        ("init_from", in_file(&run.init_from), &find_model),
+    ];
+    for (option, in_file, find) in names {
+        let is_refused = faults.iter().any(|fault| fault.field == option);
+        let name = values.get(option).and_then(|name| name.as_str()).map(str::to_owned).or(in_file);
+        let Some(name) = name.filter(|_| !is_refused) else { continue };
+        let found = find(&name).unwrap_or_else(|message| {
+            faults.push(Fault::new(option, message));
+            if option == "device" { shared.device_choice().to_string() } else { name }
+        });
+        values.insert(option, found.into());
+    }
+}
+
+/// What this machine cannot train.
+fn machine_faults(shared: &Shared, plan: &Plan) -> Vec<Fault> {
+    let precision = inputs::check_precision(plan.training.dtype, &shared.device).err();
+    let precision = precision.map(|error| Fault::new("dtype", error.to_string()));
+    let memory = inputs::check_memory(plan, &shared.device).err().map(|error| {
+        let smaller_batch = matches!(error, InputsError::Memory { smaller_batch_fits: true, .. });
+        Fault::new(if smaller_batch { "batch_size" } else { "model" }, error.to_string())
+    });
+    // More threads than cores would only take turns, at the expense of the thread that answers requests.
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = plan.run.threads.filter(|&threads| threads > cores).map(|threads| {
+        Fault::new("threads", format!("threads is {threads}, this machine runs {cores} at a time"))
+    });
+    [precision, memory, threads].into_iter().flatten().collect()
+}
+
+/// The fault with the names of a request: `checkpoint_every` for `--checkpoint-every`; `networks` is the option that determined
+/// the shape of the networks.
 fn in_json(fault: Fault, networks: &str) -> Fault {
     let field = if fault.field == "model" { networks.to_owned() } else { fault.field };
     let words = fault.message.split(' ').map(|word| {
@@ -211,20 +191,64 @@ fn in_json(fault: Fault, networks: &str) -> Fault {
         let option = option.replace('-', "_");
         let name = option.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         // Other words with dashes are options of the service, which a request does not have.
-        if OPTIONS.iter().any(|(known, ..)| *known == name) { option } else { word.to_owned() }
+        if options::all().any(|known| known.name == name) { option } else { word.to_owned() }
     });
     Fault { field, message: words.collect::<Vec<_>>().join(" ") }
 }
 
 /// The JSON schema of the request.
 pub(crate) fn schema() -> Value {
-    let property = |(name, kind, description): &(&str, &str, &str)| {
-        ((*name).to_owned(), json!({ "type": kind, "description": description }))
-    };
+    let properties = options::all().map(|option| (option.name.to_owned(), property(option)));
     json!({
         "type": "object",
         "additionalProperties": false,
         "description": "The options of `dcgan-train run`; none is required",
-        "properties": OPTIONS.iter().map(property).collect::<Map<_, _>>(),
+        "properties": properties.collect::<Map<_, _>>(),
     })
+}
+
+/// The JSON schema of an option.
+fn property(option: &TrainOption) -> Value {
+    let description = match option.name {
+        "config" => {
+            "Networks and settings: the text of a TOML file, as of `dcgan-train presets NAME`, or the plan.toml of a run"
+                .to_owned()
+        }
+        "data" => {
+            "Images: a path below --data-root, see GET /v1/data [default: the embedded digits]".to_owned()
+        }
+        "init_from" => "Start from the weights of this model: an id of GET /v1/models".to_owned(),
+        "device" => "auto, or the device of the service: it trains on no other".to_owned(),
+        _ => option.description(),
+    };
+    let mut property = json!({ "description": description });
+    let mut set = |key: &str, value: Value| property[key] = value;
+    match option.kind {
+        Kind::Integer(min, max) => {
+            set("type", "integer".into());
+            set("minimum", min.into());
+            if max < MAX_INTEGER {
+                set("maximum", max.into());
+            }
+        }
+        Kind::Float(min, max) => {
+            set("type", "number".into());
+            for (bound, inclusive, exclusive) in
+                [(min, "minimum", "exclusiveMinimum"), (max, "maximum", "exclusiveMaximum")]
+            {
+                match bound {
+                    Bound::Included(bound) => set(inclusive, bound.into()),
+                    Bound::Excluded(bound) => set(exclusive, bound.into()),
+                    Bound::Unbounded => {}
+                }
+            }
+        }
+        Kind::Choice(choices) => {
+            set("type", "string".into());
+            set("enum", choices.iter().map(|(value, _)| *value).collect());
+        }
+        Kind::Flag => set("type", "boolean".into()),
+        Kind::Path(_) | Kind::Size | Kind::Text(_) => set("type", "string".into()),
+    }
+    property
 }

@@ -1,6 +1,6 @@
 //! Wrong usage: one clear message that names the fix, exit code 2, nothing written.
 
-use crate::support::{TINY, run, succeed};
+use crate::support::{TINY, assert_same_run, run, succeed};
 use std::fs;
 
 /// Runs with exit code 2; stderr holds every part.
@@ -60,7 +60,13 @@ fn bad_arguments() {
             "--ema",
             "1.5",
         ],
-        &["batch size is 1", "learning rate is 7", "--checkpoint-every is 0", "is not empty", "ema is 1.5"],
+        &[
+            "--batch-size is 1",
+            "--learning-rate is 7",
+            "--checkpoint-every is 0",
+            "is not empty",
+            "--ema is 1.5",
+        ],
     );
     refused(&["run", "--size", "30", "--out", &out], &["30 x 30", "multiples", "4"]);
     refused(&["run", "--size", "0x28", "--out", &out], &["height is 0"]);
@@ -154,10 +160,10 @@ fn a_run_from_start_to_samples() {
         &["run", "--config", &wide, "--out", &other, "--steps", "2", "--init-from", &best],
         &["project.weight", "--init-from"],
     );
-    // Foreign files: out under PyTorch's names, in again by a configuration file, the same images.
+    // Exported under PyTorch's names and imported again by a configuration file: the same images.
     let (exported, imported) = (path("exported"), path("imported"));
     let flat = path("flat.toml");
-    fs::write(&flat, TINY.replace("project_norm = \"unit\"", "project_norm = \"channel\"")).unwrap();
+    fs::write(&flat, TINY.replace("per-activation", "per-channel")).unwrap();
     let (flat_run, net_g) = (path("flat"), path("exported/netG.safetensors"));
     refused(&["export", &best, "--to", "pytorch", "--out", &exported], &["project"]);
     succeed(&["run", "--config", &flat, "--out", &flat_run, "--steps", "4"]);
@@ -194,4 +200,25 @@ fn a_run_from_start_to_samples() {
     // The plan says what was resolved.
     let plan = fs::read_to_string(folder.path().join("run/plan.toml")).unwrap();
     assert!(plan.contains("checkpoint_every = 10") && plan.contains("steps = 20"), "{plan}");
+}
+
+#[test]
+fn a_plan_repeats_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (config, first, again, changed) = (path("tiny.toml"), path("first"), path("again"), path("changed"));
+    fs::write(&config, TINY).unwrap();
+    let options = ["--steps", "20", "--seed", "5", "--checkpoint-every", "10", "--ema", "0.9", "--mirror"];
+    succeed(&[&["run", "--config", &config, "--out", &first, "--quiet"], &options[..]].concat());
+    let plan = path("first/plan.toml");
+    let read = |run: &str| fs::read_to_string(folder.path().join(run).join("plan.toml")).unwrap();
+    succeed(&["run", "--config", &plan, "--out", &again, "--quiet"]);
+    assert_same_run(&folder.path().join("first"), &folder.path().join("again"));
+    assert_eq!(read("again"), read("first"));
+    // Options override it.
+    let options = ["--epochs", "1", "--batch-size", "5000", "--seed", "6", "--no-mirror", "--keep", "1"];
+    succeed(&[&["run", "--config", &plan, "--out", &changed, "--quiet"], &options[..]].concat());
+    let mut expected = read("first").replace("seed = 5", "seed = 6").replace("keep = 3", "keep = 1");
+    expected = expected.replace("steps = 20", "epochs = 1").replace("mirror = true", "mirror = false");
+    assert_eq!(read("changed"), expected.replace("batch_size = 16", "batch_size = 5000"));
 }

@@ -9,22 +9,21 @@ const LABELS = {
   data: "Images", steps: "Steps", batch_size: "Batch size", seed: "Seed", dtype: "Precision", mirror: "Mirror images",
   config: "Own networks (TOML)", init_from: "Start from model", skip_bad: "Leave out images that cannot be read", ema: "Moving average (EMA)",
 };
-const CHOICES = { dtype: ["f32", "bf16"], learning_rate_decay: ["none", "linear"], order: ["both", "alternate"] };
 const LISTS = { data: "data-names", init_from: "model-names" };
 
 const label = (name) => LABELS[name] ?? (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
 
 /** An input for an option of the schema, with its description and the place of its fault. */
-function field(name, { type, description }, presets) {
+function field(name, { type, description, enum: choices, minimum }, presets) {
   const id = `option-${name}`;
   const common = { id, name, "aria-describedby": `${id}-help ${id}-fault` };
   let input;
   if (name === "config") input = h("textarea", { ...common, rows: 6, spellcheck: "false", class: "code" });
-  else if (CHOICES[name]) input = h("select", common, h("option", { value: "" }, "as the preset says"), CHOICES[name].map((choice) => h("option", {}, choice)));
+  else if (choices) input = h("select", common, h("option", { value: "" }, "as the preset says"), choices.map((choice) => h("option", {}, choice)));
   else if (name === "preset") input = h("select", common, presets.map(({ name }) => h("option", {}, name)));
   else if (type === "boolean") input = h("input", { ...common, type: "checkbox" });
   else if (type === "string") input = h("input", { ...common, type: "text", autocomplete: "off", list: LISTS[name] });
-  else input = h("input", { ...common, type: "number", step: type === "number" ? "any" : 1, min: 0 });
+  else input = h("input", { ...common, type: "number", step: type === "number" ? "any" : 1, min: minimum ?? 0 });
   const help = h("small", { id: `${id}-help`, class: "muted" }, description);
   const fault = h("small", { id: `${id}-fault`, class: "error" });
   const text = h("label", { for: id }, label(name));

@@ -1,0 +1,149 @@
+//! Evaluation of the generator while it trains: EMA weights, sample grids, diversity, random-feature Fréchet distance.
+//!
+//! Samples are drawn in evaluation mode. Where the run keeps an EMA of G's weights, they are swapped in for the time of an
+//! evaluation; training goes on with the raw weights.
+
+use crate::config::Plan;
+use crate::error::TrainError;
+use crate::frechet::{self, RandomFeatureFrechet};
+use crate::memory::GRID;
+use crate::start::to_host;
+use crate::step::Networks;
+use candle_core::Device;
+use dcgan_data::{DataError, Dataset};
+use dcgan_model::weights::Weights;
+use dcgan_model::{Model, NetworkError, draw, ensure_statistics};
+
+/// Images of a sample grid.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    /// `(n, h, w, c)`
+    pub(crate) images: Vec<u8>,
+    /// Mean distance between two of them, relative to that of real images.
+    pub(crate) diversity: f64,
+}
+
+/// Evaluates the generator of a run.
+#[derive(Debug)]
+pub(crate) struct Evaluator<'a> {
+    plan: &'a Plan,
+    model: Model,
+    device: Device,
+    frechet: RandomFeatureFrechet,
+    /// Mean distance between two real images.
+    real_distance: f64,
+    /// EMA weights with the step that they were computed at.
+    ema: Option<(u64, Weights)>,
+}
+
+impl<'a> Evaluator<'a> {
+    /// `reals` are some real images, which diversity is relative to.
+    pub(crate) fn new(
+        plan: &'a Plan,
+        model: Model,
+        reals: &[u8],
+        frechet: RandomFeatureFrechet,
+        device: Device,
+    ) -> Self {
+        let real_distance = frechet::mean_distance(reals, plan.image_shape().bytes());
+        Self { plan, model, device, frechet, real_distance, ema: None }
+    }
+
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Images from the z of the run's seed, the same z at every step.
+    ///
+    /// # Errors
+    /// Those of the networks.
+    pub(crate) fn sample(&mut self, networks: &mut Networks, step: u64) -> Result<Samples, TrainError> {
+        let images = self.with_ema_weights(networks, step, |this, networks| {
+            Ok(draw(&mut networks.generator, &this.model, this.plan.run.seed, GRID)?)
+        })?;
+        let distance = frechet::mean_distance(&images, self.plan.image_shape().bytes());
+        Ok(Samples { images, diversity: distance / self.real_distance.max(1e-9) })
+    }
+
+    /// Random-feature Fréchet distance between real images and samples.
+    ///
+    /// # Errors
+    /// Those of the networks.
+    pub(crate) fn frechet(&mut self, networks: &mut Networks, step: u64) -> Result<f64, TrainError> {
+        self.with_ema_weights(networks, step, |this, networks| {
+            let latent = &this.plan.model.latent;
+            Ok(this.frechet.frechet(&mut networks.generator, latent, this.plan.run.seed)?)
+        })
+    }
+
+    /// The EMA weights of G after `step` steps, where the run keeps an EMA. Their batch-norm statistics are recalibrated: the
+    /// running statistics belong to the raw weights.
+    ///
+    /// # Errors
+    /// Those of the networks.
+    pub(crate) fn ema_weights(
+        &mut self,
+        networks: &mut Networks,
+        step: u64,
+    ) -> Result<Option<Weights>, TrainError> {
+        if let Some((computed_at, ema)) = &self.ema
+            && *computed_at == step
+        {
+            return Ok(Some(ema.clone()));
+        }
+        let generator = &mut networks.generator;
+        let Some(ema) = generator.0.executor.average().map_err(NetworkError::from)? else {
+            return Ok(None);
+        };
+        let raw = generator.0.weights()?;
+        let parameters = ema.iter().map(|(name, value)| Ok((name.clone(), to_host(value)?)));
+        generator.0.load(&parameters.collect::<Result<_, TrainError>>()?)?;
+        ensure_statistics(generator, &self.model, &self.device)?;
+        let ema = generator.0.weights()?;
+        generator.0.load(&raw)?;
+        self.ema = Some((step, ema.clone()));
+        Ok(Some(ema))
+    }
+
+    /// Runs `body` with the EMA weights in G, where the run keeps an EMA.
+    fn with_ema_weights<R>(
+        &mut self,
+        networks: &mut Networks,
+        step: u64,
+        body: impl FnOnce(&mut Self, &mut Networks) -> Result<R, TrainError>,
+    ) -> Result<R, TrainError> {
+        let Some(ema) = self.ema_weights(networks, step)? else { return body(self, networks) };
+        let raw = networks.generator.0.weights()?;
+        networks.generator.0.load(&ema)?;
+        let result = body(self, networks);
+        networks.generator.0.load(&raw)?;
+        result
+    }
+}
+
+/// Updates the EMA of G's weights, where the run keeps one.
+///
+/// # Errors
+/// Those of the device.
+pub(crate) fn update_ema(networks: &mut Networks, decay: f64) -> Result<(), NetworkError> {
+    Ok(networks.generator.0.executor.update_ema(decay)?)
+}
+
+/// Whether G can be evaluated: new networks have no batch-norm statistics.
+pub(crate) fn can_evaluate(networks: &Networks) -> bool {
+    networks.generator.0.statistics().is_some()
+}
+
+/// Images for the grid of real ones, spread over the dataset: files are often sorted by class.
+///
+/// # Errors
+/// Images that cannot be read.
+pub(crate) fn real_images(data: &Dataset) -> Result<Vec<u8>, DataError> {
+    let len = data.shape().bytes();
+    let n = data.len().min(GRID);
+    let mut bytes = vec![0; n * len];
+    for (i, image) in bytes.chunks_mut(len).enumerate() {
+        data.read(i * data.len() / n, image)?;
+    }
+    Ok(bytes)
+}

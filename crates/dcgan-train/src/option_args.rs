@@ -1,0 +1,90 @@
+//! The table of training options as arguments of the command line.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint};
+use dcgan_train::options::{self, Kind, Section, TrainOption, Values};
+use toml::Value;
+
+/// The values of the options that were given; with `RESUME` of those that `resume` can change.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OptionArgs<const RESUME: bool>(pub(crate) Values);
+
+fn rows(resume: bool) -> impl Iterator<Item = &'static TrainOption> {
+    options::all().filter(move |option| !resume || option.resumable)
+}
+
+/// The name that turns a flag of a configuration file off.
+fn negated(option: &TrainOption) -> String {
+    format!("no-{}", option.flag())
+}
+
+/// The arguments of an option: one, or two for a flag.
+fn arguments(option: &'static TrainOption, resume: bool) -> Vec<Arg> {
+    let heading = match option.section {
+        Section::Networks => "Networks",
+        Section::Run => "Run",
+        Section::Training => "Training (instead of what the preset or --config has)",
+    };
+    let help =
+        if resume { format!("{} [default: as before]", option.summary()) } else { option.description() };
+    let argument = Arg::new(option.name).long(option.flag()).help(help);
+    let argument = if resume { argument } else { argument.help_heading(heading) };
+    match option.kind {
+        Kind::Flag => {
+            let argument = argument.help(format!("{} (--{}: off)", option.description(), negated(option)));
+            let off = Arg::new(negated(option)).long(negated(option)).hide(true);
+            let off = off.action(ArgAction::SetTrue).overrides_with(option.name);
+            vec![argument.action(ArgAction::SetTrue).overrides_with(negated(option)), off]
+        }
+        Kind::Choice(choices) => {
+            let choices = choices.iter().map(|(value, help)| PossibleValue::new(*value).help(*help));
+            vec![
+                argument
+                    .value_name("VALUE")
+                    .value_parser(PossibleValuesParser::new(choices).map(Value::String)),
+            ]
+        }
+        Kind::Path(name) => {
+            let argument = argument.value_name(name).value_hint(ValueHint::AnyPath);
+            vec![argument.value_parser(parser(option.kind))]
+        }
+        Kind::Integer(..) => vec![argument.value_name("N").value_parser(parser(option.kind))],
+        Kind::Float(..) => vec![argument.value_name("X").value_parser(parser(option.kind))],
+        Kind::Size => vec![argument.value_name("HxW").value_parser(parser(option.kind))],
+        Kind::Text(name) => vec![argument.value_name(name).value_parser(parser(option.kind))],
+    }
+}
+
+fn parser(kind: Kind) -> ValueParser {
+    ValueParser::new(move |text: &str| kind.parse(text))
+}
+
+impl<const RESUME: bool> Args for OptionArgs<RESUME> {
+    fn augment_args(command: Command) -> Command {
+        command.args(rows(RESUME).flat_map(|option| arguments(option, RESUME)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const RESUME: bool> FromArgMatches for OptionArgs<RESUME> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut this = Self::default();
+        this.update_from_arg_matches(matches)?;
+        Ok(this)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for option in rows(RESUME) {
+            let value = match option.kind {
+                Kind::Flag if matches.get_flag(option.name) => Some(Value::Boolean(true)),
+                Kind::Flag => matches.get_flag(&negated(option)).then_some(Value::Boolean(false)),
+                _ => matches.get_one::<Value>(option.name).cloned(),
+            };
+            self.0.extend(value.map(|value| (option.name, value)));
+        }
+        Ok(())
+    }
+}
