@@ -1,6 +1,6 @@
 //! The body of `POST /v1/jobs`: the options of `dcgan-train run` with `-` as `_`, read so that every fault is told at once.
 
-use super::Shared;
+use super::AppState;
 use crate::config::{Fault, Plan, RunOptions, parse_size};
 use crate::inputs::{self, InputsError};
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
@@ -119,7 +119,7 @@ enum Size {
 ///
 /// # Errors
 /// Every fault, each with its field.
-pub(crate) fn resolve(shared: &Shared, body: Map<String, Value>) -> Result<Plan, Vec<Fault>> {
+pub(crate) fn resolve(shared: &AppState, body: Map<String, Value>) -> Result<Plan, Vec<Fault>> {
     let mut fields = Fields { left: body, faults: Vec::new() };
     let size = fields.take("size").and_then(|size| match size {
         Size::Side(side) => Some((side, side)),
