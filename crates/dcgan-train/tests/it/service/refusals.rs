@@ -5,11 +5,37 @@ use crate::support::{TINY, run};
 use serde_json::{Value, json};
 use std::fs;
 
-/// A refused job: body, status, fields of the faults, a part of the response.
-struct BadJob(&'static str, u16, &'static [&'static str], &'static str);
+/// A refused submission.
+struct BadJob {
+    body: &'static str,
+    status: u16,
+    /// Fields of the faults.
+    fields: &'static [&'static str],
+    /// A part of the response.
+    message: &'static str,
+}
 
-/// A request and its status; `{id}` stands for the job's id.
-struct BadRequest(&'static str, &'static str, &'static str, u16);
+fn bad_job(
+    body: &'static str,
+    status: u16,
+    fields: &'static [&'static str],
+    message: &'static str,
+) -> BadJob {
+    BadJob { body, status, fields, message }
+}
+
+/// A request and the expected status.
+struct Exchange {
+    method: &'static str,
+    /// `{id}` stands for the id of a job.
+    path: &'static str,
+    body: &'static str,
+    status: u16,
+}
+
+fn exchange(method: &'static str, path: &'static str, body: &'static str, status: u16) -> Exchange {
+    Exchange { method, path, body, status }
+}
 
 /// The fields of an error's faults.
 fn fields(error: &Value) -> Vec<&str> {
@@ -38,61 +64,61 @@ fn invalid_requests_are_refused() {
     let outside = outside.to_str().unwrap();
 
     let rows = [
-        BadJob("", 400, &[], "EOF"),
-        BadJob("{", 400, &[], "EOF"),
-        BadJob("{\"steps\": 5,}", 400, &[], "trailing comma"),
-        BadJob("[]", 422, &[], "expected a JSON object of options"),
-        BadJob("7", 422, &[], "expected a JSON object of options"),
-        BadJob(r#"{"steps": 5, "seed": 1, "steps": 6}"#, 422, &[], "steps is given twice"),
-        BadJob(r#"{"stepz": 5}"#, 422, &["stepz"], "options: preset"),
-        BadJob(r#"{"out": "x", "json": true}"#, 422, &["json", "out"], ""),
-        BadJob(r#"{"steps": "5"}"#, 422, &["steps"], "string"),
-        BadJob(r#"{"steps": -5}"#, 422, &["steps"], "-5"),
-        BadJob(r#"{"steps": 0}"#, 422, &["steps"], "at least 1"),
-        BadJob(r#"{"steps": 5, "epochs": 1}"#, 422, &["steps"], "images, epochs and steps exclude"),
-        BadJob(r#"{"learning_rate": "fast"}"#, 422, &["learning_rate"], "fast"),
-        BadJob(r#"{"learning_rate_decay": "cosine"}"#, 422, &["learning_rate_decay"], "cosine"),
-        BadJob(r#"{"mirror": 1}"#, 422, &["mirror"], "boolean"),
-        BadJob(r#"{"size": 30}"#, 422, &["size"], "30"),
-        BadJob(r#"{"size": "abc"}"#, 422, &["size"], "abc"),
-        BadJob(r#"{"size": [28]}"#, 422, &["size"], "HxW"),
-        BadJob(r#"{"preset": "pytorch46"}"#, 422, &["preset"], "pytorch64"),
-        BadJob(r#"{"preset": "digits", "config": "x = 1"}"#, 422, &["config"], "exclude"),
-        BadJob(r#"{"config": "x = 1"}"#, 422, &["config"], "unknown field"),
-        BadJob(r#"{"device": "tpu"}"#, 422, &["device"], "tpu"),
-        BadJob(r#"{"device": "cuda:7"}"#, 422, &["device"], "expected cpu"),
-        BadJob(r#"{"dtype": "f8"}"#, 422, &["dtype"], "f8"),
-        BadJob(r#"{"threads": 100000}"#, 422, &["threads"], "4096"),
-        BadJob(r#"{"threads": 4096}"#, 422, &["threads"], "this machine"),
-        BadJob(r#"{"crop": 4}"#, 422, &["crop"], "needs data"),
-        BadJob(r#"{"data": "absent", "crop": 4}"#, 422, &["data"], "absent"),
-        BadJob(r#"{"data": ""}"#, 422, &["data"], "invalid path"),
-        BadJob(r#"{"data": ".."}"#, 422, &["data"], "invalid path"),
-        BadJob(r#"{"data": "../outside"}"#, 422, &["data"], "invalid path"),
-        BadJob(r#"{"data": "good/../../outside"}"#, 422, &["data"], "invalid path"),
-        BadJob(r#"{"data": "../data-too"}"#, 422, &["data"], "invalid path"),
-        BadJob(r#"{"data": "good\u0000"}"#, 422, &["data"], "invalid path"),
-        BadJob(r#"{"data": "out"}"#, 422, &["data"], "outside the root"),
-        BadJob(r#"{"data": "out/000.png"}"#, 422, &["data"], "outside the root"),
-        BadJob(r#"{"data": "leaky"}"#, 422, &["data"], "symlink that points outside the root"),
-        BadJob(r#"{"data": 7}"#, 422, &["data"], "string"),
-        BadJob(r#"{"init_from": "absent"}"#, 422, &["init_from"], "is not a model"),
-        BadJob(r#"{"init_from": "bad"}"#, 422, &["init_from"], "is not a model"),
-        BadJob(r#"{"init_from": "store"}"#, 422, &["init_from"], "is not a model"),
-        BadJob(r#"{"init_from": "../outside"}"#, 422, &["init_from"], "is not a model"),
+        bad_job("", 400, &[], "EOF"),
+        bad_job("{", 400, &[], "EOF"),
+        bad_job("{\"steps\": 5,}", 400, &[], "trailing comma"),
+        bad_job("[]", 422, &[], "expected a JSON object of options"),
+        bad_job("7", 422, &[], "expected a JSON object of options"),
+        bad_job(r#"{"steps": 5, "seed": 1, "steps": 6}"#, 422, &[], "steps is given twice"),
+        bad_job(r#"{"stepz": 5}"#, 422, &["stepz"], "options: preset"),
+        bad_job(r#"{"out": "x", "json": true}"#, 422, &["json", "out"], ""),
+        bad_job(r#"{"steps": "5"}"#, 422, &["steps"], "string"),
+        bad_job(r#"{"steps": -5}"#, 422, &["steps"], "-5"),
+        bad_job(r#"{"steps": 0}"#, 422, &["steps"], "at least 1"),
+        bad_job(r#"{"steps": 5, "epochs": 1}"#, 422, &["steps"], "images, epochs and steps exclude"),
+        bad_job(r#"{"learning_rate": "fast"}"#, 422, &["learning_rate"], "fast"),
+        bad_job(r#"{"learning_rate_decay": "cosine"}"#, 422, &["learning_rate_decay"], "cosine"),
+        bad_job(r#"{"mirror": 1}"#, 422, &["mirror"], "boolean"),
+        bad_job(r#"{"size": 30}"#, 422, &["size"], "30"),
+        bad_job(r#"{"size": "abc"}"#, 422, &["size"], "abc"),
+        bad_job(r#"{"size": [28]}"#, 422, &["size"], "HxW"),
+        bad_job(r#"{"preset": "pytorch46"}"#, 422, &["preset"], "pytorch64"),
+        bad_job(r#"{"preset": "digits", "config": "x = 1"}"#, 422, &["config"], "exclude"),
+        bad_job(r#"{"config": "x = 1"}"#, 422, &["config"], "unknown field"),
+        bad_job(r#"{"device": "tpu"}"#, 422, &["device"], "tpu"),
+        bad_job(r#"{"device": "cuda:7"}"#, 422, &["device"], "expected cpu"),
+        bad_job(r#"{"dtype": "f8"}"#, 422, &["dtype"], "f8"),
+        bad_job(r#"{"threads": 100000}"#, 422, &["threads"], "4096"),
+        bad_job(r#"{"threads": 4096}"#, 422, &["threads"], "this machine"),
+        bad_job(r#"{"crop": 4}"#, 422, &["crop"], "needs data"),
+        bad_job(r#"{"data": "absent", "crop": 4}"#, 422, &["data"], "absent"),
+        bad_job(r#"{"data": ""}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": ".."}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "../outside"}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "good/../../outside"}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "../data-too"}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "good\u0000"}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "out"}"#, 422, &["data"], "outside the root"),
+        bad_job(r#"{"data": "out/000.png"}"#, 422, &["data"], "outside the root"),
+        bad_job(r#"{"data": "leaky"}"#, 422, &["data"], "symlink that points outside the root"),
+        bad_job(r#"{"data": 7}"#, 422, &["data"], "string"),
+        bad_job(r#"{"init_from": "absent"}"#, 422, &["init_from"], "is not a model"),
+        bad_job(r#"{"init_from": "bad"}"#, 422, &["init_from"], "is not a model"),
+        bad_job(r#"{"init_from": "store"}"#, 422, &["init_from"], "is not a model"),
+        bad_job(r#"{"init_from": "../outside"}"#, 422, &["init_from"], "is not a model"),
         // All faults at once, even if the networks are unknown.
-        BadJob(
+        bad_job(
             r#"{"preset": "nothing", "batch_size": 1, "ema": 1.5, "keep": 0, "seed": 1.5, "checkpoint_every": 0, "warmup": 3}"#,
             422,
             &["seed", "warmup", "preset", "batch_size", "ema", "checkpoint_every", "keep"],
             "7 faults",
         ),
     ];
-    for BadJob(body, status, expected, part) in rows {
+    for BadJob { body, status, fields: expected, message } in rows {
         let response = server.request("POST", "/v1/jobs", body);
         let error = response.json();
         assert_eq!((response.status, fields(&error)), (status, expected.to_vec()), "{body}: {error}");
-        assert!(error.to_string().contains(part), "{body}: no {part:?} in {error}");
+        assert!(error.to_string().contains(message), "{body}: no {message:?} in {error}");
         let text = error.to_string().replace("--data-root", "");
         assert!(!text.contains("--") && !text.contains(outside), "{error}");
     }
@@ -134,41 +160,41 @@ fn invalid_requests_are_refused() {
 
     let id = server.submit(&tiny(10, &json!({ "data": "good" })));
     server.wait_state(&id, "done");
-    for BadRequest(method, path, body, status) in [
-        BadRequest("GET", "/v1/jobs/0000000000000000", "", 404),
-        BadRequest("GET", "/v1/jobs/..", "", 404),
-        BadRequest("GET", "/v1/jobs/%2e%2e", "", 404),
-        BadRequest("GET", "/v1/jobs/..%2f..%2fjobs.sqlite", "", 404),
-        BadRequest("GET", "/v1/jobs/%ff", "", 404),
-        BadRequest("GET", "/v1/jobs?state=lost", "", 422),
-        BadRequest("GET", "/v1/jobs?limit=0", "", 422),
-        BadRequest("GET", "/v1/jobs?limit=201", "", 422),
-        BadRequest("GET", "/v1/jobs?limit=x&page=2", "", 422),
-        BadRequest("GET", "/v1/jobs/{id}/samples/0.png", "", 404),
-        BadRequest("GET", "/v1/jobs/{id}/samples/160", "", 404),
-        BadRequest("GET", "/v1/jobs/{id}/samples/160.png", "", 200),
-        BadRequest("GET", "/v1/jobs/{id}/samples/reals.png", "", 200),
-        BadRequest("GET", "/v1/jobs/{id}/samples/..%2fplan.toml", "", 404),
-        BadRequest("GET", "/v1/jobs/{id}/samples/..%2f..%2f..%2fjobs.sqlite", "", 404),
-        BadRequest("GET", "/v1/jobs/0000000000000000/model", "", 404),
-        BadRequest("GET", "/v1/jobs/%2e%2e/model", "", 404),
-        BadRequest("POST", "/v1/models/0000000000000000/samples", "{}", 404),
-        BadRequest("POST", "/v1/models/store/samples", "{}", 404),
-        BadRequest("POST", "/v1/models/..%2fstore/samples", "{}", 404),
-        BadRequest("POST", "/v1/models/%2e%2e/samples", "{}", 404),
-        BadRequest("POST", "/v1/models/bad/samples", "{}", 404),
-        BadRequest("POST", "/v1/models/{id}/samples", "{", 400),
-        BadRequest("POST", "/v1/models/{id}/samples", r#"{"n": 5}"#, 422),
-        BadRequest("POST", "/v1/models/{id}/samples", r#"{"count": 0}"#, 422),
-        BadRequest("POST", "/v1/models/{id}/samples", r#"{"count": 1025}"#, 422),
-        BadRequest("POST", "/v1/models/{id}/samples", r#"{"seed": -1}"#, 422),
-        BadRequest("POST", "/v1/models/{id}/samples", r#"{"format": "gif"}"#, 422),
-        BadRequest("POST", "/v1/models/{id}/samples", r#"{"z": []}"#, 422),
-        BadRequest("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3]]}"#, 422),
-        BadRequest("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 1e300]]}"#, 422),
-        BadRequest("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 4]], "count": 2}"#, 422),
-        BadRequest("PUT", "/v1/jobs/{id}", "{}", 405),
-        BadRequest("GET", "/v1/nothing", "", 404),
+    for Exchange { method, path, body, status } in [
+        exchange("GET", "/v1/jobs/0000000000000000", "", 404),
+        exchange("GET", "/v1/jobs/..", "", 404),
+        exchange("GET", "/v1/jobs/%2e%2e", "", 404),
+        exchange("GET", "/v1/jobs/..%2f..%2fjobs.sqlite", "", 404),
+        exchange("GET", "/v1/jobs/%ff", "", 404),
+        exchange("GET", "/v1/jobs?state=lost", "", 422),
+        exchange("GET", "/v1/jobs?limit=0", "", 422),
+        exchange("GET", "/v1/jobs?limit=201", "", 422),
+        exchange("GET", "/v1/jobs?limit=x&page=2", "", 422),
+        exchange("GET", "/v1/jobs/{id}/samples/0.png", "", 404),
+        exchange("GET", "/v1/jobs/{id}/samples/160", "", 404),
+        exchange("GET", "/v1/jobs/{id}/samples/160.png", "", 200),
+        exchange("GET", "/v1/jobs/{id}/samples/reals.png", "", 200),
+        exchange("GET", "/v1/jobs/{id}/samples/..%2fplan.toml", "", 404),
+        exchange("GET", "/v1/jobs/{id}/samples/..%2f..%2f..%2fjobs.sqlite", "", 404),
+        exchange("GET", "/v1/jobs/0000000000000000/model", "", 404),
+        exchange("GET", "/v1/jobs/%2e%2e/model", "", 404),
+        exchange("POST", "/v1/models/0000000000000000/samples", "{}", 404),
+        exchange("POST", "/v1/models/store/samples", "{}", 404),
+        exchange("POST", "/v1/models/..%2fstore/samples", "{}", 404),
+        exchange("POST", "/v1/models/%2e%2e/samples", "{}", 404),
+        exchange("POST", "/v1/models/bad/samples", "{}", 404),
+        exchange("POST", "/v1/models/{id}/samples", "{", 400),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"n": 5}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"count": 0}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"count": 1025}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"seed": -1}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"format": "gif"}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"z": []}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3]]}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 1e300]]}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 4]], "count": 2}"#, 422),
+        exchange("PUT", "/v1/jobs/{id}", "{}", 405),
+        exchange("GET", "/v1/nothing", "", 404),
     ] {
         let response = server.request(method, &path.replace("{id}", &id), body);
         assert_eq!(response.status, status, "{method} {path} {body}");
