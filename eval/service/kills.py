@@ -2,14 +2,15 @@
 
 Run: python3 kills.py [BINARY]     (Python 3.11)
 
-Concurrent clients submit jobs, each with a unique seed, until 200 have been answered with 202. Meanwhile and afterwards the service
-repeatedly gets SIGKILL, also before it listens, and is restarted on the same store. A request whose connection broke before the response
-may have been accepted or not; such requests are counted separately. At the end the service runs until all jobs are done.
+Concurrent clients submit jobs, each with a unique seed, until 200 have been answered with 202. Meanwhile and afterwards
+the service repeatedly gets SIGKILL, also before it listens, and is restarted on the same store. A request whose
+connection broke before the response may have been accepted or not; such requests are counted separately. At the end the
+service runs until all jobs are done.
 
-Checked: each job answered with 202 exists once and is done; each other job belongs to a broken request, once; each logged step of each
-job appears once; no job was started after it was done, by the service's log and the times of its files; checkpoints, samples and results
-of every tenth job are the bytes of `dcgan-train run`. Prints a Markdown table; exits with 1 if a check fails.
-"""
+Checked: each job answered with 202 exists once and is done; each other job belongs to a broken request, once; each
+logged step of each job appears once; no job was started after it was done, by the service's log and the times of its
+files; checkpoints, samples and results of every tenth job are the bytes of `dcgan-train run`. Prints a Markdown table;
+exits with 1 if a check fails."""
 
 import argparse
 import collections
@@ -96,9 +97,9 @@ class Clients:
 def finished(store):
     """Modification times of the results of jobs that are done according to the log.
 
-    A result without such a log line may be written again: the kill came in between, and the job has nothing left to train.
-    """
-    done = re.findall(r"job ([0-9a-f]{16}) is done", Path(f"{store}.log").read_text())
+    A result without such a log line may be written again: the kill came in between, and the job has nothing left to
+    train."""
+    done = re.findall(r"job ended job=([0-9a-f]{16}) state=done", Path(f"{store}.log").read_text())
     return {id: (store / "runs" / id / "result.json").stat().st_mtime_ns for id in done}
 
 
@@ -127,12 +128,23 @@ def main():
             probe.bind(("127.0.0.1", 0))
             address = probe.getsockname()
         start = lambda wait: Server(
-            arguments.binary, folder / "store", "--data-root", folder / "data", "--max-queued", 100_000, address=address, wait=wait
+            arguments.binary,
+            folder / "store",
+            "--data-root",
+            folder / "data",
+            "--max-queued",
+            100_000,
+            address=address,
+            wait=wait,
         )
         server, kills, early_kills, done = start(True), 0, 0, {}
         clients = Clients(address, arguments.jobs, arguments.seed)
         # While jobs are submitted, and afterwards until half of them are done.
-        while any(thread.is_alive() for thread in clients.threads) or kills < arguments.kills or len(done) < arguments.jobs // 2:
+        while (
+            any(thread.is_alive() for thread in clients.threads)
+            or kills < arguments.kills
+            or len(done) < arguments.jobs // 2
+        ):
             time.sleep(rng.choice([0.01, 0.1, 0.3, 1.0]) * rng.random())
             listening = server.is_listening()
             server.kill()
@@ -165,9 +177,11 @@ def main():
             faults.append(f"run folders without a job, or jobs without a run folder: {folders ^ set(by_seed.values())}")
         starts, finished_ids = collections.Counter(), set()
         for line in (folder / "store.log").read_text().splitlines():
-            if found := re.search(r"job ([0-9a-f]{16}) (begins|is done)", line):
-                id, what = found.groups()
-                if what == "is done":
+            if found := re.search(r"job (started|ended) job=([0-9a-f]{16})(?: state=(\w+))?", line):
+                event, id, state = found.groups()
+                if event == "ended" and state != "done":
+                    continue
+                if event == "ended":
                     finished_ids.add(id)
                 elif id in finished_ids:
                     faults.append(f"{id} was started again after it was done")
@@ -190,13 +204,18 @@ def main():
         ["what", "count"],
         [
             ["SIGKILLs; before the service listened", f"{kills}; {early_kills}"],
-            ["requests: answered with 202; broken before a response; not connected",
-             f"{len(clients.accepted)}; {len(clients.broken)}; {clients.refused}"],
+            [
+                "requests: answered with 202; broken before a response; not connected",
+                f"{len(clients.accepted)}; {len(clients.broken)}; {clients.refused}",
+            ],
             ["jobs at the end; from broken requests", f"{len(jobs)}; {from_broken}"],
             ["accepted jobs lost", len(lost)],
             ["jobs duplicated or not submitted", len(twice) + len(unknown)],
             ["jobs interrupted by a kill and resumed; maximum", f"{interrupted}; {max(starts.values())} times"],
-            ["jobs started again after they were done", sum("started again" in fault or "written again" in fault for fault in faults)],
+            [
+                "jobs started again after they were done",
+                sum("started again" in fault or "written again" in fault for fault in faults),
+            ],
             ["jobs compared with `run`; faults", f"{compared}; {len(faults)}"],
             ["seconds", f"{time.monotonic() - started:.0f}"],
         ],

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { join } from "node:path";
-import { launch, makeFolder, open, removeFolder, screenshot, serve } from "./service.mjs";
+import { launch, makeFolder, open, proxy, removeFolder, screenshot, serve } from "./service.mjs";
 
 const TIMEOUT = 120_000; // ms
 let browser;
@@ -292,6 +292,42 @@ test("the page prompts for a token until it is valid", () => withPage(async (pag
   await writeFile(join(folder, "token.txt"), "the-right-one\n");
   return ["--token-file", join(folder, "token.txt")];
 }));
+
+test("the page works below a sub-path of a reverse proxy", async () => {
+  const folder = await makeFolder();
+  const service = await serve(folder);
+  const { url, close } = await proxy(service.url, "/lab/gpu/");
+  try {
+    // A request outside the sub-path is recorded as a problem.
+    const { page, problems } = await open(browser, url);
+    page.setDefaultTimeout(TIMEOUT);
+    await submitJob(page, { steps: 3, sample_every: 2, checkpoint_every: 2 });
+    await waitForState(page, "done");
+    await page.waitForFunction(() => /\[3\] checkpoint/.test(document.querySelector(".log").textContent));
+    await page.waitForFunction(() => document.querySelector(".frame img").naturalWidth > 0);
+    await page.reload();
+    await page.locator(".facts-grid").waitFor();
+    await goTo(page, "#/explore/faces64", "Explore");
+    await page.locator('[data-name="1:31"]').waitFor();
+    const resolve = (path, from) => page.evaluate(async ([path, from]) => {
+      const { serviceUrl } = await import(new URL("page/api.js", document.baseURI));
+      return serviceUrl(path, from);
+    }, [path, from]);
+    for (const [path, from, expected] of [
+      ["/v1/jobs?limit=5", "http://host/", "http://host/v1/jobs?limit=5"],
+      ["/v1/jobs", "https://host:8/lab/gpu/#/jobs/1", "https://host:8/lab/gpu/v1/jobs"],
+      ["/openapi.json", "https://host/lab/index.html?x=/y/#/new", "https://host/lab/openapi.json"],
+      ["//other/v1", "https://host/lab/", "https://host/lab/other/v1"],
+      ["https://other/", "https://host/lab/", "https://host/lab/https://other/"],
+    ]) assert.equal(await resolve(path, from), expected);
+    assert.deepEqual(problems, []);
+    await page.context().close();
+  } finally {
+    await close();
+    await service.stop();
+    await removeFolder(folder);
+  }
+});
 
 test("every view is accessible: wide and narrow, light and dark", async () => {
   const axe = await readFile(new URL(import.meta.resolve("axe-core/axe.min.js")), "utf8");

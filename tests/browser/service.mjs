@@ -1,6 +1,7 @@
 // Starts the service and a headless Chromium.
 
 import { spawn } from "node:child_process";
+import { createServer, request as sendRequest } from "node:http";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -34,6 +35,27 @@ export async function serve(folder, extra = []) {
     async restart() { process = await start(folder, new URL(url).host, extra); },
     stop: () => process.kill("SIGTERM"),
   };
+}
+
+/** Starts a reverse proxy that forwards the paths below `prefix`, without it, to the service at `target`. */
+export async function proxy(target, prefix) {
+  const server = createServer((request, response) => {
+    if (!request.url.startsWith(prefix)) {
+      response.writeHead(404).end();
+      return;
+    }
+    const options = { method: request.method, path: `/${request.url.slice(prefix.length)}`, headers: request.headers };
+    const upstream = sendRequest(target, options, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+    });
+    upstream.on("error", () => response.destroy());
+    response.on("close", () => upstream.destroy());
+    request.pipe(upstream);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const close = () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); });
+  return { url: `http://127.0.0.1:${server.address().port}${prefix}`, close };
 }
 
 /** Creates a temporary folder. */

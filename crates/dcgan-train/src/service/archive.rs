@@ -36,8 +36,8 @@ pub(crate) fn open(run: &Path) -> io::Result<Vec<(&'static str, File)>> {
 
 /// A response body with `files` as a zip. Equal files give equal bytes.
 ///
-/// A dedicated thread writes it at the client's speed, so that the blocking threads stay free for other requests. `permit` is
-/// released at the end.
+/// A dedicated thread writes it at the client's speed, so that the blocking threads stay free for other requests.
+/// `permit` is released at the end.
 ///
 /// # Errors
 /// The thread cannot be spawned.

@@ -8,12 +8,16 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 /// Health checks need no token: they reveal nothing, and their callers often have none.
 const PUBLIC_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Address of the client, an extension of each request. Behind a proxy it is that of the proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
 /// Middleware that rejects requests without access.
 pub(crate) async fn authorize(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
@@ -30,7 +34,7 @@ fn check(state: &AppState, request: &Request) -> Result<(), ApiError> {
     }
     match &state.token {
         _ if PUBLIC_PATHS.contains(&request.uri().path()) || is_page(request.uri().path()) => {}
-        Some(token) => check_token(headers, token)?,
+        Some(token) => check_token(headers, token).inspect_err(|_| log_refused_token(request))?,
         // DNS rebinding: a web page can resolve its own host name to this machine and then read the responses.
         None if !is_loopback_host(headers) => {
             let message = "without --token-file the service accepts only the hosts localhost and 127.0.0.1";
@@ -62,6 +66,19 @@ fn check(state: &AppState, request: &Request) -> Result<(), ApiError> {
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
     Ok(())
+}
+
+/// Logs a request with an invalid token, for audits. The page sends its first request without a token, which is no
+/// incident.
+fn log_refused_token(request: &Request) {
+    let client = request.extensions().get::<ClientAddress>().map(|address| address.0);
+    let client = client.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    let (method, path) = (request.method(), request.uri().path());
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        tracing::warn!(%client, %method, %path, "request with an invalid token refused");
+    } else {
+        tracing::debug!(%client, %method, %path, "request without a token refused");
+    }
 }
 
 fn check_token(headers: &HeaderMap, token: &str) -> Result<(), ApiError> {

@@ -1,8 +1,8 @@
 //! Broadcast of a job's newest events to its event streams.
 //!
-//! A stream first reads stats.jsonl to its end and then subscribes to the job's broadcast. One task polls the file for all
-//! subscribers and buffers the newest events in their wire format. A subscriber that falls behind the buffer reads the file
-//! again. An additional stream therefore costs little, and a slow one does not grow the buffer.
+//! A stream first reads stats.jsonl to its end and then subscribes to the job's broadcast. One task polls the file for
+//! all subscribers and buffers the newest events in their wire format. A subscriber that falls behind the buffer reads
+//! the file again. An additional stream therefore costs little, and a slow one does not grow the buffer.
 
 use super::AppState;
 use super::stats_reader::{EventBlock, EventId, StatsReader};
@@ -97,7 +97,8 @@ impl Broadcast {
 pub(crate) struct Broadcasts(Mutex<HashMap<String, Weak<Broadcast>>>);
 
 impl Broadcasts {
-    /// The broadcast of `job`, which ends when all subscribers have dropped it. A new one starts at the position of `reader`.
+    /// The broadcast of `job`, which ends when all subscribers have dropped it. A new one starts at the position of
+    /// `reader`.
     pub(crate) fn get_or_start(
         &self,
         state: &Arc<AppState>,
@@ -158,7 +159,7 @@ async fn run(state: Arc<AppState>, job: String, broadcast: Weak<Broadcast>, read
                 read.more
             }
             Err(error) => {
-                tracing::warn!("cannot read the events of job {job}: {error}");
+                tracing::warn!(%job, %error, "cannot read the events");
                 broadcast.buffer.send_modify(|buffer| buffer.failed = true);
                 return;
             }

@@ -1,7 +1,7 @@
 //! Draw queue: a thread renders samples for requests on the CPU, one request at a time.
 //!
-//! It does not use the worker's device: a request must not wait for a job that runs for a day, nor use the job's memory. The
-//! images are those of `dcgan-train sample --device cpu`.
+//! It does not use the worker's device: a request must not wait for a job that runs for a day, nor use the job's
+//! memory. The images are those of `dcgan-train sample --device cpu`.
 
 use super::models;
 use crate::config::Fault;
@@ -109,8 +109,10 @@ fn run(queue: &Receiver<QueuedDraw>) {
     let mut cache = Vec::new();
     // A separate thread pool: in that of a training job, an image would wait for the matrix products of a step.
     let pool = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("dcgan-draw-{i}")).build();
-    let pool =
-        pool.inspect_err(|error| tracing::warn!(%error, "cannot create a thread pool; draw requests share that of training")).ok();
+    let pool = pool.inspect_err(|error| {
+        tracing::warn!(%error, "no thread pool for draw requests; they share that of training");
+    });
+    let pool = pool.ok();
     for QueuedDraw { folder, request, reply } in queue {
         if reply.is_closed() {
             continue; // the client disconnected

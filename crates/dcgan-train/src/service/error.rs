@@ -1,4 +1,5 @@
-//! Errors of the service, and their HTTP responses: a status and `{"error": {"message", "faults": [{"field", "message"}]}}`.
+//! Errors of the service, and their HTTP responses: a status and `{"error": {"message", "faults": [{"field",
+//! "message"}]}}`.
 
 use crate::config::Fault;
 use crate::service::store::StoreError;

@@ -1,9 +1,9 @@
 //! `dcgan-train serve`: training as an HTTP service.
 //!
-//! The second caller of [`crate::trainer::run`], without training logic of its own. Handlers validate requests, insert jobs
-//! into the store and read it. One worker thread owns the device and runs the jobs; a second thread renders samples on the
-//! CPU. The output of a job is stored in its run folder, `STORE/runs/ID`, and nowhere else: events, samples and models are
-//! read from there.
+//! The second caller of [`crate::trainer::run`], without training logic of its own. Handlers validate requests, insert
+//! jobs into the store and read it. One worker thread owns the device and runs the jobs; a second thread renders
+//! samples on the CPU. The output of a job is stored in its run folder, `STORE/runs/ID`, and nowhere else: events,
+//! samples and models are read from there.
 //!
 //! Closed by default: without a token the service accepts only requests to this machine's loopback names, and refuses
 //! cross-origin requests. Paths in requests are resolved below the configured roots.
@@ -76,8 +76,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Opens the store and the device. Jobs that were running when the last process ended are queued again, and interrupted
-    /// deletions are completed.
+    /// Opens the store and the device. Jobs that were running when the last process ended are queued again, and
+    /// interrupted deletions are completed.
     ///
     /// # Errors
     /// [`ServiceError`]: the store cannot be opened or is in use, a root is missing, the device cannot be opened.
@@ -124,9 +124,9 @@ pub fn run(service: &Service, listener: TcpListener, stop: &Cancel) -> Result<()
     served.map_err(ServiceError::Runtime)
 }
 
-/// Runs before the HTTP thread parks. While a job trains on the CPU and no model download or draw request is open, it sleeps
-/// so that requests are handled in batches. A wake-up for each request costs training about twice as much: the core switches
-/// context with cold caches, and the other training threads wait for the preempted one.
+/// Runs before the HTTP thread parks. While a job trains on the CPU and no model download or draw request is open, it
+/// sleeps so that requests are handled in batches. A wake-up for each request costs training about twice as much: the
+/// core switches context with cold caches, and the other training threads wait for the preempted one.
 fn batch_wakeups(state: &AppState) {
     let busy = state.downloads.available_permits() < limits::MAX_DOWNLOADS
         || state.draws.available_permits() < limits::MAX_DRAWS;

@@ -1,8 +1,8 @@
 //! Path containment: paths in requests are resolved below a root folder, or refused.
 //!
-//! A valid path is relative and has no `..`; with symlinks followed it is below the root, and no symlink inside it points out
-//! of the root. A process that may write below a root could still replace a file between this check and its use: roots must
-//! be writable by the operator only.
+//! A valid path is relative and has no `..`; with symlinks followed it is below the root, and no symlink inside it
+//! points out of the root. A process that may write below a root could still replace a file between this check and its
+//! use: roots must be writable by the operator only.
 
 use std::collections::HashSet;
 use std::fs;
@@ -60,7 +60,8 @@ impl Root {
         Ok(path)
     }
 
-    /// Refuses symlinks below `path` that point out of the root. Broken symlinks are ignored; the data reader skips them.
+    /// Refuses symlinks below `path` that point out of the root. Broken symlinks are ignored; the data reader skips
+    /// them.
     fn check_links(&self, name: &str, path: &Path) -> Result<(), PathError> {
         let unreadable =
             |error: io::Error| PathError::Unreadable { name: name.to_owned(), problem: error.to_string() };
@@ -96,8 +97,8 @@ impl Root {
         Ok(())
     }
 
-    /// Names and canonical paths of the root's entries in order, at most `limit`, without hidden ones and symlinks out of the
-    /// root.
+    /// Names and canonical paths of the root's entries in order, at most `limit`, without hidden ones and symlinks out
+    /// of the root.
     ///
     /// # Errors
     /// The root cannot be read.

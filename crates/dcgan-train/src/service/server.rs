@@ -1,10 +1,14 @@
 //! Accept loop: connection limit, timeouts, graceful shutdown.
 
+use super::auth::ClientAddress;
 use super::limits::{HEAD_BYTES, HEAD_TIMEOUT, SEND_BUFFER_BYTES, WRITE_TIMEOUT};
 use super::state::AppState;
 use super::write_timeout::WriteTimeout;
 use super::{Service, app, worker};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -19,8 +23,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Delay after a failed accept: without free file descriptors it fails until a connection ends.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Serves `listener` and runs jobs until `shutdown` resolves. Then no connection is accepted, open requests may finish within a
-/// few seconds, and the running job finishes its step and writes a checkpoint.
+/// Serves `listener` and runs jobs until `shutdown` resolves. Then no connection is accepted, open requests may finish
+/// within a few seconds, and the running job finishes its step and writes a checkpoint.
 ///
 /// # Errors
 /// The worker thread cannot be spawned, or panicked.
@@ -52,8 +56,8 @@ pub async fn serve(
             _ = stopping.changed() => break,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
@@ -61,14 +65,16 @@ pub async fn serve(
             }
         };
         set_socket_options(&stream);
+        let router = TowerToHyperService::new(app.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ClientAddress(client));
+            router.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(
-                TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT)),
-                TowerToHyperService::new(app.clone()),
-            );
+            .serve_connection(TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // A connection that ends with an error is the client's concern.

@@ -1,13 +1,13 @@
 //! `GET /v1/jobs/{id}/events`: stats.jsonl as server-sent events.
 //!
-//! The file is the source: a slow or late client reads it block by block, with one block in memory, and misses no event. At
-//! its end the stream continues with the newest events from the job's [`broadcast`], as all other streams do.
+//! The file is the source: a slow or late client reads it block by block, with one block in memory, and misses no
+//! event. At its end the stream continues with the newest events from the job's [`broadcast`], as all other streams do.
 
 use super::AppState;
 use super::broadcast::{self, Broadcast, EventBuffer, NextEvents};
 use super::stats_reader::StatsReader;
 use axum::body::{Body, Bytes};
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -54,7 +54,12 @@ pub(crate) fn response(
         let chunk = stream.next().await?;
         Some((Ok::<_, Infallible>(chunk), stream))
     });
-    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        // nginx would otherwise buffer the stream.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
     (headers, Body::from_stream(chunks)).into_response()
 }
 
@@ -85,7 +90,7 @@ impl EventStream {
                 NextEvents::Evicted => {
                     let read = broadcast::read_events(&self.state, &self.job, self.reader.take()?).await;
                     let read = read.inspect_err(|error| {
-                        tracing::warn!("cannot read the events of job {}: {error}", self.job);
+                        tracing::warn!(job = %self.job, %error, "cannot read the events");
                     });
                     let read = read.ok()?;
                     let reader = self.reader.insert(read.reader);

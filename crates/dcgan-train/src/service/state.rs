@@ -124,10 +124,10 @@ impl AppState {
         let choice: DeviceChoice = name.parse()?;
         let is_own = choice == own || (choice == DeviceChoice::Cpu && self.device.is_cpu());
         if choice == DeviceChoice::Auto || is_own {
-            Ok(own)
-        } else {
-            Err(format!("device is {name}, expected {own} or auto: the service trains on one device"))
+            return Ok(own);
         }
+        let expected = if self.device.is_cpu() { DeviceChoice::Cpu } else { own };
+        Err(format!("device is {name}, expected {expected} or auto: the service trains on one device"))
     }
 
     /// The dataset `name` below the data root.

@@ -1,8 +1,8 @@
 //! Reads stats.jsonl while it grows, and formats its lines as server-sent events.
 //!
-//! An event's id is `STEP-K`, the K-th line of that step. Line numbers would not be stable: a resumed run drops the lines
-//! after its checkpoint and writes them again, and an interrupted run has an additional checkpoint line. Repeated steps are
-//! identical, so a client that reconnects with its last event id continues after it and sees no step twice.
+//! An event's id is `STEP-K`, the K-th line of that step. Line numbers would not be stable: a resumed run drops the
+//! lines after its checkpoint and writes them again, and an interrupted run has an additional checkpoint line. Repeated
+//! steps are identical, so a client that reconnects with its last event id continues after it and sees no step twice.
 
 use crate::event::Event;
 use axum::body::Bytes;

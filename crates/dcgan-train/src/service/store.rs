@@ -11,9 +11,9 @@
 //!                           cancelled
 //! ```
 //!
-//! A pause or cancel of a running job is stored as its pending state (column `wanted`) and takes effect when the step is
-//! finished and its checkpoint written. When the service stops or restarts after a crash, the running job goes back to
-//! `queued`, or to its pending state.
+//! A pause or cancel of a running job is stored as its pending state (column `wanted`) and takes effect when the step
+//! is finished and its checkpoint written. When the service stops or restarts after a crash, the running job goes back
+//! to `queued`, or to its pending state.
 
 use super::disk_reserve::DiskReserve;
 use super::record::{Command, Job, JobState, Outcome, PendingState, next_id, now_ms};
@@ -64,7 +64,8 @@ const COLUMNS: &str =
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Mutex<Connection>,
-    /// Jobs read since the last commit, by id. Filled and cleared with the connection locked, so that no entry is stale.
+    /// Jobs read since the last commit, by id. Filled and cleared with the connection locked, so that no entry is
+    /// stale.
     cache: Mutex<HashMap<String, Arc<Job>>>,
     reserve: DiskReserve,
 }
@@ -269,11 +270,12 @@ impl Store {
         })
     }
 
-    /// Pauses, resumes or cancels a job. For a running job only the pending state is stored; the caller sets its stop flag.
+    /// Pauses, resumes or cancels a job. For a running job only the pending state is stored; the caller sets its stop
+    /// flag.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Conflict`]; [`StoreError::DiskFull`] for a resume, which needs room; SQLite's
-    /// errors.
+    /// [`StoreError::NotFound`], [`StoreError::Conflict`]; [`StoreError::DiskFull`] for a resume, which needs room;
+    /// SQLite's errors.
     pub(crate) fn apply(&self, id: &str, command: Command) -> Result<Job> {
         use JobState::{Cancelled, Failed, Paused, Queued, Running};
         let change = |tx: &Transaction<'_>| {
@@ -309,8 +311,8 @@ impl Store {
         }
     }
 
-    /// Deletes a job that is not running. `move_files` renames its run folder within the transaction and before the row is
-    /// deleted: after a crash in between, the folder's name marks it for deletion.
+    /// Deletes a job that is not running. `move_files` renames its run folder within the transaction and before the row
+    /// is deleted: after a crash in between, the folder's name marks it for deletion.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Conflict`]; errors of `move_files` and SQLite.

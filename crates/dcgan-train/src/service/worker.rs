@@ -82,21 +82,21 @@ fn run_job(state: &AppState, job: &Job, running: &RunningJob, device: &Device) -
     if state.store.get(&job.id).is_ok_and(|job| job.pending_state.is_some()) {
         return Outcome::Stopped;
     }
-    tracing::info!("job {} begins at step {}", job.id, job.step);
+    tracing::info!(job = %job.id, step = job.step, "job started");
     let trained = catch_unwind(AssertUnwindSafe(|| in_thread_pool(state, job, running, device)));
     match trained {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) if is_disk_full(&error) => {
             let message = format!("the disk is full; make room and resume the job ({error})");
-            tracing::error!("job {}: {message}", job.id);
+            tracing::error!(job = %job.id, %error, "job paused: the disk is full");
             Outcome::DiskFull(message)
         }
         Ok(Err(error)) => {
-            tracing::error!("job {} failed: {error}", job.id);
+            tracing::error!(job = %job.id, %error, "job failed");
             Outcome::Failed(error.to_string())
         }
         Err(_) => {
-            tracing::error!("job {} failed: panic, see above", job.id);
+            tracing::error!(job = %job.id, "job failed: panic, see above");
             Outcome::Failed("internal error; see the service's log".to_owned())
         }
     }
@@ -131,17 +131,17 @@ fn train(
     let is_new = newest == 0;
     state.recheck_paths(&plan, is_new).map_err(|(field, problem)| JobError::Moved { field, problem })?;
     let inputs = inputs::open(&plan, device.clone(), is_new)?;
-    save_progress(|| state.store.set_total_steps(&job.id, plan.total_steps(inputs.data.len())));
+    save_progress(job, || state.store.set_total_steps(&job.id, plan.total_steps(inputs.data.len())));
     let batch_size = plan.training.batch_size as u64;
     let mut sink = |event: &Event| {
         match event {
             Event::Step(line) => running.set_line(line),
             // After a SIGKILL from here on, the job resumes from this checkpoint.
             Event::Checkpoint { step, .. } => {
-                save_progress(|| state.store.set_progress(&job.id, *step, *step * batch_size));
+                save_progress(job, || state.store.set_progress(&job.id, *step, *step * batch_size));
             }
             Event::Sample { .. } => {}
-            Event::Alarm { step, message, .. } => tracing::warn!("job {}, step {step}: {message}", job.id),
+            Event::Alarm { step, message, .. } => tracing::warn!(job = %job.id, step, "{message}"),
         }
         state.broadcasts.notify(&job.id);
     };
@@ -152,7 +152,7 @@ fn train(
     let cancelled = || running.is_stopped() || state.is_stopping();
     match trainer::run(&folder, &plan, inputs, &mut sink, &mut progress, &cancelled)? {
         RunEnd::Finished(result) | RunEnd::AlreadyFinished(result) => {
-            save_progress(|| state.store.set_progress(&job.id, result.steps, result.images));
+            save_progress(job, || state.store.set_progress(&job.id, result.steps, result.images));
             Ok(Outcome::Done)
         }
         RunEnd::Interrupted { .. } => Ok(Outcome::Stopped),
@@ -172,21 +172,22 @@ fn open_folder(path: &Path, plan: &Plan) -> Result<(RunFolder, Plan, Lock), RunF
     Ok((folder, plan.clone(), lock))
 }
 
-/// Stores progress. Errors are only logged: the run folder is authoritative, and training continues without the database.
-fn save_progress(write: impl Fn() -> Result<(), StoreError>) {
+/// Stores progress. Errors are only logged: the run folder is authoritative, and training continues without the
+/// database.
+fn save_progress(job: &Job, write: impl Fn() -> Result<(), StoreError>) {
     if let Err(error) = write() {
-        tracing::warn!(%error, "cannot store the progress of a job");
+        tracing::warn!(job = %job.id, %error, "cannot store the progress");
     }
 }
 
-/// Stores the outcome of a job, and retries on errors: the job must be neither lost nor run twice. After a crash before that,
-/// the job is found running and resumed; if it was complete, nothing is left to train.
+/// Stores the outcome of a job, and retries on errors: the job must be neither lost nor run twice. After a crash before
+/// that, the job is found running and resumed; if it was complete, nothing is left to train.
 fn store_outcome(state: &AppState, job: &Job, outcome: &Outcome) {
     loop {
         match state.store.finish(&job.id, outcome) {
             Ok(JobState::Failed) | Err(StoreError::NotFound) => return,
-            Ok(state) => return tracing::info!("job {} is {state}", job.id),
-            Err(error) => tracing::error!("cannot store the outcome of job {}: {error}", job.id),
+            Ok(state) => return tracing::info!(job = %job.id, %state, "job ended"),
+            Err(error) => tracing::error!(job = %job.id, %error, "cannot store the outcome"),
         }
         if state.is_stopping() {
             return;

@@ -73,6 +73,7 @@ fn insert_job(state: &AppState, options: Map<String, Value>) -> Result<Value, Ap
     let plan = options::resolve(state, options).map_err(ApiError::faults)?;
     let plan = toml::to_string(&plan).map_err(ApiError::internal)?;
     let job = state.store.submit(&text, &plan, state.max_queued)?;
+    tracing::info!(job = %job.id, "job submitted");
     state.worker_notify.notify();
     Ok(job_json(state, &job))
 }
@@ -150,6 +151,7 @@ async fn apply(
 ) -> Result<Json<Value>, ApiError> {
     let job = blocking(move || {
         let job = state.store.apply(&id, command)?;
+        tracing::info!(job = %id, command = command.name(), state = %job.state, "command applied");
         if job.pending_state.is_some()
             && let Some(running) = state.current_job.get_by_id(&id)
         {
@@ -173,11 +175,13 @@ pub(crate) async fn delete(
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             renamed => renamed,
         })?;
+        tracing::info!(job = %id, "job deleted");
         state.broadcasts.notify(&id);
         if deleted.exists()
             && let Err(error) = fs::remove_dir_all(&deleted)
         {
-            tracing::warn!("cannot remove {}; retried at the next start: {error}", deleted.display());
+            let folder = deleted.display();
+            tracing::warn!(job = %id, %folder, %error, "cannot remove the run folder; retried at the next start");
         }
         Ok(StatusCode::NO_CONTENT)
     })

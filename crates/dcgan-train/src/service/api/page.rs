@@ -1,4 +1,5 @@
-//! The web page: static files, compiled in. They contain no data and need no token; the page gets its data through `/v1`.
+//! The web page: static files, compiled in. They contain no data and need no token; the page gets its data through
+//! `/v1`.
 
 use super::PathParams;
 use crate::service::error::ApiError;
@@ -26,8 +27,8 @@ const FILES: [(&str, &str, &str); 12] = [
 ];
 
 /// No resources of other origins, no inline scripts, no framing.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Whether a path is one of the page's files.
 pub(crate) fn is_page(path: &str) -> bool {

@@ -1,9 +1,17 @@
 // HTTP client of the service: token, errors as exceptions, event streams that reconnect.
 
-const TOKEN_KEY = "dcgan-token";
 const RECONNECT_DELAY = 1500; // ms
 const REQUEST_TIMEOUT = 30_000; // ms
 const STREAM_TIMEOUT = 45_000; // ms without a byte; the service sends a comment every 15 s
+
+/**
+ * The URL of a path of the service, such as `/v1/jobs`. It is resolved against the folder of the page's own URL: behind a reverse
+ * proxy the service may be below a sub-path.
+ */
+export const serviceUrl = (path, page = location.href) => new URL(`./${path.replace(/^\/+/, "")}`, page).href;
+
+/** One token for each service of an origin. */
+const TOKEN_KEY = `dcgan-token ${serviceUrl("")}`;
 
 /** An error response of the service. */
 export class ApiError extends Error {
@@ -39,7 +47,7 @@ export async function request(method, path, { body, headers = {}, signal, timeou
   for (;;) {
     const token = sessionStorage.getItem(TOKEN_KEY);
     const signals = [signal, timeout && AbortSignal.timeout(timeout)].filter(Boolean);
-    const response = await fetch(path, {
+    const response = await fetch(serviceUrl(path), {
       method,
       signal: AbortSignal.any(signals),
       cache: "no-store",

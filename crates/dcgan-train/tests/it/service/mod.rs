@@ -112,6 +112,12 @@ impl Server {
         self.json("POST", "/v1/jobs", options)["id"].as_str().unwrap().to_owned()
     }
 
+    /// Asserts that the log of the service with `store` has a line with `text`.
+    fn assert_logged(store: &Path, text: &str) {
+        let log = fs::read_to_string(store.with_extension("log")).unwrap();
+        assert!(log.lines().any(|line| line.contains(text)), "no {text:?} in the log: {log}");
+    }
+
     /// Polls a job until `condition` holds.
     fn wait(&self, id: &str, description: &str, condition: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + TIMEOUT;

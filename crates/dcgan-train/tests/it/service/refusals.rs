@@ -86,7 +86,7 @@ fn invalid_requests_are_refused() {
         bad_job(r#"{"preset": "digits", "config": "x = 1"}"#, 422, &["config"], "exclude"),
         bad_job(r#"{"config": "x = 1"}"#, 422, &["config"], "unknown field"),
         bad_job(r#"{"device": "tpu"}"#, 422, &["device"], "tpu"),
-        bad_job(r#"{"device": "cuda:7"}"#, 422, &["device"], "expected cpu"),
+        bad_job(r#"{"device": "cuda:7"}"#, 422, &["device"], "trains on one device"),
         bad_job(r#"{"dtype": "f8"}"#, 422, &["dtype"], "f8"),
         bad_job(r#"{"threads": 100000}"#, 422, &["threads"], "4096"),
         bad_job(r#"{"threads": 4096}"#, 422, &["threads"], "this machine"),
@@ -108,7 +108,8 @@ fn invalid_requests_are_refused() {
         bad_job(r#"{"init_from": "../outside"}"#, 422, &["init_from"], "is not a model"),
         // All faults at once, even if the networks are unknown.
         bad_job(
-            r#"{"preset": "nothing", "batch_size": 1, "ema": 1.5, "keep": 0, "seed": 1.5, "checkpoint_every": 0, "warmup": 3}"#,
+            r#"{"preset": "nothing", "batch_size": 1, "ema": 1.5, "keep": 0, "seed": 1.5,
+                "checkpoint_every": 0, "warmup": 3}"#,
             422,
             &["seed", "warmup", "preset", "batch_size", "ema", "checkpoint_every", "keep"],
             "7 faults",
@@ -268,6 +269,10 @@ fn the_service_is_closed_by_default() {
             assert_eq!(status(&server, path, &[("authorization", value)]), 401, "{path} {value}");
         }
     }
+    Server::assert_logged(&store, "request with an invalid token refused client=127.0.0.1:");
+    Server::assert_logged(&store, "method=GET path=/v1/presets");
+    let log = fs::read_to_string(store.with_extension("log")).unwrap();
+    assert!(!log.contains("s3cret"), "a token in the log: {log}");
     server.token = Some("s3cret-of-this-test".into());
     assert_eq!(status(&server, "/v1/jobs", &[]), 200);
     // Origins: one is allowed, others may not change anything.

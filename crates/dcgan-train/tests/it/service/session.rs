@@ -66,6 +66,9 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
         let event: Value = serde_json::from_str(data).unwrap();
         assert_eq!((&event["event"], true), (&json!(name), id.starts_with(&format!("{}-", event["step"]))));
     }
+    // Reverse proxies must not buffer the stream.
+    let head = raw_request(&server, &format!("GET {job}/events HTTP/1.1\r\nHost: localhost")).to_lowercase();
+    assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
     // With Last-Event-ID: the events after it. After the last one: 204.
     for (index, (id, ..)) in received[..received.len() - 1].iter().enumerate() {
         let header = [("Last-Event-ID", id.as_str())];
@@ -172,10 +175,11 @@ fn the_page_is_self_contained() {
     let (_folder, store) = folder();
     let server = Server::start(&store, &[]);
     let page = String::from_utf8(server.request("GET", "/", "").body).unwrap();
+    assert!(!page.contains("=\"/"), "the page uses absolute URLs, which fail below a sub-path: {page}");
     let mut pending = vec![("/".to_owned(), page)];
     let mut seen = BTreeSet::new();
     while let Some((path, text)) = pending.pop() {
-        let names = text.match_indices("/page/").map(|(at, _)| at + 6);
+        let names = text.match_indices("\"page/").map(|(at, _)| at + 6);
         let imports = text.match_indices("from \"./").map(|(at, _)| at + 8);
         for at in names.chain(imports) {
             let name = &text[at..at + text[at..].find('"').unwrap()];
@@ -330,7 +334,8 @@ fn the_queue_continues_after_failed_jobs_and_a_full_disk() {
     server.json("POST", &format!("/v1/jobs/{}/resume", ids[1]), &Value::Null);
     server.wait_state(&ids[1], "done");
 
-    // The disk is full at the sample of step 300: the job is paused, the next one runs, and a resume completes the first.
+    // The disk is full at the sample of step 300: the job is paused, the next one runs, and a resume completes the
+    // first.
     let id = server.submit(&tiny(320, &Value::Null));
     let run = store.join("runs").join(&id);
     server.wait(&id, "running", |job| job["step"].as_u64() > Some(10));

@@ -106,6 +106,8 @@ fn a_job_survives_signals_and_pauses() {
     assert_eq!((post(&id, "pause"), post(&id, "resume"), post(&id, "cancel")), (409, 409, 409), "it is done");
     for id in [&long, &queued, &id] {
         assert_eq!((delete(id), delete(id)), (204, 404));
+        Server::assert_logged(&store, &format!("job submitted job={id}"));
+        Server::assert_logged(&store, &format!("job deleted job={id}"));
         assert_eq!(server.request("GET", &format!("/v1/jobs/{id}/events"), "").status, 404);
     }
     let folders: Vec<String> = fs::read_dir(store.join("runs"))
