@@ -2,10 +2,10 @@
 
     python eval/service/attacks.py [target/release/dcgan-train]
 
-Starts two services on free ports with stores in a temporary folder: one without a token that trains throughout, and one with a token
-that gets hostile jobs. After each attack /healthz must respond; at the end training must have continued without a gap, file descriptors
-must be released, and no file may have been written outside the stores. Exits with 1 if a response is not the expected one. Takes about
-two minutes; Linux only (/proc).
+Starts two services on free ports with stores in a temporary folder: one without a token that trains throughout, and one
+with a token that gets hostile jobs. After each attack /healthz must respond; at the end training must have continued
+without a gap, file descriptors must be released, and no file may have been written outside the stores. Exits with 1 if
+a response is not the expected one. Takes about two minutes; Linux only (/proc).
 """
 
 import json
@@ -26,7 +26,11 @@ from hostile import MIB, TOKEN, Service, Table, make_data, parse, run_concurrent
 
 def traversal(table, open_service, folder, id):
     group = "traversal"
-    get = lambda path: summarize(parse(open_service.raw(b"GET " + path + f" HTTP/1.1\r\n{open_service.headers}Connection: close\r\n\r\n".encode())))
+    get = lambda path: summarize(
+        parse(
+            open_service.raw(b"GET " + path + f" HTTP/1.1\r\n{open_service.headers}Connection: close\r\n\r\n".encode())
+        )
+    )
     paths = {
         "plain": b"../../../../../../etc/passwd",
         "percent-encoded": b"%2e%2e%2f%2e%2e%2f%2e%2e%2f%2e%2e%2fetc%2fpasswd",
@@ -48,10 +52,17 @@ def traversal(table, open_service, folder, id):
         responses = {how: get(prefix + path) for how, path in paths.items()}
         spellings = f"{len(paths)} spellings ({', '.join(paths)})" if target == "URL" else "the same"
         table.add(open_service, group, f"{target}, {spellings}", ", ".join(sorted(set(responses.values()))), "404")
-    for target, suffix in [("job before /model", b"/model"), ("job before /events", b"/events"), ("job before /samples", b"/samples")]:
+    for target, suffix in [
+        ("job before /model", b"/model"),
+        ("job before /events", b"/events"),
+        ("job before /samples", b"/samples"),
+    ]:
         responses = {get(b"/v1/jobs/" + path + suffix) for path in paths.values()}
         table.add(open_service, group, f"{target}, the same", ", ".join(sorted(responses)), "404")
-    responses = {summarize(open_service.request("POST", f"/v1/models/{path.decode()}/samples", {"seed": 1})) for path in paths.values()}
+    responses = {
+        summarize(open_service.request("POST", f"/v1/models/{path.decode()}/samples", {"seed": 1}))
+        for path in paths.values()
+    }
     table.add(open_service, group, "model of a draw request, the same", ", ".join(sorted(responses)), "404")
     long = get(b"/" + b"../" * 15000)
     table.add(open_service, group, "45,000 bytes of ../", long, "404|414|431")
@@ -83,11 +94,26 @@ def traversal(table, open_service, folder, id):
             ", ".join(sorted(responses)),
             f"422 {field}",
         )
-    error_bodies = open_service.request("POST", "/v1/jobs", {"data": "../secret"})[1] + open_service.request("POST", "/v1/jobs", {"data": "../absent"})[1]
+    error_bodies = (
+        open_service.request("POST", "/v1/jobs", {"data": "../secret"})[1]
+        + open_service.request("POST", "/v1/jobs", {"data": "../absent"})[1]
+    )
     same = error_bodies.count(b"invalid path") >= 2 and str(folder).encode() not in error_bodies
-    table.add(open_service, group, "do responses reveal whether a path outside exists?", "no" if same else error_bodies.decode(), "no")
+    table.add(
+        open_service,
+        group,
+        "do responses reveal whether a path outside exists?",
+        "no" if same else error_bodies.decode(),
+        "no",
+    )
     listed = [entry["name"] for entry in open_service.json("GET", "/v1/data")["data"]]
-    table.add(open_service, group, "is a symlink out of the root listed as data?", "no" if "out" not in listed else "yes", "no")
+    table.add(
+        open_service,
+        group,
+        "is a symlink out of the root listed as data?",
+        "no" if "out" not in listed else "yes",
+        "no",
+    )
 
 
 def bodies(table, open_service):
@@ -103,7 +129,13 @@ def bodies(table, open_service):
         parse(open_service.raw(f"{head}Content-Length: 18446744073709551616\r\n\r\n".encode()))[0],
         "400|413",
     )
-    table.add(open_service, group, "Content-Length: -1", parse(open_service.raw(f"{head}Content-Length: -1\r\n\r\n".encode()))[0], "400")
+    table.add(
+        open_service,
+        group,
+        "Content-Length: -1",
+        parse(open_service.raw(f"{head}Content-Length: -1\r\n\r\n".encode()))[0],
+        "400",
+    )
     table.add(open_service, group, "2 MiB with their length", post(b" " * 2 * MIB), "413")
     block = b"100000\r\n" + b" " * MIB + b"\r\n"
     endless = open_service.raw(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + block * 64)
@@ -112,7 +144,9 @@ def bodies(table, open_service):
         open_service,
         group,
         "a chunk of 2^64 bytes",
-        parse(open_service.raw(f"{head}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n".encode() + b"x" * 100))[0],
+        parse(open_service.raw(f"{head}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n".encode() + b"x" * 100))[
+            0
+        ],
         "400|closed",
     )
     table.add(
@@ -125,9 +159,27 @@ def bodies(table, open_service):
     table.add(open_service, group, "1 MiB of text as preset", post({"preset": "x" * (MIB - 100)}), "422 preset")
     table.add(open_service, group, "1 MiB of text as config", post({"config": "x" * (MIB - 100)}), "422 config")
     table.add(open_service, group, "1 MiB of text as data", post({"data": "x" * (MIB - 100)}), "422 data")
-    table.add(open_service, group, "config with tables 20,000 deep", post({"config": "a = " + "{a=" * 20000 + "1" + "}" * 20000}), "422 config")
-    table.add(open_service, group, "config with a key of 20,000 parts", post({"config": ".".join("a" * 20000) + " = 1"}), "422 config")
-    table.add(open_service, group, "70,000 unknown fields", post({str(i): 1 for i in range(70000)}), r"422 with 2\d faults, \d{1,2},\d+ bytes")
+    table.add(
+        open_service,
+        group,
+        "config with tables 20,000 deep",
+        post({"config": "a = " + "{a=" * 20000 + "1" + "}" * 20000}),
+        "422 config",
+    )
+    table.add(
+        open_service,
+        group,
+        "config with a key of 20,000 parts",
+        post({"config": ".".join("a" * 20000) + " = 1"}),
+        "422 config",
+    )
+    table.add(
+        open_service,
+        group,
+        "70,000 unknown fields",
+        post({str(i): 1 for i in range(70000)}),
+        r"422 with 2\d faults, \d{1,2},\d+ bytes",
+    )
 
 
 def bad_json(table, open_service, id):
@@ -156,7 +208,10 @@ def bad_json(table, open_service, id):
         "a string": (b'"digits"', "422"),
         "null": (b"null", "422"),
         "true": (b"true", "422"),
-        "fields of the wrong type": (b'{"steps": {}, "seed": [], "mirror": "x", "data": 1, "config": 2, "size": true}', "422 .*"),
+        "fields of the wrong type": (
+            b'{"steps": {}, "seed": [], "mirror": "x", "data": 1, "config": 2, "size": true}',
+            "422 .*",
+        ),
         "unknown field": (b'{"shell": "reboot"}', "422 shell"),
         "a field twice, the second wrong": (b'{"steps": 5, "steps": -5}', "(422|400).*"),
         "SQL as state of a job": (b'{"state": "done\'; DROP TABLE jobs; --"}', "422 state"),
@@ -217,7 +272,13 @@ def memory(table, open_service):
         "kernel 2^31": ({"config": TINY.replace("kernel = 5", "kernel = 2147483648")}, "422 config"),
         "stride 0": ({"config": TINY.replace("stride = 2", "stride = 0")}, "422 config"),
         "20,000 blocks": (
-            {"config": TINY.replace("    { channels = 4", "{channels=1,kernel=1,stride=1,padding=0}," * 20000 + "\n    { channels = 4", 1)},
+            {
+                "config": TINY.replace(
+                    "    { channels = 4",
+                    "{channels=1,kernel=1,stride=1,padding=0}," * 20000 + "\n    { channels = 4",
+                    1,
+                )
+            },
             "422 config|413",
         ),
         "threads 2^32": ({"threads": 1 << 32}, "422 threads"),
@@ -243,7 +304,12 @@ def hostile_jobs(table, jobs, folder):
         return job["state"], job["error"] or ""
 
     rows = [
-        ("a zip with ../ and absolute names", {"data": "slip.zip"}, "failed: .*", "points outside|fewer than one batch|no image"),
+        (
+            "a zip with ../ and absolute names",
+            {"data": "slip.zip"},
+            "failed: .*",
+            "points outside|fewer than one batch|no image",
+        ),
         ("the same with valid images: only these are read", {"data": "slip-too.zip"}, "done", ""),
         ("a zip bomb: 2 GB in an image's entry", {"data": "bomb.zip"}, "failed: .*", "limit"),
         (
@@ -275,15 +341,25 @@ def hostile_jobs(table, jobs, folder):
     jobs.json("POST", f"/v1/jobs/{busy}/cancel")
     job = jobs.wait(moved, ("done", "failed"))
     text = f"{job['state']}: {job['error']}".replace(str(folder), "…")
-    table.add(jobs, group, "data replaced by a symlink out of the root after the job was accepted", text, "failed: .*outside the root.*")
-    escaped = [path for path in (folder / "escaped", folder / "data/escaped", Path("/escaped-from-a-zip")) if path.exists()]
+    table.add(
+        jobs,
+        group,
+        "data replaced by a symlink out of the root after the job was accepted",
+        text,
+        "failed: .*outside the root.*",
+    )
+    escaped = [
+        path for path in (folder / "escaped", folder / "data/escaped", Path("/escaped-from-a-zip")) if path.exists()
+    ]
     table.add(jobs, group, "were files written outside the store?", ", ".join(map(str, escaped)) or "no", "no")
 
 
 def tokens(table, jobs):
     group = "token"
     bare = "Host: 127.0.0.1\r\nConnection: close\r\n"
-    ask = lambda lines, path="/v1/jobs": summarize(parse(jobs.raw(f"GET {path} HTTP/1.1\r\n{bare}{lines}\r\n".encode("latin-1"))))
+    ask = lambda lines, path="/v1/jobs": summarize(
+        parse(jobs.raw(f"GET {path} HTTP/1.1\r\n{bare}{lines}\r\n".encode("latin-1")))
+    )
     rows = {
         "none": "",
         "empty": "Authorization: \r\n",
@@ -313,7 +389,16 @@ def tokens(table, jobs):
         "//v1/jobs, /./v1/jobs, /page/../v1/jobs, /healthz/../v1/jobs",
         ", ".join(
             sorted(
-                {ask("", path) for path in ("//v1/jobs", "/./v1/jobs", "/page/../v1/jobs", "/page/..%2fv1%2fjobs", "/healthz/../v1/jobs")}
+                {
+                    ask("", path)
+                    for path in (
+                        "//v1/jobs",
+                        "/./v1/jobs",
+                        "/page/../v1/jobs",
+                        "/page/..%2fv1%2fjobs",
+                        "/healthz/../v1/jobs",
+                    )
+                }
             )
         ),
         "401|401, 404",
@@ -327,7 +412,9 @@ def tokens(table, jobs):
         "401",
     )
     # Timing is not measured: the comparison is constant-time (subtle::ConstantTimeEq).
-    valid, both = ask(f"Authorization: Bearer {TOKEN}\r\n"), ask(f"Authorization: Bearer {TOKEN}\r\nAuthorization: Bearer x\r\n")
+    valid, both = ask(f"Authorization: Bearer {TOKEN}\r\n"), ask(
+        f"Authorization: Bearer {TOKEN}\r\nAuthorization: Bearer x\r\n"
+    )
     table.add(jobs, group, "valid (control)", valid, "200")
     table.add(jobs, group, "valid, then invalid: the first counts", both, "200")
 
@@ -356,22 +443,54 @@ def web(table, open_service):
         )
     two = ask(f"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n{close}")
     table.add(open_service, group, "two Host headers, the first is localhost", two, "400|403")
-    for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example", f"http://localhost:{port + 1}", "file://"):
+    for origin in (
+        "https://evil.example",
+        "null",
+        "http://127.0.0.1.evil.example",
+        f"http://localhost:{port + 1}",
+        "file://",
+    ):
         response = open_service.request("POST", "/v1/jobs", b'{"steps": 5}', f"Origin: {origin}\r\n")
-        table.add(open_service, group, f"POST with Origin: {origin.replace(str(port + 1), 'PORT + 1')}", summarize(response), "403")
+        table.add(
+            open_service,
+            group,
+            f"POST with Origin: {origin.replace(str(port + 1), 'PORT + 1')}",
+            summarize(response),
+            "403",
+        )
     response = open_service.raw(
         f"OPTIONS /v1/jobs HTTP/1.1\r\n{open_service.headers}Origin: https://evil.example\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\n{close}".encode()
     )
     allowed = " with access-control headers" if b"access-control-allow" in (response or b"").lower() else ""
     table.add(open_service, group, "CORS preflight", f"{parse(response)[0]}{allowed}", "405|403")
-    response = open_service.raw(f"GET /v1/jobs HTTP/1.1\r\n{open_service.headers}Origin: https://evil.example\r\n{close}".encode())
-    allowed = " readable by the page" if b"access-control-allow" in (response or b"").lower() else ", not readable by the page"
-    table.add(open_service, group, "GET with another Origin", f"{parse(response)[0]}{allowed}", "200, not readable by the page")
+    response = open_service.raw(
+        f"GET /v1/jobs HTTP/1.1\r\n{open_service.headers}Origin: https://evil.example\r\n{close}".encode()
+    )
+    allowed = (
+        " readable by the page"
+        if b"access-control-allow" in (response or b"").lower()
+        else ", not readable by the page"
+    )
+    table.add(
+        open_service,
+        group,
+        "GET with another Origin",
+        f"{parse(response)[0]}{allowed}",
+        "200, not readable by the page",
+    )
 
 
 def sql(table, open_service):
     group = "SQL"
-    for text in ("' OR 1=1 --", "x'; DROP TABLE jobs; --", '" OR ""="', "1 UNION SELECT * FROM jobs", "%' --", "\\", "x" * 10000):
+    for text in (
+        "' OR 1=1 --",
+        "x'; DROP TABLE jobs; --",
+        '" OR ""="',
+        "1 UNION SELECT * FROM jobs",
+        "%' --",
+        "\\",
+        "x" * 10000,
+    ):
         name = "10,000 letters" if len(text) > 100 else "a backslash" if text == "\\" else text
         inner = quote(text, safe="")
         found = [

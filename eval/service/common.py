@@ -138,7 +138,15 @@ class Server:
 
 def tiny(steps=23, **more):
     """Options of a job with the tiny networks: a few checkpoints and samples."""
-    return {"config": TINY, "steps": steps, "checkpoint_every": 9, "sample_every": 10, "log_every": 5, "seed": 3, "keep": 2} | more
+    return {
+        "config": TINY,
+        "steps": steps,
+        "checkpoint_every": 9,
+        "sample_every": 10,
+        "log_every": 5,
+        "seed": 3,
+        "keep": 2,
+    } | more
 
 
 def reference_run(binary, folder, options=None):
@@ -146,8 +154,15 @@ def reference_run(binary, folder, options=None):
     options = options or tiny()
     config, out = folder / "tiny.toml", folder / f"reference-{len(list(folder.iterdir()))}"
     config.write_text(options["config"])
-    flags = [flag for name, value in options.items() if name != "config" for flag in (f"--{name.replace('_', '-')}", str(value))]
-    subprocess.run([binary, "run", "--quiet", "--config", config, "--out", out, *flags], check=True, capture_output=True)
+    flags = [
+        flag
+        for name, value in options.items()
+        if name != "config"
+        for flag in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    subprocess.run(
+        [binary, "run", "--quiet", "--config", config, "--out", out, *flags], check=True, capture_output=True
+    )
     return out
 
 
@@ -178,7 +193,9 @@ def check_steps(run, last=23, every=5):
     text = (run / "stats.jsonl").read_text()
     steps = [event["step"] for event in map(json.loads, text.splitlines()) if event["event"] == "step"]
     expected = [step for step in range(1, last + 1) if step % every == 0 or step == last]
-    return [] if steps == expected and text.endswith("\n") else [f"stats.jsonl has the steps {steps}, expected {expected}"]
+    return (
+        [] if steps == expected and text.endswith("\n") else [f"stats.jsonl has the steps {steps}, expected {expected}"]
+    )
 
 
 def table(head, rows):

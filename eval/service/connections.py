@@ -26,7 +26,10 @@ def protocol(table, open_service, id):
         "HTTP/1.0": ("GET /v1/jobs HTTP/1.0\r\nHost: localhost\r\n\r\n", "200"),
         "HTTP/9.9": (f"GET /v1/jobs HTTP/9.9\r\n{head}", "400|closed|505"),
         "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0", "400|closed|505"),
-        "upgrade to h2c": ("GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade, close\r\n\r\n", "200"),
+        "upgrade to h2c": (
+            "GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade, close\r\n\r\n",
+            "200",
+        ),
         "upgrade to a WebSocket": (
             f"GET /v1/jobs/{id}/samples HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
             "200",
@@ -48,7 +51,10 @@ def protocol(table, open_service, id):
             f"GET /v1/jobs/{id}/samples/reals.png HTTP/1.1\r\nRange: bytes={','.join(['0-0'] * 10000)}\r\n{head}",
             "200",
         ),
-        "Accept-Encoding: 1,000 times gzip": (f"GET /v1/jobs HTTP/1.1\r\nAccept-Encoding: {','.join(['gzip'] * 1000)}\r\n{head}", "200"),
+        "Accept-Encoding: 1,000 times gzip": (
+            f"GET /v1/jobs HTTP/1.1\r\nAccept-Encoding: {','.join(['gzip'] * 1000)}\r\n{head}",
+            "200",
+        ),
         "Content-Encoding: gzip": (
             f"POST /v1/jobs HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n{open_service.headers}Connection: close\r\n\r\n\x1f\x8b\x08",
             "400|415",
@@ -58,7 +64,9 @@ def protocol(table, open_service, id):
         table.add(open_service, group, attack, raw(data), expected)
     half = open_service.raw(f"GET /v1/jobs HTTP/1.1\r\n{open_service.headers}\r\n".encode(), half_close=True)
     table.add(open_service, group, "half-closed after the request", parse(half)[0], "200|closed")
-    half = open_service.raw(f"POST /v1/jobs HTTP/1.1\r\n{open_service.headers}Content-Length: 100\r\n\r\n{{".encode(), half_close=True)
+    half = open_service.raw(
+        f"POST /v1/jobs HTTP/1.1\r\n{open_service.headers}Content-Length: 100\r\n\r\n{{".encode(), half_close=True
+    )
     table.add(open_service, group, "half-closed in the body", parse(half)[0], "400|closed")
     one = f"GET /v1/jobs/{id} HTTP/1.1\r\n{open_service.headers}"
     last = f"GET /healthz HTTP/1.1\r\n{open_service.headers}Connection: close\r\n\r\n"
@@ -86,7 +94,9 @@ def protocol(table, open_service, id):
         "chunk lines that end in LF alone": f"Transfer-Encoding: chunked\r\n\r\n2\n[]\n0\n\n{hidden}",
     }
     for attack, rest in smuggle.items():
-        codes = statuses(open_service.raw(f"POST /v1/jobs HTTP/1.1\r\n{open_service.headers}{rest}".encode("latin-1"), 20))
+        codes = statuses(
+            open_service.raw(f"POST /v1/jobs HTTP/1.1\r\n{open_service.headers}{rest}".encode("latin-1"), 20)
+        )
         # 422: the body was read as chunks, which take precedence (RFC 9112, section 6.3).
         text = ", ".join(map(str, codes)) or "closed"
         text += "; the hidden request is answered" if len(codes) > 1 else "; the hidden request is not answered"
@@ -97,12 +107,26 @@ def floods(table, open_service, id):
     group = "header flood"
     start = f"GET /v1/jobs HTTP/1.1\r\n{open_service.headers}"
     status = lambda data: parse(open_service.raw(data.encode()))[0]
-    table.add(open_service, group, "101 headers", status(start + "".join(f"X-{i}: 1\r\n" for i in range(101)) + "\r\n"), "431")
-    table.add(open_service, group, "10,000 headers", status(start + "".join(f"X-{i}: 1\r\n" for i in range(10000)) + "\r\n"), "431")
+    table.add(
+        open_service, group, "101 headers", status(start + "".join(f"X-{i}: 1\r\n" for i in range(101)) + "\r\n"), "431"
+    )
+    table.add(
+        open_service,
+        group,
+        "10,000 headers",
+        status(start + "".join(f"X-{i}: 1\r\n" for i in range(10000)) + "\r\n"),
+        "431",
+    )
     table.add(open_service, group, "the same header 10,000 times", status(start + "X-A: 1\r\n" * 10000 + "\r\n"), "431")
     table.add(open_service, group, "one header of 1 MiB", status(f"{start}X-A: {'a' * MIB}\r\n\r\n"), "431")
     table.add(open_service, group, "an endless header, 64 MiB of it", status(f"{start}X-A: {'a' * 64 * MIB}"), "431")
-    table.add(open_service, group, "a URL of 1 MiB", status(f"GET /{'a' * MIB} HTTP/1.1\r\n{open_service.headers}\r\n"), "414|431")
+    table.add(
+        open_service,
+        group,
+        "a URL of 1 MiB",
+        status(f"GET /{'a' * MIB} HTTP/1.1\r\n{open_service.headers}\r\n"),
+        "414|431",
+    )
     table.add(
         open_service,
         group,
@@ -120,7 +144,11 @@ def floods(table, open_service, id):
         ("bytes above 127", "\xff\xff", "422"),
     ]:
         with open_service.connect() as stream:
-            stream.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\n{open_service.headers}Last-Event-ID: {value}\r\n\r\n".encode("latin-1"))
+            stream.sendall(
+                f"GET /v1/jobs/{id}/events HTTP/1.1\r\n{open_service.headers}Last-Event-ID: {value}\r\n\r\n".encode(
+                    "latin-1"
+                )
+            )
             response = stream.recv(200)
         table.add(open_service, "Last-Event-ID", attack, parse(response)[0], expected)
 
@@ -163,7 +191,13 @@ def connections(table, open_service, id, length):
     for _ in range(3000):
         with open_service.connect() as stream:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    for request in (f"/v1/jobs/{id}/events", f"/v1/jobs/{id}/model", f"/v1/jobs/{id}/samples/reals.png", "/openapi.json", "/"):
+    for request in (
+        f"/v1/jobs/{id}/events",
+        f"/v1/jobs/{id}/model",
+        f"/v1/jobs/{id}/samples/reals.png",
+        "/openapi.json",
+        "/",
+    ):
         for i in range(200):
             with open_service.connect() as stream:
                 stream.sendall(f"GET {request} HTTP/1.1\r\n{open_service.headers}\r\n".encode())
@@ -175,7 +209,11 @@ def connections(table, open_service, id, length):
         open_service,
         group,
         "3,000 reset at once, 1,000 reset during responses (events, model, sample, page)",
-        "descriptors are released" if descriptors_released(open_service, before) else f"descriptors: {before} before, {open_service.descriptors()} after",
+        (
+            "descriptors are released"
+            if descriptors_released(open_service, before)
+            else f"descriptors: {before} before, {open_service.descriptors()} after"
+        ),
         "descriptors are released",
     )
     streams, codes = [], []
@@ -208,7 +246,11 @@ def connections(table, open_service, id, length):
         open_service,
         group,
         "after all of these",
-        "descriptors are released" if descriptors_released(open_service, before) else f"descriptors: {before} before, {open_service.descriptors()} after",
+        (
+            "descriptors are released"
+            if descriptors_released(open_service, before)
+            else f"descriptors: {before} before, {open_service.descriptors()} after"
+        ),
         "descriptors are released",
     )
     return peak
@@ -247,9 +289,21 @@ def slow(table, service):
         ("a head at one byte per second", b"GET / HTTP/1.1\r\nX-A: ", b"a" * 200, "closed|408", 20),
         ("a head at one byte per second, in complete lines", b"GET / HTTP/1.1\r\n", b"X:1\r\n" * 40, "closed|408", 20),
         ("a body at one byte per second", f"{body}Content-Length: 100000\r\n\r\n".encode(), b" " * 200, "503|408", 65),
-        ("chunks at one byte per second", f"{body}Transfer-Encoding: chunked\r\n\r\n".encode(), b"1\r\n \r\n" * 40, "503|408", 65),
+        (
+            "chunks at one byte per second",
+            f"{body}Transfer-Encoding: chunked\r\n\r\n".encode(),
+            b"1\r\n \r\n" * 40,
+            "503|408",
+            65,
+        ),
         ("a body that is never sent", f"{body}Content-Length: 100\r\n\r\n".encode(), b"", "503|408", 65),
-        ("an incomplete second request after a response", f"GET /healthz HTTP/1.1\r\n{service.headers}\r\n".encode(), b"", "204", 20),
+        (
+            "an incomplete second request after a response",
+            f"GET /healthz HTTP/1.1\r\n{service.headers}\r\n".encode(),
+            b"",
+            "204",
+            20,
+        ),
     ]
 
     def attack(name, head, rest, expected, limit):

@@ -2,14 +2,14 @@
 
 Run: python3 full_disk.py [BINARY]     (Python 3.11, Linux; as root, or where users may make namespaces)
 
-Mounts a small tmpfs, or with --ext4 (root only) an ext4 image, in a separate mount namespace, which ends with the script. In each
-round a service runs three jobs with N free bytes on the disk. N grows from 0, so that each file of the job is the first one that does
-not fit in some round. Expected in each round: no job fails; a resume is answered with 200 or 507, a submission with 202 or 507, and
-exactly the jobs with a 202 exist; a job that hit the full disk is paused with an error, the others are paused likewise or queued; jobs
-can be cancelled and deleted. In every second round the service is killed and restarted on the full disk. Once there is room, paused
-jobs are resumed, and each job ends with the bytes of `dcgan-train run`, each step logged once, and no temporary files.
-Prints a Markdown table: the file that did not fit, how often, and the state of the job. Exits with 1 if a check fails.
-"""
+Mounts a small tmpfs, or with --ext4 (root only) an ext4 image, in a separate mount namespace, which ends with the
+script. In each round a service runs three jobs with N free bytes on the disk. N grows from 0, so that each file of the
+job is the first one that does not fit in some round. Expected in each round: no job fails; a resume is answered with
+200 or 507, a submission with 202 or 507, and exactly the jobs with a 202 exist; a job that hit the full disk is paused
+with an error, the others are paused likewise or queued; jobs can be cancelled and deleted. In every second round the
+service is killed and restarted on the full disk. Once there is room, paused jobs are resumed, and each job ends with
+the bytes of `dcgan-train run`, each step logged once, and no temporary files. Prints a Markdown table: the file that
+did not fit, how often, and the state of the job. Exits with 1 if a check fails."""
 
 import argparse
 import collections
@@ -76,7 +76,9 @@ def wait_until_idle(server, ids, seconds=20):
         if states != previous:
             previous, since = states, time.monotonic()
         quiet = time.monotonic() - since
-        if all(state in ("paused", "done") for state, _ in states) or (quiet > 1.5 and not any(s == "running" for s, _ in states)):
+        if all(state in ("paused", "done") for state, _ in states) or (
+            quiet > 1.5 and not any(s == "running" for s, _ in states)
+        ):
             return jobs
         time.sleep(0.02)
     raise RuntimeError(f"the jobs are still running after {seconds} s: {states}")
@@ -91,7 +93,9 @@ def run_round(arguments, disk, free, restart, reference, faults):
 
     store = disk.folder / "store"
     server = Server(arguments.binary, store)
-    blocker = server.submit(tiny(100_000_000) | {"log_every": 1_000_000, "checkpoint_every": 1_000_000, "sample_every": 1_000_000})
+    blocker = server.submit(
+        tiny(100_000_000) | {"log_every": 1_000_000, "checkpoint_every": 1_000_000, "sample_every": 1_000_000}
+    )
     server.wait_state(blocker, "running")
     ids = [server.submit(tiny()) for _ in range(3)]
     extra = server.submit(tiny())
@@ -106,7 +110,9 @@ def run_round(arguments, disk, free, restart, reference, faults):
     failure, state = first_failure(jobs[0]), jobs[0]["state"]
     if resumed[0] == 507:
         failure = "the database, in the resume: 507"
-    expect(all(job["state"] in ("paused", "queued", "done") for job in jobs), f"states {[job['state'] for job in jobs]}")
+    expect(
+        all(job["state"] in ("paused", "queued", "done") for job in jobs), f"states {[job['state'] for job in jobs]}"
+    )
     # On the full disk: a submission, and requests that free space.
     new = None
     status, text = server.request("POST", "/v1/jobs", tiny())
@@ -116,10 +122,20 @@ def run_round(arguments, disk, free, restart, reference, faults):
     expect(status in (202, 507), f"a new job is answered with {status} {text.decode()}")
     listed = {job["id"] for job in server.json("GET", "/v1/jobs")["jobs"]}
     expect(listed == {*ids, extra, blocker, new} - {None}, "the listed jobs are not the accepted ones")
-    statuses = [server.request(*request)[0] for request in (
-        ("GET", "/healthz"), ("GET", "/readyz"), ("POST", f"/v1/jobs/{extra}/cancel"), ("DELETE", f"/v1/jobs/{blocker}"))]
+    statuses = [
+        server.request(*request)[0]
+        for request in (
+            ("GET", "/healthz"),
+            ("GET", "/readyz"),
+            ("POST", f"/v1/jobs/{extra}/cancel"),
+            ("DELETE", f"/v1/jobs/{blocker}"),
+        )
+    ]
     # Not ready if the disk reserve of the database was used.
-    expect(statuses in ([204, 204, 200, 204], [204, 503, 200, 204]), f"healthz, readyz, cancel and delete are answered with {statuses}")
+    expect(
+        statuses in ([204, 204, 200, 204], [204, 503, 200, 204]),
+        f"healthz, readyz, cancel and delete are answered with {statuses}",
+    )
     if restart:
         server.kill()
         try:
@@ -137,7 +153,10 @@ def run_round(arguments, disk, free, restart, reference, faults):
         run = server.run_folder(id)
         for fault in compare(reference, run) + check_steps(run):
             expect(False, fault)
-    expect(server.job(extra)["state"] == "cancelled" and server.request("GET", f"/v1/jobs/{blocker}")[0] == 404, "a cancel or delete was lost")
+    expect(
+        server.job(extra)["state"] == "cancelled" and server.request("GET", f"/v1/jobs/{blocker}")[0] == 404,
+        "a cancel or delete was lost",
+    )
     expect(server.stop() == 0, "unclean shutdown")
     shutil.rmtree(store)
     return failure or "none", state
@@ -168,7 +187,9 @@ def main():
         finally:
             subprocess.run(["umount", "-l", folder])
     print(f"{rounds} rounds, {time.monotonic() - started:.0f} s\n")
-    rows = [[failure, state, len(free), f"{min(free):,} to {max(free):,}"] for (failure, state), free in results.items()]
+    rows = [
+        [failure, state, len(free), f"{min(free):,} to {max(free):,}"] for (failure, state), free in results.items()
+    ]
     table(["file that did not fit", "state of the job", "rounds", "bytes free"], rows)
     for fault in faults:
         print(f"FAULT: {fault}")

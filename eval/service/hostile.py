@@ -28,7 +28,9 @@ class Service:
         self.log = open(folder / f"{name}.log", "ab")
         command = [binary, "serve", "--store", self.store, "--listen", "127.0.0.1:0", *arguments]
         set_oom_score = lambda: Path("/proc/self/oom_score_adj").write_text("1000")
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL, preexec_fn=set_oom_score)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL, preexec_fn=set_oom_score
+        )
         line = self.process.stdout.readline().decode().strip()
         host, port = line.removeprefix("listening on http://").rsplit(":", 1)
         self.address = (host, int(port))
@@ -58,9 +60,11 @@ class Service:
         return json.loads(text)
 
     def submit(self, **options):
-        return self.json("POST", "/v1/jobs", {"config": TINY, "log_every": 100, "checkpoint_every": 5000, "sample_every": 5000} | options)[
-            "id"
-        ]
+        return self.json(
+            "POST",
+            "/v1/jobs",
+            {"config": TINY, "log_every": 100, "checkpoint_every": 5000, "sample_every": 5000} | options,
+        )["id"]
 
     def wait(self, id, states, seconds=60):
         deadline = time.monotonic() + seconds
@@ -97,7 +101,8 @@ class Service:
 
 
 def ready(stream, seconds, write=False):
-    """Whether the stream is readable and writable, after waiting for either. Unlike select, poll accepts more than 1,024 descriptors."""
+    """Whether the stream is readable and writable, after waiting for either. Unlike select, poll accepts more than
+    1,024 descriptors."""
     poll = select.poll()
     poll.register(stream, select.POLLIN | (select.POLLOUT if write else 0))
     events = sum(event for _, event in poll.poll(1000 * seconds))
@@ -235,7 +240,8 @@ def make_data(folder):
 
 
 def descriptors_released(service, before, seconds=45):
-    """Waits until the open file descriptors are back to `before`, with a margin for current requests; False on timeout."""
+    """Waits until the open file descriptors are back to `before`, with a margin for current requests; False on
+    timeout."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if service.descriptors() <= before + 3:

@@ -2,15 +2,16 @@
 
 Run: python3 load.py [BINARY]     (Python 3.11, Linux, the standard library; nothing else should run)
 
-One job trains throughout. Phases without and with load alternate; the speed of a phase is the median images/s of its step lines. The
-load generator is one process with plain sockets, epoll and keep-alive connections, at nice 19; it stores responses and checks them after
-the phase. It runs on the training cores, unlike real clients: the total slowdown therefore includes its CPU time. Reported separately:
-the CPU time of the generator and of the service's HTTP threads, as fractions of the machine, and the slowdown less the generator's share.
+One job trains throughout. Phases without and with load alternate; the speed of a phase is the median images/s of its
+step lines. The load generator is one process with plain sockets, epoll and keep-alive connections, at nice 19; it
+stores responses and checks them after the phase. It runs on the training cores, unlike real clients: the total slowdown
+therefore includes its CPU time. Reported separately: the CPU time of the generator and of the service's HTTP threads,
+as fractions of the machine, and the slowdown less the generator's share.
 
-Checked: each poll is answered with 200; each event stream has exactly the lines of stats.jsonl, in order; the total slowdown at the first
-rate, and the slowdown less the generator's share at any rate, are below 5 %; the service's memory and threads do not grow from the first
-phase to the last; clients that never read hold little memory and do not block other requests.
-Prints Markdown tables; exits with 1 if a check fails.
+Checked: each poll is answered with 200; each event stream has exactly the lines of stats.jsonl, in order; the total
+slowdown at the first rate, and the slowdown less the generator's share at any rate, are below 5 %; the service's memory
+and threads do not grow from the first phase to the last; clients that never read hold little memory and do not block
+other requests. Prints Markdown tables; exits with 1 if a check fails.
 """
 
 import argparse
@@ -51,7 +52,9 @@ class Poller:
             load.errors.append(f"unexpected response to a poll: {self.response[:80]!r}")
             self.response, self.sent = b"", None
             return
-        if head < 0 or len(self.response) < head + 4 + int(self.response[length + 16 : self.response.find(b"\r", length)]):
+        if head < 0 or len(self.response) < head + 4 + int(
+            self.response[length + 16 : self.response.find(b"\r", length)]
+        ):
             return
         load.latencies.append(time.monotonic() - self.sent)
         status = self.response[9:12]
@@ -196,7 +199,9 @@ def phase(server, id, meter, seconds, pollers=0, rate=1, streams=0):
     due = text[:due].count(b"\n")
     received = check_streams(load, lines, stats_lines(run), due)
     steps = [json.loads(line) for line in after[first:]]
-    speeds = [line["images_per_s"] for line in steps if line["event"] == "step"][1:]  # the first interval began before the phase
+    speeds = [line["images_per_s"] for line in steps if line["event"] == "step"][
+        1:
+    ]  # the first interval began before the phase
     cores = os.cpu_count()
     return {
         "speed": statistics.median(speeds),
@@ -265,7 +270,10 @@ def loads(server, id, meter, arguments):
         if clients:
             latencies = sorted(latency for one in phases for latency in one["latencies"])
             slowdown = statistics.median(slowdowns[name])
-            row += [f"{slowdown:.1%} ({min(slowdowns[name]):.1%} to {max(slowdowns[name]):.1%})", f"{slowdown - of('own'):.1%}"]
+            row += [
+                f"{slowdown:.1%} ({min(slowdowns[name]):.1%} to {max(slowdowns[name]):.1%})",
+                f"{slowdown - of('own'):.1%}",
+            ]
             row += [f"{of('http'):.2%}", f"{of('own'):.2%}", f"{of('rate'):,.0f}"]
             row += [f"{of('polls', sum):,} / {of('not_200', sum)} / {of('skipped', sum)}"]
             row += [f"{percentile(latencies, 0.5) * 1e3:.1f} / {percentile(latencies, 0.99) * 1e3:.1f}"]
@@ -273,11 +281,16 @@ def loads(server, id, meter, arguments):
             if name == kinds[1][0] and slowdown >= 0.05:
                 faults.append(f"the total slowdown at {name} is {slowdown:.1%}, expected below 5 %")
             if slowdown - of("own") >= 0.05:
-                faults.append(f"the slowdown less the generator's share at {name} is {slowdown - of('own'):.1%}, expected below 5 %")
+                faults.append(
+                    f"the slowdown less the generator's share at {name} is {slowdown - of('own'):.1%}, expected below 5 %"
+                )
             if of("not_200", sum):
                 faults.append(f"{of('not_200', sum)} polls were not answered with 200")
             # A quarter, and a margin for the allocator.
-            if phases[-1]["memory"] > 1.25 * phases[0]["memory"] + 20 or phases[-1]["threads"] > phases[0]["threads"] + 20:
+            if (
+                phases[-1]["memory"] > 1.25 * phases[0]["memory"] + 20
+                or phases[-1]["threads"] > phases[0]["threads"] + 20
+            ):
                 faults.append(f"memory or threads grew: {[(one['memory'], one['threads']) for one in phases]}")
         else:
             row += [""] * 8
@@ -286,9 +299,18 @@ def loads(server, id, meter, arguments):
         faults += sorted({error for one in phases for error in one["errors"]})
     table(
         [
-            "load", "images/s (median)", "slowdown (median, range)", "slowdown less the generator's share", "HTTP threads, % of the machine",
-            "load generator, % of the machine", "responses/s", "polls / not 200 / skipped", "ms p50 / p99", "events received",
-            "MB, first / last phase", "threads",
+            "load",
+            "images/s (median)",
+            "slowdown (median, range)",
+            "slowdown less the generator's share",
+            "HTTP threads, % of the machine",
+            "load generator, % of the machine",
+            "responses/s",
+            "polls / not 200 / skipped",
+            "ms p50 / p99",
+            "events received",
+            "MB, first / last phase",
+            "threads",
         ],
         rows,
     )
@@ -296,7 +318,8 @@ def loads(server, id, meter, arguments):
 
 
 def unread_streams(server, id, meter, arguments):
-    """Event streams of a long history that are never read: their buffers stay small, and other requests are answered."""
+    """Event streams of a long history that are never read: their buffers stay small, and other requests are
+    answered."""
     # A finished job whose stats.jsonl is extended to 32 MB.
     done = server.submit({"config": TINY, "steps": 20, "log_every": 1})
     server.json("POST", f"/v1/jobs/{id}/pause")
@@ -320,9 +343,12 @@ def unread_streams(server, id, meter, arguments):
         connection.close()
     grown = result["memory"] - before
     each = grown * 1024 / arguments.clients
-    print(f"{arguments.clients} unread event streams of 32 MB each: {result['speed']:,.0f} images/s, memory +{grown:.0f} MB "
-          f"({each:.0f} KB per stream), other polls {percentile(result['latencies'], 0.5) * 1e3:.1f} / "
-          f"{percentile(result['latencies'], 0.99) * 1e3:.1f} ms\n", flush=True)
+    print(
+        f"{arguments.clients} unread event streams of 32 MB each: {result['speed']:,.0f} images/s, memory +{grown:.0f} MB "
+        f"({each:.0f} KB per stream), other polls {percentile(result['latencies'], 0.5) * 1e3:.1f} / "
+        f"{percentile(result['latencies'], 0.99) * 1e3:.1f} ms\n",
+        flush=True,
+    )
     faults = result["errors"]
     if each > 1024:
         faults.append(f"an unread stream holds {each:.0f} KB, expected at most 1024")
@@ -336,7 +362,9 @@ def main():
     parser.add_argument("--rates", type=float, nargs="*", default=[1, 5], help="polls per second and client")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15, help="duration of a phase")
-    parser.add_argument("--job", default='{"preset": "digits", "log_every": 10}', help="the job's options, without a length")
+    parser.add_argument(
+        "--job", default='{"preset": "digits", "log_every": 10}', help="the job's options, without a length"
+    )
     parser.add_argument("--nice", type=int, default=19)
     arguments = parser.parse_args()
     arguments.rates = [int(rate) if rate == int(rate) else rate for rate in arguments.rates]
@@ -348,7 +376,9 @@ def main():
             id = server.submit(json.loads(arguments.job) | options)
             server.wait(id, "running", lambda job: job["images_per_s"])
             meter = Meter(server.pid)
-            print(f"{arguments.job}, {os.cpu_count()} cores, phases of {arguments.seconds:g} s, {arguments.rounds} rounds\n")
+            print(
+                f"{arguments.job}, {os.cpu_count()} cores, phases of {arguments.seconds:g} s, {arguments.rounds} rounds\n"
+            )
             faults = loads(server, id, meter, arguments)
             faults += unread_streams(server, id, meter, arguments)
             if server.request("GET", "/healthz")[0] != 204 or server.stop() != 0:

@@ -1,11 +1,12 @@
-"""Resources held by clients that never read their responses, and for how long; a connection flood with few file descriptors.
+"""Resources held by clients that never read their responses, and for how long; a connection flood with few file
+descriptors.
 
 Run: python3 unread.py [BINARY]     (Python 3.11, Linux, the standard library; three minutes: the write timeout is one)
 
-Checked while a job trains: the number of event streams and draw requests stays within the service's limits; other requests are answered
-meanwhile; after the write timeout the permits are free again although no client has read or disconnected; memory is bounded; with
-`ulimit -n 400` a flood of connections does not prevent checkpoints. Prints a Markdown table; exits with 1 if a check fails.
-"""
+Checked while a job trains: the number of event streams and draw requests stays within the service's limits; other
+requests are answered meanwhile; after the write timeout the permits are free again although no client has read or
+disconnected; memory is bounded; with `ulimit -n 400` a flood of connections does not prevent checkpoints. Prints a
+Markdown table; exits with 1 if a check fails."""
 
 import argparse
 import collections
@@ -24,7 +25,8 @@ TIMEOUT = 75
 
 
 def connect_clients(server, count, method, path, body=""):
-    """Sends a request from each of `count` clients with the smallest receive buffer; returns the statuses and the clients."""
+    """Sends a request from each of `count` clients with the smallest receive buffer; returns the statuses and the
+    clients."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     clients = []
     for _ in range(count):
@@ -68,7 +70,13 @@ def check_unread(binary, folder, rows, faults):
     for description, count, request, limit, megabytes in [
         ("event streams of 16 MB", 600, ("GET", f"/v1/jobs/{done}/events"), 512, 512),
         # Each response has 64 MB; at most 16 at a time, and one thread renders them.
-        ("draw requests for 64 MB of images", 100, ("POST", f"/v1/models/{large}/samples", '{"format": "safetensors", "count": 256}'), 16, 1536),
+        (
+            "draw requests for 64 MB of images",
+            100,
+            ("POST", f"/v1/models/{large}/samples", '{"format": "safetensors", "count": 256}'),
+            16,
+            1536,
+        ),
     ]:
         before, step = memory_mb(server), server.job(training)["step"]
         first, clients = connect_clients(server, count, *request)
@@ -80,7 +88,11 @@ def check_unread(binary, folder, rows, faults):
         summary = [", ".join(f"{status} x {n}" for status, n in sorted(counter.items())) for counter in (first, again)]
         rows.append([f"{count} {description}", summary[0], f"{before} → {held}", f"{seconds * 1e3:.0f}", summary[1]])
         accepted = [counter["200"] for counter in (first, again)]
-        if min(accepted) == 0 or max(accepted) > limit or any(set(counter) - {"200", "503"} for counter in (first, again)):
+        if (
+            min(accepted) == 0
+            or max(accepted) > limit
+            or any(set(counter) - {"200", "503"} for counter in (first, again))
+        ):
             faults.append(f"{description}: {summary}, expected at most {limit} x 200, and 503 for the others")
         # The first clients are still connected, so their permits must have been released.
         if sum(accepted) <= limit:
@@ -106,12 +118,16 @@ def check_few_files(binary, folder, rows, faults):
     first = newest()
     time.sleep(5)
     last, state = newest(), server.job(id)["state"]
-    (status, seconds) = poll_jobs(server)
+    status, seconds = poll_jobs(server)
     for connection in flood:
         connection.close()
-    rows.append(["`ulimit -n 400`, 250 connections: checkpoints", f"{int(first)} → {int(last)}", "", f"{seconds * 1e3:.0f}", ""])
+    rows.append(
+        ["`ulimit -n 400`, 250 connections: checkpoints", f"{int(first)} → {int(last)}", "", f"{seconds * 1e3:.0f}", ""]
+    )
     if last <= first or state != "running" or status != 200:
-        faults.append(f"few files: checkpoints {first} to {last}, the job is {state}, /v1/jobs is answered with {status}")
+        faults.append(
+            f"few files: checkpoints {first} to {last}, the job is {state}, /v1/jobs is answered with {status}"
+        )
     if server.stop() != 0:
         faults.append("unclean shutdown")
 
@@ -124,7 +140,16 @@ def main():
     for check in (check_unread, check_few_files):
         with tempfile.TemporaryDirectory() as folder:
             check(arguments.binary, Path(folder), rows, faults)
-    table(["clients that never read", "statuses", "MB before → during", "/v1/jobs, ms", f"statuses {TIMEOUT} s later, same clients connected"], rows)
+    table(
+        [
+            "clients that never read",
+            "statuses",
+            "MB before → during",
+            "/v1/jobs, ms",
+            f"statuses {TIMEOUT} s later, same clients connected",
+        ],
+        rows,
+    )
     for fault in faults:
         print(f"FAULT: {fault}")
     sys.exit(1 if faults else 0)

@@ -9,12 +9,16 @@ import { launch, makeFolder, open, proxy, removeFolder, screenshot, serve } from
 const TIMEOUT = 120_000; // ms
 let browser;
 
-before(async () => { browser = await launch(); });
-after(async () => { await browser?.close(); });
+before(async () => {
+  browser = await launch();
+});
+after(async () => {
+  await browser?.close();
+});
 
 /**
- * Runs `body` with a service and a tab on its page, and asserts that the tab had no problems. `prepare` creates files in the
- * service's folder and returns additional arguments.
+ * Runs `body` with a service and a tab on its page, and asserts that it had no problems. `prepare` creates files in
+ * the service's folder and returns additional arguments.
  */
 async function withPage(body, prepare = async () => []) {
   const folder = await makeFolder();
@@ -32,7 +36,9 @@ async function withPage(body, prepare = async () => []) {
 }
 
 const goTo = async (page, hash, heading) => {
-  await page.evaluate((hash) => { location.hash = hash; }, hash);
+  await page.evaluate((hash) => {
+    location.hash = hash;
+  }, hash);
   await page.getByRole("heading", { level: 1, name: heading }).waitFor();
 };
 
@@ -48,250 +54,316 @@ async function submitJob(page, fields) {
 const LONG_JOB = { steps: 100000, log_every: 1, sample_every: 4, checkpoint_every: 6, batch_size: 8, seed: 3 };
 const waitForState = (page, name) => page.locator(`.badge.${name}`).first().waitFor();
 const chart = (page, name) => page.locator(`canvas[aria-label^="${name}, step"]`);
-const stepOf = async (canvas) => Number((await canvas.getAttribute("aria-label")).match(/step ([\d,]+)/)[1].replace(",", ""));
+const stepOf = async (canvas) =>
+  Number((await canvas.getAttribute("aria-label")).match(/step ([\d,]+)/)[1].replace(",", ""));
 
 /** The pixels of a canvas as a string. */
 const pixels = (canvas) => canvas.evaluate((canvas) => canvas.toDataURL());
 
 /** The pixels of a chart in the color of its first series, as a string; empty if there are few. */
-const curve = (canvas) => canvas.evaluate((canvas) => {
-  const [, r, g, b] = /^#(..)(..)(..)$/.exec(getComputedStyle(document.documentElement).getPropertyValue("--series-1").trim());
-  const color = [r, g, b].map((channel) => parseInt(channel, 16));
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  const pixels = [];
-  for (let i = 0; i < data.length; i += 4) {
-    if (data[i + 3] > 200 && color.every((value, k) => Math.abs(data[i + k] - value) < 24)) pixels.push(i / 4);
-  }
-  return pixels.length > 60 ? pixels.join() : "";
-});
-
-test("a job is submitted, followed, paused, resumed, cancelled and deleted", () => withPage(async (page) => {
-  await submitJob(page, LONG_JOB);
-  await waitForState(page, "running");
-
-  // The charts are updated.
-  const loss = chart(page, "Loss");
-  await loss.waitFor();
-  await page.waitForFunction(() => Number(/step (\d+)/.exec(document.querySelector('canvas[aria-label^="Loss, step"]').getAttribute("aria-label"))[1]) > 4);
-  const [step, drawn] = [await stepOf(loss), await curve(loss)];
-  assert.notEqual(drawn, "", "the chart has a curve");
-  await page.waitForFunction(([label, step]) => {
-    const text = document.querySelector(`canvas[aria-label^="${label}, step"]`).getAttribute("aria-label");
-    return Number(text.match(/step ([\d,]+)/)[1].replace(",", "")) > step + 3;
-  }, ["Loss", step]);
-  const later = await curve(loss);
-  assert.ok(later !== "" && later !== drawn, "the curve was extended");
-  for (const name of ["D's output", "Images/s"]) await chart(page, name).waitFor();
-
-  // The keyboard selects older points.
-  await loss.focus();
-  await page.keyboard.press("Home");
-  await page.waitForFunction(() => document.querySelector('canvas[aria-label^="Loss"]').getAttribute("aria-label").includes("step 1:"));
-  await page.keyboard.press("Escape");
-
-  // Samples appear, and the slider selects older ones.
-  const image = page.locator(".frame img");
-  await page.waitForFunction(() => Number(document.querySelector('input[aria-label="Position in training"]').max) >= 2);
-  await page.waitForFunction(() => document.querySelector(".frame img").naturalWidth > 200);
-  const newest = await image.getAttribute("src");
-  await page.getByLabel("Position in training").focus();
-  await page.keyboard.press("Home");
-  await page.waitForFunction((newest) => document.querySelector(".frame img").getAttribute("src") !== newest, newest);
-  assert.match(await image.getAttribute("alt"), /after 32 images, 1 of/);
-  await page.getByRole("button", { name: "Real images" }).click();
-  await page.waitForFunction(() => document.querySelector(".frame img").alt.startsWith("Grid of real images"));
-  const grids = await page.getByLabel("Position in training").getAttribute("max");
-  await page.waitForFunction((grids) => Number(document.querySelector('input[aria-label="Position in training"]').max) > Number(grids), grids);
-  assert.match(await image.getAttribute("alt"), /^Grid of real images/, "new samples do not replace the real images");
-
-  // Checkpoints and the log.
-  await page.locator("tbody tr").first().waitFor();
-  await page.locator("td.best", { hasText: "best" }).first().waitFor();
-  await page.waitForFunction(() => /Loss_D: \d.*\n.*checkpoint/s.test(document.querySelector(".log").textContent));
-
-  await page.getByRole("button", { name: "Pause" }).click();
-  await waitForState(page, "paused");
-  assert.notEqual(await page.evaluate(() => document.activeElement.tagName), "BODY", "the focus moves to another action");
-  const paused = await stepOf(chart(page, "Loss"));
-  await page.getByRole("button", { name: "Resume" }).click();
-  await waitForState(page, "running");
-  await page.waitForFunction((paused) => {
-    const text = document.querySelector('canvas[aria-label^="Loss, step"]').getAttribute("aria-label");
-    return Number(text.match(/step ([\d,]+)/)[1].replace(",", "")) > paused;
-  }, paused);
-
-  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download model" }).click()]);
-  const zip = await readFile(await download.path());
-  assert.equal(zip.subarray(0, 2).toString(), "PK");
-  assert.ok(zip.includes("generator.safetensors"));
-
-  page.on("dialog", (dialog) => dialog.accept());
-  await page.getByRole("button", { name: "Cancel" }).click();
-  await waitForState(page, "cancelled");
-  await screenshot(page, "job-cancelled");
-  await page.getByRole("button", { name: "Delete" }).click();
-  await page.getByText("No jobs yet.").waitFor();
-}));
-
-test("the open page continues after the service was killed and restarted", () => withPage(async (page, service) => {
-  await submitJob(page, LONG_JOB);
-  const loss = chart(page, "Loss");
-  await loss.waitFor();
-  await service.kill();
-  await page.getByText("No response from the service since").waitFor();
-  const step = await stepOf(loss);
-  await service.restart();
-  await page.getByText("No response from the service since").waitFor({ state: "hidden" });
-  await page.waitForFunction((step) => {
-    const text = document.querySelector('canvas[aria-label^="Loss, step"]').getAttribute("aria-label");
-    return Number(text.match(/step ([\d,]+)/)[1].replace(",", "")) > step + 10;
-  }, step);
-  const log = (await page.locator(".log").textContent()).split("\n").filter((line) => line.includes("Loss_D"));
-  assert.equal(new Set(log.map((line) => line.split("]")[0])).size, log.length, "no step is logged twice");
-}));
-
-test("a job is submitted and read by keyboard alone", () => withPage(async (page) => {
-  const focused = () => page.evaluate(() => document.activeElement.textContent.trim() || document.activeElement.id);
-  const tabTo = async (name) => {
-    for (let i = 0; i < 60; i++) {
-      await page.keyboard.press("Tab");
-      if ((await focused()) === name) return;
+const curve = (canvas) =>
+  canvas.evaluate((canvas) => {
+    const [, r, g, b] = /^#(..)(..)(..)$/.exec(
+      getComputedStyle(document.documentElement).getPropertyValue("--series-1").trim(),
+    );
+    const color = [r, g, b].map((channel) => parseInt(channel, 16));
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const pixels = [];
+    for (let i = 0; i < data.length; i += 4) {
+      if (data[i + 3] > 200 && color.every((value, k) => Math.abs(data[i + k] - value) < 24)) pixels.push(i / 4);
     }
-    assert.fail(`Tab does not reach ${name}`);
-  };
-  await page.getByText("No jobs yet.").waitFor();
-  await tabTo("New job");
-  await page.keyboard.press("Enter");
-  await page.getByRole("heading", { name: "New job" }).waitFor();
-  await tabTo("option-steps");
-  await page.keyboard.type("3");
-  await tabTo("Start");
-  await page.keyboard.press("Enter");
-  await waitForState(page, "done");
-  assert.match(await page.locator(".log").textContent(), /\[3\] checkpoint/);
-}));
+    return pixels.length > 60 ? pixels.join() : "";
+  });
 
-test("faults are shown at their fields", () => withPage(async (page) => {
-  await goTo(page, "#/new", "New job");
-  await page.getByText("More options").click();
-  await page.locator("#option-batch_size").fill("0");
-  await page.locator("#option-learning_rate").fill("-1");
-  await page.locator("#option-data").fill("../secret");
-  // Input that is not a number, or not exact as one, is refused in the browser.
-  for (const [typed, message] of [["1e", "not a number"], ["9007199254740993", "up to"]]) {
+test("a job is submitted, followed, paused, resumed, cancelled and deleted", () =>
+  withPage(async (page) => {
+    await submitJob(page, LONG_JOB);
+    await waitForState(page, "running");
+
+    // The charts are updated.
+    const loss = chart(page, "Loss");
+    await loss.waitFor();
+    await page.waitForFunction(
+      () =>
+        Number(
+          /step (\d+)/.exec(document.querySelector('canvas[aria-label^="Loss, step"]').getAttribute("aria-label"))[1],
+        ) > 4,
+    );
+    const [step, drawn] = [await stepOf(loss), await curve(loss)];
+    assert.notEqual(drawn, "", "the chart has a curve");
+    await page.waitForFunction(
+      ([label, step]) => {
+        const text = document.querySelector(`canvas[aria-label^="${label}, step"]`).getAttribute("aria-label");
+        return Number(text.match(/step ([\d,]+)/)[1].replace(",", "")) > step + 3;
+      },
+      ["Loss", step],
+    );
+    const later = await curve(loss);
+    assert.ok(later !== "" && later !== drawn, "the curve was extended");
+    for (const name of ["D's output", "Images/s"]) await chart(page, name).waitFor();
+
+    // The keyboard selects older points.
+    await loss.focus();
+    await page.keyboard.press("Home");
+    await page.waitForFunction(() =>
+      document.querySelector('canvas[aria-label^="Loss"]').getAttribute("aria-label").includes("step 1:"),
+    );
+    await page.keyboard.press("Escape");
+
+    // Samples appear, and the slider selects older ones.
+    const image = page.locator(".frame img");
+    await page.waitForFunction(
+      () => Number(document.querySelector('input[aria-label="Position in training"]').max) >= 2,
+    );
+    await page.waitForFunction(() => document.querySelector(".frame img").naturalWidth > 200);
+    const newest = await image.getAttribute("src");
+    await page.getByLabel("Position in training").focus();
+    await page.keyboard.press("Home");
+    await page.waitForFunction((newest) => document.querySelector(".frame img").getAttribute("src") !== newest, newest);
+    assert.match(await image.getAttribute("alt"), /after 32 images, 1 of/);
+    await page.getByRole("button", { name: "Real images" }).click();
+    await page.waitForFunction(() => document.querySelector(".frame img").alt.startsWith("Grid of real images"));
+    const grids = await page.getByLabel("Position in training").getAttribute("max");
+    await page.waitForFunction(
+      (grids) => Number(document.querySelector('input[aria-label="Position in training"]').max) > Number(grids),
+      grids,
+    );
+    assert.match(await image.getAttribute("alt"), /^Grid of real images/, "new samples do not replace the real images");
+
+    // Checkpoints and the log.
+    await page.locator("tbody tr").first().waitFor();
+    await page.locator("td.best", { hasText: "best" }).first().waitFor();
+    await page.waitForFunction(() => /Loss_D: \d.*\n.*checkpoint/s.test(document.querySelector(".log").textContent));
+
+    await page.getByRole("button", { name: "Pause" }).click();
+    await waitForState(page, "paused");
+    assert.notEqual(
+      await page.evaluate(() => document.activeElement.tagName),
+      "BODY",
+      "the focus moves to another action",
+    );
+    const paused = await stepOf(chart(page, "Loss"));
+    await page.getByRole("button", { name: "Resume" }).click();
+    await waitForState(page, "running");
+    await page.waitForFunction((paused) => {
+      const text = document.querySelector('canvas[aria-label^="Loss, step"]').getAttribute("aria-label");
+      return Number(text.match(/step ([\d,]+)/)[1].replace(",", "")) > paused;
+    }, paused);
+
+    const [download] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("button", { name: "Download model" }).click(),
+    ]);
+    const zip = await readFile(await download.path());
+    assert.equal(zip.subarray(0, 2).toString(), "PK");
+    assert.ok(zip.includes("generator.safetensors"));
+
+    page.on("dialog", (dialog) => dialog.accept());
+    await page.getByRole("button", { name: "Cancel" }).click();
+    await waitForState(page, "cancelled");
+    await screenshot(page, "job-cancelled");
+    await page.getByRole("button", { name: "Delete" }).click();
+    await page.getByText("No jobs yet.").waitFor();
+  }));
+
+test("the open page continues after the service was killed and restarted", () =>
+  withPage(async (page, service) => {
+    await submitJob(page, LONG_JOB);
+    const loss = chart(page, "Loss");
+    await loss.waitFor();
+    await service.kill();
+    await page.getByText("No response from the service since").waitFor();
+    const step = await stepOf(loss);
+    await service.restart();
+    await page.getByText("No response from the service since").waitFor({ state: "hidden" });
+    await page.waitForFunction((step) => {
+      const text = document.querySelector('canvas[aria-label^="Loss, step"]').getAttribute("aria-label");
+      return Number(text.match(/step ([\d,]+)/)[1].replace(",", "")) > step + 10;
+    }, step);
+    const log = (await page.locator(".log").textContent()).split("\n").filter((line) => line.includes("Loss_D"));
+    assert.equal(new Set(log.map((line) => line.split("]")[0])).size, log.length, "no step is logged twice");
+  }));
+
+test("a job is submitted and read by keyboard alone", () =>
+  withPage(async (page) => {
+    const focused = () => page.evaluate(() => document.activeElement.textContent.trim() || document.activeElement.id);
+    const tabTo = async (name) => {
+      for (let i = 0; i < 60; i++) {
+        await page.keyboard.press("Tab");
+        if ((await focused()) === name) return;
+      }
+      assert.fail(`Tab does not reach ${name}`);
+    };
+    await page.getByText("No jobs yet.").waitFor();
+    await tabTo("New job");
+    await page.keyboard.press("Enter");
+    await page.getByRole("heading", { name: "New job" }).waitFor();
+    await tabTo("option-steps");
+    await page.keyboard.type("3");
+    await tabTo("Start");
+    await page.keyboard.press("Enter");
+    await waitForState(page, "done");
+    assert.match(await page.locator(".log").textContent(), /\[3\] checkpoint/);
+  }));
+
+test("faults are shown at their fields", () =>
+  withPage(async (page) => {
+    await goTo(page, "#/new", "New job");
+    await page.getByText("More options").click();
+    await page.locator("#option-batch_size").fill("0");
+    await page.locator("#option-learning_rate").fill("-1");
+    await page.locator("#option-data").fill("../secret");
+    // Input that is not a number, or not exact as one, is refused in the browser.
+    for (const [typed, message] of [
+      ["1e", "not a number"],
+      ["9007199254740993", "up to"],
+    ]) {
+      await page.locator("#option-seed").fill("");
+      await page.locator("#option-seed").pressSequentially(typed);
+      await page.getByRole("button", { name: "Start" }).click();
+      await page.locator("#option-seed-fault", { hasText: message }).waitFor();
+    }
     await page.locator("#option-seed").fill("");
-    await page.locator("#option-seed").pressSequentially(typed);
     await page.getByRole("button", { name: "Start" }).click();
-    await page.locator("#option-seed-fault", { hasText: message }).waitFor();
-  }
-  await page.locator("#option-seed").fill("");
-  await page.getByRole("button", { name: "Start" }).click();
-  for (const name of ["batch_size", "learning_rate", "data"]) {
-    await page.waitForFunction((name) => document.getElementById(`option-${name}-fault`).textContent !== "", name);
-    assert.equal(await page.locator(`#option-${name}`).getAttribute("aria-invalid"), "true");
-  }
-  assert.equal(await page.evaluate(() => document.activeElement.getAttribute("aria-invalid")), "true", "the first invalid field has the focus");
-  await screenshot(page, "faults");
-}));
+    for (const name of ["batch_size", "learning_rate", "data"]) {
+      await page.waitForFunction((name) => document.getElementById(`option-${name}-fault`).textContent !== "", name);
+      assert.equal(await page.locator(`#option-${name}`).getAttribute("aria-invalid"), "true");
+    }
+    assert.equal(
+      await page.evaluate(() => document.activeElement.getAttribute("aria-invalid")),
+      "true",
+      "the first invalid field has the focus",
+    );
+    await screenshot(page, "faults");
+  }));
 
 test("names of datasets are shown as text, never as markup", () => {
   const name = "<img src=x>";
-  return withPage(async (page) => {
-    await submitJob(page, { data: name, steps: 2 });
-    await waitForState(page, "failed"); // the dataset has no images
-    assert.ok((await page.locator("h1").textContent()).includes(name));
-    await goTo(page, "#/jobs", "Jobs");
-    await page.locator(".job strong", { hasText: name }).waitFor();
-    assert.equal(await page.locator("main img").count(), 0);
-  }, async (folder) => {
-    await mkdir(join(folder, "data", name), { recursive: true });
-    return ["--data-root", join(folder, "data")];
-  });
+  return withPage(
+    async (page) => {
+      await submitJob(page, { data: name, steps: 2 });
+      await waitForState(page, "failed"); // the dataset has no images
+      assert.ok((await page.locator("h1").textContent()).includes(name));
+      await goTo(page, "#/jobs", "Jobs");
+      await page.locator(".job strong", { hasText: name }).waitFor();
+      assert.equal(await page.locator("main img").count(), 0);
+    },
+    async (folder) => {
+      await mkdir(join(folder, "data", name), { recursive: true });
+      return ["--data-root", join(folder, "data")];
+    },
+  );
 });
 
-test("the latent space is explored", () => withPage(async (page) => {
-  await goTo(page, "#/explore/faces64", "Explore");
-  const tiles = page.locator('[aria-label="Samples"] button');
-  await tiles.nth(31).waitFor();
-  const first = await pixels(tiles.nth(0).locator("canvas"));
-  await page.getByRole("button", { name: "Next" }).click();
-  await page.locator('[data-name="2:0"]').waitFor();
-  assert.notEqual(await pixels(tiles.nth(0).locator("canvas")), first, "another seed, other samples");
-  await page.getByRole("button", { name: "Previous" }).click();
-  await page.locator('[data-name="1:0"]').waitFor();
-  assert.equal(await pixels(tiles.nth(0).locator("canvas")), first, "the same seed, the same samples");
+test("the latent space is explored", () =>
+  withPage(async (page) => {
+    await goTo(page, "#/explore/faces64", "Explore");
+    const tiles = page.locator('[aria-label="Samples"] button');
+    await tiles.nth(31).waitFor();
+    const first = await pixels(tiles.nth(0).locator("canvas"));
+    await page.getByRole("button", { name: "Next" }).click();
+    await page.locator('[data-name="2:0"]').waitFor();
+    assert.notEqual(await pixels(tiles.nth(0).locator("canvas")), first, "another seed, other samples");
+    await page.getByRole("button", { name: "Previous" }).click();
+    await page.locator('[data-name="1:0"]').waitFor();
+    assert.equal(await pixels(tiles.nth(0).locator("canvas")), first, "the same seed, the same samples");
 
-  // By mouse, and by keyboard.
-  await tiles.nth(2).click();
-  await tiles.nth(2).focus();
-  for (const key of ["ArrowRight", "ArrowRight", "Enter"]) await page.keyboard.press(key);
-  assert.equal(await tiles.nth(4).getAttribute("aria-pressed"), "true");
+    // By mouse, and by keyboard.
+    await tiles.nth(2).click();
+    await tiles.nth(2).focus();
+    for (const key of ["ArrowRight", "ArrowRight", "Enter"]) await page.keyboard.press(key);
+    assert.equal(await tiles.nth(4).getAttribute("aria-pressed"), "true");
 
-  // The ends of the walk are the selected samples.
-  const walk = page.locator(".frame canvas");
-  const waitForImage = (tile) => page.waitForFunction(([expected, size]) => {
-    const canvas = document.querySelector(".frame canvas");
-    return canvas && canvas.width === size && canvas.toDataURL() === expected;
-  }, [tile, 64]);
-  const [from, to] = [await pixels(tiles.nth(2).locator("canvas")), await pixels(tiles.nth(4).locator("canvas"))];
-  await waitForImage(from);
-  await page.getByLabel("Position on the walk").focus();
-  await page.keyboard.press("End");
-  await waitForImage(to);
-  await page.keyboard.press("ArrowLeft");
-  await page.waitForFunction((to) => document.querySelector(".frame canvas").toDataURL() !== to, to);
-  assert.ok(await walk.isVisible());
-  await screenshot(page, "walk");
-  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save z of the steps" }).click()]);
-  const file = await readFile(await download.path());
-  const length = Number(file.readBigUInt64LE(0));
-  assert.deepEqual(JSON.parse(file.subarray(8, 8 + length)).z.shape, [9, 100]);
-  assert.equal(file.length, 8 + length + 9 * 100 * 4);
-  console.log(`# ${await page.locator("[data-ms]").textContent()}`);
+    // The ends of the walk are the selected samples.
+    const walk = page.locator(".frame canvas");
+    const waitForImage = (tile) =>
+      page.waitForFunction(
+        ([expected, size]) => {
+          const canvas = document.querySelector(".frame canvas");
+          return canvas && canvas.width === size && canvas.toDataURL() === expected;
+        },
+        [tile, 64],
+      );
+    const [from, to] = [await pixels(tiles.nth(2).locator("canvas")), await pixels(tiles.nth(4).locator("canvas"))];
+    await waitForImage(from);
+    await page.getByLabel("Position on the walk").focus();
+    await page.keyboard.press("End");
+    await waitForImage(to);
+    await page.keyboard.press("ArrowLeft");
+    await page.waitForFunction((to) => document.querySelector(".frame canvas").toDataURL() !== to, to);
+    assert.ok(await walk.isVisible());
+    await screenshot(page, "walk");
+    const [download] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("button", { name: "Save z of the steps" }).click(),
+    ]);
+    const file = await readFile(await download.path());
+    const length = Number(file.readBigUInt64LE(0));
+    assert.deepEqual(JSON.parse(file.subarray(8, 8 + length)).z.shape, [9, 100]);
+    assert.equal(file.length, 8 + length + 9 * 100 * 4);
+    console.log(`# ${await page.locator("[data-ms]").textContent()}`);
 
-  // Removing a sample keeps the position of the walk, and the focus in the selection.
-  await tiles.nth(9).click();
-  const position = await page.getByLabel("Position on the walk").inputValue();
-  await page.getByRole("button", { name: "Remove sample 1:9" }).press("Enter");
-  assert.match(await page.evaluate(() => document.activeElement.getAttribute("aria-label")), /^Remove sample/);
-  assert.equal(await page.getByLabel("Position on the walk").inputValue(), position);
+    // Removing a sample keeps the position of the walk, and the focus in the selection.
+    await tiles.nth(9).click();
+    const position = await page.getByLabel("Position on the walk").inputValue();
+    await page.getByRole("button", { name: "Remove sample 1:9" }).press("Enter");
+    assert.match(await page.evaluate(() => document.activeElement.getAttribute("aria-label")), /^Remove sample/);
+    assert.equal(await page.getByLabel("Position on the walk").inputValue(), position);
 
-  // Arithmetic: A - B + C with B = C is A.
-  await page.getByRole("tab", { name: "Arithmetic" }).click();
-  for (const [group, indices] of [["A", [2]], ["− B", [5, 6]], ["+ C", [5, 6]]]) {
-    await page.getByRole("radio", { name: group }).check();
-    for (const index of indices) await tiles.nth(index).click();
-  }
-  await page.waitForFunction((from) => {
-    const cells = document.querySelectorAll(".result-grid canvas");
-    const isClose = (a, b) => {
-      const [p, q] = [a, b].map((canvas) => canvas.getContext("2d").getImageData(0, 0, 64, 64).data);
-      return p.every((value, i) => Math.abs(value - q[i]) <= 1);
-    };
-    const selected = document.querySelector('[data-name="1:2"] canvas');
-    return cells.length === 9 && isClose(cells[4], selected) && !isClose(cells[0], selected);
-  }, from);
-  await screenshot(page, "arithmetic");
+    // Arithmetic: A - B + C with B = C is A.
+    await page.getByRole("tab", { name: "Arithmetic" }).click();
+    for (const [group, indices] of [
+      ["A", [2]],
+      ["− B", [5, 6]],
+      ["+ C", [5, 6]],
+    ]) {
+      await page.getByRole("radio", { name: group }).check();
+      for (const index of indices) await tiles.nth(index).click();
+    }
+    await page.waitForFunction((from) => {
+      const cells = document.querySelectorAll(".result-grid canvas");
+      const isClose = (a, b) => {
+        const [p, q] = [a, b].map((canvas) => canvas.getContext("2d").getImageData(0, 0, 64, 64).data);
+        return p.every((value, i) => Math.abs(value - q[i]) <= 1);
+      };
+      const selected = document.querySelector('[data-name="1:2"] canvas');
+      return cells.length === 9 && isClose(cells[4], selected) && !isClose(cells[0], selected);
+    }, from);
+    await screenshot(page, "arithmetic");
 
-  for (const [hash, text] of [["#/explore/nothing", "No such model: nothing"], ["#/constructor", "This page does not exist"], ["#/explore/100%", "Try again"]]) {
-    await page.evaluate((hash) => { location.hash = hash; }, hash);
-    await page.getByText(text).waitFor();
-  }
-}));
+    for (const [hash, text] of [
+      ["#/explore/nothing", "No such model: nothing"],
+      ["#/constructor", "This page does not exist"],
+      ["#/explore/100%", "Try again"],
+    ]) {
+      await page.evaluate((hash) => {
+        location.hash = hash;
+      }, hash);
+      await page.getByText(text).waitFor();
+    }
+  }));
 
-test("the page prompts for a token until it is valid", () => withPage(async (page) => {
-  const dialog = page.getByRole("dialog");
-  await dialog.waitFor();
-  for (const [token, isValid] of [["a wrong one", false], ["tökén€", false], ["the-right-one", true]]) {
-    await dialog.getByLabel("Token").fill(token);
-    await page.keyboard.press("Enter");
-    if (!isValid) await dialog.getByText("This token is not valid").waitFor();
-  }
-  await page.getByText("No jobs yet.").waitFor();
-}, async (folder) => {
-  await writeFile(join(folder, "token.txt"), "the-right-one\n");
-  return ["--token-file", join(folder, "token.txt")];
-}));
+test("the page prompts for a token until it is valid", () =>
+  withPage(
+    async (page) => {
+      const dialog = page.getByRole("dialog");
+      await dialog.waitFor();
+      for (const [token, isValid] of [
+        ["a wrong one", false],
+        ["tökén€", false],
+        ["the-right-one", true],
+      ]) {
+        await dialog.getByLabel("Token").fill(token);
+        await page.keyboard.press("Enter");
+        if (!isValid) await dialog.getByText("This token is not valid").waitFor();
+      }
+      await page.getByText("No jobs yet.").waitFor();
+    },
+    async (folder) => {
+      await writeFile(join(folder, "token.txt"), "the-right-one\n");
+      return ["--token-file", join(folder, "token.txt")];
+    },
+  ));
 
 test("the page works below a sub-path of a reverse proxy", async () => {
   const folder = await makeFolder();
@@ -309,17 +381,22 @@ test("the page works below a sub-path of a reverse proxy", async () => {
     await page.locator(".facts-grid").waitFor();
     await goTo(page, "#/explore/faces64", "Explore");
     await page.locator('[data-name="1:31"]').waitFor();
-    const resolve = (path, from) => page.evaluate(async ([path, from]) => {
-      const { serviceUrl } = await import(new URL("page/api.js", document.baseURI));
-      return serviceUrl(path, from);
-    }, [path, from]);
+    const resolve = (path, from) =>
+      page.evaluate(
+        async ([path, from]) => {
+          const { serviceUrl } = await import(new URL("page/api.js", document.baseURI));
+          return serviceUrl(path, from);
+        },
+        [path, from],
+      );
     for (const [path, from, expected] of [
       ["/v1/jobs?limit=5", "http://host/", "http://host/v1/jobs?limit=5"],
       ["/v1/jobs", "https://host:8/lab/gpu/#/jobs/1", "https://host:8/lab/gpu/v1/jobs"],
       ["/openapi.json", "https://host/lab/index.html?x=/y/#/new", "https://host/lab/openapi.json"],
       ["//other/v1", "https://host/lab/", "https://host/lab/other/v1"],
       ["https://other/", "https://host/lab/", "https://host/lab/https://other/"],
-    ]) assert.equal(await resolve(path, from), expected);
+    ])
+      assert.equal(await resolve(path, from), expected);
     assert.deepEqual(problems, []);
     await page.context().close();
   } finally {
@@ -335,7 +412,12 @@ test("every view is accessible: wide and narrow, light and dark", async () => {
     await submitJob(page, { steps: 24, log_every: 1, sample_every: 8, checkpoint_every: 8, batch_size: 8 });
     await waitForState(page, "done");
     const job = await page.evaluate(() => location.hash);
-    for (const [width, colorScheme] of [[1280, "light"], [1280, "dark"], [390, "light"], [390, "dark"]]) {
+    for (const [width, colorScheme] of [
+      [1280, "light"],
+      [1280, "dark"],
+      [390, "light"],
+      [390, "dark"],
+    ]) {
       await page.setViewportSize({ width, height: 844 });
       await page.emulateMedia({ colorScheme });
       for (const [name, hash, heading, ready] of [
@@ -358,10 +440,15 @@ test("every view is accessible: wide and narrow, light and dark", async () => {
         assert.ok(overflow <= 0, `${label}: ${overflow} pixels wider than the viewport`);
         await page.evaluate(axe);
         const checkAccessibility = async () => {
-          const { violations, incomplete } = await page.evaluate(() => window.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21aa"] }));
-          // axe reports a label on a role without one as incomplete if the element is not empty; it counts here in either case.
+          const { violations, incomplete } = await page.evaluate(() =>
+            window.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21aa"] }),
+          );
+          // axe reports a label on a role without one as incomplete if the element is not empty; it always counts.
           const faults = [...violations, ...incomplete.filter(({ id }) => id === "aria-prohibited-attr")];
-          assert.deepEqual(faults.map(({ id, nodes }) => `${label}: ${id}: ${nodes.map(({ html }) => html).join(" | ")}`), []);
+          assert.deepEqual(
+            faults.map(({ id, nodes }) => `${label}: ${id}: ${nodes.map(({ html }) => html).join(" | ")}`),
+            [],
+          );
         };
         await checkAccessibility();
         await screenshot(page, `${name}-${width}-${colorScheme}`);

@@ -10,18 +10,34 @@ import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const BINARY = process.env.DCGAN_TRAIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug", "dcgan-train");
+const BINARY =
+  process.env.DCGAN_TRAIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug", "dcgan-train");
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 async function start(folder, address, extra) {
-  const args = ["serve", "--store", join(folder, "store"), "--listen", address, "--model-root", join(ROOT, "models"), "--quiet", ...extra];
+  const args = [
+    "serve",
+    "--store",
+    join(folder, "store"),
+    "--listen",
+    address,
+    "--model-root",
+    join(ROOT, "models"),
+    "--quiet",
+    ...extra,
+  ];
   const child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "inherit"] });
   const exited = new Promise((resolve) => child.once("exit", resolve));
   const line = await new Promise((resolve, reject) => {
     child.once("error", reject);
-    createInterface(child.stdout).once("line", resolve).once("close", () => reject(new Error("the service did not start")));
+    createInterface(child.stdout)
+      .once("line", resolve)
+      .once("close", () => reject(new Error("the service did not start")));
   });
-  const kill = (signal) => { child.kill(signal); return exited; };
+  const kill = (signal) => {
+    child.kill(signal);
+    return exited;
+  };
   return { url: line.replace("listening on ", ""), kill };
 }
 
@@ -32,7 +48,9 @@ export async function serve(folder, extra = []) {
   return {
     url,
     kill: () => process.kill("SIGKILL"),
-    async restart() { process = await start(folder, new URL(url).host, extra); },
+    async restart() {
+      process = await start(folder, new URL(url).host, extra);
+    },
     stop: () => process.kill("SIGTERM"),
   };
 }
@@ -54,7 +72,11 @@ export async function proxy(target, prefix) {
     request.pipe(upstream);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const close = () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); });
+  const close = () =>
+    new Promise((resolve) => {
+      server.close(resolve);
+      server.closeAllConnections();
+    });
   return { url: `http://127.0.0.1:${server.address().port}${prefix}`, close };
 }
 
@@ -66,22 +88,36 @@ export function launch() {
   // No network services of Chromium; as root in a container it has no sandbox.
   return chromium.launch({
     executablePath: CHROMIUM,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
   });
 }
 
 /** Opens a tab and records script errors and requests to other origins. */
 export async function open(browser, url, options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, ...options });
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 900 },
+    acceptDownloads: true,
+    ...options,
+  });
   const page = await context.newPage();
   const problems = [];
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("console", (message) => {
     // Chromium logs every 4xx response as an error; the tests cause some.
-    if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) problems.push(message.text());
+    if (message.type() === "error" && !message.text().startsWith("Failed to load resource"))
+      problems.push(message.text());
   });
   page.on("request", (request) => {
-    if (!request.url().startsWith(url) && !request.url().startsWith("blob:")) problems.push(`request to ${request.url()}`);
+    if (!request.url().startsWith(url) && !request.url().startsWith("blob:"))
+      problems.push(`request to ${request.url()}`);
   });
   await page.goto(url);
   return { page, problems };
@@ -89,5 +125,6 @@ export async function open(browser, url, options = {}) {
 
 /** Saves a screenshot in the folder SCREENSHOTS, if set. */
 export async function screenshot(page, name) {
-  if (process.env.SCREENSHOTS) await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`), fullPage: true });
+  if (process.env.SCREENSHOTS)
+    await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`), fullPage: true });
 }

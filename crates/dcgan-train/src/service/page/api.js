@@ -5,8 +5,8 @@ const REQUEST_TIMEOUT = 30_000; // ms
 const STREAM_TIMEOUT = 45_000; // ms without a byte; the service sends a comment every 15 s
 
 /**
- * The URL of a path of the service, such as `/v1/jobs`. It is resolved against the folder of the page's own URL: behind a reverse
- * proxy the service may be below a sub-path.
+ * The URL of a path of the service, such as `/v1/jobs`. It is resolved against the folder of the page's own URL: behind
+ * a reverse proxy the service may be below a sub-path.
  */
 export const serviceUrl = (path, page = location.href) => new URL(`./${path.replace(/^\/+/, "")}`, page).href;
 
@@ -29,14 +29,18 @@ function promptForToken(wasInvalid) {
   tokenPrompt ??= new Promise((resolve) => {
     const dialog = document.getElementById("token");
     dialog.querySelector(".error").textContent = wasInvalid ? "This token is not valid." : "";
-    dialog.addEventListener("close", () => {
-      const input = dialog.querySelector("input");
-      // Characters that a header cannot contain are replaced: the token is then rejected and prompted for again.
-      sessionStorage.setItem(TOKEN_KEY, input.value.trim().replace(/[^\x21-\x7e]/g, "?"));
-      input.value = "";
-      tokenPrompt = null;
-      resolve();
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        const input = dialog.querySelector("input");
+        // Characters that a header cannot contain are replaced: the token is then rejected and prompted for again.
+        sessionStorage.setItem(TOKEN_KEY, input.value.trim().replace(/[^\x21-\x7e]/g, "?"));
+        input.value = "";
+        tokenPrompt = null;
+        resolve();
+      },
+      { once: true },
+    );
     dialog.showModal();
   });
   return tokenPrompt;
@@ -88,16 +92,31 @@ export async function drawSamples(model, options, signal) {
 
 export function sleep(ms, signal) {
   return new Promise((resolve, reject) => {
-    const abort = () => { clearTimeout(timer); reject(signal.reason); };
-    const timer = setTimeout(() => { signal?.removeEventListener("abort", abort); resolve(); }, ms);
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, ms);
     signal?.addEventListener("abort", abort, { once: true });
   });
 }
 
-/** Calls `body` now and every `ms` until `signal` aborts, except while the tab is hidden. Shows a banner while the service is offline. */
+/**
+ * Calls `body` now and every `ms` until `signal` aborts, except while the tab is hidden. Shows a banner while the
+ * service is offline.
+ */
 export async function poll(ms, signal, body) {
   const banner = document.getElementById("offline");
-  signal.addEventListener("abort", () => { banner.hidden = true; }, { once: true });
+  signal.addEventListener(
+    "abort",
+    () => {
+      banner.hidden = true;
+    },
+    { once: true },
+  );
   let [failures, lastSuccess] = [0, new Date()];
   while (!signal.aborted) {
     if (!document.hidden) {
@@ -111,21 +130,40 @@ export async function poll(ms, signal, body) {
       }
       if (failures < 2) banner.hidden = true;
       else if (banner.hidden) {
-        banner.textContent = `No response from the service since ${lastSuccess.toLocaleTimeString()}. The data shown is from that time.`;
+        const time = lastSuccess.toLocaleTimeString();
+        banner.textContent = `No response from the service since ${time}. The data shown is from that time.`;
         banner.hidden = false;
       }
     }
-    try { await sleep(ms, signal); } catch { return; }
+    try {
+      await sleep(ms, signal);
+    } catch {
+      return;
+    }
   }
 }
 
 /** Resolves when the tab is visible. */
 function whenVisible(signal) {
   return new Promise((resolve, reject) => {
-    if (!document.hidden) { resolve(); return; }
-    const check = () => { if (!document.hidden) { cleanUp(); resolve(); } };
-    const abort = () => { cleanUp(); reject(signal.reason); };
-    const cleanUp = () => { document.removeEventListener("visibilitychange", check); signal.removeEventListener("abort", abort); };
+    if (!document.hidden) {
+      resolve();
+      return;
+    }
+    const check = () => {
+      if (!document.hidden) {
+        cleanUp();
+        resolve();
+      }
+    };
+    const abort = () => {
+      cleanUp();
+      reject(signal.reason);
+    };
+    const cleanUp = () => {
+      document.removeEventListener("visibilitychange", check);
+      signal.removeEventListener("abort", abort);
+    };
     document.addEventListener("visibilitychange", check);
     signal.addEventListener("abort", abort);
   });
@@ -154,8 +192,8 @@ async function* parseEvents(body, onChunk) {
 }
 
 /**
- * The events of a job from its beginning to its end; reconnects as needed. A hidden tab closes its connection: browsers allow
- * six connections to a host for all tabs together, and Last-Event-ID recovers the missed events.
+ * The events of a job from its beginning to its end; reconnects as needed. A hidden tab closes its connection: browsers
+ * allow six connections to a host for all tabs together, and Last-Event-ID recovers the missed events.
  */
 export async function* events(job, signal) {
   let lastId = null;
@@ -172,7 +210,10 @@ export async function* events(job, signal) {
       const path = `/v1/jobs/${encodeURIComponent(job)}/events`;
       const response = await request("GET", path, { headers, signal: connection.signal, timeout: 0 });
       if (response.status === 204) return;
-      const restartWatchdog = () => { clearTimeout(watchdog); watchdog = setTimeout(close, STREAM_TIMEOUT); };
+      const restartWatchdog = () => {
+        clearTimeout(watchdog);
+        watchdog = setTimeout(close, STREAM_TIMEOUT);
+      };
       for await (const { id, event, data } of parseEvents(response.body, restartWatchdog)) {
         lastId = id ?? lastId;
         yield JSON.parse(data);
@@ -186,6 +227,10 @@ export async function* events(job, signal) {
       signal.removeEventListener("abort", close);
       document.removeEventListener("visibilitychange", closeIfHidden);
     }
-    try { await sleep(RECONNECT_DELAY, signal); } catch { return; }
+    try {
+      await sleep(RECONNECT_DELAY, signal);
+    } catch {
+      return;
+    }
   }
 }

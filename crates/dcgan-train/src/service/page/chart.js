@@ -16,10 +16,14 @@ export function ticks(low, high, count) {
   return values;
 }
 
-const tickLabel = (value) => (Math.abs(value) >= 1000 ? `${+(value / 1000).toPrecision(3)}k` : String(+value.toPrecision(3)));
+const tickLabel = (value) =>
+  Math.abs(value) >= 1000 ? `${+(value / 1000).toPrecision(3)}k` : String(+value.toPrecision(3));
 
 export class Chart {
-  /** `series`: {key, label, color (a CSS variable)}; `format`: function that formats a value; `include`: value that the y axis always includes. */
+  /**
+   * `series`: {key, label, color (a CSS variable)}; `format`: function that formats a value; `include`: value that the
+   * y axis always includes.
+   */
   constructor({ title, series, format, include = null, smooth = true }) {
     Object.assign(this, { name: title, series, format, include, smooth });
     this.points = []; // {step, values}
@@ -27,17 +31,30 @@ export class Chart {
     this.skipped = 0;
     this.cursor = null; // index of the selected point
     this.canvas = h("canvas", {
-      tabindex: "0", role: "img",
-      onpointermove: (event) => this.onPointer(event), onpointerdown: (event) => this.onPointer(event),
+      tabindex: "0",
+      role: "img",
+      onpointermove: (event) => this.onPointer(event),
+      onpointerdown: (event) => this.onPointer(event),
       onpointerleave: (event) => event.pointerType === "touch" || this.select(null),
-      onkeydown: (event) => this.onKey(event), onblur: () => this.select(null),
+      onkeydown: (event) => this.onKey(event),
+      onblur: () => this.select(null),
     });
     this.position = h("span", { class: "muted" });
     this.values = series.map(() => h("b", {}, "–"));
-    this.element = h("figure", { class: "chart card" },
-      h("figcaption", {}, h("strong", {}, title), this.position,
-        series.map(({ label, color }, i) => h("span", { class: "key" }, h("i", { class: color }), `${label} `, this.values[i]))),
-      this.canvas);
+    this.element = h(
+      "figure",
+      { class: "chart card" },
+      h(
+        "figcaption",
+        {},
+        h("strong", {}, title),
+        this.position,
+        series.map(({ label, color }, i) =>
+          h("span", { class: "key" }, h("i", { class: color }), `${label} `, this.values[i]),
+        ),
+      ),
+      this.canvas,
+    );
     this.observer = new ResizeObserver(() => this.scheduleDraw());
     this.observer.observe(this.canvas);
     this.redraw = () => this.scheduleDraw();
@@ -76,7 +93,10 @@ export class Chart {
   scheduleDraw() {
     if (this.isScheduled) return;
     this.isScheduled = true;
-    requestAnimationFrame(() => { this.isScheduled = false; this.draw(); });
+    requestAnimationFrame(() => {
+      this.isScheduled = false;
+      this.draw();
+    });
   }
 
   onPointer(event) {
@@ -96,7 +116,9 @@ export class Chart {
     if (last < 0) return;
     const current = this.cursor ?? last;
     const jump = event.shiftKey ? Math.max(1, Math.round(last / 20)) : 1;
-    const target = { ArrowLeft: current - jump, ArrowRight: current + jump, Home: 0, End: last, Escape: null }[event.key];
+    const target = { ArrowLeft: current - jump, ArrowRight: current + jump, Home: 0, End: last, Escape: null }[
+      event.key
+    ];
     if (target === undefined) return;
     event.preventDefault();
     this.select(target === null ? null : Math.min(last, Math.max(0, target)));
@@ -110,9 +132,14 @@ export class Chart {
   updateLegend() {
     const point = this.cursor === null ? this.latest : this.points[this.cursor];
     this.position.textContent = point ? `step ${whole(point.step)}` : "no values yet";
-    this.values.forEach((element, i) => { element.textContent = point ? this.format(point.values[i]) : "–"; });
+    this.values.forEach((element, i) => {
+      element.textContent = point ? this.format(point.values[i]) : "–";
+    });
     const parts = this.series.map(({ label }, i) => `${label} ${point ? this.format(point.values[i]) : "–"}`);
-    this.canvas.setAttribute("aria-label", `${this.name}, ${this.position.textContent}: ${parts.join(", ")}. Use the arrow keys to read other steps.`);
+    this.canvas.setAttribute(
+      "aria-label",
+      `${this.name}, ${this.position.textContent}: ${parts.join(", ")}. Use the arrow keys to read other steps.`,
+    );
   }
 
   draw() {
@@ -130,7 +157,10 @@ export class Chart {
     if (this.include !== null) values.push(this.include);
     if (!this.points.length) return;
     let [low, high] = [Infinity, -Infinity];
-    for (const value of values) { low = Math.min(low, value); high = Math.max(high, value); }
+    for (const value of values) {
+      low = Math.min(low, value);
+      high = Math.max(high, value);
+    }
     if (low === high) [low, high] = [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
     [this.low, this.high] = [this.points[0].step, Math.max(this.latest.step, this.points[0].step + 1)];
     const x = (step) => LEFT + ((step - this.low) / (this.high - this.low)) * (width - LEFT - RIGHT);

@@ -1,8 +1,8 @@
 // DOM helpers, and formatting of numbers and times.
 
 /**
- * Creates an element. Attributes that are null, undefined or false are omitted; `on...` attributes are listeners. Children are
- * nodes or text, never markup, so that data of the service cannot become a script.
+ * Creates an element. Attributes that are null, undefined or false are omitted; `on...` attributes are listeners.
+ * Children are nodes or text, never markup, so that data of the service cannot become a script.
  */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -17,7 +17,9 @@ export function h(tag, attributes = {}, ...children) {
 
 /** Replaces the children of an element. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(
+    ...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -72,12 +74,17 @@ export function showNotice(text, isError = false) {
   element.className = isError ? "error" : "";
   element.hidden = false;
   clearTimeout(noticeTimer);
-  noticeTimer = setTimeout(() => { element.hidden = true; }, isError ? 12000 : 4000);
+  noticeTimer = setTimeout(
+    () => {
+      element.hidden = true;
+    },
+    isError ? 12000 : 4000,
+  );
 }
 
 /**
- * Runs the action of a button, one at a time, and shows its error. Uses aria-disabled: a button with `disabled` would lose the
- * focus.
+ * Runs the action of a button, one at a time, and shows its error. Uses aria-disabled: a button with `disabled` would
+ * lose the focus.
  */
 export async function attempt(button, body) {
   if (button.getAttribute("aria-disabled") === "true") return undefined;
@@ -96,7 +103,10 @@ export async function attempt(button, body) {
 export function latestOnly(body) {
   let [busy, pending] = [false, null];
   return async function run(value) {
-    if (busy) { pending = { value }; return; }
+    if (busy) {
+      pending = { value };
+      return;
+    }
     busy = true;
     try {
       await body(value);
@@ -115,8 +125,20 @@ export function latestOnly(body) {
 
 /** Settings in localStorage, if the browser allows it. */
 export const settings = {
-  get(name) { try { return localStorage.getItem(name); } catch { return null; } },
-  set(name, value) { try { localStorage.setItem(name, value); } catch { /* not persisted */ } },
+  get(name) {
+    try {
+      return localStorage.getItem(name);
+    } catch {
+      return null;
+    }
+  },
+  set(name, value) {
+    try {
+      localStorage.setItem(name, value);
+    } catch {
+      /* not persisted */
+    }
+  },
 };
 
 /** Downloads data as a file. */

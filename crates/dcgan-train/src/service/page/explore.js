@@ -15,7 +15,12 @@ const GROUPS = { a: "A", b: "− B", c: "+ C" };
 
 /** A canvas for one image of a model. */
 function createTile(model, label) {
-  const canvas = h("canvas", { width: model.width, height: model.height, class: "pixels", ...(label && { role: "img", "aria-label": label }) });
+  const canvas = h("canvas", {
+    width: model.width,
+    height: model.height,
+    class: "pixels",
+    ...(label && { role: "img", "aria-label": label }),
+  });
   canvas.style.width = `${Math.min(MAX_WIDTH, Math.max(model.width, 64))}px`;
   return canvas;
 }
@@ -30,8 +35,19 @@ async function render(model, options, canvases, signal) {
   const columns = Math.ceil(Math.sqrt(canvases.length));
   canvases.forEach((canvas, i) => {
     const [x, y] = [i % columns, Math.floor(i / columns)];
-    canvas.getContext("2d").drawImage(bitmap,
-      GAP + x * (model.width + GAP), GAP + y * (model.height + GAP), model.width, model.height, 0, 0, model.width, model.height);
+    canvas
+      .getContext("2d")
+      .drawImage(
+        bitmap,
+        GAP + x * (model.width + GAP),
+        GAP + y * (model.height + GAP),
+        model.width,
+        model.height,
+        0,
+        0,
+        model.width,
+        model.height,
+      );
   });
   bitmap.close();
   return performance.now() - started;
@@ -45,8 +61,12 @@ function useRovingFocus(list) {
     if (current < 0) return;
     const columns = buttons.filter((button) => button.offsetTop === buttons[0].offsetTop).length;
     const target = {
-      ArrowLeft: current - 1, ArrowRight: current + 1, ArrowUp: current - columns, ArrowDown: current + columns,
-      Home: 0, End: buttons.length - 1,
+      ArrowLeft: current - 1,
+      ArrowRight: current + 1,
+      ArrowUp: current - columns,
+      ArrowDown: current + columns,
+      Home: 0,
+      End: buttons.length - 1,
     }[event.key];
     if (target === undefined || !buttons[target]) return;
     event.preventDefault();
@@ -60,31 +80,64 @@ function useRovingFocus(list) {
 class Explorer {
   constructor(model, signal) {
     Object.assign(this, {
-      model, signal, seed: 1, position: 0, samples: [], mode: "walk", group: "a", groups: { walk: [], a: [], b: [], c: [] },
+      model,
+      signal,
+      seed: 1,
+      position: 0,
+      samples: [],
+      mode: "walk",
+      group: "a",
+      groups: { walk: [], a: [], b: [], c: [] },
     });
     this.latency = h("span", { class: "muted" });
     this.error = h("p", { class: "error", role: "alert" });
     this.grid = h("div", { class: "tiles", role: "group", "aria-label": "Samples" });
     useRovingFocus(this.grid);
-    this.seedInput = h("input", { type: "number", min: 0, step: 1, value: 1, onchange: () => this.showSeed(this.seedInput.value === "" ? NaN : Number(this.seedInput.value)) });
+    this.seedInput = h("input", {
+      type: "number",
+      min: 0,
+      step: 1,
+      value: 1,
+      onchange: () => this.showSeed(this.seedInput.value === "" ? NaN : Number(this.seedInput.value)),
+    });
     this.panel = h("div");
-    this.tabs = ["walk", "arithmetic"].map((mode) => h("button", {
-      role: "tab", id: `tab-${mode}`, "aria-controls": "panel", onclick: () => this.selectMode(mode),
-      onkeydown: (event) => event.key.startsWith("Arrow") && this.selectMode(this.mode === "walk" ? "arithmetic" : "walk", true),
-    }, mode === "walk" ? "Walk" : "Arithmetic"));
+    this.tabs = ["walk", "arithmetic"].map((mode) =>
+      h(
+        "button",
+        {
+          role: "tab",
+          id: `tab-${mode}`,
+          "aria-controls": "panel",
+          onclick: () => this.selectMode(mode),
+          onkeydown: (event) =>
+            event.key.startsWith("Arrow") && this.selectMode(this.mode === "walk" ? "arithmetic" : "walk", true),
+        },
+        mode === "walk" ? "Walk" : "Arithmetic",
+      ),
+    );
     this.element = [
-      h("section", { class: "card", "aria-labelledby": "samples-title" },
+      h(
+        "section",
+        { class: "card", "aria-labelledby": "samples-title" },
         h("h2", { id: "samples-title" }, "Samples"),
-        h("div", { class: "row" },
+        h(
+          "div",
+          { class: "row" },
           h("label", { class: "inline" }, "Seed ", this.seedInput),
           h("button", { class: "quiet", onclick: () => this.showSeed(Math.max(0, this.seed - 1)) }, "Previous"),
           h("button", { class: "quiet", onclick: () => this.showSeed(this.seed + 1) }, "Next"),
-          this.latency),
+          this.latency,
+        ),
         h("p", { class: "muted" }, "Select samples to use below. The selection is kept when the seed changes."),
-        this.error, this.grid),
-      h("section", { class: "card" },
+        this.error,
+        this.grid,
+      ),
+      h(
+        "section",
+        { class: "card" },
         h("div", { role: "tablist", class: "row tabs", "aria-label": "Use of the selected samples" }, this.tabs),
-        h("div", { id: "panel", role: "tabpanel", "aria-labelledby": "tab-walk" }, this.panel)),
+        h("div", { id: "panel", role: "tabpanel", "aria-labelledby": "tab-walk" }, this.panel),
+      ),
     ];
     this.renderPosition = latestOnly(async (t) => {
       const stops = this.groups.walk.map(({ z }) => z);
@@ -120,9 +173,16 @@ class Explorer {
     const { height, width, channels } = this.model;
     const options = { seed, count: Math.max(1, Math.min(COUNT, Math.floor(MAX_BYTES / (height * width * channels)))) };
     try {
-      const zs = latent.parseSafetensors(await drawSamples(this.model.id, { ...options, format: "latents" }, this.signal));
+      const zs = latent.parseSafetensors(
+        await drawSamples(this.model.id, { ...options, format: "latents" }, this.signal),
+      );
       const samples = zs.map((z, i) => ({ z, name: `${seed}:${i}`, canvas: createTile(this.model) }));
-      const ms = await render(this.model, options, samples.map(({ canvas }) => canvas), this.signal);
+      const ms = await render(
+        this.model,
+        options,
+        samples.map(({ canvas }) => canvas),
+        this.signal,
+      );
       if (this.seed !== seed) return;
       this.samples = samples;
       this.showLatency(ms, zs.length);
@@ -132,14 +192,29 @@ class Explorer {
       this.samples = [];
       fill(this.error, error.message);
     }
-    fill(this.grid, this.samples.map((sample, i) => h("button", {
-      class: "tile", "aria-label": `Sample ${sample.name}`, "data-name": sample.name, tabindex: i ? "-1" : "0", onclick: () => this.toggle(sample),
-    }, sample.canvas)));
+    fill(
+      this.grid,
+      this.samples.map((sample, i) =>
+        h(
+          "button",
+          {
+            class: "tile",
+            "aria-label": `Sample ${sample.name}`,
+            "data-name": sample.name,
+            tabindex: i ? "-1" : "0",
+            onclick: () => this.toggle(sample),
+          },
+          sample.canvas,
+        ),
+      ),
+    );
     this.updatePressed();
   }
 
   /** The group that a click on a sample changes. */
-  get target() { return this.groups[this.mode === "walk" ? "walk" : this.group]; }
+  get target() {
+    return this.groups[this.mode === "walk" ? "walk" : this.group];
+  }
 
   toggle(sample) {
     const index = this.target.findIndex(({ name }) => name === sample.name);
@@ -165,17 +240,29 @@ class Explorer {
   }
 
   selection(group) {
-    return h("div", { class: "tiles small", "data-group": group }, this.groups[group].map((sample) => h("button", {
-      class: "tile", "aria-label": `Remove sample ${sample.name}`, title: `${sample.name}: remove`,
-      onclick: () => {
-        const index = this.groups[group].indexOf(sample);
-        this.groups[group].splice(index, 1);
-        this.update();
-        // The focus moves to the next selected sample, or back to the grid.
-        const rest = this.panel.querySelectorAll(`[data-group="${group}"] button`);
-        (rest[Math.min(index, rest.length - 1)] ?? this.grid.querySelector('[tabindex="0"]'))?.focus();
-      },
-    }, sample.canvas)));
+    return h(
+      "div",
+      { class: "tiles small", "data-group": group },
+      this.groups[group].map((sample) =>
+        h(
+          "button",
+          {
+            class: "tile",
+            "aria-label": `Remove sample ${sample.name}`,
+            title: `${sample.name}: remove`,
+            onclick: () => {
+              const index = this.groups[group].indexOf(sample);
+              this.groups[group].splice(index, 1);
+              this.update();
+              // The focus moves to the next selected sample, or back to the grid.
+              const rest = this.panel.querySelectorAll(`[data-group="${group}"] button`);
+              (rest[Math.min(index, rest.length - 1)] ?? this.grid.querySelector('[tabindex="0"]'))?.focus();
+            },
+          },
+          sample.canvas,
+        ),
+      ),
+    );
   }
 
   update() {
@@ -193,13 +280,21 @@ class Explorer {
   }
 
   saveButton(text, name, zs) {
-    return h("button", { class: "quiet", onclick: () => download(name, latent.toSafetensors(zs), "application/octet-stream") }, text);
+    return h(
+      "button",
+      { class: "quiet", onclick: () => download(name, latent.toSafetensors(zs), "application/octet-stream") },
+      text,
+    );
   }
 
   showWalk() {
     const stops = this.groups.walk;
     if (stops.length < 2) {
-      fill(this.panel, h("p", { class: "muted" }, "Select two or more samples: the walk visits them in this order."), this.selection("walk"));
+      fill(
+        this.panel,
+        h("p", { class: "muted" }, "Select two or more samples: the walk visits them in this order."),
+        this.selection("walk"),
+      );
       return;
     }
     this.image = createTile(this.model, "Image at this position of the walk");
@@ -209,24 +304,58 @@ class Explorer {
       slider.value = t;
       const segment = Math.min(stops.length - 2, Math.floor(t * (stops.length - 1)));
       const percent = Math.round(100 * (t * (stops.length - 1) - segment));
-      slider.setAttribute("aria-valuetext", `between ${stops[segment].name} and ${stops[segment + 1].name}, ${percent} %`);
+      slider.setAttribute(
+        "aria-valuetext",
+        `between ${stops[segment].name} and ${stops[segment + 1].name}, ${percent} %`,
+      );
       this.renderPosition(t);
     };
-    const slider = h("input", { type: "range", min: 0, max: 1, step: 0.005, value: 0, "aria-label": "Position on the walk", oninput: () => moveTo(Number(slider.value)) });
+    const slider = h("input", {
+      type: "range",
+      min: 0,
+      max: 1,
+      step: 0.005,
+      value: 0,
+      "aria-label": "Position on the walk",
+      oninput: () => moveTo(Number(slider.value)),
+    });
     const strip = Array.from({ length: STEPS }, () => createTile(this.model));
-    const zAtStep = (i) => latent.walk(stops.map(({ z }) => z), i / (STEPS - 1), this.model.latent.distribution);
+    const zAtStep = (i) =>
+      latent.walk(
+        stops.map(({ z }) => z),
+        i / (STEPS - 1),
+        this.model.latent.distribution,
+      );
     const zs = strip.map((_, i) => zAtStep(i));
     const play = h("button", { class: "quiet", onclick: () => this.play(moveTo, play, stops.length) }, "Play");
-    fill(this.panel,
+    fill(
+      this.panel,
       this.selection("walk"),
       h("div", { class: "row grow" }, slider),
-      h("div", { class: "row" }, play,
-        this.saveButton("Save z of the selection", "selection.safetensors", stops.map(({ z }) => z)),
-        this.saveButton("Save z of the steps", "walk.safetensors", zs)),
+      h(
+        "div",
+        { class: "row" },
+        play,
+        this.saveButton(
+          "Save z of the selection",
+          "selection.safetensors",
+          stops.map(({ z }) => z),
+        ),
+        this.saveButton("Save z of the steps", "walk.safetensors", zs),
+      ),
       h("div", { class: "frame" }, this.image),
-      h("div", { class: "strip" }, strip.map((canvas, i) => h("button", {
-        class: "tile", "aria-label": `Step ${i + 1} of ${STEPS}`, onclick: () => moveTo(i / (STEPS - 1)),
-      }, canvas))));
+      h(
+        "div",
+        { class: "strip" },
+        strip.map((canvas, i) =>
+          h(
+            "button",
+            { class: "tile", "aria-label": `Step ${i + 1} of ${STEPS}`, onclick: () => moveTo(i / (STEPS - 1)) },
+            canvas,
+          ),
+        ),
+      ),
+    );
     moveTo(this.position);
     this.renderStrip({ zs, canvases: strip });
   }
@@ -245,7 +374,10 @@ class Explorer {
       const t = Math.min(1, (now - started) / 1000 / seconds);
       moveTo(t);
       if (t < 1) this.frame = requestAnimationFrame(step);
-      else { this.frame = null; fill(button, "Play"); }
+      else {
+        this.frame = null;
+        fill(button, "Play");
+      }
     };
     this.frame = requestAnimationFrame(step);
   }
@@ -253,14 +385,46 @@ class Explorer {
   showArithmetic() {
     const zs = Object.fromEntries(Object.keys(GROUPS).map((name) => [name, this.groups[name].map(({ z }) => z)]));
     const nonEmpty = Object.keys(GROUPS).filter((name) => zs[name].length);
-    const means = Object.fromEntries(nonEmpty.map((name) => [name, createTile(this.model, `Image of the mean of ${GROUPS[name]}`)]));
-    const groups = Object.entries(GROUPS).map(([name, label]) => h("fieldset", { class: "group" },
-      h("legend", {}, h("label", {}, h("input", {
-        type: "radio", name: "group", value: name, checked: this.group === name, onchange: () => { this.group = name; this.updatePressed(); },
-      }), ` ${label}`)),
-      this.selection(name),
-      h("div", {}, h("small", { class: "muted" }, means[name] ? `mean of ${zs[name].length}` : "no samples"), means[name])));
-    const help = h("p", { class: "muted" }, "Choose a group, then add samples to it. The result is mean(A) − mean(B) + mean(C).");
+    const means = Object.fromEntries(
+      nonEmpty.map((name) => [name, createTile(this.model, `Image of the mean of ${GROUPS[name]}`)]),
+    );
+    const groups = Object.entries(GROUPS).map(([name, label]) =>
+      h(
+        "fieldset",
+        { class: "group" },
+        h(
+          "legend",
+          {},
+          h(
+            "label",
+            {},
+            h("input", {
+              type: "radio",
+              name: "group",
+              value: name,
+              checked: this.group === name,
+              onchange: () => {
+                this.group = name;
+                this.updatePressed();
+              },
+            }),
+            ` ${label}`,
+          ),
+        ),
+        this.selection(name),
+        h(
+          "div",
+          {},
+          h("small", { class: "muted" }, means[name] ? `mean of ${zs[name].length}` : "no samples"),
+          means[name],
+        ),
+      ),
+    );
+    const help = h(
+      "p",
+      { class: "muted" },
+      "Choose a group, then add samples to it. The result is mean(A) − mean(B) + mean(C).",
+    );
     if (!nonEmpty.length) {
       fill(this.panel, help, h("div", { class: "groups" }, groups));
       return;
@@ -270,11 +434,18 @@ class Explorer {
     // The result is in the center of its neighbours, as in figure 7 of the paper.
     const zsOfGrid = [...neighbours.slice(0, NEIGHBOURS / 2), center, ...neighbours.slice(NEIGHBOURS / 2)];
     const cells = zsOfGrid.map((z) => createTile(this.model, z === center ? "Result" : "Neighbour of the result"));
-    fill(this.panel,
-      help, h("div", { class: "groups" }, groups),
+    fill(
+      this.panel,
+      help,
+      h("div", { class: "groups" }, groups),
       h("h3", {}, "Result and eight neighbours (noise ±0.25)"),
       h("div", { class: "result-grid" }, cells),
-      h("div", { class: "row" }, this.saveButton("Save z of the result and its neighbours", "arithmetic.safetensors", [center, ...neighbours])));
+      h(
+        "div",
+        { class: "row" },
+        this.saveButton("Save z of the result and its neighbours", "arithmetic.safetensors", [center, ...neighbours]),
+      ),
+    );
     this.renderResult({
       zs: [...zsOfGrid, ...nonEmpty.map((name) => latent.mean(zs[name]))],
       canvases: [...cells, ...nonEmpty.map((name) => means[name])],
@@ -285,11 +456,30 @@ class Explorer {
 export async function show([id], signal) {
   const { models } = await get("/v1/models", signal);
   if (!models.length) {
-    return [h("h1", {}, "Explore"), h("p", {}, "No models yet. Jobs are listed here after their first checkpoint, and so are the model folders below ", h("code", {}, "--model-root"), ".")];
+    return [
+      h("h1", {}, "Explore"),
+      h(
+        "p",
+        {},
+        "No models yet. Jobs are listed here after their first checkpoint, and so are the model folders below ",
+        h("code", {}, "--model-root"),
+        ".",
+      ),
+    ];
   }
-  const optionLabel = ({ id, name, height, width, source }) => (source === "job" ? `job of ${formatTime(parseInt(id, 16) / 1000)} (${name}, ${height}x${width})` : `${id} (${name}, ${height}x${width})`);
-  const select = h("select", { onchange: () => { location.hash = `#/explore/${encodeURIComponent(select.value)}`; } },
-    models.map((other) => h("option", { value: other.id, selected: other.id === id }, optionLabel(other))));
+  const optionLabel = ({ id, name, height, width, source }) =>
+    source === "job"
+      ? `job of ${formatTime(parseInt(id, 16) / 1000)} (${name}, ${height}x${width})`
+      : `${id} (${name}, ${height}x${width})`;
+  const select = h(
+    "select",
+    {
+      onchange: () => {
+        location.hash = `#/explore/${encodeURIComponent(select.value)}`;
+      },
+    },
+    models.map((other) => h("option", { value: other.id, selected: other.id === id }, optionLabel(other))),
+  );
   const head = h("div", { class: "head" }, h("h1", {}, "Explore"), h("label", { class: "inline" }, "Model ", select));
   const model = id ? models.find((model) => model.id === id) : models[0];
   if (!model) {

@@ -2,7 +2,21 @@
 
 import { events, get, poll, post, request } from "./api.js";
 import { Chart } from "./chart.js";
-import { attempt, badge, decimal, download, duration, fill, formatTime, h, jobTitle, latestOnly, setText, showNotice, whole } from "./dom.js";
+import {
+  attempt,
+  badge,
+  decimal,
+  download,
+  duration,
+  fill,
+  formatTime,
+  h,
+  jobTitle,
+  latestOnly,
+  setText,
+  showNotice,
+  whole,
+} from "./dom.js";
 import { Samples } from "./samples.js";
 
 const POLL_INTERVAL = 1500; // ms
@@ -16,14 +30,23 @@ export function formatEvent(event) {
   const number = (value) => (value === undefined ? "-" : value.toFixed(4));
   switch (event.event) {
     case "step":
-      return `[${event.step}/${event.total_steps}] Loss_D: ${number(event.loss_d)} Loss_G: ${number(event.loss_g)} D(x): ${number(event.d_x)} `
-        + `D(G(z)): ${number(event.d_gz_before)} / ${number(event.d_gz_after)}  ${Math.round(event.images_per_s)} images/s, `
-        + `${duration(event.seconds_left)} left, ${Math.round(100 * event.data_wait_share)} % waiting for data`;
-    case "sample": return `[${event.step}] samples after ${event.images} images (diversity ${event.diversity.toFixed(2)})`;
-    case "checkpoint":
-      return `[${event.step}] checkpoint${event.frechet === null || event.frechet === undefined ? "" : `, random-feature Fréchet distance ${event.frechet.toFixed(4)}`}${event.best ? ", the best so far" : ""}`;
-    case "alarm": return `[${event.step}] ALARM: ${event.message}`;
-    default: return event.state ? `the job is ${event.state}` : JSON.stringify(event);
+      return [
+        `[${event.step}/${event.total_steps}] Loss_D: ${number(event.loss_d)} Loss_G: ${number(event.loss_g)}`,
+        ` D(x): ${number(event.d_x)} D(G(z)): ${number(event.d_gz_before)} / ${number(event.d_gz_after)}`,
+        `  ${Math.round(event.images_per_s)} images/s, ${duration(event.seconds_left)} left,`,
+        ` ${Math.round(100 * event.data_wait_share)} % waiting for data`,
+      ].join("");
+    case "sample":
+      return `[${event.step}] samples after ${event.images} images (diversity ${event.diversity.toFixed(2)})`;
+    case "checkpoint": {
+      const hasDistance = event.frechet !== null && event.frechet !== undefined;
+      const distance = hasDistance ? `, random-feature Fréchet distance ${event.frechet.toFixed(4)}` : "";
+      return `[${event.step}] checkpoint${distance}${event.best ? ", the best so far" : ""}`;
+    }
+    case "alarm":
+      return `[${event.step}] ALARM: ${event.message}`;
+    default:
+      return event.state ? `the job is ${event.state}` : JSON.stringify(event);
   }
 }
 
@@ -33,14 +56,37 @@ const createFact = (name) => {
 };
 
 function createCharts() {
-  const create = (title, format, series, more = {}) => new Chart({
-    title, format, ...more, series: series.map(([key, label], i) => ({ key, label, color: `series-${i + 1}` })),
-  });
+  const create = (title, format, series, more = {}) =>
+    new Chart({
+      title,
+      format,
+      ...more,
+      series: series.map(([key, label], i) => ({ key, label, color: `series-${i + 1}` })),
+    });
   return {
-    loss: create("Loss", decimal, [["loss_d", "D"], ["loss_g", "G"]], { include: 0 }),
-    output: create("D's output", decimal, [["d_x", "D(x)"], ["d_gz_before", "D(G(z))"]], { include: 0 }),
+    loss: create(
+      "Loss",
+      decimal,
+      [
+        ["loss_d", "D"],
+        ["loss_g", "G"],
+      ],
+      { include: 0 },
+    ),
+    output: create(
+      "D's output",
+      decimal,
+      [
+        ["d_x", "D(x)"],
+        ["d_gz_before", "D(G(z))"],
+      ],
+      { include: 0 },
+    ),
     speed: create("Images/s", whole, [["images_per_s", "images/s"]], { include: 0, smooth: false }),
-    frechet: create("Random-feature Fréchet distance (lower is better)", decimal, [["frechet", "Fréchet distance"]], { include: 0, smooth: false }),
+    frechet: create("Random-feature Fréchet distance (lower is better)", decimal, [["frechet", "Fréchet distance"]], {
+      include: 0,
+      smooth: false,
+    }),
   };
 }
 
@@ -57,22 +103,40 @@ function createActions(id, reload) {
   };
   const pause = h("button", { onclick: send("pause") }, "Pause");
   const resume = h("button", { onclick: send("resume") }, "Resume");
-  const cancel = h("button", { class: "danger", onclick: (event) => confirm("Cancel this job? Its files are kept until it is deleted.") && send("cancel")(event) }, "Cancel");
-  const remove = h("button", {
-    class: "danger",
-    onclick: (event) => confirm("Delete this job and its files?") && attempt(event.currentTarget, async () => {
-      await request("DELETE", `/v1/jobs/${encodeURIComponent(id)}`);
-      showNotice("The job was deleted.");
-      location.hash = "#/jobs";
-    }),
-  }, "Delete");
-  const model = h("button", {
-    class: "quiet",
-    onclick: (event) => attempt(event.currentTarget, async () => {
-      const response = await request("GET", `/v1/jobs/${encodeURIComponent(id)}/model`, { timeout: 0 });
-      download(`${id}.zip`, await response.blob());
-    }),
-  }, "Download model");
+  const cancel = h(
+    "button",
+    {
+      class: "danger",
+      onclick: (event) => confirm("Cancel this job? Its files are kept until it is deleted.") && send("cancel")(event),
+    },
+    "Cancel",
+  );
+  const remove = h(
+    "button",
+    {
+      class: "danger",
+      onclick: (event) =>
+        confirm("Delete this job and its files?") &&
+        attempt(event.currentTarget, async () => {
+          await request("DELETE", `/v1/jobs/${encodeURIComponent(id)}`);
+          showNotice("The job was deleted.");
+          location.hash = "#/jobs";
+        }),
+    },
+    "Delete",
+  );
+  const model = h(
+    "button",
+    {
+      class: "quiet",
+      onclick: (event) =>
+        attempt(event.currentTarget, async () => {
+          const response = await request("GET", `/v1/jobs/${encodeURIComponent(id)}/model`, { timeout: 0 });
+          download(`${id}.zip`, await response.blob());
+        }),
+    },
+    "Download model",
+  );
   const explore = h("a", { class: "button quiet", href: `#/explore/${encodeURIComponent(id)}` }, "Explore");
   const update = (job) => {
     const isActive = job.state === "queued" || job.state === "running";
@@ -81,7 +145,9 @@ function createActions(id, reload) {
     cancel.hidden = !(isActive || job.state === "paused") || job.wanted === "cancelled";
     remove.hidden = job.state === "running";
   };
-  const setHasModel = (hasModel) => { model.hidden = explore.hidden = !hasModel; };
+  const setHasModel = (hasModel) => {
+    model.hidden = explore.hidden = !hasModel;
+  };
   setHasModel(false);
   const buttons = [pause, resume, cancel, model, explore, remove];
   return { element: h("div", { class: "row" }, buttons), update, setHasModel };
@@ -97,12 +163,37 @@ export async function show([id], signal) {
   const samples = new Samples(id, signal);
   const alarms = h("ul", { class: "plain alarms", "aria-live": "polite", "aria-label": "Alarms" });
   const olderAlarms = h("ul", { class: "plain alarms" });
-  const olderAlarmsCard = h("details", { class: "card", hidden: true }, h("summary", {}, "Earlier alarms"), olderAlarms);
+  const olderAlarmsCard = h(
+    "details",
+    { class: "card", hidden: true },
+    h("summary", {}, "Earlier alarms"),
+    olderAlarms,
+  );
   const checkpoints = h("tbody");
   const log = h("pre", { tabindex: "0", class: "log", role: "group", "aria-labelledby": "log-title" });
-  const checkpointCard = h("section", { class: "card", "aria-labelledby": "checkpoints-title" },
+  const checkpointCard = h(
+    "section",
+    { class: "card", "aria-labelledby": "checkpoints-title" },
     h("h2", { id: "checkpoints-title" }, "Checkpoints"),
-    h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Step", "Random-feature Fréchet distance", ""].map((name) => h("th", { scope: "col" }, name)))), checkpoints)));
+    h(
+      "div",
+      { class: "scroll" },
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            ["Step", "Random-feature Fréchet distance", ""].map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        checkpoints,
+      ),
+    ),
+  );
   const actions = createActions(id, load);
   let hasEnded = false;
 
@@ -114,9 +205,13 @@ export async function show([id], signal) {
     progress.value = job.total_steps ? job.step / job.total_steps : 0;
     const isRunning = job.state === "running";
     const values = [
-      job.total_steps ? `${whole(job.step)} of ${whole(job.total_steps)}` : whole(job.step), whole(job.images),
-      isRunning ? whole(job.images_per_s) : "–", isRunning ? duration(job.seconds_left) : "–",
-      formatTime(job.created_unix_ms), formatTime(job.started_unix_ms), formatTime(job.ended_unix_ms),
+      job.total_steps ? `${whole(job.step)} of ${whole(job.total_steps)}` : whole(job.step),
+      whole(job.images),
+      isRunning ? whole(job.images_per_s) : "–",
+      isRunning ? duration(job.seconds_left) : "–",
+      formatTime(job.created_unix_ms),
+      formatTime(job.started_unix_ms),
+      formatTime(job.ended_unix_ms),
     ];
     facts.forEach(({ value }, i) => setText(value, values[i]));
     actions.update(job);
@@ -177,7 +272,8 @@ export async function show([id], signal) {
   let hasEvents = false;
   async function follow() {
     hasEnded = false;
-    if (hasEvents) { // starts over: events that a resumed run dropped must disappear
+    if (hasEvents) {
+      // starts over: events that a resumed run dropped must disappear
       [lines, newCheckpoints, newAlarms, bestCell] = [[], [], [], null];
       for (const list of [checkpoints, alarms, olderAlarms]) fill(list);
       for (const chart of Object.values(charts)) chart.clear();
@@ -195,17 +291,30 @@ export async function show([id], signal) {
   follow();
   samples.load().catch(() => {});
   poll(POLL_INTERVAL, signal, () => load()).catch(() => {
-    if (!signal.aborted) { showNotice("The job was deleted."); location.hash = "#/jobs"; }
+    if (!signal.aborted) {
+      showNotice("The job was deleted.");
+      location.hash = "#/jobs";
+    }
   });
   return [
     h("div", { class: "head" }, h("h1", {}, jobTitle(job)), state),
     h("p", { class: "muted id" }, id),
-    error, progress, actions.element,
-    h("dl", { class: "facts-grid" }, facts.map(({ element }) => element)),
-    alarms, olderAlarmsCard,
-    h("div", { class: "columns" },
+    error,
+    progress,
+    actions.element,
+    h(
+      "dl",
+      { class: "facts-grid" },
+      facts.map(({ element }) => element),
+    ),
+    alarms,
+    olderAlarmsCard,
+    h(
+      "div",
+      { class: "columns" },
       h("div", {}, charts.loss.element, charts.output.element, charts.speed.element, charts.frechet.element),
-      h("div", {}, samples.element, checkpointCard)),
+      h("div", {}, samples.element, checkpointCard),
+    ),
     h("details", { class: "card" }, h("summary", {}, "Options"), h("pre", {}, JSON.stringify(job.options, null, 2))),
     h("section", { class: "card", "aria-labelledby": "log-title" }, h("h2", { id: "log-title" }, "Log"), log),
   ];

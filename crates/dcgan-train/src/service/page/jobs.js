@@ -13,8 +13,18 @@ function createRow(job) {
   const progress = h("progress", { max: 1, "aria-label": "Progress" });
   const facts = h("span", { class: "facts" });
   const error = h("span", { class: "error" });
-  const element = h("li", {}, h("a", { class: "card job", href: `#/jobs/${encodeURIComponent(job.id)}` },
-    h("span", { class: "job-head" }, h("strong", {}, jobTitle(job)), state), progress, facts, error));
+  const element = h(
+    "li",
+    {},
+    h(
+      "a",
+      { class: "card job", href: `#/jobs/${encodeURIComponent(job.id)}` },
+      h("span", { class: "job-head" }, h("strong", {}, jobTitle(job)), state),
+      progress,
+      facts,
+      error,
+    ),
+  );
   let previous = "";
   const update = (job) => {
     setText(state, job.state);
@@ -29,7 +39,11 @@ function createRow(job) {
       job.loss_g !== null && `Loss G ${decimal(job.loss_g)}`,
       formatTime(job.created_unix_ms),
     ].filter(Boolean);
-    if (String(texts) !== previous) fill(facts, texts.map((text) => h("span", {}, text)));
+    if (String(texts) !== previous)
+      fill(
+        facts,
+        texts.map((text) => h("span", {}, text)),
+      );
     previous = String(texts);
     setText(error, job.error ?? "");
   };
@@ -61,7 +75,10 @@ export async function show(_parameters, signal) {
     for (const job of page.jobs) rows.get(job.id).update(job);
     if ([...rows.keys()].join() === before) return;
     const focused = list.contains(document.activeElement) ? document.activeElement : null;
-    fill(list, [...rows.values()].map(({ element }) => element));
+    fill(
+      list,
+      [...rows.values()].map(({ element }) => element),
+    );
     focused?.focus({ preventScroll: true });
   }
 
@@ -77,18 +94,31 @@ export async function show(_parameters, signal) {
     load().catch(() => {});
   }
 
-  const filter = h("select", {
-    onchange: (event) => change(() => { state = event.target.value; pages = [null]; }),
-  }, h("option", { value: "" }, "all"), STATES.map((name) => h("option", { value: name }, name)));
+  const filter = h(
+    "select",
+    {
+      onchange: (event) =>
+        change(() => {
+          state = event.target.value;
+          pages = [null];
+        }),
+    },
+    h("option", { value: "" }, "all"),
+    STATES.map((name) => h("option", { value: name }, name)),
+  );
 
   await load();
   poll(POLL_INTERVAL, signal, load).catch(() => {});
   return [
-    h("div", { class: "head" },
+    h(
+      "div",
+      { class: "head" },
       h("h1", {}, "Jobs"),
       h("label", { class: "inline" }, "State ", filter),
-      h("a", { class: "button", href: "#/new" }, "New job")),
-    empty, list,
+      h("a", { class: "button", href: "#/new" }, "New job"),
+    ),
+    empty,
+    list,
     h("div", { class: "row" }, newer, older),
   ];
 }

@@ -6,7 +6,7 @@ export const mean = (all) => Float32Array.from(all[0], (_, i) => all.reduce((sum
 /** Linear interpolation from `a` to `b`: for uniform z, as in the paper. */
 export const linear = (a, b, t) => Float32Array.from(a, (value, i) => (1 - t) * value + t * b[i]);
 
-/** Spherical interpolation, as in `dcgan-explore interpolate`: for normal z, whose norms are concentrated near a sphere. */
+/** Spherical interpolation, as in `dcgan-explore interpolate`: for normal z, which concentrate near a sphere. */
 export function spherical(a, b, t) {
   const norm = (z) => Math.hypot(...z);
   const cosine = a.reduce((sum, value, i) => sum + value * b[i], 0) / (norm(a) * norm(b));
@@ -29,7 +29,11 @@ export function walk(stops, t, distribution) {
 export function arithmetic({ a, b, c }) {
   const size = (a[0] ?? b[0] ?? c[0]).length;
   const z = new Float32Array(size);
-  for (const [group, sign] of [[a, 1], [b, -1], [c, 1]]) {
+  for (const [group, sign] of [
+    [a, 1],
+    [b, -1],
+    [c, 1],
+  ]) {
     if (!group.length) continue;
     const center = mean(group);
     for (let i = 0; i < size; i++) z[i] += sign * center[i];
@@ -48,7 +52,7 @@ export function random(seed) {
   };
 }
 
-/** `count` neighbours of `z`: uniform noise in [-width, width] is added to each component (figure 7 of the paper: 0.25). */
+/** `count` neighbours of `z`: uniform noise in [-width, width] added to each component (figure 7 of the paper: 0.25). */
 export function neighbours(z, count, width, seed) {
   const next = random(seed);
   return Array.from({ length: count }, () => Float32Array.from(z, (value) => value + width * (2 * next() - 1)));
@@ -58,7 +62,10 @@ export function neighbours(z, count, width, seed) {
 export function parseSafetensors(buffer) {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
-  const { shape: [rows, size], data_offsets: [begin, end] } = header.z;
+  const {
+    shape: [rows, size],
+    data_offsets: [begin, end],
+  } = header.z;
   const values = new Float32Array(buffer.slice(8 + length + begin, 8 + length + end));
   return Array.from({ length: rows }, (_, i) => values.slice(i * size, (i + 1) * size));
 }
@@ -72,6 +79,10 @@ export function toSafetensors(rows) {
   const buffer = new ArrayBuffer(8 + header.length + bytes);
   new DataView(buffer).setBigUint64(0, BigInt(header.length), true);
   new Uint8Array(buffer, 8, header.length).set(new TextEncoder().encode(header));
-  rows.forEach((row, i) => new Uint8Array(buffer, 8 + header.length + i * size * 4, size * 4).set(new Uint8Array(row.buffer, row.byteOffset, size * 4)));
+  rows.forEach((row, i) =>
+    new Uint8Array(buffer, 8 + header.length + i * size * 4, size * 4).set(
+      new Uint8Array(row.buffer, row.byteOffset, size * 4),
+    ),
+  );
   return buffer;
 }

@@ -26,7 +26,9 @@ async function route(isFirst = false) {
   }
   try {
     const parameters = parts.slice(1).map(decodeURIComponent);
-    const content = view ? await view.show(parameters, signal) : [h("h1", {}, "Not found"), h("p", {}, "This page does not exist.")];
+    const content = view
+      ? await view.show(parameters, signal)
+      : [h("h1", {}, "Not found"), h("p", {}, "This page does not exist.")];
     if (signal.aborted) return;
     fill(main, content);
     document.title = `${main.querySelector("h1")?.textContent ?? "dcgan-train"} – dcgan-train`;
@@ -34,7 +36,12 @@ async function route(isFirst = false) {
     scrollTo(0, 0);
   } catch (error) {
     if (!signal.aborted) {
-      fill(main, h("h1", {}, "Error"), h("p", { class: "error", role: "alert" }, error.message), h("p", {}, h("button", { onclick: () => route() }, "Try again")));
+      fill(
+        main,
+        h("h1", {}, "Error"),
+        h("p", { class: "error", role: "alert" }, error.message),
+        h("p", {}, h("button", { onclick: () => route() }, "Try again")),
+      );
     }
   }
 }

@@ -13,18 +13,33 @@ export class Samples {
     this.caption = h("span");
     this.display = latestOnly((path) => this.show(path));
     this.slider = h("input", {
-      type: "range", min: 0, max: 0, value: 0, disabled: true, "aria-label": "Position in training",
+      type: "range",
+      min: 0,
+      max: 0,
+      value: 0,
+      disabled: true,
+      "aria-label": "Position in training",
       oninput: () => this.select(Number(this.slider.value)),
     });
     this.playButton = h("button", { class: "quiet", disabled: true, onclick: () => this.play() }, "Play");
-    this.realButton = h("button", { class: "quiet", "aria-pressed": "false", onclick: () => this.toggleReals() }, "Real images");
-    this.element = h("section", { class: "card", "aria-labelledby": "samples-title" },
+    this.realButton = h(
+      "button",
+      { class: "quiet", "aria-pressed": "false", onclick: () => this.toggleReals() },
+      "Real images",
+    );
+    this.element = h(
+      "section",
+      { class: "card", "aria-labelledby": "samples-title" },
       h("h2", { id: "samples-title" }, "Samples"),
-      this.empty = h("p", { class: "muted" }, "No samples yet."),
-      this.body = h("div", { hidden: true },
+      (this.empty = h("p", { class: "muted" }, "No samples yet.")),
+      (this.body = h(
+        "div",
+        { hidden: true },
         h("div", { class: "frame" }, this.image),
         h("div", { class: "row grow" }, this.slider),
-        h("div", { class: "row" }, this.playButton, this.realButton, this.caption)));
+        h("div", { class: "row" }, this.playButton, this.realButton, this.caption),
+      )),
+    );
     signal.addEventListener("abort", () => {
       clearInterval(this.timer);
       for (const url of this.cache.values()) url.then(URL.revokeObjectURL, () => {});
@@ -64,7 +79,9 @@ export class Samples {
     return this.cache.get(path);
   }
 
-  get showsReals() { return this.realButton.getAttribute("aria-pressed") === "true"; }
+  get showsReals() {
+    return this.realButton.getAttribute("aria-pressed") === "true";
+  }
 
   select(index) {
     this.index = index;
@@ -84,7 +101,10 @@ export class Samples {
   }
 
   toggleReals() {
-    if (this.showsReals) { this.select(this.index); return; }
+    if (this.showsReals) {
+      this.select(this.index);
+      return;
+    }
     this.realButton.setAttribute("aria-pressed", "true");
     this.image.alt = "Grid of real images";
     this.display(`/v1/jobs/${encodeURIComponent(this.job)}/samples/reals.png`);
@@ -99,9 +119,12 @@ export class Samples {
     }
     fill(this.playButton, "Stop");
     if (this.index === this.list.length - 1) this.select(0);
-    this.timer = setInterval(() => {
-      if (this.index >= this.list.length - 1) this.play();
-      else this.select(this.index + 1);
-    }, prefersReducedMotion() ? 4 * FRAME_DURATION : FRAME_DURATION);
+    this.timer = setInterval(
+      () => {
+        if (this.index >= this.list.length - 1) this.play();
+        else this.select(this.index + 1);
+      },
+      prefersReducedMotion() ? 4 * FRAME_DURATION : FRAME_DURATION,
+    );
   }
 }
