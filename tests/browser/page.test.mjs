@@ -320,7 +320,7 @@ test("the latent space is explored", () =>
       await page.getByRole("radio", { name: group }).check();
       for (const index of indices) await tiles.nth(index).click();
     }
-    await page.waitForFunction((from) => {
+    await page.waitForFunction(() => {
       const cells = document.querySelectorAll(".result-grid canvas");
       const isClose = (a, b) => {
         const [p, q] = [a, b].map((canvas) => canvas.getContext("2d").getImageData(0, 0, 64, 64).data);
@@ -328,7 +328,7 @@ test("the latent space is explored", () =>
       };
       const selected = document.querySelector('[data-name="1:2"] canvas');
       return cells.length === 9 && isClose(cells[4], selected) && !isClose(cells[0], selected);
-    }, from);
+    });
     await screenshot(page, "arithmetic");
 
     for (const [hash, text] of [
