@@ -1,4 +1,4 @@
-"""What the checks of the training service share: starting it, asking it, the tiny job, tables."""
+"""Shared by the checks of the training service: server process, HTTP requests, tiny jobs, tables."""
 
 import http.client
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 BINARY = Path(__file__).parents[2] / "target/release/dcgan-train"
 
-# Networks so small that a step takes a millisecond or two: those of crates/dcgan-train/tests/it/support.rs.
+# Networks so small that a step takes one or two milliseconds, as in crates/dcgan-train/tests/it/support.rs.
 TINY = """
 [model]
 name = "tiny"
@@ -29,7 +29,7 @@ blocks = [
 output = "tanh"
 
 [model.discriminator]
-leak = 0.2
+negative_slope = 0.2
 norm = { eps = 1e-5, affine = true }
 blocks = [
     { channels = 4, kernel = 4, stride = 2, padding = 1 },
@@ -49,12 +49,12 @@ weight_decay = 0.0
 label_smoothing = 0.0
 ema = 0.0
 weight_std = 0.1
-gain_std = 0.02
+norm_weight_std = 0.02
 """
 
 
 class Server:
-    """A service in a process of its own, on a free port unless it is given an address."""
+    """A service process, on a free port unless an address is given."""
 
     def __init__(self, binary, store, *arguments, prefix=(), address=("127.0.0.1", 0), wait=True):
         listen = f"{address[0]}:{address[1]}"
@@ -63,36 +63,36 @@ class Server:
         self.log = open(f"{store}.log", "ab")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL)
         if wait:
-            self.wait_until_it_listens()
+            self.wait_until_listening()
 
-    def wait_until_it_listens(self):
+    def wait_until_listening(self):
         line = self.process.stdout.readline().decode().strip()
         if not line.startswith("listening on http://"):
             raise RuntimeError(f"the service did not start: {line!r}, see {self.store}.log")
         host, port = line.removeprefix("listening on http://").rsplit(":", 1)
         self.address = (host, int(port))
 
-    def listens(self):
-        """Whether it has said by now that it listens."""
+    def is_listening(self):
+        """Whether the service has printed its address."""
         return bool(select.select([self.process.stdout], [], [], 0)[0])
 
     @property
     def pid(self):
         return self.process.pid
 
-    def ask(self, method, path, body=None, headers=(), timeout=60):
-        """Status and body."""
+    def request(self, method, path, body=None, headers=(), timeout=60):
+        """Status and body of the response."""
         connection = http.client.HTTPConnection(*self.address, timeout=timeout)
         try:
             text = body if body is None or isinstance(body, (str, bytes)) else json.dumps(body)
             connection.request(method, path, text, dict(headers))
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
         finally:
             connection.close()
 
     def json(self, method, path, body=None):
-        status, text = self.ask(method, path, body)
+        status, text = self.request(method, path, body)
         if status >= 300:
             raise RuntimeError(f"{method} {path}: {status} {text.decode()}")
         return json.loads(text) if text else None
@@ -103,14 +103,14 @@ class Server:
     def job(self, id):
         return self.json("GET", f"/v1/jobs/{id}")
 
-    def wait(self, id, what, holds, seconds=120):
+    def wait(self, id, description, condition, seconds=120):
         deadline = time.monotonic() + seconds
         while True:
             job = self.job(id)
-            if holds(job):
+            if condition(job):
                 return job
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{id} is not {what} after {seconds} s: {job}")
+                raise RuntimeError(f"{id} is not {description} after {seconds} s: {job}")
             time.sleep(0.01)
 
     def wait_state(self, id, state, seconds=120):
@@ -125,7 +125,7 @@ class Server:
         self.close()
 
     def stop(self):
-        """SIGTERM, and its exit code."""
+        """SIGTERM; returns the exit code."""
         self.process.terminate()
         return self.close()
 
@@ -137,48 +137,65 @@ class Server:
 
 
 def tiny(steps=23, **more):
-    """Options of a job on the tiny networks: a few checkpoints and samples."""
-    return {"config": TINY, "steps": steps, "checkpoint_every": 9, "sample_every": 10, "log_every": 5, "seed": 3, "keep": 2} | more
+    """Options of a job with the tiny networks: a few checkpoints and samples."""
+    return {
+        "config": TINY,
+        "steps": steps,
+        "checkpoint_every": 9,
+        "sample_every": 10,
+        "log_every": 5,
+        "seed": 3,
+        "keep": 2,
+    } | more
 
 
-def undisturbed(binary, folder, options=None):
-    """What `dcgan-train run` makes of the options."""
+def reference_run(binary, folder, options=None):
+    """The run folder of `dcgan-train run` with the options."""
     options = options or tiny()
-    config, out = folder / "tiny.toml", folder / f"undisturbed-{len(list(folder.iterdir()))}"
+    config, out = folder / "tiny.toml", folder / f"reference-{len(list(folder.iterdir()))}"
     config.write_text(options["config"])
-    flags = [flag for name, value in options.items() if name != "config" for flag in (f"--{name.replace('_', '-')}", str(value))]
-    subprocess.run([binary, "run", "--quiet", "--config", config, "--out", out, *flags], check=True, capture_output=True)
+    flags = [
+        flag
+        for name, value in options.items()
+        if name != "config"
+        for flag in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    subprocess.run(
+        [binary, "run", "--quiet", "--config", config, "--out", out, *flags], check=True, capture_output=True
+    )
     return out
 
 
 def files(folder):
-    """Bytes of every file below a folder, by relative path."""
+    """The bytes of every file below a folder, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def compare(whole, run):
-    """What is different in a run folder from an undisturbed one: checkpoints, samples, the result, the link to the best."""
+def compare(reference, run):
+    """Differences of a run folder from a reference run: checkpoints, samples, result, link to the best checkpoint."""
     faults = []
     for part in ("checkpoints", "samples"):
-        left, right = files(whole / part), files(run / part)
-        if left.keys() != right.keys() or not left:
-            faults.append(f"{part} holds {sorted(right)}, expected {sorted(left)}")
-        faults += [f"{part}/{name} differs" for name in left if name in right and left[name] != right[name]]
+        expected, found = files(reference / part), files(run / part)
+        if expected.keys() != found.keys() or not expected:
+            faults.append(f"{part} contains {sorted(found)}, expected {sorted(expected)}")
+        faults += [f"{part}/{name} differs" for name in expected if name in found and expected[name] != found[name]]
     for name in ("result.json", "reals.png"):
-        if not (run / name).exists() or (whole / name).read_bytes() != (run / name).read_bytes():
+        if not (run / name).exists() or (reference / name).read_bytes() != (run / name).read_bytes():
             faults.append(f"{name} differs")
-    if not (run / "best").is_symlink() or (whole / "best").readlink() != (run / "best").readlink():
+    if not (run / "best").is_symlink() or (reference / "best").readlink() != (run / "best").readlink():
         faults.append("best differs")
     unfinished = [str(path.relative_to(run)) for path in run.rglob(".tmp-*")]
-    return faults + [f"{name} was left" for name in unfinished]
+    return faults + [f"temporary file {name} was not removed" for name in unfinished]
 
 
-def steps_once(run, last=23, every=5):
-    """Whether stats.jsonl holds every logged step once, in order, and nothing else than whole lines."""
+def check_steps(run, last=23, every=5):
+    """Faults of stats.jsonl: each logged step must appear once and in order, and each line must be complete."""
     text = (run / "stats.jsonl").read_text()
     steps = [event["step"] for event in map(json.loads, text.splitlines()) if event["event"] == "step"]
     expected = [step for step in range(1, last + 1) if step % every == 0 or step == last]
-    return [] if steps == expected and text.endswith("\n") else [f"stats.jsonl holds the steps {steps}"]
+    return (
+        [] if steps == expected and text.endswith("\n") else [f"stats.jsonl has the steps {steps}, expected {expected}"]
+    )
 
 
 def table(head, rows):
@@ -190,6 +207,6 @@ def table(head, rows):
 
 
 def stats_lines(run):
-    """Whole lines of stats.jsonl."""
+    """The complete lines of stats.jsonl."""
     text = (Path(run) / "stats.jsonl").read_text()
     return text[: text.rfind("\n") + 1].splitlines()

@@ -1,17 +1,17 @@
-"""Attacks on the connections themselves: the protocol, floods, slow clients, clients that never read."""
+"""Attacks on connections: HTTP protocol, floods, slow clients, clients that never read."""
 
 import socket
 import struct
 import threading
 import time
 
-from hostile import MIB, parse, ready, settled, statuses
+from hostile import MIB, descriptors_released, parse, ready, statuses
 
 
-def protocol(table, open_, id):
+def protocol(table, open_service, id):
     group = "protocol"
-    head = open_.headers + "Connection: close\r\n\r\n"
-    raw = lambda data: parse(open_.raw(data if isinstance(data, bytes) else data.encode("latin-1")))[0]
+    head = open_service.headers + "Connection: close\r\n\r\n"
+    raw = lambda data: parse(open_service.raw(data if isinstance(data, bytes) else data.encode("latin-1")))[0]
     rows = {
         "TRACE": (f"TRACE /v1/jobs HTTP/1.1\r\n{head}", "405"),
         "CONNECT evil.example:443": ("CONNECT evil.example:443 HTTP/1.1\r\n" + head, "400|403|404|405"),
@@ -26,7 +26,10 @@ def protocol(table, open_, id):
         "HTTP/1.0": ("GET /v1/jobs HTTP/1.0\r\nHost: localhost\r\n\r\n", "200"),
         "HTTP/9.9": (f"GET /v1/jobs HTTP/9.9\r\n{head}", "400|closed|505"),
         "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0", "400|closed|505"),
-        "upgrade to h2c": ("GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade, close\r\n\r\n", "200"),
+        "upgrade to h2c": (
+            "GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade, close\r\n\r\n",
+            "200",
+        ),
         "upgrade to a WebSocket": (
             f"GET /v1/jobs/{id}/samples HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
             "200",
@@ -39,7 +42,7 @@ def protocol(table, open_, id):
         "a folded header": ("GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\n 2\r\n\r\n", "400"),
         "NUL in a header": ("GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-A: a\0b\r\n\r\n", "400"),
         "CR alone ends lines": ("GET /healthz HTTP/1.1\rHost: localhost\r\r", "400|closed"),
-        "a line end in the query, for a second header in the answer": (
+        "CRLF in the query, to inject a response header": (
             f"GET /v1/jobs?state=x%0d%0aSet-Cookie:a=b HTTP/1.1\r\n{head}",
             "422",
         ),
@@ -48,31 +51,36 @@ def protocol(table, open_, id):
             f"GET /v1/jobs/{id}/samples/reals.png HTTP/1.1\r\nRange: bytes={','.join(['0-0'] * 10000)}\r\n{head}",
             "200",
         ),
-        "Accept-Encoding: 1,000 times gzip": (f"GET /v1/jobs HTTP/1.1\r\nAccept-Encoding: {','.join(['gzip'] * 1000)}\r\n{head}", "200"),
+        "Accept-Encoding: 1,000 times gzip": (
+            f"GET /v1/jobs HTTP/1.1\r\nAccept-Encoding: {','.join(['gzip'] * 1000)}\r\n{head}",
+            "200",
+        ),
         "Content-Encoding: gzip": (
-            f"POST /v1/jobs HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n{open_.headers}Connection: close\r\n\r\n\x1f\x8b\x08",
+            f"POST /v1/jobs HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n{open_service.headers}Connection: close\r\n\r\n\x1f\x8b\x08",
             "400|415",
         ),
     }
     for attack, (data, expected) in rows.items():
-        table.add(open_, group, attack, raw(data), expected)
-    half = open_.raw(f"GET /v1/jobs HTTP/1.1\r\n{open_.headers}\r\n".encode(), half_close=True)
-    table.add(open_, group, "the sending half closed after the request", parse(half)[0], "200|closed")
-    half = open_.raw(f"POST /v1/jobs HTTP/1.1\r\n{open_.headers}Content-Length: 100\r\n\r\n{{".encode(), half_close=True)
-    table.add(open_, group, "the sending half closed in the body", parse(half)[0], "400|closed")
-    one = f"GET /v1/jobs/{id} HTTP/1.1\r\n{open_.headers}"
-    last = f"GET /healthz HTTP/1.1\r\n{open_.headers}Connection: close\r\n\r\n"
-    answer = open_.raw(((one + "\r\n") * 999 + last).encode(), 60)
-    found = statuses(answer)
+        table.add(open_service, group, attack, raw(data), expected)
+    half = open_service.raw(f"GET /v1/jobs HTTP/1.1\r\n{open_service.headers}\r\n".encode(), half_close=True)
+    table.add(open_service, group, "half-closed after the request", parse(half)[0], "200|closed")
+    half = open_service.raw(
+        f"POST /v1/jobs HTTP/1.1\r\n{open_service.headers}Content-Length: 100\r\n\r\n{{".encode(), half_close=True
+    )
+    table.add(open_service, group, "half-closed in the body", parse(half)[0], "400|closed")
+    one = f"GET /v1/jobs/{id} HTTP/1.1\r\n{open_service.headers}"
+    last = f"GET /healthz HTTP/1.1\r\n{open_service.headers}Connection: close\r\n\r\n"
+    response = open_service.raw(((one + "\r\n") * 999 + last).encode(), 60)
+    codes = statuses(response)
     table.add(
-        open_,
+        open_service,
         group,
-        "1,000 requests in one go on one connection",
-        f"{found.count(200)} x 200, {found.count(204)} x 204",
+        "1,000 pipelined requests on one connection",
+        f"{codes.count(200)} x 200, {codes.count(204)} x 204",
         "999 x 200, 1 x 204",
     )
     group = "smuggling"
-    hidden = f"GET /smuggled HTTP/1.1\r\n{open_.headers}Connection: close\r\n\r\n"
+    hidden = f"GET /smuggled HTTP/1.1\r\n{open_service.headers}Connection: close\r\n\r\n"
     smuggle = {
         "Content-Length and Transfer-Encoding": f"Content-Length: {12 + len(hidden)}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n{hidden}",
         "Transfer-Encoding and Content-Length": f"Transfer-Encoding: chunked\r\nContent-Length: {12 + len(hidden)}\r\n\r\n2\r\n[]\r\n0\r\n\r\n{hidden}",
@@ -86,170 +94,216 @@ def protocol(table, open_, id):
         "chunk lines that end in LF alone": f"Transfer-Encoding: chunked\r\n\r\n2\n[]\n0\n\n{hidden}",
     }
     for attack, rest in smuggle.items():
-        found = statuses(open_.raw(f"POST /v1/jobs HTTP/1.1\r\n{open_.headers}{rest}".encode("latin-1"), 20))
-        # 422 says that the body was read as chunks, which count then (RFC 9112, section 6.3).
-        text = ", ".join(map(str, found)) or "closed"
-        text += "; the hidden request is answered" if len(found) > 1 else "; the hidden request is not answered"
-        table.add(open_, group, attack, text, "(400|closed|422); the hidden request is not answered")
+        codes = statuses(
+            open_service.raw(f"POST /v1/jobs HTTP/1.1\r\n{open_service.headers}{rest}".encode("latin-1"), 20)
+        )
+        # 422: the body was read as chunks, which take precedence (RFC 9112, section 6.3).
+        text = ", ".join(map(str, codes)) or "closed"
+        text += "; the hidden request is answered" if len(codes) > 1 else "; the hidden request is not answered"
+        table.add(open_service, group, attack, text, "(400|closed|422); the hidden request is not answered")
 
 
-def floods(table, open_, id):
+def floods(table, open_service, id):
     group = "header flood"
-    start = f"GET /v1/jobs HTTP/1.1\r\n{open_.headers}"
-    status = lambda data: parse(open_.raw(data.encode()))[0]
-    table.add(open_, group, "101 headers", status(start + "".join(f"X-{i}: 1\r\n" for i in range(101)) + "\r\n"), "431")
-    table.add(open_, group, "10,000 headers", status(start + "".join(f"X-{i}: 1\r\n" for i in range(10000)) + "\r\n"), "431")
-    table.add(open_, group, "the same header 10,000 times", status(start + "X-A: 1\r\n" * 10000 + "\r\n"), "431")
-    table.add(open_, group, "one header of 1 MiB", status(f"{start}X-A: {'a' * MIB}\r\n\r\n"), "431")
-    table.add(open_, group, "a header without end, 64 MiB of it", status(f"{start}X-A: {'a' * 64 * MIB}"), "431")
-    table.add(open_, group, "a URL of 1 MiB", status(f"GET /{'a' * MIB} HTTP/1.1\r\n{open_.headers}\r\n"), "414|431")
+    start = f"GET /v1/jobs HTTP/1.1\r\n{open_service.headers}"
+    status = lambda data: parse(open_service.raw(data.encode()))[0]
     table.add(
-        open_,
+        open_service, group, "101 headers", status(start + "".join(f"X-{i}: 1\r\n" for i in range(101)) + "\r\n"), "431"
+    )
+    table.add(
+        open_service,
+        group,
+        "10,000 headers",
+        status(start + "".join(f"X-{i}: 1\r\n" for i in range(10000)) + "\r\n"),
+        "431",
+    )
+    table.add(open_service, group, "the same header 10,000 times", status(start + "X-A: 1\r\n" * 10000 + "\r\n"), "431")
+    table.add(open_service, group, "one header of 1 MiB", status(f"{start}X-A: {'a' * MIB}\r\n\r\n"), "431")
+    table.add(open_service, group, "an endless header, 64 MiB of it", status(f"{start}X-A: {'a' * 64 * MIB}"), "431")
+    table.add(
+        open_service,
+        group,
+        "a URL of 1 MiB",
+        status(f"GET /{'a' * MIB} HTTP/1.1\r\n{open_service.headers}\r\n"),
+        "414|431",
+    )
+    table.add(
+        open_service,
         group,
         "a query of 60,000 parameters",
-        status(f"GET /v1/jobs?{'a&' * 30000} HTTP/1.1\r\n{open_.headers}Connection: close\r\n\r\n"),
+        status(f"GET /v1/jobs?{'a&' * 30000} HTTP/1.1\r\n{open_service.headers}Connection: close\r\n\r\n"),
         "422",
     )
     for attack, value, expected in [
         ("letters", "x", "422"),
         ("SQL", "1' OR '1'='1", "422"),
         ("2^64 and more", "99999999999999999999999-1", "422"),
-        ("a well-formed one of no event", "999999999-999999", "200|204"),
+        ("well-formed, but not an event", "999999999-999999", "200|204"),
         ("-1", "-1", "422"),
         ("60,000 digits", "9" * 60000, "422"),
         ("bytes above 127", "\xff\xff", "422"),
     ]:
-        with open_.connect() as stream:
-            stream.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\n{open_.headers}Last-Event-ID: {value}\r\n\r\n".encode("latin-1"))
-            answer = stream.recv(200)
-        table.add(open_, "Last-Event-ID", attack, parse(answer)[0], expected)
+        with open_service.connect() as stream:
+            stream.sendall(
+                f"GET /v1/jobs/{id}/events HTTP/1.1\r\n{open_service.headers}Last-Event-ID: {value}\r\n\r\n".encode(
+                    "latin-1"
+                )
+            )
+            response = stream.recv(200)
+        table.add(open_service, "Last-Event-ID", attack, parse(response)[0], expected)
 
 
-def connections(table, open_, id, length):
+def connections(table, open_service, id, length):
     group = "connections"
 
-    def many(n):
+    def open_connections(n):
         streams = []
         for _ in range(n):
             stream = socket.socket()
             stream.setblocking(False)
-            stream.connect_ex(open_.address)
+            stream.connect_ex(open_service.address)
             streams.append(stream)
         return streams
 
-    def measured(streams):
-        """Answers of /healthz, each within two seconds, while these are open; then how long until it answers again."""
-        started, during = time.monotonic(), open_.health()
-        while open_.health() is None and time.monotonic() < started + 30:
+    def check_health(streams):
+        """Whether /healthz responds within two seconds while these are open, and the time until it responds."""
+        started, during = time.monotonic(), open_service.health()
+        while open_service.health() is None and time.monotonic() < started + 30:
             pass
         waited = time.monotonic() - started
         for stream in streams:
             stream.close()
         return during, waited
 
-    idle = many(200)
-    during, _ = measured(idle)
-    table.add(open_, group, "200 idle ones: does /healthz answer?", "yes" if during else "no", "yes")
-    idle = many(1500)
+    idle = open_connections(200)
+    during, _ = check_health(idle)
+    table.add(open_service, group, "200 idle connections: does /healthz respond?", "yes" if during else "no", "yes")
+    idle = open_connections(1500)
     time.sleep(0.5)
-    during, waited = measured(idle)
-    # More than are served at a time: those that send nothing are closed after 15 seconds.
-    text = "yes" if during else f"after {waited:.0f} s, when those that sent nothing are closed" if waited < 25 else "no"
-    table.add(open_, group, "1,500 idle ones: does /healthz answer?", text, "yes|after .*")
+    during, waited = check_health(idle)
+    # More than the connection limit: idle connections are closed after 15 seconds.
+    text = "yes" if during else f"after {waited:.0f} s, when idle connections are closed" if waited < 25 else "no"
+    table.add(open_service, group, "1,500 idle connections: does /healthz respond?", text, "yes|after .*")
     deadline = time.monotonic() + 30
-    while open_.health() is None and time.monotonic() < deadline:
+    while open_service.health() is None and time.monotonic() < deadline:
         time.sleep(0.2)
-    before = open_.descriptors()
+    before = open_service.descriptors()
     for _ in range(3000):
-        with open_.connect() as stream:
+        with open_service.connect() as stream:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    for request in (f"/v1/jobs/{id}/events", f"/v1/jobs/{id}/model", f"/v1/jobs/{id}/samples/reals.png", "/openapi.json", "/"):
+    for request in (
+        f"/v1/jobs/{id}/events",
+        f"/v1/jobs/{id}/model",
+        f"/v1/jobs/{id}/samples/reals.png",
+        "/openapi.json",
+        "/",
+    ):
         for i in range(200):
-            with open_.connect() as stream:
-                stream.sendall(f"GET {request} HTTP/1.1\r\n{open_.headers}\r\n".encode())
+            with open_service.connect() as stream:
+                stream.sendall(f"GET {request} HTTP/1.1\r\n{open_service.headers}\r\n".encode())
                 if i % 2:
                     stream.recv(100)
-                # A reset in place of an orderly end.
+                # A reset instead of an orderly close.
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     table.add(
-        open_,
+        open_service,
         group,
-        "3,000 reset at once, 1,000 reset in the middle of answers (events, model, sample, page)",
-        "descriptors are back" if settled(open_, before) else f"descriptors: {before} before, {open_.descriptors()} after",
-        "descriptors are back",
+        "3,000 reset at once, 1,000 reset during responses (events, model, sample, page)",
+        (
+            "descriptors are released"
+            if descriptors_released(open_service, before)
+            else f"descriptors: {before} before, {open_service.descriptors()} after"
+        ),
+        "descriptors are released",
     )
-    streams, answers = [], []
+    streams, codes = [], []
     for _ in range(600):
-        stream = open_.connect()
+        stream = open_service.connect()
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stream.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\n{open_.headers}\r\n".encode())
+        stream.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\n{open_service.headers}\r\n".encode())
         streams.append(stream)
-        answer = stream.recv(20) if ready(stream, 5)[0] else b""
-        answers.append(parse(answer)[0])
-        if answers[-1] != 200:
+        response = stream.recv(20) if ready(stream, 5)[0] else b""
+        codes.append(parse(response)[0])
+        if codes[-1] != 200:
             break
-    peak = open_.peak()
-    text = f"{answers.count(200)} x 200, then {answers[-1]}"
-    table.add(open_, group, "event streams that are never read", text, r"\d+ x 200, then (503|200|closed)")
+    peak = open_service.peak()
+    text = f"{codes.count(200)} x 200, then {codes[-1]}"
+    table.add(open_service, group, "unread event streams", text, r"\d+ x 200, then (503|200|closed)")
     for stream in streams:
         stream.close()
     streams = []
     for _ in range(40):
-        stream = open_.connect()
+        stream = open_service.connect()
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stream.sendall(f"GET /v1/jobs/{length}/model HTTP/1.1\r\n{open_.headers}\r\n".encode())
+        stream.sendall(f"GET /v1/jobs/{length}/model HTTP/1.1\r\n{open_service.headers}\r\n".encode())
         streams.append(stream)
     time.sleep(1)
-    text = f"{'answers' if open_.ask('GET', '/v1/jobs', timeout=5)[0] == 200 else 'hangs'}"
-    table.add(open_, group, "40 downloads of a model that are never read: does GET /v1/jobs answer?", text, "answers")
+    text = f"{'responds' if open_service.request('GET', '/v1/jobs', timeout=5)[0] == 200 else 'hangs'}"
+    table.add(open_service, group, "40 unread model downloads: does GET /v1/jobs respond?", text, "responds")
     for stream in streams:
         stream.close()
     table.add(
-        open_,
+        open_service,
         group,
-        "after all of them",
-        "descriptors are back" if settled(open_, before) else f"descriptors: {before} before, {open_.descriptors()} after",
-        "descriptors are back",
+        "after all of these",
+        (
+            "descriptors are released"
+            if descriptors_released(open_service, before)
+            else f"descriptors: {before} before, {open_service.descriptors()} after"
+        ),
+        "descriptors are released",
     )
     return peak
 
 
 def drip(service, head, rest, seconds):
-    """Sends `rest` a byte a second; the answer, and after how long."""
+    """Sends `rest` at one byte per second; returns the status and the duration."""
     started = time.monotonic()
     with service.connect() as stream:
         stream.sendall(head)
-        answer = b""
+        response = b""
         for byte in rest:
             if ready(stream, 1)[0]:
                 try:
                     block = stream.recv(1 << 16)
                 except ConnectionResetError:
                     block = b""
-                answer += block
-                if not block or answer:
+                response += block
+                if not block or response:
                     break
             try:
                 stream.sendall(bytes([byte]))
             except (BrokenPipeError, ConnectionResetError):
                 break
             if time.monotonic() - started > seconds:
-                return "no end", time.monotonic() - started
-    return parse(answer)[0], time.monotonic() - started
+                return "not closed", time.monotonic() - started
+    return parse(response)[0], time.monotonic() - started
 
 
 def slow(table, service):
-    """Attacks that take long, in threads of their own; a service that is not flooded meanwhile."""
+    """Slow attacks, in separate threads, on a service that is not flooded meanwhile."""
     group = "slow client"
     body = f"POST /v1/jobs HTTP/1.1\r\n{service.headers}"
     rows = [
-        ("says nothing", b"", b"", "closed", 20),
-        ("a head of a byte a second", b"GET / HTTP/1.1\r\nX-A: ", b"a" * 200, "closed|408", 20),
-        ("a head of a byte a second, in whole lines", b"GET / HTTP/1.1\r\n", b"X:1\r\n" * 40, "closed|408", 20),
-        ("a body of a byte a second", f"{body}Content-Length: 100000\r\n\r\n".encode(), b" " * 200, "503|408", 65),
-        ("chunks of a byte a second", f"{body}Transfer-Encoding: chunked\r\n\r\n".encode(), b"1\r\n \r\n" * 40, "503|408", 65),
-        ("a body that never comes", f"{body}Content-Length: 100\r\n\r\n".encode(), b"", "503|408", 65),
-        ("half a second request after an answer", f"GET /healthz HTTP/1.1\r\n{service.headers}\r\n".encode(), b"", "204", 20),
+        ("sends nothing", b"", b"", "closed", 20),
+        ("a head at one byte per second", b"GET / HTTP/1.1\r\nX-A: ", b"a" * 200, "closed|408", 20),
+        ("a head at one byte per second, in complete lines", b"GET / HTTP/1.1\r\n", b"X:1\r\n" * 40, "closed|408", 20),
+        ("a body at one byte per second", f"{body}Content-Length: 100000\r\n\r\n".encode(), b" " * 200, "503|408", 65),
+        (
+            "chunks at one byte per second",
+            f"{body}Transfer-Encoding: chunked\r\n\r\n".encode(),
+            b"1\r\n \r\n" * 40,
+            "503|408",
+            65,
+        ),
+        ("a body that is never sent", f"{body}Content-Length: 100\r\n\r\n".encode(), b"", "503|408", 65),
+        (
+            "an incomplete second request after a response",
+            f"GET /healthz HTTP/1.1\r\n{service.headers}\r\n".encode(),
+            b"",
+            "204",
+            20,
+        ),
     ]
 
     def attack(name, head, rest, expected, limit):
@@ -257,8 +311,8 @@ def slow(table, service):
             status, seconds = drip(service, head, rest, limit + 5)
         else:
             started = time.monotonic()
-            answer = service.raw(head, limit + 5)
-            status, seconds = parse(answer)[0], time.monotonic() - started
+            response = service.raw(head, limit + 5)
+            status, seconds = parse(response)[0], time.monotonic() - started
         text = f"{status} after {round(seconds / 5) * 5} s"
         table.add(service, group, name, text, rf"({expected}) after \d+ s")
         if seconds > limit:

@@ -1,4 +1,4 @@
-"""What attacks.py needs: services that may be attacked, bytes as they are on the wire, the table of answers, hostile data."""
+"""Helpers of attacks.py: service processes, raw HTTP, the table of responses, hostile data."""
 
 import json
 import os
@@ -21,14 +21,16 @@ MIB = 1 << 20
 
 
 class Service:
-    """A service in a process of its own. The system takes it before others where memory runs out."""
+    """A service process. The OOM killer selects it first."""
 
     def __init__(self, binary, folder, name, *arguments):
         self.store = folder / name
         self.log = open(folder / f"{name}.log", "ab")
         command = [binary, "serve", "--store", self.store, "--listen", "127.0.0.1:0", *arguments]
-        first = lambda: Path("/proc/self/oom_score_adj").write_text("1000")
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL, preexec_fn=first)
+        set_oom_score = lambda: Path("/proc/self/oom_score_adj").write_text("1000")
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL, preexec_fn=set_oom_score
+        )
         line = self.process.stdout.readline().decode().strip()
         host, port = line.removeprefix("listening on http://").rsplit(":", 1)
         self.address = (host, int(port))
@@ -39,28 +41,30 @@ class Service:
     def connect(self, timeout=20):
         return socket.create_connection(self.address, timeout=timeout)
 
-    def ask(self, method, path, body=b"", headers="", timeout=70):
-        """Status and body of a well-formed request; body may be bytes or anything that JSON can say."""
+    def request(self, method, path, body=b"", headers="", timeout=70):
+        """Status and body of the response to a well-formed request; `body` is bytes or is sent as JSON."""
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\n{self.headers}{headers}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         return parse(self.raw(head.encode("latin-1") + body, timeout))
 
     def raw(self, data, timeout=20, half_close=False):
-        """What comes back for these bytes until the service closes; None where it does not close in time."""
+        """The response to these bytes until the service closes the connection; None if it does not close in time."""
         with self.connect(timeout) as stream:
-            return talk(stream, data, timeout, half_close)
+            return exchange(stream, data, timeout, half_close)
 
     def json(self, method, path, body=b""):
-        status, text = self.ask(method, path, body)
+        status, text = self.request(method, path, body)
         if status >= 300:
             raise SystemExit(f"{method} {path}: {status} {text.decode()}")
         return json.loads(text)
 
     def submit(self, **options):
-        return self.json("POST", "/v1/jobs", {"config": TINY, "log_every": 100, "checkpoint_every": 5000, "sample_every": 5000} | options)[
-            "id"
-        ]
+        return self.json(
+            "POST",
+            "/v1/jobs",
+            {"config": TINY, "log_every": 100, "checkpoint_every": 5000, "sample_every": 5000} | options,
+        )["id"]
 
     def wait(self, id, states, seconds=60):
         deadline = time.monotonic() + seconds
@@ -73,19 +77,19 @@ class Service:
             time.sleep(0.02)
 
     def health(self):
-        """Seconds until /healthz answers, or None."""
+        """Response time of /healthz in seconds, or None."""
         started = time.monotonic()
         try:
-            answer = parse(self.raw(f"GET /healthz HTTP/1.1\r\n{self.headers}Connection: close\r\n\r\n".encode(), 2))
+            response = parse(self.raw(f"GET /healthz HTTP/1.1\r\n{self.headers}Connection: close\r\n\r\n".encode(), 2))
         except OSError:
             return None
-        return time.monotonic() - started if answer[0] == 204 else None
+        return time.monotonic() - started if response[0] == 204 else None
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def peak(self):
-        """Largest memory so far, in MB."""
+        """Peak memory in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) // 1000
 
@@ -97,16 +101,17 @@ class Service:
 
 
 def ready(stream, seconds, write=False):
-    """Whether it can be read and written, waiting for either; other than select, poll takes more than 1,024 descriptors."""
+    """Whether the stream is readable and writable, after waiting for either. Unlike select, poll accepts more than
+    1,024 descriptors."""
     poll = select.poll()
     poll.register(stream, select.POLLIN | (select.POLLOUT if write else 0))
-    found = sum(event for _, event in poll.poll(1000 * seconds))
-    return bool(found & ~select.POLLOUT), bool(found & select.POLLOUT)
+    events = sum(event for _, event in poll.poll(1000 * seconds))
+    return bool(events & ~select.POLLOUT), bool(events & select.POLLOUT)
 
 
-def talk(stream, data, timeout, half_close=False):
-    """Sends, while it reads what comes, until the other side closes; None where it does not in time."""
-    deadline, answer, view = time.monotonic() + timeout, b"", memoryview(data)
+def exchange(stream, data, timeout, half_close=False):
+    """Sends and receives until the service closes the connection; None if it does not close in time."""
+    deadline, response, view = time.monotonic() + timeout, b"", memoryview(data)
     stream.setblocking(False)
     while (left := deadline - time.monotonic()) > 0:
         readable, writable = ready(stream, left, bool(view))
@@ -114,8 +119,8 @@ def talk(stream, data, timeout, half_close=False):
             if readable:
                 block = stream.recv(1 << 16)
                 if not block:
-                    return answer
-                answer += block
+                    return response
+                response += block
             if writable:
                 view = view[stream.send(view[: 1 << 16]) :]
                 if not view and half_close:
@@ -123,62 +128,62 @@ def talk(stream, data, timeout, half_close=False):
         except BlockingIOError:
             pass
         except (ConnectionResetError, BrokenPipeError):
-            # What the service did not read makes the connection end by a reset, after the answer.
-            return answer
+            # If the service did not read the body, the connection is reset after the response.
+            return response
     return None
 
 
-def parse(answer):
-    """Status and body."""
-    if answer is None:
-        return "no end", b""
-    match = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
-    return (int(match[1]) if match else "closed"), answer.partition(b"\r\n\r\n")[2]
+def parse(response):
+    """Status and body of a raw response."""
+    if response is None:
+        return "not closed", b""
+    match = re.match(rb"HTTP/1\.[01] (\d{3})", response)
+    return (int(match[1]) if match else "closed"), response.partition(b"\r\n\r\n")[2]
 
 
-def statuses(answer):
-    """The statuses of all answers on a connection."""
-    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answer or b"")]
+def statuses(responses):
+    """The statuses of all responses on a connection."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", responses or b"")]
 
 
 class Table:
-    """Answers, and whether they were expected."""
+    """Responses to attacks, compared with the expected ones."""
 
     def __init__(self):
         self.rows, self.faults, self.slowest, self.lock = [], [], 0.0, threading.Lock()
 
-    def add(self, service, group, attack, answer, expected):
-        """`expected`: a regular expression for the whole answer."""
+    def add(self, service, group, attack, response, expected):
+        """`expected`: a regular expression for the whole response."""
         health = service.health()
         with self.lock:
-            self.rows.append((group, attack, answer))
+            self.rows.append((group, attack, response))
             self.slowest = max(self.slowest, health or 99)
-            if not re.fullmatch(expected, str(answer), re.DOTALL):
-                self.fault(f"{group}: {attack}: {answer}, expected {expected}")
+            if not re.fullmatch(expected, str(response), re.DOTALL):
+                self.fault(f"{group}: {attack}: {response}, expected {expected}")
             if health is None:
-                self.fault(f"{group}: {attack}: /healthz does not answer any more")
-            print(f"{group}: {attack}: {answer}", file=sys.stderr, flush=True)
+                self.fault(f"{group}: {attack}: /healthz does not respond any more")
+            print(f"{group}: {attack}: {response}", file=sys.stderr, flush=True)
 
     def fault(self, text):
         self.faults.append(text)
         print(f"FAULT {text}", file=sys.stderr, flush=True)
 
     def print(self):
-        """Attacks of a group with the same answer share a row."""
+        """Prints Markdown; attacks of a group with the same response share a row."""
         rows = {}
-        for group, attack, answer in self.rows:
-            rows.setdefault((group, str(answer)), []).append(attack)
-        print("| attack | answer |\n|---|---|")
+        for group, attack, response in self.rows:
+            rows.setdefault((group, str(response)), []).append(attack)
+        print("| attack | response |\n|---|---|")
         for group in dict.fromkeys(group for group, _, _ in self.rows):
-            for (of, answer), attacks in rows.items():
-                if of == group:
+            for (row_group, response), attacks in rows.items():
+                if row_group == group:
                     text = f"{group}: {'; '.join(attacks)}".replace("|", "\\|")
-                    print(f"| {text} | {answer.replace('|', chr(92) + '|')} |")
+                    print(f"| {text} | {response.replace('|', chr(92) + '|')} |")
 
 
-def said(answer):
-    """`422 field: message` of an answer in JSON."""
-    status, body = answer
+def summarize(response):
+    """Status and fields of the faults, such as `422 steps, seed`."""
+    status, body = response
     try:
         error = json.loads(body)["error"] or {"faults": []}
     except (ValueError, KeyError, TypeError):
@@ -190,7 +195,7 @@ def said(answer):
 
 
 def png(side, value=0, claimed=None):
-    """A grey image; `claimed`: another side in its header."""
+    """A grey PNG; `claimed`: another side length for its header."""
     chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     header = struct.pack(">IIBBBBB", claimed or side, claimed or side, 8, 0, 0, 0, 0)
     rows = b"".join(b"\0" + bytes([value]) * side for _ in range(side))
@@ -234,8 +239,9 @@ def make_data(folder):
             archive.writestr(f"large-{i}.png", png(16000))
 
 
-def settled(service, before, seconds=45):
-    """Whether no more descriptors are open than before, but for a handful that requests of the moment hold."""
+def descriptors_released(service, before, seconds=45):
+    """Waits until the open file descriptors are back to `before`, with a margin for current requests; False on
+    timeout."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if service.descriptors() <= before + 3:
@@ -244,8 +250,8 @@ def settled(service, before, seconds=45):
     return False
 
 
-def together(works):
-    threads = [threading.Thread(target=work) for work in works]
+def run_concurrently(functions):
+    threads = [threading.Thread(target=function) for function in functions]
     for thread in threads:
         thread.start()
     for thread in threads:

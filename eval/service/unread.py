@@ -1,12 +1,12 @@
-"""What clients that ask and never read hold of the training service, and for how long; and floods where few files may be open.
+"""Resources held by clients that never read their responses, and for how long; a connection flood with few file
+descriptors.
 
-Run: python3 unread.py [BINARY]     (Python 3.11, Linux, the standard library; three minutes: the service gives them up after one)
+Run: python3 unread.py [BINARY]     (Python 3.11, Linux, the standard library; three minutes: the write timeout is one)
 
-Checked while a job trains: no more events, images and downloads are on their way at a time than the service's limits say; others are
-answered meanwhile; after a minute the places are free again although no client has read anything or gone; memory stays bounded; and with
-`ulimit -n 400` a flood of connections keeps no checkpoint from being written. Prints a table in Markdown; ends with 1 where something
-does not hold.
-"""
+Checked while a job trains: the number of event streams and draw requests stays within the service's limits; other
+requests are answered meanwhile; after the write timeout the permits are free again although no client has read or
+disconnected; memory is bounded; with `ulimit -n 400` a flood of connections does not prevent checkpoints. Prints a
+Markdown table; exits with 1 if a check fails."""
 
 import argparse
 import collections
@@ -20,12 +20,13 @@ from pathlib import Path
 from common import BINARY, Server, stats_lines, table, tiny
 
 QUIET = {"log_every": 1_000_000, "checkpoint_every": 1_000_000, "sample_every": 1_000_000}
-# A minute until a reader is given up, and what a busy machine takes.
-GIVEN_UP = 75
+# The write timeout of a minute, and a margin for a busy machine.
+TIMEOUT = 75
 
 
-def ask(server, count, method, path, body=""):
-    """As many clients, each with the smallest buffer there is; the statuses they see, and the clients."""
+def connect_clients(server, count, method, path, body=""):
+    """Sends a request from each of `count` clients with the smallest receive buffer; returns the statuses and the
+    clients."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     clients = []
     for _ in range(count):
@@ -39,82 +40,96 @@ def ask(server, count, method, path, body=""):
     return statuses, clients
 
 
-def memory(server):
+def memory_mb(server):
     return int(Path(f"/proc/{server.pid}/status").read_text().split("VmRSS:")[1].split()[0]) // 1024
 
 
-def answers(server):
-    """How long /v1/jobs takes."""
+def poll_jobs(server):
+    """Status and response time of /v1/jobs."""
     started = time.monotonic()
-    status = server.ask("GET", "/v1/jobs")[0]
+    status = server.request("GET", "/v1/jobs")[0]
     return status, time.monotonic() - started
 
 
-def long_history(run):
-    """Makes a finished job's history 16 MB long."""
+def extend_history(run):
+    """Extends the stats.jsonl of a finished job to 16 MB."""
     line = next(event for event in map(json.loads, stats_lines(run)) if event["event"] == "step")
     with open(run / "stats.jsonl", "a") as file:
         for step in range(100, 100 + (16 << 20) // len(json.dumps(line))):
             file.write(json.dumps(line | {"step": step}) + "\n")
 
 
-def unread(binary, folder, rows, faults):
+def check_unread(binary, folder, rows, faults):
     server = Server(binary, folder / "store")
-    done, big = server.submit(tiny()), server.submit(tiny(1, size=256))
-    for id in (done, big):
+    done, large = server.submit(tiny()), server.submit(tiny(1, size=256))
+    for id in (done, large):
         server.wait_state(id, "done", 300)
-    long_history(server.run_folder(done))
-    trains = server.submit(tiny(100_000_000) | QUIET)
-    server.wait_state(trains, "running")
-    for what, count, request, most, megabytes in [
-        ("readers of 16 MB of events", 600, ("GET", f"/v1/jobs/{done}/events"), 512, 512),
-        # Each answer is 64 MB; 16 at a time, of which the thread that draws takes its time.
-        ("requests for 64 MB of images", 100, ("POST", f"/v1/models/{big}/samples", '{"format": "safetensors", "count": 256}'), 16, 1536),
+    extend_history(server.run_folder(done))
+    training = server.submit(tiny(100_000_000) | QUIET)
+    server.wait_state(training, "running")
+    for description, count, request, limit, megabytes in [
+        ("event streams of 16 MB", 600, ("GET", f"/v1/jobs/{done}/events"), 512, 512),
+        # Each response has 64 MB; at most 16 at a time, and one thread renders them.
+        (
+            "draw requests for 64 MB of images",
+            100,
+            ("POST", f"/v1/models/{large}/samples", '{"format": "safetensors", "count": 256}'),
+            16,
+            1536,
+        ),
     ]:
-        before, step = memory(server), server.job(trains)["step"]
-        first, clients = ask(server, count, *request)
-        (status, seconds), held = answers(server), memory(server)
-        time.sleep(GIVEN_UP)
-        again, more = ask(server, count, *request)
+        before, step = memory_mb(server), server.job(training)["step"]
+        first, clients = connect_clients(server, count, *request)
+        (status, seconds), held = poll_jobs(server), memory_mb(server)
+        time.sleep(TIMEOUT)
+        again, more = connect_clients(server, count, *request)
         for client in clients + more:
             client.close()
-        seen = [", ".join(f"{status} x {n}" for status, n in sorted(counter.items())) for counter in (first, again)]
-        rows.append([f"{count} {what}", seen[0], f"{before} → {held}", f"{seconds * 1e3:.0f}", seen[1]])
-        taken = [counter["200"] for counter in (first, again)]
-        if min(taken) == 0 or max(taken) > most or any(set(counter) - {"200", "503"} for counter in (first, again)):
-            faults.append(f"{what}: {seen}, expected at most {most} with 200, and the others with 503")
-        # Those of before still hold their connections: without their places there are too few.
-        if sum(taken) <= most:
-            faults.append(f"{what}: the places are not given back: {seen}")
+        summary = [", ".join(f"{status} x {n}" for status, n in sorted(counter.items())) for counter in (first, again)]
+        rows.append([f"{count} {description}", summary[0], f"{before} → {held}", f"{seconds * 1e3:.0f}", summary[1]])
+        accepted = [counter["200"] for counter in (first, again)]
+        if (
+            min(accepted) == 0
+            or max(accepted) > limit
+            or any(set(counter) - {"200", "503"} for counter in (first, again))
+        ):
+            faults.append(f"{description}: {summary}, expected at most {limit} x 200, and 503 for the others")
+        # The first clients are still connected, so their permits must have been released.
+        if sum(accepted) <= limit:
+            faults.append(f"{description}: permits are not released: {summary}")
         if held - before > megabytes:
-            faults.append(f"{what}: {held - before} MB")
+            faults.append(f"{description}: {held - before} MB, expected at most {megabytes}")
         if status != 200 or seconds > 5:
-            faults.append(f"{what}: meanwhile /v1/jobs is answered with {status} after {seconds:.1f} s")
-        if server.job(trains)["step"] <= step:
-            faults.append(f"{what}: the job does not go on")
+            faults.append(f"{description}: meanwhile /v1/jobs is answered with {status} after {seconds:.1f} s")
+        if server.job(training)["step"] <= step:
+            faults.append(f"{description}: the job makes no progress")
     if server.stop() != 0:
-        faults.append("the service did not end in peace")
+        faults.append("unclean shutdown")
 
 
-def few_files(binary, folder, rows, faults):
+def check_few_files(binary, folder, rows, faults):
     server = Server(binary, folder / "store", prefix=["sh", "-c", 'ulimit -n 400; exec "$@"', "sh"])
     id = server.submit(tiny(100_000_000) | QUIET | {"checkpoint_every": 20, "keep": 2})
     newest = lambda: max((path.name for path in (server.run_folder(id) / "checkpoints").glob("0*")), default="")
-    server.wait(id, "under way", lambda job: job["step"] > 20)
+    server.wait(id, "running", lambda job: job["step"] > 20)
     flood = []
     for _ in range(250):
         flood.append(socket.create_connection(server.address))
     first = newest()
     time.sleep(5)
     last, state = newest(), server.job(id)["state"]
-    (status, seconds) = answers(server)
+    status, seconds = poll_jobs(server)
     for connection in flood:
         connection.close()
-    rows.append(["`ulimit -n 400`, 250 connections: checkpoints", f"{int(first)} → {int(last)}", "", f"{seconds * 1e3:.0f}", ""])
+    rows.append(
+        ["`ulimit -n 400`, 250 connections: checkpoints", f"{int(first)} → {int(last)}", "", f"{seconds * 1e3:.0f}", ""]
+    )
     if last <= first or state != "running" or status != 200:
-        faults.append(f"few files: checkpoints {first} to {last}, the job is {state}, /v1/jobs is answered with {status}")
+        faults.append(
+            f"few files: checkpoints {first} to {last}, the job is {state}, /v1/jobs is answered with {status}"
+        )
     if server.stop() != 0:
-        faults.append("the service did not end in peace")
+        faults.append("unclean shutdown")
 
 
 def main():
@@ -122,10 +137,19 @@ def main():
     parser.add_argument("binary", nargs="?", default=BINARY)
     arguments = parser.parse_args()
     rows, faults = [], []
-    for check in (unread, few_files):
+    for check in (check_unread, check_few_files):
         with tempfile.TemporaryDirectory() as folder:
             check(arguments.binary, Path(folder), rows, faults)
-    table(["never read", "answers", "MB before → held", "others wait, ms", f"answers {GIVEN_UP} s later, nobody gone"], rows)
+    table(
+        [
+            "clients that never read",
+            "statuses",
+            "MB before → during",
+            "/v1/jobs, ms",
+            f"statuses {TIMEOUT} s later, same clients connected",
+        ],
+        rows,
+    )
     for fault in faults:
         print(f"FAULT: {fault}")
     sys.exit(1 if faults else 0)

@@ -1,6 +1,7 @@
-// A service in a process of its own, and a browser to look at it with.
+// Starts the service and a headless Chromium.
 
 import { spawn } from "node:child_process";
+import { createServer, request as sendRequest } from "node:http";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,63 +10,121 @@ import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const BINARY = process.env.DCGAN_TRAIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug", "dcgan-train");
+const BINARY =
+  process.env.DCGAN_TRAIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug", "dcgan-train");
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
-async function start(folder, address, more) {
-  const all = ["serve", "--store", join(folder, "store"), "--listen", address, "--model-root", join(ROOT, "models"), "--quiet", ...more];
-  const child = spawn(BINARY, all, { stdio: ["ignore", "pipe", "inherit"] });
-  const ended = new Promise((resolve) => child.once("exit", resolve));
+async function start(folder, address, extra) {
+  const args = [
+    "serve",
+    "--store",
+    join(folder, "store"),
+    "--listen",
+    address,
+    "--model-root",
+    join(ROOT, "models"),
+    "--quiet",
+    ...extra,
+  ];
+  const child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "inherit"] });
+  const exited = new Promise((resolve) => child.once("exit", resolve));
   const line = await new Promise((resolve, reject) => {
     child.once("error", reject);
-    createInterface(child.stdout).once("line", resolve).once("close", () => reject(new Error("the service ended at once")));
+    createInterface(child.stdout)
+      .once("line", resolve)
+      .once("close", () => reject(new Error("the service did not start")));
   });
-  const end = (signal) => { child.kill(signal); return ended; };
-  return { url: line.replace("listening on ", ""), end };
+  const kill = (signal) => {
+    child.kill(signal);
+    return exited;
+  };
+  return { url: line.replace("listening on ", ""), kill };
 }
 
-/** Starts `dcgan-train serve` on a free port with a new store, in `folder`; the models are those of the repository. */
-export async function serve(folder, more = []) {
-  let process = await start(folder, "127.0.0.1:0", more);
+/** Starts `dcgan-train serve` on a free port with a new store in `folder` and the models of the repository. */
+export async function serve(folder, extra = []) {
+  let process = await start(folder, "127.0.0.1:0", extra);
   const { url } = process;
   return {
     url,
-    kill: () => process.end("SIGKILL"),
-    async restart() { process = await start(folder, new URL(url).host, more); },
-    stop: () => process.end("SIGTERM"),
+    kill: () => process.kill("SIGKILL"),
+    async restart() {
+      process = await start(folder, new URL(url).host, extra);
+    },
+    stop: () => process.kill("SIGTERM"),
   };
 }
 
-/** A folder for a test. */
-export const scratch = () => mkdtemp(join(tmpdir(), "dcgan-browser-"));
-export const remove = (folder) => rm(folder, { recursive: true, force: true });
+/** Starts a reverse proxy that forwards the paths below `prefix`, without it, to the service at `target`. */
+export async function proxy(target, prefix) {
+  const server = createServer((request, response) => {
+    if (!request.url.startsWith(prefix)) {
+      response.writeHead(404).end();
+      return;
+    }
+    const options = { method: request.method, path: `/${request.url.slice(prefix.length)}`, headers: request.headers };
+    const upstream = sendRequest(target, options, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+    });
+    upstream.on("error", () => response.destroy());
+    response.on("close", () => upstream.destroy());
+    request.pipe(upstream);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const close = () =>
+    new Promise((resolve) => {
+      server.close(resolve);
+      server.closeAllConnections();
+    });
+  return { url: `http://127.0.0.1:${server.address().port}${prefix}`, close };
+}
+
+/** Creates a temporary folder. */
+export const makeFolder = () => mkdtemp(join(tmpdir(), "dcgan-browser-"));
+export const removeFolder = (folder) => rm(folder, { recursive: true, force: true });
 
 export function launch() {
-  // Nothing but this machine is to be reached, and a container's root has no sandbox.
+  // No network services of Chromium; as root in a container it has no sandbox.
   return chromium.launch({
     executablePath: CHROMIUM,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
   });
 }
 
-/** A tab that notes what must not happen: errors of scripts, and requests to anywhere else. */
+/** Opens a tab and records script errors and requests to other origins. */
 export async function open(browser, url, options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, ...options });
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 900 },
+    acceptDownloads: true,
+    ...options,
+  });
   const page = await context.newPage();
-  const wrong = [];
-  page.on("pageerror", (error) => wrong.push(String(error)));
+  const problems = [];
+  page.on("pageerror", (error) => problems.push(String(error)));
   page.on("console", (message) => {
-    // Chromium says of every refused request that it failed; the tests provoke some.
-    if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) wrong.push(message.text());
+    // Chromium logs every 4xx response as an error; the tests cause some.
+    if (message.type() === "error" && !message.text().startsWith("Failed to load resource"))
+      problems.push(message.text());
   });
   page.on("request", (request) => {
-    if (!request.url().startsWith(url) && !request.url().startsWith("blob:")) wrong.push(`a request to ${request.url()}`);
+    if (!request.url().startsWith(url) && !request.url().startsWith("blob:"))
+      problems.push(`request to ${request.url()}`);
   });
   await page.goto(url);
-  return { page, wrong };
+  return { page, problems };
 }
 
-/** Keeps a picture of the page where SCREENSHOTS names a folder. */
-export async function keep(page, name) {
-  if (process.env.SCREENSHOTS) await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`), fullPage: true });
+/** Saves a screenshot in the folder SCREENSHOTS, if set. */
+export async function screenshot(page, name) {
+  if (process.env.SCREENSHOTS)
+    await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`), fullPage: true });
 }

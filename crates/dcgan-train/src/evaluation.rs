@@ -9,10 +9,9 @@ use crate::frechet::{self, RandomFeatureFrechet};
 use crate::memory::GRID;
 use crate::start::to_host;
 use crate::step::Networks;
-use candle_core::Device;
 use dcgan_data::{DataError, Dataset};
 use dcgan_model::weights::Weights;
-use dcgan_model::{Model, NetworkError, draw, ensure_statistics};
+use dcgan_model::{Model, NetworkError};
 
 /// Images of a sample grid.
 #[derive(Debug)]
@@ -28,7 +27,6 @@ pub(crate) struct Samples {
 pub(crate) struct Evaluator<'a> {
     plan: &'a Plan,
     model: Model,
-    device: Device,
     frechet: RandomFeatureFrechet,
     /// Mean distance between two real images.
     real_distance: f64,
@@ -43,10 +41,9 @@ impl<'a> Evaluator<'a> {
         model: Model,
         reals: &[u8],
         frechet: RandomFeatureFrechet,
-        device: Device,
     ) -> Self {
         let real_distance = frechet::mean_distance(reals, plan.image_shape().bytes());
-        Self { plan, model, device, frechet, real_distance, ema: None }
+        Self { plan, model, frechet, real_distance, ema: None }
     }
 
     pub(crate) fn model(&self) -> &Model {
@@ -59,7 +56,7 @@ impl<'a> Evaluator<'a> {
     /// Those of the networks.
     pub(crate) fn sample(&mut self, networks: &mut Networks, step: u64) -> Result<Samples, TrainError> {
         let images = self.with_ema_weights(networks, step, |this, networks| {
-            Ok(draw(&mut networks.generator, &this.model, this.plan.run.seed, GRID)?)
+            Ok(networks.generator.draw(this.plan.run.seed, GRID)?)
         })?;
         let distance = frechet::mean_distance(&images, self.plan.image_shape().bytes());
         Ok(Samples { images, diversity: distance / self.real_distance.max(1e-9) })
@@ -71,8 +68,7 @@ impl<'a> Evaluator<'a> {
     /// Those of the networks.
     pub(crate) fn frechet(&mut self, networks: &mut Networks, step: u64) -> Result<f64, TrainError> {
         self.with_ema_weights(networks, step, |this, networks| {
-            let latent = &this.plan.model.latent;
-            Ok(this.frechet.frechet(&mut networks.generator, latent, this.plan.run.seed)?)
+            Ok(this.frechet.frechet(&mut networks.generator, this.plan.run.seed)?)
         })
     }
 
@@ -92,15 +88,15 @@ impl<'a> Evaluator<'a> {
             return Ok(Some(ema.clone()));
         }
         let generator = &mut networks.generator;
-        let Some(ema) = generator.0.executor.average().map_err(NetworkError::from)? else {
+        let Some(ema) = generator.network().parameters().ema().map_err(NetworkError::from)? else {
             return Ok(None);
         };
-        let raw = generator.0.weights()?;
+        let raw = generator.weights()?;
         let parameters = ema.iter().map(|(name, value)| Ok((name.clone(), to_host(value)?)));
-        generator.0.load(&parameters.collect::<Result<_, TrainError>>()?)?;
-        ensure_statistics(generator, &self.model, &self.device)?;
-        let ema = generator.0.weights()?;
-        generator.0.load(&raw)?;
+        generator.load(&parameters.collect::<Result<_, TrainError>>()?)?;
+        generator.ensure_statistics()?;
+        let ema = generator.weights()?;
+        generator.load(&raw)?;
         self.ema = Some((step, ema.clone()));
         Ok(Some(ema))
     }
@@ -113,25 +109,22 @@ impl<'a> Evaluator<'a> {
         body: impl FnOnce(&mut Self, &mut Networks) -> Result<R, TrainError>,
     ) -> Result<R, TrainError> {
         let Some(ema) = self.ema_weights(networks, step)? else { return body(self, networks) };
-        let raw = networks.generator.0.weights()?;
-        networks.generator.0.load(&ema)?;
+        let raw = networks.generator.weights()?;
+        networks.generator.load(&ema)?;
         let result = body(self, networks);
-        networks.generator.0.load(&raw)?;
+        networks.generator.load(&raw)?;
         result
     }
 }
 
 /// Updates the EMA of G's weights, where the run keeps one.
-///
-/// # Errors
-/// Those of the device.
-pub(crate) fn update_ema(networks: &mut Networks, decay: f64) -> Result<(), NetworkError> {
-    Ok(networks.generator.0.executor.update_ema(decay)?)
+pub(crate) fn update_ema(networks: &mut Networks, decay: f64) {
+    networks.generator.network_mut().parameters_mut().update_ema(decay);
 }
 
 /// Whether G can be evaluated: new networks have no batch-norm statistics.
 pub(crate) fn can_evaluate(networks: &Networks) -> bool {
-    networks.generator.0.statistics().is_some()
+    networks.generator.network().running_stats().is_some()
 }
 
 /// Images for the grid of real ones, spread over the dataset: files are often sorted by class.

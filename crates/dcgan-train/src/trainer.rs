@@ -193,7 +193,7 @@ impl<'a> Trainer<'a> {
         let output = train_step(&mut self.networks, &plan.training, rate, step, (&x, &latents)).map_err(
             |source| TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None },
         )?;
-        update_ema(&mut self.networks, plan.training.ema)?;
+        update_ema(&mut self.networks, plan.training.ema);
         self.recorder.observe_step(&output);
         self.state.step += 1;
         self.state.images += batch.count as u64;

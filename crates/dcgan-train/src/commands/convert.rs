@@ -5,8 +5,7 @@ use anyhow::Context;
 use candle_core::Device;
 use dcgan_cli::{Outcome, UsageError, print_result};
 use dcgan_model::import::{NetworkKind, to_pytorch_names};
-use dcgan_model::weights::Dtype;
-use dcgan_model::{Generator, ModelConfig, OpenError, ensure_statistics};
+use dcgan_model::{Generator, ModelConfig, OpenError};
 use std::path::Path;
 
 /// Refuses a folder that holds something.
@@ -31,8 +30,8 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     let mut statistics = "as they came";
     if let Some(weights) = &mut files.generator {
         let mut generator = Generator::new(&files.model, weights, &Device::Cpu)?;
-        if ensure_statistics(&mut generator, &files.model, &Device::Cpu)? {
-            *weights = generator.0.weights()?;
+        if generator.ensure_statistics()? {
+            *weights = generator.weights()?;
             statistics = "of G recalibrated from 4,096 z with seed 0";
             tracing::info!("batch-norm statistics {statistics}");
         }

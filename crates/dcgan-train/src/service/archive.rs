@@ -1,4 +1,4 @@
-//! A MODEL folder as a zip, streamed: a slow reader holds a few blocks in memory, not the model.
+//! A MODEL folder as a streamed zip: a slow client holds a few blocks in memory, not the whole model.
 
 use super::models;
 use axum::body::{Body, Bytes};
@@ -11,20 +11,21 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-/// The files of a MODEL folder; a checkpoint holds more, which only training needs.
+/// The files of a MODEL folder. A checkpoint has more, which only training needs.
 const FILES: [&str; 4] = ["config.json", "generator.safetensors", "discriminator.safetensors", "README.md"];
 const BLOCK: usize = 64 * 1024;
-/// Blocks that wait for the reader, and how long one may wait.
-const BLOCKS: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(30);
-/// A checkpoint may be replaced while its files are opened.
-const TRIES: usize = 3;
+/// Blocks queued for the client.
+const QUEUED_BLOCKS: usize = 4;
+/// Time in which the client must accept a block.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Attempts to open the files: a checkpoint may be replaced meanwhile.
+const ATTEMPTS: usize = 3;
 
-/// The files of the best checkpoint of a run, opened: they can be read to their end even when the checkpoint is removed.
+/// Opens the files of a run's best checkpoint. They stay readable if the checkpoint is removed.
 pub(crate) fn open(run: &Path) -> io::Result<Vec<(&'static str, File)>> {
     let mut error = io::Error::from(io::ErrorKind::NotFound);
-    for _ in 0..TRIES {
-        let Some(folder) = models::best(run) else { return Err(io::ErrorKind::NotFound.into()) };
+    for _ in 0..ATTEMPTS {
+        let Some(folder) = models::best_checkpoint(run) else { return Err(io::ErrorKind::NotFound.into()) };
         match FILES.iter().map(|name| Ok((*name, File::open(folder.join(name))?))).collect() {
             Ok(files) => return Ok(files),
             Err(failed) => error = failed,
@@ -33,21 +34,21 @@ pub(crate) fn open(run: &Path) -> io::Result<Vec<(&'static str, File)>> {
     Err(error)
 }
 
-/// The body of an answer that holds `files` as a zip. Equal files give equal bytes.
+/// A response body with `files` as a zip. Equal files give equal bytes.
 ///
-/// A thread of its own makes it, for as long as its reader takes: those that other requests wait for stay free. `permit` is
-/// given back at the end.
+/// A dedicated thread writes it at the client's speed, so that the blocking threads stay free for other requests.
+/// `permit` is released at the end.
 ///
 /// # Errors
-/// The thread cannot be made.
+/// The thread cannot be spawned.
 pub(crate) fn zip(files: Vec<(&'static str, File)>, permit: OwnedSemaphorePermit) -> io::Result<Body> {
-    let (sender, receiver) = mpsc::channel(BLOCKS);
+    let (sender, receiver) = mpsc::channel(QUEUED_BLOCKS);
     let handle = Handle::current();
     std::thread::Builder::new().name("dcgan-zip".into()).spawn(move || {
-        let out = Blocks { sender, block: Vec::with_capacity(BLOCK), handle };
-        // A reader that went away is none of the service's business; one that gets an error sees the body break off.
-        if let Err(error) = write(files, out) {
-            tracing::debug!("a model was not read to its end: {error}");
+        let out = ChannelWriter { sender, block: Vec::with_capacity(BLOCK), handle };
+        // A client that disconnected is not an error of the service; on other errors the body is cut short.
+        if let Err(error) = write_zip(files, out) {
+            tracing::debug!(%error, "model download incomplete");
         }
         drop(permit);
     })?;
@@ -57,10 +58,10 @@ pub(crate) fn zip(files: Vec<(&'static str, File)>, permit: OwnedSemaphorePermit
     })))
 }
 
-fn write(files: Vec<(&'static str, File)>, out: Blocks) -> io::Result<()> {
+fn write_zip(files: Vec<(&'static str, File)>, out: ChannelWriter) -> io::Result<()> {
     let mut out = out;
     let mut zip = ZipWriter::new_stream(&mut out);
-    // Weights do not get smaller.
+    // Weights do not compress.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .last_modified_time(zip::DateTime::default());
@@ -83,24 +84,24 @@ fn write(files: Vec<(&'static str, File)>, out: Blocks) -> io::Result<()> {
     match written.and(ended).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) => {
-            // The body must not look whole.
-            let _ = out.send(Err(io::Error::new(error.kind(), "the model could not be read")));
+            // The body must not look complete.
+            let _ = out.send(Err(io::Error::new(error.kind(), "the model cannot be read")));
             Err(error)
         }
     }
 }
 
-/// Writes blocks into a channel.
-struct Blocks {
+/// Writes into a channel, block by block.
+struct ChannelWriter {
     sender: mpsc::Sender<io::Result<Bytes>>,
     block: Vec<u8>,
     handle: Handle,
 }
 
-impl Blocks {
+impl ChannelWriter {
     fn send(&self, block: io::Result<Bytes>) -> io::Result<()> {
-        // The clock is that of the runtime, which is entered first.
-        let send = async { tokio::time::timeout(PATIENCE, self.sender.send(block)).await };
+        // The timeout is created inside the runtime, whose timer it needs.
+        let send = async { tokio::time::timeout(SEND_TIMEOUT, self.sender.send(block)).await };
         let sent = self.handle.block_on(send);
         match sent {
             Ok(Ok(())) => Ok(()),
@@ -110,7 +111,7 @@ impl Blocks {
     }
 }
 
-impl Write for Blocks {
+impl Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = BLOCK - self.block.len();
         let taken = bytes.len().min(room);

@@ -1,7 +1,7 @@
-//! Samples for requests: one thread draws them, on the CPU, one request after the other.
+//! Draw queue: a thread renders samples for requests on the CPU, one request at a time.
 //!
-//! Not on the worker's device: a request must not wait for a job that takes a day, nor take the job's memory. The images are
-//! those of `dcgan-train sample --device cpu`.
+//! It does not use the worker's device: a request must not wait for a job that runs for a day, nor use the job's
+//! memory. The images are those of `dcgan-train sample --device cpu`.
 
 use super::models;
 use crate::config::Fault;
@@ -19,126 +19,136 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::SystemTime;
 use tokio::sync::oneshot;
 
-/// Requests that may wait.
-const WAITING: usize = 8;
-/// Images of one request, and bytes of them.
+/// Capacity of the queue.
+const CAPACITY: usize = 8;
+/// Images of one request.
 pub(crate) const MAX_COUNT: usize = 1024;
+/// Bytes of the images of one request.
 const MAX_BYTES: usize = 64 << 20;
-/// Generators that stay open between requests: whoever explores a model asks for it many times a second.
-const OPEN: usize = 2;
+/// Generators in the cache: a user who explores a model sends many requests per second for it.
+const CACHE_CAPACITY: usize = 2;
 
 /// Body of `POST /v1/models/{id}/samples`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Wish {
+pub(crate) struct DrawRequest {
     /// Seed of z.
     #[serde(default)]
     seed: u64,
-    /// Images to draw; as many as z where that is given.
+    /// Number of images; that of `z` if given.
     count: Option<usize>,
-    /// Latent vectors in place of drawn ones.
+    /// Latent vectors to use instead of random ones.
     z: Option<Vec<Vec<f64>>>,
-    /// What comes back.
+    /// Format of the response.
     #[serde(default)]
     pub(crate) format: Format,
 }
 
-/// What the images come back as.
+/// Format of the response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
-    /// One grid.
+    /// One image grid.
     #[default]
     Png,
-    /// `z` (n, z) and `images` (n, c, h, w) as the networks see them.
+    /// `z` (n, z) and `images` (n, c, h, w) in [-1, 1].
     Safetensors,
-    /// `z` (n, z) alone, as safetensors; nothing is drawn.
+    /// `z` (n, z) alone, as safetensors; no images are rendered.
     Latents,
 }
 
-/// Why nothing was drawn.
+/// Why a draw request failed.
 #[derive(Debug)]
 pub(crate) enum DrawError {
-    /// The request asks for what cannot be.
+    /// The request is invalid.
     Faults(Vec<Fault>),
-    /// The model or the machine.
+    /// The model cannot be read or run.
     Failed(String),
 }
 
-type Answer = Result<Vec<u8>, DrawError>;
+type DrawResult = Result<Vec<u8>, DrawError>;
 
-/// A request on its way to the thread.
+/// An entry of the queue.
 #[derive(Debug)]
-struct Commission {
+struct QueuedDraw {
     folder: PathBuf,
-    wish: Wish,
-    answer: oneshot::Sender<Answer>,
+    request: DrawRequest,
+    reply: oneshot::Sender<DrawResult>,
 }
 
-/// Where requests for samples are left.
+/// The sending side of the queue.
 #[derive(Debug)]
-pub(crate) struct Easel(SyncSender<Commission>);
+pub(crate) struct DrawQueue(SyncSender<QueuedDraw>);
 
-impl Easel {
-    /// Asks for samples of the model in `folder`; none where too many are waiting already.
-    pub(crate) fn ask(&self, folder: PathBuf, wish: Wish) -> Option<oneshot::Receiver<Answer>> {
-        let (answer, receiver) = oneshot::channel();
-        match self.0.try_send(Commission { folder, wish, answer }) {
+impl DrawQueue {
+    /// Starts the draw thread; it ends when the queue is dropped.
+    ///
+    /// # Errors
+    /// The thread cannot be spawned.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(CAPACITY);
+        std::thread::Builder::new().name("dcgan-draw".into()).spawn(move || run(&receiver))?;
+        Ok(Self(sender))
+    }
+
+    /// Queues a request for samples of the model in `folder`. None if the queue is full.
+    pub(crate) fn submit(
+        &self,
+        folder: PathBuf,
+        request: DrawRequest,
+    ) -> Option<oneshot::Receiver<DrawResult>> {
+        let (reply, receiver) = oneshot::channel();
+        match self.0.try_send(QueuedDraw { folder, request, reply }) {
             Ok(()) => Some(receiver),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => None,
         }
     }
 }
 
-/// Starts the thread; it ends with the easel.
-pub(crate) fn easel() -> io::Result<Easel> {
-    let (sender, receiver) = sync_channel(WAITING);
-    std::thread::Builder::new().name("dcgan-draw".into()).spawn(move || work(&receiver))?;
-    Ok(Easel(sender))
-}
-
-fn work(commissions: &Receiver<Commission>) {
-    let mut loaded = Vec::new();
-    // Its own threads: in those of a training job an image would wait behind the products of a step.
+fn run(queue: &Receiver<QueuedDraw>) {
+    let mut cache = Vec::new();
+    // A separate thread pool: in that of a training job, an image would wait for the matrix products of a step.
     let pool = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("dcgan-draw-{i}")).build();
-    let pool =
-        pool.inspect_err(|error| tracing::warn!("drawing shares the threads of training: {error}")).ok();
-    for Commission { folder, wish, answer } in commissions {
-        if answer.is_closed() {
-            continue; // whoever asked has gone
+    let pool = pool.inspect_err(|error| {
+        tracing::warn!(%error, "no thread pool for draw requests; they share that of training");
+    });
+    let pool = pool.ok();
+    for QueuedDraw { folder, request, reply } in queue {
+        if reply.is_closed() {
+            continue; // the client disconnected
         }
-        let mut paint = || paint(&mut loaded, &folder, &wish);
-        let drawn = catch_unwind(AssertUnwindSafe(|| match &pool {
-            Some(pool) => pool.install(paint),
-            None => paint(),
+        let mut render = || render(&mut cache, &folder, &request);
+        let result = catch_unwind(AssertUnwindSafe(|| match &pool {
+            Some(pool) => pool.install(render),
+            None => render(),
         }));
-        // Whoever asked may have gone meanwhile.
-        let _ = answer.send(drawn.unwrap_or_else(|_| Err(DrawError::Failed("a panic, see above".into()))));
+        // Fails if the client has disconnected.
+        let _ = reply.send(result.unwrap_or_else(|_| Err(DrawError::Failed("panic, see above".into()))));
     }
 }
 
-/// Which file a generator was read from, and in which version.
+/// Identity of a generator's file, to detect a replaced file.
 #[derive(Debug, PartialEq)]
-struct Version {
+struct FileVersion {
     path: PathBuf,
     modified: SystemTime,
     bytes: u64,
 }
 
-impl Version {
-    /// None where the file cannot be told from another one of its name.
+impl FileVersion {
+    /// None if the file or its metadata cannot be read.
     fn of(folder: &Path) -> Option<Self> {
-        let folder = models::best(folder).unwrap_or_else(|| folder.to_owned());
+        let folder = models::best_checkpoint(folder).unwrap_or_else(|| folder.to_owned());
         let path = fs::canonicalize(folder.join("generator.safetensors")).ok()?;
         let metadata = path.metadata().ok()?;
         Some(Self { modified: metadata.modified().ok()?, bytes: metadata.len(), path })
     }
 }
 
-/// A generator ready to draw.
+/// A generator in the cache.
 #[derive(Debug)]
-struct Loaded {
-    version: Option<Version>,
+struct LoadedModel {
+    version: Option<FileVersion>,
     model: Model,
     generator: Generator,
 }
@@ -147,10 +157,10 @@ fn failed(error: impl std::fmt::Display) -> DrawError {
     DrawError::Failed(error.to_string())
 }
 
-impl Loaded {
+impl LoadedModel {
     fn open(folder: &Path) -> Result<Self, DrawError> {
-        // Before the reading: what changes meanwhile is read again next time.
-        let version = Version::of(folder);
+        // Taken before reading: a change meanwhile makes the next request reload the file.
+        let version = FileVersion::of(folder);
         let files = open(folder, None).map_err(failed)?.files;
         let model = files.model;
         let Some(weights) = files.generator else {
@@ -162,36 +172,36 @@ impl Loaded {
     }
 }
 
-/// The generator of `folder`, at the end of `loaded`, where it is looked for first.
-fn load<'a>(loaded: &'a mut Vec<Loaded>, folder: &Path) -> Result<&'a mut Loaded, DrawError> {
-    let version = Version::of(folder);
-    match loaded.iter().position(|loaded| version.is_some() && loaded.version == version) {
-        Some(place) => {
-            let found = loaded.remove(place);
-            loaded.push(found);
+/// The generator of `folder`, from the cache or from its file. The cache is in order of use, most recent last.
+fn load<'a>(cache: &'a mut Vec<LoadedModel>, folder: &Path) -> Result<&'a mut LoadedModel, DrawError> {
+    let version = FileVersion::of(folder);
+    match cache.iter().position(|model| version.is_some() && model.version == version) {
+        Some(index) => {
+            let model = cache.remove(index);
+            cache.push(model);
         }
         None => {
-            let new = Loaded::open(folder)?;
-            if loaded.len() == OPEN {
-                loaded.remove(0); // the one asked for longest ago
+            let model = LoadedModel::open(folder)?;
+            if cache.len() == CACHE_CAPACITY {
+                cache.remove(0); // least recently used
             }
-            loaded.push(new);
+            cache.push(model);
         }
     }
-    loaded.last_mut().ok_or_else(|| failed("no model"))
+    cache.last_mut().ok_or_else(|| failed("no model"))
 }
 
-fn paint(loaded: &mut Vec<Loaded>, folder: &Path, wish: &Wish) -> Answer {
-    let Loaded { model, generator, .. } = load(loaded, folder)?;
-    let z = latents(wish, model).map_err(DrawError::Faults)?;
+fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) -> DrawResult {
+    let LoadedModel { model, generator, .. } = load(cache, folder)?;
+    let z = latents(request, model).map_err(DrawError::Faults)?;
     let config = model.config();
     let size = config.latent.size;
     let latents = HostTensor { shape: vec![z.len() / size, size], data: z };
-    let tensors = match wish.format {
+    let tensors = match request.format {
         Format::Latents => Weights::from([("z".to_owned(), latents)]),
         Format::Png | Format::Safetensors => {
             let bytes = draw_latents(generator, model, &latents.data, &mut |_| ()).map_err(failed)?;
-            if wish.format == Format::Png {
+            if request.format == Format::Png {
                 let grid = ImageGrid::square(&bytes, config.image_shape().into()).map_err(failed)?;
                 return grid.png().map_err(failed);
             }
@@ -204,43 +214,45 @@ fn paint(loaded: &mut Vec<Loaded>, folder: &Path, wish: &Wish) -> Answer {
     weights::to_safetensors(&tensors, weights::Dtype::F32).map_err(failed)
 }
 
-/// z as given or as drawn, `(n, z)` one after the other.
-fn latents(wish: &Wish, model: &Model) -> Result<Vec<f32>, Vec<Fault>> {
+/// z from the request or from its seed, (n, z), flattened.
+fn latents(request: &DrawRequest, model: &Model) -> Result<Vec<f32>, Vec<Fault>> {
     let config = model.config();
     let (height, width, channels) = config.image_shape();
-    // Bytes of each number of an image.
-    let number = match wish.format {
+    let value_bytes = match request.format {
         Format::Png => 1,
         Format::Safetensors => size_of::<f32>(),
         Format::Latents => 0,
     };
-    let largest = MAX_COUNT.min(MAX_BYTES / (height * width * channels * number).max(1));
+    let max_count = MAX_COUNT.min(MAX_BYTES / (height * width * channels * value_bytes).max(1));
     let mut faults = Vec::new();
-    let given = wish.z.as_ref().map(Vec::len);
-    let count = wish.count.or(given).unwrap_or(64.min(largest));
-    if !(1..=largest).contains(&count) {
-        let field = if wish.count.is_some() { "count" } else { "z" };
-        faults.push(Fault::new(field, format!("{count} images are asked for, expected 1 to {largest}")));
+    let rows = request.z.as_ref().map(Vec::len);
+    let count = request.count.or(rows).unwrap_or(64.min(max_count));
+    if !(1..=max_count).contains(&count) {
+        let fault = match request.count {
+            Some(_) => Fault::new("count", format!("count is {count}, expected 1 to {max_count}")),
+            None => Fault::new("z", format!("z has {count} rows, expected 1 to {max_count}")),
+        };
+        faults.push(fault);
     }
-    if let Some(z) = &wish.z {
+    if let Some(z) = &request.z {
         if z.len() != count {
-            faults.push(Fault::new("z", format!("{} z are given, count is {count}", z.len())));
+            faults.push(Fault::new("z", format!("z has {} rows, expected {count} as in count", z.len())));
         }
         let size = config.latent.size;
-        let fits = |z: &Vec<f64>| z.len() == size && z.iter().all(|&value| narrow(value).is_finite());
-        if let Some(row) = z.iter().position(|z| !fits(z)) {
-            let message = format!("z {row} is not {size} finite numbers, as the model takes");
+        let is_valid = |z: &Vec<f64>| z.len() == size && z.iter().all(|&value| to_f32(value).is_finite());
+        if let Some(row) = z.iter().position(|z| !is_valid(z)) {
+            let message = format!("row {row} of z is invalid, expected {size} finite numbers");
             faults.push(Fault::new("z", message));
         }
     }
-    match (&wish.z, faults.is_empty()) {
+    match (&request.z, faults.is_empty()) {
         (_, false) => Err(faults),
-        (Some(z), true) => Ok(z.iter().flatten().map(|&value| narrow(value)).collect()),
-        (None, true) => Ok(random::latent_each(wish.seed, Purpose::SampleLatent, count, &config.latent)),
+        (Some(z), true) => Ok(z.iter().flatten().map(|&value| to_f32(value)).collect()),
+        (None, true) => Ok(random::latent_each(request.seed, Purpose::SampleLatent, count, &config.latent)),
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "z are f32; one too large for that is infinite")]
-fn narrow(value: f64) -> f32 {
+#[expect(clippy::cast_possible_truncation, reason = "z is f32; a value out of its range becomes infinite")]
+fn to_f32(value: f64) -> f32 {
     value as f32
 }

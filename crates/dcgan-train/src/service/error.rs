@@ -1,4 +1,5 @@
-//! From what went wrong to an answer: a status and `{"error": {"message", "faults": [{"field", "message"}]}}`.
+//! Errors of the service, and their HTTP responses: a status and `{"error": {"message", "faults": [{"field",
+//! "message"}]}}`.
 
 use crate::config::Fault;
 use crate::service::store::StoreError;
@@ -9,46 +10,46 @@ use serde_json::json;
 use std::io;
 use std::path::PathBuf;
 
-/// Why the service could not start or go on.
+/// Why the service cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The operating system refused.
+    /// A file or folder cannot be accessed.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Another service works on the store.
-    #[error("another service works on {}; stop it first, or choose another --store", path.display())]
+    /// Another process holds the store's lock.
+    #[error("another service uses {}; stop it first, or choose another --store", path.display())]
     Busy {
         /// The store.
         path: PathBuf,
     },
-    /// The device that jobs would train on.
+    /// The training device cannot be opened.
     #[error(transparent)]
     Device(#[from] crate::inputs::InputsError),
-    /// The jobs cannot be read.
+    /// The database cannot be read or written.
     #[error("{}: {problem}", path.display())]
     Store {
         /// The database.
         path: PathBuf,
-        /// What is wrong.
+        /// The error of the store.
         problem: String,
     },
-    /// Anyone who reaches the machine could train on it.
+    /// The address is reachable from other machines and no token is set.
     #[error("{address} can be reached from other machines: give --token-file, or listen on 127.0.0.1")]
     Open {
-        /// The address asked for.
+        /// The address to listen on.
         address: String,
     },
-    /// Threads or the network.
+    /// A thread or a socket failed.
     #[error("the service cannot run: {0}")]
     Runtime(io::Error),
 }
 
-/// What a request is answered with when it is not done.
+/// The error response of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -62,11 +63,11 @@ impl ApiError {
     }
 
     /// 404
-    pub(crate) fn not_found(what: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, what)
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// 422 with every fault.
+    /// 422 with all `faults`.
     pub(crate) fn faults(faults: Vec<Fault>) -> Self {
         let message = match faults.as_slice() {
             [fault] => fault.message.clone(),
@@ -75,10 +76,10 @@ impl ApiError {
         Self { status: StatusCode::UNPROCESSABLE_ENTITY, message, faults }
     }
 
-    /// 500: the reason is for the log, not for the caller.
+    /// 500. The cause is logged and not sent to the client.
     pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
-        tracing::error!("a request failed: {error}");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+        tracing::error!(%error, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the service's log")
     }
 
     /// 503
@@ -110,11 +111,13 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
-            StoreError::NoJob => Self::not_found(message),
+            StoreError::NotFound => Self::not_found(message),
             StoreError::Conflict { .. } => Self::new(StatusCode::CONFLICT, message),
             StoreError::QueueFull { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, message),
             StoreError::DiskFull => Self::new(StatusCode::INSUFFICIENT_STORAGE, message),
-            StoreError::Sqlite(_) | StoreError::Newer { .. } | StoreError::Io(_) => Self::internal(message),
+            StoreError::Sqlite(_) | StoreError::NewerSchema { .. } | StoreError::Io(_) => {
+                Self::internal(message)
+            }
         }
     }
 }

@@ -1,49 +1,56 @@
-//! How much of the machine the service's clients may hold.
+//! Limits on what clients may use of the machine.
 
 use std::time::Duration;
 
-/// Connections at a time; more wait to be accepted. Readers of events get half of them, so that others are answered too.
-const CONNECTIONS: usize = 1024;
-/// Files that training, the database and downloads may need open besides.
-const RESERVE: usize = 256;
-/// Connections where the system lets a process open few files.
-const FEWEST: usize = 16;
+/// Open connections; further ones wait in the listen backlog. Event streams may use half of them.
+const MAX_CONNECTIONS: usize = 1024;
+/// File descriptors left for training, the database and downloads.
+const RESERVED_FILES: usize = 256;
+/// Lower bound of the connection limit where few files may be open.
+const MIN_CONNECTIONS: usize = 16;
 
-/// Downloads of models at a time; each has a thread.
-pub(crate) const DOWNLOADS: usize = 32;
-/// Requests for samples at a time: waiting, being drawn, or with their images on the way; and time in which these must arrive.
-pub(crate) const DRAWS: usize = 16;
-pub(crate) const DRAWN_TIME: Duration = Duration::from_secs(300);
-/// Threads that wait for the disk on behalf of requests.
-pub(crate) const DISK_THREADS: usize = 16;
-/// Bytes of a request's line and headers, and time to send them.
+/// Concurrent model downloads; each has a thread.
+pub(crate) const MAX_DOWNLOADS: usize = 32;
+/// Concurrent draw requests: queued, rendering, or sending their images.
+pub(crate) const MAX_DRAWS: usize = 16;
+/// Time in which the client must receive the images of a draw request.
+pub(crate) const DRAW_SEND_TIMEOUT: Duration = Duration::from_secs(300);
+/// Threads for blocking file and database access.
+pub(crate) const BLOCKING_THREADS: usize = 16;
+/// Bytes of a request's line and headers.
 pub(crate) const HEAD_BYTES: usize = 64 * 1024;
-pub(crate) const HEAD_TIME: Duration = Duration::from_secs(15);
-/// Bytes that the system may hold for a reader, and time in which it must take some of them.
-pub(crate) const SEND_BYTES: usize = 256 * 1024;
-pub(crate) const SEND_TIME: Duration = Duration::from_secs(60);
+/// Time in which the client must send them.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a request's body.
+pub(crate) const BODY_BYTES: usize = 1 << 20;
+/// Time until the response starts, reading the request's body included.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of a connection's send buffer in the kernel.
+pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Time in which a client must accept some bytes of a pending write.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Connections at a time, as far as the system lets this process open files; it is asked to let it open as many as it may.
-pub(crate) fn connections() -> usize {
-    let files = files();
-    let connections = CONNECTIONS.min(files.saturating_sub(RESERVE)).max(FEWEST);
-    if connections < CONNECTIONS {
+/// Raises the limit of open files where possible, and returns the limit of open connections that it allows.
+pub(crate) fn max_connections() -> usize {
+    let files = raise_file_limit();
+    let connections = MAX_CONNECTIONS.min(files.saturating_sub(RESERVED_FILES)).max(MIN_CONNECTIONS);
+    if connections < MAX_CONNECTIONS {
         tracing::warn!(
-            "this process may open {files} files: {connections} connections at a time; more with `ulimit -n {}`",
-            CONNECTIONS + RESERVE
+            "the limit of {files} open files allows {connections} connections; raise it with `ulimit -n {}`",
+            MAX_CONNECTIONS + RESERVED_FILES
         );
     }
     connections
 }
 
-/// Files that this process may have open.
+/// Files that this process may open.
 #[cfg(unix)]
-fn files() -> usize {
+fn raise_file_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = (CONNECTIONS + RESERVE) as u64;
+    let needed = (MAX_CONNECTIONS + RESERVED_FILES) as u64;
     let limit = getrlimit(Resource::Nofile);
     let current = limit.current.unwrap_or(u64::MAX);
-    let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
     if current < raised
         && setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum }).is_ok()
     {
@@ -53,6 +60,6 @@ fn files() -> usize {
 }
 
 #[cfg(not(unix))]
-fn files() -> usize {
+fn raise_file_limit() -> usize {
     usize::MAX
 }

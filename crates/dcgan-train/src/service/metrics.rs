@@ -1,48 +1,51 @@
 //! `/metrics` in Prometheus's text format.
 
-use super::Shared;
+use super::AppState;
 use super::record::JobState;
 use super::store::StoreError;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Upper bounds of the latency histogram, in seconds.
 const BOUNDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 
-/// Method, matched path and status of a request: few, whatever is asked for.
-type Label = (&'static str, String, u16);
+/// Method, matched path and status of a request: a bounded set, whatever clients send.
+type Labels = (&'static str, String, u16);
 
-/// What is counted from the start of the service.
+/// Counters since the start of the service.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     images: AtomicU64,
-    requests: Mutex<BTreeMap<Label, Latency>>,
+    requests: Mutex<BTreeMap<Labels, Latency>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Latency {
-    /// Requests at most as long as each bound, those of lower bounds included.
+    /// Cumulative counts: requests no longer than each bound.
     buckets: [u64; BOUNDS.len()],
     count: u64,
     seconds: f64,
 }
 
 impl Metrics {
-    /// Real images were trained on.
+    /// Adds real images of a training step.
     pub(crate) fn count_images(&self, images: u64) {
         self.images.fetch_add(images, Ordering::Relaxed);
     }
 
-    /// A request was answered.
-    pub(crate) fn count_request(&self, method: &str, path: &str, status: u16, took: Duration) {
+    /// Adds a request to its histogram.
+    fn count_request(&self, method: &str, path: &str, status: u16, duration: Duration) {
         const METHODS: [&str; 5] = ["GET", "POST", "DELETE", "HEAD", "OPTIONS"];
         let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("OTHER");
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let latency = requests.entry((method, path.to_owned(), status)).or_default();
-        let seconds = took.as_secs_f64();
+        let seconds = duration.as_secs_f64();
         for (bucket, bound) in latency.buckets.iter_mut().zip(BOUNDS) {
             *bucket += u64::from(seconds <= bound);
         }
@@ -51,63 +54,76 @@ impl Metrics {
     }
 }
 
-/// The whole text.
+/// Middleware that measures a request under its matched path, so that ids do not become labels.
+pub(crate) async fn measure(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let response = next.run(request).await;
+    let path = path.as_deref().unwrap_or("other");
+    state.metrics.count_request(method.as_str(), path, response.status().as_u16(), started.elapsed());
+    response
+}
+
+/// The response body of `/metrics`.
 ///
 /// # Errors
-/// What the store says.
-pub(crate) fn text(shared: &Shared) -> Result<String, StoreError> {
-    let mut text = Text::default();
-    let counts = shared.store.counts()?;
-    text.head("dcgan_jobs", "gauge", "Jobs by state");
-    for (state, count) in &counts {
-        text.line("dcgan_jobs", &format!("state=\"{state}\""), *count as f64);
+/// Errors of the store.
+pub(crate) fn render(state: &AppState) -> Result<String, StoreError> {
+    let mut text = Exposition::default();
+    let counts = state.store.counts()?;
+    text.family("dcgan_jobs", "gauge", "Jobs by state");
+    for (job_state, count) in &counts {
+        text.sample("dcgan_jobs", &format!("state=\"{job_state}\""), *count as f64);
     }
-    let queued = counts.iter().find(|(state, _)| *state == JobState::Queued).map_or(0, |(_, count)| *count);
-    text.head("dcgan_queue_length", "gauge", "Jobs that wait for the device");
-    text.line("dcgan_queue_length", "", queued as f64);
-    text.head("dcgan_images_trained_total", "counter", "Real images trained on since the service started");
-    let images = shared.metrics.images.load(Ordering::Relaxed);
-    text.line("dcgan_images_trained_total", "", images as f64);
-    if let Some(line) = shared.live.current().and_then(|running| running.line()) {
-        text.head(
+    let queued =
+        counts.iter().find(|(job_state, _)| *job_state == JobState::Queued).map_or(0, |(_, count)| *count);
+    text.family("dcgan_queue_length", "gauge", "Queued jobs");
+    text.sample("dcgan_queue_length", "", queued as f64);
+    text.family("dcgan_images_trained_total", "counter", "Real images trained on since the service started");
+    let images = state.metrics.images.load(Ordering::Relaxed);
+    text.sample("dcgan_images_trained_total", "", images as f64);
+    if let Some(line) = state.current_job.get().and_then(|job| job.line()) {
+        text.family(
             "dcgan_images_per_second",
             "gauge",
-            "Real images a second in the running job's last interval",
+            "Real images per second in the last log interval of the running job",
         );
-        text.line("dcgan_images_per_second", "", line.images_per_s);
-        text.head("dcgan_loss", "gauge", "Losses of the running job at its last log line");
+        text.sample("dcgan_images_per_second", "", line.images_per_s);
+        text.family("dcgan_loss", "gauge", "Losses in the last log line of the running job");
         for (network, loss) in [("discriminator", line.loss_d), ("generator", line.loss_g)] {
             if let Some(loss) = loss {
-                text.line("dcgan_loss", &format!("network=\"{network}\""), loss);
+                text.sample("dcgan_loss", &format!("network=\"{network}\""), loss);
             }
         }
     }
     let name = "dcgan_http_request_duration_seconds";
-    text.head(name, "histogram", "Time to the beginning of the answer, by matched path");
-    let requests = shared.metrics.requests.lock().unwrap_or_else(PoisonError::into_inner);
+    text.family(name, "histogram", "Time until the response starts, by matched path");
+    let requests = state.metrics.requests.lock().unwrap_or_else(PoisonError::into_inner);
     for ((method, path, status), latency) in requests.iter() {
         let labels = format!("method=\"{method}\",path=\"{path}\",status=\"{status}\"");
         for (bucket, bound) in latency.buckets.iter().zip(BOUNDS) {
-            text.line(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), *bucket as f64);
+            text.sample(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), *bucket as f64);
         }
-        text.line(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), latency.count as f64);
-        text.line(&format!("{name}_sum"), &labels, latency.seconds);
-        text.line(&format!("{name}_count"), &labels, latency.count as f64);
+        text.sample(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), latency.count as f64);
+        text.sample(&format!("{name}_sum"), &labels, latency.seconds);
+        text.sample(&format!("{name}_count"), &labels, latency.count as f64);
     }
     Ok(text.0)
 }
 
-/// Lines of the format.
+/// Text in the exposition format.
 #[derive(Default)]
-struct Text(String);
+struct Exposition(String);
 
-impl Text {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String does not fail.
+impl Exposition {
+    /// The header of a metric family.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn line(&mut self, name: &str, labels: &str, value: f64) {
+    fn sample(&mut self, name: &str, labels: &str, value: f64) {
         let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
         let _ = writeln!(self.0, "{name}{labels} {value}");
     }

@@ -1,22 +1,21 @@
-//! `dcgan-train serve`: training over HTTP for people who do not sit at the machine.
+//! `dcgan-train serve`: training as an HTTP service.
 //!
-//! A second caller of [`crate::trainer::run`], without training logic. Handlers check, write jobs into the store and read it;
-//! one worker thread owns the device and runs the jobs; a second thread draws samples on the CPU. What a job did stands in its
-//! run folder, `STORE/runs/ID`, and nowhere else: events, samples and models are read from there.
+//! The second caller of [`crate::trainer::run`], without training logic of its own. Handlers validate requests, insert
+//! jobs into the store and read it. One worker thread owns the device and runs the jobs; a second thread renders
+//! samples on the CPU. The output of a job is stored in its run folder, `STORE/runs/ID`, and nowhere else: events,
+//! samples and models are read from there.
 //!
-//! Closed by default: without a token only this machine can reach it, and requests of web pages are refused; what requests name
-//! lies below the roots that were given.
+//! Closed by default: without a token the service accepts only requests to this machine's loopback names, and refuses
+//! cross-origin requests. Paths in requests are resolved below the configured roots.
 
 mod api;
 mod archive;
+mod auth;
+mod broadcast;
+mod disk_reserve;
 mod draw;
 mod error;
-mod events;
-mod feed;
-mod guard;
-mod jobs;
 mod limits;
-mod live;
 mod metrics;
 mod models;
 mod openapi;
@@ -24,13 +23,15 @@ mod options;
 mod paths;
 mod presets;
 mod record;
-mod reserve;
 mod router;
+mod running_job;
 mod server;
-mod shared;
+mod sse;
+mod state;
+mod stats_reader;
 mod store;
-mod tail;
-mod wire;
+mod worker;
+mod write_timeout;
 
 pub use error::ServiceError;
 pub use server::serve;
@@ -38,72 +39,73 @@ pub use server::serve;
 use axum::Router;
 use dcgan_base::Cancel;
 use dcgan_model::DeviceChoice;
-use shared::Shared;
+use state::AppState;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between two looks at the flag that signals set.
+/// Interval at which the flag set by signals is polled.
 const SIGNAL_POLL: Duration = Duration::from_millis(100);
-/// What requests may wait while a job trains on the same cores: see [`rest`].
-const REST: Duration = Duration::from_millis(20);
+/// Longest delay of a request while a job trains on the same cores: see [`batch_wakeups`].
+const WAKEUP_DELAY: Duration = Duration::from_millis(20);
 
-/// What a service works with.
+/// Configuration of the service.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Folder of the jobs and their run folders; made where it is missing.
+    /// Folder of the database and the run folders; created if missing.
     pub store: PathBuf,
-    /// Folder of the datasets that jobs may name; none, and they train on the embedded digits.
+    /// Folder of the datasets that jobs may name; without it jobs train on the embedded digits.
     pub data_root: Option<PathBuf>,
     /// Folder of model folders; need not exist.
     pub model_root: PathBuf,
-    /// Where jobs train.
+    /// Device that jobs train on.
     pub device: DeviceChoice,
-    /// What requests must bring as `Authorization: Bearer TOKEN`; none, and only this machine is listened to.
+    /// Bearer token that requests must send; without it the service listens on loopback addresses only.
     pub token: Option<String>,
-    /// A web page's origin whose requests are answered, `https://host[:port]`.
+    /// Origin of a web page that may send requests (CORS), `https://host[:port]`.
     pub allow_origin: Option<String>,
-    /// Jobs that may wait; more are refused until some have run.
+    /// Limit of queued jobs; further submissions are refused.
     pub max_queued: u64,
 }
 
-/// A service over its store, which no other process can open meanwhile.
+/// A service over its store, which is locked against other processes.
 #[derive(Clone, Debug)]
 pub struct Service {
-    shared: Arc<Shared>,
+    state: Arc<AppState>,
 }
 
 impl Service {
-    /// Opens the store and the device. Jobs that a service left running are queued again, deletions it left undone are done.
+    /// Opens the store and the device. Jobs that were running when the last process ended are queued again, and
+    /// interrupted deletions are completed.
     ///
     /// # Errors
-    /// [`ServiceError`]: a store that cannot be opened or is in use, roots that are not there, a device that cannot be opened.
+    /// [`ServiceError`]: the store cannot be opened or is in use, a root is missing, the device cannot be opened.
     pub fn open(settings: &Settings) -> Result<Self, ServiceError> {
-        Ok(Self { shared: Arc::new(Shared::open(settings)?) })
+        Ok(Self { state: Arc::new(AppState::open(settings)?) })
     }
 }
 
-/// Every route, over `service`.
+/// The router of `service`.
 pub fn app(service: &Service) -> Router {
-    router::router(Arc::clone(&service.shared))
+    router::router(Arc::clone(&service.state))
 }
 
-/// Serves `listener` and trains until `stop` is set; then the running job's step is finished and its checkpoint written.
+/// Serves `listener` and runs jobs until `stop` is set; then the running job finishes its step and writes a checkpoint.
 ///
 /// # Errors
-/// [`ServiceError`]; [`ServiceError::Open`] where others than this machine could reach a service without a token.
+/// [`ServiceError`]; [`ServiceError::Open`] for an address other than loopback without a token.
 pub fn run(service: &Service, listener: TcpListener, stop: &Cancel) -> Result<(), ServiceError> {
     let address = listener.local_addr().map_err(ServiceError::Runtime)?;
-    if service.shared.token.is_none() && !address.ip().is_loopback() {
+    if service.state.token.is_none() && !address.ip().is_loopback() {
         return Err(ServiceError::Open { address: address.to_string() });
     }
-    let resting = Arc::clone(&service.shared);
+    let state = Arc::clone(&service.state);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // A second one would take training another core for requests that one answers with ease.
+        // One thread is enough for the requests; a second one would take another core from training.
         .worker_threads(1)
-        .on_thread_park(move || rest(&resting))
-        .max_blocking_threads(limits::DISK_THREADS)
+        .on_thread_park(move || batch_wakeups(&state))
+        .max_blocking_threads(limits::BLOCKING_THREADS)
         .thread_name("dcgan-http")
         .enable_all()
         .build()
@@ -117,18 +119,18 @@ pub fn run(service: &Service, listener: TcpListener, stop: &Cancel) -> Result<()
         listener.set_nonblocking(true)?;
         serve(tokio::net::TcpListener::from_std(listener)?, service, stopped).await
     });
-    // A reader that holds a download open must not keep the process alive.
+    // An unfinished download must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served.map_err(ServiceError::Runtime)
 }
 
-/// Before the thread that answers requests waits for more: while a job trains on this machine's cores and nobody waits for a
-/// model or images, it lets requests come together. Woken for each alone it costs training about twice as much: a core
-/// changes over, finds nothing of this code in its caches, and training's other threads wait for the one that was put off.
-fn rest(shared: &Shared) {
-    let busy = shared.downloads.available_permits() < limits::DOWNLOADS
-        || shared.draws.available_permits() < limits::DRAWS;
-    if shared.device.is_cpu() && !busy && shared.live.current().is_some() && !shared.is_stopping() {
-        std::thread::sleep(REST);
+/// Runs before the HTTP thread parks. While a job trains on the CPU and no model download or draw request is open, it
+/// sleeps so that requests are handled in batches. A wake-up for each request costs training about twice as much: the
+/// core switches context with cold caches, and the other training threads wait for the preempted one.
+fn batch_wakeups(state: &AppState) {
+    let busy = state.downloads.available_permits() < limits::MAX_DOWNLOADS
+        || state.draws.available_permits() < limits::MAX_DRAWS;
+    if state.device.is_cpu() && !busy && state.current_job.get().is_some() && !state.is_stopping() {
+        std::thread::sleep(WAKEUP_DELAY);
     }
 }

@@ -1,6 +1,6 @@
-//! Models that can be drawn from, downloaded and started from: those of jobs, and the folders under the model root.
+//! Models of jobs, and model folders below the model root.
 
-use super::Shared;
+use super::AppState;
 use super::paths::Root;
 use super::store::StoreError;
 use dcgan_model::checkpoints;
@@ -9,24 +9,24 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Entries of each kind that are listed; a model is found by its id however many there are.
-const LISTED: usize = 1000;
+/// Limit of listed models of each source; lookup by id has no limit.
+const MAX_LISTED: usize = 1000;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// A model in a list.
 #[derive(Debug, Serialize)]
-pub(crate) struct Entry {
+pub(crate) struct ModelEntry {
     id: String,
     /// `job` or `folder`.
     source: &'static str,
     /// Name, height, width, channels and latent of its configuration.
     #[serde(flatten)]
-    config: Summary,
+    config: ConfigSummary,
 }
 
-/// What a list says of a model's configuration.
+/// The part of a model's configuration that lists show.
 #[derive(Debug, Serialize, serde::Deserialize)]
-struct Summary {
+struct ConfigSummary {
     name: String,
     height: usize,
     width: usize,
@@ -34,40 +34,39 @@ struct Summary {
     latent: serde_json::Value,
 }
 
-/// Jobs that have a model, newest first, then model folders by name.
-pub(crate) fn list(shared: &Shared) -> Result<Vec<Entry>, StoreError> {
-    let jobs = shared.store.list(None, None, LISTED as u64)?.into_iter();
-    let mut models: Vec<Entry> = jobs
+/// Jobs with a checkpoint, newest first, then model folders by name.
+pub(crate) fn list(state: &AppState) -> Result<Vec<ModelEntry>, StoreError> {
+    let jobs = state.store.list(None, None, MAX_LISTED as u64)?.into_iter();
+    let mut models: Vec<ModelEntry> = jobs
         .filter_map(|job| {
-            let config = summary(&best(&shared.run_folder(&job.id))?)?;
-            Some(Entry { id: job.id, source: "job", config })
+            let config = read_summary(&best_checkpoint(&state.run_folder(&job.id))?)?;
+            Some(ModelEntry { id: job.id, source: "job", config })
         })
         .collect();
-    let folders = shared.model_root.as_ref().map(|root| root.entries(LISTED)).transpose()?;
+    let folders = state.model_root.as_ref().map(|root| root.entries(MAX_LISTED)).transpose()?;
     for (id, path) in folders.unwrap_or_default() {
-        let folder = if path.join("plan.toml").exists() { best(&path) } else { Some(path) };
-        if let Some(config) = folder.and_then(|folder| summary(&folder)) {
-            models.push(Entry { id, source: "folder", config });
+        let folder = if path.join("plan.toml").exists() { best_checkpoint(&path) } else { Some(path) };
+        if let Some(config) = folder.and_then(|folder| read_summary(&folder)) {
+            models.push(ModelEntry { id, source: "folder", config });
         }
     }
     Ok(models)
 }
 
-/// The folder of model `id`: a job's run folder that has a checkpoint, or a model or run folder under the model root.
-pub(crate) fn find(shared: &Shared, id: &str) -> Option<PathBuf> {
-    if shared.store.get(id).is_ok() {
-        let run = shared.run_folder(id);
-        return best(&run).map(|_| run);
+/// The folder of model `id`: the run folder of a job with a checkpoint, or a model or run folder below the model root.
+pub(crate) fn find(state: &AppState, id: &str) -> Option<PathBuf> {
+    if state.store.get(id).is_ok() {
+        let run = state.run_folder(id);
+        return best_checkpoint(&run).map(|_| run);
     }
     let is_name = !id.starts_with('.') && !id.contains(['/', '\\']);
-    let path =
-        shared.model_root.as_ref().filter(|_| is_name).and_then(|root: &Root| root.resolve(id).ok())?;
-    let is_model = path.join("config.json").is_file() || best(&path).is_some();
+    let path = state.model_root.as_ref().filter(|_| is_name).and_then(|root: &Root| root.resolve(id).ok())?;
+    let is_model = path.join("config.json").is_file() || best_checkpoint(&path).is_some();
     is_model.then_some(path)
 }
 
-/// The best checkpoint of a run folder, or the newest where none is the best yet.
-pub(crate) fn best(run: &Path) -> Option<PathBuf> {
+/// The best checkpoint of a run folder, or the newest if none is marked as best.
+pub(crate) fn best_checkpoint(run: &Path) -> Option<PathBuf> {
     let folder = run.join("checkpoints");
     if let Ok(best) = std::fs::canonicalize(run.join("best"))
         && best.is_dir()
@@ -78,7 +77,7 @@ pub(crate) fn best(run: &Path) -> Option<PathBuf> {
     Some(folder.join(checkpoints::name(newest)))
 }
 
-fn summary(folder: &Path) -> Option<Summary> {
+fn read_summary(folder: &Path) -> Option<ConfigSummary> {
     let file = File::open(folder.join("config.json")).ok()?;
     serde_json::from_reader(file.take(MAX_CONFIG_BYTES)).ok()
 }

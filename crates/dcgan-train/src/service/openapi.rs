@@ -166,7 +166,7 @@ fn schemas() -> Value {
             "id": text, "source": { "type": "string", "enum": ["job", "folder"] },
             "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },
         } })),
-        "Wish": { "type": "object", "additionalProperties": false, "properties": {
+        "DrawRequest": { "type": "object", "additionalProperties": false, "properties": {
             "seed": whole,
             "count": { "type": "integer", "minimum": 1, "maximum": draw::MAX_COUNT },
             "z": { "type": "array", "items": { "type": "array", "items": { "type": "number" } } },

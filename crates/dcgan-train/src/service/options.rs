@@ -1,6 +1,6 @@
 //! The body of `POST /v1/jobs`: the options of `dcgan-train run` with `_` in place of `-`, read so that every fault is reported.
 
-use super::Shared;
+use super::AppState;
 use crate::config::{ConfigFile, Fault, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
 use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
@@ -88,7 +88,7 @@ fn read(option: &TrainOption, value: Value) -> Result<toml::Value, String> {
 ///
 /// # Errors
 /// Every fault, each with its field.
-pub(crate) fn resolve(shared: &Shared, mut body: Map<String, Value>) -> Result<Plan, Vec<Fault>> {
+pub(crate) fn resolve(shared: &AppState, mut body: Map<String, Value>) -> Result<Plan, Vec<Fault>> {
     let (mut values, mut faults) = (Values::new(), Vec::new());
     for option in options::all() {
         let Some(value) = body.remove(option.name).filter(|value| !value.is_null()) else { continue };
@@ -142,7 +142,7 @@ pub(crate) fn resolve(shared: &Shared, mut body: Map<String, Value>) -> Result<P
 
 /// Replaces names of data, models and the device by what they stand for here. Those of `[run]` in `config` are names as well:
 /// a request must not reach files outside the roots.
-fn resolve_names(shared: &Shared, config: Option<&str>, values: &mut Values, faults: &mut Vec<Fault>) {
+fn resolve_names(shared: &AppState, config: Option<&str>, values: &mut Values, faults: &mut Vec<Fault>) {
     let run = config.and_then(|text| ConfigFile::parse(text).ok()).map(|file| file.run).unwrap_or_default();
     let in_file = |path: &Option<PathBuf>| path.as_deref().map(Path::to_string_lossy).map(String::from);
     let in_text = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -167,7 +167,7 @@ fn resolve_names(shared: &Shared, config: Option<&str>, values: &mut Values, fau
 }
 
 /// What this machine cannot train.
-fn machine_faults(shared: &Shared, plan: &Plan) -> Vec<Fault> {
+fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
     let precision = inputs::check_precision(plan.training.dtype, &shared.device).err();
     let precision = precision.map(|error| Fault::new("dtype", error.to_string()));
     let memory = inputs::check_memory(plan, &shared.device).err().map(|error| {

@@ -1,24 +1,24 @@
-//! A job as it is written down: what was asked for, where it stands, why it ended.
+//! A job as stored in the database.
 
 use serde::Serialize;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Where a job stands.
+/// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum JobState {
-    /// It waits for the device.
+    /// Waits for the device.
     Queued,
     /// The worker trains it.
     Running,
-    /// It waits to be resumed.
+    /// Waits to be resumed.
     Paused,
-    /// It was given up; its files stay until it is deleted.
+    /// Stopped for good; its files stay until it is deleted.
     Cancelled,
-    /// It ended before its time, and `error` says why.
+    /// Ended early; `error` has the reason.
     Failed,
-    /// All steps were taken.
+    /// All steps are complete.
     Done,
 }
 
@@ -37,11 +37,11 @@ impl JobState {
         }
     }
 
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
-    /// Whether nothing more happens to the job by itself.
+    /// Whether the state changes only by a command.
     pub(crate) fn is_final(self) -> bool {
         matches!(self, Self::Cancelled | Self::Failed | Self::Done)
     }
@@ -53,15 +53,15 @@ impl fmt::Display for JobState {
     }
 }
 
-/// What a running job becomes once it has stopped.
+/// State that a running job enters once it has stopped. Column and JSON key `wanted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Wanted {
+pub(crate) enum PendingState {
     Paused,
     Cancelled,
 }
 
-impl Wanted {
+impl PendingState {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Paused => "paused",
@@ -69,57 +69,57 @@ impl Wanted {
         }
     }
 
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        [Self::Paused, Self::Cancelled].into_iter().find(|wanted| wanted.name() == name)
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Paused, Self::Cancelled].into_iter().find(|state| state.name() == name)
     }
 }
 
-/// What a user asks of a job.
+/// A user's command to a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ask {
+pub(crate) enum Command {
     Pause,
     Resume,
     Cancel,
 }
 
-impl Ask {
-    pub(crate) fn wish(self) -> &'static str {
+impl Command {
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Pause => "paused",
-            Self::Resume => "resumed",
-            Self::Cancel => "cancelled",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
         }
     }
 }
 
-/// How the worker let go of a job.
+/// How the worker's run of a job ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
-    /// All steps were taken.
+    /// All steps are complete.
     Done,
-    /// It was asked to stop, and everything is on the disk.
+    /// Stopped on request, with a checkpoint.
     Stopped,
-    /// The disk is full; the last checkpoint stands.
+    /// The disk is full; the last checkpoint is valid.
     DiskFull(String),
-    /// Why it cannot go on.
+    /// Training failed, with the reason.
     Failed(String),
 }
 
-/// A job as it is written down.
+/// A row of the table `jobs`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Job {
     /// Sixteen hexadecimal digits that sort by time; also the name of its run folder.
     pub(crate) id: String,
     pub(crate) state: JobState,
-    /// What a running job becomes once it has stopped.
-    pub(crate) wanted: Option<Wanted>,
+    /// Set while a running job has been told to stop.
+    pub(crate) pending_state: Option<PendingState>,
     /// The request's body, JSON.
     pub(crate) options: String,
-    /// The resolved plan, TOML: what plan.toml will say.
+    /// The resolved plan, TOML; becomes plan.toml.
     pub(crate) plan: String,
     /// Steps up to the last checkpoint.
     pub(crate) step: u64,
-    /// Known once the data was opened.
+    /// Known once the data has been opened.
     pub(crate) total_steps: Option<u64>,
     /// Real images read up to the last checkpoint.
     pub(crate) images: u64,
@@ -129,13 +129,13 @@ pub(crate) struct Job {
     pub(crate) ended_ms: Option<i64>,
 }
 
-/// Milliseconds since 1970.
+/// Unix time in milliseconds.
 pub(crate) fn now_ms() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// An id that sorts after `last`: the time in microseconds, sixteen hexadecimal digits.
+/// An id that sorts after `last`: the Unix time in microseconds as sixteen hexadecimal digits.
 pub(crate) fn next_id(last: Option<&str>) -> String {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);

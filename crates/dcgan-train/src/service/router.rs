@@ -1,37 +1,40 @@
-//! Every route, in one table that the router and `/openapi.json` are both made from.
+//! The table of routes; the router and `/openapi.json` are built from it.
 
 use super::error::ApiError;
+use super::limits::{BODY_BYTES, RESPONSE_TIMEOUT};
 use super::openapi::{Answer, Operation};
-use super::{Shared, api, guard};
+use super::{AppState, api, auth, metrics};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use std::sync::Arc;
 use tower_http::cors::CorsLayer;
 
-type Route = (Operation, MethodRouter<Arc<Shared>>);
+type Route = (Operation, MethodRouter<Arc<AppState>>);
 
-/// The table.
+/// All routes with their descriptions.
 pub(crate) fn routes() -> Vec<Route> {
     use Answer::{Binary, Events, Json, Nothing, Text};
     let op = Operation::new;
     vec![
-        (op("GET", "/", "The page for a browser", Text("text/html")), get(api::page::index)),
+        (op("GET", "/", "The web page", Text("text/html")), get(api::page::index)),
         (
             op(
                 "GET",
                 "/page/{name}",
-                "A file of the page",
+                "A file of the web page",
                 Binary(&["text/javascript", "text/css", "image/svg+xml"]),
             )
             .or(&[304, 404]),
             get(api::page::file),
         ),
-        (op("GET", "/healthz", "Whether the process answers", Nothing(204)), get(api::about::health)),
+        (op("GET", "/healthz", "Liveness check", Nothing(204)), get(api::about::health)),
         (
-            op("GET", "/readyz", "Whether jobs are taken and run", Nothing(204)).or(&[503]),
+            op("GET", "/readyz", "Readiness check: whether jobs are accepted and run", Nothing(204))
+                .or(&[503]),
             get(api::about::ready),
         ),
         (
@@ -49,26 +52,31 @@ pub(crate) fn routes() -> Vec<Route> {
             op(
                 "GET",
                 "/v1/jobs",
-                "Jobs, newest first, of a `config` the first 200 characters",
+                "Jobs, newest first; a `config` is cut to its first 200 characters",
                 Json(200, "Jobs"),
             )
             .query(&[
                 ("state", "string", "Only jobs in this state"),
-                ("limit", "integer", "Jobs of a page, 1 to 200 [default: 50]"),
-                ("before", "string", "Only jobs older than this id: `next` of the page before"),
+                ("limit", "integer", "Jobs per page, 1 to 200 [default: 50]"),
+                ("before", "string", "Only jobs older than this id: `next` of the previous page"),
             ])
             .or(&[422]),
             get(api::jobs::list),
         ),
         (op("GET", "/v1/jobs/{id}", "A job", Json(200, "Job")).or(&[404]), get(api::jobs::show)),
         (
-            op("DELETE", "/v1/jobs/{id}", "Delete a job that does not run, and its files", Nothing(204))
+            op("DELETE", "/v1/jobs/{id}", "Delete a job that is not running, and its files", Nothing(204))
                 .or(&[404, 409]),
             delete(api::jobs::delete),
         ),
         (
-            op("POST", "/v1/jobs/{id}/pause", "Stop after the step, with a checkpoint", Json(200, "Job"))
-                .or(&[404, 409, 507]),
+            op(
+                "POST",
+                "/v1/jobs/{id}/pause",
+                "Stop after the current step, with a checkpoint",
+                Json(200, "Job"),
+            )
+            .or(&[404, 409, 507]),
             post(api::jobs::pause),
         ),
         (
@@ -82,7 +90,7 @@ pub(crate) fn routes() -> Vec<Route> {
             post(api::jobs::resume),
         ),
         (
-            op("POST", "/v1/jobs/{id}/cancel", "Give a job up; its files stay", Json(200, "Job"))
+            op("POST", "/v1/jobs/{id}/cancel", "Cancel a job; its files stay", Json(200, "Job"))
                 .or(&[404, 409, 507]),
             post(api::jobs::cancel),
         ),
@@ -90,15 +98,20 @@ pub(crate) fn routes() -> Vec<Route> {
             op(
                 "GET",
                 "/v1/jobs/{id}/events",
-                "What happens, from the beginning or behind Last-Event-ID",
+                "Events of a job, from the beginning or after Last-Event-ID",
                 Events,
             )
             .or(&[204, 404, 422, 503]),
             get(api::runs::events),
         ),
         (
-            op("GET", "/v1/jobs/{id}/samples", "Sample grids, by images seen", Json(200, "Samples"))
-                .or(&[404]),
+            op(
+                "GET",
+                "/v1/jobs/{id}/samples",
+                "Sample grids by number of real images read",
+                Json(200, "Samples"),
+            )
+            .or(&[404]),
             get(api::runs::samples),
         ),
         (
@@ -115,50 +128,55 @@ pub(crate) fn routes() -> Vec<Route> {
             op(
                 "GET",
                 "/v1/jobs/{id}/model",
-                "The best checkpoint's model folder",
+                "The model folder of the best checkpoint",
                 Binary(&["application/zip"]),
             )
             .or(&[404, 503]),
             get(api::runs::model),
         ),
         (
-            op("GET", "/v1/models", "Models of jobs, and model folders", Json(200, "Models")),
+            op(
+                "GET",
+                "/v1/models",
+                "Models of jobs, and model folders below --model-root",
+                Json(200, "Models"),
+            ),
             get(api::models::list),
         ),
         (
             op(
                 "POST",
                 "/v1/models/{id}/samples",
-                "Draw images",
+                "Draw samples",
                 Binary(&["image/png", "application/octet-stream"]),
             )
-            .body("Wish")
+            .body("DrawRequest")
             .or(&[400, 404, 413, 422, 503]),
             post(api::models::draw),
         ),
         (
-            op("GET", "/v1/presets", "Networks and settings by name", Json(200, "Presets")),
+            op("GET", "/v1/presets", "Presets: networks and training settings by name", Json(200, "Presets")),
             get(api::models::presets),
         ),
-        (op("GET", "/v1/data", "Datasets under --data-root", Json(200, "Data")), get(api::models::data)),
+        (op("GET", "/v1/data", "Datasets below --data-root", Json(200, "Data")), get(api::models::data)),
     ]
 }
 
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
+pub(crate) fn router(state: Arc<AppState>) -> Router {
     let mut router = Router::new();
     for (operation, method) in routes() {
         router = router.route(operation.path, method);
     }
     let router = router
-        .fallback(async || ApiError::not_found("there is nothing here; /openapi.json says what there is"))
+        .fallback(async || ApiError::not_found("no such route; see /openapi.json"))
         .method_not_allowed_fallback(async || {
-            let message = "not with this method; /openapi.json says with which";
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; see /openapi.json")
         })
-        .layer(DefaultBodyLimit::max(guard::BODY_BYTES))
-        .layer(from_fn_with_state(Arc::clone(&shared), guard::guard));
-    // Outside the guard: a browser asks beforehand, without the token, whether it may ask.
-    let origin = shared.allow_origin.as_deref().and_then(|origin| HeaderValue::from_str(origin).ok());
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn(limit_response_time))
+        .layer(from_fn_with_state(Arc::clone(&state), auth::authorize));
+    // Outside the authorization: browsers send CORS preflight requests without the token.
+    let origin = state.allow_origin.as_deref().and_then(|origin| HeaderValue::from_str(origin).ok());
     let router = match origin {
         Some(origin) => router.layer(
             CorsLayer::new()
@@ -172,5 +190,16 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         ),
         None => router,
     };
-    router.layer(from_fn_with_state(Arc::clone(&shared), guard::clock)).with_state(shared)
+    router.layer(from_fn_with_state(Arc::clone(&state), metrics::measure)).with_state(state)
+}
+
+/// Middleware that answers 503 if a response does not start in time.
+async fn limit_response_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(RESPONSE_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!("no response within {} s", RESPONSE_TIMEOUT.as_secs());
+            ApiError::unavailable(message).into_response()
+        }
+    }
 }

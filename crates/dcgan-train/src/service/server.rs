@@ -1,10 +1,14 @@
-//! Connections: how many, how slow they may be, and how they end.
+//! Accept loop: connection limit, timeouts, graceful shutdown.
 
-use super::limits::{HEAD_BYTES, HEAD_TIME, SEND_BYTES, SEND_TIME};
-use super::shared::Shared;
-use super::wire::Wire;
-use super::{Service, app, jobs};
+use super::auth::ClientAddress;
+use super::limits::{HEAD_BYTES, HEAD_TIMEOUT, SEND_BUFFER_BYTES, WRITE_TIMEOUT};
+use super::state::AppState;
+use super::write_timeout::WriteTimeout;
+use super::{Service, app, worker};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -14,90 +18,92 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
-/// Time that open requests get when the service stops.
-const DRAIN: Duration = Duration::from_secs(5);
-/// After an error of accepting: descriptors run out, and come back as connections end.
-const BREATH: Duration = Duration::from_millis(100);
+/// Time in which open requests may finish during shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Delay after a failed accept: without free file descriptors it fails until a connection ends.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Serves `listener` and trains until `shutdown` resolves. Then no connection is accepted, open requests get a few seconds, and
-/// the running job finishes its step and writes its checkpoint.
+/// Serves `listener` and runs jobs until `shutdown` resolves. Then no connection is accepted, open requests may finish
+/// within a few seconds, and the running job finishes its step and writes a checkpoint.
 ///
 /// # Errors
-/// The worker's thread cannot be made.
+/// The worker thread cannot be spawned, or panicked.
 pub async fn serve(
     listener: TcpListener,
     service: &Service,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let shared = Arc::clone(&service.shared);
+    let state = Arc::clone(&service.state);
     let worker = std::thread::Builder::new().name("dcgan-train".into()).spawn({
-        let shared = Arc::clone(&shared);
+        let state = Arc::clone(&state);
         move || {
-            // Whatever ends the worker ends the service: one that takes jobs and runs none helps nobody.
-            let _stop = StopOnDrop(&shared);
-            jobs::work(&shared, &shared.device);
+            // Without its worker the service would accept jobs and run none.
+            let _stop = StopOnDrop(&state);
+            worker::run(&state, &state.device);
         }
     })?;
     let app = app(service);
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
-    let mut stops = shared.stops();
+    let mut stopping = state.subscribe_shutdown();
     loop {
         let accepted = async {
-            let permit = Arc::clone(&shared.connections).acquire_owned().await;
+            let permit = Arc::clone(&state.connections).acquire_owned().await;
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
             () = &mut shutdown => break,
-            _ = stops.changed() => break,
+            _ = stopping.changed() => break,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
-                tracing::debug!("a connection was not accepted: {error}");
-                tokio::time::sleep(BREATH).await;
+                tracing::debug!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };
-        prepare(&stream);
+        set_socket_options(&stream);
+        let router = TowerToHyperService::new(app.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ClientAddress(client));
+            router.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
+            .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(
-                TokioIo::new(Wire::new(stream, SEND_TIME)),
-                TowerToHyperService::new(app.clone()),
-            );
+            .serve_connection(TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            // How a connection breaks off is its reader's affair.
+            // A connection that ends with an error is the client's concern.
             let _ = connection.await;
             drop(permit);
         });
     }
     drop(listener);
-    shared.stop();
+    state.stop();
     tracing::info!("stopping: the running job finishes its step and writes a checkpoint");
-    let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await;
     let joined = tokio::task::spawn_blocking(move || worker.join()).await;
     match joined {
         Ok(Ok(())) => Ok(()),
-        _ => Err(io::Error::other("the worker ended by a panic")),
+        _ => Err(io::Error::other("the worker thread panicked")),
     }
 }
 
-/// Where the system refuses, the connection works all the same.
-fn prepare(stream: &TcpStream) {
-    // Events are small and must not wait for more.
+/// Sets socket options. Errors are ignored: the connection works without them.
+fn set_socket_options(stream: &TcpStream) {
+    // Events are small and must not be delayed by Nagle's algorithm.
     let _ = stream.set_nodelay(true);
-    // For one that reads slowly the system would take megabytes.
+    // By default the kernel buffers megabytes for a slow client.
     #[cfg(unix)]
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, SEND_BYTES);
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER_BYTES);
 }
 
-/// Stops the service where the worker ends, be it by a panic.
-struct StopOnDrop<'a>(&'a Shared);
+/// Stops the service when the worker ends, also by a panic.
+struct StopOnDrop<'a>(&'a AppState);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {

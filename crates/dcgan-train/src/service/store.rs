@@ -1,22 +1,22 @@
-//! Jobs in SQLite: accepted once they are on the disk, and changed by one transaction for each transition.
+//! Jobs in SQLite. A job is accepted once its row is on disk; each state transition is one transaction.
 //!
 //! ```text
-//!            submit            claim                     all steps taken
+//!            submit            claim                     all steps complete
 //!   (nothing) ──> queued ───────────────> running ──────────────────────────> done
 //!                 │  ▲ ▲                  │ │ └── an error ──> failed ─ resume ─> queued
-//!           pause │  │ │ resume           │ └──── stopped; cancel was wanted ──> cancelled
-//!                 ▼  │ └────── paused <───┘ stopped; pause was wanted, or the disk is full
+//!           pause │  │ │ resume           │ └──── stopped; cancel was pending ──> cancelled
+//!                 ▼  │ └────── paused <───┘ stopped; pause was pending, or the disk is full
 //!              paused┘          │ cancel
 //!                               ▼
 //!                           cancelled
 //! ```
 //!
-//! While a job runs, a pause or cancel is written down as `wanted` and takes effect when the step is finished and its
-//! checkpoint written. A service that stops, or is found dead at the next start, puts its job back to `queued`, unless
-//! something else was wanted.
+//! A pause or cancel of a running job is stored as its pending state (column `wanted`) and takes effect when the step
+//! is finished and its checkpoint written. When the service stops or restarts after a crash, the running job goes back
+//! to `queued`, or to its pending state.
 
-use super::record::{Ask, Job, JobState, Outcome, Wanted, next_id, now_ms};
-use super::reserve::Reserve;
+use super::disk_reserve::DiskReserve;
+use super::record::{Command, Job, JobState, Outcome, PendingState, next_id, now_ms};
 pub(crate) use error::StoreError;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use std::collections::HashMap;
@@ -27,16 +27,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// `PRAGMA user_version`.
 const VERSION: i64 = 1;
 
-/// Deaths of the service during a job without a new checkpoint after which other jobs go first: a job that takes the
-/// service down with it (memory) must not keep the others from running.
-const PATIENCE: i64 = 5;
+/// Crashes of the service during a job, without a new checkpoint, after which other jobs are claimed first: a job that
+/// exhausts the memory must not block the queue.
+const MAX_CRASHES: i64 = 5;
 
-/// The file, beside the database, that keeps room on the disk.
+/// Name of the placeholder file beside the database.
 const RESERVE: &str = ".reserve";
 
-/// Jobs that are known without a look at the disk.
-const KNOWN: usize = 256;
+/// Jobs in the cache.
+const CACHE_CAPACITY: usize = 256;
 
+// `deaths` counts crashes of the service while the job ran.
 const SCHEMA: &str = "
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
@@ -59,28 +60,29 @@ PRAGMA user_version = 1;";
 const COLUMNS: &str =
     "id, state, wanted, options, plan, step, total_steps, images, error, created_ms, started_ms, ended_ms";
 
-/// The jobs. One connection: writes are few, and each waits for the disk anyway.
+/// The job store. It has one connection: writes are few, and each waits for the disk anyway.
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Mutex<Connection>,
-    /// Jobs that were asked for since the last change, by id: written with the connection locked, so that none is out of date.
-    known: Mutex<HashMap<String, Arc<Job>>>,
-    reserve: Reserve,
+    /// Jobs read since the last commit, by id. Filled and cleared with the connection locked, so that no entry is
+    /// stale.
+    cache: Mutex<HashMap<String, Arc<Job>>>,
+    reserve: DiskReserve,
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
 
 impl Store {
-    /// Opens or makes the database at `path`, also on a full disk: jobs are deleted through the service.
+    /// Opens or creates the database at `path`. Works on a full disk too: jobs are deleted through the service.
     ///
     /// # Errors
-    /// [`StoreError::Newer`]; what SQLite says.
+    /// [`StoreError::NewerSchema`]; SQLite's errors.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let connection = Mutex::new(Connection::open(path)?);
-        let reserve = Reserve::new(path.with_file_name(RESERVE));
-        let store = Self { connection, known: Mutex::default(), reserve };
+        let reserve = DiskReserve::new(path.with_file_name(RESERVE));
+        let store = Self { connection, cache: Mutex::default(), reserve };
         match store.prepare() {
-            Err(StoreError::DiskFull) if store.reserve.spend() => store.prepare()?,
+            Err(StoreError::DiskFull) if store.reserve.release() => store.prepare()?,
             prepared => prepared?,
         }
         Ok(store)
@@ -90,31 +92,31 @@ impl Store {
         {
             let connection = self.lock();
             connection.pragma_update(None, "journal_mode", "WAL")?;
-            // An accepted job outlives a power cut.
+            // An accepted job survives a power failure.
             connection.pragma_update(None, "synchronous", "FULL")?;
         }
         self.transaction(|tx| match tx.query_row("PRAGMA user_version", [], |row| row.get(0))? {
             0 => Ok(tx.execute_batch(SCHEMA)?),
             VERSION => Ok(()),
-            found => Err(StoreError::Newer { found }),
+            found => Err(StoreError::NewerSchema { found }),
         })
     }
 
-    /// Whether the disk has room for jobs to be taken and begun.
+    /// Whether the disk has room for new jobs.
     pub(crate) fn has_room(&self) -> bool {
-        // With the connection locked: the try takes what little room there is for a moment.
-        self.reserve.is_kept() || {
+        // With the connection locked: the attempt briefly uses up the room that is left.
+        self.reserve.is_allocated() || {
             let _connection = self.lock();
-            self.reserve.keep()
+            self.reserve.allocate()
         }
     }
 
-    /// What a service that died left running is queued again, or gets what was wanted of it. How many there were.
+    /// After an unclean shutdown, moves running jobs to `queued` or to their pending state. Returns their number.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// SQLite's errors.
     pub(crate) fn recover(&self) -> Result<usize> {
-        self.change(|tx| {
+        self.transaction_with_reserve(|tx| {
             Ok(tx.execute(
                 "UPDATE jobs SET state = coalesce(wanted, 'queued'), wanted = NULL, deaths = deaths + 1,
                  ended_ms = CASE wanted WHEN 'cancelled' THEN ?1 END WHERE state = 'running'",
@@ -123,10 +125,10 @@ impl Store {
         })
     }
 
-    /// Takes a job; when this returns it is on the disk.
+    /// Inserts a queued job. It is on disk when this returns.
     ///
     /// # Errors
-    /// [`StoreError::QueueFull`] where `max_queued` are waiting; [`StoreError::DiskFull`]; what SQLite says.
+    /// [`StoreError::QueueFull`] if `max_queued` jobs are queued; [`StoreError::DiskFull`]; SQLite's errors.
     pub(crate) fn submit(&self, options: &str, plan: &str, max_queued: u64) -> Result<Job> {
         if !self.has_room() {
             return Err(StoreError::DiskFull);
@@ -143,49 +145,49 @@ impl Store {
                 "INSERT INTO jobs (id, state, options, plan, created_ms) VALUES (?1, 'queued', ?2, ?3, ?4)",
                 params![id, options, plan, now_ms()],
             )?;
-            find(tx, &id)
+            select_job(tx, &id)
         })
     }
 
     /// # Errors
-    /// [`StoreError::NoJob`]; what SQLite says.
+    /// [`StoreError::NotFound`]; SQLite's errors.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<Job>> {
-        if let Some(job) = self.recall(id) {
+        if let Some(job) = self.get_cached(id) {
             return Ok(job);
         }
         let connection = self.lock();
-        let job = Arc::new(find(&connection, id)?);
-        let mut known = self.known();
-        if known.len() == KNOWN {
-            known.clear();
+        let job = Arc::new(select_job(&connection, id)?);
+        let mut cache = self.cache();
+        if cache.len() == CACHE_CAPACITY {
+            cache.clear();
         }
-        known.insert(id.to_owned(), Arc::clone(&job));
+        cache.insert(id.to_owned(), Arc::clone(&job));
         Ok(job)
     }
 
-    /// The job, where that is known without a look at the disk.
-    pub(crate) fn recall(&self, id: &str) -> Option<Arc<Job>> {
-        self.known().get(id).cloned()
+    /// The job if it is in the cache; does not wait for the disk.
+    pub(crate) fn get_cached(&self, id: &str) -> Option<Arc<Job>> {
+        self.cache().get(id).cloned()
     }
 
     /// At most `limit` jobs, newest first, older than `before`.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// SQLite's errors.
     pub(crate) fn list(&self, state: Option<JobState>, before: Option<&str>, limit: u64) -> Result<Vec<Job>> {
         let connection = self.lock();
         let mut query = connection.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR id < ?2)
              ORDER BY id DESC LIMIT ?3"
         ))?;
-        let jobs = query.query_map(params![state.map(JobState::name), before, limit], job)?;
+        let jobs = query.query_map(params![state.map(JobState::name), before, limit], job_from_row)?;
         Ok(jobs.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// How many jobs are in each state.
+    /// The number of jobs in each state.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// SQLite's errors.
     pub(crate) fn counts(&self) -> Result<Vec<(JobState, u64)>> {
         let connection = self.lock();
         let mut query = connection.prepare_cached("SELECT count(*) FROM jobs WHERE state = ?1")?;
@@ -195,16 +197,16 @@ impl Store {
             .collect()
     }
 
-    /// The next queued job, now running.
+    /// Moves the next queued job to `running` and returns it.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// SQLite's errors.
     pub(crate) fn claim(&self) -> Result<Option<Job>> {
         self.transaction(|tx| {
             let next: Option<String> = tx
                 .query_row(
                     "SELECT id FROM jobs WHERE state = 'queued' ORDER BY deaths / ?1, id LIMIT 1",
-                    [PATIENCE],
+                    [MAX_CRASHES],
                     |row| row.get(0),
                 )
                 .optional()?;
@@ -214,25 +216,25 @@ impl Store {
                  started_ms = coalesce(started_ms, ?2) WHERE id = ?1",
                 params![id, now_ms()],
             )?;
-            find(tx, &id).map(Some)
+            select_job(tx, &id).map(Some)
         })
     }
 
-    /// How long the job is, once its data was opened.
+    /// Stores the length of a job, known once its data has been opened.
     ///
     /// # Errors
-    /// What SQLite says.
-    pub(crate) fn set_length(&self, id: &str, total_steps: u64) -> Result<()> {
+    /// SQLite's errors.
+    pub(crate) fn set_total_steps(&self, id: &str, total_steps: u64) -> Result<()> {
         self.transaction(|tx| {
             tx.execute("UPDATE jobs SET total_steps = ?2 WHERE id = ?1", params![id, total_steps])?;
             Ok(())
         })
     }
 
-    /// A checkpoint of the job is on the disk.
+    /// Stores the progress of a job after a checkpoint.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// SQLite's errors.
     pub(crate) fn set_progress(&self, id: &str, step: u64, images: u64) -> Result<()> {
         self.transaction(|tx| {
             tx.execute(
@@ -243,20 +245,20 @@ impl Store {
         })
     }
 
-    /// The worker let go of a running job.
+    /// Moves a running job to the state that follows from the worker's outcome and its pending state.
     ///
     /// # Errors
-    /// What SQLite says; the job stays running, and is found so at the next start.
-    pub(crate) fn end(&self, id: &str, outcome: &Outcome) -> Result<JobState> {
-        self.change(|tx| {
-            let wanted = find(tx, id)?.wanted;
-            let (state, error) = match (outcome, wanted) {
+    /// SQLite's errors; the job then stays `running` until [`Self::recover`].
+    pub(crate) fn finish(&self, id: &str, outcome: &Outcome) -> Result<JobState> {
+        self.transaction_with_reserve(|tx| {
+            let pending = select_job(tx, id)?.pending_state;
+            let (state, error) = match (outcome, pending) {
                 (Outcome::Done, _) => (JobState::Done, None),
                 (Outcome::Failed(error), _) => (JobState::Failed, Some(error)),
-                (_, Some(Wanted::Cancelled)) => (JobState::Cancelled, None),
+                (_, Some(PendingState::Cancelled)) => (JobState::Cancelled, None),
                 (Outcome::DiskFull(error), _) => (JobState::Paused, Some(error)),
-                (Outcome::Stopped, Some(Wanted::Paused)) => (JobState::Paused, None),
-                // The service stops, or a pause was taken back before it took effect.
+                (Outcome::Stopped, Some(PendingState::Paused)) => (JobState::Paused, None),
+                // The service is stopping, or a pause was withdrawn before it took effect.
                 (Outcome::Stopped, None) => (JobState::Queued, None),
             };
             let ended = state.is_final().then(now_ms);
@@ -268,54 +270,59 @@ impl Store {
         })
     }
 
-    /// Pauses, resumes or cancels. A running job is asked to stop: the caller raises its flag.
+    /// Pauses, resumes or cancels a job. For a running job only the pending state is stored; the caller sets its stop
+    /// flag.
     ///
     /// # Errors
-    /// [`StoreError::NoJob`], [`StoreError::Conflict`]; [`StoreError::DiskFull`] for a resume, which needs room; what SQLite says.
-    pub(crate) fn ask(&self, id: &str, ask: Ask) -> Result<Job> {
+    /// [`StoreError::NotFound`], [`StoreError::Conflict`]; [`StoreError::DiskFull`] for a resume, which needs room;
+    /// SQLite's errors.
+    pub(crate) fn apply(&self, id: &str, command: Command) -> Result<Job> {
         use JobState::{Cancelled, Failed, Paused, Queued, Running};
         let change = |tx: &Transaction<'_>| {
-            let job = find(tx, id)?;
-            let (state, wanted) = match (ask, job.state) {
-                // A cancel stands, whatever comes after it.
-                (Ask::Pause | Ask::Resume, Running) if job.wanted == Some(Wanted::Cancelled) => {
-                    return Err(StoreError::Conflict { state: Cancelled, wish: ask.wish() });
+            let job = select_job(tx, id)?;
+            let conflict = |state| StoreError::Conflict { state, action: command.name() };
+            let (state, pending) = match (command, job.state) {
+                // A pending cancel is not withdrawn.
+                (Command::Pause | Command::Resume, Running)
+                    if job.pending_state == Some(PendingState::Cancelled) =>
+                {
+                    return Err(conflict(Cancelled));
                 }
-                (Ask::Pause, Running) => (Running, Some(Wanted::Paused)),
-                (Ask::Cancel, Running) => (Running, Some(Wanted::Cancelled)),
-                (Ask::Pause, Queued | Paused) => (Paused, None),
-                (Ask::Resume, Running) => (Running, None),
-                (Ask::Resume, Queued | Paused | Failed) => (Queued, None),
-                (Ask::Cancel, Queued | Paused | Cancelled) => (Cancelled, None),
-                (_, state) => return Err(StoreError::Conflict { state, wish: ask.wish() }),
+                (Command::Pause, Running) => (Running, Some(PendingState::Paused)),
+                (Command::Cancel, Running) => (Running, Some(PendingState::Cancelled)),
+                (Command::Pause, Queued | Paused) => (Paused, None),
+                (Command::Resume, Running) => (Running, None),
+                (Command::Resume, Queued | Paused | Failed) => (Queued, None),
+                (Command::Cancel, Queued | Paused | Cancelled) => (Cancelled, None),
+                (_, state) => return Err(conflict(state)),
             };
             let ended = state.is_final().then(|| job.ended_ms.unwrap_or_else(now_ms));
             let error = if state == job.state { job.error } else { None };
             tx.execute(
                 "UPDATE jobs SET state = ?2, wanted = ?3, error = ?4, ended_ms = ?5, deaths = 0 WHERE id = ?1",
-                params![id, state.name(), wanted.map(Wanted::name), error, ended],
+                params![id, state.name(), pending.map(PendingState::name), error, ended],
             )?;
-            find(tx, id)
+            select_job(tx, id)
         };
-        match ask {
-            Ask::Resume if !self.has_room() => Err(StoreError::DiskFull),
-            Ask::Resume => self.transaction(change),
-            Ask::Pause | Ask::Cancel => self.change(change),
+        match command {
+            Command::Resume if !self.has_room() => Err(StoreError::DiskFull),
+            Command::Resume => self.transaction(change),
+            Command::Pause | Command::Cancel => self.transaction_with_reserve(change),
         }
     }
 
-    /// Forgets a job that does not run. `put_aside` takes its files away, while nothing else can happen to the job; it is
-    /// called first, so that a crash in between leaves files that say by their name that they are to go.
+    /// Deletes a job that is not running. `move_files` renames its run folder within the transaction and before the row
+    /// is deleted: after a crash in between, the folder's name marks it for deletion.
     ///
     /// # Errors
-    /// [`StoreError::NoJob`], [`StoreError::Conflict`]; what `put_aside` and SQLite say.
-    pub(crate) fn delete(&self, id: &str, put_aside: impl Fn() -> io::Result<()>) -> Result<()> {
-        self.change(|tx| {
-            let state = find(tx, id)?.state;
+    /// [`StoreError::NotFound`], [`StoreError::Conflict`]; errors of `move_files` and SQLite.
+    pub(crate) fn delete(&self, id: &str, move_files: impl Fn() -> io::Result<()>) -> Result<()> {
+        self.transaction_with_reserve(|tx| {
+            let state = select_job(tx, id)?.state;
             if state == JobState::Running {
-                return Err(StoreError::Conflict { state, wish: "deleted; cancel it first" });
+                return Err(StoreError::Conflict { state, action: "delete" });
             }
-            put_aside()?;
+            move_files()?;
             tx.execute("DELETE FROM jobs WHERE id = ?1", [id])?;
             Ok(())
         })
@@ -325,21 +332,21 @@ impl Store {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Held for a moment only, never for the disk.
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Job>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// This lock is never held while waiting for the disk.
+    fn cache(&self) -> MutexGuard<'_, HashMap<String, Arc<Job>>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn transaction<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.commit(&mut self.lock(), &body)
     }
 
-    /// A transaction that takes place on a full disk too, if need be in the room that is kept for it.
-    fn change<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    /// A transaction that is retried with the reserve released if the disk is full.
+    fn transaction_with_reserve<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut connection = self.lock();
         match self.commit(&mut connection, &body) {
-            Err(StoreError::DiskFull) if self.reserve.spend() => self.commit(&mut connection, &body),
-            done => done,
+            Err(StoreError::DiskFull) if self.reserve.release() => self.commit(&mut connection, &body),
+            result => result,
         }
     }
 
@@ -351,24 +358,24 @@ impl Store {
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = body(&tx)?;
         let committed = tx.commit();
-        self.known().clear();
+        self.cache().clear();
         committed?;
         Ok(value)
     }
 }
 
-fn find(connection: &Connection, id: &str) -> Result<Job> {
+fn select_job(connection: &Connection, id: &str) -> Result<Job> {
     let mut query = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"))?;
-    query.query_row([id], job).optional()?.ok_or(StoreError::NoJob)
+    query.query_row([id], job_from_row).optional()?.ok_or(StoreError::NotFound)
 }
 
-fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
+fn job_from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
     let state: String = row.get(1)?;
     let wanted: Option<String> = row.get(2)?;
     Ok(Job {
         id: row.get(0)?,
-        state: JobState::named(&state).unwrap_or(JobState::Failed), // the table's check lets nothing else in
-        wanted: wanted.and_then(|wanted| Wanted::named(&wanted)),
+        state: JobState::from_name(&state).unwrap_or(JobState::Failed), // the table's check allows no other name
+        pending_state: wanted.and_then(|wanted| PendingState::from_name(&wanted)),
         options: row.get(3)?,
         plan: row.get(4)?,
         step: row.get(5)?,

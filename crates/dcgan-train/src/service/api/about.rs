@@ -1,8 +1,8 @@
-//! What the service says about itself.
+//! Health checks, metrics and the API description.
 
 use super::blocking;
 use crate::service::error::ApiError;
-use crate::service::{Shared, metrics, openapi};
+use crate::service::{AppState, metrics, openapi};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -13,16 +13,16 @@ pub(crate) async fn health() -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<StatusCode, ApiError> {
-    if shared.is_stopping() {
-        return Err(ApiError::unavailable("the service stops"));
+pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Result<StatusCode, ApiError> {
+    if state.is_stopping() {
+        return Err(ApiError::unavailable("the service is stopping"));
     }
     blocking(move || {
-        let counts = shared.store.counts();
-        counts.map_err(|_| ApiError::unavailable("the store cannot be read"))?;
-        if !shared.store.has_room() {
+        let counts = state.store.counts();
+        counts.map_err(|_| ApiError::unavailable("cannot read the store"))?;
+        if !state.store.has_room() {
             return Err(ApiError::unavailable(
-                "the disk is full: no jobs are taken, and those that wait go on once there is room",
+                "the disk is full: new jobs are refused, and queued jobs wait until there is room",
             ));
         }
         Ok(StatusCode::NO_CONTENT)
@@ -31,9 +31,9 @@ pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<StatusCod
 }
 
 pub(crate) async fn metrics(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<AppState>>,
 ) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
-    let text = blocking(move || Ok(metrics::text(&shared)?)).await?;
+    let text = blocking(move || Ok(metrics::render(&state)?)).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }
 

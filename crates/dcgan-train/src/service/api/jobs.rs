@@ -1,11 +1,11 @@
-//! `/v1/jobs`: submit, list, look, pause, resume, cancel, delete.
+//! `/v1/jobs`: submit, list, show, pause, resume, cancel, delete.
 
-use super::{Body, Part, Query, blocking, json};
+use super::{Body, PathParams, QueryParams, blocking, parse_json};
 use crate::config::Fault;
-use crate::service::Shared;
+use crate::service::AppState;
 use crate::service::error::ApiError;
 use crate::service::options::{self, Options};
-use crate::service::record::{Ask, Job, JobState};
+use crate::service::record::{Command, Job, JobState};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -14,23 +14,22 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 
-const PAGE: u64 = 50;
-const MAX_PAGE: u64 = 200;
+const DEFAULT_LIMIT: u64 = 50;
+const MAX_LIMIT: u64 = 200;
 /// Characters of a configuration in a list.
-const SHOWN: usize = 200;
+const CONFIG_CHARS: usize = 200;
 
-/// The job with what is known of it while it runs.
-fn view(shared: &Shared, job: &Job) -> Value {
-    // The worker lets go of a job a moment after its end is written down.
-    let running = shared.live.get(&job.id).filter(|_| job.state == JobState::Running);
+/// A job as JSON, with the live progress of a running job.
+fn job_json(state: &AppState, job: &Job) -> Value {
+    // The worker clears `current_job` shortly after it has stored the outcome.
+    let running = state.current_job.get_by_id(&job.id).filter(|_| job.state == JobState::Running);
     let line = running.as_ref().and_then(|running| running.line());
     let step = running.as_ref().map_or(job.step, |running| running.step().max(job.step));
-    // A step is a minibatch, so images go with steps.
     let images = line.as_ref().map_or(job.images, |line| line.images.max(job.images));
     json!({
         "id": job.id,
         "state": job.state,
-        "wanted": job.wanted,
+        "wanted": job.pending_state,
         "step": step,
         "total_steps": job.total_steps,
         "images": images,
@@ -46,10 +45,10 @@ fn view(shared: &Shared, job: &Job) -> Value {
     })
 }
 
-/// For lists: the beginning of a configuration's text.
-fn short(mut job: Value) -> Value {
+/// Truncates the configuration, for lists.
+fn truncate_config(mut job: Value) -> Value {
     if let Some(Value::String(config)) = job.pointer_mut("/options/config")
-        && let Some((end, _)) = config.char_indices().nth(SHOWN)
+        && let Some((end, _)) = config.char_indices().nth(CONFIG_CHARS)
     {
         config.truncate(end);
     }
@@ -58,49 +57,50 @@ fn short(mut job: Value) -> Value {
 
 type Accepted = (StatusCode, [(HeaderName, String); 1], Json<Value>);
 
-pub(crate) async fn submit(State(shared): State<Arc<Shared>>, body: Body) -> Result<Accepted, ApiError> {
-    let Options(options) = json(body)?;
-    if shared.is_stopping() {
-        return Err(ApiError::unavailable("the service stops"));
+pub(crate) async fn submit(State(state): State<Arc<AppState>>, body: Body) -> Result<Accepted, ApiError> {
+    let Options(options) = parse_json(body)?;
+    if state.is_stopping() {
+        return Err(ApiError::unavailable("the service is stopping"));
     }
-    let job = blocking(move || accept(&shared, options)).await?;
+    let job = blocking(move || insert_job(&state, options)).await?;
     let id = job["id"].as_str().unwrap_or_default();
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("/v1/jobs/{id}"))], Json(job)))
 }
 
-/// Checks the options and writes the job down; only then it is accepted.
-fn accept(shared: &Shared, options: Map<String, Value>) -> Result<Value, ApiError> {
+/// Validates the options and inserts the job.
+fn insert_job(state: &AppState, options: Map<String, Value>) -> Result<Value, ApiError> {
     let text = Value::Object(options.clone()).to_string();
-    let plan = options::resolve(shared, options).map_err(ApiError::faults)?;
+    let plan = options::resolve(state, options).map_err(ApiError::faults)?;
     let plan = toml::to_string(&plan).map_err(ApiError::internal)?;
-    let job = shared.store.submit(&text, &plan, shared.max_queued)?;
-    shared.bell.ring();
-    Ok(view(shared, &job))
+    let job = state.store.submit(&text, &plan, state.max_queued)?;
+    tracing::info!(job = %job.id, "job submitted");
+    state.worker_notify.notify();
+    Ok(job_json(state, &job))
 }
 
 pub(crate) async fn list(
-    State(shared): State<Arc<Shared>>,
-    Query(query): Query,
+    State(app): State<Arc<AppState>>,
+    QueryParams(query): QueryParams,
 ) -> Result<Json<Value>, ApiError> {
     let mut faults = Vec::new();
-    let (mut state, mut limit, mut before) = (None, PAGE, None);
+    let (mut state, mut limit, mut before) = (None, DEFAULT_LIMIT, None);
     for (name, value) in query {
         let fault = match name.as_str() {
             "state" => {
-                state = JobState::named(&value);
+                state = JobState::from_name(&value);
                 let names = JobState::ALL.map(JobState::name).join(", ");
                 state.is_none().then(|| format!("state is {value:?}, expected one of {names}"))
             }
             "limit" => {
                 limit = value.parse().unwrap_or(0);
-                let holds = (1..=MAX_PAGE).contains(&limit);
-                (!holds).then(|| format!("limit is {value:?}, expected 1 to {MAX_PAGE}"))
+                let is_valid = (1..=MAX_LIMIT).contains(&limit);
+                (!is_valid).then(|| format!("limit is {value:?}, expected 1 to {MAX_LIMIT}"))
             }
             "before" => {
                 before = Some(value);
                 None
             }
-            _ => Some(format!("there is no parameter {name:?}; parameters: state, limit, before")),
+            _ => Some(format!("unknown parameter {name:?}, expected state, limit or before")),
         };
         faults.extend(fault.map(|message| Fault::new(name, message)));
     }
@@ -108,77 +108,80 @@ pub(crate) async fn list(
         return Err(ApiError::faults(faults));
     }
     let page = blocking(move || {
-        // One more than asked for tells whether there is another page.
-        let mut jobs = shared.store.list(state, before.as_deref(), limit + 1)?;
+        // One more than the limit, to know whether there is another page.
+        let mut jobs = app.store.list(state, before.as_deref(), limit + 1)?;
         let more = jobs.len() as u64 > limit;
         if more {
             jobs.pop();
         }
         let next = jobs.last().filter(|_| more).map(|job| job.id.clone());
-        let jobs: Vec<Value> = jobs.iter().map(|job| short(view(&shared, job))).collect();
+        let jobs: Vec<Value> = jobs.iter().map(|job| truncate_config(job_json(&app, job))).collect();
         Ok(json!({ "jobs": jobs, "next": next }))
     });
     page.await.map(Json)
 }
 
 pub(crate) async fn show(
-    State(shared): State<Arc<Shared>>,
-    Part([id]): Part<1>,
+    State(state): State<Arc<AppState>>,
+    PathParams([id]): PathParams<1>,
 ) -> Result<Json<Value>, ApiError> {
-    // Asked again and again, and mostly known.
-    if let Some(job) = shared.store.recall(&id) {
-        return Ok(Json(view(&shared, &job)));
+    // Clients poll this route; mostly the job is in the cache.
+    if let Some(job) = state.store.get_cached(&id) {
+        return Ok(Json(job_json(&state, &job)));
     }
-    blocking(move || Ok(view(&shared, &*shared.store.get(&id)?))).await.map(Json)
+    blocking(move || Ok(job_json(&state, &*state.store.get(&id)?))).await.map(Json)
 }
 
-pub(crate) async fn pause(state: State<Arc<Shared>>, id: Part<1>) -> Result<Json<Value>, ApiError> {
-    ask(state, id, Ask::Pause).await
+pub(crate) async fn pause(state: State<Arc<AppState>>, id: PathParams<1>) -> Result<Json<Value>, ApiError> {
+    apply(state, id, Command::Pause).await
 }
 
-pub(crate) async fn resume(state: State<Arc<Shared>>, id: Part<1>) -> Result<Json<Value>, ApiError> {
-    ask(state, id, Ask::Resume).await
+pub(crate) async fn resume(state: State<Arc<AppState>>, id: PathParams<1>) -> Result<Json<Value>, ApiError> {
+    apply(state, id, Command::Resume).await
 }
 
-pub(crate) async fn cancel(state: State<Arc<Shared>>, id: Part<1>) -> Result<Json<Value>, ApiError> {
-    ask(state, id, Ask::Cancel).await
+pub(crate) async fn cancel(state: State<Arc<AppState>>, id: PathParams<1>) -> Result<Json<Value>, ApiError> {
+    apply(state, id, Command::Cancel).await
 }
 
-async fn ask(
-    State(shared): State<Arc<Shared>>,
-    Part([id]): Part<1>,
-    ask: Ask,
+async fn apply(
+    State(state): State<Arc<AppState>>,
+    PathParams([id]): PathParams<1>,
+    command: Command,
 ) -> Result<Json<Value>, ApiError> {
     let job = blocking(move || {
-        let job = shared.store.ask(&id, ask)?;
-        if job.wanted.is_some()
-            && let Some(running) = shared.live.get(&id)
+        let job = state.store.apply(&id, command)?;
+        tracing::info!(job = %id, command = command.name(), state = %job.state, "command applied");
+        if job.pending_state.is_some()
+            && let Some(running) = state.current_job.get_by_id(&id)
         {
             running.stop();
         }
-        shared.bell.ring();
-        shared.feeds.tell(&id);
-        Ok(view(&shared, &job))
+        state.worker_notify.notify();
+        state.broadcasts.notify(&id);
+        Ok(job_json(&state, &job))
     });
     job.await.map(Json)
 }
 
 pub(crate) async fn delete(
-    State(shared): State<Arc<Shared>>,
-    Part([id]): Part<1>,
+    State(state): State<Arc<AppState>>,
+    PathParams([id]): PathParams<1>,
 ) -> Result<StatusCode, ApiError> {
     blocking(move || {
-        let aside = shared.deleted_folder(&id);
-        shared.store.delete(&id, || match fs::rename(shared.run_folder(&id), &aside) {
-            // It never ran.
+        let deleted = state.deleted_folder(&id);
+        state.store.delete(&id, || match fs::rename(state.run_folder(&id), &deleted) {
+            // The job never ran.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             renamed => renamed,
         })?;
-        shared.feeds.tell(&id);
-        if aside.exists()
-            && let Err(error) = fs::remove_dir_all(&aside)
+        tracing::info!(job = %id, "job deleted");
+        state.broadcasts.notify(&id);
+        if deleted.exists()
+            && let Err(error) = fs::remove_dir_all(&deleted)
         {
-            tracing::warn!("{} is tried again at the next start: {error}", aside.display());
+            let folder = deleted.display();
+            tracing::warn!(job = %id, %folder, %error, "cannot remove the run folder; retried at the next start");
         }
         Ok(StatusCode::NO_CONTENT)
     })

@@ -1,4 +1,4 @@
-//! Handlers: they check, write jobs into the store, read it and the run folders, and touch no network.
+//! Handlers: they validate requests, insert jobs into the store, and read the store and the run folders.
 
 pub(crate) mod about;
 pub(crate) mod jobs;
@@ -15,25 +15,25 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 
-/// A parameter of the path that is no text leads nowhere.
-pub(crate) struct Part<const N: usize>([String; N]);
+/// The parameters of the path. 404 if one is not UTF-8.
+pub(crate) struct PathParams<const N: usize>([String; N]);
 
-impl<S: Send + Sync, const N: usize> FromRequestParts<S> for Part<N> {
+impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathParams<N> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let nowhere = || ApiError::not_found("there is nothing here");
-        let Path(parts) =
-            Path::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|_| nowhere())?;
-        let values: Vec<String> = parts.into_iter().map(|(_, value)| value).collect();
-        Ok(Self(values.try_into().map_err(|_| nowhere())?))
+        let not_found = || ApiError::not_found("no such route; see /openapi.json");
+        let params = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Path(params) = params.map_err(|_| not_found())?;
+        let values: Vec<String> = params.into_iter().map(|(_, value)| value).collect();
+        Ok(Self(values.try_into().map_err(|_| not_found())?))
     }
 }
 
-/// The parameters of the query; the last of equal names counts.
-pub(crate) struct Query(HashMap<String, String>);
+/// The parameters of the query; of repeated ones the last.
+pub(crate) struct QueryParams(HashMap<String, String>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Query {
+impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -43,19 +43,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// A body as bytes, or the reason why it was not read: too large, or broken off.
+/// A request's body, or why it was not read: too large, or incomplete.
 pub(crate) type Body = Result<Bytes, BytesRejection>;
 
-/// Reads a body as JSON.
-fn json<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
+/// Parses a body as JSON.
+fn parse_json<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
     let body = body.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
     serde_json::from_slice(&body).map_err(|error| {
         let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-        ApiError::new(status, format!("the body: {error}"))
+        ApiError::new(status, format!("invalid body: {error}"))
     })
 }
 
-/// Runs what waits for the disk where it does not keep other requests from being answered.
+/// Runs blocking code on the blocking threads.
 async fn blocking<T: Send + 'static>(
     body: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {

@@ -1,6 +1,7 @@
-//! The page: a few static files compiled in. They tell nothing, so they are given to anyone; what they show, they ask for.
+//! The web page: static files, compiled in. They contain no data and need no token; the page gets its data through
+//! `/v1`.
 
-use super::Part;
+use super::PathParams;
 use crate::service::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Name below `/page/`, content type, content.
+/// Name below `/page/`, content type, and content of each file.
 const FILES: [(&str, &str, &str); 12] = [
     ("style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("../page/icon.svg")),
@@ -25,38 +26,42 @@ const FILES: [(&str, &str, &str); 12] = [
     ("latent.js", SCRIPT, include_str!("../page/latent.js")),
 ];
 
-/// Nothing from elsewhere, no script in the page's own text, and no frame of another page around it.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// No resources of other origins, no inline scripts, no framing.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Whether a path belongs to the page.
+/// Whether a path is one of the page's files.
 pub(crate) fn is_page(path: &str) -> bool {
     path == "/" || path.starts_with("/page/")
 }
 
 pub(crate) async fn index(headers: HeaderMap) -> Response {
-    answer(&headers, "text/html; charset=utf-8", include_str!("../page/index.html"))
+    respond(&headers, "text/html; charset=utf-8", include_str!("../page/index.html"))
 }
 
-pub(crate) async fn file(Part([name]): Part<1>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn file(
+    PathParams([name]): PathParams<1>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let file = FILES.iter().find(|(known, ..)| *known == name);
-    let (_, kind, text) = file.ok_or_else(|| ApiError::not_found("the page has no such file"))?;
-    Ok(answer(&headers, kind, text))
+    let (_, content_type, text) = file.ok_or_else(|| ApiError::not_found("no such file of the page"))?;
+    Ok(respond(&headers, content_type, text))
 }
 
-/// A browser asks each time whether its copy is still good: after an update none may be left from before.
-fn answer(headers: &HeaderMap, kind: &'static str, text: &'static str) -> Response {
+/// A file with its ETag, or 304. Browsers must revalidate: after an update no old file may stay in use.
+fn respond(headers: &HeaderMap, content_type: &'static str, text: &'static str) -> Response {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
-    let tag = format!("\"{:016x}\"", hasher.finish());
-    let has_it = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == tag.as_bytes());
+    let etag = format!("\"{:016x}\"", hasher.finish());
+    let if_none_match = headers.get(header::IF_NONE_MATCH);
+    let is_current = if_none_match.is_some_and(|value| value.as_bytes() == etag.as_bytes());
     let (status, body) =
-        if has_it { (StatusCode::NOT_MODIFIED, Body::empty()) } else { (StatusCode::OK, text.into()) };
-    let mut response = (status, [(header::ETAG, tag)], body).into_response();
+        if is_current { (StatusCode::NOT_MODIFIED, Body::empty()) } else { (StatusCode::OK, text.into()) };
+    let mut response = (status, [(header::ETAG, etag)], body).into_response();
     for (name, value) in [
-        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-cache"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
     ] {

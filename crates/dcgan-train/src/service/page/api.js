@@ -1,11 +1,19 @@
-// Requests to the service: the token, errors as exceptions, events that come back after a broken connection.
+// HTTP client of the service: token, errors as exceptions, event streams that reconnect.
 
-const KEY = "dcgan-token";
-const PAUSE = 1500; // ms before a broken stream is asked for again
-const PATIENCE = 30_000; // ms for an answer
-const SILENCE = 45_000; // ms without a byte of a stream, which sends a comment every 15 s
+const RECONNECT_DELAY = 1500; // ms
+const REQUEST_TIMEOUT = 30_000; // ms
+const STREAM_TIMEOUT = 45_000; // ms without a byte; the service sends a comment every 15 s
 
-/** What the service answered, when it did not do what was asked. */
+/**
+ * The URL of a path of the service, such as `/v1/jobs`. It is resolved against the folder of the page's own URL: behind
+ * a reverse proxy the service may be below a sub-path.
+ */
+export const serviceUrl = (path, page = location.href) => new URL(`./${path.replace(/^\/+/, "")}`, page).href;
+
+/** One token for each service of an origin. */
+const TOKEN_KEY = `dcgan-token ${serviceUrl("")}`;
+
+/** An error response of the service. */
 export class ApiError extends Error {
   constructor(status, message, faults = []) {
     super(message);
@@ -14,34 +22,38 @@ export class ApiError extends Error {
   }
 }
 
-let asking = null;
+let tokenPrompt = null;
 
-/** Asks the reader for the token; all requests that lack it wait for one answer. */
-function askToken(wasWrong) {
-  asking ??= new Promise((resolve) => {
+/** Prompts the user for the token; all requests that need it share one prompt. */
+function promptForToken(wasInvalid) {
+  tokenPrompt ??= new Promise((resolve) => {
     const dialog = document.getElementById("token");
-    dialog.querySelector(".error").textContent = wasWrong ? "The service does not know this token." : "";
-    dialog.addEventListener("close", () => {
-      const input = dialog.querySelector("input");
-      // What no header can hold is no token; asked again with what can.
-      sessionStorage.setItem(KEY, input.value.trim().replace(/[^\x21-\x7e]/g, "?"));
-      input.value = "";
-      asking = null;
-      resolve();
-    }, { once: true });
+    dialog.querySelector(".error").textContent = wasInvalid ? "This token is not valid." : "";
+    dialog.addEventListener(
+      "close",
+      () => {
+        const input = dialog.querySelector("input");
+        // Characters that a header cannot contain are replaced: the token is then rejected and prompted for again.
+        sessionStorage.setItem(TOKEN_KEY, input.value.trim().replace(/[^\x21-\x7e]/g, "?"));
+        input.value = "";
+        tokenPrompt = null;
+        resolve();
+      },
+      { once: true },
+    );
     dialog.showModal();
   });
-  return asking;
+  return tokenPrompt;
 }
 
-/** A request; its response, or an ApiError. Body objects are sent as JSON. */
-export async function request(method, path, { body, headers = {}, signal, patience = PATIENCE } = {}) {
+/** Sends a request; returns its response or throws an ApiError. `body` is sent as JSON; `timeout` 0 is none. */
+export async function request(method, path, { body, headers = {}, signal, timeout = REQUEST_TIMEOUT } = {}) {
   for (;;) {
-    const token = sessionStorage.getItem(KEY);
-    const limits = [signal, patience && AbortSignal.timeout(patience)].filter(Boolean);
-    const response = await fetch(path, {
+    const token = sessionStorage.getItem(TOKEN_KEY);
+    const signals = [signal, timeout && AbortSignal.timeout(timeout)].filter(Boolean);
+    const response = await fetch(serviceUrl(path), {
       method,
-      signal: AbortSignal.any(limits),
+      signal: AbortSignal.any(signals),
       cache: "no-store",
       headers: {
         ...(token ? { Authorization: `Bearer ${token}` } : {}),
@@ -50,85 +62,119 @@ export async function request(method, path, { body, headers = {}, signal, patien
       },
       body: body === undefined ? undefined : JSON.stringify(body),
     }).catch((error) => {
-      throw signal?.aborted ? error : new ApiError(0, "The service does not answer.");
+      throw signal?.aborted ? error : new ApiError(0, "The service does not respond.");
     });
     if (response.ok) return response;
     if (response.status === 401) {
-      if (sessionStorage.getItem(KEY) === token) await askToken(Boolean(token));
+      if (sessionStorage.getItem(TOKEN_KEY) === token) await promptForToken(Boolean(token));
       signal?.throwIfAborted();
       continue;
     }
-    const answer = await response.json().catch(() => ({}));
-    throw new ApiError(response.status, answer.error?.message ?? `status ${response.status}`, answer.error?.faults ?? []);
+    const { error } = await response.json().catch(() => ({}));
+    throw new ApiError(response.status, error?.message ?? `status ${response.status}`, error?.faults ?? []);
   }
 }
 
 export const get = async (path, signal) => (await request("GET", path, { signal })).json();
 export const post = async (path, body, signal) => (await request("POST", path, { body, signal })).json();
 
-/** An image as a URL for <img>: asked for with the token, which <img> could not send. */
-export async function image(path, signal) {
+/** Fetches an image as an object URL: an <img> cannot send the token itself. */
+export async function imageUrl(path, signal) {
   const response = await request("GET", path, { signal });
   return URL.createObjectURL(await response.blob());
 }
 
-/** Draws samples of a model; a Blob of PNG. */
-export async function draw(model, wish, signal) {
-  const response = await request("POST", `/v1/models/${encodeURIComponent(model)}/samples`, { body: wish, signal });
-  return wish.format === "latents" ? response.arrayBuffer() : response.blob();
+/** Draws samples of a model: a PNG as a Blob, or latents as an ArrayBuffer. */
+export async function drawSamples(model, options, signal) {
+  const response = await request("POST", `/v1/models/${encodeURIComponent(model)}/samples`, { body: options, signal });
+  return options.format === "latents" ? response.arrayBuffer() : response.blob();
 }
 
 export function sleep(ms, signal) {
   return new Promise((resolve, reject) => {
-    const stop = () => { clearTimeout(timer); reject(signal.reason); };
-    const timer = setTimeout(() => { signal?.removeEventListener("abort", stop); resolve(); }, ms);
-    signal?.addEventListener("abort", stop, { once: true });
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, ms);
+    signal?.addEventListener("abort", abort, { once: true });
   });
 }
 
-/** Calls `body` now and every `ms` until `signal` aborts; not while the tab is hidden. Says so while nobody answers. */
+/**
+ * Calls `body` now and every `ms` until `signal` aborts, except while the tab is hidden. Shows a banner while the
+ * service is offline.
+ */
 export async function poll(ms, signal, body) {
-  const gone = document.getElementById("gone");
-  signal.addEventListener("abort", () => { gone.hidden = true; }, { once: true });
-  let [failures, heard] = [0, new Date()];
+  const banner = document.getElementById("offline");
+  signal.addEventListener(
+    "abort",
+    () => {
+      banner.hidden = true;
+    },
+    { once: true },
+  );
+  let [failures, lastSuccess] = [0, new Date()];
   while (!signal.aborted) {
     if (!document.hidden) {
       try {
         await body();
-        [failures, heard] = [0, new Date()];
+        [failures, lastSuccess] = [0, new Date()];
       } catch (error) {
         if (signal.aborted) return;
         if (error.status === 404) throw error;
         failures += 1;
       }
-      if (failures < 2) gone.hidden = true;
-      else if (gone.hidden) {
-        gone.textContent = `No answer from the service since ${heard.toLocaleTimeString()}; what is shown is from then.`;
-        gone.hidden = false;
+      if (failures < 2) banner.hidden = true;
+      else if (banner.hidden) {
+        const time = lastSuccess.toLocaleTimeString();
+        banner.textContent = `No response from the service since ${time}. The data shown is from that time.`;
+        banner.hidden = false;
       }
     }
-    try { await sleep(ms, signal); } catch { return; }
+    try {
+      await sleep(ms, signal);
+    } catch {
+      return;
+    }
   }
 }
 
-/** Resolves when the tab is looked at. */
-function visible(signal) {
+/** Resolves when the tab is visible. */
+function whenVisible(signal) {
   return new Promise((resolve, reject) => {
-    if (!document.hidden) { resolve(); return; }
-    const look = () => { if (!document.hidden) { done(); resolve(); } };
-    const stop = () => { done(); reject(signal.reason); };
-    const done = () => { document.removeEventListener("visibilitychange", look); signal.removeEventListener("abort", stop); };
-    document.addEventListener("visibilitychange", look);
-    signal.addEventListener("abort", stop);
+    if (!document.hidden) {
+      resolve();
+      return;
+    }
+    const check = () => {
+      if (!document.hidden) {
+        cleanUp();
+        resolve();
+      }
+    };
+    const abort = () => {
+      cleanUp();
+      reject(signal.reason);
+    };
+    const cleanUp = () => {
+      document.removeEventListener("visibilitychange", check);
+      signal.removeEventListener("abort", abort);
+    };
+    document.addEventListener("visibilitychange", check);
+    signal.addEventListener("abort", abort);
   });
 }
 
-/** Server-sent events of a response: {id, event, data}. `heard` is called for every piece that comes. */
-async function* parse(body, heard) {
+/** Parses server-sent events: {id, event, data}. Calls `onChunk` before each read. */
+async function* parseEvents(body, onChunk) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
-    heard();
+    onChunk();
     const { done, value } = await reader.read();
     if (done) return;
     buffer += value;
@@ -146,27 +192,30 @@ async function* parse(body, heard) {
 }
 
 /**
- * The events of a job from its beginning to its end, over as many connections as that takes. A hidden tab holds none: browsers
- * open six to a service for all their tabs together, and Last-Event-ID makes up for the time.
+ * The events of a job from its beginning to its end; reconnects as needed. A hidden tab closes its connection: browsers
+ * allow six connections to a host for all tabs together, and Last-Event-ID recovers the missed events.
  */
 export async function* events(job, signal) {
-  let last = null;
+  let lastId = null;
   while (!signal.aborted) {
-    const own = new AbortController();
-    const stop = () => own.abort();
-    const hide = () => document.hidden && stop();
+    const connection = new AbortController();
+    const close = () => connection.abort();
+    const closeIfHidden = () => document.hidden && close();
     let watchdog;
     try {
-      await visible(signal);
-      signal.addEventListener("abort", stop);
-      document.addEventListener("visibilitychange", hide);
-      const headers = last === null ? {} : { "Last-Event-ID": last };
+      await whenVisible(signal);
+      signal.addEventListener("abort", close);
+      document.addEventListener("visibilitychange", closeIfHidden);
+      const headers = lastId === null ? {} : { "Last-Event-ID": lastId };
       const path = `/v1/jobs/${encodeURIComponent(job)}/events`;
-      const response = await request("GET", path, { headers, signal: own.signal, patience: 0 });
+      const response = await request("GET", path, { headers, signal: connection.signal, timeout: 0 });
       if (response.status === 204) return;
-      const heard = () => { clearTimeout(watchdog); watchdog = setTimeout(stop, SILENCE); };
-      for await (const { id, event, data } of parse(response.body, heard)) {
-        last = id ?? last;
+      const restartWatchdog = () => {
+        clearTimeout(watchdog);
+        watchdog = setTimeout(close, STREAM_TIMEOUT);
+      };
+      for await (const { id, event, data } of parseEvents(response.body, restartWatchdog)) {
+        lastId = id ?? lastId;
         yield JSON.parse(data);
         if (event === "end") return;
       }
@@ -174,10 +223,14 @@ export async function* events(job, signal) {
       if (signal.aborted || error.status === 404) return;
     } finally {
       clearTimeout(watchdog);
-      stop();
-      signal.removeEventListener("abort", stop);
-      document.removeEventListener("visibilitychange", hide);
+      close();
+      signal.removeEventListener("abort", close);
+      document.removeEventListener("visibilitychange", closeIfHidden);
     }
-    try { await sleep(PAUSE, signal); } catch { return; }
+    try {
+      await sleep(RECONNECT_DELAY, signal);
+    } catch {
+      return;
+    }
   }
 }

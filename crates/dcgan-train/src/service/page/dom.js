@@ -1,8 +1,8 @@
-// Elements, and numbers as people read them.
+// DOM helpers, and formatting of numbers and times.
 
 /**
- * An element. Attributes that are null, undefined or false are left out; `on…` are listeners; children are nodes or text,
- * never markup, so nothing that the service sends can become a script.
+ * Creates an element. Attributes that are null, undefined or false are omitted; `on...` attributes are listeners.
+ * Children are nodes or text, never markup, so that data of the service cannot become a script.
  */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -15,20 +15,23 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Replaces what an element holds. */
+/** Replaces the children of an element. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(
+    ...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
-/** Sets text only where it differs: a screen reader repeats what is set again. */
-export function say(element, text) {
+/** Sets the text of an element if it differs: screen readers announce text that is set again. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** An integer with thousands separators. */
 export const whole = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
 
-/** Four places below 10, fewer above. */
+/** Three decimals below 10, fewer above. */
 export function decimal(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
@@ -40,12 +43,13 @@ export function decimal(value) {
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
   const s = Math.max(0, Math.floor(seconds));
-  const two = (value) => String(value).padStart(2, "0");
+  const pad = (value) => String(value).padStart(2, "0");
   const [hours, minutes] = [Math.floor(s / 3600), Math.floor(s / 60) % 60];
-  return hours > 0 ? `${hours}:${two(minutes)}:${two(s % 60)}` : `${minutes}:${two(s % 60)}`;
+  return hours > 0 ? `${hours}:${pad(minutes)}:${pad(s % 60)}` : `${minutes}:${pad(s % 60)}`;
 }
 
-export function when(ms) {
+/** A local time, with the date if it is not today. */
+export function formatTime(ms) {
   if (ms === null || ms === undefined) return "–";
   const date = new Date(ms);
   const isToday = date.toDateString() === new Date().toDateString();
@@ -54,71 +58,95 @@ export function when(ms) {
 
 export const badge = (state) => h("span", { class: `badge ${state}` }, state);
 
-/** What a job trains on which data, in a few words. */
-export function title(job) {
+/** A job's title: its networks and data. */
+export function jobTitle(job) {
   const options = job.options ?? {};
-  const networks = options.preset ?? (options.config ? "own networks" : "digits");
+  const networks = options.preset ?? (options.config ? "custom networks" : "digits");
   return `${networks} on ${options.data ?? "the embedded digits"}`;
 }
 
-/** A notice for a few seconds. */
-let hiding;
-export function notice(text, isError = false) {
+let noticeTimer;
+
+/** Shows a notice for a few seconds. */
+export function showNotice(text, isError = false) {
   const element = document.getElementById("notice");
   element.textContent = text;
   element.className = isError ? "error" : "";
   element.hidden = false;
-  clearTimeout(hiding);
-  hiding = setTimeout(() => { element.hidden = true; }, isError ? 12000 : 4000);
+  clearTimeout(noticeTimer);
+  noticeTimer = setTimeout(
+    () => {
+      element.hidden = true;
+    },
+    isError ? 12000 : 4000,
+  );
 }
 
-/** Runs `body` for a button: once at a time, and its error is shown. The button keeps the focus, which a disabled one would lose. */
+/**
+ * Runs the action of a button, one at a time, and shows its error. Uses aria-disabled: a button with `disabled` would
+ * lose the focus.
+ */
 export async function attempt(button, body) {
   if (button.getAttribute("aria-disabled") === "true") return undefined;
   button.setAttribute("aria-disabled", "true");
   try {
     return await body();
   } catch (error) {
-    if (error.name !== "AbortError") notice(error.message, true);
+    if (error.name !== "AbortError") showNotice(error.message, true);
     return undefined;
   } finally {
     button.removeAttribute("aria-disabled");
   }
 }
 
-/** Calls `body` with the newest value only: one call at a time, what comes meanwhile replaces what waits. */
-export function latest(body) {
-  let [busy, waiting] = [false, null];
+/** Wraps `body` so that one call runs at a time; of the calls made meanwhile only the latest is run. */
+export function latestOnly(body) {
+  let [busy, pending] = [false, null];
   return async function run(value) {
-    if (busy) { waiting = { value }; return; }
+    if (busy) {
+      pending = { value };
+      return;
+    }
     busy = true;
     try {
       await body(value);
     } catch (error) {
-      if (error.name !== "AbortError") notice(error.message, true);
+      if (error.name !== "AbortError") showNotice(error.message, true);
     } finally {
       busy = false;
     }
-    if (waiting) {
-      const { value: next } = waiting;
-      waiting = null;
+    if (pending) {
+      const { value: next } = pending;
+      pending = null;
       run(next);
     }
   };
 }
 
-/** Settings that outlast the tab, where the browser lets a page keep any. */
-export const kept = {
-  get(name) { try { return localStorage.getItem(name); } catch { return null; } },
-  set(name, value) { try { localStorage.setItem(name, value); } catch { /* only for this tab, then */ } },
+/** Settings in localStorage, if the browser allows it. */
+export const settings = {
+  get(name) {
+    try {
+      return localStorage.getItem(name);
+    } catch {
+      return null;
+    }
+  },
+  set(name, value) {
+    try {
+      localStorage.setItem(name, value);
+    } catch {
+      /* not persisted */
+    }
+  },
 };
 
-/** Gives a file to the reader's browser. */
-export function save(name, data, type) {
+/** Downloads data as a file. */
+export function download(name, data, type) {
   const url = URL.createObjectURL(data instanceof Blob ? data : new Blob([data], { type }));
   h("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-/** Whether this reader wants things to stand still. */
-export const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+/** Whether the user prefers reduced motion. */
+export const prefersReducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

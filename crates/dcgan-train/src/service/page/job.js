@@ -1,212 +1,321 @@
-// One job: what it does now, its curves, samples, checkpoints and log.
+// View #/jobs/ID: state, charts, samples, checkpoints and log of a job.
 
 import { events, get, poll, post, request } from "./api.js";
 import { Chart } from "./chart.js";
-import { attempt, badge, decimal, duration, fill, h, latest, notice, save, say, title, when, whole } from "./dom.js";
+import {
+  attempt,
+  badge,
+  decimal,
+  download,
+  duration,
+  fill,
+  formatTime,
+  h,
+  jobTitle,
+  latestOnly,
+  setText,
+  showNotice,
+  whole,
+} from "./dom.js";
 import { Samples } from "./samples.js";
 
-const EVERY = 1500; // ms
+const POLL_INTERVAL = 1500; // ms
 const LOG_LINES = 500;
-const ROWS = 200; // checkpoints and alarms that are listed
-const FLUSH = 100; // ms between two changes of what is listed
+const MAX_ROWS = 200; // of checkpoints, and of alarms
+const FLUSH_INTERVAL = 100; // ms between two updates of the lists
 const IS_FINAL = { done: true, failed: true, cancelled: true };
 
-/** The lines of the command line's log. */
-export function line(event) {
+/** Formats an event as a log line, as the command line does. */
+export function formatEvent(event) {
   const number = (value) => (value === undefined ? "-" : value.toFixed(4));
   switch (event.event) {
     case "step":
-      return `[${event.step}/${event.total_steps}] Loss_D: ${number(event.loss_d)} Loss_G: ${number(event.loss_g)} D(x): ${number(event.d_x)} `
-        + `D(G(z)): ${number(event.d_gz_before)} / ${number(event.d_gz_after)}  ${Math.round(event.images_per_s)} images/s, `
-        + `${duration(event.seconds_left)} left, ${Math.round(100 * event.data_wait_share)} % waiting for data`;
-    case "sample": return `[${event.step}] samples after ${event.images} images (diversity ${event.diversity.toFixed(2)})`;
-    case "checkpoint":
-      return `[${event.step}] checkpoint${event.frechet === null || event.frechet === undefined ? "" : `, random-feature Fréchet distance ${event.frechet.toFixed(4)}`}${event.best ? ", the best so far" : ""}`;
-    case "alarm": return `[${event.step}] ALARM: ${event.message}`;
-    default: return event.state ? `the job is ${event.state}` : JSON.stringify(event);
+      return [
+        `[${event.step}/${event.total_steps}] Loss_D: ${number(event.loss_d)} Loss_G: ${number(event.loss_g)}`,
+        ` D(x): ${number(event.d_x)} D(G(z)): ${number(event.d_gz_before)} / ${number(event.d_gz_after)}`,
+        `  ${Math.round(event.images_per_s)} images/s, ${duration(event.seconds_left)} left,`,
+        ` ${Math.round(100 * event.data_wait_share)} % waiting for data`,
+      ].join("");
+    case "sample":
+      return `[${event.step}] samples after ${event.images} images (diversity ${event.diversity.toFixed(2)})`;
+    case "checkpoint": {
+      const hasDistance = event.frechet !== null && event.frechet !== undefined;
+      const distance = hasDistance ? `, random-feature Fréchet distance ${event.frechet.toFixed(4)}` : "";
+      return `[${event.step}] checkpoint${distance}${event.best ? ", the best so far" : ""}`;
+    }
+    case "alarm":
+      return `[${event.step}] ALARM: ${event.message}`;
+    default:
+      return event.state ? `the job is ${event.state}` : JSON.stringify(event);
   }
 }
 
-const fact = (name) => {
+const createFact = (name) => {
   const value = h("dd", {}, "–");
   return { value, element: h("div", {}, h("dt", {}, name), value) };
 };
 
-function charts() {
-  const chart = (title, format, series, more = {}) => new Chart({
-    title, format, ...more, series: series.map(([key, label], i) => ({ key, label, color: `series-${i + 1}` })),
-  });
+function createCharts() {
+  const create = (title, format, series, more = {}) =>
+    new Chart({
+      title,
+      format,
+      ...more,
+      series: series.map(([key, label], i) => ({ key, label, color: `series-${i + 1}` })),
+    });
   return {
-    loss: chart("Loss", decimal, [["loss_d", "D"], ["loss_g", "G"]], { from: 0 }),
-    output: chart("D's output", decimal, [["d_x", "D(x)"], ["d_gz_before", "D(G(z))"]], { from: 0 }),
-    speed: chart("Images/s", whole, [["images_per_s", "images/s"]], { from: 0, smooth: false }),
-    quality: chart("Quality (lower is better)", decimal, [["frechet", "Fréchet distance"]], { from: 0, smooth: false }),
+    loss: create(
+      "Loss",
+      decimal,
+      [
+        ["loss_d", "D"],
+        ["loss_g", "G"],
+      ],
+      { include: 0 },
+    ),
+    output: create(
+      "D's output",
+      decimal,
+      [
+        ["d_x", "D(x)"],
+        ["d_gz_before", "D(G(z))"],
+      ],
+      { include: 0 },
+    ),
+    speed: create("Images/s", whole, [["images_per_s", "images/s"]], { include: 0, smooth: false }),
+    frechet: create("Random-feature Fréchet distance (lower is better)", decimal, [["frechet", "Fréchet distance"]], {
+      include: 0,
+      smooth: false,
+    }),
   };
 }
 
-/** The four actions; which are offered depends on the state. */
-function actions(id, reload) {
-  const ask = (verb) => (event) => {
+/** The buttons of a job; the state determines which are visible. */
+function createActions(id, reload) {
+  const send = (command) => (event) => {
     const button = event.currentTarget;
     return attempt(button, async () => {
-      await post(`/v1/jobs/${encodeURIComponent(id)}/${verb}`);
+      await post(`/v1/jobs/${encodeURIComponent(id)}/${command}`);
       await reload();
-      // The focus goes on to what can be done now.
-      if (button.hidden) all.find((other) => !other.hidden)?.focus();
+      // The focus moves to an action that is available now.
+      if (button.hidden) buttons.find((other) => !other.hidden)?.focus();
     });
   };
-  const pause = h("button", { onclick: ask("pause") }, "Pause");
-  const resume = h("button", { onclick: ask("resume") }, "Resume");
-  const cancel = h("button", { class: "danger", onclick: (event) => confirm("Give this job up? Its files stay until it is deleted.") && ask("cancel")(event) }, "Cancel");
-  const remove = h("button", {
-    class: "danger",
-    onclick: (event) => confirm("Delete this job and its files?") && attempt(event.currentTarget, async () => {
-      await request("DELETE", `/v1/jobs/${encodeURIComponent(id)}`);
-      notice("The job is deleted.");
-      location.hash = "#/jobs";
-    }),
-  }, "Delete");
-  const model = h("button", {
-    class: "quiet",
-    onclick: (event) => attempt(event.currentTarget, async () => {
-      const response = await request("GET", `/v1/jobs/${encodeURIComponent(id)}/model`, { patience: 0 });
-      save(`${id}.zip`, await response.blob());
-    }),
-  }, "Download model");
+  const pause = h("button", { onclick: send("pause") }, "Pause");
+  const resume = h("button", { onclick: send("resume") }, "Resume");
+  const cancel = h(
+    "button",
+    {
+      class: "danger",
+      onclick: (event) => confirm("Cancel this job? Its files are kept until it is deleted.") && send("cancel")(event),
+    },
+    "Cancel",
+  );
+  const remove = h(
+    "button",
+    {
+      class: "danger",
+      onclick: (event) =>
+        confirm("Delete this job and its files?") &&
+        attempt(event.currentTarget, async () => {
+          await request("DELETE", `/v1/jobs/${encodeURIComponent(id)}`);
+          showNotice("The job was deleted.");
+          location.hash = "#/jobs";
+        }),
+    },
+    "Delete",
+  );
+  const model = h(
+    "button",
+    {
+      class: "quiet",
+      onclick: (event) =>
+        attempt(event.currentTarget, async () => {
+          const response = await request("GET", `/v1/jobs/${encodeURIComponent(id)}/model`, { timeout: 0 });
+          download(`${id}.zip`, await response.blob());
+        }),
+    },
+    "Download model",
+  );
   const explore = h("a", { class: "button quiet", href: `#/explore/${encodeURIComponent(id)}` }, "Explore");
-  const show = (job) => {
-    const waits = job.state === "queued" || job.state === "running";
-    pause.hidden = !waits || Boolean(job.wanted);
+  const update = (job) => {
+    const isActive = job.state === "queued" || job.state === "running";
+    pause.hidden = !isActive || Boolean(job.wanted);
     resume.hidden = !(job.state === "paused" || job.state === "failed");
-    cancel.hidden = !(waits || job.state === "paused") || job.wanted === "cancelled";
+    cancel.hidden = !(isActive || job.state === "paused") || job.wanted === "cancelled";
     remove.hidden = job.state === "running";
   };
-  const hasModel = (has) => { model.hidden = explore.hidden = !has; };
-  hasModel(false);
-  const all = [pause, resume, cancel, model, explore, remove];
-  return { element: h("div", { class: "row" }, all), show, hasModel };
+  const setHasModel = (hasModel) => {
+    model.hidden = explore.hidden = !hasModel;
+  };
+  setHasModel(false);
+  const buttons = [pause, resume, cancel, model, explore, remove];
+  return { element: h("div", { class: "row" }, buttons), update, setHasModel };
 }
 
 export async function show([id], signal) {
   let job = await get(`/v1/jobs/${encodeURIComponent(id)}`, signal);
   const state = h("span", { role: "status" }, badge(job.state));
   const error = h("p", { class: "error", role: "alert", hidden: true });
-  const bar = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
-  const facts = ["Step", "Images seen", "Images/s", "Time left", "Submitted", "Started", "Ended"].map(fact);
-  const panels = charts();
+  const progress = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
+  const facts = ["Step", "Images read", "Images/s", "Time left", "Submitted", "Started", "Ended"].map(createFact);
+  const charts = createCharts();
   const samples = new Samples(id, signal);
   const alarms = h("ul", { class: "plain alarms", "aria-live": "polite", "aria-label": "Alarms" });
-  const older = h("ul", { class: "plain alarms" });
-  const olderBox = h("details", { class: "card", hidden: true }, h("summary", {}, "Earlier alarms"), older);
+  const olderAlarms = h("ul", { class: "plain alarms" });
+  const olderAlarmsCard = h(
+    "details",
+    { class: "card", hidden: true },
+    h("summary", {}, "Earlier alarms"),
+    olderAlarms,
+  );
   const checkpoints = h("tbody");
-  const log = h("pre", { tabindex: "0", class: "log", role: "group", "aria-labeledby": "log-title" });
-  const checkpointCard = h("section", { class: "card", "aria-labeledby": "checkpoints-title" },
+  const log = h("pre", { tabindex: "0", class: "log", role: "group", "aria-labelledby": "log-title" });
+  const checkpointCard = h(
+    "section",
+    { class: "card", "aria-labelledby": "checkpoints-title" },
     h("h2", { id: "checkpoints-title" }, "Checkpoints"),
-    h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Step", "Random-feature Fréchet distance", ""].map((name) => h("th", { scope: "col" }, name)))), checkpoints)));
-  const buttons = actions(id, load);
+    h(
+      "div",
+      { class: "scroll" },
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            ["Step", "Random-feature Fréchet distance", ""].map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        checkpoints,
+      ),
+    ),
+  );
+  const actions = createActions(id, load);
   let hasEnded = false;
 
   function update() {
-    say(state.firstChild, job.wanted ? `${job.state}, to be ${job.wanted}` : job.state);
+    setText(state.firstChild, job.wanted ? `${job.state}, to be ${job.wanted}` : job.state);
     state.firstChild.className = `badge ${job.state}`;
     error.hidden = !job.error;
-    say(error, job.error ?? "");
-    bar.value = job.total_steps ? job.step / job.total_steps : 0;
-    const running = job.state === "running";
+    setText(error, job.error ?? "");
+    progress.value = job.total_steps ? job.step / job.total_steps : 0;
+    const isRunning = job.state === "running";
     const values = [
-      job.total_steps ? `${whole(job.step)} of ${whole(job.total_steps)}` : whole(job.step), whole(job.images),
-      running ? whole(job.images_per_s) : "–", running ? duration(job.seconds_left) : "–",
-      when(job.created_unix_ms), when(job.started_unix_ms), when(job.ended_unix_ms),
+      job.total_steps ? `${whole(job.step)} of ${whole(job.total_steps)}` : whole(job.step),
+      whole(job.images),
+      isRunning ? whole(job.images_per_s) : "–",
+      isRunning ? duration(job.seconds_left) : "–",
+      formatTime(job.created_unix_ms),
+      formatTime(job.started_unix_ms),
+      formatTime(job.ended_unix_ms),
     ];
-    facts.forEach(({ value }, i) => say(value, values[i]));
-    buttons.show(job);
+    facts.forEach(({ value }, i) => setText(value, values[i]));
+    actions.update(job);
   }
 
   async function load() {
     job = await get(`/v1/jobs/${encodeURIComponent(id)}`, signal);
     update();
-    // A job that had ended and was resumed has new events.
+    // A job that was resumed after its end has new events.
     if (hasEnded && !IS_FINAL[job.state]) follow();
   }
 
-  // What is listed changes together and not for every event: a long run has tens of thousands to begin with.
-  let [lines, rows, warnings, best, flushing] = [[], [], [], null, false];
-  const grids = latest(() => samples.load());
+  // The lists are updated in batches and not for each event: a long run starts with tens of thousands of events.
+  let [lines, newCheckpoints, newAlarms, bestCell, isFlushing] = [[], [], [], null, false];
+  const loadSamples = latestOnly(() => samples.load());
   function flush() {
-    flushing = false;
+    isFlushing = false;
     const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
     lines = lines.slice(-LOG_LINES);
     log.textContent = lines.join("\n");
     if (atEnd) log.scrollTop = log.scrollHeight;
-    checkpoints.prepend(...rows.splice(0).reverse());
-    while (checkpoints.children.length > ROWS) checkpoints.lastChild.remove();
-    alarms.prepend(...warnings.splice(0).slice(-ROWS).reverse());
-    while (alarms.children.length > 3) older.prepend(alarms.lastChild);
-    olderBox.hidden = older.children.length === 0;
+    checkpoints.prepend(...newCheckpoints.splice(0).reverse());
+    while (checkpoints.children.length > MAX_ROWS) checkpoints.lastChild.remove();
+    alarms.prepend(...newAlarms.splice(0).slice(-MAX_ROWS).reverse());
+    while (alarms.children.length > 3) olderAlarms.prepend(alarms.lastChild);
+    olderAlarmsCard.hidden = olderAlarms.children.length === 0;
   }
-  function later() {
-    if (flushing) return;
-    flushing = true;
-    setTimeout(flush, FLUSH);
+  function scheduleFlush() {
+    if (isFlushing) return;
+    isFlushing = true;
+    setTimeout(flush, FLUSH_INTERVAL);
   }
 
-  function take(event) {
-    lines.push(line(event));
+  function onEvent(event) {
+    lines.push(formatEvent(event));
     if (lines.length > 4 * LOG_LINES) lines = lines.slice(-LOG_LINES);
     if (event.event === "step") {
-      for (const name of ["loss", "output", "speed"]) panels[name].push(event.step, event);
+      for (const name of ["loss", "output", "speed"]) charts[name].push(event.step, event);
     } else if (event.event === "sample") {
-      grids();
+      loadSamples();
     } else if (event.event === "checkpoint") {
-      panels.quality.push(event.step, event);
-      buttons.hasModel(true);
-      const mark = h("td", { class: "best" }, event.best ? "best" : "");
+      charts.frechet.push(event.step, event);
+      actions.setHasModel(true);
+      const cell = h("td", { class: "best" }, event.best ? "best" : "");
       if (event.best) {
-        if (best) best.textContent = "";
-        best = mark;
+        if (bestCell) bestCell.textContent = "";
+        bestCell = cell;
       }
-      rows.push(h("tr", {}, h("td", {}, whole(event.step)), h("td", {}, decimal(event.frechet)), mark));
-      if (rows.length > ROWS) rows.shift();
+      newCheckpoints.push(h("tr", {}, h("td", {}, whole(event.step)), h("td", {}, decimal(event.frechet)), cell));
+      if (newCheckpoints.length > MAX_ROWS) newCheckpoints.shift();
     } else if (event.event === "alarm") {
-      warnings.push(h("li", {}, h("strong", {}, `Step ${whole(event.step)}: `), event.message));
-      if (warnings.length > ROWS) warnings.shift();
+      newAlarms.push(h("li", {}, h("strong", {}, `Step ${whole(event.step)}: `), event.message));
+      if (newAlarms.length > MAX_ROWS) newAlarms.shift();
     }
-    later();
+    scheduleFlush();
   }
 
-  let hasShown = false;
+  let hasEvents = false;
   async function follow() {
     hasEnded = false;
-    if (hasShown) { // from the beginning: what a resumed run dropped must not stay
-      [lines, rows, warnings, best] = [[], [], [], null];
-      for (const list of [checkpoints, alarms, older]) fill(list);
-      for (const panel of Object.values(panels)) panel.clear();
+    if (hasEvents) {
+      // starts over: events that a resumed run dropped must disappear
+      [lines, newCheckpoints, newAlarms, bestCell] = [[], [], [], null];
+      for (const list of [checkpoints, alarms, olderAlarms]) fill(list);
+      for (const chart of Object.values(charts)) chart.clear();
     }
     for await (const event of events(id, signal)) {
-      hasShown = true;
-      take(event);
+      hasEvents = true;
+      onEvent(event);
     }
     hasEnded = true;
     if (!signal.aborted) load().catch(() => {});
   }
 
-  signal.addEventListener("abort", () => Object.values(panels).forEach((panel) => panel.close()));
+  signal.addEventListener("abort", () => Object.values(charts).forEach((chart) => chart.close()));
   update();
   follow();
   samples.load().catch(() => {});
-  poll(EVERY, signal, () => load()).catch(() => {
-    if (!signal.aborted) { notice("The job is gone."); location.hash = "#/jobs"; }
+  poll(POLL_INTERVAL, signal, () => load()).catch(() => {
+    if (!signal.aborted) {
+      showNotice("The job was deleted.");
+      location.hash = "#/jobs";
+    }
   });
   return [
-    h("div", { class: "head" }, h("h1", {}, title(job)), state),
+    h("div", { class: "head" }, h("h1", {}, jobTitle(job)), state),
     h("p", { class: "muted id" }, id),
-    error, bar, buttons.element,
-    h("dl", { class: "facts-grid" }, facts.map(({ element }) => element)),
-    alarms, olderBox,
-    h("div", { class: "columns" },
-      h("div", {}, panels.loss.element, panels.output.element, panels.speed.element, panels.quality.element),
-      h("div", {}, samples.element, checkpointCard)),
+    error,
+    progress,
+    actions.element,
+    h(
+      "dl",
+      { class: "facts-grid" },
+      facts.map(({ element }) => element),
+    ),
+    alarms,
+    olderAlarmsCard,
+    h(
+      "div",
+      { class: "columns" },
+      h("div", {}, charts.loss.element, charts.output.element, charts.speed.element, charts.frechet.element),
+      h("div", {}, samples.element, checkpointCard),
+    ),
     h("details", { class: "card" }, h("summary", {}, "Options"), h("pre", {}, JSON.stringify(job.options, null, 2))),
-    h("section", { class: "card", "aria-labeledby": "log-title" }, h("h2", { id: "log-title" }, "Log"), log),
+    h("section", { class: "card", "aria-labelledby": "log-title" }, h("h2", { id: "log-title" }, "Log"), log),
   ];
 }

@@ -1,11 +1,12 @@
-// Arithmetic on latent vectors, and z files as dcgan-explore reads them. A z is a Float32Array.
+// Arithmetic on latent vectors, and z files in the format of dcgan-explore. A z is a Float32Array.
 
+/** The mean of several z. */
 export const mean = (all) => Float32Array.from(all[0], (_, i) => all.reduce((sum, z) => sum + z[i], 0) / all.length);
 
-/** Straight from `a` to `b`: for z drawn from a uniform distribution, as in the paper. */
+/** Linear interpolation from `a` to `b`: for uniform z, as in the paper. */
 export const linear = (a, b, t) => Float32Array.from(a, (value, i) => (1 - t) * value + t * b[i]);
 
-/** Along the great circle, as `dcgan-explore interpolate` goes: for normal z, which lie near a sphere that straight lines cut. */
+/** Spherical interpolation, as in `dcgan-explore interpolate`: for normal z, which concentrate near a sphere. */
 export function spherical(a, b, t) {
   const norm = (z) => Math.hypot(...z);
   const cosine = a.reduce((sum, value, i) => sum + value * b[i], 0) / (norm(a) * norm(b));
@@ -15,20 +16,24 @@ export function spherical(a, b, t) {
   return Float32Array.from(a, (value, i) => u * value + v * b[i]);
 }
 
-/** The point at `t`, 0 to 1, of a walk through `stops`, each leg as long as the others. */
+/** The point at `t`, 0 to 1, of a walk through `stops` with segments of equal length. */
 export function walk(stops, t, distribution) {
   if (stops.length === 1) return stops[0];
-  const place = Math.min(1, Math.max(0, t)) * (stops.length - 1);
-  const leg = Math.min(stops.length - 2, Math.floor(place));
-  const between = distribution === "normal" ? spherical : linear;
-  return between(stops[leg], stops[leg + 1], place - leg);
+  const position = Math.min(1, Math.max(0, t)) * (stops.length - 1);
+  const segment = Math.min(stops.length - 2, Math.floor(position));
+  const interpolate = distribution === "normal" ? spherical : linear;
+  return interpolate(stops[segment], stops[segment + 1], position - segment);
 }
 
-/** mean(A) - mean(B) + mean(C); groups that are empty are left out. */
+/** mean(A) - mean(B) + mean(C); empty groups are skipped. */
 export function arithmetic({ a, b, c }) {
   const size = (a[0] ?? b[0] ?? c[0]).length;
   const z = new Float32Array(size);
-  for (const [group, sign] of [[a, 1], [b, -1], [c, 1]]) {
+  for (const [group, sign] of [
+    [a, 1],
+    [b, -1],
+    [c, 1],
+  ]) {
     if (!group.length) continue;
     const center = mean(group);
     for (let i = 0; i < size; i++) z[i] += sign * center[i];
@@ -36,7 +41,7 @@ export function arithmetic({ a, b, c }) {
   return z;
 }
 
-/** Random numbers in [0, 1) by seed (mulberry32), so that an image can be found again. */
+/** A seeded generator of random numbers in [0, 1) (mulberry32), for reproducible images. */
 export function random(seed) {
   let state = seed >>> 0;
   return () => {
@@ -47,23 +52,26 @@ export function random(seed) {
   };
 }
 
-/** `count` z around `z`, with uniform noise of +-`width` on each number (the paper's figure 7: 0.25). */
-export function around(z, count, width, seed) {
+/** `count` neighbours of `z`: uniform noise in [-width, width] added to each component (figure 7 of the paper: 0.25). */
+export function neighbours(z, count, width, seed) {
   const next = random(seed);
   return Array.from({ length: count }, () => Float32Array.from(z, (value) => value + width * (2 * next() - 1)));
 }
 
-/** The rows of the tensor `z` (n, z) of a safetensors file. */
-export function read(buffer) {
+/** Parses the rows of the tensor `z` (n, z) of a safetensors file. */
+export function parseSafetensors(buffer) {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
-  const { shape: [rows, size], data_offsets: [begin, end] } = header.z;
-  const all = new Float32Array(buffer.slice(8 + length + begin, 8 + length + end));
-  return Array.from({ length: rows }, (_, i) => all.slice(i * size, (i + 1) * size));
+  const {
+    shape: [rows, size],
+    data_offsets: [begin, end],
+  } = header.z;
+  const values = new Float32Array(buffer.slice(8 + length + begin, 8 + length + end));
+  return Array.from({ length: rows }, (_, i) => values.slice(i * size, (i + 1) * size));
 }
 
-/** A safetensors file of z, for `dcgan-explore … --z FILE`. */
-export function write(rows) {
+/** A safetensors file with the tensor `z` (n, z), for `dcgan-explore ... --z FILE`. */
+export function toSafetensors(rows) {
   const size = rows[0].length;
   const bytes = rows.length * size * 4;
   let header = JSON.stringify({ z: { dtype: "F32", shape: [rows.length, size], data_offsets: [0, bytes] } });
@@ -71,6 +79,10 @@ export function write(rows) {
   const buffer = new ArrayBuffer(8 + header.length + bytes);
   new DataView(buffer).setBigUint64(0, BigInt(header.length), true);
   new Uint8Array(buffer, 8, header.length).set(new TextEncoder().encode(header));
-  rows.forEach((row, i) => new Uint8Array(buffer, 8 + header.length + i * size * 4, size * 4).set(new Uint8Array(row.buffer, row.byteOffset, size * 4)));
+  rows.forEach((row, i) =>
+    new Uint8Array(buffer, 8 + header.length + i * size * 4, size * 4).set(
+      new Uint8Array(row.buffer, row.byteOffset, size * 4),
+    ),
+  );
   return buffer;
 }

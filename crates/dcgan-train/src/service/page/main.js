@@ -1,6 +1,6 @@
-// Which view is shown: #/jobs, #/new, #/jobs/ID, #/explore/MODEL; and the theme.
+// Routing of the views #/jobs, #/new, #/jobs/ID, #/explore/MODEL, and the theme.
 
-import { fill, h, kept } from "./dom.js";
+import { fill, h, settings } from "./dom.js";
 import * as jobs from "./jobs.js";
 import * as form from "./new.js";
 import * as job from "./job.js";
@@ -10,23 +10,25 @@ const VIEWS = new Map(Object.entries({ jobs, new: form, explore }));
 const THEMES = ["auto", "light", "dark"];
 
 const main = document.getElementById("main");
-let leaving = new AbortController();
+let activeView = new AbortController();
 
 async function route(isFirst = false) {
-  leaving.abort();
-  leaving = new AbortController();
-  const { signal } = leaving;
+  activeView.abort();
+  activeView = new AbortController();
+  const { signal } = activeView;
   const parts = location.hash.replace(/^#\/?/, "").split("/");
   const name = parts[0];
   const view = name === "jobs" && parts[1] ? job : VIEWS.get(name || "jobs");
   for (const link of document.querySelectorAll("nav a")) {
-    const isHere = link.getAttribute("href") === (view === job ? "#/jobs" : `#/${name || "jobs"}`);
-    if (isHere) link.setAttribute("aria-current", "page");
+    const isCurrent = link.getAttribute("href") === (view === job ? "#/jobs" : `#/${name || "jobs"}`);
+    if (isCurrent) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   try {
-    const rest = parts.slice(1).map(decodeURIComponent);
-    const content = view ? await view.show(rest, signal) : h("p", {}, "There is nothing here.");
+    const parameters = parts.slice(1).map(decodeURIComponent);
+    const content = view
+      ? await view.show(parameters, signal)
+      : [h("h1", {}, "Not found"), h("p", {}, "This page does not exist.")];
     if (signal.aborted) return;
     fill(main, content);
     document.title = `${main.querySelector("h1")?.textContent ?? "dcgan-train"} – dcgan-train`;
@@ -34,24 +36,29 @@ async function route(isFirst = false) {
     scrollTo(0, 0);
   } catch (error) {
     if (!signal.aborted) {
-      fill(main, h("h1", {}, "Not shown"), h("p", { class: "error", role: "alert" }, error.message), h("p", {}, h("button", { onclick: () => route() }, "Try again")));
+      fill(
+        main,
+        h("h1", {}, "Error"),
+        h("p", { class: "error", role: "alert" }, error.message),
+        h("p", {}, h("button", { onclick: () => route() }, "Try again")),
+      );
     }
   }
 }
 
-function theme(name) {
+function setTheme(name) {
   if (name === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
-  kept.set("dcgan-theme", name);
+  settings.set("dcgan-theme", name);
   document.getElementById("theme").textContent = `Theme: ${name}`;
   dispatchEvent(new Event("themechange"));
 }
 
 document.getElementById("theme").addEventListener("click", () => {
-  const now = kept.get("dcgan-theme") ?? "auto";
-  theme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
+  const current = settings.get("dcgan-theme") ?? "auto";
+  setTheme(THEMES[(THEMES.indexOf(current) + 1) % THEMES.length]);
 });
 document.getElementById("skip").addEventListener("click", () => main.focus());
 addEventListener("hashchange", () => route());
-theme(kept.get("dcgan-theme") ?? "auto");
+setTheme(settings.get("dcgan-theme") ?? "auto");
 route(true);

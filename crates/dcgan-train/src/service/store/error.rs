@@ -1,21 +1,21 @@
-//! Why a job could not be read or changed.
+//! Errors of the job store.
 
 use crate::service::record::JobState;
 use std::io;
 
-/// Why a job could not be read or changed.
+/// Why a job was not read or changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("there is no such job")]
-    NoJob,
-    #[error("the job is {state}: it cannot be {wish}")]
-    Conflict { state: JobState, wish: &'static str },
-    #[error("{queued} jobs are waiting, and no more are taken until some have run")]
+    #[error("no such job")]
+    NotFound,
+    #[error("cannot {action} a {state} job{}", if *state == JobState::Running { "; cancel it first" } else { "" })]
+    Conflict { state: JobState, action: &'static str },
+    #[error("the queue is full: {queued} jobs are waiting; try again when some have run")]
     QueueFull { queued: u64 },
     #[error("the disk is full: nothing was changed")]
     DiskFull,
-    #[error("written by a newer version of this program (format {found})")]
-    Newer { found: i64 },
+    #[error("database schema {found} was written by a newer version of this program")]
+    NewerSchema { found: i64 },
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]

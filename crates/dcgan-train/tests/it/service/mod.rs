@@ -1,4 +1,4 @@
-//! `dcgan-train serve`, run as its users run it and asked over TCP.
+//! `dcgan-train serve` as a process, tested over HTTP.
 
 mod refusals;
 mod session;
@@ -15,27 +15,27 @@ use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Nothing here takes as long.
-const DEADLINE: Duration = Duration::from_secs(120);
+/// Timeout of requests and of waiting for a job's state.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A service in a process of its own; killed when dropped.
+/// A service process; killed when dropped.
 struct Server {
     child: Child,
     url: String,
     agent: ureq::Agent,
     token: Option<String>,
-    /// Held open: a closed stdout is none of the tests.
+    /// Kept open, so that the service's stdout is not a closed pipe.
     _stdout: BufReader<ChildStdout>,
 }
 
-/// Status, content type, body.
-struct Reply {
+/// A response.
+struct Response {
     status: u16,
-    kind: String,
+    content_type: String,
     body: Vec<u8>,
 }
 
-impl Reply {
+impl Response {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| panic!("{}: {}", self.status, String::from_utf8_lossy(&self.body)))
@@ -43,10 +43,9 @@ impl Reply {
 }
 
 impl Server {
-    /// Starts a service on `store` and a free port, and waits until it listens.
+    /// Starts a service with `store` on a free port, and waits until it listens.
     fn start(store: &Path, arguments: &[&str]) -> Self {
         let all = ["serve", "--store", store.to_str().unwrap(), "--listen", "127.0.0.1:0"];
-        // What it logs is there to read when a test fails.
         let log = File::options().create(true).append(true).open(store.with_extension("log")).unwrap();
         let mut child = command(&[&all[..], arguments].concat())
             .stdin(Stdio::null())
@@ -60,12 +59,18 @@ impl Server {
         let url = line.trim().strip_prefix("listening on ");
         let url = url.unwrap_or_else(|| panic!("{line:?}, {:?}", child.wait())).to_owned();
         let config = ureq::Agent::config_builder().http_status_as_error(false);
-        let agent = config.timeout_global(Some(DEADLINE)).build().into();
+        let agent = config.timeout_global(Some(TIMEOUT)).build().into();
         Self { child, url, agent, token: None, _stdout: stdout }
     }
 
-    /// A request with headers and, where there is one, a body; none where the service is gone.
-    fn try_ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Reply> {
+    /// Sends a request with headers and, if not empty, a body. None if there is no complete response.
+    fn try_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Option<Response> {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -78,23 +83,24 @@ impl Server {
         } else {
             self.agent.run(request.body(body).unwrap()).ok()?
         };
-        let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+        let content_type = response.headers().get("content-type");
+        let content_type = content_type.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
         let status = response.status().as_u16();
-        let mut read = Vec::new();
-        response.body_mut().as_reader().read_to_end(&mut read).ok()?;
-        Some(Reply { status, kind: kind.unwrap_or_default(), body: read })
+        let mut body = Vec::new();
+        response.body_mut().as_reader().read_to_end(&mut body).ok()?;
+        Some(Response { status, content_type, body })
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
-        self.try_ask(method, path, &[], body).unwrap_or_else(|| panic!("{method} {path}: no answer"))
+    fn request(&self, method: &str, path: &str, body: &str) -> Response {
+        self.try_request(method, path, &[], body).unwrap_or_else(|| panic!("{method} {path}: no response"))
     }
 
-    /// The JSON of a request that succeeds.
+    /// The JSON of a successful response.
     fn json(&self, method: &str, path: &str, body: &Value) -> Value {
         let text = if body.is_null() { String::new() } else { body.to_string() };
-        let reply = self.ask(method, path, &text);
-        assert!(reply.status < 300, "{method} {path}: {} {}", reply.status, reply.json());
-        reply.json()
+        let response = self.request(method, path, &text);
+        assert!(response.status < 300, "{method} {path}: {} {}", response.status, response.json());
+        response.json()
     }
 
     fn get(&self, path: &str) -> Value {
@@ -106,15 +112,21 @@ impl Server {
         self.json("POST", "/v1/jobs", options)["id"].as_str().unwrap().to_owned()
     }
 
-    /// Looks at a job until it `holds`.
-    fn wait(&self, id: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + DEADLINE;
+    /// Asserts that the log of the service with `store` has a line with `text`.
+    fn assert_logged(store: &Path, text: &str) {
+        let log = fs::read_to_string(store.with_extension("log")).unwrap();
+        assert!(log.lines().any(|line| line.contains(text)), "no {text:?} in the log: {log}");
+    }
+
+    /// Polls a job until `condition` holds.
+    fn wait(&self, id: &str, description: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let job = self.get(&format!("/v1/jobs/{id}"));
-            if holds(&job) {
+            if condition(&job) {
                 return job;
             }
-            assert!(Instant::now() < deadline, "{id} is not {what}: {job}");
+            assert!(Instant::now() < deadline, "{id} is not {description}: {job}");
             sleep(Duration::from_millis(5));
         }
     }
@@ -134,7 +146,7 @@ impl Server {
         assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
     }
 
-    fn wait_for_end(mut self) -> ExitStatus {
+    fn wait_for_exit(mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 }
@@ -146,7 +158,7 @@ impl Drop for Server {
     }
 }
 
-/// Options of a job on the tiny networks.
+/// Options of a job with the tiny networks.
 fn tiny(steps: u64, more: &Value) -> Value {
     let mut options = json!({
         "config": TINY, "steps": steps, "checkpoint_every": 9, "sample_every": 10, "log_every": 5, "seed": 3, "keep": 2,
@@ -157,16 +169,16 @@ fn tiny(steps: u64, more: &Value) -> Value {
     options
 }
 
-/// A folder for a test, and the store in it.
+/// A temporary folder, and the path of a store in it.
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
     (folder, store)
 }
 
-/// What `dcgan-train run` makes of the options of [`tiny`], undisturbed.
-fn undisturbed(folder: &Path, steps: u64, more: &[&str]) -> PathBuf {
-    let (config, out) = (folder.join("tiny.toml"), folder.join("undisturbed"));
+/// The run folder of an uninterrupted `dcgan-train run` with the options of [`tiny`].
+fn reference_run(folder: &Path, steps: u64, more: &[&str]) -> PathBuf {
+    let (config, out) = (folder.join("tiny.toml"), folder.join("reference"));
     fs::write(&config, TINY).unwrap();
     let steps = steps.to_string();
     let arguments =
@@ -188,12 +200,12 @@ fn images(folder: &Path, n: u8) {
     }
 }
 
-/// The answer to a request as it is written here, with two bytes of a body.
-fn raw(server: &Server, head: &str) -> String {
+/// The response to a raw request head, with `{}` as the body.
+fn raw_request(server: &Server, head: &str) -> String {
     let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
     stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n{{}}").as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    // What the service did not read makes the connection end by a reset, after the answer.
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8(answer).unwrap()
+    let mut response = Vec::new();
+    // If the service did not read the body, the connection is reset after the response.
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8(response).unwrap()
 }

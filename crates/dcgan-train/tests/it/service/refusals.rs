@@ -1,19 +1,51 @@
-//! What the service refuses, and how: closed by default, every fault at once, nothing outside its roots.
+//! Refused requests: all faults at once, nothing outside the roots, closed by default.
 
-use super::{Server, folder, images, raw, tiny};
+use super::{Server, folder, images, raw_request, tiny};
 use crate::support::{TINY, run};
 use serde_json::{Value, json};
 use std::fs;
 
-/// The fields of an answer's faults.
-fn fields(answer: &Value) -> Vec<&str> {
-    let faults = answer["error"]["faults"].as_array().unwrap();
+/// A refused submission.
+struct BadJob {
+    body: &'static str,
+    status: u16,
+    /// Fields of the faults.
+    fields: &'static [&'static str],
+    /// A part of the response.
+    message: &'static str,
+}
+
+fn bad_job(
+    body: &'static str,
+    status: u16,
+    fields: &'static [&'static str],
+    message: &'static str,
+) -> BadJob {
+    BadJob { body, status, fields, message }
+}
+
+/// A request and the expected status.
+struct Exchange {
+    method: &'static str,
+    /// `{id}` stands for the id of a job.
+    path: &'static str,
+    body: &'static str,
+    status: u16,
+}
+
+fn exchange(method: &'static str, path: &'static str, body: &'static str, status: u16) -> Exchange {
+    Exchange { method, path, body, status }
+}
+
+/// The fields of an error's faults.
+fn fields(error: &Value) -> Vec<&str> {
+    let faults = error["error"]["faults"].as_array().unwrap();
     faults.iter().map(|fault| fault["field"].as_str().unwrap()).collect()
 }
 
 #[cfg(unix)]
 #[test]
-fn bad_requests() {
+fn invalid_requests_are_refused() {
     use std::os::unix::fs::symlink;
     let (folder, store) = folder();
     let path = |name: &str| folder.path().join(name);
@@ -31,73 +63,73 @@ fn bad_requests() {
     let outside = path("outside");
     let outside = outside.to_str().unwrap();
 
-    // Body, status, fields with faults, a part of what is said.
-    let rows: &[(&str, u16, &[&str], &str)] = &[
-        ("", 400, &[], "EOF"),
-        ("{", 400, &[], "EOF"),
-        ("{\"steps\": 5,}", 400, &[], "trailing comma"),
-        ("[]", 422, &[], "expected a JSON object of options"),
-        ("7", 422, &[], "expected a JSON object of options"),
-        (r#"{"steps": 5, "seed": 1, "steps": 6}"#, 422, &[], "steps is given twice"),
-        (r#"{"stepz": 5}"#, 422, &["stepz"], "options: preset"),
-        (r#"{"out": "x", "json": true}"#, 422, &["json", "out"], ""),
-        (r#"{"steps": "5"}"#, 422, &["steps"], "string"),
-        (r#"{"steps": -5}"#, 422, &["steps"], "-5"),
-        (r#"{"steps": 0}"#, 422, &["steps"], "at least 1"),
-        (r#"{"steps": 5, "epochs": 1}"#, 422, &["steps"], "images, epochs and steps exclude"),
-        (r#"{"learning_rate": "fast"}"#, 422, &["learning_rate"], "fast"),
-        (r#"{"learning_rate_decay": "cosine"}"#, 422, &["learning_rate_decay"], "cosine"),
-        (r#"{"mirror": 1}"#, 422, &["mirror"], "boolean"),
-        (r#"{"size": 30}"#, 422, &["size"], "30"),
-        (r#"{"size": "abc"}"#, 422, &["size"], "abc"),
-        (r#"{"size": [28]}"#, 422, &["size"], "HxW"),
-        (r#"{"preset": "pytorch46"}"#, 422, &["preset"], "pytorch64"),
-        (r#"{"preset": "digits", "config": "x = 1"}"#, 422, &["config"], "exclude"),
-        (r#"{"config": "x = 1"}"#, 422, &["config"], "unknown field"),
-        (r#"{"device": "tpu"}"#, 422, &["device"], "tpu"),
-        (r#"{"device": "cuda:7"}"#, 422, &["device"], "trains on"),
-        (r#"{"dtype": "f8"}"#, 422, &["dtype"], "f8"),
-        (r#"{"threads": 100000}"#, 422, &["threads"], "4096"),
-        (r#"{"threads": 4096}"#, 422, &["threads"], "this machine"),
-        (r#"{"crop": 4}"#, 422, &["crop"], "needs data"),
-        (r#"{"data": "absent", "crop": 4}"#, 422, &["data"], "absent"),
-        (r#"{"data": ""}"#, 422, &["data"], "not a name"),
-        (r#"{"data": ".."}"#, 422, &["data"], "not a name"),
-        (r#"{"data": "../outside"}"#, 422, &["data"], "not a name"),
-        (r#"{"data": "good/../../outside"}"#, 422, &["data"], "not a name"),
-        (r#"{"data": "../data-too"}"#, 422, &["data"], "not a name"),
-        (r#"{"data": "good\u0000"}"#, 422, &["data"], "not a name"),
-        (r#"{"data": "out"}"#, 422, &["data"], "leads out"),
-        (r#"{"data": "out/000.png"}"#, 422, &["data"], "leads out"),
-        (r#"{"data": "leaky"}"#, 422, &["data"], "link that leads out"),
-        (r#"{"data": 7}"#, 422, &["data"], "string"),
-        (r#"{"init_from": "absent"}"#, 422, &["init_from"], "is no model"),
-        (r#"{"init_from": "bad"}"#, 422, &["init_from"], "is no model"),
-        (r#"{"init_from": "store"}"#, 422, &["init_from"], "is no model"),
-        (r#"{"init_from": "../outside"}"#, 422, &["init_from"], "is no model"),
-        // Every fault at once, also beside networks that are not there.
-        (
-            r#"{"preset": "nothing", "batch_size": 1, "ema": 1.5, "keep": 0, "seed": 1.5, "checkpoint_every": 0, "warmup": 3}"#,
+    let rows = [
+        bad_job("", 400, &[], "EOF"),
+        bad_job("{", 400, &[], "EOF"),
+        bad_job("{\"steps\": 5,}", 400, &[], "trailing comma"),
+        bad_job("[]", 422, &[], "expected a JSON object of options"),
+        bad_job("7", 422, &[], "expected a JSON object of options"),
+        bad_job(r#"{"steps": 5, "seed": 1, "steps": 6}"#, 422, &[], "steps is given twice"),
+        bad_job(r#"{"stepz": 5}"#, 422, &["stepz"], "options: preset"),
+        bad_job(r#"{"out": "x", "json": true}"#, 422, &["json", "out"], ""),
+        bad_job(r#"{"steps": "5"}"#, 422, &["steps"], "string"),
+        bad_job(r#"{"steps": -5}"#, 422, &["steps"], "-5"),
+        bad_job(r#"{"steps": 0}"#, 422, &["steps"], "at least 1"),
+        bad_job(r#"{"steps": 5, "epochs": 1}"#, 422, &["steps"], "images, epochs and steps exclude"),
+        bad_job(r#"{"learning_rate": "fast"}"#, 422, &["learning_rate"], "fast"),
+        bad_job(r#"{"learning_rate_decay": "cosine"}"#, 422, &["learning_rate_decay"], "cosine"),
+        bad_job(r#"{"mirror": 1}"#, 422, &["mirror"], "boolean"),
+        bad_job(r#"{"size": 30}"#, 422, &["size"], "30"),
+        bad_job(r#"{"size": "abc"}"#, 422, &["size"], "abc"),
+        bad_job(r#"{"size": [28]}"#, 422, &["size"], "HxW"),
+        bad_job(r#"{"preset": "pytorch46"}"#, 422, &["preset"], "pytorch64"),
+        bad_job(r#"{"preset": "digits", "config": "x = 1"}"#, 422, &["config"], "exclude"),
+        bad_job(r#"{"config": "x = 1"}"#, 422, &["config"], "unknown field"),
+        bad_job(r#"{"device": "tpu"}"#, 422, &["device"], "tpu"),
+        bad_job(r#"{"device": "cuda:7"}"#, 422, &["device"], "trains on one device"),
+        bad_job(r#"{"dtype": "f8"}"#, 422, &["dtype"], "f8"),
+        bad_job(r#"{"threads": 100000}"#, 422, &["threads"], "4096"),
+        bad_job(r#"{"threads": 4096}"#, 422, &["threads"], "this machine"),
+        bad_job(r#"{"crop": 4}"#, 422, &["crop"], "needs data"),
+        bad_job(r#"{"data": "absent", "crop": 4}"#, 422, &["data"], "absent"),
+        bad_job(r#"{"data": ""}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": ".."}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "../outside"}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "good/../../outside"}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "../data-too"}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "good\u0000"}"#, 422, &["data"], "invalid path"),
+        bad_job(r#"{"data": "out"}"#, 422, &["data"], "outside the root"),
+        bad_job(r#"{"data": "out/000.png"}"#, 422, &["data"], "outside the root"),
+        bad_job(r#"{"data": "leaky"}"#, 422, &["data"], "symlink that points outside the root"),
+        bad_job(r#"{"data": 7}"#, 422, &["data"], "string"),
+        bad_job(r#"{"init_from": "absent"}"#, 422, &["init_from"], "is not a model"),
+        bad_job(r#"{"init_from": "bad"}"#, 422, &["init_from"], "is not a model"),
+        bad_job(r#"{"init_from": "store"}"#, 422, &["init_from"], "is not a model"),
+        bad_job(r#"{"init_from": "../outside"}"#, 422, &["init_from"], "is not a model"),
+        // All faults at once, even if the networks are unknown.
+        bad_job(
+            r#"{"preset": "nothing", "batch_size": 1, "ema": 1.5, "keep": 0, "seed": 1.5,
+                "checkpoint_every": 0, "warmup": 3}"#,
             422,
             &["seed", "warmup", "preset", "batch_size", "ema", "checkpoint_every", "keep"],
             "7 faults",
         ),
     ];
-    for (body, status, expected, part) in rows {
-        let reply = server.ask("POST", "/v1/jobs", body);
-        let answer = reply.json();
-        assert_eq!((reply.status, fields(&answer)), (*status, expected.to_vec()), "{body}: {answer}");
-        assert!(answer.to_string().contains(part), "{body}: no {part:?} in {answer}");
-        let options = answer.to_string().replace("--data-root", "");
-        assert!(!options.contains("--") && !answer.to_string().contains(outside), "{answer}");
+    for BadJob { body, status, fields: expected, message } in rows {
+        let response = server.request("POST", "/v1/jobs", body);
+        let error = response.json();
+        assert_eq!((response.status, fields(&error)), (status, expected.to_vec()), "{body}: {error}");
+        assert!(error.to_string().contains(message), "{body}: no {message:?} in {error}");
+        let text = error.to_string().replace("--data-root", "");
+        assert!(!text.contains("--") && !text.contains(outside), "{error}");
     }
-    let absolute = server.ask("POST", "/v1/jobs", &json!({ "data": outside }).to_string());
+    let absolute = server.request("POST", "/v1/jobs", &json!({ "data": outside }).to_string());
     assert_eq!((absolute.status, fields(&absolute.json())), (422, vec!["data"]));
-    // Too large to be read at all: answered before it is sent.
+    // Too large a body: refused before it is sent.
     let huge = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000";
-    assert!(raw(&server, huge).starts_with("HTTP/1.1 413"));
+    assert!(raw_request(&server, huge).starts_with("HTTP/1.1 413"));
     if cfg!(target_os = "linux") {
-        // More than any machine of today holds: an allocation that fails would take the service down.
+        // More memory than any machine has: a failed allocation would abort the service.
         let wide = TINY.replace("channels = 4", "channels = 65536");
         let large = wide.replace("height = 8", "height = 2048").replace("width = 8", "width = 2048");
         for (options, field) in [
@@ -105,70 +137,69 @@ fn bad_requests() {
             (json!({ "config": wide, "size": 2048, "batch_size": 2 }), "size"),
             (json!({ "config": large }), "config"),
         ] {
-            let reply = server.ask("POST", "/v1/jobs", &options.to_string());
-            let answer = reply.json();
-            assert_eq!((reply.status, fields(&answer)), (422, vec![field]), "{answer}");
-            assert!(answer.to_string().contains("GB of memory at least"), "{answer}");
+            let response = server.request("POST", "/v1/jobs", &options.to_string());
+            let error = response.json();
+            assert_eq!((response.status, fields(&error)), (422, vec![field]), "{error}");
+            assert!(error.to_string().contains("GB of memory at least"), "{error}");
         }
     }
-    // An answer is not many times the request.
+    // A response is not many times larger than the request.
     let unknown: String = (0..9000).map(|i| format!("\"{i}\": 0,")).collect();
-    let reply = server.ask("POST", "/v1/jobs", &format!("{{{unknown} \"steps\": 0}}"));
-    assert_eq!(reply.status, 422);
-    let said = reply.json().to_string();
+    let response = server.request("POST", "/v1/jobs", &format!("{{{unknown} \"steps\": 0}}"));
+    assert_eq!(response.status, 422);
+    let text = response.json().to_string();
     assert!(
-        said.len() < unknown.len() && said.contains("8980 more") && said.contains("at least 1"),
-        "{said}"
+        text.len() < unknown.len() && text.contains("8980 more") && text.contains("at least 1"),
+        "{text}"
     );
-    // A configuration is a page of text; lists show its beginning.
+    // The length of a configuration is limited; lists show its beginning.
     let config = |bytes: usize| tiny(5, &json!({ "config": format!("{}# {}", TINY, "x".repeat(bytes)) }));
-    let reply = server.ask("POST", "/v1/jobs", &config(1 << 16).to_string());
-    assert_eq!((reply.status, fields(&reply.json())), (422, vec!["config"]));
-    assert_eq!(server.get("/v1/jobs")["jobs"], json!([]), "a refused job was kept");
+    let response = server.request("POST", "/v1/jobs", &config(1 << 16).to_string());
+    assert_eq!((response.status, fields(&response.json())), (422, vec!["config"]));
+    assert_eq!(server.get("/v1/jobs")["jobs"], json!([]), "a refused job was stored");
     assert_eq!(fs::read_dir(store.join("runs")).unwrap().count(), 0);
 
     let id = server.submit(&tiny(10, &json!({ "data": "good" })));
     server.wait_state(&id, "done");
-    // Method, path ({id} is the job's), body, status.
-    for (method, path, body, status) in [
-        ("GET", "/v1/jobs/0000000000000000", "", 404),
-        ("GET", "/v1/jobs/..", "", 404),
-        ("GET", "/v1/jobs/%2e%2e", "", 404),
-        ("GET", "/v1/jobs/..%2f..%2fjobs.sqlite", "", 404),
-        ("GET", "/v1/jobs/%ff", "", 404),
-        ("GET", "/v1/jobs?state=lost", "", 422),
-        ("GET", "/v1/jobs?limit=0", "", 422),
-        ("GET", "/v1/jobs?limit=201", "", 422),
-        ("GET", "/v1/jobs?limit=x&page=2", "", 422),
-        ("GET", "/v1/jobs/{id}/samples/0.png", "", 404),
-        ("GET", "/v1/jobs/{id}/samples/160", "", 404),
-        ("GET", "/v1/jobs/{id}/samples/160.png", "", 200),
-        ("GET", "/v1/jobs/{id}/samples/reals.png", "", 200),
-        ("GET", "/v1/jobs/{id}/samples/..%2fplan.toml", "", 404),
-        ("GET", "/v1/jobs/{id}/samples/..%2f..%2f..%2fjobs.sqlite", "", 404),
-        ("GET", "/v1/jobs/0000000000000000/model", "", 404),
-        ("GET", "/v1/jobs/%2e%2e/model", "", 404),
-        ("POST", "/v1/models/0000000000000000/samples", "{}", 404),
-        ("POST", "/v1/models/store/samples", "{}", 404),
-        ("POST", "/v1/models/..%2fstore/samples", "{}", 404),
-        ("POST", "/v1/models/%2e%2e/samples", "{}", 404),
-        ("POST", "/v1/models/bad/samples", "{}", 404),
-        ("POST", "/v1/models/{id}/samples", "{", 400),
-        ("POST", "/v1/models/{id}/samples", r#"{"n": 5}"#, 422),
-        ("POST", "/v1/models/{id}/samples", r#"{"count": 0}"#, 422),
-        ("POST", "/v1/models/{id}/samples", r#"{"count": 1025}"#, 422),
-        ("POST", "/v1/models/{id}/samples", r#"{"seed": -1}"#, 422),
-        ("POST", "/v1/models/{id}/samples", r#"{"format": "gif"}"#, 422),
-        ("POST", "/v1/models/{id}/samples", r#"{"z": []}"#, 422),
-        ("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3]]}"#, 422),
-        ("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 1e300]]}"#, 422),
-        ("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 4]], "count": 2}"#, 422),
-        ("PUT", "/v1/jobs/{id}", "{}", 405),
-        ("GET", "/v1/nothing", "", 404),
+    for Exchange { method, path, body, status } in [
+        exchange("GET", "/v1/jobs/0000000000000000", "", 404),
+        exchange("GET", "/v1/jobs/..", "", 404),
+        exchange("GET", "/v1/jobs/%2e%2e", "", 404),
+        exchange("GET", "/v1/jobs/..%2f..%2fjobs.sqlite", "", 404),
+        exchange("GET", "/v1/jobs/%ff", "", 404),
+        exchange("GET", "/v1/jobs?state=lost", "", 422),
+        exchange("GET", "/v1/jobs?limit=0", "", 422),
+        exchange("GET", "/v1/jobs?limit=201", "", 422),
+        exchange("GET", "/v1/jobs?limit=x&page=2", "", 422),
+        exchange("GET", "/v1/jobs/{id}/samples/0.png", "", 404),
+        exchange("GET", "/v1/jobs/{id}/samples/160", "", 404),
+        exchange("GET", "/v1/jobs/{id}/samples/160.png", "", 200),
+        exchange("GET", "/v1/jobs/{id}/samples/reals.png", "", 200),
+        exchange("GET", "/v1/jobs/{id}/samples/..%2fplan.toml", "", 404),
+        exchange("GET", "/v1/jobs/{id}/samples/..%2f..%2f..%2fjobs.sqlite", "", 404),
+        exchange("GET", "/v1/jobs/0000000000000000/model", "", 404),
+        exchange("GET", "/v1/jobs/%2e%2e/model", "", 404),
+        exchange("POST", "/v1/models/0000000000000000/samples", "{}", 404),
+        exchange("POST", "/v1/models/store/samples", "{}", 404),
+        exchange("POST", "/v1/models/..%2fstore/samples", "{}", 404),
+        exchange("POST", "/v1/models/%2e%2e/samples", "{}", 404),
+        exchange("POST", "/v1/models/bad/samples", "{}", 404),
+        exchange("POST", "/v1/models/{id}/samples", "{", 400),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"n": 5}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"count": 0}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"count": 1025}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"seed": -1}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"format": "gif"}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"z": []}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3]]}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 1e300]]}"#, 422),
+        exchange("POST", "/v1/models/{id}/samples", r#"{"z": [[1, 2, 3, 4]], "count": 2}"#, 422),
+        exchange("PUT", "/v1/jobs/{id}", "{}", 405),
+        exchange("GET", "/v1/nothing", "", 404),
     ] {
-        let reply = server.ask(method, &path.replace("{id}", &id), body);
-        assert_eq!(reply.status, status, "{method} {path} {body}");
-        assert!(status == 200 || reply.json()["error"]["message"].is_string());
+        let response = server.request(method, &path.replace("{id}", &id), body);
+        assert_eq!(response.status, status, "{method} {path} {body}");
+        assert!(status == 200 || response.json()["error"]["message"].is_string());
     }
     let long = server.submit(&config(60_000));
     let listed = server.get("/v1/jobs?limit=1")["jobs"][0].clone();
@@ -177,25 +208,25 @@ fn bad_requests() {
         (&json!(long), 200)
     );
     assert_eq!(server.get(&format!("/v1/jobs/{long}"))["options"], config(60_000));
-    let bad_id = server.try_ask("GET", &format!("/v1/jobs/{id}/events"), &[("Last-Event-ID", "7")], "");
+    let bad_id = server.try_request("GET", &format!("/v1/jobs/{id}/events"), &[("Last-Event-ID", "7")], "");
     assert_eq!(bad_id.unwrap().status, 422);
-    // What was accepted and then moved out of the root, or replaced by a link, is not read.
-    let keeps_busy = server.submit(&tiny(1_000_000, &Value::Null));
-    server.wait_state(&keeps_busy, "running");
+    // Data that was replaced by a symlink out of the root after the job was accepted is not read.
+    let busy = server.submit(&tiny(1_000_000, &Value::Null));
+    server.wait_state(&busy, "running");
     let moved = server.submit(&tiny(10, &json!({ "data": "good" })));
     fs::rename(path("data/good"), path("was-good")).unwrap();
     symlink(path("was-good"), path("data/good")).unwrap();
-    server.json("POST", &format!("/v1/jobs/{keeps_busy}/cancel"), &Value::Null);
+    server.json("POST", &format!("/v1/jobs/{busy}/cancel"), &Value::Null);
     let failed = server.wait_state(&moved, "failed");
-    assert!(failed["error"].as_str().unwrap().contains("leads out of the root"), "{failed}");
-    // Another service on the same store.
+    assert!(failed["error"].as_str().unwrap().contains("outside the root"), "{failed}");
+    // A second service on the same store.
     let second = run(&["serve", "--store", store.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&second.stderr).contains("another service works on"));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another service uses"));
 }
 
 #[test]
-fn closed_by_default() {
+fn the_service_is_closed_by_default() {
     let (folder, store) = folder();
     let token = folder.path().join("token");
     fs::write(&token, "s3cret-of-this-test\n").unwrap();
@@ -216,43 +247,48 @@ fn closed_by_default() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && stderr.contains(part), "{arguments:?}: {stderr}");
     }
-    assert!(!store.exists(), "a refused command wrote something");
+    assert!(!store.exists(), "a refused command wrote files");
 
     let origin = ["--allow-origin", "https://lab.example"];
     let mut server = Server::start(&store, &[&["--token-file", token], &origin[..]].concat());
     let status = |server: &Server, path: &str, headers: &[(&str, &str)]| {
-        server.try_ask("GET", path, headers, "").unwrap().status
+        server.try_request("GET", path, headers, "").unwrap().status
     };
     assert_eq!((status(&server, "/healthz", &[]), status(&server, "/readyz", &[])), (204, 204));
     assert_eq!(
         (status(&server, "/", &[]), status(&server, "/page/main.js", &[])),
         (200, 200),
-        "the page asks for it"
+        "the page prompts for the token"
     );
     for path in
         ["/v1/jobs", "/v1/presets", "/metrics", "/openapi.json", "/nothing", "/page", "/pages/main.js"]
     {
-        for given in
+        for value in
             ["", "Bearer s3cret-of-this-tes", "Bearer s3cret-of-this-test2", "Basic s3cret-of-this-test"]
         {
-            assert_eq!(status(&server, path, &[("authorization", given)]), 401, "{path} {given}");
+            assert_eq!(status(&server, path, &[("authorization", value)]), 401, "{path} {value}");
         }
     }
+    Server::assert_logged(&store, "request with an invalid token refused client=127.0.0.1:");
+    Server::assert_logged(&store, "method=GET path=/v1/presets");
+    let log = fs::read_to_string(store.with_extension("log")).unwrap();
+    assert!(!log.contains("s3cret"), "a token in the log: {log}");
     server.token = Some("s3cret-of-this-test".into());
     assert_eq!(status(&server, "/v1/jobs", &[]), 200);
-    // Web pages: one origin may ask, others may not change anything.
-    let post = |origin: &str| server.try_ask("POST", "/v1/jobs", &[("origin", origin)], "{").unwrap().status;
+    // Origins: one is allowed, others may not change anything.
+    let post =
+        |origin: &str| server.try_request("POST", "/v1/jobs", &[("origin", origin)], "{").unwrap().status;
     assert_eq!((post("https://lab.example"), post("https://evil.example"), post("null")), (400, 403, 403));
-    assert_eq!(post(&server.url), 400, "a page of the service itself");
-    // With TLS in front of it, which may change the host.
+    assert_eq!(post(&server.url), 400, "the service's own page");
+    // Behind a TLS proxy, which may change the host.
     let https = server.url.replace("http:", "https:");
     for (origin, site) in [(https.as_str(), "none"), ("https://proxy.example", "same-origin")] {
         let headers = [("origin", origin), ("sec-fetch-site", site)];
-        assert_eq!(server.try_ask("POST", "/v1/jobs", &headers, "{").unwrap().status, 400, "{origin}");
+        assert_eq!(server.try_request("POST", "/v1/jobs", &headers, "{").unwrap().status, 400, "{origin}");
     }
     drop(server);
 
-    // Without a token names that are not this machine's are refused, and no other origin is told that it may ask.
+    // Without a token other host names are refused, and no CORS headers are sent.
     let server = Server::start(&store, &[]);
     for (head, expected) in [
         ("GET /v1/jobs HTTP/1.1\r\nHost: localhost", "200"),
@@ -267,8 +303,8 @@ fn closed_by_default() {
         ("GET /v1/jobs/\0 HTTP/1.1\r\nHost: localhost", "400"),
         ("nonsense", "400"),
     ] {
-        let answer = raw(&server, head);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{head}: {answer}");
-        assert!(!answer.to_lowercase().contains("access-control-allow-origin"), "{answer}");
+        let response = raw_request(&server, head);
+        assert!(response.starts_with(&format!("HTTP/1.1 {expected}")), "{head}: {response}");
+        assert!(!response.to_lowercase().contains("access-control-allow-origin"), "{response}");
     }
 }

@@ -1,6 +1,6 @@
-//! From submission to the model, and what the service says about itself.
+//! A job from submission to its model; the page, pagination, the API description, failed jobs and a full disk.
 
-use super::{Reply, Server, folder, images, raw, tiny, undisturbed};
+use super::{Response, Server, folder, images, raw_request, reference_run, tiny};
 use crate::support::{assert_same_run, command, contents, succeed};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,10 +8,10 @@ use std::fs;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-/// Server-sent events of an answer: id, kind, data.
-fn events(reply: &Reply) -> Vec<(String, String, String)> {
-    assert_eq!((reply.status, reply.kind.as_str()), (200, "text/event-stream"));
-    let text = String::from_utf8(reply.body.clone()).unwrap();
+/// The server-sent events of a response: id, event name, data.
+fn events(response: &Response) -> Vec<(String, String, String)> {
+    assert_eq!((response.status, response.content_type.as_str()), (200, "text/event-stream"));
+    let text = String::from_utf8(response.body.clone()).unwrap();
     let field = |block: &str, name: &str| {
         let value = block.lines().find_map(|line| line.strip_prefix(name));
         value.unwrap_or_default().trim_start_matches(": ").to_owned()
@@ -20,8 +20,8 @@ fn events(reply: &Reply) -> Vec<(String, String, String)> {
     blocks.map(|block| (field(block, "id"), field(block, "event"), field(block, "data"))).collect()
 }
 
-/// Names and bytes of a zip's files.
-fn unzipped(bytes: Vec<u8>) -> BTreeMap<String, Vec<u8>> {
+/// Names and bytes of the files in a zip.
+fn unzip(bytes: Vec<u8>) -> BTreeMap<String, Vec<u8>> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
     let read = |i| {
         let mut file = archive.by_index(i).unwrap();
@@ -33,7 +33,7 @@ fn unzipped(bytes: Vec<u8>) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn submit_watch_take_the_model_and_draw() {
+fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     let (folder, store) = folder();
     let path = |name: &str| folder.path().join(name);
     images(&path("data/faces"), 20);
@@ -42,38 +42,45 @@ fn submit_watch_take_the_model_and_draw() {
     let data = path("data");
     let (data, models) = (data.to_str().unwrap(), path("models"));
     let server = Server::start(&store, &["--data-root", data, "--model-root", models.to_str().unwrap()]);
-    assert_eq!(server.ask("GET", "/healthz", "").status, 204);
-    assert_eq!(server.ask("GET", "/readyz", "").status, 204);
-    let sets = server.get("/v1/data");
-    assert_eq!(sets["data"][0], json!({ "name": "faces", "kind": "folder", "bytes": null }), "{sets}");
+    assert_eq!(server.request("GET", "/healthz", "").status, 204);
+    assert_eq!(server.request("GET", "/readyz", "").status, 204);
+    let datasets = server.get("/v1/data");
+    assert_eq!(
+        datasets["data"][0],
+        json!({ "name": "faces", "kind": "folder", "bytes": null }),
+        "{datasets}"
+    );
 
-    // Watched while it runs: the stream begins before there is a file, and ends with the job.
+    // The event stream starts before stats.jsonl exists, and ends with the job.
     let id = server.submit(&tiny(60, &json!({ "data": "faces", "mirror": true, "threads": 1 })));
     let job = format!("/v1/jobs/{id}");
-    let seen = events(&server.ask("GET", &format!("{job}/events"), ""));
+    let received = events(&server.request("GET", &format!("{job}/events"), ""));
     let run = store.join("runs").join(&id);
     let lines = fs::read_to_string(run.join("stats.jsonl")).unwrap();
-    let data_of = |seen: &[(String, String, String)]| -> Vec<String> {
-        seen.iter().filter(|(_, kind, _)| kind != "end").map(|(_, _, data)| data.clone()).collect()
+    let data_of = |events: &[(String, String, String)]| -> Vec<String> {
+        events.iter().filter(|(_, name, _)| name != "end").map(|(_, _, data)| data.clone()).collect()
     };
-    assert_eq!(data_of(&seen), lines.lines().collect::<Vec<_>>());
-    assert_eq!(seen.last().unwrap(), &(String::new(), "end".into(), r#"{"state":"done"}"#.into()));
-    for (id, kind, data) in &seen[..seen.len() - 1] {
+    assert_eq!(data_of(&received), lines.lines().collect::<Vec<_>>());
+    assert_eq!(received.last().unwrap(), &(String::new(), "end".into(), r#"{"state":"done"}"#.into()));
+    for (id, name, data) in &received[..received.len() - 1] {
         let event: Value = serde_json::from_str(data).unwrap();
-        assert_eq!((&event["event"], true), (&json!(kind), id.starts_with(&format!("{}-", event["step"]))));
+        assert_eq!((&event["event"], true), (&json!(name), id.starts_with(&format!("{}-", event["step"]))));
     }
-    // Behind any event: the rest. Behind the last: nothing more will come.
-    for (at, (id, ..)) in seen[..seen.len() - 1].iter().enumerate() {
+    // Reverse proxies must not buffer the stream.
+    let head = raw_request(&server, &format!("GET {job}/events HTTP/1.1\r\nHost: localhost")).to_lowercase();
+    assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
+    // With Last-Event-ID: the events after it. After the last one: 204.
+    for (index, (id, ..)) in received[..received.len() - 1].iter().enumerate() {
         let header = [("Last-Event-ID", id.as_str())];
-        let reply = server.try_ask("GET", &format!("{job}/events"), &header, "").unwrap();
-        if at + 2 < seen.len() {
-            assert_eq!(events(&reply), seen[at + 1..]);
+        let response = server.try_request("GET", &format!("{job}/events"), &header, "").unwrap();
+        if index + 2 < received.len() {
+            assert_eq!(events(&response), received[index + 1..]);
         } else {
-            assert_eq!(reply.status, 204);
+            assert_eq!(response.status, 204);
         }
     }
 
-    // The job, its samples and its model are those of `run`.
+    // The job's files are those of `run`.
     let shown = server.get(&job);
     for (field, value) in [
         ("state", json!("done")),
@@ -86,44 +93,45 @@ fn submit_watch_take_the_model_and_draw() {
     }
     assert_eq!(shown["options"]["data"], "faces");
     let faces = path("data/faces");
-    let whole = undisturbed(folder.path(), 60, &["--data", faces.to_str().unwrap(), "--mirror"]);
-    assert_same_run(&whole, &run);
+    let reference = reference_run(folder.path(), 60, &["--data", faces.to_str().unwrap(), "--mirror"]);
+    assert_same_run(&reference, &run);
     let samples = server.get(&format!("{job}/samples"));
     let samples = samples["samples"].as_array().unwrap();
     assert_eq!(samples.len(), contents(&run.join("samples")).len());
     for sample in samples {
-        let reply = server.ask("GET", sample["url"].as_str().unwrap(), "");
+        let response = server.request("GET", sample["url"].as_str().unwrap(), "");
         let file = run.join("samples").join(format!("{:08}.png", sample["n"].as_u64().unwrap()));
-        assert!(reply.kind == "image/png" && reply.body == fs::read(file).unwrap());
+        assert!(response.content_type == "image/png" && response.body == fs::read(file).unwrap());
     }
-    let reply = server.ask("GET", &format!("{job}/model"), "");
-    assert_eq!((reply.status, reply.kind.as_str()), (200, "application/zip"));
+    let response = server.request("GET", &format!("{job}/model"), "");
+    assert_eq!((response.status, response.content_type.as_str()), (200, "application/zip"));
     let mut best = contents(&run.join("best"));
     best.retain(|name, _| !name.starts_with("state."));
     assert_eq!(best.len(), 4);
-    let files = unzipped(reply.body);
+    let files = unzip(response.body);
     assert!(files == best, "{:?}", files.keys());
 
-    // The zip unpacked is a model folder, and draws the same images as the job and as `sample`.
-    fs::create_dir(models.join("taken")).unwrap();
+    // The unzipped model folder gives the same images as the job's model and as `sample`.
+    fs::create_dir(models.join("unzipped")).unwrap();
     for (name, bytes) in &files {
-        fs::write(models.join("taken").join(name), bytes).unwrap();
+        fs::write(models.join("unzipped").join(name), bytes).unwrap();
     }
     let listed = server.get("/v1/models");
     let ids: Vec<&str> =
         listed["models"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, [id.as_str(), "taken"]);
+    assert_eq!(ids, [id.as_str(), "unzipped"]);
     assert_eq!(listed["models"][1]["latent"]["size"], 4);
-    let (png, taken) = (path("s.png"), models.join("taken"));
-    let model = ["--model", taken.to_str().unwrap(), "--device", "cpu"];
+    let (png, unzipped) = (path("s.png"), models.join("unzipped"));
+    let model = ["--model", unzipped.to_str().unwrap(), "--device", "cpu"];
     succeed(&[&["sample", "--n", "5", "--seed", "7", "--out", png.to_str().unwrap()], &model[..]].concat());
     let png = fs::read(png).unwrap();
     for model in ids {
-        let draw =
-            |wish: Value| server.ask("POST", &format!("/v1/models/{model}/samples"), &wish.to_string());
+        let draw = |request: Value| {
+            server.request("POST", &format!("/v1/models/{model}/samples"), &request.to_string())
+        };
         assert!(draw(json!({ "seed": 7, "count": 5 })).body == png);
-        let reply = draw(json!({ "seed": 7, "count": 5, "format": "safetensors" }));
-        fs::write(path("z.safetensors"), &reply.body).unwrap();
+        let response = draw(json!({ "seed": 7, "count": 5, "format": "safetensors" }));
+        fs::write(path("z.safetensors"), &response.body).unwrap();
         let tensors = dcgan_model::weights::read_safetensors(&path("z.safetensors")).unwrap();
         assert_eq!(tensors["images"].shape, [5, 1, 8, 8]);
         let z: Vec<&[f32]> = tensors["z"].data.chunks(4).collect();
@@ -132,24 +140,25 @@ fn submit_watch_take_the_model_and_draw() {
             .unwrap();
         let latents = dcgan_model::weights::read_safetensors(&path("z.safetensors")).unwrap();
         assert!(latents["z"].data == tensors["z"].data && latents.len() == 1);
-        assert_eq!(server.ask("POST", &format!("/v1/models/{model}/samples"), "").status, 200);
+        assert_eq!(server.request("POST", &format!("/v1/models/{model}/samples"), "").status, 200);
     }
-    // A model whose file is replaced is read anew.
-    let of_taken = || server.ask("POST", "/v1/models/taken/samples", r#"{"seed": 7, "count": 5}"#).body;
-    let file = taken.join("generator.safetensors");
+    // A model whose file was replaced is loaded again.
+    let draw_unzipped =
+        || server.request("POST", "/v1/models/unzipped/samples", r#"{"seed": 7, "count": 5}"#).body;
+    let file = unzipped.join("generator.safetensors");
     let best = fs::read(&file).unwrap();
     let others = fs::read_dir(run.join("checkpoints")).unwrap();
     let others = others.map(|folder| fs::read(folder.unwrap().path().join("generator.safetensors")).unwrap());
     fs::write(&file, others.into_iter().find(|other| *other != best).unwrap()).unwrap();
-    assert!(of_taken() != png);
+    assert!(draw_unzipped() != png);
     fs::write(&file, best).unwrap();
-    assert!(of_taken() == png);
-    // Another job starts from it.
-    let id = server.submit(&tiny(2, &json!({ "init_from": "taken" })));
+    assert!(draw_unzipped() == png);
+    // Another job is initialized from it.
+    let id = server.submit(&tiny(2, &json!({ "init_from": "unzipped" })));
     server.wait_state(&id, "done");
     assert!(store.join("runs").join(&id).join("samples/00000000.png").exists());
 
-    let metrics = String::from_utf8(server.ask("GET", "/metrics", "").body).unwrap();
+    let metrics = String::from_utf8(server.request("GET", "/metrics", "").body).unwrap();
     for line in [
         "dcgan_jobs{state=\"done\"} 2",
         "dcgan_queue_length 0",
@@ -160,39 +169,41 @@ fn submit_watch_take_the_model_and_draw() {
     }
 }
 
-/// The page comes whole with the service: what it names is there, and nothing from elsewhere may be loaded.
+/// Every file that the page refers to is served, and the page loads nothing from other origins.
 #[test]
-fn the_page() {
+fn the_page_is_self_contained() {
     let (_folder, store) = folder();
     let server = Server::start(&store, &[]);
-    let page = String::from_utf8(server.ask("GET", "/", "").body).unwrap();
-    let mut left = vec![("/".to_owned(), page)];
+    let page = String::from_utf8(server.request("GET", "/", "").body).unwrap();
+    assert!(!page.contains("=\"/"), "the page uses absolute URLs, which fail below a sub-path: {page}");
+    let mut pending = vec![("/".to_owned(), page)];
     let mut seen = BTreeSet::new();
-    while let Some((path, text)) = left.pop() {
-        let names = text.match_indices("/page/").map(|(at, _)| at + 6);
+    while let Some((path, text)) = pending.pop() {
+        let names = text.match_indices("\"page/").map(|(at, _)| at + 6);
         let imports = text.match_indices("from \"./").map(|(at, _)| at + 8);
         for at in names.chain(imports) {
             let name = &text[at..at + text[at..].find('"').unwrap()];
             if seen.insert(name.to_owned()) {
-                let reply = server.ask("GET", &format!("/page/{name}"), "");
-                assert_eq!(reply.status, 200, "{path} names {name}");
-                left.push((name.to_owned(), String::from_utf8(reply.body).unwrap()));
+                let response = server.request("GET", &format!("/page/{name}"), "");
+                assert_eq!(response.status, 200, "{path} refers to {name}");
+                pending.push((name.to_owned(), String::from_utf8(response.body).unwrap()));
             }
         }
         assert!(!text.contains("innerHTML") && !text.contains("https://"), "{path}");
+        assert!(!text.contains("aria-labeledby"), "{path}: the attribute is spelled aria-labelledby");
     }
     assert!(
         seen.contains("style.css") && seen.contains("explore.js") && seen.contains("latent.js"),
         "{seen:?}"
     );
-    let headers = raw(&server, "GET / HTTP/1.1\r\nHost: localhost").to_lowercase();
+    let headers = raw_request(&server, "GET / HTTP/1.1\r\nHost: localhost").to_lowercase();
     let tag = headers.split("etag: ").nth(1).unwrap().lines().next().unwrap();
     assert!(headers.contains("content-security-policy: default-src 'none'"), "{headers}");
     for (path, tag, status) in
         [("/", tag, 304), ("/", "\"other\"", 200), ("/page/main.js", tag, 200), ("/page/x.js", tag, 404)]
     {
         assert_eq!(
-            server.try_ask("GET", path, &[("if-none-match", tag)], "").unwrap().status,
+            server.try_request("GET", path, &[("if-none-match", tag)], "").unwrap().status,
             status,
             "{path}"
         );
@@ -204,35 +215,35 @@ fn the_page() {
 }
 
 #[test]
-fn pages_of_jobs() {
+fn jobs_are_listed_in_pages() {
     let (_folder, store) = folder();
     let server = Server::start(&store, &["--max-queued", "12"]);
-    // The first one keeps the worker, the others wait.
+    // The first job occupies the worker, the others are queued.
     let first = server.submit(&tiny(1_000_000, &Value::Null));
     server.wait_state(&first, "running");
     let mut expected = vec![first.clone()];
     expected.extend((0..12).map(|_| server.submit(&tiny(5, &Value::Null))));
     expected.reverse();
     assert!(expected.is_sorted_by(|a, b| a > b), "ids sort by time");
-    let full = server.ask("POST", "/v1/jobs", "{}");
+    let full = server.request("POST", "/v1/jobs", "{}");
     assert_eq!(full.status, 429, "{}", full.json());
     for (query, total) in [("limit=5", 13), ("limit=13", 13), ("", 13), ("state=queued&limit=4", 12)] {
-        let (mut found, mut before) = (Vec::new(), String::new());
+        let (mut ids, mut before) = (Vec::new(), String::new());
         loop {
             let page = server.get(&format!("/v1/jobs?{query}{before}"));
-            found.extend(
+            ids.extend(
                 page["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()),
             );
             let Some(next) = page["next"].as_str() else { break };
             before = format!("&before={next}");
         }
-        assert_eq!(found, expected[..total], "{query}");
+        assert_eq!(ids, expected[..total], "{query}");
     }
     assert_eq!(server.get("/v1/jobs?state=running")["jobs"][0]["id"], json!(first));
 }
 
 #[test]
-fn the_description_is_the_routes() {
+fn the_api_description_matches_the_routes() {
     let (_folder, store) = folder();
     let server = Server::start(&store, &[]);
     let document = server.get("/openapi.json");
@@ -264,23 +275,23 @@ fn the_description_is_the_routes() {
         .map(|(path, item)| (path.as_str(), methods(item).into_iter().collect::<Vec<_>>().join(" ")))
         .collect();
     assert_eq!(found, expected.iter().map(|(path, methods)| (*path, (*methods).to_owned())).collect());
-    // What is described is answered as described; what is not, is no route.
+    // Described routes answer with described statuses; other methods answer with 405.
     for (path, item) in paths {
         let url = path.replace("{id}", "0000000000000000").replace("{name}", "1.png");
         for method in ["get", "post", "put", "delete", "patch"] {
             let body = if method == "get" || method == "delete" { "" } else { "nonsense" };
-            let status = server.ask(&method.to_uppercase(), &url, body).status;
+            let status = server.request(&method.to_uppercase(), &url, body).status;
             match item.get(method) {
                 Some(operation) => assert!(
                     operation["responses"].get(status.to_string()).is_some(),
-                    "{method} {path} answers {status}, which is not described"
+                    "{method} {path}: status {status} is not described"
                 ),
                 None => assert_eq!(status, 405, "{method} {path} is not described"),
             }
         }
     }
-    assert_eq!(server.ask("GET", "/v1", "").status, 404);
-    // Everything referred to is there.
+    assert_eq!(server.request("GET", "/v1", "").status, 404);
+    // Every reference resolves.
     let text = document.to_string();
     for reference in text.split("#/components/schemas/").skip(1) {
         let name = &reference[..reference.find('"').unwrap()];
@@ -301,7 +312,7 @@ fn the_description_is_the_routes() {
 
 #[cfg(unix)]
 #[test]
-fn failures_and_a_full_disk_leave_the_queue_running() {
+fn the_queue_continues_after_failed_jobs_and_a_full_disk() {
     let (folder, store) = folder();
     let data = folder.path().join("data");
     images(&data.join("few"), 3);
@@ -318,15 +329,16 @@ fn failures_and_a_full_disk_leave_the_queue_running() {
         let job = server.wait_state(id, state);
         assert!(job["error"].as_str().unwrap_or_default().contains(error), "{job}");
     }
-    // What failed goes on once the reason is gone.
+    // A failed job can be resumed once the cause is fixed.
     fs::remove_file(data.join("broken/019.png")).unwrap();
     server.json("POST", &format!("/v1/jobs/{}/resume", ids[1]), &Value::Null);
     server.wait_state(&ids[1], "done");
 
-    // The sample of step 300 meets a full disk: the job is paused, the next one runs, and then it goes on.
+    // The disk is full at the sample of step 300: the job is paused, the next one runs, and a resume completes the
+    // first.
     let id = server.submit(&tiny(320, &Value::Null));
     let run = store.join("runs").join(&id);
-    server.wait(&id, "under way", |job| job["step"].as_u64() > Some(10));
+    server.wait(&id, "running", |job| job["step"].as_u64() > Some(10));
     server.json("POST", &format!("/v1/jobs/{id}/pause"), &Value::Null);
     let paused = server.wait_state(&id, "paused");
     assert!(paused["step"].as_u64() < Some(290) && paused["error"].is_null(), "{paused}");
@@ -338,5 +350,5 @@ fn failures_and_a_full_disk_leave_the_queue_running() {
     server.wait_state(&next, "done");
     server.json("POST", &format!("/v1/jobs/{id}/resume"), &Value::Null);
     assert!(server.wait_state(&id, "done")["error"].is_null());
-    assert_same_run(&undisturbed(folder.path(), 320, &[]), Path::new(&run));
+    assert_same_run(&reference_run(folder.path(), 320, &[]), Path::new(&run));
 }

@@ -1,10 +1,11 @@
-//! The worker: one thread that owns the device and runs one job after the other through `trainer::run`.
+//! The worker: a thread that owns the device and runs queued jobs one at a time through `trainer::run`.
 //!
-//! A job's run folder is made once and resumed from then on, exactly as `dcgan-train run` and `resume` do it.
+//! A job's run folder is created once and resumed afterwards, as by `dcgan-train run` and `resume`.
 
-use super::Shared;
-use super::live::Running;
+use super::AppState;
 use super::record::{Job, JobState, Outcome};
+use super::running_job::RunningJob;
+use super::store::StoreError;
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::event::Event;
@@ -19,10 +20,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-/// Between two looks at the queue, should a wake-up be missed; between two tries to write to a full disk.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Poll interval of the queue if a notification is missed, and retry interval on a full disk.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a job could not be trained to its end.
+/// Why a job failed.
 #[derive(Debug, thiserror::Error)]
 enum JobError {
     #[error("{}", .0.to_string())]
@@ -37,129 +38,128 @@ enum JobError {
     Train(#[from] TrainError),
     #[error("{field}: {problem}")]
     Moved { field: &'static str, problem: String },
-    #[error("the threads cannot be made: {0}")]
+    #[error("cannot create the thread pool: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
-/// Runs queued jobs until the service stops. The running one is left queued, with a checkpoint.
-pub(crate) fn work(shared: &Shared, device: &Device) {
+/// Runs queued jobs until the service stops. The running job then goes back to the queue, with a checkpoint.
+pub(crate) fn run(state: &AppState, device: &Device) {
     let mut was_full = false;
-    while !shared.is_stopping() {
-        let is_full = !shared.store.has_room();
+    while !state.is_stopping() {
+        let is_full = !state.store.has_room();
         if is_full != was_full {
             was_full = is_full;
-            tracing::warn!(
-                "the disk {}",
-                if is_full { "is full: jobs wait" } else { "has room again: jobs go on" }
-            );
+            let message =
+                if is_full { "the disk is full: jobs wait" } else { "the disk has room: jobs continue" };
+            tracing::warn!("{message}");
         }
         if is_full {
-            shared.bell.wait(PAUSE);
+            state.worker_notify.wait(RETRY_INTERVAL);
             continue;
         }
-        match shared.store.claim() {
+        match state.store.claim() {
             Ok(Some(job)) => {
-                let running = Running::new(&job.id, job.step);
-                shared.live.set(Some(running.clone()));
-                shared.feeds.tell(&job.id);
-                let outcome = attempt(shared, &job, &running, device);
-                settle(shared, &job, &outcome);
-                shared.live.set(None);
-                shared.feeds.tell(&job.id);
+                let running = RunningJob::new(&job.id, job.step);
+                state.current_job.set(Some(running.clone()));
+                state.broadcasts.notify(&job.id);
+                let outcome = run_job(state, &job, &running, device);
+                store_outcome(state, &job, &outcome);
+                state.current_job.set(None);
+                state.broadcasts.notify(&job.id);
             }
-            Ok(None) => shared.bell.wait(PAUSE),
+            Ok(None) => state.worker_notify.wait(RETRY_INTERVAL),
             Err(error) => {
-                tracing::error!("the queue cannot be read: {error}");
-                std::thread::sleep(PAUSE);
+                tracing::error!(%error, "cannot read the job queue");
+                std::thread::sleep(RETRY_INTERVAL);
             }
         }
     }
 }
 
-/// Trains, and turns every way in which that can end into an outcome.
-fn attempt(shared: &Shared, job: &Job, running: &Running, device: &Device) -> Outcome {
-    // A pause or cancel may have come after the claim and before `live` could show whose flag to raise.
-    if shared.store.get(&job.id).is_ok_and(|job| job.wanted.is_some()) {
+/// Trains a job and maps every way in which that can end, panics included, to an outcome.
+fn run_job(state: &AppState, job: &Job, running: &RunningJob, device: &Device) -> Outcome {
+    // A pause or cancel may arrive between the claim and `current_job.set`, when there is no stop flag to set yet.
+    if state.store.get(&job.id).is_ok_and(|job| job.pending_state.is_some()) {
         return Outcome::Stopped;
     }
-    tracing::info!("job {} begins at step {}", job.id, job.step);
-    let trained = catch_unwind(AssertUnwindSafe(|| in_its_threads(shared, job, running, device)));
+    tracing::info!(job = %job.id, step = job.step, "job started");
+    let trained = catch_unwind(AssertUnwindSafe(|| in_thread_pool(state, job, running, device)));
     match trained {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) if is_disk_full(&error) => {
             let message = format!("the disk is full; make room and resume the job ({error})");
-            tracing::error!("job {}: {message}", job.id);
+            tracing::error!(job = %job.id, %error, "job paused: the disk is full");
             Outcome::DiskFull(message)
         }
         Ok(Err(error)) => {
-            tracing::error!("job {} failed: {error}", job.id);
+            tracing::error!(job = %job.id, %error, "job failed");
             Outcome::Failed(error.to_string())
         }
         Err(_) => {
-            tracing::error!("job {} failed: a panic, see above", job.id);
-            Outcome::Failed("a fault of this program ended the job; the service's log says more".to_owned())
+            tracing::error!(job = %job.id, "job failed: panic, see above");
+            Outcome::Failed("internal error; see the service's log".to_owned())
         }
     }
 }
 
-/// In a pool of its own where the job says how many threads it wants.
-fn in_its_threads(
-    shared: &Shared,
+/// Trains in a separate thread pool if the job sets `threads`.
+fn in_thread_pool(
+    state: &AppState,
     job: &Job,
-    running: &Running,
+    running: &RunningJob,
     device: &Device,
 ) -> Result<Outcome, JobError> {
     let plan: Plan = toml::from_str(&job.plan)?;
     match plan.run.threads {
-        None => train(shared, job, &plan, running, device),
+        None => train(state, job, &plan, running, device),
         Some(threads) => {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-            pool.install(|| train(shared, job, &plan, running, device))
+            pool.install(|| train(state, job, &plan, running, device))
         }
     }
 }
 
 fn train(
-    shared: &Shared,
+    state: &AppState,
     job: &Job,
     plan: &Plan,
-    running: &Running,
+    running: &RunningJob,
     device: &Device,
 ) -> Result<Outcome, JobError> {
-    let (folder, plan, _lock) = open_folder(&shared.run_folder(&job.id), plan)?;
+    let (folder, plan, _lock) = open_folder(&state.run_folder(&job.id), plan)?;
     let newest = checkpoints::list(&folder.checkpoints())?.pop().unwrap_or(0);
     let is_new = newest == 0;
-    shared.recheck(&plan, is_new).map_err(|(field, problem)| JobError::Moved { field, problem })?;
+    state.recheck_paths(&plan, is_new).map_err(|(field, problem)| JobError::Moved { field, problem })?;
     let inputs = inputs::open(&plan, device.clone(), is_new)?;
-    write_down(|| shared.store.set_length(&job.id, plan.total_steps(inputs.data.len())));
+    save_progress(job, || state.store.set_total_steps(&job.id, plan.total_steps(inputs.data.len())));
     let batch_size = plan.training.batch_size as u64;
     let mut sink = |event: &Event| {
         match event {
             Event::Step(line) => running.set_line(line),
-            // A SIGKILL from here on goes on from this checkpoint.
+            // After a SIGKILL from here on, the job resumes from this checkpoint.
             Event::Checkpoint { step, .. } => {
-                write_down(|| shared.store.set_progress(&job.id, *step, *step * batch_size));
+                save_progress(job, || state.store.set_progress(&job.id, *step, *step * batch_size));
             }
             Event::Sample { .. } => {}
-            Event::Alarm { step, message, .. } => tracing::warn!("job {}, step {step}: {message}", job.id),
+            Event::Alarm { step, message, .. } => tracing::warn!(job = %job.id, step, "{message}"),
         }
-        shared.feeds.tell(&job.id);
+        state.broadcasts.notify(&job.id);
     };
     let mut progress = |step: u64, _total: u64| {
         running.set_step(step);
-        shared.metrics.count_images(batch_size);
+        state.metrics.count_images(batch_size);
     };
-    let cancelled = || running.is_stopped() || shared.is_stopping();
+    let cancelled = || running.is_stopped() || state.is_stopping();
     match trainer::run(&folder, &plan, inputs, &mut sink, &mut progress, &cancelled)? {
         RunEnd::Finished(result) | RunEnd::AlreadyFinished(result) => {
-            write_down(|| shared.store.set_progress(&job.id, result.steps, result.images));
+            save_progress(job, || state.store.set_progress(&job.id, result.steps, result.images));
             Ok(Outcome::Done)
         }
         RunEnd::Interrupted { .. } => Ok(Outcome::Stopped),
     }
 }
 
-/// The job's run folder: new with `plan`, or as it was left, with the plan it has.
+/// Opens the job's run folder with its own plan, or creates it with `plan`.
 fn open_folder(path: &Path, plan: &Plan) -> Result<(RunFolder, Plan, Lock), RunFolderError> {
     if path.join("plan.toml").exists() {
         let (folder, plan) = RunFolder::open(path)?;
@@ -172,30 +172,31 @@ fn open_folder(path: &Path, plan: &Plan) -> Result<(RunFolder, Plan, Lock), RunF
     Ok((folder, plan.clone(), lock))
 }
 
-/// Progress in the database is a courtesy to readers: the run folder knows better, and training goes on without it.
-fn write_down(write: impl Fn() -> Result<(), super::store::StoreError>) {
+/// Stores progress. Errors are only logged: the run folder is authoritative, and training continues without the
+/// database.
+fn save_progress(job: &Job, write: impl Fn() -> Result<(), StoreError>) {
     if let Err(error) = write() {
-        tracing::warn!("progress cannot be written down: {error}");
+        tracing::warn!(job = %job.id, %error, "cannot store the progress");
     }
 }
 
-/// Writes down how a job ended. Where that cannot be written it is tried again: the job must not be run twice or forgotten,
-/// and a service that dies first finds it running and does what is left, which may be nothing.
-fn settle(shared: &Shared, job: &Job, outcome: &Outcome) {
+/// Stores the outcome of a job, and retries on errors: the job must be neither lost nor run twice. After a crash before
+/// that, the job is found running and resumed; if it was complete, nothing is left to train.
+fn store_outcome(state: &AppState, job: &Job, outcome: &Outcome) {
     loop {
-        match shared.store.end(&job.id, outcome) {
-            Ok(JobState::Failed) | Err(super::store::StoreError::NoJob) => return,
-            Ok(state) => return tracing::info!("job {} is {state}", job.id),
-            Err(error) => tracing::error!("the end of job {} cannot be written down: {error}", job.id),
+        match state.store.finish(&job.id, outcome) {
+            Ok(JobState::Failed) | Err(StoreError::NotFound) => return,
+            Ok(state) => return tracing::info!(job = %job.id, %state, "job ended"),
+            Err(error) => tracing::error!(job = %job.id, %error, "cannot store the outcome"),
         }
-        if shared.is_stopping() {
+        if state.is_stopping() {
             return;
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(RETRY_INTERVAL);
     }
 }
 
-/// Whether the disk, or the user's share of it, is full.
+/// Whether an error was caused by a full disk or an exceeded quota.
 fn is_disk_full(error: &JobError) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_found_however_deep() {
+    fn a_full_disk_is_detected_in_nested_errors() {
         let full = || io::Error::from(ErrorKind::StorageFull);
         let folder = |source| RunFolderError::Io { path: "x".into(), source };
         let checkpoint = crate::checkpoint::CheckpointError::Io { path: "x".into(), source: full() };

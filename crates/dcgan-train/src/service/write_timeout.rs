@@ -1,6 +1,6 @@
-//! A connection that gives its reader up where that takes nothing for a while.
+//! A stream with a write timeout.
 //!
-//! Without it, a client that asks and never reads would hold its connection, and what it was to be sent, for ever.
+//! Without it, a client that never reads its response would hold the connection and the response's buffers for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -10,35 +10,39 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// A stream whose writes fail once none has got on for `patience`.
+/// A stream whose writes fail with [`io::ErrorKind::TimedOut`] after `timeout` without progress.
 #[derive(Debug)]
-pub(crate) struct Wire<S = TcpStream> {
+pub(crate) struct WriteTimeout<S = TcpStream> {
     stream: S,
-    patience: Duration,
-    /// Runs while a write waits for its reader.
-    waiting: Option<Pin<Box<Sleep>>>,
+    timeout: Duration,
+    /// Set while a write is pending.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Wire<S> {
-    pub(crate) fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, waiting: None }
+impl<S> WriteTimeout<S> {
+    pub(crate) fn new(stream: S, timeout: Duration) -> Self {
+        Self { stream, timeout, deadline: None }
     }
 
-    /// The write's result, or that its time is over.
-    fn within<T>(&mut self, write: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// The result of a write, or an error if it has been pending for too long.
+    fn check_deadline<T>(
+        &mut self,
+        write: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if write.is_ready() {
-            self.waiting = None;
+            self.deadline = None;
             return write;
         }
-        let patience = self.patience;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(waiting.as_mut().poll(context));
-        self.waiting = None;
+        let timeout = self.timeout;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(deadline.as_mut().poll(context));
+        self.deadline = None;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -48,14 +52,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.within(write, context)
+        self.check_deadline(write, context)
     }
 
     fn poll_write_vectored(
@@ -64,7 +68,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.within(write, context)
+        self.check_deadline(write, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -73,7 +77,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flush = Pin::new(&mut self.stream).poll_flush(context);
-        self.within(flush, context)
+        self.check_deadline(flush, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -87,17 +91,17 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[test]
-    fn writes_end_where_nobody_reads() {
+    fn writes_time_out_if_the_client_does_not_read() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let mut wire = Wire::new(listener.accept().await.unwrap().0, Duration::from_millis(50));
+            let mut stream = WriteTimeout::new(listener.accept().await.unwrap().0, Duration::from_millis(50));
             let block = vec![0; 1 << 20];
             let mut write = async || {
-                std::future::poll_fn(|context| Pin::new(&mut wire).poll_write(context, &block)).await
+                std::future::poll_fn(|context| Pin::new(&mut stream).poll_write(context, &block)).await
             };
-            // Nobody reads: the system takes a few blocks, and then time runs out.
+            // The client does not read: the kernel buffers a few blocks, then the write times out.
             let mut sent = 0;
             let error = loop {
                 match write().await {
@@ -106,7 +110,7 @@ mod tests {
                 }
             };
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            // A reader that gets on is written to again.
+            // Once the client has read, writes succeed again.
             let mut read = 0;
             while read < sent {
                 reader.readable().await.unwrap();

@@ -1,19 +1,19 @@
-//! The running job as the service sees it between two checkpoints: how far it is, how fast, and the flag that stops it.
+//! In-memory state of the running job: its progress between two checkpoints, its latest log line and its stop flag.
 
 use crate::event::StepLine;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The flag and counters of one running job; clones share them.
+/// Handle of a running job; clones share its state.
 #[derive(Clone, Debug)]
-pub(crate) struct Running {
+pub(crate) struct RunningJob {
     pub(crate) id: String,
     stop: Arc<AtomicBool>,
     step: Arc<AtomicU64>,
     line: Arc<Mutex<Option<StepLine>>>,
 }
 
-impl Running {
+impl RunningJob {
     pub(crate) fn new(id: &str, step: u64) -> Self {
         Self {
             id: id.to_owned(),
@@ -23,7 +23,7 @@ impl Running {
         }
     }
 
-    /// Asks for a stop at the end of the step.
+    /// Requests a stop after the current step.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -36,7 +36,7 @@ impl Running {
         self.step.store(step, Ordering::Relaxed);
     }
 
-    /// Steps taken.
+    /// Completed steps.
     pub(crate) fn step(&self) -> u64 {
         self.step.load(Ordering::Relaxed)
     }
@@ -45,31 +45,31 @@ impl Running {
         *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.clone());
     }
 
-    /// The latest log line of this life of the job.
+    /// The latest log line since the job was started or resumed.
     pub(crate) fn line(&self) -> Option<StepLine> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// The one running job, where there is one: one worker owns the one device.
+/// The job that the worker runs now, if any.
 #[derive(Debug, Default)]
-pub(crate) struct Live(Mutex<Option<Running>>);
+pub(crate) struct CurrentJob(Mutex<Option<RunningJob>>);
 
-impl Live {
-    pub(crate) fn set(&self, running: Option<Running>) {
-        *self.lock() = running;
+impl CurrentJob {
+    pub(crate) fn set(&self, job: Option<RunningJob>) {
+        *self.lock() = job;
     }
 
-    pub(crate) fn current(&self) -> Option<Running> {
+    pub(crate) fn get(&self) -> Option<RunningJob> {
         self.lock().clone()
     }
 
-    /// The running job if it is `id`.
-    pub(crate) fn get(&self, id: &str) -> Option<Running> {
-        self.current().filter(|running| running.id == id)
+    /// The running job if its id is `id`.
+    pub(crate) fn get_by_id(&self, id: &str) -> Option<RunningJob> {
+        self.get().filter(|job| job.id == id)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+    fn lock(&self) -> MutexGuard<'_, Option<RunningJob>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

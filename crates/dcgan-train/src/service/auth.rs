@@ -1,0 +1,146 @@
+//! Access control: host names, the token, origins.
+
+use super::AppState;
+use super::api::page::is_page;
+use super::error::ApiError;
+use super::limits::BODY_BYTES;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use subtle::ConstantTimeEq;
+
+/// Health checks need no token: they reveal nothing, and their callers often have none.
+const PUBLIC_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Address of the client, an extension of each request. Behind a proxy it is that of the proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) SocketAddr);
+
+/// Middleware that rejects requests without access.
+pub(crate) async fn authorize(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    match check(&state, &request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn check(state: &AppState, request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers();
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "the request has more than one Host header"));
+    }
+    match &state.token {
+        _ if PUBLIC_PATHS.contains(&request.uri().path()) || is_page(request.uri().path()) => {}
+        Some(token) => check_token(headers, token).inspect_err(|_| log_refused_token(request))?,
+        // DNS rebinding: a web page can resolve its own host name to this machine and then read the responses.
+        None if !is_loopback_host(headers) => {
+            let message = "without --token-file the service accepts only the hosts localhost and 127.0.0.1";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+        }
+        None => {}
+    }
+    let origin = headers.get(header::ORIGIN).map(|origin| origin.as_bytes());
+    let is_allowed = |origin: &[u8]| {
+        state.allow_origin.as_deref().is_some_and(|allowed| origin == allowed.as_bytes())
+            || headers.get(header::HOST).is_some_and(|host| {
+                // Behind a TLS proxy the page's scheme is https, which the service does not see.
+                [&b"http://"[..], b"https://"]
+                    .into_iter()
+                    .any(|scheme| origin == [scheme, host.as_bytes()].concat())
+            })
+            || headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin")
+    };
+    // CSRF: browsers send simple cross-origin requests and only hide the response from the page.
+    let is_unsafe = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_unsafe && origin.is_some_and(|origin| !is_allowed(origin)) {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "requests from this origin are not allowed"));
+    }
+    // Rejected before the body is sent; a body without Content-Length is cut off at the limit.
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > BODY_BYTES as u64) {
+        let message = format!("the body is longer than {BODY_BYTES} bytes");
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    Ok(())
+}
+
+/// Logs a request with an invalid token, for audits. The page sends its first request without a token, which is no
+/// incident.
+fn log_refused_token(request: &Request) {
+    let client = request.extensions().get::<ClientAddress>().map(|address| address.0);
+    let client = client.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    let (method, path) = (request.method(), request.uri().path());
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        tracing::warn!(%client, %method, %path, "request with an invalid token refused");
+    } else {
+        tracing::debug!(%client, %method, %path, "request without a token refused");
+    }
+}
+
+fn check_token(headers: &HeaderMap, token: &str) -> Result<(), ApiError> {
+    let value = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    let (scheme, credentials) = value.split_at_checked(7).unwrap_or((b"", b""));
+    // Constant time: the duration does not reveal how many bytes match.
+    let is_equal: bool = credentials.ct_eq(token.as_bytes()).into();
+    if scheme.eq_ignore_ascii_case(b"bearer ") && is_equal {
+        Ok(())
+    } else {
+        let message = "missing or invalid token: send the header Authorization: Bearer TOKEN";
+        Err(ApiError::new(StatusCode::UNAUTHORIZED, message))
+    }
+}
+
+/// Whether the Host header is localhost or a loopback address. A request without one does not come from a browser.
+fn is_loopback_host(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn hosts_and_tokens() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("LOCALHOST:8421", true),
+            ("127.0.0.1:8421", true),
+            ("127.9.9.9", true),
+            ("[::1]:80", true),
+            ("[::1]", true),
+            ("example.com", false),
+            ("localhost.example.com:8421", false),
+            ("10.0.0.1", false),
+            ("127.0.0.1.example.com", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            assert_eq!(is_loopback_host(&headers), expected, "{host:?}");
+        }
+        for (value, expected) in [
+            ("Bearer secret", true),
+            ("bearer secret", true),
+            ("Bearer secre", false),
+            ("Bearer secrets", false),
+            ("Bearer  secret", false),
+            ("Basic secret", false),
+            ("secret", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
+            assert_eq!(check_token(&headers, "secret").is_ok(), expected, "{value:?}");
+        }
+    }
+}
