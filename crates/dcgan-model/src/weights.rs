@@ -386,26 +386,5 @@ impl Display for MismatchList<'_> {
     }
 }
 
-impl Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        })
-    }
-}
-
-impl std::str::FromStr for Dtype {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(format!("unknown dtype {text:?}, expected f32 or bf16")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -36,12 +36,7 @@ pub(crate) struct Evaluator<'a> {
 
 impl<'a> Evaluator<'a> {
     /// `reals` are some real images, which diversity is relative to.
-    pub(crate) fn new(
-        plan: &'a Plan,
-        model: Model,
-        reals: &[u8],
-        frechet: RandomFeatureFrechet,
-    ) -> Self {
+    pub(crate) fn new(plan: &'a Plan, model: Model, reals: &[u8], frechet: RandomFeatureFrechet) -> Self {
         let real_distance = frechet::mean_distance(reals, plan.image_shape().bytes());
         Self { plan, model, frechet, real_distance, ema: None }
     }

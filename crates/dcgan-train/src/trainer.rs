@@ -190,9 +190,10 @@ impl<'a> Trainer<'a> {
         let mut stream = random::stream(plan.run.seed, Purpose::TrainingLatent, step);
         let latents = Latents::new(random::latent(&mut stream, batch.count, latent), latent.size)?;
         let rate = LearningRate(plan.learning_rate(step, self.total_steps));
-        let output = train_step(&mut self.networks, &plan.training, rate, step, (&x, &latents)).map_err(
-            |source| TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None },
-        )?;
+        let output =
+            train_step(&mut self.networks, &plan.training, rate, step, (&x, &latents)).map_err(|source| {
+                TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None }
+            })?;
         update_ema(&mut self.networks, plan.training.ema);
         self.recorder.observe_step(&output);
         self.state.step += 1;
