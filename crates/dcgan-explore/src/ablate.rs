@@ -4,11 +4,12 @@
 use crate::bounding_boxes::BoundingBoxes;
 use crate::json::{self, JsonError};
 use crate::logistic::{self, LogisticRegression, LogisticRegressionError};
-use crate::subnetwork::{Subnetwork, UnknownBlock, device, find_block, layers, zero_input_channels};
-use candle_core::Tensor;
+use crate::subnetwork::{Subnetwork, UnknownBlock, find_block, layers, zero_input_channels};
+use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Generator, Model, NetworkError};
 use dcgan_ops::Keep;
+use dcgan_ops::OpsError;
 use rand::Rng;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};

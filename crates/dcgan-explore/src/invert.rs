@@ -5,10 +5,10 @@
 
 use crate::interpolation::to_f32;
 use crate::latent::{LatentError, LatentSet};
-use crate::subnetwork::{backward, device};
+use crate::subnetwork::backward;
 use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Distribution, Generator, LatentConfig, Model, NetworkError, pixels};
+use dcgan_model::{Distribution, Generator, LatentConfig, Latents, Model, NetworkError, pixels};
 use dcgan_ops::Keep;
 
 /// Batch size. Every batch is full, so that the result for an image does not depend on the other images: matrix
@@ -76,7 +76,8 @@ pub fn invert(
 ) -> Result<Inversion, InvertError> {
     let config = model.config();
     let size = config.latent.size;
-    let targets = pixels::to_tensor(images, config, &Device::Cpu)?.contiguous()?;
+    let targets =
+        pixels::to_tensor(images, config, &Device::Cpu).map_err(NetworkError::from)?.contiguous()?;
     let n = targets.dim(0)?;
     let initial =
         random::latent_each(inversion.seed, Purpose::InversionLatent, inversion.restarts, &config.latent);

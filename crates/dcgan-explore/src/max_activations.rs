@@ -123,17 +123,17 @@ const MAX_EXTENT: i64 = 1 << 24;
 /// layers.
 pub fn receptive_field(layers: &[Layer], row: usize, column: usize) -> ReceptiveField {
     // First and last position along a side, from the last layer's output down to the pixels.
-    let extent = |at: usize, kernel: fn(&Layer) -> usize| {
+    let extent = |at: usize, side: fn((usize, usize)) -> usize| {
         let start = (as_i64(at), as_i64(at));
         layers.iter().rev().fold(start, |(first, last), layer| {
-            let (stride, padding) = (as_i64(layer.stride), as_i64(layer.padding));
+            let (stride, padding) = (as_i64(layer.stride), as_i64(side(layer.padding)));
             let before = |at: i64| at.saturating_mul(stride).saturating_sub(padding);
-            let last = before(last).saturating_add(as_i64(kernel(layer)) - 1);
+            let last = before(last).saturating_add(as_i64(side(layer.kernel)) - 1);
             (before(first).clamp(-MAX_EXTENT, MAX_EXTENT), last.clamp(-MAX_EXTENT, MAX_EXTENT))
         })
     };
-    let (top, bottom) = extent(row, |layer| layer.kernel.0);
-    let (left, right) = extent(column, |layer| layer.kernel.1);
+    let (top, bottom) = extent(row, |(rows, _)| rows);
+    let (left, right) = extent(column, |(_, columns)| columns);
     let len = |first: i64, last: i64| usize::try_from(last - first + 1).unwrap_or(0);
     ReceptiveField { top, left, height: len(top, bottom), width: len(left, right) }
 }
@@ -193,7 +193,9 @@ mod tests {
             output: MapShape { channels: 1, height: 2, width: 2 },
             kernel: (4, 4),
             stride: 2,
-            padding: 1,
+            padding: (1, 1),
+            bias: false,
+            label_channels: 0,
             output_padding: 0,
             norm: None,
             activation: Activation::Relu,

@@ -9,7 +9,7 @@ use candle_core::Device;
 use dcgan_data::image_grid::ImageGrid;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, HostTensor, Weights};
-use dcgan_model::{Generator, Model, draw_latents, ensure_statistics, open, pixels};
+use dcgan_model::{Generator, Latents, Model, open, pixels};
 use serde::Deserialize;
 use std::fs;
 use std::io;
@@ -167,7 +167,7 @@ impl LoadedModel {
             return Err(DrawError::Faults(vec![Fault::new("id", "the model has no generator")]));
         };
         let mut generator = Generator::new(&model, &weights, &Device::Cpu).map_err(failed)?;
-        ensure_statistics(&mut generator, &model, &Device::Cpu).map_err(failed)?;
+        generator.ensure_statistics().map_err(failed)?;
         Ok(Self { version, model, generator })
     }
 }
@@ -196,11 +196,12 @@ fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) ->
     let z = latents(request, model).map_err(DrawError::Faults)?;
     let config = model.config();
     let size = config.latent.size;
-    let latents = HostTensor { shape: vec![z.len() / size, size], data: z };
+    let tensor = HostTensor { shape: vec![z.len() / size, size], data: z.clone() };
     let tensors = match request.format {
-        Format::Latents => Weights::from([("z".to_owned(), latents)]),
+        Format::Latents => Weights::from([("z".to_owned(), tensor)]),
         Format::Png | Format::Safetensors => {
-            let bytes = draw_latents(generator, model, &latents.data, &mut |_| ()).map_err(failed)?;
+            let latents = Latents::new(z, size).map_err(failed)?;
+            let bytes = generator.draw_latents(&latents, &mut |_| ()).map_err(failed)?;
             if request.format == Format::Png {
                 let grid = ImageGrid::square(&bytes, config.image_shape().into()).map_err(failed)?;
                 return grid.png().map_err(failed);
@@ -208,7 +209,7 @@ fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) ->
             let images = pixels::to_tensor(&bytes, config, &Device::Cpu).map_err(failed)?;
             let shape = images.dims().to_vec(); // (n, c, h, w)
             let data = images.flatten_all().and_then(|flat| flat.to_vec1()).map_err(failed)?;
-            Weights::from([("z".to_owned(), latents), ("images".to_owned(), HostTensor { shape, data })])
+            Weights::from([("z".to_owned(), tensor), ("images".to_owned(), HostTensor { shape, data })])
         }
     };
     weights::to_safetensors(&tensors, weights::Dtype::F32).map_err(failed)
