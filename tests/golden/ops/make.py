@@ -10,10 +10,11 @@ Run: python3 make.py        (torch, numpy, safetensors; a second on one core)
   linear  kind (conv, conv_transpose), batch, input and output ([c, h, w]), kernel ([h, w]), stride, padding,
           output_padding
           .x (n, c, h, w), .weight in PyTorch's layout, .y; .dy is an input; .dx, .dweight
-  norm    batch, input, mode (train, eval), scope (channel, unit: per activation, or null: no norm), affine, eps,
+  norm    batch, input, mode (train, eval), axes (per-channel, per-activation, or null: no norm), affine, eps,
           activation
-          .x, .gain and .shift where affine, .mean and .variance (inputs in eval; outputs in train, biased variance),
-          .y after the activation; .dy is an input; .dx, .dgain, .dshift. In eval the statistics are constants.
+          .x, .norm_weight and .norm_bias where affine, .mean and .variance (inputs in eval; outputs in train, biased
+          variance), .y after the activation; .dy is an input; .dx, .dnorm_weight, .dnorm_bias. In eval the statistics
+          are constants.
   bce     target; .logits (n), .losses (n), .loss (mean), .probability (mean of sigmoid), .gradient (n) of the mean.
           Far from 0 the tail is far below the float32 epsilon: compare absolutely.
   adam    learning_rate, beta1, beta2, eps, weight_decay (coupled), steps
@@ -70,24 +71,24 @@ LINEAR = [
 ]
 
 ACTIVATIONS = ["identity", "relu", {"leaky_relu": 0.2}, "tanh", "sigmoid"]
-# batch, input, mode, scope, affine, eps, activation, mean of x, standard deviation of x
+# batch, input, mode, axes, affine, eps, activation, mean of x, standard deviation of x
 NORM = [
     *((3, (2, 5, 3), "train", None, False, 0.0, activation, 0.0, 1.5) for activation in ACTIVATIONS),
-    *((4, (3, 3, 5), "train", "channel", True, 1e-5, activation, 0.5, 2.0) for activation in ACTIVATIONS),
-    *((4, (3, 3, 5), "eval", "channel", True, 1e-5, activation, 0.5, 2.0) for activation in ACTIVATIONS),
-    *((5, (2, 2, 3), "train", "unit", True, 1e-8, activation, 0.5, 2.0) for activation in ACTIVATIONS),
-    *((5, (2, 2, 3), "eval", "unit", True, 1e-8, activation, 0.5, 2.0) for activation in ACTIVATIONS),
-    (3, (5, 2, 2), "train", "channel", False, 1e-5, "relu", 0.0, 1.0),
-    (3, (5, 2, 2), "eval", "channel", False, 1e-5, "relu", 0.0, 1.0),
-    (7, (3, 2, 2), "train", "unit", False, 1e-8, {"leaky_relu": 0.2}, 0.0, 1.0),
-    (1, (3, 2, 2), "eval", "unit", False, 1e-8, {"leaky_relu": 0.2}, 0.0, 1.0),
-    (1, (3, 7, 5), "train", "channel", True, 1e-8, "relu", 0.0, 1.0),  # one image
-    (1, (17, 1, 1), "eval", "channel", True, 1e-5, "identity", 0.0, 1.0),
-    (2, (1, 11, 13), "train", "channel", True, 1e-5, {"leaky_relu": 0.1}, 0.0, 1.0),
-    (6, (19, 1, 1), "train", "channel", True, 1e-5, "relu", 0.0, 1.0),
-    (4, (2, 8, 8), "train", "channel", True, 1e-8, "identity", 10.0, 0.2),  # cancellation in E[x^2] - E[x]^2
-    (4, (2, 4, 4), "train", "channel", True, 1e-2, "identity", 0.0, 0.05),  # eps of the size of the variance
-    (4, (2, 4, 4), "eval", "channel", True, 1e-2, "identity", 0.0, 0.05),
+    *((4, (3, 3, 5), "train", "per-channel", True, 1e-5, activation, 0.5, 2.0) for activation in ACTIVATIONS),
+    *((4, (3, 3, 5), "eval", "per-channel", True, 1e-5, activation, 0.5, 2.0) for activation in ACTIVATIONS),
+    *((5, (2, 2, 3), "train", "per-activation", True, 1e-8, activation, 0.5, 2.0) for activation in ACTIVATIONS),
+    *((5, (2, 2, 3), "eval", "per-activation", True, 1e-8, activation, 0.5, 2.0) for activation in ACTIVATIONS),
+    (3, (5, 2, 2), "train", "per-channel", False, 1e-5, "relu", 0.0, 1.0),
+    (3, (5, 2, 2), "eval", "per-channel", False, 1e-5, "relu", 0.0, 1.0),
+    (7, (3, 2, 2), "train", "per-activation", False, 1e-8, {"leaky_relu": 0.2}, 0.0, 1.0),
+    (1, (3, 2, 2), "eval", "per-activation", False, 1e-8, {"leaky_relu": 0.2}, 0.0, 1.0),
+    (1, (3, 7, 5), "train", "per-channel", True, 1e-8, "relu", 0.0, 1.0),  # one image
+    (1, (17, 1, 1), "eval", "per-channel", True, 1e-5, "identity", 0.0, 1.0),
+    (2, (1, 11, 13), "train", "per-channel", True, 1e-5, {"leaky_relu": 0.1}, 0.0, 1.0),
+    (6, (19, 1, 1), "train", "per-channel", True, 1e-5, "relu", 0.0, 1.0),
+    (4, (2, 8, 8), "train", "per-channel", True, 1e-8, "identity", 10.0, 0.2),  # cancellation in E[x^2] - E[x]^2
+    (4, (2, 4, 4), "train", "per-channel", True, 1e-2, "identity", 0.0, 0.05),  # eps of the size of the variance
+    (4, (2, 4, 4), "eval", "per-channel", True, 1e-2, "identity", 0.0, 0.05),
 ]
 
 FAR = (20.0, -20.0, 100.0, -100.0)
@@ -120,8 +121,8 @@ def side(kind, length, kernel, stride, padding, extra):
     return (length - 1) * stride + kernel + extra - 2 * padding
 
 
-def stats_axes(scope):
-    return (0,) if scope == "unit" else (0, 2, 3)
+def stats_dims(axes):
+    return (0,) if axes == "per-activation" else (0, 2, 3)
 
 
 def activate(x, activation):
@@ -132,15 +133,15 @@ def activate(x, activation):
 
 def normalize(row, t):
     """The input of the activation. In training mode, the statistics are stored in `t`."""
-    x, scope = t["x"], row["scope"]
-    if scope is None:
+    x, axes = t["x"], row["axes"]
+    if axes is None:
         return x
-    broadcast = lambda v: v if scope == "unit" else v[:, None, None]
+    broadcast = lambda v: v if axes == "per-activation" else v[:, None, None]
     if row["mode"] == "train":
-        t["mean"] = x.mean(stats_axes(scope))
-        t["variance"] = x.var(stats_axes(scope), unbiased=False)
+        t["mean"] = x.mean(stats_dims(axes))
+        t["variance"] = x.var(stats_dims(axes), unbiased=False)
     y = (x - broadcast(t["mean"])) / torch.sqrt(broadcast(t["variance"]) + row["eps"])
-    return y * broadcast(t["gain"]) + broadcast(t["shift"]) if row["affine"] else y
+    return y * broadcast(t["norm_weight"]) + broadcast(t["norm_bias"]) if row["affine"] else y
 
 
 def draw():
@@ -158,19 +159,19 @@ def draw():
         inputs[f"{name}.x"] = normal(batch, c, h, w)
         inputs[f"{name}.weight"] = normal(*((out, c) if kind == "conv" else (c, out)), *kernel)
         inputs[f"{name}.dy"] = normal(batch, *output)
-    for i, (batch, shape, mode, scope, affine, eps, activation, center, std) in enumerate(NORM):
+    for i, (batch, shape, mode, axes, affine, eps, activation, center, std) in enumerate(NORM):
         name = f"norm.{i:02}"
         row = {
-            "name": name, "batch": batch, "input": list(shape), "mode": mode, "scope": scope, "affine": affine,
+            "name": name, "batch": batch, "input": list(shape), "mode": mode, "axes": axes, "affine": affine,
             "eps": eps, "activation": activation,
         }  # fmt: skip
         rows["norm"].append(row)
-        stat = shape if scope == "unit" else shape[:1]
+        stat = shape if axes == "per-activation" else shape[:1]
         while True:
             t = {"x": normal(batch, *shape) * np.float32(std) + np.float32(center)}
             if affine:
-                t["gain"], t["shift"] = 1 + normal(*stat) / 2, normal(*stat) / 2
-            if scope is not None and mode == "eval":
+                t["norm_weight"], t["norm_bias"] = 1 + normal(*stat) / 2, normal(*stat) / 2
+            if axes is not None and mode == "eval":
                 t["mean"] = np.float32(center) + normal(*stat) * np.float32(std / 4)
                 t["variance"] = (rng.uniform(0.5, 1.5, stat) * std**2).astype(np.float32)
             # No value close to the kink of a ReLU: rounding must not change a gradient.
@@ -210,13 +211,13 @@ def compute(rows, inputs, dtype):
         out |= {f"{row['name']}.{key}": value for key, value in (("y", y), ("dx", dx), ("dweight", dweight))}
     for row in rows["norm"]:
         t = by_row[row["name"]]
-        trainable = [key for key in ("x", "gain", "shift") if key in t]
+        trainable = [key for key in ("x", "norm_weight", "norm_bias") if key in t]
         for key in trainable:
             t[key].requires_grad_()
         result = {"y": activate(normalize(row, t), row["activation"])}
         gradients = torch.autograd.grad(result["y"], [t[key] for key in trainable], t["dy"])
         result |= {f"d{key}": value for key, value in zip(trainable, gradients)}
-        if row["scope"] is not None and row["mode"] == "train":
+        if row["axes"] is not None and row["mode"] == "train":
             result |= {"mean": t["mean"], "variance": t["variance"]}
         out |= {f"{row['name']}.{key}": value for key, value in result.items()}
     for row in rows["bce"]:
