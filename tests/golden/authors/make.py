@@ -13,13 +13,14 @@ networks remain valid: z 10, G 8-6-4-3 channels on 4, 8, 16, 32 rows; D 3-4-6-8 
 expected.safetensors, computed in float64 with plain loops in Theano's convention (convolution with flipped kernels),
 batch norm with minibatch statistics, biased variance and eps 1e-8, stored as f32:
 
-  g.<layer>.<tensor>  G's tensors in PyTorch's layout (cross-correlation): kernels rotated, dense layers as feature maps
+  g.<layer>.<tensor>  G's tensors conv.weight, norm.weight, norm.bias in PyTorch's layout (cross-correlation): kernels
+                      rotated, dense layers as feature maps
   d.<layer>.<tensor>  D's tensors
   z                   (3, 10) from N(0, 1)
-  g.project           (3, 8, 4, 4), then g.blocks.0, g.blocks.1 after batch-norm and ReLU
+  g.project           (3, 8, 4, 4), then g.blocks.0, g.blocks.1 after batch norm and ReLU
   fake                (3, 3, 32, 32), G(z) after tanh
   x                   (3, 3, 32, 32) from U(-1, 1)
-  d.blocks.0 ...      (3, 4, 16, 16), ... after batch-norm (not the first) and LeakyReLU 0.2
+  d.blocks.0 ...      (3, 4, 16, 16), ... after batch norm (not the first) and LeakyReLU 0.2
   logit               (3), D(x) before the sigmoid
 """
 
@@ -139,16 +140,16 @@ def rotated(w):
 
 
 expected = {
-    "g.project.weight": gw.reshape(Z, c0, 4, 4),
-    "g.project.gain": g.reshape(c0, 4, 4),
-    "g.project.shift": b.reshape(c0, 4, 4),
-    "g.blocks.0.weight": rotated(gw2), "g.blocks.0.gain": g2, "g.blocks.0.shift": b2,
-    "g.blocks.1.weight": rotated(gw3), "g.blocks.1.gain": g3, "g.blocks.1.shift": b3,
-    "g.blocks.2.weight": rotated(gwx),
-    "d.blocks.0.weight": rotated(dw),
-    "d.blocks.1.weight": rotated(dw2), "d.blocks.1.gain": dg2, "d.blocks.1.shift": db2,
-    "d.blocks.2.weight": rotated(dw3), "d.blocks.2.gain": dg3, "d.blocks.2.shift": db3,
-    "d.head.weight": dwy.reshape(1, e3, 4, 4),
+    "g.project.conv.weight": gw.reshape(Z, c0, 4, 4),
+    "g.project.norm.weight": g.reshape(c0, 4, 4),
+    "g.project.norm.bias": b.reshape(c0, 4, 4),
+    "g.blocks.0.conv.weight": rotated(gw2), "g.blocks.0.norm.weight": g2, "g.blocks.0.norm.bias": b2,
+    "g.blocks.1.conv.weight": rotated(gw3), "g.blocks.1.norm.weight": g3, "g.blocks.1.norm.bias": b3,
+    "g.blocks.2.conv.weight": rotated(gwx),
+    "d.blocks.0.conv.weight": rotated(dw),
+    "d.blocks.1.conv.weight": rotated(dw2), "d.blocks.1.norm.weight": dg2, "d.blocks.1.norm.bias": db2,
+    "d.blocks.2.conv.weight": rotated(dw3), "d.blocks.2.norm.weight": dg3, "d.blocks.2.norm.bias": db3,
+    "d.head.conv.weight": dwy.reshape(1, e3, 4, 4),
     "z": z, "g.project": h0, "g.blocks.0": h1, "g.blocks.1": h2, "fake": fake,
     "x": x, "d.blocks.0": f0, "d.blocks.1": f1, "d.blocks.2": f2, "logit": logit,
 }

@@ -13,11 +13,12 @@ Shapes: n = 10 images in a minibatch. Kernels are 5x5 at stride 2 with padding 2
   images               u8 (20, 3, 16, 16); an image is images / 127.5 - 1, in float32
   labels               u32 (20): every class twice
   x                    the first 10 images, so not stored
-  d.*                  initial parameters; mean and variance are the running statistics for evaluation mode
+  d.*                  initial parameters: <layer>.conv.weight, .norm.weight, .norm.bias; and <layer>.norm.running_mean,
+                       .norm.running_var, the running statistics for evaluation mode
   eval_logits          (10, 10) in evaluation mode
   logits               (10, 10) in training mode
   out.<layer>          activations in training mode
-  stat.<layer>.mean    minibatch statistics, biased variance
+  stat.<layer>.mean    minibatch statistics; .variance, biased
   loss                 mean cross-entropy; grad.*, grad_x: its gradients with respect to the parameters and to x
   steps.rows           u32 (10, 10): the images of step k
   steps.loss           (10), each before its step
@@ -79,10 +80,11 @@ def named(net):
     for module in net:
         if isinstance(module, nn.Conv2d):
             name = next(layer)
-            parameters[f"{name}.weight"] = module.weight
+            parameters[f"{name}.conv.weight"] = module.weight
         elif isinstance(module, nn.BatchNorm2d):
-            parameters[f"{name}.gain"], parameters[f"{name}.shift"] = module.weight, module.bias
-            statistics[f"{name}.mean"], statistics[f"{name}.variance"] = module.running_mean, module.running_var
+            parameters[f"{name}.norm.weight"], parameters[f"{name}.norm.bias"] = module.weight, module.bias
+            statistics[f"{name}.norm.running_mean"] = module.running_mean
+            statistics[f"{name}.norm.running_var"] = module.running_var
     return parameters, statistics
 
 
@@ -109,12 +111,12 @@ def draw(seed):
     for name, tensor in (parameters | statistics).items():
         shape = tuple(tensor.shape)
         value = {
-            "weight": lambda: rng.normal(0, 0.3 if name == "head.weight" else 0.1, shape),
-            "gain": lambda: rng.normal(1, 0.1, shape),
-            "shift": lambda: rng.normal(0, 0.1, shape),
-            "mean": lambda: rng.normal(0, 0.2, shape),
-            "variance": lambda: rng.uniform(0.3, 1.5, shape),
-        }[name.rsplit(".", 1)[1]]()
+            "conv.weight": lambda: rng.normal(0, 0.3 if name == "head.conv.weight" else 0.1, shape),
+            "norm.weight": lambda: rng.normal(1, 0.1, shape),
+            "norm.bias": lambda: rng.normal(0, 0.1, shape),
+            "norm.running_mean": lambda: rng.normal(0, 0.2, shape),
+            "norm.running_var": lambda: rng.uniform(0.3, 1.5, shape),
+        }[".".join(name.split(".")[-2:])]()
         out[f"d.{name}"] = value.astype(np.float32)
     coarse = rng.normal(127.5, 60, (POOL, 3, 4, 4)).repeat(4, 2).repeat(4, 3)
     noisy = coarse + rng.normal(0, 20, coarse.shape)

@@ -15,10 +15,11 @@ averaged with a pattern. `images` below and the test generate them.
   threes  32x32x3, 3x3 kernels of strides 1 and 2 as imagenet32: maps of 32, 16, 16, 8
   digits  28x28x1, 4x4 kernels of stride 2: maps of 14 and 7, not divisible by 4
 
-  d.*                 parameters; mean and variance differ from the recalibrated ones
+  d.*                 <layer>.conv.weight, .norm.weight, .norm.bias; and the stored statistics
+                      <layer>.norm.running_mean, .norm.running_var, which differ from the recalibrated ones
   stored              (8, width) features of the first 8 images with the stored statistics
   recalibrated        (8, width) with the recalibrated statistics
-  statistics.<layer>.mean, .variance   the recalibrated statistics
+  statistics.*        the recalibrated statistics <layer>.norm.running_mean, .norm.running_var
 """
 
 import json
@@ -82,7 +83,7 @@ def forward(x, params, blocks, eps, statistics=None):
     """Activations after LeakyReLU, and the minibatch mean and biased variance of each layer with batch norm."""
     activations, minibatch_stats = [], {}
     for i, (_, _, stride, padding) in enumerate(blocks):
-        x = F.conv2d(x, params[f"blocks.{i}.weight"], stride=stride, padding=padding)
+        x = F.conv2d(x, params[f"blocks.{i}.conv.weight"], stride=stride, padding=padding)
         if i > 0:
             name = f"blocks.{i}"
             mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
@@ -91,7 +92,7 @@ def forward(x, params, blocks, eps, statistics=None):
                 mean, variance = statistics[name]
             shape = (1, -1, 1, 1)
             x = (x - mean.view(shape)) / torch.sqrt(variance.view(shape) + eps)
-            x = x * params[f"{name}.gain"].view(shape) + params[f"{name}.shift"].view(shape)
+            x = x * params[f"{name}.norm.weight"].view(shape) + params[f"{name}.norm.bias"].view(shape)
         x = F.leaky_relu(x, 0.2)
         activations.append(x)
     return activations, minibatch_stats
@@ -108,14 +109,14 @@ def main():
         params, below, map_side = {}, channels, side
         for i, (out, kernel, stride, padding) in enumerate(blocks):
             fan = below * kernel * kernel
-            params[f"blocks.{i}.weight"] = rng.normal(0, fan**-0.5, (out, below, kernel, kernel))
+            params[f"blocks.{i}.conv.weight"] = rng.normal(0, fan**-0.5, (out, below, kernel, kernel))
             if i > 0:
-                params[f"blocks.{i}.gain"] = rng.normal(1, 0.2, out)
-                params[f"blocks.{i}.shift"] = rng.normal(0, 0.2, out)
-                params[f"blocks.{i}.mean"] = rng.normal(0, 0.1, out)
-                params[f"blocks.{i}.variance"] = rng.uniform(0.1, 0.6, out)
+                params[f"blocks.{i}.norm.weight"] = rng.normal(1, 0.2, out)
+                params[f"blocks.{i}.norm.bias"] = rng.normal(0, 0.2, out)
+                params[f"blocks.{i}.norm.running_mean"] = rng.normal(0, 0.1, out)
+                params[f"blocks.{i}.norm.running_var"] = rng.uniform(0.1, 0.6, out)
             below, map_side = out, (map_side + 2 * padding - kernel) // stride + 1
-        params["head.weight"] = rng.normal(0, 0.1, (1, below, map_side, map_side))
+        params["head.conv.weight"] = rng.normal(0, 0.1, (1, below, map_side, map_side))
         params = {key: value.astype(np.float32) for key, value in params.items()}
         params64 = {key: torch.from_numpy(value).double() for key, value in params.items()}
         u8 = images(side, channels)
@@ -124,12 +125,14 @@ def main():
         batches = [forward(x[i : i + BATCH], params64, blocks, eps)[1] for i in range(0, COUNT, BATCH)]
         mean = lambda k, layer: sum(b[layer][k] for b in batches) / len(batches)
         recalibrated = {layer: (mean(0, layer), mean(1, layer)) for layer in batches[0]}
-        stored = {layer: (params64[f"{layer}.mean"], params64[f"{layer}.variance"]) for layer in batches[0]}
+        running = lambda layer: tuple(params64[f"{layer}.norm.running_{suffix}"] for suffix in ("mean", "var"))
+        stored = {layer: running(layer) for layer in batches[0]}
         case = {f"d.{key}": value for key, value in params.items()}
         case["stored"] = features(forward(x[:SAMPLES], params64, blocks, eps, stored)[0]).numpy()
         case["recalibrated"] = features(forward(x[:SAMPLES], params64, blocks, eps, recalibrated)[0]).numpy()
         for layer, (m, v) in recalibrated.items():
-            case[f"statistics.{layer}.mean"], case[f"statistics.{layer}.variance"] = m.numpy(), v.numpy()
+            case[f"statistics.{layer}.norm.running_mean"] = m.numpy()
+            case[f"statistics.{layer}.norm.running_var"] = v.numpy()
         case = {key: np.ascontiguousarray(value.astype(np.float32)) for key, value in case.items()}
         save_file(case, HERE / f"{name}.safetensors")
         print(name, case["stored"].shape)

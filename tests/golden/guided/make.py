@@ -9,7 +9,7 @@ Run: python3 make.py        (torch, numpy, safetensors; a second)
 The images are not stored: their bytes, in the order (n, h, w, c), are the upper bytes of a linear congruential
 generator that starts from 1. `images` below and the test generate them.
 
-  d.*          parameters and running statistics
+  d.*          <layer>.conv.weight, .norm.weight, .norm.bias, .norm.running_mean, .norm.running_var
   gradients    (n, 3, 12, 12): for each image, the gradient of the largest activation of one feature of the last block
   places       (n, 3): this feature, row and column
   largest      (n): this activation
@@ -80,24 +80,25 @@ def main():
     rng = np.random.default_rng(20151119)
     params, below = {}, CHANNELS
     for i, (out, kernel, _, _) in enumerate(BLOCKS):
-        params[f"blocks.{i}.weight"] = rng.normal(0, (below * kernel * kernel) ** -0.5, (out, below, kernel, kernel))
+        shape = (out, below, kernel, kernel)
+        params[f"blocks.{i}.conv.weight"] = rng.normal(0, (below * kernel * kernel) ** -0.5, shape)
         if i > 0:
-            params[f"blocks.{i}.gain"] = rng.normal(1, 0.2, out)
-            params[f"blocks.{i}.shift"] = rng.normal(0, 0.2, out)
-            params[f"blocks.{i}.mean"] = rng.normal(0, 0.1, out)
-            params[f"blocks.{i}.variance"] = rng.uniform(0.1, 0.6, out)
+            params[f"blocks.{i}.norm.weight"] = rng.normal(1, 0.2, out)
+            params[f"blocks.{i}.norm.bias"] = rng.normal(0, 0.2, out)
+            params[f"blocks.{i}.norm.running_mean"] = rng.normal(0, 0.1, out)
+            params[f"blocks.{i}.norm.running_var"] = rng.uniform(0.1, 0.6, out)
         below = out
-    params["head.weight"] = rng.normal(0, 0.1, (1, below, 3, 3))
+    params["head.conv.weight"] = rng.normal(0, 0.1, (1, below, 3, 3))
     params = {key: value.astype(np.float32) for key, value in params.items()}
     params64 = {key: torch.from_numpy(value).double() for key, value in params.items()}
 
     x = torch.from_numpy(images()).double().requires_grad_()
     h = x
     for i, (_, _, stride, padding) in enumerate(BLOCKS):
-        h = F.conv2d(h, params64[f"blocks.{i}.weight"], stride=stride, padding=padding)
+        h = F.conv2d(h, params64[f"blocks.{i}.conv.weight"], stride=stride, padding=padding)
         if i > 0:
-            suffixes = ("mean", "variance", "gain", "shift")
-            mean, variance, weight, bias = (params64[f"blocks.{i}.{suffix}"] for suffix in suffixes)
+            suffixes = ("running_mean", "running_var", "weight", "bias")
+            mean, variance, weight, bias = (params64[f"blocks.{i}.norm.{suffix}"] for suffix in suffixes)
             h = F.batch_norm(h, mean, variance, weight, bias, training=False, eps=EPS)
         h = GuidedLeakyRelu.apply(h)
     places, chosen = [], []

@@ -15,11 +15,12 @@ Shapes: n = 5 images in a minibatch, z of 10. A tensor of more than 1024 values,
 is stored as `<key>.every11`: its values 0, 11, 22, ... in row-major order. 11 divides no dimension, so the values cover
 each channel, row and column.
 
-  images                  u8 (8, 3, 64, 64); an image is images / 127.5 - 1, in float32
+  images                    u8 (8, 3, 64, 64); an image is images / 127.5 - 1, in float32
   x                         the first 5 images, so not stored; z is (5, 10)
-  g.*, d.*                  initial parameters; mean and variance are the running statistics for evaluation mode
+  g.*, d.*                  initial parameters: <layer>.conv.weight, .norm.weight, .norm.bias; and
+                            <layer>.norm.running_mean, .norm.running_var, the running statistics for evaluation mode
   g.out.<layer>             activations of G(z) in training mode; likewise d_real (of x), d_fake (of G(z))
-  g.stat.<layer>.mean       minibatch statistics, biased variance; likewise d_real, d_fake
+  g.stat.<layer>.mean       minibatch statistics; .variance, biased; likewise d_real, d_fake
   d_real.logits             (5); likewise d_fake
   loss_d_real, loss_d_fake  mean binary cross-entropy with target 1 and 0; loss_d is their sum
   loss_g                    target 1 on d_fake.logits
@@ -94,12 +95,12 @@ def draw():
     for net, layers in shapes().items():
         for name, (weight, norm) in layers.items():
             std = 0.3 if (net, name) == ("g", "blocks.3") else 0.08  # large enough for tanh to be nonlinear
-            out[f"{net}.{name}.weight"] = rng.normal(0, std, weight)
+            out[f"{net}.{name}.conv.weight"] = rng.normal(0, std, weight)
             if norm is not None:
-                out[f"{net}.{name}.gain"] = rng.normal(1, 0.1, norm)
-                out[f"{net}.{name}.shift"] = rng.normal(0, 0.1, norm)
-                out[f"{net}.{name}.mean"] = rng.normal(0, 0.2, norm)
-                out[f"{net}.{name}.variance"] = rng.uniform(0.3, 1.5, norm)
+                out[f"{net}.{name}.norm.weight"] = rng.normal(1, 0.1, norm)
+                out[f"{net}.{name}.norm.bias"] = rng.normal(0, 0.1, norm)
+                out[f"{net}.{name}.norm.running_mean"] = rng.normal(0, 0.2, norm)
+                out[f"{net}.{name}.norm.running_var"] = rng.uniform(0.3, 1.5, norm)
     out["z"] = rng.uniform(-1, 1, (N, Z))
     out["steps.z"] = rng.uniform(-1, 1, (STEPS, N, Z))
     out = {key: value.astype(np.float32) for key, value in out.items()}
@@ -112,16 +113,17 @@ def draw():
 
 def norm(p, name, x, given, stats):
     """Batch norm with the `given` statistics, or with those of the minibatch (biased variance), stored in `stats`."""
-    axes = (0,) if p[f"{name}.gain"].dim() == 3 else (0, 2, 3)
+    weight, bias = p[f"{name}.norm.weight"], p[f"{name}.norm.bias"]
+    axes = (0,) if weight.dim() == 3 else (0, 2, 3)
     broadcast = lambda t: t if t.dim() == 3 else t[:, None, None]
     if given is None:
         mean = x.mean(axes)
         variance = ((x - broadcast(mean)) ** 2).mean(axes)
         stats[f"{name}.mean"], stats[f"{name}.variance"] = mean, variance
     else:
-        mean, variance = given[f"{name}.mean"], given[f"{name}.variance"]
+        mean, variance = given[f"{name}.norm.running_mean"], given[f"{name}.norm.running_var"]
     x = (x - broadcast(mean)) / torch.sqrt(broadcast(variance) + EPS)
-    return x * broadcast(p[f"{name}.gain"]) + broadcast(p[f"{name}.shift"])
+    return x * broadcast(weight) + broadcast(bias)
 
 
 def relu(x, negative_slope=0.0):
@@ -133,11 +135,11 @@ def relu(x, negative_slope=0.0):
 def run_g(p, z, given=None):
     """G(z), every activation, minibatch statistics."""
     outs, stats = {}, {}
-    x = torch.einsum("nz,zchw->nchw", z, p["project.weight"])
+    x = torch.einsum("nz,zchw->nchw", z, p["project.conv.weight"])
     x = outs["project"] = relu(norm(p, "project", x, given, stats))
     for i in range(4):
         name = f"blocks.{i}"
-        x = F.conv_transpose2d(x, p[f"{name}.weight"], stride=2, padding=2, output_padding=1)
+        x = F.conv_transpose2d(x, p[f"{name}.conv.weight"], stride=2, padding=2, output_padding=1)
         x = outs[name] = torch.tanh(x) if i == 3 else relu(norm(p, name, x, given, stats))
     return x, outs, stats
 
@@ -147,18 +149,19 @@ def run_d(p, x, given=None):
     outs, stats = {}, {}
     for i in range(4):
         name = f"blocks.{i}"
-        x = F.conv2d(x, p[f"{name}.weight"], stride=2, padding=2)
+        x = F.conv2d(x, p[f"{name}.conv.weight"], stride=2, padding=2)
         x = outs[name] = relu(x if i == 0 else norm(p, name, x, given, stats), NEGATIVE_SLOPE)
-    return x.flatten(1) @ p["head.weight"].flatten(), outs, stats
+    return x.flatten(1) @ p["head.conv.weight"].flatten(), outs, stats
 
 
 def update_running_stats(running, stats, outs):
     """running = 0.9 running + 0.1 minibatch, with the unbiased variance of the minibatch."""
     for key in running:
-        name = key.rsplit(".", 1)[0]
+        name, _, suffix = key.rsplit(".", 2)
         count = outs[name].numel() // running[key].numel()
-        scale = count / (count - 1) if key.endswith("variance") else 1.0
-        running[key] = (1 - MOMENTUM) * running[key] + MOMENTUM * scale * stats[key].detach()
+        statistic, scale = ("variance", count / (count - 1)) if suffix == "running_var" else ("mean", 1.0)
+        minibatch = stats[f"{name}.{statistic}"].detach()
+        running[key] = (1 - MOMENTUM) * running[key] + MOMENTUM * scale * minibatch
 
 
 def bce(logits, target):
@@ -173,7 +176,7 @@ def compute(inputs, dtype):
     for key in inputs:
         net, _, name = key.partition(".")
         if net in par:
-            trainable = not name.endswith(("mean", "variance"))
+            trainable = not name.endswith(("running_mean", "running_var"))
             (par if trainable else given)[net][name] = tensor(key).requires_grad_(trainable)
     g, d = par["g"], par["d"]
     z, x = tensor("z"), images[:N].clone().requires_grad_()
@@ -199,7 +202,7 @@ def compute(inputs, dtype):
     # Twenty minibatches.
     adam = lambda p: torch.optim.Adam(p.values(), lr=2e-4, betas=(0.5, 0.999), eps=1e-8, weight_decay=1e-5)
     optimizer = {"g": adam(g), "d": adam(d)}
-    start = lambda key, like: torch.full_like(like, float(key.endswith("variance")))
+    start = lambda key, like: torch.full_like(like, float(key.endswith("running_var")))
     running = {net: {k: start(k, v) for k, v in tensors.items()} for net, tensors in given.items()}
     log = {"loss_g": [], "loss_d": [], "d_x": [], "d_g_z1": [], "d_g_z2": []}
     for k, (rows, z) in enumerate(zip(inputs["steps.rows"], tensor("steps.z"))):

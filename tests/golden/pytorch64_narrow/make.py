@@ -11,11 +11,12 @@ Shapes: n = 4 images in a minibatch, z of 10 from N(0, 1). A tensor of more than
 initial parameters, is stored as `<key>.every11`: its values 0, 11, 22, ... in row-major order. 11 divides no dimension,
 so the values cover each channel, row and column.
 
-  images                  u8 (8, 3, 64, 64); an image is images / 127.5 - 1, in float32
+  images                    u8 (8, 3, 64, 64); an image is images / 127.5 - 1, in float32
   x                         the first 4 images, so not stored; z is (4, 10)
-  g.*, d.*                  initial parameters; mean and variance are the running statistics for evaluation mode
+  g.*, d.*                  initial parameters: <layer>.conv.weight, .norm.weight, .norm.bias; and
+                            <layer>.norm.running_mean, .norm.running_var, the running statistics for evaluation mode
   g.out.<layer>             activations of G(z) in training mode; likewise d_real (of x), d_fake (of G(z))
-  g.stat.<layer>.mean       minibatch statistics, biased variance; likewise d_real, d_fake
+  g.stat.<layer>.mean       minibatch statistics; .variance, biased; likewise d_real, d_fake
   d_real.logits             (4); likewise d_fake
   loss_d_real, loss_d_fake  mean binary cross-entropy with target 1 and 0; loss_d is their sum
   loss_g                    target 1 on d_fake.logits
@@ -104,10 +105,11 @@ def named(net, names):
     for module in net:
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             name = next(layer)
-            parameters[f"{name}.weight"] = module.weight
+            parameters[f"{name}.conv.weight"] = module.weight
         elif isinstance(module, nn.BatchNorm2d):
-            parameters[f"{name}.gain"], parameters[f"{name}.shift"] = module.weight, module.bias
-            statistics[f"{name}.mean"], statistics[f"{name}.variance"] = module.running_mean, module.running_var
+            parameters[f"{name}.norm.weight"], parameters[f"{name}.norm.bias"] = module.weight, module.bias
+            statistics[f"{name}.norm.running_mean"] = module.running_mean
+            statistics[f"{name}.norm.running_var"] = module.running_var
     return parameters, statistics
 
 
@@ -140,14 +142,15 @@ def draw():
         parameters, statistics = named(net, names)
         for name, tensor in (parameters | statistics).items():
             shape = tuple(tensor.shape)
-            std = 0.4 if (prefix, name) == ("g", "blocks.3.weight") else 0.1  # large enough for tanh to be nonlinear
+            # Large enough for tanh to be nonlinear.
+            std = 0.4 if (prefix, name) == ("g", "blocks.3.conv.weight") else 0.1
             value = {
-                "weight": lambda: rng.normal(0, std, shape),
-                "gain": lambda: rng.normal(1, 0.1, shape),
-                "shift": lambda: rng.normal(0, 0.1, shape),
-                "mean": lambda: rng.normal(0, 0.2, shape),
-                "variance": lambda: rng.uniform(0.3, 1.5, shape),
-            }[name.rsplit(".", 1)[1]]()
+                "conv.weight": lambda: rng.normal(0, std, shape),
+                "norm.weight": lambda: rng.normal(1, 0.1, shape),
+                "norm.bias": lambda: rng.normal(0, 0.1, shape),
+                "norm.running_mean": lambda: rng.normal(0, 0.2, shape),
+                "norm.running_var": lambda: rng.uniform(0.3, 1.5, shape),
+            }[".".join(name.split(".")[-2:])]()
             out[f"{prefix}.{name}"] = value.astype(np.float32)
     coarse = rng.normal(127.5, 50, (POOL, 3, 8, 8)).repeat(8, 2).repeat(8, 3)
     noisy = coarse + rng.normal(0, 20, coarse.shape)
@@ -186,7 +189,7 @@ def compute(inputs, dtype, relu_hook=lambda _module, _inputs: None):
     net_d.train()
     for stats in (run_g, run_d):  # the start values of a new run
         for name, tensor in stats.items():
-            tensor.fill_(0.0 if name.endswith("mean") else 1.0)
+            tensor.fill_(0.0 if name.endswith("running_mean") else 1.0)
 
     # One minibatch: every activation and every gradient, without an update.
     momentum(net_g, 0.0)
