@@ -7,7 +7,7 @@ use candle_core::Device;
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::interpolation::{Interpolation, walks};
 use dcgan_explore::latent::LatentSet;
-use dcgan_model::{Generator, ModelFiles, ensure_statistics, open};
+use dcgan_model::{Generator, ModelFiles, open};
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let interpolation = Interpolation::of(config.latent.distribution);
     let walk = walks(&ends, STEPS, interpolation)?;
 
-    let images = walk.images(&mut generator, &model, &mut |_| ())?;
+    let images = walk.images(&mut generator, &mut |_| ())?;
     let layout = Layout { rows: ROWS, columns: STEPS };
     let grid = ImageGrid::of(&images, config.image_shape().into(), layout)?;
     grid.save(&out.unwrap_or_else(|| "walk.png".into()))?;

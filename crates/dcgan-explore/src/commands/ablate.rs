@@ -57,9 +57,9 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
     };
     let seed = args.seed.or(boxes.map(|boxes| boxes.seed)).unwrap_or(0);
     let z = LatentSet::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
-    let before = generate(&mut generator, opened.model(), &z, logging)?;
+    let before = generate(&mut generator, &z, logging)?;
     filters.remove_from(&mut generator).map_err(as_usage_error)?;
-    let after = generate(&mut generator, opened.model(), &z, logging)?;
+    let after = generate(&mut generator, &z, logging)?;
     pairs(&before, &after, &opened)?.save(&args.out)?;
     save_z(args.save_z.as_deref(), &z)?;
     if let Some(path) = &args.save {
@@ -146,7 +146,7 @@ fn template(args: &AblateArgs, mut faults: Faults, logging: &Logging) -> anyhow:
     if let Some(path) = &args.grid {
         let mut generator = opened.generator()?;
         let z = LatentSet::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
-        let images = generate(&mut generator, opened.model(), &z, logging)?;
+        let images = generate(&mut generator, &z, logging)?;
         let samples = ImageGrid::each(&images, opened.shape())?;
         let cells: Vec<ImageGrid> =
             samples.iter().enumerate().map(|(i, sample)| with_rulers(sample, i)).collect();

@@ -2,12 +2,12 @@
 
 use super::{Faults, InputFiles, OpenedModel, generate, latent_sets, open, save_z};
 use crate::cli::ArithmeticArgs;
-use candle_core::{Device, Tensor};
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::arithmetic::{combine, combine_images, mean_image, perturb};
 use dcgan_explore::latent::{LatentSet, concat};
 use dcgan_model::{Generator, pixels};
+use dcgan_ops::BufferPool;
 
 /// Perturbed copies of the result; with it, three rows of three.
 const COPIES: usize = 8;
@@ -47,8 +47,7 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
     let mut generator = opened.generator()?;
     let result = combine(&plus, &minus).and_then(|z| perturb(&z, args.noise, COPIES, args.seed));
     let result = result.map_err(|error| UsageError::one(format!("--plus and --minus: {error}")))?;
-    let images =
-        ImageGrid::each(&generate(&mut generator, opened.model(), &result, logging)?, opened.shape())?;
+    let images = ImageGrid::each(&generate(&mut generator, &result, logging)?, opened.shape())?;
     let plus = concepts(&opened, &mut generator, &plus, logging)?;
     let minus = concepts(&opened, &mut generator, &minus, logging)?;
     save_z(args.save_z.as_deref(), &result)?;
@@ -86,7 +85,7 @@ fn concepts(
     let mut concepts = Vec::new();
     for set in sets {
         let mean = LatentSet::new(set.mean(), set.size(), "a mean")?;
-        let bytes = generate(generator, opened.model(), &concat(&[mean, set.clone()])?, logging)?;
+        let bytes = generate(generator, &concat(&[mean, set.clone()])?, logging)?;
         let (mean, sources) = bytes.split_at(shape.bytes());
         let values = pixels::to_maps(sources, config, &BufferPool::new())?;
         concepts.push(Concept {

@@ -73,7 +73,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
         let mut scores: Vec<f32> = Vec::with_capacity(z.len());
         for rows in z.values().chunks(BATCH * z.size()) {
             let batch = LatentSet::new(rows.to_vec(), z.size(), "samples")?;
-            let samples = batch.images(&mut generator, opened.model(), &mut |_| {})?;
+            let samples = batch.images(&mut generator, &mut |_| {})?;
             let features = Features::from_f32(extractor.features(&samples)?, extractor.width())?;
             scores.extend(probe.scores(&features)?);
             progress.set(scores.len() as u64);
@@ -92,8 +92,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     }
     // The samples, and the image of their mean, which is the concept in arithmetic.
     let both = concat(&[kept.clone(), LatentSet::new(kept.mean(), kept.size(), "the mean")?])?;
-    let mut images =
-        ImageGrid::each(&generate(&mut generator, opened.model(), &both, logging)?, opened.shape())?;
+    let mut images = ImageGrid::each(&generate(&mut generator, &both, logging)?, opened.shape())?;
     let mean = images.split_off(kept.len());
     let sign = ImageGrid::sign(" ", 0, 1, opened.shape().channels);
     let grid = ImageGrid::grid(&images, Layout::square(kept.len()));
@@ -161,7 +160,7 @@ fn label(
 /// A feature extractor with batch norm statistics.
 fn extractor(opened: &OpenedModel, data: &Dataset) -> anyhow::Result<Extractor> {
     let discriminator = opened.discriminator("a concept", RecalibrateFrom::Data(data))?;
-    Ok(Extractor::new(opened.model(), discriminator.network().weights()?, &opened.device)?)
+    Ok(Extractor::new(opened.model(), &discriminator.weights()?, &opened.device)?)
 }
 
 fn features_of_images(

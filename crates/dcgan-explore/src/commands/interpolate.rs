@@ -50,17 +50,12 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
     };
     let mut generator = opened.generator()?;
     let walks = walks(&z, args.steps, interpolation)?;
-    let bytes = generate(&mut generator, opened.model(), &walks, logging)?;
+    let bytes = generate(&mut generator, &walks, logging)?;
     let layout = Layout { rows, columns: args.steps };
     let animation = match &args.gif {
         None => None,
         Some(path) => {
-            let frames = generate(
-                &mut generator,
-                opened.model(),
-                &closed_walk(&z, args.steps, interpolation)?,
-                logging,
-            )?;
+            let frames = generate(&mut generator, &closed_walk(&z, args.steps, interpolation)?, logging)?;
             let factor = gif_factor(opened.shape());
             let frames = ImageGrid::each(&frames, opened.shape())?;
             let frames: Vec<ImageGrid> = frames.iter().map(|frame| frame.enlarged(factor)).collect();

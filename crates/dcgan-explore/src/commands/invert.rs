@@ -57,7 +57,7 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
     let mut done = |n: usize| progress.set(n as u64);
     let result = invert(&mut generator, opened.model(), &images, &inversion, &mut done)?;
     progress.finish();
-    let generated = generate(&mut generator, opened.model(), &result.z, logging)?;
+    let generated = generate(&mut generator, &result.z, logging)?;
     save_z(args.save_z.as_deref(), &result.z)?;
     let (images, generated) =
         (ImageGrid::each(&images, opened.shape())?, ImageGrid::each(&generated, opened.shape())?);

@@ -14,15 +14,15 @@ pub(crate) mod sample;
 pub(crate) mod turn;
 
 use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
 use dcgan_data::{Dataset, ImageShape, OpenOptions, UnreadableImages};
 use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
-    Discriminator, Generator, LatentConfig, Model, ModelFiles, NetworkError, draw as draw_samples, networks,
-    open as open_model, pixels,
+    Discriminator, Generator, LatentConfig, Model, ModelFiles, networks, open as open_model, pixels,
 };
+use dcgan_ops::{BufferPool, OpsError};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -227,7 +227,7 @@ impl OpenedModel {
         match images {
             RecalibrateFrom::Samples(generator) => {
                 tracing::info!("{note} {STATISTICS_SAMPLES} samples of seed 0");
-                let bytes = draw_samples(generator, self.model(), 0, STATISTICS_SAMPLES)?;
+                let bytes = generator.draw(0, STATISTICS_SAMPLES)?;
                 let batches = bytes.chunks(STATISTICS_BATCH * self.shape().bytes());
                 discriminator
                     .network_mut()
@@ -301,12 +301,11 @@ pub(crate) fn read_images(data: &Dataset, rows: &[usize]) -> anyhow::Result<Vec<
 /// The images of `z`, u8 `(n, h, w, c)`, with progress.
 pub(crate) fn generate(
     generator: &mut Generator,
-    model: &Model,
     z: &LatentSet,
     logging: &Logging,
 ) -> anyhow::Result<Vec<u8>> {
     let progress = Progress::new(logging, z.len() as u64, "images");
-    Ok(z.images(generator, model, &mut |done| progress.set(done as u64))?)
+    Ok(z.images(generator, &mut |done| progress.set(done as u64))?)
 }
 
 /// Writes z to `path`, if it is given.

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     }
     let ((opened, data), z) = faults.into_result(model.zip(data).zip(z))?;
     let among = args.among.unwrap_or(usize::MAX).min(data.len());
-    let samples = generate(&mut opened.generator()?, opened.model(), &z, logging)?;
+    let samples = generate(&mut opened.generator()?, &z, logging)?;
     // Neighbours of real images, each without itself, to compare the distances with.
     let real = evenly_spaced(among, z.len());
     let queries = [samples.clone(), read_images(&data, &real)?].concat();

@@ -7,6 +7,7 @@ use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::ablate::Filters;
 use dcgan_explore::latent::LatentSet;
 use dcgan_model::{Discriminator, pixels};
+use dcgan_ops::BufferPool;
 
 /// Default number of images.
 const IMAGES: usize = 64;
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     if let Some(filters) = &filters {
         filters.remove_from(&mut generator).map_err(UsageError::because)?;
     }
-    let bytes = generate(&mut generator, opened.model(), &z, logging)?;
+    let bytes = generate(&mut generator, &z, logging)?;
     let mut images = ImageGrid::each(&bytes, opened.shape())?;
     let mut order: Vec<usize> = (0..z.len()).collect();
     if let Some(discriminator) = &mut discriminator {

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
     let (left, right) = (concat(&left)?, concat(&right)?);
     let turned = turn(&samples, (&left, &right), args.steps, args.strength).map_err(UsageError::because)?;
     let mut generator = opened.generator()?;
-    let bytes = generate(&mut generator, opened.model(), &turned, logging)?;
+    let bytes = generate(&mut generator, &turned, logging)?;
     save_z(args.save_z.as_deref(), &turned)?;
     let layout = Layout { rows: samples.len(), columns: args.steps };
     ImageGrid::of(&bytes, opened.shape(), layout)?.save(&args.out)?;

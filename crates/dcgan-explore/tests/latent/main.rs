@@ -11,9 +11,8 @@ use dcgan_explore::invert::{InversionConfig, errors, gradient, invert};
 use dcgan_explore::latent::{LatentError, LatentSet};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::Dtype;
-use dcgan_model::{
-    Distribution, Generator, LatentConfig, Model, ModelFiles, NetworkError, Preset, draw, pixels,
-};
+use dcgan_model::{Distribution, Generator, LatentConfig, Model, ModelFiles, NetworkError, Preset, pixels};
+use dcgan_ops::BufferPool;
 use image::AnimationDecoder;
 use image::codecs::gif::GifDecoder;
 use serde_json::Value;
@@ -161,9 +160,9 @@ fn samples_are_sorted_by_score() {
     let mut discriminator =
         dcgan_model::Discriminator::new(&model, &files.discriminator.unwrap(), &Device::Cpu).unwrap();
     let mut logits = |z: &LatentSet| {
-        let bytes = z.images(&mut generator, &model, &mut |_| ()).unwrap();
-        let x = pixels::to_tensor(&bytes, model.config(), &Device::Cpu).unwrap();
-        discriminator.score(&x).unwrap().to_vec1::<f32>().unwrap()
+        let bytes = z.images(&mut generator, &mut |_| ()).unwrap();
+        let x = pixels::to_maps(&bytes, model.config(), &BufferPool::new()).unwrap();
+        discriminator.score(&x).unwrap()
     };
     let (before, after) = (logits(&drawn), logits(&sorted));
     assert!(after.is_sorted_by(|a, b| a >= b) && !before.is_sorted_by(|a, b| a >= b), "{before:?} {after:?}");
@@ -232,7 +231,7 @@ fn an_image_does_not_depend_on_others_of_the_batch() {
     let z = LatentSet::draw(3, 70, &model.config().latent).unwrap();
     // A changed last bit changes few bytes: compare many images.
     for rows in (0..70).step_by(2).map(|row| vec![row, row + 1]) {
-        let some = z.select(&rows, "a test").unwrap().images(&mut generator, &model, &mut |_| ()).unwrap();
+        let some = z.select(&rows, "a test").unwrap().images(&mut generator, &mut |_| ()).unwrap();
         for (image, row) in some.chunks(3072).zip(rows) {
             assert!(image == &all[row * 3072..][..3072], "sample {row}");
         }
@@ -241,12 +240,12 @@ fn an_image_does_not_depend_on_others_of_the_batch() {
 
 #[test]
 fn z_of_another_length_are_refused() {
-    let (model, mut generator) = digits();
+    let (_, mut generator) = digits();
     let short = LatentSet::new(vec![0.5; 640], 10, "a test").unwrap();
-    let found = short.images(&mut generator, &model, &mut |_| ());
+    let found = short.images(&mut generator, &mut |_| ());
     assert!(matches!(found, Err(LatentError::Size { expected: 64, found: 10, .. })), "{found:?}");
-    let found = dcgan_model::draw_latents(&mut generator, &model, &[0.5; 65], &mut |_| ());
-    assert!(matches!(found, Err(NetworkError::LatentSet { len: 65, size: 64 })), "{found:?}");
+    let found = dcgan_model::Latents::new(vec![0.5; 65], 64);
+    assert!(matches!(found, Err(NetworkError::Latents { len: 65, size: 64 })), "{found:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The library against PyTorch, against definitions, and against computations step by step.
 
-use crate::support::{guided_case, latents, networks, noise, values};
+use crate::support::{guided_case, latent_maps, latents, networks, noise, samples, values};
 use candle_core::{Device, Tensor};
 use dcgan_explore::ablate::{Filters, Positions, find_feature_maps, sample_positions};
 use dcgan_explore::bounding_boxes::{BoundingBox, BoundingBoxes};
@@ -10,7 +10,7 @@ use dcgan_explore::max_activations::{
 };
 use dcgan_explore::subnetwork::{Subnetwork, find_block};
 use dcgan_model::{Discriminator, Model, Preset, pixels};
-use dcgan_ops::Keep;
+use dcgan_ops::{Keep, Maps};
 
 /// Images of the guided golden as tensors, `(n, c, h, w)`.
 fn images(model: &Model, n: usize) -> Tensor {
@@ -32,7 +32,7 @@ fn guided_gradients_are_pytorchs() {
     // The indices of the golden are those of the largest activations.
     let mut lower = Subnetwork::up_to(discriminator.network(), last).unwrap();
     let mut maxima = MaxActivations::new(model.discriminator_layers()[last].output.channels, n);
-    maxima.add(&lower.eval(&x, Keep::Nothing).unwrap().output, 0).unwrap();
+    maxima.add(&lower.eval(&x, Keep::Nothing).unwrap(), 0).unwrap();
     let indices: Vec<ActivationIndex> = indices
         .data
         .chunks(3)
@@ -59,7 +59,7 @@ fn gradients_of_negative_activations_are_zero_and_invalid_indices_are_refused() 
     let (model, _, discriminator) = networks(3);
     let x = images(&model, 2);
     let mut guided = GuidedBackprop::new(&discriminator, 1).unwrap();
-    let maps = Subnetwork::up_to(discriminator.network(), 1).unwrap().eval(&x, Keep::Nothing).unwrap().output;
+    let maps = Subnetwork::up_to(discriminator.network(), 1).unwrap().eval(&x, Keep::Nothing).unwrap();
     let (_, channels, height, width) = maps.dims4().unwrap();
     let all = values(&maps);
     let index = |i: usize| {
@@ -92,10 +92,11 @@ fn gradients_of_negative_activations_are_zero_and_invalid_indices_are_refused() 
 fn split_networks_compose_to_the_whole() {
     let (model, mut generator, mut discriminator) = networks(5);
     let z = latents(&model, 2, 3);
-    let samples = generator.sample(&z).unwrap();
+    let samples = samples(&mut generator, &z);
     let x = images(&model, 3);
-    let logits = discriminator.score(&x).unwrap();
-    let maps = z.reshape((3, model.config().latent.size, 1, 1)).unwrap();
+    let logits = discriminator.score(&Maps::from_tensor(&x).unwrap()).unwrap();
+    let logits = Tensor::new(logits, &Device::Cpu).unwrap();
+    let maps = latent_maps(&z);
     let networks = [
         (generator.network(), model.generator_layers(), &maps, &samples),
         (discriminator.network(), model.discriminator_layers(), &x, &logits),
@@ -103,8 +104,8 @@ fn split_networks_compose_to_the_whole() {
     for (network, layers, input, whole) in networks {
         for layer in 0..layers.len() {
             let (mut lower, mut upper) = Subnetwork::split_after(network, layer).unwrap();
-            let middle = lower.eval(input, Keep::Nothing).unwrap().output;
-            let end = upper.eval(&middle, Keep::Nothing).unwrap().output;
+            let middle = lower.eval(input, Keep::Nothing).unwrap();
+            let end = upper.eval(&middle, Keep::Nothing).unwrap();
             // Batch norm may be fused into the layer or into the next one: equal up to rounding.
             assert_eq!(values(&end).len(), values(whole).len());
             for (end, whole) in values(&end).iter().zip(values(whole)) {
@@ -129,7 +130,7 @@ fn receptive_fields_match_gradients() {
     let x = images(&model, 1);
     for layer in 0..model.discriminator_layers().len() - 1 {
         let mut lower = Subnetwork::up_to(discriminator.network(), layer).unwrap();
-        let maps = lower.eval(&x, Keep::Tape).unwrap().output;
+        let maps = lower.eval(&x, Keep::Tape).unwrap();
         let (_, channels, height, width) = maps.dims4().unwrap();
         for (row, column) in [(0, 0), (height - 1, 0), (height / 2, width - 1)] {
             let mut grad_output = vec![0.0_f32; channels * height * width];
@@ -198,22 +199,22 @@ fn removed_feature_maps_are_zero() {
     for (block, layer) in [("project", 0), ("blocks.0", 1)] {
         let (model, mut generator, _) = networks(11);
         let z = latents(&model, 4, 5);
-        let whole = values(&generator.sample(&z).unwrap());
+        let whole = values(&samples(&mut generator, &z));
         let (mut lower, mut upper) = Subnetwork::split_after(generator.network(), layer).unwrap();
-        let maps = z.reshape((5, model.config().latent.size, 1, 1)).unwrap();
-        let middle = lower.eval(&maps, Keep::Nothing).unwrap().output;
+        let maps = latent_maps(&z);
+        let middle = lower.eval(&maps, Keep::Nothing).unwrap();
         let channels = middle.dim(1).unwrap();
         let mask: Vec<f32> = (0..channels).map(|c| if c == 1 { 0.0 } else { 1.0 }).collect();
         let mask = Tensor::from_vec(mask, (1, channels, 1, 1), &Device::Cpu).unwrap();
         let masked = middle.broadcast_mul(&mask).unwrap();
-        let expected = values(&upper.eval(&masked, Keep::Nothing).unwrap().output);
+        let expected = values(&upper.eval(&masked, Keep::Nothing).unwrap());
 
         let none = Filters { block: block.to_owned(), channels, maps: vec![] };
         none.remove_from(&mut generator).unwrap();
-        assert_eq!(values(&generator.sample(&z).unwrap()), whole, "nothing removed");
+        assert_eq!(values(&samples(&mut generator, &z)), whole, "nothing removed");
         let filters = Filters { block: block.to_owned(), channels, maps: vec![1] };
         filters.remove_from(&mut generator).unwrap();
-        let removed = values(&generator.sample(&z).unwrap());
+        let removed = values(&samples(&mut generator, &z));
         assert_ne!(removed, whole, "feature map 1 of {block} has an effect");
         for (removed, expected) in removed.iter().zip(&expected) {
             assert!((removed - expected).abs() <= 1e-5, "{block}: {removed} {expected}");
@@ -234,8 +235,8 @@ fn positions_are_activations_inside_and_outside_boxes() {
     let insides: Vec<usize> = found.inside.iter().map(|&inside| usize::from(inside)).collect();
     // Sample 2: two positions inside and two of the 34 outside. Sample 6: 30 inside, and all 6 outside.
     assert_eq!(insides, [vec![1; 2], vec![0; 2], vec![1; 30], vec![0; 6]].concat());
-    let z = latents(&model, 9, 7).reshape((7, model.config().latent.size, 1, 1)).unwrap();
-    let maps = Subnetwork::up_to(generator.network(), 1).unwrap().eval(&z, Keep::Nothing).unwrap().output;
+    let z = latent_maps(&latents(&model, 9, 7));
+    let maps = Subnetwork::up_to(generator.network(), 1).unwrap().eval(&z, Keep::Nothing).unwrap();
     let at = |sample: usize, row: usize, column: usize| -> Vec<f32> {
         (0..found.channels)
             .map(|map| {

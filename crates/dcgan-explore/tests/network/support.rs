@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, HostTensor, Weights};
-use dcgan_model::{Discriminator, Generator, Model, ModelConfig};
+use dcgan_model::{Discriminator, Generator, Latents, Model, ModelConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,9 +25,9 @@ pub(crate) fn random_weights(mut weights: Weights, specs: &[weights::TensorSpec]
     for (i, spec) in specs.iter().enumerate() {
         let n = spec.shape.iter().product();
         let mut rng = random::stream(seed, Purpose::SyntheticImages, i as u64);
-        let data = if spec.name.ends_with("variance") {
+        let data = if spec.name.ends_with("running_var") {
             random::normal(&mut rng, n, 0.0, 0.3).iter().map(|v| 0.2 + v.abs()).collect()
-        } else if spec.name.ends_with("gain") {
+        } else if spec.name.ends_with("norm.weight") {
             random::normal(&mut rng, n, 1.0, 0.2)
         } else {
             random::normal(&mut rng, n, 0.0, 0.2)
@@ -47,11 +47,19 @@ pub(crate) fn networks(seed: u64) -> (Model, Generator, Discriminator) {
     (model, generator, discriminator)
 }
 
-/// z of the first `n` samples of `seed`, `(n, z)`.
-pub(crate) fn latents(model: &Model, seed: u64, n: usize) -> Tensor {
-    let latent = &model.config().latent;
-    let z = random::latent_each(seed, Purpose::SampleLatent, n, latent);
-    Tensor::from_vec(z, (n, latent.size), &Device::Cpu).unwrap()
+/// The first `n` samples of `seed`.
+pub(crate) fn latents(model: &Model, seed: u64, n: usize) -> Latents {
+    Latents::draw(seed, Purpose::SampleLatent, n, &model.config().latent).unwrap()
+}
+
+/// The images of latents, `(n, c, h, w)`.
+pub(crate) fn samples(generator: &mut Generator, latents: &Latents) -> Tensor {
+    generator.sample(latents).unwrap().to_tensor().unwrap()
+}
+
+/// Latents as the generator's layers read them, `(n, z, 1, 1)`.
+pub(crate) fn latent_maps(latents: &Latents) -> Tensor {
+    latents.input().maps.to_tensor().unwrap()
 }
 
 /// All values, in the order of the shape.

@@ -58,13 +58,13 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
 fn explanation(result: &BenchResult) -> String {
     let mut lines = vec![format!(
         "{:<14} {:<10} {:<27} {:>11} {:>12}",
-        "network", "layer", "path", "forward, ms", "backward, ms"
+        "network", "layer", "algorithm", "forward, ms", "backward, ms"
     )];
     let mut total = 0.0;
     for layer in &result.layers {
         lines.push(format!(
             "{:<14} {:<10} {:<27} {:>11.2} {:>12.2}",
-            layer.network, layer.layer, layer.path, layer.forward_ms, layer.backward_ms
+            layer.network, layer.layer, layer.algorithm, layer.forward_ms, layer.backward_ms
         ));
         total += layer.forward_ms + layer.backward_ms;
     }

@@ -3,7 +3,7 @@
 use crate::cli::SampleArgs;
 use dcgan_cli::{Outcome, UsageError, check_parent, print_result, set_threads};
 use dcgan_data::image_grid::ImageGrid;
-use dcgan_model::{Generator, draw, ensure_statistics};
+use dcgan_model::Generator;
 
 /// More images than this make a PNG that no viewer opens.
 const MAX_IMAGES: usize = 10_000;
@@ -24,10 +24,10 @@ pub(crate) fn run(args: &SampleArgs) -> anyhow::Result<Outcome> {
         return Err(UsageError::one(format!("{} has no generator", args.model.display())).into());
     };
     let mut generator = Generator::new(&model, &weights, &device)?;
-    if ensure_statistics(&mut generator, &model, &device)? {
-        tracing::info!("the weights came without batch-norm statistics: recalibrated from 4,096 z");
+    if generator.ensure_statistics()? {
+        tracing::info!("the weights have no batch norm statistics: recalibrated from 4,096 z");
     }
-    let images = draw(&mut generator, &model, args.seed, args.n)?;
+    let images = generator.draw(args.seed, args.n)?;
     ImageGrid::square(&images, model.config().image_shape().into())?.save(&args.out)?;
     print_result(&format!("{} images in {}", args.n, args.out.display()))?;
     Ok(Outcome::Done)
