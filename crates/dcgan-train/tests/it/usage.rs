@@ -222,3 +222,16 @@ fn a_plan_repeats_its_run() {
     expected = expected.replace("steps = 20", "epochs = 1").replace("mirror = true", "mirror = false");
     assert_eq!(read("changed"), expected.replace("batch_size = 16", "batch_size = 5000"));
 }
+
+#[test]
+fn version_and_completions() {
+    let version = String::from_utf8(succeed(&["--version"]).stdout).unwrap();
+    assert_eq!(version.trim(), concat!("dcgan-train ", env!("CARGO_PKG_VERSION")));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = String::from_utf8(succeed(&["completions", shell]).stdout).unwrap();
+        for word in ["dcgan-train", "resume", "checkpoint-every"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+    refused(&["completions", "cmd"], &["cmd", "bash"]);
+}
