@@ -181,7 +181,8 @@ pub(crate) struct ServeArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// .safetensors, .pth / .pt (zip or legacy), the authors' joblib folder; or a run or model folder, to keep its networks
+    /// .safetensors, .pth / .pt (zip or legacy), the authors' joblib folder; or a run or model folder, to keep its
+    /// networks
     pub(crate) src: PathBuf,
     /// Networks of a file of another program: a preset
     #[arg(long, value_name = "NAME", conflicts_with = "config")]

@@ -1,7 +1,7 @@
 //! Training of DCGANs: the step, the loop, the run folder.
 //!
-//! [`trainer::run`] trains by a checked [`config::Plan`] in a [`run_folder::RunFolder`] and reports by [`event::Event`]s. The
-//! command line (feature `cli`) and the service (`service`, a feature as well) call it.
+//! [`trainer::run`] trains by a checked [`config::Plan`] in a [`run_folder::RunFolder`] and reports by
+//! [`event::Event`]s. The command line (feature `cli`) and the service (`service`, a feature as well) call it.
 
 pub mod alarm;
 pub mod bench;

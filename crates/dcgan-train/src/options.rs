@@ -1,9 +1,9 @@
 //! The table of training options.
 //!
 //! Each option of a run is declared once: as a field of a section of the plan ([`crate::config::RunConfig`],
-//! [`crate::config::TrainingConfig`]) with its type, help, limits and default, or here where it selects the networks. The
-//! arguments of `dcgan-train run`, configuration files, the JSON of the service's jobs, its schema and the form of its page
-//! are all derived from this table.
+//! [`crate::config::TrainingConfig`]) with its type, help, limits and default, or here where it selects the networks.
+//! The arguments of `dcgan-train run`, configuration files, the JSON of the service's jobs, its schema and the form of
+//! its page are all derived from this table.
 
 use crate::config::{RunConfig, TrainingConfig};
 use std::collections::BTreeMap;
@@ -261,8 +261,8 @@ pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
 
 /// Declares a section of the plan and its rows of the table of options.
 ///
-/// A field reads `name: Type = default, row;`. Its doc comment is the option's help text. A section has defaults for all of
-/// its fields, or for none; where it has them, fields that a file leaves out take them.
+/// A field reads `name: Type = default, row;`. Its doc comment is the option's help text. A section has defaults for
+/// all of its fields, or for none; where it has them, fields that a file leaves out take them.
 macro_rules! section {
     (
         $(#[$meta:meta])*

@@ -1,11 +1,11 @@
-//! `dcgan-train sample`
+//! `dcgan-train sample`.
 
 use crate::cli::SampleArgs;
 use dcgan_cli::{Outcome, UsageError, check_parent, print_result, set_threads};
 use dcgan_data::image_grid::ImageGrid;
 use dcgan_model::{Generator, draw, ensure_statistics};
 
-/// More images than this make a PNG that no viewer opens.
+/// Larger image grids make a PNG that no viewer opens.
 const MAX_IMAGES: usize = 10_000;
 
 pub(crate) fn run(args: &SampleArgs) -> anyhow::Result<Outcome> {
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &SampleArgs) -> anyhow::Result<Outcome> {
     };
     let mut generator = Generator::new(&model, &weights, &device)?;
     if ensure_statistics(&mut generator, &model, &device)? {
-        tracing::info!("the weights came without batch-norm statistics: recalibrated from 4,096 z");
+        tracing::info!("the weights have no batch-norm statistics: recalibrated from 4,096 z");
     }
     let images = draw(&mut generator, &model, args.seed, args.n)?;
     ImageGrid::square(&images, model.config().image_shape().into())?.save(&args.out)?;
