@@ -1,45 +1,46 @@
-//! Alarms for long runs: D wins, samples collapse.
+//! Alarms of a run: D wins, samples collapse.
 
 use crate::event::AlarmKind;
 use serde::{Deserialize, Serialize};
 
-/// D's loss below this…
+/// A loss of D below this…
 const LOW_LOSS: f64 = 0.05;
-/// …for this many steps on end means that G has nothing left to learn from.
+/// …for this many consecutive steps means that G gets no useful gradient.
 const LOW_STEPS: u64 = 200;
-/// Samples whose distances fall below this share of the real images' have collapsed…
+/// Samples with a diversity below this have collapsed…
 const COLLAPSED: f64 = 0.3;
-/// …once they were as diverse as this, or
+/// …if they were as diverse as this before, or
 const DIVERSE: f64 = 0.5;
-/// after this many steps in any case: before, G may not have learned to be diverse.
+/// …after this many steps: earlier, G may not have learned to be diverse yet.
 const WARM_UP_STEPS: u64 = 2_000;
 
-/// What the alarms remember: part of a checkpoint.
+/// The state of the alarms, a part of each checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alarms {
-    /// Since which step D's loss has been low.
+    /// First step of the current period of low losses of D.
     low_since: Option<u64>,
-    /// Whether the alarm of this spell has been given.
-    low_told: bool,
-    /// Whether samples have been diverse since the last alarm of collapse.
+    /// Whether this period was reported.
+    #[serde(rename = "low_told")]
+    low_reported: bool,
+    /// Whether samples were diverse since the last report of a collapse.
     was_diverse: bool,
-    /// Whether the alarm of collapse has been given and not taken back.
+    /// Whether a collapse was reported that samples have not recovered from.
     collapsed: bool,
 }
 
 impl Alarms {
-    /// Takes D's loss at one step (not every step has to be seen); speaks once per spell of low losses.
-    pub fn see_loss(&mut self, step: u64, loss: f64) -> Option<(AlarmKind, String)> {
+    /// Takes the loss of D at a step; steps may be left out. Returns one alarm for each period of low losses.
+    pub fn observe_loss(&mut self, step: u64, loss: f64) -> Option<(AlarmKind, String)> {
         if loss >= LOW_LOSS {
-            (self.low_since, self.low_told) = (None, false);
+            (self.low_since, self.low_reported) = (None, false);
             return None;
         }
         let since = *self.low_since.get_or_insert(step);
-        if self.low_told || step - since < LOW_STEPS {
+        if self.low_reported || step - since < LOW_STEPS {
             return None;
         }
-        self.low_told = true;
+        self.low_reported = true;
         let message = format!(
             "D wins: its loss has been below {LOW_LOSS} for {LOW_STEPS} steps, so G learns little; \
              try --label-smoothing 0.1, a lower --learning-rate, or go back to the best checkpoint"
@@ -47,8 +48,8 @@ impl Alarms {
         Some((AlarmKind::DiscriminatorWins, message))
     }
 
-    /// Takes the diversity of a sample grid (1 is that of real images); speaks once per collapse.
-    pub fn see_diversity(&mut self, step: u64, diversity: f64) -> Option<(AlarmKind, String)> {
+    /// Takes the diversity of a sample grid (1 is that of real images). Returns one alarm for each collapse.
+    pub fn observe_diversity(&mut self, step: u64, diversity: f64) -> Option<(AlarmKind, String)> {
         if diversity >= DIVERSE {
             (self.was_diverse, self.collapsed) = (true, false);
         }
@@ -69,35 +70,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn low_losses_speak_once_a_spell() {
+    fn one_alarm_for_each_period_of_low_losses() {
         let mut alarms = Alarms::default();
-        let mut spoken = Vec::new();
-        // 150 low, one high, 450 low, one high, 199 low: one alarm, 200 steps into the second spell.
+        let mut reported = Vec::new();
+        // 150 low, one high, 450 low, one high, 199 low: one alarm, 200 steps into the second period.
         let losses = [(150, 0.01), (1, 0.5), (450, 0.0), (1, 0.06), (199, 0.01)];
         let all = losses.iter().flat_map(|&(n, loss)| std::iter::repeat_n(loss, n));
         for (i, loss) in all.enumerate() {
-            if alarms.see_loss(i as u64, loss).is_some() {
-                spoken.push(i);
+            if alarms.observe_loss(i as u64, loss).is_some() {
+                reported.push(i);
             }
         }
-        assert_eq!(spoken, [150 + 1 + 200]);
-        // Every 50th step seen, as on an accelerator: the same spell.
+        assert_eq!(reported, [150 + 1 + 200]);
+        // Every 50th step, as on an accelerator.
         let mut alarms = Alarms::default();
-        let spoken: Vec<u64> =
-            (0..20).map(|i| i * 50).filter(|&step| alarms.see_loss(step, 0.01).is_some()).collect();
-        assert_eq!(spoken, [200]);
+        let reported: Vec<u64> =
+            (0..20).map(|i| i * 50).filter(|&step| alarms.observe_loss(step, 0.01).is_some()).collect();
+        assert_eq!(reported, [200]);
     }
 
     #[test]
-    fn collapse_speaks_once_and_not_before_samples_were_diverse() {
+    fn one_alarm_for_each_collapse_after_samples_were_diverse() {
         let check = |grids: &[(u64, f64)], expected: &[u64]| {
             let mut alarms = Alarms::default();
-            let spoken: Vec<u64> = grids
+            let reported: Vec<u64> = grids
                 .iter()
-                .filter(|(step, d)| alarms.see_diversity(*step, *d).is_some())
+                .filter(|(step, d)| alarms.observe_diversity(*step, *d).is_some())
                 .map(|(step, _)| *step)
                 .collect();
-            assert_eq!(spoken, expected, "{grids:?}");
+            assert_eq!(reported, expected, "{grids:?}");
         };
         check(&[(0, 0.01), (500, 0.1), (1000, 0.6), (1500, 0.9)], &[]);
         check(&[(0, 0.01), (500, 0.7), (1000, 0.2), (1500, 0.1)], &[1000]);

@@ -3,6 +3,7 @@
 use crate::option_args::OptionArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
 use dcgan_model::weights::Dtype;
@@ -15,7 +16,7 @@ use std::str::FromStr;
 ///
 /// Without a command: trains the preset `digits` on the embedded hand-written digits, a run of about two minutes.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "dcgan-train", version)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -47,6 +48,11 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Export the weights of a model with the names of another program
     Export(ExportArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 #[derive(Args, Debug, Default)]
@@ -175,7 +181,8 @@ pub(crate) struct ServeArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// .safetensors, .pth / .pt (zip or legacy), the authors' joblib folder; or a run or model folder, to keep its networks
+    /// .safetensors, .pth / .pt (zip or legacy), the authors' joblib folder; or a run or model folder, to keep its
+    /// networks
     pub(crate) src: PathBuf,
     /// Networks of a file of another program: a preset
     #[arg(long, value_name = "NAME", conflicts_with = "config")]

@@ -73,7 +73,8 @@ section! {
 }
 
 section! {
-    /// `[training]` of a preset, configuration file or plan. Files write every number out; there are no hidden defaults.
+    /// `[training]` of a preset, configuration file or plan. Files write every number out; there are no hidden
+    /// defaults.
     pub struct TrainingConfig in Training {
         /// Images of a minibatch.
         batch_size: usize, between(2, 1 << 16);
@@ -163,7 +164,8 @@ impl ConfigFile {
 /// One invalid option or field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// The option by its name in plan.toml and JSON (`checkpoint_every`); `model` where the networks do not fit together.
+    /// The option by its name in plan.toml and JSON (`checkpoint_every`); `model` where the networks do not fit
+    /// together.
     pub field: String,
     /// A sentence with the option or field, what was found and what is expected.
     pub message: String,
@@ -220,7 +222,8 @@ impl Plan {
         if faults.is_empty() { Ok(plan) } else { Err(faults) }
     }
 
-    /// Sets options of `[run]` and `[training]`. A length replaces the one before. The limits are those of [`Plan::faults`].
+    /// Sets options of `[run]` and `[training]`. A length replaces the one before. The limits are those of
+    /// [`Plan::faults`].
     ///
     /// # Errors
     /// More than one length; values of another type than their option's.

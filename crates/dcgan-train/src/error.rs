@@ -1,4 +1,4 @@
-//! Why a run ended before its time.
+//! Errors of a run.
 
 use crate::checkpoint::CheckpointError;
 use crate::frechet::FrechetError;
@@ -10,10 +10,10 @@ use dcgan_model::DeviceError;
 use dcgan_model::{ConfigError, NetworkError};
 use std::path::{Path, PathBuf};
 
-/// Why a run ended before its time.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The networks' configuration.
+    /// The configuration of the networks.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The device.
@@ -43,7 +43,7 @@ pub enum TrainError {
         /// The last good checkpoint.
         checkpoint: Option<PathBuf>,
     },
-    /// A grid of images too large to be one PNG.
+    /// An image grid too large for a PNG.
     #[error(transparent)]
     ImageGrid(ImageGridError),
     /// The random-feature Fréchet distance.
@@ -51,7 +51,8 @@ pub enum TrainError {
     RandomFeatureFrechet(#[from] FrechetError),
     /// The dataset changed between stop and resume.
     #[error(
-        "the dataset is not the one that the run began with (images were added, removed or changed); bring it back, or begin a new run with --init-from the last checkpoint"
+        "the dataset is not the one of the start of the run (images were added, removed or changed); restore it, or \
+         start a new run with --init-from the last checkpoint"
     )]
     OtherData,
     /// The weights to start from do not fit.
@@ -65,7 +66,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// Names the last good checkpoint in the errors that tell it.
+    /// Adds the last good checkpoint to the errors that report it.
     pub(crate) fn with_last_good(self, checkpoint: Option<&Path>) -> Self {
         let checkpoint = checkpoint.map(Path::to_path_buf);
         match self {

@@ -1,12 +1,12 @@
 //! Evaluation of the generator while it trains: EMA weights, sample grids, diversity, random-feature Fréchet distance.
 //!
-//! Samples are drawn in evaluation mode. Where the run keeps an EMA of G's weights, they are swapped in for the time of an
-//! evaluation; training goes on with the raw weights.
+//! Samples are drawn in evaluation mode. Where the run keeps an EMA of G's weights, they are swapped in for the time of
+//! an evaluation; training goes on with the raw weights.
 
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::frechet::{self, RandomFeatureFrechet};
-use crate::memory::GRID;
+use crate::memory::GRID_IMAGES;
 use crate::start::to_host;
 use crate::step::Networks;
 use dcgan_data::{DataError, Dataset};
@@ -51,7 +51,7 @@ impl<'a> Evaluator<'a> {
     /// Those of the networks.
     pub(crate) fn sample(&mut self, networks: &mut Networks, step: u64) -> Result<Samples, TrainError> {
         let images = self.with_ema_weights(networks, step, |this, networks| {
-            Ok(networks.generator.draw(this.plan.run.seed, GRID)?)
+            Ok(networks.generator.draw(this.plan.run.seed, GRID_IMAGES)?)
         })?;
         let distance = frechet::mean_distance(&images, self.plan.image_shape().bytes());
         Ok(Samples { images, diversity: distance / self.real_distance.max(1e-9) })
@@ -67,8 +67,8 @@ impl<'a> Evaluator<'a> {
         })
     }
 
-    /// The EMA weights of G after `step` steps, where the run keeps an EMA. Their batch-norm statistics are recalibrated: the
-    /// running statistics belong to the raw weights.
+    /// The EMA weights of G after `step` steps, where the run keeps an EMA. Their batch-norm statistics are
+    /// recalibrated: the running statistics belong to the raw weights.
     ///
     /// # Errors
     /// Those of the networks.
@@ -128,7 +128,7 @@ pub(crate) fn can_evaluate(networks: &Networks) -> bool {
 /// Images that cannot be read.
 pub(crate) fn real_images(data: &Dataset) -> Result<Vec<u8>, DataError> {
     let len = data.shape().bytes();
-    let n = data.len().min(GRID);
+    let n = data.len().min(GRID_IMAGES);
     let mut bytes = vec![0; n * len];
     for (i, image) in bytes.chunks_mut(len).enumerate() {
         data.read(i * data.len() / n, image)?;

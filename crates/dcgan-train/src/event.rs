@@ -1,10 +1,10 @@
-//! What a run tells while it goes: one enum feeds the console, stats.jsonl, event files for TensorBoard, and the service.
+//! Events of a run: one enum for the console, stats.jsonl, event files of TensorBoard and the service.
 
 use crate::step::StepOutput;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// One thing that happened. In stats.jsonl each is a line of JSON with its kind under `event`.
+/// An event. In stats.jsonl each is a line of JSON with its kind under `event`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -18,7 +18,7 @@ pub enum Event {
         images: u64,
         /// The file.
         path: PathBuf,
-        /// Mean distance between two images of the grid, by that of real images; near 0 all samples are alike.
+        /// Mean distance between two images of the grid, relative to that of real images; near 0 all samples are alike.
         diversity: f64,
     },
     /// A checkpoint was written.
@@ -27,33 +27,34 @@ pub enum Event {
         step: u64,
         /// The folder.
         path: PathBuf,
-        /// Fréchet distance in random features (see `quality`); lower is better. None for a checkpoint written on interruption.
+        /// Random-feature Fréchet distance ([`crate::frechet`]); lower is better. None for a checkpoint of an
+        /// interruption.
         frechet: Option<f64>,
         /// Whether it is the best of the run so far.
         best: bool,
     },
-    /// Something looks wrong.
+    /// A sign of failed training.
     Alarm {
         /// Steps taken.
         step: u64,
         /// Which alarm.
         alarm: AlarmKind,
-        /// What was seen and what helps.
+        /// The observation and what helps.
         message: String,
     },
 }
 
-/// What an alarm is about.
+/// The kinds of alarms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlarmKind {
-    /// D's loss stays near zero: G has nothing to learn from.
+    /// The loss of D stays near zero: G gets no useful gradient.
     DiscriminatorWins,
     /// Samples have become alike.
     Collapse,
 }
 
-/// The familiar line of a GAN's training, and how fast it goes.
+/// Losses and outputs of D as GAN training usually logs them, and the speed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepLine {
     /// Steps taken.
@@ -64,7 +65,7 @@ pub struct StepLine {
     pub images: u64,
     /// Passes over the data, counted from 0.
     pub epoch: u64,
-    /// D's loss on real plus on generated images; 2 ln 2 = 1.386 where D cannot tell.
+    /// Loss of D on real plus on generated images; 2 ln 2 = 1.386 where D cannot tell them apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_d: Option<f64>,
     /// G's loss, -ln D(G(z)).
@@ -76,7 +77,7 @@ pub struct StepLine {
     /// Mean D(G(z)) before D's update.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub d_gz_before: Option<f64>,
-    /// Mean D(G(z)) that G's update saw.
+    /// Mean D(G(z)) of the update of G.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub d_gz_after: Option<f64>,
     /// Euclidean norm of D's gradient.
@@ -91,12 +92,12 @@ pub struct StepLine {
     pub images_per_s: f64,
     /// Seconds to the end of the run at this speed.
     pub seconds_left: f64,
-    /// Share of the time since the last line that training waited for data, 0 to 1.
+    /// Fraction of the time since the last line that training waited for data.
     pub data_wait_share: f64,
 }
 
 impl StepLine {
-    /// Takes over what the networks said.
+    /// Adds the output of the last updates.
     pub(crate) fn with_output(mut self, output: &StepOutput) -> Self {
         if let Some(d) = output.discriminator {
             self.loss_d = Some(d.loss);
@@ -112,11 +113,12 @@ impl StepLine {
         self
     }
 
-    /// The line that pytorch/examples prints, with speed and time to go.
+    /// The line that pytorch/examples prints, with speed and remaining time.
     pub fn console(&self) -> String {
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
         format!(
-            "[{}/{}] Loss_D: {} Loss_G: {} D(x): {} D(G(z)): {} / {}  {:.0} images/s, {} left, {:.0} % waiting for data",
+            "[{}/{}] Loss_D: {} Loss_G: {} D(x): {} D(G(z)): {} / {}  {:.0} images/s, {} left, \
+             {:.0} % waiting for data",
             self.step,
             self.total_steps,
             number(self.loss_d),
@@ -132,11 +134,7 @@ impl StepLine {
 }
 
 /// `1:02:03` or `2:03`.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to what an hour counter can show"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a range that fits")]
 pub fn duration(seconds: f64) -> String {
     let s = seconds.clamp(0.0, 3.6e9) as u64;
     let (hours, minutes, s) = (s / 3600, s / 60 % 60, s % 60);
@@ -144,7 +142,7 @@ pub fn duration(seconds: f64) -> String {
 }
 
 impl Event {
-    /// Steps taken when it happened.
+    /// Steps taken by then.
     pub fn step(&self) -> u64 {
         match self {
             Self::Step(StepLine { step, .. })

@@ -1,4 +1,4 @@
-//! What a plan names, opened: the device, the images, the weights to start from. Nothing is written here.
+//! Opens the inputs of a plan: device, images, weights to start from. Nothing is written.
 
 use crate::config::Plan;
 use crate::memory;
@@ -12,30 +12,32 @@ use dcgan_ops::{Isa, Precision};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The fewest images of a minibatch that a plan allows.
+/// The smallest minibatch of a valid plan.
 const SMALLEST_BATCH: usize = 2;
 
-/// Why a run cannot begin: each is for whoever asked for the run to put right.
+/// Why a run cannot start; the user can fix each.
 #[derive(Debug, thiserror::Error)]
 pub enum InputsError {
-    /// No such device.
+    /// An unknown device.
     #[error("{0}")]
     UnknownDevice(String),
     /// The device cannot be opened.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The device does not compute in this precision.
-    #[error("bf16 is computed on the CPU only: use --dtype f32, or --device cpu")]
+    /// The device does not support the precision.
+    #[error("bf16 is supported on the CPU only: use --dtype f32, or --device cpu")]
     Precision,
     /// The machine's memory is too small for the minibatch, or for the networks themselves.
     #[error(
-        "training would take {:.1} GB of memory at least, this machine has {:.1} GB: use a smaller {}",
-        *needed as f64 / 1e9, *machine as f64 / 1e9, if *smaller_batch_fits { "--batch-size" } else { "--size, or smaller networks" }
+        "training takes {:.1} GB of memory at least, this machine has {:.1} GB: use a smaller {}",
+        *needed as f64 / 1e9,
+        *machine as f64 / 1e9,
+        if *smaller_batch_fits { "--batch-size" } else { "--size, or smaller networks" }
     )]
     Memory {
-        /// Bytes that training takes at least.
+        /// Bytes of training, at least.
         needed: u64,
-        /// Bytes that there are.
+        /// Bytes of the machine.
         machine: u64,
         /// Whether the smallest minibatch would fit.
         smaller_batch_fits: bool,
@@ -43,7 +45,7 @@ pub enum InputsError {
     /// The images.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// Fewer images than one minibatch takes.
+    /// Fewer images than a minibatch.
     #[error("the dataset holds {images} images, fewer than one batch of {batch_size}; use --batch-size")]
     TooFew {
         /// Images in the dataset.
@@ -69,7 +71,7 @@ impl From<OpenError> for InputsError {
 }
 
 impl InputsError {
-    /// What is wrong, one sentence each.
+    /// The messages, one for each fault.
     pub fn faults(self) -> Vec<String> {
         match self {
             Self::InitMisfit(faults) => faults,
@@ -86,7 +88,7 @@ pub fn device(name: &str) -> Result<Device, InputsError> {
     Ok(name.parse::<DeviceChoice>().map_err(InputsError::UnknownDevice)?.open()?)
 }
 
-/// Refuses a precision that the device does not compute in, and says where it is slow.
+/// Refuses a precision that the device does not support, and warns where it is slow.
 ///
 /// # Errors
 /// [`InputsError::Precision`].
@@ -95,13 +97,13 @@ pub fn check_precision(precision: Precision, device: &Device) -> Result<(), Inpu
         return Err(InputsError::Precision);
     }
     if precision == Precision::Bf16 && !Isa::best().multiplies_bf16() {
-        tracing::warn!("this CPU does not multiply bf16 (AVX512-BF16): --dtype f32 is faster here");
+        tracing::warn!("this CPU has no bf16 products (AVX512-BF16): --dtype f32 is faster");
     }
     Ok(())
 }
 
-/// Refuses what cannot fit this machine's memory, where the system tells how much there is: a failed allocation would end the
-/// process. What passes may still be too much, for only what training surely takes is counted.
+/// Refuses plans that cannot fit the memory of this machine, where its size is known: a failed allocation ends the
+/// process. This is a lower bound; a plan that passes may still be too large.
 ///
 /// # Errors
 /// [`InputsError::Memory`], [`InputsError::Config`].
@@ -109,9 +111,10 @@ pub fn check_memory(plan: &Plan, device: &Device) -> Result<(), InputsError> {
     let Some(machine) = machine_memory_bytes() else { return Ok(()) };
     let model = Model::new(plan.model.clone())?;
     let needed = |batch_size| {
-        // Weights are made here whatever the device is; it has its own memory for the rest, and an error when that runs out.
-        let maps = if device.is_cpu() { memory::of_maps(&model, batch_size) } else { 0 };
-        memory::of_networks(&model).saturating_add(maps)
+        // Weights are created in host memory. Activations are in the memory of the device, which reports when it is
+        // full.
+        let activations = if device.is_cpu() { memory::activation_bytes(&model, batch_size) } else { 0 };
+        memory::network_bytes(&model).saturating_add(activations)
     };
     let bytes = needed(plan.training.batch_size);
     if bytes <= machine {
@@ -120,8 +123,8 @@ pub fn check_memory(plan: &Plan, device: &Device) -> Result<(), InputsError> {
     Err(InputsError::Memory { needed: bytes, machine, smaller_batch_fits: needed(SMALLEST_BATCH) <= machine })
 }
 
-/// Opens the images and, where `with_init` asks for them, the weights to start from: once there is a checkpoint, what
-/// the run began from is no longer needed, and may be gone.
+/// Opens the images and, with `with_init`, the weights to start from. A run with a checkpoint does not need them any
+/// more; they may have been removed.
 ///
 /// # Errors
 /// [`InputsError`].
@@ -163,7 +166,7 @@ pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, Inpu
     Ok(Inputs { data: Arc::new(data), data_name, device, init })
 }
 
-/// Refuses weights that do not fit the plan's networks.
+/// Refuses weights that do not fit the networks of the plan.
 fn check_init(path: &Path, files: &ModelFiles, model: &Model) -> Result<(), InputsError> {
     let check = |given: &Option<Weights>, specs: &[TensorSpec]| {
         let fault = given.as_ref().and_then(|given| weights::check(path, given, specs).err());

@@ -1,7 +1,7 @@
-//! Trains a DCGAN: one step, one loop, one run folder.
+//! Training of DCGANs: the step, the loop, the run folder.
 //!
-//! [`trainer::run`] trains by a checked [`config::Plan`] in a [`run_folder::RunFolder`] and tells what happens through
-//! [`event::Event`]s. The command line is its first caller, [`service`] its second.
+//! [`trainer::run`] trains by a checked [`config::Plan`] in a [`run_folder::RunFolder`] and reports by
+//! [`event::Event`]s. The command line (feature `cli`) and the service (`service`, a feature as well) call it.
 
 pub mod alarm;
 pub mod bench;

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             Some(Command::Sample(args)) => commands::sample::run(&args),
             #[cfg(feature = "service")]
             Some(Command::Serve(args)) => commands::serve::run(&args),
+            Some(Command::Completions { shell }) => commands::completions::run(shell),
             Some(Command::Import(args)) => commands::convert::import(&args),
             Some(Command::Export(args)) => commands::convert::export(&args),
         }

@@ -1,9 +1,9 @@
 //! The table of training options.
 //!
 //! Each option of a run is declared once: as a field of a section of the plan ([`crate::config::RunConfig`],
-//! [`crate::config::TrainingConfig`]) with its type, help, limits and default, or here where it selects the networks. The
-//! arguments of `dcgan-train run`, configuration files, the JSON of the service's jobs, its schema and the form of its page
-//! are all derived from this table.
+//! [`crate::config::TrainingConfig`]) with its type, help, limits and default, or here where it selects the networks.
+//! The arguments of `dcgan-train run`, configuration files, the JSON of the service's jobs, its schema and the form of
+//! its page are all derived from this table.
 
 use crate::config::{RunConfig, TrainingConfig};
 use std::collections::BTreeMap;
@@ -54,9 +54,9 @@ pub struct TrainOption {
     pub help: &'static str,
     /// What it sets.
     pub section: Section,
-    /// The value of a run where the option is not given; none where the preset or configuration file has it.
+    /// The default value; none if the preset or configuration file has it.
     pub default: fn() -> Option<Value>,
-    /// In words what happens without the option, where there is no default value.
+    /// Description of the behavior without the option, if it has no default value.
     pub otherwise: Option<&'static str>,
     /// Whether only configuration files can set it.
     pub file_only: bool,
@@ -145,7 +145,7 @@ impl TrainOption {
         self.help.trim().trim_end_matches('.')
     }
 
-    /// The help text with what happens without the option.
+    /// The help text with the default.
     pub fn description(&self) -> String {
         let default =
             (self.default)().filter(|value| *value != Value::Boolean(false)).map(|value| match value {
@@ -158,7 +158,7 @@ impl TrainOption {
         }
     }
 
-    /// The field that a fault of this option names: it cannot be set but in a configuration file, or by its name.
+    /// The field of faults: `config` for options that only configuration files set.
     pub(crate) fn field(&self) -> &'static str {
         if self.file_only { "config" } else { self.name }
     }
@@ -198,7 +198,7 @@ impl TrainOption {
 }
 
 impl Kind {
-    /// Reads what was typed on the command line. Limits are checked later, all at once.
+    /// Parses a value of the command line. Limits are checked later, all at once.
     ///
     /// # Errors
     /// What is expected.
@@ -243,7 +243,7 @@ impl Kind {
     }
 }
 
-/// A number as people write it: `0.5`, `1`, `1.2e-38`.
+/// A number in a message: `0.5`, `1`, `1.2e-38`.
 fn number(value: f64) -> String {
     if value != 0.0 && value.abs() < 1e-5 { format!("{value:.1e}") } else { value.to_string() }
 }
@@ -261,8 +261,8 @@ pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
 
 /// Declares a section of the plan and its rows of the table of options.
 ///
-/// A field reads `name: Type = default, row;`. Its doc comment is the option's help text. A section has defaults for all of
-/// its fields, or for none; where it has them, fields that a file leaves out take them.
+/// A field reads `name: Type = default, row;`. Its doc comment is the option's help text. A section has defaults for
+/// all of its fields, or for none; where it has them, fields that a file leaves out take them.
 macro_rules! section {
     (
         $(#[$meta:meta])*

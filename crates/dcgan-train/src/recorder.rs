@@ -142,8 +142,8 @@ impl<'a> Recorder<'a> {
         self.emit(&Event::Sample { step, images, path, diversity: samples.diversity })
     }
 
-    /// Writes the event of a checkpoint, which [`Recorder::checkpoint`] writes next. The event comes first: where the checkpoint
-    /// is not written after all, a resumed run drops it with the rest.
+    /// Writes the event of a checkpoint, which [`Recorder::checkpoint`] writes next. The event comes first: where the
+    /// checkpoint is not written after all, a resumed run drops it with the rest.
     ///
     /// # Errors
     /// Those of the run folder.
@@ -162,8 +162,8 @@ impl<'a> Recorder<'a> {
     /// Writes a checkpoint, links the best one and removes old ones.
     ///
     /// # Errors
-    /// [`TrainError::Step`] for weights that are not finite: such a checkpoint must not replace good ones. Those of the run
-    /// folder.
+    /// [`TrainError::Step`] for weights that are not finite: such a checkpoint must not replace good ones. Those of the
+    /// run folder.
     pub(crate) fn checkpoint(&mut self, checkpoint: &Checkpoint, event: &Event) -> Result<(), TrainError> {
         let Checkpoint { files, state, .. } = checkpoint;
         for (network, weights) in [("generator", &files.generator), ("discriminator", &files.discriminator)] {

@@ -1,4 +1,4 @@
-//! A run folder: `plan.toml`, `stats.jsonl` and event files for TensorBoard beside it, `log.txt`, `reals.png`, `samples/`,
+//! A run folder: `plan.toml`, `stats.jsonl` and event files of TensorBoard, `log.txt`, `reals.png`, `samples/`,
 //! `checkpoints/`, `best`, `result.json`.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -19,7 +19,7 @@ pub struct RunFolder {
     path: PathBuf,
 }
 
-/// Why a run folder could not be made, read or written.
+/// Why a run folder could not be created, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
     /// The operating system refused.
@@ -30,8 +30,12 @@ pub enum RunFolderError {
         /// Why.
         source: io::Error,
     },
-    /// A run would overwrite something.
-    #[error("{} is not empty; choose another --out, or go on with it: dcgan-train resume {}", path.display(), path.display())]
+    /// A new run would overwrite files.
+    #[error(
+        "{} is not empty; choose another --out, or resume it: dcgan-train resume {}",
+        path.display(),
+        path.display()
+    )]
     NotEmpty {
         /// The folder.
         path: PathBuf,
@@ -42,7 +46,7 @@ pub enum RunFolderError {
         /// The folder.
         path: PathBuf,
     },
-    /// `plan.toml` cannot be used.
+    /// An invalid `plan.toml`.
     #[error("{}: {problem}", path.display())]
     Plan {
         /// The file.
@@ -50,14 +54,18 @@ pub enum RunFolderError {
         /// What is wrong.
         problem: String,
     },
-    /// Another process trains in this folder.
+    /// Another process trains in the folder.
     #[error("another process trains in {}; wait for it or stop it first", path.display())]
     Busy {
         /// The folder.
         path: PathBuf,
     },
-    /// Checkpoints were written, and none can be read.
-    #[error("no checkpoint in {} can be read; the damaged ones are set aside as damaged-*: repair one and take `damaged-` off its name, or begin a new run", path.display())]
+    /// All checkpoints are damaged.
+    #[error(
+        "no checkpoint in {} can be read; the damaged ones are set aside as damaged-*: repair one and remove `damaged-` \
+         from its name, or start a new run",
+        path.display()
+    )]
     AllDamaged {
         /// The folder of checkpoints.
         path: PathBuf,
@@ -76,11 +84,11 @@ pub struct RunResult {
     pub images: u64,
     /// Step of the best checkpoint.
     pub best_step: Option<u64>,
-    /// Its Fréchet distance in random features.
+    /// Its random-feature Fréchet distance.
     pub best_frechet: Option<f64>,
 }
 
-/// Held by the process that trains in the folder.
+/// Locked by the process that trains in the folder.
 const LOCK: &str = ".lock";
 
 /// Whether a file of this name is unfinished: see [`files::AtomicFile`].
@@ -93,7 +101,7 @@ pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError 
 }
 
 impl RunFolder {
-    /// Whether a new run may begin in `path`: absent, empty, or left behind by a run killed before it wrote its plan.
+    /// Whether a new run can start in `path`: absent, empty, or of a run killed before it wrote its plan.
     ///
     /// # Errors
     /// A path that is not a folder or cannot be read.
@@ -111,10 +119,10 @@ impl RunFolder {
         Ok(true)
     }
 
-    /// Makes the folder `path` for a new run.
+    /// Creates the folder `path` for a new run.
     ///
     /// # Errors
-    /// [`RunFolderError::NotEmpty`]; what the operating system says.
+    /// [`RunFolderError::NotEmpty`]; those of the file system.
     pub fn create(path: &Path) -> Result<Self, RunFolderError> {
         if !Self::is_free(path)? {
             return Err(RunFolderError::NotEmpty { path: path.into() });
@@ -143,10 +151,10 @@ impl RunFolder {
         Ok(())
     }
 
-    /// `runs/<name>-NNN` below `parent` with the next free number, made.
+    /// `runs/<name>-NNN` below `parent` with the next free number, created.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub fn create_next(parent: &Path, name: &str) -> Result<Self, RunFolderError> {
         fs::create_dir_all(parent).map_err(io_error(parent))?;
         let mut number = 0;
@@ -159,7 +167,7 @@ impl RunFolder {
         Self::create(&parent.join(format!("{name}-{number:03}")))
     }
 
-    /// Opens the folder of a run that was started before, with its plan.
+    /// Opens the folder of an existing run, with its plan.
     ///
     /// # Errors
     /// [`RunFolderError::NotARun`], [`RunFolderError::Plan`].
@@ -179,7 +187,7 @@ impl RunFolder {
         Ok((this, plan))
     }
 
-    /// Takes the folder for this process until the lock is dropped (also by a crash).
+    /// Locks the folder until the lock is dropped, also by a crash.
     ///
     /// # Errors
     /// [`RunFolderError::Busy`].
@@ -201,7 +209,7 @@ impl RunFolder {
     /// Writes `plan.toml`.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub fn write_plan(&self, plan: &Plan) -> Result<(), RunFolderError> {
         let path = self.plan();
         let text = toml::to_string(plan)
@@ -212,7 +220,7 @@ impl RunFolder {
     /// Writes `result.json`.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub fn write_result(&self, result: &RunResult) -> Result<(), RunFolderError> {
         let path = self.result();
         let text = serde_json::to_string_pretty(result).map_err(io::Error::from).map_err(io_error(&path))?;
@@ -222,17 +230,17 @@ impl RunFolder {
     /// Points `best` at the checkpoint of `step`.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub fn point_best(&self, step: u64) -> Result<(), RunFolderError> {
         let link = self.path.join("best");
         let target = Path::new("checkpoints").join(checkpoints::name(step));
         files::replace_link(&target, &link).map_err(io_error(&link))
     }
 
-    /// The newest checkpoint that can be read, and what is wrong with newer ones. Those are set aside as `damaged-…`, not removed.
+    /// The newest readable checkpoint, and the errors of newer ones, which are renamed to `damaged-…`.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub fn latest(&self) -> Result<(Option<Checkpoint>, Vec<CheckpointError>), RunFolderError> {
         let folder = self.checkpoints();
         let mut damaged = Vec::new();
@@ -249,7 +257,7 @@ impl RunFolder {
             }
             fs::rename(&path, &aside).map_err(io_error(&path))?;
         }
-        // Starting over would cut stats.jsonl and hide that something was lost: that is for the user to say.
+        // A new start would drop stats.jsonl and hide the loss: the user has to decide.
         let names =
             fs::read_dir(&folder).map_err(io_error(&folder))?.flatten().map(|entry| entry.file_name());
         if names.into_iter().any(|name| name.to_string_lossy().starts_with("damaged-")) {
@@ -258,15 +266,15 @@ impl RunFolder {
         Ok((None, damaged))
     }
 
-    /// Opens stats.jsonl to append, without the lines after `step` that an interrupted run left; without any line where
-    /// there is no checkpoint to go on from. Begins an event file beside it, which tells TensorBoard to drop the same.
+    /// Opens stats.jsonl for appending and drops the lines of an interrupted run after `step`; all lines where there is
+    /// no checkpoint. Starts an event file, which makes TensorBoard drop the same events.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub fn stats(&self, step: Option<u64>) -> Result<Stats, RunFolderError> {
         let path = self.path.join("stats.jsonl");
         let io = |source| RunFolderError::Io { path: path.clone(), source };
-        // A line cut short may end inside a character.
+        // An incomplete line may end inside a character.
         match fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
             Ok(text) => {
                 let whole = |line: &&str| {
@@ -323,13 +331,13 @@ impl RunFolder {
     }
 }
 
-/// Holds a run folder for one process.
+/// The lock of a run folder.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// What a run writes down of its events: stats.jsonl, one event a line, and an event file for TensorBoard.
+/// The events of a run on the disk: stats.jsonl, one event a line, and an event file of TensorBoard.
 #[derive(Debug)]
 pub struct Stats {
     file: File,
@@ -341,17 +349,17 @@ impl Stats {
     /// Appends one event. The image of a sample is read from the file that the event names.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub fn append(&mut self, event: &Event) -> Result<(), RunFolderError> {
         let line = serde_json::to_string(event).map_err(io::Error::from).map_err(io_error(&self.path))?;
         self.file.write_all((line + "\n").as_bytes()).map_err(io_error(&self.path))?;
         self.event_file.append(event)
     }
 
-    /// Flushes to the disk: a checkpoint must not outlive the lines before it.
+    /// Flushes to the disk, so that a checkpoint never lacks the lines before it.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub fn sync(&self) -> Result<(), RunFolderError> {
         self.file.sync_all().map_err(io_error(&self.path))?;
         self.event_file.sync()

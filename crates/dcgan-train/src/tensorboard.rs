@@ -1,8 +1,8 @@
-//! Event files of TensorBoard, made of the same events as stats.jsonl: `tensorboard --logdir runs` shows every run below it.
+//! Event files of TensorBoard with the events of stats.jsonl: `tensorboard --logdir runs` shows every run below `runs`.
 //!
-//! A run that is stopped and resumed has one file for each time. TensorBoard reads them in order of their names, up to a record that
-//! was cut short, and drops what an interrupted run left behind its checkpoint where the next file says that the run starts again.
-//! The messages are `Event` and `Summary` of `tensorboard/compat/proto`.
+//! A resumed run has one file for each start. TensorBoard reads them in the order of their names, up to an incomplete
+//! record, and drops the events of an interrupted run after its checkpoint, because the next file starts with the step
+//! of the checkpoint. The messages are `Event` and `Summary` of `tensorboard/compat/proto`.
 
 mod wire;
 
@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use wire::Message;
 
-/// How the name of every event file begins, followed by the second it was made in.
+/// Prefix of the names of event files, before the second of their creation.
 const PREFIX: &str = "events.out.tfevents.";
 
-/// An event file that grows.
+/// An event file.
 #[derive(Debug)]
 pub(crate) struct EventFile {
     file: File,
@@ -25,10 +25,10 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Begins a file in `folder`. TensorBoard is to forget what earlier ones say of `first_step` and later.
+    /// Creates a file in `folder`. TensorBoard drops the events of earlier ones from `first_step` on.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub(crate) fn create(folder: &Path, first_step: u64) -> Result<Self, RunFolderError> {
         let seconds = now().as_secs().max(newest(folder)?.map_or(0, |newest| newest.saturating_add(1)));
         let path = folder.join(format!("{PREFIX}{seconds:010}.dcgan-train"));
@@ -38,10 +38,10 @@ impl EventFile {
         Ok(this)
     }
 
-    /// Appends what TensorBoard shows of `event`, in one piece.
+    /// Appends the record of `event`, where TensorBoard shows it.
     ///
     /// # Errors
-    /// What the operating system says, also of reading the grid that `event` names.
+    /// Those of the file system, also of reading the image grid of `event`.
     pub(crate) fn append(&mut self, event: &Event) -> Result<(), RunFolderError> {
         match summary(event)? {
             Some(summary) => {
@@ -55,7 +55,7 @@ impl EventFile {
     /// Flushes to the disk.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the file system.
     pub(crate) fn sync(&self) -> Result<(), RunFolderError> {
         self.file.sync_all().map_err(io_error(&self.path))
     }
@@ -70,8 +70,8 @@ fn now() -> std::time::Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The second in the name of the newest event file. The next one's is greater, also where a run is resumed within a second
-/// or a clock was set back: names must sort in order of time.
+/// The second in the name of the newest event file. The next one's is greater, also where a run is resumed within a
+/// second or a clock was set back: names must sort in order of time.
 fn newest(folder: &Path) -> Result<Option<u64>, RunFolderError> {
     let mut newest = None;
     for entry in fs::read_dir(folder).map_err(io_error(folder))? {
@@ -82,7 +82,7 @@ fn newest(folder: &Path) -> Result<Option<u64>, RunFolderError> {
     Ok(newest)
 }
 
-/// `Event` with its first fields: wall_time (1), step (2).
+/// `Event` with its first fields, wall_time (1) and step (2).
 fn stamped(wall_time: f64, step: u64) -> Message {
     Message::default().double(1, wall_time).integer(2, step)
 }
@@ -94,7 +94,7 @@ fn head(wall_time: f64, first_step: u64) -> Vec<u8> {
     [version.record(), start.record()].concat()
 }
 
-/// `Summary`: values (1), each with its tag; none where there is nothing to show.
+/// `Summary`: values (1), each with its tag; none for an event without any.
 fn summary(event: &Event) -> Result<Option<Message>, RunFolderError> {
     let values = match event {
         Event::Step(line) => {
@@ -140,11 +140,11 @@ fn scalar(tag: &str, number: f64) -> Message {
     value(tag).float(2, number as f32)
 }
 
-/// image (4): height (1), width (2), colorspace (3: number of channels), encoded_image_string (4). The first three from the
-/// PNG's own head.
+/// image (4): height (1), width (2), colorspace (3: number of channels), encoded_image_string (4). The first three are
+/// read from the header of the PNG.
 fn image(tag: &str, png: &[u8]) -> io::Result<Message> {
     let Some(&[a, b, c, d, e, f, g, h, _depth, color]) = png.get(16..26) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no PNG"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a PNG"));
     };
     let [width, height] = [[a, b, c, d], [e, f, g, h]].map(|side| u64::from(u32::from_be_bytes(side)));
     let channels = match color {
@@ -156,7 +156,8 @@ fn image(tag: &str, png: &[u8]) -> io::Result<Message> {
     Ok(value(tag).message(4, &image))
 }
 
-/// tensor (8): dtype (1) DT_STRING (7), an empty shape (2), string_val (8); metadata (9): plugin_data (1) with plugin_name (1).
+/// tensor (8): dtype (1) DT_STRING (7), an empty shape (2), string_val (8); metadata (9): plugin_data (1) with
+/// plugin_name (1).
 fn text(tag: &str, text: &str) -> Message {
     let tensor = Message::default().integer(1, 7).message(2, &Message::default()).bytes(8, text.as_bytes());
     let plugin = Message::default().bytes(1, b"text");
@@ -167,7 +168,7 @@ fn text(tag: &str, text: &str) -> Message {
 mod tests {
     use super::*;
 
-    /// `make.py` there tells how the records were written.
+    /// `make.py` in the folder writes the records.
     #[test]
     fn records_are_those_of_tensorboards_writer() {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tensorboard"));
@@ -198,7 +199,7 @@ mod tests {
         let mut made = Vec::new();
         let mut create = || made.push(EventFile::create(folder.path(), 0).unwrap().path);
         (0..3).for_each(|_| create());
-        // Another program's file of a clock that went ahead; names that are none.
+        // A file of another program with a later clock; names that are not event files.
         for name in ["events.out.tfevents.9999999990.host.1.0", "events.out.tfevents.x.y", "9999999999"] {
             fs::write(folder.path().join(name), "").unwrap();
         }
@@ -219,7 +220,7 @@ mod tests {
         let RunFolderError::Io { source, .. } = &error else { panic!("{error:?}") };
         assert_eq!(source.kind(), io::ErrorKind::StorageFull);
         assert!(error.to_string().starts_with("/dev/full: "), "{error}");
-        // What has nothing to show is not written.
+        // An event without values writes nothing.
         full.append(&Event::Checkpoint { step: 1, path: "1".into(), frechet: None, best: false }).unwrap();
     }
 }

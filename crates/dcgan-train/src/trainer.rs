@@ -1,7 +1,7 @@
 //! The training loop: read a minibatch, take a step, record it, checkpoint when due.
 //!
-//! [`run`] is called by the command line and by the service; neither holds training logic. Everything random is drawn from
-//! streams keyed by the step, so that a run resumed at step k continues as if it had never stopped.
+//! [`run`] is called by the command line and by the service; neither holds training logic. Everything random is drawn
+//! from streams keyed by the step, so that a run resumed at step k continues as if it had never stopped.
 
 use crate::checkpoint::{Best, Checkpoint, State};
 use crate::config::Plan;
@@ -54,10 +54,11 @@ pub struct Inputs {
     pub init: Option<ModelFiles>,
 }
 
-/// Trains by `plan` in `folder`, from its newest checkpoint or from the start, until the plan is complete or `cancelled` is true.
+/// Trains by `plan` in `folder`, from its newest checkpoint or from the start, until the plan is complete or
+/// `cancelled` is true.
 ///
-/// `observer` gets every event after it was written to stats.jsonl and the event file; `progress` gets the number of steps
-/// taken and of all steps after every step.
+/// `observer` gets every event after it was written to stats.jsonl and the event file; `progress` gets the number of
+/// steps taken and of all steps after every step.
 ///
 /// # Errors
 /// [`TrainError`]; the last good checkpoint stays whatever happens.
@@ -121,6 +122,8 @@ impl<'a> Trainer<'a> {
             Some(checkpoint) => resumed(&model, plan, checkpoint, &device)?,
             None => fresh(&model, plan, init, data.fingerprint(), &device)?,
         };
+        let is_resumed = newest.is_some();
+        drop(newest); // frees the memory of its tensors
         let config = LoaderConfig {
             batch_size: plan.training.batch_size,
             seed: plan.run.seed,
@@ -139,7 +142,7 @@ impl<'a> Trainer<'a> {
             ImageGrid::square(&reals, data.shape())?.save(&folder.reals())?;
         }
         let evaluator = Evaluator::new(plan, model, &reals, frechet);
-        let resumed = newest.is_some().then_some(&state);
+        let resumed = is_resumed.then_some(&state);
         let mut recorder = Recorder::new(folder, plan, data_name, total_steps, resumed, observer)?;
         recorder.start_interval(state.step, loader.wait_time());
         let pool = BufferPool::new();
@@ -200,7 +203,7 @@ impl<'a> Trainer<'a> {
         self.state.images += batch.count as u64;
         self.state.position = self.loader.position();
         let step = self.state.step;
-        let alarm = output.discriminator.and_then(|d| self.state.alarms.see_loss(step, d.loss));
+        let alarm = output.discriminator.and_then(|d| self.state.alarms.observe_loss(step, d.loss));
         self.recorder.alarm(step, alarm)
     }
 
@@ -209,7 +212,7 @@ impl<'a> Trainer<'a> {
         let step = self.state.step;
         let samples = self.evaluator.sample(&mut self.networks, step)?;
         self.recorder.sample(&self.state, &samples)?;
-        let alarm = self.state.alarms.see_diversity(step, samples.diversity);
+        let alarm = self.state.alarms.observe_diversity(step, samples.diversity);
         self.recorder.exclude_since(started);
         self.recorder.alarm(step, alarm)
     }

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     Ok(Outcome::Done)
 }
 
-/// A row for each layer: how it is computed, and its time in a step.
+/// A table of the layers: how each is computed, and its time in a step.
 fn explanation(result: &BenchResult) -> String {
     let mut lines = vec![format!(
         "{:<14} {:<10} {:<27} {:>11} {:>12}",

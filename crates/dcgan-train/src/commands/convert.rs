@@ -1,4 +1,4 @@
-//! `dcgan-train import` and `export`
+//! `dcgan-train import` and `export`.
 
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use anyhow::Context;
@@ -8,7 +8,7 @@ use dcgan_model::import::{NetworkKind, to_pytorch_names};
 use dcgan_model::{Generator, ModelConfig, OpenError};
 use std::path::Path;
 
-/// Refuses a folder that holds something.
+/// Refuses a folder that is not empty.
 fn check_free(path: &Path) -> Result<(), UsageError> {
     if std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(UsageError::one(format!("--out {} is not empty; choose another", path.display())));
@@ -39,7 +39,8 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     make_folder(&args.out)?;
     let ModelConfig { name, height, width, channels, .. } = files.model.config();
     let card = format!(
-        "# {name}, imported\n\nWeights for {height} x {width} images of {channels} channel(s), imported from `{}` by dcgan-train.\n\n\
+        "# {name}, imported\n\nWeights for {height} x {width} images of {channels} channel(s), imported from `{}` by \
+         dcgan-train.\n\n\
          - batch-norm statistics: {statistics}\n- license: that of the source\n",
         args.src.file_name().unwrap_or_default().to_string_lossy()
     );
@@ -56,7 +57,7 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let files = match dcgan_model::open(&args.model, None) {
         Err(OpenError::NeedsPreset { path }) => {
             let fault = format!(
-                "{} is not a model folder; turn another program's weights into one with `dcgan-train import`",
+                "{} is not a model folder; import weights of another program with `dcgan-train import`",
                 path.display()
             );
             return Err(UsageError::one(fault).into());
@@ -74,9 +75,9 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
         }
     }
     if renamed.is_empty() {
-        return Err(UsageError::one(format!("{} holds neither network", args.model.display())).into());
+        return Err(UsageError::one(format!("{} has neither network", args.model.display())).into());
     }
-    // Nothing is made before both networks are known to be expressible.
+    // Nothing is written before both networks are known to have a form in the other program.
     make_folder(&args.out)?;
     for (name, exported) in renamed {
         if exported.counters.is_empty() {

@@ -1,6 +1,7 @@
-//! What each command does.
+//! The commands of the binary.
 
 pub(crate) mod bench;
+pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod presets;
 pub(crate) mod sample;

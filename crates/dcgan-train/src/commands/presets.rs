@@ -1,4 +1,4 @@
-//! `dcgan-train presets`
+//! `dcgan-train presets`.
 
 use dcgan_cli::{Outcome, UsageError, print_result};
 use dcgan_model::{ModelConfig, Preset};

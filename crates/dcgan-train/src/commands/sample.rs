@@ -1,11 +1,11 @@
-//! `dcgan-train sample`
+//! `dcgan-train sample`.
 
 use crate::cli::SampleArgs;
 use dcgan_cli::{Outcome, UsageError, check_parent, print_result, set_threads};
 use dcgan_data::image_grid::ImageGrid;
 use dcgan_model::Generator;
 
-/// More images than this make a PNG that no viewer opens.
+/// Larger image grids make a PNG that no viewer opens.
 const MAX_IMAGES: usize = 10_000;
 
 pub(crate) fn run(args: &SampleArgs) -> anyhow::Result<Outcome> {

@@ -12,7 +12,9 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
         let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
         let token = text.map(|text| text.trim().to_owned()).and_then(|token| match token.as_str() {
             "" => Err("is empty, expected a token".to_owned()),
-            _ if token.contains(char::is_whitespace) => Err("holds more than one word".to_owned()),
+            _ if token.contains(char::is_whitespace) => {
+                Err("contains whitespace, expected one token".to_owned())
+            }
             _ => Ok(token),
         });
         token.map_err(|problem| format!("--token-file {}: {problem}", path.display()))
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
-    // Before the port: a service that is to stop must not miss the signal.
+    // Before the port is opened, so that no signal is missed.
     let stop = dcgan_cli::cancel_on_signals()?;
     let listener =
         TcpListener::bind(addresses.as_slice()).with_context(|| format!("--listen {}", args.listen))?;
@@ -61,7 +63,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
     let service = service::Service::open(&settings).map_err(usage)?;
     print_result(&format!("listening on http://{address}"))?;
     service::run(&service, listener, &stop).map_err(usage)?;
-    tracing::info!("stopped; unfinished jobs go on at the next start");
+    tracing::info!("stopped; unfinished jobs continue at the next start");
     Ok(Outcome::Done)
 }
 
@@ -71,7 +73,7 @@ fn is_origin(text: &str) -> bool {
     host.is_some_and(|host| !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/'))
 }
 
-/// What the user can put right, and what not.
+/// Errors that the user can fix have exit code 2.
 fn usage(error: ServiceError) -> anyhow::Error {
     match error {
         ServiceError::Runtime(_) | ServiceError::Io { .. } => error.into(),

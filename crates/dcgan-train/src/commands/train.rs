@@ -1,4 +1,4 @@
-//! `dcgan-train run`, `resume`, and the default run.
+//! `dcgan-train run`, `resume` and the default run.
 
 use crate::cli::{ResumeArgs, RunArgs};
 use anyhow::Context;
@@ -52,7 +52,7 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
     }
     set_threads(plan.run.threads)?;
     let newest = checkpoints::list(&folder.checkpoints())?.pop().unwrap_or(0);
-    // Once there is a checkpoint, what the run began from is no longer needed, and may be gone.
+    // A run with a checkpoint does not need the weights it started from; they may have been removed.
     let inputs = open_inputs(&plan, newest == 0)?;
     if plan != before && plan.total_steps(inputs.data.len()) > newest {
         folder.write_plan(&plan)?;
@@ -62,14 +62,14 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
     outcome
 }
 
-/// Opens the device, the images and the weights to start from. Nothing is written yet.
+/// Opens the device, the images and the weights to start from. Nothing is written.
 fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
     let open = |device| inputs::open(plan, device, with_init);
     let opened = inputs::device(&plan.run.device).and_then(open);
     Ok(opened.map_err(|error| UsageError { faults: error.faults() })?)
 }
 
-/// A dataset that changed is the user's to bring back: exit code 2.
+/// The user can restore a dataset that changed: exit code 2.
 fn wrong_input(error: TrainError) -> anyhow::Error {
     if matches!(error, TrainError::OtherData) { UsageError::because(error).into() } else { error.into() }
 }
@@ -100,7 +100,7 @@ fn train(
         plan.run.seed
     );
     let progress = Progress::new(logging, total, "steps");
-    let mut show = |event: &Event| match event {
+    let mut log_event = |event: &Event| match event {
         Event::Step(line) => tracing::info!("{}", line.console()),
         Event::Sample { path, diversity, .. } => {
             tracing::info!("samples {} (diversity {diversity:.2})", path.display())
@@ -114,8 +114,9 @@ fn train(
         }
         Event::Alarm { step, message, .. } => tracing::warn!("step {step}: {message}"),
     };
-    let end =
-        trainer::run(folder, plan, inputs, &mut show, &mut |step, _| progress.set(step), &|| cancel.is_set());
+    let end = trainer::run(folder, plan, inputs, &mut log_event, &mut |step, _| progress.set(step), &|| {
+        cancel.is_set()
+    });
     progress.finish();
     let run = folder.path().display();
     match end.map_err(wrong_input)? {
@@ -124,7 +125,9 @@ fn train(
                 return print_json(folder, &result);
             } else {
                 print_result(&format!(
-                    "finished: {} steps\n  samples      {}\n  best model   {run}/best (step {})\n  draw more    dcgan-train sample --model {run} --out more.png\n  go on        dcgan-train resume {run} --steps N",
+                    "finished: {} steps\n  samples      {}\n  best model   {run}/best (step {})\n  \
+                     draw more    dcgan-train sample --model {run} --out more.png\n  \
+                     continue     dcgan-train resume {run} --steps N",
                     result.steps,
                     folder.sample(result.images).display(),
                     result.best_step.unwrap_or(result.steps),
@@ -134,14 +137,14 @@ fn train(
         }
         RunEnd::Interrupted { step } => {
             tracing::warn!(
-                "interrupted at step {step}; a checkpoint is written, go on with: dcgan-train resume {run}"
+                "interrupted at step {step}, with a checkpoint; continue with: dcgan-train resume {run}"
             );
             Ok(Outcome::Interrupted)
         }
         RunEnd::AlreadyFinished(result) if json => print_json(folder, &result),
         RunEnd::AlreadyFinished(RunResult { steps: step, .. }) => {
             print_result(&format!(
-                "the run {run} is finished at step {step}; give it a longer --steps to go on"
+                "the run {run} is finished at step {step}; extend it with a larger --steps"
             ))?;
             Ok(Outcome::Done)
         }

@@ -1,10 +1,10 @@
-//! `/openapi.json`, made from the table of routes.
+//! `/openapi.json`, derived from the table of routes and the table of options.
 
 use super::record::JobState;
 use super::{draw, options, router};
 use serde_json::{Map, Value, json};
 
-/// What a route answers when all is well.
+/// The response of a route on success.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
     /// JSON of a schema; an empty name is any object.
@@ -41,17 +41,17 @@ impl Operation {
         Self { method, path, summary, answer, query: &[], body: None, others: &[] }
     }
 
-    /// With parameters in the query: name, type, what it says.
+    /// With parameters of the query: name, type, description.
     pub(crate) fn query(self, query: &'static [(&'static str, &'static str, &'static str)]) -> Self {
         Self { query, ..self }
     }
 
-    /// With a JSON body of a schema.
+    /// With a JSON body of this schema.
     pub(crate) fn body(self, schema: &'static str) -> Self {
         Self { body: Some(schema), ..self }
     }
 
-    /// With other statuses that it may answer, besides 401 and 403, which all may.
+    /// With other statuses of the response, in addition to 401 and 403, which every route may return.
     pub(crate) fn or(self, others: &'static [u16]) -> Self {
         Self { others, ..self }
     }
@@ -78,9 +78,9 @@ impl Operation {
         for other in self.others.iter().chain(&[401, 403]) {
             let content = json!({ "application/json": { "schema": schema_of("Error") } });
             let response = match other {
-                204 => json!({ "description": "Nothing more will come" }),
-                304 => json!({ "description": "The copy is still good" }),
-                _ => json!({ "description": "Why not", "content": content }),
+                204 => json!({ "description": "No more events" }),
+                304 => json!({ "description": "Not modified" }),
+                _ => json!({ "description": "The error", "content": content }),
             };
             responses.insert(other.to_string(), response);
         }
@@ -92,7 +92,7 @@ impl Operation {
             json!({ "name": name, "in": "query", "description": description, "schema": { "type": kind } })
         }));
         if matches!(self.answer, Answer::Events) {
-            let description = "Id of the last event seen, STEP-K";
+            let description = "Id of the last event received, STEP-K";
             parameters.push(json!({
                 "name": "Last-Event-ID", "in": "header", "description": description, "schema": { "type": "string" }
             }));
@@ -111,7 +111,7 @@ fn schema_of(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-/// The whole description.
+/// The document.
 pub(crate) fn document() -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for (operation, _) in router::routes() {
@@ -123,7 +123,7 @@ pub(crate) fn document() -> Value {
         "info": {
             "title": "dcgan-train serve",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Training of DCGANs: submit, watch, stop, resume, take the model, draw samples.",
+            "description": "Training of DCGANs: submit, watch, stop and resume jobs, download models, draw samples.",
         },
         "paths": paths,
         "components": {
@@ -146,13 +146,15 @@ fn schemas() -> Value {
     json!({
         "Error": { "type": "object", "properties": { "error": { "type": "object", "properties": {
             "message": text,
-            "faults": { "type": "array", "items": { "type": "object", "properties": { "field": text, "message": text } } },
+            "faults": { "type": "array", "items": {
+                "type": "object", "properties": { "field": text, "message": text },
+            } },
         } } } },
         "JobOptions": options::schema(),
         "Job": { "type": "object", "properties": {
             "id": text,
             "state": { "type": "string", "enum": states },
-            "wanted": { "type": ["string", "null"], "description": "What a running job becomes once it has stopped" },
+            "wanted": { "type": ["string", "null"], "description": "State of a running job after it has stopped" },
             "step": whole, "total_steps": maybe("integer"), "images": whole,
             "images_per_s": maybe("number"), "loss_d": maybe("number"), "loss_g": maybe("number"),
             "seconds_left": maybe("number"),
@@ -171,7 +173,8 @@ fn schemas() -> Value {
             "count": { "type": "integer", "minimum": 1, "maximum": draw::MAX_COUNT },
             "z": { "type": "array", "items": { "type": "array", "items": { "type": "number" } } },
             "format": { "type": "string", "enum": ["png", "safetensors", "latents"],
-                "description": "png: one grid, as many columns as rows or one more, two pixels between images; latents: z alone" },
+                "description": "png: one grid, as many columns as rows or one more, two pixels between images; \
+                    latents: z alone" },
         } },
         "Presets": list("presets", json!({ "type": "object", "properties": {
             "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },

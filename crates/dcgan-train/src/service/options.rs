@@ -1,4 +1,5 @@
-//! The body of `POST /v1/jobs`: the options of `dcgan-train run` with `_` in place of `-`, read so that every fault is reported.
+//! The body of `POST /v1/jobs`: the options of `dcgan-train run` with `_` in place of `-`, read so that every fault is
+//! reported.
 
 use super::AppState;
 use crate::config::{ConfigFile, Fault, Plan, RunOptions};
@@ -140,8 +141,11 @@ pub(crate) fn resolve(shared: &AppState, mut body: Map<String, Value>) -> Result
     }
 }
 
-/// Replaces names of data, models and the device by what they stand for here. Those of `[run]` in `config` are names as well:
-/// a request must not reach files outside the roots.
+/// Finds what a name stands for.
+type Find<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
+/// Replaces names of data, models and the device by what they stand for here. Those of `[run]` in `config` are names as
+/// well: a request must not reach files outside the roots.
 fn resolve_names(shared: &AppState, config: Option<&str>, values: &mut Values, faults: &mut Vec<Fault>) {
     let run = config.and_then(|text| ConfigFile::parse(text).ok()).map(|file| file.run).unwrap_or_default();
     let in_file = |path: &Option<PathBuf>| path.as_deref().map(Path::to_string_lossy).map(String::from);
@@ -149,7 +153,7 @@ fn resolve_names(shared: &AppState, config: Option<&str>, values: &mut Values, f
     let find_data = |name: &str| shared.find_data(name).map(in_text);
     let find_model = |id: &str| shared.find_model(id).map(in_text);
     let check_device = |name: &str| shared.check_device(name).map(|device| device.to_string());
-    let names: [(_, _, &dyn Fn(&str) -> Result<String, String>); 3] = [
+    let names: [(_, _, Find<'_>); 3] = [
         ("device", Some(run.device.clone()), &check_device),
         ("data", in_file(&run.data), &find_data),
         ("init_from", in_file(&run.init_from), &find_model),
@@ -182,8 +186,8 @@ fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
     [precision, memory, threads].into_iter().flatten().collect()
 }
 
-/// The fault with the names of a request: `checkpoint_every` for `--checkpoint-every`; `networks` is the option that determined
-/// the shape of the networks.
+/// The fault with the names of a request: `checkpoint_every` for `--checkpoint-every`; `networks` is the option that
+/// determined the shape of the networks.
 fn in_json(fault: Fault, networks: &str) -> Fault {
     let field = if fault.field == "model" { networks.to_owned() } else { fault.field };
     let words = fault.message.split(' ').map(|word| {
@@ -211,7 +215,8 @@ pub(crate) fn schema() -> Value {
 fn property(option: &TrainOption) -> Value {
     let description = match option.name {
         "config" => {
-            "Networks and settings: the text of a TOML file, as of `dcgan-train presets NAME`, or the plan.toml of a run"
+            "Networks and settings: the text of a TOML file, as of `dcgan-train presets NAME`, or the plan.toml of \
+             a run"
                 .to_owned()
         }
         "data" => {

@@ -1,9 +1,9 @@
-//! The presets as a form needs them.
+//! The presets as JSON.
 
 use dcgan_model::{Preset, PresetError};
 use serde_json::{Value, json};
 
-/// Every preset: its name, networks and training settings, each as in `dcgan-train presets NAME`.
+/// All presets with their networks and training settings.
 pub(crate) fn list() -> Result<Vec<Value>, PresetError> {
     let view = |name| {
         let preset = Preset::named(name)?;

@@ -1,9 +1,9 @@
 //! Bytes of an event file: protobuf messages, and the records that hold them.
 //!
-//! Written out rather than generated: a dozen fields and a checksum are less than a protobuf library beside them. The golden of the
-//! tests is what TensorBoard's own writer makes of the same events.
+//! Hand-written: a dozen fields and a checksum are less code than a protobuf library. The golden file of the tests was
+//! written by TensorBoard's own writer.
 
-/// A protobuf message in the making. Fields are added in order of their numbers, and zeros left out, as protobuf's own writers do.
+/// A protobuf message. Fields are added in the order of their numbers, without zeros, as protobuf's own writers do.
 #[derive(Debug, Default)]
 pub(super) struct Message(Vec<u8>);
 
@@ -17,7 +17,7 @@ impl Message {
         self
     }
 
-    /// Part of a `oneof`, and therefore there even where it is zero.
+    /// A field of a `oneof`, which is written even if it is zero.
     pub(super) fn float(mut self, field: u8, value: f32) -> Self {
         self.key(field, 5);
         self.0.extend(value.to_le_bytes());
@@ -61,7 +61,7 @@ impl Message {
     }
 }
 
-/// The checksum of TFRecord files, which may hold checksummed data themselves.
+/// The masked checksum of TFRecord files.
 fn masked(bytes: &[u8]) -> [u8; 4] {
     crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }

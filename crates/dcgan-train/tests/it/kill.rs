@@ -1,4 +1,4 @@
-//! Stopping anywhere and resuming gives the bytes of a run that was never stopped.
+//! A run that is stopped anywhere and resumed writes the bytes of an uninterrupted run.
 
 use crate::support::{TINY, assert_same_run, command, event_files, run, stats, succeed};
 use std::fs;
@@ -30,17 +30,17 @@ fn spawn(arguments: &[&str]) -> Child {
     command(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Steps logged, each once and in order.
+/// Every step is logged once, in order.
 fn assert_steps_once(run: &Path, last: u64) {
     let steps: Vec<u64> = stats(run, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
     let expected: Vec<u64> = (1..=last).filter(|step| step % 5 == 0 || *step == last).collect();
     assert_eq!(steps, expected);
 }
 
-/// Numbers below `n` from a fixed congruence, so that a failure can be repeated.
-struct Draws(u64);
+/// A linear congruential generator with a fixed seed, so that a failure can be reproduced.
+struct Random(u64);
 
-impl Draws {
+impl Random {
     fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
@@ -56,17 +56,17 @@ fn twenty_kills_at_random_moments() {
     let extra = ["--steps", "109", "--ema", "0.9", "--order", "alternate"];
     let started = Instant::now();
     succeed(&arguments(&config, &whole, &extra));
-    let undisturbed = started.elapsed();
+    let uninterrupted = started.elapsed();
 
-    let mut draws = Draws(17);
-    let (mut kills, mut lives) = (0, 0);
+    let mut random = Random(17);
+    let (mut kills, mut processes) = (0, 0);
     let mut child = spawn(&arguments(&config, &killed, &extra));
     loop {
-        lives += 1;
-        assert!(lives < 400, "the run does not get on between kills");
-        // While kills are due, a life lasts up to the time of an undisturbed run; the last one is left to finish.
-        let micros = u64::try_from(undisturbed.as_micros()).unwrap();
-        let end = Instant::now() + Duration::from_micros(draws.below(micros));
+        processes += 1;
+        assert!(processes < 400, "no progress between kills");
+        // Each process is killed within the time of an uninterrupted run; after all kills the last one finishes.
+        let micros = u64::try_from(uninterrupted.as_micros()).unwrap();
+        let end = Instant::now() + Duration::from_micros(random.below(micros));
         while kills < 20 && Instant::now() < end && child.try_wait().unwrap().is_none() {
             sleep(Duration::from_millis(1));
         }
@@ -79,14 +79,14 @@ fn twenty_kills_at_random_moments() {
             break;
         }
         if status.success() {
-            // Finished before all kills were dealt: begin again, so that the rest meet a living run.
+            // Finished before all kills: start over.
             assert_same_run(Path::new(&whole), Path::new(&killed));
             fs::remove_dir_all(&killed).unwrap();
         }
         child = if Path::new(&killed).join("plan.toml").exists() {
             spawn(&["resume", &killed, "--quiet"])
         } else {
-            // Killed before the plan was written: the same command again.
+            // Killed before the plan was written: repeat the command.
             spawn(&arguments(&config, &killed, &extra))
         };
     }
@@ -107,7 +107,7 @@ fn signals_finish_the_step_and_checkpoint() {
     succeed(&[arguments(&config, &whole, &extra), vec!["--threads", "1"]].concat());
     let mut child = spawn(&arguments(&config, &stopped, &extra));
     for signal in ["INT", "TERM"] {
-        // Once training is under way.
+        // After training has started.
         let before = fs::read_to_string(Path::new(&stopped).join("stats.jsonl")).unwrap_or_default().len();
         let grown = || {
             fs::read_to_string(Path::new(&stopped).join("stats.jsonl"))
@@ -126,7 +126,7 @@ fn signals_finish_the_step_and_checkpoint() {
     assert_same_run(Path::new(&whole), Path::new(&stopped));
     assert_steps_once(Path::new(&stopped), 600);
 
-    // A finished run says so; a longer length goes on.
+    // A finished run is reported as such; a larger length extends it.
     let output = succeed(&["resume", &stopped]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("is finished at step 600"));
     assert_eq!((event_files(Path::new(&whole)), event_files(Path::new(&stopped))), (1, 3));
@@ -136,7 +136,7 @@ fn signals_finish_the_step_and_checkpoint() {
 }
 
 #[test]
-fn what_follows_the_last_checkpoint_is_made_up_for() {
+fn a_run_killed_right_after_a_checkpoint_is_completed() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (config, whole, cut) = (path("tiny.toml"), path("whole"), path("cut"));
@@ -144,7 +144,7 @@ fn what_follows_the_last_checkpoint_is_made_up_for() {
     for out in [&whole, &cut] {
         succeed(&arguments(&config, out, &["--steps", "60"]));
     }
-    // As if killed right after the last checkpoint's rename.
+    // The state after a kill right after the rename of the last checkpoint.
     let checkpoints = Path::new(&cut).join("checkpoints");
     fs::create_dir(checkpoints.join(".tmp-removed-00000045")).unwrap();
     fs::create_dir(checkpoints.join("00000027")).unwrap();
@@ -159,7 +159,7 @@ fn what_follows_the_last_checkpoint_is_made_up_for() {
 }
 
 #[test]
-fn a_run_in_bf16_goes_on_in_bf16() {
+fn a_run_in_bf16_resumes_in_bf16() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (whole, cut, single) = (path("whole"), path("cut"), path("single"));
@@ -172,7 +172,7 @@ fn a_run_in_bf16_goes_on_in_bf16() {
     let half = run(&whole, "bf16");
     assert_eq!(run(&cut, "bf16"), half);
     assert_ne!(run(&single, "f32"), half, "bf16 rounds nothing");
-    // As if killed after the first checkpoint.
+    // The state after a kill after the first checkpoint.
     fs::remove_dir_all(Path::new(&cut).join("checkpoints/00000008")).unwrap();
     fs::remove_file(Path::new(&cut).join("result.json")).unwrap();
     fs::remove_file(Path::new(&cut).join("best")).unwrap();
@@ -189,7 +189,7 @@ fn damaged_checkpoints_are_set_aside() {
     for out in [&whole, &damaged] {
         succeed(&arguments(&config, out, &["--steps", "60"]));
     }
-    // 54 is the last scheduled one before the end at 60.
+    // 54 is the last scheduled step before the end at 60.
     for (file, damage) in [
         ("state.json", &b"{"[..]),
         ("state.safetensors", b"\x10"),
@@ -208,7 +208,7 @@ fn damaged_checkpoints_are_set_aside() {
         fs::remove_dir_all(Path::new(&damaged).join("checkpoints/damaged-00000060")).unwrap();
         assert_same_run(Path::new(&whole), Path::new(&damaged));
     }
-    // Another version's checkpoint is left where it is; when all are damaged, nothing begins anew by itself.
+    // A checkpoint of another version stays; if all are damaged, the run does not start over.
     let state = Path::new(&damaged).join("checkpoints/00000060/state.json");
     let text = fs::read_to_string(&state).unwrap();
     fs::write(&state, text.replace("\"version\": 1", "\"version\": 99")).unwrap();

@@ -48,7 +48,7 @@ weight_std = 0.1
 norm_weight_std = 0.02
 "#;
 
-/// The binary with arguments, quiet on stderr but for warnings.
+/// The binary with arguments.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dcgan-train"));
     command.args(arguments).env_remove("RUST_LOG");
@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
-/// Runs to the end, which must be a success.
+/// Runs to the end with success.
 pub(crate) fn succeed(arguments: &[&str]) -> Output {
     let output = run(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -68,7 +68,7 @@ pub(crate) fn succeed(arguments: &[&str]) -> Output {
     output
 }
 
-/// Every file below `folder` with its bytes, by relative path.
+/// The bytes of every file below `folder`, by relative path.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_path_buf()];
@@ -86,27 +86,27 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Checkpoints and samples of two runs are byte for byte the same, and both have some.
+/// Checkpoints and samples of two runs are equal byte for byte, and not empty.
 pub(crate) fn assert_same_run(a: &Path, b: &Path) {
     for part in ["checkpoints", "samples"] {
-        let (left, right) = (contents(&a.join(part)), contents(&b.join(part)));
-        assert_eq!(left.keys().collect::<Vec<_>>(), right.keys().collect::<Vec<_>>(), "files of {part}");
-        assert!(!left.is_empty(), "{part} is empty");
-        for (name, bytes) in &left {
-            assert!(*bytes == right[name], "{part}/{name} differs");
+        let (of_a, of_b) = (contents(&a.join(part)), contents(&b.join(part)));
+        assert_eq!(of_a.keys().collect::<Vec<_>>(), of_b.keys().collect::<Vec<_>>(), "files of {part}");
+        assert!(!of_a.is_empty(), "{part} is empty");
+        for (name, bytes) in &of_a {
+            assert!(*bytes == of_b[name], "{part}/{name} differs");
         }
     }
     assert_eq!(fs::read_link(a.join("best")).unwrap(), fs::read_link(b.join("best")).unwrap());
 }
 
-/// The values of one field of stats.jsonl, line by line, of lines that have it.
+/// The events of one kind in stats.jsonl.
 pub(crate) fn stats(run: &Path, event: &str) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(run.join("stats.jsonl")).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     lines.filter(|line| line["event"] == event).collect()
 }
 
-/// How many event files for TensorBoard a run has: one for each time that it trained. Each begins with their version.
+/// The number of TensorBoard event files of a run, one for each start. Each starts with the version of the format.
 pub(crate) fn event_files(run: &Path) -> usize {
     let mut files = contents(run);
     files.retain(|name, _| name.starts_with("events.out.tfevents."));

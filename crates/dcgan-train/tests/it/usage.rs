@@ -1,9 +1,9 @@
-//! Wrong usage: one clear message that names the fix, exit code 2, nothing written.
+//! Wrong usage: a message with the fix, exit code 2, nothing written.
 
 use crate::support::{TINY, assert_same_run, run, succeed};
 use std::fs;
 
-/// Runs with exit code 2; stderr holds every part.
+/// Runs with exit code 2; stderr contains every part.
 fn refused(arguments: &[&str], parts: &[&str]) {
     let output = run(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -142,7 +142,7 @@ fn a_run_from_start_to_samples() {
     ] {
         assert!(folder.path().join("run").join(file).exists(), "{file}");
     }
-    // The run, its best checkpoint and the checkpoint's folder are all models; equal seeds give equal images.
+    // The run and its best checkpoint are models; equal seeds draw equal images.
     succeed(&["sample", "--model", &out, "--n", "5", "--out", &png]);
     let first = fs::read(&png).unwrap();
     let best = path("run/best");
@@ -150,7 +150,7 @@ fn a_run_from_start_to_samples() {
     assert_eq!(fs::read(&png).unwrap(), first);
     succeed(&["sample", "--model", &best, "--n", "5", "--seed", "1", "--out", &png]);
     assert_ne!(fs::read(&png).unwrap(), first);
-    // Another run may start from it; networks of another shape may not.
+    // Another run can start from it, with networks of the same shape only.
     succeed(&["run", "--config", &config, "--out", &more, "--steps", "2", "--init-from", &best]);
     assert!(folder.path().join("more/samples/00000000.png").exists());
     let wide = path("wide.toml");
@@ -177,27 +177,27 @@ fn a_run_from_start_to_samples() {
     assert_eq!(fs::read(&png).unwrap(), first);
     let again = path("again");
     refused(&["import", &net_g, "--preset", "digits", "--out", &again], &["project.weight"]);
-    // A weight that is NaN stops the first step, and says so.
-    let spoilt = folder.path().join("spoilt");
-    fs::create_dir(&spoilt).unwrap();
+    // A weight that is NaN fails the first step.
+    let damaged = folder.path().join("spoilt");
+    fs::create_dir(&damaged).unwrap();
     for file in ["config.json", "generator.safetensors", "discriminator.safetensors"] {
         let mut bytes = fs::read(folder.path().join("run/best").join(file)).unwrap();
         let end = bytes.len();
         if file == "discriminator.safetensors" {
             bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes()); // the last value of head.weight
         }
-        fs::write(spoilt.join(file), bytes).unwrap();
+        fs::write(damaged.join(file), bytes).unwrap();
     }
     let nan = path("nan");
     let arguments =
-        ["run", "--config", &config, "--out", &nan, "--steps", "2", "--init-from", spoilt.to_str().unwrap()];
+        ["run", "--config", &config, "--out", &nan, "--steps", "2", "--init-from", damaged.to_str().unwrap()];
     let output = run(&arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     for part in ["step 1", "not finite", "no checkpoint had been written"] {
         assert!(stderr.contains(part), "{stderr}");
     }
-    // The plan says what was resolved.
+    // The plan has the resolved options.
     let plan = fs::read_to_string(folder.path().join("run/plan.toml")).unwrap();
     assert!(plan.contains("checkpoint_every = 10") && plan.contains("steps = 20"), "{plan}");
 }
@@ -221,4 +221,17 @@ fn a_plan_repeats_its_run() {
     let mut expected = read("first").replace("seed = 5", "seed = 6").replace("keep = 3", "keep = 1");
     expected = expected.replace("steps = 20", "epochs = 1").replace("mirror = true", "mirror = false");
     assert_eq!(read("changed"), expected.replace("batch_size = 16", "batch_size = 5000"));
+}
+
+#[test]
+fn version_and_completions() {
+    let version = String::from_utf8(succeed(&["--version"]).stdout).unwrap();
+    assert_eq!(version.trim(), concat!("dcgan-train ", env!("CARGO_PKG_VERSION")));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = String::from_utf8(succeed(&["completions", shell]).stdout).unwrap();
+        for word in ["dcgan-train", "resume", "checkpoint-every"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+    refused(&["completions", "cmd"], &["cmd", "bash"]);
 }

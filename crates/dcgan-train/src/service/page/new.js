@@ -1,25 +1,25 @@
-// The form of a new job. Its fields are those of the service's own description, so that none can be missing.
+// The form of a new job. Its fields, their types, limits, choices and help are those of JobOptions in /openapi.json.
 
 import { get, post } from "./api.js";
 import { attempt, fill, h, whole } from "./dom.js";
 
-// The options that most jobs need, in the order of the form; the others stand under "More options".
+// Options that most jobs need, in the order of the form; all others are under "More options".
 const FIRST = ["data", "steps", "batch_size", "seed", "dtype", "mirror"];
 const LABELS = {
   data: "Images", steps: "Steps", batch_size: "Batch size", seed: "Seed", dtype: "Precision", mirror: "Mirror images",
-  config: "Own networks (TOML)", init_from: "Start from model", skip_bad: "Leave out images that cannot be read", ema: "Moving average (EMA)",
+  config: "Own networks (TOML)", init_from: "Start from model", skip_bad: "Skip unreadable images", ema: "EMA decay",
 };
 const LISTS = { data: "data-names", init_from: "model-names" };
 
 const label = (name) => LABELS[name] ?? (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
 
-/** An input for an option of the schema, with its description and the place of its fault. */
+/** An input for an option of the schema, with its description and its error. */
 function field(name, { type, description, enum: choices, minimum }, presets) {
   const id = `option-${name}`;
   const common = { id, name, "aria-describedby": `${id}-help ${id}-fault` };
   let input;
   if (name === "config") input = h("textarea", { ...common, rows: 6, spellcheck: "false", class: "code" });
-  else if (choices) input = h("select", common, h("option", { value: "" }, "as the preset says"), choices.map((choice) => h("option", {}, choice)));
+  else if (choices) input = h("select", common, h("option", { value: "" }, "as in the preset"), choices.map((choice) => h("option", {}, choice)));
   else if (name === "preset") input = h("select", common, presets.map(({ name }) => h("option", {}, name)));
   else if (type === "boolean") input = h("input", { ...common, type: "checkbox" });
   else if (type === "string") input = h("input", { ...common, type: "text", autocomplete: "off", list: LISTS[name] });
@@ -30,7 +30,7 @@ function field(name, { type, description, enum: choices, minimum }, presets) {
   return { name, type, input, fault, help, element: h("div", { class: type === "boolean" ? "field check" : "field" }, type === "boolean" ? [input, text] : [text, input], help, fault) };
 }
 
-/** What the reader has filled in; empty fields are left to the preset. */
+/** The values of the form; the preset has those of empty fields. */
 function options(fields) {
   const found = {};
   for (const { name, type, input } of fields) {
@@ -44,11 +44,11 @@ function options(fields) {
   return found;
 }
 
-/** What a browser cannot send as it was typed. */
+/** The error of a value that a browser cannot send as it was typed. */
 function unreadable({ name, type, input }) {
   const isLarge = type === "integer" && input.value !== "" && !Number.isSafeInteger(Number(input.value));
   if (input.validity.badInput) return { field: name, message: "This is not a number." };
-  return isLarge && { field: name, message: "A whole number up to 9,007,199,254,740,991 is expected; larger ones can be sent by HTTP." };
+  return isLarge && { field: name, message: "An integer up to 9,007,199,254,740,991 is expected; larger ones can be sent by HTTP." };
 }
 
 export async function show(_parts, signal) {
@@ -66,7 +66,7 @@ export async function show(_parts, signal) {
     const preset = presets.find(({ name }) => name === named.preset.input.value);
     const { training } = preset;
     about.textContent = `${preset.height}x${preset.width}, ${preset.channels === 1 ? "grey" : "color"}; z: ${preset.latent.size} numbers, ${preset.latent.distribution}; `
-      + `batch ${training.batch_size}, learning rate ${training.learning_rate}, ${training.images ? `${whole(training.images)} images read` : "length as you say"}.`;
+      + `batch ${training.batch_size}, learning rate ${training.learning_rate}, ${training.images ? `${whole(training.images)} images read` : "length to be given"}.`;
     named.batch_size.input.placeholder = training.batch_size;
     named.learning_rate.input.placeholder = training.learning_rate;
     named.steps.input.placeholder = training.images ? Math.ceil(training.images / training.batch_size) : "";
