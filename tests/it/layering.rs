@@ -112,7 +112,8 @@ fn sources_keep_to_the_house_rules() {
                 || !["unsafe {", "unsafe fn", "unsafe impl"].iter().any(|word| text.contains(word)),
             "{name} holds unsafe code"
         );
-        // The network and the database are the service's; its handlers compute nothing, and it trains by the trainer alone.
+        // The network and the database are the service's; its handlers compute nothing, and it trains by the trainer
+        // alone.
         let in_service = name.starts_with("crates/dcgan-train/src/service/");
         let network = ["axum::", "hyper::", "rusqlite::", "tokio::"].iter().any(|word| text.contains(word));
         assert!(in_service || this_test || !network, "{name} names the network or the database");

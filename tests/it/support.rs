@@ -119,8 +119,8 @@ impl Golden {
         self.compare(group, key, &found.to_tensor().unwrap(), within);
     }
 
-    /// Prints the largest error of each group (seen with `--nocapture`) and fails on any fault, and on any golden tensor
-    /// that `concerns` and that nothing was compared with.
+    /// Prints the largest error of each group (seen with `--nocapture`) and fails on any fault, and on any golden
+    /// tensor that `concerns` and that nothing was compared with.
     pub(crate) fn finish(mut self, concerns: impl Fn(&str) -> bool) {
         println!("{}", self.title);
         for (group, (error, key)) in &self.worst {

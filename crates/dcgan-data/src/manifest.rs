@@ -28,7 +28,7 @@ static MANIFESTS: [(&str, &str); 7] = [
 pub struct Manifest {
     /// Name of the dataset.
     pub name: String,
-    /// The license, in words. The old key is `licence`.
+    /// The license, in words. Its old name is `licence`.
     #[serde(alias = "licence")]
     pub license: String,
     /// The homepage of the publisher.

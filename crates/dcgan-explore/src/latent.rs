@@ -92,7 +92,8 @@ pub enum LatentError {
     },
 }
 
-/// A set of z that a command reads, computes or saves: one or more of one length, `(n, size)`, on the host; all values finite.
+/// A set of z that a command reads, computes or saves: one or more of one length, `(n, size)`, on the host; all values
+/// finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatentSet {
     size: usize,

@@ -52,7 +52,7 @@
 //! // Images, u8 (n, h, w, c).
 //! let weights = files.generator.as_ref().ok_or("no generator")?;
 //! let mut generator = Generator::new(&files.model, weights, &Device::Cpu)?;
-//! let images = linear.images(&mut generator, &files.model, &mut |_| ())?;
+//! let images = linear.images(&mut generator, &mut |_| ())?;
 //! assert_eq!(images.len(), 5 * 28 * 28);
 //! # Ok(())
 //! # }

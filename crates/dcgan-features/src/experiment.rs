@@ -13,10 +13,11 @@ use crate::task::Task;
 use candle_core::Device;
 use dcgan_base::Cancel;
 use dcgan_data::Dataset;
-use dcgan_model::weights::Weights;
+use dcgan_model::weights::{HostTensor, Weights, earlier_name};
 use dcgan_model::{Classifier, Model, NetworkError};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,10 +144,13 @@ fn in_hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 over the names, shapes and values of a network's tensors, independent of the file format.
+/// SHA-256 over the names, shapes and values of a network's tensors, independent of the file format. Names are those of
+/// the first version, so that equal weights have equal hashes in all versions.
 pub fn weights_sha256(weights: &Weights) -> String {
     let mut digest = Sha256::new();
-    for (name, tensor) in weights {
+    let named: BTreeMap<String, &HostTensor> =
+        weights.iter().map(|(name, tensor)| (earlier_name(name), tensor)).collect();
+    for (name, tensor) in &named {
         digest.update((name.len() as u64).to_le_bytes());
         digest.update(name);
         digest.update((tensor.shape.len() as u64).to_le_bytes());

@@ -1,8 +1,8 @@
 //! The origin of features: JSON in the header of a feature file that names the network, its weights and the images.
 //!
-//! Earlier versions wrote `pictures_sha256` instead of `images_sha256`, `reestimated on HASH` instead of `recalibrated on
-//! HASH`, and other names in configurations. [`parse`] reads both. Hashes are computed over the earlier names, so that
-//! equal experiments have equal hashes in all versions.
+//! Earlier versions wrote `pictures_sha256` instead of `images_sha256`, `reestimated on HASH` instead of `recalibrated
+//! on HASH`, and other names in configurations. [`parse`] reads both. Hashes are computed over the earlier names, so
+//! that equal experiments have equal hashes in all versions.
 
 use serde_json::Value;
 
@@ -52,7 +52,8 @@ pub(crate) fn hashed_form(value: Value) -> Value {
         "statistics" => (key, rename_statistics(value, RECALIBRATED[0], RECALIBRATED[1])),
         _ => (key, hashed_form(value)),
     };
-    Value::Object(map.into_iter().map(entry).collect())
+    // The first version of configurations had no version number.
+    Value::Object(map.into_iter().filter(|(key, _)| key != "version").map(entry).collect())
 }
 
 /// Replaces `from` by `to` at the start of `FROM on HASH`.

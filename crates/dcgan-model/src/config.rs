@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Version of the format: 2, or 1 where it is missing. Version 1 had other names of fields and tensors, which are still
-    /// read.
+    /// Version of the format: 2, or 1 where it is missing. Version 1 had other names of fields and tensors, which are
+    /// still read.
     #[serde(default = "version_1")]
     pub version: u32,
     /// Where the numbers come from: a preset's name, or the user's own.
@@ -23,8 +23,8 @@ pub struct ModelConfig {
     pub width: usize,
     /// 1 (grey), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
-    /// Classes that the networks are conditioned on; 0 for none. Labels are joined to z as a one-hot vector, and to the input of
-    /// every other layer as constant maps (the authors' MNIST networks).
+    /// Classes that the networks are conditioned on; 0 for none. Labels are joined to z as a one-hot vector, and to the
+    /// input of every other layer as constant maps (the authors' MNIST networks).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub classes: usize,
     /// The latent vector z.

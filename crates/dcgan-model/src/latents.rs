@@ -4,8 +4,8 @@ use crate::random::{self, Purpose};
 use crate::{LatentConfig, NetworkError};
 use dcgan_ops::{Input, Maps};
 
-/// Latent vectors of a batch, with class labels for a conditional generator. Training, sampling, the service and exploring
-/// all pass this type.
+/// Latent vectors of a batch, with class labels for a conditional generator. Training, sampling, the service and
+/// exploring all pass this type.
 #[derive(Clone, Debug)]
 pub struct Latents {
     z: Maps,
@@ -24,8 +24,8 @@ impl Latents {
         Ok(Self { z: Maps::rows(z, size)?, labels: None })
     }
 
-    /// `n` vectors drawn from the configured distribution, the i-th from the stream of index `i`: n of them are the first n of
-    /// any more.
+    /// `n` vectors drawn from the configured distribution, the i-th from the stream of index `i`: n of them are the
+    /// first n of any more.
     ///
     /// # Errors
     /// Those of [`Latents::new`].

@@ -62,7 +62,7 @@ impl Model {
         &self.discriminator
     }
 
-    /// Layers of D with a head of `classes` logits instead of one: the classifier «of the same shape» of section 5.2.
+    /// Layers of D with a head of `classes` logits instead of one: the classifier "of the same shape" of section 5.2.
     ///
     /// # Errors
     /// Fewer than two classes, or more than a tensor holds.
@@ -98,8 +98,8 @@ impl Model {
         Ok(tensors(&self.classifier_layers(classes)?))
     }
 
-    /// Fresh weights of G: kernels N(0, `weight_std`^2), batch norm weights N(1, `norm_weight_std`^2), biases 0 (paper, section 4;
-    /// authors' code for batch norm weights).
+    /// Fresh weights of G: kernels N(0, `weight_std`^2), batch norm weights N(1, `norm_weight_std`^2), biases 0 (paper,
+    /// section 4; authors' code for batch norm weights).
     pub fn initial_generator(&self, seed: u64, weight_std: f32, norm_weight_std: f32) -> Weights {
         initial(&self.generator, seed, Purpose::GeneratorWeights, weight_std, norm_weight_std)
     }

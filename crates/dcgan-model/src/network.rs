@@ -45,8 +45,8 @@ impl From<candle_core::Error> for NetworkError {
     }
 }
 
-/// Replaces parameters and running statistics of a network. Without statistics among the weights the network can be trained,
-/// and evaluated after [`Network::recalibrate`].
+/// Replaces parameters and running statistics of a network. Without statistics among the weights the network can be
+/// trained, and evaluated after [`Network::recalibrate`].
 ///
 /// # Errors
 /// Every tensor that is missing, unexpected or misshapen; memory.
@@ -229,8 +229,8 @@ impl Discriminator {
         Ok(self.network.eval(images, Keep::Nothing)?.output.values().to_vec())
     }
 
-    /// Calls `hook` with every convolution block's activation after its LeakyReLU, of images in evaluation mode; returns the
-    /// logits `(n)`.
+    /// Calls `hook` with every convolution block's activation after its LeakyReLU, of images in evaluation mode;
+    /// returns the logits `(n)`.
     ///
     /// # Errors
     /// [`OpsError::NoStatistics`]; shapes, memory.

@@ -30,7 +30,7 @@ pub enum OpenError {
     Folder(#[from] FolderError),
     /// A file of another program.
     #[error(transparent)]
-    Foreign(#[from] ImportError),
+    Import(#[from] ImportError),
     /// The preset named.
     #[error(transparent)]
     Preset(#[from] PresetError),
@@ -65,7 +65,8 @@ pub fn networks(preset: Option<&str>, config: Option<&Path>) -> Result<Option<Mo
     Ok(Some(preset.model().map_err(PresetError::from)?))
 }
 
-/// Opens `path`; `networks` are those of a file of another program, and not looked at for a model folder, which says its own.
+/// Opens `path`; `networks` are those of a file of another program, and not looked at for a model folder, which says
+/// its own.
 ///
 /// # Errors
 /// [`OpenError`].

@@ -6,8 +6,8 @@ use crate::{Generator, Latents, NetworkError, pixels};
 /// Most images of one forward pass.
 const BATCH: usize = 64;
 
-/// The images of a forward pass are a multiple of this, so that an image is the same to the last bit whatever is drawn beside
-/// it: products of fewer rows are summed in another order.
+/// The images of a forward pass are a multiple of this, so that an image is the same to the last bit whatever is drawn
+/// beside it: products of fewer rows are summed in another order.
 const ROUND: usize = 16;
 
 /// Latents from which batch norm of a generator without running statistics is recalibrated, and of one batch of them.
@@ -15,8 +15,8 @@ const RECALIBRATION_LATENTS: usize = 4096;
 const RECALIBRATION_BATCH: usize = 128;
 
 impl Generator {
-    /// Draws `n` images in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n of any
-    /// more.
+    /// Draws `n` images in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n
+    /// of any more.
     ///
     /// # Errors
     /// A generator without statistics; memory.
@@ -47,8 +47,8 @@ impl Generator {
         Ok(bytes)
     }
 
-    /// Gives G batch norm statistics where it has none: recalibrated on 4,096 seeded z, in batches of 128. Returns whether it
-    /// did.
+    /// Gives G batch norm statistics where it has none: recalibrated on 4,096 seeded z, in batches of 128. Returns
+    /// whether it did.
     ///
     /// # Errors
     /// Memory; a network that fails.

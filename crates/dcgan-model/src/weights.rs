@@ -1,8 +1,8 @@
 //! The weights of a network in host memory, and their safetensors files.
 //!
 //! Names are fixed: `LAYER.conv.{weight,bias}` and `LAYER.norm.{weight,bias,running_mean,running_var}`, where LAYER is
-//! `project`, `blocks.N` or `head`; layouts are PyTorch's. [`check`] compares a file's tensors with what a network expects,
-//! [`upgrade_names`] reads the names of version 1.
+//! `project`, `blocks.N` or `head`; layouts are PyTorch's. [`check`] compares a file's tensors with what a network
+//! expects, [`upgrade_names`] reads the names of version 1.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -166,8 +166,8 @@ pub enum TensorMismatch {
 /// Optional tensors are present all or none: if some are, the others count as missing.
 ///
 /// # Errors
-/// [`WeightsError::Mismatch`] with every mismatch at once, in the order of `expected`, unexpected tensors last; `path` is
-/// for the message.
+/// [`WeightsError::Mismatch`] with every mismatch at once, in the order of `expected`, unexpected tensors last; `path`
+/// is for the message.
 pub fn check(path: &Path, weights: &Weights, expected: &[TensorSpec]) -> Result<(), WeightsError> {
     let mismatches = mismatches(weights, expected);
     if mismatches.is_empty() {
@@ -245,7 +245,8 @@ pub(crate) fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Weights, We
     Ok(weights)
 }
 
-/// The name in version 2 of a tensor with a name of version 1: `blocks.0.gain` becomes `blocks.0.norm.weight`. Other names stay.
+/// The name in version 2 of a tensor with a name of version 1: `blocks.0.gain` becomes `blocks.0.norm.weight`. Other
+/// names stay.
 pub fn upgrade_name(name: &str) -> String {
     let upgraded = name.rsplit_once('.').and_then(|(layer, suffix)| {
         let is_layer = layer == "project"
@@ -259,6 +260,14 @@ pub fn upgrade_name(name: &str) -> String {
         Some(format!("{layer}.{}", role.suffix()))
     });
     upgraded.unwrap_or_else(|| name.to_owned())
+}
+
+/// The name in version 1 of a tensor with a name of version 2, for hashes that stay equal over versions. Names without
+/// one stay.
+pub fn earlier_name(name: &str) -> String {
+    let split = |role: Role| Some((name.strip_suffix(role.suffix())?, role.suffix_v1()?));
+    let found = Role::ALL.into_iter().find_map(split);
+    found.map_or_else(|| name.to_owned(), |(layer, suffix)| format!("{layer}{suffix}"))
 }
 
 /// Weights or a checkpoint's tensors with the names of version 1, under those of version 2.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 ///
 /// `g = gradient + weight_decay * p` (coupled, as the authors add L2 to the gradient of every parameter; not AdamW),
 /// `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,
-/// `p -= learning_rate * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)`: Kingma and Ba 2015, algorithm 1, as PyTorch
-/// computes it.
+/// `p -= learning_rate * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)`: Kingma and Ba 2015, algorithm 1, as
+/// PyTorch computes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
     /// Learning rate.

@@ -10,9 +10,9 @@ use candle_nn::{ModuleT, VarBuilder};
 
 /// A layer list with its tensors, differentiable by candle's autograd.
 ///
-/// As a [`ModuleT`] it maps `(n, c, h, w)` to `(n, c, h, w)`, by minibatch statistics in training and by running statistics in
-/// evaluation. Running statistics are never changed: where a program trains the network itself, [`CandleLayers::forward`]
-/// returns the minibatch's.
+/// As a [`ModuleT`] it maps `(n, c, h, w)` to `(n, c, h, w)`, by minibatch statistics in training and by running
+/// statistics in evaluation. Running statistics are never changed: where a program trains the network itself,
+/// [`CandleLayers::forward`] returns the minibatch's.
 #[derive(Clone, Debug)]
 pub struct CandleLayers {
     layers: Vec<Layer>,
@@ -96,10 +96,22 @@ impl CandleLayers {
         let x = x.contiguous()?;
         let (rows, columns) = layer.padding;
         let y = match layer.kind {
-            Kind::Conv if rows == columns => x.conv2d(weight, rows, layer.stride, 1, 1)?,
             Kind::Conv => {
-                let padded = x.pad_with_zeros(2, rows, rows)?.pad_with_zeros(3, columns, columns)?;
-                padded.conv2d(weight, 0, layer.stride, 1, 1)?
+                // Rows and columns at the far edges that no kernel reaches are cut off: candle's gradient takes them to
+                // be as many in both directions.
+                let reach = |out: usize, kernel: usize| (out - 1) * layer.stride + kernel;
+                let reached =
+                    (reach(layer.output.height, layer.kernel.0), reach(layer.output.width, layer.kernel.1));
+                let left = |side: usize, padding: usize, reached: usize| side + 2 * padding - reached;
+                let left_over =
+                    (left(layer.input.height, rows, reached.0), left(layer.input.width, columns, reached.1));
+                if rows == columns && left_over.0 == left_over.1 {
+                    x.conv2d(weight, rows, layer.stride, 1, 1)?
+                } else {
+                    let padded = x.pad_with_zeros(2, rows, rows)?.pad_with_zeros(3, columns, columns)?;
+                    let cut = padded.narrow(2, 0, reached.0)?.narrow(3, 0, reached.1)?;
+                    cut.contiguous()?.conv2d(weight, 0, layer.stride, 1, 1)?
+                }
             }
             Kind::ConvTranspose if rows == columns => {
                 x.conv_transpose2d(weight, rows, layer.output_padding, layer.stride, 1)?

@@ -13,7 +13,8 @@ use std::time::Duration;
 /// Tensors by name, in the order of their names.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Number type of the factors of matrix products. Parameters, optimizer state, sums and feature maps are f32 either way.
+/// Number type of the factors of matrix products. Parameters, optimizer state, sums and feature maps are f32 either
+/// way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -114,8 +115,8 @@ impl WithRespectTo {
 }
 
 /// Called with every activation of a forward pass: the number of the layer, the number of the image, and the values
-/// `(h, w, c)`. It is called from several threads, in any order, once for every layer and image, and must not start parallel
-/// loops of its own.
+/// `(h, w, c)`. It is called from several threads, in any order, once for every layer and image, and must not start
+/// parallel loops of its own.
 pub type ForwardHook<'a> = &'a (dyn Fn(usize, usize, &[f32]) + Sync);
 
 /// What a forward pass returns.
@@ -165,8 +166,8 @@ pub trait Executor: Send + std::fmt::Debug {
     /// The processes that compute one batch together.
     fn group(&self) -> &dyn ProcessGroup;
 
-    /// Runs the layers; with a `hook`, calls it with every activation as soon as it is computed, which takes less memory than
-    /// [`Keep::Activations`]. A hook needs [`Mode::Eval`].
+    /// Runs the layers; with a `hook`, calls it with every activation as soon as it is computed, which takes less
+    /// memory than [`Keep::Activations`]. A hook needs [`Mode::Eval`].
     ///
     /// # Errors
     /// A shape that does not fit, statistics or labels that are missing, memory.
@@ -180,8 +181,8 @@ pub trait Executor: Send + std::fmt::Debug {
     ) -> Result<Forward>;
 
     /// Runs back from `grad_output`, the gradient of the loss with respect to the output of the last pass kept with
-    /// [`Keep::Tape`], on the same parameters. Adds the gradient with respect to the parameters to `gradients` and returns that
-    /// with respect to the input where asked for. The tape stays until the next pass.
+    /// [`Keep::Tape`], on the same parameters. Adds the gradient with respect to the parameters to `gradients` and
+    /// returns that with respect to the input where asked for. The tape stays until the next pass.
     ///
     /// # Errors
     /// [`OpsError::NoTape`], shapes, memory.

@@ -1,8 +1,8 @@
 //! Processes that train one network together.
 //!
 //! Each process has the same parameters and its own part of the batch. The processes meet at two places: batch norm
-//! combines its statistics forward and its sums backward ([`combine_moments`], [`combine_sums`]), and gradients are summed
-//! before the optimizer ([`sum_gradients`]). With one process all three do nothing.
+//! combines its statistics forward and its sums backward ([`combine_moments`], [`combine_sums`]), and gradients are
+//! summed before the optimizer ([`sum_gradients`]). With one process all three do nothing.
 
 use crate::Result;
 use std::fmt::Debug;
@@ -23,7 +23,8 @@ pub trait ProcessGroup: Debug + Send + Sync {
     /// A process or the network failed.
     fn all_gather(&self, part: &[u8], all: &mut [u8]) -> Result<()>;
 
-    /// Sends the i-th of [`ProcessGroup::size`] equal chunks of `send` to rank i; chunk i of `receive` comes from rank i.
+    /// Sends the i-th of [`ProcessGroup::size`] equal chunks of `send` to rank i; chunk i of `receive` comes from rank
+    /// i.
     ///
     /// # Errors
     /// A process or the network failed.
@@ -128,7 +129,8 @@ pub fn combine_sums(group: &dyn ProcessGroup, values: &mut [f64]) -> Result<()> 
     Ok(())
 }
 
-/// Sums flat gradients over all processes: a reduction of one chunk on each process, in the order of ranks, then a gather.
+/// Sums flat gradients over all processes: a reduction of one chunk on each process, in the order of ranks, then a
+/// gather.
 ///
 /// # Errors
 /// Those of the group.

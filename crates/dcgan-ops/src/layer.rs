@@ -1,11 +1,12 @@
 //! A network as data: the list of layers that every executor runs.
 //!
 //! Each layer is a (transposed) convolution with an optional bias, an optional batch norm, and an activation. Class
-//! labels can be joined to the input of a layer as constant channels. A dense layer on a map is a convolution whose kernel
-//! is the whole map; a projection of `z` is a transposed convolution of a 1x1 map, so these two kinds cover every DCGAN.
+//! labels can be joined to the input of a layer as constant channels. A dense layer on a map is a convolution whose
+//! kernel is the whole map; a projection of `z` is a transposed convolution of a 1x1 map, so these two kinds cover
+//! every DCGAN.
 //!
-//! [`Layer::tensors`] is the one table of the tensors that a layer has. Parameter storage, initialization, files, import,
-//! export and memory estimates derive from it.
+//! [`Layer::tensors`] is the one table of the tensors that a layer has. Parameter storage, initialization, files,
+//! import, export and memory estimates derive from it.
 
 use serde::{Deserialize, Serialize};
 
@@ -156,8 +157,8 @@ impl Role {
         match self {
             Role::Weight => Some("weight"),
             Role::Bias => None,
-            Role::NormWeight => Some("gain"),
-            Role::NormBias => Some("shift"),
+            Role::NormWeight => Some("gain"), // earlier name
+            Role::NormBias => Some("shift"),  // earlier name
             Role::RunningMean => Some("mean"),
             Role::RunningVar => Some("variance"),
         }
@@ -181,8 +182,8 @@ pub struct LayerTensor {
 }
 
 impl Layer {
-    /// Rows or columns of the output for `input`, by the usual formulas of both kinds; `None` where the kernel does not fit, or
-    /// numbers are out of range.
+    /// Rows or columns of the output for `input`, by the usual formulas of both kinds; `None` where the kernel does not
+    /// fit, or numbers are out of range.
     pub fn output_side(
         kind: Kind,
         input: usize,
@@ -210,8 +211,8 @@ impl Layer {
 
     /// Shape of the tensor of a role in PyTorch's layout; `None` where the layer has none.
     ///
-    /// A kernel is `(out, in, kh, kw)` for a convolution and `(in, out, kh, kw)` for its transpose; a bias is `(out)`; tensors
-    /// of batch norm are `(c)` per channel or `(c, h, w)` per activation.
+    /// A kernel is `(out, in, kh, kw)` for a convolution and `(in, out, kh, kw)` for its transpose; a bias is `(out)`;
+    /// tensors of batch norm are `(c)` per channel or `(c, h, w)` per activation.
     pub fn tensor_shape(&self, role: Role) -> Option<Vec<usize>> {
         let (kh, kw) = self.kernel;
         let (input, output) = (self.joined_input().channels, self.output.channels);

@@ -7,9 +7,9 @@
 //! - the running statistics of batch norm.
 //!
 //! There are two executors. [`CpuExecutor`] runs on its own buffers with hand-written backward passes on all cores, and
-//! gives the same bytes whatever the number of threads. [`CandleExecutor`] goes through candle's operations and autograd: any
-//! device, and the plain reference in tests. [`executor`] chooses. Batches are [`Maps`] in host memory, in buffers of a
-//! [`BufferPool`]. Processes that train together are a [`ProcessGroup`].
+//! gives the same bytes whatever the number of threads. [`CandleExecutor`] goes through candle's operations and
+//! autograd: any device, and the plain reference in tests. [`executor`] chooses. Batches are [`Maps`] in host memory,
+//! in buffers of a [`BufferPool`]. Processes that train together are a [`ProcessGroup`].
 //!
 //! Nothing here knows what a DCGAN is.
 //!

@@ -14,11 +14,12 @@ pub struct Bce {
     pub probability: f32,
 }
 
-/// Mean binary cross-entropy of `logits` against one `target` for the whole batch (1 real, 0 fake, between them when smoothed).
+/// Mean binary cross-entropy of `logits` against one `target` for the whole batch (1 real, 0 fake, between them when
+/// smoothed).
 ///
 /// With x the logit and t the target: `max(x, 0) - x t + ln(1 + exp(-|x|))`, which overflows at no x; gradient
-/// `(sigmoid(x) - t) / n`, exact to rounding also where sigmoid is tiny (Adam does not care how small a gradient is). Sums are
-/// f64.
+/// `(sigmoid(x) - t) / n`, exact to rounding also where sigmoid is tiny (Adam does not care how small a gradient is).
+/// Sums are f64.
 #[expect(clippy::cast_possible_truncation, reason = "rounding f64 to f32 is meant")]
 pub fn bce_with_logits(logits: &[f32], target: f64) -> Bce {
     let n = logits.len() as f64;

@@ -69,8 +69,8 @@ impl Maps {
         Self::new(values, labels.len(), MapShape::new(classes, 1, 1))
     }
 
-    /// The values of a tensor `(n, c, h, w)` on any device and of any memory layout; without a copy to reorder where the memory
-    /// is channels-last already.
+    /// The values of a tensor `(n, c, h, w)` on any device and of any memory layout; without a copy to reorder where
+    /// the memory is channels-last already.
     ///
     /// # Errors
     /// Another rank; those of candle.
@@ -155,8 +155,8 @@ mod tests {
         assert!(matches!(Maps::one_hot(&[3], 3), Err(OpsError::Label { index: 0, label: 3, classes: 3 })));
     }
 
-    /// Safe code once read freed memory through clones of a tensor whose storage was recycled. Maps own their buffer: it is
-    /// recycled when nothing can read it any more.
+    /// Safe code once read freed memory through clones of a tensor whose storage was recycled. Maps own their buffer:
+    /// it is recycled when nothing can read it any more.
     #[test]
     fn clones_keep_their_values_while_the_pool_is_used() {
         let (pool, shape) = (BufferPool::new(), MapShape::new(1, 128, 128));

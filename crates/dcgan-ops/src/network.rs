@@ -125,8 +125,8 @@ impl Network {
         self.executor.forward(self.parameters.values(), input.into(), mode, keep, None)
     }
 
-    /// The pass back of the last forward pass kept with [`Keep::Tape`]: adds the gradients with respect to the parameters to
-    /// those stored, and returns the gradient with respect to the input where asked for.
+    /// The pass back of the last forward pass kept with [`Keep::Tape`]: adds the gradients with respect to the
+    /// parameters to those stored, and returns the gradient with respect to the input where asked for.
     ///
     /// # Errors
     /// Those of [`Executor::backward`].
@@ -153,8 +153,9 @@ impl Network {
         self.executor.timings()
     }
 
-    /// Recalibrates batch norm: replaces the running statistics by the average over `batches`, each layer's input normalized by
-    /// its own minibatch, means and biased variances averaged with equal weight (the authors' svhn_semisup_analysis.py).
+    /// Recalibrates batch norm: replaces the running statistics by the average over `batches`, each layer's input
+    /// normalized by its own minibatch, means and biased variances averaged with equal weight (the authors'
+    /// svhn_semisup_analysis.py).
     ///
     /// # Errors
     /// [`OpsError::NoBatches`]; shapes; the error of a batch.

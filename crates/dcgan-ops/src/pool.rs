@@ -1,7 +1,7 @@
 //! Buffers that outlive the values in them: a training step writes into the memory of the step before.
 //!
-//! An allocator gives the pages of a batch of images back to the system between two steps, and every page that is written
-//! again costs a fault.
+//! An allocator gives the pages of a batch of images back to the system between two steps, and every page that is
+//! written again costs a fault.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

@@ -42,8 +42,8 @@
 //! All classes are solved together, sixteen at a time:
 //!
 //! - by dual coordinate descent, then by Newton's method, for more rows than columns;
-//! - by Newton's method on the inner products of the rows ([`Gram`]), for fewer rows than columns. Several fits can share
-//!   one [`Gram`].
+//! - by Newton's method on the inner products of the rows ([`Gram`]), for fewer rows than columns. Several fits can
+//!   share one [`Gram`].
 //!
 //! [`SvmValidParams::fit_with`] starts from an earlier fit and reports progress. [`hinge`] has linfa's own SVM behind
 //! the same model type. Results do not depend on the number of threads.

@@ -88,8 +88,8 @@ fn mean(times: &[f64]) -> f64 {
     times.iter().sum::<f64>() / times.len() as f64
 }
 
-/// Times the drawing of `images` samples in evaluation mode, `training.batch_size` at a time after one untimed batch; a step
-/// of the result is a batch.
+/// Times the drawing of `images` samples in evaluation mode, `training.batch_size` at a time after one untimed batch; a
+/// step of the result is a batch.
 ///
 /// # Errors
 /// A network that does not fit the device.

@@ -101,7 +101,8 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Whether the checkpoint itself is at fault: cut short, damaged, incomplete; and not the disk, a permission or the program.
+    /// Whether the checkpoint itself is at fault: cut short, damaged, incomplete; and not the disk, a permission or the
+    /// program.
     pub fn is_damage(&self) -> bool {
         let by_kind = |source: &io::Error| {
             use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
@@ -169,7 +170,8 @@ impl Checkpoint {
             serde_json::to_string_pretty(&self.state).map_err(io::Error::from).map_err(io_error(&state))?;
         fs::write(&state, text + "\n").map_err(io_error(&state))?;
         files::sync_folder(temporary).map_err(io_error(temporary))?;
-        // None is there unless someone else wrote it: a resumed run begins at the newest, newer damaged ones are set aside.
+        // None is there unless someone else wrote it: a resumed run begins at the newest, newer damaged ones are set
+        // aside.
         remove(path)?;
         fs::rename(temporary, path).map_err(io_error(path))?;
         files::sync_names(folder).map_err(io_error(folder))
@@ -236,8 +238,8 @@ fn remove(path: &Path) -> Result<(), CheckpointError> {
 
 /// Removes unfinished folders, and all checkpoints but the newest, the `keep` newest scheduled ones, and the best.
 ///
-/// Those written when a run was interrupted lie outside the schedule; once a newer one is there they go, and what is left is
-/// what an undisturbed run would have left.
+/// Those written when a run was interrupted lie outside the schedule; once a newer one is there they go, and what is
+/// left is what an undisturbed run would have left.
 ///
 /// # Errors
 /// A folder that cannot be removed.

@@ -433,8 +433,8 @@ mod tests {
         let text = toml::to_string(&plan).unwrap();
         let mut earlier = text.clone();
         for (now, then) in [
-            ("negative_slope", "leak"),
-            ("norm_weight_std", "gain_std"),
+            ("negative_slope", "leak"),      // earlier name
+            ("norm_weight_std", "gain_std"), // earlier name
             ("project_norm = \"per-channel\"", "project_norm = \"channel\""),
             ("mirror = false\n", ""),
             ("dtype = \"f32\"\n", ""),

@@ -84,14 +84,15 @@ pub struct LearningRate(pub f64);
 /// How much of each minibatch's batch norm statistics the running ones take (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 
-/// Takes step `step` (counted from 0): `x` is the minibatch of real images, `latents` that of latent vectors, with the labels of
-/// the real images for conditional networks.
+/// Takes step `step` (counted from 0): `x` is the minibatch of real images, `latents` that of latent vectors, with the
+/// labels of the real images for conditional networks.
 ///
-/// - [`Order::Both`] (pytorch/examples): D on x and on G(z), one Adam step; then G through a fresh pass of D on the same G(z).
+/// - [`Order::Both`] (pytorch/examples): D on x and on G(z), one Adam step; then G through a fresh pass of D on the
+///   same G(z).
 /// - [`Order::Alternate`] (the authors): even steps update G on z alone, odd ones D on x and G(z).
 ///
-/// G's running statistics take every training pass of it; D's take the passes on real images only, so that they are those of
-/// images when D serves as a feature extractor.
+/// G's running statistics take every training pass of it; D's take the passes on real images only, so that they are
+/// those of images when D serves as a feature extractor.
 ///
 /// # Errors
 /// [`StepError::NonFinite`] before the update that would have spoilt the parameters.

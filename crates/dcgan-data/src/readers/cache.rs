@@ -29,10 +29,10 @@ pub(crate) const ALIGNMENT: usize = 64;
 pub(crate) struct Header {
     pub(crate) shape: ImageShape,
     pub(crate) crop: Option<usize>,
-    /// Earlier versions wrote `pictures`.
+    /// In files of earlier versions `pictures`.
     #[serde(alias = "pictures")]
     pub(crate) images: usize,
-    /// Earlier versions wrote `labelled`.
+    /// In files of earlier versions `labelled`.
     #[serde(alias = "labelled")]
     pub(crate) labeled: bool,
     pub(crate) class_names: Option<Vec<String>>,

@@ -44,7 +44,7 @@ fn inspect_pack_and_verify() {
     assert_eq!((&json["images"], &json["format"]), (&2.into(), &"image-folder".into()));
     assert_eq!(json["classes"][1]["name"], "dog");
     // `pictures` is the old name of `images`.
-    assert_eq!((&json["pictures"], &json["classes"][1]["pictures"]), (&2.into(), &1.into()));
+    assert_eq!((&json["pictures"], &json["classes"][1]["pictures"]), (&2.into(), &1.into())); // old name
     let montage = image::open(folder.join("m.png")).unwrap();
     assert_eq!((montage.width(), montage.height()), (128, 64));
 
@@ -53,7 +53,7 @@ fn inspect_pack_and_verify() {
     check(&folder, &pack, 0, &["cache is up to date"], &[]);
     let json = check(&folder, &[&pack[..], &["--json"]].concat(), 0, &[], &[]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&json["images"], &json["pictures"]), (&2.into(), &2.into()));
+    assert_eq!((&json["images"], &json["pictures"]), (&2.into(), &2.into())); // old name
     check(&folder, &["inspect", "cache"], 0, &["format       cache", "images       2", "1  1 dog"], &[]);
     check(&folder, &["inspect", "digits", "--json"], 0, &["\"images\":10000"], &[]);
 

@@ -50,6 +50,6 @@ fn the_old_spelling_of_license_is_read() {
             format!("name = 'n'\n{key} = 'MIT'\nhomepage = 'h'\nget = 'g'\nsplits = 's'\nfiles = []\n");
         toml::from_str(&text).unwrap()
     };
-    assert_eq!(manifest("licence"), manifest("license"));
-    assert_eq!(manifest("licence").license, "MIT");
+    assert_eq!(manifest("licence"), manifest("license")); // old name
+    assert_eq!(manifest("licence").license, "MIT"); // old name
 }

@@ -57,7 +57,7 @@ fn other_shapes_and_other_files_are_errors() {
 #[test]
 fn a_cache_with_the_old_header_keys_opens() {
     let header = concat!(
-        r#"{"shape":{"height":5,"width":4,"channels":3},"crop":null,"pictures":2,"labelled":true,"#,
+        r#"{"shape":{"height":5,"width":4,"channels":3},"crop":null,"pictures":2,"labelled":true,"#, // earlier
         r#""class_names":["cat","dog"],"fingerprint":"f","key":"k","source":"data"}"#
     );
     let mut cache = b"dcgan-pictures-1".to_vec();

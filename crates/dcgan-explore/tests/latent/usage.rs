@@ -129,7 +129,7 @@ fn invalid_input_is_refused_with_the_fix() {
         ("neighbours --n 0 --nearest 0 --among 0", &["--n 0", "--nearest 0", "--among 0"]),
         ("invert --data images --images 1,4", &["--images 4: expected 0 to 3, the dataset has 4 images"]),
         ("invert --data images --restarts 0 --learning-rate 0", &["--restarts 0", "--learning-rate 0"]),
-        ("invert --data images --crop 0", &["--crop 0"]),
+        ("invert --data images --crop 0", &["--crop is 0"]),
     ];
     for (line, expected) in rows {
         let output = run(here, &line.split(' ').collect::<Vec<_>>());

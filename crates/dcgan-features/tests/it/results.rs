@@ -138,7 +138,7 @@ fn hashes_equal_those_of_earlier_versions() {
         &["--labels-per-class", "2", "--repeats", "1", "--statistics", "recalibrate"],
     ];
     let found = json(folder.path(), &arguments.concat());
-    assert_eq!(found["protocol"]["statistics"], "reestimated");
+    assert_eq!(found["protocol"]["statistics"], "reestimated"); // earlier name
     // Values of version 0.1.0 before keys and values were renamed.
     assert_eq!(found["protocol_sha256"], "671029bbc24abe8d98d810cdb1fa24778620ee135e3c70073e0b86280005c214");
     assert_eq!(found["config_sha256"], "237b41e34a05fa8964c2ca536ef18d816fe0aea1b8dbeaff7f3dfef33cc7e471");
@@ -278,6 +278,7 @@ fn probe_holds_out_a_fifth_of_every_class() {
     let mixed = json(folder.path(), &["probe", "--train", "earlier", "--test", "current"]);
     assert_eq!(mixed["accuracy_percent"], found["accuracy_percent"]);
     for key in ["images_sha256", "pictures_sha256"] {
+        // earlier name
         assert_eq!(
             (&mixed["origins"]["train"][key], &mixed["origins"]["test"][key]),
             (&json!("p"), &json!("r"))

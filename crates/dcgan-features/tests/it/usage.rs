@@ -43,10 +43,10 @@ fn invalid_input_is_rejected_with_the_fix() {
 
     for (name, origin) in [
         ("first", r#"{"images_sha256":"p","statistics":"stored","weights_sha256":"w"}"#),
-        ("second", r#"{"images_sha256":"q","statistics":"recalibrated on p","weights_sha256":"v"}"#),
+        ("second", r#"{"images_sha256":"q","statistics":"recalibrated on p","weights_sha256":"v"}"#), // earlier names
         // The keys and values of earlier versions.
         ("earlier", r#"{"pictures_sha256":"p","statistics":"stored","weights_sha256":"w"}"#),
-        ("recalibrated", r#"{"pictures_sha256":"r","statistics":"reestimated on p","weights_sha256":"v"}"#),
+        ("recalibrated", r#"{"pictures_sha256":"r","statistics":"reestimated on p","weights_sha256":"v"}"#), // earlier names
     ] {
         features_from(&here.join(name), &[0.0, 1.0, 1.0, 0.0], 2, Some(&[0, 1]), origin);
     }

@@ -1,8 +1,8 @@
 //! Maps the tensor names of other programs to the names of this program, by the order of the layers.
 //!
 //! Every DCGAN in PyTorch has one module per convolution, with a `weight` of four axes, and one per batch norm. Names
-//! differ between programs, but the order is the same: the n-th convolution is the n-th layer of the model, and the n-th
-//! batch norm belongs to the n-th layer with batch norm.
+//! differ between programs, but the order is the same: the n-th convolution is the n-th layer of the model, and the
+//! n-th batch norm belongs to the n-th layer with batch norm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};

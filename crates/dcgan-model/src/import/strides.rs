@@ -1,6 +1,7 @@
 //! Copies strided tensors into row-major order.
 
-/// The values of a tensor in row-major order. Value `i` of the tensor is at `offset + sum(i_k * strides_k)` in `storage`.
+/// The values of a tensor in row-major order. Value `i` of the tensor is at `offset + sum(i_k * strides_k)` in
+/// `storage`.
 ///
 /// # Errors
 /// The number of values that the storage would need; `None` if it overflows.

@@ -96,7 +96,8 @@ pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<Vec<ImportedTenso
     TensorReader { path, pickle: &pickle, storages: BTreeMap::new(), values: 0, load }.read_all()
 }
 
-/// The range of each storage in the bytes after the last pickle. Storages are in the order of `keys`, each after its length.
+/// The range of each storage in the bytes after the last pickle. Storages are in the order of `keys`, each after its
+/// length.
 ///
 /// # Errors
 /// The key of a storage and what is wrong with it.
@@ -221,7 +222,8 @@ impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, LoadError>> TensorReader<'_, F> {
     }
 }
 
-/// A reference to a storage: `('storage', type, key, device, values)`, followed in old files by `(key, offset, size)` of a view.
+/// A reference to a storage: `('storage', type, key, device, values)`, followed in old files by `(key, offset, size)`
+/// of a view.
 struct StorageRef {
     key: String,
     element: Element,

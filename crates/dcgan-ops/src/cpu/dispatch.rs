@@ -1,6 +1,7 @@
 //! Compiles one plain function for several instruction sets and picks at run time.
 
-/// Defines functions whose body is compiled for AVX-512, AVX2 and the baseline, and chosen once per call by [`Isa::best`](super::kernels::Isa::best).
+/// Defines functions whose body is compiled for AVX-512, AVX2 and the baseline, and chosen once per call by
+/// [`Isa::best`](super::kernels::Isa::best).
 ///
 /// The bodies are plain Rust that the compiler vectorises. It never contracts `a * b + c`, so all three give the
 /// same bits.

@@ -6,8 +6,8 @@
 //! | direct | four fine channels or fewer beside whole vectors of coarse ones |
 //! | patches | all others: patches are gathered and multiplied; a kernel that is the whole map is one product |
 //!
-//! In bf16 ([`Precision::Bf16`]) the factors of Winograd's products are rounded for kernels of two taps a phase. Three taps round
-//! too much for the bound that tests hold bf16 to, and the other paths wait for memory: they stay in f32.
+//! In bf16 ([`Precision::Bf16`]) the factors of Winograd's products are rounded for kernels of two taps a phase. Three
+//! taps round too much for the bound that tests hold bf16 to, and the other paths wait for memory: they stay in f32.
 
 use super::conv::{self, Geometry};
 use super::direct::Direct;
@@ -97,8 +97,8 @@ impl Linear {
         }
     }
 
-    /// From the gradient `d` of the output: adds that of the weights to `gradient`, where given, and writes that of the input,
-    /// where wanted.
+    /// From the gradient `d` of the output: adds that of the weights to `gradient`, where given, and writes that of the
+    /// input, where wanted.
     pub(super) fn backward(
         &mut self,
         scratch: &mut Scratch,

@@ -41,9 +41,9 @@ use workspace::Workspace;
 
 /// Runs a layer list on the CPU; see the crate's head.
 ///
-/// Between two layers stands the output of the linear map. Batch norm and its activation are applied when the next layer reads
-/// it, and their gradient is computed when the layer's own backward pass reads its output's gradient, where the algorithms
-/// of these layers support it (`linear.rs`).
+/// Between two layers stands the output of the linear map. Batch norm and its activation are applied when the next
+/// layer reads it, and their gradient is computed when the layer's own backward pass reads its output's gradient, where
+/// the algorithms of these layers support it (`linear.rs`).
 #[derive(Debug)]
 pub struct CpuExecutor {
     layers: Vec<Layer>,
@@ -77,7 +77,8 @@ impl CpuExecutor {
         Self { layers, states, group: Arc::new(SingleProcess), pool: BufferPool::new(), tape: None }
     }
 
-    /// The same as one process of `group`: every process runs its part of the batch, and batch norm normalizes by the whole.
+    /// The same as one process of `group`: every process runs its part of the batch, and batch norm normalizes by the
+    /// whole.
     pub fn in_group(self, group: Arc<dyn ProcessGroup>) -> Self {
         Self { group, ..self }
     }

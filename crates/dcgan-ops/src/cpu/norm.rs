@@ -1,7 +1,8 @@
 //! Batch norm fused with its activation, forward and backward, over a `(rows, columns)` matrix.
 //!
-//! Per channel the matrix is `(n * h * w, c)`, per activation `(n, h * w * c)`; both are plain views of a channels-last map.
-//! NormGradients go over fixed blocks of rows and are combined in order in f64, so the bytes do not depend on threads.
+//! Per channel the matrix is `(n * h * w, c)`, per activation `(n, h * w * c)`; both are plain views of a channels-last
+//! map. NormGradients go over fixed blocks of rows and are combined in order in f64, so the bytes do not depend on
+//! threads.
 
 use super::dispatch::vectorised;
 use crate::Activation;
@@ -25,8 +26,8 @@ pub(super) struct Normalization {
 }
 
 /// The gradient with respect to the input of a normalization and its activation, per column:
-/// `d_x = scale d' - x_coefficient x + constant`, where d' is the gradient with respect to the activation's output times the
-/// activation's derivative (Ioffe and Szegedy 2015, section 3).
+/// `d_x = scale d' - x_coefficient x + constant`, where d' is the gradient with respect to the activation's output
+/// times the activation's derivative (Ioffe and Szegedy 2015, section 3).
 #[derive(Debug, Default)]
 pub(super) struct InputGradient {
     pub(super) x_coefficient: Vec<f32>,
@@ -185,7 +186,8 @@ vectorised! {
         }
     }
 
-    /// `tanh` to within two units of the last place of 1: Padé's approximant of tanh near 0, `1 - 2 / (e^2x + 1)` elsewhere.
+    /// `tanh` to within two units of the last place of 1: Padé's approximant of tanh near 0, `1 - 2 / (e^2x + 1)`
+    /// elsewhere.
     pub(super) fn tanh_all(y: &mut [f32]) {
         for y in y {
             let x = y.clamp(-9.1, 9.1);
@@ -305,8 +307,8 @@ impl NormGradients {
         total
     }
 
-    /// The gradient with respect to the input over `rows` rows. With minibatch statistics (`train`) mean and variance depend
-    /// on x, so `d_x = scale (d' - mean(d') - x_hat mean(d' x_hat))`; with given ones `d_x = scale d'`.
+    /// The gradient with respect to the input over `rows` rows. With minibatch statistics (`train`) mean and variance
+    /// depend on x, so `d_x = scale (d' - mean(d') - x_hat mean(d' x_hat))`; with given ones `d_x = scale d'`.
     pub(super) fn input_gradient(&self, normal: &Normalization, rows: usize, train: bool) -> InputGradient {
         let rows = rows as f64;
         let columns = 0..normal.scale.len();
@@ -325,8 +327,8 @@ impl NormGradients {
     }
 }
 
-/// The negative slope of the activation, where it is a rectifier (or the identity) that can be applied to values as they are
-/// loaded.
+/// The negative slope of the activation, where it is a rectifier (or the identity) that can be applied to values as
+/// they are loaded.
 pub(super) fn negative_slope(activation: Activation) -> Option<f32> {
     match activation {
         Activation::Identity => Some(1.0),
@@ -353,8 +355,8 @@ pub(super) fn masked_gradient_sums(
     masked_sums(x, d, normal, negative_slope, sums, products);
 }
 
-/// Turns `d`, the gradient with respect to the activation's output, into d' = `d` times the activation's derivative, in place;
-/// returns the gradients of weight and bias.
+/// Turns `d`, the gradient with respect to the activation's output, into d' = `d` times the activation's derivative, in
+/// place; returns the gradients of weight and bias.
 pub(super) fn activation_backward(
     x: &[f32],
     normal: &Normalization,

@@ -207,14 +207,15 @@ impl LayerState {
         Ok(batch)
     }
 
-    /// The negative slope, where the gradients of batch norm and activation are computed as the layer's own backward pass reads
-    /// the gradient of its output.
+    /// The negative slope, where the gradients of batch norm and activation are computed as the layer's own backward
+    /// pass reads the gradient of its output.
     fn fused_gradient(&self, layer: &Layer) -> Option<f32> {
         fusable_slope(layer).filter(|_| self.linear.finishes_gradient())
     }
 
-    /// Takes the gradient `d` with respect to one image's activation as soon as it is written. Without batch norm `d` becomes
-    /// the gradient with respect to the linear map's output, and the bias's sums are taken; with batch norm its sums are.
+    /// Takes the gradient `d` with respect to one image's activation as soon as it is written. Without batch norm `d`
+    /// becomes the gradient with respect to the linear map's output, and the bias's sums are taken; with batch norm its
+    /// sums are.
     pub(super) fn receive_gradient(
         &self,
         layer: &Layer,
@@ -239,8 +240,8 @@ impl LayerState {
         }
     }
 
-    /// After [`LayerState::receive_gradient`] of all images: the rest of batch norm's backward pass, and the gradients of the
-    /// biases and of batch norm's weight. Returns what the layer's own backward pass reads the gradient with.
+    /// After [`LayerState::receive_gradient`] of all images: the rest of batch norm's backward pass, and the gradients
+    /// of the biases and of batch norm's weight. Returns what the layer's own backward pass reads the gradient with.
     pub(super) fn finish_norm(
         &self,
         layer: &Layer,
@@ -271,8 +272,8 @@ impl LayerState {
             let x = self.linear_output.get(len);
             norm::activation_backward(x, &self.normalization, layer.activation, d)
         };
-        // The gradient with respect to the input depends on the sums of the whole batch; the gradients of the parameters are
-        // summed over the processes later.
+        // The gradient with respect to the input depends on the sums of the whole batch; the gradients of the
+        // parameters are summed over the processes later.
         let mut total = local.clone();
         combine_sums(group, &mut total.bias)?;
         combine_sums(group, &mut total.weight)?;
@@ -305,8 +306,8 @@ impl LayerState {
     }
 }
 
-/// The source with the label row of each image behind every pixel, in `joined`; the source itself for a layer without label
-/// channels.
+/// The source with the label row of each image behind every pixel, in `joined`; the source itself for a layer without
+/// label channels.
 fn join_labels<'a>(
     layer: &Layer,
     source: Source<'a>,
@@ -329,8 +330,9 @@ fn join_labels<'a>(
 }
 
 impl LayerState {
-    /// The backward pass of the linear map on the gradient `d` after [`LayerState::finish_norm`]: adds the gradient of the weight to `gradients`, where given, and writes that with
-    /// respect to the layer's input (without label channels), where wanted, calling the given function with each image of it.
+    /// The backward pass of the linear map on the gradient `d` after [`LayerState::finish_norm`]: adds the gradient of
+    /// the weight to `gradients`, where given, and writes that with respect to the layer's input (without label
+    /// channels), where wanted, calling the given function with each image of it.
     pub(super) fn backward(
         &mut self,
         layer: &Layer,

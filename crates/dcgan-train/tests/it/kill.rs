@@ -211,7 +211,7 @@ fn damaged_checkpoints_are_set_aside() {
     // A checkpoint of another version stays; if all are damaged, the run does not start over.
     let state = Path::new(&damaged).join("checkpoints/00000060/state.json");
     let text = fs::read_to_string(&state).unwrap();
-    fs::write(&state, text.replace("\"version\": 1", "\"version\": 99")).unwrap();
+    fs::write(&state, text.replace("\"version\": 2", "\"version\": 99")).unwrap();
     let output = run(&["resume", &damaged]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("format 99") && !output.status.success());
     for checkpoint in fs::read_dir(Path::new(&damaged).join("checkpoints")).unwrap() {

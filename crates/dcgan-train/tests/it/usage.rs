@@ -158,7 +158,7 @@ fn a_run_from_start_to_samples() {
     let other = path("other");
     refused(
         &["run", "--config", &wide, "--out", &other, "--steps", "2", "--init-from", &best],
-        &["project.weight", "--init-from"],
+        &["project.conv.weight", "--init-from"],
     );
     // Exported under PyTorch's names and imported again by a configuration file: the same images.
     let (exported, imported) = (path("exported"), path("imported"));
@@ -176,7 +176,7 @@ fn a_run_from_start_to_samples() {
     succeed(&["sample", "--model", &net_g, "--config", &flat, "--n", "5", "--out", &png]);
     assert_eq!(fs::read(&png).unwrap(), first);
     let again = path("again");
-    refused(&["import", &net_g, "--preset", "digits", "--out", &again], &["project.weight"]);
+    refused(&["import", &net_g, "--preset", "digits", "--out", &again], &["project.conv.weight"]);
     // A weight that is NaN fails the first step.
     let damaged = folder.path().join("spoilt");
     fs::create_dir(&damaged).unwrap();

@@ -25,7 +25,7 @@ struct Inspection<'a> {
     #[serde(flatten)]
     report: &'a ScanReport,
     /// Old name of `images`, for scripts.
-    pictures: usize,
+    pictures: usize, // old name of `images`
     shape: ImageShape,
     classes: Vec<Class>,
     examples: Vec<ImageInfo>,
@@ -38,7 +38,7 @@ struct Class {
     name: Option<String>,
     images: usize,
     /// Old name of `images`, for scripts.
-    pictures: usize,
+    pictures: usize, // old name of `images`
 }
 
 pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
@@ -51,7 +51,7 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
         spread(dataset.len(), EXAMPLES).map(|index| dataset.info(index)).collect::<Result<_, _>>()?;
     let inspection = Inspection {
         report: dataset.report(),
-        pictures: dataset.len(),
+        pictures: dataset.len(), // old name
         shape: dataset.shape(),
         classes: classes(&dataset),
         examples,
@@ -118,7 +118,7 @@ fn classes(dataset: &Dataset) -> Vec<Class> {
     let name = |label: u32| dataset.class_names()?.get(usize::try_from(label).ok()?).cloned();
     counts
         .into_iter()
-        .map(|(label, images)| Class { label, name: name(label), images, pictures: images })
+        .map(|(label, images)| Class { label, name: name(label), images, pictures: images }) // old name
         .collect()
 }
 

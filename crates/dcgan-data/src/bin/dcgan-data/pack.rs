@@ -12,7 +12,7 @@ struct PackLine<'a> {
     #[serde(flatten)]
     report: &'a PackReport,
     /// Old name of `images`, for scripts.
-    pictures: usize,
+    pictures: usize, // old name of `images`
 }
 
 pub(crate) fn pack_command(args: &Pack, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -23,7 +23,7 @@ pub(crate) fn pack_command(args: &Pack, logging: &Logging) -> anyhow::Result<Out
     progress.finish();
     let done = if report.up_to_date { "is up to date" } else { "written" };
     let text = if args.json {
-        serde_json::to_string(&PackLine { report: &report, pictures: report.images })?
+        serde_json::to_string(&PackLine { report: &report, pictures: report.images })? // old name
     } else {
         format!(
             "{} {done}: {} images of {}, {} bytes",
