@@ -13,13 +13,13 @@ use crate::error::DataError;
 use dcgan_base::digest::hex;
 
 static MANIFESTS: [(&str, &str); 7] = [
-    ("mnist.toml", include_str!("../../../datasets/mnist.toml")),
-    ("digits.toml", include_str!("../../../datasets/digits.toml")),
-    ("cifar10.toml", include_str!("../../../datasets/cifar10.toml")),
-    ("cifar100.toml", include_str!("../../../datasets/cifar100.toml")),
-    ("svhn.toml", include_str!("../../../datasets/svhn.toml")),
-    ("celeba.toml", include_str!("../../../datasets/celeba.toml")),
-    ("lsun.toml", include_str!("../../../datasets/lsun.toml")),
+    ("mnist.toml", include_str!("../assets/mnist.toml")),
+    ("digits.toml", include_str!("../assets/digits.toml")),
+    ("cifar10.toml", include_str!("../assets/cifar10.toml")),
+    ("cifar100.toml", include_str!("../assets/cifar100.toml")),
+    ("svhn.toml", include_str!("../assets/svhn.toml")),
+    ("celeba.toml", include_str!("../assets/celeba.toml")),
+    ("lsun.toml", include_str!("../assets/lsun.toml")),
 ];
 
 /// A published dataset.

@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 /// Name and text of every claim.
 pub const CLAIMS: [(&str, &str); 3] = [
-    ("digits", include_str!("../../../eval/claims/digits.toml")),
-    ("digits-few", include_str!("../../../eval/claims/digits-few.toml")),
-    ("svhn-crops", include_str!("../../../eval/claims/svhn-crops.toml")),
+    ("digits", include_str!("../claims/digits.toml")),
+    ("digits-few", include_str!("../claims/digits-few.toml")),
+    ("svhn-crops", include_str!("../claims/svhn-crops.toml")),
 ];
 
 /// An experiment, its result, and the tolerance for another run.

@@ -13,9 +13,9 @@ const CARD: &str = "README.md";
 
 /// `config.json` and both networks of `models/digits`.
 const EMBEDDED_DIGITS: (&str, &[u8], &[u8]) = (
-    include_str!("../../../models/digits/config.json"),
-    include_bytes!("../../../models/digits/generator.safetensors"),
-    include_bytes!("../../../models/digits/discriminator.safetensors"),
+    include_str!("../assets/digits/config.json"),
+    include_bytes!("../assets/digits/generator.safetensors"),
+    include_bytes!("../assets/digits/discriminator.safetensors"),
 );
 
 /// A model folder in memory; either network may be absent.

@@ -2,6 +2,7 @@
 //!
 //! No files but weights and configurations, no clock, no printing.
 
+mod candle;
 pub mod checkpoints;
 mod config;
 mod device;

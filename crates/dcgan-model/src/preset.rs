@@ -32,12 +32,12 @@ pub enum PresetError {
 
 /// The files, in the order in which they are listed.
 const FILES: [(&str, &str); 6] = [
-    ("digits", include_str!("../../../models/digits.toml")),
-    ("pytorch64", include_str!("../../../models/pytorch64.toml")),
-    ("pytorch32", include_str!("../../../models/pytorch32.toml")),
-    ("paper64", include_str!("../../../models/paper64.toml")),
-    ("svhn32", include_str!("../../../models/svhn32.toml")),
-    ("imagenet32", include_str!("../../../models/imagenet32.toml")),
+    ("digits", include_str!("../assets/digits.toml")),
+    ("pytorch64", include_str!("../assets/pytorch64.toml")),
+    ("pytorch32", include_str!("../assets/pytorch32.toml")),
+    ("paper64", include_str!("../assets/paper64.toml")),
+    ("svhn32", include_str!("../assets/svhn32.toml")),
+    ("imagenet32", include_str!("../assets/imagenet32.toml")),
 ];
 
 impl Preset {

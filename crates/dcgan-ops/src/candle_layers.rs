@@ -65,13 +65,14 @@ impl CandleLayers {
         &self.tensors
     }
 
-    /// Runs the layers on `x` `(n, c, h, w)`, with `labels` `(n, classes)` where they have label channels.
+    /// Runs the layers on `x` `(n, c, h, w)`, or `(n, c)` for maps of one pixel, with `labels` `(n, classes)` where they have label channels.
     ///
     /// # Errors
     /// Shapes, statistics or labels that are missing, those of candle.
     pub fn forward(&self, x: &Tensor, labels: Option<&Tensor>, mode: Mode<'_>) -> Result<CandleForward> {
         let (mut activations, mut statistics) = (Vec::new(), Statistics::new());
-        let mut y = x.clone();
+        // Rows (n, c) are maps of one pixel.
+        let mut y = if let [n, c] = *x.dims() { x.reshape((n, c, 1, 1))? } else { x.clone() };
         for layer in &self.layers {
             y = self.linear(layer, &join_labels(layer, &y, labels)?)?;
             if let Some(norm) = layer.norm {

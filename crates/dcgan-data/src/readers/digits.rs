@@ -8,8 +8,8 @@ use crate::readers::idx;
 use crate::report::Format;
 use crate::source::Scan;
 
-static IMAGES: &[u8] = include_bytes!("../../../../datasets/digits/images-idx3-ubyte.gz");
-static LABELS: &[u8] = include_bytes!("../../../../datasets/digits/labels-idx1-ubyte.gz");
+static IMAGES: &[u8] = include_bytes!("../../assets/digits/images-idx3-ubyte.gz");
+static LABELS: &[u8] = include_bytes!("../../assets/digits/labels-idx1-ubyte.gz");
 
 /// Inflates and reads the embedded images and labels.
 pub(crate) fn scan() -> Result<Scan, DataError> {
