@@ -112,7 +112,7 @@ impl Filters {
     ///
     /// # Errors
     /// A block or a feature map missing in G; a block with another number of feature maps;
-    /// [`NetworkError::NoStatistics`]; memory.
+    /// `OpsError::NoStatistics`; memory.
     pub fn remove_from(&self, generator: &mut Generator) -> Result<(), AblateError> {
         let network = generator.network_mut();
         let layer = find_block(layers(network), &self.block)?;

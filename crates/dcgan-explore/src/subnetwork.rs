@@ -50,7 +50,7 @@ impl Subnetwork {
     /// The layers up to and including index `layer`.
     ///
     /// # Errors
-    /// [`NetworkError::NoStatistics`]; memory.
+    /// `OpsError::NoStatistics`; memory.
     pub fn up_to(network: &Network, layer: usize) -> Result<Self, NetworkError> {
         let layers = layers(network);
         let lower = &layers[..(layer + 1).min(layers.len())];
@@ -60,7 +60,7 @@ impl Subnetwork {
     /// The layers up to and including index `layer`, and those after it. Run one after the other they are the network.
     ///
     /// # Errors
-    /// [`NetworkError::NoStatistics`]; memory.
+    /// `OpsError::NoStatistics`; memory.
     pub fn split_after(network: &Network, layer: usize) -> Result<(Self, Self), NetworkError> {
         let layers = layers(network);
         let (lower, upper) = layers.split_at((layer + 1).min(layers.len()));
@@ -72,7 +72,7 @@ impl Subnetwork {
     /// which is linear too in evaluation mode.
     ///
     /// # Errors
-    /// [`NetworkError::NoStatistics`]; memory.
+    /// `OpsError::NoStatistics`; memory.
     pub fn linear_layers(network: &Network, layer: usize) -> Result<Vec<Self>, NetworkError> {
         let parameters = network.parameters().tensors()?;
         let layers = layers(network).iter().take(layer + 1);

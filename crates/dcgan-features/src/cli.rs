@@ -9,7 +9,7 @@ use std::path::PathBuf;
 ///
 /// Without a command: the embedded digits with the embedded model, in seconds.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "dcgan-eval", version)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) log: LogArgs,

@@ -78,8 +78,8 @@ mod tests {
             channels in 1_usize..70, height in 1_usize..12, width in 1_usize..12, seed in any::<u32>(),
         ) {
             let len = channels * height * width;
-            let map: Vec<f32> =
-                (0..len).map(|i| ((u64::from(seed) + i as u64).wrapping_mul(2_654_435_761) % 97) as f32 - 48.0).collect();
+            let map = (0..len).map(|i| (u64::from(seed) + i as u64).wrapping_mul(2_654_435_761) % 97);
+            let map: Vec<f32> = map.map(|value| value as f32 - 48.0).collect();
             let mut out = vec![f32::NAN; channels * 16];
             max_pool(&map, (height, width), &mut out);
             for c in 0..channels {

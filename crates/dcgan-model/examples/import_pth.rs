@@ -1,7 +1,7 @@
 //! Imports a PyTorch file: `cargo run --release -p dcgan-model --example import_pth FILE.pth [PRESET]`.
 //!
-//! Lists what was read and the mean of a few samples. Nothing in the file is executed. Without a file it writes and reads
-//! one with the names of pytorch/examples.
+//! Lists what was read and the mean of a few samples. Nothing in the file is executed. Without a file it writes and
+//! reads one with the names of pytorch/examples.
 
 #![allow(clippy::print_stdout, reason = "an example prints")]
 

@@ -25,8 +25,8 @@ use candle_nn::VarBuilder;
 use dcgan_ops::{CandleLayers, OpsError};
 
 impl Model {
-    /// G with the tensors of `vb`, whose names are those of `generator.safetensors` in a model folder. Maps z `(n, z)` or
-    /// `(n, z, 1, 1)` to images `(n, c, h, w)`.
+    /// G with the tensors of `vb`, whose names are those of `generator.safetensors` in a model folder. Maps z `(n, z)`
+    /// or `(n, z, 1, 1)` to images `(n, c, h, w)`.
     ///
     /// # Errors
     /// A tensor that is missing or of another shape.

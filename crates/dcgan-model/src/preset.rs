@@ -11,6 +11,9 @@ pub struct Preset {
     pub model: ModelConfig,
     /// The training settings; dcgan-train knows what they mean.
     pub training: toml::Table,
+    /// The settings of a run, in its plan.toml; dcgan-train knows what they mean.
+    #[serde(default)]
+    pub run: toml::Table,
 }
 
 /// Why a preset or configuration file could not be used.

@@ -65,7 +65,8 @@ impl CandleLayers {
         &self.tensors
     }
 
-    /// Runs the layers on `x` `(n, c, h, w)`, or `(n, c)` for maps of one pixel, with `labels` `(n, classes)` where they have label channels.
+    /// Runs the layers on `x` `(n, c, h, w)`, or `(n, c)` for maps of one pixel, with `labels` `(n, classes)` where
+    /// they have label channels.
     ///
     /// # Errors
     /// Shapes, statistics or labels that are missing, those of candle.

@@ -1,8 +1,7 @@
 //! The plan of a run: a preset or configuration file with the options of the run, merged and checked.
 
 use crate::options::{
-    Kind, MAX_INTEGER, Section, TrainOption, Values, at_least, between, from_to_below, option, parse_size,
-    section,
+    Kind, Section, TrainOption, Value, Values, at_least, between, from_to_below, option, parse_size, section,
 };
 use dcgan_data::ImageShape;
 use dcgan_model::{DeviceChoice, Model, ModelConfig, Preset, PresetError};
@@ -258,6 +257,11 @@ impl Plan {
             Ok(_) => Vec::new(),
             Err(error) => error.faults.into_iter().map(|fault| Fault::new("model", fault)).collect(),
         };
+        if self.model.classes > 0 {
+            let message =
+                format!("classes is {}, expected 0: training by class is not supported", self.model.classes);
+            faults.push(Fault::new("model", message));
+        }
         let Self { run, training, .. } = self;
         faults.extend(limit_faults(training, TrainingConfig::OPTIONS));
         let given = [training.images, training.epochs, training.steps].iter().flatten().count();
@@ -316,24 +320,26 @@ fn with_values<T: Serialize + DeserializeOwned>(
     section: &T,
     options: &[TrainOption],
     values: &mut Values,
-) -> Result<T, toml::de::Error> {
-    let mut table = toml::Table::try_from(section).map_err(serde::de::Error::custom)?;
+) -> Result<T, serde_json::Error> {
+    let mut table = serde_json::to_value(section)?;
     for option in options {
         if let Some(value) = values.remove(option.name) {
-            table.insert(option.name.to_owned(), value);
+            table[option.name] = value;
         }
     }
-    table.try_into()
+    serde_json::from_value(table)
 }
 
 /// The values of `section` outside the limits of its `options`.
 fn limit_faults<T: Serialize>(section: &T, options: &[TrainOption]) -> Vec<Fault> {
-    let table = match toml::Table::try_from(section) {
+    let table = match serde_json::to_value(section) {
         Ok(table) => table,
-        Err(error) => return vec![Fault::new("config", format!("{error}; expected at most {MAX_INTEGER}"))],
+        Err(error) => return vec![Fault::new("config", error.to_string())],
     };
     let check = |option: &TrainOption| {
-        let message = option.check(table.get(option.name)?).err()?;
+        // JSON has null for a value that is not given, and for NaN.
+        let is_given = |value: &&Value| !value.is_null() || matches!(option.kind, Kind::Float(..));
+        let message = option.check(table.get(option.name).filter(is_given)?).err()?;
         Some(Fault::new(option.field(), message))
     };
     options.iter().filter_map(check).collect()
@@ -342,7 +348,6 @@ fn limit_faults<T: Serialize>(section: &T, options: &[TrainOption]) -> Vec<Fault
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toml::Value;
 
     /// Options by name.
     fn options<const N: usize>(preset: &str, values: [(&'static str, Value); N]) -> RunOptions {

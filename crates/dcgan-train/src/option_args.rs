@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint};
 use dcgan_train::options::{self, Kind, Section, TrainOption, Values};
-use toml::Value;
+use serde_json::Value;
 
 /// The values of the options that were given; with `RESUME` of those that `resume` can change.
 #[derive(Clone, Debug, Default)]
@@ -79,8 +79,8 @@ impl<const RESUME: bool> FromArgMatches for OptionArgs<RESUME> {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for option in rows(RESUME) {
             let value = match option.kind {
-                Kind::Flag if matches.get_flag(option.name) => Some(Value::Boolean(true)),
-                Kind::Flag => matches.get_flag(&negated(option)).then_some(Value::Boolean(false)),
+                Kind::Flag if matches.get_flag(option.name) => Some(Value::Bool(true)),
+                Kind::Flag => matches.get_flag(&negated(option)).then_some(Value::Bool(false)),
                 _ => matches.get_one::<Value>(option.name).cloned(),
             };
             self.0.extend(value.map(|value| (option.name, value)));

@@ -6,9 +6,9 @@
 //! its page are all derived from this table.
 
 use crate::config::{RunConfig, TrainingConfig};
+pub use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
-use toml::Value;
 
 /// Values of options by name, each of the type of its option's [`Kind`].
 pub type Values = BTreeMap<&'static str, Value>;
@@ -93,8 +93,8 @@ pub(crate) const fn from_to_below(min: f64, max: f64) -> TrainOption {
     option(Kind::Float(Bound::Included(min), Bound::Excluded(max)))
 }
 
-/// The largest integer of TOML.
-pub(crate) const MAX_INTEGER: u64 = i64::MAX.cast_unsigned();
+/// The largest integer of an option: a seed may be any.
+pub(crate) const MAX_INTEGER: u64 = u64::MAX;
 
 /// The options that select the networks.
 const NETWORKS: &[TrainOption] = &[
@@ -148,7 +148,7 @@ impl TrainOption {
     /// The help text with the default.
     pub fn description(&self) -> String {
         let default =
-            (self.default)().filter(|value| *value != Value::Boolean(false)).map(|value| match value {
+            (self.default)().filter(|value| *value != Value::Bool(false)).map(|value| match value {
                 Value::String(text) => text,
                 other => other.to_string(),
             });
@@ -174,19 +174,25 @@ impl TrainOption {
     /// What was given and what is expected.
     pub(crate) fn check(&self, value: &Value) -> Result<(), String> {
         let holds = match (self.kind, value) {
-            (Kind::Integer(min, max), Value::Integer(value)) => {
-                u64::try_from(*value).is_ok_and(|value| (min..=max).contains(&value))
+            (Kind::Integer(min, max), Value::Number(value)) => {
+                value.as_u64().is_some_and(|value| (min..=max).contains(&value))
             }
-            (Kind::Float(min, max), Value::Float(value)) => (min, max).contains(value),
+            (Kind::Float(min, max), Value::Number(value)) => {
+                value.as_f64().is_some_and(|value| (min, max).contains(&value))
+            }
             (Kind::Choice(choices), Value::String(value)) => {
                 choices.iter().any(|(choice, _)| choice == value)
             }
-            (Kind::Flag, Value::Boolean(_)) => true,
+            (Kind::Flag, Value::Bool(_)) => true,
             (Kind::Path(_) | Kind::Size | Kind::Text(_), Value::String(_)) => true,
             _ => false,
         };
         let found = match value {
-            Value::Float(value) => number(*value),
+            Value::Number(value) => {
+                let float = value.as_f64().filter(|_| value.is_f64());
+                float.map_or_else(|| value.to_string(), number)
+            }
+            Value::Null => "NaN".to_owned(), // JSON has no NaN
             other => other.to_string(),
         };
         if holds {
@@ -205,13 +211,14 @@ impl Kind {
     pub fn parse(self, text: &str) -> Result<Value, String> {
         match self {
             Self::Integer(..) => {
-                let value = text.parse::<u64>().ok().and_then(|value| i64::try_from(value).ok());
-                value
-                    .map(Value::Integer)
-                    .ok_or_else(|| format!("expected an integer from 0 to {MAX_INTEGER}"))
+                let value = text.parse::<u64>().map(Value::from);
+                value.map_err(|_| format!("expected an integer from 0 to {MAX_INTEGER}"))
             }
-            Self::Float(..) => text.parse().map(Value::Float).map_err(|_| "expected a number".to_owned()),
-            Self::Flag => text.parse().map(Value::Boolean).map_err(|_| "expected true or false".to_owned()),
+            Self::Float(..) => {
+                let value = text.parse().ok().and_then(serde_json::Number::from_f64);
+                value.map(Value::Number).ok_or_else(|| "expected a number".to_owned())
+            }
+            Self::Flag => text.parse().map(Value::Bool).map_err(|_| "expected true or false".to_owned()),
             Self::Size => parse_size(text).map(|(height, width)| Value::String(format!("{height}x{width}"))),
             Self::Choice(_) | Self::Path(_) | Self::Text(_) => Ok(Value::String(text.to_owned())),
         }
@@ -295,7 +302,7 @@ macro_rules! section {
         section!(@default $Section $($field $(= $default)?),+);
     };
     (@value) => { || None };
-    (@value $Type:ty, $default:expr) => { || toml::Value::try_from::<$Type>($default).ok() };
+    (@value $Type:ty, $default:expr) => { || serde_json::to_value::<$Type>($default).ok() };
     (@default $Section:ident $($field:ident),+) => {};
     (@default $Section:ident $($field:ident = $default:expr),+) => {
         impl Default for $Section {
@@ -329,14 +336,14 @@ mod tests {
         let eps = TrainOption { name: "adam_eps", ..from_to_below(1e-38, 1.0).file_only() };
         let order = TrainOption { name: "order", ..option(Kind::Choice(&[("both", ""), ("alternate", "")])) };
         for (option, value, expected) in [
-            (batch_size, Value::Integer(2), Ok(())),
-            (batch_size, Value::Integer(1), Err("--batch-size is 1, expected 2 to 65536")),
-            (batch_size, Value::Integer(-1), Err("--batch-size is -1, expected 2 to 65536")),
-            (at_least(1).otherwise(""), Value::Integer(i64::MAX), Ok(())),
-            (rate, Value::Float(1.0), Ok(())),
-            (rate, Value::Float(0.0), Err("--learning-rate is 0, expected above 0 and at most 1")),
-            (rate, Value::Float(f64::NAN), Err("--learning-rate is NaN, expected above 0 and at most 1")),
-            (eps, Value::Float(0.0), Err("adam_eps is 0, expected at least 1.0e-38 and below 1")),
+            (batch_size, 2.into(), Ok(())),
+            (batch_size, 1.into(), Err("--batch-size is 1, expected 2 to 65536")),
+            (batch_size, (-1).into(), Err("--batch-size is -1, expected 2 to 65536")),
+            (at_least(1).otherwise(""), u64::MAX.into(), Ok(())),
+            (rate, 1.0.into(), Ok(())),
+            (rate, 0.0.into(), Err("--learning-rate is 0, expected above 0 and at most 1")),
+            (rate, f64::NAN.into(), Err("--learning-rate is NaN, expected above 0 and at most 1")),
+            (eps, 0.0.into(), Err("adam_eps is 0, expected at least 1.0e-38 and below 1")),
             (order, Value::from("alternate"), Ok(())),
             (order, Value::from("none"), Err("--order is \"none\", expected both or alternate")),
         ] {

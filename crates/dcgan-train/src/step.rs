@@ -187,7 +187,7 @@ fn update_generator(
 fn d_loss(network: &mut Network, images: Input<'_>, target: f64) -> Result<(Bce, Statistics), StepError> {
     let pass = network.train(images, Keep::Tape)?;
     let bce = bce_with_logits(pass.output.values(), target);
-    network.backward(&Maps::rows(bce.gradient.clone(), 1)?, WithRespectTo::Parameters)?;
+    network.backward(&grad_logits(network, &bce)?, WithRespectTo::Parameters)?;
     Ok((bce, pass.statistics))
 }
 
@@ -195,8 +195,18 @@ fn d_loss(network: &mut Network, images: Input<'_>, target: f64) -> Result<(Bce,
 fn g_loss(network: &mut Network, fake: Input<'_>) -> Result<(Bce, Maps), StepError> {
     let pass = network.train(fake, Keep::Tape)?;
     let bce = bce_with_logits(pass.output.values(), 1.0);
-    let grad_fake = network.backward(&Maps::rows(bce.gradient.clone(), 1)?, WithRespectTo::Input)?;
+    let grad_fake = network.backward(&grad_logits(network, &bce)?, WithRespectTo::Input)?;
     Ok((bce, grad_fake.ok_or(OpsError::NoTape)?))
+}
+
+/// The gradient of the mean loss over the batch of all processes, whose gradients are summed.
+fn grad_logits(network: &Network, bce: &Bce) -> Result<Maps, StepError> {
+    let mut gradient = bce.gradient.clone();
+    let processes = network.group().size();
+    if processes > 1 {
+        gradient.iter_mut().for_each(|value| *value /= processes as f32);
+    }
+    Ok(Maps::rows(gradient, 1)?)
 }
 
 fn finite(what: &str, value: f32) -> Result<f64, StepError> {

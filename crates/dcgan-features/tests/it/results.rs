@@ -277,6 +277,7 @@ fn probe_holds_out_a_fifth_of_every_class() {
     }
     let mixed = json(folder.path(), &["probe", "--train", "earlier", "--test", "current"]);
     assert_eq!(mixed["accuracy_percent"], found["accuracy_percent"]);
+    // The second is the old name.
     for key in ["images_sha256", "pictures_sha256"] {
         // earlier name
         assert_eq!(

@@ -147,7 +147,14 @@ vectorised! {
     }
 
     /// `out = scale d' - x_coefficient x + constant` of whole rows, see [`InputGradient`].
-    pub(super) fn input_gradient_rows(d: &[f32], x: &[f32], normal: &Normalization, negative_slope: f32, input_gradient: &InputGradient, out: &mut [f32]) {
+    pub(super) fn input_gradient_rows(
+        d: &[f32],
+        x: &[f32],
+        normal: &Normalization,
+        negative_slope: f32,
+        input_gradient: &InputGradient,
+        out: &mut [f32],
+    ) {
         let columns = normal.scale.len();
         let (scale, offset) = (&normal.scale[..columns], &normal.offset[..columns]);
         let (x_coefficient, constant) = (&input_gradient.x_coefficient[..columns], &input_gradient.constant[..columns]);
@@ -160,7 +167,14 @@ vectorised! {
     }
 
     /// Adds the column sums of d' and of d' x_hat, see [`InputGradient`].
-    fn masked_sums(x: &[f32], d: &[f32], normal: &Normalization, negative_slope: f32, sums: &mut [f32], products: &mut [f32]) {
+    fn masked_sums(
+        x: &[f32],
+        d: &[f32],
+        normal: &Normalization,
+        negative_slope: f32,
+        sums: &mut [f32],
+        products: &mut [f32],
+    ) {
         let columns = sums.len();
         let products = &mut products[..columns];
         let (scale, offset) = (&normal.scale[..columns], &normal.offset[..columns]);

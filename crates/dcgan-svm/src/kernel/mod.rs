@@ -187,7 +187,10 @@ fn scaled<const G: usize, const FUSED: bool>(factor: f32, x: &[f32], out: &mut [
 /// Compiles a function for three instruction sets and selects one at run time ([`Isa::best`]). `$wide` and `$narrow`
 /// are the numbers of rows per group, for thirty-two and for sixteen registers.
 macro_rules! vectorized {
-    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident[$($elem:ty),*], $wide:literal, $narrow:literal) => {
+    (
+        $(#[$meta:meta])*
+        fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident[$($elem:ty),*], $wide:literal, $narrow:literal
+    ) => {
         $(#[$meta])*
         pub(crate) fn $name($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
@@ -227,7 +230,8 @@ vectorized! {
     ///
     /// # Shapes
     /// `x` (rows, any number of columns), whose rows are `width` apart, `weights` (rows, 16), `out` (columns, 16).
-    fn add_transposed_product(x: &[f32], width: usize, weights: &[Lanes32], out: &mut [Lanes32]) = transposed_product[f32], 16, 4
+    fn add_transposed_product(x: &[f32], width: usize, weights: &[Lanes32], out: &mut [Lanes32])
+        = transposed_product[f32], 16, 4
 }
 
 vectorized! {
@@ -245,7 +249,8 @@ vectorized! {
 }
 vectorized! {
     /// [`add_transposed_product`] with weights and sums in f64, of any number of rows.
-    fn add_transposed_product_wide(x: &[f32], width: usize, weights: &[Lanes], out: &mut [Lanes]) = transposed_product[f64], 8, 2
+    fn add_transposed_product_wide(x: &[f32], width: usize, weights: &[Lanes], out: &mut [Lanes])
+        = transposed_product[f64], 8, 2
 }
 
 /// Rows per block of a matrix of `width` f32 columns: about a megabyte, and at least 32 rows per read of the panel. It

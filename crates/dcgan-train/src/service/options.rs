@@ -57,16 +57,12 @@ enum Size {
 }
 
 /// Reads the JSON value of an option.
-fn read(option: &TrainOption, value: Value) -> Result<toml::Value, String> {
+fn read(option: &TrainOption, value: Value) -> Result<Value, String> {
     fn typed<T: DeserializeOwned>(option: &TrainOption, value: Value) -> Result<T, String> {
         serde_json::from_value(value).map_err(|error| format!("{}: {error}", option.name))
     }
     Ok(match option.kind {
-        Kind::Integer(..) => {
-            let value: u64 = typed(option, value)?;
-            let in_toml = i64::try_from(value);
-            in_toml.map_err(|_| format!("{} is {value}, expected at most {MAX_INTEGER}", option.name))?.into()
-        }
+        Kind::Integer(..) => typed::<u64>(option, value)?.into(),
         Kind::Float(..) => typed::<f64>(option, value)?.into(),
         Kind::Flag => typed::<bool>(option, value)?.into(),
         Kind::Size => {

@@ -7,3 +7,4 @@ mod kill;
 mod service;
 mod support;
 mod usage;
+mod version1;
