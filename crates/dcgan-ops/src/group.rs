@@ -87,6 +87,11 @@ pub struct Moments {
 ///
 /// # Errors
 /// Those of the group.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounding to f32 is meant; counts are exact"
+)]
 pub fn combine_moments(group: &dyn ProcessGroup, local: Moments) -> Result<Moments> {
     if group.size() == 1 {
         return Ok(local);

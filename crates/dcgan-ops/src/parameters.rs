@@ -4,6 +4,11 @@
 //! buffers are in host memory; an executor keeps its own copy of the values where it needs one and refreshes it when
 //! [`Parameters::version`] changes.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "rounding f64 to f32 is meant: state is f32, sums are f64"
+)]
+
 use crate::cpu::dispatch::vectorised;
 use crate::cpu::kernels::LANES;
 use crate::{

@@ -107,7 +107,7 @@ fn check_within(layers: &[Layer], n: usize, precision: Precision, tolerance: f32
     let x = maps(1, n, layers[0].input);
     let d = maps(2, n, layers[layers.len() - 1].output);
     let classes = layers[0].label_channels;
-    let classes_of: Vec<u32> = (0..n as u32).map(|i| i * 7 % classes.max(1) as u32).collect();
+    let classes_of: Vec<u32> = (0..n).map(|i| u32::try_from(i * 7 % classes.max(1)).unwrap()).collect();
     let labels = (classes > 0).then(|| Maps::one_hot(&classes_of, classes).unwrap());
     let input = Input { maps: &x, labels: labels.as_ref() };
     for mode in [Mode::Train, Mode::Eval(&given)] {

@@ -1,8 +1,9 @@
 //! Tests of `dcgan-data` through its public API and its binary, on small generated files.
 //!
-//! The modules have `cfg(test)` so that clippy treats them as test code.
+//! The modules have `cfg(test)` of their own so that clippy treats them as test code.
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
+#[cfg(feature = "cli")]
 mod command;
 #[cfg(test)]
 mod fixtures;

@@ -12,7 +12,7 @@
 use super::conv::{Geometry, with_scratch};
 use super::kernels::gemm::{Lhs, NextOperands, PANEL, PanelProduct, panel_product};
 use super::kernels::{Isa, LANES};
-use super::source::Source;
+use super::map_view::MapView;
 use super::winograd::PerImage;
 use rayon::prelude::*;
 
@@ -177,7 +177,7 @@ impl Direct {
     pub(super) fn up(
         &self,
         isa: Isa,
-        coarse: Source<'_>,
+        coarse: MapView<'_>,
         weights: &[f32],
         fine: &mut [f32],
         per_image: PerImage<'_>,
@@ -248,7 +248,7 @@ impl Direct {
     }
 
     /// Adds the gradient with respect to the weights to `gradient`.
-    pub(super) fn weight_gradient(&self, isa: Isa, fine: &[f32], coarse: Source<'_>, gradient: &mut [f32]) {
+    pub(super) fn weight_gradient(&self, isa: Isa, fine: &[f32], coarse: MapView<'_>, gradient: &mut [f32]) {
         let Geometry { fine: fine_map, coarse: coarse_map, kernel, stride, .. } = self.geometry;
         let (height, width) = self.padded_fine();
         let (c, channels) = (fine_map.channels, coarse_map.channels);

@@ -12,7 +12,7 @@
 use super::conv::{self, Geometry};
 use super::direct::Direct;
 use super::kernels::Isa;
-use super::source::Source;
+use super::map_view::MapView;
 use super::winograd::{
     Buffers, Maps, PackedWeightCache, PerImage, Resolution, Scratch, Target, Weights, Winograd,
 };
@@ -41,7 +41,7 @@ enum Path {
 }
 
 /// Where a backward pass writes the gradient with respect to the input, and what is called with each image of it.
-pub(super) type Wanted<'a> = Option<(&'a mut [f32], PerImage<'a>)>;
+pub(super) type GradInput<'a> = Option<(&'a mut [f32], PerImage<'a>)>;
 
 impl Linear {
     pub(super) fn of(layer: &Layer, isa: Isa, precision: Precision) -> Self {
@@ -65,7 +65,7 @@ impl Linear {
         }
     }
 
-    /// Whether batch norm and activation of the input can be applied as it is read ([`Source`]); else it must be plain.
+    /// Whether batch norm and activation of the input can be applied as it is read ([`MapView`]); else it must be plain.
     pub(super) fn finishes_input(&self) -> bool {
         if self.joined {
             return false;
@@ -86,7 +86,7 @@ impl Linear {
     pub(super) fn forward(
         &mut self,
         scratch: &mut Scratch,
-        input: Source<'_>,
+        input: MapView<'_>,
         weights: Weights<'_>,
         output: &mut [f32],
         each: PerImage<'_>,
@@ -98,14 +98,14 @@ impl Linear {
     }
 
     /// From the gradient `d` of the output: adds that of the weights to `gradient`, where given, and writes that of the
-    /// input, where wanted.
+    /// input, where grad_input.
     pub(super) fn backward(
         &mut self,
         scratch: &mut Scratch,
-        (input, d): (Source<'_>, Source<'_>),
+        (input, d): (MapView<'_>, MapView<'_>),
         weights: Weights<'_>,
         gradient: Option<&mut [f32]>,
-        wanted: Wanted<'_>,
+        grad_input: GradInput<'_>,
     ) {
         let (fine, coarse, resolution) = match self.kind {
             Kind::Conv => (input, d, Resolution::Fine),
@@ -113,7 +113,7 @@ impl Linear {
         };
         match (&self.path, gradient) {
             (Path::Winograd(winograd), Some(gradient)) => {
-                let target = wanted.map(|(maps, per_image)| Target { resolution, maps, per_image });
+                let target = grad_input.map(|(maps, per_image)| Target { resolution, maps, per_image });
                 let buffers = Buffers { scratch, cache: &mut self.cache };
                 let (isa, maps) = (self.isa, Maps { fine, coarse });
                 return match self.precision {
@@ -134,7 +134,7 @@ impl Linear {
             }
             (_, None) => {}
         }
-        match (wanted, self.kind) {
+        match (grad_input, self.kind) {
             (Some((out, each)), Kind::Conv) => self.up(scratch, d, weights, out, each),
             (Some((out, each)), Kind::ConvTranspose) => self.down(scratch, d, weights, out, each),
             (None, _) => {}
@@ -145,7 +145,7 @@ impl Linear {
     fn down(
         &mut self,
         scratch: &mut Scratch,
-        fine: Source<'_>,
+        fine: MapView<'_>,
         weights: Weights<'_>,
         coarse: &mut [f32],
         each: PerImage<'_>,
@@ -172,7 +172,7 @@ impl Linear {
     fn up(
         &mut self,
         scratch: &mut Scratch,
-        coarse: Source<'_>,
+        coarse: MapView<'_>,
         weights: Weights<'_>,
         fine: &mut [f32],
         each: PerImage<'_>,

@@ -3,7 +3,7 @@
 //! - `mod.rs`: the executor, which runs the layers forward and backward;
 //! - `state.rs`: one layer's place in the parameters, its buffers, and both of its passes;
 //! - `linear.rs`: which algorithm computes a linear map: `winograd`, `direct` or `conv` (patches);
-//! - `norm.rs`: batch norm with its activation; `source.rs`: maps that are normalized as they are read;
+//! - `norm.rs`: batch norm with its activation; `map_view.rs`: maps that are normalized as they are read;
 //! - `kernels`: vectors, matrix products and transforms for each instruction set.
 
 #![allow(
@@ -17,9 +17,9 @@ mod direct;
 pub(crate) mod dispatch;
 pub(crate) mod kernels;
 mod linear;
+mod map_view;
 pub(crate) mod matmul;
 mod norm;
-mod source;
 mod state;
 mod winograd;
 mod workspace;
@@ -32,8 +32,8 @@ use crate::{
 };
 use candle_core::Device;
 use kernels::Isa;
+use map_view::MapView;
 use rayon::prelude::*;
-use source::Source;
 use state::{Asked, Backward, LayerState, PerImageSums};
 use std::sync::Arc;
 use std::time::Instant;
@@ -110,7 +110,7 @@ impl CpuExecutor {
                 Asked { write_activation, hook: hook.as_ref().map(|hook| hook as state::ImageHook<'_>) };
             let source = match done.last() {
                 Some(before) => before.output(&layers[i - 1], Some(&state.linear), n),
-                None => Source::plain(input.maps.values()),
+                None => MapView::plain(input.maps.values()),
             };
             let labels = input.labels;
             let batch = state.forward(
@@ -179,16 +179,16 @@ impl CpuExecutor {
             };
             let source = match before {
                 Some(before) => before.output(&layers[i - 1], Some(&state.linear), n),
-                None => Source::plain(input.values()),
+                None => MapView::plain(input.values()),
             };
-            let wanted = (i > 0 || wrt.input()).then_some((grad_input, &receive as state::ImageMut<'_>));
+            let asked_input = (i > 0 || wrt.input()).then_some((grad_input, &receive as state::ImageMut<'_>));
             let inputs = (n, source, labels.as_ref());
             state.backward(
                 layer,
                 (parameters, scratch, joined),
                 inputs,
                 (d.get(len), &norm),
-                (asked, wanted),
+                (asked, asked_input),
             );
             state.time.backward += started.elapsed();
             std::mem::swap(d, next);

@@ -3,9 +3,9 @@
 use super::buffer::Buffer;
 use super::conv::with_scratch;
 use super::kernels::Isa;
-use super::linear::Linear;
+use super::linear::{GradInput, Linear};
+use super::map_view::MapView;
 use super::norm::{self, InputGradient, NormGradients, Normalization};
-use super::source::Source;
 use super::winograd::{Scratch, Weights};
 use super::workspace::Workspace;
 use crate::executor::statistics_of;
@@ -113,12 +113,12 @@ impl LayerState {
     }
 
     /// The layer's output as the next layer's linear map reads it; the activation where there is none.
-    pub(super) fn output(&self, layer: &Layer, next: Option<&Linear>, n: usize) -> Source<'_> {
+    pub(super) fn output(&self, layer: &Layer, next: Option<&Linear>, n: usize) -> MapView<'_> {
         match fusable_slope(layer).filter(|_| next.is_some_and(Linear::finishes_input)) {
             Some(slope) => {
-                Source::activated(self.linear_output.get(n * layer.output.len()), &self.normalization, slope)
+                MapView::activated(self.linear_output.get(n * layer.output.len()), &self.normalization, slope)
             }
-            None => Source::plain(self.activation(layer, n)),
+            None => MapView::plain(self.activation(layer, n)),
         }
     }
 
@@ -127,7 +127,7 @@ impl LayerState {
         &mut self,
         layer: &Layer,
         (parameters, workspace): (ParameterValues<'_>, &mut Workspace),
-        (n, source, labels): (usize, Source<'_>, Option<&Maps>),
+        (n, source, labels): (usize, MapView<'_>, Option<&Maps>),
         (mode, group): (Mode<'_>, &dyn ProcessGroup),
         asked: Asked<'_>,
     ) -> Result<Option<NormStatistics>> {
@@ -310,10 +310,10 @@ impl LayerState {
 /// label channels.
 fn join_labels<'a>(
     layer: &Layer,
-    source: Source<'a>,
+    source: MapView<'a>,
     labels: Option<&Maps>,
     joined: &'a mut Buffer,
-) -> Source<'a> {
+) -> MapView<'a> {
     let (Some(labels), true) = (labels, layer.label_channels > 0) else { return source };
     let (plain, shape) = (source.finished(), layer.joined_input());
     let joined = joined.sized(labels.n() * shape.len());
@@ -326,7 +326,7 @@ fn join_labels<'a>(
             row.copy_from_slice(labels.map(image));
         }
     });
-    Source::plain(joined)
+    MapView::plain(joined)
 }
 
 impl LayerState {
@@ -337,9 +337,9 @@ impl LayerState {
         &mut self,
         layer: &Layer,
         (parameters, scratch, joined): (ParameterValues<'_>, &mut Scratch, &mut [Buffer; 2]),
-        (n, source, labels): (usize, Source<'_>, Option<&Maps>),
+        (n, source, labels): (usize, MapView<'_>, Option<&Maps>),
         (d, input_gradient): (&[f32], &InputGradient),
-        (gradients, wanted): (Option<&mut [f32]>, Option<(&mut [f32], ImageMut<'_>)>),
+        (gradients, grad_input): (Option<&mut [f32]>, GradInput<'_>),
     ) {
         let weights = Weights { values: &parameters.flat[self.weight.clone()], version: parameters.version };
         let gradient = gradients.map(|gradients| &mut gradients[self.weight.clone()]);
@@ -347,16 +347,16 @@ impl LayerState {
         let Self { linear, linear_output, normalization, .. } = self;
         let d = match fused {
             Some(slope) => {
-                Source::gradient(d, linear_output.get(d.len()), normalization, slope, input_gradient)
+                MapView::gradient(d, linear_output.get(d.len()), normalization, slope, input_gradient)
             }
-            None => Source::plain(d),
+            None => MapView::plain(d),
         };
         let [input, grad] = joined;
         let source = join_labels(layer, source, labels, input);
         if layer.label_channels == 0 {
-            return linear.backward(scratch, (source, d), weights, gradient, wanted);
+            return linear.backward(scratch, (source, d), weights, gradient, grad_input);
         }
-        let Some((out, receive)) = wanted else {
+        let Some((out, receive)) = grad_input else {
             return linear.backward(scratch, (source, d), weights, gradient, None);
         };
         let shape = layer.joined_input();

@@ -15,7 +15,7 @@ use super::kernels::operand::Operand;
 pub(super) use super::kernels::tile_transform::Resolution;
 use super::kernels::tile_transform::{MAX_POINTS, OUT, PointOffsets, TileView};
 use super::kernels::{Isa, LANES};
-use super::source::Source;
+use super::map_view::MapView;
 use crate::{MapShape, Precision};
 use packing::{PackedWeights, PackingBuffers};
 use stages::{TransformedTiles, WeightGroup, tile_slots};
@@ -155,8 +155,8 @@ pub(super) struct Target<'a> {
 /// Both maps of a convolution.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Maps<'a> {
-    pub(super) fine: Source<'a>,
-    pub(super) coarse: Source<'a>,
+    pub(super) fine: MapView<'a>,
+    pub(super) coarse: MapView<'a>,
 }
 
 /// Multiplies the transformed tiles of a chunk, given their number, by the weights.
@@ -405,7 +405,7 @@ impl Winograd {
         &self,
         isa: Isa,
         resolution: Resolution,
-        source: Source<'_>,
+        source: MapView<'_>,
         chunk: Chunk,
         to: &mut Buffer,
     ) {
@@ -424,7 +424,7 @@ impl Winograd {
         &self,
         isa: Isa,
         Buffers { scratch, cache }: Buffers<'_>,
-        fine: Source<'_>,
+        fine: MapView<'_>,
         weights: Weights<'_>,
         coarse: &mut [f32],
         per_image: PerImage<'_>,
@@ -448,7 +448,7 @@ impl Winograd {
         &self,
         isa: Isa,
         Buffers { scratch, cache }: Buffers<'_>,
-        coarse: Source<'_>,
+        coarse: MapView<'_>,
         weights: Weights<'_>,
         fine: &mut [f32],
         per_image: PerImage<'_>,
@@ -477,7 +477,7 @@ impl Winograd {
         isa: Isa,
         transformed: &mut Buffer,
         products: &mut Buffer,
-        source: Source<'_>,
+        source: MapView<'_>,
         target: Target<'_>,
         multiply: Multiply<'_, T>,
     ) {

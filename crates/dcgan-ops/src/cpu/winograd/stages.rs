@@ -15,7 +15,7 @@ use crate::cpu::kernels::gemm::{Lhs, NextOperands, PanelProduct, panel_product};
 use crate::cpu::kernels::operand::Operand;
 use crate::cpu::kernels::prefetch::prefetch;
 use crate::cpu::kernels::tile_transform::{self, ChannelPanels, OUT, Resolution};
-use crate::cpu::source::Source;
+use crate::cpu::map_view::MapView;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -57,7 +57,7 @@ impl Winograd {
         &self,
         isa: Isa,
         resolution: Resolution,
-        source: Source<'_>,
+        source: MapView<'_>,
         out: &mut [T],
     ) {
         let (map, panels) = (self.map(resolution), self.panels(resolution));

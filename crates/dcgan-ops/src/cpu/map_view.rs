@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 /// Values of a map of some images, `(n, h, w, c)`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'a> {
+pub(super) struct MapView<'a> {
     values: &'a [f32],
     transform: Transform<'a>,
 }
@@ -27,7 +27,7 @@ enum Transform<'a> {
     },
 }
 
-impl<'a> Source<'a> {
+impl<'a> MapView<'a> {
     /// The values themselves.
     pub(super) fn plain(values: &'a [f32]) -> Self {
         Self { values, transform: Transform::Plain }
