@@ -59,7 +59,7 @@ const EXEMPT_LINES: &[&str] =
 const EXEMPT_FILES: &[&str] =
     &["CHANGELOG.md", "crates/dcgan-features/src/origin.rs", "tests/it/vocabulary.rs"];
 const EXTENSIONS: &[&str] = &["rs", "md", "toml", "js", "mjs", "html", "py"];
-const FOLDERS_SKIPPED: &[&str] = &["target", "runs", "node_modules", "__pycache__"];
+const FOLDERS_SKIPPED: &[&str] = &["version1", "target", "runs", "node_modules", "__pycache__"];
 const COLUMNS: usize = 120;
 
 fn root() -> PathBuf {

@@ -65,7 +65,8 @@ impl Linear {
         }
     }
 
-    /// Whether batch norm and activation of the input can be applied as it is read ([`MapView`]); else it must be plain.
+    /// Whether batch norm and activation of the input can be applied as it is read ([`MapView`]); else it must be
+    /// plain.
     pub(super) fn finishes_input(&self) -> bool {
         if self.joined {
             return false;
