@@ -1,6 +1,6 @@
 //! D of a model folder inside a candle program: `cargo run --release -p dcgan-model --example candle [MODEL]`.
 //!
-//! Loads the discriminator through a `VarBuilder` and changes an image along the gradient until D takes it for real.
+//! Loads the discriminator through a `VarBuilder` and changes a grey image along the gradient of D's logit.
 
 #![allow(clippy::print_stdout, reason = "an example prints")]
 

@@ -1,7 +1,8 @@
 //! Fits a linear SVM to a safetensors file and prints one line of JSON: the program of `eval/bench/svm_speed.py`.
 //!
 //! Usage: `fit FILE C [features|gram|automatic] [TOLERANCE]`. FILE has `features` (rows, width) in F32 or BF16 and
-//! `labels` (rows) in U32. The line has the time without reading, the objectives and how the fit of each class ended.
+//! `labels` (rows) in U32; without arguments it fits three classes of points in the plane. The line has the time
+//! without reading, the objectives and how the fit of each class ended.
 
 use anyhow::{Context, Result, bail};
 use dcgan_svm::{Features, FitProgress, Method, ParamGuard, Storage, SvmParams};
@@ -12,7 +13,11 @@ use std::time::Instant;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [path, c, rest @ ..] = &arguments[..] else { bail!("usage: fit FILE C [METHOD] [TOLERANCE]") };
+    let (path, c, rest) = match &arguments[..] {
+        [] => (None, "1", &[][..]),
+        [path, c, rest @ ..] => (Some(path), c.as_str(), rest),
+        _ => bail!("usage: fit FILE C [METHOD] [TOLERANCE]"),
+    };
     let method = match rest.first().map_or("automatic", String::as_str) {
         "features" => Method::Features,
         "gram" => Method::Gram,
@@ -23,7 +28,10 @@ fn main() -> Result<()> {
     if let Some(tolerance) = rest.get(1) {
         params = params.tolerance(tolerance.parse()?);
     }
-    let (features, labels) = read(path).with_context(|| path.clone())?;
+    let (features, labels) = match path {
+        Some(path) => read(path).with_context(|| path.clone())?,
+        None => points()?,
+    };
     let start = Instant::now();
     let mut passes = 0;
     let mut on_progress = |progress: FitProgress| passes = progress.passes;
@@ -41,6 +49,18 @@ fn main() -> Result<()> {
     });
     writeln!(std::io::stdout(), "{result}")?;
     Ok(())
+}
+
+/// Three classes of 50 points, each around a corner of a triangle.
+fn points() -> Result<(Features, Vec<usize>)> {
+    let corners = [(0.0, 0.0), (4.0, 0.0), (0.0, 4.0)];
+    let labels: Vec<usize> = (0..150).map(|i| i % 3).collect();
+    let point = |(i, &class): (usize, &usize)| {
+        let (angle, (x, y)) = (i as f32 * 2.4, corners[class]);
+        [x + angle.sin(), y + angle.cos()]
+    };
+    let values = labels.iter().enumerate().flat_map(point).collect();
+    Ok((Features::from_f32(values, 2)?, labels))
 }
 
 /// Features and labels of a safetensors file.
