@@ -1,5 +1,6 @@
 //! One binary for all integration tests.
 
+mod candle;
 mod classifier;
 mod features;
 mod goldens;
