@@ -5,7 +5,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{ModuleT, VarBuilder};
 use dcgan_model::random::Purpose;
-use dcgan_model::weights::{Dtype, Weights, to_safetensors};
+use dcgan_model::weights::{Precision, Weights, to_safetensors};
 use dcgan_model::{Discriminator, Generator, Latents, Model, ModelFiles, Preset};
 use dcgan_ops::{Keep, Maps, WithRespectTo};
 
@@ -18,7 +18,7 @@ fn distance(a: &Tensor, b: &Tensor) -> f32 {
 }
 
 fn var_builder(weights: &Weights) -> VarBuilder<'static> {
-    let bytes = to_safetensors(weights, Dtype::F32).unwrap();
+    let bytes = to_safetensors(weights, Precision::F32).unwrap();
     VarBuilder::from_buffered_safetensors(bytes, DType::F32, &Device::Cpu).unwrap()
 }
 

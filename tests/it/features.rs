@@ -12,7 +12,7 @@ use dcgan_base::Cancel;
 use dcgan_data::{Dataset, ImageShape, OpenOptions};
 use dcgan_features::experiment::{Subset, to_file};
 use dcgan_features::extract::{self, Extractor};
-use dcgan_features::features::Storage;
+use dcgan_features::features::Precision;
 use dcgan_features::file;
 use dcgan_model::{Model, ModelConfig};
 use std::path::Path;
@@ -70,7 +70,7 @@ fn features_are_pytorchs() {
         let within = Within::Relative(1e-5);
         let mut extractor = Extractor::new(&model, &weights, &Device::Cpu).unwrap();
         let first = |extractor: &mut Extractor| {
-            let features = extractor.to_memory((&data, 0..SHOWN), Storage::F32, &mut |_| {}).unwrap();
+            let features = extractor.to_memory((&data, 0..SHOWN), Precision::F32, &mut |_| {}).unwrap();
             let rows = features.block(0..SHOWN, &mut Vec::new()).to_vec();
             Tensor::from_vec(rows, (SHOWN, features.width()), &Device::Cpu).unwrap()
         };
@@ -90,7 +90,7 @@ fn features_are_pytorchs() {
         // The file has the same values, and labels where the data has them.
         let path = folder.path().join("f.safetensors");
         let subset = Subset::whole(data);
-        to_file(&mut extractor, &subset, Storage::F32, &path, "{}", &Cancel::new(), &mut |_| {}).unwrap();
+        to_file(&mut extractor, &subset, Precision::F32, &path, "{}", &Cancel::new(), &mut |_| {}).unwrap();
         let read = file::open(&path).unwrap();
         assert_eq!(read.features.len(), COUNT);
         let expected: Vec<f32> = recalibrated.flatten_all().unwrap().to_vec1().unwrap();

@@ -13,6 +13,8 @@ mod cancel;
 pub mod digest;
 pub mod files;
 pub mod memory;
+mod precision;
 pub mod random;
 
 pub use cancel::Cancel;
+pub use precision::Precision;

@@ -2,6 +2,14 @@
 //!
 //! stdout carries results ([`print_result`]), stderr carries logs ([`Logging`]) and progress ([`Progress`]).
 //! A binary's `main` is [`run`] around a body that returns `anyhow::Result<Outcome>`.
+//!
+//! ```
+//! use dcgan_cli::UsageError;
+//!
+//! // Every error of a command line at once; `run` prints it and exits with 2.
+//! let error = UsageError::one("--n is 0, expected at least 1");
+//! assert!(error.to_string().contains("--n is 0"));
+//! ```
 
 mod arguments;
 mod exit;

@@ -2,7 +2,7 @@
 
 use crate::interpolation::to_f32;
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
+use dcgan_model::weights::{self, HostTensor, Precision, Weights, WeightsError};
 use dcgan_model::{Distribution, Generator, LatentConfig, Latents, NetworkError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -199,7 +199,7 @@ impl LatentSet {
     pub fn write(&self, path: &Path) -> Result<(), LatentError> {
         let tensor = HostTensor { shape: vec![self.len(), self.size], data: self.values.clone() };
         let tensors: Weights = [(TENSOR.to_owned(), tensor)].into_iter().collect();
-        Ok(weights::write_safetensors(path, &tensors, Dtype::F32)?)
+        Ok(weights::write_safetensors(path, &tensors, Precision::F32)?)
     }
 
     /// Length of a z.
@@ -381,7 +381,7 @@ mod tests {
         ];
         for (tensors, expected) in rows {
             let tensors: Weights = tensors.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();
-            weights::write_safetensors(&path, &tensors, Dtype::F32).unwrap();
+            weights::write_safetensors(&path, &tensors, Precision::F32).unwrap();
             let message = LatentSet::read(&path).unwrap_err().to_string();
             assert!(message.contains(expected) && message.contains("z.safetensors"), "{message}");
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use dcgan_data::Dataset;
 use dcgan_features::extract::Extractor;
-use dcgan_features::features::Storage;
+use dcgan_features::features::Precision;
 use dcgan_features::svm::{LinearSvm, SvmParams};
 use dcgan_model::ModelFiles;
 use linfa::dataset::DatasetBase;
@@ -29,8 +29,8 @@ fn main() -> Result<()> {
     let all_labels = digits.labels().context("the digits have no labels")?;
     let labels =
         |rows: Range<usize>| -> Vec<usize> { all_labels[rows].iter().map(|&label| label as usize).collect() };
-    let train = extractor.to_memory((&digits, TRAIN), Storage::F32, &mut |_| {})?;
-    let test = extractor.to_memory((&digits, TEST), Storage::F32, &mut |_| {})?;
+    let train = extractor.to_memory((&digits, TRAIN), Precision::F32, &mut |_| {})?;
+    let test = extractor.to_memory((&digits, TEST), Precision::F32, &mut |_| {})?;
 
     let dataset = DatasetBase::new(train, Array1::from(labels(TRAIN)));
     let model: LinearSvm = SvmParams::new().c(1e-3).fit(&dataset)?;

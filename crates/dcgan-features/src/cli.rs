@@ -1,6 +1,8 @@
 //! Command-line arguments.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dcgan_base::Precision;
 use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
@@ -133,9 +135,9 @@ pub(crate) struct TaskArgs {
     /// Batch-norm statistics of D [default: svhn recalibrate, others stored if the model has them]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,
-    /// Storage type of features in memory and in --cache
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) dtype: Dtype,
+    /// Precision type of features in memory and in --cache
+    #[arg(long, value_name = "TYPE", value_parser = precision(), default_value_t)]
+    pub(crate) dtype: Precision,
     /// Folder of cached features
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
@@ -232,9 +234,9 @@ pub(crate) struct FeaturesArgs {
     /// them]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,
-    /// Storage type of features
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) dtype: Dtype,
+    /// Precision type of features
+    #[arg(long, value_name = "TYPE", value_parser = precision(), default_value_t)]
+    pub(crate) dtype: Precision,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// The safetensors file to write
@@ -298,19 +300,15 @@ pub(crate) enum StatisticsArg {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Dtype {
-    /// Four bytes per value
-    #[default]
-    F32,
-    /// Two bytes per value
-    Bf16,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SplitArg {
     /// The training images
     #[default]
     Train,
     /// The test images
     Test,
+}
+
+/// `f32` or `bf16`.
+fn precision() -> impl TypedValueParser<Value = Precision> {
+    PossibleValuesParser::new(Precision::ALL.map(Precision::name)).try_map(|name| name.parse())
 }

@@ -1,7 +1,7 @@
 //! One classification experiment from images to a report: the model's features and the baselines.
 
 use crate::extract::{ExtractError, Extractor, StatisticsSource, raw_pixels, read};
-use crate::features::{Features, Storage};
+use crate::features::{Features, Precision};
 use crate::file::{self, FileError, Writer};
 use crate::origin::{self, RECALIBRATED, hashed_form};
 use crate::protocol::draws::Classes;
@@ -63,8 +63,8 @@ pub struct Settings {
     pub seed: u64,
     /// Whether to use the stored batch-norm statistics, which the model must have; otherwise they are recalibrated.
     pub stored_statistics: bool,
-    /// Storage type of features.
-    pub storage: Storage,
+    /// Precision type of features.
+    pub storage: Precision,
     /// Device of the networks.
     pub device: Device,
     /// Folder of cached feature files.
@@ -444,7 +444,7 @@ fn from_cache(path: &Path, origin: &Value, shape: (usize, usize)) -> Result<Feat
 pub fn to_file(
     extractor: &mut Extractor,
     subset: &Subset,
-    storage: Storage,
+    storage: Precision,
     path: &Path,
     origin: &str,
     cancel: &Cancel,

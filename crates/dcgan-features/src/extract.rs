@@ -3,7 +3,7 @@
 //! The feature vector has, block by block, the maximum of each channel after LeakyReLU in each cell of a 4x4 grid
 //! (paper, section 5.1; the authors' svhn_semisup_analysis.py). Features are not scaled.
 
-use crate::features::{Features, FeaturesError, Storage};
+use crate::features::{Features, FeaturesError, Precision};
 use crate::pool::{features_of, max_pool};
 use candle_core::Device;
 use dcgan_data::{DataError, Dataset};
@@ -214,12 +214,12 @@ impl Extractor {
     pub fn to_memory(
         &mut self,
         (images, rows): (&Dataset, Range<usize>),
-        storage: Storage,
+        storage: Precision,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Features, ExtractError> {
         let (len, width) = (rows.len() * self.width, self.width);
         Ok(match storage {
-            Storage::F32 => {
+            Precision::F32 => {
                 let mut all = Vec::with_capacity(len);
                 let mut append = |rows: &[f32]| {
                     all.extend_from_slice(rows);
@@ -228,7 +228,7 @@ impl Extractor {
                 self.extract((images, rows), &mut append, progress)?;
                 Features::from_f32(all, width)?
             }
-            Storage::Bf16 => {
+            Precision::Bf16 => {
                 let mut all = Vec::with_capacity(len);
                 let mut append = |rows: &[f32]| {
                     all.extend(rows.iter().map(|&value| bf16::from_f32(value)));

@@ -2,7 +2,7 @@
 //!
 //! Files are written row by row and memory-mapped for reading, so neither needs memory for all features.
 
-use crate::features::{Features, FeaturesError, Storage};
+use crate::features::{Features, FeaturesError, Precision};
 use dcgan_base::files::AtomicFile;
 use dcgan_data::{Bytes, DataError};
 use half::bf16;
@@ -79,7 +79,7 @@ pub struct LabeledFeatures {
 #[derive(Debug)]
 pub struct Writer {
     file: AtomicFile,
-    storage: Storage,
+    storage: Precision,
     width: usize,
     rows: usize,
     written: usize,
@@ -93,7 +93,7 @@ impl Writer {
     /// The operating system's; another number of labels than rows.
     pub fn create(
         path: &Path,
-        storage: Storage,
+        storage: Precision,
         (rows, width): (usize, usize),
         labels: Option<&[u32]>,
         origin: &str,
@@ -118,7 +118,7 @@ impl Writer {
             }
             header.insert("labels".into(), tensor("U32", &[rows], 4));
         }
-        let dtype = if storage == Storage::F32 { "F32" } else { "BF16" };
+        let dtype = if storage == Precision::F32 { "F32" } else { "BF16" };
         header.insert("features".into(), tensor(dtype, &[rows, width], storage.bytes()));
         let mut header = serde_json::Value::Object(header).to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
@@ -140,8 +140,8 @@ impl Writer {
     /// The operating system's, such as a full disk.
     pub fn write(&mut self, rows: &[f32]) -> Result<(), FileError> {
         let bytes: Vec<u8> = match self.storage {
-            Storage::F32 => rows.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Storage::Bf16 => rows.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+            Precision::F32 => rows.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Precision::Bf16 => rows.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
         };
         self.written += rows.len() / self.width.max(1);
         let result = self.file.write_all(&bytes);
@@ -178,8 +178,8 @@ pub fn open(path: &Path) -> Result<LabeledFeatures, FileError> {
     let tensor = |name: &str| -> Option<&TensorInfo> { tensors.get(name).copied() };
     let info = tensor("features").ok_or_else(|| content(names("features", &metadata)))?;
     let storage = match info.dtype {
-        Dtype::F32 => Storage::F32,
-        Dtype::BF16 => Storage::Bf16,
+        Dtype::F32 => Precision::F32,
+        Dtype::BF16 => Precision::Bf16,
         other => return Err(content(format!("tensor \"features\" is {other:?}, expected F32 or BF16"))),
     };
     let &[rows, width] = info.shape.as_slice() else {
@@ -240,7 +240,7 @@ mod tests {
     fn files_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let values: Vec<f32> = (0..15).map(|i| i as f32 / 4.0 - 1.0).collect(); // exact in bf16
-        for storage in [Storage::F32, Storage::Bf16] {
+        for storage in [Precision::F32, Precision::Bf16] {
             for labels in [None, Some(vec![4_u32, 0, 9, 4, 1])] {
                 let path = folder.path().join("f.safetensors");
                 let mut writer =
@@ -262,7 +262,7 @@ mod tests {
     fn an_incomplete_file_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f.safetensors");
-        let mut writer = Writer::create(&path, Storage::F32, (2, 3), None, "").unwrap();
+        let mut writer = Writer::create(&path, Precision::F32, (2, 3), None, "").unwrap();
         writer.write(&[0.0; 3]).unwrap();
         assert!(matches!(writer.finish(), Err(FileError::Rows { expected: 2, found: 1, .. })));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -7,7 +7,7 @@
 //! ```
 //! use dcgan_data::Dataset;
 //! use dcgan_features::extract::Extractor;
-//! use dcgan_features::features::Storage;
+//! use dcgan_features::features::Precision;
 //! use dcgan_features::svm::{ParamGuard, SvmParams};
 //! use dcgan_model::ModelFiles;
 //!
@@ -16,7 +16,7 @@
 //! let mut extractor = Extractor::new(&files.model, &weights, &candle_core::Device::Cpu)?;
 //!
 //! let digits = Dataset::embedded_digits(files.model.config().image_shape().into())?;
-//! let features = extractor.to_memory((&digits, 0..200), Storage::F32, &mut |_| {})?;
+//! let features = extractor.to_memory((&digits, 0..200), Precision::F32, &mut |_| {})?;
 //! let labels = digits.labels().ok_or("the digits have no labels")?;
 //! let labels: Vec<usize> = labels[..200].iter().map(|&label| label as usize).collect();
 //!

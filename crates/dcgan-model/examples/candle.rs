@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => {
             let files = ModelFiles::embedded_digits()?;
             let discriminator = files.discriminator.ok_or("the model has no discriminator")?;
-            (files.model, weights::to_safetensors(&discriminator, weights::Dtype::F32)?)
+            (files.model, weights::to_safetensors(&discriminator, weights::Precision::F32)?)
         }
     };
     let vb = VarBuilder::from_buffered_safetensors(bytes, DType::F32, &device)?;

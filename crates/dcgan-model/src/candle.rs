@@ -8,7 +8,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // D of a model folder. Its file is MODEL/discriminator.safetensors; here it is that of the embedded model.
 //! let files = ModelFiles::embedded_digits()?;
-//! let bytes = weights::to_safetensors(files.discriminator.as_ref().unwrap(), weights::Dtype::F32)?;
+//! let bytes = weights::to_safetensors(files.discriminator.as_ref().unwrap(), weights::Precision::F32)?;
 //! let vb = VarBuilder::from_buffered_safetensors(bytes, DType::F32, &Device::Cpu)?;
 //! let discriminator = files.model.candle_discriminator(&vb)?;
 //!

@@ -1,6 +1,6 @@
 //! The MODEL folder: `config.json`, `generator.safetensors`, `discriminator.safetensors`, `README.md`.
 
-use crate::weights::{self, Dtype, Weights, WeightsError};
+use crate::weights::{self, Precision, Weights, WeightsError};
 use crate::{ConfigError, Model, ModelConfig};
 use std::fs;
 use std::io;
@@ -134,7 +134,7 @@ impl ModelFiles {
     ///
     /// # Errors
     /// The file that could not be written.
-    pub fn write(&self, folder: &Path, card: &str, dtype: Dtype) -> Result<(), FolderError> {
+    pub fn write(&self, folder: &Path, card: &str, dtype: Precision) -> Result<(), FolderError> {
         let path = folder.join(CONFIG);
         let mut text = serde_json::to_string_pretty(self.model.config())
             .map_err(|source| FolderError::Syntax { path: path.clone(), source })?;

@@ -10,8 +10,8 @@ use std::fmt::{self, Display};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
+pub use dcgan_base::Precision;
 use dcgan_base::files::write_atomic;
 use dcgan_ops::Role;
 use safetensors::tensor::{SafeTensorError, SafeTensors, View};
@@ -44,37 +44,6 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// Whether the tensor can be missing; batch-norm statistics can, all of them together.
     pub optional: bool,
-}
-
-/// The element type of the weights in a file that is written. Files of other element types can be read, see
-/// [`read_safetensors`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// Four bytes, exact.
-    F32,
-    /// Two bytes, rounded to the nearest value, ties to even.
-    Bf16,
-}
-
-impl FromStr for Dtype {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(format!("unknown dtype {text:?}, expected f32 or bf16")),
-        }
-    }
-}
-
-impl Display for Dtype {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        })
-    }
 }
 
 /// Why weights were not read or written, or do not match a network.
@@ -281,7 +250,7 @@ pub fn upgrade_names(weights: Weights) -> Weights {
 ///
 /// # Errors
 /// [`WeightsError::Io`]; [`WeightsError::ValueCount`] if the values of a tensor do not match its shape.
-pub fn write_safetensors(path: &Path, weights: &Weights, dtype: Dtype) -> Result<(), WeightsError> {
+pub fn write_safetensors(path: &Path, weights: &Weights, dtype: Precision) -> Result<(), WeightsError> {
     write_raw(path, views(path, weights, dtype)?)
 }
 
@@ -289,7 +258,7 @@ pub fn write_safetensors(path: &Path, weights: &Weights, dtype: Dtype) -> Result
 ///
 /// # Errors
 /// [`WeightsError::ValueCount`] if the values of a tensor do not match its shape.
-pub fn to_safetensors(weights: &Weights, dtype: Dtype) -> Result<Vec<u8>, WeightsError> {
+pub fn to_safetensors(weights: &Weights, dtype: Precision) -> Result<Vec<u8>, WeightsError> {
     let path = Path::new("the tensors");
     let views = views(path, weights, dtype)?;
     safetensors::serialize(views, None)
@@ -300,7 +269,7 @@ pub fn to_safetensors(weights: &Weights, dtype: Dtype) -> Result<Vec<u8>, Weight
 fn views<'a>(
     path: &Path,
     weights: &'a Weights,
-    dtype: Dtype,
+    dtype: Precision,
 ) -> Result<Vec<(&'a str, RawTensor)>, WeightsError> {
     let view =
         |(name, tensor): (&'a String, _)| Ok((name.as_str(), RawTensor::new(path, name, tensor, dtype)?));
@@ -327,7 +296,7 @@ impl RawTensor {
         path: &Path,
         name: &str,
         tensor: &HostTensor,
-        dtype: Dtype,
+        dtype: Precision,
     ) -> Result<Self, WeightsError> {
         let HostTensor { shape, data } = tensor;
         if value_count(shape) != Some(data.len()) {
@@ -339,10 +308,10 @@ impl RawTensor {
             });
         }
         let (dtype, bytes) = match dtype {
-            Dtype::F32 => {
+            Precision::F32 => {
                 (safetensors::Dtype::F32, data.iter().flat_map(|value| value.to_le_bytes()).collect())
             }
-            Dtype::Bf16 => (
+            Precision::Bf16 => (
                 safetensors::Dtype::BF16,
                 data.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect(),
             ),

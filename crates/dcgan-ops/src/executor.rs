@@ -2,10 +2,9 @@
 
 use crate::{
     CandleExecutor, CpuExecutor, Isa, Layer, Layout, Maps, NormStatistics, OpsError, ParameterValues,
-    ProcessGroup, Result, SingleProcess, Statistics,
+    Precision, ProcessGroup, Result, SingleProcess, Statistics,
 };
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,35 +12,13 @@ use std::time::Duration;
 /// Tensors by name, in the order of their names.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Number type of the factors of matrix products. Parameters, optimizer state, sums and feature maps are f32 either
-/// way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Single precision.
-    #[default]
-    F32,
-    /// Factors rounded to bf16 (8 bits of mantissa), products summed in f32: faster where the processor multiplies bf16
-    /// ([`crate::Isa::multiplies_bf16`]), slower elsewhere.
-    Bf16,
-}
-
-impl Precision {
-    /// `f32` or `bf16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
-    }
-}
-
 /// Where and how a network is computed.
 #[derive(Clone, Debug)]
 pub struct ExecutorOptions {
     /// The device.
     pub device: Device,
-    /// Number type of matrix products.
+    /// Number type of the factors of matrix products; the processor may multiply bf16
+    /// ([`crate::Isa::multiplies_bf16`]).
     pub precision: Precision,
     /// The processes that compute one batch together.
     pub group: Arc<dyn ProcessGroup>,
@@ -251,19 +228,4 @@ pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn
         (_, Precision::F32) => return Err(OpsError::Group),
         (_, Precision::Bf16) => return Err(OpsError::Precision),
     })
-}
-
-impl std::fmt::Display for Precision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for Precision {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let precision = [Self::F32, Self::Bf16].into_iter().find(|precision| precision.name() == text);
-        precision.ok_or_else(|| format!("unknown precision {text:?}, expected f32 or bf16"))
-    }
 }

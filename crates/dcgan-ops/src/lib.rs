@@ -60,10 +60,11 @@ pub use candle_layers::{CandleForward, CandleLayers};
 pub use cpu::kernels::Isa;
 pub use cpu::matmul::{Element as MatrixElement, View as MatrixView, matmul};
 pub use cpu::{CpuExecutor, in_pool};
+pub use dcgan_base::Precision;
 pub use error::{OpsError, Result};
 pub use executor::{
-    Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, LayerTiming, Mode, Precision, Tensors,
-    Timing, WithRespectTo, executor,
+    Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, LayerTiming, Mode, Tensors, Timing,
+    WithRespectTo, executor,
 };
 pub use group::{ProcessGroup, SingleProcess};
 pub use layer::{Activation, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Role};

@@ -5,7 +5,7 @@
 //! without reading, the objectives and how the fit of each class ended.
 
 use anyhow::{Context, Result, bail};
-use dcgan_svm::{Features, FitProgress, Method, ParamGuard, Storage, SvmParams};
+use dcgan_svm::{Features, FitProgress, Method, ParamGuard, Precision, SvmParams};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use std::io::Write;
@@ -69,8 +69,8 @@ fn read(path: &str) -> Result<(Features, Vec<usize>)> {
     let file = SafeTensors::deserialize(&bytes)?;
     let (features, labels) = (file.tensor("features")?, file.tensor("labels")?);
     let storage = match features.dtype() {
-        Dtype::F32 => Storage::F32,
-        Dtype::BF16 => Storage::Bf16,
+        Dtype::F32 => Precision::F32,
+        Dtype::BF16 => Precision::Bf16,
         other => bail!("\"features\" is {other:?}, expected F32 or BF16"),
     };
     let &[_, width] = features.shape() else { bail!("\"features\" is not (rows, width)") };

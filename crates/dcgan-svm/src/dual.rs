@@ -9,7 +9,7 @@
 
 use crate::active;
 use crate::dense::{self, Dense};
-use crate::features::{Features, Storage};
+use crate::features::{Features, Precision};
 use crate::kernel::{LANES, Lanes, add_scaled, dots};
 use crate::newton::Problem;
 use crate::panel::{Panel, zeros};
@@ -159,7 +159,7 @@ fn squares(features: &Features) -> Vec<f64> {
 
 /// The order of a sweep: rows are shuffled within stretches of [`SHUFFLED_BYTES`].
 fn order(features: &Features, sweep: usize) -> Vec<usize> {
-    let bytes = features.width() * if features.storage() == Storage::F32 { 4 } else { 2 };
+    let bytes = features.width() * if features.storage() == Precision::F32 { 4 } else { 2 };
     let stretch = (SHUFFLED_BYTES / bytes).max(1);
     let mut rng = random::stream(0, Purpose::SvmOrder, sweep as u64);
     let mut order: Vec<usize> = (0..features.len()).collect();

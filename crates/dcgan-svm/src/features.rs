@@ -1,38 +1,11 @@
 //! Feature vectors, one per sample: a matrix whose rows are read in blocks, from memory or from a mapped file.
 
 use bytemuck::PodCastError;
+pub use dcgan_base::Precision;
 use half::bf16;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// How feature values are stored; arithmetic is in f32 or f64.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Storage {
-    /// Four bytes per value.
-    #[default]
-    F32,
-    /// Two bytes per value, eight bits of mantissa.
-    Bf16,
-}
-
-impl Storage {
-    /// Lower-case name of the format.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    /// Bytes of one value.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-}
 
 /// A matrix of `n` feature vectors of `width` values, or a selection of its rows. Clones and selections share the
 /// values.
@@ -70,7 +43,7 @@ enum Values {
     File {
         bytes: SharedBytes,
         range: Range<usize>,
-        storage: Storage,
+        storage: Precision,
     },
 }
 
@@ -123,7 +96,7 @@ impl Features {
     pub fn from_bytes(
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
         range: Range<usize>,
-        storage: Storage,
+        storage: Precision,
         width: usize,
     ) -> Result<Self, FeaturesError> {
         let bytes = SharedBytes(Arc::new(bytes));
@@ -151,10 +124,10 @@ impl Features {
     }
 
     /// How the values are stored.
-    pub fn storage(&self) -> Storage {
+    pub fn storage(&self) -> Precision {
         match &self.values {
-            Values::F32(_) => Storage::F32,
-            Values::Bf16(_) => Storage::Bf16,
+            Values::F32(_) => Precision::F32,
+            Values::Bf16(_) => Precision::Bf16,
             Values::File { storage, .. } => *storage,
         }
     }
@@ -230,7 +203,7 @@ impl Features {
     fn as_f32(&self) -> Option<&[f32]> {
         match &self.values {
             Values::F32(values) => Some(values),
-            Values::File { bytes, range, storage: Storage::F32 } if cfg!(target_endian = "little") => {
+            Values::File { bytes, range, storage: Precision::F32 } if cfg!(target_endian = "little") => {
                 bytemuck::try_cast_slice(&bytes.get()[range.clone()]).ok()
             }
             _ => None,
@@ -246,13 +219,13 @@ impl Features {
                 let bytes = &bytes.get()[range.start + span.start * size..range.start + span.end * size];
                 let cast: Result<&[bf16], PodCastError> = bytemuck::try_cast_slice(bytes);
                 match (storage, cast) {
-                    (Storage::Bf16, Ok(values)) if cfg!(target_endian = "little") => widen(values, out),
-                    (Storage::Bf16, _) => {
+                    (Precision::Bf16, Ok(values)) if cfg!(target_endian = "little") => widen(values, out),
+                    (Precision::Bf16, _) => {
                         for (out, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
                             *out = bf16::from_le_bytes([b[0], b[1]]).to_f32();
                         }
                     }
-                    (Storage::F32, _) => {
+                    (Precision::F32, _) => {
                         for (out, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
                             *out = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
                         }
@@ -296,8 +269,8 @@ mod tests {
         let matrices = [
             Features::from_f32(values.clone(), 3).unwrap(),
             Features::from_bf16(narrow, 3).unwrap(),
-            Features::from_bytes(file32, range32, Storage::F32, 3).unwrap(),
-            Features::from_bytes(file16, range16, Storage::Bf16, 3).unwrap(),
+            Features::from_bytes(file32, range32, Precision::F32, 3).unwrap(),
+            Features::from_bytes(file16, range16, Precision::Bf16, 3).unwrap(),
         ];
         for matrix in matrices {
             let mut scratch = Vec::new();
@@ -317,8 +290,8 @@ mod tests {
         assert!(Features::from_f32(vec![0.0; 5], 2).is_err());
         assert!(Features::from_f32(vec![], 0).is_err());
         let bytes = vec![0; 8];
-        assert!(Features::from_bytes(bytes.clone(), 0..9, Storage::F32, 2).is_err());
-        assert!(Features::from_bytes(bytes, 0..6, Storage::F32, 1).is_err());
+        assert!(Features::from_bytes(bytes.clone(), 0..9, Precision::F32, 2).is_err());
+        assert!(Features::from_bytes(bytes, 0..6, Precision::F32, 1).is_err());
         let matrix = Features::from_f32(vec![0.0, 1.0, 2.0, f32::NAN], 2).unwrap();
         let found = matrix.select(&[1, 0]).check_finite().unwrap_err();
         assert_eq!(found, FeaturesError::NotFinite { row: 0, column: 1, value: "NaN".into() });

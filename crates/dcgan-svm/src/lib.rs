@@ -63,7 +63,7 @@ mod newton;
 mod panel;
 mod search;
 
-pub use features::{Features, FeaturesError, Storage};
+pub use features::{Features, FeaturesError, Precision};
 pub use fit::Rows;
 pub use gram::Gram;
 /// The trait of [`SvmParams::check`](ParamGuard::check).

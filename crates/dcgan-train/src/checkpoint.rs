@@ -7,7 +7,7 @@
 use crate::alarm::Alarms;
 use dcgan_base::files;
 use dcgan_data::LoaderPosition;
-use dcgan_model::weights::{self, Dtype, HostTensor, Weights, WeightsError};
+use dcgan_model::weights::{self, HostTensor, Precision, Weights, WeightsError};
 use dcgan_model::{FolderError, Model, ModelFiles, checkpoints};
 use dcgan_ops::Layer;
 use serde::{Deserialize, Serialize};
@@ -163,8 +163,8 @@ impl Checkpoint {
     ) -> Result<(), CheckpointError> {
         remove(temporary)?;
         fs::create_dir_all(temporary).map_err(io_error(temporary))?;
-        self.files.write(temporary, card, Dtype::F32)?;
-        weights::write_safetensors(&temporary.join(TENSORS), &self.tensors, Dtype::F32)?;
+        self.files.write(temporary, card, Precision::F32)?;
+        weights::write_safetensors(&temporary.join(TENSORS), &self.tensors, Precision::F32)?;
         let state = temporary.join(STATE);
         let text =
             serde_json::to_string_pretty(&self.state).map_err(io::Error::from).map_err(io_error(&state))?;

@@ -6,11 +6,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
-use dcgan_model::weights::Dtype;
 use dcgan_ops::Precision;
 use dcgan_train::config::RunOptions;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
 ///
@@ -96,7 +94,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, alias = "pictures", value_name = "N", default_value_t = 10_000)]
     pub(crate) images: usize,
     /// Precision of the factors of products; weights are f32
-    #[arg(long, value_name = "TYPE", value_parser = dtype::<Precision>(), default_value_t)]
+    #[arg(long, value_name = "TYPE", value_parser = dtype(), default_value_t)]
     pub(crate) dtype: Precision,
     /// auto, cpu, cuda:N or metal:N
     #[arg(long, default_value_t)]
@@ -191,8 +189,8 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Type of the values written: f32, or bf16 for half the size
-    #[arg(long, value_name = "TYPE", value_parser = dtype::<Dtype>(), default_value_t = Dtype::F32)]
-    pub(crate) dtype: Dtype,
+    #[arg(long, value_name = "TYPE", value_parser = dtype(), default_value_t = Precision::F32)]
+    pub(crate) dtype: Precision,
     /// The model folder to create
     #[arg(long, value_name = "MODEL")]
     pub(crate) out: PathBuf,
@@ -217,8 +215,8 @@ pub(crate) enum ExportFormat {
 }
 
 /// A type of floating-point values, by name.
-fn dtype<T: FromStr<Err = String> + Clone + Send + Sync + 'static>() -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(["f32", "bf16"]).try_map(|name| name.parse())
+fn dtype() -> impl TypedValueParser<Value = Precision> {
+    PossibleValuesParser::new(Precision::ALL.map(Precision::name)).try_map(|name| name.parse())
 }
 
 impl RunArgs {

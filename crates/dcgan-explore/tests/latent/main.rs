@@ -10,7 +10,7 @@ use dcgan_data::image_grid::ImageGrid;
 use dcgan_explore::invert::{InversionConfig, errors, gradient, invert};
 use dcgan_explore::latent::{LatentError, LatentSet};
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::weights::Dtype;
+use dcgan_model::weights::Precision;
 use dcgan_model::{Distribution, Generator, LatentConfig, Model, ModelFiles, NetworkError, Preset, pixels};
 use dcgan_ops::BufferPool;
 use image::AnimationDecoder;
@@ -69,7 +69,7 @@ fn small_model(folder: &Path, name: &str, discriminator: bool) -> PathBuf {
     };
     let path = folder.join(name);
     fs::create_dir(&path).unwrap();
-    files.write(&path, "", Dtype::F32).unwrap();
+    files.write(&path, "", Precision::F32).unwrap();
     path
 }
 

@@ -1,7 +1,7 @@
 //! Every command on a model of color images that are not square, to find swapped sides or channels.
 
 use crate::support::{noise, succeed};
-use dcgan_model::weights::Dtype;
+use dcgan_model::weights::Precision;
 use dcgan_model::{Model, ModelFiles, Preset};
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn model(folder: &Path) {
         model,
     };
     fs::create_dir(folder.join("model")).unwrap();
-    files.write(&folder.join("model"), "", Dtype::F32).unwrap();
+    files.write(&folder.join("model"), "", Precision::F32).unwrap();
 }
 
 /// Forty noisy images in the folder `images`, every other one red, and their attributes.

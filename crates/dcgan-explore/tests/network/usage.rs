@@ -3,7 +3,7 @@
 use crate::support::{contents, damaged, digits, guided_case, random_weights, run};
 use dcgan_data::{Dataset, OpenOptions};
 use dcgan_model::ModelFiles;
-use dcgan_model::weights::{Dtype, Weights};
+use dcgan_model::weights::{Precision, Weights};
 use std::fs;
 
 #[test]
@@ -14,7 +14,7 @@ fn invalid_input_is_refused_with_the_fix() {
     let whole = ModelFiles::embedded_digits().unwrap();
     let write = |name: &str, files: &ModelFiles| {
         fs::create_dir(here.join(name)).unwrap();
-        files.write(&here.join(name), "", Dtype::F32).unwrap();
+        files.write(&here.join(name), "", Precision::F32).unwrap();
     };
     write("no-d", &ModelFiles { discriminator: None, ..whole.clone() });
     write("no-g", &ModelFiles { generator: None, ..whole });

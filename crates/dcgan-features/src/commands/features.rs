@@ -1,6 +1,6 @@
 //! `dcgan-eval features`
 
-use super::{ProgressBars, choose_model, digits_splits, into_usage_error, on_bad, storage};
+use super::{ProgressBars, choose_model, digits_splits, into_usage_error, on_bad};
 use crate::cli::{FeaturesArgs, SplitArg, StatisticsArg};
 use dcgan_cli::{Logging, Outcome, UsageError, check_parent, print_result, set_threads};
 use dcgan_data::{Dataset, OpenOptions, Split};
@@ -76,15 +76,8 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     let progress = &mut |done| progress_bars.update(done);
     // An interrupted command must not leave gigabytes of an incomplete file.
     let cancel = dcgan_cli::cancel_on_signals()?;
-    let written = to_file(
-        &mut extractor,
-        &subset,
-        storage(args.dtype),
-        &args.out,
-        &origin.to_string(),
-        &cancel,
-        progress,
-    );
+    let written =
+        to_file(&mut extractor, &subset, args.dtype, &args.out, &origin.to_string(), &cancel, progress);
     if cancel.is_set() && written.is_err() {
         tracing::warn!("interrupted: nothing was written");
         return Ok(Outcome::Interrupted);

@@ -7,11 +7,10 @@ pub(crate) mod probe;
 pub(crate) mod reproduce;
 pub(crate) mod task;
 
-use crate::cli::{Dtype, ModelArgs, Solver};
+use crate::cli::{ModelArgs, Solver};
 use dcgan_cli::{Logging, Progress, UsageError};
 use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, UnreadableImages};
 use dcgan_features::experiment::{ExperimentError, Subset};
-use dcgan_features::features::Storage;
 use dcgan_features::file::FileError;
 use dcgan_features::learner::{L2Learner, LinfaLearner};
 use dcgan_features::protocol::{self, Learner};
@@ -142,13 +141,6 @@ fn check_grid(values: &[f64], faults: &mut Vec<String>) -> Option<Vec<f64>> {
     values.sort_by(f64::total_cmp);
     values.dedup();
     (!values.is_empty()).then_some(values)
-}
-
-fn storage(dtype: Dtype) -> Storage {
-    match dtype {
-        Dtype::F32 => Storage::F32,
-        Dtype::Bf16 => Storage::Bf16,
-    }
 }
 
 fn learner(solver: Solver) -> (Box<dyn Learner>, &'static str) {

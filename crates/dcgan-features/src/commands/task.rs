@@ -2,7 +2,7 @@
 
 use super::{
     ChosenDiscriminator, ProgressBars, check_grid, choose_model, digits_splits, into_usage_error, learner,
-    on_bad, open_splits, storage,
+    on_bad, open_splits,
 };
 use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
 use dcgan_base::memory::peak_memory_bytes;
@@ -74,7 +74,7 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
             Some(choice) => choice == StatisticsArg::Stored,
             None => task != Task::Svhn && has_statistics,
         },
-        storage: storage(args.dtype),
+        storage: args.dtype,
         device,
         cache: args.cache.clone(),
         baselines: baselines(&args.baseline, args.trials),

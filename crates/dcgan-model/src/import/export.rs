@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::error::ImportError;
 use super::names::NetworkKind;
-use crate::weights::{Dtype, RawTensor, Weights, WeightsError, write_raw};
+use crate::weights::{Precision, RawTensor, Weights, WeightsError, write_raw};
 use dcgan_ops::Role;
 
 /// A state dict that PyTorch's `load_state_dict(strict=True)` accepts.
@@ -28,7 +28,7 @@ impl StateDict {
     pub fn write(&self, path: &Path) -> Result<(), WeightsError> {
         let mut raw = Vec::new();
         for (name, tensor) in &self.tensors {
-            raw.push((name.as_str(), RawTensor::new(path, name, tensor, Dtype::F32)?));
+            raw.push((name.as_str(), RawTensor::new(path, name, tensor, Precision::F32)?));
         }
         raw.extend(self.counters.iter().map(|name| (name.as_str(), RawTensor::counter(0))));
         write_raw(path, raw)

@@ -267,7 +267,7 @@ fn reads_native_names() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d.safetensors");
     let d = pytorch_weights("netD", &PYTORCH_D);
-    crate::weights::write_safetensors(&path, &d, crate::weights::Dtype::F32).unwrap();
+    crate::weights::write_safetensors(&path, &d, crate::weights::Precision::F32).unwrap();
     assert_eq!(read(&path, &pytorch()).unwrap().discriminator, Some(d));
 }
 

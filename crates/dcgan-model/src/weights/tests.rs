@@ -27,8 +27,8 @@ fn sample() -> Weights {
 fn round_trips_with_identical_bytes() {
     let folder = tempfile::tempdir().unwrap();
     for (dtype, expected) in [
-        (Dtype::F32, sample()),
-        (Dtype::Bf16, {
+        (Precision::F32, sample()),
+        (Precision::Bf16, {
             let mut rounded = sample();
             let values = rounded.values_mut().flat_map(|tensor| &mut tensor.data);
             values.for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
@@ -51,14 +51,14 @@ fn reports_invalid_tensors_and_paths() {
     let folder = tempfile::tempdir().unwrap();
     let inconsistent = weights(&[("a", &[2, 3], &[0.0; 5])]);
     let path = folder.path().join("x.safetensors");
-    let error = write_safetensors(&path, &inconsistent, Dtype::F32).unwrap_err();
+    let error = write_safetensors(&path, &inconsistent, Precision::F32).unwrap_err();
     assert!(
         error.to_string().ends_with(r#"tensor "a": expected as many values as shape (2, 3) has, found 5"#),
         "{error}"
     );
     assert!(!path.exists());
     let missing = folder.path().join("no/x.safetensors");
-    assert!(matches!(write_safetensors(&missing, &sample(), Dtype::F32), Err(WeightsError::Io { .. })));
+    assert!(matches!(write_safetensors(&missing, &sample(), Precision::F32), Err(WeightsError::Io { .. })));
     assert!(matches!(read_safetensors(&missing), Err(WeightsError::Io { .. })));
 }
 
@@ -66,7 +66,7 @@ fn reports_invalid_tensors_and_paths() {
 fn rejects_files_cut_short() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");
-    write_safetensors(&path, &sample(), Dtype::F32).unwrap();
+    write_safetensors(&path, &sample(), Precision::F32).unwrap();
     let bytes = fs::read(&path).unwrap();
     for length in 0..bytes.len() {
         let cut = parse_safetensors(&path, &bytes[..length]);
@@ -166,10 +166,10 @@ fn finds_the_first_non_finite_tensor() {
 
 #[test]
 fn parses_and_displays_dtypes() {
-    for (text, dtype) in [("f32", Dtype::F32), ("bf16", Dtype::Bf16)] {
+    for (text, dtype) in [("f32", Precision::F32), ("bf16", Precision::Bf16)] {
         assert_eq!(text.parse(), Ok(dtype));
         assert_eq!(dtype.to_string(), text);
     }
-    let error = "f16".parse::<Dtype>().unwrap_err();
+    let error = "f16".parse::<Precision>().unwrap_err();
     assert_eq!(error, r#"unknown dtype "f16", expected f32 or bf16"#);
 }

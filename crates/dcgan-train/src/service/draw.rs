@@ -212,7 +212,7 @@ fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) ->
             Weights::from([("z".to_owned(), tensor), ("images".to_owned(), HostTensor { shape, data })])
         }
     };
-    weights::to_safetensors(&tensors, weights::Dtype::F32).map_err(failed)
+    weights::to_safetensors(&tensors, weights::Precision::F32).map_err(failed)
 }
 
 /// z from the request or from its seed, (n, z), flattened.
