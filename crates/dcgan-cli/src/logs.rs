@@ -24,10 +24,10 @@ pub(crate) const FAILURE_TARGET: &str = "dcgan_cli::failure";
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct LogArgs {
     /// Log more to stderr: -v for debug messages, -vv for everything (RUST_LOG overrides)
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, display_order = 900)]
     pub verbose: u8,
     /// Log only warnings and errors to stderr, without progress
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 901)]
     pub quiet: bool,
 }
 

@@ -48,7 +48,7 @@ section! {
     pub struct RunConfig in Run {
         /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack`.
         data: Option<PathBuf> = None, option(Kind::Path("PATH")).otherwise("embedded digits");
-        /// Cut the N x N center out of every image before resizing.
+        /// Crop every image to its center N x N before resizing.
         crop: Option<usize> = None, at_least(1);
         /// Skip unreadable images, and count them.
         skip_bad: bool = false, option(Kind::Flag);
@@ -56,7 +56,7 @@ section! {
         seed: u64 = 0, at_least(0);
         /// auto, cpu, cuda:N or metal:N.
         device: String = "auto".to_owned(), option(Kind::Text("DEVICE")).resumable();
-        /// Threads.
+        /// Threads for training and decoding.
         threads: Option<usize> = None, between(1, 4096).otherwise("one per core").resumable();
         /// Start from the weights of this model.
         init_from: Option<PathBuf> = None, option(Kind::Path("MODEL"));
@@ -75,7 +75,7 @@ section! {
     /// `[training]` of a preset, configuration file or plan. Files write every number out; there are no hidden
     /// defaults.
     pub struct TrainingConfig in Training {
-        /// Images of a minibatch.
+        /// Size of a minibatch, in images.
         batch_size: usize, between(2, 1 << 16);
         /// Length of the run in real images read; excludes epochs and steps.
         images: Option<u64>, at_least(1).resumable();
@@ -95,7 +95,7 @@ section! {
         beta2: f64, from_to_below(0.0, 1.0).file_only();
         /// Added to the root of Adam's second moment; as f32 it must not become zero.
         adam_eps: f64, from_to_below(f32::MIN_POSITIVE as f64, 1.0).file_only();
-        /// L2 added to the gradient of every parameter (authors' faces: 1e-5).
+        /// L2 penalty: every gradient gets this times its parameter before Adam (authors' faces: 1e-5).
         weight_decay: f64, from_to_below(0.0, 1.0);
         /// One-sided label smoothing: how far below 1 the target of real images is (paper: 0).
         label_smoothing: f64, from_to_below(0.0, 0.5);

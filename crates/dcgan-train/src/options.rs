@@ -147,8 +147,9 @@ impl TrainOption {
 
     /// The help text with the default.
     pub fn description(&self) -> String {
-        let default =
-            (self.default)().filter(|value| *value != Value::Bool(false)).map(|value| match value {
+        let default = (self.default)()
+            .filter(|value| !matches!(value, Value::Null | Value::Bool(false)))
+            .map(|value| match value {
                 Value::String(text) => text,
                 other => other.to_string(),
             });
@@ -325,6 +326,11 @@ mod tests {
         assert_eq!(names.len(), all().count());
         for option in all() {
             assert!(!option.summary().is_empty(), "{}", option.name);
+            assert!(!option.description().contains("null"), "{}", option.name);
+        }
+        for (name, default) in [("data", "embedded digits"), ("threads", "one per core"), ("seed", "0")] {
+            let option = all().find(|option| option.name == name).expect("an option");
+            assert!(option.description().ends_with(&format!("[default: {default}]")), "{name}");
         }
     }
 
