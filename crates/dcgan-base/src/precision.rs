@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-/// f32 or bf16: the factors of matrix products, the weights in a file, the features in memory. What is accumulated is f32 or
-/// wider in every case.
+/// f32 or bf16: the factors of matrix products, the weights in a file, the features in memory. Sums are always f32 or
+/// wider.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Single precision: four bytes.
     #[default]
     F32,
-    /// Eight bits of mantissa, rounded to nearest, ties to even: two bytes. Products of bf16 are faster than those of f32 on
-    /// processors that multiply it.
+    /// Eight bits of mantissa, rounded to nearest, ties to even: two bytes. Products of bf16 are faster than those of
+    /// f32 on processors that multiply it.
     Bf16,
 }
 

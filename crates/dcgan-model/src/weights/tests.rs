@@ -165,11 +165,11 @@ fn finds_the_first_non_finite_tensor() {
 }
 
 #[test]
-fn parses_and_displays_dtypes() {
+fn parses_and_displays_precisions() {
     for (text, dtype) in [("f32", Precision::F32), ("bf16", Precision::Bf16)] {
         assert_eq!(text.parse(), Ok(dtype));
         assert_eq!(dtype.to_string(), text);
     }
     let error = "f16".parse::<Precision>().unwrap_err();
-    assert_eq!(error, r#"unknown dtype "f16", expected f32 or bf16"#);
+    assert_eq!(error, r#"unknown precision "f16", expected f32 or bf16"#);
 }
