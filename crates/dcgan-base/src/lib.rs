@@ -1,5 +1,6 @@
 //! Utilities shared by the crates of dcgan-rs: atomic file writing ([`files`]), random streams keyed by seed, purpose
-//! and index ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]) and memory sizes ([`memory`]).
+//! and index ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]), memory sizes
+//! ([`memory`]) and the matrix product of the CPU ([`matrix`]).
 //!
 //! ```
 //! use dcgan_base::random::{self, Purpose};
@@ -12,6 +13,7 @@
 mod cancel;
 pub mod digest;
 pub mod files;
+pub mod matrix;
 pub mod memory;
 mod precision;
 pub mod random;

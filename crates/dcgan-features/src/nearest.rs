@@ -8,7 +8,7 @@
 //! References within the rounding error of the best score are compared again in f64, so the result equals a comparison
 //! of every pair in f64, for any block size and number of threads.
 
-use dcgan_ops::{MatrixView, matmul};
+use dcgan_base::matrix::{MatrixView, matmul};
 use rayon::prelude::*;
 use std::ops::Range;
 

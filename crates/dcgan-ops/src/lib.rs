@@ -58,7 +58,6 @@ pub use adam::{AdamConfig, AdamMoments, AdamState};
 pub use candle_executor::CandleExecutor;
 pub use candle_layers::{CandleForward, CandleLayers};
 pub use cpu::kernels::Isa;
-pub use cpu::matmul::{Element as MatrixElement, View as MatrixView, matmul};
 pub use cpu::{CpuExecutor, in_pool};
 pub use dcgan_base::Precision;
 pub use error::{OpsError, Result};

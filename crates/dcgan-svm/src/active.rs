@@ -9,10 +9,10 @@ use crate::dual;
 use crate::factor::{factor, solve_factored};
 use crate::features::Features;
 use crate::kernel::{LANES, Lanes};
-use crate::kernel::{MatrixView, matmul};
 use crate::newton::Problem;
 use crate::panel::{Panel, zeros};
 use crate::search;
+use dcgan_base::matrix::{MatrixView, matmul};
 use rayon::prelude::*;
 
 /// Maximum size of an active set; its inner products take 8 bytes per pair.
@@ -205,7 +205,7 @@ fn inner_products(features: &Features, rows: &[usize], columns: &[usize]) -> Vec
             let height = out.len() / columns.len();
             let a = MatrixView::new(&a[strip * BLOCK * span.len()..], height, span.len());
             let mut square = vec![0.0; height * columns.len()];
-            matmul(&mut square, a, MatrixView::new(&b, columns.len(), span.len()).t());
+            matmul(&mut square, a, MatrixView::new(&b, columns.len(), span.len()).t(), false);
             out.iter_mut().zip(square).for_each(|(out, value)| *out += f64::from(value));
         });
     }

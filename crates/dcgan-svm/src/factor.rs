@@ -1,6 +1,6 @@
 //! Blocked Cholesky factorization of a symmetric positive definite matrix.
 
-use crate::kernel::{MatrixView, matmul};
+use dcgan_base::matrix::{MatrixView, matmul};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
@@ -37,7 +37,7 @@ pub(crate) fn factor(matrix: &mut [f64], size: usize) {
                 |(panel, below)| {
                     let rows = below.len() / size;
                     let lhs = MatrixView::strided(&below[start..], rows, width, size);
-                    matmul(panel, lhs, MatrixView::new(&inverse, width, width).t());
+                    matmul(panel, lhs, MatrixView::new(&inverse, width, width).t(), false);
                     for (row, solved) in below.chunks_exact_mut(size).zip(panel.chunks_exact(width)) {
                         row[start..end].copy_from_slice(solved);
                     }

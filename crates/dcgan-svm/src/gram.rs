@@ -5,9 +5,9 @@
 
 use crate::SvmError;
 use crate::features::Features;
-use crate::kernel::{Element, MatrixView, matmul};
 use crate::kernel::{LANES, Lanes, add_product_f64, add_transposed_product_wide};
 use crate::panel::{Panel, zeros};
+use dcgan_base::matrix::{Element, MatrixView, matmul};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -177,7 +177,7 @@ fn add_blocks<T: Element + Default + Into<f64> + Send + Sync>(
     };
     squares.par_iter_mut().for_each(|(i, j, square)| {
         let mut part = vec![T::default(); square.len()];
-        matmul(&mut part, block(*i), block(*j).t());
+        matmul(&mut part, block(*i), block(*j).t(), false);
         square.iter_mut().zip(part).for_each(|(sum, value)| *sum += value.into());
     });
 }

@@ -9,10 +9,10 @@
 //! | transposed convolution | [`up`] | [`down`] | [`weight_gradient`] |
 //!
 //! Maps are `(n, h, w, c)`; weights are `(kernel_h, kernel_w, c_fine, c_coarse)`, that is a `(patch, c_coarse)` matrix.
-//! Work is split by shapes alone, see [`super::matmul`].
+//! Work is split by shapes alone, see [`dcgan_base::matrix`].
 
-use super::matmul::{View, matmul};
 use crate::{Kind, Layer, MapShape};
+use dcgan_base::matrix::{MatrixView, matmul};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -143,12 +143,12 @@ impl Geometry {
 /// `coarse = conv(fine, weight)`.
 pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse: &mut [f32]) {
     let (patch, channels) = (g.patch(), g.coarse.channels);
-    let weight = View::new(weight, patch, channels);
+    let weight = MatrixView::new(weight, patch, channels);
     let images = g.images(n);
     let tasks = coarse.par_chunks_mut(images * g.coarse.len()).zip(fine.par_chunks(images * g.fine.len()));
     tasks.for_each(|(coarse, fine)| {
         if g.dense() {
-            return matmul(coarse, View::new(fine, fine.len() / patch, patch), weight, false);
+            return matmul(coarse, MatrixView::new(fine, fine.len() / patch, patch), weight, false);
         }
         let rows = coarse.len() / channels;
         if g.pixels() <= ROWS {
@@ -161,7 +161,7 @@ pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse:
                         g.im2col(fine, y, 0..g.kernel.0, 0..g.kernel.1, to);
                     }
                 }
-                matmul(coarse, View::new(patches, rows, patch), weight, false);
+                matmul(coarse, MatrixView::new(patches, rows, patch), weight, false);
             });
             return;
         }
@@ -172,7 +172,7 @@ pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse:
                     for (i, to) in patches.chunks_mut(g.coarse.width * patch).enumerate() {
                         g.im2col(fine, s * g.slab() + i, 0..g.kernel.0, 0..g.kernel.1, to);
                     }
-                    matmul(coarse, View::new(patches, rows, patch), weight, false);
+                    matmul(coarse, MatrixView::new(patches, rows, patch), weight, false);
                 });
             }
         }
@@ -182,12 +182,12 @@ pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse:
 /// `fine = conv_transpose(coarse, weight)`.
 pub(super) fn up(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &mut [f32]) {
     let (patch, channels) = (g.patch(), g.coarse.channels);
-    let weight = View::new(weight, patch, channels).t();
+    let weight = MatrixView::new(weight, patch, channels).t();
     let images = g.images(n);
     let tasks = fine.par_chunks_mut(images * g.fine.len()).zip(coarse.par_chunks(images * g.coarse.len()));
     tasks.for_each(|(fine, coarse)| {
         if g.dense() {
-            return matmul(fine, View::new(coarse, coarse.len() / channels, channels), weight, false);
+            return matmul(fine, MatrixView::new(coarse, coarse.len() / channels, channels), weight, false);
         }
         fine.fill(0.0);
         // Slabs of coarse rows; one slab of all images of the task if these are small.
@@ -196,7 +196,7 @@ pub(super) fn up(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &
         for (s, part) in coarse.chunks(slab).enumerate() {
             let rows = part.len() / channels;
             with_scratch(rows * patch, |patches| {
-                matmul(patches, View::new(part, rows, channels), weight, false);
+                matmul(patches, MatrixView::new(part, rows, channels), weight, false);
                 for (i, patches) in patches.chunks(g.coarse.width * patch).enumerate() {
                     let line = s * (slab / line) + i;
                     let (image, y) = (line / g.coarse.height, line % g.coarse.height);
@@ -211,9 +211,9 @@ pub(super) fn up(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &
 pub(super) fn weight_gradient(g: &Geometry, n: usize, fine: &[f32], coarse: &[f32], gradient: &mut [f32]) {
     let (patch, channels) = (g.patch(), g.coarse.channels);
     if g.dense() {
-        let (all, coarse) = (View::new(fine, n, patch), View::new(coarse, n, channels));
+        let (all, coarse) = (MatrixView::new(fine, n, patch), MatrixView::new(coarse, n, channels));
         gradient.par_chunks_mut(ROWS * channels).enumerate().for_each(|(i, gradient)| {
-            let columns = View::strided(&all.data[i * ROWS..], n, gradient.len() / channels, patch);
+            let columns = MatrixView::strided(&all.data[i * ROWS..], n, gradient.len() / channels, patch);
             matmul(gradient, columns.t(), coarse, true);
         });
         return;
@@ -236,8 +236,8 @@ pub(super) fn weight_gradient(g: &Geometry, n: usize, fine: &[f32], coarse: &[f3
                 }
                 matmul(
                     gradient,
-                    View::new(patches, rows, width).t(),
-                    View::new(coarse, rows, channels),
+                    MatrixView::new(patches, rows, width).t(),
+                    MatrixView::new(coarse, rows, channels),
                     true,
                 );
             });

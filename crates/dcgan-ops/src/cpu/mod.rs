@@ -18,7 +18,6 @@ pub(crate) mod dispatch;
 pub(crate) mod kernels;
 mod linear;
 mod map_view;
-pub(crate) mod matmul;
 mod norm;
 mod state;
 mod winograd;

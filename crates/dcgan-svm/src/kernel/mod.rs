@@ -6,9 +6,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod isa;
-mod matmul;
-
-pub(crate) use matmul::{Element, MatrixView, matmul};
 
 #[cfg(target_arch = "x86_64")]
 use isa::Isa;

@@ -5,7 +5,7 @@
 
 /// A strided view of a matrix.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a, T = f32> {
+pub struct MatrixView<'a, T = f32> {
     /// The values.
     pub data: &'a [T],
     /// Rows.
@@ -32,7 +32,7 @@ impl Element for f64 {
     const ONE: Self = 1.0;
 }
 
-impl<'a, T: Element> View<'a, T> {
+impl<'a, T: Element> MatrixView<'a, T> {
     /// Row-major `rows x columns`.
     pub fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         Self { data, rows, columns, row_stride: columns, column_stride: 1 }
@@ -72,7 +72,7 @@ impl<'a, T: Element> View<'a, T> {
 /// # Panics
 /// If shapes or slice lengths do not fit, which is a bug of the caller.
 #[allow(unsafe_code, reason = "the gemm crate takes raw pointers")]
-pub fn matmul<T: Element>(out: &mut [T], lhs: View<'_, T>, rhs: View<'_, T>, accumulate: bool) {
+pub fn matmul<T: Element>(out: &mut [T], lhs: MatrixView<'_, T>, rhs: MatrixView<'_, T>, accumulate: bool) {
     let (m, n, k) = (lhs.rows, rhs.columns, lhs.columns);
     let fits = rhs.rows == k && lhs.fits() && rhs.fits() && m.checked_mul(n) == Some(out.len());
     assert!(fits, "matmul: shapes do not fit");
@@ -104,5 +104,30 @@ pub fn matmul<T: Element>(out: &mut [T], lhs: View<'_, T>, rhs: View<'_, T>, acc
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_plain_sums() {
+        let a: Vec<f64> = (0..20).map(|i| f64::from(i) - 7.0).collect();
+        let b: Vec<f64> = (0..15).map(|i| 0.5 * f64::from(i)).collect();
+        // Columns 1 to 3 of a 4 x 5 matrix times the transpose of a 5 x 3 one.
+        let mut out = vec![f64::NAN; 20];
+        matmul(&mut out, MatrixView::strided(&a[1..], 4, 3, 5), MatrixView::new(&b, 5, 3).t(), false);
+        for (i, &value) in out.iter().enumerate() {
+            let (row, column) = (i / 5, i % 5);
+            let expected: f64 = (0..3).map(|k| a[row * 5 + 1 + k] * b[column * 3 + k]).sum();
+            assert_eq!(value, expected);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "shapes do not fit")]
+    fn short_inputs_panic() {
+        matmul(&mut [0.0; 4], MatrixView::new(&[1.0; 5], 2, 3), MatrixView::new(&[1.0; 6], 3, 2), false);
     }
 }
