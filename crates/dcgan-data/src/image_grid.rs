@@ -103,7 +103,7 @@ impl ImageGrid {
     ///
     /// # Errors
     /// `bytes` is not a whole number of images.
-    pub fn each(bytes: &[u8], shape: ImageShape) -> Result<Vec<Self>, ImageGridError> {
+    pub fn split_batch(bytes: &[u8], shape: ImageShape) -> Result<Vec<Self>, ImageGridError> {
         let ImageShape { height, width, channels } = shape;
         if shape.bytes() == 0 || !bytes.len().is_multiple_of(shape.bytes()) {
             return Err(ImageGridError::Bytes { found: bytes.len(), shape });
@@ -117,7 +117,7 @@ impl ImageGrid {
     /// # Errors
     /// `bytes` is not a whole number of images.
     pub fn square(bytes: &[u8], shape: ImageShape) -> Result<Self, ImageGridError> {
-        let images = Self::each(bytes, shape)?;
+        let images = Self::split_batch(bytes, shape)?;
         Ok(Self::grid(&images, Layout::square(images.len())))
     }
 
@@ -125,8 +125,8 @@ impl ImageGrid {
     ///
     /// # Errors
     /// `bytes` is not a whole number of images.
-    pub fn of(bytes: &[u8], shape: ImageShape, layout: Layout) -> Result<Self, ImageGridError> {
-        Ok(Self::grid(&Self::each(bytes, shape)?, layout))
+    pub fn with_layout(bytes: &[u8], shape: ImageShape, layout: Layout) -> Result<Self, ImageGridError> {
+        Ok(Self::grid(&Self::split_batch(bytes, shape)?, layout))
     }
 
     /// A grid of images of equal shape with [`GAP`] pixels between and around them. Unused cells are black; surplus
@@ -144,7 +144,7 @@ impl ImageGrid {
     }
 
     /// Images in a row, centered vertically, without gaps.
-    pub fn beside(grids: &[Self]) -> Self {
+    pub fn hstack(grids: &[Self]) -> Self {
         let height = grids.iter().map(|grid| grid.height).max().unwrap_or(0);
         let width = grids.iter().map(|grid| grid.width).sum();
         let mut whole = Self::black(height, width, grids.first().map_or(1, |grid| grid.channels));
@@ -157,7 +157,7 @@ impl ImageGrid {
     }
 
     /// Images in a column, aligned left, without gaps.
-    pub fn below(grids: &[Self]) -> Self {
+    pub fn vstack(grids: &[Self]) -> Self {
         let height = grids.iter().map(|grid| grid.height).sum();
         let width = grids.iter().map(|grid| grid.width).max().unwrap_or(0);
         let mut whole = Self::black(height, width, grids.first().map_or(1, |grid| grid.channels));
@@ -193,7 +193,7 @@ impl ImageGrid {
     }
 
     /// Sets a pixel to `color` (red, green, blue), or to its maximum in a grey image. Pixels outside are ignored.
-    pub fn dot(&mut self, y: usize, x: usize, color: [u8; 3]) {
+    pub fn set_pixel(&mut self, y: usize, x: usize, color: [u8; 3]) {
         if y >= self.height || x >= self.width {
             return;
         }
@@ -209,23 +209,23 @@ impl ImageGrid {
     ///
     /// Supported characters are digits, `+`, `-`, `=`, `.` and `:`; others are spaces. A character has 5 x 3 dots of
     /// `scale` x `scale` pixels, and one dot of spacing.
-    pub fn write(&mut self, text: &str, top: usize, left: usize, scale: usize) {
+    pub fn draw_text(&mut self, text: &str, top: usize, left: usize, scale: usize) {
         for (i, character) in text.chars().enumerate() {
             let bits = glyph(character);
             for (y, x) in (0..GLYPH.0 * scale).flat_map(|y| (0..GLYPH.1 * scale).map(move |x| (y, x))) {
                 let bit = (y / scale) * GLYPH.1 + x / scale;
                 if (bits >> (GLYPH.0 * GLYPH.1 - 1 - bit)) & 1 == 1 {
-                    self.dot(top + y, left + (i * (GLYPH.1 + 1)) * scale + x, [255; 3]);
+                    self.set_pixel(top + y, left + (i * (GLYPH.1 + 1)) * scale + x, [255; 3]);
                 }
             }
         }
     }
 
     /// A black column of at least `height` pixels with `text` in its middle, to put between other images.
-    pub fn sign(text: &str, height: usize, scale: usize, channels: usize) -> Self {
+    pub fn label_strip(text: &str, height: usize, scale: usize, channels: usize) -> Self {
         let width = (text.chars().count() * (GLYPH.1 + 1) + 1) * scale;
         let mut strip = Self::black(height.max(GLYPH.0 * scale), width, channels);
-        strip.write(text, (strip.height - GLYPH.0 * scale) / 2, scale, scale);
+        strip.draw_text(text, (strip.height - GLYPH.0 * scale) / 2, scale, scale);
         strip
     }
 
@@ -234,7 +234,7 @@ impl ImageGrid {
     pub fn captioned(&self, text: &str) -> Self {
         let mut whole = Self::black(self.height + GLYPH.0 + 3, self.width, self.channels);
         whole.paste(self, 0, 0);
-        whole.write(text, self.height + 2, 1, 1);
+        whole.draw_text(text, self.height + 2, 1, 1);
         whole
     }
 
@@ -343,24 +343,24 @@ mod tests {
             ..ImageGrid::black(height, width, 1)
         };
         let mut marked = ImageGrid::black(2, 3, 1);
-        marked.dot(0, 1, [9, 0, 0]);
+        marked.set_pixel(0, 1, [9, 0, 0]);
         let mut cut = ImageGrid::black(2, 3, 1);
         cut.paste(&white(2, 2), 1, 2);
-        cut.dot(5, 5, [255; 3]);
+        cut.set_pixel(5, 5, [255; 3]);
         let rows: &[(ImageGrid, &[&str])] = &[
             (marked, &[".#.", "..."]),
             (cut, &["...", "..#"]),
             (
-                ImageGrid::beside(&[white(1, 1), ImageGrid::black(3, 1, 1), white(3, 1)]),
+                ImageGrid::hstack(&[white(1, 1), ImageGrid::black(3, 1, 1), white(3, 1)]),
                 &["..#", "#.#", "..#"],
             ),
-            (ImageGrid::below(&[white(1, 2), white(1, 1)]), &["##", "#."]),
-            (ImageGrid::beside(&[white(1, 1), ImageGrid::black(1, 1, 1)]).enlarged(2), &["##..", "##.."]),
+            (ImageGrid::vstack(&[white(1, 2), white(1, 1)]), &["##", "#."]),
+            (ImageGrid::hstack(&[white(1, 1), ImageGrid::black(1, 1, 1)]).enlarged(2), &["##..", "##.."]),
             (
                 ImageGrid::grid(&[white(1, 1)], Layout { rows: 1, columns: 2 }),
                 &["........", "........", "..#.....", "........", "........"],
             ),
-            (ImageGrid::sign("+", 0, 1, 1), &[".....", "..#..", ".###.", "..#..", "....."]),
+            (ImageGrid::label_strip("+", 0, 1, 1), &[".....", "..#..", ".###.", "..#..", "....."]),
             (
                 white(1, 4).captioned("7"),
                 &["####", "....", "....", ".###", "...#", "..#.", "..#.", "..#.", "...."],
@@ -371,14 +371,14 @@ mod tests {
         }
         // The order of channels is kept, and alpha stays opaque.
         let mut color = ImageGrid::black(1, 2, 4);
-        color.dot(0, 1, [1, 2, 3]);
+        color.set_pixel(0, 1, [1, 2, 3]);
         assert_eq!(color.pixels, [0, 0, 0, 255, 1, 2, 3, 255]);
         assert_eq!(
             image::load_from_memory(&color.png().unwrap()).unwrap().to_rgba8().into_raw(),
             color.pixels
         );
         let shape = ImageShape { height: 2, width: 2, channels: 3 };
-        assert!(matches!(ImageGrid::each(&[0; 25], shape), Err(ImageGridError::Bytes { found: 25, .. })));
+        assert!(matches!(ImageGrid::split_batch(&[0; 25], shape), Err(ImageGridError::Bytes { found: 25, .. })));
     }
 
     #[test]

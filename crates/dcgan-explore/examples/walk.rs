@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let images = walk.images(&mut generator, &mut |_| ())?;
     let layout = Layout { rows: ROWS, columns: STEPS };
-    let grid = ImageGrid::of(&images, config.image_shape().into(), layout)?;
+    let grid = ImageGrid::with_layout(&images, config.image_shape().into(), layout)?;
     grid.save(&out.unwrap_or_else(|| "walk.png".into()))?;
     Ok(())
 }

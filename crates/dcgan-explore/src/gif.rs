@@ -84,7 +84,7 @@ mod tests {
             let level =
                 |i: usize| if channels == 4 && i % 4 == 3 { 255 } else { u8::try_from(i * 5 % 256).unwrap() };
             let bytes: Vec<u8> = (0..3 * shape.bytes()).map(level).collect();
-            let frames = ImageGrid::each(&bytes, shape).unwrap();
+            let frames = ImageGrid::split_batch(&bytes, shape).unwrap();
             let gif = encode(&frames, 20).unwrap();
             let decoded: Vec<Frame> = GifDecoder::new(Cursor::new(gif.as_slice()))
                 .unwrap()

@@ -2,7 +2,7 @@
 //! images.
 
 use dcgan_data::Dataset;
-use dcgan_features::extract::{BATCH, ExtractError, Extractor, read};
+use dcgan_features::extract::{BATCH, ExtractError, Extractor, read_batch};
 use dcgan_features::nearest::{Nearest, NearestError, Neighbour};
 use dcgan_model::pixels::PixelRange;
 
@@ -56,16 +56,16 @@ pub fn nearest(
     for batch in images.chunks(BATCH * len.max(1)) {
         features.extend(extractor.features(batch)?);
     }
-    let mut by_pixels = Nearest::several(to_f32(images), len, count, excluded.to_vec())?;
-    let mut by_features = Nearest::several(features, width, count, excluded.to_vec())?;
+    let mut by_pixels = Nearest::k_nearest(to_f32(images), len, count, excluded.to_vec())?;
+    let mut by_features = Nearest::k_nearest(features, width, count, excluded.to_vec())?;
     let (mut bytes, limit) = (Vec::new(), limit.min(dataset.len()));
     for first in (0..limit).step_by(BATCH) {
         let end = (first + BATCH).min(limit);
-        read(dataset, first..end, &mut bytes).map_err(ExtractError::from)?;
+        read_batch(dataset, first..end, &mut bytes).map_err(ExtractError::from)?;
         by_pixels.add(&to_f32(&bytes), None)?;
         by_features.add(&extractor.features(&bytes)?, None)?;
         progress(end);
     }
-    let neighbours = |search: Nearest| search.found_several().map(<[_]>::to_vec).collect();
+    let neighbours = |search: Nearest| search.found_k().map(<[_]>::to_vec).collect();
     Ok(Neighbours { pixels: neighbours(by_pixels), features: neighbours(by_features) })
 }

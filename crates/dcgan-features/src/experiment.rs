@@ -1,6 +1,6 @@
 //! One classification experiment from images to a report: the model's features and the baselines.
 
-use crate::extract::{ExtractError, Extractor, StatisticsSource, raw_pixels, read};
+use crate::extract::{ExtractError, Extractor, StatisticsSource, raw_pixels, read_batch};
 use crate::features::{Features, Precision};
 use crate::file::{self, FileError, Writer};
 use crate::origin::{self, RECALIBRATED, hashed_form};
@@ -482,7 +482,7 @@ fn supervised(
         let all = subset.data.labels().unwrap_or_default();
         let (mut pixels, mut image) = (Vec::new(), Vec::new());
         for row in rows.iter().map(|row| subset.rows.start + row) {
-            read(&subset.data, row..row + 1, &mut image).map_err(ExtractError::from)?;
+            read_batch(&subset.data, row..row + 1, &mut image).map_err(ExtractError::from)?;
             pixels.extend_from_slice(&image);
         }
         Ok((pixels, rows.iter().filter_map(|row| all.get(subset.rows.start + row)).copied().collect()))

@@ -134,7 +134,7 @@ impl Extractor {
         let begin = rows.start;
         let batches = rows.clone().step_by(BATCH).map(|first| -> Result<_, ExtractError> {
             let end = (first + BATCH).min(rows.end);
-            read(images, first..end, &mut bytes)?;
+            read_batch(images, first..end, &mut bytes)?;
             progress(end - begin);
             Ok((pixels::to_maps(&bytes, &config, &pool)?, None))
         });
@@ -191,7 +191,7 @@ impl Extractor {
         let begin = rows.start;
         for first in rows.clone().step_by(BATCH) {
             let end = (first + BATCH).min(rows.end);
-            read(images, first..end, &mut bytes)?;
+            read_batch(images, first..end, &mut bytes)?;
             let features = self.features(&bytes)?;
             if let Some(bad) = features.iter().position(|value| !value.is_finite()) {
                 return Err(FeaturesError::NotFinite {
@@ -261,7 +261,7 @@ pub fn width(model: &Model) -> usize {
 /// An unreadable image.
 pub fn raw_pixels((images, rows): (&Dataset, Range<usize>), model: &Model) -> Result<Features, ExtractError> {
     let mut bytes = Vec::new();
-    read(images, rows, &mut bytes)?;
+    read_batch(images, rows, &mut bytes)?;
     let x = pixels::to_maps(&bytes, model.config(), &BufferPool::new())?;
     Ok(Features::from_f32(x.values().to_vec(), images.shape().bytes())?)
 }
@@ -270,7 +270,7 @@ pub fn raw_pixels((images, rows): (&Dataset, Range<usize>), model: &Model) -> Re
 ///
 /// # Errors
 /// The first unreadable image.
-pub fn read(images: &Dataset, range: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+pub fn read_batch(images: &Dataset, range: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), DataError> {
     let len = images.shape().bytes();
     bytes.resize(range.len() * len, 0);
     range.into_par_iter().zip(bytes.par_chunks_mut(len)).try_for_each(|(i, into)| images.read(i, into))

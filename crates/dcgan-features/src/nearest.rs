@@ -109,7 +109,7 @@ impl Nearest {
     /// No query; a number of values that is not a multiple of `width`; a row that is not finite or longer than 3e18.
     pub fn new(queries: Vec<f32>, width: usize) -> Result<Self, NearestError> {
         let n = rows("queries", queries.len(), width)?;
-        Self::several(queries, width, 1, vec![None; n])
+        Self::k_nearest(queries, width, 1, vec![None; n])
     }
 
     /// A search for the `count` nearest references of each query; `excluded` has for each query the index of a
@@ -117,7 +117,7 @@ impl Nearest {
     ///
     /// # Errors
     /// Those of [`Nearest::new`]; a count of 0; `excluded` of another length than the queries.
-    pub fn several(
+    pub fn k_nearest(
         queries: Vec<f32>,
         width: usize,
         count: usize,
@@ -192,12 +192,12 @@ impl Nearest {
     /// # Errors
     /// A query without a reference to compare with.
     pub fn found(&self) -> Result<Vec<Neighbour>, NearestError> {
-        let nearest = self.found_several().map(|found| found.first().copied());
+        let nearest = self.found_k().map(|found| found.first().copied());
         nearest.collect::<Option<_>>().ok_or(NearestError::Empty { what: "reference" })
     }
 
     /// The nearest references of each query, nearest first: `count` of them, or all if there are fewer.
-    pub fn found_several(&self) -> impl ExactSizeIterator<Item = &[Neighbour]> {
+    pub fn found_k(&self) -> impl ExactSizeIterator<Item = &[Neighbour]> {
         self.best.chunks_exact(self.count).map(|best| {
             let found = best.partition_point(|neighbour| neighbour.distance_squared.is_finite());
             &best[..found]
@@ -458,9 +458,9 @@ mod tests {
         {
             let expected = brute_force(queries, references, width, count, &excluded);
             for threads in [1, 2] {
-                let nearest = Nearest::several(queries.to_vec(), width, count, excluded.clone()).unwrap();
+                let nearest = Nearest::k_nearest(queries.to_vec(), width, count, excluded.clone()).unwrap();
                 let nearest = search(nearest, references, cuts, threads);
-                let actual = nearest.found_several().map(|found| {
+                let actual = nearest.found_k().map(|found| {
                     assert!(found.iter().all(|found| found.label.map(u64::from) == Some(found.index)));
                     found.iter().map(|found| (found.index, found.distance_squared)).collect()
                 });
@@ -540,9 +540,9 @@ mod tests {
             let (queries, references) = (scaled(&queries), scaled(&references));
             for count in [1, 4] {
                 let expected = brute_force(&queries, &references, 3, count, &[None; 64]);
-                let nearest = Nearest::several(queries.clone(), 3, count, vec![None; 64]).unwrap();
+                let nearest = Nearest::k_nearest(queries.clone(), 3, count, vec![None; 64]).unwrap();
                 let nearest = search(nearest, &references, &[9], 1);
-                for (found, expected) in nearest.found_several().zip(&expected) {
+                for (found, expected) in nearest.found_k().zip(&expected) {
                     let indices = found.iter().map(|found| found.index);
                     assert!(indices.eq(expected.iter().map(|(index, _)| *index)), "scale {scale}, {count}");
                 }
@@ -574,7 +574,7 @@ mod tests {
         assert_eq!(rejected(&[1.0], 0), NearestError::Ragged { what: "queries", len: 1, width: 0 });
         let length = |what, row, length: &str| NearestError::Length { what, row, length: length.into() };
         assert_eq!(rejected(&[1.0, f32::NAN], 1), length("query", 1, "NaN"));
-        let several = |count, excluded| Nearest::several(vec![0.0; 4], 2, count, excluded).unwrap_err();
+        let several = |count, excluded| Nearest::k_nearest(vec![0.0; 4], 2, count, excluded).unwrap_err();
         assert_eq!(several(0, vec![None; 2]), NearestError::Empty { what: "neighbour" });
         assert_eq!(several(1, vec![None]), NearestError::Excluded { expected: 2, found: 1 });
         let mut nearest = Nearest::new(vec![0.0, 0.0], 2).unwrap();

@@ -2,7 +2,7 @@
 //! `nnd_score` and `nnc_score`, at increasing numbers of references.
 
 use crate::experiment::{ExperimentError, Subset};
-use crate::extract::{ExtractError, read};
+use crate::extract::{ExtractError, read_batch};
 use crate::nearest::{Nearest, NearestError, error_percent, mean_distance};
 use crate::protocol::{ClassCounts, Progress};
 use dcgan_model::pixels::PixelRange;
@@ -69,7 +69,7 @@ pub fn decades(n: usize) -> Vec<usize> {
 /// Pixels of a subset in `range`.
 fn values(subset: &Subset, range: PixelRange) -> Result<Vec<f32>, NeighboursError> {
     let mut bytes = Vec::new();
-    read(&subset.data, subset.rows.clone(), &mut bytes).map_err(ExtractError::from)?;
+    read_batch(&subset.data, subset.rows.clone(), &mut bytes).map_err(ExtractError::from)?;
     Ok(bytes.into_iter().map(|byte| range.to_f32(byte)).collect())
 }
 

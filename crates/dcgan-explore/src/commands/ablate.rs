@@ -147,7 +147,7 @@ fn template(args: &AblateArgs, mut faults: Faults, logging: &Logging) -> anyhow:
         let mut generator = opened.generator()?;
         let z = LatentSet::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
         let images = generate(&mut generator, &z, logging)?;
-        let samples = ImageGrid::each(&images, opened.shape())?;
+        let samples = ImageGrid::split_batch(&images, opened.shape())?;
         let cells: Vec<ImageGrid> =
             samples.iter().enumerate().map(|(i, sample)| with_rulers(sample, i)).collect();
         ImageGrid::grid(&cells, Layout::square(cells.len())).save(path)?;
@@ -173,16 +173,16 @@ fn with_rulers(sample: &ImageGrid, number: usize) -> ImageGrid {
     grid.paste(&sample.enlarged(scale), top, left);
     for x in (0..width).step_by(TICK) {
         let is_number = x % NUMBER == 0;
-        (0..if is_number { 4 } else { 2 }).for_each(|y| grid.dot(top - 1 - y, left + x * scale, [255; 3]));
+        (0..if is_number { 4 } else { 2 }).for_each(|y| grid.set_pixel(top - 1 - y, left + x * scale, [255; 3]));
         if is_number {
-            grid.write(&x.to_string(), 0, left + x * scale, 1);
+            grid.draw_text(&x.to_string(), 0, left + x * scale, 1);
         }
     }
     for y in (0..height).step_by(TICK) {
         let is_number = y % NUMBER == 0;
-        (0..if is_number { 4 } else { 2 }).for_each(|x| grid.dot(top + y * scale, left - 1 - x, [255; 3]));
+        (0..if is_number { 4 } else { 2 }).for_each(|x| grid.set_pixel(top + y * scale, left - 1 - x, [255; 3]));
         if is_number {
-            grid.write(&y.to_string(), top + y * scale, 0, 1);
+            grid.draw_text(&y.to_string(), top + y * scale, 0, 1);
         }
     }
     grid.captioned(&number.to_string())
@@ -191,7 +191,7 @@ fn with_rulers(sample: &ImageGrid, number: usize) -> ImageGrid {
 /// Rows of samples, each above the row of the same z without the feature maps.
 fn pairs(before: &[u8], after: &[u8], opened: &OpenedModel) -> anyhow::Result<ImageGrid> {
     let shape = opened.shape();
-    let (before, after) = (ImageGrid::each(before, shape)?, ImageGrid::each(after, shape)?);
+    let (before, after) = (ImageGrid::split_batch(before, shape)?, ImageGrid::split_batch(after, shape)?);
     let columns = before.len().min(COLUMNS);
     let black = ImageGrid::black(shape.height, shape.width, shape.channels);
     let mut rows = Vec::new();
@@ -201,7 +201,7 @@ fn pairs(before: &[u8], after: &[u8], opened: &OpenedModel) -> anyhow::Result<Im
         cells.extend_from_slice(after);
         rows.push(ImageGrid::grid(&cells, Layout { rows: 2, columns }));
     }
-    Ok(ImageGrid::below(&rows))
+    Ok(ImageGrid::vstack(&rows))
 }
 
 /// All errors but a failed network are usage errors.

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
     let mut generator = opened.generator()?;
     let result = combine(&plus, &minus).and_then(|z| perturb(&z, args.noise, COPIES, args.seed));
     let result = result.map_err(|error| UsageError::one(format!("--plus and --minus: {error}")))?;
-    let images = ImageGrid::each(&generate(&mut generator, &result, logging)?, opened.shape())?;
+    let images = ImageGrid::split_batch(&generate(&mut generator, &result, logging)?, opened.shape())?;
     let plus = concepts(&opened, &mut generator, &plus, logging)?;
     let minus = concepts(&opened, &mut generator, &minus, logging)?;
     save_z(args.save_z.as_deref(), &result)?;
@@ -90,8 +90,8 @@ fn concepts(
         let values = pixels::to_maps(sources, config, &BufferPool::new())?;
         concepts.push(Concept {
             count: set.len(),
-            sources: ImageGrid::each(sources, shape)?.into_iter().take(MAX_SHOWN).collect(),
-            mean: ImageGrid::grid(&ImageGrid::each(mean, shape)?, Layout::square(1)),
+            sources: ImageGrid::split_batch(sources, shape)?.into_iter().take(MAX_SHOWN).collect(),
+            mean: ImageGrid::grid(&ImageGrid::split_batch(mean, shape)?, Layout::square(1)),
             in_pixels: mean_image(values.values(), shape.bytes()),
         });
     }
@@ -115,7 +115,7 @@ fn figure(
 ) -> anyhow::Result<ImageGrid> {
     let shape = opened.shape();
     let scale = (shape.width / 16).max(1);
-    let sign = |text: &str| ImageGrid::sign(text, 0, scale, shape.channels);
+    let sign = |text: &str| ImageGrid::label_strip(text, 0, scale, shape.channels);
     let rows = plus.iter().chain(minus).map(|concept| concept.sources.len()).max().unwrap_or(1);
     let (mut above, mut below) = (Vec::new(), Vec::new());
     for (i, (text, concept)) in terms(plus, minus).enumerate() {
@@ -124,7 +124,7 @@ fn figure(
             below.push(sign(text));
         }
         let sources = ImageGrid::grid(&concept.sources, Layout { rows, columns: 1 });
-        above.push(ImageGrid::below(&[sources, concept.mean.clone()]));
+        above.push(ImageGrid::vstack(&[sources, concept.mean.clone()]));
         below.push(framed(opened, &concept.in_pixels)?);
     }
     // Moves the result from the first cell to the center.
@@ -136,11 +136,11 @@ fn figure(
     let result = combine_images(&in_pixels(plus), &in_pixels(minus));
     below.extend([sign("="), framed(opened, &result)?]);
     let gap = ImageGrid::black(LINE_GAP, 1, shape.channels);
-    Ok(ImageGrid::below(&[ImageGrid::beside(&above), gap, ImageGrid::beside(&below)]))
+    Ok(ImageGrid::vstack(&[ImageGrid::hstack(&above), gap, ImageGrid::hstack(&below)]))
 }
 
 /// Values `(h, w, c)` in the value range of the networks as an image with a frame.
 fn framed(opened: &OpenedModel, values: &[f32]) -> anyhow::Result<ImageGrid> {
     let bytes = pixels::to_bytes(values, opened.model().config());
-    Ok(ImageGrid::of(&bytes, opened.shape(), Layout::square(1))?)
+    Ok(ImageGrid::with_layout(&bytes, opened.shape(), Layout::square(1))?)
 }

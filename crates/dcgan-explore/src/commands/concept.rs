@@ -92,11 +92,11 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     }
     // The samples, and the image of their mean, which is the concept in arithmetic.
     let both = concat(&[kept.clone(), LatentSet::new(kept.mean(), kept.size(), "the mean")?])?;
-    let mut images = ImageGrid::each(&generate(&mut generator, &both, logging)?, opened.shape())?;
+    let mut images = ImageGrid::split_batch(&generate(&mut generator, &both, logging)?, opened.shape())?;
     let mean = images.split_off(kept.len());
-    let sign = ImageGrid::sign(" ", 0, 1, opened.shape().channels);
+    let sign = ImageGrid::label_strip(" ", 0, 1, opened.shape().channels);
     let grid = ImageGrid::grid(&images, Layout::square(kept.len()));
-    ImageGrid::beside(&[grid, sign, ImageGrid::grid(&mean, Layout::square(1))]).save(&args.out)?;
+    ImageGrid::hstack(&[grid, sign, ImageGrid::grid(&mean, Layout::square(1))]).save(&args.out)?;
     save_z(args.save_z.as_deref(), &kept)?;
 
     let report = probe.report;

@@ -110,5 +110,5 @@ pub(super) fn line(feature: usize, maxima: &[MaxActivation], rows: &[usize]) -> 
 
 /// The feature's index, to the left of its rows of images.
 pub(super) fn label(feature: usize, height: usize, channels: usize) -> ImageGrid {
-    ImageGrid::sign(&format!("{feature:>4}"), height, 1, channels)
+    ImageGrid::label_strip(&format!("{feature:>4}"), height, 1, channels)
 }

@@ -41,10 +41,10 @@ pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcom
     let right = panels(&random, args, layer, (&data, &rows), logging)?;
     left.iter().try_for_each(|panel| print_result(&panel.line))?;
     right.iter().try_for_each(|panel| print_result(&format!("with random weights, {}", panel.line)))?;
-    let beside = |(left, right): (Panel, Panel)| ImageGrid::beside(&[left.grid, right.grid]);
+    let beside = |(left, right): (Panel, Panel)| ImageGrid::hstack(&[left.grid, right.grid]);
     let features = left.len();
     let grid: Vec<ImageGrid> = left.into_iter().zip(right).map(beside).collect();
-    ImageGrid::below(&grid).save(&args.out)?;
+    ImageGrid::vstack(&grid).save(&args.out)?;
     let block = &model.discriminator_layers()[layer].name;
     print_result(&format!(
         "{features} features of {block}: images above their guided gradients; on the right with random weights: {}",
@@ -88,9 +88,9 @@ fn panels(
             gradients = crops_of(best, &gradients, (model, layer), GRADIENT_FILL);
         }
         let layout = Layout { rows: 2, columns: best.len() };
-        let grid = ImageGrid::of(&[images, gradients].concat(), shape, layout)?;
+        let grid = ImageGrid::with_layout(&[images, gradients].concat(), shape, layout)?;
         let (height, _, channels) = grid.shape();
-        let grid = ImageGrid::beside(&[label(feature, height, channels), grid]);
+        let grid = ImageGrid::hstack(&[label(feature, height, channels), grid]);
         panels.push(Panel { grid, line: line(feature, best, rows) });
     }
     Ok(panels)

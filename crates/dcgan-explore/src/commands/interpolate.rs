@@ -57,13 +57,13 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
         Some(path) => {
             let frames = generate(&mut generator, &closed_walk(&z, args.steps, interpolation)?, logging)?;
             let factor = gif_factor(opened.shape());
-            let frames = ImageGrid::each(&frames, opened.shape())?;
+            let frames = ImageGrid::split_batch(&frames, opened.shape())?;
             let frames: Vec<ImageGrid> = frames.iter().map(|frame| frame.enlarged(factor)).collect();
             Some((path, frames.len(), gif::encode(&frames, args.rate)?))
         }
     };
     save_z(args.save_z.as_deref(), &walks)?;
-    ImageGrid::of(&bytes, opened.shape(), layout)?.save(&args.out)?;
+    ImageGrid::with_layout(&bytes, opened.shape(), layout)?.save(&args.out)?;
     print_result(&format!("{rows} rows of {} images in {}", args.steps, args.out.display()))?;
     if let Some((path, frames, bytes)) = animation {
         gif::save(path, &bytes)?;

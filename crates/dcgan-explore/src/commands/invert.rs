@@ -60,14 +60,14 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
     let generated = generate(&mut generator, &result.z, logging)?;
     save_z(args.save_z.as_deref(), &result.z)?;
     let (images, generated) =
-        (ImageGrid::each(&images, opened.shape())?, ImageGrid::each(&generated, opened.shape())?);
+        (ImageGrid::split_batch(&images, opened.shape())?, ImageGrid::split_batch(&generated, opened.shape())?);
     let gap = ImageGrid::black(1, GAP / 2, opened.shape().channels);
     let pairs: Vec<ImageGrid> = images
         .iter()
         .zip(&generated)
         .zip(&rows)
         .map(|((image, generated), row)| {
-            ImageGrid::beside(&[image.clone(), gap.clone(), generated.clone()]).captioned(&row.to_string())
+            ImageGrid::hstack(&[image.clone(), gap.clone(), generated.clone()]).captioned(&row.to_string())
         })
         .collect();
     ImageGrid::grid(&pairs, Layout::square(pairs.len())).save(&args.out)?;

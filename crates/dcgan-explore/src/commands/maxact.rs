@@ -28,17 +28,17 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
         let images = images_of(best, &data, &rows)?;
         let crops = crops_of(best, &images, (model, layer), FILL);
         let layout = Layout { rows: 1, columns: best.len() };
-        let (left, right) = (ImageGrid::of(&images, shape, layout)?, ImageGrid::of(&crops, shape, layout)?);
+        let (left, right) = (ImageGrid::with_layout(&images, shape, layout)?, ImageGrid::with_layout(&crops, shape, layout)?);
         let (height, _, channels) = left.shape();
-        grid.push(ImageGrid::beside(&[
+        grid.push(ImageGrid::hstack(&[
             label(feature, height, channels),
             left,
-            ImageGrid::sign(" ", height, 1, channels),
+            ImageGrid::label_strip(" ", height, 1, channels),
             right,
         ]));
         print_result(&line(feature, best, &rows))?;
     }
-    ImageGrid::below(&grid).save(&args.out)?;
+    ImageGrid::vstack(&grid).save(&args.out)?;
     let block = &model.discriminator_layers()[layer].name;
     let what = format!(
         "{} features of {block} and the images with their largest activations, of {}",

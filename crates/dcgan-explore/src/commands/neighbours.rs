@@ -63,7 +63,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
         255.0 / f64::from(range.to_f32(255) - range.to_f32(0)) / (opened.shape().bytes() as f64).sqrt();
     let (pixels, features) = (&neighbours.pixels, &neighbours.features);
     save_z(args.save_z.as_deref(), &z)?;
-    let cells = ImageGrid::each(&samples, opened.shape())?
+    let cells = ImageGrid::split_batch(&samples, opened.shape())?
         .iter()
         .map(|sample| sample.captioned(""))
         .collect::<Vec<_>>();
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     let gap = ImageGrid::black(1, 4 * GAP, opened.shape().channels);
     let near =
         |block: &[Vec<Neighbour>]| neighbour_grid(&data, block.get(..z.len()).unwrap_or(&[]), args.nearest);
-    ImageGrid::beside(&[column, gap.clone(), near(pixels)?, gap, near(features)?]).save(&args.out)?;
+    ImageGrid::hstack(&[column, gap.clone(), near(pixels)?, gap, near(features)?]).save(&args.out)?;
 
     let distance = |near: &Neighbour, unit: f64| near.distance_squared.sqrt() * unit;
     let first = |near: &[Neighbour], unit| near.first().map(|near| distance(near, unit));
@@ -137,7 +137,7 @@ fn neighbour_grid(data: &Dataset, found: &[Vec<Neighbour>], columns: usize) -> a
     let mut cells = Vec::new();
     for near in found {
         let rows: Vec<usize> = near.iter().filter_map(|near| usize::try_from(near.index).ok()).collect();
-        let images = ImageGrid::each(&read_images(data, &rows)?, data.shape())?;
+        let images = ImageGrid::split_batch(&read_images(data, &rows)?, data.shape())?;
         let row = images.iter().zip(&rows).map(|(image, row)| image.captioned(&row.to_string()));
         let missing =
             ImageGrid::black(data.shape().height, data.shape().width, data.shape().channels).captioned("");

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         filters.remove_from(&mut generator).map_err(UsageError::because)?;
     }
     let bytes = generate(&mut generator, &z, logging)?;
-    let mut images = ImageGrid::each(&bytes, opened.shape())?;
+    let mut images = ImageGrid::split_batch(&bytes, opened.shape())?;
     let mut order: Vec<usize> = (0..z.len()).collect();
     if let Some(discriminator) = &mut discriminator {
         let scores = scores(&opened, discriminator, &bytes)?;

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
     let bytes = generate(&mut generator, &turned, logging)?;
     save_z(args.save_z.as_deref(), &turned)?;
     let layout = Layout { rows: samples.len(), columns: args.steps };
-    ImageGrid::of(&bytes, opened.shape(), layout)?.save(&args.out)?;
+    ImageGrid::with_layout(&bytes, opened.shape(), layout)?.save(&args.out)?;
     print_result(&format!(
         "{} samples turned along mean of {} - mean of {} in {}",
         samples.len(),

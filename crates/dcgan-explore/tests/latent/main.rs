@@ -80,7 +80,7 @@ fn sample_images(folder: &Path, n: usize) -> Vec<u8> {
     let bytes = generator.draw(5, n).unwrap();
     let path = folder.join("images");
     fs::create_dir(&path).unwrap();
-    for (i, image) in ImageGrid::each(&bytes, shape).unwrap().iter().enumerate() {
+    for (i, image) in ImageGrid::split_batch(&bytes, shape).unwrap().iter().enumerate() {
         image.save(&path.join(format!("{i:03}.png"))).unwrap();
     }
     bytes
