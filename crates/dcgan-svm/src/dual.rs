@@ -14,7 +14,6 @@ use crate::kernel::{LANES, Lanes, add_scaled, dots};
 use crate::newton::Problem;
 use crate::panel::{Panel, zeros};
 use dcgan_base::random::{self, Purpose};
-use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 /// Maximum number of sweeps.
@@ -164,12 +163,12 @@ fn order(features: &Features, sweep: usize) -> Vec<usize> {
     let mut rng = random::stream(0, Purpose::SvmOrder, sweep as u64);
     let mut order: Vec<usize> = (0..features.len()).collect();
     if stretch >= order.len() {
-        order.shuffle(&mut rng);
+        random::shuffle(&mut rng, &mut order);
         return order;
     }
     let mut stretches: Vec<&mut [usize]> = order.chunks_mut(stretch).collect();
-    stretches.iter_mut().for_each(|stretch| stretch.shuffle(&mut rng));
-    stretches.shuffle(&mut rng);
+    stretches.iter_mut().for_each(|stretch| random::shuffle(&mut rng, stretch));
+    random::shuffle(&mut rng, &mut stretches);
     stretches.into_iter().flat_map(|stretch| stretch.to_vec()).collect()
 }
 
