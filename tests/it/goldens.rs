@@ -11,9 +11,9 @@ use dcgan_model::{
     BuildExecutor, Discriminator, Generator, Latents, Model, ModelConfig, Preset, network_weights,
 };
 use dcgan_ops::{
-    Activation, AdamConfig, Bce, BufferPool, CandleExecutor, CpuExecutor, Executor, Forward, Input, Keep,
-    Kind, Layer, MapShape, Maps, Mode, Network, Norm, NormAxes, NormStatistics, Role, Statistics, Tensors,
-    WithRespectTo, bce_with_logits,
+    AdamConfig, Bce, BufferPool, CandleExecutor, CpuExecutor, Executor, Forward, Input, Keep, Kind, Layer,
+    MapShape, Maps, Mode, Network, Norm, NormAxes, NormStatistics, Role, Statistics, Tensors, WithRespectTo,
+    bce_with_logits,
 };
 use dcgan_train::config::TrainingConfig;
 use dcgan_train::step::{LearningRate, Networks, train_step};
@@ -239,20 +239,7 @@ fn convolutions_and_their_transposes() {
 
 /// A 1x1 convolution from one map to another of its shape, without batch-norm or activation.
 fn pointwise(map: MapShape) -> Layer {
-    Layer {
-        name: "layer".into(),
-        kind: Kind::Conv,
-        input: map,
-        output: map,
-        kernel: (1, 1),
-        stride: 1,
-        padding: (0, 0),
-        output_padding: 0,
-        bias: false,
-        label_channels: 0,
-        norm: None,
-        activation: Activation::Identity,
-    }
+    Layer::plain("layer", Kind::Conv, map, map)
 }
 
 #[test]

@@ -182,23 +182,16 @@ fn as_i64(side: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dcgan_ops::{Activation, Kind, MapShape};
+    use dcgan_ops::{Kind, MapShape};
 
     #[test]
     fn receptive_fields_of_many_strided_layers_are_clamped() {
+        let (input, output) = (MapShape::new(1, 4, 4), MapShape::new(1, 2, 2));
         let layer = |i: usize| Layer {
-            name: format!("blocks.{i}"),
-            kind: Kind::Conv,
-            input: MapShape { channels: 1, height: 4, width: 4 },
-            output: MapShape { channels: 1, height: 2, width: 2 },
             kernel: (4, 4),
             stride: 2,
             padding: (1, 1),
-            bias: false,
-            label_channels: 0,
-            output_padding: 0,
-            norm: None,
-            activation: Activation::Relu,
+            ..Layer::plain(format!("blocks.{i}"), Kind::Conv, input, output)
         };
         let layers: Vec<Layer> = (0..70).map(layer).collect();
         let field = receptive_field(&layers[..8], 1, 0);

@@ -2,10 +2,11 @@
 //!
 //! This module alone converts between candle tensors and the maps of networks.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use dcgan_model::{NetworkError, load_weights, network_weights};
 use dcgan_ops::{
-    Activation, ExecutorOptions, Keep, Kind, Layer, Maps, Network, OpsError, Role, Tensors, WithRespectTo,
+    Activation, Device, ExecutorOptions, Keep, Kind, Layer, Maps, Network, OpsError, Role, Tensors,
+    WithRespectTo,
 };
 
 /// Consecutive layers of a network, with copies of their parameters and batch norm statistics.

@@ -10,11 +10,10 @@ use crate::protocol::{Examples, Grid, Learner, Outcome, Progress, ProtocolError,
 use crate::report::{Report, Row, SupervisedRow};
 use crate::supervised::{self, Event, LabeledImages, Ranges, SupervisedError};
 use crate::task::Task;
-use candle_core::Device;
 use dcgan_base::Cancel;
 use dcgan_data::Dataset;
 use dcgan_model::weights::{HostTensor, Weights, earlier_name};
-use dcgan_model::{Classifier, Model, NetworkError};
+use dcgan_model::{Classifier, Device, Model, NetworkError};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

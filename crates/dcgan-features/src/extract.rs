@@ -5,10 +5,9 @@
 
 use crate::features::{Features, FeaturesError, Precision};
 use crate::pool::{features_of, max_pool};
-use candle_core::Device;
 use dcgan_data::{DataError, Dataset};
 use dcgan_model::weights::Weights;
-use dcgan_model::{Discriminator, Model, NetworkError, pixels};
+use dcgan_model::{Device, Discriminator, Model, NetworkError, pixels};
 use dcgan_ops::{BufferPool, MapShape, OpsError, Statistics};
 use half::bf16;
 use rayon::prelude::*;
@@ -82,7 +81,7 @@ impl Extractor {
     ///
     /// # Errors
     /// Weights that do not fit; memory.
-    pub fn new(model: &Model, weights: &Weights, device: &Device) -> Result<Self, NetworkError> {
+    pub fn new(model: &Model, weights: &Weights, device: impl Into<Device>) -> Result<Self, NetworkError> {
         let discriminator = Discriminator::new(model, weights, device)?;
         Ok(Self { discriminator, model: model.clone(), width: width(model), pool: BufferPool::new() })
     }
@@ -92,7 +91,7 @@ impl Extractor {
     ///
     /// # Errors
     /// Memory.
-    pub fn random(model: &Model, seed: u64, device: &Device) -> Result<Self, NetworkError> {
+    pub fn random(model: &Model, seed: u64, device: impl Into<Device>) -> Result<Self, NetworkError> {
         Self::new(model, &model.initial_discriminator(seed, 0.02, 0.02), device)
     }
 

@@ -11,10 +11,9 @@ mod trial;
 pub use search::{Event, SearchResult, TrialSummary, search};
 pub use trial::{Ranges, Trial};
 
-use candle_core::Device;
 use dcgan_base::random::{self, Purpose};
 use dcgan_model::weights::Weights;
-use dcgan_model::{Classifier, ConfigError, Model, NetworkError, pixels};
+use dcgan_model::{Classifier, ConfigError, Device, Model, NetworkError, pixels};
 use dcgan_ops::{AdamConfig, BufferPool, Keep, Maps, OpsError, WithRespectTo, cross_entropy};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;

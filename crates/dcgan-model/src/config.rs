@@ -1,10 +1,10 @@
-//! The configuration of a pair of networks: what `config.json` and the presets say, and its check.
+//! The configuration of a pair of networks: what `config.json` and the presets say, and the layers that it describes.
 //!
 //! Sizes are data: any height and width that the total stride divides, square or not, 1, 3 or 4 channels.
-//! [`ModelConfig`] is what the file says; [`Model::new`](crate::Model::new) checks it and compiles the
-//! layer lists that executors run.
+//! [`ModelConfig`] is what the file says; [`Model::new`](crate::Model::new) checks it and keeps the layer lists that
+//! executors run.
 
-use dcgan_ops::{Activation, NormAxes};
+use dcgan_ops::{Activation, Kind, Layer, MapShape, Norm, NormAxes};
 use serde::{Deserialize, Serialize};
 
 /// A generator and a discriminator for images of one size.
@@ -139,4 +139,123 @@ fn is_zero(value: &usize) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+fn norm(config: &NormConfig, axes: NormAxes) -> Option<Norm> {
+    Some(Norm { axes, affine: config.affine, eps: config.eps })
+}
+
+/// The shape after one block, or nothing where the kernel does not fit.
+fn after(kind: Kind, input: MapShape, block: &BlockConfig) -> Option<MapShape> {
+    let side = |side| {
+        let BlockConfig { kernel, stride, padding, output_padding, .. } = *block;
+        Layer::output_side(kind, side, kernel, stride, padding, output_padding).filter(|&side| side > 0)
+    };
+    Some(MapShape::new(block.channels, side(input.height)?, side(input.width)?))
+}
+
+/// What all layers of a network have in common.
+#[derive(Clone, Copy)]
+struct Common {
+    bias: bool,
+    label_channels: usize,
+}
+
+impl Common {
+    fn layer(self, name: impl Into<String>, kind: Kind, input: MapShape, output: MapShape) -> Layer {
+        let Self { bias, label_channels } = self;
+        Layer { bias, label_channels, ..Layer::plain(name, kind, input, output) }
+    }
+}
+
+fn block_layer(
+    kind: Kind,
+    i: usize,
+    (input, output): (MapShape, MapShape),
+    block: &BlockConfig,
+    common: Common,
+) -> Layer {
+    Layer {
+        kernel: (block.kernel, block.kernel),
+        stride: block.stride,
+        padding: (block.padding, block.padding),
+        output_padding: block.output_padding,
+        ..common.layer(format!("blocks.{i}"), kind, input, output)
+    }
+}
+
+/// The layers of G: `project`, then `blocks.i`. Sizes that do not fit are added to `faults`.
+pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
+    let g = &config.generator;
+    let common = Common { bias: g.bias, label_channels: config.classes };
+    let stride = g.blocks.iter().fold(1_usize, |product, block| product.saturating_mul(block.stride));
+    if !config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride) {
+        let MapShape { height, width, .. } = MapShape::new(0, config.height, config.width);
+        faults.push(format!(
+            "images are {height} x {width}, but the generator's strides multiply to {stride}: \
+             both sides must be multiples of it"
+        ));
+        return Vec::new();
+    }
+    let (rows, columns) = (config.height / stride, config.width / stride);
+    let mut shape = MapShape::new(g.project_channels, rows, columns);
+    let z = MapShape::new(config.latent.size, 1, 1);
+    let mut layers = vec![Layer {
+        kernel: (rows, columns),
+        norm: norm(&g.norm, g.project_norm),
+        activation: Activation::Relu,
+        ..common.layer("project", Kind::ConvTranspose, z, shape)
+    }];
+    for (i, block) in g.blocks.iter().enumerate() {
+        let Some(output) = after(Kind::ConvTranspose, shape, block) else {
+            faults.push(format!(
+                "generator.blocks[{i}]: the padding eats the whole {} x {} map",
+                shape.height, shape.width
+            ));
+            return layers;
+        };
+        let last = i + 1 == g.blocks.len();
+        layers.push(Layer {
+            norm: if last { None } else { norm(&g.norm, NormAxes::PerChannel) },
+            activation: if last { g.output } else { Activation::Relu },
+            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common)
+        });
+        shape = output;
+    }
+    if (shape.height, shape.width) != (config.height, config.width) {
+        faults.push(format!(
+            "the generator gives {} x {} images, expected {} x {}: check kernel, padding and output_padding of its blocks",
+            shape.height, shape.width, config.height, config.width
+        ));
+    }
+    layers
+}
+
+/// The layers of D: `blocks.i`, then `head`. Sizes that do not fit are added to `faults`.
+pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
+    let d = &config.discriminator;
+    let common = Common { bias: d.bias, label_channels: config.classes };
+    let mut shape = MapShape::new(config.channels, config.height, config.width);
+    let mut layers = Vec::new();
+    for (i, block) in d.blocks.iter().enumerate() {
+        let Some(output) = after(Kind::Conv, shape, block) else {
+            let BlockConfig { kernel, .. } = block;
+            faults.push(format!(
+                "discriminator.blocks[{i}]: a {kernel} x {kernel} kernel does not fit the {} x {} map before it",
+                shape.height, shape.width
+            ));
+            return layers;
+        };
+        layers.push(Layer {
+            norm: if i == 0 { None } else { norm(&d.norm, NormAxes::PerChannel) },
+            activation: Activation::LeakyRelu(d.negative_slope),
+            ..block_layer(Kind::Conv, i, (shape, output), block, common)
+        });
+        shape = output;
+    }
+    layers.push(Layer {
+        kernel: (shape.height, shape.width),
+        ..common.layer("head", Kind::Conv, shape, MapShape::new(1, 1, 1))
+    });
+    layers
 }

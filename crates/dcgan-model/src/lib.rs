@@ -5,7 +5,6 @@
 mod candle;
 pub mod checkpoints;
 mod config;
-mod device;
 mod folder;
 pub mod import;
 mod latents;
@@ -22,7 +21,7 @@ pub use config::{
     BlockConfig, CONFIG_VERSION, DiscriminatorConfig, Distribution, GeneratorConfig, LatentConfig,
     ModelConfig, NormConfig,
 };
-pub use device::{DeviceChoice, DeviceError};
+pub use dcgan_ops::{Device, DeviceChoice, DeviceError};
 pub use folder::{FolderError, ModelFiles};
 pub use latents::Latents;
 pub use model::{ConfigError, Model};

@@ -1,9 +1,10 @@
 //! A checked configuration, compiled to the layer lists that executors run.
 
+use crate::config::{discriminator_layers, generator_layers};
 use crate::random::{self, Purpose};
 use crate::weights::{HostTensor, TensorSpec, Weights};
 use crate::{BlockConfig, CONFIG_VERSION, ModelConfig, NormConfig};
-use dcgan_ops::{Activation, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Role};
+use dcgan_ops::{Activation, Initial, Layer, LayerTensor, Role};
 
 /// A pair of networks whose sizes are known to fit.
 #[derive(Clone, Debug, PartialEq)]
@@ -222,140 +223,6 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
     }
 }
 
-fn norm(config: &NormConfig, axes: NormAxes) -> Option<Norm> {
-    Some(Norm { axes, affine: config.affine, eps: config.eps })
-}
-
-/// The shape after one block, or nothing where the kernel does not fit.
-fn after(kind: Kind, input: MapShape, block: &BlockConfig) -> Option<MapShape> {
-    let side = |side| {
-        let BlockConfig { kernel, stride, padding, output_padding, .. } = *block;
-        Layer::output_side(kind, side, kernel, stride, padding, output_padding).filter(|&side| side > 0)
-    };
-    Some(MapShape::new(block.channels, side(input.height)?, side(input.width)?))
-}
-
-/// What all layers of a network have in common.
-#[derive(Clone, Copy)]
-struct Common {
-    bias: bool,
-    label_channels: usize,
-}
-
-fn block_layer(
-    kind: Kind,
-    i: usize,
-    (input, output): (MapShape, MapShape),
-    block: &BlockConfig,
-    common: Common,
-) -> Layer {
-    Layer {
-        name: format!("blocks.{i}"),
-        kind,
-        input,
-        output,
-        kernel: (block.kernel, block.kernel),
-        stride: block.stride,
-        padding: (block.padding, block.padding),
-        output_padding: block.output_padding,
-        bias: common.bias,
-        label_channels: common.label_channels,
-        norm: None,
-        activation: Activation::Identity,
-    }
-}
-
-fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
-    let g = &config.generator;
-    let common = Common { bias: g.bias, label_channels: config.classes };
-    let stride = g.blocks.iter().fold(1_usize, |product, block| product.saturating_mul(block.stride));
-    if !config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride) {
-        let MapShape { height, width, .. } = MapShape::new(0, config.height, config.width);
-        faults.push(format!(
-            "images are {height} x {width}, but the generator's strides multiply to {stride}: \
-             both sides must be multiples of it"
-        ));
-        return Vec::new();
-    }
-    let (rows, columns) = (config.height / stride, config.width / stride);
-    let mut shape = MapShape::new(g.project_channels, rows, columns);
-    let mut layers = vec![Layer {
-        name: "project".into(),
-        kind: Kind::ConvTranspose,
-        input: MapShape::new(config.latent.size, 1, 1),
-        output: shape,
-        kernel: (rows, columns),
-        stride: 1,
-        padding: (0, 0),
-        output_padding: 0,
-        bias: common.bias,
-        label_channels: common.label_channels,
-        norm: norm(&g.norm, g.project_norm),
-        activation: Activation::Relu,
-    }];
-    for (i, block) in g.blocks.iter().enumerate() {
-        let Some(output) = after(Kind::ConvTranspose, shape, block) else {
-            faults.push(format!(
-                "generator.blocks[{i}]: the padding eats the whole {} x {} map",
-                shape.height, shape.width
-            ));
-            return layers;
-        };
-        let last = i + 1 == g.blocks.len();
-        layers.push(Layer {
-            norm: if last { None } else { norm(&g.norm, NormAxes::PerChannel) },
-            activation: if last { g.output } else { Activation::Relu },
-            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common)
-        });
-        shape = output;
-    }
-    if (shape.height, shape.width) != (config.height, config.width) {
-        faults.push(format!(
-            "the generator gives {} x {} images, expected {} x {}: check kernel, padding and output_padding of its blocks",
-            shape.height, shape.width, config.height, config.width
-        ));
-    }
-    layers
-}
-
-fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
-    let d = &config.discriminator;
-    let common = Common { bias: d.bias, label_channels: config.classes };
-    let mut shape = MapShape::new(config.channels, config.height, config.width);
-    let mut layers = Vec::new();
-    for (i, block) in d.blocks.iter().enumerate() {
-        let Some(output) = after(Kind::Conv, shape, block) else {
-            let BlockConfig { kernel, .. } = block;
-            faults.push(format!(
-                "discriminator.blocks[{i}]: a {kernel} x {kernel} kernel does not fit the {} x {} map before it",
-                shape.height, shape.width
-            ));
-            return layers;
-        };
-        layers.push(Layer {
-            norm: if i == 0 { None } else { norm(&d.norm, NormAxes::PerChannel) },
-            activation: Activation::LeakyRelu(d.negative_slope),
-            ..block_layer(Kind::Conv, i, (shape, output), block, common)
-        });
-        shape = output;
-    }
-    layers.push(Layer {
-        name: "head".into(),
-        kind: Kind::Conv,
-        input: shape,
-        output: MapShape::new(1, 1, 1),
-        kernel: (shape.height, shape.width),
-        stride: 1,
-        padding: (0, 0),
-        output_padding: 0,
-        bias: common.bias,
-        label_channels: common.label_channels,
-        norm: None,
-        activation: Activation::Identity,
-    });
-    layers
-}
-
 /// The tensors of a network; running statistics are optional.
 pub(crate) fn tensors(layers: &[Layer]) -> Vec<TensorSpec> {
     let spec = |tensor: LayerTensor| {
@@ -370,11 +237,10 @@ fn initial(layers: &[Layer], seed: u64, purpose: Purpose, weight_std: f32, norm_
     let draw = |(i, LayerTensor { name, shape, role }): (u64, LayerTensor)| {
         let n = shape.iter().product();
         let mut rng = random::stream(seed, purpose, i);
-        let data = match role {
-            Role::Weight => random::normal(&mut rng, n, 0.0, weight_std),
-            Role::NormWeight => random::normal(&mut rng, n, 1.0, norm_weight_std),
-            Role::Bias | Role::NormBias | Role::RunningMean => vec![0.0; n],
-            Role::RunningVar => vec![1.0; n],
+        let data = match role.initial() {
+            Initial::Kernel => random::normal(&mut rng, n, 0.0, weight_std),
+            Initial::NormWeight => random::normal(&mut rng, n, 1.0, norm_weight_std),
+            Initial::Constant(value) => vec![value; n],
         };
         (name, HostTensor { shape, data })
     };

@@ -2,10 +2,10 @@
 
 use crate::weights::{self, HostTensor, Weights, WeightsError};
 use crate::{ConfigError, Latents, Model, model};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use dcgan_ops::{
-    Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer, Maps, Network, NormStatistics,
-    OpsError, Role, Statistics, Tensors, executor,
+    Device, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer, Maps, Network,
+    NormStatistics, OpsError, Role, Statistics, Tensors, executor,
 };
 use std::path::Path;
 
@@ -163,7 +163,7 @@ impl Generator {
     ///
     /// # Errors
     /// Every tensor that is missing, unexpected or misshapen; memory.
-    pub fn new(model: &Model, weights: &Weights, device: &Device) -> Result<Self, NetworkError> {
+    pub fn new(model: &Model, weights: &Weights, device: impl Into<Device>) -> Result<Self, NetworkError> {
         let options = ExecutorOptions::new(device);
         Self::with_executor(model, weights, &|layers| executor(layers, &options))
     }
@@ -203,7 +203,7 @@ impl Discriminator {
     ///
     /// # Errors
     /// Every tensor that is missing, unexpected or misshapen; memory.
-    pub fn new(model: &Model, weights: &Weights, device: &Device) -> Result<Self, NetworkError> {
+    pub fn new(model: &Model, weights: &Weights, device: impl Into<Device>) -> Result<Self, NetworkError> {
         let options = ExecutorOptions::new(device);
         Self::with_executor(model, weights, &|layers| executor(layers, &options))
     }
@@ -258,7 +258,7 @@ impl Classifier {
         model: &Model,
         classes: usize,
         weights: &Weights,
-        device: &Device,
+        device: impl Into<Device>,
     ) -> Result<Self, NetworkError> {
         let options = ExecutorOptions::new(device);
         Self::with_executor(model, classes, weights, &|layers| executor(layers, &options))
@@ -284,15 +284,19 @@ impl Classifier {
     /// [`OpsError::NoStatistics`]; shapes, memory.
     pub fn logits(&mut self, images: &Maps) -> Result<Tensor, NetworkError> {
         let output = self.network.eval(images, Keep::Nothing)?.output;
-        Ok(Tensor::from_slice(output.values(), (output.n(), output.shape().len()), &Device::Cpu)?)
+        Ok(Tensor::from_slice(
+            output.values(),
+            (output.n(), output.shape().len()),
+            &candle_core::Device::Cpu,
+        )?)
     }
 }
 
 fn to_tensor(tensor: &HostTensor) -> Result<Tensor, OpsError> {
-    Ok(Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &Device::Cpu)?)
+    Ok(Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &candle_core::Device::Cpu)?)
 }
 
 fn to_host(tensor: &Tensor) -> Result<HostTensor, OpsError> {
-    let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
+    let flat = tensor.to_device(&candle_core::Device::Cpu)?.flatten_all()?;
     Ok(HostTensor { shape: tensor.dims().to_vec(), data: flat.to_vec1()? })
 }

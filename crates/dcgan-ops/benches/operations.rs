@@ -36,18 +36,12 @@ const ROWS: &[Row] = &[
 fn layer(&(_, kind, input, output, (kernel, stride, padding)): &Row) -> Layer {
     let map = |(channels, side)| MapShape::new(channels, side, side);
     Layer {
-        name: "only".into(),
-        kind,
-        input: map(input),
-        output: map(output),
         kernel: (kernel, kernel),
         stride,
         padding: (padding, padding),
-        output_padding: 0,
-        bias: false,
-        label_channels: 0,
         norm: Some(Norm { axes: NormAxes::PerChannel, affine: true, eps: 1e-5 }),
         activation: Activation::LeakyRelu(0.2),
+        ..Layer::plain("only", kind, map(input), map(output))
     }
 }
 

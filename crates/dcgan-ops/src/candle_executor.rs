@@ -2,10 +2,10 @@
 
 use crate::candle_layers::to_device;
 use crate::{
-    CandleLayers, Executor, Forward, ForwardHook, Input, Keep, Layer, Layout, Maps, Mode, OpsError,
+    CandleLayers, Device, Executor, Forward, ForwardHook, Input, Keep, Layer, Layout, Maps, Mode, OpsError,
     ParameterTable, ParameterValues, ProcessGroup, Result, SingleProcess, Tensors, WithRespectTo,
 };
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
 
 /// Runs a layer list by candle's own operations and autograd ([`CandleLayers`]).
@@ -29,9 +29,9 @@ struct Tape {
 
 impl CandleExecutor {
     /// An executor of `layers` on `device`.
-    pub fn new(layers: Vec<Layer>, device: &Device) -> Self {
+    pub fn new(layers: Vec<Layer>, device: &candle_core::Device) -> Self {
         let table = ParameterTable::new(&layers, Layout::RowMajor);
-        Self { layers, table, device: device.clone(), network: None, tape: None }
+        Self { layers, table, device: Device::Candle(device.clone()), network: None, tape: None }
     }
 
     /// Copies the parameters to the device where they have changed.
@@ -42,7 +42,9 @@ impl CandleExecutor {
         let (mut vars, mut tensors) = (BTreeMap::new(), Tensors::new());
         for entry in self.table.entries() {
             let values = &parameters.flat[entry.range.clone()];
-            let var = Var::from_tensor(&entry.layout.tensor(values, &entry.shape)?.to_device(&self.device)?)?;
+            let var = Var::from_tensor(
+                &entry.layout.tensor(values, &entry.shape)?.to_device(self.device.for_tensors())?,
+            )?;
             tensors.insert(entry.name.clone(), var.as_tensor().clone());
             vars.insert(entry.name.clone(), var);
         }
@@ -80,8 +82,8 @@ impl Executor for CandleExecutor {
         self.tape = None;
         self.refresh(parameters)?;
         let Some((_, network, _)) = &self.network else { return Err(OpsError::NoTape) };
-        let x = Var::from_tensor(&to_device(input.maps, &self.device)?)?;
-        let labels = input.labels.map(|labels| to_device(labels, &self.device)).transpose()?;
+        let x = Var::from_tensor(&to_device(input.maps, self.device.for_tensors())?)?;
+        let labels = input.labels.map(|labels| to_device(labels, self.device.for_tensors())).transpose()?;
         let pass = network.forward(x.as_tensor(), labels.as_ref(), mode)?;
         let activations: Vec<Maps> = if keep == Keep::Activations || hook.is_some() {
             pass.activations.iter().map(Maps::from_tensor).collect::<Result<_>>()?
@@ -115,7 +117,7 @@ impl Executor for CandleExecutor {
         if let Some(last) = self.layers.last() {
             grad_output.check("the output's gradient", input.dim(0)?, last.output)?;
         }
-        let grad_output = to_device(grad_output, &self.device)?;
+        let grad_output = to_device(grad_output, self.device.for_tensors())?;
         // The gradient of sum(output * d) with d held fixed is the vector-Jacobian product.
         let mut found = (output * &grad_output)?.sum_all()?.backward()?;
         if wrt.parameters() {

@@ -1,10 +1,10 @@
 //! The seam between a network as data and what computes it.
 
 use crate::{
-    CandleExecutor, CpuExecutor, Isa, Layer, Layout, Maps, NormStatistics, OpsError, ParameterValues,
-    Precision, ProcessGroup, Result, SingleProcess, Statistics,
+    Device, Layer, Layout, Maps, NormStatistics, OpsError, ParameterValues, Precision, ProcessGroup, Result,
+    SingleProcess, Statistics,
 };
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +26,8 @@ pub struct ExecutorOptions {
 
 impl ExecutorOptions {
     /// f32 on `device`, in one process.
-    pub fn new(device: &Device) -> Self {
-        Self { device: device.clone(), precision: Precision::F32, group: Arc::new(SingleProcess) }
+    pub fn new(device: impl Into<Device>) -> Self {
+        Self { device: device.into(), precision: Precision::F32, group: Arc::new(SingleProcess) }
     }
 
     /// The same in another precision.
@@ -211,21 +211,4 @@ pub(crate) fn statistics_of<'a>(statistics: &'a Statistics, layer: &Layer) -> Re
     check_shape(&name(crate::Role::RunningMean), &shape, &found.mean)?;
     check_shape(&name(crate::Role::RunningVar), &shape, &found.var)?;
     Ok(found)
-}
-
-/// The executor for `layers`: the fused one on CPU, candle's operations elsewhere.
-///
-/// # Errors
-/// [`OpsError::Precision`] for bf16 on another device than the CPU; memory.
-pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
-    Ok(match (&options.device, options.precision) {
-        (Device::Cpu, precision) => {
-            Box::new(CpuExecutor::with(layers, Isa::best(), precision).in_group(Arc::clone(&options.group)))
-        }
-        (device, Precision::F32) if options.group.size() == 1 => {
-            Box::new(CandleExecutor::new(layers, device))
-        }
-        (_, Precision::F32) => return Err(OpsError::Group),
-        (_, Precision::Bf16) => return Err(OpsError::Precision),
-    })
 }

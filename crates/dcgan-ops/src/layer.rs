@@ -164,10 +164,36 @@ impl Role {
         }
     }
 
+    /// How tensors of this role start.
+    pub fn initial(self) -> Initial {
+        match self {
+            Role::Weight => Initial::Kernel,
+            Role::NormWeight => Initial::NormWeight,
+            Role::Bias | Role::NormBias | Role::RunningMean => Initial::Constant(0.0),
+            Role::RunningVar => Initial::Constant(1.0),
+        }
+    }
+
+    /// Whether tensors of this role belong to batch norm.
+    pub fn is_norm(self) -> bool {
+        !matches!(self, Role::Weight | Role::Bias)
+    }
+
     /// Whether the optimizer updates tensors of this role.
     pub fn is_trained(self) -> bool {
         !matches!(self, Role::RunningMean | Role::RunningVar)
     }
+}
+
+/// How a tensor starts (paper, section 4; the authors' code for batch norm weights).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Initial {
+    /// N(0, std^2) with the standard deviation of kernels.
+    Kernel,
+    /// N(1, std^2) with the standard deviation of batch norm weights.
+    NormWeight,
+    /// This value.
+    Constant(f32),
 }
 
 /// Name, shape and role of one tensor of a layer.
@@ -182,6 +208,25 @@ pub struct LayerTensor {
 }
 
 impl Layer {
+    /// A layer without bias, label channels, batch norm and activation, with a 1x1 kernel, stride 1 and no padding:
+    /// `Layer { kernel: (4, 4), stride: 2, padding: (1, 1), ..Layer::plain(name, kind, input, output) }`.
+    pub fn plain(name: impl Into<String>, kind: Kind, input: MapShape, output: MapShape) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            input,
+            output,
+            kernel: (1, 1),
+            stride: 1,
+            padding: (0, 0),
+            output_padding: 0,
+            bias: false,
+            label_channels: 0,
+            norm: None,
+            activation: Activation::Identity,
+        }
+    }
+
     /// Rows or columns of the output for `input`, by the usual formulas of both kinds; `None` where the kernel does not
     /// fit, or numbers are out of range.
     pub fn output_side(

@@ -17,22 +17,15 @@
 //! use dcgan_ops::{Activation, ExecutorOptions, Input, Keep, Kind, Layer, MapShape, Maps, Network, WithRespectTo};
 //!
 //! // A 3x3 convolution from one channel to two.
+//! let (input, output) = (MapShape::new(1, 4, 4), MapShape::new(2, 4, 4));
 //! let layer = Layer {
-//!     name: "blocks.0".into(),
-//!     kind: Kind::Conv,
-//!     input: MapShape::new(1, 4, 4),
-//!     output: MapShape::new(2, 4, 4),
 //!     kernel: (3, 3),
-//!     stride: 1,
 //!     padding: (1, 1),
-//!     output_padding: 0,
-//!     bias: true,
-//!     label_channels: 0,
-//!     norm: None,
 //!     activation: Activation::Relu,
+//!     ..Layer::plain("blocks.0", Kind::Conv, input, output)
 //! };
 //! let mut network = Network::new(vec![layer], &ExecutorOptions::new(&candle_core::Device::Cpu))?;
-//! let x = Maps::new(vec![1.0; 2 * 16], 2, MapShape::new(1, 4, 4))?;
+//! let x = Maps::new(vec![1.0; 2 * 16], 2, input)?;
 //! let y = network.train(&x, Keep::Tape)?.output;
 //! let grad_x = network.backward(&y, WithRespectTo::Both)?;
 //! assert_eq!(grad_x.unwrap().shape(), x.shape());
@@ -43,6 +36,7 @@ mod adam;
 mod candle_executor;
 mod candle_layers;
 mod cpu;
+mod device;
 mod error;
 mod executor;
 pub mod group;
@@ -60,13 +54,14 @@ pub use candle_layers::{CandleForward, CandleLayers};
 pub use cpu::kernels::Isa;
 pub use cpu::{CpuExecutor, in_pool};
 pub use dcgan_base::Precision;
+pub use device::{Device, DeviceChoice, DeviceError, executor};
 pub use error::{OpsError, Result};
 pub use executor::{
     Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, LayerTiming, Mode, Tensors, Timing,
-    WithRespectTo, executor,
+    WithRespectTo,
 };
 pub use group::{ProcessGroup, SingleProcess};
-pub use layer::{Activation, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Role};
+pub use layer::{Activation, Initial, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Role};
 pub use loss::{Bce, CrossEntropy, bce_with_logits, cross_entropy};
 pub use maps::Maps;
 pub use network::Network;

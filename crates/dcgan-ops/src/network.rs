@@ -1,10 +1,10 @@
 //! A network ready to run: its executor, its parameters, and the running statistics of its batch norm layers.
 
 use crate::{
-    AdamConfig, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer, LayerTiming, Maps, Mode,
-    NormStatistics, OpsError, Parameters, ProcessGroup, Result, Statistics, WithRespectTo, executor,
+    AdamConfig, Device, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer, LayerTiming,
+    Maps, Mode, NormStatistics, OpsError, Parameters, ProcessGroup, Result, Statistics, WithRespectTo,
+    executor,
 };
-use candle_core::Device;
 
 /// A layer list with parameters on a device.
 ///

@@ -66,11 +66,9 @@ struct Row {
 fn layer(name: &str, row: Row) -> Layer {
     let Row { kind, channels, side, kernel, stride, padding, extra, .. } = row;
     let out = |side, kernel| Layer::output_side(kind, side, kernel, stride, padding, extra).unwrap();
+    let input = MapShape::new(channels.0, side.0, side.1);
+    let output = MapShape::new(channels.1, out(side.0, kernel.0), out(side.1, kernel.1));
     Layer {
-        name: name.into(),
-        kind,
-        input: MapShape::new(channels.0, side.0, side.1),
-        output: MapShape::new(channels.1, out(side.0, kernel.0), out(side.1, kernel.1)),
         kernel,
         stride,
         padding: (padding, padding),
@@ -79,6 +77,7 @@ fn layer(name: &str, row: Row) -> Layer {
         label_channels: row.labels,
         norm: row.norm.map(|(axes, affine)| Norm { axes, affine, eps: 1e-5 }),
         activation: row.activation,
+        ..Layer::plain(name, kind, input, output)
     }
 }
 

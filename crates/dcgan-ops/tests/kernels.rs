@@ -5,8 +5,8 @@
 
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
-    Activation, CpuExecutor, Isa, Keep, Kind, Layer, MapShape, Maps, Mode, Network, Precision, Role,
-    Statistics, WithRespectTo,
+    CpuExecutor, Isa, Keep, Kind, Layer, MapShape, Maps, Mode, Network, Precision, Role, Statistics,
+    WithRespectTo,
 };
 use proptest::prelude::*;
 
@@ -34,24 +34,10 @@ fn layer(
     let out = |side, kernel, padding| {
         Layer::output_side(kind, side, kernel, stride, padding, 0).filter(|&side| side > 0)
     };
-    Some(Layer {
-        name: "only".into(),
-        kind,
-        input: MapShape::new(channels.0, side.0, side.1),
-        output: MapShape::new(
-            channels.1,
-            out(side.0, kernel.0, padding.0)?,
-            out(side.1, kernel.1, padding.1)?,
-        ),
-        kernel,
-        stride,
-        padding,
-        output_padding: 0,
-        bias: false,
-        label_channels: 0,
-        norm: None,
-        activation: Activation::Identity,
-    })
+    let input = MapShape::new(channels.0, side.0, side.1);
+    let (height, width) = (out(side.0, kernel.0, padding.0)?, out(side.1, kernel.1, padding.1)?);
+    let output = MapShape::new(channels.1, height, width);
+    Some(Layer { kernel, stride, padding, ..Layer::plain("only", kind, input, output) })
 }
 
 /// Output, input gradient and weight gradient, `(n, c, h, w)`, from the definition: each product of the convolution

@@ -3,10 +3,9 @@
 use crate::config::{Order, TrainingConfig};
 use crate::start::networks;
 use crate::step::{LearningRate, Networks, StepError, train_step};
-use candle_core::Device;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Generator, Latents, Model, NetworkError, pixels};
-use dcgan_ops::{BufferPool, ExecutorOptions, Keep, LayerTiming, Network, executor};
+use dcgan_ops::{BufferPool, Device, ExecutorOptions, Keep, LayerTiming, Network, executor};
 use rand::RngCore;
 use serde::Serialize;
 use std::time::{Duration, Instant};

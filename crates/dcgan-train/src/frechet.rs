@@ -6,13 +6,13 @@
 //! when samples blur, lose colors or collapse). It is **not** the FID of the literature, which uses a trained Inception
 //! network: the two scales have nothing to do with each other.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use dcgan_data::{DataError, Dataset, ImageShape};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Generator, Latents, ModelConfig, NetworkError, pixels};
 use dcgan_ops::{
-    Activation, BufferPool, ExecutorOptions, Keep, Kind, Layer, MapShape, Maps, Mode, Network, OpsError,
-    Statistics,
+    Activation, BufferPool, Device, ExecutorOptions, Keep, Kind, Layer, MapShape, Maps, Mode, Network,
+    OpsError, Statistics,
 };
 use rand::Rng;
 
@@ -77,7 +77,7 @@ impl RandomFeatureFrechet {
             // He et al. 2015: keeps the size of activations from layer to layer.
             let std = (2.0 / fan_in as f32).sqrt();
             let values = random::normal(&mut random::stream(SEED, Purpose::FrechetWeights, i), n, 0.0, std);
-            weights.insert(spec.name, Tensor::from_vec(values, spec.shape, &Device::Cpu)?);
+            weights.insert(spec.name, Tensor::from_vec(values, spec.shape, &candle_core::Device::Cpu)?);
         }
         network.parameters_mut().set(&weights)?;
         let pool = BufferPool::new();
@@ -119,18 +119,11 @@ fn layers(shape: ImageShape) -> Vec<Layer> {
         let (Some(height), Some(width)) = (side(input.height), side(input.width)) else { break };
         let output = MapShape::new(channels, height, width);
         layers.push(Layer {
-            name: format!("blocks.{i}"),
-            kind: Kind::Conv,
-            input,
-            output,
             kernel: (4, 4),
             stride: 2,
             padding: (1, 1),
-            output_padding: 0,
-            bias: false,
-            label_channels: 0,
-            norm: None,
             activation: Activation::LeakyRelu(0.2),
+            ..Layer::plain(format!("blocks.{i}"), Kind::Conv, input, output)
         });
         input = output;
     }

@@ -3,12 +3,11 @@
 use crate::config::Plan;
 use crate::memory;
 use crate::trainer::Inputs;
-use candle_core::Device;
 use dcgan_base::memory::machine_memory_bytes;
 use dcgan_data::{DataError, Dataset, OpenOptions, UnreadableImages};
 use dcgan_model::weights::{self, TensorSpec, Weights};
 use dcgan_model::{ConfigError, DeviceChoice, DeviceError, Model, ModelFiles, OpenError};
-use dcgan_ops::{Isa, Precision};
+use dcgan_ops::{Device, Isa, Precision};
 use std::path::Path;
 use std::sync::Arc;
 

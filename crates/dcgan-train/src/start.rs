@@ -4,10 +4,12 @@ use crate::checkpoint::{Checkpoint, State, under};
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::step::Networks;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use dcgan_model::weights::{HostTensor, Weights};
 use dcgan_model::{Discriminator, Generator, Model, ModelFiles, NetworkError};
-use dcgan_ops::{AdamMoments, AdamState, ExecutorOptions, Network, OpsError, Precision, Tensors, executor};
+use dcgan_ops::{
+    AdamMoments, AdamState, Device, ExecutorOptions, Network, OpsError, Precision, Tensors, executor,
+};
 
 pub(crate) type Started = (State, Networks);
 
@@ -102,7 +104,7 @@ pub(crate) fn resumed(
 }
 
 fn to_tensor(tensor: &HostTensor) -> Result<Tensor, candle_core::Error> {
-    Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &Device::Cpu)
+    Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), &candle_core::Device::Cpu)
 }
 
 pub(crate) fn to_host(tensor: &Tensor) -> Result<HostTensor, candle_core::Error> {

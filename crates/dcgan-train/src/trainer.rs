@@ -13,12 +13,11 @@ use crate::recorder::{self, Recorder};
 use crate::run_folder::{RunFolder, RunResult};
 use crate::start::{fresh, resumed, to_checkpoint};
 use crate::step::{LearningRate, Networks, train_step};
-use candle_core::Device;
 use dcgan_data::image_grid::ImageGrid;
 use dcgan_data::{Dataset, Loader, LoaderConfig};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Latents, Model, ModelFiles, NetworkError, pixels};
-use dcgan_ops::BufferPool;
+use dcgan_ops::{BufferPool, Device};
 use std::sync::Arc;
 use std::time::Instant;
 

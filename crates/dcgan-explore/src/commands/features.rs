@@ -70,7 +70,7 @@ pub(super) fn max_activations(
     let progress = Progress::new(logging, rows.len() as u64, "images");
     for (i, batch) in rows.chunks(BATCH).enumerate() {
         let bytes = read_images(data, batch)?;
-        let x = pixels::to_tensor(&bytes, model.config(), lower.device())?;
+        let x = pixels::to_tensor(&bytes, model.config(), lower.device().for_tensors())?;
         maxima.add(&lower.eval(&x, Keep::Nothing)?, i * BATCH)?;
         progress.set((i * BATCH + batch.len()) as u64);
     }

@@ -79,7 +79,7 @@ fn panels(
         let best = maxima.of(feature);
         let mut images = images_of(best, data, rows)?;
         let indices: Vec<_> = best.iter().map(|maximum| maximum.index).collect();
-        let x = pixels::to_tensor(&images, model.config(), &opened.device)?;
+        let x = pixels::to_tensor(&images, model.config(), opened.device.for_tensors())?;
         let mut gradients = to_bytes(&guided.gradients(&x, &indices)?)?;
         done += best.len();
         progress.set(done as u64);

@@ -14,7 +14,6 @@ pub(crate) mod sample;
 pub(crate) mod turn;
 
 use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
-use candle_core::Device;
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
 use dcgan_data::{Dataset, ImageShape, OpenOptions, UnreadableImages};
 use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
@@ -22,7 +21,7 @@ use dcgan_model::weights::Weights;
 use dcgan_model::{
     Discriminator, Generator, LatentConfig, Model, ModelFiles, networks, open as open_model, pixels,
 };
-use dcgan_ops::{BufferPool, OpsError};
+use dcgan_ops::{BufferPool, Device, OpsError};
 use rayon::prelude::*;
 use std::path::Path;
 

@@ -53,10 +53,7 @@ pub fn to_pytorch_names(network: NetworkKind, weights: &Weights) -> Result<State
         let module = linear_module(network, layer, depth).ok_or_else(unknown)?;
         // The batch norm is the module after its convolution.
         let norm = module + 1;
-        let is_norm = match role {
-            Role::Weight | Role::Bias => false,
-            Role::NormWeight | Role::NormBias | Role::RunningMean | Role::RunningVar => true,
-        };
+        let is_norm = role.is_norm();
         if is_norm && tensor.shape.len() != 1 {
             return Err(ImportError::PerActivationNorm { tensor: name.clone(), shape: tensor.shape.clone() });
         }

@@ -25,11 +25,10 @@ mod workspace;
 
 use crate::executor::check_input;
 use crate::{
-    BufferPool, Executor, Forward, ForwardHook, Input, Keep, Layer, LayerTiming, Layout, Maps, Mode,
+    BufferPool, Device, Executor, Forward, ForwardHook, Input, Keep, Layer, LayerTiming, Layout, Maps, Mode,
     OpsError, ParameterTable, ParameterValues, Precision, ProcessGroup, Result, SingleProcess, Statistics,
     WithRespectTo,
 };
-use candle_core::Device;
 use kernels::Isa;
 use map_view::MapView;
 use rayon::prelude::*;

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::inputs::{self, InputsError};
 use crate::run_folder::{Lock, RunFolder, RunFolderError};
 use crate::trainer::{self, RunEnd};
-use candle_core::Device;
+use dcgan_model::Device;
 use dcgan_model::{FolderError, checkpoints};
 use std::error::Error;
 use std::io::{self, ErrorKind};

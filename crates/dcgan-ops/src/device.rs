@@ -1,0 +1,153 @@
+//! Devices: their names (the values of `--device`: `auto`, `cpu`, `cuda:N`, `metal:N`), and the executor of each.
+
+use crate::{
+    CandleExecutor, CpuExecutor, Executor, ExecutorOptions, Isa, Layer, OpsError, Precision, Result,
+};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Where networks are computed.
+#[derive(Clone, Debug)]
+pub enum Device {
+    /// All cores of the CPU: [`CpuExecutor`].
+    Cpu,
+    /// A GPU of candle: [`CandleExecutor`].
+    Candle(candle_core::Device),
+}
+
+impl Device {
+    /// Whether it is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        matches!(self, Self::Cpu)
+    }
+
+    /// Where candle's tensors that a network on this device reads are created.
+    pub fn for_tensors(&self) -> &candle_core::Device {
+        match self {
+            Self::Cpu => &candle_core::Device::Cpu,
+            Self::Candle(device) => device,
+        }
+    }
+}
+
+impl From<candle_core::Device> for Device {
+    fn from(device: candle_core::Device) -> Self {
+        if device.is_cpu() { Self::Cpu } else { Self::Candle(device) }
+    }
+}
+
+impl From<&candle_core::Device> for Device {
+    fn from(device: &candle_core::Device) -> Self {
+        device.clone().into()
+    }
+}
+
+impl From<&Device> for Device {
+    fn from(device: &Device) -> Self {
+        device.clone()
+    }
+}
+
+/// The executor for `layers` on the device of `options`.
+///
+/// # Errors
+/// [`OpsError::Precision`] for bf16 on another device than the CPU; [`OpsError::Group`] for several processes on
+/// another; memory.
+pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
+    Ok(match (&options.device, options.precision) {
+        (Device::Cpu, precision) => {
+            Box::new(CpuExecutor::with(layers, Isa::best(), precision).in_group(Arc::clone(&options.group)))
+        }
+        (Device::Candle(device), Precision::F32) if options.group.size() == 1 => {
+            Box::new(CandleExecutor::new(layers, device))
+        }
+        (Device::Candle(_), Precision::F32) => return Err(OpsError::Group),
+        (Device::Candle(_), Precision::Bf16) => return Err(OpsError::Precision),
+    })
+}
+
+/// A device by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// The first CUDA GPU if this build supports CUDA and there is one, else the first Metal GPU, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA GPU of this number, from 0.
+    Cuda(usize),
+    /// The Metal GPU of this number, from 0.
+    Metal(usize),
+}
+
+impl DeviceChoice {
+    /// Opens the device. Only `auto` falls back to another device.
+    ///
+    /// # Errors
+    /// A missing build feature, or the error of the driver.
+    pub fn open(self) -> std::result::Result<Device, DeviceError> {
+        use candle_core::Device as Candle;
+        let open_error = |source| DeviceError::Open { device: self.to_string(), source };
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(DeviceError::NotBuilt { feature: "cuda" }),
+            Self::Metal(_) if !cfg!(feature = "metal") => Err(DeviceError::NotBuilt { feature: "metal" }),
+            Self::Cuda(n) => Ok(Candle::new_cuda(n).map_err(open_error)?.into()),
+            Self::Metal(n) => Ok(Candle::new_metal(n).map_err(open_error)?.into()),
+            Self::Auto => {
+                let cuda = Candle::cuda_if_available(0).ok().filter(Candle::is_cuda);
+                let metal = || Candle::metal_if_available(0).ok().filter(Candle::is_metal);
+                Ok(cuda.or_else(metal).map_or(Device::Cpu, Device::from))
+            }
+        }
+    }
+}
+
+/// Why a device was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// This program was built without support for the device.
+    #[error(
+        "this program was built without {feature}; build it with `--features {feature}`, or use --device cpu"
+    )]
+    NotBuilt {
+        /// The cargo feature.
+        feature: &'static str,
+    },
+    /// The driver failed.
+    #[error("failed to open device {device}: {source}")]
+    Open {
+        /// Its name.
+        device: String,
+        /// The error of the driver.
+        source: candle_core::Error,
+    },
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (kind, number) = text.split_once(':').unwrap_or((text, "0"));
+        let number: Option<usize> = number.parse().ok();
+        match (kind, number, text.contains(':')) {
+            ("auto", _, false) => Ok(Self::Auto),
+            ("cpu", _, false) => Ok(Self::Cpu),
+            ("cuda", Some(n), _) => Ok(Self::Cuda(n)),
+            ("metal", Some(n), _) => Ok(Self::Metal(n)),
+            _ => Err(format!("unknown device {text:?}, expected auto, cpu, cuda:N or metal:N")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+            Self::Metal(n) => write!(f, "metal:{n}"),
+        }
+    }
+}
