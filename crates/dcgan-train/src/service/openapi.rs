@@ -125,6 +125,8 @@ pub(crate) fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Training of DCGANs: submit, watch, stop and resume jobs, download models, draw samples.",
         },
+        // Relative to the URL of this document: a proxy may serve the API below a sub-path.
+        "servers": [{ "url": "." }],
         "paths": paths,
         "components": {
             "schemas": schemas(),
@@ -163,7 +165,9 @@ fn schemas() -> Value {
             "created_unix_ms": whole, "started_unix_ms": maybe("integer"), "ended_unix_ms": maybe("integer"),
         } },
         "Jobs": jobs,
-        "Samples": list("samples", json!({ "type": "object", "properties": { "n": whole, "url": text } })),
+        "Samples": list("samples", json!({ "type": "object", "properties": {
+            "n": whole, "url": { "type": "string", "description": "Relative to the URL of this list" },
+        } })),
         "Models": list("models", json!({ "type": "object", "properties": {
             "id": text, "source": { "type": "string", "enum": ["job", "folder"] },
             "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },

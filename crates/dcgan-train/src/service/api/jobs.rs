@@ -64,7 +64,8 @@ pub(crate) async fn submit(State(state): State<Arc<AppState>>, body: Body) -> Re
     }
     let job = blocking(move || insert_job(&state, options)).await?;
     let id = job["id"].as_str().unwrap_or_default();
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("/v1/jobs/{id}"))], Json(job)))
+    // Relative to the URL of the request, which ends in `jobs`: a proxy may serve the API below a sub-path.
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("jobs/{id}"))], Json(job)))
 }
 
 /// Validates the options and inserts the job.

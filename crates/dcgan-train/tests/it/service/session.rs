@@ -69,6 +69,7 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     // Reverse proxies must not buffer the stream.
     let head = raw_request(&server, &format!("GET {job}/events HTTP/1.1\r\nHost: localhost")).to_lowercase();
     assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
+    assert!(head.contains("cache-control: no-cache, no-transform\r\n"), "{head}");
     // With Last-Event-ID: the events after it. After the last one: 204.
     for (index, (id, ..)) in received[..received.len() - 1].iter().enumerate() {
         let header = [("Last-Event-ID", id.as_str())];
@@ -99,7 +100,8 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     let samples = samples["samples"].as_array().unwrap();
     assert_eq!(samples.len(), contents(&run.join("samples")).len());
     for sample in samples {
-        let response = server.request("GET", sample["url"].as_str().unwrap(), "");
+        // Relative to the URL of the list.
+        let response = server.request("GET", &format!("{job}/{}", sample["url"].as_str().unwrap()), "");
         let file = run.join("samples").join(format!("{:08}.png", sample["n"].as_u64().unwrap()));
         assert!(response.content_type == "image/png" && response.body == fs::read(file).unwrap());
     }
@@ -247,6 +249,7 @@ fn the_api_description_matches_the_routes() {
     let (_folder, store) = folder();
     let server = Server::start(&store, &[]);
     let document = server.get("/openapi.json");
+    assert_eq!(document["servers"], json!([{ "url": "." }]), "relative to the URL of the document");
     let paths = document["paths"].as_object().unwrap();
     let expected = [
         ("/", "get"),
