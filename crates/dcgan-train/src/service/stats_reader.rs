@@ -6,6 +6,7 @@
 
 use crate::event::Event;
 use axum::body::Bytes;
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -150,8 +151,26 @@ impl StatsReader {
         }
         self.last_sent = Some(id);
         offsets.push((id, out.len()));
+        let text = without_folder(text, &event);
         // Writing to a String cannot fail.
         let _ = write!(out, "id: {id}\nevent: {}\ndata: {text}\n\n", event_name(&event));
+    }
+}
+
+/// The line of an event with the path of its file relative to the run folder: clients do not learn where the service
+/// stores its files.
+fn without_folder<'a>(line: &'a str, event: &Event) -> Cow<'a, str> {
+    let (path, parent) = match event {
+        Event::Sample { path, .. } => (path, "samples"),
+        Event::Checkpoint { path, .. } => (path, "checkpoints"),
+        Event::Step(_) | Event::Alarm { .. } => return line.into(),
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let json = |path: &str| serde_json::Value::from(path).to_string();
+    if path.is_absolute() {
+        line.replacen(&json(&path.to_string_lossy()), &json(&format!("{parent}/{name}")), 1).into()
+    } else {
+        line.into()
     }
 }
 
@@ -233,6 +252,29 @@ mod tests {
         assert_eq!(count, 2000);
         for text in ["", "5", "a-0", "5-", "-1-0", "5-0-0"] {
             assert!(text.parse::<EventId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn events_do_not_name_folders_of_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stats.jsonl");
+        let sample = |path: &str| {
+            format!(r#"{{"event":"sample","step":5,"images":80,"path":"{path}","diversity":0.5}}"#)
+        };
+        let checkpoint = |path: &str| {
+            format!(r#"{{"event":"checkpoint","step":9,"path":"{path}","frechet":null,"best":false}}"#)
+        };
+        for (line, expected) in [
+            (sample(r#"/a \"b\"/runs/1/samples/00000080.png"#), sample("samples/00000080.png")),
+            (sample("samples/00000080.png"), sample("samples/00000080.png")),
+            (checkpoint("/store/runs/1/checkpoints/00000009"), checkpoint("checkpoints/00000009")),
+            (checkpoint("checkpoints/00000009"), checkpoint("checkpoints/00000009")),
+        ] {
+            fs::write(&path, line + "\n").unwrap();
+            let block = StatsReader::new(path.clone(), None).read().unwrap().0;
+            let text = std::str::from_utf8(block.bytes()).unwrap().to_owned();
+            assert!(text.contains(&format!("data: {expected}\n")), "{text}");
         }
     }
 

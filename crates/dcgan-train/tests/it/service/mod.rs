@@ -188,6 +188,13 @@ fn reference_run(folder: &Path, steps: u64, more: &[&str]) -> PathBuf {
     out
 }
 
+/// The lines of a run's stats.jsonl as clients get them: without the folder of the run.
+fn public_stats(run: &Path) -> Vec<String> {
+    let folder = format!("{}/", run.to_str().unwrap());
+    let text = fs::read_to_string(run.join("stats.jsonl")).unwrap();
+    text.lines().map(|line| line.replace(&folder, "")).collect()
+}
+
 /// `n` grey images in a folder.
 fn images(folder: &Path, n: u8) {
     fs::create_dir_all(folder).unwrap();

@@ -1,6 +1,6 @@
 //! A job from submission to its model; the page, pagination, the API description, failed jobs and a full disk.
 
-use super::{Response, Server, folder, images, raw_request, reference_run, tiny};
+use super::{Response, Server, folder, images, public_stats, raw_request, reference_run, tiny};
 use crate::support::{assert_same_run, command, contents, succeed};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,11 +56,10 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     let job = format!("/v1/jobs/{id}");
     let received = events(&server.request("GET", &format!("{job}/events"), ""));
     let run = store.join("runs").join(&id);
-    let lines = fs::read_to_string(run.join("stats.jsonl")).unwrap();
     let data_of = |events: &[(String, String, String)]| -> Vec<String> {
         events.iter().filter(|(_, name, _)| name != "end").map(|(_, _, data)| data.clone()).collect()
     };
-    assert_eq!(data_of(&received), lines.lines().collect::<Vec<_>>());
+    assert_eq!(data_of(&received), public_stats(&run));
     assert_eq!(received.last().unwrap(), &(String::new(), "end".into(), r#"{"state":"done"}"#.into()));
     for (id, name, data) in &received[..received.len() - 1] {
         let event: Value = serde_json::from_str(data).unwrap();
@@ -70,6 +69,7 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     let head = raw_request(&server, &format!("GET {job}/events HTTP/1.1\r\nHost: localhost")).to_lowercase();
     assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
     assert!(head.contains("cache-control: no-cache, no-transform\r\n"), "{head}");
+    assert!(!head.contains(&folder.path().to_str().unwrap().to_lowercase()), "a folder of the machine: {head}");
     // With Last-Event-ID: the events after it. After the last one: 204.
     for (index, (id, ..)) in received[..received.len() - 1].iter().enumerate() {
         let header = [("Last-Event-ID", id.as_str())];
