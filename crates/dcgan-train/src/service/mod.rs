@@ -30,11 +30,14 @@ mod sse;
 mod state;
 mod stats_reader;
 mod store;
+mod token;
 mod worker;
 mod write_timeout;
 
+pub use auth::is_origin;
 pub use error::ServiceError;
 pub use server::serve;
+pub use token::token_fault;
 
 use axum::Router;
 use dcgan_base::Cancel;

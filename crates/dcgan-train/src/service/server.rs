@@ -34,6 +34,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let state = Arc::clone(&service.state);
+    let _ = state.address.set(listener.local_addr()?);
     let worker = std::thread::Builder::new().name("dcgan-train".into()).spawn({
         let state = Arc::clone(&state);
         move || {

@@ -1,5 +1,6 @@
 //! State shared by the handlers, the worker and the draw thread.
 
+use super::auth::Refusals;
 use super::broadcast::Broadcasts;
 use super::draw::DrawQueue;
 use super::limits;
@@ -15,8 +16,9 @@ use dcgan_base::files;
 use dcgan_model::{Device, DeviceChoice};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -32,6 +34,9 @@ pub(crate) struct AppState {
     pub(crate) metrics: Metrics,
     pub(crate) draw_queue: DrawQueue,
     pub(crate) device: Device,
+    /// Set once the service listens.
+    pub(crate) address: OnceLock<SocketAddr>,
+    pub(crate) refusals: Refusals,
     pub(crate) token: Option<String>,
     pub(crate) allow_origin: Option<String>,
     pub(crate) max_queued: u64,
@@ -87,6 +92,8 @@ impl AppState {
             metrics: Metrics::default(),
             draw_queue: DrawQueue::start().map_err(ServiceError::Runtime)?,
             device,
+            address: OnceLock::new(),
+            refusals: Refusals::default(),
             token: settings.token.clone(),
             allow_origin: settings.allow_origin.clone(),
             max_queued: settings.max_queued,
@@ -127,6 +134,15 @@ impl AppState {
         }
         let expected = if self.device.is_cpu() { DeviceChoice::Cpu } else { own };
         Err(format!("device is {name}, expected {expected} or auto: the service trains on one device"))
+    }
+
+    /// Where a browser on this machine opens the page.
+    pub(crate) fn base_url(&self) -> String {
+        match self.address.get() {
+            Some(address) if address.ip().is_unspecified() => format!("http://localhost:{}/", address.port()),
+            Some(address) => format!("http://{address}/"),
+            None => "http://localhost/".to_owned(),
+        }
     }
 
     /// The dataset `name` below the data root.
