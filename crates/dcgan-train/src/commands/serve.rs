@@ -35,6 +35,7 @@ pub(crate) fn run(args: &ServeArgs, logging: &Logging) -> anyhow::Result<Outcome
     if let Some(origin) = args.allow_origin.as_ref().filter(|origin| !service::is_origin(origin)) {
         faults.push(format!("--allow-origin is {origin:?}, expected http(s)://HOST[:PORT] without a path"));
     }
+    faults.extend(service::device_fault(&args.device));
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
@@ -47,10 +48,11 @@ pub(crate) fn run(args: &ServeArgs, logging: &Logging) -> anyhow::Result<Outcome
         store: args.store.clone(),
         data_root: args.data_root.clone(),
         model_root: args.model_root.clone(),
-        device: args.device,
+        devices: args.device.clone(),
         token,
         allow_origin: args.allow_origin.clone(),
         max_queued: args.max_queued,
+        keep_done: args.keep_done,
     };
     let service = service::Service::open(&settings).map_err(usage)?;
     print_result(&format!("listening on http://{address}"))?;

@@ -1,5 +1,7 @@
 //! `dcgan-train serve` as a process, tested over HTTP.
 
+mod devices;
+mod files;
 mod refusals;
 mod session;
 mod stopping;
@@ -112,10 +114,18 @@ impl Server {
         self.json("POST", "/v1/jobs", options)["id"].as_str().unwrap().to_owned()
     }
 
-    /// Asserts that the log of the service with `store` has a line with `text`.
+    /// Asserts that the log of the service with `store` has a line with `text`, or gets one soon: a line is written
+    /// after the change that it reports.
     fn assert_logged(store: &Path, text: &str) {
-        let log = fs::read_to_string(store.with_extension("log")).unwrap();
-        assert!(log.lines().any(|line| line.contains(text)), "no {text:?} in the log: {log}");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let log = fs::read_to_string(store.with_extension("log")).unwrap();
+            if log.lines().any(|line| line.contains(text)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} in the log: {log}");
+            sleep(Duration::from_millis(5));
+        }
     }
 
     /// Polls a job until `condition` holds.

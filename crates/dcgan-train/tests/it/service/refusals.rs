@@ -86,8 +86,10 @@ fn invalid_requests_are_refused() {
         bad_job(r#"{"preset": "digits", "config": "x = 1"}"#, 422, &["config"], "exclude"),
         bad_job(r#"{"config": "x = 1"}"#, 422, &["config"], "unknown field"),
         bad_job(r#"{"device": "tpu"}"#, 422, &["device"], "tpu"),
-        bad_job(r#"{"device": "cuda:7"}"#, 422, &["device"], "trains on one device"),
+        bad_job(r#"{"device": "cuda:7"}"#, 422, &["device"], "the service has no other device"),
         bad_job(r#"{"dtype": "f8"}"#, 422, &["dtype"], "f8"),
+        bad_job(r#"{"name": 7}"#, 422, &["name"], "expected a text"),
+        bad_job(r#"{"name": "a\nb", "steps": 0}"#, 422, &["name", "steps"], "one line"),
         bad_job(r#"{"threads": 100000}"#, 422, &["threads"], "4096"),
         bad_job(r#"{"threads": 4096}"#, 422, &["threads"], "this machine"),
         bad_job(r#"{"crop": 4}"#, 422, &["crop"], "needs data"),
@@ -125,6 +127,8 @@ fn invalid_requests_are_refused() {
     }
     let absolute = server.request("POST", "/v1/jobs", &json!({ "data": outside }).to_string());
     assert_eq!((absolute.status, fields(&absolute.json())), (422, vec!["data"]));
+    let long = server.request("POST", "/v1/jobs", &json!({ "name": "x".repeat(101) }).to_string());
+    assert_eq!((long.status, fields(&long.json())), (422, vec!["name"]));
     // The names in [run] of a configuration reach no other files or devices than those of the request.
     for (run, fields_expected, message) in [
         (format!("data = {outside:?}"), vec!["data"], "invalid path"),
@@ -133,7 +137,7 @@ fn invalid_requests_are_refused() {
         ("data = \"leaky\"".to_owned(), vec!["data"], "symlink that points outside the root"),
         (format!("init_from = {outside:?}"), vec!["init_from"], "is not a model"),
         ("init_from = \"../outside\"".to_owned(), vec!["init_from"], "is not a model"),
-        ("device = \"cuda:7\"".to_owned(), vec!["device"], "trains on one device"),
+        ("device = \"cuda:7\"".to_owned(), vec!["device"], "the service has no other device"),
         ("threads = 4096".to_owned(), vec!["threads"], "this machine"),
         ("threads = 0".to_owned(), vec!["threads"], "expected 1 to 4096"),
         ("keep = 0\nlog_every = 0".to_owned(), vec!["log_every", "keep"], "2 faults"),
@@ -281,6 +285,9 @@ fn the_service_is_closed_by_default() {
             vec!["--token-file", weak],
             "has 7 characters, expected at least 16; make one with (umask 077; head -c 32",
         ),
+        (vec!["--device", "auto,cpu"], "expected it alone"),
+        (vec!["--device", "cuda:1", "--device", "cuda:1"], "--device cuda:1 is given 2 times"),
+        (vec!["--keep-done", "some"], "neither a number of jobs"),
         (vec!["--token-file", "/nowhere/token"], "/nowhere/token"),
         (vec!["--data-root", "/nowhere"], "not a folder"),
         (vec!["--allow-origin", "example.com"], "--allow-origin"),

@@ -69,7 +69,10 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     let head = raw_request(&server, &format!("GET {job}/events HTTP/1.1\r\nHost: localhost")).to_lowercase();
     assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
     assert!(head.contains("cache-control: no-cache, no-transform\r\n"), "{head}");
-    assert!(!head.contains(&folder.path().to_str().unwrap().to_lowercase()), "a folder of the machine: {head}");
+    assert!(
+        !head.contains(&folder.path().to_str().unwrap().to_lowercase()),
+        "a folder of the machine: {head}"
+    );
     // With Last-Event-ID: the events after it. After the last one: 204.
     for (index, (id, ..)) in received[..received.len() - 1].iter().enumerate() {
         let header = [("Last-Event-ID", id.as_str())];
@@ -123,6 +126,10 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
         listed["models"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
     assert_eq!(ids, [id.as_str(), "unzipped"]);
     assert_eq!(listed["models"][1]["latent"]["size"], 4);
+    assert_eq!(
+        (&listed["models"][0]["job_name"], &listed["models"][1]["job_name"]),
+        (&json!("tiny on faces"), &Value::Null)
+    );
     let (png, unzipped) = (path("s.png"), models.join("unzipped"));
     let model = ["--model", unzipped.to_str().unwrap(), "--device", "cpu"];
     succeed(&[&["sample", "--n", "5", "--seed", "7", "--out", png.to_str().unwrap()], &model[..]].concat());
@@ -165,6 +172,8 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
         "dcgan_jobs{state=\"done\"} 2",
         "dcgan_queue_length 0",
         "dcgan_images_trained_total 992",
+        "dcgan_device_images_trained_total{device=\"cpu\"} 992",
+        "dcgan_device_busy{device=\"cpu\"} 0",
         "dcgan_http_request_duration_seconds_count{method=\"GET\",path=\"/v1/jobs/{id}/model\",status=\"200\"} 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "no {line} in {metrics}");
@@ -260,8 +269,10 @@ fn the_api_description_matches_the_routes() {
         ("/readyz", "get"),
         ("/v1/data", "get"),
         ("/v1/jobs", "get post"),
+        ("/v1/jobs/delete", "post"),
         ("/v1/jobs/{id}", "delete get"),
         ("/v1/jobs/{id}/cancel", "post"),
+        ("/v1/jobs/{id}/drop-optimizer", "post"),
         ("/v1/jobs/{id}/events", "get"),
         ("/v1/jobs/{id}/model", "get"),
         ("/v1/jobs/{id}/pause", "post"),
@@ -271,6 +282,7 @@ fn the_api_description_matches_the_routes() {
         ("/v1/models", "get"),
         ("/v1/models/{id}/samples", "post"),
         ("/v1/presets", "get"),
+        ("/v1/store", "get"),
     ];
     let methods = |path: &Value| path.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let found: BTreeMap<&str, String> = paths
@@ -308,8 +320,8 @@ fn the_api_description_matches_the_routes() {
     let options = document["components"]["schemas"]["JobOptions"]["properties"].as_object().unwrap();
     let others = ["help", "json", "out", "quiet", "verbose"].map(str::to_owned);
     let options: BTreeSet<String> = options.keys().cloned().chain(others).collect();
-    let flags: BTreeSet<String> =
-        flags.into_iter().chain(["quiet", "verbose", "help"].map(str::to_owned)).collect();
+    let more = ["quiet", "verbose", "help", "name"].map(str::to_owned);
+    let flags: BTreeSet<String> = flags.into_iter().chain(more).collect();
     assert_eq!(options, flags);
 }
 
