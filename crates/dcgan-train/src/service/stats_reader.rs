@@ -119,7 +119,9 @@ impl StatsReader {
         if identity != self.file || metadata.len() < self.offset {
             (self.file, self.offset, self.last_read) = (identity, 0, None);
         }
-        let mut bytes = Vec::new();
+        // Both buffers are allocated once: growing ones leave freed blocks of many sizes in the heap of every thread.
+        let unread = usize::try_from(metadata.len().saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(unread.min(BLOCK_BYTES));
         if metadata.len() > self.offset {
             file.seek(SeekFrom::Start(self.offset))?;
             file.take(BLOCK_BYTES as u64).read_to_end(&mut bytes)?;
@@ -131,7 +133,8 @@ impl StatsReader {
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         self.offset += complete as u64;
-        let (mut offsets, mut text) = (Vec::new(), String::new());
+        // An event has a few dozen bytes more than its line.
+        let (mut offsets, mut text) = (Vec::new(), String::with_capacity(complete + complete / 4));
         for line in bytes[..complete].split(|&byte| byte == b'\n') {
             self.format_line(line, &mut offsets, &mut text);
         }
