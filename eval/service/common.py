@@ -207,6 +207,7 @@ def table(head, rows):
 
 
 def stats_lines(run):
-    """The complete lines of stats.jsonl."""
+    """The complete lines of stats.jsonl as clients get them: without the run folder."""
     text = (Path(run) / "stats.jsonl").read_text()
-    return text[: text.rfind("\n") + 1].splitlines()
+    folder = f"{Path(run).resolve()}/"
+    return [line.replace(folder, "") for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -61,7 +61,7 @@ def extend_history(run):
 
 def check_unread(binary, folder, rows, faults):
     server = Server(binary, folder / "store")
-    done, large = server.submit(tiny()), server.submit(tiny(1, size=256))
+    done, large = server.submit(tiny()), server.submit(tiny(1, size=128))
     for id in (done, large):
         server.wait_state(id, "done", 300)
     extend_history(server.run_folder(done))
@@ -73,7 +73,7 @@ def check_unread(binary, folder, rows, faults):
         (
             "draw requests for 64 MB of images",
             100,
-            ("POST", f"/v1/models/{large}/samples", '{"format": "safetensors", "count": 256}'),
+            ("POST", f"/v1/models/{large}/samples", '{"format": "safetensors", "count": 1024}'),
             16,
             1536,
         ),

@@ -166,6 +166,69 @@ test("a job is submitted, followed, paused, resumed, cancelled and deleted", () 
     await page.getByText("No jobs yet.").waitFor();
   }));
 
+test("jobs are named, trained longer, stripped of their optimizer state, and deleted together", () =>
+  withPage(async (page) => {
+    const dialogs = [];
+    page.on("dialog", (dialog) => {
+      dialogs.push(dialog.message());
+      return dialog.accept();
+    });
+    await submitJob(page, { name: "First <try>", steps: 4 });
+    await page.getByRole("heading", { level: 1, name: "First <try>" }).waitFor();
+    await waitForState(page, "done");
+    const fact = (name) => page.locator(".facts-grid div", { hasText: name }).locator("dd");
+    assert.equal(await fact("Device").textContent(), "cpu");
+    assert.match(await fact("Disk space").textContent(), /^[\d.]+ MB$/);
+    assert.match(await fact("Submitted").textContent(), new RegExp(String(new Date().getFullYear())));
+
+    // The form proposes twice the length.
+    const steps = page.getByLabel("Steps", { exact: true });
+    assert.equal(await steps.inputValue(), "8");
+    await steps.fill("4");
+    await page.getByRole("button", { name: "Train longer" }).click();
+    await page.getByText("expected more than the 4 steps taken").waitFor();
+    await steps.fill("6");
+    await page.getByRole("button", { name: "Train longer" }).click();
+    await page.waitForFunction(() => document.querySelector(".facts-grid dd").textContent === "6 of 6");
+    await waitForState(page, "done");
+    await page.waitForFunction(() => /\[6\] checkpoint/.test(document.querySelector(".log").textContent));
+
+    await page.getByRole("button", { name: "Drop optimizer state" }).click();
+    await page.getByText("The optimizer state was dropped").waitFor();
+    assert.equal(await page.getByRole("button", { name: "Train longer" }).isVisible(), false);
+    assert.equal(await page.getByRole("button", { name: "Drop optimizer state" }).isVisible(), false);
+    assert.match(dialogs.pop(), /cannot be resumed/);
+
+    // The explorer names jobs and their dates.
+    await goTo(page, "#/explore", "Explore");
+    const option = page.locator("option", { hasText: "First <try>" });
+    assert.match(await option.textContent(), new RegExp(`^First <try>, .*${new Date().getFullYear()}.*28x28`));
+
+    for (const name of ["second", "third"]) {
+      await submitJob(page, { name, steps: 2 });
+      await waitForState(page, "done");
+    }
+    await submitJob(page, { name: "the long one", ...LONG_JOB });
+    await waitForState(page, "running");
+    await goTo(page, "#/jobs", "Jobs");
+    const row = (name) => page.locator(".job strong", { hasText: name });
+    await row("second").waitFor();
+    await page.getByText(/Disk space: [\d.]+ MB, .* free/).waitFor();
+    await page.getByLabel("Select second").check();
+    await page.getByLabel("Select the long one").check();
+    await page.getByRole("button", { name: "Delete selected (2)" }).click();
+    await row("second").waitFor({ state: "detached" });
+    assert.match(dialogs.pop(), /^Delete 1 job \(selected\) with [\d.]+ MB of files\?$/);
+    assert.equal(await page.getByRole("button", { name: /Delete selected/ }).isVisible(), false);
+    await page.getByRole("button", { name: "Delete all failed" }).click();
+    await page.getByText("There are no failed jobs.").waitFor();
+    await page.getByRole("button", { name: "Delete all done" }).click();
+    await row("third").waitFor({ state: "detached" });
+    assert.match(dialogs.pop(), /^Delete 2 jobs \(done\)/);
+    assert.equal(await page.locator(".job").count(), 1, "the running job stays");
+    assert.equal(dialogs.length, 0);
+  }));
+
 test("the open page continues after the service was killed and restarted", () =>
   withPage(async (page, service) => {
     await submitJob(page, LONG_JOB);
@@ -351,7 +414,7 @@ test("the page prompts for a token until it is valid", () =>
       for (const [token, isValid] of [
         ["a wrong one", false],
         ["tökén€", false],
-        ["the-right-one", true],
+        ["the-right-one-0837", true],
       ]) {
         await dialog.getByLabel("Token").fill(token);
         await page.keyboard.press("Enter");
@@ -360,7 +423,7 @@ test("the page prompts for a token until it is valid", () =>
       await page.getByText("No jobs yet.").waitFor();
     },
     async (folder) => {
-      await writeFile(join(folder, "token.txt"), "the-right-one\n");
+      await writeFile(join(folder, "token.txt"), "the-right-one-0837\n");
       return ["--token-file", join(folder, "token.txt")];
     },
   ));

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -49,27 +50,35 @@ pub struct Logging {
     bars: MultiProgress,
     file: LogFile,
     quiet: bool,
+    /// Whether lines on stderr have the date.
+    dates: Arc<AtomicBool>,
 }
 
 impl Logging {
     /// Installs the logger. If the process already has one, that one stays active.
     pub fn init(args: &LogArgs) -> Self {
-        let logging = Self { bars: MultiProgress::new(), file: LogFile::default(), quiet: args.quiet };
+        let (bars, file, dates) = (MultiProgress::new(), LogFile::default(), Arc::default());
+        let logging = Self { bars, file, quiet: args.quiet, dates };
         let on_stderr = layer()
-            .event_format(Line { full_date: false })
+            .event_format(Line { full_date: Arc::clone(&logging.dates) })
             .with_ansi(io::stderr().is_terminal())
             .with_writer(AboveBars(logging.bars.clone()))
             .with_filter(filter(args.directives()).and(filter_fn(|event| event.target() != FAILURE_TARGET)));
         // --quiet applies to the terminal only; the log file stays complete.
         let file_args = LogArgs { quiet: false, ..*args };
         let in_file = layer()
-            .event_format(Line { full_date: true })
+            .event_format(Line { full_date: Arc::new(true.into()) })
             .with_ansi(false)
             .with_writer(logging.file.clone())
             .with_filter(filter(file_args.directives()));
         // Fails only if a subscriber is already installed, as in tests.
         let _ = tracing_subscriber::registry().with(on_stderr).with(in_file).try_init();
         logging
+    }
+
+    /// From now on lines on stderr have the date, for programs that run for days.
+    pub fn print_dates(&self) {
+        self.dates.store(true, Ordering::Relaxed);
     }
 
     /// From now on also appends every line to the file at `path`, without colors.
@@ -154,7 +163,7 @@ impl<'a> MakeWriter<'a> for LogFile {
 
 /// `12:34:56 message`. Levels other than info are printed with their name and module.
 struct Line {
-    full_date: bool,
+    full_date: Arc<AtomicBool>,
 }
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -169,7 +178,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        write!(out, "{} ", utc(seconds, self.full_date))?;
+        write!(out, "{} ", utc(seconds, self.full_date.load(Ordering::Relaxed)))?;
         let metadata = event.metadata();
         let (level, target) = (*metadata.level(), metadata.target());
         if level != Level::INFO {

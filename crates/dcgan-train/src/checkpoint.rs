@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 const STATE: &str = "state.json";
 const TENSORS: &str = "state.safetensors";
+/// Marks a checkpoint whose `state.safetensors` was removed on purpose.
+const DROPPED: &str = "state.dropped";
 /// Version 1 had other names of tensors, which are still read.
 const VERSION: u32 = 2;
 
@@ -90,6 +92,15 @@ pub enum CheckpointError {
         /// Its format.
         found: u32,
     },
+    /// The optimizer state was removed to save disk space.
+    #[error(
+        "{}: the optimizer state was dropped, so the run cannot be resumed exactly; start a new run with --init-from",
+        path.display()
+    )]
+    Dropped {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// `state.json` is cut short or does not fit what lies beside it.
     #[error("{}: {problem}", path.display())]
     State {
@@ -114,7 +125,7 @@ impl CheckpointError {
                 FolderError::Io { source, .. } | FolderError::Weights(WeightsError::Io { source, .. }),
             )
             | Self::Weights(WeightsError::Io { source, .. }) => by_kind(source),
-            Self::Version { .. } => false,
+            Self::Version { .. } | Self::Dropped { .. } => false,
             Self::Folder(_) | Self::Weights(_) | Self::State { .. } => true,
         }
     }
@@ -192,6 +203,9 @@ impl Checkpoint {
         if path.file_name().is_none_or(|folder| folder != checkpoints::name(state.step).as_str()) {
             return Err(problem(format!("it is of step {}, the folder's name says another", state.step)));
         }
+        if path.join(DROPPED).exists() && !path.join(TENSORS).exists() {
+            return Err(CheckpointError::Dropped { path: path.into() });
+        }
         let files = ModelFiles::read(path)?;
         let mut tensors = weights::read_safetensors(&path.join(TENSORS))?;
         if state.version < 2 {
@@ -220,6 +234,27 @@ impl Checkpoint {
         }
         Ok(Self { files, state, tensors })
     }
+}
+
+/// Removes the optimizer state of all checkpoints in `folder`, which is most of their size. The models stay. Returns
+/// whether there was any.
+///
+/// # Errors
+/// Those of the file system; what is left can be removed later.
+pub fn drop_optimizer_state(folder: &Path) -> Result<bool, CheckpointError> {
+    let mut found = false;
+    for step in checkpoints::list(folder)? {
+        let path = folder.join(checkpoints::name(step));
+        let (tensors, mark) = (path.join(TENSORS), path.join(DROPPED));
+        if !tensors.exists() {
+            continue;
+        }
+        // First the mark: without both, the checkpoint would be taken for a damaged one.
+        files::write_atomic(&mark, b"").map_err(io_error(&mark))?;
+        fs::remove_file(&tensors).map_err(io_error(&tensors))?;
+        found = true;
+    }
+    Ok(found)
 }
 
 /// Removes a folder if it is there, hiding it first so that no one meets it half removed.

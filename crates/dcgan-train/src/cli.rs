@@ -8,6 +8,8 @@ use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
 use dcgan_ops::Precision;
 use dcgan_train::config::RunOptions;
+#[cfg(feature = "service")]
+use dcgan_train::service::KeepDone;
 use std::path::PathBuf;
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
@@ -152,29 +154,41 @@ pub(crate) struct SampleArgs {
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
     /// Folder of the jobs and their run folders; created if missing
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "DCGAN_STORE")]
     pub(crate) store: PathBuf,
     /// Address and port; an address that other machines reach needs --token-file. Port 0 is any free port
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8421")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8421", env = "DCGAN_LISTEN")]
     pub(crate) listen: String,
     /// Folder of datasets for jobs [default: none, jobs train on the embedded digits]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "DCGAN_DATA_ROOT")]
     pub(crate) data_root: Option<PathBuf>,
     /// Folder of model folders to sample from and start from
-    #[arg(long, value_name = "DIR", default_value = "models")]
+    #[arg(long, value_name = "DIR", default_value = "models", env = "DCGAN_MODEL_ROOT")]
     pub(crate) model_root: PathBuf,
-    /// Device that jobs train on: auto, cpu, cuda:N or metal:N
-    #[arg(long, value_name = "D", default_value_t)]
-    pub(crate) device: DeviceChoice,
+    /// Devices that jobs train on: auto, cpu, cuda:N or metal:N, separated by commas or in repeated options. Each trains
+    /// one job at a time; cpu given twice splits the threads between two jobs
+    #[arg(
+        long,
+        visible_alias = "devices",
+        value_name = "D",
+        value_delimiter = ',',
+        default_value = "auto",
+        env = "DCGAN_DEVICE"
+    )]
+    pub(crate) device: Vec<DeviceChoice>,
     /// File with the token of requests, `Authorization: Bearer TOKEN`
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", env = "DCGAN_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Allow requests of web pages of this origin
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, value_name = "ORIGIN", env = "DCGAN_ALLOW_ORIGIN")]
     pub(crate) allow_origin: Option<String>,
     /// Limit of queued jobs
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, env = "DCGAN_MAX_QUEUED")]
     pub(crate) max_queued: u64,
+    /// Done jobs that keep their optimizer state, most of their size: the newest N, or those of the last DAYS, as in 30d;
+    /// others cannot be lengthened [default: all]
+    #[arg(long, value_name = "N|DAYSd", env = "DCGAN_KEEP_DONE")]
+    pub(crate) keep_done: Option<KeepDone>,
 }
 
 #[derive(Args, Debug)]

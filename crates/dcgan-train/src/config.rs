@@ -195,7 +195,7 @@ pub struct Plan {
 }
 
 /// The options that give the length of a run. They exclude each other.
-const LENGTHS: [&str; 3] = ["images", "epochs", "steps"];
+pub(crate) const LENGTHS: [&str; 3] = ["images", "epochs", "steps"];
 
 impl Plan {
     /// Merges preset or file with the options and checks the result.

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             Some(Command::Presets { name }) => commands::presets::run(name.as_deref()),
             Some(Command::Sample(args)) => commands::sample::run(&args),
             #[cfg(feature = "service")]
-            Some(Command::Serve(args)) => commands::serve::run(&args),
+            Some(Command::Serve(args)) => commands::serve::run(&args, &logging),
             Some(Command::Completions { shell }) => commands::completions::run(shell),
             Some(Command::Import(args)) => commands::convert::import(&args),
             Some(Command::Export(args)) => commands::convert::export(&args),

@@ -2,24 +2,16 @@
 
 use crate::cli::ServeArgs;
 use anyhow::Context;
-use dcgan_cli::{Outcome, UsageError, print_result};
+use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_train::service::{self, ServiceError, Settings};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::Path;
 
-pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &ServeArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    // The service runs for months.
+    logging.print_dates();
     let mut faults = Vec::new();
-    let token = args.token_file.as_ref().map(|path| {
-        let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
-        let token = text.map(|text| text.trim().to_owned()).and_then(|token| match token.as_str() {
-            "" => Err("is empty, expected a token".to_owned()),
-            _ if token.contains(char::is_whitespace) => {
-                Err("contains whitespace, expected one token".to_owned())
-            }
-            _ => Ok(token),
-        });
-        token.map_err(|problem| format!("--token-file {}: {problem}", path.display()))
-    });
-    let token = token.transpose().unwrap_or_else(|fault| {
+    let token = args.token_file.as_deref().map(read_token).transpose().unwrap_or_else(|fault| {
         faults.push(fault);
         None
     });
@@ -40,9 +32,10 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
     if args.max_queued == 0 {
         faults.push("--max-queued is 0, expected at least 1".to_owned());
     }
-    if let Some(origin) = args.allow_origin.as_ref().filter(|origin| !is_origin(origin)) {
+    if let Some(origin) = args.allow_origin.as_ref().filter(|origin| !service::is_origin(origin)) {
         faults.push(format!("--allow-origin is {origin:?}, expected http(s)://HOST[:PORT] without a path"));
     }
+    faults.extend(service::device_fault(&args.device));
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
@@ -55,10 +48,11 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
         store: args.store.clone(),
         data_root: args.data_root.clone(),
         model_root: args.model_root.clone(),
-        device: args.device,
+        devices: args.device.clone(),
         token,
         allow_origin: args.allow_origin.clone(),
         max_queued: args.max_queued,
+        keep_done: args.keep_done,
     };
     let service = service::Service::open(&settings).map_err(usage)?;
     print_result(&format!("listening on http://{address}"))?;
@@ -67,11 +61,35 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// `scheme://host[:port]`, as browsers send it.
-fn is_origin(text: &str) -> bool {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    host.is_some_and(|host| !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/'))
+/// The token in a file.
+///
+/// # Errors
+/// A file that cannot be read, or a weak token.
+fn read_token(path: &Path) -> Result<String, String> {
+    let file = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("--token-file {file}: {error}"))?;
+    let token = text.trim();
+    if let Some(problem) = service::token_fault(token) {
+        let make = format!("(umask 077; head -c 32 /dev/urandom | base64 > {file})");
+        return Err(format!("--token-file {file}: the token {problem}; make one with {make}"));
+    }
+    warn_if_readable(path);
+    Ok(token.to_owned())
 }
+
+/// Warns if every user of this machine can read the token.
+#[cfg(unix)]
+fn warn_if_readable(path: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let mode = path.metadata().map_or(0, |metadata| metadata.mode());
+    if mode & 0o004 != 0 {
+        let file = path.display();
+        tracing::warn!("--token-file {file}: all users of this machine can read it; chmod 600 {file}");
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_readable(_path: &Path) {}
 
 /// Errors that the user can fix have exit code 2.
 fn usage(error: ServiceError) -> anyhow::Error {

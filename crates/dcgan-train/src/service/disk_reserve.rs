@@ -22,6 +22,10 @@ impl DiskReserve {
         self.path.metadata().is_ok_and(|file| file.len() == BYTES as u64)
     }
 
+    pub(crate) fn bytes(&self) -> u64 {
+        self.path.metadata().map_or(0, |file| file.len())
+    }
+
     /// Creates the file if it is missing. False if the disk has no room for it.
     pub(crate) fn allocate(&self) -> bool {
         self.is_allocated() || files::write_atomic(&self.path, &vec![0; BYTES]).is_ok()

@@ -30,6 +30,12 @@ pub enum ServiceError {
     /// The training device cannot be opened.
     #[error(transparent)]
     Device(#[from] crate::inputs::InputsError),
+    /// The devices do not fit together.
+    #[error("{problem}")]
+    Devices {
+        /// Why.
+        problem: String,
+    },
     /// The database cannot be read or written.
     #[error("{}: {problem}", path.display())]
     Store {
@@ -112,7 +118,9 @@ impl From<StoreError> for ApiError {
         let message = error.to_string();
         match error {
             StoreError::NotFound => Self::not_found(message),
-            StoreError::Conflict { .. } => Self::new(StatusCode::CONFLICT, message),
+            StoreError::Conflict { .. } | StoreError::OptimizerDropped => {
+                Self::new(StatusCode::CONFLICT, message)
+            }
             StoreError::QueueFull { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, message),
             StoreError::DiskFull => Self::new(StatusCode::INSUFFICIENT_STORAGE, message),
             StoreError::Sqlite(_) | StoreError::NewerSchema { .. } | StoreError::Io(_) => {

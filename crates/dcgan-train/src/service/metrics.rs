@@ -1,6 +1,8 @@
 //! `/metrics` in Prometheus's text format.
 
 use super::AppState;
+use super::devices::WorkerDevice;
+use super::disk_use;
 use super::record::JobState;
 use super::store::StoreError;
 use axum::extract::{MatchedPath, Request, State};
@@ -19,9 +21,10 @@ const BOUNDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 type Labels = (&'static str, String, u16);
 
 /// Counters since the start of the service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Metrics {
-    images: AtomicU64,
+    /// Real images by label of the device.
+    images: Vec<(String, AtomicU64)>,
     requests: Mutex<BTreeMap<Labels, Latency>>,
 }
 
@@ -34,9 +37,16 @@ struct Latency {
 }
 
 impl Metrics {
-    /// Adds real images of a training step.
-    pub(crate) fn count_images(&self, images: u64) {
-        self.images.fetch_add(images, Ordering::Relaxed);
+    pub(crate) fn new(devices: &[WorkerDevice]) -> Self {
+        let images = devices.iter().map(|device| (device.label.clone(), AtomicU64::new(0))).collect();
+        Self { images, requests: Mutex::default() }
+    }
+
+    /// Adds real images of a training step on a device.
+    pub(crate) fn count_images(&self, device: &str, images: u64) {
+        if let Some((_, count)) = self.images.iter().find(|(label, _)| label == device) {
+            count.fetch_add(images, Ordering::Relaxed);
+        }
     }
 
     /// Adds a request to its histogram.
@@ -81,22 +91,19 @@ pub(crate) fn render(state: &AppState) -> Result<String, StoreError> {
     text.family("dcgan_queue_length", "gauge", "Queued jobs");
     text.sample("dcgan_queue_length", "", queued as f64);
     text.family("dcgan_images_trained_total", "counter", "Real images trained on since the service started");
-    let images = state.metrics.images.load(Ordering::Relaxed);
-    text.sample("dcgan_images_trained_total", "", images as f64);
-    if let Some(line) = state.current_job.get().and_then(|job| job.line()) {
-        text.family(
-            "dcgan_images_per_second",
-            "gauge",
-            "Real images per second in the last log interval of the running job",
-        );
-        text.sample("dcgan_images_per_second", "", line.images_per_s);
-        text.family("dcgan_loss", "gauge", "Losses in the last log line of the running job");
-        for (network, loss) in [("discriminator", line.loss_d), ("generator", line.loss_g)] {
-            if let Some(loss) = loss {
-                text.sample("dcgan_loss", &format!("network=\"{network}\""), loss);
-            }
-        }
-    }
+    let images: Vec<(&str, u64)> = state
+        .metrics
+        .images
+        .iter()
+        .map(|(label, count)| (label.as_str(), count.load(Ordering::Relaxed)))
+        .collect();
+    text.sample(
+        "dcgan_images_trained_total",
+        "",
+        images.iter().map(|(_, images)| images).sum::<u64>() as f64,
+    );
+    render_devices(&mut text, state, &images);
+    render_disk(&mut text, state)?;
     let name = "dcgan_http_request_duration_seconds";
     text.family(name, "histogram", "Time until the response starts, by matched path");
     let requests = state.metrics.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,6 +117,58 @@ pub(crate) fn render(state: &AppState) -> Result<String, StoreError> {
         text.sample(&format!("{name}_count"), &labels, latency.count as f64);
     }
     Ok(text.0)
+}
+
+/// What each device does; the last log line of its job.
+fn render_devices(text: &mut Exposition, state: &AppState, images: &[(&str, u64)]) {
+    let running = state.running_jobs.all();
+    text.family("dcgan_device_busy", "gauge", "Whether the device runs a job");
+    for (label, _) in images {
+        let is_busy = running.iter().any(|job| job.device == *label);
+        text.sample("dcgan_device_busy", &format!("device=\"{label}\""), f64::from(u8::from(is_busy)));
+    }
+    let help = "Real images trained on since the service started, by device";
+    text.family("dcgan_device_images_trained_total", "counter", help);
+    for (label, count) in images {
+        text.sample("dcgan_device_images_trained_total", &format!("device=\"{label}\""), *count as f64);
+    }
+    let lines: Vec<_> = running.iter().filter_map(|job| Some((&job.device, job.line()?))).collect();
+    if lines.is_empty() {
+        return;
+    }
+    let help = "Real images per second in the last log interval of the running job";
+    text.family("dcgan_images_per_second", "gauge", help);
+    for (device, line) in &lines {
+        text.sample("dcgan_images_per_second", &format!("device=\"{device}\""), line.images_per_s);
+    }
+    text.family("dcgan_loss", "gauge", "Losses in the last log line of the running job");
+    for (device, line) in &lines {
+        for (network, loss) in [("discriminator", line.loss_d), ("generator", line.loss_g)] {
+            if let Some(loss) = loss {
+                text.sample("dcgan_loss", &format!("device=\"{device}\",network=\"{network}\""), loss);
+            }
+        }
+    }
+}
+
+/// Disk space of the store and of its largest jobs.
+fn render_disk(text: &mut Exposition, state: &AppState) -> Result<(), StoreError> {
+    let disk = state.store.disk_use()?;
+    text.family("dcgan_store_disk_bytes", "gauge", "Disk space of the store");
+    text.sample("dcgan_store_disk_bytes", "", disk.total() as f64);
+    if let Some(free) = disk_use::free_bytes(state.runs.path()) {
+        text.family("dcgan_store_free_bytes", "gauge", "Free space of the store's file system");
+        text.sample("dcgan_store_free_bytes", "", free as f64);
+    }
+    text.family("dcgan_jobs_disk_bytes", "gauge", "Disk space of jobs by state");
+    for (job_state, _, bytes) in &disk.states {
+        text.sample("dcgan_jobs_disk_bytes", &format!("state=\"{job_state}\""), *bytes as f64);
+    }
+    text.family("dcgan_job_disk_bytes", "gauge", "Disk space of the largest jobs");
+    for (id, bytes) in &disk.largest {
+        text.sample("dcgan_job_disk_bytes", &format!("job=\"{id}\""), *bytes as f64);
+    }
+    Ok(())
 }
 
 /// Text in the exposition format.

@@ -1,8 +1,8 @@
 //! `dcgan-train serve`: training as an HTTP service.
 //!
 //! The second caller of [`crate::trainer::run`], without training logic of its own. Handlers validate requests, insert
-//! jobs into the store and read it. One worker thread owns the device and runs the jobs; a second thread renders
-//! samples on the CPU. The output of a job is stored in its run folder, `STORE/runs/ID`, and nowhere else: events,
+//! jobs into the store and read it. Each device has one worker thread, which owns it and runs the jobs; another thread
+//! renders samples on the CPU, and one removes files. The output of a job is stored in its run folder, `STORE/runs/ID`, and nowhere else: events,
 //! samples and models are read from there.
 //!
 //! Closed by default: without a token the service accepts only requests to this machine's loopback names, and refuses
@@ -12,9 +12,13 @@ mod api;
 mod archive;
 mod auth;
 mod broadcast;
+mod devices;
 mod disk_reserve;
+mod disk_use;
 mod draw;
 mod error;
+mod housekeeping;
+mod keep_done;
 mod limits;
 mod metrics;
 mod models;
@@ -30,11 +34,16 @@ mod sse;
 mod state;
 mod stats_reader;
 mod store;
+mod token;
 mod worker;
 mod write_timeout;
 
+pub use auth::is_origin;
+pub use devices::device_fault;
 pub use error::ServiceError;
+pub use keep_done::KeepDone;
 pub use server::serve;
+pub use token::token_fault;
 
 use axum::Router;
 use dcgan_base::Cancel;
@@ -59,14 +68,16 @@ pub struct Settings {
     pub data_root: Option<PathBuf>,
     /// Folder of model folders; need not exist.
     pub model_root: PathBuf,
-    /// Device that jobs train on.
-    pub device: DeviceChoice,
+    /// Devices that jobs train on, one job at a time on each; several workers can share the CPU. Empty is `auto`.
+    pub devices: Vec<DeviceChoice>,
     /// Bearer token that requests must send; without it the service listens on loopback addresses only.
     pub token: Option<String>,
     /// Origin of a web page that may send requests (CORS), `https://host[:port]`.
     pub allow_origin: Option<String>,
     /// Limit of queued jobs; further submissions are refused.
     pub max_queued: u64,
+    /// Which done jobs keep their optimizer state; none is all.
+    pub keep_done: Option<KeepDone>,
 }
 
 /// A service over its store, which is locked against other processes.
@@ -130,7 +141,7 @@ pub fn run(service: &Service, listener: TcpListener, stop: &Cancel) -> Result<()
 fn batch_wakeups(state: &AppState) {
     let busy = state.downloads.available_permits() < limits::MAX_DOWNLOADS
         || state.draws.available_permits() < limits::MAX_DRAWS;
-    if state.device.is_cpu() && !busy && state.current_job.get().is_some() && !state.is_stopping() {
+    if !busy && state.running_jobs.any_on_cpu() && !state.is_stopping() {
         std::thread::sleep(WAKEUP_DELAY);
     }
 }

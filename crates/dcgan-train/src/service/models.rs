@@ -22,6 +22,9 @@ pub(crate) struct ModelEntry {
     /// Name, height, width, channels and latent of its configuration.
     #[serde(flatten)]
     config: ConfigSummary,
+    /// Name and date of its job; none for a folder.
+    job_name: Option<String>,
+    created: Option<String>,
 }
 
 /// The part of a model's configuration that lists show.
@@ -40,14 +43,15 @@ pub(crate) fn list(state: &AppState) -> Result<Vec<ModelEntry>, StoreError> {
     let mut models: Vec<ModelEntry> = jobs
         .filter_map(|job| {
             let config = read_summary(&best_checkpoint(&state.run_folder(&job.id))?)?;
-            Some(ModelEntry { id: job.id, source: "job", config })
+            let (job_name, created) = (Some(job.name), Some(job.created));
+            Some(ModelEntry { id: job.id, source: "job", config, job_name, created })
         })
         .collect();
     let folders = state.model_root.as_ref().map(|root| root.entries(MAX_LISTED)).transpose()?;
     for (id, path) in folders.unwrap_or_default() {
         let folder = if path.join("plan.toml").exists() { best_checkpoint(&path) } else { Some(path) };
         if let Some(config) = folder.and_then(|folder| read_summary(&folder)) {
-            models.push(ModelEntry { id, source: "folder", config });
+            models.push(ModelEntry { id, source: "folder", config, job_name: None, created: None });
         }
     }
     Ok(models)

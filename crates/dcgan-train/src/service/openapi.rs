@@ -125,6 +125,8 @@ pub(crate) fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Training of DCGANs: submit, watch, stop and resume jobs, download models, draw samples.",
         },
+        // Relative to the URL of this document: a proxy may serve the API below a sub-path.
+        "servers": [{ "url": "." }],
         "paths": paths,
         "components": {
             "schemas": schemas(),
@@ -151,22 +153,48 @@ fn schemas() -> Value {
             } },
         } } } },
         "JobOptions": options::schema(),
+        "ResumeOptions": options::resume_schema(),
+        "DeleteRequest": { "type": "object", "additionalProperties": false, "properties": {
+            "ids": { "type": "array", "items": text },
+            "states": { "type": "array", "items": { "type": "string", "enum": ["cancelled", "failed", "done"] } },
+            "confirm": { "type": "boolean", "description": "Delete them [default: false]" },
+        } },
+        "Deleted": { "type": "object", "properties": {
+            "deleted": { "type": "array", "items": text }, "would_delete": { "type": "array", "items": text },
+            "disk_bytes": whole,
+            "failed": list("failed", json!({ "type": "object", "properties": { "id": text, "message": text } }))
+                ["properties"]["failed"],
+        } },
+        "Store": { "type": "object", "properties": {
+            "disk_bytes": whole, "database_bytes": whole, "free_bytes": maybe("integer"),
+            "states": { "type": "object" },
+            "keep_done": { "type": ["string", "null"], "description": "--keep-done of the service" },
+        } },
         "Job": { "type": "object", "properties": {
             "id": text,
+            "name": text,
+            "created": { "type": "string", "format": "date-time" },
             "state": { "type": "string", "enum": states },
             "wanted": { "type": ["string", "null"], "description": "State of a running job after it has stopped" },
             "step": whole, "total_steps": maybe("integer"), "images": whole,
             "images_per_s": maybe("number"), "loss_d": maybe("number"), "loss_g": maybe("number"),
             "seconds_left": maybe("number"),
             "error": maybe("string"),
+            "device": { "type": ["string", "null"], "description": "The device that the job runs or ran on" },
+            "disk_bytes": maybe("integer"),
+            "optimizer_state": { "type": "string", "enum": ["kept", "dropped"],
+                "description": "dropped: the job cannot be resumed exactly" },
             "options": schema_of("JobOptions"),
             "created_unix_ms": whole, "started_unix_ms": maybe("integer"), "ended_unix_ms": maybe("integer"),
         } },
         "Jobs": jobs,
-        "Samples": list("samples", json!({ "type": "object", "properties": { "n": whole, "url": text } })),
+        "Samples": list("samples", json!({ "type": "object", "properties": {
+            "n": whole, "url": { "type": "string", "description": "Relative to the URL of this list" },
+        } })),
         "Models": list("models", json!({ "type": "object", "properties": {
             "id": text, "source": { "type": "string", "enum": ["job", "folder"] },
             "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },
+            "job_name": maybe("string"), "created": maybe("string"),
         } })),
         "DrawRequest": { "type": "object", "additionalProperties": false, "properties": {
             "seed": whole,

@@ -2,19 +2,24 @@
 //! reported.
 
 use super::AppState;
-use crate::config::{ConfigFile, Fault, Plan, RunOptions};
+use super::devices::cores;
+use super::record::Job;
+use crate::config::{ConfigFile, Fault, LENGTHS, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
 use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
+use dcgan_model::DeviceChoice;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use std::fmt;
-use std::num::NonZero;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 /// Largest `config` in bytes: presets are a page of text, and the options of a job are stored with it.
 const CONFIG_BYTES: usize = 64 * 1024;
+
+/// Characters of a job's name.
+const NAME_CHARS: usize = 100;
 
 /// Unknown options that are listed one by one; more are counted, so that an answer is not many times its request.
 const LISTED_UNKNOWN: usize = 20;
@@ -160,7 +165,7 @@ fn resolve_names(shared: &AppState, config: Option<&str>, values: &mut Values, f
         let Some(name) = name.filter(|_| !is_refused) else { continue };
         let found = find(&name).unwrap_or_else(|message| {
             faults.push(Fault::new(option, message));
-            if option == "device" { shared.device_choice().to_string() } else { name }
+            if option == "device" { shared.any_device().to_string() } else { name }
         });
         values.insert(option, found.into());
     }
@@ -168,14 +173,22 @@ fn resolve_names(shared: &AppState, config: Option<&str>, values: &mut Values, f
 
 /// What this machine cannot train.
 fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
-    let precision = inputs::check_precision(plan.training.dtype, &shared.device).err();
+    let device = plan.run.device.parse::<DeviceChoice>().ok();
+    let devices = shared
+        .devices
+        .iter()
+        .filter(|other| device.is_none_or(|device| device == shared.any_device() || device == other.choice));
+    let devices: Vec<_> = devices.map(|other| &other.device).collect();
+    // Any of these devices may run the job.
+    let precision =
+        devices.iter().find_map(|device| inputs::check_precision(plan.training.dtype, device).err());
     let precision = precision.map(|error| Fault::new("dtype", error.to_string()));
-    let memory = inputs::check_memory(plan, &shared.device).err().map(|error| {
+    let memory = devices.iter().find_map(|device| inputs::check_memory(plan, device).err()).map(|error| {
         let smaller_batch = matches!(error, InputsError::Memory { smaller_batch_fits: true, .. });
         Fault::new(if smaller_batch { "batch_size" } else { "model" }, error.to_string())
     });
     // More threads than cores would only take turns, at the expense of the thread that answers requests.
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let cores = cores();
     let threads = plan.run.threads.filter(|&threads| threads > cores).map(|threads| {
         Fault::new("threads", format!("threads is {threads}, this machine runs {cores} at a time"))
     });
@@ -186,23 +199,134 @@ fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
 /// determined the shape of the networks.
 fn in_json(fault: Fault, networks: &str) -> Fault {
     let field = if fault.field == "model" { networks.to_owned() } else { fault.field };
-    let words = fault.message.split(' ').map(|word| {
+    Fault { field, message: json_names(&fault.message) }
+}
+
+/// A message with the names of options in requests.
+pub(crate) fn json_names(message: &str) -> String {
+    let words = message.split(' ').map(|word| {
         let Some(option) = word.strip_prefix("--") else { return word.to_owned() };
         let option = option.replace('-', "_");
         let name = option.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         // Other words with dashes are options of the service, which a request does not have.
         if options::all().any(|known| known.name == name) { option } else { word.to_owned() }
     });
-    Fault { field, message: words.collect::<Vec<_>>().join(" ") }
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Takes the name of a job out of a request. None if there is none.
+///
+/// # Errors
+/// A name that is not a text, too long, or has control characters.
+pub(crate) fn take_name(body: &mut Map<String, Value>) -> Result<Option<String>, Fault> {
+    let name = match body.remove("name") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(name)) => name.trim().to_owned(),
+        Some(other) => return Err(Fault::new("name", format!("name is {other}, expected a text"))),
+    };
+    let length = name.chars().count();
+    if length > NAME_CHARS {
+        return Err(Fault::new(
+            "name",
+            format!("name has {length} characters, expected at most {NAME_CHARS}"),
+        ));
+    }
+    if name.contains(char::is_control) {
+        return Err(Fault::new("name", "name has control characters, expected one line of text"));
+    }
+    Ok(Some(name).filter(|name| !name.is_empty()))
+}
+
+/// A job with new options, see [`change`].
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) plan: Plan,
+    /// The options of the job as JSON.
+    pub(crate) options: Map<String, Value>,
+    /// None if it depends on data that has not been opened.
+    pub(crate) total_steps: Option<u64>,
+}
+
+/// `plan`, the plan of `job`, which has taken `steps`, with the options of a request: those that `dcgan-train resume`
+/// can change.
+///
+/// # Errors
+/// Every fault, each with its field.
+pub(crate) fn change(
+    shared: &AppState,
+    job: &Job,
+    mut plan: Plan,
+    steps: u64,
+    mut body: Map<String, Value>,
+) -> Result<Changed, Vec<Fault>> {
+    let (mut values, mut faults) = (Values::new(), Vec::new());
+    for option in options::all().filter(|option| option.resumable) {
+        let Some(value) = body.remove(option.name).filter(|value| !value.is_null()) else { continue };
+        match read(option, value) {
+            Ok(value) => drop(values.insert(option.name, value)),
+            Err(message) => faults.push(Fault::new(option.name, message)),
+        }
+    }
+    let given: Map<String, Value> =
+        values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    resolve_names(shared, None, &mut values, &mut faults);
+    let known: Vec<&str> =
+        options::all().filter(|option| option.resumable).map(|option| option.name).collect();
+    let unknown = |name| {
+        Fault::new(name, format!("{name:?} cannot be changed by a resume; options: {}", known.join(", ")))
+    };
+    faults.extend(body.keys().take(LISTED_UNKNOWN).map(unknown));
+    faults.extend(plan.set(&values).err().unwrap_or_default());
+    faults.extend(plan.faults());
+    if faults.is_empty() {
+        faults.extend(machine_faults(shared, &plan));
+    }
+    // Without the data, the length in epochs is not known.
+    let is_known = plan.training.epochs.is_none() || job.dataset_len.is_some();
+    let images = usize::try_from(job.dataset_len.unwrap_or(0)).unwrap_or(usize::MAX);
+    let total_steps = is_known.then(|| plan.total_steps(images));
+    if let Some(total) = total_steps.filter(|total| *total <= steps && faults.is_empty()) {
+        let length = LENGTHS.into_iter().find(|length| values.contains_key(length)).unwrap_or("steps");
+        let message =
+            format!("{length} gives a length of {total} steps, expected more than the {steps} steps taken");
+        faults.push(Fault::new(length, message));
+    }
+    if !faults.is_empty() {
+        return Err(faults.into_iter().map(|fault| in_json(fault, "config")).collect());
+    }
+    let mut options = serde_json::from_str::<Map<String, Value>>(&job.options).unwrap_or_default();
+    if LENGTHS.iter().any(|length| given.contains_key(*length)) {
+        options.retain(|name, _| !LENGTHS.contains(&name.as_str()));
+    }
+    options.extend(given);
+    Ok(Changed { plan, options, total_steps })
 }
 
 /// The JSON schema of the request.
 pub(crate) fn schema() -> Value {
-    let properties = options::all().map(|option| (option.name.to_owned(), property(option)));
+    let name = json!({
+        "type": "string",
+        "maxLength": NAME_CHARS,
+        "description": "Name of the job [default: its networks and its data]",
+    });
+    let options = options::all().map(|option| (option.name.to_owned(), property(option)));
+    let properties = std::iter::once(("name".to_owned(), name)).chain(options);
     json!({
         "type": "object",
         "additionalProperties": false,
         "description": "The options of `dcgan-train run`; none is required",
+        "properties": properties.collect::<Map<_, _>>(),
+    })
+}
+
+/// The JSON schema of the options that a resume can change.
+pub(crate) fn resume_schema() -> Value {
+    let options = options::all().filter(|option| option.resumable);
+    let properties = options.map(|option| (option.name.to_owned(), property(option)));
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "description": "The options of `dcgan-train resume`; none is required. A done job needs a greater length",
         "properties": properties.collect::<Map<_, _>>(),
     })
 }
@@ -219,7 +343,7 @@ fn property(option: &TrainOption) -> Value {
             "Images: a path below --data-root, see GET /v1/data [default: the embedded digits]".to_owned()
         }
         "init_from" => "Start from the weights of this model: an id of GET /v1/models".to_owned(),
-        "device" => "auto, or the device of the service: it trains on no other".to_owned(),
+        "device" => "auto, or a device of the service: it trains on no other".to_owned(),
         _ => option.description(),
     };
     let mut property = json!({ "description": description });

@@ -127,6 +127,31 @@ pub(crate) struct Job {
     pub(crate) created_ms: i64,
     pub(crate) started_ms: Option<i64>,
     pub(crate) ended_ms: Option<i64>,
+    /// As given, or that of its networks and data.
+    pub(crate) name: String,
+    /// `created_ms` as text: `2026-01-31T12:34:56Z`.
+    pub(crate) created: String,
+    /// The device that the options name; none for any.
+    pub(crate) requested_device: Option<String>,
+    /// Label of the device that the job runs or ran on.
+    pub(crate) device: Option<String>,
+    /// Images in the dataset, known once it has been opened.
+    pub(crate) dataset_len: Option<u64>,
+    /// Bytes of its files when they were last measured.
+    pub(crate) disk_bytes: Option<u64>,
+    /// Whether the optimizer state of its checkpoints was removed: then it cannot be resumed.
+    pub(crate) optimizer_dropped: bool,
+}
+
+/// A job to be submitted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NewJob {
+    pub(crate) name: String,
+    /// The request's body, JSON.
+    pub(crate) options: String,
+    /// The resolved plan, TOML.
+    pub(crate) plan: String,
+    pub(crate) requested_device: Option<String>,
 }
 
 /// Unix time in milliseconds.

@@ -67,7 +67,29 @@ pub(crate) fn routes() -> Vec<Route> {
         (
             op("DELETE", "/v1/jobs/{id}", "Delete a job that is not running, and its files", Nothing(204))
                 .or(&[404, 409]),
-            delete(api::jobs::delete),
+            delete(api::files::delete),
+        ),
+        (
+            op(
+                "POST",
+                "/v1/jobs/delete",
+                "Delete jobs by id, or all that are done, failed or cancelled, at most 1,000; without confirm only \
+                 list them",
+                Json(200, "Deleted"),
+            )
+            .body("DeleteRequest")
+            .or(&[400, 413, 422]),
+            post(api::files::delete_many),
+        ),
+        (
+            op(
+                "POST",
+                "/v1/jobs/{id}/drop-optimizer",
+                "Remove the optimizer state of a done or cancelled job, most of its size; it cannot be resumed then",
+                Json(200, "Job"),
+            )
+            .or(&[404, 409]),
+            post(api::files::drop_optimizer),
         ),
         (
             op(
@@ -83,10 +105,11 @@ pub(crate) fn routes() -> Vec<Route> {
             op(
                 "POST",
                 "/v1/jobs/{id}/resume",
-                "Queue a paused or failed job again, from its last checkpoint",
+                "Queue a paused or failed job again, from its last checkpoint; with a greater length also a done one",
                 Json(200, "Job"),
             )
-            .or(&[404, 409, 507]),
+            .body("ResumeOptions")
+            .or(&[400, 404, 409, 413, 422, 507]),
             post(api::jobs::resume),
         ),
         (
@@ -158,6 +181,7 @@ pub(crate) fn routes() -> Vec<Route> {
             op("GET", "/v1/presets", "Presets: networks and training settings by name", Json(200, "Presets")),
             get(api::models::presets),
         ),
+        (op("GET", "/v1/store", "Disk space of the jobs", Json(200, "Store")), get(api::files::store)),
         (op("GET", "/v1/data", "Datasets below --data-root", Json(200, "Data")), get(api::models::data)),
     ]
 }

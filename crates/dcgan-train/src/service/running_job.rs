@@ -1,5 +1,6 @@
-//! In-memory state of the running job: its progress between two checkpoints, its latest log line and its stop flag.
+//! In-memory state of the running jobs: progress between two checkpoints, the latest log line and the stop flag of each.
 
+use super::devices::WorkerDevice;
 use crate::event::StepLine;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,15 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Debug)]
 pub(crate) struct RunningJob {
     pub(crate) id: String,
+    /// Label of its device.
+    pub(crate) device: String,
+    pub(crate) on_cpu: bool,
     stop: Arc<AtomicBool>,
     step: Arc<AtomicU64>,
     line: Arc<Mutex<Option<StepLine>>>,
 }
 
 impl RunningJob {
-    pub(crate) fn new(id: &str, step: u64) -> Self {
+    pub(crate) fn new(id: &str, step: u64, device: &WorkerDevice) -> Self {
         Self {
             id: id.to_owned(),
+            device: device.label.clone(),
+            on_cpu: device.device.is_cpu(),
             stop: Arc::default(),
             step: Arc::new(AtomicU64::new(step)),
             line: Arc::default(),
@@ -51,25 +57,34 @@ impl RunningJob {
     }
 }
 
-/// The job that the worker runs now, if any.
+/// The jobs that the workers run now, at most one for each device.
 #[derive(Debug, Default)]
-pub(crate) struct CurrentJob(Mutex<Option<RunningJob>>);
+pub(crate) struct RunningJobs(Mutex<Vec<RunningJob>>);
 
-impl CurrentJob {
-    pub(crate) fn set(&self, job: Option<RunningJob>) {
-        *self.lock() = job;
+impl RunningJobs {
+    pub(crate) fn add(&self, job: RunningJob) {
+        self.lock().push(job);
     }
 
-    pub(crate) fn get(&self) -> Option<RunningJob> {
+    pub(crate) fn remove(&self, id: &str) {
+        self.lock().retain(|job| job.id != id);
+    }
+
+    pub(crate) fn all(&self) -> Vec<RunningJob> {
         self.lock().clone()
     }
 
-    /// The running job if its id is `id`.
-    pub(crate) fn get_by_id(&self, id: &str) -> Option<RunningJob> {
-        self.get().filter(|job| job.id == id)
+    /// Whether a job trains on the CPU.
+    pub(crate) fn any_on_cpu(&self) -> bool {
+        self.lock().iter().any(|job| job.on_cpu)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<RunningJob>> {
+    /// The running job of this id.
+    pub(crate) fn get(&self, id: &str) -> Option<RunningJob> {
+        self.lock().iter().find(|job| job.id == id).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<RunningJob>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,7 @@ use super::auth::ClientAddress;
 use super::limits::{HEAD_BYTES, HEAD_TIMEOUT, SEND_BUFFER_BYTES, WRITE_TIMEOUT};
 use super::state::AppState;
 use super::write_timeout::WriteTimeout;
-use super::{Service, app, worker};
+use super::{Service, app, housekeeping, worker};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -24,24 +25,22 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Serves `listener` and runs jobs until `shutdown` resolves. Then no connection is accepted, open requests may finish
-/// within a few seconds, and the running job finishes its step and writes a checkpoint.
+/// within a few seconds, and running jobs finish their step and write a checkpoint.
 ///
 /// # Errors
-/// The worker thread cannot be spawned, or panicked.
+/// A thread cannot be spawned, or panicked.
 pub async fn serve(
     listener: TcpListener,
     service: &Service,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let state = Arc::clone(&service.state);
-    let worker = std::thread::Builder::new().name("dcgan-train".into()).spawn({
-        let state = Arc::clone(&state);
-        move || {
-            // Without its worker the service would accept jobs and run none.
-            let _stop = StopOnDrop(&state);
-            worker::run(&state, &state.device);
-        }
-    })?;
+    let _ = state.address.set(listener.local_addr()?);
+    let mut threads = Vec::new();
+    for index in 0..state.devices.len() {
+        threads.push(spawn(&state, "dcgan-train", move |state| worker::run(state, index))?);
+    }
+    threads.push(spawn(&state, "dcgan-files", housekeeping::run)?);
     let app = app(service);
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -84,13 +83,27 @@ pub async fn serve(
     }
     drop(listener);
     state.stop();
-    tracing::info!("stopping: the running job finishes its step and writes a checkpoint");
+    tracing::info!("stopping: running jobs finish their step and write a checkpoint");
     let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await;
-    let joined = tokio::task::spawn_blocking(move || worker.join()).await;
-    match joined {
-        Ok(Ok(())) => Ok(()),
-        _ => Err(io::Error::other("the worker thread panicked")),
+    let join = move || threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+    match tokio::task::spawn_blocking(join).await {
+        Ok(0) => Ok(()),
+        _ => Err(io::Error::other("a worker thread panicked")),
     }
+}
+
+/// Spawns a thread that works until the service stops. If it ends before, the service stops: without its workers it
+/// would accept jobs and run none.
+fn spawn(
+    state: &Arc<AppState>,
+    name: &str,
+    body: impl FnOnce(&AppState) + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let state = Arc::clone(state);
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        let _stop = StopOnDrop(&state);
+        body(&state);
+    })
 }
 
 /// Sets socket options. Errors are ignored: the connection works without them.
@@ -102,7 +115,7 @@ fn set_socket_options(stream: &TcpStream) {
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER_BYTES);
 }
 
-/// Stops the service when the worker ends, also by a panic.
+/// Stops the service when a thread ends, also by a panic.
 struct StopOnDrop<'a>(&'a AppState);
 
 impl Drop for StopOnDrop<'_> {

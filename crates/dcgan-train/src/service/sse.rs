@@ -56,7 +56,8 @@ pub(crate) fn response(
     });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-cache"),
+        // no-transform: a proxy that compresses the stream would hold events back.
+        (header::CACHE_CONTROL, "no-cache, no-transform"),
         // nginx would otherwise buffer the stream.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];

@@ -1,22 +1,26 @@
-//! State shared by the handlers, the worker and the draw thread.
+//! State shared by the handlers, the workers, the draw thread and the housekeeping thread.
 
+use super::auth::Refusals;
 use super::broadcast::Broadcasts;
+use super::devices::{self, WorkerDevice};
 use super::draw::DrawQueue;
+use super::housekeeping::Removals;
+use super::keep_done::KeepDone;
 use super::limits;
 use super::metrics::Metrics;
 use super::models;
 use super::paths::Root;
-use super::running_job::CurrentJob;
+use super::running_job::RunningJobs;
 use super::store::{Store, StoreError};
 use super::{ServiceError, Settings};
 use crate::config::Plan;
-use crate::inputs;
 use dcgan_base::files;
-use dcgan_model::{Device, DeviceChoice};
+use dcgan_model::DeviceChoice;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -26,12 +30,20 @@ const DELETED_PREFIX: &str = ".deleted-";
 #[derive(Debug)]
 pub(crate) struct AppState {
     pub(crate) store: Store,
-    pub(crate) current_job: CurrentJob,
-    /// Wakes the worker.
+    pub(crate) running_jobs: RunningJobs,
+    /// Wakes the workers.
     pub(crate) worker_notify: Notify,
+    pub(crate) housekeeping_notify: Notify,
+    /// Run folders of deleted jobs.
+    pub(crate) removals: Removals,
+    pub(crate) keep_done: Option<KeepDone>,
     pub(crate) metrics: Metrics,
     pub(crate) draw_queue: DrawQueue,
-    pub(crate) device: Device,
+    /// One worker for each; not empty.
+    pub(crate) devices: Vec<WorkerDevice>,
+    /// Set once the service listens.
+    pub(crate) address: OnceLock<SocketAddr>,
+    pub(crate) refusals: Refusals,
     pub(crate) token: Option<String>,
     pub(crate) allow_origin: Option<String>,
     pub(crate) max_queued: u64,
@@ -49,7 +61,8 @@ pub(crate) struct AppState {
     pub(crate) downloads: Arc<Semaphore>,
     /// One permit for each draw request, held until its images have been sent.
     pub(crate) draws: Arc<Semaphore>,
-    device_choice: DeviceChoice,
+    /// The device of jobs that name none, in their plan.
+    any_device: DeviceChoice,
     stopping: watch::Sender<bool>,
     /// Locked while this process uses the store.
     _lock: File,
@@ -63,7 +76,7 @@ impl AppState {
     pub(crate) fn open(settings: &Settings) -> Result<Self, ServiceError> {
         let root = |path: &PathBuf| Root::open(path).map_err(io_error(path));
         let data_root = settings.data_root.as_ref().map(root).transpose()?;
-        let device = inputs::device(&settings.device.to_string())?;
+        let devices = devices::open(&settings.devices)?;
         let folder = &settings.store;
         let runs = folder.join("runs");
         fs::create_dir_all(&runs).map_err(io_error(&runs))?;
@@ -82,11 +95,16 @@ impl AppState {
         let connections = limits::max_connections();
         Ok(Self {
             store,
-            current_job: CurrentJob::default(),
+            running_jobs: RunningJobs::default(),
             worker_notify: Notify::default(),
-            metrics: Metrics::default(),
+            housekeeping_notify: Notify::default(),
+            removals: Removals::default(),
+            keep_done: settings.keep_done,
+            metrics: Metrics::new(&devices),
             draw_queue: DrawQueue::start().map_err(ServiceError::Runtime)?,
-            device,
+            devices,
+            address: OnceLock::new(),
+            refusals: Refusals::default(),
             token: settings.token.clone(),
             allow_origin: settings.allow_origin.clone(),
             max_queued: settings.max_queued,
@@ -98,7 +116,10 @@ impl AppState {
             streams: Arc::new(Semaphore::new(connections / 2)),
             downloads: Arc::new(Semaphore::new(limits::MAX_DOWNLOADS)),
             draws: Arc::new(Semaphore::new(limits::MAX_DRAWS)),
-            device_choice: settings.device,
+            any_device: match settings.devices.as_slice() {
+                [device] => *device,
+                _ => DeviceChoice::Auto,
+            },
             stopping: watch::Sender::new(false),
             _lock: lock,
         })
@@ -113,20 +134,49 @@ impl AppState {
         self.runs.path().join(format!("{DELETED_PREFIX}{id}"))
     }
 
-    pub(crate) fn device_choice(&self) -> DeviceChoice {
-        self.device_choice
+    pub(crate) fn any_device(&self) -> DeviceChoice {
+        self.any_device
     }
 
-    /// The service's device, if `name` is this device or `auto`.
+    /// One of the service's devices, or for `auto` the device in the plans of jobs that name none.
     pub(crate) fn check_device(&self, name: &str) -> Result<DeviceChoice, String> {
-        let own = self.device_choice;
         let choice: DeviceChoice = name.parse()?;
-        let is_own = choice == own || (choice == DeviceChoice::Cpu && self.device.is_cpu());
-        if choice == DeviceChoice::Auto || is_own {
-            return Ok(own);
+        if choice == DeviceChoice::Auto || choice == self.any_device {
+            return Ok(self.any_device);
         }
-        let expected = if self.device.is_cpu() { DeviceChoice::Cpu } else { own };
-        Err(format!("device is {name}, expected {expected} or auto: the service trains on one device"))
+        if self.devices.iter().any(|device| device.choice == choice) {
+            return Ok(choice);
+        }
+        let mut names: Vec<String> = self.devices.iter().map(|device| device.choice.to_string()).collect();
+        names.dedup();
+        Err(format!(
+            "device is {name}, expected {} or auto: the service has no other device",
+            names.join(", ")
+        ))
+    }
+
+    /// The device that a job waits for, if its plan names one of several.
+    pub(crate) fn requested_device(&self, plan: &Plan) -> Option<String> {
+        let device: DeviceChoice = plan.run.device.parse().ok()?;
+        (self.devices.len() > 1 && device != DeviceChoice::Auto).then(|| device.to_string())
+    }
+
+    /// Where a browser on this machine opens the page.
+    pub(crate) fn base_url(&self) -> String {
+        match self.address.get() {
+            Some(address) if address.ip().is_unspecified() => format!("http://localhost:{}/", address.port()),
+            Some(address) => format!("http://{address}/"),
+            None => "http://localhost/".to_owned(),
+        }
+    }
+
+    /// An error message for clients: without the folders of this machine, and with the names of options in requests.
+    pub(crate) fn public_message(&self, message: &str, job: Option<&str>) -> String {
+        let run = job.map(|id| self.run_folder(id));
+        let roots = [self.data_root.as_ref(), self.model_root.as_ref(), Some(&self.runs)];
+        let folders = roots.into_iter().flatten().map(Root::path).chain(self.runs.path().parent());
+        let message = without_folders(message, run.as_deref().into_iter().chain(folders));
+        super::options::json_names(&message)
     }
 
     /// The dataset `name` below the data root.
@@ -173,6 +223,7 @@ impl AppState {
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
         self.worker_notify.notify();
+        self.housekeeping_notify.notify();
     }
 
     /// Changes to true when the shutdown begins.
@@ -200,30 +251,66 @@ fn finish_deletions(store: &Store, runs: &Root) -> Result<(), StoreError> {
         let name = entry.file_name();
         let Some(id) = name.to_str().and_then(|name| name.strip_prefix(DELETED_PREFIX)) else { continue };
         match store.delete(id, || Ok(())) {
-            Ok(()) | Err(StoreError::NotFound) => fs::remove_dir_all(entry.path())?,
+            Ok(_) | Err(StoreError::NotFound) => fs::remove_dir_all(entry.path())?,
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// Wakes a thread, as `tokio::sync::Notify` wakes a task: a notification without a waiter is kept for the next wait.
+/// `message` without the names of `folders` in front of what is below them. A path that ends in one is left: it is
+/// replaced by its last part.
+fn without_folders<'a>(message: &str, folders: impl Iterator<Item = &'a Path>) -> String {
+    let mut message = message.to_owned();
+    for folder in folders {
+        let Some(text) = folder.to_str().filter(|text| text.len() > 1) else { continue };
+        message = message.replace(&format!("{text}{}", std::path::MAIN_SEPARATOR), "");
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        message = message.replace(text, &name);
+    }
+    message
+}
+
+/// Wakes threads. Notifications are counted, so that each thread sees those that came while it did not wait.
 #[derive(Debug, Default)]
 pub(crate) struct Notify {
-    notified: Mutex<bool>,
+    count: Mutex<u64>,
     condition: Condvar,
 }
 
 impl Notify {
     pub(crate) fn notify(&self) {
-        *self.notified.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.condition.notify_all();
     }
 
-    /// Returns after a notification, or after `timeout`.
-    pub(crate) fn wait(&self, timeout: Duration) {
-        let notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.condition.wait_timeout_while(notified, timeout, |notified| !*notified);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    /// Returns the number of notifications once it is not `seen`, or after `timeout`.
+    pub(crate) fn wait(&self, seen: u64, timeout: Duration) -> u64 {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.condition.wait_timeout_while(count, timeout, |count| *count == seen);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_do_not_name_folders_of_the_machine() {
+        for (message, expected) in [
+            ("/srv/data/faces/019.png: truncated", "faces/019.png: truncated"),
+            ("cannot read \"/srv/data/faces\"", "cannot read \"faces\""),
+            ("/srv/data: permission denied", "data: permission denied"),
+            ("/srv/data-too/x: no such file", "data-too/x: no such file"),
+            (
+                "the last good checkpoint is /store/runs/12/checkpoints/00000009",
+                "the last good checkpoint is checkpoints/00000009",
+            ),
+            ("no folder", "no folder"),
+        ] {
+            let folders = ["/store/runs/12", "/srv/data", "/store/runs"].map(Path::new);
+            assert_eq!(without_folders(message, folders.into_iter()), expected);
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::event::Event;
 use axum::body::Bytes;
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -118,7 +119,9 @@ impl StatsReader {
         if identity != self.file || metadata.len() < self.offset {
             (self.file, self.offset, self.last_read) = (identity, 0, None);
         }
-        let mut bytes = Vec::new();
+        // Both buffers are allocated once: growing ones leave freed blocks of many sizes in the heap of every thread.
+        let unread = usize::try_from(metadata.len().saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(unread.min(BLOCK_BYTES));
         if metadata.len() > self.offset {
             file.seek(SeekFrom::Start(self.offset))?;
             file.take(BLOCK_BYTES as u64).read_to_end(&mut bytes)?;
@@ -130,7 +133,8 @@ impl StatsReader {
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         self.offset += complete as u64;
-        let (mut offsets, mut text) = (Vec::new(), String::new());
+        // An event has a few dozen bytes more than its line.
+        let (mut offsets, mut text) = (Vec::new(), String::with_capacity(complete + complete / 4));
         for line in bytes[..complete].split(|&byte| byte == b'\n') {
             self.format_line(line, &mut offsets, &mut text);
         }
@@ -150,8 +154,26 @@ impl StatsReader {
         }
         self.last_sent = Some(id);
         offsets.push((id, out.len()));
+        let text = without_folder(text, &event);
         // Writing to a String cannot fail.
         let _ = write!(out, "id: {id}\nevent: {}\ndata: {text}\n\n", event_name(&event));
+    }
+}
+
+/// The line of an event with the path of its file relative to the run folder: clients do not learn where the service
+/// stores its files.
+fn without_folder<'a>(line: &'a str, event: &Event) -> Cow<'a, str> {
+    let (path, parent) = match event {
+        Event::Sample { path, .. } => (path, "samples"),
+        Event::Checkpoint { path, .. } => (path, "checkpoints"),
+        Event::Step(_) | Event::Alarm { .. } => return line.into(),
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let json = |path: &str| serde_json::Value::from(path).to_string();
+    if path.is_absolute() {
+        line.replacen(&json(&path.to_string_lossy()), &json(&format!("{parent}/{name}")), 1).into()
+    } else {
+        line.into()
     }
 }
 
@@ -233,6 +255,29 @@ mod tests {
         assert_eq!(count, 2000);
         for text in ["", "5", "a-0", "5-", "-1-0", "5-0-0"] {
             assert!(text.parse::<EventId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn events_do_not_name_folders_of_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stats.jsonl");
+        let sample = |path: &str| {
+            format!(r#"{{"event":"sample","step":5,"images":80,"path":"{path}","diversity":0.5}}"#)
+        };
+        let checkpoint = |path: &str| {
+            format!(r#"{{"event":"checkpoint","step":9,"path":"{path}","frechet":null,"best":false}}"#)
+        };
+        for (line, expected) in [
+            (sample(r#"/a \"b\"/runs/1/samples/00000080.png"#), sample("samples/00000080.png")),
+            (sample("samples/00000080.png"), sample("samples/00000080.png")),
+            (checkpoint("/store/runs/1/checkpoints/00000009"), checkpoint("checkpoints/00000009")),
+            (checkpoint("checkpoints/00000009"), checkpoint("checkpoints/00000009")),
+        ] {
+            fs::write(&path, line + "\n").unwrap();
+            let block = StatsReader::new(path.clone(), None).read().unwrap().0;
+            let text = std::str::from_utf8(block.bytes()).unwrap().to_owned();
+            assert!(text.contains(&format!("data: {expected}\n")), "{text}");
         }
     }
 

@@ -13,19 +13,18 @@
 //!
 //! A pause or cancel of a running job is stored as its pending state (column `wanted`) and takes effect when the step
 //! is finished and its checkpoint written. When the service stops or restarts after a crash, the running job goes back
-//! to `queued`, or to its pending state.
+//! to `queued`, or to its pending state. A done job with a greater length is queued again.
 
+use super::devices::WorkerDevice;
 use super::disk_reserve::DiskReserve;
-use super::record::{Command, Job, JobState, Outcome, PendingState, next_id, now_ms};
+use super::record::{Job, JobState, NewJob, Outcome, PendingState, next_id, now_ms};
+pub(crate) use commands::Change;
 pub(crate) use error::StoreError;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+pub(crate) use schema::default_name;
 use std::collections::HashMap;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// `PRAGMA user_version`.
-const VERSION: i64 = 1;
 
 /// Crashes of the service during a job, without a new checkpoint, after which other jobs are claimed first: a job that
 /// exhausts the memory must not block the queue.
@@ -37,28 +36,9 @@ const RESERVE: &str = ".reserve";
 /// Jobs in the cache.
 const CACHE_CAPACITY: usize = 256;
 
-// `deaths` counts crashes of the service while the job ran.
-const SCHEMA: &str = "
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'paused', 'cancelled', 'failed', 'done')),
-    wanted TEXT CHECK (wanted IN ('paused', 'cancelled')),
-    options TEXT NOT NULL,
-    plan TEXT NOT NULL,
-    step INTEGER NOT NULL DEFAULT 0,
-    total_steps INTEGER,
-    images INTEGER NOT NULL DEFAULT 0,
-    error TEXT,
-    deaths INTEGER NOT NULL DEFAULT 0,
-    created_ms INTEGER NOT NULL,
-    started_ms INTEGER,
-    ended_ms INTEGER
-) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state, id);
-PRAGMA user_version = 1;";
-
-const COLUMNS: &str =
-    "id, state, wanted, options, plan, step, total_steps, images, error, created_ms, started_ms, ended_ms";
+const COLUMNS: &str = "id, state, wanted, options, plan, step, total_steps, images, error, created_ms, started_ms, \
+     ended_ms, name, strftime('%Y-%m-%dT%H:%M:%SZ', created_ms / 1000, 'unixepoch'), requested_device, device, \
+     dataset_len, disk_bytes, optimizer_dropped";
 
 /// The job store. It has one connection: writes are few, and each waits for the disk anyway.
 #[derive(Debug)]
@@ -95,11 +75,7 @@ impl Store {
             // An accepted job survives a power failure.
             connection.pragma_update(None, "synchronous", "FULL")?;
         }
-        self.transaction(|tx| match tx.query_row("PRAGMA user_version", [], |row| row.get(0))? {
-            0 => Ok(tx.execute_batch(SCHEMA)?),
-            VERSION => Ok(()),
-            found => Err(StoreError::NewerSchema { found }),
-        })
+        self.transaction(schema::prepare)
     }
 
     /// Whether the disk has room for new jobs.
@@ -129,7 +105,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::QueueFull`] if `max_queued` jobs are queued; [`StoreError::DiskFull`]; SQLite's errors.
-    pub(crate) fn submit(&self, options: &str, plan: &str, max_queued: u64) -> Result<Job> {
+    pub(crate) fn submit(&self, job: &NewJob, max_queued: u64) -> Result<Job> {
         if !self.has_room() {
             return Err(StoreError::DiskFull);
         }
@@ -142,8 +118,9 @@ impl Store {
             let last: Option<String> = tx.query_row("SELECT max(id) FROM jobs", [], |row| row.get(0))?;
             let id = next_id(last.as_deref());
             tx.execute(
-                "INSERT INTO jobs (id, state, options, plan, created_ms) VALUES (?1, 'queued', ?2, ?3, ?4)",
-                params![id, options, plan, now_ms()],
+                "INSERT INTO jobs (id, state, name, options, plan, requested_device, created_ms)
+                 VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6)",
+                params![id, job.name, job.options, job.plan, job.requested_device, now_ms()],
             )?;
             select_job(tx, &id)
         })
@@ -197,50 +174,79 @@ impl Store {
             .collect()
     }
 
-    /// Moves the next queued job to `running` and returns it.
+    /// Moves the next queued job for a device to `running` and returns it: a job that names no other device, and that
+    /// has not run on another kind of device, whose results differ in the last bits. A device that the service no longer
+    /// has is ignored.
     ///
     /// # Errors
     /// SQLite's errors.
-    pub(crate) fn claim(&self) -> Result<Option<Job>> {
+    pub(crate) fn claim(&self, device: &WorkerDevice, all: &[WorkerDevice]) -> Result<Option<Job>> {
+        let list = |names: Vec<&str>| format!(",{},", names.join(","));
+        let choices: Vec<String> = all.iter().map(|device| device.choice.to_string()).collect();
+        let choices = list(choices.iter().map(String::as_str).collect());
+        let kinds = list(all.iter().map(WorkerDevice::kind).collect());
+        // The kind of the device that a job has run on: `cuda` of `cuda:1`.
+        let kind = "substr(device, 1, instr(device || ':', ':') - 1)";
+        let query = format!(
+            "SELECT id FROM jobs WHERE state = 'queued'
+             AND (requested_device IS NULL OR requested_device = ?2 OR instr(?3, ',' || requested_device || ',') = 0)
+             AND (device IS NULL OR {kind} = ?4 OR instr(?5, ',' || {kind} || ',') = 0)
+             ORDER BY deaths / ?1, id LIMIT 1"
+        );
         self.transaction(|tx| {
             let next: Option<String> = tx
                 .query_row(
-                    "SELECT id FROM jobs WHERE state = 'queued' ORDER BY deaths / ?1, id LIMIT 1",
-                    [MAX_CRASHES],
+                    &query,
+                    params![MAX_CRASHES, device.choice.to_string(), choices, device.kind(), kinds],
                     |row| row.get(0),
                 )
                 .optional()?;
             let Some(id) = next else { return Ok(None) };
             tx.execute(
-                "UPDATE jobs SET state = 'running', wanted = NULL, error = NULL,
+                "UPDATE jobs SET state = 'running', wanted = NULL, error = NULL, device = ?3,
                  started_ms = coalesce(started_ms, ?2) WHERE id = ?1",
-                params![id, now_ms()],
+                params![id, now_ms(), device.label],
             )?;
             select_job(tx, &id).map(Some)
         })
     }
 
-    /// Stores the length of a job, known once its data has been opened.
+    /// Stores the length of a job and the number of its images, known once its data has been opened.
     ///
     /// # Errors
     /// SQLite's errors.
-    pub(crate) fn set_total_steps(&self, id: &str, total_steps: u64) -> Result<()> {
+    pub(crate) fn set_length(&self, id: &str, total_steps: u64, dataset_len: u64) -> Result<()> {
         self.transaction(|tx| {
-            tx.execute("UPDATE jobs SET total_steps = ?2 WHERE id = ?1", params![id, total_steps])?;
+            tx.execute(
+                "UPDATE jobs SET total_steps = ?2, dataset_len = ?3 WHERE id = ?1",
+                params![id, total_steps, dataset_len],
+            )?;
             Ok(())
         })
     }
 
-    /// Stores the progress of a job after a checkpoint.
+    /// Stores the progress of a job after a checkpoint, and the bytes of its files if they are known.
     ///
     /// # Errors
     /// SQLite's errors.
-    pub(crate) fn set_progress(&self, id: &str, step: u64, images: u64) -> Result<()> {
+    pub(crate) fn set_progress(&self, id: &str, step: u64, images: u64, disk: Option<u64>) -> Result<()> {
         self.transaction(|tx| {
             tx.execute(
-                "UPDATE jobs SET step = ?2, images = ?3, deaths = 0 WHERE id = ?1",
-                params![id, step, images],
+                "UPDATE jobs SET step = ?2, images = ?3, deaths = 0, disk_bytes = coalesce(?4, disk_bytes)
+                 WHERE id = ?1",
+                params![id, step, images, disk],
             )?;
+            Ok(())
+        })
+    }
+
+    /// Stores the bytes of a job's files.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub(crate) fn set_disk_bytes(&self, id: &str, bytes: u64) -> Result<()> {
+        self.transaction(|tx| {
+            tx.execute("UPDATE jobs SET disk_bytes = ?2 WHERE id = ?1", params![id, bytes])?;
             Ok(())
         })
     }
@@ -267,64 +273,6 @@ impl Store {
                 params![id, state.name(), error, ended],
             )?;
             Ok(state)
-        })
-    }
-
-    /// Pauses, resumes or cancels a job. For a running job only the pending state is stored; the caller sets its stop
-    /// flag.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Conflict`]; [`StoreError::DiskFull`] for a resume, which needs room;
-    /// SQLite's errors.
-    pub(crate) fn apply(&self, id: &str, command: Command) -> Result<Job> {
-        use JobState::{Cancelled, Failed, Paused, Queued, Running};
-        let change = |tx: &Transaction<'_>| {
-            let job = select_job(tx, id)?;
-            let conflict = |state| StoreError::Conflict { state, action: command.name() };
-            let (state, pending) = match (command, job.state) {
-                // A pending cancel is not withdrawn.
-                (Command::Pause | Command::Resume, Running)
-                    if job.pending_state == Some(PendingState::Cancelled) =>
-                {
-                    return Err(conflict(Cancelled));
-                }
-                (Command::Pause, Running) => (Running, Some(PendingState::Paused)),
-                (Command::Cancel, Running) => (Running, Some(PendingState::Cancelled)),
-                (Command::Pause, Queued | Paused) => (Paused, None),
-                (Command::Resume, Running) => (Running, None),
-                (Command::Resume, Queued | Paused | Failed) => (Queued, None),
-                (Command::Cancel, Queued | Paused | Cancelled) => (Cancelled, None),
-                (_, state) => return Err(conflict(state)),
-            };
-            let ended = state.is_final().then(|| job.ended_ms.unwrap_or_else(now_ms));
-            let error = if state == job.state { job.error } else { None };
-            tx.execute(
-                "UPDATE jobs SET state = ?2, wanted = ?3, error = ?4, ended_ms = ?5, deaths = 0 WHERE id = ?1",
-                params![id, state.name(), pending.map(PendingState::name), error, ended],
-            )?;
-            select_job(tx, id)
-        };
-        match command {
-            Command::Resume if !self.has_room() => Err(StoreError::DiskFull),
-            Command::Resume => self.transaction(change),
-            Command::Pause | Command::Cancel => self.transaction_with_reserve(change),
-        }
-    }
-
-    /// Deletes a job that is not running. `move_files` renames its run folder within the transaction and before the row
-    /// is deleted: after a crash in between, the folder's name marks it for deletion.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Conflict`]; errors of `move_files` and SQLite.
-    pub(crate) fn delete(&self, id: &str, move_files: impl Fn() -> io::Result<()>) -> Result<()> {
-        self.transaction_with_reserve(|tx| {
-            let state = select_job(tx, id)?.state;
-            if state == JobState::Running {
-                return Err(StoreError::Conflict { state, action: "delete" });
-            }
-            move_files()?;
-            tx.execute("DELETE FROM jobs WHERE id = ?1", [id])?;
-            Ok(())
         })
     }
 
@@ -385,9 +333,19 @@ fn job_from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
         created_ms: row.get(9)?,
         started_ms: row.get(10)?,
         ended_ms: row.get(11)?,
+        name: row.get(12)?,
+        created: row.get(13)?,
+        requested_device: row.get(14)?,
+        device: row.get(15)?,
+        dataset_len: row.get(16)?,
+        disk_bytes: row.get(17)?,
+        optimizer_dropped: row.get(18)?,
     })
 }
 
+mod commands;
+mod disk;
 mod error;
+mod schema;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,11 @@
-//! The worker: a thread that owns the device and runs queued jobs one at a time through `trainer::run`.
+//! A worker: a thread that owns a device and runs queued jobs one at a time through `trainer::run`.
 //!
 //! A job's run folder is created once and resumed afterwards, as by `dcgan-train run` and `resume`.
 
 use super::AppState;
-use super::record::{Job, JobState, Outcome};
+use super::devices::WorkerDevice;
+use super::disk_use::folder_bytes;
+use super::record::{Job, Outcome};
 use super::running_job::RunningJob;
 use super::store::StoreError;
 use crate::config::Plan;
@@ -12,13 +14,12 @@ use crate::event::Event;
 use crate::inputs::{self, InputsError};
 use crate::run_folder::{Lock, RunFolder, RunFolderError};
 use crate::trainer::{self, RunEnd};
-use dcgan_model::Device;
-use dcgan_model::{FolderError, checkpoints};
+use dcgan_model::{Device, FolderError, checkpoints};
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Poll interval of the queue if a notification is missed, and retry interval on a full disk.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,32 +43,41 @@ enum JobError {
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
-/// Runs queued jobs until the service stops. The running job then goes back to the queue, with a checkpoint.
-pub(crate) fn run(state: &AppState, device: &Device) {
-    let mut was_full = false;
+/// Runs queued jobs on the device of this index until the service stops. The running job then goes back to the queue,
+/// with a checkpoint.
+pub(crate) fn run(state: &AppState, index: usize) {
+    let Some(device) = state.devices.get(index) else { return };
+    let (mut was_full, mut seen) = (false, 0);
     while !state.is_stopping() {
         let is_full = !state.store.has_room();
-        if is_full != was_full {
+        if is_full != was_full && index == 0 {
             was_full = is_full;
             let message =
                 if is_full { "the disk is full: jobs wait" } else { "the disk has room: jobs continue" };
             tracing::warn!("{message}");
         }
         if is_full {
-            state.worker_notify.wait(RETRY_INTERVAL);
+            seen = state.worker_notify.wait(seen, RETRY_INTERVAL);
             continue;
         }
-        match state.store.claim() {
+        match state.store.claim(device, &state.devices) {
             Ok(Some(job)) => {
-                let running = RunningJob::new(&job.id, job.step);
-                state.current_job.set(Some(running.clone()));
+                let running = RunningJob::new(&job.id, job.step, device);
+                state.running_jobs.add(running.clone());
                 state.broadcasts.notify(&job.id);
+                let started = Instant::now();
                 let outcome = run_job(state, &job, &running, device);
-                store_outcome(state, &job, &outcome);
-                state.current_job.set(None);
+                // Before the job ends, so that its last state has the right number.
+                save_progress(&job, || {
+                    let bytes = folder_bytes(&state.run_folder(&job.id))?;
+                    state.store.set_disk_bytes(&job.id, bytes)
+                });
+                store_outcome(state, &job, &outcome, &running, started);
+                state.running_jobs.remove(&job.id);
                 state.broadcasts.notify(&job.id);
+                state.housekeeping_notify.notify();
             }
-            Ok(None) => state.worker_notify.wait(RETRY_INTERVAL),
+            Ok(None) => seen = state.worker_notify.wait(seen, RETRY_INTERVAL),
             Err(error) => {
                 tracing::error!(%error, "cannot read the job queue");
                 std::thread::sleep(RETRY_INTERVAL);
@@ -77,23 +87,24 @@ pub(crate) fn run(state: &AppState, device: &Device) {
 }
 
 /// Trains a job and maps every way in which that can end, panics included, to an outcome.
-fn run_job(state: &AppState, job: &Job, running: &RunningJob, device: &Device) -> Outcome {
-    // A pause or cancel may arrive between the claim and `current_job.set`, when there is no stop flag to set yet.
+fn run_job(state: &AppState, job: &Job, running: &RunningJob, device: &WorkerDevice) -> Outcome {
+    // A pause or cancel may arrive between the claim and `running_jobs.add`, when there is no stop flag to set yet.
     if state.store.get(&job.id).is_ok_and(|job| job.pending_state.is_some()) {
         return Outcome::Stopped;
     }
-    tracing::info!(job = %job.id, step = job.step, "job started");
+    tracing::info!(job = %job.id, name = ?job.name, device = %device.label, step = job.step, "job started");
     let trained = catch_unwind(AssertUnwindSafe(|| in_thread_pool(state, job, running, device)));
     match trained {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) if is_disk_full(&error) => {
-            let message = format!("the disk is full; make room and resume the job ({error})");
+            let error_text = state.public_message(&error.to_string(), Some(&job.id));
+            let message = format!("the disk is full; make room and resume the job ({error_text})");
             tracing::error!(job = %job.id, %error, "job paused: the disk is full");
             Outcome::DiskFull(message)
         }
         Ok(Err(error)) => {
             tracing::error!(job = %job.id, %error, "job failed");
-            Outcome::Failed(error.to_string())
+            Outcome::Failed(state.public_message(&error.to_string(), Some(&job.id)))
         }
         Err(_) => {
             tracing::error!(job = %job.id, "job failed: panic, see above");
@@ -102,15 +113,16 @@ fn run_job(state: &AppState, job: &Job, running: &RunningJob, device: &Device) -
     }
 }
 
-/// Trains in a separate thread pool if the job sets `threads`.
+/// Trains in a separate thread pool if the job or its device limits the threads.
 fn in_thread_pool(
     state: &AppState,
     job: &Job,
     running: &RunningJob,
-    device: &Device,
+    device: &WorkerDevice,
 ) -> Result<Outcome, JobError> {
     let plan: Plan = toml::from_str(&job.plan)?;
-    match plan.run.threads {
+    let WorkerDevice { device, threads, .. } = device;
+    match plan.run.threads.or(*threads) {
         None => train(state, job, &plan, running, device),
         Some(threads) => {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
@@ -131,14 +143,16 @@ fn train(
     let is_new = newest == 0;
     state.recheck_paths(&plan, is_new).map_err(|(field, problem)| JobError::Moved { field, problem })?;
     let inputs = inputs::open(&plan, device.clone(), is_new)?;
-    save_progress(job, || state.store.set_total_steps(&job.id, plan.total_steps(inputs.data.len())));
+    let images = inputs.data.len();
+    save_progress(job, || state.store.set_length(&job.id, plan.total_steps(images), images as u64));
     let batch_size = plan.training.batch_size as u64;
     let mut sink = |event: &Event| {
         match event {
             Event::Step(line) => running.set_line(line),
             // After a SIGKILL from here on, the job resumes from this checkpoint.
             Event::Checkpoint { step, .. } => {
-                save_progress(job, || state.store.set_progress(&job.id, *step, *step * batch_size));
+                let bytes = folder_bytes(folder.path()).ok();
+                save_progress(job, || state.store.set_progress(&job.id, *step, *step * batch_size, bytes));
             }
             Event::Sample { .. } => {}
             Event::Alarm { step, message, .. } => tracing::warn!(job = %job.id, step, "{message}"),
@@ -147,12 +161,12 @@ fn train(
     };
     let mut progress = |step: u64, _total: u64| {
         running.set_step(step);
-        state.metrics.count_images(batch_size);
+        state.metrics.count_images(&running.device, batch_size);
     };
     let cancelled = || running.is_stopped() || state.is_stopping();
     match trainer::run(&folder, &plan, inputs, &mut sink, &mut progress, &cancelled)? {
         RunEnd::Finished(result) | RunEnd::AlreadyFinished(result) => {
-            save_progress(job, || state.store.set_progress(&job.id, result.steps, result.images));
+            save_progress(job, || state.store.set_progress(&job.id, result.steps, result.images, None));
             Ok(Outcome::Done)
         }
         RunEnd::Interrupted { .. } => Ok(Outcome::Stopped),
@@ -182,11 +196,14 @@ fn save_progress(job: &Job, write: impl Fn() -> Result<(), StoreError>) {
 
 /// Stores the outcome of a job, and retries on errors: the job must be neither lost nor run twice. After a crash before
 /// that, the job is found running and resumed; if it was complete, nothing is left to train.
-fn store_outcome(state: &AppState, job: &Job, outcome: &Outcome) {
+fn store_outcome(state: &AppState, job: &Job, outcome: &Outcome, running: &RunningJob, started: Instant) {
     loop {
         match state.store.finish(&job.id, outcome) {
-            Ok(JobState::Failed) | Err(StoreError::NotFound) => return,
-            Ok(state) => return tracing::info!(job = %job.id, %state, "job ended"),
+            Err(StoreError::NotFound) => return,
+            Ok(state) => {
+                let (device, step, seconds) = (&running.device, running.step(), started.elapsed().as_secs());
+                return tracing::info!(job = %job.id, %state, %device, step, seconds, "job ended");
+            }
             Err(error) => tracing::error!(job = %job.id, %error, "cannot store the outcome"),
         }
         if state.is_stopping() {

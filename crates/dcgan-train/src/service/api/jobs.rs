@@ -1,16 +1,18 @@
-//! `/v1/jobs`: submit, list, show, pause, resume, cancel, delete.
+//! `/v1/jobs`: submit, list, show, pause, resume, cancel.
 
 use super::{Body, PathParams, QueryParams, blocking, parse_json};
 use crate::config::Fault;
+use crate::run_folder::{RunFolder, RunFolderError};
 use crate::service::AppState;
 use crate::service::error::ApiError;
 use crate::service::options::{self, Options};
-use crate::service::record::{Command, Job, JobState};
+use crate::service::record::{Command, Job, JobState, NewJob};
+use crate::service::store::{Change, default_name};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
+use dcgan_model::checkpoints;
 use serde_json::{Map, Value, json};
-use std::fs;
 use std::io;
 use std::sync::Arc;
 
@@ -20,14 +22,16 @@ const MAX_LIMIT: u64 = 200;
 const CONFIG_CHARS: usize = 200;
 
 /// A job as JSON, with the live progress of a running job.
-fn job_json(state: &AppState, job: &Job) -> Value {
-    // The worker clears `current_job` shortly after it has stored the outcome.
-    let running = state.current_job.get_by_id(&job.id).filter(|_| job.state == JobState::Running);
+pub(super) fn job_json(state: &AppState, job: &Job) -> Value {
+    // The worker leaves `running_jobs` shortly after it has stored the outcome.
+    let running = state.running_jobs.get(&job.id).filter(|_| job.state == JobState::Running);
     let line = running.as_ref().and_then(|running| running.line());
     let step = running.as_ref().map_or(job.step, |running| running.step().max(job.step));
     let images = line.as_ref().map_or(job.images, |line| line.images.max(job.images));
     json!({
         "id": job.id,
+        "name": job.name,
+        "created": job.created,
         "state": job.state,
         "wanted": job.pending_state,
         "step": step,
@@ -37,7 +41,10 @@ fn job_json(state: &AppState, job: &Job) -> Value {
         "loss_d": line.as_ref().and_then(|line| line.loss_d),
         "loss_g": line.as_ref().and_then(|line| line.loss_g),
         "seconds_left": line.as_ref().map(|line| line.seconds_left),
-        "error": job.error,
+        "error": job.error.as_ref().map(|error| state.public_message(error, Some(&job.id))),
+        "device": job.device,
+        "disk_bytes": job.disk_bytes,
+        "optimizer_state": if job.optimizer_dropped { "dropped" } else { "kept" },
         "options": serde_json::from_str::<Value>(&job.options).unwrap_or_default(),
         "created_unix_ms": job.created_ms,
         "started_unix_ms": job.started_ms,
@@ -64,16 +71,31 @@ pub(crate) async fn submit(State(state): State<Arc<AppState>>, body: Body) -> Re
     }
     let job = blocking(move || insert_job(&state, options)).await?;
     let id = job["id"].as_str().unwrap_or_default();
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("/v1/jobs/{id}"))], Json(job)))
+    // Relative to the URL of the request, which ends in `jobs`: a proxy may serve the API below a sub-path.
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("jobs/{id}"))], Json(job)))
 }
 
-/// Validates the options and inserts the job.
-fn insert_job(state: &AppState, options: Map<String, Value>) -> Result<Value, ApiError> {
+/// Validates the name and the options and inserts the job.
+fn insert_job(state: &AppState, mut options: Map<String, Value>) -> Result<Value, ApiError> {
+    let name = options::take_name(&mut options);
     let text = Value::Object(options.clone()).to_string();
-    let plan = options::resolve(state, options).map_err(ApiError::faults)?;
-    let plan = toml::to_string(&plan).map_err(ApiError::internal)?;
-    let job = state.store.submit(&text, &plan, state.max_queued)?;
-    tracing::info!(job = %job.id, "job submitted");
+    let data = options.get("data").and_then(Value::as_str).map(str::to_owned);
+    let plan = options::resolve(state, options);
+    let (name, plan) = match (name, plan) {
+        (Ok(name), Ok(plan)) => (name, plan),
+        (name, plan) => {
+            let faults = name.err().into_iter().chain(plan.err().unwrap_or_default());
+            return Err(ApiError::faults(faults.collect()));
+        }
+    };
+    let job = NewJob {
+        name: name.unwrap_or_else(|| default_name(&plan.model.name, data.as_deref())),
+        options: text,
+        requested_device: state.requested_device(&plan),
+        plan: toml::to_string(&plan).map_err(ApiError::internal)?,
+    };
+    let job = state.store.submit(&job, state.max_queued)?;
+    tracing::info!(job = %job.id, name = ?job.name, "job submitted");
     state.worker_notify.notify();
     Ok(job_json(state, &job))
 }
@@ -136,8 +158,59 @@ pub(crate) async fn pause(state: State<Arc<AppState>>, id: PathParams<1>) -> Res
     apply(state, id, Command::Pause).await
 }
 
-pub(crate) async fn resume(state: State<Arc<AppState>>, id: PathParams<1>) -> Result<Json<Value>, ApiError> {
-    apply(state, id, Command::Resume).await
+/// Without a body, resumes the job as it is; otherwise with these options, such as a greater length.
+pub(crate) async fn resume(
+    State(state): State<Arc<AppState>>,
+    PathParams([id]): PathParams<1>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let options = match body {
+        Ok(body) if body.is_empty() => Map::new(),
+        body => parse_json::<Options>(body)?.0,
+    };
+    if options.is_empty() {
+        return apply(State(state), PathParams([id]), Command::Resume).await;
+    }
+    let job = blocking(move || {
+        let job = resume_with(&state, &id, options)?;
+        tracing::info!(job = %id, options = %job.options, state = %job.state, "job resumed with other options");
+        state.worker_notify.notify();
+        state.broadcasts.notify(&id);
+        Ok(job_json(&state, &job))
+    });
+    job.await.map(Json)
+}
+
+/// Queues a job with the options given, which replace those of its plan.
+fn resume_with(state: &AppState, id: &str, options: Map<String, Value>) -> Result<Job, ApiError> {
+    let job = state.store.get(id)?;
+    let path = state.run_folder(id);
+    let folder = match RunFolder::open(&path) {
+        Ok((folder, plan)) => Some((folder, plan)),
+        Err(RunFolderError::NotARun { .. }) => None,
+        Err(error) => return Err(ApiError::internal(error)),
+    };
+    let plan = match &folder {
+        Some((_, plan)) => plan.clone(),
+        None => toml::from_str(&job.plan).map_err(ApiError::internal)?,
+    };
+    let steps = checkpoints::list(&path.join("checkpoints")).map_err(ApiError::internal)?.pop().unwrap_or(0);
+    let changed = options::change(state, &job, plan, steps, options).map_err(ApiError::faults)?;
+    let (plan, options, total_steps) = (changed.plan, changed.options, changed.total_steps);
+    let change = Change {
+        options: Value::Object(options).to_string(),
+        requested_device: state.requested_device(&plan),
+        total_steps,
+        plan: toml::to_string(&plan).map_err(ApiError::internal)?,
+    };
+    let write_plan = || match &folder {
+        Some((folder, _)) => folder.write_plan(&plan).map_err(|error| match error {
+            RunFolderError::Io { source, .. } => source,
+            error => io::Error::other(error),
+        }),
+        None => Ok(()),
+    };
+    Ok(state.store.resume_with(id, &change, write_plan)?)
 }
 
 pub(crate) async fn cancel(state: State<Arc<AppState>>, id: PathParams<1>) -> Result<Json<Value>, ApiError> {
@@ -153,7 +226,7 @@ async fn apply(
         let job = state.store.apply(&id, command)?;
         tracing::info!(job = %id, command = command.name(), state = %job.state, "command applied");
         if job.pending_state.is_some()
-            && let Some(running) = state.current_job.get_by_id(&id)
+            && let Some(running) = state.running_jobs.get(&id)
         {
             running.stop();
         }
@@ -162,28 +235,4 @@ async fn apply(
         Ok(job_json(&state, &job))
     });
     job.await.map(Json)
-}
-
-pub(crate) async fn delete(
-    State(state): State<Arc<AppState>>,
-    PathParams([id]): PathParams<1>,
-) -> Result<StatusCode, ApiError> {
-    blocking(move || {
-        let deleted = state.deleted_folder(&id);
-        state.store.delete(&id, || match fs::rename(state.run_folder(&id), &deleted) {
-            // The job never ran.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            renamed => renamed,
-        })?;
-        tracing::info!(job = %id, "job deleted");
-        state.broadcasts.notify(&id);
-        if deleted.exists()
-            && let Err(error) = fs::remove_dir_all(&deleted)
-        {
-            let folder = deleted.display();
-            tracing::warn!(job = %id, %folder, %error, "cannot remove the run folder; retried at the next start");
-        }
-        Ok(StatusCode::NO_CONTENT)
-    })
-    .await
 }

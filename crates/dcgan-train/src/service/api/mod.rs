@@ -1,6 +1,7 @@
 //! Handlers: they validate requests, insert jobs into the store, and read the store and the run folders.
 
 pub(crate) mod about;
+pub(crate) mod files;
 pub(crate) mod jobs;
 pub(crate) mod models;
 pub(crate) mod page;

@@ -78,7 +78,8 @@ pub(crate) async fn samples(
         images.sort_unstable();
         let samples: Vec<Value> = images
             .iter()
-            .map(|n| json!({ "n": n, "url": format!("/v1/jobs/{id}/samples/{n}.png") }))
+            // Relative to the URL of this list.
+            .map(|n| json!({ "n": n, "url": format!("samples/{n}.png") }))
             .collect();
         Ok(json!({ "samples": samples }))
     });

@@ -48,22 +48,19 @@ export function duration(seconds) {
   return hours > 0 ? `${hours}:${pad(minutes)}:${pad(s % 60)}` : `${minutes}:${pad(s % 60)}`;
 }
 
-/** A local time, with the date if it is not today. */
-export function formatTime(ms) {
-  if (ms === null || ms === undefined) return "–";
-  const date = new Date(ms);
-  const isToday = date.toDateString() === new Date().toDateString();
-  return isToday ? date.toLocaleTimeString() : date.toLocaleString();
+/** A local date and time, from milliseconds or from a text of the API. */
+export const formatTime = (time) => (time === null || time === undefined ? "–" : new Date(time).toLocaleString());
+
+/** `12.3 MB` */
+export function formatBytes(bytes) {
+  if (bytes === null || bytes === undefined) return "–";
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(1, bytes)) / 3));
+  const value = bytes / 1000 ** power;
+  return `${value.toFixed(power > 0 && value < 100 ? 1 : 0)} ${units[power]}`;
 }
 
 export const badge = (state) => h("span", { class: `badge ${state}` }, state);
-
-/** A job's title: its networks and data. */
-export function jobTitle(job) {
-  const options = job.options ?? {};
-  const networks = options.preset ?? (options.config ? "custom networks" : "digits");
-  return `${networks} on ${options.data ?? "the embedded digits"}`;
-}
 
 let noticeTimer;
 

@@ -467,9 +467,9 @@ export async function show([id], signal) {
       ),
     ];
   }
-  const optionLabel = ({ id, name, height, width, source }) =>
+  const optionLabel = ({ id, name, height, width, source, job_name, created }) =>
     source === "job"
-      ? `job of ${formatTime(parseInt(id, 16) / 1000)} (${name}, ${height}x${width})`
+      ? `${job_name}, ${formatTime(created)} (${name}, ${height}x${width})`
       : `${id} (${name}, ${height}x${width})`;
   const select = h(
     "select",

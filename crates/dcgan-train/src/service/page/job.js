@@ -9,9 +9,9 @@ import {
   download,
   duration,
   fill,
+  formatBytes,
   formatTime,
   h,
-  jobTitle,
   latestOnly,
   setText,
   showNotice,
@@ -137,6 +137,34 @@ function createActions(id, reload) {
     },
     "Download model",
   );
+  const dropOptimizer = h(
+    "button",
+    {
+      class: "danger",
+      onclick: (event) =>
+        confirm("Remove the optimizer state? The models stay, but the job cannot be resumed or trained longer.") &&
+        send("drop-optimizer")(event),
+    },
+    "Drop optimizer state",
+  );
+  const steps = h("input", { type: "number", min: 1, step: 1, required: true });
+  const lengthen = h(
+    "form",
+    {
+      class: "row",
+      onsubmit: (event) => {
+        event.preventDefault();
+        attempt(event.submitter, async () => {
+          await post(`/v1/jobs/${encodeURIComponent(id)}/resume`, { steps: Number(steps.value) });
+          steps.value = "";
+          await reload();
+          buttons.find((other) => !other.hidden)?.focus();
+        });
+      },
+    },
+    h("label", { class: "inline" }, "Steps ", steps),
+    h("button", { class: "quiet" }, "Train longer"),
+  );
   const explore = h("a", { class: "button quiet", href: `#/explore/${encodeURIComponent(id)}` }, "Explore");
   const update = (job) => {
     const isActive = job.state === "queued" || job.state === "running";
@@ -144,13 +172,17 @@ function createActions(id, reload) {
     resume.hidden = !(job.state === "paused" || job.state === "failed");
     cancel.hidden = !(isActive || job.state === "paused") || job.wanted === "cancelled";
     remove.hidden = job.state === "running";
+    const isKept = job.optimizer_state === "kept";
+    lengthen.hidden = !(isKept && job.total_steps && ["done", "paused", "failed"].includes(job.state));
+    dropOptimizer.hidden = !(isKept && (job.state === "done" || job.state === "cancelled"));
+    if (steps.value === "" && job.total_steps) steps.value = 2 * job.total_steps;
   };
   const setHasModel = (hasModel) => {
     model.hidden = explore.hidden = !hasModel;
   };
   setHasModel(false);
-  const buttons = [pause, resume, cancel, model, explore, remove];
-  return { element: h("div", { class: "row" }, buttons), update, setHasModel };
+  const buttons = [pause, resume, cancel, model, explore, dropOptimizer, remove];
+  return { element: h("div", { class: "row" }, buttons, lengthen), update, setHasModel };
 }
 
 export async function show([id], signal) {
@@ -158,7 +190,22 @@ export async function show([id], signal) {
   const state = h("span", { role: "status" }, badge(job.state));
   const error = h("p", { class: "error", role: "alert", hidden: true });
   const progress = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
-  const facts = ["Step", "Images read", "Images/s", "Time left", "Submitted", "Started", "Ended"].map(createFact);
+  const facts = [
+    "Step",
+    "Images read",
+    "Images/s",
+    "Time left",
+    "Submitted",
+    "Started",
+    "Ended",
+    "Device",
+    "Disk space",
+  ].map(createFact);
+  const dropped = h(
+    "p",
+    { class: "muted", hidden: true },
+    "The optimizer state was dropped. To train on, start a new job from this model.",
+  );
   const charts = createCharts();
   const samples = new Samples(id, signal);
   const alarms = h("ul", { class: "plain alarms", "aria-live": "polite", "aria-label": "Alarms" });
@@ -212,7 +259,10 @@ export async function show([id], signal) {
       formatTime(job.created_unix_ms),
       formatTime(job.started_unix_ms),
       formatTime(job.ended_unix_ms),
+      job.device ?? "–",
+      formatBytes(job.disk_bytes),
     ];
+    dropped.hidden = job.optimizer_state === "kept";
     facts.forEach(({ value }, i) => setText(value, values[i]));
     actions.update(job);
   }
@@ -297,11 +347,12 @@ export async function show([id], signal) {
     }
   });
   return [
-    h("div", { class: "head" }, h("h1", {}, jobTitle(job)), state),
+    h("div", { class: "head" }, h("h1", {}, job.name), state),
     h("p", { class: "muted id" }, id),
     error,
     progress,
     actions.element,
+    dropped,
     h(
       "dl",
       { class: "facts-grid" },

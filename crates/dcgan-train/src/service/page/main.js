@@ -1,5 +1,6 @@
 // Routing of the views #/jobs, #/new, #/jobs/ID, #/explore/MODEL, and the theme.
 
+import { serviceUrl } from "./api.js";
 import { fill, h, settings } from "./dom.js";
 import * as jobs from "./jobs.js";
 import * as form from "./new.js";
@@ -8,6 +9,8 @@ import * as explore from "./explore.js";
 
 const VIEWS = new Map(Object.entries({ jobs, new: form, explore }));
 const THEMES = ["auto", "light", "dark"];
+// Other services may live below other paths of the same origin, which share one storage.
+const THEME_KEY = `dcgan-theme ${serviceUrl("")}`;
 
 const main = document.getElementById("main");
 let activeView = new AbortController();
@@ -49,16 +52,16 @@ async function route(isFirst = false) {
 function setTheme(name) {
   if (name === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
-  settings.set("dcgan-theme", name);
+  settings.set(THEME_KEY, name);
   document.getElementById("theme").textContent = `Theme: ${name}`;
   dispatchEvent(new Event("themechange"));
 }
 
 document.getElementById("theme").addEventListener("click", () => {
-  const current = settings.get("dcgan-theme") ?? "auto";
+  const current = settings.get(THEME_KEY) ?? "auto";
   setTheme(THEMES[(THEMES.indexOf(current) + 1) % THEMES.length]);
 });
 document.getElementById("skip").addEventListener("click", () => main.focus());
 addEventListener("hashchange", () => route());
-setTheme(settings.get("dcgan-theme") ?? "auto");
+setTheme(settings.get(THEME_KEY) ?? "auto");
 route(true);

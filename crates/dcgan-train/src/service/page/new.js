@@ -4,9 +4,9 @@ import { get, post } from "./api.js";
 import { attempt, fill, h, whole } from "./dom.js";
 
 // Options that most jobs need, in the order of the form; all others are under "More options".
-const FIRST = ["data", "steps", "batch_size", "seed", "dtype", "mirror"];
+const FIRST = ["name", "data", "steps", "batch_size", "seed", "dtype", "mirror"];
 const LABELS = {
-  data: "Images", steps: "Steps", batch_size: "Batch size", seed: "Seed", dtype: "Precision", mirror: "Mirror images",
+  name: "Name", data: "Images", steps: "Steps", batch_size: "Batch size", seed: "Seed", dtype: "Precision", mirror: "Mirror images",
   config: "Own networks (TOML)", init_from: "Start from model", skip_bad: "Skip unreadable images", ema: "EMA decay",
 };
 const LISTS = { data: "data-names", init_from: "model-names" };

@@ -48,9 +48,10 @@ export class Samples {
 
   /** Loads the list of grids, and shows the newest unless the user has selected another one. */
   async load() {
-    const { samples } = await get(`/v1/jobs/${encodeURIComponent(this.job)}/samples`, this.signal);
+    const job = `/v1/jobs/${encodeURIComponent(this.job)}`;
+    const { samples } = await get(`${job}/samples`, this.signal);
     if (samples.length === this.list.length) return;
-    this.list = samples;
+    this.list = samples.map(({ n, url }) => ({ n, url: `${job}/${url}` })); // url is relative to the list's own
     this.empty.hidden = samples.length > 0;
     this.body.hidden = samples.length === 0;
     this.slider.max = samples.length - 1;

@@ -8,8 +8,13 @@ use std::io;
 pub(crate) enum StoreError {
     #[error("no such job")]
     NotFound,
-    #[error("cannot {action} a {state} job{}", if *state == JobState::Running { "; cancel it first" } else { "" })]
+    #[error("cannot {action} a {state} job{}", hint(*state, action))]
     Conflict { state: JobState, action: &'static str },
+    #[error(
+        "the optimizer state of this job was dropped, so it cannot be resumed exactly; start a new job with its id as \
+         init_from"
+    )]
+    OptimizerDropped,
     #[error("the queue is full: {queued} jobs are waiting; try again when some have run")]
     QueueFull { queued: u64 },
     #[error("the disk is full: nothing was changed")]
@@ -20,6 +25,16 @@ pub(crate) enum StoreError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Sqlite(rusqlite::Error),
+}
+
+/// What to do about a conflict.
+fn hint(state: JobState, action: &str) -> &'static str {
+    match (state, action) {
+        (JobState::Running, "change") => "; pause it first",
+        (JobState::Running, _) => "; cancel it first",
+        (JobState::Done, "resume") => "; give a greater length to train on: {\"steps\": N}",
+        _ => "",
+    }
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -1,5 +1,7 @@
 //! `dcgan-train serve` as a process, tested over HTTP.
 
+mod devices;
+mod files;
 mod refusals;
 mod session;
 mod stopping;
@@ -112,10 +114,18 @@ impl Server {
         self.json("POST", "/v1/jobs", options)["id"].as_str().unwrap().to_owned()
     }
 
-    /// Asserts that the log of the service with `store` has a line with `text`.
+    /// Asserts that the log of the service with `store` has a line with `text`, or gets one soon: a line is written
+    /// after the change that it reports.
     fn assert_logged(store: &Path, text: &str) {
-        let log = fs::read_to_string(store.with_extension("log")).unwrap();
-        assert!(log.lines().any(|line| line.contains(text)), "no {text:?} in the log: {log}");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let log = fs::read_to_string(store.with_extension("log")).unwrap();
+            if log.lines().any(|line| line.contains(text)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} in the log: {log}");
+            sleep(Duration::from_millis(5));
+        }
     }
 
     /// Polls a job until `condition` holds.
@@ -186,6 +196,13 @@ fn reference_run(folder: &Path, steps: u64, more: &[&str]) -> PathBuf {
     let paths = ["run", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--seed", "3"];
     crate::support::succeed(&[&paths[..], &["--steps", &steps], &arguments, more].concat());
     out
+}
+
+/// The lines of a run's stats.jsonl as clients get them: without the folder of the run.
+fn public_stats(run: &Path) -> Vec<String> {
+    let folder = format!("{}/", run.to_str().unwrap());
+    let text = fs::read_to_string(run.join("stats.jsonl")).unwrap();
+    text.lines().map(|line| line.replace(&folder, "")).collect()
 }
 
 /// `n` grey images in a folder.

@@ -86,8 +86,10 @@ fn invalid_requests_are_refused() {
         bad_job(r#"{"preset": "digits", "config": "x = 1"}"#, 422, &["config"], "exclude"),
         bad_job(r#"{"config": "x = 1"}"#, 422, &["config"], "unknown field"),
         bad_job(r#"{"device": "tpu"}"#, 422, &["device"], "tpu"),
-        bad_job(r#"{"device": "cuda:7"}"#, 422, &["device"], "trains on one device"),
+        bad_job(r#"{"device": "cuda:7"}"#, 422, &["device"], "the service has no other device"),
         bad_job(r#"{"dtype": "f8"}"#, 422, &["dtype"], "f8"),
+        bad_job(r#"{"name": 7}"#, 422, &["name"], "expected a text"),
+        bad_job(r#"{"name": "a\nb", "steps": 0}"#, 422, &["name", "steps"], "one line"),
         bad_job(r#"{"threads": 100000}"#, 422, &["threads"], "4096"),
         bad_job(r#"{"threads": 4096}"#, 422, &["threads"], "this machine"),
         bad_job(r#"{"crop": 4}"#, 422, &["crop"], "needs data"),
@@ -125,6 +127,36 @@ fn invalid_requests_are_refused() {
     }
     let absolute = server.request("POST", "/v1/jobs", &json!({ "data": outside }).to_string());
     assert_eq!((absolute.status, fields(&absolute.json())), (422, vec!["data"]));
+    let long = server.request("POST", "/v1/jobs", &json!({ "name": "x".repeat(101) }).to_string());
+    assert_eq!((long.status, fields(&long.json())), (422, vec!["name"]));
+    // The names in [run] of a configuration reach no other files or devices than those of the request.
+    for (run, fields_expected, message) in [
+        (format!("data = {outside:?}"), vec!["data"], "invalid path"),
+        ("data = \"../outside\"".to_owned(), vec!["data"], "invalid path"),
+        ("data = \"absent\"".to_owned(), vec!["data"], "does not exist"),
+        ("data = \"leaky\"".to_owned(), vec!["data"], "symlink that points outside the root"),
+        (format!("init_from = {outside:?}"), vec!["init_from"], "is not a model"),
+        ("init_from = \"../outside\"".to_owned(), vec!["init_from"], "is not a model"),
+        ("device = \"cuda:7\"".to_owned(), vec!["device"], "the service has no other device"),
+        ("threads = 4096".to_owned(), vec!["threads"], "this machine"),
+        ("threads = 0".to_owned(), vec!["threads"], "expected 1 to 4096"),
+        ("keep = 0\nlog_every = 0".to_owned(), vec!["log_every", "keep"], "2 faults"),
+        ("out = \"x\"".to_owned(), vec!["config"], "unknown field"),
+        (format!("data = {outside:?}\ndevice = \"tpu\""), vec!["device", "data"], "2 faults"),
+    ] {
+        let options =
+            tiny(5, &json!({ "config": format!("{TINY}\n[run]\n{run}\n"), "keep": null, "log_every": null }));
+        let response = server.request("POST", "/v1/jobs", &options.to_string());
+        let error = response.json();
+        assert_eq!((response.status, fields(&error)), (422, fields_expected), "{run}: {error}");
+        assert!(error.to_string().contains(message), "{run}: no {message:?} in {error}");
+    }
+    // A value of the request goes before that of the file.
+    let config = format!("{TINY}\n[run]\ndata = \"../outside\"\ndevice = \"cuda:7\"\n");
+    let options = tiny(5, &json!({ "config": config, "data": "good", "device": "auto" }));
+    let named = server.submit(&options);
+    server.wait_state(&named, "done");
+    assert_eq!(server.request("DELETE", &format!("/v1/jobs/{named}"), "").status, 204);
     // Too large a body: refused before it is sent.
     let huge = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000";
     assert!(raw_request(&server, huge).starts_with("HTTP/1.1 413"));
@@ -157,7 +189,11 @@ fn invalid_requests_are_refused() {
     let response = server.request("POST", "/v1/jobs", &config(1 << 16).to_string());
     assert_eq!((response.status, fields(&response.json())), (422, vec!["config"]));
     assert_eq!(server.get("/v1/jobs")["jobs"], json!([]), "a refused job was stored");
-    assert_eq!(fs::read_dir(store.join("runs")).unwrap().count(), 0);
+    let is_run = |name: &std::ffi::OsStr| !name.to_string_lossy().starts_with(".deleted-");
+    let runs = fs::read_dir(store.join("runs"))
+        .unwrap()
+        .filter(|entry| is_run(&entry.as_ref().unwrap().file_name()));
+    assert_eq!(runs.count(), 0);
 
     let id = server.submit(&tiny(10, &json!({ "data": "good" })));
     server.wait_state(&id, "done");
@@ -219,6 +255,10 @@ fn invalid_requests_are_refused() {
     server.json("POST", &format!("/v1/jobs/{busy}/cancel"), &Value::Null);
     let failed = server.wait_state(&moved, "failed");
     assert!(failed["error"].as_str().unwrap().contains("outside the root"), "{failed}");
+    assert!(
+        !failed.to_string().contains(folder.path().to_str().unwrap()),
+        "a folder of the machine: {failed}"
+    );
     // A second service on the same store.
     let second = run(&["serve", "--store", store.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(2));
@@ -232,12 +272,22 @@ fn the_service_is_closed_by_default() {
     fs::write(&token, "s3cret-of-this-test\n").unwrap();
     let (token, empty) = (token.to_str().unwrap(), folder.path().join("empty"));
     fs::write(&empty, "\n").unwrap();
+    let weak = folder.path().join("weak");
+    fs::write(&weak, "hunter2\n").unwrap();
+    let weak = weak.to_str().unwrap();
     let store_text = store.to_str().unwrap();
     for (arguments, part) in [
         (vec!["--listen", "0.0.0.0:0"], "--token-file"),
         (vec!["--listen", "[::]:0"], "--token-file"),
         (vec!["--listen", "nonsense"], "expected HOST:PORT"),
         (vec!["--token-file", empty.to_str().unwrap()], "is empty"),
+        (
+            vec!["--token-file", weak],
+            "has 7 characters, expected at least 16; make one with (umask 077; head -c 32",
+        ),
+        (vec!["--device", "auto,cpu"], "expected it alone"),
+        (vec!["--device", "cuda:1", "--device", "cuda:1"], "--device cuda:1 is given 2 times"),
+        (vec!["--keep-done", "some"], "neither a number of jobs"),
         (vec!["--token-file", "/nowhere/token"], "/nowhere/token"),
         (vec!["--data-root", "/nowhere"], "not a folder"),
         (vec!["--allow-origin", "example.com"], "--allow-origin"),
@@ -271,14 +321,34 @@ fn the_service_is_closed_by_default() {
     }
     Server::assert_logged(&store, "request with an invalid token refused client=127.0.0.1:");
     Server::assert_logged(&store, "method=GET path=/v1/presets");
+    Server::assert_logged(&store, "all users of this machine can read it");
     let log = fs::read_to_string(store.with_extension("log")).unwrap();
     assert!(!log.contains("s3cret"), "a token in the log: {log}");
+    let refused = log.lines().filter(|line| line.contains("with an invalid token refused")).count();
+    assert_eq!(refused, 20, "the lines of a minute are limited: {log}");
+    assert!(
+        log.lines().all(|line| line.starts_with("20") && line[..20].ends_with('Z')),
+        "lines have a date: {log}"
+    );
     server.token = Some("s3cret-of-this-test".into());
     assert_eq!(status(&server, "/v1/jobs", &[]), 200);
     // Origins: one is allowed, others may not change anything.
     let post =
         |origin: &str| server.try_request("POST", "/v1/jobs", &[("origin", origin)], "{").unwrap().status;
     assert_eq!((post("https://lab.example"), post("https://evil.example"), post("null")), (400, 403, 403));
+    let refused =
+        server.try_request("POST", "/v1/jobs", &[("origin", "https://evil.example")], "{").unwrap().json();
+    let message = refused["error"]["message"].as_str().unwrap();
+    for part in [
+        "\"https://evil.example\"",
+        "Host: \"127.0.0.1:",
+        "--allow-origin https://evil.example",
+        &format!("{}/", server.url),
+    ] {
+        assert!(message.contains(part), "no {part} in {message}");
+    }
+    Server::assert_logged(&store, "request from another origin refused client=127.0.0.1:");
+    Server::assert_logged(&store, "origin=\"https://evil.example\"");
     assert_eq!(post(&server.url), 400, "the service's own page");
     // Behind a TLS proxy, which may change the host.
     let https = server.url.replace("http:", "https:");
@@ -290,6 +360,13 @@ fn the_service_is_closed_by_default() {
 
     // Without a token other host names are refused, and no CORS headers are sent.
     let server = Server::start(&store, &[]);
+    let response = raw_request(&server, "GET /v1/jobs HTTP/1.1\r\nHost: rebound.example");
+    for part in
+        ["the Host header is \\\"rebound.example\\\"", "--token-file", &format!("open {}/", server.url)]
+    {
+        assert!(response.contains(part), "no {part} in {response}");
+    }
+    Server::assert_logged(&store, "request for another host refused client=127.0.0.1:");
     for (head, expected) in [
         ("GET /v1/jobs HTTP/1.1\r\nHost: localhost", "200"),
         ("GET /v1/jobs HTTP/1.1\r\nHost: rebound.example", "403"),

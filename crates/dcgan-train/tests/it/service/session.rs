@@ -1,6 +1,6 @@
 //! A job from submission to its model; the page, pagination, the API description, failed jobs and a full disk.
 
-use super::{Response, Server, folder, images, raw_request, reference_run, tiny};
+use super::{Response, Server, folder, images, public_stats, raw_request, reference_run, tiny};
 use crate::support::{assert_same_run, command, contents, succeed};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,11 +56,10 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     let job = format!("/v1/jobs/{id}");
     let received = events(&server.request("GET", &format!("{job}/events"), ""));
     let run = store.join("runs").join(&id);
-    let lines = fs::read_to_string(run.join("stats.jsonl")).unwrap();
     let data_of = |events: &[(String, String, String)]| -> Vec<String> {
         events.iter().filter(|(_, name, _)| name != "end").map(|(_, _, data)| data.clone()).collect()
     };
-    assert_eq!(data_of(&received), lines.lines().collect::<Vec<_>>());
+    assert_eq!(data_of(&received), public_stats(&run));
     assert_eq!(received.last().unwrap(), &(String::new(), "end".into(), r#"{"state":"done"}"#.into()));
     for (id, name, data) in &received[..received.len() - 1] {
         let event: Value = serde_json::from_str(data).unwrap();
@@ -69,6 +68,11 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     // Reverse proxies must not buffer the stream.
     let head = raw_request(&server, &format!("GET {job}/events HTTP/1.1\r\nHost: localhost")).to_lowercase();
     assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
+    assert!(head.contains("cache-control: no-cache, no-transform\r\n"), "{head}");
+    assert!(
+        !head.contains(&folder.path().to_str().unwrap().to_lowercase()),
+        "a folder of the machine: {head}"
+    );
     // With Last-Event-ID: the events after it. After the last one: 204.
     for (index, (id, ..)) in received[..received.len() - 1].iter().enumerate() {
         let header = [("Last-Event-ID", id.as_str())];
@@ -99,7 +103,8 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     let samples = samples["samples"].as_array().unwrap();
     assert_eq!(samples.len(), contents(&run.join("samples")).len());
     for sample in samples {
-        let response = server.request("GET", sample["url"].as_str().unwrap(), "");
+        // Relative to the URL of the list.
+        let response = server.request("GET", &format!("{job}/{}", sample["url"].as_str().unwrap()), "");
         let file = run.join("samples").join(format!("{:08}.png", sample["n"].as_u64().unwrap()));
         assert!(response.content_type == "image/png" && response.body == fs::read(file).unwrap());
     }
@@ -121,6 +126,10 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
         listed["models"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
     assert_eq!(ids, [id.as_str(), "unzipped"]);
     assert_eq!(listed["models"][1]["latent"]["size"], 4);
+    assert_eq!(
+        (&listed["models"][0]["job_name"], &listed["models"][1]["job_name"]),
+        (&json!("tiny on faces"), &Value::Null)
+    );
     let (png, unzipped) = (path("s.png"), models.join("unzipped"));
     let model = ["--model", unzipped.to_str().unwrap(), "--device", "cpu"];
     succeed(&[&["sample", "--n", "5", "--seed", "7", "--out", png.to_str().unwrap()], &model[..]].concat());
@@ -163,6 +172,8 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
         "dcgan_jobs{state=\"done\"} 2",
         "dcgan_queue_length 0",
         "dcgan_images_trained_total 992",
+        "dcgan_device_images_trained_total{device=\"cpu\"} 992",
+        "dcgan_device_busy{device=\"cpu\"} 0",
         "dcgan_http_request_duration_seconds_count{method=\"GET\",path=\"/v1/jobs/{id}/model\",status=\"200\"} 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "no {line} in {metrics}");
@@ -247,6 +258,7 @@ fn the_api_description_matches_the_routes() {
     let (_folder, store) = folder();
     let server = Server::start(&store, &[]);
     let document = server.get("/openapi.json");
+    assert_eq!(document["servers"], json!([{ "url": "." }]), "relative to the URL of the document");
     let paths = document["paths"].as_object().unwrap();
     let expected = [
         ("/", "get"),
@@ -257,8 +269,10 @@ fn the_api_description_matches_the_routes() {
         ("/readyz", "get"),
         ("/v1/data", "get"),
         ("/v1/jobs", "get post"),
+        ("/v1/jobs/delete", "post"),
         ("/v1/jobs/{id}", "delete get"),
         ("/v1/jobs/{id}/cancel", "post"),
+        ("/v1/jobs/{id}/drop-optimizer", "post"),
         ("/v1/jobs/{id}/events", "get"),
         ("/v1/jobs/{id}/model", "get"),
         ("/v1/jobs/{id}/pause", "post"),
@@ -268,6 +282,7 @@ fn the_api_description_matches_the_routes() {
         ("/v1/models", "get"),
         ("/v1/models/{id}/samples", "post"),
         ("/v1/presets", "get"),
+        ("/v1/store", "get"),
     ];
     let methods = |path: &Value| path.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let found: BTreeMap<&str, String> = paths
@@ -305,8 +320,8 @@ fn the_api_description_matches_the_routes() {
     let options = document["components"]["schemas"]["JobOptions"]["properties"].as_object().unwrap();
     let others = ["help", "json", "out", "quiet", "verbose"].map(str::to_owned);
     let options: BTreeSet<String> = options.keys().cloned().chain(others).collect();
-    let flags: BTreeSet<String> =
-        flags.into_iter().chain(["quiet", "verbose", "help"].map(str::to_owned)).collect();
+    let more = ["quiet", "verbose", "help", "name"].map(str::to_owned);
+    let flags: BTreeSet<String> = flags.into_iter().chain(more).collect();
     assert_eq!(options, flags);
 }
 

@@ -1,8 +1,7 @@
 //! Event streams: every client gets every event in order, also if it is late or slow.
 
-use super::{Server, folder, tiny};
+use super::{Server, folder, public_stats, tiny};
 use serde_json::{Value, json};
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread::sleep;
@@ -56,8 +55,7 @@ fn every_stream_gets_every_event() {
         server.wait_state(&id, "done");
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
-    let file = fs::read_to_string(store.join("runs").join(&id).join("stats.jsonl")).unwrap();
-    let expected: Vec<&str> = file.lines().collect();
+    let expected = public_stats(&store.join("runs").join(&id));
     assert!(expected.len() > 1500);
     let mut response = Vec::new();
     slow.read_to_end(&mut response).unwrap();
@@ -69,4 +67,54 @@ fn every_stream_gets_every_event() {
             &body[body.len() - 100..]
         );
     }
+}
+
+/// Anonymous memory of a process in MB.
+#[cfg(target_os = "linux")]
+fn memory_mb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+/// Streams whose clients read nothing cost less than 1 MB each, of which the service can have 512.
+#[cfg(target_os = "linux")]
+#[test]
+fn unread_streams_take_little_memory() {
+    const STREAMS: u64 = 40;
+    let (_folder, store) = folder();
+    let server = Server::start(&store, &[]);
+    let id = server.submit(&tiny(10, &json!({ "log_every": 1 })));
+    server.wait_state(&id, "done");
+    // More events than the buffers of a connection can have.
+    let path = store.join("runs").join(&id).join("stats.jsonl");
+    let mut lines = std::fs::read_to_string(&path).unwrap();
+    let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(line["event"], "step");
+    for step in 11..20_000 {
+        let mut line = line.clone();
+        line["step"] = json!(step);
+        lines += &format!("{line}\n");
+    }
+    assert!(lines.len() > 6 << 20);
+    std::fs::write(&path, lines).unwrap();
+    let before = memory_mb(server.child.id());
+    let address = server.url.strip_prefix("http://").unwrap();
+    let clients: Vec<TcpStream> = (0..STREAMS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(stream, "GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).unwrap();
+            assert_eq!(&status, b"HTTP/1.1 200");
+            stream
+        })
+        .collect();
+    let peak = (0..100).map(|_| {
+        sleep(Duration::from_millis(10));
+        memory_mb(server.child.id())
+    });
+    let grown = peak.max().unwrap().saturating_sub(before);
+    assert!(grown < STREAMS, "{STREAMS} unread streams take {grown} MB");
+    drop(clients);
 }
