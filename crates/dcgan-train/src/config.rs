@@ -124,6 +124,8 @@ pub struct RunOptions {
     pub config: Option<(PathBuf, String)>,
     /// `--size`: height and width in place of the networks' own.
     pub size: Option<(usize, usize)>,
+    /// `--channels`: in place of the networks' own.
+    pub channels: Option<usize>,
     /// The other options that were given.
     pub values: Values,
 }
@@ -138,8 +140,15 @@ impl RunOptions {
         let (preset, size) = (take("preset"), take("size"));
         let size = size.as_deref().map(parse_size).transpose();
         let size = size.map_err(|message| Fault::new("size", message))?;
+        let channels = values.remove("channels").map(|value| {
+            let channels = value.as_u64().and_then(|channels| usize::try_from(channels).ok());
+            channels.filter(|channels| matches!(channels, 1 | 3 | 4)).ok_or_else(|| {
+                Fault::new("channels", format!("--channels is {value}, expected 1, 3 or 4"))
+            })
+        });
+        let channels = channels.transpose()?;
         values.remove("config");
-        Ok(Self { preset, config, size, values })
+        Ok(Self { preset, config, size, channels, values })
     }
 }
 
@@ -214,6 +223,12 @@ impl Plan {
         let ConfigFile { run, training, mut model } = file.map_err(|fault| vec![fault])?;
         if let Some((height, width)) = options.size {
             (model.height, model.width) = (height, width);
+        }
+        if let Some(channels) = options.channels {
+            model.channels = channels;
+            if let Some(image) = model.generator.blocks.last_mut() {
+                image.channels = channels;
+            }
         }
         let mut plan = Self { run, training, model };
         let mut faults = plan.set(&options.values).err().unwrap_or_default();

@@ -23,6 +23,7 @@ pub mod frechet;
 pub mod inputs;
 mod memory;
 pub mod options;
+pub mod preset_choice;
 mod recorder;
 pub mod run_folder;
 #[cfg(feature = "service")]
@@ -31,3 +32,4 @@ mod start;
 pub mod step;
 mod tensorboard;
 pub mod trainer;
+pub mod trend;

@@ -101,7 +101,7 @@ const NETWORKS: &[TrainOption] = &[
     TrainOption {
         name: "preset",
         help: "Networks and settings by name (see `dcgan-train presets`)",
-        otherwise: Some("digits"),
+        otherwise: Some("by the size and color of --data; digits without it"),
         ..option(Kind::Text("NAME"))
     },
     TrainOption {
@@ -113,6 +113,12 @@ const NETWORKS: &[TrainOption] = &[
         name: "size",
         help: "Height and width of the images, N or HxW: a multiple of the networks' total stride",
         ..option(Kind::Size)
+    },
+    TrainOption {
+        name: "channels",
+        help: "Channels of the images: 1 (grey), 3 (color) or 4 (color with alpha)",
+        otherwise: Some("as in the preset; by --data if no preset is named"),
+        ..between(1, 4)
     },
 ];
 

@@ -8,15 +8,19 @@ use dcgan_train::config::{Plan, messages};
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
 use dcgan_train::inputs;
+use dcgan_train::preset_choice::{PresetChoice, color_name};
 use dcgan_train::run_folder::{RunFolder, RunFolderError, RunResult};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
+use dcgan_train::trend;
 use std::path::Path;
 
 pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let plan = args
-        .options()
-        .map_err(|fault| vec![fault])
-        .and_then(|options| Plan::resolve(&options).map_err(messages));
+    let plan = args.options().map_err(|fault| vec![fault]).and_then(|mut options| {
+        if let Some(choice) = PresetChoice::apply(&mut options) {
+            tracing::info!("{choice}");
+        }
+        Plan::resolve(&options).map_err(messages)
+    });
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
     if let Some(out) = &args.out {
         match RunFolder::is_free(out) {
@@ -92,9 +96,12 @@ fn train(
     let cancel = dcgan_cli::cancel_on_signals()?;
     let total = plan.total_steps(inputs.data.len());
     tracing::info!(
-        "run {}: {} on {}, {total} steps of {} images, seed {}",
+        "run {}: {} ({}x{}, {}) on {}, {total} steps of {} images, seed {}",
         folder.path().display(),
         plan.model.name,
+        plan.model.height,
+        plan.model.width,
+        color_name(plan.model.channels),
         inputs.data_name,
         plan.training.batch_size,
         plan.run.seed
@@ -103,14 +110,15 @@ fn train(
     let mut log_event = |event: &Event| match event {
         Event::Step(line) => tracing::info!("{}", line.console()),
         Event::Sample { path, diversity, .. } => {
-            tracing::info!("samples {} (diversity {diversity:.2})", path.display())
+            tracing::info!("samples {} (diversity {diversity:.2})", folder.event_path(path).display())
         }
-        Event::Checkpoint { path, frechet, best, .. } => {
+        Event::Checkpoint { path, frechet, real_frechet, best, .. } => {
+            let real = real_frechet.map_or_else(String::new, |real| format!(" (real images {real:.4})"));
             let quality = frechet.map_or_else(String::new, |frechet| {
-                format!(", random-feature Fréchet distance {frechet:.4}")
+                format!(", random-feature Fréchet distance {frechet:.4}{real}")
             });
             let best = if *best { ", the best so far" } else { "" };
-            tracing::info!("checkpoint {}{quality}{best}", path.display());
+            tracing::info!("checkpoint {}{quality}{best}", folder.event_path(path).display());
         }
         Event::Alarm { step, message, .. } => tracing::warn!("step {step}: {message}"),
     };
@@ -124,13 +132,15 @@ fn train(
             if json {
                 return print_json(folder, &result);
             } else {
+                let advice = trend::advice(plan, &result, &run.to_string());
                 print_result(&format!(
                     "finished: {} steps\n  samples      {}\n  best model   {run}/best (step {})\n  \
                      draw more    dcgan-train sample --model {run} --out more.png\n  \
-                     continue     dcgan-train resume {run} --steps N",
+                     continue     dcgan-train resume {run} --steps N{}",
                     result.steps,
                     folder.sample(result.images).display(),
                     result.best_step.unwrap_or(result.steps),
+                    advice.map_or_else(String::new, |advice| format!("\n{advice}")),
                 ))?;
             }
             Ok(Outcome::Done)

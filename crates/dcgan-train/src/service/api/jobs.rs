@@ -68,7 +68,8 @@ pub(crate) async fn submit(State(state): State<Arc<AppState>>, body: Body) -> Re
 }
 
 /// Validates the options and inserts the job.
-fn insert_job(state: &AppState, options: Map<String, Value>) -> Result<Value, ApiError> {
+fn insert_job(state: &AppState, mut options: Map<String, Value>) -> Result<Value, ApiError> {
+    options::choose_preset(state, &mut options);
     let text = Value::Object(options.clone()).to_string();
     let plan = options::resolve(state, options).map_err(ApiError::faults)?;
     let plan = toml::to_string(&plan).map_err(ApiError::internal)?;
