@@ -4,7 +4,7 @@ use crate::option_args::OptionArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use dcgan_cli::LogArgs;
+use dcgan_cli::{LogArgs, integer};
 use dcgan_model::DeviceChoice;
 use dcgan_ops::Precision;
 use dcgan_train::config::RunOptions;
@@ -82,16 +82,19 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "NAME", default_value = "pytorch64")]
     pub(crate) preset: String,
     /// Images of a minibatch [default: that of the preset]
-    #[arg(long, value_name = "B")]
+    #[arg(long, value_name = "B", value_parser = integer::<usize>(2, 65536))]
     pub(crate) batch_size: Option<usize>,
     /// Timed steps
-    #[arg(long, value_name = "K", default_value_t = 7)]
+    #[arg(long, value_name = "K", default_value_t = 7, value_parser = integer::<u64>(1, 1000000))]
     pub(crate) steps: u64,
     /// What to time
     #[arg(long, value_enum, default_value_t)]
     pub(crate) work: Work,
     /// Images of --work samples
-    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 10_000)]
+    #[arg(
+        long, alias = "pictures", value_name = "N", default_value_t = 10_000,
+        value_parser = integer::<usize>(1, 100000000)
+    )]
     pub(crate) images: usize,
     /// Precision of the factors of products; weights are f32
     #[arg(long, value_name = "TYPE", value_parser = dtype(), default_value_t)]
@@ -100,7 +103,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
     /// Print how each layer is computed, and its time
     #[arg(long)]
@@ -132,16 +135,16 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Images to draw
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = integer::<usize>(1, 10000))]
     pub(crate) n: usize,
     /// Seed of z
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// auto, cpu, cuda:N or metal:N
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
     /// The PNG to write
     #[arg(long, value_name = "F.png")]
@@ -173,7 +176,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) allow_origin: Option<String>,
     /// Limit of queued jobs
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = integer::<u64>(1, u64::MAX))]
     pub(crate) max_queued: u64,
 }
 

@@ -252,6 +252,16 @@ impl Plan {
                 faults.push(Fault::new("steps", "--images, --epochs and --steps exclude each other"));
             }
         }
+        // The plan has no place for these, so the limits are checked here.
+        for option in RunConfig::OPTIONS.iter().chain(TrainingConfig::OPTIONS) {
+            let is_no_integer = |value: &Value| value.is_number() && value.as_u64().is_none();
+            if matches!(option.kind, Kind::Integer(..))
+                && values.get(option.name).is_some_and(is_no_integer)
+                && let Some(Err(message)) = values.remove(option.name).map(|value| option.check(&value))
+            {
+                faults.push(Fault::new(option.field(), message));
+            }
+        }
         let run = with_values(&self.run, RunConfig::OPTIONS, &mut values);
         let training = with_values(&self.training, TrainingConfig::OPTIONS, &mut values);
         match run {

@@ -4,7 +4,6 @@ mod cli;
 mod commands;
 mod option_args;
 
-use clap::Parser;
 use cli::{Cli, Command};
 use dcgan_cli::Logging;
 use std::process::ExitCode;
@@ -14,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     dcgan_cli::run("dcgan-train", || {
-        let Cli { log, command } = Cli::try_parse()?;
+        let Cli { log, command } = dcgan_cli::try_parse::<Cli>()?;
         let logging = Logging::init(&log);
         match command {
             None => commands::train::run(&cli::RunArgs::default(), &logging),

@@ -218,8 +218,9 @@ impl Kind {
     pub fn parse(self, text: &str) -> Result<Value, String> {
         match self {
             Self::Integer(..) => {
-                let value = text.parse::<u64>().map(Value::from);
-                value.map_err(|_| format!("expected an integer from 0 to {MAX_INTEGER}"))
+                let negative = |_| text.trim().parse::<i64>().map(Value::from);
+                let value = text.trim().parse::<u64>().map(Value::from).or_else(negative);
+                value.map_err(|_| format!("expected an integer, {}", self.expected()))
             }
             Self::Float(..) => {
                 let value = text.parse().ok().and_then(serde_json::Number::from_f64);

@@ -63,6 +63,11 @@ fn read(option: &TrainOption, value: Value) -> Result<Value, String> {
         serde_json::from_value(value).map_err(|error| format!("{}: {error}", option.name))
     }
     Ok(match option.kind {
+        // A number that is no such integer: the message has the limits.
+        Kind::Integer(..) if value.is_number() && value.as_u64().is_none() => {
+            option.check(&value)?;
+            value
+        }
         Kind::Integer(..) => typed::<u64>(option, value)?.into(),
         Kind::Float(..) => typed::<f64>(option, value)?.into(),
         Kind::Flag => typed::<bool>(option, value)?.into(),
