@@ -53,13 +53,14 @@
 //! 2. files and images: `bytes`, `decode`, `transform`, `encoded`, `raw`, `source`
 //! 3. formats: `readers`
 //! 4. datasets: `open`, `dataset`
-//! 5. uses of datasets and images: `order`, `loader`, `probe`, `pack`, `manifest`, `image_grid`
+//! 5. uses of datasets and images: `order`, `loader`, `probe`, `pack`, `manifest`, `image_grid`, `gif`
 
 mod bytes;
 mod dataset;
 mod decode;
 mod encoded;
 mod error;
+pub mod gif;
 pub mod image_grid;
 mod loader;
 mod manifest;

@@ -28,6 +28,10 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Resume an interrupted run from its newest checkpoint
     Resume(ResumeArgs),
+    /// Compare runs: steps, speed, random-feature Fréchet distance, losses, options that differ; means over seeds
+    Compare(CompareArgs),
+    /// Animate the sample grids of a run
+    Animate(AnimateArgs),
     /// Time real training steps on synthetic images
     Bench(BenchArgs),
     /// List the presets, or print one as a file to start from
@@ -74,6 +78,34 @@ pub(crate) struct ResumeArgs {
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompareArgs {
+    /// Run folders, or folders that contain them
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Draw the curves of the runs: random-feature Fréchet distance and losses
+    #[arg(long, value_name = "F.png")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AnimateArgs {
+    /// The run folder
+    pub(crate) run: PathBuf,
+    /// The animation to write
+    #[arg(long, value_name = "F.gif")]
+    pub(crate) out: PathBuf,
+    /// Enlarge the sample grids by this factor
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = integer::<usize>(1, 16))]
+    pub(crate) scale: usize,
+    /// Sample grids per second; the last one stays for two seconds
+    #[arg(long, value_name = "F", default_value_t = 8, value_parser = integer::<u32>(1, 50))]
+    pub(crate) fps: u32,
 }
 
 #[derive(Args, Debug)]

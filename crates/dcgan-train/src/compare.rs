@@ -203,7 +203,8 @@ impl Estimate {
 
 /// The 97.5 % quantile of Student's t distribution with `df` degrees of freedom, at least 1.
 fn student_t(df: usize) -> f64 {
-    const EXACT: [f64; 10] = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281];
+    const EXACT: [f64; 10] =
+        [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281];
     if let Some(t) = df.checked_sub(1).and_then(|i| EXACT.get(i)) {
         return *t;
     }
@@ -270,7 +271,9 @@ impl Comparison {
         let group = |members: &Vec<usize>| Group::of(&members.iter().map(|&i| &runs[i]).collect::<Vec<_>>());
         let groups = members.iter().map(group).collect();
         let names: BTreeSet<String> = runs.iter().flat_map(|run| run.options.keys().cloned()).collect();
-        let is_common = |name: &String| runs.windows(2).all(|pair| pair[0].options.get(name) == pair[1].options.get(name));
+        let is_common = |name: &String| {
+            runs.windows(2).all(|pair| pair[0].options.get(name) == pair[1].options.get(name))
+        };
         let common: BTreeSet<String> = names.into_iter().filter(is_common).collect();
         runs.iter_mut().for_each(|run| run.options.retain(|name, _| !common.contains(name)));
         Self { runs, groups }

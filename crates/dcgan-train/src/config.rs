@@ -142,9 +142,9 @@ impl RunOptions {
         let size = size.map_err(|message| Fault::new("size", message))?;
         let channels = values.remove("channels").map(|value| {
             let channels = value.as_u64().and_then(|channels| usize::try_from(channels).ok());
-            channels.filter(|channels| matches!(channels, 1 | 3 | 4)).ok_or_else(|| {
-                Fault::new("channels", format!("--channels is {value}, expected 1, 3 or 4"))
-            })
+            channels
+                .filter(|channels| matches!(channels, 1 | 3 | 4))
+                .ok_or_else(|| Fault::new("channels", format!("--channels is {value}, expected 1, 3 or 4")))
         });
         let channels = channels.transpose()?;
         values.remove("config");
@@ -308,6 +308,16 @@ impl Plan {
             faults.push(Fault::new("device", message));
         }
         faults
+    }
+
+    /// Makes relative paths absolute by the current folder, so that the run can be resumed from another one.
+    pub fn make_paths_absolute(&mut self) {
+        for path in [&mut self.run.data, &mut self.run.init_from].into_iter().flatten() {
+            // Fails for an empty path, which opening reports.
+            if let Ok(absolute) = std::path::absolute(&path) {
+                *path = absolute;
+            }
+        }
     }
 
     /// Shape of the images that the networks see.

@@ -271,15 +271,16 @@ mod tests {
 
     #[test]
     fn real_images_are_near_each_other() {
-        let config = dcgan_model::Preset::named("digits").unwrap().model;
+        let mut config = dcgan_model::Preset::named("digits").unwrap().model;
+        (config.height, config.width) = (8, 8);
         let digits = Dataset::embedded_digits(config.image_shape().into()).unwrap();
-        let device = Device::Cpu;
-        let real = RandomFeatureFrechet::new(&digits, &config, &device).unwrap().real_frechet().unwrap();
+        let mut measure = RandomFeatureFrechet::new(&digits, &config, &Device::Cpu).unwrap();
+        let real = measure.real_frechet().unwrap();
         // An untrained generator is far away.
-        let model = dcgan_model::Model::new(config.clone()).unwrap();
-        let mut generator = Generator::new(&model, &model.initial_generator(0, 0.02, 0.02), &device).unwrap();
+        let model = dcgan_model::Model::new(config).unwrap();
+        let weights = model.initial_generator(0, 0.02, 0.02);
+        let mut generator = Generator::new(&model, &weights, &Device::Cpu).unwrap();
         generator.ensure_statistics().unwrap();
-        let mut measure = RandomFeatureFrechet::new(&digits, &config, &device).unwrap();
         let generated = measure.frechet(&mut generator, 0).unwrap();
         assert!(real > 0.0 && real < generated / 50.0, "{real} against {generated}");
     }

@@ -15,6 +15,7 @@
 pub mod alarm;
 pub mod bench;
 pub mod checkpoint;
+pub mod compare;
 pub mod config;
 pub mod error;
 mod evaluation;

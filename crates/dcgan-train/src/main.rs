@@ -19,6 +19,8 @@ fn main() -> ExitCode {
             None => commands::train::run(&cli::RunArgs::default(), &logging),
             Some(Command::Run(args)) => commands::train::run(&args, &logging),
             Some(Command::Resume(args)) => commands::train::resume(&args, &logging),
+            Some(Command::Compare(args)) => commands::compare::run(&args),
+            Some(Command::Animate(args)) => commands::animate::run(&args),
             Some(Command::Bench(args)) => commands::bench::run(&args, &logging),
             Some(Command::Presets { name }) => commands::presets::run(name.as_deref()),
             Some(Command::Sample(args)) => commands::sample::run(&args),

@@ -158,7 +158,8 @@ mod tests {
             Probe { stored_shape, ..probe(&[(height, width)], channels > 1) }
         };
         // images, crop, --size, --channels -> preset, size, channels
-        type Row<'a> = (Probe, Option<usize>, Option<(usize, usize)>, Option<usize>, (&'a str, (usize, usize), usize));
+        type Row<'a> =
+            (Probe, Option<usize>, Option<(usize, usize)>, Option<usize>, (&'a str, (usize, usize), usize));
         let rows: &[Row<'_>] = &[
             (probe(&[(28, 28)], false), None, None, None, ("digits", (28, 28), 1)),
             (probe(&[(8, 8)], false), None, None, None, ("digits", (8, 8), 1)),

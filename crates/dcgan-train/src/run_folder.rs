@@ -215,6 +215,12 @@ impl RunFolder {
         }
     }
 
+    /// Whether a process trains in the folder now.
+    pub fn is_busy(&self) -> bool {
+        let is_locked = |file: File| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock));
+        File::open(self.path.join(LOCK)).is_ok_and(is_locked)
+    }
+
     /// Writes `plan.toml`.
     ///
     /// # Errors

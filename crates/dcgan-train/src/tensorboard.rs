@@ -214,7 +214,13 @@ mod tests {
     fn a_full_disk_is_an_error_of_the_run() {
         let path = PathBuf::from("/dev/full");
         let mut full = EventFile { file: File::options().write(true).open(&path).unwrap(), path };
-        let event = |frechet| Event::Checkpoint { step: 1, path: "1".into(), frechet, real_frechet: None, best: true };
+        let event = |frechet| Event::Checkpoint {
+            step: 1,
+            path: "1".into(),
+            frechet,
+            real_frechet: None,
+            best: true,
+        };
         let error = full.append(&event(Some(1.0)), Path::new("")).unwrap_err();
         let RunFolderError::Io { source, .. } = &error else { panic!("{error:?}") };
         assert_eq!(source.kind(), io::ErrorKind::StorageFull);

@@ -141,7 +141,9 @@ impl<'a> Trainer<'a> {
         );
         let frechet = RandomFeatureFrechet::new(&data, &plan.model, &device)?;
         if let Some(real) = frechet.real_frechet() {
-            tracing::info!("random-feature Fréchet distance between two halves of the real images: {real:.4}");
+            tracing::info!(
+                "random-feature Fréchet distance between two halves of the real images: {real:.4}"
+            );
         }
         let reals = real_images(&data)?;
         if !folder.reals().exists() {
@@ -221,8 +223,7 @@ impl<'a> Trainer<'a> {
         let step = self.state.step;
         let samples = self.evaluator.sample(&mut self.networks, step)?;
         self.recorder.sample(&self.state, &samples)?;
-        let alarm =
-            if checked { self.state.alarms.observe_diversity(step, samples.diversity) } else { None };
+        let alarm = if checked { self.state.alarms.observe_diversity(step, samples.diversity) } else { None };
         self.recorder.exclude_since(started);
         self.recorder.alarm(step, alarm)
     }

@@ -1,8 +1,8 @@
 //! Arguments of the commands on feature maps.
 
 use super::{ComputeArgs, DataArgs, ModelArgs};
-use dcgan_cli::integer;
 use clap::Args;
+use dcgan_cli::integer;
 use std::path::PathBuf;
 
 /// Features of D, and images to search.

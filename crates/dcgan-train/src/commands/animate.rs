@@ -59,8 +59,11 @@ fn grids(folder: &RunFolder) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder.samples()).into_iter().flatten().flatten();
     let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
     let png = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "png");
-    let mut grids: Vec<(u64, PathBuf)> =
-        entries.map(|entry| entry.path()).filter(png).filter_map(|path| Some((number(&path)?, path))).collect();
+    let mut grids: Vec<(u64, PathBuf)> = entries
+        .map(|entry| entry.path())
+        .filter(png)
+        .filter_map(|path| Some((number(&path)?, path)))
+        .collect();
     grids.sort();
     grids.into_iter().map(|(_, path)| path).collect()
 }

@@ -68,8 +68,19 @@ fn below(path: &Path) -> Vec<PathBuf> {
 pub(crate) fn text(comparison: &Comparison) -> String {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
     let header = [
-        "run", "state", "seed", "steps", "images", "time", "images/s", "best Fréchet", "at step", "real images",
-        "Loss_D", "Loss_G", "options that differ",
+        "run",
+        "state",
+        "seed",
+        "steps",
+        "images",
+        "time",
+        "images/s",
+        "best Fréchet",
+        "at step",
+        "real images",
+        "Loss_D",
+        "Loss_G",
+        "options that differ",
     ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for run in &comparison.runs {

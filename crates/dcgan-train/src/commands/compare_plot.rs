@@ -21,7 +21,8 @@ type Chart<'a> = (&'a str, Vec<Vec<(f64, f64)>>, bool);
 /// Draws the curves of all runs.
 pub(crate) fn draw(runs: &[RunSummary]) -> anyhow::Result<ImageGrid> {
     // System fonts differ, and many servers have none.
-    register_font(FONT, FontStyle::Normal, HACK_REGULAR).map_err(|_| anyhow!("the built-in font cannot be read"))?;
+    register_font(FONT, FontStyle::Normal, HACK_REGULAR)
+        .map_err(|_| anyhow!("the built-in font cannot be read"))?;
     let losses = |value: fn(&Losses) -> Option<f64>| {
         let curve = |run: &RunSummary| {
             run.losses.iter().filter_map(|line| Some((line.images as f64, value(line)?))).collect()

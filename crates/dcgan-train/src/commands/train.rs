@@ -29,7 +29,8 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
             Err(error) => faults.push(format!("--out {error}")),
         }
     }
-    let (Ok(plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
+    let (Ok(mut plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
+    plan.make_paths_absolute();
     set_threads(plan.run.threads)?;
     let inputs = open_inputs(&plan, true)?;
     let folder = match &args.out {

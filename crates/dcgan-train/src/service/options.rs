@@ -159,7 +159,9 @@ pub(crate) fn choose_preset(shared: &AppState, body: &mut Map<String, Value>) {
     });
     // An invalid size is a fault whatever the preset.
     let Some(size) = size.map_or(Some(None), |size| size.map(Some)) else { return };
-    let Some(choice) = PresetChoice::by_images(&probe, integer("crop"), size, integer("channels")) else { return };
+    let Some(choice) = PresetChoice::by_images(&probe, integer("crop"), size, integer("channels")) else {
+        return;
+    };
     tracing::info!(data = name, "{choice}");
     let (height, width) = choice.size;
     body.insert("preset".to_owned(), choice.preset.into());

@@ -1,6 +1,6 @@
 //! What a run does where no option says it.
 
-use crate::support::{TINY, stats, succeed};
+use crate::support::{TINY, command, stats, succeed};
 use dcgan_data::ImageShape;
 use dcgan_data::image_grid::ImageGrid;
 use std::fs;
@@ -42,9 +42,10 @@ fn the_preset_is_chosen_by_the_images() {
     for (i, (shape, options, (name, height, width, channels), parts)) in rows.iter().enumerate() {
         let (data, out) = (path(&format!("data-{i}")), path(&format!("run-{i}")));
         write_images(data.as_ref(), 4, *shape);
-        let run = ["run", "--data", &data, "--out", &out, "--batch-size", "2", "--steps", "1"];
+        let run = ["run", "--data", &data, "--out", &out, "--batch-size", "2", "--steps", "1", "--ema", "0"];
         succeed(&[&run[..], options].concat());
-        let plan: toml::Table = fs::read_to_string(Path::new(&out).join("plan.toml")).unwrap().parse().unwrap();
+        let plan: toml::Table =
+            fs::read_to_string(Path::new(&out).join("plan.toml")).unwrap().parse().unwrap();
         let model = |key: &str| plan["model"][key].as_integer().unwrap();
         assert_eq!(plan["model"]["name"].as_str(), Some(*name), "{shape}");
         let found = [model("height"), model("width"), model("channels")];
@@ -65,7 +66,8 @@ fn the_first_samples_come_early_and_distances_have_a_scale() {
     let (config, early, plain) = (path("tiny.toml"), path("early"), path("plain"));
     fs::write(&config, TINY).unwrap();
     let run = |out: &str, sample_every: &str| {
-        let options = ["--steps", "80", "--checkpoint-every", "20", "--ema", "0.9", "--sample-every", sample_every];
+        let options =
+            ["--steps", "80", "--checkpoint-every", "20", "--ema", "0.9", "--sample-every", sample_every];
         succeed(&[&["run", "--config", &config, "--out", out], &options[..]].concat())
     };
     let output = run(&early, "70");
@@ -109,7 +111,10 @@ fn the_first_samples_come_early_and_distances_have_a_scale() {
     assert!(stderr.contains(&format!("{early}/samples/00000256.png")), "{stderr}");
     // Whole lines, each with its time.
     for line in stderr.lines() {
-        assert!(line.is_char_boundary(8) && line[..8].split(':').all(|part| part.parse::<u8>().is_ok()), "{line}");
+        assert!(
+            line.is_char_boundary(8) && line[..8].split(':').all(|part| part.parse::<u8>().is_ok()),
+            "{line}"
+        );
     }
 }
 
@@ -117,12 +122,35 @@ fn the_first_samples_come_early_and_distances_have_a_scale() {
 fn lines_of_earlier_versions_are_read() {
     use dcgan_train::event::{Event, EventLine};
     for (line, path) in [
-        (r#"{"event":"sample","step":3,"images":48,"path":"/runs/a/samples/00000048.png","diversity":1.0}"#, "/runs/a"),
-        (r#"{"event":"checkpoint","step":3,"path":"runs/a/checkpoints/00000003","frechet":null,"best":false}"#, "runs/a"),
+        (
+            r#"{"event":"sample","step":3,"images":48,"path":"/runs/a/samples/00000048.png","diversity":1.0}"#,
+            "/runs/a",
+        ),
+        (
+            r#"{"event":"checkpoint","step":3,"path":"runs/a/checkpoints/00000003","frechet":null,"best":false}"#,
+            "runs/a",
+        ),
     ] {
         let EventLine { event, time } = serde_json::from_str(line).unwrap();
         assert_eq!((event.step(), time), (3, None));
-        let (Event::Sample { path: found, .. } | Event::Checkpoint { path: found, .. }) = event else { panic!("{line}") };
+        let (Event::Sample { path: found, .. } | Event::Checkpoint { path: found, .. }) = event else {
+            panic!("{line}")
+        };
         assert!(found.starts_with(path), "{found:?}");
     }
+}
+
+#[test]
+fn a_run_with_relative_paths_is_resumed_from_another_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::write(here.join("tiny.toml"), TINY).unwrap();
+    write_images(&here.join("images"), 32, ImageShape { height: 8, width: 8, channels: 1 });
+    let start = ["run", "--config", "tiny.toml", "--data", "images", "--out", "first", "--steps", "2"];
+    let start = command(&start).current_dir(here).output().unwrap();
+    assert!(start.status.success(), "{}", String::from_utf8_lossy(&start.stderr));
+    let first = here.join("first");
+    succeed(&["resume", first.to_str().unwrap(), "--steps", "3"]);
+    let plan: toml::Table = fs::read_to_string(first.join("plan.toml")).unwrap().parse().unwrap();
+    assert_eq!(plan["run"]["data"].as_str(), here.join("images").to_str());
 }

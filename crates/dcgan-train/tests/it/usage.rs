@@ -85,7 +85,10 @@ fn bad_arguments() {
     refused(&["run", "--channels", "2", "--out", &out], &["--channels is 2, expected 1, 3 or 4"]);
     refused(&["run", "--channels", "-1", "--out", &out], &["--channels is -1, expected 1, 3 or 4"]);
     refused(&["bench", "--steps", "-1"], &["'-1' for '--steps", "from 1 to 1000000"]);
-    refused(&["sample", "--model", &empty, "--seed", "-1", "--out", &out], &["'-1' for '--seed", "at least 0"]);
+    refused(
+        &["sample", "--model", &empty, "--seed", "-1", "--out", &out],
+        &["'-1' for '--seed", "at least 0"],
+    );
     refused(&["resume", &empty, "--steps", "-1"], &["not a run folder"]);
     refused(&["run", "--size", "30", "--out", &out], &["30 x 30", "multiples", "4"]);
     refused(&["run", "--size", "0x28", "--out", &out], &["height is 0"]);
