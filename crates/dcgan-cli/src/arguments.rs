@@ -5,6 +5,7 @@ use clap::{Arg, Command, Parser};
 use std::any::TypeId;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Parses the command line. Negative numbers are values of numeric options: `--seed -1` is a seed out of range and not
 /// an unknown option.
@@ -68,6 +69,9 @@ impl UsageError {
     }
 }
 
+/// The size of the global rayon pool, once it was set.
+static SIZE: OnceLock<usize> = OnceLock::new();
+
 /// Sets the size of the global rayon pool (`--threads`). `None` keeps the default, one thread per core.
 ///
 /// # Errors
@@ -76,8 +80,10 @@ pub fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
     if let Some(threads) = threads.filter(|threads| !(1..=4096).contains(threads)) {
         return Err(UsageError::one(format!("--threads is {threads}, expected 1 to 4096")).into());
     }
-    if let Some(threads) = threads {
+    // A command with several runs sets it for each.
+    if let Some(threads) = threads.filter(|threads| SIZE.get() != Some(threads)) {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+        let _ = SIZE.set(threads);
     }
     Ok(())
 }

@@ -7,8 +7,10 @@ use clap_complete::Shell;
 use dcgan_cli::{LogArgs, integer};
 use dcgan_model::DeviceChoice;
 use dcgan_ops::Precision;
-use dcgan_train::config::RunOptions;
-use std::path::PathBuf;
+use dcgan_train::config::{Plan, RunOptions, messages};
+use dcgan_train::options;
+use dcgan_train::preset_choice::PresetChoice;
+use std::path::{Path, PathBuf};
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
 ///
@@ -57,13 +59,29 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     options: OptionArgs<false>,
     /// Run folder to create [default: ./runs/<preset>-NNN]
     #[arg(long, value_name = "RUN")]
     pub(crate) out: Option<PathBuf>,
+    /// Run once with each of these seeds, separated by commas: in RUN-s1, RUN-s2 and so on. The same command continues
+    /// after an interruption
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with_all = ["repeat", "seed"],
+        value_parser = integer::<u64>(0, u64::MAX)
+    )]
+    pub(crate) seeds: Vec<u64>,
+    /// Run with N seeds, from --seed on, as with --seeds
+    #[arg(long, value_name = "N", value_parser = integer::<u64>(1, 1000))]
+    pub(crate) repeat: Option<u64>,
+    /// Whether the command is one of several runs, whose results are printed together.
+    #[arg(skip)]
+    is_part: bool,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -78,6 +96,35 @@ pub(crate) struct ResumeArgs {
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
+    /// As in [`RunArgs`].
+    #[arg(skip)]
+    is_part: bool,
+}
+
+/// What a run prints at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Summary {
+    Text,
+    Json,
+    /// The runs of a command with `--json` are printed together.
+    None,
+}
+
+impl Summary {
+    fn of(json: bool, is_part: bool) -> Self {
+        match (json, is_part) {
+            (false, _) => Self::Text,
+            (true, false) => Self::Json,
+            (true, true) => Self::None,
+        }
+    }
+}
+
+impl ResumeArgs {
+    /// What the command prints at its end.
+    pub(crate) fn summary(&self) -> Summary {
+        Summary::of(self.json, self.is_part)
+    }
 }
 
 #[derive(Args, Debug)]
@@ -255,6 +302,55 @@ fn dtype() -> impl TypedValueParser<Value = Precision> {
 }
 
 impl RunArgs {
+    /// Whether the command is a run for each of several seeds.
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.repeat.is_some() || !self.seeds.is_empty()
+    }
+
+    /// The run with `seed` in the folder `out`, of a command with several.
+    pub(crate) fn part(&self, seed: u64, out: &Path) -> Self {
+        let mut part = Self {
+            out: Some(out.to_owned()),
+            seeds: Vec::new(),
+            repeat: None,
+            is_part: true,
+            ..self.clone()
+        };
+        part.options.0.insert("seed", seed.into());
+        part
+    }
+
+    /// The arguments that continue the run in `out` with these options.
+    pub(crate) fn resumed(&self, out: &Path) -> ResumeArgs {
+        let mut options = self.options.0.clone();
+        options.retain(|name, _| options::all().any(|option| option.name == *name && option.resumable));
+        ResumeArgs {
+            run: out.to_owned(),
+            options: OptionArgs(options),
+            json: self.json,
+            is_part: self.is_part,
+        }
+    }
+
+    /// What the command prints at its end.
+    pub(crate) fn summary(&self) -> Summary {
+        Summary::of(self.json, self.is_part)
+    }
+
+    /// The plan of the run, with absolute paths; where no preset is named, that which fits the images.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub(crate) fn plan(&self) -> Result<Plan, Vec<String>> {
+        let mut options = self.options().map_err(|fault| vec![fault])?;
+        if let Some(choice) = PresetChoice::apply(&mut options) {
+            tracing::info!("{choice}");
+        }
+        let mut plan = Plan::resolve(&options).map_err(messages)?;
+        plan.make_paths_absolute();
+        Ok(plan)
+    }
+
     /// The options as given, with the text of the configuration file.
     pub(crate) fn options(&self) -> Result<RunOptions, String> {
         let values = self.options.0.clone();

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         let logging = Logging::init(&log);
         match command {
             None => commands::train::run(&cli::RunArgs::default(), &logging),
+            Some(Command::Run(args)) if args.is_repeated() => commands::repeat::run(&args, &logging),
             Some(Command::Run(args)) => commands::train::run(&args, &logging),
             Some(Command::Resume(args)) => commands::train::resume(&args, &logging),
             Some(Command::Compare(args)) => commands::compare::run(&args),

@@ -7,6 +7,7 @@ mod compare_plot;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod presets;
+pub(crate) mod repeat;
 pub(crate) mod sample;
 #[cfg(feature = "service")]
 pub(crate) mod serve;

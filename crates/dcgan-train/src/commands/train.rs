@@ -1,6 +1,6 @@
 //! `dcgan-train run`, `resume` and the default run.
 
-use crate::cli::{ResumeArgs, RunArgs};
+use crate::cli::{ResumeArgs, RunArgs, Summary};
 use anyhow::Context;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::checkpoints;
@@ -8,19 +8,14 @@ use dcgan_train::config::{Plan, messages};
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
 use dcgan_train::inputs;
-use dcgan_train::preset_choice::{PresetChoice, color_name};
+use dcgan_train::preset_choice::color_name;
 use dcgan_train::run_folder::{RunFolder, RunFolderError, RunResult};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
 use dcgan_train::trend;
 use std::path::Path;
 
 pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let plan = args.options().map_err(|fault| vec![fault]).and_then(|mut options| {
-        if let Some(choice) = PresetChoice::apply(&mut options) {
-            tracing::info!("{choice}");
-        }
-        Plan::resolve(&options).map_err(messages)
-    });
+    let plan = args.plan();
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
     if let Some(out) = &args.out {
         match RunFolder::is_free(out) {
@@ -29,8 +24,7 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
             Err(error) => faults.push(format!("--out {error}")),
         }
     }
-    let (Ok(mut plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
-    plan.make_paths_absolute();
+    let (Ok(plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
     set_threads(plan.run.threads)?;
     let inputs = open_inputs(&plan, true)?;
     let folder = match &args.out {
@@ -40,7 +34,7 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let folder = folder.map_err(UsageError::because)?;
     let lock = folder.lock()?;
     folder.write_plan(&plan)?;
-    let outcome = train(&folder, &plan, inputs, logging, args.json);
+    let outcome = train(&folder, &plan, inputs, logging, args.summary());
     drop(lock);
     outcome
 }
@@ -62,7 +56,7 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
     if plan != before && plan.total_steps(inputs.data.len()) > newest {
         folder.write_plan(&plan)?;
     }
-    let outcome = train(&folder, &plan, inputs, logging, args.json);
+    let outcome = train(&folder, &plan, inputs, logging, args.summary());
     drop(lock);
     outcome
 }
@@ -91,7 +85,7 @@ fn train(
     plan: &Plan,
     inputs: Inputs,
     logging: &Logging,
-    json: bool,
+    summary: Summary,
 ) -> anyhow::Result<Outcome> {
     logging.also_to_file(&folder.log()).with_context(|| folder.log().display().to_string())?;
     let cancel = dcgan_cli::cancel_on_signals()?;
@@ -130,9 +124,9 @@ fn train(
     let run = folder.path().display();
     match end.map_err(wrong_input)? {
         RunEnd::Finished(result) => {
-            if json {
+            if summary == Summary::Json {
                 return print_json(folder, &result);
-            } else {
+            } else if summary == Summary::Text {
                 let advice = trend::advice(plan, &result, &run.to_string());
                 print_result(&format!(
                     "finished: {} steps\n  samples      {}\n  best model   {run}/best (step {})\n  \
@@ -152,7 +146,8 @@ fn train(
             );
             Ok(Outcome::Interrupted)
         }
-        RunEnd::AlreadyFinished(result) if json => print_json(folder, &result),
+        RunEnd::AlreadyFinished(result) if summary == Summary::Json => print_json(folder, &result),
+        RunEnd::AlreadyFinished(_) if summary == Summary::None => Ok(Outcome::Done),
         RunEnd::AlreadyFinished(RunResult { steps: step, .. }) => {
             print_result(&format!(
                 "the run {run} is finished at step {step}; extend it with a larger --steps"

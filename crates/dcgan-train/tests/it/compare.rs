@@ -35,7 +35,8 @@ fn runs_side_by_side() {
     let runs = json["runs"].as_array().unwrap();
     for (summary, name) in runs.iter().zip([&a, &b, &c]) {
         let last = stats(Path::new(name), "step").pop().unwrap();
-        let best = stats(Path::new(name), "checkpoint").iter().map(|line| line["frechet"].as_f64().unwrap());
+        let best =
+            stats(Path::new(name), "checkpoint").into_iter().map(|line| line["frechet"].as_f64().unwrap());
         assert_eq!((&summary["run"], &summary["state"]), (&name.as_str().into(), &"finished".into()));
         assert_eq!((&summary["steps"], &summary["images"]), (&30.into(), &480.into()));
         assert_eq!((&summary["loss_d"], &summary["loss_g"]), (&last["loss_d"], &last["loss_g"]));
@@ -110,5 +111,41 @@ fn runs_side_by_side() {
         let output = run(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains(part), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_run_for_each_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (config, out) = (path("tiny.toml"), path("tiny"));
+    fs::write(&config, TINY).unwrap();
+    let common = ["run", "--config", &config, "--out", &out, "--quiet", "--threads", "1"];
+    let seeds = |steps: &str, more: &[&str]| run(&[&common[..], &["--steps", steps], more].concat());
+    let output = seeds("4", &["--seeds", "3,1", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    let json: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((stdout.lines().count(), &json["groups"][0]["seeds"]), (1, &serde_json::json!([3, 1])));
+    // The same as a run of its own; repeated, it continues: here to more steps, with a third seed.
+    let own = path("own");
+    let single = ["run", "--config", &config, "--out", &own, "--quiet", "--seed", "1", "--steps", "6"];
+    succeed(&single);
+    let output = seeds("6", &["--seed", "1", "--repeat", "3"]);
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("3 seeds of") && stdout.contains("6  "), "{stdout}");
+    for file in ["generator.safetensors", "state.safetensors"] {
+        let read = |run: &str| fs::read(Path::new(run).join("checkpoints/00000006").join(file)).unwrap();
+        assert!(read(&own) == read(&path("tiny-s1")), "{file} differs");
+    }
+    for (more, part) in [
+        (vec!["--seeds", "1,1"], "a seed twice"),
+        (vec!["--seeds", "1,-2"], "'-2' for '--seeds"),
+        (vec!["--repeat", "0"], "--repeat is 0, expected 1 to 1000"),
+        (vec!["--repeat", "2", "--batch-size", "8", "--seed", "1"], "tiny-s1 holds a run with other options"),
+    ] {
+        let output = seeds("6", &more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        assert!(text(&output.stderr).contains(part), "{more:?}: {}", text(&output.stderr));
     }
 }

@@ -1,5 +1,6 @@
 //! `dcgan-train serve` as a process, tested over HTTP.
 
+mod preset_choice;
 mod refusals;
 mod session;
 mod stopping;
