@@ -13,7 +13,7 @@ const CHANGE: f64 = 0.05;
 /// Distances up to this multiple of that of real images: the samples cannot be told from them by it.
 const NEAR_REAL: f64 = 1.5;
 
-/// How the distance changed over the last quarter of the checkpoints, compared with the best before them.
+/// How the distance changed over the last third of the checkpoints, compared with the best before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trend {
@@ -81,7 +81,7 @@ impl History {
         if n < 3 {
             return None;
         }
-        let (before, last) = self.distances.split_at(n - (n / 4).max(1));
+        let (before, last) = self.distances.split_at(n - n / 3);
         let best = |part: &[(u64, f64)]| part.iter().fold(f64::INFINITY, |best, (_, value)| best.min(*value));
         let (before, last) = (best(before), best(last));
         Some(match last {
@@ -119,7 +119,7 @@ pub fn advice(plan: &Plan, result: &RunResult, run: &str) -> Option<String> {
             " It was still falling: train longer with `dcgan-train resume {run} --steps {longer}`; {next_run}."
         ),
         Some(Trend::Flat) => format!(
-            " It no longer fell over the last checkpoints: more steps alone will help little; {next_run}."
+            " It changed by less than 5 % over the last checkpoints: more steps alone will help little; {next_run}."
         ),
         Some(Trend::Rising) => {
             format!(" It rose over the last checkpoints: {run}/best has the best one; {next_run}.")
@@ -144,7 +144,7 @@ mod tests {
             (&[3.0, 2.0, 1.0], Some(Trend::Falling)),
             (&[3.0, 2.0, 1.96], Some(Trend::Flat)),
             (&[3.0, 2.0, 2.5], Some(Trend::Rising)),
-            // A quarter of the checkpoints: one bad one at the end is not a rise.
+            // A third of the checkpoints: one bad one at the end is not a rise.
             (&[9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 5.0], Some(Trend::Falling)),
             (&[9.0, 8.0, 2.0, 2.0, 2.1, 2.0, 2.05, 2.1], Some(Trend::Flat)),
         ];
@@ -170,7 +170,7 @@ mod tests {
         let text = |plan: &Plan, best, trend| advice(plan, &result(best, trend), "runs/a").unwrap();
         for (trend, parts) in [
             (Some(Trend::Falling), ["still falling", "dcgan-train resume runs/a --steps 200", "--ema 0.999"]),
-            (Some(Trend::Flat), ["no longer fell", "--mirror", "0.0100"]),
+            (Some(Trend::Flat), ["changed by less than 5 %", "--mirror", "0.0100"]),
             (Some(Trend::Rising), ["rose", "runs/a/best", "--mirror"]),
             (None, ["Too few checkpoints", "--steps 200", "0.5000 at step 90"]),
         ] {

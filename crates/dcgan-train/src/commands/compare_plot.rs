@@ -15,6 +15,17 @@ const WIDTH: u32 = 1000;
 const HEIGHT: u32 = 320;
 const FONT: &str = "sans-serif";
 
+/// Colors that stay different for color-blind readers (Okabe and Ito).
+const COLORS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
+];
+
 /// A chart: title, the curve of each run, and whether its y axis is logarithmic.
 type Chart<'a> = (&'a str, Vec<Vec<(f64, f64)>>, bool);
 
@@ -31,7 +42,7 @@ pub(crate) fn draw(runs: &[RunSummary]) -> anyhow::Result<ImageGrid> {
     };
     let distances = |run: &RunSummary| run.distances.iter().map(|&(x, y)| (x as f64, y)).collect();
     let charts: [Chart<'_>; 3] = [
-        ("random-feature Fréchet distance", runs.iter().map(distances).collect(), true),
+        ("random-feature Fréchet distance (logarithmic)", runs.iter().map(distances).collect(), true),
         ("loss of D", losses(|line| line.d), false),
         ("loss of G", losses(|line| line.g), false),
     ];
@@ -65,7 +76,7 @@ fn draw_chart(
         .x_label_area_size(36)
         .y_label_area_size(70)
         .build_cartesian_2d(x, y)?;
-    let label = |y: &f64| if *is_log { format!("{:.3}", 10_f64.powf(*y)) } else { format!("{y:.2}") };
+    let label = |y: &f64| if *is_log { significant(10_f64.powf(*y)) } else { format!("{y:.2}") };
     chart
         .configure_mesh()
         .light_line_style(WHITE)
@@ -75,7 +86,7 @@ fn draw_chart(
         .y_label_formatter(&label)
         .draw()?;
     for (i, (curve, name)) in curves.iter().zip(names).enumerate() {
-        let color = Palette99::pick(i).to_rgba();
+        let color = COLORS[i % COLORS.len()];
         let curve = curve.iter().filter(|(_, y)| y.is_finite()).map(|&(x, y)| (x, scale(y)));
         // A single point is no line.
         chart.draw_series(curve.clone().map(|point| Circle::new(point, 2, color.filled())))?;
@@ -103,6 +114,14 @@ fn padded(values: impl Iterator<Item = f64>) -> Range<f64> {
     }
     let room = ((high - low) * 0.05).max(1e-3);
     low - room..high + room
+}
+
+/// Three significant digits: `0.0123`, `1.23` or `123`.
+fn significant(value: f64) -> String {
+    let digits = (2.0 - value.log10().floor()).clamp(0.0, 9.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 9")]
+    let digits = digits as usize;
+    format!("{value:.digits$}")
 }
 
 /// `12k` or `1.5M`.
