@@ -1,6 +1,6 @@
 //! Utilities shared by the crates of dcgan-rs: atomic file writing ([`files`]), random streams keyed by seed, purpose
-//! and index ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]), memory sizes
-//! ([`memory`]) and the matrix product of the CPU ([`matrix`]).
+//! and index ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]), memory sizes ([`memory`]), dates
+//! ([`time`]) and the matrix product of the CPU ([`matrix`]).
 //!
 //! ```
 //! use dcgan_base::random::{self, Purpose};
@@ -17,6 +17,7 @@ pub mod matrix;
 pub mod memory;
 mod precision;
 pub mod random;
+pub mod time;
 
 pub use cancel::Cancel;
 pub use precision::Precision;

@@ -1,8 +1,66 @@
-//! Checks of options shared by several binaries.
+//! Parsing and checks of options shared by several binaries.
 
 use crate::UsageError;
+use clap::{Arg, Command, Parser};
+use std::any::TypeId;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::OnceLock;
+
+/// Parses the command line. Negative numbers are values of numeric options: `--seed -1` is a seed out of range and not
+/// an unknown option.
+///
+/// # Errors
+/// Those of clap: wrong usage, and `--help`.
+pub fn try_parse<C: Parser>() -> Result<C, clap::Error> {
+    let mut command = with_negative_numbers(C::command());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    C::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+fn with_negative_numbers(command: Command) -> Command {
+    let subcommands: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    let command = command.mut_args(|argument| {
+        let value = argument.get_value_parser().type_id();
+        let is = |types: &[TypeId]| types.iter().any(|known| value == *known);
+        let integers = [TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<u32>()];
+        if is(&[TypeId::of::<f64>()]) {
+            number(argument).value_parser(float::<f64>)
+        } else if is(&[TypeId::of::<f32>()]) {
+            number(argument).value_parser(float::<f32>)
+        } else if is(&integers) && argument.get_action().takes_values() {
+            number(argument)
+        } else {
+            argument
+        }
+    });
+    subcommands.iter().fold(command, |command, name| command.mut_subcommand(name, with_negative_numbers))
+}
+
+/// A numeric option. A list such as `-1,2` is not a number to clap.
+fn number(argument: Arg) -> Arg {
+    if argument.get_value_delimiter().is_some() {
+        argument.allow_hyphen_values(true)
+    } else {
+        argument.allow_negative_numbers(true)
+    }
+}
+
+fn float<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|_| "expected a number".to_owned())
+}
+
+/// A parser of integers whose messages name the limits, `u64::MAX` for none. Integers that `T` holds pass, also those
+/// out of the limits: the command reports these together with its other faults.
+pub fn integer<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let value = text.trim().parse::<u64>().ok().and_then(|value| T::try_from(value).ok());
+        value.ok_or_else(|| match max {
+            u64::MAX => format!("expected an integer of at least {min}"),
+            max => format!("expected an integer from {min} to {max}"),
+        })
+    }
+}
 
 impl UsageError {
     /// A usage error with the message of `error`.
@@ -10,6 +68,9 @@ impl UsageError {
         Self::one(error.to_string())
     }
 }
+
+/// The size of the global rayon pool, once it was set.
+static SIZE: OnceLock<usize> = OnceLock::new();
 
 /// Sets the size of the global rayon pool (`--threads`). `None` keeps the default, one thread per core.
 ///
@@ -19,8 +80,10 @@ pub fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
     if let Some(threads) = threads.filter(|threads| !(1..=4096).contains(threads)) {
         return Err(UsageError::one(format!("--threads is {threads}, expected 1 to 4096")).into());
     }
-    if let Some(threads) = threads {
+    // A command with several runs sets it for each.
+    if let Some(threads) = threads.filter(|threads| SIZE.get() != Some(threads)) {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+        let _ = SIZE.set(threads);
     }
     Ok(())
 }
@@ -37,5 +100,59 @@ pub fn check_parent(out: &Path) -> Result<(), UsageError> {
             folder.display()
         ))),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Args;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: Work,
+    }
+
+    #[derive(Debug, clap::Subcommand)]
+    enum Work {
+        Draw(Draw),
+    }
+
+    #[derive(Args, Debug)]
+    struct Draw {
+        #[arg(long, default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
+        seed: u64,
+        #[arg(long, default_value_t = 1, value_parser = integer::<u32>(1, 50))]
+        rate: u32,
+        #[arg(long, value_delimiter = ',')]
+        c: Vec<f64>,
+        #[arg(long)]
+        out: Option<String>,
+    }
+
+    #[test]
+    fn numbers_out_of_range_name_the_option_and_its_limits() {
+        let parse = |arguments: &[&str]| {
+            let command = with_negative_numbers(<Cli as clap::CommandFactory>::command());
+            command.try_get_matches_from([&["x", "draw"], arguments].concat()).map_err(|e| e.to_string())
+        };
+        for (arguments, parts) in [
+            (["--seed", "-1"], ["'-1' for '--seed", "expected an integer of at least 0"]),
+            (["--seed", "1e3"], ["'1e3' for '--seed", "expected an integer of at least 0"]),
+            (["--seed", "18446744073709551616"], ["for '--seed", "expected an integer of at least 0"]),
+            (["--rate", "-3"], ["'-3' for '--rate", "expected an integer from 1 to 50"]),
+            (["--rate", "4294967296"], ["'4294967296' for '--rate", "expected an integer from 1 to 50"]),
+            (["--c", "x"], ["'x' for '--c", "expected a number"]),
+            (["--c", "-x"], ["'-x' for '--c", "expected a number"]),
+            (["--out", "-1"], ["unexpected argument '-1'", "--out"]),
+        ] {
+            let message = parse(&arguments).unwrap_err();
+            assert!(parts.iter().all(|part| message.contains(part)), "{arguments:?}: {message}");
+        }
+        // Numbers that the type holds are left to the command.
+        for arguments in [["--rate", "70"], ["--c", "-1,1e-3"], ["--c", "-1e-3"]] {
+            parse(&arguments).unwrap();
+        }
     }
 }

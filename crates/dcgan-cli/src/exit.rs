@@ -49,8 +49,8 @@ pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCo
             }
             let (text, code) = describe(name, &error);
             tracing::error!(target: FAILURE_TARGET, "{text}");
-            // A failure to write to stderr cannot be reported anywhere.
-            let _ = writeln!(io::stderr(), "{text}");
+            // One write, so that lines of other processes stay whole. A failure to write to stderr cannot be reported.
+            let _ = io::stderr().write_all((text + "\n").as_bytes());
             ExitCode::from(code)
         }
     }

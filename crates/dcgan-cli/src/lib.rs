@@ -18,7 +18,7 @@ mod output;
 mod progress;
 mod signals;
 
-pub use arguments::{check_parent, set_threads};
+pub use arguments::{check_parent, integer, set_threads, try_parse};
 pub use exit::{Outcome, UsageError, run};
 pub use logs::{LogArgs, Logging};
 pub use output::print_result;

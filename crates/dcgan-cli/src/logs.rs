@@ -6,8 +6,9 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use dcgan_base::time;
 use indicatif::MultiProgress;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -81,14 +82,19 @@ impl Logging {
         self.dates.store(true, Ordering::Relaxed);
     }
 
-    /// From now on also appends every line to the file at `path`, without colors.
+    /// Appends every line to the file at `path` as well, without colors: the first lines of the process that were
+    /// logged before, up to [`EARLY_BYTES`], and all from now on.
     ///
     /// # Errors
     ///
     /// The file cannot be opened for appending.
     pub fn also_to_file(&self, path: &Path) -> io::Result<()> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        *self.file.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        let mut target = self.file.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Target::Memory(early) = &*target {
+            file.write_all(early)?;
+        }
+        *target = Target::File(file);
         Ok(())
     }
 
@@ -136,16 +142,35 @@ impl<'a> MakeWriter<'a> for AboveBars {
     }
 }
 
-/// The log file, if one is set. Earlier lines are not recorded.
-#[derive(Clone, Debug, Default)]
-struct LogFile(Arc<Mutex<Option<File>>>);
+/// Bytes of lines that are kept until a log file is set: many commands never set one.
+const EARLY_BYTES: usize = 64 * 1024;
+
+/// Where the lines of the log file go.
+#[derive(Debug)]
+enum Target {
+    /// No file is set yet.
+    Memory(Vec<u8>),
+    File(File),
+}
+
+/// The log file.
+#[derive(Clone, Debug)]
+struct LogFile(Arc<Mutex<Target>>);
+
+impl Default for LogFile {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Target::Memory(Vec::new()))))
+    }
+}
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(file) => file.write_all(bytes).map(|()| bytes.len()),
-            None => Ok(bytes.len()),
+            Target::File(file) => file.write_all(bytes)?,
+            Target::Memory(early) if early.len() + bytes.len() <= EARLY_BYTES => early.extend(bytes),
+            Target::Memory(_) => {}
         }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -177,8 +202,12 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        write!(out, "{} ", utc(seconds, self.full_date.load(Ordering::Relaxed)))?;
+        let now = SystemTime::now();
+        if self.full_date.load(Ordering::Relaxed) {
+            write!(out, "{} {}Z ", time::date(now), time::time_of_day(now))?;
+        } else {
+            write!(out, "{} ", time::time_of_day(now))?;
+        }
         let metadata = event.metadata();
         let (level, target) = (*metadata.level(), metadata.target());
         if level != Level::INFO {
@@ -198,46 +227,12 @@ where
     }
 }
 
-/// The time `seconds` after 1970 in UTC: `12:34:56`, or `2026-01-31 12:34:56Z` with the date.
-fn utc(seconds: u64, with_date: bool) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let time = format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
-    if !with_date {
-        return time;
-    }
-    // Days to a civil date, in eras of 400 years that start on 1 March, so the leap day is the last day of its year.
-    // Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = 400 * era + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {time}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn utc_dates() {
-        for (seconds, date) in [
-            (0, "1970-01-01 00:00:00Z"),
-            (951_782_399, "2000-02-28 23:59:59Z"),
-            (951_782_400, "2000-02-29 00:00:00Z"),
-            (1_709_164_800, "2024-02-29 00:00:00Z"),
-            (1_735_689_599, "2024-12-31 23:59:59Z"),
-        ] {
-            assert_eq!(utc(seconds, true), date);
-            assert_eq!(utc(seconds, false), date[11..19]);
-        }
-    }
-
-    #[test]
-    fn the_file_gets_later_lines_without_colors() {
+    fn the_file_gets_all_lines_without_colors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.txt");
         let logging = Logging::init(&LogArgs { quiet: true, ..LogArgs::default() });
@@ -247,11 +242,16 @@ mod tests {
         tracing::warn!("careful");
         crate::run("x", || anyhow::bail!("the end"));
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(!text.contains("before") && !text.contains('\u{1b}'), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
         let after_date: Vec<_> = text.lines().filter_map(|line| line.get(21..)).collect();
         assert_eq!(
             after_date,
-            ["after step=3", "WARN dcgan_cli::logs::tests: careful", "ERROR dcgan_cli::failure: x: the end"]
+            [
+                "before",
+                "after step=3",
+                "WARN dcgan_cli::logs::tests: careful",
+                "ERROR dcgan_cli::failure: x: the end"
+            ]
         );
     }
 }

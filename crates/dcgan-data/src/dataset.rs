@@ -210,7 +210,12 @@ impl Dataset {
         self.source.files()
     }
 
-    fn record(&self, index: usize) -> Result<usize, DataError> {
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The record of the source of image `index`.
+    pub(crate) fn record(&self, index: usize) -> Result<usize, DataError> {
         let out_of_range = DataError::IndexOutOfRange { index, len: self.len() };
         match &self.selection {
             Some(selection) => selection.get(index).copied().ok_or(out_of_range),

@@ -53,13 +53,14 @@
 //! 2. files and images: `bytes`, `decode`, `transform`, `encoded`, `raw`, `source`
 //! 3. formats: `readers`
 //! 4. datasets: `open`, `dataset`
-//! 5. uses of datasets and images: `order`, `loader`, `pack`, `manifest`, `image_grid`
+//! 5. uses of datasets and images: `order`, `loader`, `probe`, `pack`, `manifest`, `image_grid`, `gif`
 
 mod bytes;
 mod dataset;
 mod decode;
 mod encoded;
 mod error;
+pub mod gif;
 pub mod image_grid;
 mod loader;
 mod manifest;
@@ -67,6 +68,7 @@ mod open;
 mod options;
 mod order;
 mod pack;
+mod probe;
 mod raw;
 mod readers;
 mod report;
@@ -81,6 +83,7 @@ pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
 pub use options::{OpenOptions, Split, UnreadableImages};
 pub use pack::{PackReport, pack};
+pub use probe::{Probe, probe};
 pub use report::{Format, ScanReport, Skipped};
 pub use shape::{ImageShape, InvalidShape};
 pub use source::ImageInfo;

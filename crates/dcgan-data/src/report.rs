@@ -120,7 +120,12 @@ impl fmt::Display for Skipped {
 
 impl fmt::Display for ScanReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} images from {} ({})", self.images, self.path.display(), self.format)?;
+        write!(f, "{} images from ", self.images)?;
+        match self.format {
+            // Its path is the name of the format.
+            Format::EmbeddedDigits => f.write_str("the embedded digits")?,
+            _ => write!(f, "{} ({})", self.path.display(), self.format)?,
+        }
         for note in &self.notes {
             write!(f, "; {note}")?;
         }

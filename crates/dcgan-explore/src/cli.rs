@@ -3,7 +3,7 @@
 mod network;
 
 use clap::{Args, Parser, Subcommand};
-use dcgan_cli::LogArgs;
+use dcgan_cli::{LogArgs, integer};
 use dcgan_data::image_grid::Layout;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
@@ -68,7 +68,7 @@ pub(crate) struct ComputeArgs {
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Number of threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     /// Crop every image to its N x N center before resizing
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) crop: Option<usize>,
     /// Skip unreadable images and log them
     #[arg(long, requires = "data")]
@@ -92,10 +92,10 @@ pub(crate) struct SampleArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Number of samples [default: 64, or that of --grid or --z]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) n: Option<usize>,
     /// Seed of z
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// Rows and columns of the image grid [default: square]
     #[arg(long, value_name = "RxC")]
@@ -130,13 +130,13 @@ pub(crate) struct InterpolateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Number of walks, one per row; each starts at the end of the previous one [default: 8, or that of --z]
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = integer::<usize>(1, 1000))]
     pub(crate) rows: Option<usize>,
     /// Images per walk, including both ends
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = integer::<usize>(2, 1000))]
     pub(crate) steps: usize,
     /// Seed of z
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// Walk between these z: FILE, FILE:i,j,k or seed:S:i,j,k; repeatable
     #[arg(long, value_name = "SPEC", conflicts_with = "seed")]
@@ -151,7 +151,10 @@ pub(crate) struct InterpolateArgs {
     #[arg(long, value_name = "F.gif")]
     pub(crate) gif: Option<PathBuf>,
     /// Frames per second of the animation
-    #[arg(long, value_name = "N", default_value_t = 12, requires = "gif")]
+    #[arg(
+        long, value_name = "N", default_value_t = 12, requires = "gif",
+        value_parser = integer::<u32>(1, 50)
+    )]
     pub(crate) rate: u32,
     /// Write the z of the images, row by row
     #[arg(long, value_name = "F.safetensors")]
@@ -178,7 +181,7 @@ pub(crate) struct ArithmeticArgs {
     #[arg(long, value_name = "X", default_value_t = 0.25, allow_negative_numbers = true)]
     pub(crate) noise: f32,
     /// Seed of the noise
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// Write z of the result, then of its perturbed copies
     #[arg(long, value_name = "F.safetensors")]
@@ -205,13 +208,16 @@ pub(crate) struct TurnArgs {
     #[arg(long, value_name = "SPEC")]
     pub(crate) apply: Vec<String>,
     /// Images per row, the sample itself in the center
-    #[arg(long, value_name = "N", default_value_t = 9)]
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = integer::<usize>(2, 1000))]
     pub(crate) steps: usize,
     /// Strength: the ends of a row are X times mean(left) - mean(right) away from the sample
     #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) strength: f32,
     /// Seed of the samples to turn
-    #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "apply")]
+    #[arg(
+        long, value_name = "S", default_value_t = 0, conflicts_with = "apply",
+        value_parser = integer::<u64>(0, u64::MAX)
+    )]
     pub(crate) seed: u64,
     /// Write the z of the images, row by row
     #[arg(long, value_name = "F.safetensors")]
@@ -230,16 +236,22 @@ pub(crate) struct NeighboursArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Search the first N training images [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) among: Option<usize>,
     /// Number of samples
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(
+        long, value_name = "N", default_value_t = 8,
+        value_parser = integer::<usize>(1, 200)
+    )]
     pub(crate) n: usize,
     /// Neighbours per sample in pixels, and as many in features
-    #[arg(long, value_name = "K", default_value_t = 3)]
+    #[arg(
+        long, value_name = "K", default_value_t = 3,
+        value_parser = integer::<usize>(1, 50)
+    )]
     pub(crate) nearest: usize,
     /// Seed of the samples
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// Use these z instead of random ones: FILE, FILE:i,j,k or seed:S:i,j,k; repeatable
     #[arg(long, value_name = "SPEC", conflicts_with_all = ["seed", "n"])]
@@ -264,22 +276,31 @@ pub(crate) struct InvertArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Indices of images of the dataset from 0, separated by commas [default: the first --n]
-    #[arg(long, alias = "pictures", value_name = "LIST", value_delimiter = ',', conflicts_with = "n")]
+    #[arg(
+        long, alias = "pictures", value_name = "LIST", value_delimiter = ',', conflicts_with = "n",
+        value_parser = integer::<usize>(0, u64::MAX)
+    )]
     pub(crate) images: Vec<usize>,
     /// Number of images, the first ones of the dataset
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(
+        long, value_name = "N", default_value_t = 8,
+        value_parser = integer::<usize>(1, 1000)
+    )]
     pub(crate) n: usize,
     /// Restarts per image from different z; the best result is kept
-    #[arg(long, value_name = "K", default_value_t = 4)]
+    #[arg(
+        long, value_name = "K", default_value_t = 4,
+        value_parser = integer::<usize>(1, 1000)
+    )]
     pub(crate) restarts: usize,
     /// Adam steps per restart
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = integer::<usize>(1, 100000))]
     pub(crate) steps: usize,
     /// Initial learning rate of Adam; it decays linearly to a tenth
     #[arg(long, value_name = "LR", default_value_t = 0.2)]
     pub(crate) learning_rate: f64,
     /// Seed of the initial z
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// Write the z of the images
     #[arg(long, value_name = "F.safetensors")]

@@ -16,7 +16,7 @@
 //! - [`max_activations`]: the images with the largest activations, and their receptive fields
 //! - [`ablate`], [`bounding_boxes`] and [`logistic`]: feature maps of an object, found and removed (figure 6)
 //!
-//! Output: [`dcgan_data::image_grid`] lays out images as PNG, [`gif`] encodes animations, [`json`] writes files to
+//! Output: [`dcgan_data::image_grid`] lays out images as PNG, [`gif`](dcgan_data::gif) encodes animations, [`json`] writes files to
 //! edit.
 //!
 //! Networks run in evaluation mode; results depend on the seed only.
@@ -66,7 +66,6 @@ pub mod arithmetic;
 pub mod attributes;
 pub mod bounding_boxes;
 pub mod concept;
-pub mod gif;
 pub mod guided;
 pub mod interpolation;
 pub mod invert;

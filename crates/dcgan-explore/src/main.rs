@@ -3,7 +3,6 @@
 mod cli;
 mod commands;
 
-use clap::Parser;
 use cli::{Cli, Command};
 use dcgan_cli::Logging;
 use std::process::ExitCode;
@@ -13,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     dcgan_cli::run("dcgan-explore", || {
-        let Cli { log, command } = Cli::try_parse()?;
+        let Cli { log, command } = dcgan_cli::try_parse::<Cli>()?;
         let logging = Logging::init(&log);
         match command {
             Command::Sample(args) => commands::sample::run(&args, &logging),

@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_base::Precision;
-use dcgan_cli::LogArgs;
+use dcgan_cli::{LogArgs, integer};
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
 
@@ -48,10 +48,13 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "NAME", default_value = "svhn32")]
     pub(crate) preset: String,
     /// Images per minibatch
-    #[arg(long, value_name = "B", default_value_t = 128)]
+    #[arg(long, value_name = "B", default_value_t = 128, value_parser = integer::<usize>(2, 65536))]
     pub(crate) batch_size: usize,
     /// Number of images
-    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 10_000)]
+    #[arg(
+        long, alias = "pictures", value_name = "N", default_value_t = 10_000,
+        value_parser = integer::<usize>(1, 100000000)
+    )]
     pub(crate) images: usize,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -94,7 +97,7 @@ pub(crate) struct ComputeArgs {
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
 }
 
@@ -109,19 +112,19 @@ pub(crate) struct TaskArgs {
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
     /// Labels per class in a draw [default: svhn 100, others all labels]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = integer::<usize>(1, 1000000))]
     pub(crate) labels_per_class: Option<usize>,
     /// Draws of labels that are scored on the test set [default: svhn 100, others 10]
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = integer::<usize>(1, 1000000))]
     pub(crate) repeats: Option<usize>,
     /// Draws of labels that C is chosen on
-    #[arg(long, value_name = "R", default_value_t = 10)]
+    #[arg(long, value_name = "R", default_value_t = 10, value_parser = integer::<usize>(1, 1000000))]
     pub(crate) selection_draws: usize,
     /// Search grid of C, separated by commas [default: the task's]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) c: Vec<f64>,
     /// Seed of draws and random weights
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// SVM solver
     #[arg(long, value_enum, default_value_t)]
@@ -130,7 +133,7 @@ pub(crate) struct TaskArgs {
     #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
     pub(crate) baseline: Vec<BaselineArg>,
     /// Trials of the supervised baseline's random search
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = integer::<u64>(1, 1000000))]
     pub(crate) trials: u64,
     /// Batch-norm statistics of D [default: svhn recalibrate, others stored if the model has them]
     #[arg(long, value_enum)]
@@ -164,7 +167,7 @@ pub(crate) struct MnistNnArgs {
     #[arg(long)]
     pub(crate) skip_bad: bool,
     /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
     /// Print one line of JSON at the end
     #[arg(long)]
@@ -182,13 +185,16 @@ pub(crate) struct NndArgs {
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
     /// Number of query images, the first ones
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) queries: usize,
     /// Numbers of samples to score at, separated by commas
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1000, 10_000, 100_000])]
+    #[arg(
+        long, value_name = "LIST", value_delimiter = ',', default_values_t = [1000, 10_000, 100_000],
+        value_parser = integer::<usize>(1, 1000000000)
+    )]
     pub(crate) counts: Vec<usize>,
     /// Seed of the samples
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -225,7 +231,7 @@ pub(crate) struct FeaturesArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) split: SplitArg,
     /// Center-crop every image to N x N before resizing
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) crop: Option<usize>,
     /// Skip unreadable images
     #[arg(long, requires = "data")]
@@ -256,13 +262,13 @@ pub(crate) struct ProbeArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) c: Vec<f64>,
     /// Training images at the end of the file that C is chosen on [default: the last fifth of each class]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) held_out: Option<usize>,
     /// SVM solver
     #[arg(long, value_enum, default_value_t)]
     pub(crate) solver: Solver,
     /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
     /// Print one line of JSON at the end
     #[arg(long)]

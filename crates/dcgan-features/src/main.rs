@@ -3,7 +3,6 @@
 mod cli;
 mod commands;
 
-use clap::Parser;
 use cli::{Cli, Command, TaskArgs};
 use dcgan_cli::{Logging, Outcome};
 use dcgan_features::task::Task;
@@ -14,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     dcgan_cli::run("dcgan-eval", || {
-        let Cli { log, command } = Cli::try_parse()?;
+        let Cli { log, command } = dcgan_cli::try_parse::<Cli>()?;
         let logging = Logging::init(&log);
         match command {
             None => commands::task::run(Task::Digits, &TaskArgs::default(), &logging).map(|_| Outcome::Done),

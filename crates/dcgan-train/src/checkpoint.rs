@@ -332,6 +332,18 @@ pub fn card(model: &Model, state: &State, data: &str, seed: u64) -> String {
     )
 }
 
+/// The part of the card with the random-feature Fréchet distance of samples, and of real images.
+pub fn quality(frechet: f64, real_frechet: Option<f64>) -> String {
+    let real = real_frechet.map(|real| {
+        format!("; it is {real:.4} between two halves of the real images, as it would be for perfect samples")
+    });
+    format!(
+        "\nRandom-feature Fréchet distance of the samples: {frechet:.4} (lower is better, comparable within one dataset \
+         only; not the FID of papers){}.\n",
+        real.unwrap_or_default()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

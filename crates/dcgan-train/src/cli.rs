@@ -4,13 +4,15 @@ use crate::option_args::OptionArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use dcgan_cli::LogArgs;
+use dcgan_cli::{LogArgs, integer};
 use dcgan_model::DeviceChoice;
 use dcgan_ops::Precision;
-use dcgan_train::config::RunOptions;
+use dcgan_train::config::{Plan, RunOptions, messages};
+use dcgan_train::options;
+use dcgan_train::preset_choice::PresetChoice;
 #[cfg(feature = "service")]
 use dcgan_train::service::KeepDone;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
 ///
@@ -30,6 +32,10 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Resume an interrupted run from its newest checkpoint
     Resume(ResumeArgs),
+    /// Compare runs: steps, speed, random-feature Fréchet distance, losses, options that differ; means over seeds
+    Compare(CompareArgs),
+    /// Animate the sample grids of a run
+    Animate(AnimateArgs),
     /// Time real training steps on synthetic images
     Bench(BenchArgs),
     /// List the presets, or print one as a file to start from
@@ -55,13 +61,29 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     options: OptionArgs<false>,
     /// Run folder to create [default: ./runs/<preset>-NNN]
     #[arg(long, value_name = "RUN")]
     pub(crate) out: Option<PathBuf>,
+    /// Run once with each of these seeds, separated by commas: in RUN-s1, RUN-s2 and so on. The same command continues
+    /// after an interruption
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with_all = ["repeat", "seed"],
+        value_parser = integer::<u64>(0, u64::MAX)
+    )]
+    pub(crate) seeds: Vec<u64>,
+    /// Run with N seeds, from --seed on, as with --seeds
+    #[arg(long, value_name = "N", value_parser = integer::<u64>(1, 1000))]
+    pub(crate) repeat: Option<u64>,
+    /// Whether the command is one of several runs, whose results are printed together.
+    #[arg(skip)]
+    is_part: bool,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -76,6 +98,63 @@ pub(crate) struct ResumeArgs {
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
+    /// As in [`RunArgs`].
+    #[arg(skip)]
+    is_part: bool,
+}
+
+/// What a run prints at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Summary {
+    Text,
+    Json,
+    /// The runs of a command with `--json` are printed together.
+    None,
+}
+
+impl Summary {
+    fn of(json: bool, is_part: bool) -> Self {
+        match (json, is_part) {
+            (false, _) => Self::Text,
+            (true, false) => Self::Json,
+            (true, true) => Self::None,
+        }
+    }
+}
+
+impl ResumeArgs {
+    /// What the command prints at its end.
+    pub(crate) fn summary(&self) -> Summary {
+        Summary::of(self.json, self.is_part)
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompareArgs {
+    /// Run folders, or folders that contain them
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Draw the curves of the runs: random-feature Fréchet distance and losses
+    #[arg(long, value_name = "F.png")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AnimateArgs {
+    /// The run folder
+    pub(crate) run: PathBuf,
+    /// The animation to write
+    #[arg(long, value_name = "F.gif")]
+    pub(crate) out: PathBuf,
+    /// Enlarge the sample grids by this factor
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = integer::<usize>(1, 16))]
+    pub(crate) scale: usize,
+    /// Sample grids per second; the last one stays for two seconds
+    #[arg(long, value_name = "F", default_value_t = 8, value_parser = integer::<u32>(1, 50))]
+    pub(crate) fps: u32,
 }
 
 #[derive(Args, Debug)]
@@ -84,16 +163,19 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "NAME", default_value = "pytorch64")]
     pub(crate) preset: String,
     /// Images of a minibatch [default: that of the preset]
-    #[arg(long, value_name = "B")]
+    #[arg(long, value_name = "B", value_parser = integer::<usize>(2, 65536))]
     pub(crate) batch_size: Option<usize>,
     /// Timed steps
-    #[arg(long, value_name = "K", default_value_t = 7)]
+    #[arg(long, value_name = "K", default_value_t = 7, value_parser = integer::<u64>(1, 1000000))]
     pub(crate) steps: u64,
     /// What to time
     #[arg(long, value_enum, default_value_t)]
     pub(crate) work: Work,
     /// Images of --work samples
-    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 10_000)]
+    #[arg(
+        long, alias = "pictures", value_name = "N", default_value_t = 10_000,
+        value_parser = integer::<usize>(1, 100000000)
+    )]
     pub(crate) images: usize,
     /// Precision of the factors of products; weights are f32
     #[arg(long, value_name = "TYPE", value_parser = dtype(), default_value_t)]
@@ -102,7 +184,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
     /// Print how each layer is computed, and its time
     #[arg(long)]
@@ -134,16 +216,16 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Images to draw
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = integer::<usize>(1, 10000))]
     pub(crate) n: usize,
     /// Seed of z
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// auto, cpu, cuda:N or metal:N
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
     /// The PNG to write
     #[arg(long, value_name = "F.png")]
@@ -183,7 +265,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN", env = "DCGAN_ALLOW_ORIGIN")]
     pub(crate) allow_origin: Option<String>,
     /// Limit of queued jobs
-    #[arg(long, value_name = "N", default_value_t = 1000, env = "DCGAN_MAX_QUEUED")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        value_parser = integer::<u64>(1, u64::MAX),
+        env = "DCGAN_MAX_QUEUED"
+    )]
     pub(crate) max_queued: u64,
     /// Done jobs that keep their optimizer state, most of their size: the newest N, or those of the last DAYS, as in 30d;
     /// others cannot be lengthened [default: all]
@@ -234,6 +322,55 @@ fn dtype() -> impl TypedValueParser<Value = Precision> {
 }
 
 impl RunArgs {
+    /// Whether the command is a run for each of several seeds.
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.repeat.is_some() || !self.seeds.is_empty()
+    }
+
+    /// The run with `seed` in the folder `out`, of a command with several.
+    pub(crate) fn part(&self, seed: u64, out: &Path) -> Self {
+        let mut part = Self {
+            out: Some(out.to_owned()),
+            seeds: Vec::new(),
+            repeat: None,
+            is_part: true,
+            ..self.clone()
+        };
+        part.options.0.insert("seed", seed.into());
+        part
+    }
+
+    /// The arguments that continue the run in `out` with these options.
+    pub(crate) fn resumed(&self, out: &Path) -> ResumeArgs {
+        let mut options = self.options.0.clone();
+        options.retain(|name, _| options::all().any(|option| option.name == *name && option.resumable));
+        ResumeArgs {
+            run: out.to_owned(),
+            options: OptionArgs(options),
+            json: self.json,
+            is_part: self.is_part,
+        }
+    }
+
+    /// What the command prints at its end.
+    pub(crate) fn summary(&self) -> Summary {
+        Summary::of(self.json, self.is_part)
+    }
+
+    /// The plan of the run, with absolute paths; where no preset is named, that which fits the images.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub(crate) fn plan(&self) -> Result<Plan, Vec<String>> {
+        let mut options = self.options().map_err(|fault| vec![fault])?;
+        if let Some(choice) = PresetChoice::apply(&mut options) {
+            tracing::info!("{choice}");
+        }
+        let mut plan = Plan::resolve(&options).map_err(messages)?;
+        plan.make_paths_absolute();
+        Ok(plan)
+    }
+
     /// The options as given, with the text of the configuration file.
     pub(crate) fn options(&self) -> Result<RunOptions, String> {
         let values = self.options.0.clone();

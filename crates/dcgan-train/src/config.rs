@@ -124,6 +124,8 @@ pub struct RunOptions {
     pub config: Option<(PathBuf, String)>,
     /// `--size`: height and width in place of the networks' own.
     pub size: Option<(usize, usize)>,
+    /// `--channels`: in place of the networks' own.
+    pub channels: Option<usize>,
     /// The other options that were given.
     pub values: Values,
 }
@@ -138,8 +140,15 @@ impl RunOptions {
         let (preset, size) = (take("preset"), take("size"));
         let size = size.as_deref().map(parse_size).transpose();
         let size = size.map_err(|message| Fault::new("size", message))?;
+        let channels = values.remove("channels").map(|value| {
+            let channels = value.as_u64().and_then(|channels| usize::try_from(channels).ok());
+            channels
+                .filter(|channels| matches!(channels, 1 | 3 | 4))
+                .ok_or_else(|| Fault::new("channels", format!("--channels is {value}, expected 1, 3 or 4")))
+        });
+        let channels = channels.transpose()?;
         values.remove("config");
-        Ok(Self { preset, config, size, values })
+        Ok(Self { preset, config, size, channels, values })
     }
 }
 
@@ -215,6 +224,12 @@ impl Plan {
         if let Some((height, width)) = options.size {
             (model.height, model.width) = (height, width);
         }
+        if let Some(channels) = options.channels {
+            model.channels = channels;
+            if let Some(image) = model.generator.blocks.last_mut() {
+                image.channels = channels;
+            }
+        }
         let mut plan = Self { run, training, model };
         let mut faults = plan.set(&options.values).err().unwrap_or_default();
         faults.extend(plan.faults());
@@ -235,6 +250,16 @@ impl Plan {
             _ => {
                 values.retain(|name, _| !LENGTHS.contains(name));
                 faults.push(Fault::new("steps", "--images, --epochs and --steps exclude each other"));
+            }
+        }
+        // The plan has no place for these, so the limits are checked here.
+        for option in RunConfig::OPTIONS.iter().chain(TrainingConfig::OPTIONS) {
+            let is_no_integer = |value: &Value| value.is_number() && value.as_u64().is_none();
+            if matches!(option.kind, Kind::Integer(..))
+                && values.get(option.name).is_some_and(is_no_integer)
+                && let Some(Err(message)) = values.remove(option.name).map(|value| option.check(&value))
+            {
+                faults.push(Fault::new(option.field(), message));
             }
         }
         let run = with_values(&self.run, RunConfig::OPTIONS, &mut values);
@@ -283,6 +308,16 @@ impl Plan {
             faults.push(Fault::new("device", message));
         }
         faults
+    }
+
+    /// Makes relative paths absolute by the current folder, so that the run can be resumed from another one.
+    pub fn make_paths_absolute(&mut self) {
+        for path in [&mut self.run.data, &mut self.run.init_from].into_iter().flatten() {
+            // Fails for an empty path, which opening reports.
+            if let Ok(absolute) = std::path::absolute(&path) {
+                *path = absolute;
+            }
+        }
     }
 
     /// Shape of the images that the networks see.

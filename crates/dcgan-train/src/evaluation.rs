@@ -67,6 +67,11 @@ impl<'a> Evaluator<'a> {
         })
     }
 
+    /// That distance between two halves of the real images.
+    pub(crate) fn real_frechet(&self) -> Option<f64> {
+        self.frechet.real_frechet()
+    }
+
     /// The EMA weights of G after `step` steps, where the run keeps an EMA. Their batch-norm statistics are
     /// recalibrated: the running statistics belong to the raw weights.
     ///

@@ -4,7 +4,21 @@ use crate::step::StepOutput;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// An event. In stats.jsonl each is a line of JSON with its kind under `event`.
+/// A line of stats.jsonl.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventLine {
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+    /// When it was recorded, in UTC as in RFC 3339. Lines of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+}
+
+/// An event. In stats.jsonl each is a line of JSON with its kind under `event`, and the time ([`EventLine`]).
+///
+/// Paths are relative to the run folder, so that it can be moved. In runs of earlier versions they start with the run
+/// folder as it was given; only the file name is the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -16,7 +30,7 @@ pub enum Event {
         step: u64,
         /// Real images read.
         images: u64,
-        /// The file.
+        /// The file, relative to the run folder.
         path: PathBuf,
         /// Mean distance between two images of the grid, relative to that of real images; near 0 all samples are alike.
         diversity: f64,
@@ -25,11 +39,14 @@ pub enum Event {
     Checkpoint {
         /// Steps taken.
         step: u64,
-        /// The folder.
+        /// The folder, relative to the run folder.
         path: PathBuf,
         /// Random-feature Fréchet distance ([`crate::frechet`]); lower is better. None for a checkpoint of an
         /// interruption.
         frechet: Option<f64>,
+        /// The same distance between two halves of the real images: what perfect samples would have.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        real_frechet: Option<f64>,
         /// Whether it is the best of the run so far.
         best: bool,
     },

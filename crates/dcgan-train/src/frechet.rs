@@ -3,7 +3,8 @@
 //! The figure is the Fréchet distance, with diagonal covariances, between features of 2,048 real and 2,048 generated
 //! images. The features come from a fixed convolutional network with random weights: the same for every run on
 //! images of one size, whatever the seed. It serves to compare checkpoints of one dataset (lower is better; it rises
-//! when samples blur, lose colors or collapse). It is **not** the FID of the literature, which uses a trained Inception
+//! when samples blur, lose colors or collapse). Its scale is the distance between two disjoint halves of the real images,
+//! which perfect samples would have. It is **not** the FID of the literature, which uses a trained Inception
 //! network: the two scales have nothing to do with each other.
 
 use candle_core::Tensor;
@@ -15,6 +16,7 @@ use dcgan_ops::{
     OpsError, Statistics,
 };
 use rand::Rng;
+use rayon::prelude::*;
 
 /// Images on each side, where the dataset has as many.
 pub const IMAGES: usize = 2048;
@@ -37,6 +39,7 @@ pub struct RandomFeatureFrechet {
     network: Network,
     real: Moments,
     count: usize,
+    real_frechet: Option<f64>,
 }
 
 /// Why quality could not be measured.
@@ -63,7 +66,8 @@ impl From<candle_core::Error> for FrechetError {
 }
 
 impl RandomFeatureFrechet {
-    /// Builds the random network and measures the real images, of the shape of `config`'s.
+    /// Builds the random network and measures the real images, of the shape of `config`'s: up to [`IMAGES`] for the
+    /// comparison with samples, and as many others to compare real images with real ones.
     ///
     /// # Errors
     /// An image that cannot be read; memory.
@@ -81,17 +85,24 @@ impl RandomFeatureFrechet {
         }
         network.parameters_mut().set(&weights)?;
         let pool = BufferPool::new();
-        let chosen = choose(data.len(), IMAGES);
-        let mut sums = Sums::default();
-        let len = shape.bytes();
-        for part in chosen.chunks(BATCH) {
-            let mut bytes = vec![0; part.len() * len];
-            for (&index, to) in part.iter().zip(bytes.chunks_mut(len)) {
-                data.read(index, to)?;
-            }
-            sums.add(&features(&mut network, &pixels::to_maps(&bytes, config, &pool)?)?);
-        }
-        Ok(Self { network, real: sums.moments(), count: chosen.len() })
+        let mut moments = |chosen: &[usize]| real_moments(data, config, &mut network, &pool, chosen);
+        let drawn = draw(data.len(), 2 * IMAGES);
+        let count = drawn.len().min(IMAGES);
+        let real = moments(&drawn[..count])?;
+        let half = drawn.len() / 2;
+        let real_frechet = if half == 0 {
+            None
+        } else {
+            let first = if half == count { real.clone() } else { moments(&drawn[..half])? };
+            Some(distance(&first, &moments(&drawn[half..2 * half])?))
+        };
+        Ok(Self { network, real, count, real_frechet })
+    }
+
+    /// The distance between two disjoint sets of real images, of [`IMAGES`] or half of the dataset each: what perfect
+    /// samples would have. None for a dataset of one image.
+    pub fn real_frechet(&self) -> Option<f64> {
+        self.real_frechet
     }
 
     /// Fréchet distance of as many generated images, drawn in evaluation mode from z that depend on `seed` alone.
@@ -130,8 +141,9 @@ fn layers(shape: ImageShape) -> Vec<Layer> {
     layers
 }
 
-/// `count` different indices below `n`, in rising order.
-fn choose(n: usize, count: usize) -> Vec<usize> {
+/// At most `count` different indices below `n`, in the order in which they were drawn: the first k do not depend on
+/// `count`.
+fn draw(n: usize, count: usize) -> Vec<usize> {
     let mut rng = random::stream(SEED, Purpose::FrechetImages, 0);
     let mut indices: Vec<usize> = (0..n).collect();
     let count = count.min(n);
@@ -139,8 +151,28 @@ fn choose(n: usize, count: usize) -> Vec<usize> {
         indices.swap(i, rng.random_range(i..n));
     }
     indices.truncate(count);
-    indices.sort_unstable();
     indices
+}
+
+/// Moments of the features of some images. The order of `chosen` does not matter.
+fn real_moments(
+    data: &Dataset,
+    config: &ModelConfig,
+    network: &mut Network,
+    pool: &BufferPool,
+    chosen: &[usize],
+) -> Result<Moments, FrechetError> {
+    let mut chosen = chosen.to_vec();
+    chosen.sort_unstable();
+    let mut sums = Sums::default();
+    let len = data.shape().bytes();
+    for part in chosen.chunks(BATCH) {
+        let mut bytes = vec![0; part.len() * len];
+        let images = part.par_iter().zip(bytes.par_chunks_mut(len));
+        images.try_for_each(|(&index, image)| data.read(index, image))?;
+        sums.add(&features(network, &pixels::to_maps(&bytes, config, pool)?)?);
+    }
+    Ok(sums.moments())
 }
 
 /// Mean of every feature map over each quarter of the image, `(n, d)`: colors and textures, and roughly where.
@@ -230,8 +262,26 @@ mod tests {
         let Moments { mean, variance } = sums.moments();
         assert_eq!((mean, variance), (vec![2.0, 2.0], vec![1.0, 0.0]));
         assert_eq!(mean_distance(&[0, 0, 3, 4, 0, 0], 2), 10.0 / 3.0);
-        assert_eq!(choose(5, 9), [0, 1, 2, 3, 4]);
-        let some = choose(1000, 10);
-        assert!(some.len() == 10 && some.windows(2).all(|pair| pair[0] < pair[1]) && some[9] > 300);
+        let mut all = draw(5, 9);
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3, 4]);
+        let some = draw(1000, 20);
+        assert!(some.iter().max() > Some(&300) && some[..10] == draw(1000, 10));
+    }
+
+    #[test]
+    fn real_images_are_near_each_other() {
+        let mut config = dcgan_model::Preset::named("digits").unwrap().model;
+        (config.height, config.width) = (8, 8);
+        let digits = Dataset::embedded_digits(config.image_shape().into()).unwrap();
+        let mut measure = RandomFeatureFrechet::new(&digits, &config, &Device::Cpu).unwrap();
+        let real = measure.real_frechet().unwrap();
+        // An untrained generator is far away.
+        let model = dcgan_model::Model::new(config).unwrap();
+        let weights = model.initial_generator(0, 0.02, 0.02);
+        let mut generator = Generator::new(&model, &weights, &Device::Cpu).unwrap();
+        generator.ensure_statistics().unwrap();
+        let generated = measure.frechet(&mut generator, 0).unwrap();
+        assert!(real > 0.0 && real < generated / 50.0, "{real} against {generated}");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::config::Plan;
 use crate::memory;
+use crate::preset_choice;
 use crate::trainer::Inputs;
 use dcgan_base::memory::machine_memory_bytes;
 use dcgan_data::{DataError, Dataset, OpenOptions, UnreadableImages};
@@ -149,6 +150,11 @@ pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, Inpu
         }
     };
     tracing::info!("{}", data.report());
+    if plan.run.data.is_some() {
+        for warning in preset_choice::warnings(&data.probe(), plan.run.crop, shape) {
+            tracing::warn!("{warning}");
+        }
+    }
     let batch_size = plan.training.batch_size;
     if data.len() < batch_size {
         return Err(InputsError::TooFew { images: data.len(), batch_size });

@@ -15,6 +15,7 @@
 pub mod alarm;
 pub mod bench;
 pub mod checkpoint;
+pub mod compare;
 pub mod config;
 pub mod error;
 mod evaluation;
@@ -23,6 +24,7 @@ pub mod frechet;
 pub mod inputs;
 mod memory;
 pub mod options;
+pub mod preset_choice;
 mod recorder;
 pub mod run_folder;
 #[cfg(feature = "service")]
@@ -31,3 +33,4 @@ mod start;
 pub mod step;
 mod tensorboard;
 pub mod trainer;
+pub mod trend;

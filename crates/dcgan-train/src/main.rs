@@ -4,7 +4,6 @@ mod cli;
 mod commands;
 mod option_args;
 
-use clap::Parser;
 use cli::{Cli, Command};
 use dcgan_cli::Logging;
 use std::process::ExitCode;
@@ -14,12 +13,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     dcgan_cli::run("dcgan-train", || {
-        let Cli { log, command } = Cli::try_parse()?;
+        let Cli { log, command } = dcgan_cli::try_parse::<Cli>()?;
         let logging = Logging::init(&log);
         match command {
             None => commands::train::run(&cli::RunArgs::default(), &logging),
+            Some(Command::Run(args)) if args.is_repeated() => commands::repeat::run(&args, &logging),
             Some(Command::Run(args)) => commands::train::run(&args, &logging),
             Some(Command::Resume(args)) => commands::train::resume(&args, &logging),
+            Some(Command::Compare(args)) => commands::compare::run(&args),
+            Some(Command::Animate(args)) => commands::animate::run(&args),
             Some(Command::Bench(args)) => commands::bench::run(&args, &logging),
             Some(Command::Presets { name }) => commands::presets::run(name.as_deref()),
             Some(Command::Sample(args)) => commands::sample::run(&args),

@@ -48,8 +48,14 @@ fn arguments(option: &'static TrainOption, resume: bool) -> Vec<Arg> {
             let argument = argument.value_name(name).value_hint(ValueHint::AnyPath);
             vec![argument.value_parser(parser(option.kind))]
         }
-        Kind::Integer(..) => vec![argument.value_name("N").value_parser(parser(option.kind))],
-        Kind::Float(..) => vec![argument.value_name("X").value_parser(parser(option.kind))],
+        Kind::Integer(..) => {
+            let argument = argument.value_name("N").allow_negative_numbers(true);
+            vec![argument.value_parser(parser(option.kind))]
+        }
+        Kind::Float(..) => {
+            let argument = argument.value_name("X").allow_negative_numbers(true);
+            vec![argument.value_parser(parser(option.kind))]
+        }
         Kind::Size => vec![argument.value_name("HxW").value_parser(parser(option.kind))],
         Kind::Text(name) => vec![argument.value_name(name).value_parser(parser(option.kind))],
     }

@@ -101,7 +101,7 @@ const NETWORKS: &[TrainOption] = &[
     TrainOption {
         name: "preset",
         help: "Networks and settings by name (see `dcgan-train presets`)",
-        otherwise: Some("digits"),
+        otherwise: Some("by the size and color of --data; digits without it"),
         ..option(Kind::Text("NAME"))
     },
     TrainOption {
@@ -113,6 +113,12 @@ const NETWORKS: &[TrainOption] = &[
         name: "size",
         help: "Height and width of the images, N or HxW: a multiple of the networks' total stride",
         ..option(Kind::Size)
+    },
+    TrainOption {
+        name: "channels",
+        help: "Channels of the images: 1 (grey), 3 (color) or 4 (color with alpha)",
+        otherwise: Some("as in the preset; by --data if no preset is named"),
+        ..between(1, 4)
     },
 ];
 
@@ -212,8 +218,9 @@ impl Kind {
     pub fn parse(self, text: &str) -> Result<Value, String> {
         match self {
             Self::Integer(..) => {
-                let value = text.parse::<u64>().map(Value::from);
-                value.map_err(|_| format!("expected an integer from 0 to {MAX_INTEGER}"))
+                let negative = |_| text.trim().parse::<i64>().map(Value::from);
+                let value = text.trim().parse::<u64>().map(Value::from).or_else(negative);
+                value.map_err(|_| format!("expected an integer, {}", self.expected()))
             }
             Self::Float(..) => {
                 let value = text.parse().ok().and_then(serde_json::Number::from_f64);

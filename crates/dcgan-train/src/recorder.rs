@@ -9,6 +9,7 @@ use crate::evaluation::Samples;
 use crate::event::{AlarmKind, Event, StepLine};
 use crate::run_folder::{RunFolder, RunResult, Stats};
 use crate::step::{StepError, StepOutput};
+use crate::trend::History;
 use dcgan_data::image_grid::ImageGrid;
 use dcgan_model::checkpoints;
 use dcgan_model::weights::first_non_finite;
@@ -137,23 +138,25 @@ impl<'a> Recorder<'a> {
     /// Those of the run folder.
     pub(crate) fn sample(&mut self, state: &State, samples: &Samples) -> Result<(), TrainError> {
         let State { step, images, .. } = *state;
-        let path = self.folder.sample(images);
-        ImageGrid::square(&samples.images, self.plan.image_shape())?.save(&path)?;
+        ImageGrid::square(&samples.images, self.plan.image_shape())?.save(&self.folder.sample(images))?;
+        let path = Path::new("samples").join(RunFolder::sample_name(images));
         self.emit(&Event::Sample { step, images, path, diversity: samples.diversity })
     }
 
     /// Writes the event of a checkpoint, which [`Recorder::checkpoint`] writes next. The event comes first: where the
-    /// checkpoint is not written after all, a resumed run drops it with the rest.
+    /// checkpoint is not written after all, a resumed run drops it with the rest. The distances are those of samples
+    /// and of real images.
     ///
     /// # Errors
     /// Those of the run folder.
     pub(crate) fn begin_checkpoint(
         &mut self,
         step: u64,
-        frechet: Option<f64>,
+        (frechet, real_frechet): (Option<f64>, Option<f64>),
         best: bool,
     ) -> Result<Event, TrainError> {
-        let event = Event::Checkpoint { step, path: path_of(self.folder, step), frechet, best };
+        let path = Path::new("checkpoints").join(checkpoints::name(step));
+        let event = Event::Checkpoint { step, path, frechet, real_frechet, best };
         self.stats.append(&event)?;
         self.stats.sync()?;
         Ok(event)
@@ -178,7 +181,10 @@ impl<'a> Recorder<'a> {
                 });
             }
         }
-        let card = checkpoint::card(&files.model, state, &self.data_name, self.plan.run.seed);
+        let mut card = checkpoint::card(&files.model, state, &self.data_name, self.plan.run.seed);
+        if let Event::Checkpoint { frechet: Some(frechet), real_frechet, .. } = event {
+            card.push_str(&checkpoint::quality(*frechet, *real_frechet));
+        }
         self.last_good = Some(checkpoint.write(&self.folder.checkpoints(), &card)?);
         link_and_prune(self.folder, self.plan, state, self.total_steps)?;
         (self.observer)(event);
@@ -208,11 +214,14 @@ pub(crate) fn finish(
     total_steps: u64,
 ) -> Result<RunResult, TrainError> {
     link_and_prune(folder, plan, state, total_steps)?;
+    let history = History::read(folder)?;
     let result = RunResult {
         steps: state.step,
         images: state.images,
         best_step: state.best.map(|best| best.step),
         best_frechet: state.best.map(|best| best.frechet),
+        real_frechet: history.real_frechet,
+        frechet_trend: history.trend(),
     };
     folder.write_result(&result)?;
     Ok(result)

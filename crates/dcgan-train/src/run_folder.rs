@@ -3,15 +3,18 @@
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Plan, messages};
-use crate::event::Event;
+use crate::event::{Event, EventLine};
 use crate::tensorboard::EventFile;
+use crate::trend::Trend;
 use dcgan_base::files;
+use dcgan_base::time::rfc3339;
 use dcgan_model::checkpoints;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The folder of one run.
 #[derive(Clone, Debug)]
@@ -86,6 +89,12 @@ pub struct RunResult {
     pub best_step: Option<u64>,
     /// Its random-feature Fréchet distance.
     pub best_frechet: Option<f64>,
+    /// That distance between two halves of the real images: what perfect samples would have.
+    #[serde(default)]
+    pub real_frechet: Option<f64>,
+    /// How the distance changed over the last checkpoints; none after too few of them.
+    #[serde(default)]
+    pub frechet_trend: Option<Trend>,
 }
 
 /// Locked by the process that trains in the folder.
@@ -206,6 +215,12 @@ impl RunFolder {
         }
     }
 
+    /// Whether a process trains in the folder now.
+    pub fn is_busy(&self) -> bool {
+        let is_locked = |file: File| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock));
+        File::open(self.path.join(LOCK)).is_ok_and(is_locked)
+    }
+
     /// Writes `plan.toml`.
     ///
     /// # Errors
@@ -272,7 +287,7 @@ impl RunFolder {
     /// # Errors
     /// Those of the file system.
     pub fn stats(&self, step: Option<u64>) -> Result<Stats, RunFolderError> {
-        let path = self.path.join("stats.jsonl");
+        let path = self.stats_file();
         let io = |source| RunFolderError::Io { path: path.clone(), source };
         // An incomplete line may end inside a character.
         match fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
@@ -290,7 +305,7 @@ impl RunFolder {
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
         let event_file = EventFile::create(&self.path, step.map_or(0, |step| step + 1))?;
-        Ok(Stats { file, path, event_file })
+        Ok(Stats { file, path, folder: self.path.clone(), event_file })
     }
 
     /// The folder itself.
@@ -309,9 +324,17 @@ impl RunFolder {
     pub fn sample(&self, images: u64) -> PathBuf {
         self.samples().join(Self::sample_name(images))
     }
+    /// A path of an event, which is relative to the folder.
+    pub fn event_path(&self, path: &Path) -> PathBuf {
+        self.path.join(path)
+    }
     /// `NNNNNNNN.png`
     pub(crate) fn sample_name(images: u64) -> String {
         format!("{images:08}.png")
+    }
+    /// `stats.jsonl`
+    pub fn stats_file(&self) -> PathBuf {
+        self.path.join("stats.jsonl")
     }
     /// `plan.toml`
     pub fn plan(&self) -> PathBuf {
@@ -342,18 +365,20 @@ pub struct Lock {
 pub struct Stats {
     file: File,
     path: PathBuf,
+    folder: PathBuf,
     event_file: EventFile,
 }
 
 impl Stats {
-    /// Appends one event. The image of a sample is read from the file that the event names.
+    /// Appends one event with the time. The image of a sample is read from the file that the event names.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn append(&mut self, event: &Event) -> Result<(), RunFolderError> {
-        let line = serde_json::to_string(event).map_err(io::Error::from).map_err(io_error(&self.path))?;
+        let line = EventLine { event: event.clone(), time: Some(rfc3339(SystemTime::now())) };
+        let line = serde_json::to_string(&line).map_err(io::Error::from).map_err(io_error(&self.path))?;
         self.file.write_all((line + "\n").as_bytes()).map_err(io_error(&self.path))?;
-        self.event_file.append(event)
+        self.event_file.append(event, &self.folder)
     }
 
     /// Flushes to the disk, so that a checkpoint never lacks the lines before it.

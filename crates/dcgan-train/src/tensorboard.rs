@@ -38,12 +38,12 @@ impl EventFile {
         Ok(this)
     }
 
-    /// Appends the record of `event`, where TensorBoard shows it.
+    /// Appends the record of `event`, where TensorBoard shows it. Paths of events are relative to `folder`.
     ///
     /// # Errors
     /// Those of the file system, also of reading the image grid of `event`.
-    pub(crate) fn append(&mut self, event: &Event) -> Result<(), RunFolderError> {
-        match summary(event)? {
+    pub(crate) fn append(&mut self, event: &Event, folder: &Path) -> Result<(), RunFolderError> {
+        match summary(event, folder)? {
             Some(summary) => {
                 let message = stamped(now().as_secs_f64(), event.step()).message(5, &summary);
                 self.write(&message.record())
@@ -95,7 +95,7 @@ fn head(wall_time: f64, first_step: u64) -> Vec<u8> {
 }
 
 /// `Summary`: values (1), each with its tag; none for an event without any.
-fn summary(event: &Event) -> Result<Option<Message>, RunFolderError> {
+fn summary(event: &Event, folder: &Path) -> Result<Option<Message>, RunFolderError> {
     let values = match event {
         Event::Step(line) => {
             let scalars = [
@@ -113,12 +113,14 @@ fn summary(event: &Event) -> Result<Option<Message>, RunFolderError> {
             scalars.into_iter().filter_map(|(tag, value)| Some(scalar(tag, value?))).collect()
         }
         Event::Sample { path, diversity, .. } => {
-            let png = fs::read(path).map_err(io_error(path))?;
-            let image = image("samples", &png).map_err(io_error(path))?;
+            let path = folder.join(path);
+            let png = fs::read(&path).map_err(io_error(&path))?;
+            let image = image("samples", &png).map_err(io_error(&path))?;
             vec![image, scalar("quality/diversity", *diversity)]
         }
-        Event::Checkpoint { frechet, .. } => {
-            frechet.iter().map(|frechet| scalar("quality/frechet", *frechet)).collect()
+        Event::Checkpoint { frechet, real_frechet, .. } => {
+            let scalars = [("quality/frechet", frechet), ("quality/real_frechet", real_frechet)];
+            scalars.iter().filter_map(|(tag, value)| Some(scalar(tag, (*value).as_ref().copied()?))).collect()
         }
         Event::Alarm { alarm: AlarmKind::DiscriminatorWins, message, .. } => {
             vec![text("alarm/discriminator_wins", message)]
@@ -175,11 +177,8 @@ mod tests {
         let lines = fs::read_to_string(folder.join("stats.jsonl")).unwrap();
         let mut found = head(1e9, 301);
         for (i, line) in lines.lines().enumerate() {
-            let mut event: Event = serde_json::from_str(line).unwrap();
-            if let Event::Sample { path, .. } = &mut event {
-                *path = folder.join(&path);
-            }
-            if let Some(summary) = summary(&event).unwrap() {
+            let event: Event = serde_json::from_str(line).unwrap();
+            if let Some(summary) = summary(&event, folder).unwrap() {
                 found.extend(stamped(1e9 + 0.5 * i as f64, event.step()).message(5, &summary).record());
             }
         }
@@ -215,12 +214,18 @@ mod tests {
     fn a_full_disk_is_an_error_of_the_run() {
         let path = PathBuf::from("/dev/full");
         let mut full = EventFile { file: File::options().write(true).open(&path).unwrap(), path };
-        let event = Event::Checkpoint { step: 1, path: "1".into(), frechet: Some(1.0), best: true };
-        let error = full.append(&event).unwrap_err();
+        let event = |frechet| Event::Checkpoint {
+            step: 1,
+            path: "1".into(),
+            frechet,
+            real_frechet: None,
+            best: true,
+        };
+        let error = full.append(&event(Some(1.0)), Path::new("")).unwrap_err();
         let RunFolderError::Io { source, .. } = &error else { panic!("{error:?}") };
         assert_eq!(source.kind(), io::ErrorKind::StorageFull);
         assert!(error.to_string().starts_with("/dev/full: "), "{error}");
         // An event without values writes nothing.
-        full.append(&Event::Checkpoint { step: 1, path: "1".into(), frechet: None, best: false }).unwrap();
+        full.append(&event(None), Path::new("")).unwrap();
     }
 }

@@ -14,7 +14,7 @@ SCALARS = {
         "data_wait_share": "speed/data_wait_share",
     },
     "sample": {"diversity": "quality/diversity"},
-    "checkpoint": {"frechet": "quality/frechet"},
+    "checkpoint": {"frechet": "quality/frechet", "real_frechet": "quality/real_frechet"},
 }
 # The tag of the image grid of a sample event.
 SAMPLES = "samples"

@@ -57,6 +57,14 @@ fn inspect_pack_and_verify() {
     check(&folder, &["inspect", "cache"], 0, &["format       cache", "images       2", "1  1 dog"], &[]);
     check(&folder, &["inspect", "digits", "--json"], 0, &["\"images\":10000"], &[]);
 
+    check(&folder, &["inspect", "data", "--crop", "-1"], 2, &[], &["'-1' for '--crop", "at least 1"]);
+    check(
+        &folder,
+        &["inspect", "data", "--channels", "-3"],
+        2,
+        &[],
+        &["'-3' for '--channels", "from 1 to 4"],
+    );
     let faults = ["--channels is 2, expected 1, 3 or 4", "--crop is 0, expected 1 pixel or more"];
     check(&folder, &["inspect", "data", "--channels", "2", "--crop", "0"], 2, &[], &faults);
     check(&folder, &["inspect", "data", "--size", "0"], 2, &[], &["expected HEIGHTxWIDTH"]);

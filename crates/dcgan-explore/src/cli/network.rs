@@ -2,6 +2,7 @@
 
 use super::{ComputeArgs, DataArgs, ModelArgs};
 use clap::Args;
+use dcgan_cli::integer;
 use std::path::PathBuf;
 
 /// Features of D, and images to search.
@@ -11,13 +12,19 @@ pub(crate) struct FeatureArgs {
     #[arg(long, value_name = "BLOCK")]
     pub(crate) block: Option<String>,
     /// Number of features to show, the most active ones
-    #[arg(long, value_name = "K", default_value_t = 6)]
+    #[arg(long, value_name = "K", default_value_t = 6, value_parser = integer::<usize>(1, 1024))]
     pub(crate) features: usize,
     /// Show these features instead: indices from 0, separated by commas
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "features")]
+    #[arg(
+        long, value_name = "LIST", value_delimiter = ',', conflicts_with = "features",
+        value_parser = integer::<usize>(0, u64::MAX)
+    )]
     pub(crate) feature: Vec<usize>,
     /// Images of the dataset to search, evenly spaced
-    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 2000)]
+    #[arg(
+        long, alias = "pictures", value_name = "N", default_value_t = 2000,
+        value_parser = integer::<usize>(1, 16777216)
+    )]
     pub(crate) images: usize,
 }
 
@@ -30,13 +37,13 @@ pub(crate) struct GuidedArgs {
     #[command(flatten)]
     pub(crate) what: FeatureArgs,
     /// Images per feature, those with its largest activations
-    #[arg(long, value_name = "K", default_value_t = 4)]
+    #[arg(long, value_name = "K", default_value_t = 4, value_parser = integer::<usize>(1, 32))]
     pub(crate) top: usize,
     /// Crop images to the feature's receptive field, resized
     #[arg(long)]
     pub(crate) crops: bool,
     /// Seed of the random weights to compare with
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "guided.png")]
@@ -54,7 +61,7 @@ pub(crate) struct MaxactArgs {
     #[command(flatten)]
     pub(crate) what: FeatureArgs,
     /// Images per feature, those with its largest activations
-    #[arg(long, value_name = "K", default_value_t = 8)]
+    #[arg(long, value_name = "K", default_value_t = 8, value_parser = integer::<usize>(1, 32))]
     pub(crate) top: usize,
     /// PNG to write
     #[arg(long, value_name = "F.png", default_value = "maxact.png")]
@@ -87,16 +94,16 @@ pub(crate) struct AblateArgs {
     #[arg(long, value_name = "BLOCK", conflicts_with = "filters")]
     pub(crate) block: Option<String>,
     /// Remove the K feature maps with the largest positive weights [default: all with positive weights]
-    #[arg(long, value_name = "K", conflicts_with = "filters")]
+    #[arg(long, value_name = "K", conflicts_with = "filters", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) top: Option<usize>,
     /// L2 penalty of the logistic regression
     #[arg(long, value_name = "X", default_value_t = 1.0, conflicts_with = "filters")]
     pub(crate) penalty: f64,
     /// Number of samples to generate with and without the feature maps
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = integer::<usize>(1, 1000))]
     pub(crate) n: usize,
     /// Seed of the samples [default: that of the boxes, else 0]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: Option<u64>,
     /// Write the feature maps, for `sample --without` and --filters
     #[arg(long, value_name = "FILTERS.json", conflicts_with = "filters")]
@@ -125,16 +132,19 @@ pub(crate) struct ConceptArgs {
     #[arg(long, value_name = "NAME", required = true, allow_hyphen_values = true, value_delimiter = ',')]
     pub(crate) attribute: Vec<String>,
     /// Real images to fit the probe to, evenly spaced
-    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 2000)]
+    #[arg(
+        long, alias = "pictures", value_name = "N", default_value_t = 2000,
+        value_parser = integer::<usize>(1, 100000)
+    )]
     pub(crate) images: usize,
     /// Samples to rank
-    #[arg(long, value_name = "N", default_value_t = 2000)]
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = integer::<usize>(1, 1000000))]
     pub(crate) candidates: usize,
     /// Samples to keep, those with the highest scores
-    #[arg(long, value_name = "K", default_value_t = 16)]
+    #[arg(long, value_name = "K", default_value_t = 16, value_parser = integer::<usize>(1, 1000000))]
     pub(crate) top: usize,
     /// Seed of the samples
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// Write the z of the kept samples, for `arithmetic` and `turn`
     #[arg(long, value_name = "F.safetensors")]

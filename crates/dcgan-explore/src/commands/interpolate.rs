@@ -4,8 +4,8 @@ use super::{Faults, InputFiles, generate, latents, open, save_z};
 use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome, print_result};
 use dcgan_data::ImageShape;
+use dcgan_data::gif;
 use dcgan_data::image_grid::{ImageGrid, Layout};
-use dcgan_explore::gif;
 use dcgan_explore::interpolation::{Interpolation, closed_walk, walks};
 
 /// Default number of rows: walks between 9 z, as in figure 4.

@@ -40,6 +40,11 @@ fn invalid_input_is_refused_with_the_fix() {
     fs::create_dir(here.join("empty")).unwrap();
     let before = contents(here);
     let rows: &[(&str, &[&str])] = &[
+        ("sample --seed -1", &["'-1' for '--seed", "an integer of at least 0"]),
+        ("sample --n -3", &["'-3' for '--n", "an integer of at least 1"]),
+        ("interpolate --gif x.gif --rate -5", &["'-5' for '--rate", "from 1 to 50"]),
+        ("invert --images 1,-2", &["'-2' for '--images", "an integer of at least 0"]),
+        ("sample --model small --truncate -1", &["--truncate", "at least 0.01"]),
         ("sample --model absent", &["absent does not exist"]),
         ("sample --preset digits", &["--preset", "--model"]),
         ("sample --model text", &["text", "--preset"]),

@@ -135,7 +135,7 @@ fn open_splits(
 /// The user's values of C, ascending.
 fn check_grid(values: &[f64], faults: &mut Vec<String>) -> Option<Vec<f64>> {
     for c in values.iter().filter(|c| !(1e-12..=1e12).contains(*c)) {
-        faults.push(format!("--c {c}: expected a number greater than 0, 1e-12 to 1e12"));
+        faults.push(format!("--c is {c}, expected values from 1e-12 to 1e12, such as --c 1e-4,1e-3,1e-2"));
     }
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

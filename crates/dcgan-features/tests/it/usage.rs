@@ -52,6 +52,14 @@ fn invalid_input_is_rejected_with_the_fix() {
     }
 
     let rows: &[(&[&str], &[&str])] = &[
+        // Numbers out of range.
+        (&["digits", "--seed", "-1"], &["'-1' for '--seed", "an integer of at least 0"]),
+        (&["svhn", "--repeats", "-1"], &["'-1' for '--repeats", "from 1 to 1000000"]),
+        (&["digits", "--c", "-1,1e-3"], &["--c is -1, expected values from 1e-12 to 1e12, such as --c 1e-4"]),
+        (&["digits", "--c", "0"], &["--c is 0, expected values from 1e-12 to 1e12"]),
+        (&["digits", "--c", "1e-3,x"], &["'x' for '--c", "expected a number"]),
+        (&["nnd", "--counts", "10,-5"], &["'-5' for '--counts", "from 1 to 1000000000"]),
+        (&["bench", "--threads", "-2"], &["'-2' for '--threads", "from 1 to 4096"]),
         // The model.
         (&["svhn", "--model", authors, "--preset", "pytorch32", "--data", data], &["blocks", "expected"]),
         (&["svhn", "--model", authors, "--data", data], &["--preset", "svhn32"]),

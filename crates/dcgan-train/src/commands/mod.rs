@@ -1,9 +1,13 @@
 //! The commands of the binary.
 
+pub(crate) mod animate;
 pub(crate) mod bench;
+pub(crate) mod compare;
+mod compare_plot;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod presets;
+pub(crate) mod repeat;
 pub(crate) mod sample;
 #[cfg(feature = "service")]
 pub(crate) mod serve;

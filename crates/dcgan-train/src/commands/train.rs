@@ -1,6 +1,6 @@
 //! `dcgan-train run`, `resume` and the default run.
 
-use crate::cli::{ResumeArgs, RunArgs};
+use crate::cli::{ResumeArgs, RunArgs, Summary};
 use anyhow::Context;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::checkpoints;
@@ -8,15 +8,14 @@ use dcgan_train::config::{Plan, messages};
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
 use dcgan_train::inputs;
+use dcgan_train::preset_choice::color_name;
 use dcgan_train::run_folder::{RunFolder, RunFolderError, RunResult};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
+use dcgan_train::trend;
 use std::path::Path;
 
 pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let plan = args
-        .options()
-        .map_err(|fault| vec![fault])
-        .and_then(|options| Plan::resolve(&options).map_err(messages));
+    let plan = args.plan();
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
     if let Some(out) = &args.out {
         match RunFolder::is_free(out) {
@@ -35,7 +34,7 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let folder = folder.map_err(UsageError::because)?;
     let lock = folder.lock()?;
     folder.write_plan(&plan)?;
-    let outcome = train(&folder, &plan, inputs, logging, args.json);
+    let outcome = train(&folder, &plan, inputs, logging, args.summary());
     drop(lock);
     outcome
 }
@@ -57,7 +56,7 @@ pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Out
     if plan != before && plan.total_steps(inputs.data.len()) > newest {
         folder.write_plan(&plan)?;
     }
-    let outcome = train(&folder, &plan, inputs, logging, args.json);
+    let outcome = train(&folder, &plan, inputs, logging, args.summary());
     drop(lock);
     outcome
 }
@@ -86,15 +85,18 @@ fn train(
     plan: &Plan,
     inputs: Inputs,
     logging: &Logging,
-    json: bool,
+    summary: Summary,
 ) -> anyhow::Result<Outcome> {
     logging.also_to_file(&folder.log()).with_context(|| folder.log().display().to_string())?;
     let cancel = dcgan_cli::cancel_on_signals()?;
     let total = plan.total_steps(inputs.data.len());
     tracing::info!(
-        "run {}: {} on {}, {total} steps of {} images, seed {}",
+        "run {}: {} ({}x{}, {}) on {}, {total} steps of {} images, seed {}",
         folder.path().display(),
         plan.model.name,
+        plan.model.height,
+        plan.model.width,
+        color_name(plan.model.channels),
         inputs.data_name,
         plan.training.batch_size,
         plan.run.seed
@@ -103,14 +105,15 @@ fn train(
     let mut log_event = |event: &Event| match event {
         Event::Step(line) => tracing::info!("{}", line.console()),
         Event::Sample { path, diversity, .. } => {
-            tracing::info!("samples {} (diversity {diversity:.2})", path.display())
+            tracing::info!("samples {} (diversity {diversity:.2})", folder.event_path(path).display())
         }
-        Event::Checkpoint { path, frechet, best, .. } => {
+        Event::Checkpoint { path, frechet, real_frechet, best, .. } => {
+            let real = real_frechet.map_or_else(String::new, |real| format!(" (real images {real:.4})"));
             let quality = frechet.map_or_else(String::new, |frechet| {
-                format!(", random-feature Fréchet distance {frechet:.4}")
+                format!(", random-feature Fréchet distance {frechet:.4}{real}")
             });
             let best = if *best { ", the best so far" } else { "" };
-            tracing::info!("checkpoint {}{quality}{best}", path.display());
+            tracing::info!("checkpoint {}{quality}{best}", folder.event_path(path).display());
         }
         Event::Alarm { step, message, .. } => tracing::warn!("step {step}: {message}"),
     };
@@ -121,16 +124,18 @@ fn train(
     let run = folder.path().display();
     match end.map_err(wrong_input)? {
         RunEnd::Finished(result) => {
-            if json {
+            if summary == Summary::Json {
                 return print_json(folder, &result);
-            } else {
+            } else if summary == Summary::Text {
+                let advice = trend::advice(plan, &result, &run.to_string());
                 print_result(&format!(
                     "finished: {} steps\n  samples      {}\n  best model   {run}/best (step {})\n  \
                      draw more    dcgan-train sample --model {run} --out more.png\n  \
-                     continue     dcgan-train resume {run} --steps N",
+                     continue     dcgan-train resume {run} --steps N{}",
                     result.steps,
                     folder.sample(result.images).display(),
                     result.best_step.unwrap_or(result.steps),
+                    advice.map_or_else(String::new, |advice| format!("\n{advice}")),
                 ))?;
             }
             Ok(Outcome::Done)
@@ -141,7 +146,8 @@ fn train(
             );
             Ok(Outcome::Interrupted)
         }
-        RunEnd::AlreadyFinished(result) if json => print_json(folder, &result),
+        RunEnd::AlreadyFinished(result) if summary == Summary::Json => print_json(folder, &result),
+        RunEnd::AlreadyFinished(_) if summary == Summary::None => Ok(Outcome::Done),
         RunEnd::AlreadyFinished(RunResult { steps: step, .. }) => {
             print_result(&format!(
                 "the run {run} is finished at step {step}; extend it with a larger --steps"

@@ -7,6 +7,7 @@ use super::record::Job;
 use crate::config::{ConfigFile, Fault, LENGTHS, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
 use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
+use crate::preset_choice::PresetChoice;
 use dcgan_model::DeviceChoice;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -67,6 +68,11 @@ fn read(option: &TrainOption, value: Value) -> Result<Value, String> {
         serde_json::from_value(value).map_err(|error| format!("{}: {error}", option.name))
     }
     Ok(match option.kind {
+        // A number that is no such integer: the message has the limits.
+        Kind::Integer(..) if value.is_number() && value.as_u64().is_none() => {
+            option.check(&value)?;
+            value
+        }
         Kind::Integer(..) => typed::<u64>(option, value)?.into(),
         Kind::Float(..) => typed::<f64>(option, value)?.into(),
         Kind::Flag => typed::<bool>(option, value)?.into(),
@@ -140,6 +146,32 @@ pub(crate) fn resolve(shared: &AppState, mut body: Map<String, Value>) -> Result
         Ok(plan) if faults.is_empty() => Ok(plan),
         _ => Err(faults.into_iter().map(|fault| in_json(fault, networks)).collect()),
     }
+}
+
+/// Sets the preset, size and channels of a request that names neither a preset nor a configuration, by its images.
+pub(crate) fn choose_preset(shared: &AppState, body: &mut Map<String, Value>) {
+    let is_given = |name: &str| body.get(name).is_some_and(|value| !value.is_null());
+    if is_given("preset") || is_given("config") {
+        return;
+    }
+    let Some(name) = body.get("data").and_then(Value::as_str) else { return };
+    let Ok(path) = shared.find_data(name) else { return };
+    let Ok(probe) = dcgan_data::probe(&path) else { return };
+    let integer = |name: &str| body.get(name).and_then(|value| value.as_u64()?.try_into().ok());
+    let size = body.get("size").filter(|size| !size.is_null()).map(|size| match size {
+        Value::String(text) => parse_size(text).ok(),
+        size => size.as_u64().and_then(|side| usize::try_from(side).ok()).map(|side| (side, side)),
+    });
+    // An invalid size is a fault whatever the preset.
+    let Some(size) = size.map_or(Some(None), |size| size.map(Some)) else { return };
+    let Some(choice) = PresetChoice::by_images(&probe, integer("crop"), size, integer("channels")) else {
+        return;
+    };
+    tracing::info!(data = name, "{choice}");
+    let (height, width) = choice.size;
+    body.insert("preset".to_owned(), choice.preset.into());
+    body.insert("size".to_owned(), format!("{height}x{width}").into());
+    body.insert("channels".to_owned(), choice.channels.into());
 }
 
 /// Finds what a name stands for.

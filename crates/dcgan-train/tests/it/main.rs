@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
+mod compare;
+mod defaults;
 mod kill;
 #[cfg(feature = "service")]
 mod service;

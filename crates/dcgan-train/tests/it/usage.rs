@@ -68,6 +68,28 @@ fn bad_arguments() {
             "--ema is 1.5",
         ],
     );
+    // Numbers below zero, beside other faults, and numbers that are none.
+    refused(
+        &["run", "--seed", "-1", "--keep", "-7", "--learning-rate", "-1", "--ema", "2", "--out", &out],
+        &[
+            "--seed is -1, expected at least 0",
+            "--keep is -7, expected at least 1",
+            "--learning-rate is -1, expected above 0",
+            "--ema is 2",
+        ],
+    );
+    refused(&["run", "--threads=-1", "--out", &out], &["--threads is -1, expected 1 to 4096"]);
+    refused(&["run", "--seed", "1.5", "--out", &out], &["'1.5'", "--seed", "at least 0"]);
+    refused(&["run", "--seed", "99999999999999999999", "--out", &out], &["--seed", "an integer, at least 0"]);
+    refused(&["run", "--steps", "-5", "--out", &out], &["--steps is -5, expected at least 1"]);
+    refused(&["run", "--channels", "2", "--out", &out], &["--channels is 2, expected 1, 3 or 4"]);
+    refused(&["run", "--channels", "-1", "--out", &out], &["--channels is -1, expected 1, 3 or 4"]);
+    refused(&["bench", "--steps", "-1"], &["'-1' for '--steps", "from 1 to 1000000"]);
+    refused(
+        &["sample", "--model", &empty, "--seed", "-1", "--out", &out],
+        &["'-1' for '--seed", "at least 0"],
+    );
+    refused(&["resume", &empty, "--steps", "-1"], &["not a run folder"]);
     refused(&["run", "--size", "30", "--out", &out], &["30 x 30", "multiples", "4"]);
     refused(&["run", "--size", "0x28", "--out", &out], &["height is 0"]);
     refused(&["run", "--size", "abc", "--out", &out], &["abc"]);

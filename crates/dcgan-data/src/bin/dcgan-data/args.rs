@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use dcgan_cli::{LogArgs, UsageError};
+use dcgan_cli::{LogArgs, UsageError, integer};
 use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, UnreadableImages};
 
 /// Side of images in pixels, if --size is not given.
@@ -71,10 +71,10 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     pub(crate) size: Option<(usize, usize)>,
     /// Convert images to this many channels: 1 grey, 3 RGB, 4 RGB and alpha
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = integer::<usize>(1, 4))]
     pub(crate) channels: usize,
     /// Crop the center N x N pixels of the original before resizing
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) crop: Option<usize>,
     /// Skip unreadable images and count them (decodes every image)
     #[arg(long)]

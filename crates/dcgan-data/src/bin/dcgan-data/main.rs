@@ -7,15 +7,14 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use dcgan_cli::{Logging, UsageError, run};
 use dcgan_data::DataError;
 
 use args::{Args, Command};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
     run("dcgan-data", || {
+        let args: Args = dcgan_cli::try_parse()?;
         let logging = Logging::init(&args.log);
         let outcome = match &args.command {
             Command::Inspect(inspect) => inspect::inspect(inspect),

@@ -78,6 +78,7 @@ pub(crate) async fn submit(State(state): State<Arc<AppState>>, body: Body) -> Re
 /// Validates the name and the options and inserts the job.
 fn insert_job(state: &AppState, mut options: Map<String, Value>) -> Result<Value, ApiError> {
     let name = options::take_name(&mut options);
+    options::choose_preset(state, &mut options);
     let text = Value::Object(options.clone()).to_string();
     let data = options.get("data").and_then(Value::as_str).map(str::to_owned);
     let plan = options::resolve(state, options);

@@ -40,7 +40,9 @@ export function formatEvent(event) {
       return `[${event.step}] samples after ${event.images} images (diversity ${event.diversity.toFixed(2)})`;
     case "checkpoint": {
       const hasDistance = event.frechet !== null && event.frechet !== undefined;
-      const distance = hasDistance ? `, random-feature Fréchet distance ${event.frechet.toFixed(4)}` : "";
+      const hasReal = event.real_frechet !== null && event.real_frechet !== undefined;
+      const real = hasReal ? ` (real images ${event.real_frechet.toFixed(4)})` : "";
+      const distance = hasDistance ? `, random-feature Fréchet distance ${event.frechet.toFixed(4)}${real}` : "";
       return `[${event.step}] checkpoint${distance}${event.best ? ", the best so far" : ""}`;
     }
     case "alarm":
@@ -83,7 +85,10 @@ function createCharts() {
       { include: 0 },
     ),
     speed: create("Images/s", whole, [["images_per_s", "images/s"]], { include: 0, smooth: false }),
-    frechet: create("Random-feature Fréchet distance (lower is better)", decimal, [["frechet", "Fréchet distance"]], {
+    frechet: create("Random-feature Fréchet distance (lower is better)", decimal, [
+      ["frechet", "samples"],
+      ["real_frechet", "real images, as perfect samples would have"],
+    ], {
       include: 0,
       smooth: false,
     }),

@@ -20,7 +20,7 @@ function field(name, { type, description, enum: choices, minimum }, presets) {
   let input;
   if (name === "config") input = h("textarea", { ...common, rows: 6, spellcheck: "false", class: "code" });
   else if (choices) input = h("select", common, h("option", { value: "" }, "as in the preset"), choices.map((choice) => h("option", {}, choice)));
-  else if (name === "preset") input = h("select", common, presets.map(({ name }) => h("option", {}, name)));
+  else if (name === "preset") input = h("select", common, h("option", { value: "" }, "by the images"), presets.map(({ name }) => h("option", {}, name)));
   else if (type === "boolean") input = h("input", { ...common, type: "checkbox" });
   else if (type === "string") input = h("input", { ...common, type: "text", autocomplete: "off", list: LISTS[name] });
   else input = h("input", { ...common, type: "number", step: type === "number" ? "any" : 1, min: minimum ?? 0 });
@@ -64,6 +64,11 @@ export async function show(_parts, signal) {
 
   function describe() {
     const preset = presets.find(({ name }) => name === named.preset.input.value);
+    if (!preset) {
+      about.textContent = "The networks are chosen by the size and color of the images; without images, those for the embedded digits.";
+      for (const name of ["batch_size", "learning_rate", "steps"]) named[name].input.placeholder = "";
+      return;
+    }
     const { training } = preset;
     about.textContent = `${preset.height}x${preset.width}, ${preset.channels === 1 ? "grey" : "color"}; z: ${preset.latent.size} numbers, ${preset.latent.distribution}; `
       + `batch ${training.batch_size}, learning rate ${training.learning_rate}, ${training.images ? `${whole(training.images)} images read` : "length to be given"}.`;

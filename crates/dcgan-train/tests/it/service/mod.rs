@@ -2,6 +2,7 @@
 
 mod devices;
 mod files;
+mod preset_choice;
 mod refusals;
 mod session;
 mod stopping;

@@ -1,16 +1,21 @@
 //! Looping animations: image grids as the frames of a GIF.
 
-use dcgan_data::image_grid::ImageGrid;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, Frame, RgbaImage};
-use std::io;
-use std::path::{Path, PathBuf};
+
+use crate::image_grid::ImageGrid;
+use crate::shape::ImageShape;
 
 /// Why an animation could not be encoded or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum GifError {
     /// The file.
-    #[error("cannot write the animation {}: {source}", path.display())]
+    #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -28,24 +33,80 @@ pub enum GifError {
 /// Speed of the color quantization to 256 colors, 1 (best quality) to 30; the encoder's documentation recommends 10.
 const SPEED: i32 = 10;
 
+/// A looping animation that is written frame by frame: one frame is in memory at a time.
+pub struct Animation<W: Write> {
+    encoder: GifEncoder<W>,
+    shape: Option<(usize, usize, usize)>,
+}
+
+impl<W: Write> fmt::Debug for Animation<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Animation").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl<W: Write> Animation<W> {
+    /// Starts an animation that loops forever.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn new(out: W) -> Result<Self, GifError> {
+        let mut encoder = GifEncoder::new_with_speed(out, SPEED);
+        encoder.set_repeat(Repeat::Infinite)?;
+        Ok(Self { encoder, shape: None })
+    }
+
+    /// Writes a frame that is shown for `delay`, which the format rounds to hundredths of a second.
+    ///
+    /// # Errors
+    /// A frame of another size than the first, or larger than 65,535 pixels a side; those of the output.
+    pub fn write(&mut self, frame: &ImageGrid, delay: Duration) -> Result<(), GifError> {
+        if *self.shape.get_or_insert(frame.shape()) != frame.shape() {
+            return Err(GifError::Frames);
+        }
+        let delay = Delay::from_saturating_duration(delay);
+        Ok(self.encoder.encode_frame(Frame::from_parts(rgba(frame)?, 0, 0, delay))?)
+    }
+
+    /// Writes the end of the animation.
+    pub fn finish(self) {
+        drop(self.encoder); // writes the trailer
+    }
+}
+
 /// The frames as a GIF that loops forever, `rate` frames per second (rounded to hundredths of a second by the format).
 ///
 /// # Errors
 /// No frame; frames of different sizes, or larger than 65,535 pixels a side.
 pub fn encode(frames: &[ImageGrid], rate: u32) -> Result<Vec<u8>, GifError> {
-    let first = frames.first().ok_or(GifError::Frames)?;
-    if frames.iter().any(|frame| frame.shape() != first.shape()) {
+    if frames.is_empty() {
         return Err(GifError::Frames);
     }
     let mut bytes = Vec::new();
-    let mut encoder = GifEncoder::new_with_speed(&mut bytes, SPEED);
-    encoder.set_repeat(Repeat::Infinite)?;
+    let mut animation = Animation::new(&mut bytes)?;
     for frame in frames {
-        let delay = Delay::from_numer_denom_ms(1000, rate.max(1));
-        encoder.encode_frame(Frame::from_parts(rgba(frame)?, 0, 0, delay))?;
+        animation.write(frame, Duration::from_secs(1) / rate.max(1))?;
     }
-    drop(encoder); // writes the trailer
+    animation.finish();
     Ok(bytes)
+}
+
+/// Reads an image of a file as a frame.
+///
+/// # Errors
+/// A file that cannot be read, or is not an image.
+pub fn read_frame(path: &Path) -> Result<ImageGrid, GifError> {
+    let bytes = std::fs::read(path).map_err(|source| GifError::Io { path: path.into(), source })?;
+    let image = image::load_from_memory(&bytes)?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let (channels, bytes) = match image.color().channel_count() {
+        1 => (1, image.into_luma8().into_raw()),
+        3 => (3, image.into_rgb8().into_raw()),
+        _ => (4, image.into_rgba8().into_raw()),
+    };
+    let mut images =
+        ImageGrid::split_batch(&bytes, ImageShape { height, width, channels }).unwrap_or_default();
+    images.pop().ok_or(GifError::Frames)
 }
 
 /// Writes an encoded animation atomically.
@@ -71,7 +132,6 @@ fn rgba(grid: &ImageGrid) -> Result<RgbaImage, GifError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dcgan_data::ImageShape;
     use image::AnimationDecoder;
     use image::codecs::gif::GifDecoder;
     use std::io::Cursor;

@@ -1,0 +1,92 @@
+//! A look at a few images, before their shape is chosen.
+
+use std::path::Path;
+
+use image::DynamicImage;
+use rayon::prelude::*;
+
+use crate::bytes::head;
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::open;
+use crate::options::{OpenOptions, UnreadableImages};
+use crate::readers::cache;
+use crate::shape::ImageShape;
+use crate::source::Source;
+
+/// Images whose headers are read.
+const HEADERS: usize = 64;
+/// Images that are decoded, to find grey images that are stored in color.
+const DECODED: usize = 8;
+/// Largest difference of two channels of a grey pixel: JPEG rounds.
+const GREY_TOLERANCE: u8 = 4;
+
+/// Sizes and color of some images of a dataset, evenly spaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Height and width on disk of each image that was looked at, in pixels, sorted by the shorter side.
+    pub sizes: Vec<(usize, usize)>,
+    /// Whether any of them has colors. Grey images that are stored in color have none.
+    pub is_color: bool,
+    /// The only shape that can be read, for a cache.
+    pub stored_shape: Option<ImageShape>,
+}
+
+impl Probe {
+    /// The image whose shorter side is the median, as height and width.
+    pub fn median_size(&self) -> Option<(usize, usize)> {
+        self.sizes.get(self.sizes.len() / 2).copied()
+    }
+
+    fn of(source: &Source, records: &[usize]) -> Self {
+        let headers = spread(records, HEADERS);
+        let infos: Vec<_> = headers.par_iter().filter_map(|&record| source.info(record).ok()).collect();
+        let mut sizes: Vec<_> = infos.iter().map(|info| (info.height, info.width)).collect();
+        sizes.sort_unstable_by_key(|&(height, width)| (height.min(width), height.max(width)));
+        let may_have_colors = infos.iter().any(|info| info.channels >= 3);
+        let has_colors = |&record: &usize| source.image(record).is_ok_and(|image| is_color(&image));
+        let is_color = may_have_colors && spread(records, DECODED).par_iter().any(has_colors);
+        Self { sizes, is_color, stored_shape: None }
+    }
+}
+
+/// Looks at some of the images at `path`, which may be everything that [`Dataset::open`] reads. Unreadable images are
+/// ignored.
+///
+/// # Errors
+///
+/// A path that cannot be read or has an unsupported format.
+pub fn probe(path: &Path) -> Result<Probe, DataError> {
+    let is_cache = path.is_file() && head(path, cache::MAGIC.len() as u64)? == cache::MAGIC;
+    let stored_shape = if is_cache { Some(cache::open(path)?.0.shape) } else { None };
+    // Only a cache depends on the shape.
+    let shape = stored_shape.unwrap_or(ImageShape { height: 64, width: 64, channels: 3 });
+    let options = OpenOptions { unreadable_images: UnreadableImages::Skip, ..OpenOptions::new(shape) };
+    let source = open::scan(path, &options)?.source;
+    let records: Vec<usize> = (0..source.len()).collect();
+    Ok(Probe { stored_shape, ..Probe::of(&source, &records) })
+}
+
+impl Dataset {
+    /// Looks at some of the images on disk, before crop and resize.
+    pub fn probe(&self) -> Probe {
+        let records: Vec<usize> = (0..self.len()).filter_map(|index| self.record(index).ok()).collect();
+        Probe::of(self.source(), &records)
+    }
+}
+
+/// At most `count` of `records`, evenly spaced: files are often sorted by class.
+fn spread(records: &[usize], count: usize) -> Vec<usize> {
+    let count = count.min(records.len());
+    (0..count).filter_map(|i| records.get(i * records.len() / count).copied()).collect()
+}
+
+/// Whether the channels of some pixel differ. Transparent pixels have no color.
+fn is_color(image: &DynamicImage) -> bool {
+    image.color().has_color()
+        && image.to_rgba8().pixels().any(|pixel| {
+            let [red, green, blue, alpha] = pixel.0;
+            let (low, high) = (red.min(green).min(blue), red.max(green).max(blue));
+            alpha > 0 && high - low > GREY_TOLERANCE
+        })
+}

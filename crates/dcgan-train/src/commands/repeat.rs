@@ -1,0 +1,97 @@
+//! `dcgan-train run --seeds` and `--repeat`: the same run with several seeds, one after the other.
+
+use super::{compare, train};
+use crate::cli::RunArgs;
+use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_train::compare::{Comparison, RunSummary};
+use dcgan_train::config::Plan;
+use dcgan_train::run_folder::RunFolder;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Most runs of one command.
+const MAX_RUNS: u64 = 1000;
+
+pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let plan = args.plan();
+    let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
+    let first = plan.as_ref().map_or(0, |plan| plan.run.seed);
+    let seeds = seeds(args, first).unwrap_or_else(|fault| {
+        faults.push(fault);
+        Vec::new()
+    });
+    let (Ok(plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
+    let base = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&plan.model.name));
+    let runs: Vec<(u64, PathBuf)> = seeds.iter().map(|&seed| (seed, folder(&base, seed))).collect();
+    // Before the first run starts.
+    let faults: Vec<String> = runs.iter().filter_map(|(seed, out)| misfit(out, &plan, *seed)).collect();
+    if !faults.is_empty() {
+        return Err(UsageError { faults }.into());
+    }
+    for (i, (seed, out)) in runs.iter().enumerate() {
+        tracing::info!("run {} of {}: seed {seed} in {}", i + 1, runs.len(), out.display());
+        let part = args.part(*seed, out);
+        let outcome = if RunFolder::is_free(out).map_err(UsageError::because)? {
+            train::run(&part, logging)?
+        } else {
+            train::resume(&part.resumed(out), logging)?
+        };
+        if outcome == Outcome::Interrupted {
+            tracing::warn!("{i} of {} runs are complete; the same command continues", runs.len());
+            return Ok(outcome);
+        }
+    }
+    let summaries = runs.iter().map(|(_, out)| RunSummary::read(out)).collect::<Result<_, _>>()?;
+    let comparison = Comparison::new(summaries);
+    let json = || serde_json::to_string(&comparison);
+    print_result(&if args.json { json()? } else { compare::text(&comparison) })?;
+    Ok(Outcome::Done)
+}
+
+/// The seeds of `--seeds`, or `--repeat` seeds from `first` on.
+fn seeds(args: &RunArgs, first: u64) -> Result<Vec<u64>, String> {
+    let Some(repeat) = args.repeat else {
+        let different: BTreeSet<u64> = args.seeds.iter().copied().collect();
+        return if different.len() == args.seeds.len() {
+            Ok(args.seeds.clone())
+        } else {
+            Err("--seeds names a seed twice".to_owned())
+        };
+    };
+    if !(1..=MAX_RUNS).contains(&repeat) {
+        return Err(format!("--repeat is {repeat}, expected 1 to {MAX_RUNS}"));
+    }
+    (0..repeat)
+        .map(|i| first.checked_add(i))
+        .collect::<Option<_>>()
+        .ok_or_else(|| format!("--seed is {first}: too large for --repeat {repeat}"))
+}
+
+/// `NAME-s7`
+fn folder(base: &Path, seed: u64) -> PathBuf {
+    let name = base.file_name().unwrap_or_default().to_string_lossy();
+    base.with_file_name(format!("{name}-s{seed}"))
+}
+
+/// Why the folder `out` cannot hold the run: it has other files, or a run with other options.
+fn misfit(out: &Path, plan: &Plan, seed: u64) -> Option<String> {
+    match RunFolder::is_free(out) {
+        Ok(true) => return None,
+        Ok(false) => {}
+        Err(error) => return Some(error.to_string()),
+    }
+    let mut found = match RunFolder::open(out) {
+        Ok((_, found)) => found,
+        Err(error) => return Some(format!("{error}; choose another --out")),
+    };
+    let mut expected = plan.clone();
+    expected.run.seed = seed;
+    // What `resume` can change.
+    found.run.device.clone_from(&expected.run.device);
+    found.run.threads = expected.run.threads;
+    let length = &expected.training;
+    (found.training.images, found.training.epochs, found.training.steps) =
+        (length.images, length.epochs, length.steps);
+    let message = || format!("{} holds a run with other options; choose another --out", out.display());
+    (found != expected).then(message)
+}
