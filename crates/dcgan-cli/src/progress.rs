@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::logs::Logging;
 
@@ -51,7 +51,7 @@ impl Progress {
             Display::Bar(bar) => bar.set_position(position),
             Display::Plain(plain) => {
                 let mut plain = plain.lock().unwrap_or_else(PoisonError::into_inner);
-                plain.position = position;
+                plain.set(position);
                 if plain.printed_at.elapsed() >= PLAIN_INTERVAL {
                     plain.print();
                 }
@@ -85,16 +85,47 @@ struct Plain {
     total: u64,
     unit: String,
     position: u64,
+    started_at: Instant,
+    /// The first position that was set: a resumed run does not start at 0.
+    started_from: Option<u64>,
     printed_at: Instant,
 }
 
 impl Plain {
     fn new(total: u64, unit: &str) -> Self {
-        Self { total, unit: unit.to_owned(), position: 0, printed_at: Instant::now() }
+        let now = Instant::now();
+        Self {
+            total,
+            unit: unit.to_owned(),
+            position: 0,
+            started_at: now,
+            started_from: None,
+            printed_at: now,
+        }
+    }
+
+    fn set(&mut self, position: u64) {
+        self.position = position;
+        if self.started_from.is_none() {
+            (self.started_from, self.started_at) = (Some(position), Instant::now());
+        }
     }
 
     fn line(&self) -> String {
-        format!("{}/{} {}", self.position, self.total, self.unit)
+        let line = format!("{}/{} {}", self.position, self.total, self.unit);
+        match self.left() {
+            Some(left) => format!("{line}, {} left", HumanDuration(left)),
+            None => line,
+        }
+    }
+
+    /// The time that the rest takes at the speed so far.
+    fn left(&self) -> Option<Duration> {
+        let from = self.started_from?;
+        let done = self.position.checked_sub(from).filter(|done| *done > 0)?;
+        let rest = self.total.checked_sub(self.position).filter(|rest| *rest > 0)?;
+        // Not a number of seconds: centuries.
+        Duration::try_from_secs_f64(self.started_at.elapsed().as_secs_f64() * rest as f64 / done as f64).ok()
     }
 
     fn print(&mut self) {
@@ -109,9 +140,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_line_names_position_total_and_unit() {
+    fn a_plain_line_names_position_total_unit_and_the_time_left() {
         let mut plain = Plain::new(200, "steps");
-        plain.position = 50;
+        plain.set(50);
         assert_eq!(plain.line(), "50/200 steps");
+        plain.started_at = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        plain.set(100); // 50 steps in a minute, 100 to go
+        assert_eq!(plain.line(), "100/200 steps, 2 minutes left");
+        plain.set(200);
+        assert_eq!(plain.line(), "200/200 steps");
     }
 }

@@ -57,6 +57,14 @@ pub struct Score {
     pub mean_distance: f64,
 }
 
+impl Score {
+    /// The score in a line, for the log of a long search.
+    fn line(&self) -> String {
+        let error = self.error_percent.map_or_else(String::new, |error| format!("error {error:.2} %, "));
+        format!("{} references: {error}mean distance {:.3}", self.references, self.mean_distance)
+    }
+}
+
 /// Numbers of references to score at: powers of ten from 1,000 below `n`, and `n`.
 pub fn decades(n: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = std::iter::successors(Some(1000_usize), |count| count.checked_mul(10))
@@ -101,7 +109,9 @@ pub fn score_images(
     counts: &[usize],
     progress: &mut dyn Progress,
 ) -> Result<Vec<Score>, NeighboursError> {
-    let labels = |subset: &Subset| subset.data.labels().map(|labels| labels[subset.rows.clone()].to_vec());
+    let labels = |subset: &Subset| -> Option<Vec<u32>> {
+        subset.labels().ok()?.into_iter().map(|label| u32::try_from(label).ok()).collect()
+    };
     let (query_labels, reference_labels) = (labels(queries), labels(references));
     let scored_labels = query_labels.filter(|_| reference_labels.is_some());
     let mut search = Nearest::new(values(queries, range)?, queries.data.shape().bytes())?;
@@ -111,16 +121,15 @@ pub fn score_images(
     for &count in counts {
         while next < count {
             let end = (next + BLOCK).min(count);
-            let block = Subset {
-                data: references.data.clone(),
-                rows: references.rows.start + next..references.rows.start + end,
-            };
+            let block = references.with_rows(references.rows.start + next..references.rows.start + end);
             let labels = reference_labels.as_ref().map(|labels| &labels[next..end]);
             search.add(&values(&block, range)?, labels)?;
             next = end;
             progress.update(next);
         }
-        scores.push(score(&search, scored_labels.as_deref())?);
+        let found = score(&search, scored_labels.as_deref())?;
+        progress.result(&found.line());
+        scores.push(found);
     }
     Ok(scores)
 }
@@ -159,7 +168,9 @@ pub fn score_samples(
             next = end;
             progress.update(next);
         }
-        scores.push(score(&search, None)?);
+        let found = score(&search, None)?;
+        progress.result(&found.line());
+        scores.push(found);
     }
     Ok(scores)
 }

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             Some(Command::Resume(args)) => commands::train::resume(&args, &logging),
             Some(Command::Bench(args)) => commands::bench::run(&args, &logging),
             Some(Command::Presets { name }) => commands::presets::run(name.as_deref()),
-            Some(Command::Sample(args)) => commands::sample::run(&args),
+            Some(Command::Sample(args)) => commands::sample::run(&args, &logging),
             #[cfg(feature = "service")]
             Some(Command::Serve(args)) => commands::serve::run(&args),
             Some(Command::Completions { shell }) => commands::completions::run(shell),

@@ -100,7 +100,7 @@ const DIGITS_TRAIN: usize = 8000;
 fn digits_splits(shape: ImageShape) -> anyhow::Result<(Subset, Subset)> {
     let digits = Arc::new(Dataset::embedded_digits(shape)?);
     tracing::info!("no --data given: the {} embedded digits", digits.len());
-    let subset = |rows| Subset { data: digits.clone(), rows };
+    let subset = |rows| Subset::new(digits.clone(), rows);
     Ok((subset(0..DIGITS_TRAIN), subset(DIGITS_TRAIN..digits.len())))
 }
 
@@ -195,5 +195,10 @@ impl protocol::Progress for ProgressBars<'_> {
         if let Some(progress) = &self.current {
             progress.set(units as u64);
         }
+    }
+
+    fn result(&mut self, line: &str) {
+        self.current = None;
+        tracing::info!("{line}");
     }
 }
