@@ -9,10 +9,11 @@ use crate::extract::{BATCH, Extractor};
 use crate::features::{Features, Precision};
 use crate::file::{self, FileError, FileSpec, Writer};
 use crate::origin::{self, hashed_form};
-use crate::protocol::Outcome;
 use crate::subset::Subset;
 use dcgan_base::Cancel;
 use dcgan_base::files::write_atomic;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -96,26 +97,30 @@ impl Cache<'_> {
         Ok(file::open(&path)?.features)
     }
 
-    /// The result of `origin`, if a file has it.
-    pub(crate) fn outcome(&self, origin: &Value) -> Option<Outcome> {
+    /// The value that was stored for `origin`, such as a result or the state of a search; damage is logged.
+    pub(crate) fn value<T: DeserializeOwned>(&self, origin: &Value) -> Option<T> {
         let path = path_of(self.folder, origin, "json");
-        let mut found: Value = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-        let outcome = found["outcome"].take();
-        let is_whole = found["sha256"] == hex(outcome.to_string().as_bytes()) && found["origin"] == *origin;
-        let outcome = serde_json::from_value(outcome).ok().filter(|_| is_whole);
-        match &outcome {
+        let bytes = fs::read(&path).ok()?;
+        let read = || -> Option<T> {
+            let mut found: Value = serde_json::from_slice(&bytes).ok()?;
+            let value = found["value"].take();
+            let is_whole = found["sha256"] == hex(value.to_string().as_bytes()) && found["origin"] == *origin;
+            is_whole.then(|| serde_json::from_value(value).ok()).flatten()
+        };
+        let value = read();
+        match &value {
             Some(_) => tracing::info!("result from {}", path.display()),
             None => tracing::warn!("{} is damaged: computed again", path.display()),
         }
-        outcome
+        value
     }
 
-    /// Stores a result.
-    pub(crate) fn store(&self, origin: &Value, outcome: &Outcome) -> Result<(), FileError> {
+    /// Stores a value.
+    pub(crate) fn store(&self, origin: &Value, value: &impl Serialize) -> Result<(), FileError> {
         let path = path_of(self.folder, origin, "json");
-        let outcome = json!(outcome);
-        let sha256 = hex(outcome.to_string().as_bytes());
-        let text = json!({ "origin": origin, "outcome": outcome, "sha256": sha256 }).to_string();
+        let value = json!(value);
+        let sha256 = hex(value.to_string().as_bytes());
+        let text = json!({ "origin": origin, "value": value, "sha256": sha256 }).to_string();
         write_atomic(&path, text.as_bytes()).map_err(|source| FileError::Io { path, source })
     }
 }

@@ -167,6 +167,9 @@ pub(crate) struct MnistNnArgs {
     /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Folder of cached results: an interrupted search continues from it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -193,6 +196,9 @@ pub(crate) struct NndArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+    /// Folder of cached results: an interrupted search continues from it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,

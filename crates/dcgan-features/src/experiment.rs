@@ -506,7 +506,7 @@ fn classify_cached(
         "classes": class_names,
     });
     let cache = settings.cache.as_deref().map(|folder| Cache { folder });
-    if let Some(outcome) = cache.as_ref().and_then(|cache| cache.outcome(&origin)) {
+    if let Some(outcome) = cache.as_ref().and_then(|cache| cache.value(&origin)) {
         return Ok(outcome);
     }
     let outcome = classify(settings, grid, method, class_names, learner, progress)?;

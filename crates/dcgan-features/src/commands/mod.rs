@@ -132,6 +132,16 @@ fn open_splits(
     Ok((train, test))
 }
 
+/// Refuses a `--cache` that is not a folder.
+fn check_cache(cache: Option<&Path>) -> Result<(), UsageError> {
+    match cache.filter(|folder| !folder.is_dir()) {
+        Some(folder) => {
+            Err(UsageError::one(format!("--cache {}: the folder does not exist", folder.display())))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The user's values of C, ascending.
 fn check_grid(values: &[f64], faults: &mut Vec<String>) -> Option<Vec<f64>> {
     for c in values.iter().filter(|c| !(1e-12..=1e12).contains(*c)) {
@@ -198,7 +208,6 @@ impl protocol::Progress for ProgressBars<'_> {
     }
 
     fn result(&mut self, line: &str) {
-        self.current = None;
         tracing::info!("{line}");
     }
 }

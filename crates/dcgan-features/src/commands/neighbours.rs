@@ -1,6 +1,8 @@
 //! `dcgan-eval mnist-nn` and `nnd`
 
-use super::{ProgressBars, choose_model, digits_splits, into_usage_error, on_bad, open_splits, per_class};
+use super::{
+    ProgressBars, check_cache, choose_model, digits_splits, into_usage_error, on_bad, open_splits, per_class,
+};
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, Outcome, Results, UsageError, set_threads};
@@ -44,6 +46,8 @@ fn nearest_error(error: NeighboursError) -> anyhow::Error {
 
 pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let results = Results::new(logging, args.json, &[])?;
+    let cache = args.cache.as_deref();
+    check_cache(cache)?;
     set_threads(args.threads)?;
     let (train, test) = match &args.data {
         None => digits_splits(SHAPE)?,
@@ -73,8 +77,9 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
     let started = Instant::now();
     let mut progress_bars = ProgressBars::new(logging);
     let counts = decades(references.rows.len());
-    let scores = neighbours::score_images(&test, &references, PixelRange::Unit, &counts, &mut progress_bars)
-        .map_err(nearest_error)?;
+    let scores =
+        neighbours::score_images(&test, &references, PixelRange::Unit, &counts, (cache, &mut progress_bars))
+            .map_err(nearest_error)?;
     drop(progress_bars);
     let seconds = started.elapsed().as_secs_f64();
     let what = if args.samples.is_some() { "given images" } else { "real training images" };
@@ -139,6 +144,8 @@ fn row(what: &str, score: &Score, queries: usize) -> Vec<String> {
 
 pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let results = Results::new(logging, args.json, &[])?;
+    let cache = args.cache.as_deref();
+    check_cache(cache)?;
     let mut faults = Vec::new();
     if args.counts.iter().any(|count| !(1..=1_000_000_000).contains(count)) {
         faults.push(format!("--counts {:?}: expected numbers from 1 to 1000000000", args.counts));
@@ -179,14 +186,14 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let started = Instant::now();
     let mut progress_bars = ProgressBars::new(logging);
     let from = (&mut generator, &model, args.seed);
-    let scores =
-        neighbours::score_samples(&test, from, &counts, &mut progress_bars).map_err(nearest_error)?;
+    let scores = neighbours::score_samples(&test, from, &counts, (cache, &mut progress_bars))
+        .map_err(nearest_error)?;
     // The score of other real images, for comparison.
     let others = train.sha256() != test.sha256() && !same_images(&train, &test);
     let real_counts: Vec<usize> = counts.iter().copied().filter(|&count| count <= train.rows.len()).collect();
     let real = if others && !real_counts.is_empty() {
         let scale = PixelRange::of(model.config().generator.output);
-        neighbours::score_images(&test, &train, scale, &real_counts, &mut progress_bars)
+        neighbours::score_images(&test, &train, scale, &real_counts, (cache, &mut progress_bars))
             .map_err(nearest_error)?
     } else {
         Vec::new()

@@ -1,8 +1,8 @@
 //! `dcgan-eval cifar10`, `svhn` and `digits`
 
 use super::{
-    ChosenDiscriminator, ProgressBars, check_grid, choose_model, digits_splits, into_usage_error, learner,
-    on_bad, open_splits,
+    ChosenDiscriminator, ProgressBars, check_cache, check_grid, choose_model, digits_splits,
+    into_usage_error, learner, on_bad, open_splits,
 };
 use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
 use dcgan_base::memory::peak_memory_bytes;
@@ -53,9 +53,7 @@ pub(crate) fn evaluate(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow
             faults.extend(checked.err().into_iter().flat_map(|error| error.faults));
         }
     }
-    if let Some(folder) = args.cache.as_deref().filter(|folder| !folder.is_dir()) {
-        faults.push(format!("--cache {}: the folder does not exist", folder.display()));
-    }
+    faults.extend(check_cache(args.cache.as_deref()).err().into_iter().flat_map(|error| error.faults));
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }

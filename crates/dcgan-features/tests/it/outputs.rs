@@ -121,3 +121,29 @@ fn an_interrupted_evaluation_continues_from_the_cache() {
         (3, 4)
     );
 }
+
+#[test]
+fn searches_continue_from_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let data = bars(here, &TEN, 30, 3);
+    fs::create_dir(here.join("cache")).unwrap();
+    let data = data.to_str().unwrap();
+    for line in [
+        &["mnist-nn", "--data", data][..],
+        &["nnd", "--data", data, "--counts", "20,50", "--queries", "7", "--seed", "3"],
+    ] {
+        let scores = |more: &[&str]| {
+            let found = json(here, &[line, more].concat());
+            (found["scores"].clone(), found["real"].clone())
+        };
+        let plain = scores(&[]);
+        assert_eq!(scores(&["--cache", "cache"]), plain);
+        assert_eq!(scores(&["--cache", "cache"]), plain);
+        for entry in fs::read_dir(here.join("cache")).unwrap() {
+            fs::write(entry.unwrap().path(), "damaged").unwrap();
+        }
+        assert_eq!(scores(&["--cache", "cache"]), plain, "damaged");
+    }
+    assert_eq!(fs::read_dir(here.join("cache")).unwrap().count(), 3);
+}
