@@ -117,19 +117,18 @@ mod tests {
     fn stdout_has_one_use() {
         let logging = |quiet| Logging::init(&crate::LogArgs { quiet, ..crate::LogArgs::default() });
         let (file, stdout) = (Path::new("file"), Path::new("-"));
-        let rows: &[(bool, &[Option<&Path>], Option<bool>)] = &[
-            (false, &[], Some(true)),
-            (false, &[Some(file), None], Some(true)),
-            (true, &[Some(file)], Some(false)),
-            (false, &[Some(stdout)], Some(false)),
-            (true, &[Some(stdout)], None),
-            (false, &[Some(stdout), Some(Path::new("/dev/stdout"))], None),
-        ];
-        for (json, outputs, on_stdout) in rows {
-            let results = Results::new(&logging(false), *json, outputs).ok();
+        // Whether text is on stdout; `None` for a refusal.
+        let check = |json, outputs: &[Option<&Path>], on_stdout: Option<bool>| {
+            let results = Results::new(&logging(false), json, outputs).ok();
             let found = results.map(|results| matches!(results.text, Text::Stdout));
-            assert_eq!(found, *on_stdout, "{json} {outputs:?}");
-        }
+            assert_eq!(found, on_stdout, "{json} {outputs:?}");
+        };
+        check(false, &[], Some(true));
+        check(false, &[Some(file), None], Some(true));
+        check(true, &[Some(file)], Some(false));
+        check(false, &[Some(stdout)], Some(false));
+        check(true, &[Some(stdout)], None);
+        check(false, &[Some(stdout), Some(Path::new("/dev/stdout"))], None);
         let quiet = Results::new(&logging(true), true, &[]).unwrap();
         assert!(quiet.is_json() && matches!(quiet.text, Text::Hidden));
     }

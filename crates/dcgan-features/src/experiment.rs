@@ -10,7 +10,7 @@ use crate::protocol::few::{self, FewLabels, Splits};
 use crate::protocol::{Examples, Grid, Learner, Outcome, Progress, ProtocolError, all};
 use crate::report::{Report, Row, SupervisedRow};
 pub use crate::subset::Subset;
-use crate::supervised::{self, Event, LabeledImages, Ranges, SupervisedError};
+use crate::supervised::{self, Event, LabeledImages, Ranges, SupervisedError, TrialSummary};
 use crate::task::Task;
 use dcgan_base::Cancel;
 use dcgan_model::weights::{HostTensor, Weights, earlier_name};
@@ -468,16 +468,41 @@ fn supervised(
         usize::try_from(trials).unwrap_or(usize::MAX),
         "trials",
     );
-    let mut finished = 0;
+    let cache = settings.cache.as_deref().map(|folder| Cache { folder });
+    let mut protocol = protocol(settings);
+    // They do not select the drawn labels.
+    for setting in ["grid", "baseline_grid", "selection_draws", "repeats", "solver", "statistics", "dtype"] {
+        protocol[setting] = Value::Null;
+    }
+    let origin = json!({
+        "format": cache::FORMAT,
+        "trials": "supervised",
+        "config_sha256": config_sha256(model),
+        "images": [train.sha256(), test.sha256()],
+        "classes": class_names,
+        "protocol": protocol,
+    });
+    let mut known: Vec<TrialSummary> =
+        cache.as_ref().and_then(|cache| cache.value(&origin)).unwrap_or_default();
+    let earlier = known.clone();
+    progress.update(known.len());
+    let mut stored = Ok(());
     let mut on_event = |event| {
         if let Event::Finished(summary) = event {
-            finished += 1;
-            progress.update(finished);
-            tracing::debug!("{summary:?}");
+            known.push(summary);
+            progress.update(known.len());
+            if let Some(best) = summary.best {
+                let error = best.validation_error_percent;
+                progress.result(&format!("trial {}: {error:.2} % on the held-out images", summary.index));
+            }
+            stored = cache.as_ref().map_or(Ok(()), |cache| cache.store(&origin, &known));
         }
-        ControlFlow::Continue(())
+        if stored.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let found = supervised::search(&task, &Ranges::default(), settings.seed, 0..trials, &mut on_event)?;
+    let trials = (0..trials, earlier.as_slice());
+    let found = supervised::search_from(&task, &Ranges::default(), settings.seed, trials, &mut on_event);
+    stored?;
+    let found = found?;
     let mut classifier = Classifier::new(model, class_names.len(), &found.weights, &settings.device)?;
     Ok(SupervisedRow {
         validation_error_percent: found.validation_error_percent,
