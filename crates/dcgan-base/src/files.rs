@@ -1,13 +1,35 @@
-//! Atomic file writing: after a crash or power failure a file is complete or absent.
+//! Output files: what a path may be, and atomic writing, so that after a crash a file is complete or absent.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+mod destination;
+
+use crate::digest::Digest;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// A hidden name in the same folder. It is fixed, so the next attempt replaces the file of a killed process.
-fn temporary(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".tmp-{name}"))
+pub use destination::{Destination, STDOUT, check_new_folder, check_output};
+
+/// Attempts to create a temporary file whose name is taken.
+const ATTEMPTS: usize = 8;
+/// Longest name, in bytes, that still fits into a file name with the prefix of a temporary file.
+const MAX_NAME: usize = 230;
+
+/// A hidden name in the same folder. With equal `tag` it is fixed, so the next attempt replaces the file of a killed
+/// process.
+fn temporary(path: &Path, tag: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    let mut hidden = OsString::from(format!(".tmp-{tag}"));
+    if name.len() <= MAX_NAME {
+        hidden.push(name);
+    } else {
+        hidden.push(Digest::default().field(name.as_encoded_bytes()).hex());
+    }
+    path.with_file_name(hidden)
+}
+
+fn refused(kind: ErrorKind, problem: &str) -> io::Error {
+    io::Error::new(kind, problem.to_owned())
 }
 
 /// The folder that contains `path`.
@@ -15,15 +37,38 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// A new file at `path`, in place of a file of that name. A link of that name is removed, never followed: in a folder
+/// that others can write to, somebody may have put it there.
+fn create_new(path: &Path) -> io::Result<File> {
+    for _ in 0..ATTEMPTS {
+        match File::create_new(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            result => return result,
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let name = path.display();
+                return Err(io::Error::new(error.kind(), format!("{name} cannot be replaced: {error}")));
+            }
+            _ => {}
+        }
+    }
+    Err(refused(ErrorKind::AlreadyExists, &format!("{} is created by another program", path.display())))
+}
+
 /// A buffered file writer whose file appears under its final name only when it is complete.
 ///
 /// Bytes go to a temporary file in the same folder. [`AtomicFile::commit`] syncs it to disk, renames it and syncs the
 /// folder, so the final name never refers to a partial file, even after a power failure. Dropping it without a commit
 /// removes the temporary file and keeps an existing file of the final name.
+///
+/// Only regular files are replaced, see [`Destination`]: a link stays and its target is replaced; devices, pipes and
+/// standard output receive the bytes as they are written.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
-    temporary: PathBuf,
+    /// The final and the temporary path; `None` where the bytes are written through.
+    replaces: Option<(PathBuf, PathBuf)>,
     file: Option<BufWriter<File>>,
 }
 
@@ -31,44 +76,85 @@ impl AtomicFile {
     /// Starts writing a file that will appear at `path`.
     ///
     /// # Errors
-    /// The temporary file cannot be created.
+    /// Those of [`Destination::of`]; the temporary file cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
-        Self::begin(path, temporary(path))
+        Self::begin(path, "")
     }
 
     /// Like [`AtomicFile::create`], but two processes that write the same path at the same time do not collide: the
     /// name of the temporary file contains the process id. A killed process leaves its temporary file behind.
     ///
     /// # Errors
-    /// The temporary file cannot be created.
+    /// Those of [`AtomicFile::create`].
     pub fn create_per_process(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Self::begin(path, path.with_file_name(format!(".tmp-{}-{name}", std::process::id())))
+        Self::begin(path, &format!("{}-", std::process::id()))
     }
 
-    fn begin(path: &Path, temporary: PathBuf) -> io::Result<Self> {
-        let file = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
-        Ok(Self { path: path.to_owned(), temporary, file: Some(file) })
+    fn begin(path: &Path, tag: &str) -> io::Result<Self> {
+        let (replaces, file) = match Destination::of(path)? {
+            Destination::Stdout => (None, stdout_file()?),
+            // Bytes are appended: a descriptor may be an open file with content.
+            Destination::Stream(stream) => (None, OpenOptions::new().append(true).open(stream)?),
+            Destination::File(target) => {
+                let temporary = temporary(&target, tag);
+                let file = create_new(&temporary)?;
+                (Some((target, temporary)), file)
+            }
+        };
+        let file = Some(BufWriter::with_capacity(1 << 20, file));
+        Ok(Self { path: path.to_owned(), replaces, file })
     }
 
-    /// The final path.
+    /// The path as given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Syncs the file and renames it to its final path.
+    /// Syncs the file and renames it to its final path. An existing file's permissions are kept.
     ///
     /// # Errors
-    /// Writing, syncing or renaming failed; the temporary file is removed.
+    /// Writing, syncing or renaming failed, or another process replaced the temporary file; it is removed.
     pub fn commit(mut self) -> io::Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
-        let commit = || {
-            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            fs::rename(&self.temporary, &self.path)?;
-            sync_names(parent(&self.path))
+        let Some((target, temporary)) = &self.replaces else {
+            return file.into_inner().map_err(io::IntoInnerError::into_error)?.flush();
         };
-        commit().inspect_err(|_| drop(fs::remove_file(&self.temporary)))
+        let commit = || {
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            if let Ok(metadata) = fs::metadata(target) {
+                file.set_permissions(metadata.permissions())?;
+            }
+            file.sync_all()?;
+            if !is_name_of(temporary, &file)? {
+                let problem = format!("{} was replaced by another process", temporary.display());
+                return Err(refused(ErrorKind::AlreadyExists, &problem));
+            }
+            fs::rename(temporary, target)?;
+            sync_names(parent(target))
+        };
+        commit().inspect_err(|_| drop(fs::remove_file(temporary)))
     }
+}
+
+/// Whether `path` is a name of the open `file`.
+#[cfg(unix)]
+fn is_name_of(path: &Path, file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (named, open) = (fs::symlink_metadata(path)?, file.metadata()?);
+    Ok((named.dev(), named.ino()) == (open.dev(), open.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_name_of(_: &Path, _: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Standard output as a file.
+fn stdout_file() -> io::Result<File> {
+    #[cfg(unix)]
+    return Ok(std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?.into());
+    #[cfg(windows)]
+    return Ok(std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned()?.into());
 }
 
 impl Write for AtomicFile {
@@ -83,9 +169,11 @@ impl Write for AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
+        let Some(file) = self.file.take() else { return };
+        drop(file.into_parts()); // without writing the rest of the buffer
+        if let Some((_, temporary)) = &self.replaces {
             // A drop has no way to report a failure.
-            let _ = fs::remove_file(&self.temporary);
+            let _ = fs::remove_file(temporary);
         }
     }
 }
@@ -124,7 +212,7 @@ pub fn sync_names(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// The link cannot be created or renamed.
 pub fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
-    let temporary = temporary(link);
+    let temporary = temporary(link, "");
     if let Err(error) = fs::remove_file(&temporary)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -137,55 +225,5 @@ pub fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
     fs::rename(&temporary, link)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_complete_or_absent() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f");
-        write_atomic(&path, b"first").unwrap();
-        let mut dropped = AtomicFile::create(&path).unwrap();
-        dropped.write_all(b"half").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"first");
-        drop(dropped);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file remained");
-        let mut second = AtomicFile::create(&path).unwrap();
-        second.write_all(b"second").unwrap();
-        second.commit().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"second");
-        // The path is a folder: the rename fails and no temporary file remains.
-        let taken = folder.path().join("folder");
-        fs::create_dir(&taken).unwrap();
-        write_atomic(&taken, b"x").unwrap_err();
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn the_temporary_file_of_a_killed_process_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(".tmp-f"), b"longer than the new content").unwrap();
-        write_atomic(&folder.path().join("f"), b"new").unwrap();
-        assert_eq!(fs::read(folder.path().join("f")).unwrap(), b"new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn writers_of_different_processes_do_not_collide() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f");
-        // `other` has the name that another process can use at the same time.
-        let mut own = AtomicFile::create_per_process(&path).unwrap();
-        let mut other = AtomicFile::create(&path).unwrap();
-        own.write_all(b"own").unwrap();
-        other.write_all(b"other").unwrap();
-        assert_eq!((own.path(), other.path()), (&*path, &*path));
-        other.commit().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"other");
-        own.commit().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"own");
-        drop(AtomicFile::create_per_process(&path).unwrap());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file remained");
-    }
-}
+#[cfg(all(test, unix))]
+mod tests;

@@ -2,6 +2,7 @@
 
 use crate::UsageError;
 use clap::{Arg, Command, Parser};
+use dcgan_base::files;
 use std::any::TypeId;
 use std::fmt::Display;
 use std::path::Path;
@@ -88,25 +89,68 @@ pub fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that the parent folder of `--out` exists. Call it before any expensive work.
+/// Checks the output file of `option`, before any expensive work: what may be written there, and that the extension is
+/// one of `extensions` (lowercase) or absent. Without `extensions` every name is accepted. `-` is standard output.
 ///
 /// # Errors
-/// The folder does not exist.
-pub fn check_parent(out: &Path) -> Result<(), UsageError> {
-    match out.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(UsageError::one(format!(
-            "--out {}: the folder {} does not exist",
-            out.display(),
-            folder.display()
-        ))),
-        _ => Ok(()),
+/// A path that cannot be written ([`files::check_output`]); another extension.
+pub fn check_output(option: &str, out: &Path, extensions: &[&str]) -> Result<(), UsageError> {
+    let mut faults = Vec::new();
+    faults.extend(wrong_extension(option, out, extensions));
+    if let Err(error) = files::check_output(out) {
+        faults.push(format!("{option} {}: {error}", out.display()));
     }
+    if faults.is_empty() { Ok(()) } else { Err(UsageError { faults }) }
+}
+
+/// The fault of a name whose extension promises another format than those of `extensions`.
+pub fn wrong_extension(option: &str, out: &Path, extensions: &[&str]) -> Option<String> {
+    let extension = out.extension()?.to_string_lossy().to_lowercase();
+    if extensions.is_empty() || extensions.contains(&extension.as_str()) {
+        return None;
+    }
+    let list = extensions.iter().map(|extension| format!(".{extension}")).collect::<Vec<_>>().join(", ");
+    Some(format!("{option} {}: .{extension} is not written, expected {list}, or no extension", out.display()))
+}
+
+/// Checks that the folder of `option` can be created: it does not exist, or is empty.
+///
+/// # Errors
+/// Anything else ([`files::check_new_folder`]).
+pub fn check_new_folder(option: &str, out: &Path) -> Result<(), UsageError> {
+    files::check_new_folder(out)
+        .map_err(|error| UsageError::one(format!("{option} {}: {error}", out.display())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Args;
+
+    #[test]
+    fn extensions_name_the_format() {
+        let rows: &[(&str, &[&str], bool)] = &[
+            ("a.png", &["png", "jpg"], true),
+            ("a.JPG", &["png", "jpg"], true),
+            ("a", &["png"], true),
+            ("-", &["png"], true),
+            ("a.tiff", &["png"], false),
+            ("a.png.bak", &["png"], false),
+            ("a.tiff", &[], true),
+        ];
+        for (path, extensions, accepted) in rows {
+            let found = wrong_extension("--out", Path::new(path), extensions);
+            assert_eq!(found.is_none(), *accepted, "{path}: {found:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let error = check_output("--out", &folder.path().join("no/a.tiff"), &["png", "jpg"]).unwrap_err();
+        let [extension, missing] = error.faults.as_slice() else { panic!("{error:?}") };
+        assert!(
+            extension.ends_with(".tiff is not written, expected .png, .jpg, or no extension"),
+            "{extension}"
+        );
+        assert!(missing.contains("does not exist"), "{missing}");
+    }
 
     #[derive(Debug, Parser)]
     struct Cli {

@@ -1,6 +1,6 @@
 //! Shared by all binaries of this workspace: logging, progress, signals, exit codes, error printing.
 //!
-//! stdout carries results ([`print_result`]), stderr carries logs ([`Logging`]) and progress ([`Progress`]).
+//! stdout carries results ([`Results`]), stderr carries logs ([`Logging`]) and progress ([`Progress`]).
 //! A binary's `main` is [`run`] around a body that returns `anyhow::Result<Outcome>`.
 //!
 //! ```
@@ -18,9 +18,9 @@ mod output;
 mod progress;
 mod signals;
 
-pub use arguments::{check_parent, integer, set_threads, try_parse};
+pub use arguments::{check_new_folder, check_output, integer, set_threads, try_parse, wrong_extension};
 pub use exit::{Outcome, UsageError, run};
 pub use logs::{LogArgs, Logging};
-pub use output::print_result;
+pub use output::{Results, print_result};
 pub use progress::Progress;
 pub use signals::cancel_on_signals;

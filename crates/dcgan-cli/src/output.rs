@@ -1,6 +1,82 @@
 //! Results on stdout.
 
-use std::io::{self, ErrorKind, Write};
+use crate::{Logging, UsageError};
+use dcgan_base::files::Destination;
+use indicatif::MultiProgress;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::Path;
+
+/// Prints the results of a command: text for people and, with `--json`, one line of JSON for programs.
+///
+/// What else is on stdout decides where text goes. By default it is printed on stdout. With `--json`, stdout carries
+/// the line of JSON and nothing else; where an output file is `-`, stdout carries that file and nothing else. Text then
+/// goes to stderr, and with `--quiet` nowhere.
+#[derive(Clone, Debug, Default)]
+pub struct Results {
+    text: Text,
+    json: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Text {
+    #[default]
+    Stdout,
+    Stderr(MultiProgress),
+    Hidden,
+}
+
+impl Results {
+    /// The results of a command with the flag `--json` and the output files `outputs`.
+    ///
+    /// # Errors
+    /// More than one of them is to be written to stdout.
+    pub fn new(logging: &Logging, json: bool, outputs: &[Option<&Path>]) -> Result<Self, UsageError> {
+        let is_stdout = |path: &&Path| Destination::of(path).is_ok_and(|to| to == Destination::Stdout);
+        let files = outputs.iter().flatten().filter(|path| is_stdout(path)).count();
+        if files + usize::from(json) > 1 {
+            let other = if json { "--json" } else { "another output" };
+            let fault = format!("an output file is standard output (-), and so is {other}: name a file");
+            return Err(UsageError::one(fault));
+        }
+        let text = match (files + usize::from(json), logging.is_quiet()) {
+            (0, _) => Text::Stdout,
+            (_, true) => Text::Hidden,
+            (_, false) => Text::Stderr(logging.bars().clone()),
+        };
+        Ok(Self { text, json })
+    }
+
+    /// Whether `--json` is given.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints text for people.
+    ///
+    /// # Errors
+    /// Those of [`print_result`].
+    pub fn text(&self, text: &str) -> io::Result<()> {
+        match &self.text {
+            Text::Stdout => print_result(text),
+            Text::Hidden => Ok(()),
+            Text::Stderr(bars) => {
+                let write = || writeln!(io::stderr(), "{text}");
+                // A closed stderr must not stop the command.
+                let _ = if io::stderr().is_terminal() { bars.suspend(write) } else { write() };
+                Ok(())
+            }
+        }
+    }
+
+    /// Prints a line of JSON, if `--json` is given.
+    ///
+    /// # Errors
+    /// Those of [`print_result`].
+    pub fn json(&self, line: &impl Display) -> io::Result<()> {
+        if self.json { print_result(&line.to_string()) } else { Ok(()) }
+    }
+}
 
 /// Writes one line to stdout and flushes it.
 ///
@@ -35,6 +111,26 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn stdout_has_one_use() {
+        let logging = |quiet| Logging::init(&crate::LogArgs { quiet, ..crate::LogArgs::default() });
+        let (file, stdout) = (Path::new("file"), Path::new("-"));
+        // Whether text is on stdout; `None` for a refusal.
+        let check = |json, outputs: &[Option<&Path>], on_stdout: Option<bool>| {
+            let results = Results::new(&logging(false), json, outputs).ok();
+            let found = results.map(|results| matches!(results.text, Text::Stdout));
+            assert_eq!(found, on_stdout, "{json} {outputs:?}");
+        };
+        check(false, &[], Some(true));
+        check(false, &[Some(file), None], Some(true));
+        check(true, &[Some(file)], Some(false));
+        check(false, &[Some(stdout)], Some(false));
+        check(true, &[Some(stdout)], None);
+        check(false, &[Some(stdout), Some(Path::new("/dev/stdout"))], None);
+        let quiet = Results::new(&logging(true), true, &[]).unwrap();
+        assert!(quiet.is_json() && matches!(quiet.text, Text::Hidden));
     }
 
     #[test]

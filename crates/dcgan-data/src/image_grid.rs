@@ -1,7 +1,7 @@
-//! Image grids: images arranged on a black background with numbers and labels, saved as PNG.
+//! Image grids: images arranged on a black background with numbers and labels, saved as PNG, JPEG or WebP.
 
+use crate::image_file::{EXTENSIONS, ImageFileFormat};
 use crate::shape::ImageShape;
-use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -27,6 +27,12 @@ pub enum ImageGridError {
     /// The image cannot be encoded.
     #[error("the image cannot be encoded: {0}")]
     Encode(#[from] image::ImageError),
+    /// The name has the extension of another format.
+    #[error("{}: expected the extension {}, or none for PNG", path.display(), EXTENSIONS.join(", "))]
+    Extension {
+        /// The file.
+        path: PathBuf,
+    },
     /// The number of bytes is not a multiple of the image size.
     #[error("found {found} bytes, expected whole images of {shape}")]
     Bytes {
@@ -132,8 +138,13 @@ impl ImageGrid {
     /// A grid of images of equal shape with [`GAP`] pixels between and around them. Unused cells are black; surplus
     /// images are omitted.
     pub fn grid(cells: &[Self], layout: Layout) -> Self {
-        let Some(first) = cells.first() else { return Self::black(GAP, GAP, 1) };
-        let side = |count: usize, side: usize| count * (side + GAP) + GAP;
+        Self::grid_with_gap(cells, layout, GAP)
+    }
+
+    /// [`ImageGrid::grid`] with `gap` pixels between and around the images.
+    pub fn grid_with_gap(cells: &[Self], layout: Layout, gap: usize) -> Self {
+        let Some(first) = cells.first() else { return Self::black(gap, gap, 1) };
+        let side = |count: usize, side: usize| count * (side + gap) + gap;
         let mut grid =
             Self::black(side(layout.rows, first.height), side(layout.columns, first.width), first.channels);
         for (i, cell) in cells.iter().take(layout.cells()).enumerate() {
@@ -259,30 +270,19 @@ impl ImageGrid {
     /// # Errors
     /// The image is too large for the format.
     pub fn png(&self) -> Result<Vec<u8>, ImageGridError> {
-        let color = match self.channels {
-            1 => ExtendedColorType::L8,
-            3 => ExtendedColorType::Rgb8,
-            _ => ExtendedColorType::Rgba8,
-        };
-        let side =
-            |side: usize| u32::try_from(side).map_err(|e| image::ImageError::IoError(io::Error::other(e)));
-        let mut bytes = Vec::new();
-        PngEncoder::new(&mut bytes).write_image(
-            &self.pixels,
-            side(self.width)?,
-            side(self.height)?,
-            color,
-        )?;
-        Ok(bytes)
+        Ok(ImageFileFormat::Png.encode(&self.pixels, self.shape())?)
     }
 
-    /// Writes the image as PNG, atomically.
+    /// Writes the image atomically, in the format that the extension of `path` names ([`ImageFileFormat`]). The path
+    /// `-` is standard output.
     ///
     /// # Errors
-    /// The file cannot be written; the image is too large for the format.
+    /// Another extension; a file that cannot be written; an image that is too large for the format.
     pub fn save(&self, path: &Path) -> Result<(), ImageGridError> {
-        let png = self.png()?;
-        dcgan_base::files::write_atomic(path, &png)
+        let format =
+            ImageFileFormat::of(path).ok_or_else(|| ImageGridError::Extension { path: path.into() })?;
+        let bytes = format.encode(&self.pixels, self.shape())?;
+        dcgan_base::files::write_atomic(path, &bytes)
             .map_err(|source| ImageGridError::Io { path: path.into(), source })
     }
 }

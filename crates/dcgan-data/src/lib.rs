@@ -53,7 +53,8 @@
 //! 2. files and images: `bytes`, `decode`, `transform`, `encoded`, `raw`, `source`
 //! 3. formats: `readers`
 //! 4. datasets: `open`, `dataset`
-//! 5. uses of datasets and images: `order`, `loader`, `probe`, `pack`, `manifest`, `image_grid`, `gif`
+//! 5. uses of datasets: `order`, `loader`, `probe`, `pack`, `manifest`
+//! 6. image files to write: `image_file`, `image_grid`, `gif`, `zip_writer`, `image_writer`
 
 mod bytes;
 mod dataset;
@@ -61,7 +62,9 @@ mod decode;
 mod encoded;
 mod error;
 pub mod gif;
+pub mod image_file;
 pub mod image_grid;
+mod image_writer;
 mod loader;
 mod manifest;
 mod open;
@@ -75,10 +78,12 @@ mod report;
 mod shape;
 mod source;
 mod transform;
+mod zip_writer;
 
 pub use bytes::Bytes;
 pub use dataset::Dataset;
 pub use error::DataError;
+pub use image_writer::{ImageWriter, ImageWriterError, image_name};
 pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
 pub use options::{OpenOptions, Split, UnreadableImages};

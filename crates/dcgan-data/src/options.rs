@@ -1,6 +1,7 @@
 //! Options of opening a dataset.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,18 @@ pub enum Split {
     Train,
     /// The test images.
     Test,
+}
+
+impl FromStr for Split {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "train" => Ok(Self::Train),
+            "test" => Ok(Self::Test),
+            _ => Err(format!("split is {text:?}, expected train or test")),
+        }
+    }
 }
 
 impl fmt::Display for Split {

@@ -11,7 +11,7 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::readers::cache::{ALIGNMENT, Header, MAGIC, MAX_HEADER_BYTES, open};
 use dcgan_base::digest::Digest;
-use dcgan_base::files::AtomicFile;
+use dcgan_base::files::{AtomicFile, Destination};
 
 /// Images decoded in parallel before they are written.
 const PACK_CHUNK: usize = 256;
@@ -32,13 +32,17 @@ pub struct PackReport {
 /// Writes `dataset` to the cache file `out` and calls `progress` with the number of packed images.
 ///
 /// The file appears only when it is complete. An existing cache is kept if it is up to date, and replaced otherwise.
+/// Devices and pipes are written through, and `-` is standard output.
 ///
 /// # Errors
 ///
 /// An image that cannot be read, a file that cannot be written, or an existing `out` that is not a cache.
 pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> Result<PackReport, DataError> {
+    let destination = Destination::of(out).map_err(DataError::write(out))?;
     let key = key_of(dataset)?;
-    if out.exists() {
+    if let Destination::File(target) = &destination
+        && target.exists()
+    {
         let problem = "exists and is not a cache: choose another --out, or remove it";
         let (old, bytes, _) = open(out).map_err(|_| DataError::invalid_file(out, problem))?;
         if old.key == key {
@@ -58,17 +62,17 @@ pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> R
     };
     // Per process: two commands can pack to the same path at the same time.
     let file = AtomicFile::create_per_process(out).map_err(DataError::write(out))?;
-    write(dataset, &header, file, &mut progress)?;
-    let bytes = std::fs::metadata(out).map_err(DataError::io(out))?.len();
+    let bytes = write(dataset, &header, file, &mut progress)?;
     Ok(PackReport { path: out.to_owned(), images: dataset.len(), bytes, up_to_date: false })
 }
 
+/// Writes the cache; returns its size in bytes.
 fn write(
     dataset: &Dataset,
     header: &Header,
     mut file: AtomicFile,
     progress: &mut impl FnMut(usize),
-) -> Result<(), DataError> {
+) -> Result<u64, DataError> {
     let out = file.path().to_owned();
     let json =
         serde_json::to_vec(header).map_err(|error| DataError::invalid_file(&out, error.to_string()))?;
@@ -92,7 +96,9 @@ fn write(
     for label in dataset.labels().unwrap_or_default() {
         file.write_all(&label.to_le_bytes()).map_err(DataError::write(&out))?;
     }
-    file.commit().map_err(DataError::write(&out))
+    file.commit().map_err(DataError::write(&out))?;
+    let labels = size_of_val(dataset.labels().unwrap_or_default());
+    Ok((head.len() + header.images * image_bytes + labels) as u64)
 }
 
 fn key_of(dataset: &Dataset) -> Result<String, DataError> {

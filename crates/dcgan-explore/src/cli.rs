@@ -4,6 +4,7 @@ mod network;
 
 use clap::{Args, Parser, Subcommand};
 use dcgan_cli::{LogArgs, integer};
+use dcgan_data::Split;
 use dcgan_data::image_grid::Layout;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
@@ -79,12 +80,25 @@ pub(crate) struct DataArgs {
     /// 28x28 grey images: the embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    /// Split of a dataset that has splits: train, val or test
+    #[arg(long, value_name = "SPLIT", default_value_t, requires = "data")]
+    split: Split,
+    /// Short for --split test
+    #[arg(long, conflicts_with = "split", requires = "data")]
+    test: bool,
     /// Crop every image to its N x N center before resizing
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) crop: Option<usize>,
     /// Skip unreadable images and log them
     #[arg(long, requires = "data")]
     pub(crate) skip_bad: bool,
+}
+
+impl DataArgs {
+    /// The split chosen.
+    pub(crate) fn split(&self) -> Split {
+        if self.test { Split::Test } else { self.split }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -118,8 +132,8 @@ pub(crate) struct SampleArgs {
     /// Write the z of the images, in order
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "sample.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "sample.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -159,8 +173,8 @@ pub(crate) struct InterpolateArgs {
     /// Write the z of the images, row by row
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "interpolate.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "interpolate.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -186,8 +200,8 @@ pub(crate) struct ArithmeticArgs {
     /// Write z of the result, then of its perturbed copies
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "arithmetic.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "arithmetic.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -222,8 +236,8 @@ pub(crate) struct TurnArgs {
     /// Write the z of the images, row by row
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "turn.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "turn.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -259,8 +273,8 @@ pub(crate) struct NeighboursArgs {
     /// Write the z of the samples
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "neighbours.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "neighbours.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -305,8 +319,8 @@ pub(crate) struct InvertArgs {
     /// Write the z of the images
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "invert.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "invert.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,

@@ -4,6 +4,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_base::Precision;
 use dcgan_cli::{LogArgs, integer};
+use dcgan_data::Split;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
 
@@ -141,7 +142,7 @@ pub(crate) struct TaskArgs {
     /// Precision type of features in memory and in --cache
     #[arg(long, value_name = "TYPE", value_parser = precision(), default_value_t)]
     pub(crate) dtype: Precision,
-    /// Folder of cached features
+    /// Folder of cached features and results: an interrupted evaluation continues from it
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
     /// Write the rows of every draw of labels to this file, for checks by other programs
@@ -169,6 +170,9 @@ pub(crate) struct MnistNnArgs {
     /// Threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
+    /// Folder of cached results: an interrupted search continues from it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -198,6 +202,9 @@ pub(crate) struct NndArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+    /// Folder of cached results: an interrupted search continues from it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -213,6 +220,9 @@ pub(crate) struct ReproduceArgs {
     /// Data of the claim, if they are not the embedded digits
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Folder of cached features and results
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Print one line of JSON at the end
@@ -227,9 +237,8 @@ pub(crate) struct FeaturesArgs {
     /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Split of a publisher's dataset
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) split: SplitArg,
+    #[command(flatten)]
+    pub(crate) split: SplitArgs,
     /// Center-crop every image to N x N before resizing
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) crop: Option<usize>,
@@ -245,9 +254,12 @@ pub(crate) struct FeaturesArgs {
     pub(crate) dtype: Precision,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// The safetensors file to write
+    /// The safetensors file to write; - is standard output
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) out: PathBuf,
+    /// Print one line of JSON at the end
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -305,13 +317,22 @@ pub(crate) enum StatisticsArg {
     Recalibrate,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SplitArg {
-    /// The training images
-    #[default]
-    Train,
-    /// The test images
-    Test,
+/// The split of a dataset.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct SplitArgs {
+    /// Split of a dataset that has splits: train, val or test
+    #[arg(long, value_name = "SPLIT", default_value_t)]
+    split: Split,
+    /// Short for --split test
+    #[arg(long, conflicts_with = "split")]
+    test: bool,
+}
+
+impl SplitArgs {
+    /// The split chosen.
+    pub(crate) fn split(self) -> Split {
+        if self.test { Split::Test } else { self.split }
+    }
 }
 
 /// `f32` or `bf16`.

@@ -1,35 +1,26 @@
 //! One classification experiment from images to a report: the model's features and the baselines.
 
+use crate::cache::{self, Cache};
 use crate::extract::{ExtractError, Extractor, StatisticsSource, raw_pixels, read_batch};
 use crate::features::{Features, Precision};
-use crate::file::{self, FileError, Writer};
-use crate::origin::{self, RECALIBRATED, hashed_form};
+use crate::file::{FileError, FileSpec, Writer};
+use crate::origin::{RECALIBRATED, hashed_form};
 use crate::protocol::draws::Classes;
 use crate::protocol::few::{self, FewLabels, Splits};
 use crate::protocol::{Examples, Grid, Learner, Outcome, Progress, ProtocolError, all};
 use crate::report::{Report, Row, SupervisedRow};
-use crate::supervised::{self, Event, LabeledImages, Ranges, SupervisedError};
+pub use crate::subset::Subset;
+use crate::supervised::{self, Event, LabeledImages, Ranges, SupervisedError, TrialSummary};
 use crate::task::Task;
 use dcgan_base::Cancel;
-use dcgan_data::Dataset;
 use dcgan_model::weights::{HostTensor, Weights, earlier_name};
 use dcgan_model::{Classifier, Device, Model, NetworkError};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
-
-/// Consecutive images of a dataset: a split.
-#[derive(Clone, Debug)]
-pub struct Subset {
-    /// The dataset.
-    pub data: Arc<Dataset>,
-    /// Range of image indices.
-    pub rows: Range<usize>,
-}
 
 /// A method that the model is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,37 +94,6 @@ impl From<NetworkError> for ExperimentError {
     }
 }
 
-impl Subset {
-    /// All images of a dataset.
-    pub fn whole(data: Dataset) -> Self {
-        let rows = 0..data.len();
-        Self { data: Arc::new(data), rows }
-    }
-
-    /// Class numbers of the images.
-    ///
-    /// # Errors
-    /// [`ExperimentError::NoLabels`].
-    pub fn labels(&self) -> Result<Vec<usize>, ExperimentError> {
-        let labels = self.data.labels().and_then(|labels| labels.get(self.rows.clone()));
-        let labels =
-            labels.ok_or_else(|| ExperimentError::NoLabels { path: self.data.report().path.clone() })?;
-        Ok(labels.iter().map(|&label| label as usize).collect())
-    }
-
-    /// SHA-256 of the dataset and the range.
-    pub fn sha256(&self) -> String {
-        if self.rows == (0..self.data.len()) {
-            return self.data.fingerprint().to_owned();
-        }
-        hex(format!("{} {}..{}", self.data.fingerprint(), self.rows.start, self.rows.end).as_bytes())
-    }
-
-    fn pair(&self) -> (&Dataset, Range<usize>) {
-        (&self.data, self.rows.clone())
-    }
-}
-
 /// SHA-256 in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     in_hex(&Sha256::digest(bytes))
@@ -171,6 +131,8 @@ struct MethodFeatures {
     test: Examples,
     statistics: Option<StatisticsSource>,
     weights_sha256: Option<String>,
+    /// All that the features depend on.
+    identity: Value,
     seconds: f64,
 }
 
@@ -185,6 +147,7 @@ pub fn run(
     learner: &mut dyn Learner,
     progress: &mut dyn Progress,
 ) -> Result<Report, ExperimentError> {
+    let test = &test.with_classes_of(train);
     let class_names = class_names(train, test)?;
     let protocol = protocol(settings);
     // Fail on short classes before the long work.
@@ -229,6 +192,7 @@ pub fn run(
                 test: examples(raw_pixels(test.pair(), model)?, test)?,
                 statistics: None,
                 weights_sha256: None,
+                identity: json!(["pixels", config_sha256(model), train.sha256(), test.sha256()]),
                 seconds: 0.0,
             },
         };
@@ -236,15 +200,19 @@ pub fn run(
         tracing::info!("{}: {} features per image", method.name, method.test.features.width());
         let fitting = Instant::now();
         let grid = grid(settings, kind.is_some());
-        let outcome = classify(settings, &grid, &method, &class_names, learner, progress)?;
-        rows.push(Row {
+        // A result must not depend on the methods before it: some of them may be read from the cache.
+        learner.reset();
+        let outcome = classify_cached(settings, &grid, &method, &class_names, learner, progress)?;
+        let row = Row {
             name: method.name,
             outcome,
             statistics: method.statistics,
             weights_sha256: method.weights_sha256,
             extraction_seconds: method.seconds,
             fit_seconds: fitting.elapsed().as_secs_f64(),
-        });
+        };
+        progress.result(&row.line(settings.task.measure()));
+        rows.push(row);
     }
     Ok(Report {
         task: settings.task,
@@ -291,7 +259,8 @@ fn grid(settings: &Settings, baseline: bool) -> Grid {
 
 /// Class names of the dataset, and numbers for labels without a name.
 fn class_names(train: &Subset, test: &Subset) -> Result<Vec<String>, ExperimentError> {
-    let mut names = train.data.class_names().unwrap_or_default().to_vec();
+    // The names of the training images, and any others of the test images after them.
+    let mut names = test.class_names().or(train.class_names()).unwrap_or_default().to_vec();
     let all = train.labels()?.into_iter().chain(test.labels()?);
     let count = all.max().map_or(0, |largest| largest + 1);
     names.extend((names.len()..count).map(|class| class.to_string()));
@@ -314,7 +283,7 @@ fn pool(settings: &Settings, train: &Subset, names: &[String]) -> Result<(usize,
 /// # Errors
 /// A class with too few images.
 pub fn draws(settings: &Settings, train: &Subset, test: &Subset) -> Result<Value, ExperimentError> {
-    let names = class_names(train, test)?;
+    let names = class_names(train, &test.with_classes_of(train))?;
     let (pool, classes) = pool(settings, train, &names)?;
     let few = few_labels(settings);
     let selection: Vec<_> = (0..few.selection_draws).map(|i| few.selection_draw(&classes, i)).collect();
@@ -359,14 +328,14 @@ impl Network<'_> {
         let source = if stored { StatisticsSource::Stored } else { StatisticsSource::Recalibrated };
         // As in the authors' svhn_semisup_analysis.py, the images held out to choose C are excluded.
         let training = train.rows.len().saturating_sub(settings.task.held_out(train.rows.len()));
-        let training = Subset { rows: train.rows.start..train.rows.start + training, ..train.clone() };
+        let training = train.with_rows(train.rows.start..train.rows.start + training);
         let statistics =
             if stored { "stored".to_owned() } else { format!("recalibrated on {}", training.sha256()) };
         let mut has_statistics = stored;
-        let mut splits = Vec::new();
+        let (mut splits, mut identity) = (Vec::new(), Vec::new());
         for (subset, what) in [(train, "training"), (test, "test")] {
             let origin = json!({
-                "format": CACHE_FORMAT,
+                "format": cache::FORMAT,
                 "config_sha256": self.config_sha256,
                 "weights_sha256": self.weights_sha256,
                 "images_sha256": subset.sha256(),
@@ -374,16 +343,13 @@ impl Network<'_> {
                 "width": self.extractor.width(),
                 "dtype": settings.storage.name(),
             });
-            let cached = settings.cache.as_ref().map(|folder| folder.join(cache_name(&origin)));
-            if let Some(path) = cached.as_deref().filter(|path| path.exists()) {
-                match from_cache(path, &origin, (subset.rows.len(), self.extractor.width())) {
-                    Ok(features) => {
-                        tracing::info!("{name}: {what} features from {}", path.display());
-                        splits.push(examples(features, subset)?);
-                        continue;
-                    }
-                    Err(problem) => tracing::warn!("{}: {problem}: extracted again", path.display()),
-                }
+            let cache = settings.cache.as_deref().map(|folder| Cache { folder });
+            let shape = (subset.rows.len(), self.extractor.width());
+            let cached = cache.as_ref().and_then(|cache| cache.features(&origin, shape));
+            identity.push(origin.clone());
+            if let Some(features) = cached {
+                splits.push(examples(features, subset)?);
+                continue;
             }
             if !has_statistics {
                 progress.begin(&format!("{name}: batch-norm statistics"), training.rows.len(), "images");
@@ -392,14 +358,10 @@ impl Network<'_> {
             }
             progress.begin(&format!("{name}: features of the {what} images"), subset.rows.len(), "images");
             let mut on_images = |done| progress.update(done);
-            let features = match cached {
-                None => self.extractor.to_memory(subset.pair(), settings.storage, &mut on_images)?,
-                Some(path) => {
-                    let origin = origin.to_string();
-                    let (extractor, storage) = (&mut self.extractor, settings.storage);
-                    to_file(extractor, subset, storage, &path, &origin, &Cancel::new(), &mut on_images)?;
-                    file::open(&path)?.features
-                }
+            let (extractor, storage) = (&mut self.extractor, settings.storage);
+            let features = match cache {
+                None => extractor.to_memory(subset.pair(), storage, &mut on_images)?,
+                Some(cache) => cache.extract(extractor, subset, storage, &origin, &mut on_images)?,
             };
             splits.push(examples(features, subset)?);
         }
@@ -412,28 +374,10 @@ impl Network<'_> {
             test,
             statistics: Some(source),
             weights_sha256: Some(self.weights_sha256),
+            identity: json!(identity),
             seconds: 0.0,
         })
     }
-}
-
-/// File name in the cache: a hash of the origin.
-fn cache_name(origin: &Value) -> String {
-    format!("{}.safetensors", hex(hashed_form(origin.clone()).to_string().as_bytes()))
-}
-
-/// Raised when the same network would give other features.
-const CACHE_FORMAT: u32 = 1;
-
-/// Features of an earlier run, or the problem with the file.
-fn from_cache(path: &Path, origin: &Value, shape: (usize, usize)) -> Result<Features, String> {
-    let found = file::open(path).map_err(|e| e.to_string())?;
-    let found_shape = (found.features.len(), found.features.width());
-    if origin::parse(found.origin.as_deref()) != *origin || found_shape != shape {
-        return Err("origin or shape does not match the file name".to_owned());
-    }
-    found.features.check_finite().map_err(|e| e.to_string())?;
-    Ok(found.features)
 }
 
 /// Streams the features of `subset` to a file with `origin` in its header. Canceled, it leaves no file.
@@ -449,9 +393,27 @@ pub fn to_file(
     cancel: &Cancel,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(), ExperimentError> {
-    let labels = subset.data.labels().and_then(|labels| labels.get(subset.rows.clone()));
-    let shape = (subset.rows.len(), extractor.width());
-    let mut writer = Writer::create(path, storage, shape, labels, origin)?;
+    write_file(extractor, subset, (storage, false), (path, origin.to_owned()), cancel, progress)
+}
+
+/// [`to_file`] with or without a checksum.
+pub(crate) fn write_file(
+    extractor: &mut Extractor,
+    subset: &Subset,
+    (storage, checksum): (Precision, bool),
+    (path, origin): (&Path, String),
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(), ExperimentError> {
+    let spec = FileSpec {
+        storage,
+        shape: (subset.rows.len(), extractor.width()),
+        labels: subset.data.labels().and_then(|labels| labels.get(subset.rows.clone())),
+        class_names: subset.data.class_names(),
+        origin: &origin,
+        checksum,
+    };
+    let mut writer = Writer::create(path, &spec)?;
     let mut write = |rows: &[f32]| {
         if cancel.is_set() {
             return Err(ExtractError::Sink("interrupted; the file was removed".to_owned()));
@@ -478,13 +440,14 @@ fn supervised(
     let (pool, classes) = pool(settings, train, class_names)?;
     let drawn = few_labels(settings).test_draw(&classes, 0);
     let set = |subset: &Subset, rows: &[usize]| -> Result<(Vec<u8>, Vec<u32>), ExperimentError> {
-        let all = subset.data.labels().unwrap_or_default();
+        let all = subset.labels()?;
         let (mut pixels, mut image) = (Vec::new(), Vec::new());
         for row in rows.iter().map(|row| subset.rows.start + row) {
             read_batch(&subset.data, row..row + 1, &mut image).map_err(ExtractError::from)?;
             pixels.extend_from_slice(&image);
         }
-        Ok((pixels, rows.iter().filter_map(|row| all.get(subset.rows.start + row)).copied().collect()))
+        let label = |row: &usize| all.get(*row).and_then(|&label| u32::try_from(label).ok());
+        Ok((pixels, rows.iter().filter_map(label).collect()))
     };
     let training = set(train, &drawn)?;
     let held_out = set(train, &(pool..train.rows.len()).collect::<Vec<_>>())?;
@@ -505,16 +468,41 @@ fn supervised(
         usize::try_from(trials).unwrap_or(usize::MAX),
         "trials",
     );
-    let mut finished = 0;
+    let cache = settings.cache.as_deref().map(|folder| Cache { folder });
+    let mut protocol = protocol(settings);
+    // They do not select the drawn labels.
+    for setting in ["grid", "baseline_grid", "selection_draws", "repeats", "solver", "statistics", "dtype"] {
+        protocol[setting] = Value::Null;
+    }
+    let origin = json!({
+        "format": cache::FORMAT,
+        "trials": "supervised",
+        "config_sha256": config_sha256(model),
+        "images": [train.sha256(), test.sha256()],
+        "classes": class_names,
+        "protocol": protocol,
+    });
+    let mut known: Vec<TrialSummary> =
+        cache.as_ref().and_then(|cache| cache.value(&origin)).unwrap_or_default();
+    let earlier = known.clone();
+    progress.update(known.len());
+    let mut stored = Ok(());
     let mut on_event = |event| {
         if let Event::Finished(summary) = event {
-            finished += 1;
-            progress.update(finished);
-            tracing::debug!("{summary:?}");
+            known.push(summary);
+            progress.update(known.len());
+            if let Some(best) = summary.best {
+                let error = best.validation_error_percent;
+                progress.result(&format!("trial {}: {error:.2} % on the held-out images", summary.index));
+            }
+            stored = cache.as_ref().map_or(Ok(()), |cache| cache.store(&origin, &known));
         }
-        ControlFlow::Continue(())
+        if stored.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let found = supervised::search(&task, &Ranges::default(), settings.seed, 0..trials, &mut on_event)?;
+    let trials = (0..trials, earlier.as_slice());
+    let found = supervised::search_from(&task, &Ranges::default(), settings.seed, trials, &mut on_event);
+    stored?;
+    let found = found?;
     let mut classifier = Classifier::new(model, class_names.len(), &found.weights, &settings.device)?;
     Ok(SupervisedRow {
         validation_error_percent: found.validation_error_percent,
@@ -524,6 +512,33 @@ fn supervised(
         test: tested.1.len(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// The result of a method, read from the cache if it has it.
+fn classify_cached(
+    settings: &Settings,
+    grid: &Grid,
+    method: &MethodFeatures,
+    class_names: &[String],
+    learner: &mut dyn Learner,
+    progress: &mut dyn Progress,
+) -> Result<Outcome, ExperimentError> {
+    let origin = json!({
+        "format": cache::FORMAT,
+        "features": method.identity,
+        "protocol": protocol(settings),
+        "grid": grid,
+        "classes": class_names,
+    });
+    let cache = settings.cache.as_deref().map(|folder| Cache { folder });
+    if let Some(outcome) = cache.as_ref().and_then(|cache| cache.value(&origin)) {
+        return Ok(outcome);
+    }
+    let outcome = classify(settings, grid, method, class_names, learner, progress)?;
+    if let Some(cache) = cache {
+        cache.store(&origin, &outcome)?;
+    }
+    Ok(outcome)
 }
 
 fn classify(

@@ -1,15 +1,25 @@
 //! Feature files: one safetensors file with `labels` u32 `(n)` and `features` f32 or bf16 `(n, width)`, in data order.
+//! The header has the names of the classes, a JSON array, where the data has names.
 //!
-//! Files are written row by row and memory-mapped for reading, so neither needs memory for all features.
+//! Files are written row by row and memory-mapped for reading, so neither needs memory for all features. Files of a
+//! cache end with `sha256`, u8 `(32)`, the SHA-256 of the values before it.
 
 use crate::features::{Features, FeaturesError, Precision};
 use dcgan_base::files::AtomicFile;
 use dcgan_data::{Bytes, DataError};
 use half::bf16;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+/// The key of the class names in the header.
+const CLASS_NAMES: &str = "class_names";
+/// The tensor of the checksum.
+const SHA256: &str = "sha256";
+/// Its length.
+const SHA256_BYTES: usize = 32;
 
 /// Limit of class numbers; memory is allocated for every class.
 const MAX_CLASSES: u32 = 1 << 20;
@@ -71,8 +81,27 @@ pub struct LabeledFeatures {
     pub features: Features,
     /// One class number per image; empty for data without labels.
     pub labels: Vec<u32>,
+    /// Names of the classes by number; empty for files of earlier versions and data without names.
+    pub class_names: Vec<String>,
     /// Origin of the features (JSON), if the header has one.
     pub origin: Option<String>,
+}
+
+/// What a feature file says about its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct FileSpec<'a> {
+    /// Precision type of the values.
+    pub storage: Precision,
+    /// Feature vectors, and values of each.
+    pub shape: (usize, usize),
+    /// One class number per vector, if the data has labels.
+    pub labels: Option<&'a [u32]>,
+    /// Names of the classes by number, if the data has names.
+    pub class_names: Option<&'a [String]>,
+    /// Origin of the features, for the header.
+    pub origin: &'a str,
+    /// Whether the file ends with a checksum.
+    pub checksum: bool,
 }
 
 /// Writer of a feature file that appears under its name when it is complete.
@@ -83,25 +112,25 @@ pub struct Writer {
     width: usize,
     rows: usize,
     written: usize,
+    checksum: Option<Sha256>,
 }
 
 impl Writer {
-    /// Creates a file for `rows` feature vectors of `width` values, with or without `labels`, and `origin` in its
-    /// header.
+    /// Creates a file of the feature vectors that `spec` describes.
     ///
     /// # Errors
     /// The operating system's; another number of labels than rows.
-    pub fn create(
-        path: &Path,
-        storage: Precision,
-        (rows, width): (usize, usize),
-        labels: Option<&[u32]>,
-        origin: &str,
-    ) -> Result<Self, FileError> {
+    pub fn create(path: &Path, spec: &FileSpec<'_>) -> Result<Self, FileError> {
         let content = |problem: String| FileError::Content { path: path.into(), problem };
+        let FileSpec { storage, shape: (rows, width), labels, class_names, origin, checksum } = *spec;
         let mut header = serde_json::Map::new();
-        // The format allows text values under this key. With a single entry the order of entries is deterministic.
-        header.insert("__metadata__".into(), serde_json::json!({ "origin": origin }));
+        // The format allows text values under this key.
+        let mut metadata = serde_json::Map::new();
+        if let (Some(names), Some(_)) = (class_names, labels) {
+            metadata.insert(CLASS_NAMES.into(), serde_json::json!(names).to_string().into());
+        }
+        metadata.insert("origin".into(), origin.into());
+        header.insert("__metadata__".into(), metadata.into());
         let mut end = 0;
         let mut tensor = |dtype: &str, shape: &[usize], size: usize| {
             let begin = end;
@@ -120,18 +149,20 @@ impl Writer {
         }
         let dtype = if storage == Precision::F32 { "F32" } else { "BF16" };
         header.insert("features".into(), tensor(dtype, &[rows, width], storage.bytes()));
+        if checksum {
+            header.insert(SHA256.into(), tensor("U8", &[SHA256_BYTES], 1));
+        }
         let mut header = serde_json::Value::Object(header).to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
 
         let io = |source| FileError::Io { path: path.to_owned(), source };
         let mut file = AtomicFile::create(path).map_err(io)?;
-        let mut write = || {
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
-            file.write_all(&header)?;
-            labels.unwrap_or_default().iter().try_for_each(|label| file.write_all(&label.to_le_bytes()))
-        };
-        write().map_err(io)?;
-        Ok(Self { file, storage, width, rows, written: 0 })
+        let labels: Vec<u8> =
+            labels.unwrap_or_default().iter().flat_map(|label| label.to_le_bytes()).collect();
+        let head = [&(header.len() as u64).to_le_bytes()[..], &header, &labels].concat();
+        file.write_all(&head).map_err(io)?;
+        let checksum = checksum.then(|| Sha256::new_with_prefix(labels));
+        Ok(Self { file, storage, width, rows, written: 0, checksum })
     }
 
     /// Appends rows, row-major.
@@ -144,6 +175,9 @@ impl Writer {
             Precision::Bf16 => rows.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
         };
         self.written += rows.len() / self.width.max(1);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.update(&bytes);
+        }
         let result = self.file.write_all(&bytes);
         result.map_err(|source| FileError::Io { path: self.file.path().to_owned(), source })
     }
@@ -152,12 +186,13 @@ impl Writer {
     ///
     /// # Errors
     /// Another number of rows than declared; the operating system's.
-    pub fn finish(self) -> Result<(), FileError> {
+    pub fn finish(mut self) -> Result<(), FileError> {
         let path = self.file.path().to_owned();
         if self.written != self.rows {
             return Err(FileError::Rows { path, expected: self.rows, found: self.written });
         }
-        self.file.commit().map_err(|source| FileError::Io { path, source })
+        let checksum = self.checksum.map_or(Ok(()), |checksum| self.file.write_all(&checksum.finalize()));
+        checksum.and_then(|()| self.file.commit()).map_err(|source| FileError::Io { path, source })
     }
 }
 
@@ -198,8 +233,29 @@ pub fn open(path: &Path) -> Result<LabeledFeatures, FileError> {
         None => Vec::new(),
         Some(info) => labels(info, rows, &bytes[start..]).map_err(content)?,
     };
-    let origin = metadata.metadata().as_ref().and_then(|all| all.get("origin")).cloned();
-    Ok(LabeledFeatures { features, labels, origin })
+    let entry = |key: &str| metadata.metadata().as_ref().and_then(|all| all.get(key));
+    let class_names = match entry(CLASS_NAMES) {
+        None => Vec::new(),
+        Some(text) => serde_json::from_str(text).map_err(|error| {
+            content(format!("the header's {CLASS_NAMES} are not a list of names: {error}"))
+        })?,
+    };
+    Ok(LabeledFeatures { features, labels, class_names, origin: entry("origin").cloned() })
+}
+
+/// Whether the values of the file at `path` match its checksum; true where it has none.
+///
+/// # Errors
+/// [`FileError`].
+pub fn is_whole(path: &Path) -> Result<bool, FileError> {
+    let bytes = Bytes::map(path)?;
+    let (header, metadata) = SafeTensors::read_metadata(&bytes)
+        .map_err(|source| FileError::NotSafetensors { path: path.into(), source })?;
+    let values = bytes.get(header + 8..).unwrap_or_default();
+    let Some(info) = metadata.tensors().get(SHA256).copied() else { return Ok(true) };
+    let (begin, end) = info.data_offsets;
+    let found = values.get(..begin).map(Sha256::digest);
+    Ok(found.is_some_and(|found| values.get(begin..end) == Some(found.as_slice())))
 }
 
 fn labels(info: &TensorInfo, rows: usize, data: &[u8]) -> Result<Vec<u32>, String> {
@@ -241,15 +297,35 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let values: Vec<f32> = (0..15).map(|i| i as f32 / 4.0 - 1.0).collect(); // exact in bf16
         for storage in [Precision::F32, Precision::Bf16] {
-            for labels in [None, Some(vec![4_u32, 0, 9, 4, 1])] {
+            for (labels, names) in [(None, vec![]), (Some(vec![4_u32, 0, 9, 4, 1]), vec!["cat \"x\"", "犬"])]
+            {
                 let path = folder.path().join("f.safetensors");
-                let mut writer =
-                    Writer::create(&path, storage, (5, 3), labels.as_deref(), "{\"weights\":1}").unwrap();
+                let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+                let spec = FileSpec {
+                    storage,
+                    shape: (5, 3),
+                    labels: labels.as_deref(),
+                    class_names: Some(&names),
+                    origin: "{\"weights\":1}",
+                    checksum: labels.is_some(),
+                };
+                let mut writer = Writer::create(&path, &spec).unwrap();
                 writer.write(&values[..6]).unwrap();
                 writer.write(&values[6..]).unwrap();
                 writer.finish().unwrap();
                 let read = open(&path).unwrap();
-                assert_eq!(read.labels, labels.unwrap_or_default());
+                assert_eq!(read.labels, labels.clone().unwrap_or_default());
+                assert_eq!(read.class_names, names);
+                assert!(is_whole(&path).unwrap());
+                let mut bytes = fs::read(&path).unwrap();
+                let value = bytes.len() - 40; // before the checksum
+                bytes[value] ^= 1;
+                fs::write(&path, bytes).unwrap();
+                assert_eq!(is_whole(&path).unwrap(), labels.is_none(), "a flipped bit");
+                let mut writer = Writer::create(&path, &spec).unwrap();
+                writer.write(&values).unwrap();
+                writer.finish().unwrap();
+                let read = open(&path).unwrap();
                 assert_eq!(read.origin.as_deref(), Some("{\"weights\":1}"));
                 assert_eq!((read.features.len(), read.features.storage()), (5, storage));
                 assert_eq!(read.features.block(0..5, &mut Vec::new()), values);
@@ -262,7 +338,15 @@ mod tests {
     fn an_incomplete_file_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f.safetensors");
-        let mut writer = Writer::create(&path, Precision::F32, (2, 3), None, "").unwrap();
+        let spec = FileSpec {
+            storage: Precision::F32,
+            shape: (2, 3),
+            labels: None,
+            class_names: None,
+            origin: "",
+            checksum: false,
+        };
+        let mut writer = Writer::create(&path, &spec).unwrap();
         writer.write(&[0.0; 3]).unwrap();
         assert!(matches!(writer.finish(), Err(FileError::Rows { expected: 2, found: 1, .. })));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

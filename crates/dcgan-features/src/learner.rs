@@ -81,6 +81,10 @@ impl Learner for L2Learner {
         self.previous = previous;
         Ok(fitted)
     }
+
+    fn reset(&mut self) {
+        self.previous = None;
+    }
 }
 
 impl Predictor for LinearSvm {

@@ -29,13 +29,14 @@
 //!
 //! - Features: [`extract`] and [`pool`] compute them, [`features`] is the matrix, [`file`](mod@file) the file format,
 //!   [`origin`] the record of network, weights and images in a file.
-//! - Experiments: [`experiment`] runs a [`task`] of the paper with its baselines and returns a [`report`]. [`protocol`]
+//! - Experiments: a [`subset`] is a split; [`experiment`] runs a [`task`] of the paper with its baselines and returns a [`report`]. [`protocol`]
 //!   defines the splits and the choice of C, [`learner`] the classifiers, [`supervised`] the supervised baseline,
 //!   [`claim`] recorded results.
 //! - Nearest neighbours: [`nearest`] is an exact search, [`neighbours`] scores real and generated images with it.
 //!
 //! The feature `cli` (default) builds the binary `dcgan-eval`; the library does not need it.
 
+mod cache;
 pub mod claim;
 pub mod experiment;
 pub mod extract;
@@ -47,6 +48,7 @@ pub mod origin;
 pub mod pool;
 pub mod protocol;
 pub mod report;
+pub mod subset;
 pub mod supervised;
 pub mod task;
 

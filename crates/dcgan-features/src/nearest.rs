@@ -10,6 +10,7 @@
 
 use dcgan_base::matrix::{MatrixView, matmul};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Queries of a tile. The products of a tile (1 MiB) stay in the cache of one core.
@@ -20,7 +21,7 @@ const REFERENCES: usize = 1024;
 const MAX_SQUARED_LENGTH: f64 = 1e37;
 
 /// A nearest reference of a query.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Neighbour {
     /// Index among all references added, from 0; the first of equally distant ones.
     pub index: u64,
@@ -148,6 +149,24 @@ impl Nearest {
     /// Number of references added.
     pub fn references(&self) -> u64 {
         self.references
+    }
+
+    /// The nearest references so far, as many per query as the search looks for, and how many were added: the state of
+    /// a search, for [`Nearest::restore`].
+    pub fn state(&self) -> (&[Neighbour], u64) {
+        (&self.best, self.references)
+    }
+
+    /// Continues a search of the same queries from its state.
+    ///
+    /// # Errors
+    /// A state of another number of queries or neighbours.
+    pub fn restore(&mut self, best: Vec<Neighbour>, references: u64) -> Result<(), NearestError> {
+        if best.len() != self.best.len() {
+            return Err(NearestError::Excluded { expected: self.best.len(), found: best.len() });
+        }
+        (self.best, self.references) = (best, references);
+        Ok(())
     }
 
     /// Adds references, row-major `(n, width)`, with or without labels, and compares every query with them.

@@ -1,17 +1,24 @@
 //! Nearest neighbours of test images among real or generated images: the paper's MNIST supplement and the authors'
 //! `nnd_score` and `nnc_score`, at increasing numbers of references.
 
-use crate::experiment::{ExperimentError, Subset};
+use crate::cache::Cache;
+use crate::experiment::{ExperimentError, Subset, config_sha256, hex, weights_sha256};
 use crate::extract::{ExtractError, read_batch};
-use crate::nearest::{Nearest, NearestError, error_percent, mean_distance};
+use crate::nearest::{Nearest, NearestError, Neighbour, error_percent, mean_distance};
 use crate::protocol::{ClassCounts, Progress};
 use dcgan_model::pixels::PixelRange;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Generator, Latents, Model, NetworkError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::ops::Range;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Reference images per block.
 const BLOCK: usize = 4096;
+/// Time between two writes of a search's state to the cache.
+const STORE_INTERVAL: Duration = Duration::from_secs(20);
 /// Minibatch size of G.
 const BATCH: usize = 128;
 
@@ -45,7 +52,7 @@ impl From<candle_core::Error> for NeighboursError {
 }
 
 /// Scores against the first `references` references.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// References.
     pub references: u64,
@@ -55,6 +62,14 @@ pub struct Score {
     pub per_class_accuracy: Vec<Option<f64>>,
     /// Mean distance to the nearest reference (`nnd_score`), in units of the pixel range.
     pub mean_distance: f64,
+}
+
+impl Score {
+    /// The score in a line, for the log of a long search.
+    fn line(&self) -> String {
+        let error = self.error_percent.map_or_else(String::new, |error| format!("error {error:.2} %, "));
+        format!("{} references: {error}mean distance {:.3}", self.references, self.mean_distance)
+    }
 }
 
 /// Numbers of references to score at: powers of ten from 1,000 below `n`, and `n`.
@@ -90,7 +105,7 @@ fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursEr
 }
 
 /// Scores `queries` against the first images of `references`, streamed, at each of `counts` (ascending). With labels on
-/// both sides the error is computed as well.
+/// both sides the error is computed as well. An interrupted search continues from the folder `cache`.
 ///
 /// # Errors
 /// An unreadable image.
@@ -99,34 +114,33 @@ pub fn score_images(
     references: &Subset,
     range: PixelRange,
     counts: &[usize],
-    progress: &mut dyn Progress,
+    (cache, progress): (Option<&Path>, &mut dyn Progress),
 ) -> Result<Vec<Score>, NeighboursError> {
-    let labels = |subset: &Subset| subset.data.labels().map(|labels| labels[subset.rows.clone()].to_vec());
+    let labels = |subset: &Subset| -> Option<Vec<u32>> {
+        subset.labels().ok()?.into_iter().map(|label| u32::try_from(label).ok()).collect()
+    };
     let (query_labels, reference_labels) = (labels(queries), labels(references));
     let scored_labels = query_labels.filter(|_| reference_labels.is_some());
-    let mut search = Nearest::new(values(queries, range)?, queries.data.shape().bytes())?;
-    let mut scores = Vec::new();
-    let mut next = 0;
+    let origin = json!({
+        "search": "images",
+        "queries": [queries.sha256(), query_hash(scored_labels.as_deref())],
+        "references": [references.sha256(), query_hash(reference_labels.as_deref())],
+        "range": format!("{range:?}"),
+        "counts": counts,
+    });
+    let search = Nearest::new(values(queries, range)?, queries.data.shape().bytes())?;
+    let mut search = Search::new(search, cache, origin)?;
     progress.begin("comparing with reference images", counts.last().copied().unwrap_or(0), "images");
-    for &count in counts {
-        while next < count {
-            let end = (next + BLOCK).min(count);
-            let block = Subset {
-                data: references.data.clone(),
-                rows: references.rows.start + next..references.rows.start + end,
-            };
-            let labels = reference_labels.as_ref().map(|labels| &labels[next..end]);
-            search.add(&values(&block, range)?, labels)?;
-            next = end;
-            progress.update(next);
-        }
-        scores.push(score(&search, scored_labels.as_deref())?);
-    }
-    Ok(scores)
+    let mut block = |rows: Range<usize>| {
+        let shift = references.rows.start;
+        let subset = references.with_rows(shift + rows.start..shift + rows.end);
+        Ok((values(&subset, range)?, reference_labels.as_ref().map(|labels| labels[rows].to_vec())))
+    };
+    search.run(counts, scored_labels.as_deref(), &mut block, progress)
 }
 
 /// Scores `queries` against samples of the generator at each of `counts` (ascending). z of sample i is drawn from
-/// stream i of `seed`.
+/// stream i of `seed`. An interrupted search continues from the folder `cache`.
 ///
 /// # Errors
 /// A generator without batch-norm statistics; memory.
@@ -134,39 +148,112 @@ pub fn score_samples(
     queries: &Subset,
     (generator, model, seed): (&mut Generator, &Model, u64),
     counts: &[usize],
-    progress: &mut dyn Progress,
+    (cache, progress): (Option<&Path>, &mut dyn Progress),
 ) -> Result<Vec<Score>, NeighboursError> {
     let width = queries.data.shape().bytes();
-    let mut search = Nearest::new(values(queries, PixelRange::of(model.config().generator.output))?, width)?;
+    let search = Nearest::new(values(queries, PixelRange::of(model.config().generator.output))?, width)?;
+    let origin = json!({
+        "search": "samples",
+        "queries": queries.sha256(),
+        "config_sha256": config_sha256(model),
+        "weights_sha256": weights_sha256(&generator.weights()?),
+        "seed": seed,
+        "counts": counts,
+    });
+    let mut search = Search::new(search, cache, origin)?;
     let latent = &model.config().latent;
-    let mut scores = Vec::new();
-    let mut next = 0;
     progress.begin("comparing with samples", counts.last().copied().unwrap_or(0), "samples");
-    for &count in counts {
-        while next < count {
-            let mut block = Vec::new();
-            let end = (next + BLOCK).min(count);
-            for first in (next..end).step_by(BATCH) {
-                let n = BATCH.min(end - first);
-                let z: Vec<f32> = (first..first + n)
-                    .flat_map(|i| {
-                        random::latent(&mut random::stream(seed, Purpose::SampleLatent, i as u64), 1, latent)
-                    })
-                    .collect();
-                block.extend_from_slice(generator.sample(&Latents::new(z, latent.size)?)?.values());
-            }
-            search.add(&block, None)?;
-            next = end;
-            progress.update(next);
+    let mut block = |rows: Range<usize>| {
+        let mut block = Vec::new();
+        for first in rows.clone().step_by(BATCH) {
+            let end = (first + BATCH).min(rows.end);
+            let z = random::latent_range(seed, Purpose::SampleLatent, first..end, latent);
+            block.extend_from_slice(generator.sample(&Latents::new(z, latent.size)?)?.values());
         }
-        scores.push(score(&search, None)?);
+        Ok((block, None))
+    };
+    search.run(counts, None, &mut block, progress)
+}
+
+/// SHA-256 of labels, which may be numbered by another dataset.
+fn query_hash(labels: Option<&[u32]>) -> Option<String> {
+    labels.map(|labels| hex(&labels.iter().flat_map(|label| label.to_le_bytes()).collect::<Vec<_>>()))
+}
+
+/// Values of a block of references `(n, width)`, and their labels.
+type References = (Vec<f32>, Option<Vec<u32>>);
+
+/// A search whose state is stored in the cache now and then.
+struct Search<'a> {
+    nearest: Nearest,
+    scores: Vec<Score>,
+    cache: Option<Cache<'a>>,
+    /// All that the result depends on.
+    origin: Value,
+}
+
+/// The stored state of a search.
+#[derive(Deserialize)]
+struct State {
+    references: u64,
+    best: Vec<Neighbour>,
+    scores: Vec<Score>,
+}
+
+impl<'a> Search<'a> {
+    /// A search that continues from the cache where it has its state.
+    fn new(mut nearest: Nearest, cache: Option<&'a Path>, origin: Value) -> Result<Self, NeighboursError> {
+        let cache = cache.map(|folder| Cache { folder });
+        let mut scores = Vec::new();
+        if let Some(state) = cache.as_ref().and_then(|cache| cache.value::<State>(&origin)) {
+            nearest.restore(state.best, state.references)?;
+            scores = state.scores;
+        }
+        Ok(Self { nearest, scores, cache, origin })
     }
-    Ok(scores)
+
+    /// Adds references block by block; scores at each of `counts` (ascending).
+    fn run(
+        &mut self,
+        counts: &[usize],
+        labels: Option<&[u32]>,
+        block: &mut dyn FnMut(Range<usize>) -> Result<References, NeighboursError>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Score>, NeighboursError> {
+        let mut next = usize::try_from(self.nearest.references()).unwrap_or(usize::MAX);
+        let mut stored = Instant::now();
+        for &count in counts.iter().skip(self.scores.len()) {
+            while next < count {
+                let end = (next + BLOCK).min(count);
+                let (values, labels) = block(next..end)?;
+                self.nearest.add(&values, labels.as_deref())?;
+                next = end;
+                progress.update(next);
+                if stored.elapsed() >= STORE_INTERVAL {
+                    self.store()?;
+                    stored = Instant::now();
+                }
+            }
+            let found = score(&self.nearest, labels)?;
+            progress.result(&found.line());
+            self.scores.push(found);
+            self.store()?;
+        }
+        Ok(self.scores.clone())
+    }
+
+    fn store(&self) -> Result<(), NeighboursError> {
+        let Some(cache) = &self.cache else { return Ok(()) };
+        let (best, references) = self.nearest.state();
+        let state = json!({ "references": references, "best": best, "scores": self.scores });
+        Ok(cache.store(&self.origin, &state).map_err(ExperimentError::from)?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::NoProgress;
 
     #[test]
     fn counts_grow_by_decades() {
@@ -175,5 +262,34 @@ mod tests {
         for (n, expected) in rows {
             assert_eq!(decades(*n), *expected);
         }
+    }
+
+    #[test]
+    fn a_search_continues_from_its_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let value = |i: usize| ((i * 7919) % 1009) as f32;
+        let queries: Vec<f32> = (0..20).map(|i| value(i) + 0.5).collect();
+        let counts = [BLOCK, 2 * BLOCK, 3 * BLOCK + 5];
+        let run = |cache: Option<&Path>, blocks: usize| {
+            let search = Nearest::new(queries.clone(), 4).unwrap();
+            let mut search = Search::new(search, cache, json!("x")).unwrap();
+            let mut called = 0;
+            let mut block = |rows: Range<usize>| {
+                called += 1;
+                if called > blocks {
+                    return Err(NearestError::Empty { what: "block" }.into());
+                }
+                let values = rows.clone().flat_map(|row| (0..4).map(move |i| value(row * 4 + i))).collect();
+                Ok((values, Some(rows.map(|row| u32::try_from(row % 3).unwrap()).collect())))
+            };
+            let scores = search.run(&counts, Some(&[0, 1, 2, 0, 1]), &mut block, &mut NoProgress);
+            (scores.ok(), called)
+        };
+        let (whole, called) = run(None, usize::MAX);
+        assert_eq!(called, 4);
+        // Interrupted in the third block, after the second score.
+        assert!(run(Some(folder.path()), 2).0.is_none());
+        assert_eq!(run(Some(folder.path()), usize::MAX), (whole.clone(), 2));
+        assert_eq!(run(Some(folder.path()), 0), (whole, 0), "complete");
     }
 }

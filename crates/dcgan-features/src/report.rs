@@ -24,6 +24,21 @@ pub struct Row {
     pub fit_seconds: f64,
 }
 
+impl Row {
+    /// The result in a line, for the log of a long experiment.
+    pub fn line(&self, measure: Measure) -> String {
+        let interval = self.outcome.interval95.map_or_else(String::new, |i| format!(" +- {i:.2}"));
+        format!(
+            "{}: {} {:.2}{interval} at C {:e}, after {:.1} s",
+            self.name,
+            measure.name(),
+            measure.of_error(self.outcome.error_percent),
+            self.outcome.c,
+            self.extraction_seconds + self.fit_seconds
+        )
+    }
+}
+
 /// Result of the supervised network of section 5.2.
 #[derive(Clone, Debug, Serialize)]
 pub struct SupervisedRow {
@@ -129,7 +144,7 @@ impl Report {
             ]);
         }
         let mut text = layout(&lines, ours);
-        if let Some(over) = self.rows.first().map(|row| row.outcome.interval_over) {
+        if let Some(over) = self.rows.first().map(|row| &row.outcome.interval_over) {
             text.push_str(&format!("intervals: 1.96 sigma over {over}\n"));
         }
         if lines.len() > ours {

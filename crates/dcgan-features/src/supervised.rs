@@ -8,7 +8,7 @@
 mod search;
 mod trial;
 
-pub use search::{Event, SearchResult, TrialSummary, search};
+pub use search::{Event, SearchResult, TrialSummary, search, search_from};
 pub use trial::{Ranges, Trial};
 
 use dcgan_base::random::{self, Purpose};

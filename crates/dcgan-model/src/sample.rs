@@ -2,6 +2,7 @@
 
 use crate::random::{self, Purpose};
 use crate::{Generator, Latents, NetworkError, pixels};
+use std::ops::Range;
 
 /// Most images of one forward pass.
 const BATCH: usize = 64;
@@ -21,7 +22,18 @@ impl Generator {
     /// # Errors
     /// A generator without statistics; memory.
     pub fn draw(&mut self, seed: u64, n: usize) -> Result<Vec<u8>, NetworkError> {
-        let latents = Latents::draw(seed, Purpose::SampleLatent, n, &self.model().config().latent)?;
+        self.draw_range(seed, 0..n)
+    }
+
+    /// Draws the images `range` of all that [`Generator::draw`] can draw of a seed, bytes `(n, h, w, c)`: any number of
+    /// images in bounded memory.
+    ///
+    /// # Errors
+    /// Those of [`Generator::draw`].
+    pub fn draw_range(&mut self, seed: u64, range: Range<usize>) -> Result<Vec<u8>, NetworkError> {
+        let latent = &self.model().config().latent;
+        let z = random::latent_range(seed, Purpose::SampleLatent, range, latent);
+        let latents = Latents::new(z, latent.size)?;
         self.draw_latents(&latents, &mut |_| ())
     }
 

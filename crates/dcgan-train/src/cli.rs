@@ -215,21 +215,34 @@ pub(crate) struct SampleArgs {
     /// Networks of a file of another program: a TOML file
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
-    /// Images to draw
-    #[arg(long, default_value_t = 64, value_parser = integer::<usize>(1, 10000))]
+    /// Images to draw: up to 10,000 in a grid, up to 100,000,000 with --each
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = integer::<usize>(1, 100_000_000))]
     pub(crate) n: usize,
     /// Seed of z
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
+    /// Enlarge every image K times (nearest neighbour)
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = integer::<usize>(1, 64))]
+    pub(crate) scale: usize,
+    /// Pixels between and around the images of a grid [default: 2, a single image has none]
+    #[arg(long, value_name = "N", conflicts_with = "each", value_parser = integer::<usize>(0, 1024))]
+    pub(crate) gap: Option<usize>,
     /// auto, cpu, cuda:N or metal:N
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceChoice,
     /// Threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
-    /// The PNG to write
-    #[arg(long, value_name = "F.png")]
-    pub(crate) out: PathBuf,
+    /// The image grid to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", required_unless_present = "each")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write every image as a PNG of its own, 00000000.png and so on, to a new folder or a zip. The same command
+    /// continues an interrupted folder
+    #[arg(long, value_name = "FOLDER|F.zip", conflicts_with = "out")]
+    pub(crate) each: Option<PathBuf>,
+    /// Print one line of JSON at the end
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[cfg(feature = "service")]

@@ -115,9 +115,9 @@ impl RunFolder {
     /// # Errors
     /// A path that is not a folder or cannot be read.
     pub fn is_free(path: &Path) -> Result<bool, RunFolderError> {
-        let entries = match fs::read_dir(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-            entries => entries.map_err(io_error(path))?,
+        let Ok(entries) = fs::read_dir(path) else {
+            // Nothing there, or an error that says what is: a file, a link whose target does not exist.
+            return files::check_new_folder(path).map(|()| true).map_err(io_error(path));
         };
         for entry in entries {
             let name = entry.map_err(io_error(path))?.file_name();

@@ -93,3 +93,44 @@ fn inspect_pack_and_verify() {
         &["download them again"],
     );
 }
+
+#[test]
+fn outputs_are_new_files_or_streams() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    let folder =
+        Folder::new(&[("data/1.png", png(0)), ("data/2.png", png(1)), ("notes.txt", b"mine".to_vec())]);
+    let pack = ["pack", "data", "--size", "8", "--out"];
+    let with = |out: &'static str| [&pack[..], &[out]].concat();
+    check(&folder, &with("cache"), 0, &["cache written"], &[]);
+    let cache = std::fs::read(folder.join("cache")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_dcgan-data"))
+        .args(with("-"))
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success() && output.stdout == cache, "a cache on standard output");
+    check(&folder, &with("/dev/null"), 0, &["/dev/null written: 2 images"], &[]);
+    assert!(std::fs::symlink_metadata("/dev/null").unwrap().file_type().is_char_device());
+    symlink("cache", folder.join("link")).unwrap();
+    symlink("absent", folder.join("dangling")).unwrap();
+    check(&folder, &with("link"), 0, &["link is up to date"], &[]);
+    assert!(std::fs::symlink_metadata(folder.join("link")).unwrap().is_symlink());
+    for (out, part) in [
+        ("dangling", "does not exist"),
+        ("data", "is a folder"),
+        ("notes.txt", "is not a cache"),
+        ("nowhere/cache", "the folder nowhere does not exist"),
+        ("cache.png", "not a .png file"),
+    ] {
+        check(&folder, &with(out), 2, &[], &[part]);
+    }
+    check(&folder, &[&with("-")[..], &["--json"]].concat(), 2, &[], &["standard output"]);
+    assert_eq!(std::fs::read(folder.join("notes.txt")).unwrap(), b"mine");
+    let montage = ["inspect", "data", "--size", "8", "--montage"];
+    let montage = |out: &'static str| [&montage[..], &[out]].concat();
+    check(&folder, &montage("m.jpg"), 0, &["images       2"], &[]);
+    let jpeg = std::fs::read(folder.join("m.jpg")).unwrap();
+    assert_eq!(image::guess_format(&jpeg).unwrap(), image::ImageFormat::Jpeg);
+    check(&folder, &montage("m.tiff"), 2, &[], &["expected .png, .jpg, .jpeg, .webp"]);
+    check(&folder, &montage("data"), 2, &[], &["is a folder"]);
+}

@@ -45,8 +45,8 @@ pub(crate) struct GuidedArgs {
     /// Seed of the random weights to compare with
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "guided.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "guided.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -63,8 +63,8 @@ pub(crate) struct MaxactArgs {
     /// Images per feature, those with its largest activations
     #[arg(long, value_name = "K", default_value_t = 8, value_parser = integer::<usize>(1, 32))]
     pub(crate) top: usize,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "maxact.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "maxact.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -111,8 +111,8 @@ pub(crate) struct AblateArgs {
     /// Write the z of the samples
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "ablate.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "ablate.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -149,8 +149,8 @@ pub(crate) struct ConceptArgs {
     /// Write the z of the kept samples, for `arithmetic` and `turn`
     #[arg(long, value_name = "F.safetensors")]
     pub(crate) save_z: Option<PathBuf>,
-    /// PNG to write
-    #[arg(long, value_name = "F.png", default_value = "concept.png")]
+    /// Image to write: .png, .jpg or .webp; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "concept.png")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,

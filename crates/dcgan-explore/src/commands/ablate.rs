@@ -2,7 +2,7 @@
 
 use super::{Faults, InputFiles, OpenedModel, generate, open, save_z};
 use crate::cli::AblateArgs;
-use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_cli::{Logging, Outcome, Results, UsageError};
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::ablate::{AblateError, Filters, find_feature_maps, sample_positions};
 use dcgan_explore::bounding_boxes::BoundingBoxes;
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
         ("--save-z", args.save_z.as_deref()),
         ("--out", Some(args.out.as_path())),
     ];
-    faults.check_outputs(&inputs, &outputs);
+    let results = faults.check_outputs((logging, false), &inputs, &outputs);
     let boxes =
         args.boxes.as_ref().and_then(|path| faults.ok_or_record("--boxes", BoundingBoxes::read(path)));
     let filters =
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
     let mut generator = opened.generator()?;
     let filters = match (filters, &boxes) {
         (Some(filters), _) => filters,
-        (None, Some(boxes)) => find_filters(args, &opened, &generator, layer, boxes)?,
+        (None, Some(boxes)) => find_filters(args, &opened, (&generator, layer), boxes, &results)?,
         (None, None) => return Err(UsageError::one("name --boxes or --filters").into()),
     };
     let seed = args.seed.or(boxes.map(|boxes| boxes.seed)).unwrap_or(0);
@@ -64,10 +64,10 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
     save_z(args.save_z.as_deref(), &z)?;
     if let Some(path) = &args.save {
         json::write(path, &filters)?;
-        print_result(&format!("feature maps: {}", path.display()))?;
+        results.text(&format!("feature maps: {}", path.display()))?;
     }
     let Filters { block, maps, .. } = &filters;
-    print_result(&format!(
+    results.text(&format!(
         "{} samples, and below each without {} feature maps of {block}: {}",
         z.len(),
         maps.len(),
@@ -103,15 +103,15 @@ fn check_model(
 fn find_filters(
     args: &AblateArgs,
     opened: &OpenedModel,
-    generator: &Generator,
-    layer: usize,
+    (generator, layer): (&Generator, usize),
     boxes: &BoundingBoxes,
+    results: &Results,
 ) -> anyhow::Result<Filters> {
     let block = opened.model().generator_layers()[layer].name.clone();
     let positions = sample_positions(generator, layer, opened.model(), boxes).map_err(as_usage_error)?;
     let (maps, regression) = find_feature_maps(&positions, args.penalty, args.top).map_err(as_usage_error)?;
     let inside = positions.inside.iter().filter(|&&inside| inside).count();
-    print_result(&format!(
+    results.text(&format!(
         "{} of {} feature maps of {block} correlate with the object in {} boxes: {inside} positions inside, {} \
          outside, {:.1} % classified correctly",
         maps.len(),
@@ -126,9 +126,9 @@ fn find_filters(
 /// Writes an image grid to draw boxes on, and a template of a file of boxes.
 fn template(args: &AblateArgs, mut faults: Faults, logging: &Logging) -> anyhow::Result<Outcome> {
     let outputs = [("--template", args.template.as_deref()), ("--grid", args.grid.as_deref())];
-    faults.check_outputs(&InputFiles::model(&args.model), &outputs);
+    let results = faults.check_outputs((logging, false), &InputFiles::model(&args.model), &outputs);
     if let Some(path) = &args.template {
-        faults.check(!path.exists(), || {
+        faults.check(!path.is_file(), || {
             format!(
                 "--template {} exists and may have boxes drawn by hand: name another file",
                 path.display()
@@ -151,11 +151,11 @@ fn template(args: &AblateArgs, mut faults: Faults, logging: &Logging) -> anyhow:
         let cells: Vec<ImageGrid> =
             samples.iter().enumerate().map(|(i, sample)| with_rulers(sample, i)).collect();
         ImageGrid::grid(&cells, Layout::square(cells.len())).save(path)?;
-        print_result(&format!("{} numbered samples of seed {seed}: {}", z.len(), path.display()))?;
+        results.text(&format!("{} numbered samples of seed {seed}: {}", z.len(), path.display()))?;
     }
     if let Some(path) = &args.template {
         json::write(path, &BoundingBoxes::template(seed, opened.shape()))?;
-        print_result(&format!(
+        results.text(&format!(
             "replace the box in {} by boxes around the object, in pixels of the samples, then run \
              `dcgan-explore ablate --boxes {0}`",
             path.display()

@@ -2,7 +2,7 @@
 
 use super::{Faults, InputFiles, OpenedModel, generate, latent_sets, open, save_z};
 use crate::cli::ArithmeticArgs;
-use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::arithmetic::{combine, combine_images, mean_image, perturb};
 use dcgan_explore::latent::{LatentSet, concat};
@@ -22,7 +22,11 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
     let mut faults = Faults::default();
     faults.check_range("--noise", args.noise, 0.0..=10.0);
     let inputs = InputFiles::model(&args.model).z("--plus", &args.plus).z("--minus", &args.minus);
-    faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let results = faults.check_outputs(
+        (logging, false),
+        &inputs,
+        &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())],
+    );
     let model = open(&args.model, &args.compute, &mut faults)?;
     let plus = latent_sets(model.as_ref(), "--plus", &args.plus, &mut faults);
     let minus = latent_sets(model.as_ref(), "--minus", &args.minus, &mut faults);
@@ -55,7 +59,7 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
     let terms: Vec<String> =
         terms(&plus, &minus).map(|(sign, c)| format!("{sign} mean of {}", c.count)).collect();
     let terms = terms.join(" ");
-    print_result(&format!(
+    results.text(&format!(
         "{} and {COPIES} perturbed copies in {}",
         terms.trim_start_matches('+').trim(),
         args.out.display()

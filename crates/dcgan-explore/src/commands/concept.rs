@@ -5,7 +5,7 @@ use super::{
     save_z,
 };
 use crate::cli::ConceptArgs;
-use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
+use dcgan_cli::{Logging, Outcome, Progress, UsageError};
 use dcgan_data::Dataset;
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::attributes::{Attributes, Condition};
@@ -32,7 +32,11 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
         format!("--top {}: expected 1 to {}, the number of --candidates", args.top, args.candidates)
     });
     let inputs = InputFiles::model(&args.model).data(&args.data).file("--attributes", Some(&args.attributes));
-    faults.check_outputs(&inputs, &[("--save-z", args.save_z.as_deref()), ("--out", Some(&args.out))]);
+    let results = faults.check_outputs(
+        (logging, args.json),
+        &inputs,
+        &[("--save-z", args.save_z.as_deref()), ("--out", Some(&args.out))],
+    );
     let conditions: Vec<Condition> = args.attribute.iter().map(|text| text.as_str().into()).collect();
     let attributes = faults.ok_or_record("--attributes", Attributes::read(&args.attributes));
     let columns =
@@ -100,7 +104,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     save_z(args.save_z.as_deref(), &kept)?;
 
     let report = probe.report;
-    print_result(&format!(
+    results.text(&format!(
         "{concept}: {} of {} images; accuracy of the probe on {} held-out images {:.1} % (majority class: {:.1} %)",
         report.positives,
         report.positives + report.negatives,
@@ -109,10 +113,10 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
         100.0 * report.baseline
     ))?;
     let numbers = best.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    print_result(&format!("the samples with the highest scores: seed:{}:{numbers}", args.seed))?;
-    print_result(&format!("their images, and the image of their mean: {}", args.out.display()))?;
+    results.text(&format!("the samples with the highest scores: seed:{}:{numbers}", args.seed))?;
+    results.text(&format!("their images, and the image of their mean: {}", args.out.display()))?;
     if let Some(path) = &args.save_z {
-        print_result(&format!("their z: {}", path.display()))?;
+        results.text(&format!("their z: {}", path.display()))?;
     }
     if args.json {
         let result = json!({
@@ -128,7 +132,7 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
             "samples": best,
             "scores": best.iter().map(|&i| scores[i]).collect::<Vec<_>>(),
         });
-        print_result(&result.to_string())?;
+        results.json(&result)?;
     }
     Ok(Outcome::Done)
 }

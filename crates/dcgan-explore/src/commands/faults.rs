@@ -1,7 +1,9 @@
 //! Configuration errors of a command, collected to report all of them at once.
 
 use crate::cli::{DataArgs, ModelArgs};
-use dcgan_cli::UsageError;
+use dcgan_base::files::Destination;
+use dcgan_cli::{Logging, Results, UsageError, check_output};
+use dcgan_data::image_file::EXTENSIONS;
 use dcgan_explore::latent::LatentSpec;
 use std::fmt::Display;
 use std::fs;
@@ -76,23 +78,24 @@ impl Faults {
         });
     }
 
-    /// Records output files that cannot be written, or that would overwrite each other, one of the `inputs`, or a file
-    /// in a folder of the `inputs`.
-    pub(crate) fn check_outputs(&mut self, inputs: &InputFiles, outputs: &[(&'static str, Option<&Path>)]) {
+    /// Records output files that cannot be written, that have the extension of another format, or that would overwrite
+    /// each other, one of the `inputs`, or a file in a folder of the `inputs`. Returns where results are printed, with
+    /// or without `--json`.
+    pub(crate) fn check_outputs(
+        &mut self,
+        (logging, json): (&Logging, bool),
+        inputs: &InputFiles,
+        outputs: &[(&'static str, Option<&Path>)],
+    ) -> Results {
         let read = inputs.0.iter().map(|(option, path)| (*option, path.as_path()));
         let mut known: Vec<(&str, PathBuf)> =
             read.filter_map(|(option, path)| Some((option, canonical(path)?))).collect();
         for (option, path) in outputs.iter().filter_map(|(option, path)| Some((*option, (*path)?))) {
             let shown = path.display();
-            let folder = folder_of(path);
-            self.check(folder.is_dir(), || {
-                format!("{option} {shown}: the folder {} does not exist", folder.display())
-            });
-            self.check(!path.is_dir(), || format!("{option} {shown} is a folder, expected a file"));
-            let has_name =
-                path.file_name().is_some() && !shown.to_string().ends_with(std::path::is_separator);
-            self.check(has_name || path.is_dir(), || format!("{option} {shown} does not name a file"));
-            let Some(file) = canonical(path) else { continue };
+            self.record(check_output(option, path, extensions(option)));
+            // Devices and pipes can be named twice.
+            let Ok(Destination::File(target)) = Destination::of(path) else { continue };
+            let Some(file) = canonical(&target) else { continue };
             for (other, _) in known.iter().filter(|(_, earlier)| *earlier == file) {
                 self.0.push(format!("{other} and {option} are the same file, {shown}: name another output"));
             }
@@ -102,6 +105,11 @@ impl Faults {
             }
             known.push((option, file));
         }
+        let paths: Vec<Option<&Path>> = outputs.iter().map(|(_, path)| *path).collect();
+        Results::new(logging, json, &paths).unwrap_or_else(|error| {
+            self.0.extend(error.faults);
+            Results::default() // not used after a fault
+        })
     }
 
     /// Records more images than fit in [`MAX_IMAGE_BYTES`], each of `bytes`; `option` sets their number.
@@ -140,6 +148,17 @@ impl Faults {
             Some(value) if self.0.is_empty() => Ok(value),
             _ => Err(UsageError { faults: self.0 }),
         }
+    }
+}
+
+/// Extensions of the files that `option` writes.
+fn extensions(option: &str) -> &'static [&'static str] {
+    match option {
+        "--out" | "--grid" => &EXTENSIONS,
+        "--gif" => &["gif"],
+        "--save-z" => &["safetensors"],
+        "--save" | "--template" => &["json"],
+        _ => &[],
     }
 }
 

@@ -3,7 +3,7 @@
 use super::features::{check, chosen, crops_of, images_of, label, line, max_activations};
 use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, evenly_spaced, open, open_data};
 use crate::cli::GuidedArgs;
-use dcgan_cli::{Logging, Outcome, Progress, print_result};
+use dcgan_cli::{Logging, Outcome, Progress};
 use dcgan_data::Dataset;
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::guided::{GuidedBackprop, to_bytes};
@@ -20,7 +20,11 @@ const GRADIENT_FILL: u8 = 128;
 
 pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Faults::default();
-    faults.check_outputs(&InputFiles::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
+    let results = faults.check_outputs(
+        (logging, false),
+        &InputFiles::model(&args.model).data(&args.data),
+        &[("--out", Some(&args.out))],
+    );
     let model = open(&args.model, &args.compute, &mut faults)?;
     let layer = check(&args.what, args.top, model.as_ref(), &mut faults);
     let data = open_data(model.as_ref(), &args.data, &mut faults)?;
@@ -39,14 +43,14 @@ pub(crate) fn run(args: &GuidedArgs, logging: &Logging) -> anyhow::Result<Outcom
     let left = panels(&trained, args, layer, (&data, &rows), logging)?;
     tracing::info!("the same network with random weights");
     let right = panels(&random, args, layer, (&data, &rows), logging)?;
-    left.iter().try_for_each(|panel| print_result(&panel.line))?;
-    right.iter().try_for_each(|panel| print_result(&format!("with random weights, {}", panel.line)))?;
+    left.iter().try_for_each(|panel| results.text(&panel.line))?;
+    right.iter().try_for_each(|panel| results.text(&format!("with random weights, {}", panel.line)))?;
     let beside = |(left, right): (Panel, Panel)| ImageGrid::hstack(&[left.grid, right.grid]);
     let features = left.len();
     let grid: Vec<ImageGrid> = left.into_iter().zip(right).map(beside).collect();
     ImageGrid::vstack(&grid).save(&args.out)?;
     let block = &model.discriminator_layers()[layer].name;
-    print_result(&format!(
+    results.text(&format!(
         "{features} features of {block}: images above their guided gradients; on the right with random weights: {}",
         args.out.display()
     ))?;

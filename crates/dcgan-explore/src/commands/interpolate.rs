@@ -2,7 +2,7 @@
 
 use super::{Faults, InputFiles, generate, latents, open, save_z};
 use crate::cli::InterpolateArgs;
-use dcgan_cli::{Logging, Outcome, print_result};
+use dcgan_cli::{Logging, Outcome};
 use dcgan_data::ImageShape;
 use dcgan_data::gif;
 use dcgan_data::image_grid::{ImageGrid, Layout};
@@ -23,7 +23,8 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
         ("--save-z", args.save_z.as_deref()),
         ("--gif", args.gif.as_deref()),
     ];
-    faults.check_outputs(&InputFiles::model(&args.model).z("--z", &args.z), &outputs);
+    let results =
+        faults.check_outputs((logging, false), &InputFiles::model(&args.model).z("--z", &args.z), &outputs);
     let model = open(&args.model, &args.compute, &mut faults)?;
     let default = args.rows.unwrap_or(ROWS).saturating_add(1);
     let z = latents(model.as_ref(), &args.z, (args.seed, default), &mut faults);
@@ -64,10 +65,10 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
     };
     save_z(args.save_z.as_deref(), &walks)?;
     ImageGrid::with_layout(&bytes, opened.shape(), layout)?.save(&args.out)?;
-    print_result(&format!("{rows} rows of {} images in {}", args.steps, args.out.display()))?;
+    results.text(&format!("{rows} rows of {} images in {}", args.steps, args.out.display()))?;
     if let Some((path, frames, bytes)) = animation {
         gif::save(path, &bytes)?;
-        print_result(&format!("{frames} frames in {}", path.display()))?;
+        results.text(&format!("{frames} frames in {}", path.display()))?;
     }
     Ok(Outcome::Done)
 }

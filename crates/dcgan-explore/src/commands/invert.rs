@@ -2,7 +2,7 @@
 
 use super::{Faults, InputFiles, generate, open, open_data, read_images, save_z};
 use crate::cli::InvertArgs;
-use dcgan_cli::{Logging, Outcome, Progress, print_result};
+use dcgan_cli::{Logging, Outcome, Progress};
 use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
 use dcgan_explore::invert::{InversionConfig, invert, total_steps};
 use dcgan_features::report::layout;
@@ -22,7 +22,11 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
     faults.check_range("--steps", args.steps, 1..=100_000);
     faults.check_range("--learning-rate", args.learning_rate, 1e-6..=10.0);
     let inputs = InputFiles::model(&args.model).data(&args.data);
-    faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let results = faults.check_outputs(
+        (logging, args.json),
+        &inputs,
+        &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())],
+    );
     let model = open(&args.model, &args.compute, &mut faults)?;
     let data = open_data(model.as_ref(), &args.data, &mut faults)?;
     if let Some(model) = &model {
@@ -89,8 +93,8 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
             format!("{worst:.5}"),
         ]);
     }
-    print_result(layout(&lines, lines.len()).trim_end())?;
-    print_result(&format!(
+    results.text(layout(&lines, lines.len()).trim_end())?;
+    results.text(&format!(
         "{} images, on the right of each the image of its z, in {}",
         rows.len(),
         args.out.display()
@@ -98,7 +102,7 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
     if args.json {
         let restart_errors: Vec<&[f32]> = result.restart_errors.chunks(args.restarts).collect();
         let result = json!({ "images": rows, "mean_squared_error": result.errors, "ends": restart_errors });
-        print_result(&result.to_string())?;
+        results.json(&result)?;
     }
     Ok(Outcome::Done)
 }

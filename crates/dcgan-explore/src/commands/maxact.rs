@@ -3,7 +3,7 @@
 use super::features::{check, chosen, crops_of, images_of, label, line, max_activations};
 use super::{Faults, InputFiles, RecalibrateFrom, evenly_spaced, open, open_data};
 use crate::cli::MaxactArgs;
-use dcgan_cli::{Logging, Outcome, print_result};
+use dcgan_cli::{Logging, Outcome};
 use dcgan_data::image_grid::{ImageGrid, Layout};
 
 /// Fill of crops beyond the image.
@@ -11,7 +11,11 @@ const FILL: u8 = 0;
 
 pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Faults::default();
-    faults.check_outputs(&InputFiles::model(&args.model).data(&args.data), &[("--out", Some(&args.out))]);
+    let results = faults.check_outputs(
+        (logging, false),
+        &InputFiles::model(&args.model).data(&args.data),
+        &[("--out", Some(&args.out))],
+    );
     let model = open(&args.model, &args.compute, &mut faults)?;
     let layer = check(&args.what, args.top, model.as_ref(), &mut faults);
     let data = open_data(model.as_ref(), &args.data, &mut faults)?;
@@ -37,7 +41,7 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
             ImageGrid::label_strip(" ", height, 1, channels),
             right,
         ]));
-        print_result(&line(feature, best, &rows))?;
+        results.text(&line(feature, best, &rows))?;
     }
     ImageGrid::vstack(&grid).save(&args.out)?;
     let block = &model.discriminator_layers()[layer].name;
@@ -46,6 +50,6 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
         features.len(),
         rows.len()
     );
-    print_result(&format!("{what}, whole and cropped to the receptive field: {}", args.out.display()))?;
+    results.text(&format!("{what}, whole and cropped to the receptive field: {}", args.out.display()))?;
     Ok(Outcome::Done)
 }

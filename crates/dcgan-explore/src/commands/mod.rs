@@ -15,7 +15,7 @@ pub(crate) mod turn;
 
 use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, UnreadableImages};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, UnreadableImages};
 use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
@@ -248,10 +248,22 @@ impl OpenedModel {
     pub(crate) fn data(&self, args: &DataArgs) -> anyhow::Result<Dataset> {
         let shape = self.shape();
         let unreadable_images = if args.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
-        let options = OpenOptions { crop: args.crop, unreadable_images, ..OpenOptions::new(shape) };
+        let open = |path: &Path, split| {
+            let options =
+                OpenOptions { crop: args.crop, unreadable_images, split, ..OpenOptions::new(shape) };
+            Dataset::open(path, &options).map_err(UsageError::because)
+        };
         match &args.data {
             Some(path) => {
-                let data = Dataset::open(path, &options).map_err(UsageError::because)?;
+                let split = args.split();
+                let data = open(path, split)?;
+                if split != Split::Train && data.fingerprint() == open(path, Split::Train)?.fingerprint() {
+                    let fault = format!(
+                        "--split {split}: {} has no {split} images of its own; omit the option to use all images",
+                        path.display()
+                    );
+                    return Err(UsageError::one(fault).into());
+                }
                 for skipped in &data.report().skipped {
                     tracing::warn!("skipped: {skipped}");
                 }

@@ -5,7 +5,7 @@ use super::{
     save_z,
 };
 use crate::cli::NeighboursArgs;
-use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result};
+use dcgan_cli::{Logging, Outcome, Progress, UsageError};
 use dcgan_data::Dataset;
 use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
 use dcgan_explore::latent::LatentSet;
@@ -27,7 +27,11 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     faults.check_range("--nearest", args.nearest, 1..=MAX_NEAREST);
     faults.check(args.among != Some(0), || "--among 0: expected at least 1".to_owned());
     let inputs = InputFiles::model(&args.model).data(&args.data).z("--z", &args.z);
-    faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let results = faults.check_outputs(
+        (logging, args.json),
+        &inputs,
+        &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())],
+    );
     let model = open(&args.model, &args.compute, &mut faults)?;
     let data = open_data(model.as_ref(), &args.data, &mut faults)?;
     let z = latents(model.as_ref(), &args.z, (args.seed, args.n), &mut faults);
@@ -103,8 +107,8 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     for (what, p, f) in means {
         lines.push(vec![what.to_owned(), String::new(), number(p, 1), String::new(), number(f, 2)]);
     }
-    print_result(layout(&lines, z.len() + 1).trim_end())?;
-    print_result(&format!("{} samples among {among} images in {}", z.len(), args.out.display()))?;
+    results.text(layout(&lines, z.len() + 1).trim_end())?;
+    results.text(&format!("{} samples among {among} images in {}", z.len(), args.out.display()))?;
     if args.json {
         let list = |block: &[Vec<Neighbour>], unit: f64| -> Vec<Vec<(u64, f64)>> {
             let one = |near: &Vec<Neighbour>| near.iter().map(|n| (n.index, distance(n, unit))).collect();
@@ -117,7 +121,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
             "real_pixels_rms_levels": list(real_p, per_unit),
             "real_features_distance": list(real_f, 1.0),
         });
-        print_result(&result.to_string())?;
+        results.json(&result)?;
     }
     Ok(Outcome::Done)
 }

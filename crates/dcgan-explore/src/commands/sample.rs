@@ -2,8 +2,8 @@
 
 use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, generate, latents, open, save_z};
 use crate::cli::SampleArgs;
-use dcgan_cli::{Logging, Outcome, UsageError, print_result};
-use dcgan_data::image_grid::{ImageGrid, Layout};
+use dcgan_cli::{Logging, Outcome, UsageError};
+use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
 use dcgan_explore::ablate::Filters;
 use dcgan_explore::latent::LatentSet;
 use dcgan_model::{Discriminator, pixels};
@@ -23,7 +23,11 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         });
     }
     let inputs = InputFiles::model(&args.model).z("--z", &args.z).file("--without", args.without.as_ref());
-    faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let results = faults.check_outputs(
+        (logging, false),
+        &inputs,
+        &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())],
+    );
     let is_of_seed = args.z.is_empty() && args.truncate.is_none();
     faults.check(!args.numbers || is_of_seed || args.save_z.is_some(), || {
         let option = if args.truncate.is_some() { "--truncate" } else { "--z" };
@@ -74,7 +78,7 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         for (what, sample) in [("highest", order.first()), ("lowest", order.last())] {
             if let Some(&i) = sample {
-                print_result(&format!(
+                results.text(&format!(
                     "{what} score: image {i} in the order of generation, logit {:.3}",
                     scores[i]
                 ))?;
@@ -95,8 +99,10 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         images = images.iter().zip(numbers).map(|(p, number)| p.captioned(&number.to_string())).collect();
     }
     save_z(args.save_z.as_deref(), &z.select(&order, "the samples")?)?;
-    ImageGrid::grid(&images, layout).save(&args.out)?;
-    print_result(&format!("{} images in {}{numbered}", z.len(), args.out.display()))?;
+    // One image alone has no frame.
+    let gap = if images.len() == 1 && args.grid.is_none() { 0 } else { GAP };
+    ImageGrid::grid_with_gap(&images, layout, gap).save(&args.out)?;
+    results.text(&format!("{} images in {}{numbered}", z.len(), args.out.display()))?;
     Ok(Outcome::Done)
 }
 

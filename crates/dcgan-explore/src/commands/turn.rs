@@ -2,7 +2,7 @@
 
 use super::{Faults, InputFiles, generate, latent_sets, open, save_z};
 use crate::cli::TurnArgs;
-use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::arithmetic::turn;
 use dcgan_explore::latent::{LatentSet, concat};
@@ -16,7 +16,11 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
     faults.check_range("--strength", args.strength, -100.0..=100.0);
     let inputs = InputFiles::model(&args.model);
     let inputs = inputs.z("--left", &args.left).z("--right", &args.right).z("--apply", &args.apply);
-    faults.check_outputs(&inputs, &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())]);
+    let results = faults.check_outputs(
+        (logging, false),
+        &inputs,
+        &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())],
+    );
     let model = open(&args.model, &args.compute, &mut faults)?;
     let left = latent_sets(model.as_ref(), "--left", &args.left, &mut faults);
     let right = latent_sets(model.as_ref(), "--right", &args.right, &mut faults);
@@ -39,7 +43,7 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
     save_z(args.save_z.as_deref(), &turned)?;
     let layout = Layout { rows: samples.len(), columns: args.steps };
     ImageGrid::with_layout(&bytes, opened.shape(), layout)?.save(&args.out)?;
-    print_result(&format!(
+    results.text(&format!(
         "{} samples turned along mean of {} - mean of {} in {}",
         samples.len(),
         left.len(),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod outputs;
 mod usage;
 
 use candle_core::{Device, Tensor};
@@ -360,7 +361,7 @@ fn arithmetic_and_turns_are_sums_of_means() {
 }
 
 fn json(folder: &Path, line: &str) -> Value {
-    serde_json::from_str(succeed(folder, &format!("{line} --json")).lines().last().unwrap()).unwrap()
+    serde_json::from_str(&succeed(folder, &format!("{line} --json"))).unwrap()
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(contents(&path));
-        } else {
+        } else if path.exists() {
             files.insert(path.clone(), fs::read(&path).unwrap());
         }
     }
@@ -38,6 +38,7 @@ fn invalid_input_is_refused_with_the_fix() {
     fs::write(here.join("text"), "no z").unwrap();
     fs::copy(here.join("small/generator.safetensors"), here.join("weights.safetensors")).unwrap();
     fs::create_dir(here.join("empty")).unwrap();
+    std::os::unix::fs::symlink("nothing", here.join("dangling")).unwrap();
     let before = contents(here);
     let rows: &[(&str, &[&str])] = &[
         ("sample --seed -1", &["'-1' for '--seed", "an integer of at least 0"]),
@@ -94,9 +95,17 @@ fn invalid_input_is_refused_with_the_fix() {
         ("sample --without nothing.json", &["--without: nothing.json", "maps is empty"]),
         ("arithmetic --plus far.safetensors --plus far.safetensors", &["--plus and --minus", "is inf"]),
         ("turn --left far.safetensors --right near.safetensors", &["is inf"]),
-        ("sample --out empty/..", &["--out empty/.. is a folder"]),
-        ("sample --out new/", &["--out new/ does not name a file"]),
-        ("sample --out empty", &["--out empty is a folder"]),
+        ("sample --out empty/..", &["--out empty/..: is a folder, expected a file"]),
+        ("sample --out new/", &["--out new/: does not name a file"]),
+        ("sample --out empty", &["--out empty: is a folder"]),
+        (
+            "sample --out a.tiff --save-z z.npz",
+            &["a.tiff: .tiff is not written, expected .png, .jpg", ".safetensors"],
+        ),
+        ("interpolate --gif a.png", &["--gif a.png: .png is not written, expected .gif"]),
+        ("sample --out - --save-z -", &["standard output"]),
+        ("invert --out - --json", &["standard output"]),
+        ("sample --out dangling", &["--out dangling: is a link to nothing, which does not exist"]),
         ("sample --threads 0", &["--threads is 0"]),
         (
             "interpolate --steps 1 --rows 0",

@@ -194,13 +194,11 @@ fn concept_finds_z_of_an_attribute() {
         "--json",
     ];
     let stdout = on_any_threads(here, &args, "concept.png");
-    let result: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let accuracy = result["accuracy_percent"].as_f64().unwrap();
     assert!(accuracy > result["baseline_percent"].as_f64().unwrap() && accuracy > 95.0, "{stdout}");
     let numbers: Vec<usize> =
         result["samples"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as usize).collect();
-    let list: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-    assert!(stdout.contains(&format!("seed:0:{}", list.join(","))), "{stdout}");
     let scores: Vec<f64> =
         result["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect();
     assert!(scores.is_sorted_by(|a, b| a >= b) && scores[0] > 0.0, "{scores:?}");
@@ -241,7 +239,7 @@ fn concept_finds_z_of_an_attribute() {
     let stdout = succeed(here, &[&both[..], &["--top", "3"]].concat());
     let text = fs::read_to_string(here.join("attributes.txt")).unwrap();
     let expected = text.lines().filter(|line| line.ends_with(" 1 -1 -1")).count();
-    let result: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(result["positives"], expected);
     assert_eq!(result["negatives"], 400 - expected);
     let (_, width, height) = png(&here.join("both.png"));

@@ -1,8 +1,8 @@
 //! `dcgan-eval features`
 
 use super::{ProgressBars, choose_model, digits_splits, into_usage_error, on_bad};
-use crate::cli::{FeaturesArgs, SplitArg, StatisticsArg};
-use dcgan_cli::{Logging, Outcome, UsageError, check_parent, print_result, set_threads};
+use crate::cli::{FeaturesArgs, StatisticsArg};
+use dcgan_cli::{Logging, Outcome, Results, UsageError, check_output, set_threads};
 use dcgan_data::{Dataset, OpenOptions, Split};
 use dcgan_features::experiment::{Subset, config_sha256, to_file, weights_sha256};
 use dcgan_features::extract::Extractor;
@@ -11,8 +11,9 @@ use dcgan_features::report::thousands;
 use serde_json::json;
 
 pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    check_parent(&args.out)?;
-    if args.out.exists() {
+    let results = Results::new(logging, args.json, &[Some(&args.out)])?;
+    check_output("--out", &args.out, &["safetensors"])?;
+    if args.out.is_file() {
         return Err(
             UsageError::one(format!("--out {} exists; choose another name", args.out.display())).into()
         );
@@ -33,14 +34,12 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
                 .map(|(train, test)| if split == Split::Train { train } else { test }),
         }
     };
-    let split = match args.split {
-        SplitArg::Train => Split::Train,
-        SplitArg::Test => Split::Test,
-    };
+    let split = args.split.split();
     let subset = open(split)?;
-    if split == Split::Test && subset.sha256() == open(Split::Train)?.sha256() {
-        let fault =
-            "--split test: the data have no test images of their own; omit the option to use all images";
+    if split != Split::Train && subset.sha256() == open(Split::Train)?.sha256() {
+        let fault = format!(
+            "--split {split}: the data have no {split} images of their own; omit the option to use all images"
+        );
         return Err(UsageError::one(fault).into());
     }
     if args.data.is_none() && args.crop.is_some() {
@@ -85,12 +84,22 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     written.map_err(into_usage_error)?;
     drop(progress_bars);
     let labels = if subset.data.labels().is_some() { "with labels" } else { "without labels" };
-    print_result(&format!(
+    results.text(&format!(
         "{} feature vectors of {} values, {labels}, batch-norm statistics {}, in {}",
         thousands(subset.rows.len()),
         thousands(extractor.width()),
         if stored { "stored" } else { "recalibrated" },
         args.out.display()
     ))?;
+    results.json(&json!({
+        "out": args.out,
+        "images": subset.rows.len(),
+        "features": extractor.width(),
+        "labeled": subset.data.labels().is_some(),
+        "class_names": subset.data.class_names(),
+        "split": split,
+        "dtype": args.dtype.name(),
+        "origin": origin,
+    }))?;
     Ok(Outcome::Done)
 }

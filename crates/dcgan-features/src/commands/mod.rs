@@ -100,7 +100,7 @@ const DIGITS_TRAIN: usize = 8000;
 fn digits_splits(shape: ImageShape) -> anyhow::Result<(Subset, Subset)> {
     let digits = Arc::new(Dataset::embedded_digits(shape)?);
     tracing::info!("no --data given: the {} embedded digits", digits.len());
-    let subset = |rows| Subset { data: digits.clone(), rows };
+    let subset = |rows| Subset::new(digits.clone(), rows);
     Ok((subset(0..DIGITS_TRAIN), subset(DIGITS_TRAIN..digits.len())))
 }
 
@@ -130,6 +130,16 @@ fn open_splits(
         path.display()
     );
     Ok((train, test))
+}
+
+/// Refuses a `--cache` that is not a folder.
+fn check_cache(cache: Option<&Path>) -> Result<(), UsageError> {
+    match cache.filter(|folder| !folder.is_dir()) {
+        Some(folder) => {
+            Err(UsageError::one(format!("--cache {}: the folder does not exist", folder.display())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The user's values of C, ascending.
@@ -195,5 +205,9 @@ impl protocol::Progress for ProgressBars<'_> {
         if let Some(progress) = &self.current {
             progress.set(units as u64);
         }
+    }
+
+    fn result(&mut self, line: &str) {
+        tracing::info!("{line}");
     }
 }

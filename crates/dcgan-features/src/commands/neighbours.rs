@@ -1,17 +1,21 @@
 //! `dcgan-eval mnist-nn` and `nnd`
 
-use super::{ProgressBars, choose_model, digits_splits, into_usage_error, on_bad, open_splits, per_class};
+use super::{
+    ProgressBars, check_cache, choose_model, digits_splits, into_usage_error, on_bad, open_splits, per_class,
+};
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_base::memory::peak_memory_bytes;
-use dcgan_cli::{Logging, Outcome, UsageError, print_result, set_threads};
+use dcgan_cli::{Logging, Outcome, Results, UsageError, set_threads};
 use dcgan_data::{Dataset, ImageShape, OpenOptions, Split};
 use dcgan_features::experiment::{Subset, hex, weights_sha256};
 use dcgan_features::neighbours::{self, NeighboursError, Score, decades};
 use dcgan_features::report::{layout, thousands};
+use dcgan_features::subset::class_name;
 use dcgan_features::task::Task;
 use dcgan_model::Generator;
 use dcgan_model::pixels::PixelRange;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -41,6 +45,9 @@ fn nearest_error(error: NeighboursError) -> anyhow::Error {
 }
 
 pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let results = Results::new(logging, args.json, &[])?;
+    let cache = args.cache.as_deref();
+    check_cache(cache)?;
     set_threads(args.threads)?;
     let (train, test) = match &args.data {
         None => digits_splits(SHAPE)?,
@@ -50,21 +57,29 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
         Some(path) => open(path, SHAPE, Split::Train, args.skip_bad)?,
         None => train,
     };
-    references.labels().and_then(|_| test.labels()).map_err(into_usage_error)?;
-    // Class numbers follow the order of folder names, so a missing folder shifts them.
-    if let (Some(ours), Some(theirs)) = (references.data.class_names(), test.data.class_names())
-        && ours != theirs
-    {
+    // Class numbers follow the order of folder names, so a missing folder shifts them: names are matched.
+    let references = references.with_classes_of(&test);
+    let known: BTreeSet<usize> = references.labels().map_err(into_usage_error)?.into_iter().collect();
+    let labels = test.labels().map_err(into_usage_error)?;
+    let unknown: BTreeSet<usize> = labels.into_iter().filter(|label| !known.contains(label)).collect();
+    if !unknown.is_empty() {
+        let names = |labels: BTreeSet<usize>| {
+            let names = references.class_names().unwrap_or_default();
+            labels.into_iter().map(|label| class_name(names, label)).collect::<Vec<_>>().join(", ")
+        };
         let fault = format!(
-            "the classes of --samples are {ours:?}, expected {theirs:?} as in the test images: rename the folders"
+            "--samples has no images of class {}, which test images have; it has {}: add them, or rename the folders",
+            names(unknown),
+            names(known)
         );
         return Err(UsageError::one(fault).into());
     }
     let started = Instant::now();
     let mut progress_bars = ProgressBars::new(logging);
     let counts = decades(references.rows.len());
-    let scores = neighbours::score_images(&test, &references, PixelRange::Unit, &counts, &mut progress_bars)
-        .map_err(nearest_error)?;
+    let scores =
+        neighbours::score_images(&test, &references, PixelRange::Unit, &counts, (cache, &mut progress_bars))
+            .map_err(nearest_error)?;
     drop(progress_bars);
     let seconds = started.elapsed().as_secs_f64();
     let what = if args.samples.is_some() { "given images" } else { "real training images" };
@@ -84,11 +99,11 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
             }
         }
     }
-    print_result(layout(&lines, ours).trim_end())?;
-    print_result(
+    results.text(layout(&lines, ours).trim_end())?;
+    results.text(
         "rows marked \"paper\" are quoted from Radford, Metz and Chintala (2016), supplement, on full MNIST",
     )?;
-    if args.json {
+    if results.is_json() {
         let last = scores.last();
         let error = last.and_then(|score| score.error_percent);
         let n = test.rows.len() as f64;
@@ -112,7 +127,7 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
             "test_sha256": test.sha256(),
             "peak_memory_bytes": peak_memory_bytes(),
         });
-        print_result(&result.to_string())?;
+        results.json(&result)?;
     }
     Ok(Outcome::Done)
 }
@@ -128,6 +143,9 @@ fn row(what: &str, score: &Score, queries: usize) -> Vec<String> {
 }
 
 pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let results = Results::new(logging, args.json, &[])?;
+    let cache = args.cache.as_deref();
+    check_cache(cache)?;
     let mut faults = Vec::new();
     if args.counts.iter().any(|count| !(1..=1_000_000_000).contains(count)) {
         faults.push(format!("--counts {:?}: expected numbers from 1 to 1000000000", args.counts));
@@ -168,14 +186,14 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let started = Instant::now();
     let mut progress_bars = ProgressBars::new(logging);
     let from = (&mut generator, &model, args.seed);
-    let scores =
-        neighbours::score_samples(&test, from, &counts, &mut progress_bars).map_err(nearest_error)?;
+    let scores = neighbours::score_samples(&test, from, &counts, (cache, &mut progress_bars))
+        .map_err(nearest_error)?;
     // The score of other real images, for comparison.
     let others = train.sha256() != test.sha256() && !same_images(&train, &test);
     let real_counts: Vec<usize> = counts.iter().copied().filter(|&count| count <= train.rows.len()).collect();
     let real = if others && !real_counts.is_empty() {
         let scale = PixelRange::of(model.config().generator.output);
-        neighbours::score_images(&test, &train, scale, &real_counts, &mut progress_bars)
+        neighbours::score_images(&test, &train, scale, &real_counts, (cache, &mut progress_bars))
             .map_err(nearest_error)?
     } else {
         Vec::new()
@@ -192,8 +210,8 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     };
     add(&format!("samples of {}", chosen.name), &scores);
     add("real training images", &real);
-    print_result(layout(&lines, lines.len()).trim_end())?;
-    if args.json {
+    results.text(layout(&lines, lines.len()).trim_end())?;
+    if results.is_json() {
         let result = json!({
             "task": "nnd",
             "nnd_score": scores.last().map(|score| score.mean_distance),
@@ -205,7 +223,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
             "weights_sha256": weights_sha256(&weights),
             "test_sha256": test.sha256(),
         });
-        print_result(&result.to_string())?;
+        results.json(&result)?;
     }
     Ok(Outcome::Done)
 }

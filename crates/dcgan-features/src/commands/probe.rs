@@ -3,17 +3,20 @@
 use super::{ProgressBars, check_grid, into_usage_error, learner, per_class};
 use crate::cli::ProbeArgs;
 use dcgan_base::memory::peak_memory_bytes;
-use dcgan_cli::{Logging, Outcome, UsageError, print_result, set_threads};
+use dcgan_cli::{Logging, Outcome, Results, UsageError, set_threads};
 use dcgan_features::experiment::hex;
 use dcgan_features::file::{self, LabeledFeatures};
 use dcgan_features::origin;
 use dcgan_features::protocol::{Examples, Grid, all};
 use dcgan_features::report::{layout, thousands};
+use dcgan_features::subset::{class_name, match_names};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let results = Results::new(logging, args.json, &[])?;
     let mut faults = Vec::new();
     let grid = check_grid(&args.c, &mut faults);
     let mut open = |option: &str, path: &Path| match file::open(path) {
@@ -63,6 +66,8 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
         "train": origin::with_earlier_keys(from),
         "test": origin::with_earlier_keys(to),
     });
+    let test = with_classes_of(test, &train)?;
+    let class_names = train.class_names.clone();
     let (mut train, test) = (examples(train), examples(test));
     let held_out = args.held_out.unwrap_or_else(|| {
         // Files may be sorted by class: move the last images of each class to the end, to be held out.
@@ -101,8 +106,8 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
             format!("{seconds:.1}"),
         ],
     ];
-    print_result(layout(&line, 2).trim_end())?;
-    if args.json {
+    results.text(layout(&line, 2).trim_end())?;
+    if results.is_json() {
         let protocol = json!({ "task": "probe", "grid": grid, "held_out": held_out, "solver": solver });
         let result = json!({
             "task": "probe",
@@ -115,6 +120,7 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
             "train": outcome.train,
             "held_out": outcome.held_out,
             "per_class_accuracy": per_class(&outcome.per_class_accuracy),
+            "class_names": class_names,
             "test": outcome.test,
             "seconds": seconds,
             "origins": origins,
@@ -122,9 +128,47 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
             "protocol": protocol,
             "peak_memory_bytes": peak_memory_bytes(),
         });
-        print_result(&result.to_string())?;
+        results.json(&result)?;
     }
     Ok(Outcome::Done)
+}
+
+/// The test features with the class numbers of the training features, matched by name.
+///
+/// Files of earlier versions have no names; their numbers are compared.
+fn with_classes_of(
+    mut test: LabeledFeatures,
+    train: &LabeledFeatures,
+) -> Result<LabeledFeatures, UsageError> {
+    let has_names = [&test, train].map(|file| !file.class_names.is_empty());
+    if has_names == [true, true] {
+        let matched = match_names(&test.class_names, &train.class_names);
+        for label in &mut test.labels {
+            *label = u32::try_from(matched.number(*label as usize)).unwrap_or(u32::MAX);
+        }
+        test.class_names = matched.names().to_vec();
+    } else if has_names != [false, false] {
+        let without = if has_names[0] { "--train" } else { "--test" };
+        tracing::warn!(
+            "{without} has no class names: classes are matched by number; create the file again to match them by name"
+        );
+    }
+    let known: BTreeSet<u32> = train.labels.iter().copied().collect();
+    let unknown: Vec<u32> = test.labels.iter().filter(|label| !known.contains(label)).copied().collect();
+    if unknown.is_empty() {
+        return Ok(test);
+    }
+    let names = |labels: BTreeSet<u32>, names: &[String]| {
+        labels.into_iter().map(|label| class_name(names, label as usize)).collect::<Vec<_>>().join(", ")
+    };
+    Err(UsageError::one(format!(
+        "{} of {} test images are of classes that the training features lack: {}; the training features have {}: \
+         extract training features of all classes, or test features of these only",
+        unknown.len(),
+        test.labels.len(),
+        names(unknown.into_iter().collect(), &test.class_names),
+        names(known, &train.class_names)
+    )))
 }
 
 /// Rows with the last fifth of each class moved to the end, and the number of those.

@@ -3,12 +3,13 @@
 use super::task;
 use crate::cli::{ComputeArgs, ModelArgs, ReproduceArgs, TaskArgs};
 use anyhow::bail;
-use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_cli::{Logging, Outcome, Results, UsageError};
 use dcgan_features::claim::{CLAIMS, Claim};
 use dcgan_features::report::layout;
 use serde_json::json;
 
 pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let results = Results::new(logging, args.json, &[])?;
     let claims: Vec<Claim> =
         CLAIMS.iter().map(|(name, text)| Claim::parse(name, text)).collect::<Result<_, _>>()?;
     let Some(name) = &args.claim else {
@@ -18,7 +19,9 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
                 format!("{} +- {} {}", claim.expected_percent, claim.tolerance, claim.task.measure().name());
             vec![claim.name.clone(), expected, format!("  {}", claim.description)]
         }));
-        print_result(layout(&lines, lines.len()).trim_end())?;
+        results.text(layout(&lines, lines.len()).trim_end())?;
+        let claims: Vec<_> = claims.iter().map(claim_json).collect();
+        results.json(&json!({ "claims": claims }))?;
         return Ok(Outcome::Done);
     };
     let Some(claim) = claims.iter().find(|claim| claim.name == *name) else {
@@ -45,10 +48,12 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
         labels_per_class: claim.labels_per_class,
         repeats: claim.repeats,
         baseline: vec![crate::cli::BaselineArg::None],
+        cache: args.cache.clone(),
         compute: ComputeArgs { device, threads },
         ..TaskArgs::default()
     };
-    let report = task::run(claim.task, &task_args, logging)?;
+    let report = task::evaluate(claim.task, &task_args, logging)?;
+    results.text(report.table().trim_end())?;
     let measure = claim.task.measure();
     let Some(found) = report.rows.first().map(|row| measure.of_error(row.outcome.error_percent)) else {
         bail!("the experiment has no result");
@@ -62,19 +67,24 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
         claim.tolerance
     );
     let reproduced = off <= claim.tolerance;
-    print_result(&format!("{text}: {}", if reproduced { "reproduced" } else { "not reproduced" }))?;
-    if args.json {
+    results.text(&format!("{text}: {}", if reproduced { "reproduced" } else { "not reproduced" }))?;
+    if results.is_json() {
         let mut result = report.json();
-        result["claim"] = json!({
-            "name": claim.name,
-            "expected_percent": claim.expected_percent,
-            "tolerance": claim.tolerance,
-            "reproduced": reproduced,
-        });
-        print_result(&result.to_string())?;
+        result["claim"] = claim_json(claim);
+        result["claim"]["reproduced"] = reproduced.into();
+        results.json(&result)?;
     }
     if !reproduced {
         bail!("{text}: {off:.2} points off");
     }
     Ok(Outcome::Done)
+}
+
+fn claim_json(claim: &Claim) -> serde_json::Value {
+    json!({
+        "name": claim.name,
+        "description": claim.description,
+        "expected_percent": claim.expected_percent,
+        "tolerance": claim.tolerance,
+    })
 }

@@ -1,17 +1,26 @@
 //! `dcgan-eval cifar10`, `svhn` and `digits`
 
 use super::{
-    ChosenDiscriminator, ProgressBars, check_grid, choose_model, digits_splits, into_usage_error, learner,
-    on_bad, open_splits,
+    ChosenDiscriminator, ProgressBars, check_cache, check_grid, choose_model, digits_splits,
+    into_usage_error, learner, on_bad, open_splits,
 };
 use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
 use dcgan_base::memory::peak_memory_bytes;
-use dcgan_cli::{Logging, UsageError, print_result, set_threads};
+use dcgan_cli::{Logging, Results, UsageError, check_output, set_threads};
 use dcgan_features::experiment::{self, Baseline, Settings, Subset};
 use dcgan_features::report::Report;
 use dcgan_features::task::Task;
 
 pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Result<Report> {
+    let results = Results::new(logging, args.json, &[args.save_draws.as_deref()])?;
+    let report = evaluate(task, args, logging)?;
+    results.text(report.table().trim_end())?;
+    results.json(&report.json())?;
+    Ok(report)
+}
+
+/// Runs the experiment.
+pub(crate) fn evaluate(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Result<Report> {
     let mut faults = Vec::new();
     let grid = check_grid(&args.c, &mut faults);
     let labels_per_class = args.labels_per_class.or(task.labels_per_class());
@@ -37,20 +46,14 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
         faults.push("--repeats and --save-draws need --labels-per-class".to_owned());
     }
     if let Some(out) = &args.save_draws {
-        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if out.exists() {
+        if out.is_file() {
             faults.push(format!("--save-draws {} exists; choose another name", out.display()));
-        } else if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            faults.push(format!(
-                "--save-draws {}: the folder {} does not exist",
-                out.display(),
-                folder.display()
-            ));
+        } else {
+            let checked = check_output("--save-draws", out, &["json"]);
+            faults.extend(checked.err().into_iter().flat_map(|error| error.faults));
         }
     }
-    if let Some(folder) = args.cache.as_deref().filter(|folder| !folder.is_dir()) {
-        faults.push(format!("--cache {}: the folder does not exist", folder.display()));
-    }
+    faults.extend(check_cache(args.cache.as_deref()).err().into_iter().flat_map(|error| error.faults));
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
@@ -90,12 +93,8 @@ pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Res
         .map_err(into_usage_error)?;
     drop(progress_bars);
     report.peak_memory_bytes = peak_memory_bytes();
-    print_result(report.table().trim_end())?;
     if let Some(bytes) = report.peak_memory_bytes {
         tracing::info!("peak memory {:.2} GB", bytes as f64 / 1e9);
-    }
-    if args.json {
-        print_result(&report.json().to_string())?;
     }
     Ok(report)
 }

@@ -49,7 +49,7 @@ pub fn run(
     Ok(Outcome {
         error_percent: error,
         interval95: Some(196.0 * (p * (1.0 - p) / n as f64).sqrt()),
-        interval_over: "test images (binomial)",
+        interval_over: "test images (binomial)".into(),
         c,
         validation,
         per_class_accuracy: counts.accuracy(),

@@ -94,7 +94,7 @@ pub fn run(
         error_percent: mean,
         // 1.96 standard deviations of one draw, as the authors report it (their variance divides by n, not n - 1).
         interval95: (draws.len() > 1).then(|| 1.96 * variance.sqrt()),
-        interval_over: "draws of labels",
+        interval_over: "draws of labels".into(),
         c,
         validation,
         per_class_accuracy: counts.accuracy(),

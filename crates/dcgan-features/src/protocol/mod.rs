@@ -9,7 +9,8 @@ pub mod few;
 mod grid;
 
 use crate::features::Features;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Features and labels.
 #[derive(Clone, Debug)]
@@ -61,6 +62,9 @@ pub trait Learner {
     /// # Errors
     /// [`ProtocolError::Fit`].
     fn path(&mut self, examples: &Examples, grid: &[f64]) -> Result<Vec<Box<dyn Predictor>>, ProtocolError>;
+
+    /// Forgets earlier fits: the next one does not depend on them.
+    fn reset(&mut self) {}
 }
 
 /// A fitted classifier.
@@ -78,6 +82,8 @@ pub trait Progress {
     fn begin(&mut self, stage: &str, total: usize, unit: &str);
     /// `units` of the stage are complete.
     fn update(&mut self, units: usize);
+    /// A result is known before the work is complete: a line of text.
+    fn result(&mut self, _line: &str) {}
 }
 
 /// Ignores progress.
@@ -111,14 +117,14 @@ impl Grid {
 }
 
 /// Result of a protocol.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Error on the test set in percent, averaged over draws.
     pub error_percent: f64,
     /// Half-width of the 95 % interval in points.
     pub interval95: Option<f64>,
     /// The source of variation that the interval covers.
-    pub interval_over: &'static str,
+    pub interval_over: Cow<'static, str>,
     /// The C chosen.
     pub c: f64,
     /// Every C of the search with its held-out error in percent, ascending in C.

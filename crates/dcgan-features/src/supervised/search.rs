@@ -60,13 +60,37 @@ pub fn search(
     trials: Range<u64>,
     on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<SearchResult, SupervisedError> {
+    search_from(task, ranges, seed, (trials, &[]), on_event)
+}
+
+/// [`search`], with trials of an interrupted search that are `known`: they are not run again, except the best one at
+/// the end, for its weights.
+///
+/// # Errors
+/// Those of [`search`].
+pub fn search_from(
+    task: &Task<'_>,
+    ranges: &Ranges,
+    seed: u64,
+    (trials, known): (Range<u64>, &[TrialSummary]),
+    on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
+) -> Result<SearchResult, SupervisedError> {
     task.check()?;
     ranges.check()?;
     super::trial::expect("trials", format!("{trials:?}"), !trials.is_empty(), "at least one")?;
     let mut summaries = Vec::new();
-    let mut best: Option<(TrialSummary, f64, Weights)> = None;
+    let mut best: Option<(TrialSummary, f64, Option<Weights>)> = None;
     for index in trials {
         let trial = ranges.draw(seed, index);
+        if let Some(summary) = known.iter().find(|known| known.index == index && known.trial == trial) {
+            summaries.push(*summary);
+            if let Some(error) = summary.best.map(|best| best.validation_error_percent)
+                && best.as_ref().is_none_or(|(_, lowest, _)| error < *lowest)
+            {
+                best = Some((*summary, error, None));
+            }
+            continue;
+        }
         let mut on_evaluation = |evaluation: &Evaluation| {
             let evaluation = *evaluation;
             on_event(Event::Evaluated { index, evaluation })
@@ -82,7 +106,7 @@ pub fn search(
         if let Some(trained) = training.trained {
             let error = trained.best.validation_error_percent;
             if best.as_ref().is_none_or(|(_, lowest, _)| error < *lowest) {
-                best = Some((summary, error, trained.weights));
+                best = Some((summary, error, Some(trained.weights)));
             }
         }
         if on_event(Event::Finished(summary)).is_break() {
@@ -91,5 +115,15 @@ pub fn search(
     }
     let (best, validation_error_percent, weights) =
         best.ok_or(SupervisedError::AllDiverged { trials: summaries.len() })?;
+    let weights = match weights {
+        Some(weights) => weights,
+        // The same again: a trial depends on the seed and its index only.
+        None => {
+            train(task, &best.trial, &mut |_| ControlFlow::Continue(()))?
+                .trained
+                .ok_or(SupervisedError::AllDiverged { trials: summaries.len() })?
+                .weights
+        }
+    };
     Ok(SearchResult { best, validation_error_percent, weights, trials: summaries })
 }

@@ -80,6 +80,18 @@ fn a_search_learns_and_is_reproducible() {
         let (found, events) = on(1, &task, 5, 0..4);
         assert!(found.validation_error_percent < 20.0, "{found:?}"); // chance: 66.7
         assert_eq!(found.best.best.unwrap().validation_error_percent, found.validation_error_percent);
+        // A search that was interrupted after some trials, or after all of them.
+        for known in [2, 4] {
+            let mut finished = 0;
+            let mut on_event = |event| {
+                finished += usize::from(matches!(event, Event::Finished(_)));
+                ControlFlow::Continue(())
+            };
+            let trials = (0..4, &found.trials[..known]);
+            let continued = search_from(&task, &ranges(), 5, trials, &mut on_event).unwrap();
+            assert_eq!((finished, continued.trials.as_slice()), (4 - known, found.trials.as_slice()));
+            assert_eq!((continued.best, &continued.weights), (found.best, &found.weights));
+        }
         // The returned weights are the evaluated ones and generalize to new images.
         let mut classifier = Classifier::new(task.model, CLASSES, &found.weights, task.device).unwrap();
         let again = error_percent(&mut classifier, task.model, task.validation).unwrap();

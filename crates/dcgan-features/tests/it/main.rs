@@ -1,5 +1,7 @@
 //! The binary `dcgan-eval` from outside.
 
+mod classes;
+mod outputs;
 mod results;
 mod support;
 mod usage;

@@ -14,12 +14,12 @@ pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// Runs it with `--json` and parses the last line.
+/// Runs it with `--json` and parses stdout, which has nothing else.
 pub(crate) fn json(folder: &Path, arguments: &[&str]) -> Value {
     let output = run(folder, &[arguments, &["--json"]].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+    serde_json::from_str(&text).unwrap()
 }
 
 /// Digits.

@@ -3,7 +3,7 @@
 use crate::cli::AnimateArgs;
 use anyhow::Context;
 use dcgan_base::files::AtomicFile;
-use dcgan_cli::{Outcome, UsageError, check_parent, print_result};
+use dcgan_cli::{Logging, Outcome, Results, UsageError, check_output};
 use dcgan_data::gif::{Animation, read_frame};
 use dcgan_train::run_folder::RunFolder;
 use std::fs;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long the last grid stays before the animation starts over.
 const LAST_FRAME: Duration = Duration::from_secs(2);
 
-pub(crate) fn run(args: &AnimateArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &AnimateArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Vec::new();
     if !(1..=16).contains(&args.scale) {
         faults.push(format!("--scale is {}, expected 1 to 16", args.scale));
@@ -21,10 +21,8 @@ pub(crate) fn run(args: &AnimateArgs) -> anyhow::Result<Outcome> {
     if !(1..=50).contains(&args.fps) {
         faults.push(format!("--fps is {}, expected 1 to 50", args.fps));
     }
-    if args.out.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gif")) {
-        faults.push(format!("--out {}: expected a name that ends with .gif", args.out.display()));
-    }
-    faults.extend(check_parent(&args.out).err().into_iter().flat_map(|error| error.faults));
+    faults
+        .extend(check_output("--out", &args.out, &["gif"]).err().into_iter().flat_map(|error| error.faults));
     let grids = match RunFolder::open(&args.run) {
         Ok((folder, _)) => grids(&folder),
         Err(error) => {
@@ -38,6 +36,7 @@ pub(crate) fn run(args: &AnimateArgs) -> anyhow::Result<Outcome> {
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
+    let results = Results::new(logging, false, &[Some(&args.out)])?;
     let named = || args.out.display().to_string();
     let mut file = AtomicFile::create(&args.out).with_context(named)?;
     let mut animation = Animation::new(&mut file)?;
@@ -50,7 +49,7 @@ pub(crate) fn run(args: &AnimateArgs) -> anyhow::Result<Outcome> {
     }
     animation.finish();
     file.commit().with_context(named)?;
-    print_result(&format!("{} frames in {}", grids.len(), args.out.display()))?;
+    results.text(&format!("{} frames in {}", grids.len(), args.out.display()))?;
     Ok(Outcome::Done)
 }
 

@@ -1,13 +1,14 @@
 //! `dcgan-train compare`.
 
 use crate::cli::CompareArgs;
-use dcgan_cli::{Outcome, UsageError, check_parent, print_result};
+use dcgan_cli::{Logging, Outcome, Results, UsageError, check_output};
+use dcgan_data::image_file::EXTENSIONS;
 use dcgan_train::compare::{Comparison, Estimate, RunSummary};
 use dcgan_train::event::duration;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &CompareArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Vec::new();
     let mut runs = Vec::new();
     for path in &args.runs {
@@ -17,14 +18,13 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<Outcome> {
         runs.extend(below(path));
     }
     if let Some(out) = &args.out {
-        faults.extend(check_parent(out).err().into_iter().flat_map(|error| error.faults));
-        if out.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("png")) {
-            faults.push(format!("--out {}: expected a name that ends with .png", out.display()));
-        }
+        faults
+            .extend(check_output("--out", out, &EXTENSIONS).err().into_iter().flat_map(|error| error.faults));
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
+    let results = Results::new(logging, args.json, &[args.out.as_deref()])?;
     let mut damaged = Vec::new();
     let mut summaries = Vec::new();
     for run in &runs {
@@ -44,14 +44,13 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<Outcome> {
         super::compare_plot::draw(&comparison.runs)?.save(out)?;
         tracing::info!("curves in {}", out.display());
     }
-    if args.json {
-        let mut line = serde_json::to_value(&comparison)?;
-        let left_out = |(run, problem): &(&PathBuf, String)| json!({ "run": run, "problem": problem });
-        line["damaged"] = damaged.iter().map(left_out).collect();
-        print_result(&line.to_string())?;
-    } else {
-        print_result(&text(&comparison))?;
+    let mut line = serde_json::to_value(&comparison)?;
+    let left_out = |(run, problem): &(&PathBuf, String)| json!({ "run": run, "problem": problem });
+    line["damaged"] = damaged.iter().map(left_out).collect();
+    if !args.json {
+        results.text(&text(&comparison))?;
     }
+    results.json(&line)?;
     Ok(Outcome::Done)
 }
 

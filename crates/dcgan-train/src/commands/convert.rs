@@ -3,25 +3,17 @@
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use anyhow::Context;
 use candle_core::Device;
-use dcgan_cli::{Outcome, UsageError, print_result};
+use dcgan_cli::{Outcome, UsageError, check_new_folder, print_result};
 use dcgan_model::import::{NetworkKind, to_pytorch_names};
 use dcgan_model::{Generator, ModelConfig, OpenError};
 use std::path::Path;
-
-/// Refuses a folder that is not empty.
-fn check_free(path: &Path) -> Result<(), UsageError> {
-    if std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(UsageError::one(format!("--out {} is not empty; choose another", path.display())));
-    }
-    Ok(())
-}
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(path).with_context(|| path.display().to_string())
 }
 
 pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
-    check_free(&args.out)?;
+    check_new_folder("--out", &args.out)?;
     let networks =
         dcgan_model::networks(args.preset.as_deref(), args.config.as_deref()).map_err(UsageError::because)?;
     let mut opened = dcgan_model::open(&args.src, networks.as_ref()).map_err(UsageError::because)?;
@@ -53,7 +45,7 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
 
 pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let ExportFormat::Pytorch = args.to;
-    check_free(&args.out)?;
+    check_new_folder("--out", &args.out)?;
     let files = match dcgan_model::open(&args.model, None) {
         Err(OpenError::NeedsPreset { path }) => {
             let fault = format!(

@@ -5,6 +5,7 @@
 mod compare;
 mod defaults;
 mod kill;
+mod sample;
 #[cfg(feature = "service")]
 mod service;
 mod support;

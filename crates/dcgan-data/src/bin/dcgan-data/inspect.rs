@@ -1,10 +1,8 @@
 //! `dcgan-data inspect`: describes the dataset at a path.
 
-use std::io::Cursor;
-use std::path::Path;
-
-use anyhow::Context;
-use dcgan_cli::{Outcome, print_result};
+use dcgan_cli::{Logging, Outcome, Results, check_output};
+use dcgan_data::image_file::EXTENSIONS;
+use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_data::{Dataset, ImageInfo, ImageShape, ScanReport};
 use serde::Serialize;
 
@@ -41,11 +39,14 @@ struct Class {
     pictures: usize, // old name of `images`
 }
 
-pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
+pub(crate) fn inspect(args: &Inspect, logging: &Logging) -> anyhow::Result<Outcome> {
+    let results = Results::new(logging, args.json, &[args.montage.as_deref()])?;
+    if let Some(path) = &args.montage {
+        check_output("--montage", path, &EXTENSIONS)?;
+    }
     let dataset = args.data.open()?;
     if let Some(path) = &args.montage {
-        let montage = montage(&dataset)?;
-        save(&montage, path).with_context(|| format!("cannot write {}", path.display()))?;
+        montage(&dataset)?.save(path)?;
     }
     let examples =
         spread(dataset.len(), EXAMPLES).map(|index| dataset.info(index)).collect::<Result<_, _>>()?;
@@ -57,8 +58,11 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<Outcome> {
         examples,
         fingerprint: dataset.fingerprint(),
     };
-    let text = if args.json { serde_json::to_string(&inspection)? } else { describe(&inspection) };
-    print_result(&text)?;
+    if args.json {
+        results.json(&serde_json::to_string(&inspection)?)?;
+    } else {
+        results.text(&describe(&inspection))?;
+    }
     Ok(Outcome::Done)
 }
 
@@ -102,13 +106,6 @@ fn describe(inspection: &Inspection<'_>) -> String {
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
 
-/// Writes `image` atomically, in the format of the extension of `path`.
-fn save(image: &image::DynamicImage, path: &Path) -> anyhow::Result<()> {
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, image::ImageFormat::from_path(path)?)?;
-    Ok(dcgan_base::files::write_atomic(path, bytes.get_ref())?)
-}
-
 /// The classes that occur in the dataset with their counts, sorted by label.
 fn classes(dataset: &Dataset) -> Vec<Class> {
     let mut counts = std::collections::BTreeMap::new();
@@ -129,26 +126,15 @@ fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
 }
 
 /// Images spread over the dataset, in row-major order without gaps.
-fn montage(dataset: &Dataset) -> anyhow::Result<image::DynamicImage> {
-    let ImageShape { height, width, channels } = dataset.shape();
-    let indices: Vec<usize> = spread(dataset.len(), MONTAGE_SIDE * MONTAGE_SIDE).collect();
-    let (rows, columns) = (indices.len().div_ceil(MONTAGE_SIDE), indices.len().min(MONTAGE_SIDE));
-    let mut pixels = vec![0; rows * height * columns * width * channels];
+fn montage(dataset: &Dataset) -> anyhow::Result<ImageGrid> {
+    let mut pixels = Vec::new();
     let mut image = vec![0; dataset.shape().bytes()];
-    let line = width * channels;
-    for (cell, index) in indices.into_iter().enumerate() {
+    for index in spread(dataset.len(), MONTAGE_SIDE * MONTAGE_SIDE) {
         dataset.read(index, &mut image)?;
-        let (row, column) = (cell / MONTAGE_SIDE, cell % MONTAGE_SIDE);
-        for (y, pixel_row) in image.chunks_exact(line).enumerate() {
-            let start = ((row * height + y) * columns + column) * line;
-            pixels[start..start + line].copy_from_slice(pixel_row);
-        }
+        pixels.extend_from_slice(&image);
     }
-    let (width, height) = (u32::try_from(columns * width)?, u32::try_from(rows * height)?);
-    let montage = match channels {
-        1 => image::GrayImage::from_raw(width, height, pixels).map(Into::into),
-        3 => image::RgbImage::from_raw(width, height, pixels).map(Into::into),
-        _ => image::RgbaImage::from_raw(width, height, pixels).map(Into::into),
-    };
-    montage.context("the montage has the wrong number of pixels")
+    let images = ImageGrid::split_batch(&pixels, dataset.shape())?;
+    let columns = images.len().min(MONTAGE_SIDE);
+    let layout = Layout { rows: images.len().div_ceil(MONTAGE_SIDE), columns };
+    Ok(ImageGrid::grid_with_gap(&images, layout, 0))
 }

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         let args: Args = dcgan_cli::try_parse()?;
         let logging = Logging::init(&args.log);
         let outcome = match &args.command {
-            Command::Inspect(inspect) => inspect::inspect(inspect),
+            Command::Inspect(inspect) => inspect::inspect(inspect, &logging),
             Command::Pack(pack) => pack::pack_command(pack, &logging),
             Command::Verify(verify) => verify::verify_command(verify),
         };
