@@ -75,11 +75,11 @@ mod source;
 mod transform;
 
 pub use bytes::Bytes;
-pub use dataset::Dataset;
+pub use dataset::{Dataset, DecodeProgress};
 pub use error::DataError;
 pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
-pub use options::{OpenOptions, Split, UnreadableImages};
+pub use options::{OpenOptions, SkippedImage, Split, UnreadableImages};
 pub use pack::{PackReport, pack};
 pub use report::{Format, ScanReport, Skipped};
 pub use shape::{ImageShape, InvalidShape};

@@ -8,13 +8,18 @@ use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
 use dcgan_ops::Precision;
 use dcgan_train::config::RunOptions;
+use dcgan_train::options::{self, Values};
 use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 invalid arguments, configuration or data, nothing was written; 130 stopped by Ctrl-C,
+SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU, with a checkpoint";
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
 ///
 /// Without a command: trains the preset `digits` on the embedded hand-written digits, a run of about two minutes.
 #[derive(Debug, Parser)]
-#[command(name = "dcgan-train", version)]
+#[command(name = "dcgan-train", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -60,6 +65,10 @@ pub(crate) struct RunArgs {
     /// Run folder to create [default: ./runs/<preset>-NNN]
     #[arg(long, value_name = "RUN")]
     pub(crate) out: Option<PathBuf>,
+    /// Resume the run in --out if there is one: for jobs that a scheduler starts again with the same command. What
+    /// `resume` cannot change must be as before
+    #[arg(long, requires = "out")]
+    pub(crate) resume_if_exists: bool,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -71,6 +80,10 @@ pub(crate) struct ResumeArgs {
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) options: OptionArgs<true>,
+    /// Continue also if images were added, removed, replaced or repaired. From here on the run differs from one on
+    /// unchanged data
+    #[arg(long)]
+    pub(crate) accept_data_change: bool,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -220,6 +233,13 @@ fn dtype() -> impl TypedValueParser<Value = Precision> {
 }
 
 impl RunArgs {
+    /// The options given that `resume` can change.
+    pub(crate) fn resumable(&self) -> Values {
+        let is_resumable = |name: &str| options::all().any(|option| option.resumable && option.name == name);
+        let given = self.options.0.iter().filter(|(name, _)| is_resumable(name));
+        given.map(|(name, value)| (*name, value.clone())).collect()
+    }
+
     /// The options as given, with the text of the configuration file.
     pub(crate) fn options(&self) -> Result<RunOptions, String> {
         let values = self.options.0.clone();

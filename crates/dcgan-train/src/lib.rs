@@ -16,6 +16,7 @@ pub mod alarm;
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
+pub mod data_record;
 pub mod error;
 mod evaluation;
 pub mod event;
@@ -27,6 +28,7 @@ mod recorder;
 pub mod run_folder;
 #[cfg(feature = "service")]
 pub mod service;
+pub mod skip_bad;
 mod start;
 pub mod step;
 mod tensorboard;

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         match command {
             None => commands::train::run(&cli::RunArgs::default(), &logging),
             Some(Command::Run(args)) => commands::train::run(&args, &logging),
-            Some(Command::Resume(args)) => commands::train::resume(&args, &logging),
+            Some(Command::Resume(args)) => commands::resume::resume(&args, &logging),
             Some(Command::Bench(args)) => commands::bench::run(&args, &logging),
             Some(Command::Presets { name }) => commands::presets::run(name.as_deref()),
             Some(Command::Sample(args)) => commands::sample::run(&args),

@@ -53,7 +53,7 @@ impl<'a> Recorder<'a> {
         resumed: Option<&State>,
         observer: &'a mut dyn FnMut(&Event),
     ) -> Result<Self, TrainError> {
-        let stats = folder.stats(resumed.map(|state| state.step))?;
+        let stats = folder.stats(resumed)?;
         if let Some(state) = resumed {
             // The process may have been killed between the checkpoint and this.
             link_and_prune(folder, plan, state, total_steps)?;
@@ -153,10 +153,15 @@ impl<'a> Recorder<'a> {
         frechet: Option<f64>,
         best: bool,
     ) -> Result<Event, TrainError> {
-        let event = Event::Checkpoint { step, path: path_of(self.folder, step), frechet, best };
+        let event = self.checkpoint_event(step, frechet, best);
         self.stats.append(&event)?;
         self.stats.sync()?;
         Ok(event)
+    }
+
+    /// The event of a checkpoint.
+    pub(crate) fn checkpoint_event(&self, step: u64, frechet: Option<f64>, best: bool) -> Event {
+        Event::Checkpoint { step, path: path_of(self.folder, step), frechet, best }
     }
 
     /// Writes a checkpoint, links the best one and removes old ones.

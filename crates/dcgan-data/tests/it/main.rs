@@ -21,3 +21,5 @@ mod loader;
 mod manifests;
 #[cfg(test)]
 mod pack;
+#[cfg(test)]
+mod unreadable;

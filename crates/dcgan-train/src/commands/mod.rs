@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod presets;
+pub(crate) mod resume;
 pub(crate) mod sample;
 #[cfg(feature = "service")]
 pub(crate) mod serve;

@@ -5,6 +5,7 @@ use super::AppState;
 use crate::config::{ConfigFile, Fault, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
 use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
+use crate::skip_bad::SkipBad;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -65,6 +66,10 @@ fn read(option: &TrainOption, value: Value) -> Result<Value, String> {
         Kind::Integer(..) => typed::<u64>(option, value)?.into(),
         Kind::Float(..) => typed::<f64>(option, value)?.into(),
         Kind::Flag => typed::<bool>(option, value)?.into(),
+        Kind::FlagOrCount => match typed::<SkipBad>(option, value)? {
+            SkipBad::Flag(flag) => flag.into(),
+            SkipBad::AtMost(count) => count.into(),
+        },
         Kind::Size => {
             let (height, width) = match typed(option, value)? {
                 Size::Side(side) => (side, side),
@@ -249,6 +254,10 @@ fn property(option: &TrainOption) -> Value {
             set("enum", choices.iter().map(|(value, _)| *value).collect());
         }
         Kind::Flag => set("type", "boolean".into()),
+        Kind::FlagOrCount => {
+            set("type", json!(["boolean", "integer"]));
+            set("minimum", 0.into());
+        }
         Kind::Path(_) | Kind::Size | Kind::Text(_) => set("type", "string".into()),
     }
     property

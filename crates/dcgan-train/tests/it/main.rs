@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
 mod kill;
+mod lost;
 #[cfg(feature = "service")]
 mod service;
+#[cfg(unix)]
+mod signals;
 mod support;
 mod usage;
 mod version1;
