@@ -22,7 +22,7 @@ fn program() {
         sleep(Duration::from_millis(5));
     }
     sleep(SAVING);
-    dcgan_cli::print_result("saved").unwrap();
+    dcgan_cli::print_result("state written").unwrap();
 }
 
 /// `script` of util-linux runs a command at a terminal of its own, and types what it reads.
@@ -65,7 +65,7 @@ fn only_a_late_second_ctrl_c_forces_the_end() {
         }
         screen.read_to_string(&mut text).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(code), "{pauses:?}: {text}");
-        assert_eq!(text.contains("saved"), code == 0, "{pauses:?}: {text}");
+        assert_eq!(text.contains("state written"), code == 0, "{pauses:?}: {text}");
         assert!(text.contains("another Ctrl-C, 2 s after the first"), "{text}");
     }
 }

@@ -424,12 +424,18 @@ mod tests {
         let of = |run: &str| Plan::resolve(&RunOptions { config: config(run), ..RunOptions::default() });
         let expected = RunConfig { seed: 3, keep: 1, ..RunConfig::default() };
         assert_eq!(of("seed = 3\nkeep = 1").unwrap().run, expected);
+        for (text, expected) in [("true", SkipBad::Flag(true)), ("3", SkipBad::AtMost(3)), ("0", SkipBad::AtMost(0))] {
+            let run = of(&format!("data = \"images\"\nskip_bad = {text}")).unwrap().run;
+            assert_eq!((run.skip_bad, run.skip_bad.is_on()), (expected, true));
+        }
         let fields = |run| of(run).unwrap_err().into_iter().map(|fault| fault.field).collect::<Vec<_>>();
         assert_eq!(
             fields("keep = 0\nthreads = 5000\ncrop = 3\ndevice = \"tpu\""),
             ["threads", "keep", "crop", "device"]
         );
+        assert_eq!(fields("skip_bad = 3"), ["skip_bad"]); // without data
         assert_eq!(fields("sed = 3"), ["config"]);
+        assert_eq!(fields("skip_bad = \"some\""), ["config"]);
     }
 
     /// A plan as earlier versions wrote it.

@@ -152,7 +152,7 @@ impl RunFolder {
         };
         let record = serde_json::from_str(&text).map_err(|error| RunFolderError::Plan {
             path: path.clone(),
-            problem: format!("{error}; without this file, the run continues with all images"),
+            problem: format!("{error}; remove the file to decide anew which images are skipped"),
         })?;
         Ok(Some(record))
     }

@@ -353,7 +353,11 @@ mod tests {
         let rate = TrainOption { name: "learning_rate", ..option(rate) };
         let eps = TrainOption { name: "adam_eps", ..from_to_below(1e-38, 1.0).file_only() };
         let order = TrainOption { name: "order", ..option(Kind::Choice(&[("both", ""), ("alternate", "")])) };
+        let skip = TrainOption { name: "skip_bad", ..option(Kind::FlagOrCount) };
         for (option, value, expected) in [
+            (skip, true.into(), Ok(())),
+            (skip, 0.into(), Ok(())),
+            (skip, (-1).into(), Err("--skip-bad is -1, expected true, false or 0 to 4294967295")),
             (batch_size, 2.into(), Ok(())),
             (batch_size, 1.into(), Err("--batch-size is 1, expected 2 to 65536")),
             (batch_size, (-1).into(), Err("--batch-size is -1, expected 2 to 65536")),

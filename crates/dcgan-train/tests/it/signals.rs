@@ -2,13 +2,14 @@
 
 use crate::support::TINY;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// A step that takes a while, so that a second signal meets a process that has not ended yet.
-const SLOW: [&str; 4] = ["--batch-size", "4000", "--threads", "1"];
+const SLOW: [&str; 4] = ["--batch-size", "1000", "--threads", "1"];
 
 /// Arguments of an endless run in `folder`, and its run folder.
 fn endless(folder: &Path) -> (Vec<String>, PathBuf) {
@@ -75,29 +76,35 @@ fn repeated_signals_are_one_request() {
     }
 }
 
+/// `timeout` signals the process, then its group; a shell signals the group of a job.
 #[test]
-fn signals_of_launchers() {
-    let binary = env!("CARGO_BIN_EXE_dcgan-train");
+fn signals_to_the_process_and_to_its_group_are_one_request() {
     let folder = tempfile::tempdir().unwrap();
     let (arguments, run) = endless(folder.path());
-    // timeout signals the process, then its group; it reports 124.
-    let timeout = ["-s", "INT", "3", binary].map(str::to_owned);
-    let mut child = spawn("timeout", &[&timeout[..], &arguments].concat());
-    assert_eq!(child.wait().unwrap().code(), Some(124));
-    assert!(has_checkpoint(&run), "no checkpoint after timeout -s INT");
-    let mut child = spawn("timeout", &[&["--preserve-status", "3", binary].map(str::to_owned)[..],
-        &["resume".to_owned(), run.to_str().unwrap().to_owned(), "--quiet".to_owned()]].concat());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dcgan-train"));
+    command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.process_group(0).spawn().unwrap();
+    wait_for_steps(&run);
+    send("INT", &child);
+    let group = format!("-{}", child.id());
+    assert!(Command::new("kill").args(["-s", "INT", "--", &group]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    // nohup ignores SIGHUP: a logout does not stop the run.
+    assert!(has_checkpoint(&run));
+}
+
+/// A logout does not stop a run under `nohup`.
+#[cfg(target_os = "linux")]
+#[test]
+fn nohup_protects_a_run() {
     let folder = tempfile::tempdir().unwrap();
     let (arguments, run) = endless(folder.path());
-    let mut child = spawn("nohup", &[&[binary.to_owned()][..], &arguments].concat());
+    let program = env!("CARGO_BIN_EXE_dcgan-train").to_owned();
+    let mut child = spawn("nohup", &[vec![program], arguments].concat());
     wait_for_steps(&run);
     send("HUP", &child);
     sleep(Duration::from_millis(300));
-    if cfg!(target_os = "linux") {
-        assert!(child.try_wait().unwrap().is_none(), "SIGHUP stopped a run under nohup");
-    }
+    assert!(child.try_wait().unwrap().is_none(), "SIGHUP stopped the run");
     send("TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(has_checkpoint(&run));
 }
