@@ -424,7 +424,9 @@ mod tests {
         let of = |run: &str| Plan::resolve(&RunOptions { config: config(run), ..RunOptions::default() });
         let expected = RunConfig { seed: 3, keep: 1, ..RunConfig::default() };
         assert_eq!(of("seed = 3\nkeep = 1").unwrap().run, expected);
-        for (text, expected) in [("true", SkipBad::Flag(true)), ("3", SkipBad::AtMost(3)), ("0", SkipBad::AtMost(0))] {
+        for (text, expected) in
+            [("true", SkipBad::Flag(true)), ("3", SkipBad::AtMost(3)), ("0", SkipBad::AtMost(0))]
+        {
             let run = of(&format!("data = \"images\"\nskip_bad = {text}")).unwrap().run;
             assert_eq!((run.skip_bad, run.skip_bad.is_on()), (expected, true));
         }

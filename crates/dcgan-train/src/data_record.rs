@@ -8,8 +8,8 @@ use crate::checkpoint::State;
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::recorder::path_of;
-use crate::skip_bad::SkipBad;
 use crate::run_folder::{RunFolder, RunFolderError, io_error};
+use crate::skip_bad::SkipBad;
 use dcgan_base::files::{self, AtomicFile};
 use dcgan_data::{Dataset, SkippedImage};
 use flate2::Compression;
@@ -157,8 +157,8 @@ impl RunFolder {
         Ok(Some(record))
     }
 
-    /// The record of a run whose newest checkpoint is that of `step`; none for a run without a checkpoint, and for one of
-    /// an earlier version that skipped images by `plan`.
+    /// The record of a run whose newest checkpoint is that of `step`. None for a run without a checkpoint, and for one
+    /// of an earlier version that skipped images by `plan`.
     ///
     /// # Errors
     /// Those of [`RunFolder::data_record`].

@@ -28,7 +28,7 @@ pub enum TrainError {
         /// The step, counted from 1.
         step: u64,
         /// What happened.
-        source: DataError,
+        source: Box<DataError>,
         /// The last good checkpoint.
         checkpoint: Option<PathBuf>,
     },

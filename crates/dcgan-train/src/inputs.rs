@@ -132,7 +132,8 @@ pub struct Opening<'a> {
     /// Whether the run has no checkpoint yet. A run with a checkpoint does not need the weights to start from any more;
     /// they may have been removed.
     pub is_new: bool,
-    /// The record of the images that a run with a checkpoint has trained on ([`crate::run_folder::RunFolder::data_record`]).
+    /// The record of the images that a run with a checkpoint has trained on
+    /// ([`crate::run_folder::RunFolder::data_record_before`]).
     pub record: Option<&'a DataRecord>,
     /// Whether to look for unreadable images again, and to skip them as well.
     pub skip_again: bool,

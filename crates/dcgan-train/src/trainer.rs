@@ -84,12 +84,13 @@ pub fn run(
     let last_good = newest.as_ref().map(|newest| recorder::path_of(folder, newest.state.step));
     let with_last_good = |error: TrainError| error.with_last_good(last_good.as_deref());
     check_data(folder, plan, &inputs, newest.as_mut().map(|newest| &mut newest.state))?;
-    if let Some(Checkpoint { state, .. }) = &newest {
-        if state.step >= total_steps && !state.unrecorded {
-            // The process may have been killed between the last checkpoint and what follows it.
-            let result = recorder::finish(folder, plan, state, total_steps).map_err(with_last_good)?;
-            return Ok(RunEnd::AlreadyFinished(result));
-        }
+    if let Some(Checkpoint { state, .. }) = &newest
+        && state.step >= total_steps
+        && !state.unrecorded
+    {
+        // The process may have been killed between the last checkpoint and what follows it.
+        let result = recorder::finish(folder, plan, state, total_steps).map_err(with_last_good)?;
+        return Ok(RunEnd::AlreadyFinished(result));
     }
     let mut trainer =
         Trainer::new(folder, plan, inputs, newest, total_steps, observer).map_err(with_last_good)?;
@@ -100,8 +101,8 @@ pub fn run(
     end.map_err(|error| error.with_last_good(trainer.recorder.last_good()))
 }
 
-/// Compares the images with those that the run has trained on up to `state`, none if it starts, and writes the record of
-/// the dataset. Other images are accepted on request, or if they were accepted before; `state` then continues with
+/// Compares the images with those that the run has trained on up to `state`, none if it starts, and writes the record
+/// of the dataset. Other images are accepted on request, or if they were accepted before; `state` then continues with
 /// them.
 fn check_data(
     folder: &RunFolder,
@@ -220,7 +221,10 @@ impl<'a> Trainer<'a> {
             self.sample()?; // of the weights of --init-from
         }
         if self.state.unrecorded {
-            self.record()?;
+            self.record(cancelled)?;
+            if self.state.unrecorded {
+                return Ok(RunEnd::Interrupted { step: self.state.step });
+            }
         }
         while self.state.step < self.total_steps {
             self.step()?;
@@ -229,13 +233,11 @@ impl<'a> Trainer<'a> {
             if self.is_due(self.plan.run.log_every) {
                 self.recorder.log(&self.state, self.loader.wait_time())?;
             }
-            self.record()?;
-            let is_cancelled = cancelled();
-            if is_cancelled && !self.is_saved() {
-                // Outside the schedule: never the best, because an uninterrupted run would not have it.
-                self.checkpoint(None)?;
-            }
-            if is_cancelled && step < self.total_steps {
+            self.record(cancelled)?;
+            if (self.state.unrecorded || cancelled()) && step < self.total_steps {
+                if !self.is_saved() {
+                    self.save()?;
+                }
                 return Ok(RunEnd::Interrupted { step });
             }
         }
@@ -254,14 +256,25 @@ impl<'a> Trainer<'a> {
         self.recorder.last_good() == Some(path.as_path())
     }
 
-    /// Writes samples and the checkpoint that are due after a step.
-    fn record(&mut self) -> Result<(), TrainError> {
-        if self.is_due(self.plan.run.sample_every) {
+    /// Writes samples and the checkpoint that are due after a step. In the middle of a cancelled run they wait for the
+    /// resumed run: evaluation takes time, and whoever stops a process may kill it soon.
+    fn record(&mut self, cancelled: &dyn Fn() -> bool) -> Result<(), TrainError> {
+        let is_last = self.state.step == self.total_steps;
+        let waits = || cancelled() && !is_last;
+        let (samples, checkpoint) =
+            (self.is_due(self.plan.run.sample_every), self.is_due(self.plan.run.checkpoint_every));
+        if samples {
+            if waits() {
+                return Ok(());
+            }
             self.sample()?;
         }
-        if self.is_due(self.plan.run.checkpoint_every) {
+        if checkpoint {
+            if waits() {
+                return Ok(());
+            }
             let frechet = self.frechet()?;
-            self.checkpoint(Some(frechet))?;
+            self.checkpoint(frechet)?;
         }
         self.state.unrecorded = false;
         Ok(())
@@ -270,7 +283,11 @@ impl<'a> Trainer<'a> {
     fn step(&mut self) -> Result<(), TrainError> {
         let (step, plan) = (self.state.step, self.plan);
         let batch = self.loader.next_batch();
-        let batch = batch.map_err(|source| TrainError::Image { step: step + 1, source, checkpoint: None })?;
+        let batch = batch.map_err(|source| TrainError::Image {
+            step: step + 1,
+            source: Box::new(source),
+            checkpoint: None,
+        })?;
         self.is_whole = false;
         let x = pixels::to_maps(&batch.pixels, &plan.model, &self.pool).map_err(NetworkError::from)?;
         let latent = &plan.model.latent;
@@ -311,14 +328,14 @@ impl<'a> Trainer<'a> {
         Ok(frechet)
     }
 
-    fn checkpoint(&mut self, frechet: Option<f64>) -> Result<(), TrainError> {
+    /// Writes a scheduled checkpoint.
+    fn checkpoint(&mut self, frechet: f64) -> Result<(), TrainError> {
         let started = Instant::now();
         let step = self.state.step;
-        let is_better = |frechet: &f64| self.state.best.is_none_or(|best| *frechet < best.frechet);
-        let best = frechet.filter(|frechet| frechet.is_finite() && is_better(frechet));
-        let event = self.recorder.begin_checkpoint(step, frechet, best.is_some())?;
-        let best = best.map(|frechet| Best { step, frechet });
-        let state = State { best: best.or(self.state.best), unrecorded: false, ..self.state.clone() };
+        let is_best = frechet.is_finite() && self.state.best.is_none_or(|best| frechet < best.frechet);
+        let event = self.recorder.begin_checkpoint(step, Some(frechet), is_best)?;
+        let best = if is_best { Some(Best { step, frechet }) } else { self.state.best };
+        let state = State { best, unrecorded: false, ..self.state.clone() };
         self.write_checkpoint(state.clone(), &event)?;
         self.state = state;
         self.recorder.exclude_since(started);
@@ -335,20 +352,29 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Saves the steps since the last checkpoint after a failure between two steps. What is due at the last step is
-    /// repeated by the resumed run.
+    /// Writes a checkpoint outside the schedule. It is never the best, because an uninterrupted run would not have it.
+    /// What is due at this step and is not recorded yet is repeated by the resumed run.
+    fn save(&mut self) -> Result<(), TrainError> {
+        let step = self.state.step;
+        let mut state = self.state.clone();
+        if state.unrecorded {
+            state.alarms = self.alarms;
+        }
+        let event = self.recorder.begin_checkpoint(step, None, false).unwrap_or_else(|error| {
+            // The run goes on without this event.
+            tracing::warn!("{error}");
+            self.recorder.checkpoint_event(step, None, false)
+        });
+        self.write_checkpoint(state, &event)
+    }
+
+    /// Saves the steps since the last checkpoint after a failure between two steps.
     fn save_after_failure(&mut self) {
         let step = self.state.step;
         if !self.is_whole || self.is_saved() || step == 0 {
             return;
         }
-        let state = State { alarms: self.alarms, ..self.state.clone() };
-        // The run goes on without the event of this checkpoint.
-        let event = self.recorder.begin_checkpoint(step, None, false).unwrap_or_else(|error| {
-            tracing::warn!("{error}");
-            self.recorder.checkpoint_event(step, None, false)
-        });
-        if let Err(error) = self.write_checkpoint(state, &event) {
+        if let Err(error) = self.save() {
             tracing::warn!("no checkpoint of step {step} could be written: {error}");
         }
     }

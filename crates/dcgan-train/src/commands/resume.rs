@@ -75,9 +75,7 @@ fn continue_run(
     };
     let inputs = open_inputs(&plan, &opening)?;
     if !changes.accept_data_change {
-        folder
-            .check_data(newest, record.as_ref(), &inputs.data)
-            .map_err(|error| with_fix(error, folder))?;
+        folder.check_data(newest, record.as_ref(), &inputs.data).map_err(|error| with_fix(error, folder))?;
     }
     if plan != before && plan.total_steps(inputs.data.len()) > newest {
         folder.write_plan(&plan)?;

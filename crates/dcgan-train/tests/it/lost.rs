@@ -1,6 +1,6 @@
 //! A run is never lost: unreadable images, changed datasets, failed writes, folders of failed runs, requeued jobs.
 
-use crate::support::{TINY, assert_same_run, run, stats, succeed};
+use crate::support::{TINY, assert_same_run, command, run, stats, succeed};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -265,7 +265,8 @@ fn a_failed_write_saves_the_step() {
         cut(&full, step / 20 * 20 - 20 * u64::from(step % 20 == 0));
         let sample = format!("{full}/samples/.tmp-{:08}.png", step * 16);
         std::os::unix::fs::symlink("/dev/full", sample).unwrap();
-        let text = ends(&["resume", &full, "--quiet"], 1, &["No space left", "to continue once this is fixed"]);
+        let text =
+            ends(&["resume", &full, "--quiet"], 1, &["No space left", "to continue once this is fixed"]);
         assert!(text.contains(&format!("{step:08}")), "{text}");
         assert_eq!(steps(&full).last(), Some(&step), "the step was not saved");
         // The resumed run writes what was due.
@@ -280,12 +281,52 @@ fn a_failed_write_saves_the_step() {
     }
 }
 
+/// Samples and checkpoints are due at every step, and evaluation takes longer than a step: signals come while they are
+/// due or written.
+#[cfg(unix)]
+#[test]
+fn what_is_due_at_a_signal_waits_for_the_resumed_run() {
+    let folder = Folder::new();
+    let (data, whole, stopped) = (folder.images(60), folder.path("whole"), folder.path("stopped"));
+    let arguments = |out: &str| {
+        let config = folder.path("tiny.toml");
+        let paths = ["run", "--quiet", "--config", &config, "--out", out, "--data", data.to_str().unwrap()];
+        let options = ["--checkpoint-every", "2", "--sample-every", "1", "--log-every", "1"];
+        let length = ["--steps", "60", "--keep", "2"];
+        paths.iter().chain(&options).chain(&length).map(|&word| word.to_owned()).collect::<Vec<_>>()
+    };
+    succeed(&words(&arguments(&whole)));
+    let mut child = command(&words(&arguments(&stopped))).spawn().unwrap();
+    let lines =
+        || fs::read_to_string(Path::new(&stopped).join("stats.jsonl")).unwrap_or_default().lines().count();
+    for signal in 0..8 {
+        let before = lines();
+        // At another event each time, without a wait for its end.
+        while child.try_wait().unwrap().is_none() && lines() <= before + signal % 3 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let kill = ["-s", "TERM", &child.id().to_string()].map(str::to_owned);
+        let _ = std::process::Command::new("kill").args(kill).stderr(std::process::Stdio::null()).status();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "signal {signal}");
+        child = command(&["resume", &stopped, "--quiet"]).spawn().unwrap();
+    }
+    assert!(child.wait().unwrap().success());
+    assert_same_run(Path::new(&whole), Path::new(&stopped));
+    for event in ["step", "sample"] {
+        let steps = |run: &str| {
+            stats(Path::new(run), event).iter().map(|line| line["step"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(&stopped), steps(&whole), "{event}");
+    }
+}
+
 #[test]
 fn a_run_that_ended_before_its_first_step_leaves_its_folder_free() {
     let folder = Folder::new();
     let (data, good, out) = (folder.images(60), folder.path("good"), folder.path("out"));
     let data = data.to_str().unwrap();
-    let arguments = |out: &str, extra: &[&str]| folder.arguments(data, out, &[&["--steps", "3"], extra].concat());
+    let arguments =
+        |out: &str, extra: &[&str]| folder.arguments(data, out, &[&["--steps", "3"], extra].concat());
     succeed(&words(&arguments(&good, &[])));
     // A weight that is NaN fails the first step, after the sample of step 0.
     let model = folder.path("model");
@@ -325,8 +366,9 @@ fn a_requeued_job_starts_or_continues_with_one_command() {
     let folder = Folder::new();
     let (data, out) = (folder.images(60), folder.path("out"));
     let data = data.to_str().unwrap();
-    let arguments =
-        |extra: &[&str]| folder.arguments(data, &out, &[&["--resume-if-exists", "--steps", "50"], extra].concat());
+    let arguments = |extra: &[&str]| {
+        folder.arguments(data, &out, &[&["--resume-if-exists", "--steps", "50"], extra].concat())
+    };
     succeed(&words(&arguments(&[])));
     let whole = folder.path("whole");
     copy(&out, &whole);

@@ -42,7 +42,8 @@ fn spawn(program: &str, arguments: &[String]) -> Child {
 
 fn send(signal: &str, process: &Child) {
     // The process may have ended already.
-    let _ = Command::new("kill").args(["-s", signal, &process.id().to_string()]).stderr(Stdio::null()).status();
+    let _ =
+        Command::new("kill").args(["-s", signal, &process.id().to_string()]).stderr(Stdio::null()).status();
 }
 
 fn has_checkpoint(run: &Path) -> bool {
