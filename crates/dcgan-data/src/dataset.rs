@@ -1,19 +1,23 @@
 //! The dataset: images of one shape by index, with optional labels.
 
+mod unreadable;
+
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rayon::prelude::*;
-
 use crate::error::DataError;
 use crate::open;
-use crate::options::{OpenOptions, UnreadableImages};
+use crate::options::{OpenOptions, SkippedImage, UnreadableImages};
 use crate::readers::digits;
 use crate::report::ScanReport;
 use crate::shape::ImageShape;
 use crate::source::{ImageInfo, Scan, Source};
 use crate::transform::Transform;
 use dcgan_base::digest::Digest;
+
+/// Gets the number of decoded images and of all images, from any thread; returns false to cancel.
+pub type DecodeProgress<'a> = &'a (dyn Fn(usize, usize) -> bool + Sync);
 
 /// Images of one shape with optional labels. It can be shared between threads.
 #[derive(Debug)]
@@ -28,6 +32,12 @@ pub struct Dataset {
     fingerprint: String,
     /// Transformed images by record, if all of them fit into the memory limit.
     memory: Option<Vec<OnceLock<Box<[u8]>>>>,
+    /// Images skipped when the dataset was opened.
+    skipped: Vec<SkippedImage>,
+    /// Images left out later.
+    excluded: Vec<SkippedImage>,
+    /// With excluded images: the index of each image of the opening, none if it is excluded.
+    order: Option<Vec<Option<u32>>>,
 }
 
 impl Dataset {
@@ -39,8 +49,21 @@ impl Dataset {
     ///
     /// Invalid options; a path that cannot be read, has an unsupported format, contains no images, or is damaged.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, DataError> {
+        Self::open_with_progress(path, options, &|_, _| true)
+    }
+
+    /// Like [`Dataset::open`]; `progress` is called while every image is decoded.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Dataset::open`]; [`DataError::Cancelled`].
+    pub fn open_with_progress(
+        path: &Path,
+        options: &OpenOptions,
+        progress: DecodeProgress<'_>,
+    ) -> Result<Self, DataError> {
         options.check()?;
-        Self::from_scan(open::scan(path, options)?, options)
+        Self::from_scan(open::scan(path, options)?, options, progress)
     }
 
     /// Opens the 10,000 MNIST digits compiled into this crate (see `datasets/digits`), resized to `shape`.
@@ -51,10 +74,10 @@ impl Dataset {
     pub fn embedded_digits(shape: ImageShape) -> Result<Self, DataError> {
         let options = OpenOptions::new(shape);
         options.check()?;
-        Self::from_scan(digits::scan()?, &options)
+        Self::from_scan(digits::scan()?, &options, &|_, _| true)
     }
 
-    fn from_scan(scan: Scan, options: &OpenOptions) -> Result<Self, DataError> {
+    fn from_scan(scan: Scan, options: &OpenOptions, progress: DecodeProgress<'_>) -> Result<Self, DataError> {
         let Scan { source, labels, class_names, mut invalid, mut report, identity, fingerprint } = scan;
         // Images of a cache (it has a fingerprint) are already cropped.
         let crop = if fingerprint.is_some() { None } else { options.crop };
@@ -73,10 +96,30 @@ impl Dataset {
             report,
             fingerprint: String::new(),
             memory,
+            skipped: Vec::new(),
+            excluded: Vec::new(),
+            order: None,
         };
-        if options.unreadable_images == UnreadableImages::Skip && matches!(dataset.source, Source::Encoded(_))
-        {
-            invalid.extend(dataset.undecodable());
+        if options.unreadable_images == UnreadableImages::Skip {
+            match &options.skipped_before {
+                Some(before) => {
+                    let found: HashSet<usize> = invalid.iter().map(|(record, _)| *record).collect();
+                    let is_other =
+                        |image: &&SkippedImage| image.record < records && !found.contains(&image.record);
+                    let others = before.iter().filter(is_other);
+                    invalid.extend(others.map(|image| (image.record, image.problem.clone())));
+                }
+                None if dataset.is_encoded() => {
+                    let all: Vec<usize> = (0..records).collect();
+                    invalid.extend(dataset.undecodable(&all, progress)?);
+                }
+                None => {}
+            }
+        }
+        dataset.skipped =
+            invalid.iter().map(|(record, problem)| dataset.skipped_image(*record, problem.clone())).collect();
+        if let Some(limit) = options.max_skipped.filter(|limit| invalid.len() as u64 > *limit) {
+            return Err(dataset.unreadable_error(&dataset.skipped, Some(limit)));
         }
         report = dataset.report;
         for (record, reason) in &invalid {
@@ -104,19 +147,6 @@ impl Dataset {
         }
         let fingerprint = fingerprint.unwrap_or_else(|| fingerprint_of(&identity, options, &invalid));
         Ok(Self { selection, report, fingerprint, ..dataset })
-    }
-
-    /// Decodes all images and returns the records that fail, with the problem.
-    fn undecodable(&self) -> Vec<(usize, String)> {
-        let attempt = |record: usize| match self.transformed(record) {
-            Ok(pixels) => {
-                self.cache(record, pixels);
-                None
-            }
-            Err(DataError::InvalidRecord { problem, .. }) => Some((record, problem)),
-            Err(other) => Some((record, other.to_string())),
-        };
-        (0..self.source.len()).into_par_iter().filter_map(attempt).collect()
     }
 
     /// Number of images; at least 1.

@@ -44,6 +44,19 @@ impl EncodedImages {
         DataError::invalid_record(&self.root, self.name(index), problem)
     }
 
+    /// A number that changes with the content of an image: its size, in a zip with its CRC-32. 0 if it is missing.
+    pub(crate) fn content(&self, index: usize) -> u64 {
+        match &self.storage {
+            Storage::Folder(paths) => {
+                paths.get(index).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |file| file.len())
+            }
+            Storage::Zip { archive, entries } => {
+                let entry = entries.get(index).and_then(|entry| archive.by_index_data(*entry).ok());
+                entry.map_or(0, |entry| (u64::from(entry.crc32()) << 32) ^ entry.size())
+            }
+        }
+    }
+
     /// The encoded bytes of one image.
     pub(crate) fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
         let missing = || DataError::IndexOutOfRange { index, len: self.len() };

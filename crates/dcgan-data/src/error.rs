@@ -71,6 +71,23 @@ pub enum DataError {
         /// The problem.
         problem: String,
     },
+    /// Images that cannot be read or decoded.
+    #[error("{}: {count} of {images} images cannot be read: {examples}; {}", .path.display(), unreadable_fix(*.limit))]
+    Unreadable {
+        /// The file, zip or folder.
+        path: PathBuf,
+        /// Images of the dataset.
+        images: usize,
+        /// How many cannot be read.
+        count: usize,
+        /// How many may be skipped, if images are skipped.
+        limit: Option<u64>,
+        /// The first of them, each with its problem.
+        examples: String,
+    },
+    /// The caller cancelled the decoding of a dataset.
+    #[error("decoding the dataset was cancelled")]
+    Cancelled,
     /// A size exceeds a limit.
     #[error("{}: {what} of {bytes} bytes exceeds the limit of {limit}", .path.display())]
     TooLarge {
@@ -146,6 +163,13 @@ pub enum DataError {
         /// The batch in the epoch, from zero.
         batch: u64,
     },
+}
+
+fn unreadable_fix(limit: Option<u64>) -> String {
+    match limit {
+        None => "repair or remove them, or skip unreadable images with --skip-bad".to_owned(),
+        Some(limit) => format!("--skip-bad={limit} allows {limit}: repair or remove them, or allow more"),
+    }
 }
 
 impl DataError {

@@ -81,12 +81,12 @@ mod transform;
 mod zip_writer;
 
 pub use bytes::Bytes;
-pub use dataset::Dataset;
+pub use dataset::{Dataset, DecodeProgress};
 pub use error::DataError;
 pub use image_writer::{ImageWriter, ImageWriterError, image_name};
 pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
-pub use options::{OpenOptions, Split, UnreadableImages};
+pub use options::{OpenOptions, SkippedImage, Split, UnreadableImages};
 pub use pack::{PackReport, pack};
 pub use probe::{Probe, probe};
 pub use report::{Format, ScanReport, Skipped};

@@ -270,8 +270,8 @@ impl Shared {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.retain(|other, _| other.abs_diff(epoch) <= 1);
         let new = || {
-            let images = u32::try_from(self.dataset.len()).unwrap_or(u32::MAX);
-            Arc::new(epoch_order(images, self.config.seed, epoch))
+            let images = u32::try_from(self.dataset.order_len()).unwrap_or(u32::MAX);
+            Arc::new(self.dataset.indices(epoch_order(images, self.config.seed, epoch)))
         };
         Arc::clone(orders.entry(epoch).or_insert_with(new))
     }

@@ -18,6 +18,17 @@ pub enum UnreadableImages {
     Skip,
 }
 
+/// An image that is left out because it cannot be read or decoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedImage {
+    /// Its number among all images of the dataset, from zero.
+    pub record: usize,
+    /// Its name.
+    pub name: String,
+    /// Why it cannot be read.
+    pub problem: String,
+}
+
 /// The split of a published dataset. Formats without splits (folders, zips, caches, single files) ignore it and return
 /// all images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +71,11 @@ pub struct OpenOptions {
     pub crop: Option<usize>,
     /// How to handle unreadable images; default: fail.
     pub unreadable_images: UnreadableImages,
+    /// The most images that may be skipped; default: no limit.
+    pub max_skipped: Option<u64>,
+    /// With [`UnreadableImages::Skip`]: the images that an earlier opening of the same dataset skipped
+    /// ([`crate::Dataset::skipped`]). They are skipped again, and no image is decoded; default: none.
+    pub skipped_before: Option<Vec<SkippedImage>>,
     /// The split of a published dataset; default: train.
     pub split: Split,
     /// Transformed images are cached in memory on first read if all of them together fit into this many bytes;
@@ -74,6 +90,8 @@ impl OpenOptions {
             shape,
             crop: None,
             unreadable_images: UnreadableImages::Fail,
+            max_skipped: None,
+            skipped_before: None,
             split: Split::Train,
             memory_limit_bytes: 1 << 30,
         }

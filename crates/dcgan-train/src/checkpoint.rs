@@ -44,6 +44,15 @@ pub struct State {
     pub alarms: Alarms,
     /// The best checkpoint so far, this one included.
     pub best: Option<Best>,
+    /// Whether samples and a scheduled checkpoint of this step are still due: the run failed while it wrote them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unrecorded: bool,
+}
+
+/// Checkpoints of undisturbed runs do not have the field.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The best checkpoint of a run.
@@ -148,6 +157,23 @@ impl State {
             data: data.to_owned(),
             alarms: Alarms::default(),
             best: None,
+            unrecorded: false,
+        }
+    }
+
+    /// Reads the state of the checkpoint in `folder`.
+    ///
+    /// # Errors
+    /// A missing or damaged file; another version.
+    pub(crate) fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        let path = folder.join(STATE);
+        let text = fs::read_to_string(&path).map_err(io_error(&path))?;
+        let state: Self = serde_json::from_str(&text)
+            .map_err(|error| CheckpointError::State { path: path.clone(), problem: error.to_string() })?;
+        if (1..=VERSION).contains(&state.version) {
+            Ok(state)
+        } else {
+            Err(CheckpointError::Version { path, found: state.version })
         }
     }
 }
@@ -181,10 +207,12 @@ impl Checkpoint {
             serde_json::to_string_pretty(&self.state).map_err(io::Error::from).map_err(io_error(&state))?;
         fs::write(&state, text + "\n").map_err(io_error(&state))?;
         files::sync_folder(temporary).map_err(io_error(temporary))?;
-        // None is there unless someone else wrote it: a resumed run begins at the newest, newer damaged ones are set
-        // aside.
-        remove(path)?;
+        // One is there if the run failed between this step and the records that are due at it.
+        let replaced = hide(path)?;
         fs::rename(temporary, path).map_err(io_error(path))?;
+        if let Some(replaced) = replaced {
+            fs::remove_dir_all(&replaced).map_err(io_error(&replaced))?;
+        }
         files::sync_names(folder).map_err(io_error(folder))
     }
 
@@ -193,13 +221,9 @@ impl Checkpoint {
     /// # Errors
     /// What is missing, damaged or misshapen.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let mut state = State::read(path)?;
         let file = path.join(STATE);
-        let text = fs::read_to_string(&file).map_err(io_error(&file))?;
         let problem = |problem: String| CheckpointError::State { path: file.clone(), problem };
-        let mut state: State = serde_json::from_str(&text).map_err(|error| problem(error.to_string()))?;
-        if !(1..=VERSION).contains(&state.version) {
-            return Err(CheckpointError::Version { path: file, found: state.version });
-        }
         if path.file_name().is_none_or(|folder| folder != checkpoints::name(state.step).as_str()) {
             return Err(problem(format!("it is of step {}, the folder's name says another", state.step)));
         }
@@ -259,8 +283,16 @@ pub fn drop_optimizer_state(folder: &Path) -> Result<bool, CheckpointError> {
 
 /// Removes a folder if it is there, hiding it first so that no one meets it half removed.
 fn remove(path: &Path) -> Result<(), CheckpointError> {
+    match hide(path)? {
+        Some(hidden) => fs::remove_dir_all(&hidden).map_err(io_error(&hidden)),
+        None => Ok(()),
+    }
+}
+
+/// Gives a folder a hidden name, and returns that, if the folder is there.
+fn hide(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     if !path.exists() {
-        return Ok(());
+        return Ok(None);
     }
     let hidden = path
         .with_file_name(format!(".tmp-removed-{}", path.file_name().unwrap_or_default().to_string_lossy()));
@@ -268,7 +300,7 @@ fn remove(path: &Path) -> Result<(), CheckpointError> {
         fs::remove_dir_all(&hidden).map_err(io_error(&hidden))?;
     }
     fs::rename(path, &hidden).map_err(io_error(path))?;
-    fs::remove_dir_all(&hidden).map_err(io_error(&hidden))
+    Ok(Some(hidden))
 }
 
 /// Removes unfinished folders, and all checkpoints but the newest, the `keep` newest scheduled ones, and the best.

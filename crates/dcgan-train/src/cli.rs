@@ -8,17 +8,21 @@ use dcgan_cli::{LogArgs, integer};
 use dcgan_model::DeviceChoice;
 use dcgan_ops::Precision;
 use dcgan_train::config::{Plan, RunOptions, messages};
-use dcgan_train::options;
+use dcgan_train::options::{self, Values};
 use dcgan_train::preset_choice::PresetChoice;
 #[cfg(feature = "service")]
 use dcgan_train::service::KeepDone;
 use std::path::{Path, PathBuf};
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 invalid arguments, configuration or data, nothing was written; 130 stopped by Ctrl-C,
+SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU, with a checkpoint";
+
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
 ///
 /// Without a command: trains the preset `digits` on the embedded hand-written digits, a run of about two minutes.
 #[derive(Debug, Parser)]
-#[command(name = "dcgan-train", version)]
+#[command(name = "dcgan-train", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -84,6 +88,10 @@ pub(crate) struct RunArgs {
     /// Whether the command is one of several runs, whose results are printed together.
     #[arg(skip)]
     is_part: bool,
+    /// Resume the run in --out if there is one: for jobs that a scheduler starts again with the same command. What
+    /// `resume` cannot change must be as before
+    #[arg(long, requires = "out")]
+    pub(crate) resume_if_exists: bool,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -95,6 +103,10 @@ pub(crate) struct ResumeArgs {
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) options: OptionArgs<true>,
+    /// Continue also if images were added, removed, replaced or repaired. From here on the run differs from one on
+    /// unchanged data
+    #[arg(long)]
+    pub(crate) accept_data_change: bool,
     /// Print one line of JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -355,11 +367,10 @@ impl RunArgs {
 
     /// The arguments that continue the run in `out` with these options.
     pub(crate) fn resumed(&self, out: &Path) -> ResumeArgs {
-        let mut options = self.options.0.clone();
-        options.retain(|name, _| options::all().any(|option| option.name == *name && option.resumable));
         ResumeArgs {
             run: out.to_owned(),
-            options: OptionArgs(options),
+            options: OptionArgs(self.resumable()),
+            accept_data_change: false,
             json: self.json,
             is_part: self.is_part,
         }
@@ -382,6 +393,13 @@ impl RunArgs {
         let mut plan = Plan::resolve(&options).map_err(messages)?;
         plan.make_paths_absolute();
         Ok(plan)
+    }
+
+    /// The options given that `resume` can change.
+    pub(crate) fn resumable(&self) -> Values {
+        let is_resumable = |name: &str| options::all().any(|option| option.resumable && option.name == name);
+        let given = self.options.0.iter().filter(|(name, _)| is_resumable(name));
+        given.map(|(name, value)| (*name, value.clone())).collect()
     }
 
     /// The options as given, with the text of the configuration file.

@@ -3,6 +3,7 @@
 use crate::options::{
     Kind, Section, TrainOption, Value, Values, at_least, between, from_to_below, option, parse_size, section,
 };
+use crate::skip_bad::SkipBad;
 use dcgan_data::ImageShape;
 use dcgan_model::{DeviceChoice, Model, ModelConfig, Preset, PresetError};
 use dcgan_ops::Precision;
@@ -50,8 +51,8 @@ section! {
         data: Option<PathBuf> = None, option(Kind::Path("PATH")).otherwise("embedded digits");
         /// Crop every image to its center N x N before resizing.
         crop: Option<usize> = None, at_least(1);
-        /// Skip unreadable images, and count them.
-        skip_bad: bool = false, option(Kind::Flag);
+        /// Skip unreadable images, and count them; with N, at most N of them.
+        skip_bad: SkipBad = SkipBad::default(), option(Kind::FlagOrCount).resumable();
         /// Seed of every random number.
         seed: u64 = 0, at_least(0);
         /// auto, cpu, cuda:N or metal:N.
@@ -298,7 +299,7 @@ impl Plan {
         if run.data.is_none() && run.crop.is_some() {
             faults.push(Fault::new("crop", "--crop needs --data: the embedded digits are not cropped"));
         }
-        if run.data.is_none() && run.skip_bad {
+        if run.data.is_none() && run.skip_bad.is_on() {
             faults.push(Fault::new(
                 "skip_bad",
                 "--skip-bad needs --data: the embedded digits are all readable",
@@ -450,7 +451,7 @@ mod tests {
         let mut expected = plan.clone();
         (expected.training.epochs, expected.training.steps, expected.training.mirror) =
             (Some(2), None, false);
-        (expected.run.skip_bad, expected.run.seed) = (false, 8);
+        (expected.run.skip_bad, expected.run.seed) = (SkipBad::Flag(false), 8);
         assert_eq!(changed, expected);
         // [run] may be a part of it, and its faults are reported with all others.
         let start = text.find("[training]").unwrap();
@@ -458,12 +459,20 @@ mod tests {
         let of = |run: &str| Plan::resolve(&RunOptions { config: config(run), ..RunOptions::default() });
         let expected = RunConfig { seed: 3, keep: 1, ..RunConfig::default() };
         assert_eq!(of("seed = 3\nkeep = 1").unwrap().run, expected);
+        for (text, expected) in
+            [("true", SkipBad::Flag(true)), ("3", SkipBad::AtMost(3)), ("0", SkipBad::AtMost(0))]
+        {
+            let run = of(&format!("data = \"images\"\nskip_bad = {text}")).unwrap().run;
+            assert_eq!((run.skip_bad, run.skip_bad.is_on()), (expected, true));
+        }
         let fields = |run| of(run).unwrap_err().into_iter().map(|fault| fault.field).collect::<Vec<_>>();
         assert_eq!(
             fields("keep = 0\nthreads = 5000\ncrop = 3\ndevice = \"tpu\""),
             ["threads", "keep", "crop", "device"]
         );
+        assert_eq!(fields("skip_bad = 3"), ["skip_bad"]); // without data
         assert_eq!(fields("sed = 3"), ["config"]);
+        assert_eq!(fields("skip_bad = \"some\""), ["config"]);
     }
 
     /// A plan as earlier versions wrote it.

@@ -19,9 +19,19 @@ pub enum TrainError {
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// Images.
+    /// Images, before the first step.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// An image that cannot be read, at a step.
+    #[error("step {step}: {source}; {}", last_good(.checkpoint))]
+    Image {
+        /// The step, counted from 1.
+        step: u64,
+        /// What happened.
+        source: Box<DataError>,
+        /// The last good checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
     /// A network.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -51,10 +61,13 @@ pub enum TrainError {
     RandomFeatureFrechet(#[from] FrechetError),
     /// The dataset changed between stop and resume.
     #[error(
-        "the dataset is not the one of the start of the run (images were added, removed or changed); restore it, or \
-         start a new run with --init-from the last checkpoint"
+        "the dataset is not the one of the start of the run: {difference}; restore it, or continue with the new one by \
+         `resume --accept-data-change`: the run then differs from one on unchanged data"
     )]
-    OtherData,
+    OtherData {
+        /// What changed.
+        difference: String,
+    },
     /// The weights to start from do not fit.
     #[error("--init-from {}: {problem}", path.display())]
     Init {
@@ -72,8 +85,14 @@ impl TrainError {
         match self {
             Self::Step { step, source, .. } => Self::Step { step, source, checkpoint },
             Self::Folder { source, .. } => Self::Folder { source, checkpoint },
+            Self::Image { step, source, .. } => Self::Image { step, source, checkpoint },
             other => other,
         }
+    }
+
+    /// Whether an image of the dataset could not be read.
+    pub fn is_unreadable_image(&self) -> bool {
+        matches!(self, Self::Image { .. } | Self::Data(_) | Self::RandomFeatureFrechet(FrechetError::Data(_)))
     }
 }
 

@@ -159,6 +159,15 @@ pub fn duration(seconds: f64) -> String {
 }
 
 impl Event {
+    /// Whether the event belongs to the samples or the checkpoint of its step, not to the step itself.
+    pub(crate) fn is_of_recording(&self) -> bool {
+        match self {
+            Self::Sample { .. } | Self::Checkpoint { .. } => true,
+            Self::Alarm { alarm, .. } => *alarm == AlarmKind::Collapse,
+            Self::Step(_) => false,
+        }
+    }
+
     /// Steps taken by then.
     pub fn step(&self) -> u64 {
         match self {

@@ -1,16 +1,20 @@
 //! Opens the inputs of a plan: device, images, weights to start from. Nothing is written.
 
 use crate::config::Plan;
+use crate::data_record::DataRecord;
 use crate::memory;
 use crate::preset_choice;
 use crate::trainer::Inputs;
 use dcgan_base::memory::machine_memory_bytes;
-use dcgan_data::{DataError, Dataset, OpenOptions, UnreadableImages};
+use dcgan_data::{DataError, Dataset};
 use dcgan_model::weights::{self, TensorSpec, Weights};
 use dcgan_model::{ConfigError, DeviceChoice, DeviceError, Model, ModelFiles, OpenError};
 use dcgan_ops::{Device, Isa, Precision};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+
+mod images;
 
 /// The smallest minibatch of a valid plan.
 const SMALLEST_BATCH: usize = 2;
@@ -123,12 +127,45 @@ pub fn check_memory(plan: &Plan, device: &Device) -> Result<(), InputsError> {
     Err(InputsError::Memory { needed: bytes, machine, smaller_batch_fits: needed(SMALLEST_BATCH) <= machine })
 }
 
-/// Opens the images and, with `with_init`, the weights to start from. A run with a checkpoint does not need them any
-/// more; they may have been removed.
+/// How the inputs of a run are opened.
+#[derive(Clone, Copy)]
+pub struct Opening<'a> {
+    /// Whether the run has no checkpoint yet. A run with a checkpoint does not need the weights to start from any more;
+    /// they may have been removed.
+    pub is_new: bool,
+    /// The record of the images that a run with a checkpoint has trained on
+    /// ([`crate::run_folder::RunFolder::data_record_before`]).
+    pub record: Option<&'a DataRecord>,
+    /// Whether to look for unreadable images again, and to skip them as well.
+    pub skip_again: bool,
+    /// Whether to accept other images than those of the record.
+    pub accept_data_change: bool,
+    /// Stops the decoding of the dataset.
+    pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Default for Opening<'_> {
+    /// A new run.
+    fn default() -> Self {
+        let cancelled = &|| false;
+        Self { is_new: true, record: None, skip_again: false, accept_data_change: false, cancelled }
+    }
+}
+
+impl fmt::Debug for Opening<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening")
+            .field("is_new", &self.is_new)
+            .field("record", &self.record)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens the images and, for a new run, the weights to start from.
 ///
 /// # Errors
 /// [`InputsError`].
-pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, InputsError> {
+pub fn open(plan: &Plan, device: Device, opening: &Opening<'_>) -> Result<Inputs, InputsError> {
     check_precision(plan.training.dtype, &device)?;
     check_memory(plan, &device)?;
     let shape = plan.image_shape();
@@ -141,12 +178,8 @@ pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, Inpu
             (Dataset::embedded_digits(shape)?, name.to_owned())
         }
         Some(path) => {
-            let mut options = OpenOptions::new(shape);
-            options.crop = plan.run.crop;
-            options.unreadable_images =
-                if plan.run.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-            (Dataset::open(path, &options)?, name)
+            (images::open(path, plan, opening)?, name)
         }
     };
     tracing::info!("{}", data.report());
@@ -159,7 +192,7 @@ pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, Inpu
     if data.len() < batch_size {
         return Err(InputsError::TooFew { images: data.len(), batch_size });
     }
-    let init = match plan.run.init_from.as_ref().filter(|_| with_init) {
+    let init = match plan.run.init_from.as_ref().filter(|_| opening.is_new) {
         None => None,
         Some(path) => {
             let model = Model::new(plan.model.clone())?;
@@ -168,7 +201,8 @@ pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, Inpu
             Some(files)
         }
     };
-    Ok(Inputs { data: Arc::new(data), data_name, device, init })
+    let accept_data_change = opening.accept_data_change;
+    Ok(Inputs { data: Arc::new(data), data_name, device, init, accept_data_change })
 }
 
 /// Refuses weights that do not fit the networks of the plan.

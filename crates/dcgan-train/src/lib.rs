@@ -17,6 +17,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod compare;
 pub mod config;
+pub mod data_record;
 pub mod error;
 mod evaluation;
 pub mod event;
@@ -29,6 +30,7 @@ mod recorder;
 pub mod run_folder;
 #[cfg(feature = "service")]
 pub mod service;
+pub mod skip_bad;
 mod start;
 pub mod step;
 mod tensorboard;

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
             None => commands::train::run(&cli::RunArgs::default(), &logging),
             Some(Command::Run(args)) if args.is_repeated() => commands::repeat::run(&args, &logging),
             Some(Command::Run(args)) => commands::train::run(&args, &logging),
-            Some(Command::Resume(args)) => commands::train::resume(&args, &logging),
+            Some(Command::Resume(args)) => commands::resume::resume(&args, &logging),
             Some(Command::Compare(args)) => commands::compare::run(&args, &logging),
             Some(Command::Animate(args)) => commands::animate::run(&args, &logging),
             Some(Command::Bench(args)) => commands::bench::run(&args, &logging),

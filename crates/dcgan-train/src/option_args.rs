@@ -30,11 +30,19 @@ fn arguments(option: &'static TrainOption, resume: bool) -> Vec<Arg> {
     let argument = Arg::new(option.name).long(option.flag()).help(help);
     let argument = if resume { argument } else { argument.help_heading(heading) };
     match option.kind {
-        Kind::Flag => {
-            let argument = argument.help(format!("{} (--{}: off)", option.description(), negated(option)));
+        Kind::Flag | Kind::FlagOrCount => {
+            let help = if resume { option.summary().to_owned() } else { option.description() };
+            let argument = argument.help(format!("{help} (--{}: off)", negated(option)));
             let off = Arg::new(negated(option)).long(negated(option)).hide(true);
             let off = off.action(ArgAction::SetTrue).overrides_with(option.name);
-            vec![argument.action(ArgAction::SetTrue).overrides_with(negated(option)), off]
+            let argument = argument.overrides_with(negated(option));
+            let argument = if matches!(option.kind, Kind::Flag) {
+                argument.action(ArgAction::SetTrue)
+            } else {
+                let argument = argument.value_name("N").num_args(0..=1).require_equals(true);
+                argument.default_missing_value("true").value_parser(parser(option.kind))
+            };
+            vec![argument, off]
         }
         Kind::Choice(choices) => {
             let choices = choices.iter().map(|(value, help)| PossibleValue::new(*value).help(*help));
@@ -86,7 +94,10 @@ impl<const RESUME: bool> FromArgMatches for OptionArgs<RESUME> {
         for option in rows(RESUME) {
             let value = match option.kind {
                 Kind::Flag if matches.get_flag(option.name) => Some(Value::Bool(true)),
-                Kind::Flag => matches.get_flag(&negated(option)).then_some(Value::Bool(false)),
+                Kind::Flag | Kind::FlagOrCount if matches.get_flag(&negated(option)) => {
+                    Some(Value::Bool(false))
+                }
+                Kind::Flag => None,
                 _ => matches.get_one::<Value>(option.name).cloned(),
             };
             self.0.extend(value.map(|value| (option.name, value)));

@@ -35,6 +35,8 @@ pub enum Kind {
     Choice(&'static [(&'static str, &'static str)]),
     /// `true` or `false`.
     Flag,
+    /// `true` or `false`, or a number of images.
+    FlagOrCount,
     /// A file or folder; how help texts name it.
     Path(&'static str),
     /// Height and width, `N` or `HxW`.
@@ -95,6 +97,9 @@ pub(crate) const fn from_to_below(min: f64, max: f64) -> TrainOption {
 
 /// The largest integer of an option: a seed may be any.
 pub(crate) const MAX_INTEGER: u64 = u64::MAX;
+
+/// The largest number of images: datasets are not larger.
+const MAX_COUNT: u64 = u32::MAX as u64;
 
 /// The options that select the networks.
 const NETWORKS: &[TrainOption] = &[
@@ -190,7 +195,8 @@ impl TrainOption {
             (Kind::Choice(choices), Value::String(value)) => {
                 choices.iter().any(|(choice, _)| choice == value)
             }
-            (Kind::Flag, Value::Bool(_)) => true,
+            (Kind::Flag | Kind::FlagOrCount, Value::Bool(_)) => true,
+            (Kind::FlagOrCount, Value::Number(value)) => value.as_u64().is_some_and(|n| n <= MAX_COUNT),
             (Kind::Path(_) | Kind::Size | Kind::Text(_), Value::String(_)) => true,
             _ => false,
         };
@@ -227,6 +233,11 @@ impl Kind {
                 value.map(Value::Number).ok_or_else(|| "expected a number".to_owned())
             }
             Self::Flag => text.parse().map(Value::Bool).map_err(|_| "expected true or false".to_owned()),
+            Self::FlagOrCount => text
+                .parse()
+                .map(Value::Bool)
+                .or_else(|_| text.parse::<u64>().map(Value::from))
+                .map_err(|_| "expected a number of images".to_owned()),
             Self::Size => parse_size(text).map(|(height, width)| Value::String(format!("{height}x{width}"))),
             Self::Choice(_) | Self::Path(_) | Self::Text(_) => Ok(Value::String(text.to_owned())),
         }
@@ -251,6 +262,7 @@ impl Kind {
             }
             Self::Choice(choices) => choices.iter().map(|(value, _)| *value).collect::<Vec<_>>().join(" or "),
             Self::Flag => "true or false".to_owned(),
+            Self::FlagOrCount => format!("true, false or 0 to {MAX_COUNT}"),
             Self::Path(_) => "a path".to_owned(),
             Self::Size => "N or HxW".to_owned(),
             Self::Text(_) => "a text".to_owned(),
@@ -348,7 +360,11 @@ mod tests {
         let rate = TrainOption { name: "learning_rate", ..option(rate) };
         let eps = TrainOption { name: "adam_eps", ..from_to_below(1e-38, 1.0).file_only() };
         let order = TrainOption { name: "order", ..option(Kind::Choice(&[("both", ""), ("alternate", "")])) };
+        let skip = TrainOption { name: "skip_bad", ..option(Kind::FlagOrCount) };
         for (option, value, expected) in [
+            (skip, true.into(), Ok(())),
+            (skip, 0.into(), Ok(())),
+            (skip, (-1).into(), Err("--skip-bad is -1, expected true, false or 0 to 4294967295")),
             (batch_size, 2.into(), Ok(())),
             (batch_size, 1.into(), Err("--batch-size is 1, expected 2 to 65536")),
             (batch_size, (-1).into(), Err("--batch-size is -1, expected 2 to 65536")),

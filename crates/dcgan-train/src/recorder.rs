@@ -54,7 +54,7 @@ impl<'a> Recorder<'a> {
         resumed: Option<&State>,
         observer: &'a mut dyn FnMut(&Event),
     ) -> Result<Self, TrainError> {
-        let stats = folder.stats(resumed.map(|state| state.step))?;
+        let stats = folder.stats(resumed)?;
         if let Some(state) = resumed {
             // The process may have been killed between the checkpoint and this.
             link_and_prune(folder, plan, state, total_steps)?;
@@ -155,11 +155,21 @@ impl<'a> Recorder<'a> {
         (frechet, real_frechet): (Option<f64>, Option<f64>),
         best: bool,
     ) -> Result<Event, TrainError> {
-        let path = Path::new("checkpoints").join(checkpoints::name(step));
-        let event = Event::Checkpoint { step, path, frechet, real_frechet, best };
+        let event = self.checkpoint_event(step, (frechet, real_frechet), best);
         self.stats.append(&event)?;
         self.stats.sync()?;
         Ok(event)
+    }
+
+    /// The event of a checkpoint.
+    pub(crate) fn checkpoint_event(
+        &self,
+        step: u64,
+        (frechet, real_frechet): (Option<f64>, Option<f64>),
+        best: bool,
+    ) -> Event {
+        let path = Path::new("checkpoints").join(checkpoints::name(step));
+        Event::Checkpoint { step, path, frechet, real_frechet, best }
     }
 
     /// Writes a checkpoint, links the best one and removes old ones.

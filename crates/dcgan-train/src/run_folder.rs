@@ -1,10 +1,10 @@
 //! A run folder: `plan.toml`, `stats.jsonl` and event files of TensorBoard, `log.txt`, `reals.png`, `samples/`,
 //! `checkpoints/`, `best`, `result.json`.
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, State};
 use crate::config::{Plan, messages};
 use crate::event::{Event, EventLine};
-use crate::tensorboard::EventFile;
+use crate::tensorboard::{self, EventFile};
 use crate::trend::Trend;
 use dcgan_base::files;
 use dcgan_base::time::rfc3339;
@@ -100,6 +100,34 @@ pub struct RunResult {
 /// Locked by the process that trains in the folder.
 const LOCK: &str = ".lock";
 
+/// What a run writes before its first step, with an event file.
+const START_FILES: [&str; 9] = [
+    LOCK,
+    "plan.toml",
+    "data.json",
+    "images.json.gz",
+    "log.txt",
+    "reals.png",
+    "stats.jsonl",
+    "samples",
+    "checkpoints",
+];
+
+/// The names in a folder, without unfinished files.
+fn names(folder: &Path) -> Result<Vec<String>, RunFolderError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io_error(folder))? {
+        let name = entry.map_err(io_error(folder))?.file_name();
+        names.extend(Some(name).filter(|name| !is_temporary(name)).map(|n| n.to_string_lossy().into_owned()));
+    }
+    Ok(names)
+}
+
+/// The same, empty for a folder that does not exist; none for one that cannot be read.
+fn names_if_any(folder: &Path) -> Option<Vec<String>> {
+    if folder.exists() { names(folder).ok() } else { Some(Vec::new()) }
+}
+
 /// Whether a file of this name is unfinished: see [`files::AtomicFile`].
 fn is_temporary(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with(".tmp-")
@@ -110,22 +138,55 @@ pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError 
 }
 
 impl RunFolder {
-    /// Whether a new run can start in `path`: absent, empty, or of a run killed before it wrote its plan.
+    /// Whether a new run can start in `path`: absent, empty, or of a run that ended before its first step.
     ///
     /// # Errors
     /// A path that is not a folder or cannot be read.
     pub fn is_free(path: &Path) -> Result<bool, RunFolderError> {
-        let Ok(entries) = fs::read_dir(path) else {
+        match names(path) {
             // Nothing there, or an error that says what is: a file, a link whose target does not exist.
-            return files::check_new_folder(path).map(|()| true).map_err(io_error(path));
+            Err(_) => files::check_new_folder(path).map(|()| true).map_err(io_error(path)),
+            Ok(names) if names.iter().all(|name| name == LOCK) => Ok(true),
+            Ok(names) => Ok(Self { path: path.into() }.has_only_a_start(&names)),
+        }
+    }
+
+    /// Whether the folder holds no more than what a run writes before its first step, which the next run writes again.
+    fn has_only_a_start(&self, names: &[String]) -> bool {
+        let is_of_start = |name: &String| {
+            START_FILES.contains(&name.as_str()) || name.starts_with(tensorboard::FILE_PREFIX)
         };
-        for entry in entries {
-            let name = entry.map_err(io_error(path))?.file_name();
-            if name != LOCK && !is_temporary(&name) {
-                return Ok(false);
+        let are_steps = |text: String| {
+            let events = text.lines().map(serde_json::from_str::<Event>);
+            events.into_iter().any(|event| event.map_or(true, |event| event.step() > 0))
+        };
+        let is_first_sample = |name: &String| *name == Self::sample_name(0);
+        names.iter().all(is_of_start)
+            && names.iter().any(|name| name == LOCK)
+            && Self::open(&self.path).is_ok()
+            && names_if_any(&self.checkpoints()).is_some_and(|names| names.is_empty())
+            && names_if_any(&self.samples()).is_some_and(|names| names.iter().all(is_first_sample))
+            && !fs::read_to_string(self.stats_file()).is_ok_and(are_steps)
+    }
+
+    /// Starts a new run in a free folder, which the caller has locked: removes what a run that ended before its first
+    /// step left, and writes `plan.toml`.
+    ///
+    /// # Errors
+    /// [`RunFolderError::NotEmpty`] if another process has used the folder in the meantime; those of the file system.
+    pub fn begin(&self, plan: &Plan) -> Result<(), RunFolderError> {
+        if !Self::is_free(&self.path)? {
+            return Err(RunFolderError::NotEmpty { path: self.path.clone() });
+        }
+        for name in names(&self.path)? {
+            let path = self.path.join(&name);
+            match name.as_str() {
+                LOCK | "log.txt" => {}
+                "samples" | "checkpoints" => fs::remove_dir_all(&path).map_err(io_error(&path))?,
+                _ => fs::remove_file(&path).map_err(io_error(&path))?,
             }
         }
-        Ok(true)
+        self.write_plan(plan)
     }
 
     /// Creates the folder `path` for a new run.
@@ -281,21 +342,32 @@ impl RunFolder {
         Ok((None, damaged))
     }
 
-    /// Opens stats.jsonl for appending and drops the lines of an interrupted run after `step`; all lines where there is
-    /// no checkpoint. Starts an event file, which makes TensorBoard drop the same events.
+    /// Opens stats.jsonl for appending and drops the lines of an interrupted run after the checkpoint of `resumed`; all
+    /// lines where there is no checkpoint. Starts an event file, which makes TensorBoard drop the same events.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn stats(&self, step: Option<u64>) -> Result<Stats, RunFolderError> {
+    pub fn stats(&self, resumed: Option<&State>) -> Result<Stats, RunFolderError> {
         let path = self.stats_file();
         let io = |source| RunFolderError::Io { path: path.clone(), source };
+        let step = resumed.map(|state| state.step);
+        let is_unrecorded = resumed.is_some_and(|state| state.unrecorded);
+        // The event is in the checkpoint, or it is not written again after it.
+        let is_kept = |event: &Event| {
+            let is_repeated = is_unrecorded && Some(event.step()) == step && event.is_of_recording();
+            Some(event.step()) <= step && !is_repeated
+        };
+        let mut of_last_step = Vec::new();
         // An incomplete line may end inside a character.
         match fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
             Ok(text) => {
-                let whole = |line: &&str| {
-                    serde_json::from_str::<Event>(line).is_ok_and(|event| Some(event.step()) <= step)
-                };
-                let kept: String = text.lines().filter(whole).flat_map(|line| [line, "\n"]).collect();
+                let mut kept = String::with_capacity(text.len());
+                for line in text.lines() {
+                    if let Some(event) = serde_json::from_str::<Event>(line).ok().filter(is_kept) {
+                        kept.extend([line, "\n"]);
+                        of_last_step.extend(Some(event).filter(|event| Some(event.step()) == step));
+                    }
+                }
                 if kept != text {
                     files::write_atomic(&path, kept.as_bytes()).map_err(io)?;
                 }
@@ -304,7 +376,11 @@ impl RunFolder {
             Err(error) => return Err(io(error)),
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
-        let event_file = EventFile::create(&self.path, step.map_or(0, |step| step + 1))?;
+        let first = step.map_or(0, |step| if is_unrecorded { step } else { step + 1 });
+        let mut event_file = EventFile::create(&self.path, first)?;
+        if is_unrecorded {
+            of_last_step.iter().try_for_each(|event| event_file.append(event, &self.path))?;
+        }
         Ok(Stats { file, path, folder: self.path.clone(), event_file })
     }
 

@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use wire::Message;
 
 /// Prefix of the names of event files, before the second of their creation.
-const PREFIX: &str = "events.out.tfevents.";
+pub(crate) const FILE_PREFIX: &str = "events.out.tfevents.";
 
 /// An event file.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl EventFile {
     /// Those of the file system.
     pub(crate) fn create(folder: &Path, first_step: u64) -> Result<Self, RunFolderError> {
         let seconds = now().as_secs().max(newest(folder)?.map_or(0, |newest| newest.saturating_add(1)));
-        let path = folder.join(format!("{PREFIX}{seconds:010}.dcgan-train"));
+        let path = folder.join(format!("{FILE_PREFIX}{seconds:010}.dcgan-train"));
         let file = File::create_new(&path).map_err(io_error(&path))?;
         let mut this = Self { file, path };
         this.write(&head(now().as_secs_f64(), first_step))?;
@@ -76,7 +76,7 @@ fn newest(folder: &Path) -> Result<Option<u64>, RunFolderError> {
     let mut newest = None;
     for entry in fs::read_dir(folder).map_err(io_error(folder))? {
         let name = entry.map_err(io_error(folder))?.file_name();
-        let seconds = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('.').next());
+        let seconds = name.to_str().and_then(|name| name.strip_prefix(FILE_PREFIX)?.split('.').next());
         newest = newest.max(seconds.and_then(|seconds| seconds.parse().ok()));
     }
     Ok(newest)

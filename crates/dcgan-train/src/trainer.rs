@@ -3,8 +3,10 @@
 //! [`run`] is called by the command line and by the service; neither holds training logic. Everything random is drawn
 //! from streams keyed by the step, so that a run resumed at step k continues as if it had never stopped.
 
+use crate::alarm::Alarms;
 use crate::checkpoint::{Best, Checkpoint, State};
 use crate::config::Plan;
+use crate::data_record::DataRecord;
 use crate::error::TrainError;
 use crate::evaluation::{Evaluator, can_evaluate, real_images, update_ema};
 use crate::event::Event;
@@ -14,7 +16,7 @@ use crate::run_folder::{RunFolder, RunResult};
 use crate::start::{fresh, resumed, to_checkpoint};
 use crate::step::{LearningRate, Networks, train_step};
 use dcgan_data::image_grid::ImageGrid;
-use dcgan_data::{Dataset, Loader, LoaderConfig};
+use dcgan_data::{Dataset, Loader, LoaderConfig, LoaderPosition};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Latents, Model, ModelFiles, NetworkError, pixels};
 use dcgan_ops::{BufferPool, Device};
@@ -55,6 +57,8 @@ pub struct Inputs {
     pub device: Device,
     /// Weights to start from in place of random ones.
     pub init: Option<ModelFiles>,
+    /// Whether the run continues where these images are not those of its start.
+    pub accept_data_change: bool,
 }
 
 /// Trains by `plan` in `folder`, from its newest checkpoint or from the start, until the plan is complete or
@@ -62,6 +66,8 @@ pub struct Inputs {
 ///
 /// `observer` gets every event after it was written to stats.jsonl and the event file; `progress` gets the number of
 /// steps taken and of all steps after every step.
+///
+/// After a failure between two steps, the steps since the last checkpoint are saved first.
 ///
 /// # Errors
 /// [`TrainError`]; the last good checkpoint stays whatever happens.
@@ -74,27 +80,68 @@ pub fn run(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<RunEnd, TrainError> {
     folder.prepare()?;
-    let (newest, damaged) = folder.latest()?;
+    let (mut newest, damaged) = folder.latest()?;
     for problem in damaged {
         tracing::warn!("a damaged checkpoint is set aside, an earlier one is used: {problem}");
     }
     let total_steps = plan.total_steps(inputs.data.len());
     let last_good = newest.as_ref().map(|newest| recorder::path_of(folder, newest.state.step));
     let with_last_good = |error: TrainError| error.with_last_good(last_good.as_deref());
-    if let Some(Checkpoint { state, .. }) = &newest {
-        if state.data != inputs.data.fingerprint() {
-            return Err(TrainError::OtherData);
-        }
-        if state.step >= total_steps {
-            // The process may have been killed between the last checkpoint and what follows it.
-            let result = recorder::finish(folder, plan, state, total_steps).map_err(with_last_good)?;
-            return Ok(RunEnd::AlreadyFinished(result));
-        }
+    check_data(folder, plan, &inputs, newest.as_mut().map(|newest| &mut newest.state))?;
+    if let Some(Checkpoint { state, .. }) = &newest
+        && state.step >= total_steps
+        && !state.unrecorded
+    {
+        // The process may have been killed between the last checkpoint and what follows it.
+        let result = recorder::finish(folder, plan, state, total_steps).map_err(with_last_good)?;
+        return Ok(RunEnd::AlreadyFinished(result));
     }
     let mut trainer =
         Trainer::new(folder, plan, inputs, newest, total_steps, observer).map_err(with_last_good)?;
     let end = trainer.train(progress, cancelled);
+    if end.is_err() {
+        trainer.save_after_failure();
+    }
     end.map_err(|error| error.with_last_good(trainer.recorder.last_good()))
+}
+
+/// Compares the images with those that the run has trained on up to `state`, none if it starts, and writes the record
+/// of the dataset. Other images are accepted on request, or if they were accepted before; `state` then continues with
+/// them.
+fn check_data(
+    folder: &RunFolder,
+    plan: &Plan,
+    inputs: &Inputs,
+    mut state: Option<&mut State>,
+) -> Result<(), TrainError> {
+    let Inputs { data, accept_data_change, .. } = inputs;
+    let on_disk = if state.is_some() { folder.data_record()? } else { None };
+    let earlier = state.as_ref().map(|state| DataRecord::of_earlier_version(&state.data));
+    let before = on_disk.clone().or(earlier);
+    let (mut step, mut description) = (0, String::new());
+    if let Some(state) = &mut state {
+        step = state.step;
+        if let Some(difference) = folder.data_change(state, before.as_ref(), data) {
+            if !accept_data_change {
+                return Err(TrainError::OtherData { difference });
+            }
+            tracing::warn!(
+                "the dataset changed: {difference}; the run continues with it from step {step} on, and differs from \
+                 one on unchanged data"
+            );
+            description = difference;
+        }
+        data.fingerprint().clone_into(&mut state.data);
+        // Without some images an epoch is shorter.
+        if state.position.batch > (data.len() / plan.training.batch_size.max(1)) as u64 {
+            state.position = LoaderPosition { epoch: state.position.epoch + 1, batch: 0 };
+        }
+    }
+    let record = DataRecord::next(before.as_ref(), plan, (step, data, &description));
+    if on_disk.as_ref() != Some(&record) {
+        folder.write_data_record(&record, data)?;
+    }
+    Ok(())
 }
 
 struct Trainer<'a> {
@@ -108,6 +155,10 @@ struct Trainer<'a> {
     evaluator: Evaluator<'a>,
     recorder: Recorder<'a>,
     state: State,
+    /// The alarms before the samples of the step.
+    alarms: Alarms,
+    /// Whether weights and counters are those of a whole number of steps.
+    is_whole: bool,
 }
 
 impl<'a> Trainer<'a> {
@@ -119,7 +170,7 @@ impl<'a> Trainer<'a> {
         total_steps: u64,
         observer: &'a mut dyn FnMut(&Event),
     ) -> Result<Self, TrainError> {
-        let Inputs { data, data_name, device, init } = inputs;
+        let Inputs { data, data_name, device, init, .. } = inputs;
         let model = Model::new(plan.model.clone())?;
         let (state, networks) = match &newest {
             Some(checkpoint) => resumed(&model, plan, checkpoint, &device)?,
@@ -154,7 +205,20 @@ impl<'a> Trainer<'a> {
         let mut recorder = Recorder::new(folder, plan, data_name, total_steps, resumed, observer)?;
         recorder.start_interval(state.step, loader.wait_time());
         let pool = BufferPool::new();
-        Ok(Self { folder, plan, total_steps, pool, networks, loader, evaluator, recorder, state })
+        let (alarms, is_whole) = (state.alarms, true);
+        Ok(Self {
+            folder,
+            plan,
+            total_steps,
+            pool,
+            networks,
+            loader,
+            evaluator,
+            recorder,
+            state,
+            alarms,
+            is_whole,
+        })
     }
 
     fn train(
@@ -165,29 +229,24 @@ impl<'a> Trainer<'a> {
         if self.state.step == 0 && can_evaluate(&self.networks) {
             self.sample(true)?; // of the weights of --init-from
         }
+        if self.state.unrecorded {
+            self.record(cancelled)?;
+            if self.state.unrecorded {
+                return Ok(RunEnd::Interrupted { step: self.state.step });
+            }
+        }
         while self.state.step < self.total_steps {
             self.step()?;
             let step = self.state.step;
             progress(step, self.total_steps);
-            let is_last = step == self.total_steps;
-            let is_due = |every: u64| step.is_multiple_of(every) || is_last;
-            if is_due(self.plan.run.log_every) {
+            if self.is_due(self.plan.run.log_every) {
                 self.recorder.log(&self.state, self.loader.wait_time())?;
             }
-            if is_due(self.plan.run.sample_every) {
-                self.sample(true)?;
-            } else if step < self.plan.run.sample_every && EARLY_SAMPLES.contains(&step) {
-                self.sample(false)?;
-            }
-            let is_cancelled = cancelled();
-            if is_due(self.plan.run.checkpoint_every) {
-                let frechet = self.frechet()?;
-                self.checkpoint(Some(frechet))?;
-            } else if is_cancelled {
-                // Outside the schedule: never the best, because an uninterrupted run would not have it.
-                self.checkpoint(None)?;
-            }
-            if is_cancelled && !is_last {
+            self.record(cancelled)?;
+            if (self.state.unrecorded || cancelled()) && step < self.total_steps {
+                if !self.is_saved() {
+                    self.save()?;
+                }
                 return Ok(RunEnd::Interrupted { step });
             }
         }
@@ -195,9 +254,52 @@ impl<'a> Trainer<'a> {
         Ok(RunEnd::Finished(result))
     }
 
+    /// Whether something that happens at every `every` steps and at the end happens now.
+    fn is_due(&self, every: u64) -> bool {
+        self.state.step.is_multiple_of(every) || self.state.step == self.total_steps
+    }
+
+    /// Whether there is a checkpoint of this step.
+    fn is_saved(&self) -> bool {
+        let path = recorder::path_of(self.folder, self.state.step);
+        self.recorder.last_good() == Some(path.as_path())
+    }
+
+    /// Writes samples and the checkpoint that are due after a step. In the middle of a cancelled run they wait for the
+    /// resumed run: evaluation takes time, and whoever stops a process may kill it soon.
+    fn record(&mut self, cancelled: &dyn Fn() -> bool) -> Result<(), TrainError> {
+        let is_last = self.state.step == self.total_steps;
+        let waits = || cancelled() && !is_last;
+        let (samples, checkpoint) =
+            (self.is_due(self.plan.run.sample_every), self.is_due(self.plan.run.checkpoint_every));
+        let step = self.state.step;
+        let is_early = step < self.plan.run.sample_every && EARLY_SAMPLES.contains(&step);
+        if samples || is_early {
+            if waits() {
+                return Ok(());
+            }
+            self.sample(samples)?;
+        }
+        if checkpoint {
+            if waits() {
+                return Ok(());
+            }
+            let frechet = self.frechet()?;
+            self.checkpoint(frechet)?;
+        }
+        self.state.unrecorded = false;
+        Ok(())
+    }
+
     fn step(&mut self) -> Result<(), TrainError> {
         let (step, plan) = (self.state.step, self.plan);
-        let batch = self.loader.next_batch()?;
+        let batch = self.loader.next_batch();
+        let batch = batch.map_err(|source| TrainError::Image {
+            step: step + 1,
+            source: Box::new(source),
+            checkpoint: None,
+        })?;
+        self.is_whole = false;
         let x = pixels::to_maps(&batch.pixels, &plan.model, &self.pool).map_err(NetworkError::from)?;
         let latent = &plan.model.latent;
         let mut stream = random::stream(plan.run.seed, Purpose::TrainingLatent, step);
@@ -212,8 +314,11 @@ impl<'a> Trainer<'a> {
         self.state.step += 1;
         self.state.images += batch.count as u64;
         self.state.position = self.loader.position();
+        self.state.unrecorded = true;
         let step = self.state.step;
         let alarm = output.discriminator.and_then(|d| self.state.alarms.observe_loss(step, d.loss));
+        self.alarms = self.state.alarms;
+        self.is_whole = true;
         self.recorder.alarm(step, alarm)
     }
 
@@ -235,21 +340,55 @@ impl<'a> Trainer<'a> {
         Ok(frechet)
     }
 
-    fn checkpoint(&mut self, frechet: Option<f64>) -> Result<(), TrainError> {
+    /// Writes a scheduled checkpoint.
+    fn checkpoint(&mut self, frechet: f64) -> Result<(), TrainError> {
         let started = Instant::now();
         let step = self.state.step;
-        let is_better = |frechet: &f64| self.state.best.is_none_or(|best| *frechet < best.frechet);
-        let best = frechet.filter(|frechet| frechet.is_finite() && is_better(frechet));
-        if let Some(frechet) = best {
-            self.state.best = Some(Best { step, frechet });
-        }
-        let real_frechet = frechet.and(self.evaluator.real_frechet());
-        let event = self.recorder.begin_checkpoint(step, (frechet, real_frechet), best.is_some())?;
-        let ema = self.evaluator.ema_weights(&mut self.networks, step)?;
-        let checkpoint =
-            to_checkpoint(self.evaluator.model(), &self.networks, ema.as_ref(), self.state.clone())?;
-        self.recorder.checkpoint(&checkpoint, &event)?;
+        let is_best = frechet.is_finite() && self.state.best.is_none_or(|best| frechet < best.frechet);
+        let distances = (Some(frechet), self.evaluator.real_frechet());
+        let event = self.recorder.begin_checkpoint(step, distances, is_best)?;
+        let best = if is_best { Some(Best { step, frechet }) } else { self.state.best };
+        let state = State { best, unrecorded: false, ..self.state.clone() };
+        self.write_checkpoint(state.clone(), &event)?;
+        self.state = state;
         self.recorder.exclude_since(started);
         Ok(())
+    }
+
+    fn write_checkpoint(&mut self, state: State, event: &Event) -> Result<(), TrainError> {
+        let ema = self.evaluator.ema_weights(&mut self.networks, state.step)?;
+        let checkpoint = to_checkpoint(self.evaluator.model(), &self.networks, ema.as_ref(), state)?;
+        // Nothing to save a second time: whatever refused this checkpoint would refuse it again.
+        self.is_whole = false;
+        self.recorder.checkpoint(&checkpoint, event)?;
+        self.is_whole = true;
+        Ok(())
+    }
+
+    /// Writes a checkpoint outside the schedule. It is never the best, because an uninterrupted run would not have it.
+    /// What is due at this step and is not recorded yet is repeated by the resumed run.
+    fn save(&mut self) -> Result<(), TrainError> {
+        let step = self.state.step;
+        let mut state = self.state.clone();
+        if state.unrecorded {
+            state.alarms = self.alarms;
+        }
+        let event = self.recorder.begin_checkpoint(step, (None, None), false).unwrap_or_else(|error| {
+            // The run goes on without this event.
+            tracing::warn!("{error}");
+            self.recorder.checkpoint_event(step, (None, None), false)
+        });
+        self.write_checkpoint(state, &event)
+    }
+
+    /// Saves the steps since the last checkpoint after a failure between two steps.
+    fn save_after_failure(&mut self) {
+        let step = self.state.step;
+        if !self.is_whole || self.is_saved() || step == 0 {
+            return;
+        }
+        if let Err(error) = self.save() {
+            tracing::warn!("no checkpoint of step {step} could be written: {error}");
+        }
     }
 }

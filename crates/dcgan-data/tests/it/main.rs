@@ -23,3 +23,5 @@ mod manifests;
 mod pack;
 #[cfg(test)]
 mod probe;
+#[cfg(test)]
+mod unreadable;

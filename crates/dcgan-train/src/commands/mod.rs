@@ -8,6 +8,7 @@ pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod presets;
 pub(crate) mod repeat;
+pub(crate) mod resume;
 pub(crate) mod sample;
 #[cfg(feature = "service")]
 pub(crate) mod serve;

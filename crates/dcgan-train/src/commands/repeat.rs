@@ -1,6 +1,6 @@
 //! `dcgan-train run --seeds` and `--repeat`: the same run with several seeds, one after the other.
 
-use super::{compare, train};
+use super::{compare, resume, train};
 use crate::cli::RunArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_train::compare::{Comparison, RunSummary};
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
         let outcome = if RunFolder::is_free(out).map_err(UsageError::because)? {
             train::run(&part, logging)?
         } else {
-            train::resume(&part.resumed(out), logging)?
+            resume::resume(&part.resumed(out), logging)?
         };
         if outcome == Outcome::Interrupted {
             tracing::warn!("{i} of {} runs are complete; the same command continues", runs.len());

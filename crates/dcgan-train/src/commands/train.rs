@@ -1,13 +1,14 @@
-//! `dcgan-train run`, `resume` and the default run.
+//! `dcgan-train run` and the default run; the training of `resume` as well.
 
-use crate::cli::{ResumeArgs, RunArgs, Summary};
+use super::resume::resume_same;
+use crate::cli::{RunArgs, Summary};
 use anyhow::Context;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::checkpoints;
-use dcgan_train::config::{Plan, messages};
+use dcgan_train::config::Plan;
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
-use dcgan_train::inputs;
+use dcgan_train::inputs::{self, Opening};
 use dcgan_train::preset_choice::color_name;
 use dcgan_train::run_folder::{RunFolder, RunFolderError, RunResult};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
@@ -17,60 +18,61 @@ use std::path::Path;
 pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let plan = args.plan();
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
+    let mut existing = None;
     if let Some(out) = &args.out {
         match RunFolder::is_free(out) {
             Ok(true) => {}
+            Ok(false) if args.resume_if_exists => existing = Some(out),
             Ok(false) => faults.push(format!("--out {}", RunFolderError::NotEmpty { path: out.clone() })),
             Err(error) => faults.push(format!("--out {error}")),
         }
     }
     let (Ok(plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
+    if let Some(out) = existing {
+        return resume_same(out, &plan, args, logging);
+    }
     set_threads(plan.run.threads)?;
-    let inputs = open_inputs(&plan, true)?;
+    let inputs = open_inputs(&plan, &Opening::default())?;
     let folder = match &args.out {
         Some(out) => RunFolder::create(out),
         None => RunFolder::create_next(Path::new("runs"), &plan.model.name),
     };
     let folder = folder.map_err(UsageError::because)?;
-    let lock = folder.lock()?;
-    folder.write_plan(&plan)?;
-    let outcome = train(&folder, &plan, inputs, logging, args.summary());
-    drop(lock);
-    outcome
-}
-
-pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let (folder, mut plan) = RunFolder::open(&args.run).map_err(UsageError::because)?;
     let lock = folder.lock().map_err(UsageError::because)?;
-    let before = plan.clone();
-    let mut faults = plan.set(&args.options.0).err().unwrap_or_default();
-    faults.extend(plan.faults());
-    let faults = messages(faults);
-    if !faults.is_empty() {
-        return Err(UsageError { faults }.into());
-    }
-    set_threads(plan.run.threads)?;
-    let newest = checkpoints::list(&folder.checkpoints())?.pop().unwrap_or(0);
-    // A run with a checkpoint does not need the weights it started from; they may have been removed.
-    let inputs = open_inputs(&plan, newest == 0)?;
-    if plan != before && plan.total_steps(inputs.data.len()) > newest {
-        folder.write_plan(&plan)?;
-    }
+    folder.begin(&plan).map_err(UsageError::because)?;
     let outcome = train(&folder, &plan, inputs, logging, args.summary());
     drop(lock);
     outcome
 }
 
 /// Opens the device, the images and the weights to start from. Nothing is written.
-fn open_inputs(plan: &Plan, with_init: bool) -> anyhow::Result<Inputs> {
-    let open = |device| inputs::open(plan, device, with_init);
+pub(crate) fn open_inputs(plan: &Plan, opening: &Opening<'_>) -> anyhow::Result<Inputs> {
+    let open = |device| inputs::open(plan, device, opening);
     let opened = inputs::device(&plan.run.device).and_then(open);
     Ok(opened.map_err(|error| UsageError { faults: error.faults() })?)
 }
 
-/// The user can restore a dataset that changed: exit code 2.
-fn wrong_input(error: TrainError) -> anyhow::Error {
-    if matches!(error, TrainError::OtherData) { UsageError::because(error).into() } else { error.into() }
+/// What the user can do about a run that failed. A dataset that changed can be restored: exit code 2.
+pub(crate) fn with_fix(error: TrainError, folder: &RunFolder) -> anyhow::Error {
+    let run = folder.path().display();
+    let has_checkpoint = checkpoints::list(&folder.checkpoints()).is_ok_and(|steps| !steps.is_empty());
+    match error {
+        TrainError::OtherData { .. } => {
+            UsageError::one(format!("{error}; the command is: dcgan-train resume {run} --accept-data-change"))
+                .into()
+        }
+        error if error.is_unreadable_image() && has_checkpoint => {
+            let text = format!(
+                "to continue without unreadable images: dcgan-train resume {run} --skip-bad; after a repair: \
+                 dcgan-train resume {run} --accept-data-change"
+            );
+            anyhow::anyhow!("{error}\n  {text}")
+        }
+        error @ TrainError::Folder { .. } if has_checkpoint => {
+            anyhow::anyhow!("{error}\n  to continue once this is fixed: dcgan-train resume {run}")
+        }
+        error => error.into(),
+    }
 }
 
 fn print_json(folder: &RunFolder, result: &RunResult) -> anyhow::Result<Outcome> {
@@ -80,7 +82,7 @@ fn print_json(folder: &RunFolder, result: &RunResult) -> anyhow::Result<Outcome>
     Ok(Outcome::Done)
 }
 
-fn train(
+pub(crate) fn train(
     folder: &RunFolder,
     plan: &Plan,
     inputs: Inputs,
@@ -122,7 +124,7 @@ fn train(
     });
     progress.finish();
     let run = folder.path().display();
-    match end.map_err(wrong_input)? {
+    match end.map_err(|error| with_fix(error, folder))? {
         RunEnd::Finished(result) => {
             if summary == Summary::Json {
                 return print_json(folder, &result);
@@ -146,13 +148,25 @@ fn train(
             );
             Ok(Outcome::Interrupted)
         }
-        RunEnd::AlreadyFinished(result) if summary == Summary::Json => print_json(folder, &result),
-        RunEnd::AlreadyFinished(_) if summary == Summary::None => Ok(Outcome::Done),
-        RunEnd::AlreadyFinished(RunResult { steps: step, .. }) => {
+        RunEnd::AlreadyFinished(result) => print_finished(folder, &result, summary),
+    }
+}
+
+/// Reports a run that was complete before.
+pub(crate) fn print_finished(
+    folder: &RunFolder,
+    result: &RunResult,
+    summary: Summary,
+) -> anyhow::Result<Outcome> {
+    let (run, step) = (folder.path().display(), result.steps);
+    match summary {
+        Summary::Json => return print_json(folder, result),
+        Summary::Text => {
             print_result(&format!(
                 "the run {run} is finished at step {step}; extend it with a larger --steps"
             ))?;
-            Ok(Outcome::Done)
         }
+        Summary::None => {}
     }
+    Ok(Outcome::Done)
 }

@@ -8,6 +8,7 @@ use crate::config::{ConfigFile, Fault, LENGTHS, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
 use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
 use crate::preset_choice::PresetChoice;
+use crate::skip_bad::SkipBad;
 use dcgan_model::DeviceChoice;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -76,6 +77,10 @@ fn read(option: &TrainOption, value: Value) -> Result<Value, String> {
         Kind::Integer(..) => typed::<u64>(option, value)?.into(),
         Kind::Float(..) => typed::<f64>(option, value)?.into(),
         Kind::Flag => typed::<bool>(option, value)?.into(),
+        Kind::FlagOrCount => match typed::<SkipBad>(option, value)? {
+            SkipBad::Flag(flag) => flag.into(),
+            SkipBad::AtMost(count) => count.into(),
+        },
         Kind::Size => {
             let (height, width) = match typed(option, value)? {
                 Size::Side(side) => (side, side),
@@ -405,6 +410,10 @@ fn property(option: &TrainOption) -> Value {
             set("enum", choices.iter().map(|(value, _)| *value).collect());
         }
         Kind::Flag => set("type", "boolean".into()),
+        Kind::FlagOrCount => {
+            set("type", json!(["boolean", "integer"]));
+            set("minimum", 0.into());
+        }
         Kind::Path(_) | Kind::Size | Kind::Text(_) => set("type", "string".into()),
     }
     property

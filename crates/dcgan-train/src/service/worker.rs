@@ -11,9 +11,10 @@ use super::store::StoreError;
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::event::Event;
-use crate::inputs::{self, InputsError};
+use crate::inputs::{self, InputsError, Opening};
 use crate::run_folder::{Lock, RunFolder, RunFolderError};
 use crate::trainer::{self, RunEnd};
+use dcgan_data::DataError;
 use dcgan_model::{Device, FolderError, checkpoints};
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -142,7 +143,13 @@ fn train(
     let newest = checkpoints::list(&folder.checkpoints())?.pop().unwrap_or(0);
     let is_new = newest == 0;
     state.recheck_paths(&plan, is_new).map_err(|(field, problem)| JobError::Moved { field, problem })?;
-    let inputs = inputs::open(&plan, device.clone(), is_new)?;
+    let cancelled = || running.is_stopped() || state.is_stopping();
+    let record = folder.data_record_before(newest, &plan)?;
+    let opening = Opening { is_new, record: record.as_ref(), cancelled: &cancelled, ..Opening::default() };
+    let inputs = match inputs::open(&plan, device.clone(), &opening) {
+        Err(InputsError::Data(DataError::Cancelled)) => return Ok(Outcome::Stopped),
+        inputs => inputs?,
+    };
     let images = inputs.data.len();
     save_progress(job, || state.store.set_length(&job.id, plan.total_steps(images), images as u64));
     let batch_size = plan.training.batch_size as u64;
@@ -163,7 +170,6 @@ fn train(
         running.set_step(step);
         state.metrics.count_images(&running.device, batch_size);
     };
-    let cancelled = || running.is_stopped() || state.is_stopping();
     match trainer::run(&folder, &plan, inputs, &mut sink, &mut progress, &cancelled)? {
         RunEnd::Finished(result) | RunEnd::AlreadyFinished(result) => {
             save_progress(job, || state.store.set_progress(&job.id, result.steps, result.images, None));
@@ -243,7 +249,7 @@ mod tests {
             (JobError::from(TrainError::from(checkpoint)), true),
             (JobError::from(TrainError::from(weights)), true),
             (JobError::from(folder(io::Error::from(ErrorKind::PermissionDenied))), false),
-            (JobError::from(TrainError::OtherData), false),
+            (JobError::from(TrainError::OtherData { difference: String::new() }), false),
         ] {
             assert_eq!(is_disk_full(&error), expected, "{error:?}");
         }

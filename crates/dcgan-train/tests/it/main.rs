@@ -5,9 +5,12 @@
 mod compare;
 mod defaults;
 mod kill;
+mod lost;
 mod sample;
 #[cfg(feature = "service")]
 mod service;
+#[cfg(unix)]
+mod signals;
 mod support;
 mod usage;
 mod version1;

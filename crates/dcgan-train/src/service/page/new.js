@@ -16,6 +16,7 @@ const label = (name) => LABELS[name] ?? (name[0].toUpperCase() + name.slice(1)).
 /** An input for an option of the schema, with its description and its error. */
 function field(name, { type, description, enum: choices, minimum }, presets) {
   const id = `option-${name}`;
+  if (Array.isArray(type)) [type] = type; // a flag that takes a number as well
   const common = { id, name, "aria-describedby": `${id}-help ${id}-fault` };
   let input;
   if (name === "config") input = h("textarea", { ...common, rows: 6, spellcheck: "false", class: "code" });

@@ -316,9 +316,9 @@ fn the_api_description_matches_the_routes() {
     let help = String::from_utf8(command(&["run", "--help"]).output().unwrap().stdout).unwrap();
     let flags = help.lines().filter_map(|line| line.trim().trim_start_matches("-h, ").strip_prefix("--"));
     let flags: BTreeSet<String> =
-        flags.map(|flag| flag.split([' ', '.']).next().unwrap().replace('-', "_")).collect();
+        flags.map(|flag| flag.split([' ', '.', '[']).next().unwrap().replace('-', "_")).collect();
     let options = document["components"]["schemas"]["JobOptions"]["properties"].as_object().unwrap();
-    let others = ["help", "json", "out", "quiet", "verbose"].map(str::to_owned);
+    let others = ["help", "json", "out", "quiet", "resume_if_exists", "verbose"].map(str::to_owned);
     let options: BTreeSet<String> = options.keys().cloned().chain(others).collect();
     let more = ["quiet", "verbose", "help", "name"].map(str::to_owned);
     let flags: BTreeSet<String> = flags.into_iter().chain(more).collect();
