@@ -1,13 +1,13 @@
 """Checks the files of the README's section "Operate the service" with the programs that read them, and the service
-behind nginx.
+behind nginx and Caddy.
 
 Run: python3 operations.py [BINARY]     (Python 3.11, Linux; uses nginx, caddy, systemd-analyze, promtool, sqlite3 and
 rsync where they are installed)
 
-Checked: each program accepts its file; the shell scripts have no syntax errors; below a sub-path of nginx, events
-arrive while the job trains, with gzip or without, and the URLs in responses resolve; a backup of a running service is
-a store on which a service continues the jobs. Prints a Markdown table; exits with 1 if a check fails. A program that
-is not installed is reported and fails no check."""
+Checked: each program accepts its file; the shell scripts have no syntax errors; below a sub-path of nginx and Caddy,
+events arrive while the job trains, with gzip or without, and the URLs in responses resolve; a backup of a running
+service is a store on which a service continues the jobs. Prints a Markdown table; exits with 1 if a check fails. A
+program that is not installed is reported and fails no check."""
 
 import argparse
 import http.client
@@ -89,27 +89,52 @@ def get(port, path, method="GET", body=None, headers=()):
     return connection, connection.getresponse()
 
 
-def check_proxy(binary, folder, report):
-    if not shutil.which("nginx"):
-        report("the service behind nginx", "nginx is not installed", True)
-        return
-    server, port = Server(binary, folder / "proxied"), free_port()
+def start_nginx(folder, service, port):
     config = folder / "proxy.conf"
-    config.write_text(nginx(folder, block("nginx"), server.address[1], port))
-    subprocess.run(["nginx", "-c", config], check=True, capture_output=True)
+    config.write_text(nginx(folder, block("nginx"), service, port))
+    return subprocess.Popen(["nginx", "-c", config, "-g", "daemon off;"], stderr=subprocess.DEVNULL)
+
+
+def start_caddy(folder, service, port):
+    config = folder / "proxy.Caddyfile"
+    lines = block("caddyfile").replace("lab.example {", f"http://127.0.0.1:{port} {{").replace(":8421", f":{service}")
+    config.write_text("{\n\tadmin off\n}\n" + lines)
+    command = ["caddy", "run", "--adapter", "caddyfile", "--config", config]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"HOME": str(folder), "PATH": "/usr/bin:/bin"})
+
+
+def wait_for_port(port):
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def check_proxy(binary, folder, report, program, start):
+    """The service below /dcgan/ of a reverse proxy."""
+    if not shutil.which(program):
+        report(f"the service behind {program}", "not installed", True)
+        return
+    server, port = Server(binary, folder / program), free_port()
+    proxy = start(folder, server.address[1], port)
     try:
+        wait_for_port(port)
         base = f"http://127.0.0.1:{port}/dcgan/"
         headers = {"Origin": f"http://127.0.0.1:{port}"}
         options = json.dumps(tiny(100_000_000, log_every=50, checkpoint_every=100_000, sample_every=1_000))
         _, response = get(port, "/dcgan/v1/jobs", "POST", options, headers)
         location = urlsplit(urljoin(base + "v1/jobs", response.headers["location"])).path
-        report("Location of a job submitted below /dcgan/", location, location.startswith("/dcgan/v1/jobs/0"))
+        report(f"{program}: Location of a job", location, location.startswith("/dcgan/v1/jobs/0"))
         id = location.split("/")[-1]
-        server.wait(id, "running", lambda job: job["step"] > 1_100)
+        server.wait(id, "running", lambda job: job["step"] > 1_100, 600)
         samples = location + "/samples"
         url = urljoin(f"http://127.0.0.1:{port}{samples}", json.load(get(port, samples)[1])["samples"][0]["url"])
         status = get(port, urlsplit(url).path)[1].status
-        report("URL of its first image grid", status, status == 200)
+        report(f"{program}: URL of its first image grid", status, status == 200)
         for encoding in ("identity", "gzip"):
             connection, response = get(port, location + "/events", headers={"Accept-Encoding": encoding})
             started, gap, last = time.monotonic(), 0, time.monotonic()
@@ -119,10 +144,11 @@ def check_proxy(binary, folder, report):
                 gap, last = max(gap, time.monotonic() - last), time.monotonic()
             connection.close()
             gap = max(gap, time.monotonic() - last)
-            report(f"events through nginx, {encoding}: longest gap", f"{gap:.1f} s", gap < MAX_GAP)
+            report(f"{program}: events, {encoding}: longest gap", f"{gap:.1f} s", gap < MAX_GAP)
     finally:
-        subprocess.run(["nginx", "-c", config, "-s", "stop"], capture_output=True)
-    report("shutdown", "clean" if server.stop() == 0 else "unclean", True)
+        proxy.terminate()
+        proxy.wait()
+        server.stop()
 
 
 def check_backup(binary, folder, report):
@@ -160,7 +186,8 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         check_files(Path(folder), report)
-        check_proxy(binary, Path(folder), report)
+        check_proxy(binary, Path(folder), report, "nginx", start_nginx)
+        check_proxy(binary, Path(folder), report, "caddy", start_caddy)
         check_backup(binary, Path(folder), report)
     table(["check", "result"], rows)
     for fault in faults:

@@ -272,8 +272,8 @@ pub(crate) struct ServeArgs {
     /// Folder of model folders to sample from and start from
     #[arg(long, value_name = "DIR", default_value = "models", env = "DCGAN_MODEL_ROOT")]
     pub(crate) model_root: PathBuf,
-    /// Devices that jobs train on: auto, cpu, cuda:N or metal:N, separated by commas or in repeated options. Each trains
-    /// one job at a time; cpu given twice splits the threads between two jobs
+    /// Devices that jobs train on: auto, cpu, cuda:N or metal:N, separated by commas or in repeated options. Each
+    /// trains one job at a time; cpu given twice splits the threads between two jobs
     #[arg(
         long,
         visible_alias = "devices",
@@ -298,8 +298,8 @@ pub(crate) struct ServeArgs {
         env = "DCGAN_MAX_QUEUED"
     )]
     pub(crate) max_queued: u64,
-    /// Done jobs that keep their optimizer state, most of their size: the newest N, or those of the last DAYS, as in 30d;
-    /// others cannot be lengthened [default: all]
+    /// Done jobs that keep their optimizer state, most of their size: the newest N, or those of the last DAYS, as in
+    /// 30d; others cannot be lengthened [default: all]
     #[arg(long, value_name = "N|DAYSd", env = "DCGAN_KEEP_DONE")]
     pub(crate) keep_done: Option<KeepDone>,
 }

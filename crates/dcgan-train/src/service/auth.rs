@@ -47,7 +47,7 @@ fn check(state: &AppState, request: &Request) -> Result<(), ApiError> {
             log_refusal(&state.refusals.host, request, "request for another host refused");
             let message = format!(
                 "the Host header is {}; without --token-file the service accepts only localhost and 127.0.0.1: open \
-                 {}, or start the service with --token-file",
+                 {}, or start the service with --token-file (--allow-origin allows pages of other origins, not hosts)",
                 header_text(headers, &header::HOST),
                 state.base_url(),
             );

@@ -242,11 +242,14 @@ fn in_json(fault: Fault, networks: &str) -> Fault {
 /// A message with the names of options in requests.
 pub(crate) fn json_names(message: &str) -> String {
     let words = message.split(' ').map(|word| {
-        let Some(option) = word.strip_prefix("--") else { return word.to_owned() };
+        let start = word.len() - word.trim_start_matches(['(', '"', '`']).len();
+        let (before, rest) = word.split_at(start);
+        let Some(option) = rest.strip_prefix("--") else { return word.to_owned() };
         let option = option.replace('-', "_");
         let name = option.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         // Other words with dashes are options of the service, which a request does not have.
-        if options::all().any(|known| known.name == name) { option } else { word.to_owned() }
+        let is_option = options::all().any(|known| known.name == name);
+        if is_option { format!("{before}{option}") } else { word.to_owned() }
     });
     words.collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! In-memory state of the running jobs: progress between two checkpoints, the latest log line and the stop flag of each.
+//! In-memory state of the running jobs: progress between two checkpoints, the latest log line and the stop flag.
 
 use super::devices::WorkerDevice;
 use crate::event::StepLine;

@@ -175,8 +175,8 @@ impl Store {
     }
 
     /// Moves the next queued job for a device to `running` and returns it: a job that names no other device, and that
-    /// has not run on another kind of device, whose results differ in the last bits. A device that the service no longer
-    /// has is ignored.
+    /// has not run on another kind of device, whose results differ in the last bits. A device that the service no
+    /// longer has is ignored.
     ///
     /// # Errors
     /// SQLite's errors.

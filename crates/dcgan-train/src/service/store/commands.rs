@@ -97,7 +97,8 @@ impl Store {
     /// resumed.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] for a job that is neither done nor cancelled; SQLite's errors.
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] for a job that is neither done nor cancelled; SQLite's
+    /// errors.
     pub(crate) fn drop_optimizer(&self, id: &str) -> Result<Job> {
         self.transaction_with_reserve(|tx| {
             let job = select_job(tx, id)?;

@@ -336,13 +336,16 @@ fn the_queue_continues_after_failed_jobs_and_a_full_disk() {
     let server = Server::start(&store, &["--data-root", data.to_str().unwrap()]);
     let jobs = [
         (tiny(40, &json!({ "data": "few" })), "failed", "3 images, fewer than one batch"),
-        (tiny(40, &json!({ "data": "broken" })), "failed", "019.png"),
+        (tiny(40, &json!({ "data": "broken" })), "failed", "broken, image 019.png"),
         (tiny(40, &json!({ "data": "broken", "skip_bad": true })), "done", ""),
     ];
     let ids: Vec<String> = jobs.iter().map(|(options, ..)| server.submit(options)).collect();
     for (id, (_, state, error)) in ids.iter().zip(&jobs) {
         let job = server.wait_state(id, state);
-        assert!(job["error"].as_str().unwrap_or_default().contains(error), "{job}");
+        let message = job["error"].as_str().unwrap_or_default();
+        assert!(message.contains(error), "{job}");
+        assert!(!job.to_string().contains(folder.path().to_str().unwrap()), "a folder of the machine: {job}");
+        assert!(!message.contains("--"), "an option of the command line: {job}");
     }
     // A failed job can be resumed once the cause is fixed.
     fs::remove_file(data.join("broken/019.png")).unwrap();
