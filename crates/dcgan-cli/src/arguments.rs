@@ -24,7 +24,9 @@ fn with_negative_numbers(command: Command) -> Command {
     let command = command.mut_args(|argument| {
         let value = argument.get_value_parser().type_id();
         let is = |types: &[TypeId]| types.iter().any(|known| value == *known);
-        let integers = [TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<u32>()];
+        // A pair is a size.
+        let integers =
+            [TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<u32>(), TypeId::of::<(usize, usize)>()];
         if is(&[TypeId::of::<f64>()]) {
             number(argument).value_parser(float::<f64>)
         } else if is(&[TypeId::of::<f32>()]) {

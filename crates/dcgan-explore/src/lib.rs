@@ -16,8 +16,8 @@
 //! - [`max_activations`]: the images with the largest activations, and their receptive fields
 //! - [`ablate`], [`bounding_boxes`] and [`logistic`]: feature maps of an object, found and removed (figure 6)
 //!
-//! Output: [`dcgan_data::image_grid`] lays out images as PNG, [`gif`](dcgan_data::gif) encodes animations, [`json`] writes files to
-//! edit.
+//! Output: [`dcgan_data::image_grid`] lays out images as PNG, [`dcgan_data::gif`] encodes animations, [`json`] writes
+//! files to edit.
 //!
 //! Networks run in evaluation mode; results depend on the seed only.
 //!

@@ -3,8 +3,8 @@
 //! The figure is the Fréchet distance, with diagonal covariances, between features of 2,048 real and 2,048 generated
 //! images. The features come from a fixed convolutional network with random weights: the same for every run on
 //! images of one size, whatever the seed. It serves to compare checkpoints of one dataset (lower is better; it rises
-//! when samples blur, lose colors or collapse). Its scale is the distance between two disjoint halves of the real images,
-//! which perfect samples would have. It is **not** the FID of the literature, which uses a trained Inception
+//! when samples blur, lose colors or collapse). Its scale is the distance between two disjoint halves of the real
+//! images, which perfect samples would have. It is **not** the FID of the literature, which uses a trained Inception
 //! network: the two scales have nothing to do with each other.
 
 use candle_core::Tensor;

@@ -64,7 +64,10 @@ fn arguments(option: &'static TrainOption, resume: bool) -> Vec<Arg> {
             let argument = argument.value_name("X").allow_negative_numbers(true);
             vec![argument.value_parser(parser(option.kind))]
         }
-        Kind::Size => vec![argument.value_name("HxW").value_parser(parser(option.kind))],
+        Kind::Size => {
+            let argument = argument.value_name("HxW").allow_negative_numbers(true);
+            vec![argument.value_parser(parser(option.kind))]
+        }
         Kind::Text(name) => vec![argument.value_name(name).value_parser(parser(option.kind))],
     }
 }

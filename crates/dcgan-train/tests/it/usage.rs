@@ -93,6 +93,7 @@ fn bad_arguments() {
     refused(&["run", "--size", "30", "--out", &out], &["30 x 30", "multiples", "4"]);
     refused(&["run", "--size", "0x28", "--out", &out], &["height is 0"]);
     refused(&["run", "--size", "abc", "--out", &out], &["abc"]);
+    refused(&["run", "--size", "-4", "--out", &out], &["'-4' for '--size", "expected N or HxW"]);
     refused(&["run", "--steps", "5", "--epochs", "2", "--out", &out], &["--steps", "--epochs"]);
     refused(&["run", "--device", "tpu", "--out", &out], &["tpu", "cuda:N"]);
     if !cfg!(feature = "cuda") {
