@@ -114,26 +114,6 @@ mod tests {
     }
 
     #[test]
-    fn stdout_has_one_use() {
-        let logging = |quiet| Logging::init(&crate::LogArgs { quiet, ..crate::LogArgs::default() });
-        let (file, stdout) = (Path::new("file"), Path::new("-"));
-        // Whether text is on stdout; `None` for a refusal.
-        let check = |json, outputs: &[Option<&Path>], on_stdout: Option<bool>| {
-            let results = Results::new(&logging(false), json, outputs).ok();
-            let found = results.map(|results| matches!(results.text, Text::Stdout));
-            assert_eq!(found, on_stdout, "{json} {outputs:?}");
-        };
-        check(false, &[], Some(true));
-        check(false, &[Some(file), None], Some(true));
-        check(true, &[Some(file)], Some(false));
-        check(false, &[Some(stdout)], Some(false));
-        check(true, &[Some(stdout)], None);
-        check(false, &[Some(stdout), Some(Path::new("/dev/stdout"))], None);
-        let quiet = Results::new(&logging(true), true, &[]).unwrap();
-        assert!(quiet.is_json() && matches!(quiet.text, Text::Hidden));
-    }
-
-    #[test]
     fn a_broken_pipe_is_ignored_and_other_failures_are_errors() {
         assert!(write_line(&mut Failing(ErrorKind::BrokenPipe), "x").is_ok());
         assert!(write_line(&mut Failing(ErrorKind::StorageFull), "x").is_err());

@@ -29,9 +29,9 @@
 //!
 //! - Features: [`extract`] and [`pool`] compute them, [`features`] is the matrix, [`file`](mod@file) the file format,
 //!   [`origin`] the record of network, weights and images in a file.
-//! - Experiments: a [`subset`] is a split; [`experiment`] runs a [`task`] of the paper with its baselines and returns a [`report`]. [`protocol`]
-//!   defines the splits and the choice of C, [`learner`] the classifiers, [`supervised`] the supervised baseline,
-//!   [`claim`] recorded results.
+//! - Experiments: a [`subset`] is a split; [`experiment`] runs a [`task`] of the paper with its baselines and returns
+//!   a [`report`]. [`protocol`] defines the splits and the choice of C, [`learner`] the classifiers, [`supervised`] the
+//!   supervised baseline, [`claim`] recorded results.
 //! - Nearest neighbours: [`nearest`] is an exact search, [`neighbours`] scores real and generated images with it.
 //!
 //! The feature `cli` (default) builds the binary `dcgan-eval`; the library does not need it.

@@ -43,9 +43,10 @@ fn grey(path: &Path) -> (Vec<u8>, usize, usize) {
     (image.into_raw(), height as usize, width as usize)
 }
 
-/// The 28 x 28 pixels of a cell of an image grid of digits.
+/// The 28 x 28 pixels of a cell of an image grid of digits. One image alone has no frame.
 fn cell(grid: &(Vec<u8>, usize, usize), row: usize, column: usize) -> Vec<u8> {
-    let (top, left) = (2 + row * 30, 2 + column * 30);
+    let gap = if (grid.1, grid.2) == (28, 28) { 0 } else { 2 };
+    let (top, left) = (gap + row * 30, gap + column * 30);
     (top..top + 28).flat_map(|y| grid.0[y * grid.2 + left..][..28].to_vec()).collect()
 }
 

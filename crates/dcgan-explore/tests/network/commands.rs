@@ -208,7 +208,7 @@ fn concept_finds_z_of_an_attribute() {
     // Other commands read the file; the image of the mean is on the right.
     succeed(here, &["sample", "--z", "zero.safetensors", "--out", "zeros.png"]);
     LatentSet::new(z.mean(), z.size(), "a test").unwrap().write(&here.join("mean.safetensors")).unwrap();
-    succeed(here, &["sample", "--z", "mean.safetensors", "--out", "mean.png"]);
+    succeed(here, &["sample", "--z", "mean.safetensors", "--grid", "1x1", "--out", "mean.png"]);
     let (grid, width, height) = png(&here.join("concept.png"));
     assert_eq!((width, height), (62 + 5 + 32, 62));
     let square = |left: usize, top: usize, side: usize| -> Vec<u8> {

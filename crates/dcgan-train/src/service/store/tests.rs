@@ -73,7 +73,6 @@ fn a_submission_on_a_full_disk_changes_nothing() {
     store.submit(&job(&options), 1000).unwrap();
 }
 
-#[cfg(unix)]
 #[test]
 fn the_disk_reserve_is_for_transitions_and_not_for_new_jobs() {
     let folder = tempfile::tempdir().unwrap();
@@ -82,9 +81,11 @@ fn the_disk_reserve_is_for_transitions_and_not_for_new_jobs() {
     assert!(!file.exists() && store.has_room());
     let bytes = fs::metadata(&file).unwrap().len();
     assert!(bytes >= 1 << 20 && store.reserve.release() && !store.reserve.release() && !file.exists());
-    // The next allocation fails with a full disk.
-    std::os::unix::fs::symlink("/dev/full", folder.path().join(format!(".tmp-{RESERVE}"))).unwrap();
+    // The next allocation fails, as on a full disk: its temporary file cannot be created.
+    let temporary = folder.path().join(format!(".tmp-{RESERVE}"));
+    fs::create_dir(&temporary).unwrap();
     assert!(matches!(store.submit(&job("{}"), 10), Err(StoreError::DiskFull)));
+    fs::remove_dir(&temporary).unwrap();
     assert!(store.list(None, None, 10).unwrap().is_empty() && !file.exists());
     store.submit(&job("{}"), 10).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().len(), bytes);
