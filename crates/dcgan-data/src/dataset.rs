@@ -1,10 +1,12 @@
 //! The dataset: images of one shape by index, with optional labels.
 
+mod unreadable;
+
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rayon::prelude::*;
-
+use crate::background::Background;
 use crate::error::DataError;
 use crate::open;
 use crate::options::{OpenOptions, UnreadableImages};
@@ -14,6 +16,9 @@ use crate::shape::ImageShape;
 use crate::source::{ImageInfo, Scan, Source};
 use crate::transform::Transform;
 use dcgan_base::digest::Digest;
+
+/// Gets the number of decoded images and of all images, from any thread; returns false to cancel.
+pub type DecodeProgress<'a> = &'a (dyn Fn(usize, usize) -> bool + Sync);
 
 /// Images of one shape with optional labels. It can be shared between threads.
 #[derive(Debug)]
@@ -28,7 +33,12 @@ pub struct Dataset {
     fingerprint: String,
     /// Transformed images by record, if all of them fit into the memory limit.
     memory: Option<Vec<OnceLock<Box<[u8]>>>>,
+    /// Whether an image with transparent pixels was composited on the background.
+    is_composited: AtomicBool,
 }
+
+/// Images looked at for transparent pixels when a dataset is opened.
+const ALPHA_PROBES: usize = 16;
 
 impl Dataset {
     /// Opens the folder, zip, file or cache at `path`. The format is detected from its content.
@@ -58,7 +68,7 @@ impl Dataset {
         let Scan { source, labels, class_names, mut invalid, mut report, identity, fingerprint } = scan;
         // Images of a cache (it has a fingerprint) are already cropped.
         let crop = if fingerprint.is_some() { None } else { options.crop };
-        let transform = Transform { shape: options.shape, crop };
+        let transform = Transform { shape: options.shape, crop, background: options.background };
         let records = source.len();
         let is_transformed = source.stored_shape().is_some_and(|stored| transform.is_identity(stored));
         let fits =
@@ -73,10 +83,12 @@ impl Dataset {
             report,
             fingerprint: String::new(),
             memory,
+            is_composited: AtomicBool::new(false),
         };
         if options.unreadable_images == UnreadableImages::Skip && matches!(dataset.source, Source::Encoded(_))
         {
-            invalid.extend(dataset.undecodable());
+            let all: Vec<usize> = (0..records).collect();
+            invalid.extend(dataset.undecodable(&all, &|_, _| true)?);
         }
         report = dataset.report;
         for (record, reason) in &invalid {
@@ -102,21 +114,39 @@ impl Dataset {
                 u32::MAX
             )));
         }
-        let fingerprint = fingerprint.unwrap_or_else(|| fingerprint_of(&identity, options, &invalid));
-        Ok(Self { selection, report, fingerprint, ..dataset })
+        let conversion = Conversion::of(&dataset.source, options);
+        let fingerprint =
+            fingerprint.unwrap_or_else(|| fingerprint_of(&identity, options, conversion, &invalid));
+        let dataset = Self { selection, report, fingerprint, ..dataset };
+        Ok(dataset.with_alpha_note())
     }
 
-    /// Decodes all images and returns the records that fail, with the problem.
-    fn undecodable(&self) -> Vec<(usize, String)> {
-        let attempt = |record: usize| match self.transformed(record) {
-            Ok(pixels) => {
-                self.cache(record, pixels);
-                None
+    /// Adds a note to the report if one of a few images spread over the dataset has transparent pixels.
+    fn with_alpha_note(mut self) -> Self {
+        if self.shape().channels != 4 {
+            let probes = self.len().min(ALPHA_PROBES);
+            let records = (0..probes).filter_map(|probe| self.record(probe * self.len() / probes).ok());
+            for record in self.source.may_have_alpha(records) {
+                if !self.is_composited() && self.cached(record).is_none() {
+                    // A damaged image is reported when it is read.
+                    let _ = self.transformed(record).map(|pixels| self.cache(record, pixels));
+                }
             }
-            Err(DataError::InvalidRecord { problem, .. }) => Some((record, problem)),
-            Err(other) => Some((record, other.to_string())),
-        };
-        (0..self.source.len()).into_par_iter().filter_map(attempt).collect()
+            if self.is_composited() {
+                self.report.notes.push(self.composited_note());
+            }
+        }
+        self
+    }
+
+    /// What [`Dataset::is_composited`] means, for users.
+    pub fn composited_note(&self) -> String {
+        format!("transparent pixels are composited on {} (--background)", self.transform.background)
+    }
+
+    /// Whether an image with transparent pixels was composited on [`OpenOptions::background`] so far.
+    pub fn is_composited(&self) -> bool {
+        self.is_composited.load(Ordering::Relaxed)
     }
 
     /// Number of images; at least 1.
@@ -152,8 +182,8 @@ impl Dataset {
     /// SHA-256 in hexadecimal that identifies the data and its transform.
     ///
     /// It covers the file contents of CIFAR, idx and SVHN; sorted names and sizes of folders; sorted names, sizes and
-    /// CRC-32 of zips; the content of `dataset.json`; the shape, the crop and the skipped records. It does not cover
-    /// the path of the dataset. A cache has the fingerprint of the dataset it was packed from.
+    /// CRC-32 of zips; the content of `dataset.json`; the shape, the crop and the skipped records; a background other
+    /// than black; whether color is converted to grey. It does not cover the path of the dataset. A cache has the fingerprint of the dataset it was packed from.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -201,8 +231,8 @@ impl Dataset {
         Ok(self.source.name(self.record(index)?))
     }
 
-    pub(crate) fn crop(&self) -> Option<usize> {
-        self.transform.crop
+    pub(crate) fn transform(&self) -> &Transform {
+        &self.transform
     }
 
     /// The files that contain the images.
@@ -220,7 +250,11 @@ impl Dataset {
     }
 
     fn transformed(&self, record: usize) -> Result<Vec<u8>, DataError> {
-        Ok(self.transform.apply(self.source.image(record)?))
+        let image = self.transform.apply(self.source.image(record)?);
+        if image.is_composited {
+            self.is_composited.store(true, Ordering::Relaxed);
+        }
+        Ok(image.pixels)
     }
 
     fn cached(&self, record: usize) -> Option<&[u8]> {
@@ -235,7 +269,33 @@ impl Dataset {
     }
 }
 
-fn fingerprint_of(identity: &str, options: &OpenOptions, invalid: &[(usize, String)]) -> String {
+/// Conversions of colors that the fingerprint covers. Earlier versions had neither, so that their fingerprints stay.
+#[derive(Clone, Copy, Debug, Default)]
+struct Conversion {
+    /// Color is converted to grey by Rec. 601 (earlier versions: Rec. 709).
+    to_grey: bool,
+    /// The background of images with alpha, if it is not black.
+    background: Option<Background>,
+}
+
+impl Conversion {
+    fn of(source: &Source, options: &OpenOptions) -> Self {
+        let channels = options.shape.channels;
+        let can_have_alpha = source.stored_shape().is_none_or(|stored| stored.channels == 4);
+        let has_background = channels != 4 && can_have_alpha && options.background != Background::BLACK;
+        Self {
+            to_grey: channels == 1 && source.has_color(),
+            background: has_background.then_some(options.background),
+        }
+    }
+}
+
+fn fingerprint_of(
+    identity: &str,
+    options: &OpenOptions,
+    conversion: Conversion,
+    invalid: &[(usize, String)],
+) -> String {
     let ImageShape { height, width, channels } = options.shape;
     let mut digest = Digest::default();
     digest.field("dcgan-data 1").field(identity);
@@ -244,6 +304,12 @@ fn fingerprint_of(identity: &str, options: &OpenOptions, invalid: &[(usize, Stri
     }
     for (record, _) in invalid {
         digest.number(*record as u64);
+    }
+    if conversion.to_grey {
+        digest.field("grey by Rec. 601");
+    }
+    if let Some(background) = conversion.background {
+        digest.field("background").field(background.to_string());
     }
     digest.hex()
 }

@@ -49,18 +49,21 @@
 //!
 //! Modules form layers. A module uses only modules before it in this list:
 //!
-//! 1. types and errors: `shape`, `error`, `options`, `report`
-//! 2. files and images: `bytes`, `decode`, `transform`, `encoded`, `raw`, `source`
+//! 1. types and errors: `background`, `shape`, `split`, `error`, `options`, `report`
+//! 2. files and images: `bytes`, `jpeg`, `kind`, `decode`, `transform`, `encoded`, `raw`, `source`
 //! 3. formats: `readers`
 //! 4. datasets: `open`, `dataset`
 //! 5. uses of datasets and images: `order`, `loader`, `pack`, `manifest`, `image_grid`
 
+mod background;
 mod bytes;
 mod dataset;
 mod decode;
 mod encoded;
 mod error;
 pub mod image_grid;
+mod jpeg;
+mod kind;
 mod loader;
 mod manifest;
 mod open;
@@ -72,15 +75,19 @@ mod readers;
 mod report;
 mod shape;
 mod source;
+mod split;
 mod transform;
 
+pub use background::Background;
 pub use bytes::Bytes;
-pub use dataset::Dataset;
+pub use dataset::{Dataset, DecodeProgress};
 pub use error::DataError;
 pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
-pub use options::{OpenOptions, Split, UnreadableImages};
+pub use options::{OpenOptions, SkippedImage, UnreadableImages};
 pub use pack::{PackReport, pack};
+pub use readers::cache::cache_shape;
 pub use report::{Format, ScanReport, Skipped};
 pub use shape::{ImageShape, InvalidShape};
 pub use source::ImageInfo;
+pub use split::Split;

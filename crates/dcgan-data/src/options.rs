@@ -1,11 +1,11 @@
 //! Options of opening a dataset.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
+use crate::background::Background;
 use crate::error::DataError;
 use crate::shape::ImageShape;
+use crate::split::Split;
 
 /// How to handle images that cannot be read or decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,25 +17,15 @@ pub enum UnreadableImages {
     Skip,
 }
 
-/// The split of a published dataset. Formats without splits (folders, zips, caches, single files) ignore it and return
-/// all images.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// The training images.
-    #[default]
-    Train,
-    /// The test images.
-    Test,
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Train => "train",
-            Self::Test => "test",
-        })
-    }
+/// An image that is left out because it cannot be read or decoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedImage {
+    /// Its number among all images of the dataset, from zero.
+    pub record: usize,
+    /// Its name.
+    pub name: String,
+    /// Why it cannot be read.
+    pub problem: String,
 }
 
 /// Options of [`crate::Dataset::open`].
@@ -45,6 +35,8 @@ pub struct OpenOptions {
     pub shape: ImageShape,
     /// Side in pixels of a center crop of the original image, before resizing. Smaller sides are not cropped.
     pub crop: Option<usize>,
+    /// What images with alpha are composited on for 1 and 3 channels; default: black.
+    pub background: Background,
     /// How to handle unreadable images; default: fail.
     pub unreadable_images: UnreadableImages,
     /// The split of a published dataset; default: train.
@@ -60,6 +52,7 @@ impl OpenOptions {
         Self {
             shape,
             crop: None,
+            background: Background::BLACK,
             unreadable_images: UnreadableImages::Fail,
             split: Split::Train,
             memory_limit_bytes: 1 << 30,

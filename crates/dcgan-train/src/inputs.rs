@@ -142,6 +142,11 @@ pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, Inpu
         Some(path) => {
             let mut options = OpenOptions::new(shape);
             options.crop = plan.run.crop;
+            options.background = plan
+                .run
+                .background
+                .parse()
+                .map_err(|message| DataError::InvalidOption(format!("--{message}")))?;
             options.unreadable_images =
                 if plan.run.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();

@@ -25,11 +25,13 @@ fn modules_use_only_modules_of_lower_layers() {
     assert_eq!(order.len(), declared, "{order:?}");
     for (layer, module) in order.iter().enumerate() {
         let folder = src.join(module);
-        let files: Vec<PathBuf> = if folder.is_dir() {
+        let mut files: Vec<PathBuf> = if folder.is_dir() {
             std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
         } else {
-            vec![src.join(format!("{module}.rs"))]
+            Vec::new()
         };
+        files.extend(Some(src.join(format!("{module}.rs"))).filter(|file| file.is_file()));
+        assert!(!files.is_empty(), "{module} has no file");
         for file in files {
             for name in used(&std::fs::read_to_string(&file).unwrap()) {
                 let is_lower = order[..layer].contains(&name.as_str()) || name == *module;

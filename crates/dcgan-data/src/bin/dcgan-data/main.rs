@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     run("dcgan-data", || {
         let logging = Logging::init(&args.log);
         let outcome = match &args.command {
-            Command::Inspect(inspect) => inspect::inspect(inspect),
+            Command::Inspect(inspect) => inspect::inspect(inspect, &logging),
             Command::Pack(pack) => pack::pack_command(pack, &logging),
             Command::Verify(verify) => verify::verify_command(verify),
         };
