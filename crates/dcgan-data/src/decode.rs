@@ -7,6 +7,7 @@ use flate2::read::MultiGzDecoder;
 use image::error::ImageError;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
+use crate::gif_blocks::has_first_frame;
 use crate::jpeg;
 use crate::kind::{HEAD_BYTES, NOT_AN_IMAGE, describe, image_format, is_gzip};
 
@@ -92,6 +93,9 @@ fn decoder(encoded: &[u8]) -> Result<impl ImageDecoder + '_, String> {
     let encoded = match format {
         ImageFormat::Jpeg => jpeg::image_of(encoded)
             .ok_or_else(|| "is truncated: the end of the JPEG data is missing".to_owned())?,
+        ImageFormat::Gif if !has_first_frame(encoded) => {
+            return Err("is truncated: the end of the first frame is missing".to_owned());
+        }
         _ => encoded,
     };
     let mut reader = ImageReader::with_format(Cursor::new(encoded), format);

@@ -50,7 +50,7 @@
 //! Modules form layers. A module uses only modules before it in this list:
 //!
 //! 1. types and errors: `background`, `shape`, `split`, `error`, `options`, `report`
-//! 2. files and images: `bytes`, `jpeg`, `kind`, `decode`, `transform`, `encoded`, `raw`, `source`
+//! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `decode`, `transform`, `encoded`, `raw`, `source`
 //! 3. formats: `readers`
 //! 4. datasets: `open`, `dataset`
 //! 5. uses of datasets and images: `order`, `loader`, `pack`, `manifest`, `image_grid`
@@ -61,6 +61,7 @@ mod dataset;
 mod decode;
 mod encoded;
 mod error;
+mod gif_blocks;
 pub mod image_grid;
 mod jpeg;
 mod kind;
