@@ -198,7 +198,8 @@ mod tests {
     #[test]
     fn alpha_is_composited_on_the_background() {
         let image = |alpha: u8| DynamicImage::from(RgbaImage::from_pixel(1, 1, Rgba([200, 100, 50, alpha])));
-        let rows: [(u8, [u8; 3], usize, &[u8], bool); 7] = [
+        type Row<'a> = (u8, [u8; 3], usize, &'a [u8], bool);
+        let rows: [Row<'_>; 7] = [
             (255, [9, 9, 9], 3, &[200, 100, 50], false),
             (0, [9, 8, 7], 3, &[9, 8, 7], true),
             (128, [0, 0, 0], 3, &[100, 50, 25], true),

@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn axes_are_recognized() {
-        let rows: [(&[usize], Option<(usize, (usize, usize, usize), PixelOrder)>); 9] = [
+        type Expected = Option<(usize, (usize, usize, usize), PixelOrder)>;
+        let rows: [(&[usize], Expected); 9] = [
             (&[7, 28, 28], Some((7, (28, 28, 1), PixelOrder::Hwc))),
             (&[7, 32, 30, 3], Some((7, (32, 30, 3), PixelOrder::Hwc))),
             (&[7, 3, 32, 30], Some((7, (32, 30, 3), PixelOrder::Chw))),

@@ -210,11 +210,11 @@ impl<'a> Machine<'a> {
         let opcode = self.u8()?;
         match opcode {
             b'.' => return Some(Step::End(self.pop()?)),
-            0x80 => drop(self.take(1)?), // PROTO
-            0x95 => drop(self.take(8)?), // FRAME
+            0x80 => _ = self.take(1)?, // PROTO
+            0x95 => _ = self.take(8)?, // FRAME
             b'(' => self.marks.push(self.stack.len()),
-            b'0' => drop(self.pop()?),
-            b'1' => drop(self.pop_mark()?),
+            b'0' => _ = self.pop()?,
+            b'1' => _ = self.pop_mark()?,
             b'2' => self.stack.push(*self.stack.last()?),
             b'h' | b'j' | b'g' => {
                 let key = self.memo_key(opcode, b'h', b'j')?;

@@ -231,7 +231,7 @@ fn pickled_text(style: PickleStyle, text: &str) -> Vec<u8> {
 /// A u8 array of `rows` x `columns` in a pickle of `style`.
 fn pickled_array(style: PickleStyle, rows: u16, columns: u16, data: &[u8]) -> Vec<u8> {
     let text = |text: &str| pickled_text(style, text);
-    let sizes = [&[b'M'], &rows.to_le_bytes()[..], &[b'M'], &columns.to_le_bytes(), &[0x86]].concat();
+    let sizes = [b"M", &rows.to_le_bytes()[..], b"M", &columns.to_le_bytes(), &[0x86]].concat();
     let global = |module: &str, name: &str| match style {
         PickleStyle::Python3 => [text(module), text(name), vec![0x93]].concat(),
         _ => format!("c{module}\n{name}\n").into_bytes(),
@@ -253,9 +253,7 @@ fn pickled_array(style: PickleStyle, rows: u16, columns: u16, data: &[u8]) -> Ve
         return [&function[..], b"(", &buffer, &dtype, &sizes, &text("C"), b"tR"].concat();
     }
     let bytes = match style {
-        PickleStyle::Python2 => {
-            [&[b'T'], &u32::try_from(data.len()).unwrap().to_le_bytes()[..], data].concat()
-        }
+        PickleStyle::Python2 => [b"T", &u32::try_from(data.len()).unwrap().to_le_bytes()[..], data].concat(),
         _ => {
             let latin1: String = data.iter().map(|byte| char::from(*byte)).collect();
             let length = u32::try_from(latin1.len()).unwrap().to_le_bytes();
