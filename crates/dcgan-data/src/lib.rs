@@ -1,9 +1,9 @@
 //! Image datasets: readers for common formats, a transform to one shape, a deterministic data loader.
 //!
-//! [`Dataset::open`] takes the folder of a published dataset (CIFAR, MNIST, SVHN), a folder or zip of images, a single
-//! file of these, or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8 `(h, w, c)`. [`Loader`]
-//! returns shuffled batches that depend only on the seed and the position, not on the number of threads. This crate
-//! does not depend on a tensor library.
+//! [`Dataset::open`] takes the folder of a published dataset (CIFAR, MNIST, SVHN), a folder or zip of images, a numpy
+//! array, a single file of these, or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8
+//! `(h, w, c)`. [`Loader`] returns shuffled batches that depend only on the seed and the position, not on the number of
+//! threads. This crate does not depend on a tensor library.
 //!
 //! # Example
 //!

@@ -58,7 +58,7 @@ fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<S
         }
     }
     found.sort();
-    let all_names: Vec<String> = found.iter().map(|(name, ..)| name.clone()).collect();
+    let all_names: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
     let chosen = splits::choose(path, &all_names, options.split, &mut report)?;
     if let Some(chosen) = &chosen {
         let mut keep = chosen.keep.iter();

@@ -45,7 +45,7 @@ pub(crate) fn scan(root: &Path, options: &OpenOptions) -> Result<Scan, DataError
     let mut report = ScanReport::new(root, Format::ImageFolder);
     let mut found = walk(root, options.unreadable_images, &mut report)?;
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    let all_names: Vec<String> = found.iter().map(|image| image.name.clone()).collect();
+    let all_names: Vec<&str> = found.iter().map(|image| image.name.as_str()).collect();
     let chosen = splits::choose(root, &all_names, options.split, &mut report)?;
     if let Some(chosen) = &chosen {
         let mut keep = chosen.keep.iter();

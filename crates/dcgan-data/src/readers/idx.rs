@@ -139,16 +139,19 @@ struct Array {
 
 impl Array {
     /// Labels: a vector, or the first column of a matrix. In QMNIST the other columns are the writer and others.
-    fn labels(&self) -> Result<Vec<u32>, String> {
+    fn labels(&self, count: usize) -> Result<Vec<u32>, String> {
         let columns = self.sizes.get(1).copied().unwrap_or(1).max(1);
         let rows = self.bytes[self.first..].chunks_exact(columns * self.value_bytes);
         let label =
             |row: &[u8]| row[..self.value_bytes].iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
         let labels: Vec<u32> = rows.map(label).collect();
-        match labels.iter().find(|label| **label > i32::MAX.unsigned_abs()) {
-            Some(_) => Err("contains a label below 0".to_owned()),
-            None => Ok(labels),
+        if labels.len() != count {
+            return Err(format!("contains {} labels, expected {count} (one per image)", labels.len()));
         }
+        if labels.iter().any(|label| *label > i32::MAX.unsigned_abs()) {
+            return Err("contains a label below 0".to_owned());
+        }
+        Ok(labels)
     }
 }
 
@@ -187,7 +190,7 @@ fn scan(
                 return Err(DataError::invalid_file(&label_path, problem));
             }
             digest.field(&array.bytes);
-            Some(array.labels().map_err(|problem| DataError::invalid_file(&label_path, problem))?)
+            Some(array.labels(count).map_err(|problem| DataError::invalid_file(&label_path, problem))?)
         }
         None => {
             report.notes.push("no labels: there is no label file".to_owned());

@@ -26,14 +26,12 @@ pub(crate) struct Chosen {
 /// [`DataError::NoSplit`] if there are folders of splits, but not of this one.
 pub(crate) fn choose(
     root: &Path,
-    names: &[String],
+    names: &[&str],
     split: Split,
     report: &mut ScanReport,
 ) -> Result<Option<Chosen>, DataError> {
     let prefix = parent(names);
-    let folder_of = |name: &'_ String| -> Option<String> {
-        name.get(prefix.len()..)?.split_once('/').map(|(folder, _)| folder.to_owned())
-    };
+    let folder_of = |name: &&'_ str| Some(name.get(prefix.len()..)?.split_once('/')?.0.to_owned());
     let folders: BTreeSet<String> = names.iter().filter_map(folder_of).collect();
     let (named, others): (Vec<&String>, Vec<&String>) =
         folders.iter().partition(|folder| Split::of_folder(folder).is_some());
@@ -54,9 +52,9 @@ pub(crate) fn choose(
             .push(format!("the folder {folders} is a class, not a split: there are other folders beside it"));
         return Ok(None);
     }
-    let is_loose = |name: &String| folder_of(name).is_none();
+    let is_loose = |name: &&str| folder_of(name).is_none();
     let loose = names.iter().filter(|name| is_loose(name)).count();
-    let split_of = |name: &String| match folder_of(name) {
+    let split_of = |name: &&str| match folder_of(name) {
         Some(folder) => Split::of_folder(&folder),
         // Images beside a folder of test images only are the training images.
         None => (!present.contains(&Split::Train)).then_some(Split::Train),
@@ -75,7 +73,7 @@ pub(crate) fn choose(
             found: list(&folders.iter().collect::<Vec<_>>()),
         });
     }
-    let inner = |name: &String| -> Option<String> {
+    let inner = |name: &&str| -> Option<String> {
         split_of(name)?;
         let rest = name.get(prefix.len()..)?;
         Some(rest.split_once('/').map_or(rest, |(_, rest)| rest).to_owned())
@@ -95,8 +93,8 @@ pub(crate) fn choose(
 }
 
 /// The folder that contains all of `names` and is not itself a split; archives often have a single top-level folder.
-fn parent(names: &[String]) -> &str {
-    let Some(first) = names.first() else { return "" };
+fn parent<'a>(names: &[&'a str]) -> &'a str {
+    let Some(&first) = names.first() else { return "" };
     let mut parent = 0;
     for (end, _) in first.match_indices('/') {
         let (Some(folder), Some(prefix)) = (first.get(parent..end), first.get(..=end)) else { break };

@@ -220,6 +220,8 @@ fn inconsistent_raw_files_are_errors() {
         "train-labels-idx1-ubyte",
         &["contains labels or vectors"],
     );
+    let labels = [(images, idx_images(2)), ("train-labels-idx1-ubyte", idx(&[2, 0], &[]))];
+    check_error(&labels, ".", &["train-labels-idx1-ubyte: contains 0 labels, expected 2"]);
     let labels = [(images, idx_images(2)), ("train-labels-idx1-ubyte", idx(&[3], &[0; 3]))];
     check_error(&labels, ".", &["train-labels-idx1-ubyte: contains [3] labels, expected 2"]);
 
