@@ -183,7 +183,8 @@ impl Dataset {
     ///
     /// It covers the file contents of CIFAR, idx and SVHN; sorted names and sizes of folders; sorted names, sizes and
     /// CRC-32 of zips; the content of `dataset.json`; the shape, the crop and the skipped records; a background other
-    /// than black; whether color is converted to grey. It does not cover the path of the dataset. A cache has the fingerprint of the dataset it was packed from.
+    /// than black; whether color is converted to grey. It does not cover the path of the dataset. A cache has the
+    /// fingerprint of the dataset it was packed from.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }

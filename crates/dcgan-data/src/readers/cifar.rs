@@ -1,5 +1,5 @@
-//! Reader for CIFAR-10 and CIFAR-100, binary version (<https://www.cs.toronto.edu/~kriz/cifar.html>). `cifar_python` reads
-//! the python version.
+//! Reader for CIFAR-10 and CIFAR-100, binary version (<https://www.cs.toronto.edu/~kriz/cifar.html>). `cifar_python`
+//! reads the python version.
 //!
 //! A record is one label byte (CIFAR-100: coarse and fine label) and three planes of 32 x 32 bytes. There is no header.
 

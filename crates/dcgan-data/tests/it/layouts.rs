@@ -225,7 +225,8 @@ fn numpy_arrays() {
     check(&folder, "damaged.npz", train, &options, Err("checksum of images.npy does not match"));
 }
 
-/// What opening a split gives: numbers of the images, labels, class names, a part of the report; or a part of the error.
+/// What opening a split gives: numbers of the images, labels, class names, a part of the report; or a part of the
+/// error.
 type ExpectedSplit<'a> = Result<(&'a [usize], Option<&'a [u32]>, &'a [&'a str], &'a str), &'a str>;
 
 /// Writes images with `names` (the number of an image is its position) to a folder and to a zip, and opens both.
