@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub enum Bytes {
     Heap(Arc<Vec<u8>>),
     /// Mapped from the file.
     Mapped(Arc<Mmap>),
+    /// A range of a mapped file.
+    Slice(Arc<Mmap>, Range<usize>),
 }
 
 impl Bytes {
@@ -44,6 +46,16 @@ impl Bytes {
         let map = unsafe { Mmap::map(&file) }.map_err(DataError::io(path))?;
         Ok(Self::Mapped(Arc::new(map)))
     }
+
+    /// The `length` bytes of a mapped file at offset `start`; `None` if they are not within the file.
+    pub(crate) fn slice(&self, start: usize, length: usize) -> Option<Self> {
+        let range = start..start.checked_add(length)?;
+        self.get(range.clone())?;
+        match self {
+            Self::Mapped(map) => Some(Self::Slice(Arc::clone(map), range)),
+            _ => None,
+        }
+    }
 }
 
 impl From<Vec<u8>> for Bytes {
@@ -59,6 +71,7 @@ impl Deref for Bytes {
         match self {
             Self::Heap(bytes) => bytes,
             Self::Mapped(map) => map,
+            Self::Slice(map, range) => map.get(range.clone()).unwrap_or_default(),
         }
     }
 }
@@ -133,9 +146,10 @@ pub(crate) fn read_inflated(from: &mut impl Read, length: u64, compressed: usize
     Ok(bytes)
 }
 
-/// Inflates the first `count` bytes of a gzip stream, or all of a shorter one.
-pub(crate) fn gunzip_head(compressed: &[u8], count: u64) -> io::Result<Vec<u8>> {
+/// Inflates the first `count` bytes of a gzip stream, or as many as `compressed` contains.
+pub(crate) fn gunzip_head(compressed: &[u8], count: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    GzDecoder::new(compressed).take(count).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    // `compressed` can be the start of a stream, which ends in an error after the data.
+    let _ = GzDecoder::new(compressed).take(count).read_to_end(&mut bytes);
+    bytes
 }

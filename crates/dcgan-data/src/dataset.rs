@@ -5,7 +5,9 @@ mod unreadable;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::background::Background;
 use crate::error::DataError;
 use crate::open;
 use crate::options::{OpenOptions, SkippedImage, UnreadableImages};
@@ -38,7 +40,12 @@ pub struct Dataset {
     excluded: Vec<SkippedImage>,
     /// With excluded images: the index of each image of the opening, none if it is excluded.
     order: Option<Vec<Option<u32>>>,
+    /// Whether an image with transparent pixels was composited on the background.
+    is_composited: AtomicBool,
 }
+
+/// Images looked at for transparent pixels when a dataset is opened.
+const ALPHA_PROBES: usize = 16;
 
 impl Dataset {
     /// Opens the folder, zip, file or cache at `path`. The format is detected from its content.
@@ -81,7 +88,7 @@ impl Dataset {
         let Scan { source, labels, class_names, mut invalid, mut report, identity, fingerprint } = scan;
         // Images of a cache (it has a fingerprint) are already cropped.
         let crop = if fingerprint.is_some() { None } else { options.crop };
-        let transform = Transform { shape: options.shape, crop };
+        let transform = Transform { shape: options.shape, crop, background: options.background };
         let records = source.len();
         let is_transformed = source.stored_shape().is_some_and(|stored| transform.is_identity(stored));
         let fits =
@@ -99,6 +106,7 @@ impl Dataset {
             skipped: Vec::new(),
             excluded: Vec::new(),
             order: None,
+            is_composited: AtomicBool::new(false),
         };
         if options.unreadable_images == UnreadableImages::Skip {
             match &options.skipped_before {
@@ -145,8 +153,39 @@ impl Dataset {
                 u32::MAX
             )));
         }
-        let fingerprint = fingerprint.unwrap_or_else(|| fingerprint_of(&identity, options, &invalid));
-        Ok(Self { selection, report, fingerprint, ..dataset })
+        let conversion = Conversion::of(&dataset.source, options);
+        let fingerprint =
+            fingerprint.unwrap_or_else(|| fingerprint_of(&identity, options, conversion, &invalid));
+        let dataset = Self { selection, report, fingerprint, ..dataset };
+        Ok(dataset.with_alpha_note())
+    }
+
+    /// Adds a note to the report if one of a few images spread over the dataset has transparent pixels.
+    fn with_alpha_note(mut self) -> Self {
+        if self.shape().channels != 4 {
+            let probes = self.len().min(ALPHA_PROBES);
+            let records = (0..probes).filter_map(|probe| self.record(probe * self.len() / probes).ok());
+            for record in self.source.may_have_alpha(records) {
+                if !self.is_composited() && self.cached(record).is_none() {
+                    // A damaged image is reported when it is read.
+                    let _ = self.transformed(record).map(|pixels| self.cache(record, pixels));
+                }
+            }
+            if self.is_composited() {
+                self.report.notes.push(self.composited_note());
+            }
+        }
+        self
+    }
+
+    /// What [`Dataset::is_composited`] means, for users.
+    pub fn composited_note(&self) -> String {
+        format!("transparent pixels are composited on {} (--background)", self.transform.background)
+    }
+
+    /// Whether an image with transparent pixels was composited on [`OpenOptions::background`] so far.
+    pub fn is_composited(&self) -> bool {
+        self.is_composited.load(Ordering::Relaxed)
     }
 
     /// Number of images; at least 1.
@@ -182,8 +221,9 @@ impl Dataset {
     /// SHA-256 in hexadecimal that identifies the data and its transform.
     ///
     /// It covers the file contents of CIFAR, idx and SVHN; sorted names and sizes of folders; sorted names, sizes and
-    /// CRC-32 of zips; the content of `dataset.json`; the shape, the crop and the skipped records. It does not cover
-    /// the path of the dataset. A cache has the fingerprint of the dataset it was packed from.
+    /// CRC-32 of zips; the content of `dataset.json`; the shape, the crop and the skipped records; a background other
+    /// than black; whether color is converted to grey. It does not cover the path of the dataset. A cache has the
+    /// fingerprint of the dataset it was packed from.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -231,8 +271,8 @@ impl Dataset {
         Ok(self.source.name(self.record(index)?))
     }
 
-    pub(crate) fn crop(&self) -> Option<usize> {
-        self.transform.crop
+    pub(crate) fn transform(&self) -> &Transform {
+        &self.transform
     }
 
     /// The files that contain the images.
@@ -255,7 +295,11 @@ impl Dataset {
     }
 
     fn transformed(&self, record: usize) -> Result<Vec<u8>, DataError> {
-        Ok(self.transform.apply(self.source.image(record)?))
+        let image = self.transform.apply(self.source.image(record)?);
+        if image.is_composited {
+            self.is_composited.store(true, Ordering::Relaxed);
+        }
+        Ok(image.pixels)
     }
 
     fn cached(&self, record: usize) -> Option<&[u8]> {
@@ -270,7 +314,33 @@ impl Dataset {
     }
 }
 
-fn fingerprint_of(identity: &str, options: &OpenOptions, invalid: &[(usize, String)]) -> String {
+/// Conversions of colors that the fingerprint covers. Earlier versions had neither, so that their fingerprints stay.
+#[derive(Clone, Copy, Debug, Default)]
+struct Conversion {
+    /// Color is converted to grey by Rec. 601 (earlier versions: Rec. 709).
+    to_grey: bool,
+    /// The background of images with alpha, if it is not black.
+    background: Option<Background>,
+}
+
+impl Conversion {
+    fn of(source: &Source, options: &OpenOptions) -> Self {
+        let channels = options.shape.channels;
+        let can_have_alpha = source.stored_shape().is_none_or(|stored| stored.channels == 4);
+        let has_background = channels != 4 && can_have_alpha && options.background != Background::BLACK;
+        Self {
+            to_grey: channels == 1 && source.has_color(),
+            background: has_background.then_some(options.background),
+        }
+    }
+}
+
+fn fingerprint_of(
+    identity: &str,
+    options: &OpenOptions,
+    conversion: Conversion,
+    invalid: &[(usize, String)],
+) -> String {
     let ImageShape { height, width, channels } = options.shape;
     let mut digest = Digest::default();
     digest.field("dcgan-data 1").field(identity);
@@ -279,6 +349,12 @@ fn fingerprint_of(identity: &str, options: &OpenOptions, invalid: &[(usize, Stri
     }
     for (record, _) in invalid {
         digest.number(*record as u64);
+    }
+    if conversion.to_grey {
+        digest.field("grey by Rec. 601");
+    }
+    if let Some(background) = conversion.background {
+        digest.field("background").field(background.to_string());
     }
     digest.hex()
 }

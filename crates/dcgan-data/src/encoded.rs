@@ -3,13 +3,18 @@
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use zip::ZipArchive;
 
-use crate::bytes::{Bytes, read_bounded};
+use crate::bytes::{Bytes, head, read_bounded};
+use crate::decode::{MAX_ENCODED_BYTES, is_color};
 use crate::error::DataError;
 
-/// Maximum bytes of one encoded image, read or inflated.
-pub(crate) const MAX_ENCODED_BYTES: u64 = 256 << 20;
+/// Length of the prefix that usually contains a JPEG's frame header: a thumbnail before it has at most 64 KB.
+const FRAME_HEADER_BYTES: u64 = 128 << 10;
+
+/// Length of the prefix that contains a PNG's header.
+const SHORT_BYTES: u64 = 32;
 
 /// A memory-mapped zip. Clones share the directory and the bytes, so each read uses its own clone.
 pub(crate) type Archive = ZipArchive<Cursor<Bytes>>;
@@ -57,6 +62,25 @@ impl EncodedImages {
         }
     }
 
+    /// Whether any image is a PNG, JPEG or WebP image with color, by the images' headers. Unreadable images count as
+    /// grey.
+    pub(crate) fn has_color(&self) -> bool {
+        let has_color = |index: usize| {
+            let short = is_color(&self.head(index, SHORT_BYTES)?);
+            let frame = || is_color(&self.head(index, FRAME_HEADER_BYTES)?);
+            short.or_else(frame).or_else(|| is_color(&self.read(index).ok()?))
+        };
+        (0..self.len()).into_par_iter().any(|index| has_color(index) == Some(true))
+    }
+
+    /// The first `count` bytes of one image.
+    fn head(&self, index: usize, count: u64) -> Option<Vec<u8>> {
+        match &self.storage {
+            Storage::Folder(paths) => head(paths.get(index)?, count).ok(),
+            Storage::Zip { archive, entries } => read_entry_head(archive, *entries.get(index)?, count),
+        }
+    }
+
     /// The encoded bytes of one image.
     pub(crate) fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
         let missing = || DataError::IndexOutOfRange { index, len: self.len() };
@@ -92,6 +116,16 @@ pub(crate) fn read_entry(archive: &Archive, entry: usize, limit: u64) -> Result<
         return Err(format!("inflates to more or fewer bytes than the declared {declared}"));
     }
     Ok(bytes)
+}
+
+/// The first `count` bytes of a zip entry, or as many as can be inflated.
+pub(crate) fn read_entry_head(archive: &Archive, entry: usize, count: u64) -> Option<Vec<u8>> {
+    let mut archive = archive.clone();
+    let file = archive.by_index(entry).ok()?;
+    let mut bytes = Vec::new();
+    // A damaged entry gives what precedes the damage.
+    let _ = file.take(count).read_to_end(&mut bytes);
+    Some(bytes)
 }
 
 /// Opens the zip at `path`.

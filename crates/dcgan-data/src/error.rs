@@ -4,11 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::shape::InvalidShape;
+use crate::split::Split;
 
 /// The formats of [`crate::Dataset::open`], for error messages.
-pub(crate) const SUPPORTED: &str = "supported formats: a folder or zip of PNG, JPEG or WebP images (flat or one folder \
-     per class, optionally with dataset.json), a CIFAR-10/100 binary folder, MNIST idx files (plain or .gz), SVHN \
-     cropped digits (.mat), a cache written by `dcgan-data pack`";
+pub(crate) const SUPPORTED: &str = "supported formats: a folder or zip of PNG, JPEG, WebP, GIF, BMP, TIFF or PNM images \
+     (flat or one folder per class, optionally with dataset.json; folders train, val and test are splits), a CIFAR-10/100 \
+     folder (binary or python version), MNIST and EMNIST idx files (plain or .gz), SVHN cropped digits (.mat), u8 \
+     arrays (.npy, .npz), a cache written by `dcgan-data pack`";
 
 /// Errors of opening, reading, packing and loading datasets.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,18 @@ pub enum DataError {
         path: PathBuf,
         /// Number of scanned files, and what was skipped.
         scanned: String,
+    },
+    /// The dataset has splits, but not the requested one.
+    #[error("{} has no {split} split: expected {expected}, found {found}", .path.display())]
+    NoSplit {
+        /// The folder or zip.
+        path: PathBuf,
+        /// The requested split.
+        split: Split,
+        /// The files or folder of the split.
+        expected: String,
+        /// The files or folders of other splits.
+        found: String,
     },
     /// The format of the file is not supported.
     #[error("{} is {found}; {SUPPORTED}", .path.display())]

@@ -1,9 +1,9 @@
 //! Image datasets: readers for common formats, a transform to one shape, a deterministic data loader.
 //!
-//! [`Dataset::open`] takes the folder of a published dataset (CIFAR, MNIST, SVHN), a folder or zip of images, a single
-//! file of these, or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8 `(h, w, c)`. [`Loader`]
-//! returns shuffled batches that depend only on the seed and the position, not on the number of threads. This crate
-//! does not depend on a tensor library.
+//! [`Dataset::open`] takes the folder of a published dataset (CIFAR, MNIST, SVHN), a folder or zip of images, a numpy
+//! array, a single file of these, or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8
+//! `(h, w, c)`. [`Loader`] returns shuffled batches that depend only on the seed and the position, not on the number of
+//! threads. This crate does not depend on a tensor library.
 //!
 //! # Example
 //!
@@ -49,22 +49,26 @@
 //!
 //! Modules form layers. A module uses only modules before it in this list:
 //!
-//! 1. types and errors: `shape`, `error`, `options`, `report`
-//! 2. files and images: `bytes`, `decode`, `transform`, `encoded`, `raw`, `source`
+//! 1. types and errors: `background`, `shape`, `split`, `error`, `options`, `report`
+//! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `decode`, `transform`, `encoded`, `raw`, `source`
 //! 3. formats: `readers`
 //! 4. datasets: `open`, `dataset`
 //! 5. uses of datasets: `order`, `loader`, `probe`, `pack`, `manifest`
 //! 6. image files to write: `image_file`, `image_grid`, `gif`, `zip_writer`, `image_writer`
 
+mod background;
 mod bytes;
 mod dataset;
 mod decode;
 mod encoded;
 mod error;
 pub mod gif;
+mod gif_blocks;
 pub mod image_file;
 pub mod image_grid;
 mod image_writer;
+mod jpeg;
+mod kind;
 mod loader;
 mod manifest;
 mod open;
@@ -77,18 +81,22 @@ mod readers;
 mod report;
 mod shape;
 mod source;
+mod split;
 mod transform;
 mod zip_writer;
 
+pub use background::Background;
 pub use bytes::Bytes;
 pub use dataset::{Dataset, DecodeProgress};
 pub use error::DataError;
 pub use image_writer::{ImageWriter, ImageWriterError, image_name};
 pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
-pub use options::{OpenOptions, SkippedImage, Split, UnreadableImages};
+pub use options::{OpenOptions, SkippedImage, UnreadableImages};
 pub use pack::{PackReport, pack};
 pub use probe::{Probe, probe};
+pub use readers::cache::cache_shape;
 pub use report::{Format, ScanReport, Skipped};
 pub use shape::{ImageShape, InvalidShape};
 pub use source::ImageInfo;
+pub use split::Split;

@@ -1,22 +1,25 @@
-//! The manifests of known datasets (`datasets/*.toml`, compiled in): files, sizes and SHA-256.
+//! The manifests of known datasets (`datasets/*.toml`, compiled in): files, sizes and hashes.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
+use md5::Md5;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 
 use crate::bytes::open_regular;
 use crate::error::DataError;
 use dcgan_base::digest::hex;
 
-static MANIFESTS: [(&str, &str); 7] = [
+static MANIFESTS: [(&str, &str); 9] = [
     ("mnist.toml", include_str!("../assets/mnist.toml")),
     ("digits.toml", include_str!("../assets/digits.toml")),
     ("cifar10.toml", include_str!("../assets/cifar10.toml")),
     ("cifar100.toml", include_str!("../assets/cifar100.toml")),
+    ("cifar10-python.toml", include_str!("../assets/cifar10-python.toml")),
+    ("cifar100-python.toml", include_str!("../assets/cifar100-python.toml")),
     ("svhn.toml", include_str!("../assets/svhn.toml")),
     ("celeba.toml", include_str!("../assets/celeba.toml")),
     ("lsun.toml", include_str!("../assets/lsun.toml")),
@@ -51,6 +54,8 @@ pub struct FileEntry {
     pub bytes: Option<u64>,
     /// SHA-256 of the file, if known.
     pub sha256: Option<String>,
+    /// MD5 of the file, where no SHA-256 is published. It detects damage, not forgery.
+    pub md5: Option<String>,
     /// SHA-256 of the uncompressed content of a .gz file, if known: many mirrors recompress the files.
     pub content_sha256: Option<String>,
 }
@@ -59,7 +64,7 @@ pub struct FileEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileStatus {
-    /// The file matches its SHA-256.
+    /// The file matches its hash.
     Ok,
     /// The file was recompressed or unpacked; its content matches.
     OkContent,
@@ -135,13 +140,18 @@ fn check(path: &Path, entry: &FileEntry) -> Result<VerifiedFile, DataError> {
     let Some(file) = locate(path, entry) else {
         return Ok(VerifiedFile { file: entry.name.clone(), status: FileStatus::Missing, sha256: None });
     };
-    let found = sha256(open_regular(&file)?).map_err(DataError::io(&file))?;
+    let found = hash::<Sha256>(open_regular(&file)?).map_err(DataError::io(&file))?;
+    let md5 = match &entry.md5 {
+        Some(_) => hash::<Md5>(open_regular(&file)?).map_err(DataError::io(&file))?,
+        None => String::new(),
+    };
     let is = |recorded: &Option<String>, found: &str| recorded.as_deref() == Some(found);
-    let status = if is(&entry.sha256, &found) {
+    let is_unknown = entry.sha256.is_none() && entry.md5.is_none() && entry.content_sha256.is_none();
+    let status = if is(&entry.sha256, &found) || is(&entry.md5, &md5) {
         FileStatus::Ok
     } else if is(&entry.content_sha256, &found) || is(&entry.content_sha256, &content_sha256(&file)?) {
         FileStatus::OkContent
-    } else if entry.sha256.is_none() && entry.content_sha256.is_none() {
+    } else if is_unknown {
         FileStatus::NotRecorded
     } else {
         FileStatus::Differs
@@ -155,11 +165,11 @@ fn content_sha256(path: &Path) -> Result<String, DataError> {
         return Ok(String::new());
     }
     let file: File = open_regular(path)?;
-    Ok(sha256(MultiGzDecoder::new(BufReader::new(file))).unwrap_or_default())
+    Ok(hash::<Sha256>(MultiGzDecoder::new(BufReader::new(file))).unwrap_or_default())
 }
 
-fn sha256(mut from: impl Read) -> io::Result<String> {
-    let mut hasher = Sha256::new();
+fn hash<D: sha2::Digest>(mut from: impl Read) -> io::Result<String> {
+    let mut hasher = D::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
         let count = from.read(&mut buffer)?;
@@ -167,5 +177,31 @@ fn sha256(mut from: impl Read) -> io::Result<String> {
             return Ok(hex(&hasher.finalize()));
         }
         hasher.update(&buffer[..count]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hashes of "abc" in RFC 1321 and FIPS 180-4.
+    #[test]
+    fn files_are_compared_with_md5_or_sha256() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("abc"), b"abc").unwrap();
+        let md5 = "900150983cd24fb0d6963f7d28e17f72";
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        for (md5, sha256, status) in [
+            (Some(md5), None, FileStatus::Ok),
+            (None, Some(sha256), FileStatus::Ok),
+            (Some(sha256), None, FileStatus::Differs),
+            (None, Some(md5), FileStatus::Differs),
+            (None, None, FileStatus::NotRecorded),
+        ] {
+            let text = |hash: Option<&str>| hash.map(str::to_owned);
+            let (md5, sha256) = (text(md5), text(sha256));
+            let entry = FileEntry { name: "abc".to_owned(), bytes: None, sha256, md5, content_sha256: None };
+            assert_eq!(check(folder.path(), &entry).unwrap().status, status, "{entry:?}");
+        }
     }
 }

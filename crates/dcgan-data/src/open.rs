@@ -1,86 +1,135 @@
 //! Format detection: chooses the reader for a path by its content.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::bytes::{gunzip_head, head};
-use crate::decode::{SIGNATURE_BYTES, image_format};
 use crate::error::DataError;
+use crate::kind::{HEAD_BYTES, describe, image_format, is_gzip, is_pickle, is_tar, is_zip};
 use crate::options::OpenOptions;
-use crate::readers::{archive, cache, cifar, folder, idx, svhn};
+use crate::readers::array;
+use crate::readers::{archive, cache, cifar, cifar_python, folder, idx, npy, svhn};
 use crate::source::Scan;
+use crate::split::Split;
 
-/// Length of the file prefix used for detection; the magic number of tar is at byte 257.
-const HEAD_BYTES: u64 = 512;
+/// Folders in which publishers and torchvision put the files of a dataset, below the folder that users name.
+const LAYOUTS: &[&str] = &[
+    "raw",
+    "MNIST/raw",
+    "FashionMNIST/raw",
+    "KMNIST/raw",
+    "QMNIST/raw",
+    "EMNIST/raw",
+    "cifar-10-batches-bin",
+    "cifar-10-batches-py",
+    "cifar-100-binary",
+    "cifar-100-python",
+];
 
 /// Scans `path` with the reader for its format: file list, labels and report. Encoded images are not decoded here.
 pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
-    if metadata.is_dir() {
+    let mut scan = if metadata.is_dir() {
         return scan_folder(path, options);
-    }
-    let head = head(path, HEAD_BYTES)?;
-    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
-        archive::scan(path)
-    } else if head.starts_with(cache::MAGIC) {
-        cache::scan(path, options)
-    } else if head.starts_with(b"MATLAB 5.0") {
-        svhn::scan(path)
-    } else if idx::is_idx(&head) {
-        idx::scan_file(path)
-    } else if head.starts_with(&[0x1f, 0x8b]) {
-        scan_gzip(path, &head)
-    } else if image_format(&head[..head.len().min(usize::try_from(SIGNATURE_BYTES).unwrap_or(0))]).is_some() {
-        folder::scan_single(path, metadata.len())
-    } else if let Some(variant) = cifar::variant_of_file(path, metadata.len()) {
-        cifar::scan_files(path, variant, &[path.to_owned()], options.unreadable_images)
     } else {
-        Err(DataError::UnknownFormat { path: path.to_owned(), found: describe(&head).to_owned() })
+        let head = head(path, HEAD_BYTES)?;
+        if is_zip(&head) {
+            return archive::scan(path, options);
+        } else if head.starts_with(cache::MAGIC) {
+            cache::scan(path, options)
+        } else if head.starts_with(b"MATLAB 5.0") {
+            svhn::scan(path)
+        } else if idx::is_idx(&head) {
+            idx::scan_file(path)
+        } else if head.starts_with(array::MAGIC) {
+            npy::scan_file(path)
+        } else if is_gzip(&head) {
+            scan_gzip(path, &head, metadata.len())
+        } else if image_format(&head).is_some() {
+            folder::scan_single(path, metadata.len())
+        } else if is_pickle(&head) {
+            cifar_python::scan_files(path, &[path.to_owned()], options.unreadable_images)
+        } else if let Some(variant) = cifar::variant_of_file(path, metadata.len()) {
+            cifar::scan_files(path, variant, &[path.to_owned()], options.unreadable_images)
+        } else {
+            let found = describe(&head).unwrap_or("of unknown format");
+            Err(DataError::UnknownFormat { path: path.to_owned(), found: found.to_owned() })
+        }?
+    };
+    if options.split != Split::Train {
+        let note = format!("a single file: all its images are read, not only those of {}", options.split);
+        scan.report.notes.push(note);
     }
+    Ok(scan)
 }
 
 fn scan_folder(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
-    if let Some((variant, files)) = cifar::files_in(path, options.split) {
-        return cifar::scan_files(path, variant, &files, options.unreadable_images);
+    if let Some(scan) = scan_published(path, options)? {
+        return Ok(scan);
     }
-    if let Some(images) = idx::images_in(path, options.split) {
-        return idx::scan_file(&images);
+    let inner: Vec<PathBuf> =
+        LAYOUTS.iter().map(|layout| path.join(layout)).filter(|inner| has_published(inner)).collect();
+    match &inner[..] {
+        [] => folder::scan(path, options),
+        [inner] => {
+            let mut scan = scan_published(inner, options)?
+                .ok_or_else(|| DataError::invalid_file(inner, "changed while it was read".to_owned()))?;
+            scan.report.notes.push(format!("found in {}", inner.display()));
+            Ok(scan)
+        }
+        several => {
+            let names: Vec<String> = several.iter().map(|inner| inner.display().to_string()).collect();
+            let problem = format!("contains several datasets: open one of {}", names.join(", "));
+            Err(DataError::invalid_file(path, problem))
+        }
     }
-    if let Some(file) = svhn::file_in(path, options.split) {
-        return svhn::scan(&file);
-    }
-    folder::scan(path, options.unreadable_images)
 }
 
-fn scan_gzip(path: &Path, head: &[u8]) -> Result<Scan, DataError> {
-    // `head` is only the start of the stream, so the stream is truncated.
-    let inner = gunzip_head(head, HEAD_BYTES).or_else(|_| gunzip_head(head, 4)).unwrap_or_default();
+/// Scans a folder with the published files of a dataset; `None` for other folders.
+fn scan_published(path: &Path, options: &OpenOptions) -> Result<Option<Scan>, DataError> {
+    let unreadable_images = options.unreadable_images;
+    if let Some((variant, files)) = cifar::files_in(path, options.split)? {
+        return cifar::scan_files(path, variant, &files, unreadable_images).map(Some);
+    }
+    if let Some(files) = cifar_python::files_in(path, options.split)? {
+        return cifar_python::scan_files(path, &files, unreadable_images).map(Some);
+    }
+    if let Some(images) = idx::images_in(path, options.split)? {
+        return idx::scan_file(&images).map(Some);
+    }
+    if let Some(file) = svhn::file_in(path, options.split)? {
+        return svhn::scan(&file).map(Some);
+    }
+    Ok(None)
+}
+
+/// Whether a folder has published files of any split.
+fn has_published(path: &Path) -> bool {
+    // Only a missing split is an error here: the files of other splits are there.
+    path.is_dir()
+        && (idx::has_images(path)
+            || !matches!(cifar::files_in(path, Split::Train), Ok(None))
+            || !matches!(cifar_python::files_in(path, Split::Train), Ok(None)))
+}
+
+fn scan_gzip(path: &Path, head: &[u8], length: u64) -> Result<Scan, DataError> {
+    let inner = gunzip_head(head, HEAD_BYTES);
     if idx::is_idx(&inner) {
         return idx::scan_file(path);
     }
-    let found = if is_tar(&inner) || path.to_string_lossy().ends_with(".tgz") {
-        "a compressed tar archive (unpack it first)"
-    } else {
-        "gzip data that contains no idx images"
-    };
-    Err(DataError::UnknownFormat { path: path.to_owned(), found: found.to_owned() })
-}
-
-fn is_tar(head: &[u8]) -> bool {
-    head.get(257..262) == Some(b"ustar")
-}
-
-fn describe(head: &[u8]) -> &'static str {
-    if head.is_empty() {
-        "an empty file"
-    } else if head.starts_with(b"MATLAB 7.3") || head.starts_with(b"\x89HDF") {
-        "an HDF5 file (in MATLAB, save with -v7)"
-    } else if is_tar(head) {
-        "a tar archive (unpack it first)"
-    } else if head.starts_with(b"version https://git-lfs") {
-        "a Git LFS pointer, not the file itself (run git lfs pull)"
-    } else if head.starts_with(b"<") {
-        "a web page or XML, not images (a failed download?)"
-    } else {
-        "of unknown format"
+    if image_format(&inner).is_some() {
+        return folder::scan_single(path, length);
     }
+    let found = if is_tar(&inner) || is_named_tar(path) {
+        "a compressed tar archive (unpack it first, with tar xf FILE, and open the folder)".to_owned()
+    } else {
+        let content = describe(&inner).filter(|_| !inner.is_empty()).unwrap_or("unknown content");
+        format!("gzip data that contains no images but {content}")
+    };
+    Err(DataError::UnknownFormat { path: path.to_owned(), found })
+}
+
+/// Whether the name is that of a compressed tar archive: a first block can be too long for the detection.
+fn is_named_tar(path: &Path) -> bool {
+    let name = path.to_string_lossy().to_ascii_lowercase();
+    name.ends_with(".tgz") || name.ends_with(".tar.gz")
 }

@@ -1,12 +1,11 @@
 //! Options of opening a dataset.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
+use crate::background::Background;
 use crate::error::DataError;
 use crate::shape::ImageShape;
+use crate::split::Split;
 
 /// How to handle images that cannot be read or decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,39 +28,6 @@ pub struct SkippedImage {
     pub problem: String,
 }
 
-/// The split of a published dataset. Formats without splits (folders, zips, caches, single files) ignore it and return
-/// all images.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// The training images.
-    #[default]
-    Train,
-    /// The test images.
-    Test,
-}
-
-impl FromStr for Split {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "train" => Ok(Self::Train),
-            "test" => Ok(Self::Test),
-            _ => Err(format!("split is {text:?}, expected train or test")),
-        }
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Train => "train",
-            Self::Test => "test",
-        })
-    }
-}
-
 /// Options of [`crate::Dataset::open`].
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
@@ -69,6 +35,8 @@ pub struct OpenOptions {
     pub shape: ImageShape,
     /// Side in pixels of a center crop of the original image, before resizing. Smaller sides are not cropped.
     pub crop: Option<usize>,
+    /// What images with alpha are composited on for 1 and 3 channels; default: black.
+    pub background: Background,
     /// How to handle unreadable images; default: fail.
     pub unreadable_images: UnreadableImages,
     /// The most images that may be skipped; default: no limit.
@@ -89,6 +57,7 @@ impl OpenOptions {
         Self {
             shape,
             crop: None,
+            background: Background::BLACK,
             unreadable_images: UnreadableImages::Fail,
             max_skipped: None,
             skipped_before: None,

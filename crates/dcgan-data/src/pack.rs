@@ -52,7 +52,8 @@ pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> R
     }
     let header = Header {
         shape: dataset.shape(),
-        crop: dataset.crop(),
+        crop: dataset.transform().crop,
+        background: dataset.transform().background,
         images: dataset.len(),
         labeled: dataset.labels().is_some(),
         class_names: dataset.class_names().map(<[String]>::to_vec),

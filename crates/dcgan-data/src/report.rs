@@ -16,6 +16,12 @@ pub enum Format {
     Cifar10,
     /// CIFAR-100, binary version; the labels are the fine labels.
     Cifar100,
+    /// CIFAR-10, python version.
+    Cifar10Python,
+    /// CIFAR-100, python version; the labels are the fine labels.
+    Cifar100Python,
+    /// Numpy arrays of u8: .npy or .npz.
+    Npy,
     /// MNIST idx files.
     Idx,
     /// SVHN cropped digits (format 2), MATLAB v5.
@@ -37,6 +43,9 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Self::Cifar10 => "CIFAR-10 binary",
             Self::Cifar100 => "CIFAR-100 binary",
+            Self::Cifar10Python => "CIFAR-10 python",
+            Self::Cifar100Python => "CIFAR-100 python",
+            Self::Npy => "numpy array",
             Self::Idx => "MNIST idx",
             Self::Svhn => "SVHN cropped digits",
             Self::ImageFolder => "folder of images",

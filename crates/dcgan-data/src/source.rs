@@ -48,6 +48,27 @@ impl Source {
         }
     }
 
+    /// Those of `records` that can have transparent pixels, by their headers.
+    pub(crate) fn may_have_alpha(&self, records: impl Iterator<Item = usize>) -> Vec<usize> {
+        match self {
+            Self::Raw(raw) => records.filter(|_| raw.shape.channels == 4).collect(),
+            Self::Encoded(encoded) => {
+                let has_alpha = |record: &usize| {
+                    encoded.read(*record).is_ok_and(|encoded| decode::can_have_alpha(&encoded))
+                };
+                records.filter(has_alpha).collect()
+            }
+        }
+    }
+
+    /// Whether any image has color, as far as versions before Rec. 601 grey could read it.
+    pub(crate) fn has_color(&self) -> bool {
+        match self {
+            Self::Raw(raw) => raw.shape.channels > 1,
+            Self::Encoded(encoded) => encoded.has_color(),
+        }
+    }
+
     /// The files that contain the images.
     pub(crate) fn files(&self) -> Vec<&Path> {
         match self {

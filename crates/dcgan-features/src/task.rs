@@ -135,6 +135,11 @@ impl Task {
         }
     }
 
+    /// Whether a dataset of `format` is that of the task: CIFAR-10 was published in two versions.
+    pub fn reads(self, format: Format) -> bool {
+        format == self.format() || (self == Self::Cifar10 && format == Format::Cifar10Python)
+    }
+
     /// The files of the dataset, for messages.
     pub fn data_files(self) -> &'static str {
         match self {

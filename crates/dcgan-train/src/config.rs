@@ -4,7 +4,7 @@ use crate::options::{
     Kind, Section, TrainOption, Value, Values, at_least, between, from_to_below, option, parse_size, section,
 };
 use crate::skip_bad::SkipBad;
-use dcgan_data::ImageShape;
+use dcgan_data::{Background, ImageShape};
 use dcgan_model::{DeviceChoice, Model, ModelConfig, Preset, PresetError};
 use dcgan_ops::Precision;
 use serde::de::DeserializeOwned;
@@ -51,6 +51,8 @@ section! {
         data: Option<PathBuf> = None, option(Kind::Path("PATH")).otherwise("embedded digits");
         /// Crop every image to its center N x N before resizing.
         crop: Option<usize> = None, at_least(1);
+        /// Composite images with alpha on this color: black, white or #rrggbb.
+        background: String = "black".to_owned(), option(Kind::Text("COLOR"));
         /// Skip unreadable images, and count them; with N, at most N of them.
         skip_bad: SkipBad = SkipBad::default(), option(Kind::FlagOrCount).resumable();
         /// Seed of every random number.
@@ -305,6 +307,14 @@ impl Plan {
                 "--skip-bad needs --data: the embedded digits are all readable",
             ));
         }
+        match run.background.parse::<Background>() {
+            Err(message) => faults.push(Fault::new("background", format!("--{message}"))),
+            Ok(background) if run.data.is_none() && background != Background::BLACK => {
+                let message = "--background needs --data: the embedded digits have no alpha";
+                faults.push(Fault::new("background", message));
+            }
+            Ok(_) => {}
+        }
         if let Err(message) = run.device.parse::<DeviceChoice>() {
             faults.push(Fault::new("device", message));
         }
@@ -425,6 +435,7 @@ mod tests {
         let values = [
             ("data", "images.zip".into()),
             ("crop", 20.into()),
+            ("background", "#102030".into()),
             ("skip_bad", true.into()),
             ("seed", 7.into()),
             ("device", "cpu".into()),

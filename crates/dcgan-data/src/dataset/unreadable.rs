@@ -106,6 +106,19 @@ impl Dataset {
         &self.excluded
     }
 
+    /// The images whose name and size [`Dataset::info`] cannot return, found in parallel. Pixels are not decoded.
+    pub fn unreadable_headers(&self) -> Vec<SkippedImage> {
+        let attempt = |index: usize| {
+            let record = self.record(index).ok()?;
+            let problem = match self.source.info(record).err()? {
+                DataError::InvalidRecord { problem, .. } => problem,
+                other => other.to_string(),
+            };
+            Some(self.skipped_image(record, problem))
+        };
+        (0..self.len()).into_par_iter().filter_map(attempt).collect()
+    }
+
     /// Whether the images are files of an image format, which can be damaged one by one.
     pub fn is_encoded(&self) -> bool {
         matches!(self.source, Source::Encoded(_))

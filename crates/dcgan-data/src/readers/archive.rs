@@ -2,18 +2,28 @@
 
 use std::path::Path;
 
-use crate::encoded::{EncodedImages, Storage, open_zip, read_entry};
+use crate::encoded::{Archive, EncodedImages, Storage, open_zip, read_entry, read_entry_head};
 use crate::error::DataError;
-use crate::readers::folder::has_image_extension;
+use crate::kind::HEAD_BYTES;
+use crate::options::OpenOptions;
+use crate::readers::folder::{has_image_extension, not_an_image};
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
+use crate::readers::{npy, splits};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Scans the zip at `path`. Images are sorted by name.
-pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
-    let mut report = ScanReport::new(path, Format::ImageZip);
+pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let archive = open_zip(path)?;
+    if let Some(scan) = npy::scan_zip(path, &archive, options)? {
+        return Ok(scan);
+    }
+    scan_images(path, archive, options)
+}
+
+fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<Scan, DataError> {
+    let mut report = ScanReport::new(path, Format::ImageZip);
     let (mut found, mut label_entry) = (Vec::new(), None);
     for index in 0..archive.len() {
         let entry = archive
@@ -40,10 +50,20 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
         } else if has_image_extension(&name) {
             found.push((name, index, entry.size(), entry.crc32()));
         } else {
-            report.skip("not a PNG, JPEG or WebP image", name);
+            match read_entry_head(&archive, index, HEAD_BYTES).map(|head| not_an_image(&head)) {
+                Some(None) => found.push((name, index, entry.size(), entry.crc32())),
+                Some(Some(what)) => report.skip(what, name),
+                None => report.skip("an entry that cannot be read", name),
+            }
         }
     }
     found.sort();
+    let all_names: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
+    let chosen = splits::choose(path, &all_names, options.split, &mut report)?;
+    if let Some(chosen) = &chosen {
+        let mut keep = chosen.keep.iter();
+        found.retain(|_| keep.next() == Some(&true));
+    }
     let mut digest = Digest::default();
     for (name, _, bytes, crc) in &found {
         digest.field(name).number(*bytes).number(u64::from(*crc));
@@ -57,7 +77,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     };
     digest.field(label_file.as_deref().unwrap_or_default());
     let (names, entries): (Vec<_>, Vec<_>) = found.into_iter().map(|(name, index, ..)| (name, index)).unzip();
-    let (labels, class_names) = labels_of(path, &names, label_file.as_deref(), &mut report)?;
+    let (labels, class_names) = labels_of(path, &names, label_file.as_deref(), chosen.as_ref(), &mut report)?;
     Ok(Scan {
         source: Source::Encoded(EncodedImages {
             root: path.to_owned(),

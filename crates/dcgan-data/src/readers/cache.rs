@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::background::Background;
 use crate::bytes::{Bytes, head};
 use crate::error::DataError;
 use crate::options::OpenOptions;
@@ -29,6 +30,9 @@ pub(crate) const ALIGNMENT: usize = 64;
 pub(crate) struct Header {
     pub(crate) shape: ImageShape,
     pub(crate) crop: Option<usize>,
+    /// Absent if it is black, so that earlier versions can read the cache.
+    #[serde(default, skip_serializing_if = "is_black")]
+    pub(crate) background: Background,
     /// In files of earlier versions `pictures`.
     #[serde(alias = "pictures")]
     pub(crate) images: usize,
@@ -44,14 +48,34 @@ pub(crate) struct Header {
     pub(crate) source: String,
 }
 
-/// Opens a cache if its shape and crop match `options`.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_black(background: &Background) -> bool {
+    *background == Background::BLACK
+}
+
+/// The shape of the images of the cache at `path`; `None` if the file is not a cache.
+///
+/// # Errors
+///
+/// A cache that is damaged, or a file that cannot be read.
+pub fn cache_shape(path: &Path) -> Result<Option<ImageShape>, DataError> {
+    if !path.is_file() || !head(path, MAGIC.len() as u64)?.starts_with(MAGIC) {
+        return Ok(None);
+    }
+    Ok(Some(open(path)?.0.shape))
+}
+
+/// Opens a cache if its shape, crop and background match `options`.
 pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let (header, bytes, first) = open(path)?;
-    if header.shape != options.shape || options.crop.is_some_and(|crop| Some(crop) != header.crop) {
+    let has_other_crop = options.crop.is_some_and(|crop| Some(crop) != header.crop);
+    let has_other_background =
+        options.background != Background::BLACK && options.background != header.background;
+    if header.shape != options.shape || has_other_crop || has_other_background {
         return Err(DataError::CacheMismatch {
             path: path.to_owned(),
-            expected: describe(options.shape, options.crop),
-            found: describe(header.shape, header.crop),
+            expected: describe(options.shape, options.crop, options.background),
+            found: describe(header.shape, header.crop, header.background),
         });
     }
     let mut report = ScanReport::new(path, Format::Cache);
@@ -107,6 +131,9 @@ pub(crate) fn open(path: &Path) -> Result<(Header, Bytes, usize), DataError> {
     }
 }
 
-fn describe(shape: ImageShape, crop: Option<usize>) -> String {
-    crop.map_or_else(|| shape.to_string(), |crop| format!("{shape} (crop {crop})"))
+fn describe(shape: ImageShape, crop: Option<usize>, background: Background) -> String {
+    let crop = crop.map(|crop| format!("crop {crop}"));
+    let background = (background != Background::BLACK).then(|| format!("background {background}"));
+    let options: Vec<String> = [crop, background].into_iter().flatten().collect();
+    if options.is_empty() { shape.to_string() } else { format!("{shape} ({})", options.join(", ")) }
 }

@@ -1,4 +1,5 @@
-//! Reader for CIFAR-10 and CIFAR-100, binary version (<https://www.cs.toronto.edu/~kriz/cifar.html>).
+//! Reader for CIFAR-10 and CIFAR-100, binary version (<https://www.cs.toronto.edu/~kriz/cifar.html>). `cifar_python`
+//! reads the python version.
 //!
 //! A record is one label byte (CIFAR-100: coarse and fine label) and three planes of 32 x 32 bytes. There is no header.
 
@@ -6,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes::{Bytes, read_bounded};
 use crate::error::DataError;
-use crate::options::{Split, UnreadableImages};
+use crate::options::UnreadableImages;
 use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
 use crate::source::{Scan, Source};
+use crate::split::Split;
 use dcgan_base::digest::Digest;
 
-const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
-const PIXELS: usize = 3072;
+pub(crate) const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
+pub(crate) const PIXELS: usize = 3072;
 
 /// Maximum bytes of the file of class names.
 const MAX_NAMES_BYTES: u64 = 1 << 20;
@@ -38,7 +40,7 @@ impl Variant {
         self.label_bytes() + PIXELS
     }
 
-    fn classes(self) -> usize {
+    pub(crate) fn classes(self) -> usize {
         match self {
             Self::Cifar10 => 10,
             Self::Cifar100 => 100,
@@ -60,20 +62,61 @@ impl Variant {
     }
 }
 
-/// The files of `split` in `folder`, under their published names.
-pub(crate) fn files_in(folder: &Path, split: Split) -> Option<(Variant, Vec<PathBuf>)> {
+/// The files of `split` in `folder`, under their published names; `None` if there are none of either split.
+///
+/// # Errors
+///
+/// [`DataError::NoSplit`] if there are only files of the other split.
+pub(crate) fn files_in(folder: &Path, split: Split) -> Result<Option<(Variant, Vec<PathBuf>)>, DataError> {
+    let batches =
+        ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
+    for (variant, train, test) in
+        [(Variant::Cifar10, &batches[..], "test_batch.bin"), (Variant::Cifar100, &["train.bin"], "test.bin")]
+    {
+        if let Some(files) = published_files(folder, split, train, test)? {
+            return Ok(Some((variant, files)));
+        }
+    }
+    Ok(None)
+}
+
+/// Those of the files of `split` that are in `folder`; `None` if there is no file of either split.
+pub(crate) fn published_files(
+    folder: &Path,
+    split: Split,
+    train: &[&str],
+    test: &str,
+) -> Result<Option<Vec<PathBuf>>, DataError> {
     let present = |names: &[&str]| -> Vec<PathBuf> {
         names.iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
     };
-    let batches =
-        ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
-    let (ten, hundred): (&[&str], &[&str]) = match split {
-        Split::Train => (&batches, &["train.bin"]),
-        Split::Test => (&["test_batch.bin"], &["test.bin"]),
+    let (train_files, test_files) = (present(train), present(&[test]));
+    if train_files.is_empty() && test_files.is_empty() {
+        return Ok(None);
+    }
+    let files = match split {
+        Split::Train => train_files,
+        Split::Val => Vec::new(),
+        Split::Test => test_files,
     };
-    [(Variant::Cifar10, present(ten)), (Variant::Cifar100, present(hundred))]
-        .into_iter()
-        .find(|(_, files)| !files.is_empty())
+    if files.is_empty() {
+        return Err(DataError::NoSplit {
+            path: folder.to_owned(),
+            split,
+            expected: match split {
+                Split::Train => train.join(", "),
+                Split::Val => "train or test, the splits that were published".to_owned(),
+                Split::Test => test.to_owned(),
+            },
+            found: [train, &[test]]
+                .concat()
+                .into_iter()
+                .filter(|name| folder.join(name).is_file())
+                .collect::<Vec<_>>()
+                .join(", "),
+        });
+    }
+    Ok(Some(files))
 }
 
 /// The variant of a single file, by its length: the format has no magic number.
@@ -92,8 +135,8 @@ pub(crate) fn scan_files(
 ) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(path, variant.format());
     report.scanned_files = files.len();
-    if variant == Variant::Cifar10 && path.is_dir() && !matches!(files.len(), 1 | 5) {
-        report.notes.push(format!("only {} of the 5 training batches found", files.len()));
+    if variant == Variant::Cifar10 {
+        note_missing_batches(path, files, &mut report);
     }
     let (mut chunks, mut labels, mut invalid, mut digest) =
         (Vec::new(), Vec::new(), Vec::new(), Digest::default());
@@ -139,6 +182,16 @@ pub(crate) fn scan_files(
         identity: digest.hex(),
         fingerprint: None,
     })
+}
+
+/// Says that training batches are missing.
+pub(crate) fn note_missing_batches(path: &Path, files: &[PathBuf], report: &mut ScanReport) {
+    let is_test = files
+        .iter()
+        .any(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("test")));
+    if path.is_dir() && !is_test && files.len() < 5 {
+        report.notes.push(format!("only {} of the 5 training batches found", files.len()));
+    }
 }
 
 /// Class names, one per line. They are optional: a missing or invalid file gives `None`.

@@ -3,18 +3,22 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::bytes::{head, read_bounded};
-use crate::decode::{SIGNATURE_BYTES, image_format};
+use crate::bytes::{gunzip_head, head, read_bounded};
 use crate::encoded::{EncodedImages, Storage};
 use crate::error::DataError;
-use crate::options::UnreadableImages;
+use crate::kind::{HEAD_BYTES, NOT_AN_IMAGE, describe, image_format, is_gzip};
+use crate::options::{OpenOptions, UnreadableImages};
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
+use crate::readers::splits;
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// File extensions of images. The format is still detected from the content.
-const IMAGE_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "jpe", "webp"];
+const IMAGE_EXTENSIONS: [&str; 15] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm",
+    "pam",
+];
 
 /// Whether a name has the extension of an image.
 pub(crate) fn has_image_extension(name: &str) -> bool {
@@ -22,11 +26,31 @@ pub(crate) fn has_image_extension(name: &str) -> bool {
     extension.is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
 }
 
+/// Why a file that starts with `head` is not read; `None` if it is an image, possibly compressed with gzip.
+pub(crate) fn not_an_image(head: &[u8]) -> Option<&'static str> {
+    if image_format(head).is_some() {
+        return None;
+    }
+    if is_gzip(head) {
+        let inner = gunzip_head(head, HEAD_BYTES);
+        return if image_format(&inner).is_some() { None } else { Some(GZIP) };
+    }
+    Some(describe(head).unwrap_or(NOT_AN_IMAGE))
+}
+
+const GZIP: &str = "gzip data that contains no image (unpack it first, with tar xf FILE or gunzip FILE)";
+
 /// Scans the folder `root`. Images are sorted by path.
-pub(crate) fn scan(root: &Path, unreadable_images: UnreadableImages) -> Result<Scan, DataError> {
+pub(crate) fn scan(root: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(root, Format::ImageFolder);
-    let mut found = walk(root, unreadable_images, &mut report)?;
+    let mut found = walk(root, options.unreadable_images, &mut report)?;
     found.sort_by(|a, b| a.name.cmp(&b.name));
+    let all_names: Vec<&str> = found.iter().map(|image| image.name.as_str()).collect();
+    let chosen = splits::choose(root, &all_names, options.split, &mut report)?;
+    if let Some(chosen) = &chosen {
+        let mut keep = chosen.keep.iter();
+        found.retain(|_| keep.next() == Some(&true));
+    }
     let mut digest = Digest::default();
     for image in &found {
         digest.field(&image.name).number(image.bytes);
@@ -36,7 +60,7 @@ pub(crate) fn scan(root: &Path, unreadable_images: UnreadableImages) -> Result<S
         if label_path.is_file() { Some(read_bounded(&label_path, MAX_LABEL_FILE_BYTES)?) } else { None };
     digest.field(label_file.as_deref().unwrap_or_default());
     let (names, paths): (Vec<_>, Vec<_>) = found.into_iter().map(|image| (image.name, image.path)).unzip();
-    let (labels, class_names) = labels_of(root, &names, label_file.as_deref(), &mut report)?;
+    let (labels, class_names) = labels_of(root, &names, label_file.as_deref(), chosen.as_ref(), &mut report)?;
     Ok(Scan {
         source: Source::Encoded(EncodedImages {
             root: root.to_owned(),
@@ -120,10 +144,14 @@ fn walk(
                     if name == LABEL_FILE {
                         continue;
                     }
-                    if has_image_extension(&name) || has_image_content(&path) {
+                    if has_image_extension(&name) {
                         found.push(ImageFile { name, path, bytes: metadata.len() });
-                    } else {
-                        report.skip("not a PNG, JPEG or WebP image", name);
+                        continue;
+                    }
+                    match head(&path, HEAD_BYTES).map(|head| not_an_image(&head)) {
+                        Ok(None) => found.push(ImageFile { name, path, bytes: metadata.len() }),
+                        Ok(Some(what)) => report.skip(what, name),
+                        Err(_) => report.skip("a file that cannot be read", name),
                     }
                 }
                 Ok(_) => report.skip("neither a file nor a folder", name),
@@ -134,9 +162,4 @@ fn walk(
         folders.extend(inner.into_iter().rev());
     }
     Ok(found)
-}
-
-/// Whether the content of a file is a supported image.
-fn has_image_content(path: &Path) -> bool {
-    head(path, SIGNATURE_BYTES).is_ok_and(|head| image_format(&head).is_some())
 }

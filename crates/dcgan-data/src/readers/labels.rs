@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use serde::Deserialize;
-
 use crate::error::DataError;
+use crate::readers::label_file::{Label, LabelFile};
+use crate::readers::splits::Chosen;
 use crate::report::ScanReport;
 
 /// Name of the label file at the root of a folder or zip.
@@ -17,68 +17,112 @@ pub(crate) const MAX_LABEL_FILE_BYTES: u64 = 64 << 20;
 /// One label per image, and the class names if labels come from class folders.
 pub(crate) type Labels = (Option<Vec<u32>>, Option<Vec<String>>);
 
-/// The relevant keys of dataset.json; other keys are ignored.
-#[derive(Deserialize)]
-struct LabelFile {
-    /// Pairs of image name and label; null or absent if there are no labels.
-    #[serde(default)]
-    labels: Option<Vec<(String, u32)>>,
-}
-
-/// Labels of the images `names` below `root`. `label_file` is the content of dataset.json, if it exists.
+/// Labels of the images `names` below `root`. `label_file` is the content of dataset.json, if it exists; `chosen` is
+/// the split, if there are folders of splits.
+///
+/// # Errors
+///
+/// A label file that is not JSON. Labels that are not classes give an unlabeled dataset and a note.
 pub(crate) fn labels_of(
     root: &Path,
     names: &[String],
     label_file: Option<&[u8]>,
+    chosen: Option<&Chosen>,
     report: &mut ScanReport,
 ) -> Result<Labels, DataError> {
     let Some(content) = label_file else {
-        return Ok(from_folders(names, report));
+        return Ok(match chosen {
+            Some(Chosen { own_names, inner_names, .. }) => from_folders(own_names, inner_names, report),
+            None => from_folders(names, names, report),
+        });
     };
     let path = root.join(LABEL_FILE);
     let parsed: LabelFile = serde_json::from_slice(content)
         .map_err(|error| DataError::invalid_file(&path, format!("is invalid: {error}")))?;
-    let Some(pairs) = parsed.labels else {
-        report.notes.push("no labels in dataset.json".to_owned());
-        return Ok((None, None));
+    let labels = match parsed {
+        LabelFile::Absent => Err("no labels in dataset.json".to_owned()),
+        LabelFile::Other(found) => {
+            Err(format!("unlabeled: dataset.json contains {found}, expected pairs of image and label"))
+        }
+        LabelFile::Pairs(pairs) => from_pairs(names, pairs, report),
     };
-    let by_name: HashMap<String, u32> =
+    match labels {
+        Ok(labels) => {
+            report.notes.push("labels from dataset.json".to_owned());
+            Ok((Some(labels), None))
+        }
+        Err(note) => {
+            report.notes.push(note);
+            Ok((None, None))
+        }
+    }
+}
+
+/// The labels of `names`, or why there are none.
+fn from_pairs(
+    names: &[String],
+    pairs: Vec<(String, Label)>,
+    report: &mut ScanReport,
+) -> Result<Vec<u32>, String> {
+    let by_name: HashMap<String, Label> =
         pairs.into_iter().map(|(name, label)| (name.replace('\\', "/"), label)).collect();
-    let labels = names.iter().map(|name| {
-        by_name
-            .get(name)
-            .copied()
-            .ok_or_else(|| DataError::invalid_file(&path, format!("has no label for image {name}")))
-    });
-    let labels = labels.collect::<Result<Vec<_>, _>>()?;
-    report.notes.push("labels from dataset.json".to_owned());
+    let mut labels = Vec::with_capacity(names.len());
+    let mut unlabeled: Vec<&str> = Vec::new();
+    for name in names {
+        match by_name.get(name) {
+            Some(Label::Class(label)) => labels.push(*label),
+            Some(other) => {
+                let found = match other {
+                    Label::Other(found) => found,
+                    _ => "a string",
+                };
+                return Err(format!(
+                    "unlabeled: the label of {name} in dataset.json is {found}, expected an integer from 0"
+                ));
+            }
+            None => unlabeled.push(name),
+        }
+    }
+    if let Some(first) = unlabeled.first() {
+        return Err(format!(
+            "unlabeled: dataset.json has no label for {} of {} images, such as {first}",
+            unlabeled.len(),
+            names.len()
+        ));
+    }
     if by_name.len() > names.len() {
         report
             .notes
-            .push(format!("dataset.json lists {} images that do not exist", by_name.len() - names.len()));
+            .push(format!("dataset.json lists {} images that are not read", by_name.len() - names.len()));
     }
-    Ok((Some(labels), None))
+    Ok(labels)
 }
 
 /// Labels from class folders: the first folder that differs between images is the class. There are no labels if some
 /// images are in no class folder, or if all images are in one folder.
-fn from_folders(names: &[String], report: &mut ScanReport) -> Labels {
-    let prefix = common_prefix(names);
+///
+/// Classes are numbered over `all_names`, the images of all splits, so that a class has the same number in each of
+/// them. If only some splits have class folders, they are numbered over `names`.
+fn from_folders(names: &[String], all_names: &[String], report: &mut ScanReport) -> Labels {
+    let prefix = common_prefix(all_names);
     let class_of = |name: &String| {
         name.get(prefix..).and_then(|rest| rest.split_once('/')).map(|(class, _)| class.to_owned())
     };
     let classes: Option<Vec<String>> = names.iter().map(class_of).collect();
-    let Some(classes) = classes else {
+    let all_classes: Option<BTreeSet<String>> = all_names.iter().map(class_of).collect();
+    let (Some(classes), Some(all_classes)) = (classes, all_classes) else {
+        if all_names.len() > names.len() {
+            return from_folders(names, names, report);
+        }
         if names.iter().any(|name| class_of(name).is_some()) {
             report.notes.push("no labels: only some images are in class folders".to_owned());
         }
         return (None, None);
     };
-    let sorted: BTreeSet<&String> = classes.iter().collect();
-    let numbers: BTreeMap<&String, u32> = sorted.into_iter().zip(0..).collect();
+    let numbers: BTreeMap<&String, u32> = all_classes.iter().zip(0..).collect();
     report.notes.push(format!("labels from {} folders", numbers.len()));
     let labels = classes.iter().filter_map(|class| numbers.get(class).copied()).collect();
-    (Some(labels), Some(numbers.into_keys().cloned().collect()))
+    (Some(labels), Some(all_classes.into_iter().collect()))
 }
 
 /// Length in bytes of the common parent folders of all names: an archive often has a single top-level folder.

@@ -5,21 +5,23 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes::Bytes;
 use crate::error::DataError;
-use crate::options::Split;
 use crate::raw::{Chunk, PixelOrder, RawImages};
+use crate::readers::cifar::published_files;
 use crate::readers::matlab;
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
 use crate::source::{Scan, Source};
+use crate::split::Split;
 use dcgan_base::digest::Digest;
 
-/// The file of `split` in `folder`, under its published name.
-pub(crate) fn file_in(folder: &Path, split: Split) -> Option<PathBuf> {
-    let name = match split {
-        Split::Train => "train_32x32.mat",
-        Split::Test => "test_32x32.mat",
-    };
-    Some(folder.join(name)).filter(|path| path.is_file())
+/// The file of `split` in `folder`, under its published name; `None` if there is none of either split.
+///
+/// # Errors
+///
+/// [`DataError::NoSplit`] if there is only the file of the other split.
+pub(crate) fn file_in(folder: &Path, split: Split) -> Result<Option<PathBuf>, DataError> {
+    Ok(published_files(folder, split, &["train_32x32.mat"], "test_32x32.mat")?
+        .and_then(|mut files| files.pop()))
 }
 
 /// Reads a .mat file.

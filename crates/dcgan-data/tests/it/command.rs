@@ -28,7 +28,7 @@ fn inspect_pack_and_verify() {
         ("data/notes.txt", b"text".to_vec()),
         ("empty/notes.txt", b"text".to_vec()),
     ]);
-    let skipped = "1: not a PNG, JPEG or WebP image (notes.txt)";
+    let skipped = "1: not a PNG, JPEG, WebP, GIF, BMP, TIFF or PNM image (notes.txt)";
     check(
         &folder,
         &["inspect", "data/cat", "--size", "8"],
@@ -54,7 +54,16 @@ fn inspect_pack_and_verify() {
     let json = check(&folder, &[&pack[..], &["--json"]].concat(), 0, &[], &[]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["images"], &json["pictures"]), (&2.into(), &2.into())); // old name
-    check(&folder, &["inspect", "cache"], 0, &["format       cache", "images       2", "1  1 dog"], &[]);
+    let cache = ["format       cache", "images       2", "output shape 64x64x3", "1  1 dog"];
+    check(&folder, &["inspect", "cache"], 0, &cache, &[]);
+    check(
+        &folder,
+        &["pack", "data", "--skip-bad", "--size", "6x8", "--channels", "1", "--out", "c68"],
+        0,
+        &[],
+        &[],
+    );
+    check(&folder, &["inspect", "c68"], 0, &["output shape 6x8x1"], &[]);
     check(&folder, &["inspect", "digits", "--json"], 0, &["\"images\":10000"], &[]);
 
     check(&folder, &["inspect", "data", "--crop", "-1"], 2, &[], &["'-1' for '--crop", "at least 1"]);
@@ -81,7 +90,7 @@ fn inspect_pack_and_verify() {
         &["pack", "data", "--out", "x"],
         2,
         &[],
-        &["data, image dog/bad.png: is not a PNG, JPEG or WebP"],
+        &["data, image dog/bad.png: is not a PNG, JPEG, WebP"],
     );
     check(&folder, &["verify", "data"], 2, &[], &["has no file of a known dataset"]);
     folder.write("test_32x32.mat", b"other");
@@ -133,4 +142,71 @@ fn outputs_are_new_files_or_streams() {
     assert_eq!(image::guess_format(&jpeg).unwrap(), image::ImageFormat::Jpeg);
     check(&folder, &montage("m.tiff"), 2, &[], &["expected .png, .jpg, .jpeg, .webp"]);
     check(&folder, &montage("data"), 2, &[], &["is a folder"]);
+}
+
+#[test]
+fn inspect_decodes_every_image_and_lists_the_unreadable_ones() {
+    let folder = Folder::new(&[
+        ("data/1.png", png(0)),
+        ("data/2.png", png(1)[..50].to_vec()),
+        ("data/3.jpg", b"\0\0\0\x18ftypheic".to_vec()),
+        ("good/1.png", png(0)),
+        ("splits/train/a/1.png", png(0)),
+        ("splits/train/b/1.png", png(1)),
+        ("splits/test/b/1.png", png(2)),
+        ("bedroom_val_lmdb.zip", b"x".to_vec()),
+    ]);
+    let lines = [
+        "checked      the pixels of all 3 images: 2 unreadable",
+        "unreadable   2.png: cannot be decoded",
+        "unreadable   3.jpg: is a HEIC image (convert it to JPEG",
+    ];
+    check(
+        &folder,
+        &["inspect", "data"],
+        1,
+        &lines,
+        &["3/3 images", "2 of 3 images cannot be read", "--skip-bad"],
+    );
+    check(
+        &folder,
+        &["inspect", "data", "--skip-bad"],
+        0,
+        &["images       1", "0 unreadable", "(2.png)"],
+        &[],
+    );
+    // The header of 2.png is intact.
+    let headers =
+        ["checked      the headers of all 3 images, not their pixels: 1 unreadable", "3.jpg: is a HEIC"];
+    check(&folder, &["inspect", "data", "--headers"], 1, &headers, &["1 of 3 images"]);
+    check(&folder, &["inspect", "good"], 0, &["the pixels of 1 image: 0 unreadable"], &[]);
+    let json = check(&folder, &["inspect", "data", "--json"], 1, &[], &[]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["checked"], &json["unreadable"][0]["name"]), (&"pixels".into(), &"2.png".into()));
+
+    let train = ["images       2", "split train; folders of splits: test, train", "1  1 b"];
+    check(&folder, &["inspect", "splits"], 0, &train, &[]);
+    for args in [&["--test"][..], &["--split", "test"], &["--split", "testing"]] {
+        check(&folder, &[&["inspect", "splits"], args].concat(), 0, &["images       1", "1  1 b"], &[]);
+    }
+    let missing = "splits has no val split: expected a folder val, found test, train";
+    check(&folder, &["inspect", "splits", "--split", "val"], 2, &[], &[missing]);
+    check(&folder, &["inspect", "splits", "--split", "dev"], 2, &[], &["expected train, val or test"]);
+    check(
+        &folder,
+        &["inspect", "good", "--background", "red"],
+        2,
+        &[],
+        &["expected black, white or #rrggbb"],
+    );
+    check(&folder, &["inspect", "good", "--background", "#102030"], 0, &["images       1"], &[]);
+
+    let unknown = ["bedroom_val_lmdb.zip         not recorded"];
+    check(
+        &folder,
+        &["verify", "bedroom_val_lmdb.zip"],
+        1,
+        &unknown,
+        &["nothing was verified: no hash is known"],
+    );
 }

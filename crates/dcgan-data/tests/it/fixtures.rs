@@ -206,3 +206,114 @@ impl Folder {
         self.path().join(name)
     }
 }
+
+/// How a pickle of CIFAR was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PickleStyle {
+    /// Protocol 2 by Python 2, as published: byte strings.
+    Python2,
+    /// Protocol 2 by Python 3: bytes as Latin-1 text that is encoded.
+    Latin1,
+    /// Protocol 5 by Python 3 and numpy 2: `_frombuffer`.
+    Python3,
+}
+
+/// A string in a pickle of `style`.
+fn pickled_text(style: PickleStyle, text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    match style {
+        PickleStyle::Python2 => [&[b'U', length], text.as_bytes()].concat(),
+        PickleStyle::Latin1 => [&[b'X', length, 0, 0, 0], text.as_bytes()].concat(),
+        PickleStyle::Python3 => [&[0x8c, length], text.as_bytes()].concat(),
+    }
+}
+
+/// A u8 array of `rows` x `columns` in a pickle of `style`.
+fn pickled_array(style: PickleStyle, rows: u16, columns: u16, data: &[u8]) -> Vec<u8> {
+    let text = |text: &str| pickled_text(style, text);
+    let sizes = [b"M", &rows.to_le_bytes()[..], b"M", &columns.to_le_bytes(), &[0x86]].concat();
+    let global = |module: &str, name: &str| match style {
+        PickleStyle::Python3 => [text(module), text(name), vec![0x93]].concat(),
+        _ => format!("c{module}\n{name}\n").into_bytes(),
+    };
+    // dtype("u1", False, True), then its state: version, byte order and others.
+    let flags: &[u8] = if style == PickleStyle::Python3 { &[0x89, 0x88, 0x87] } else { b"K\0K\x01\x87" };
+    let dtype = [
+        &global("numpy", "dtype"),
+        &text("u1")[..],
+        flags,
+        b"R(K\x03",
+        &text("|"),
+        b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb",
+    ]
+    .concat();
+    if style == PickleStyle::Python3 {
+        let buffer = [&[0x96], &(data.len() as u64).to_le_bytes()[..], data].concat();
+        let function = global("numpy._core.numeric", "_frombuffer");
+        return [&function[..], b"(", &buffer, &dtype, &sizes, &text("C"), b"tR"].concat();
+    }
+    let bytes = match style {
+        PickleStyle::Python2 => [b"T", &u32::try_from(data.len()).unwrap().to_le_bytes()[..], data].concat(),
+        _ => {
+            let latin1: String = data.iter().map(|byte| char::from(*byte)).collect();
+            let length = u32::try_from(latin1.len()).unwrap().to_le_bytes();
+            let encode = global("_codecs", "encode");
+            [&encode[..], b"X", &length, latin1.as_bytes(), &text("latin1"), b"\x86R"].concat()
+        }
+    };
+    let new = [global("numpy.core.multiarray", "_reconstruct"), global("numpy", "ndarray")].concat();
+    let state = [b"(K\x01", &sizes[..], &dtype, b"\x89", &bytes, b"tb"].concat();
+    [&new[..], b"K\0\x85", &text("b"), b"\x87R", &state].concat()
+}
+
+/// A batch of the python version of CIFAR: a label and the number of an image per record. `key` is the key of labels.
+pub(crate) fn cifar_pickle(style: PickleStyle, key: &str, records: &[(u8, usize)]) -> Vec<u8> {
+    let pixels: Vec<u8> = records.iter().flat_map(|(_, index)| cifar_record(&[], *index)).collect();
+    let array = pickled_array(style, u16::try_from(records.len()).unwrap(), 3072, &pixels);
+    let labels: Vec<u8> = records.iter().flat_map(|(label, _)| [b'K', *label]).collect();
+    let version = if style == PickleStyle::Python3 { 5 } else { 2 };
+    let (data, key) = (pickled_text(style, "data"), pickled_text(style, key));
+    [&[0x80, version, b'}', b'('], &data[..], &array, &key, b"](", &labels, b"eu."].concat()
+}
+
+/// The file of class names of the python version of CIFAR.
+pub(crate) fn cifar_names(style: PickleStyle, key: &str, names: &[String]) -> Vec<u8> {
+    let list: Vec<u8> = names.iter().flat_map(|name| pickled_text(style, name)).collect();
+    [b"\x80\x02}", &pickled_text(style, key)[..], b"](", &list, b"es."].concat()
+}
+
+/// A .npy file: type, sizes and values.
+pub(crate) fn npy(descr: &str, sizes: &[usize], data: &[u8]) -> Vec<u8> {
+    let sizes: String = sizes.iter().map(|size| format!("{size}, ")).collect();
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sizes}), }}");
+    while (text.len() + 11) % 64 != 0 {
+        text.push(' ');
+    }
+    text.push('\n');
+    [b"\x93NUMPY\x01\0", &u16::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes(), data]
+        .concat()
+}
+
+/// A zip of files, stored as numpy.savez does.
+pub(crate) fn stored_zip(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, content) in files {
+        writer.start_file(*name, options).unwrap();
+        writer.write_all(content).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// Four quarters of 8 x 8 pixels in the colors of [`QUARTERS`].
+pub(crate) fn quarters() -> RgbImage {
+    RgbImage::from_fn(16, 16, |x, y| image::Rgb(QUARTERS[usize::from(y >= 8) * 2 + usize::from(x >= 8)]))
+}
+
+pub(crate) const QUARTERS: [[u8; 3]; 4] = [[200, 40, 40], [40, 200, 40], [40, 40, 200], [230, 230, 60]];
+
+pub(crate) fn encoded_as(image: &image::DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut out = Cursor::new(Vec::new());
+    image.write_to(&mut out, format).unwrap();
+    out.into_inner()
+}

@@ -10,8 +10,8 @@ use image::ImageFormat;
 use proptest::prelude::*;
 
 use crate::fixtures::{
-    CIFAR, Folder, MI_UINT8, cifar_record, cifar10, encoded, gzip, idx, idx_images, mat5, open, png, shape,
-    svhn, zip,
+    CIFAR, Folder, MI_UINT8, PickleStyle, cifar_pickle, cifar_record, cifar10, encoded, gzip, idx,
+    idx_images, mat5, npy, open, png, shape, svhn, zip,
 };
 
 const SMALL: ImageShape = shape(5, 4, 3);
@@ -41,6 +41,17 @@ static SAMPLES: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
         ("1.png", png(0)),
         ("1.jpg", encoded(0, SMALL, ImageFormat::Jpeg)),
         ("1.webp", encoded(0, SMALL, ImageFormat::WebP)),
+        ("1.bmp", encoded(0, SMALL, ImageFormat::Bmp)),
+        ("1.gif", encoded(0, SMALL, ImageFormat::Gif)),
+        ("1.tiff", encoded(0, SMALL, ImageFormat::Tiff)),
+        ("1.ppm", encoded(0, SMALL, ImageFormat::Pnm)),
+        ("gzip.jpg", gzip(&encoded(0, SMALL, ImageFormat::Jpeg))),
+        ("x.npy", npy("|u1", &[2, 5, 4, 3], &[7; 120])),
+        (
+            "x.npz",
+            zip(&[("x.npy", npy("|u1", &[2, 5, 4, 3], &[7; 120])), ("y.npy", npy("|u1", &[2], &[3, 4]))]),
+        ),
+        ("test_batch", cifar_pickle(PickleStyle::Python2, "labels", &[(3, 0)])),
         ("cache", std::fs::read(source.join("cache")).unwrap()),
     ]
 });
@@ -58,6 +69,8 @@ fn every_truncation_of_every_format_is_an_error_with_the_name() {
                 Err(error) => assert!(error.to_string().contains(name), "{name} cut to {length}: {error}"),
                 // A MATLAB file is complete without the padding of its last array.
                 Ok(_) if *name == "plain.mat" && content.len() - length < 8 => {}
+                // A GIF's first frame is complete before its trailer.
+                Ok(_) if *name == "1.gif" && content.len() - length == 1 => {}
                 // A PNG's pixels are complete before its last chunk.
                 Ok(_) if *name == "1.png" && content.len() - length <= 12 => {}
                 Ok(images) => {
@@ -110,7 +123,7 @@ proptest! {
     /// A few bytes of any format are overwritten: opening and reading return a value or an error.
     #[test]
     fn damaged_bytes_never_panic(
-        which in 0..10_usize,
+        which in 0..SAMPLES.len(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         skip in any::<bool>(),
     ) {
@@ -207,6 +220,8 @@ fn inconsistent_raw_files_are_errors() {
         "train-labels-idx1-ubyte",
         &["contains labels or vectors"],
     );
+    let labels = [(images, idx_images(2)), ("train-labels-idx1-ubyte", idx(&[2, 0], &[]))];
+    check_error(&labels, ".", &["train-labels-idx1-ubyte: contains 0 labels, expected 2"]);
     let labels = [(images, idx_images(2)), ("train-labels-idx1-ubyte", idx(&[3], &[0; 3]))];
     check_error(&labels, ".", &["train-labels-idx1-ubyte: contains [3] labels, expected 2"]);
 
@@ -226,12 +241,23 @@ fn inconsistent_raw_files_are_errors() {
 fn errors_of_other_files_name_their_format() {
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
-    let rows: [(&str, Vec<u8>, &str); 8] = [
+    let mut lmdb = vec![0; 4000];
+    lmdb[16..20].copy_from_slice(&[0xde, 0xc0, 0xef, 0xbe]);
+    let rows: [(&str, Vec<u8>, &str); 17] = [
+        ("x.zip", b"Rar!\x1a\x07\x01\0rest".to_vec(), "is a RAR archive (unpack it"),
+        ("x.zip", b"7z\xbc\xaf\x27\x1c\0\x04rest".to_vec(), "is a 7z archive (unpack it"),
+        ("data.mdb", lmdb, "is a damaged LMDB database"),
+        ("x.h5", b"\x89HDF\r\n\x1a\nrest".to_vec(), "is an HDF5 file"),
+        ("x.jpg", b"PAR1rest".to_vec(), "is a Parquet file"),
+        ("x", b"\x80\x02}.".to_vec(), "is a pickle without a list `labels`"),
+        ("x.avif", b"\0\0\0\x1cftypavif".to_vec(), "is an AVIF image (convert it to PNG"),
+        ("x.png", b"8BPS\0\x01".to_vec(), "is a Photoshop file (export it as PNG)"),
+        ("x.tar.gz", gzip(b"x"), "is a compressed tar archive"),
         ("x", Vec::new(), "is an empty file"),
         ("x", b"hello".to_vec(), "is of unknown format; supported formats: a folder or zip of PNG"),
-        ("x.tar", tar.clone(), "is a tar archive (unpack it first)"),
-        ("x.tar.gz", gzip(&tar), "is a compressed tar archive (unpack it first)"),
-        ("x.gz", gzip(b"hello"), "is gzip data that contains no idx images"),
+        ("x.tar", tar.clone(), "is a tar archive (unpack it first, with tar xf FILE"),
+        ("x.tar.gz", gzip(&tar), "is a compressed tar archive (unpack it first, with tar xf FILE"),
+        ("x.gz", gzip(b"hello"), "is gzip data that contains no images but unknown content"),
         ("x.zip", b"<html>".to_vec(), "is a web page or XML"),
         ("x.bin", b"version https://git-lfs.github.com/spec/v1".to_vec(), "is a Git LFS pointer"),
         ("x.zip", b"PK\x03\x04rest".to_vec(), "is a damaged zip"),
@@ -245,12 +271,27 @@ fn errors_of_other_files_name_their_format() {
 
 #[test]
 fn images_over_the_limits_are_errors_before_memory_is_allocated() {
+    let mut bmp = encoded(0, SMALL, ImageFormat::Bmp);
+    bmp[18..26].copy_from_slice(&[0x60, 0xea, 0, 0, 0x60, 0xea, 0, 0]);
+    let mut gif = encoded(0, SMALL, ImageFormat::Gif);
+    gif[6..10].copy_from_slice(&[0x60, 0xea, 0x60, 0xea]);
+    for (name, content) in [("a.bmp", bmp), ("a.gif", gif), ("a.ppm", b"P6 60000 60000 255\n".to_vec())] {
+        let parts = ["declares 60000x60000 pixels (", "the limit is 32768 per side"];
+        check_error(&[(name, content)], ".", &parts);
+    }
     let mut giant = png(0);
     // Width and height in the IHDR chunk, with a matching CRC.
     giant[16..24].copy_from_slice(&[0, 1, 0x86, 0xa0, 0, 1, 0x86, 0xa0]);
     let crc = crc32(&giant[12..29]);
     giant[29..33].copy_from_slice(&crc.to_be_bytes());
-    check_error(&[("a/giant.png", giant)], ".", &["image a/giant.png: cannot be decoded", "--skip-bad"]);
+    check_error(
+        &[("a/giant.png", giant)],
+        ".",
+        &[
+            "image a/giant.png: declares 100000x100000 pixels (30000000000 bytes), the limit is 32768 per side",
+            "--skip-bad",
+        ],
+    );
 
     let archive = zip(&[("1.png", png(0))]);
     let central = archive.windows(4).position(|mark| mark == b"PK\x01\x02").unwrap();
@@ -294,7 +335,10 @@ fn names_outside_the_zip_and_clutter_are_skipped_and_reported() {
     let reasons = skipped(&dataset);
     assert!(reasons.contains(&("a name that points outside the zip".to_owned(), 4)), "{reasons:?}");
     assert!(reasons.contains(&("a hidden file or folder".to_owned(), 1)), "{reasons:?}");
-    assert!(reasons.contains(&("not a PNG, JPEG or WebP image".to_owned(), 1)), "{reasons:?}");
+    assert!(
+        reasons.contains(&("not a PNG, JPEG, WebP, GIF, BMP, TIFF or PNM image".to_owned(), 1)),
+        "{reasons:?}"
+    );
 }
 
 #[test]

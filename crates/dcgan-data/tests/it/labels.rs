@@ -45,7 +45,39 @@ fn dataset_json_overrides_folders() {
         Some(r#"{"labels": [["01/b.png", 7], ["00\\a.png", 3], ["gone.png", 1]]}"#),
         Ok((Some(&[3, 7]), None)),
     );
-    check(&names, Some(r#"{"labels": [["00/a.png", 3]]}"#), Err("has no label for image 01/b.png"));
-    check(&names, Some(r#"{"labels": [["00/a.png", -1]]}"#), Err("dataset.json: is invalid: invalid value"));
     check(&names, Some("{"), Err("dataset.json: is invalid: EOF"));
+    check(&names, Some(r#"{"labels": [["00/a.png", 3]"#), Err("dataset.json: is invalid: EOF"));
+}
+
+/// Labels that are not classes are for other programs: the dataset is unlabeled, and the report says why.
+#[test]
+fn other_labels_in_dataset_json_give_an_unlabeled_dataset() {
+    let label = |label: &str| format!(r#"{{"labels": [["a.png", {label}], ["b.png", 1]]}}"#);
+    let rows = [
+        (label("[0.0, 1.0]"), "the label of a.png in dataset.json is a vector"),
+        (label("[]"), "is a vector"),
+        (label("0.5"), "is a floating-point number"),
+        (label("1.0"), "is a floating-point number"),
+        (label("null"), "is null"),
+        (label("\"cat\""), "is a string"),
+        (label("-1"), "is a negative integer"),
+        (label("4294967296"), "is an integer above 2^32"),
+        (label("true"), "is true or false"),
+        (label(r#"{"x": [1]}"#), "is an object"),
+        (r#"{"labels": [["a.png", 1]]}"#.to_owned(), "has no label for 1 of 2 images, such as b.png"),
+        (r#"{"labels": [["a.png", 1, 2], ["b.png", 1]]}"#.to_owned(), "contains labels of another form"),
+        (r#"{"labels": [{"file": "a.png"}]}"#.to_owned(), "contains labels of another form"),
+        (r#"{"labels": 3}"#.to_owned(), "contains a number as labels"),
+        (r#"[{"image": "a.png", "caption": "x"}]"#.to_owned(), "contains a list"),
+    ];
+    for (json, part) in rows {
+        let folder =
+            Folder::new(&[("a.png", png(0)), ("b.png", png(1)), ("dataset.json", json.clone().into_bytes())]);
+        let dataset = Dataset::open(folder.path(), &OpenOptions::new(shape(5, 4, 3))).unwrap();
+        assert_eq!((dataset.len(), dataset.labels()), (2, None), "{json}");
+        let notes = dataset.report().notes.join("; ");
+        assert!(notes.contains("unlabeled") && notes.contains(part), "{json}: {notes}");
+    }
+    let pairs = r#"{"labels": {"a.png": 2, "b.png": 0}}"#;
+    check(&["a.png", "b.png"], Some(pairs), Ok((Some(&[2, 0]), None)));
 }

@@ -12,9 +12,13 @@ mod formats;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod labels;
 #[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod layouts;
 #[cfg(test)]
 mod loader;
 #[cfg(test)]

@@ -13,9 +13,10 @@ fn manifests_are_valid() {
             assert!(!text.is_empty(), "{}", manifest.name);
         }
         for file in &manifest.files {
-            for hash in [&file.sha256, &file.content_sha256].into_iter().flatten() {
+            for (hash, length) in [(&file.sha256, 64), (&file.content_sha256, 64), (&file.md5, 32)] {
+                let Some(hash) = hash else { continue };
                 let digits = hash.bytes().filter(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')).count();
-                assert_eq!((digits, hash.len()), (64, 64), "{}", file.name);
+                assert_eq!((digits, hash.len()), (length, length), "{}", file.name);
             }
         }
     }
@@ -37,8 +38,14 @@ fn files_are_verified_by_their_hashes() {
     assert_eq!(statuses(folder.path()), [FileStatus::OkContent, FileStatus::Differs]);
     assert_eq!(statuses(&folder.join("labels-idx1-ubyte.gz")), [FileStatus::Differs]);
 
-    let cifar = Folder::new(&[("test_batch.bin", b"x".to_vec())]);
-    assert_eq!(statuses(&cifar.join("test_batch.bin")), [FileStatus::NotRecorded]);
+    let others = Folder::new(&[
+        ("test_batch.bin", b"x".to_vec()),
+        ("test_batch", b"x".to_vec()),
+        ("bedroom_val_lmdb.zip", b"x".to_vec()),
+    ]);
+    assert_eq!(statuses(&others.join("test_batch.bin")), [FileStatus::Differs]);
+    assert_eq!(statuses(&others.join("test_batch")), [FileStatus::Differs]);
+    assert_eq!(statuses(&others.join("bedroom_val_lmdb.zip")), [FileStatus::NotRecorded]);
     let message = verify(&Folder::new(&[]).join(".")).unwrap_err().to_string();
     assert!(message.contains("has no file of a known dataset; known datasets: MNIST"), "{message}");
 }

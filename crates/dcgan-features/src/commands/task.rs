@@ -128,7 +128,7 @@ fn open_data(task: Task, args: &TaskArgs, chosen: &ChosenDiscriminator) -> anyho
         return digits_splits(chosen.shape());
     };
     let (train, test) = open_splits(path, chosen.shape(), task.data_files(), on_bad(args.skip_bad))?;
-    if train.data.report().format != task.format() {
+    if !task.reads(train.data.report().format) {
         let fault = format!(
             "--data {} is {}, {} needs {}",
             path.display(),

@@ -25,6 +25,8 @@ pub(super) fn open(path: &Path, plan: &Plan, opening: &Opening<'_>) -> Result<Da
     let skip_bad = plan.run.skip_bad;
     let mut options = OpenOptions::new(plan.image_shape());
     options.crop = plan.run.crop;
+    options.background =
+        plan.run.background.parse().map_err(|message| DataError::InvalidOption(format!("--{message}")))?;
     options.max_skipped = skip_bad.limit();
     let report = Report::new();
     let progress = |done: usize, total: usize| {

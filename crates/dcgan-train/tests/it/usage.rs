@@ -101,9 +101,11 @@ fn bad_arguments() {
     }
     refused(&["run", "--threads", "0", "--out", &out], &["--threads is 0"]);
     refused(
-        &["run", "--crop", "20", "--skip-bad", "--out", &out],
-        &["--crop needs --data", "--skip-bad needs --data"],
+        &["run", "--crop", "20", "--skip-bad", "--background", "white", "--out", &out],
+        &["--crop needs --data", "--skip-bad needs --data", "--background needs --data"],
     );
+    let expected = "--background is \"red\", expected black, white or #rrggbb";
+    refused(&["run", "--data", &empty, "--background", "red", "--out", &out], &[expected]);
     let named = write("named.toml", &TINY.replace("name = \"tiny\"", "name = \"../tiny\""));
     refused(&["run", "--config", &named, "--out", &out], &["name is", "../tiny"]);
     refused(&["bench", "--threads", "1000000"], &["--threads is 1000000"]);

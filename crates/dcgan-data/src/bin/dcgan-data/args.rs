@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use dcgan_cli::{LogArgs, UsageError, integer};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, UnreadableImages};
+use dcgan_data::{Background, Dataset, ImageShape, OpenOptions, Split, UnreadableImages, cache_shape};
 
 /// Side of images in pixels, if --size is not given.
 const DEFAULT_SIDE: usize = 64;
@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print the format, what is skipped, counts per class, and the sizes of a few images
+    /// Decode every image, and print the format, what is skipped or unreadable, counts per class, and a few sizes
     Inspect(Inspect),
     /// Write a cache: one file of decoded images that opens immediately
     Pack(Pack),
@@ -36,6 +36,9 @@ pub(crate) struct Inspect {
     /// Write a PNG of images spread over the dataset, after the transform
     #[arg(long, value_name = "FILE.png")]
     pub(crate) montage: Option<PathBuf>,
+    /// Read the headers of images only, not their pixels
+    #[arg(long, conflicts_with = "skip_bad")]
+    pub(crate) headers: bool,
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -67,30 +70,34 @@ pub(crate) struct Verify {
 pub(crate) struct DataArgs {
     /// A folder, zip, file or cache; `digits` for the embedded digits
     pub(crate) path: PathBuf,
-    /// Resize images to this size, HEIGHTxWIDTH or one number for both [default: 64]
+    /// Resize images to this size, HEIGHTxWIDTH or one number for both [default: 64, or that of a cache]
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     pub(crate) size: Option<(usize, usize)>,
-    /// Convert images to this many channels: 1 grey, 3 RGB, 4 RGB and alpha
-    #[arg(long, default_value_t = 3, value_parser = integer::<usize>(1, 4))]
-    pub(crate) channels: usize,
+    /// Convert images to this many channels: 1 grey, 3 RGB, 4 RGB and alpha [default: 3, or those of a cache]
+    #[arg(long, value_parser = integer::<usize>(1, 4))]
+    pub(crate) channels: Option<usize>,
     /// Crop the center N x N pixels of the original before resizing
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) crop: Option<usize>,
+    /// Composite images with alpha on this color for 1 and 3 channels: black, white or #rrggbb
+    #[arg(long, value_name = "COLOR", default_value_t = Background::BLACK)]
+    pub(crate) background: Background,
     /// Skip unreadable images and count them (decodes every image)
     #[arg(long)]
     pub(crate) skip_bad: bool,
-    /// Read the test split of CIFAR, MNIST or SVHN instead of the training split
-    #[arg(long)]
+    /// Read this split of CIFAR, MNIST or SVHN, or of the folders train, val and test: train, val or test
+    #[arg(long, value_name = "SPLIT", default_value_t = Split::Train)]
+    pub(crate) split: Split,
+    /// Short for --split test
+    #[arg(long, conflicts_with = "split")]
     pub(crate) test: bool,
 }
 
 impl DataArgs {
     pub(crate) fn open(&self) -> anyhow::Result<Dataset> {
-        let (height, width) = self.size.unwrap_or((DEFAULT_SIDE, DEFAULT_SIDE));
-        let shape = ImageShape { height, width, channels: self.channels };
         let mut faults = Vec::new();
-        if !matches!(self.channels, 1 | 3 | 4) {
-            faults.push(format!("--channels is {}, expected 1, 3 or 4", self.channels));
+        if let Some(channels) = self.channels.filter(|channels| !matches!(channels, 1 | 3 | 4)) {
+            faults.push(format!("--channels is {channels}, expected 1, 3 or 4"));
         }
         if self.crop == Some(0) {
             faults.push("--crop is 0, expected 1 pixel or more".to_owned());
@@ -98,15 +105,18 @@ impl DataArgs {
         if !faults.is_empty() {
             return Err(UsageError { faults }.into());
         }
+        let stored = cache_shape(&self.path)?;
+        let default = stored.unwrap_or(ImageShape { height: DEFAULT_SIDE, width: DEFAULT_SIDE, channels: 3 });
+        let (height, width) = self.size.unwrap_or((default.height, default.width));
+        let shape = ImageShape { height, width, channels: self.channels.unwrap_or(default.channels) };
         if self.path == Path::new("digits") && !self.path.exists() {
             return Ok(Dataset::embedded_digits(shape)?);
         }
         let unreadable_images = if self.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
-        let split = if self.test { Split::Test } else { Split::Train };
-        Ok(Dataset::open(
-            &self.path,
-            &OpenOptions { crop: self.crop, unreadable_images, split, ..OpenOptions::new(shape) },
-        )?)
+        let split = if self.test { Split::Test } else { self.split };
+        let (crop, background) = (self.crop, self.background);
+        let options = OpenOptions { crop, background, unreadable_images, split, ..OpenOptions::new(shape) };
+        Ok(Dataset::open(&self.path, &options)?)
     }
 }
 

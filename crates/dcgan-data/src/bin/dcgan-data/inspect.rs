@@ -1,12 +1,16 @@
 //! `dcgan-data inspect`: describes the dataset at a path.
 
-use dcgan_cli::{Logging, Outcome, Results, check_output};
+use anyhow::bail;
+use dcgan_cli::{Logging, Outcome, Progress, Results, check_output};
 use dcgan_data::image_file::EXTENSIONS;
 use dcgan_data::image_grid::{ImageGrid, Layout};
-use dcgan_data::{Dataset, ImageInfo, ImageShape, ScanReport};
+use dcgan_data::{Dataset, ImageInfo, ImageShape, ScanReport, SkippedImage};
 use serde::Serialize;
 
 use crate::args::Inspect;
+
+/// Maximum number of unreadable images in the text output; JSON lists all.
+const UNREADABLE_SHOWN: usize = 20;
 
 /// Number of images whose size on disk is printed.
 const EXAMPLES: usize = 3;
@@ -28,6 +32,20 @@ struct Inspection<'a> {
     classes: Vec<Class>,
     examples: Vec<ImageInfo>,
     fingerprint: &'a str,
+    checked: Checked,
+    /// Images that cannot be read or decoded, if `checked` says that all were decoded; otherwise those whose header
+    /// cannot be read.
+    unreadable: &'a [SkippedImage],
+}
+
+/// How much of the images was read.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Checked {
+    /// All pixels of every image.
+    Pixels,
+    /// The header of every image.
+    Headers,
 }
 
 #[derive(Serialize)]
@@ -45,23 +63,48 @@ pub(crate) fn inspect(args: &Inspect, logging: &Logging) -> anyhow::Result<Outco
         check_output("--montage", path, &EXTENSIONS)?;
     }
     let dataset = args.data.open()?;
+    let checked = if args.headers { Checked::Headers } else { Checked::Pixels };
+    let unreadable = match checked {
+        Checked::Pixels => {
+            let progress = Progress::new(logging, dataset.len() as u64, "images");
+            dataset.unreadable(&|done, _| {
+                progress.set(done as u64 + 1);
+                true
+            })?
+        }
+        Checked::Headers => dataset.unreadable_headers(),
+    };
     if let Some(path) = &args.montage {
         montage(&dataset)?.save(path)?;
     }
-    let examples =
-        spread(dataset.len(), EXAMPLES).map(|index| dataset.info(index)).collect::<Result<_, _>>()?;
+    let examples = spread(dataset.len(), EXAMPLES).filter_map(|index| dataset.info(index).ok()).collect();
+    let mut report = dataset.report().clone();
+    let note = dataset.composited_note();
+    // The dataset looks at a few images only when it is opened.
+    if dataset.is_composited() && !report.notes.contains(&note) {
+        report.notes.push(note);
+    }
     let inspection = Inspection {
-        report: dataset.report(),
+        report: &report,
         pictures: dataset.len(), // old name
         shape: dataset.shape(),
         classes: classes(&dataset),
         examples,
         fingerprint: dataset.fingerprint(),
+        checked,
+        unreadable: &unreadable,
     };
     if args.json {
         results.json(&serde_json::to_string(&inspection)?)?;
     } else {
         results.text(&describe(&inspection))?;
+    }
+    if !unreadable.is_empty() {
+        bail!(
+            "{} of {} images cannot be read: repair or remove them, or skip them with --skip-bad",
+            unreadable.len(),
+            dataset.len()
+        );
     }
     Ok(Outcome::Done)
 }
@@ -83,6 +126,23 @@ fn describe(inspection: &Inspection<'_>) -> String {
         lines.push("skipped      nothing".to_owned());
     }
     lines.extend(report.skipped.iter().map(|skipped| format!("skipped      {skipped}")));
+    let images =
+        if report.images == 1 { "1 image".to_owned() } else { format!("all {} images", report.images) };
+    lines.push(match inspection.checked {
+        Checked::Pixels => {
+            format!("checked      the pixels of {images}: {} unreadable", inspection.unreadable.len())
+        }
+        Checked::Headers => format!(
+            "checked      the headers of {images}, not their pixels: {} unreadable",
+            inspection.unreadable.len()
+        ),
+    });
+    let shown = inspection.unreadable.iter().take(UNREADABLE_SHOWN);
+    lines.extend(shown.map(|image| format!("unreadable   {}: {}", image.name, image.problem)));
+    if inspection.unreadable.len() > UNREADABLE_SHOWN {
+        let more = inspection.unreadable.len() - UNREADABLE_SHOWN;
+        lines.push(format!("             and {more} more (--json lists all)"));
+    }
     if inspection.classes.is_empty() {
         lines.push("labels       none".to_owned());
     } else {

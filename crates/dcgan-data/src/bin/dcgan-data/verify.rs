@@ -25,14 +25,23 @@ pub(crate) fn verify_command(args: &Verify) -> anyhow::Result<Outcome> {
     }
     let count =
         |status: FileStatus| files.iter().filter(|file: &&VerifiedFile| file.status == status).count();
-    match count(FileStatus::Differs) {
-        0 => Ok(Outcome::Done),
-        differing => bail!(
+    let (differing, verified) =
+        (count(FileStatus::Differs), count(FileStatus::Ok) + count(FileStatus::OkContent));
+    if differing > 0 {
+        bail!(
             "{differing} of {} files differ from the published ones; download them again: {}",
             files.len(),
             manifest.get
-        ),
+        );
     }
+    if verified == 0 {
+        bail!("nothing was verified: no hash is known for the files in {}", args.path.display());
+    }
+    let unknown = count(FileStatus::NotRecorded);
+    if unknown > 0 && !args.json {
+        print_result(&format!("{verified} files verified; for {unknown} no hash is known"))?;
+    }
+    Ok(Outcome::Done)
 }
 
 fn describe(status: FileStatus) -> &'static str {
