@@ -106,7 +106,7 @@ fn invalid_input_is_rejected_with_the_fix() {
         // Numbers; all errors at once.
         (
             &["digits", "--c", "0,1,-2,nan", "--repeats", "0"],
-            &["--c 0", "--c -2", "--c NaN", "greater than 0", "--repeats is 0"],
+            &["--c is 0", "--c is -2", "--c is NaN", "--repeats is 0"],
         ),
         (&["digits", "--c", "x"], &["--c"]),
         (&["digits", "--threads", "0"], &["--threads is 0"]),
