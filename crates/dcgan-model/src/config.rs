@@ -77,39 +77,95 @@ pub struct NormConfig {
     pub eps: f64,
     /// Whether weight and bias are learned.
     pub affine: bool,
+    /// Which layers have batch norm, in their order: G's `project` and `blocks`, D's `blocks` and `head`. Where this is
+    /// missing, all but the last of G, and all but the first and the last of D.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<bool>>,
 }
 
-/// G: a projection of z to a small map, then transposed convolutions; batch norm after all but the last.
+/// A property of all layers of a network, or of each one in their order: G's `project` and `blocks`, D's `blocks` and
+/// `head`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OnLayers {
+    /// Every layer has it, or none.
+    All(bool),
+    /// One value for each layer.
+    Each(Vec<bool>),
+}
+
+impl OnLayers {
+    /// Whether layer `i` has it.
+    pub fn at(&self, i: usize) -> bool {
+        match self {
+            Self::All(all) => *all,
+            Self::Each(each) => each.get(i).copied().unwrap_or(false),
+        }
+    }
+
+    fn is_false(&self) -> bool {
+        *self == Self::All(false)
+    }
+}
+
+impl Default for OnLayers {
+    fn default() -> Self {
+        Self::All(false)
+    }
+}
+
+impl From<bool> for OnLayers {
+    fn from(all: bool) -> Self {
+        Self::All(all)
+    }
+}
+
+impl From<&[bool]> for OnLayers {
+    fn from(each: &[bool]) -> Self {
+        match each {
+            [first, rest @ ..] if rest.iter().all(|one| one == first) => Self::All(*first),
+            [] => Self::All(false),
+            each => Self::Each(each.to_vec()),
+        }
+    }
+}
+
+/// G: a projection of z to a small map, then transposed convolutions; batch norm after all but the last, unless
+/// `norm.layers` says otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorConfig {
-    /// Channels of the map that z is projected to (its rows and columns follow from the image and the strides).
+    /// Channels of the map that z is projected to.
     pub project_channels: usize,
+    /// Rows and columns of this map, where they are not the image's divided by the strides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_size: Option<(usize, usize)>,
     /// Axes of batch norm after the projection: `per-activation` for the authors, `per-channel` for PyTorch.
     pub project_norm: NormAxes,
-    /// Batch norm after every layer but the last.
+    /// Batch norm.
     pub norm: NormConfig,
-    /// Whether every layer has a bias; not in the paper's networks.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub bias: bool,
+    /// Which layers have a bias: `true`, or a list with one value for each layer. None in the paper's networks.
+    #[serde(default, skip_serializing_if = "OnLayers::is_false")]
+    pub bias: OnLayers,
     /// Transposed convolutions; the last one gives the image.
     pub blocks: Vec<BlockConfig>,
     /// `tanh`; or `sigmoid` for images in \[0, 1\].
     pub output: Activation,
 }
 
-/// D: convolutions, batch norm after all but the first, then one dense layer to a logit.
+/// D: convolutions, batch norm after all but the first, then one dense layer to a logit. `norm.layers` changes which
+/// layers have batch norm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscriminatorConfig {
     /// Slope of LeakyReLU below zero.
     #[serde(alias = "leak")]
     pub negative_slope: f64,
-    /// Batch norm after every convolution but the first.
+    /// Batch norm.
     pub norm: NormConfig,
-    /// Whether every layer has a bias; not in the paper's networks.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub bias: bool,
+    /// Which layers have a bias: `true`, or a list with one value for each layer. None in the paper's networks.
+    #[serde(default, skip_serializing_if = "OnLayers::is_false")]
+    pub bias: OnLayers,
     /// Convolutions.
     pub blocks: Vec<BlockConfig>,
 }
@@ -134,9 +190,4 @@ pub struct BlockConfig {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_zero(value: &usize) -> bool {
     *value == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
-fn is_false(value: &bool) -> bool {
-    !*value
 }

@@ -2,7 +2,7 @@
 
 use crate::random::{self, Purpose};
 use crate::weights::{HostTensor, TensorSpec, Weights};
-use crate::{BlockConfig, CONFIG_VERSION, ModelConfig, NormConfig};
+use crate::{BlockConfig, CONFIG_VERSION, ModelConfig, NormConfig, OnLayers};
 use dcgan_ops::{Activation, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Role};
 
 /// A pair of networks whose sizes are known to fit.
@@ -22,7 +22,7 @@ pub struct ConfigError {
 }
 
 /// A side above this, or more values than [`MAX_VALUES`] in one tensor, is a mistake or an attack, not a network.
-const MAX_SIDE: usize = 4096;
+pub(crate) const MAX_SIDE: usize = 4096;
 const MAX_VALUES: usize = 1 << 30;
 
 impl Model {
@@ -33,6 +33,7 @@ impl Model {
     pub fn new(mut config: ModelConfig) -> Result<Self, ConfigError> {
         let mut faults = Vec::new();
         check_numbers(&config, &mut faults);
+        check_lists(&config, &mut faults);
         if !faults.is_empty() {
             return Err(ConfigError { faults });
         }
@@ -213,6 +214,12 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
             field("output_padding", *output_padding, 0, extra);
         }
     }
+    if let Some((rows, columns)) = config.generator.project_size {
+        expect(
+            (1..=MAX_SIDE).contains(&rows) && (1..=MAX_SIDE).contains(&columns),
+            format!("generator.project_size is {rows} x {columns}, expected sides of 1 to {MAX_SIDE}"),
+        );
+    }
     if let Some(last) = config.generator.blocks.last() {
         let (found, asked) = (last.channels, config.channels);
         expect(
@@ -222,8 +229,32 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
     }
 }
 
-fn norm(config: &NormConfig, axes: NormAxes) -> Option<Norm> {
-    Some(Norm { axes, affine: config.affine, eps: config.eps })
+/// Batch norm of layer `i`, which usually has it or not.
+fn norm(config: &NormConfig, axes: NormAxes, i: usize, usual: bool) -> Option<Norm> {
+    let has_norm = config.layers.as_ref().map_or(usual, |layers| layers.get(i).copied().unwrap_or(false));
+    has_norm.then_some(Norm { axes, affine: config.affine, eps: config.eps })
+}
+
+/// Lists with one value for each layer must have as many values as there are layers.
+fn check_lists(config: &ModelConfig, faults: &mut Vec<String>) {
+    let ModelConfig { generator: g, discriminator: d, .. } = config;
+    let networks = [
+        ("generator", &g.norm, &g.bias, "project and blocks", g.blocks.len() + 1),
+        ("discriminator", &d.norm, &d.bias, "blocks and head", d.blocks.len() + 1),
+    ];
+    for (network, norm, bias, layers, expected) in networks {
+        let of_bias = match bias {
+            OnLayers::All(_) => None,
+            OnLayers::Each(each) => Some(each),
+        };
+        for (field, list) in [("norm.layers", norm.layers.as_ref()), ("bias", of_bias)] {
+            if let Some(found) = list.map(Vec::len).filter(|found| *found != expected) {
+                faults.push(format!(
+                    "{network}.{field} has {found} entries, expected {expected}: one for each layer, {layers}"
+                ));
+            }
+        }
+    }
 }
 
 /// The shape after one block, or nothing where the kernel does not fit.
@@ -235,19 +266,12 @@ fn after(kind: Kind, input: MapShape, block: &BlockConfig) -> Option<MapShape> {
     Some(MapShape::new(block.channels, side(input.height)?, side(input.width)?))
 }
 
-/// What all layers of a network have in common.
-#[derive(Clone, Copy)]
-struct Common {
-    bias: bool,
-    label_channels: usize,
-}
-
 fn block_layer(
     kind: Kind,
     i: usize,
     (input, output): (MapShape, MapShape),
     block: &BlockConfig,
-    common: Common,
+    label_channels: usize,
 ) -> Layer {
     Layer {
         name: format!("blocks.{i}"),
@@ -258,8 +282,8 @@ fn block_layer(
         stride: block.stride,
         padding: (block.padding, block.padding),
         output_padding: block.output_padding,
-        bias: common.bias,
-        label_channels: common.label_channels,
+        bias: false,
+        label_channels,
         norm: None,
         activation: Activation::Identity,
     }
@@ -267,9 +291,10 @@ fn block_layer(
 
 fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let g = &config.generator;
-    let common = Common { bias: g.bias, label_channels: config.classes };
     let stride = g.blocks.iter().fold(1_usize, |product, block| product.saturating_mul(block.stride));
-    if !config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride) {
+    if g.project_size.is_none()
+        && (!config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride))
+    {
         let MapShape { height, width, .. } = MapShape::new(0, config.height, config.width);
         faults.push(format!(
             "images are {height} x {width}, but the generator's strides multiply to {stride}: \
@@ -277,7 +302,7 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
         ));
         return Vec::new();
     }
-    let (rows, columns) = (config.height / stride, config.width / stride);
+    let (rows, columns) = g.project_size.unwrap_or((config.height / stride, config.width / stride));
     let mut shape = MapShape::new(g.project_channels, rows, columns);
     let mut layers = vec![Layer {
         name: "project".into(),
@@ -288,9 +313,9 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
         stride: 1,
         padding: (0, 0),
         output_padding: 0,
-        bias: common.bias,
-        label_channels: common.label_channels,
-        norm: norm(&g.norm, g.project_norm),
+        bias: g.bias.at(0),
+        label_channels: config.classes,
+        norm: norm(&g.norm, g.project_norm, 0, true),
         activation: Activation::Relu,
     }];
     for (i, block) in g.blocks.iter().enumerate() {
@@ -303,9 +328,10 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
         };
         let last = i + 1 == g.blocks.len();
         layers.push(Layer {
-            norm: if last { None } else { norm(&g.norm, NormAxes::PerChannel) },
+            bias: g.bias.at(i + 1),
+            norm: norm(&g.norm, NormAxes::PerChannel, i + 1, !last),
             activation: if last { g.output } else { Activation::Relu },
-            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common)
+            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, config.classes)
         });
         shape = output;
     }
@@ -320,7 +346,6 @@ fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer
 
 fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let d = &config.discriminator;
-    let common = Common { bias: d.bias, label_channels: config.classes };
     let mut shape = MapShape::new(config.channels, config.height, config.width);
     let mut layers = Vec::new();
     for (i, block) in d.blocks.iter().enumerate() {
@@ -333,9 +358,10 @@ fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<L
             return layers;
         };
         layers.push(Layer {
-            norm: if i == 0 { None } else { norm(&d.norm, NormAxes::PerChannel) },
+            bias: d.bias.at(i),
+            norm: norm(&d.norm, NormAxes::PerChannel, i, i > 0),
             activation: Activation::LeakyRelu(d.negative_slope),
-            ..block_layer(Kind::Conv, i, (shape, output), block, common)
+            ..block_layer(Kind::Conv, i, (shape, output), block, config.classes)
         });
         shape = output;
     }
@@ -348,9 +374,9 @@ fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<L
         stride: 1,
         padding: (0, 0),
         output_padding: 0,
-        bias: common.bias,
-        label_channels: common.label_channels,
-        norm: None,
+        bias: d.bias.at(d.blocks.len()),
+        label_channels: config.classes,
+        norm: norm(&d.norm, NormAxes::PerChannel, d.blocks.len(), false),
         activation: Activation::Identity,
     });
     layers
