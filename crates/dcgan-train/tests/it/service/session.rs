@@ -303,7 +303,7 @@ fn the_api_description_matches_the_routes() {
     let flags: BTreeSet<String> =
         flags.map(|flag| flag.split([' ', '.']).next().unwrap().replace('-', "_")).collect();
     let options = document["components"]["schemas"]["JobOptions"]["properties"].as_object().unwrap();
-    let others = ["help", "json", "out", "quiet", "verbose"].map(str::to_owned);
+    let others = ["help", "json", "out", "quiet", "repeat", "seeds", "verbose"].map(str::to_owned);
     let options: BTreeSet<String> = options.keys().cloned().chain(others).collect();
     let flags: BTreeSet<String> =
         flags.into_iter().chain(["quiet", "verbose", "help"].map(str::to_owned)).collect();
