@@ -191,7 +191,7 @@ mod tests {
             (["--rate", "4294967296"], ["'4294967296' for '--rate", "expected an integer from 1 to 50"]),
             (["--c", "x"], ["'x' for '--c", "expected a number"]),
             (["--c", "-x"], ["'-x' for '--c", "expected a number"]),
-            (["--out", "-1"], ["unexpected argument '-1'", "--out"]),
+            (["--out", "-1"], ["unexpected argument '-1'", "Usage"]),
         ] {
             let message = parse(&arguments).unwrap_err();
             assert!(parts.iter().all(|part| message.contains(part)), "{arguments:?}: {message}");

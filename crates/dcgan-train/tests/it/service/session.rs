@@ -318,7 +318,8 @@ fn the_api_description_matches_the_routes() {
     let flags: BTreeSet<String> =
         flags.map(|flag| flag.split([' ', '.', '[']).next().unwrap().replace('-', "_")).collect();
     let options = document["components"]["schemas"]["JobOptions"]["properties"].as_object().unwrap();
-    let others = ["help", "json", "out", "quiet", "resume_if_exists", "verbose"].map(str::to_owned);
+    let others = ["help", "json", "out", "quiet", "repeat", "resume_if_exists", "seeds", "verbose"];
+    let others = others.map(str::to_owned);
     let options: BTreeSet<String> = options.keys().cloned().chain(others).collect();
     let more = ["quiet", "verbose", "help", "name"].map(str::to_owned);
     let flags: BTreeSet<String> = flags.into_iter().chain(more).collect();
