@@ -124,8 +124,11 @@ mod tests {
             (Err(clap::Command::new("x").try_get_matches_from(["x", "--no-such"]).unwrap_err().into()), 2),
             (Err(clap::Command::new("x").try_get_matches_from(["x", "--help"]).unwrap_err().into()), 0),
         ];
-        for (result, code) in rows {
-            assert_eq!(run("x", || result), ExitCode::from(code));
-        }
+        // Another test reads what is logged.
+        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
+            for (result, code) in rows {
+                assert_eq!(run("x", || result), ExitCode::from(code));
+            }
+        });
     }
 }
