@@ -5,6 +5,7 @@ mod classifier;
 mod features;
 mod goldens;
 mod imports;
+mod inferred;
 mod layering;
 mod presets;
 mod support;

@@ -1,32 +1,25 @@
-//! Imports a PyTorch file: `cargo run --release -p dcgan-model --example import_pth FILE.pth [PRESET]`.
+//! Imports PyTorch files: `cargo run --release -p dcgan-model --example import_pth FILE.pth...`.
 //!
-//! Lists what was read and the mean of a few samples. Nothing in the file is executed. Without a file it writes and
-//! reads one with the names of pytorch/examples.
+//! Lists what was read and inferred, and the mean of a few samples. Nothing in a file is executed. Without a file it
+//! writes and reads one with the names of pytorch/examples.
 
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
 use candle_core::Device;
-use dcgan_model::import::{self, Expected, NetworkKind, to_pytorch_names};
+use dcgan_model::import::{self, ImportOptions, NetworkKind, to_pytorch_names};
 use dcgan_model::{Generator, Preset};
 use std::error::Error;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let file = arguments.next().map(PathBuf::from);
-    let model = Preset::named(&arguments.next().unwrap_or_else(|| "pytorch32".into()))?.model()?;
-    let path = match file {
-        Some(path) => path,
-        None => {
-            let path = std::env::temp_dir().join(format!("netG-{}.safetensors", std::process::id()));
-            let weights = model.initial_generator(0, 0.02, 0.02);
-            to_pytorch_names(NetworkKind::Generator, &weights)?.write(&path)?;
-            path
-        }
-    };
-    let expected =
-        Expected { generator: model.generator_tensors(), discriminator: model.discriminator_tensors() };
-    let imported = import::read(&path, &expected)?;
+    let mut files: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if files.is_empty() {
+        let path = std::env::temp_dir().join(format!("netG-{}.safetensors", std::process::id()));
+        let weights = Preset::named("pytorch32")?.model()?.initial_generator(0, 0.02, 0.02);
+        to_pytorch_names(NetworkKind::Generator, &weights)?.write(&path)?;
+        files.push(path);
+    }
+    let (model, imported) = import::read_model(&files, &ImportOptions::default())?;
     imported.notes.iter().for_each(|note| println!("{note}"));
     if let Some(weights) = imported.generator {
         let mut generator = Generator::new(&model, &weights, &Device::Cpu)?;

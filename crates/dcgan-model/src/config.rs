@@ -77,39 +77,95 @@ pub struct NormConfig {
     pub eps: f64,
     /// Whether weight and bias are learned.
     pub affine: bool,
+    /// Which layers have batch norm, in their order: G's `project` and `blocks`, D's `blocks` and `head`. Where this is
+    /// missing, all but the last of G, and all but the first and the last of D.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<bool>>,
 }
 
-/// G: a projection of z to a small map, then transposed convolutions; batch norm after all but the last.
+/// A property of all layers of a network, or of each one in their order: G's `project` and `blocks`, D's `blocks` and
+/// `head`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OnLayers {
+    /// Every layer has it, or none.
+    All(bool),
+    /// One value for each layer.
+    Each(Vec<bool>),
+}
+
+impl OnLayers {
+    /// Whether layer `i` has it.
+    pub fn at(&self, i: usize) -> bool {
+        match self {
+            Self::All(all) => *all,
+            Self::Each(each) => each.get(i).copied().unwrap_or(false),
+        }
+    }
+
+    fn is_false(&self) -> bool {
+        *self == Self::All(false)
+    }
+}
+
+impl Default for OnLayers {
+    fn default() -> Self {
+        Self::All(false)
+    }
+}
+
+impl From<bool> for OnLayers {
+    fn from(all: bool) -> Self {
+        Self::All(all)
+    }
+}
+
+impl From<&[bool]> for OnLayers {
+    fn from(each: &[bool]) -> Self {
+        match each {
+            [first, rest @ ..] if rest.iter().all(|one| one == first) => Self::All(*first),
+            [] => Self::All(false),
+            each => Self::Each(each.to_vec()),
+        }
+    }
+}
+
+/// G: a projection of z to a small map, then transposed convolutions; batch norm after all but the last, unless
+/// `norm.layers` says otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorConfig {
-    /// Channels of the map that z is projected to (its rows and columns follow from the image and the strides).
+    /// Channels of the map that z is projected to.
     pub project_channels: usize,
+    /// Rows and columns of this map, where they are not the image's divided by the strides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_size: Option<(usize, usize)>,
     /// Axes of batch norm after the projection: `per-activation` for the authors, `per-channel` for PyTorch.
     pub project_norm: NormAxes,
-    /// Batch norm after every layer but the last.
+    /// Batch norm.
     pub norm: NormConfig,
-    /// Whether every layer has a bias; not in the paper's networks.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub bias: bool,
+    /// Which layers have a bias: `true`, or a list with one value for each layer. None in the paper's networks.
+    #[serde(default, skip_serializing_if = "OnLayers::is_false")]
+    pub bias: OnLayers,
     /// Transposed convolutions; the last one gives the image.
     pub blocks: Vec<BlockConfig>,
     /// `tanh`; or `sigmoid` for images in \[0, 1\].
     pub output: Activation,
 }
 
-/// D: convolutions, batch norm after all but the first, then one dense layer to a logit.
+/// D: convolutions, batch norm after all but the first, then one dense layer to a logit. `norm.layers` changes which
+/// layers have batch norm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscriminatorConfig {
     /// Slope of LeakyReLU below zero.
     #[serde(alias = "leak")]
     pub negative_slope: f64,
-    /// Batch norm after every convolution but the first.
+    /// Batch norm.
     pub norm: NormConfig,
-    /// Whether every layer has a bias; not in the paper's networks.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub bias: bool,
+    /// Which layers have a bias: `true`, or a list with one value for each layer. None in the paper's networks.
+    #[serde(default, skip_serializing_if = "OnLayers::is_false")]
+    pub bias: OnLayers,
     /// Convolutions.
     pub blocks: Vec<BlockConfig>,
 }
@@ -136,13 +192,10 @@ fn is_zero(value: &usize) -> bool {
     *value == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
-fn is_false(value: &bool) -> bool {
-    !*value
-}
-
-fn norm(config: &NormConfig, axes: NormAxes) -> Option<Norm> {
-    Some(Norm { axes, affine: config.affine, eps: config.eps })
+/// Batch norm of layer `i`, which usually has it or not.
+fn norm(config: &NormConfig, axes: NormAxes, i: usize, usual: bool) -> Option<Norm> {
+    let has_norm = config.layers.as_ref().map_or(usual, |layers| layers.get(i).copied().unwrap_or(false));
+    has_norm.then_some(Norm { axes, affine: config.affine, eps: config.eps })
 }
 
 /// The shape after one block, or nothing where the kernel does not fit.
@@ -154,7 +207,7 @@ fn after(kind: Kind, input: MapShape, block: &BlockConfig) -> Option<MapShape> {
     Some(MapShape::new(block.channels, side(input.height)?, side(input.width)?))
 }
 
-/// What all layers of a network have in common.
+/// What a layer of any kind can have.
 #[derive(Clone, Copy)]
 struct Common {
     bias: bool,
@@ -187,9 +240,11 @@ fn block_layer(
 /// The layers of G: `project`, then `blocks.i`. Sizes that do not fit are added to `faults`.
 pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let g = &config.generator;
-    let common = Common { bias: g.bias, label_channels: config.classes };
+    let common = |i| Common { bias: g.bias.at(i), label_channels: config.classes };
     let stride = g.blocks.iter().fold(1_usize, |product, block| product.saturating_mul(block.stride));
-    if !config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride) {
+    if g.project_size.is_none()
+        && (!config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride))
+    {
         let MapShape { height, width, .. } = MapShape::new(0, config.height, config.width);
         faults.push(format!(
             "images are {height} x {width}, but the generator's strides multiply to {stride}: \
@@ -197,14 +252,14 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
         ));
         return Vec::new();
     }
-    let (rows, columns) = (config.height / stride, config.width / stride);
+    let (rows, columns) = g.project_size.unwrap_or((config.height / stride, config.width / stride));
     let mut shape = MapShape::new(g.project_channels, rows, columns);
     let z = MapShape::new(config.latent.size, 1, 1);
     let mut layers = vec![Layer {
         kernel: (rows, columns),
-        norm: norm(&g.norm, g.project_norm),
+        norm: norm(&g.norm, g.project_norm, 0, true),
         activation: Activation::Relu,
-        ..common.layer("project", Kind::ConvTranspose, z, shape)
+        ..common(0).layer("project", Kind::ConvTranspose, z, shape)
     }];
     for (i, block) in g.blocks.iter().enumerate() {
         let Some(output) = after(Kind::ConvTranspose, shape, block) else {
@@ -216,9 +271,9 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
         };
         let last = i + 1 == g.blocks.len();
         layers.push(Layer {
-            norm: if last { None } else { norm(&g.norm, NormAxes::PerChannel) },
+            norm: norm(&g.norm, NormAxes::PerChannel, i + 1, !last),
             activation: if last { g.output } else { Activation::Relu },
-            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common)
+            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common(i + 1))
         });
         shape = output;
     }
@@ -234,7 +289,7 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
 /// The layers of D: `blocks.i`, then `head`. Sizes that do not fit are added to `faults`.
 pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let d = &config.discriminator;
-    let common = Common { bias: d.bias, label_channels: config.classes };
+    let common = |i| Common { bias: d.bias.at(i), label_channels: config.classes };
     let mut shape = MapShape::new(config.channels, config.height, config.width);
     let mut layers = Vec::new();
     for (i, block) in d.blocks.iter().enumerate() {
@@ -247,15 +302,16 @@ pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String
             return layers;
         };
         layers.push(Layer {
-            norm: if i == 0 { None } else { norm(&d.norm, NormAxes::PerChannel) },
+            norm: norm(&d.norm, NormAxes::PerChannel, i, i > 0),
             activation: Activation::LeakyRelu(d.negative_slope),
-            ..block_layer(Kind::Conv, i, (shape, output), block, common)
+            ..block_layer(Kind::Conv, i, (shape, output), block, common(i))
         });
         shape = output;
     }
     layers.push(Layer {
         kernel: (shape.height, shape.width),
-        ..common.layer("head", Kind::Conv, shape, MapShape::new(1, 1, 1))
+        norm: norm(&d.norm, NormAxes::PerChannel, d.blocks.len(), false),
+        ..common(d.blocks.len()).layer("head", Kind::Conv, shape, MapShape::new(1, 1, 1))
     });
     layers
 }

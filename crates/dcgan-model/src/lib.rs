@@ -19,7 +19,7 @@ pub mod weights;
 
 pub use config::{
     BlockConfig, CONFIG_VERSION, DiscriminatorConfig, Distribution, GeneratorConfig, LatentConfig,
-    ModelConfig, NormConfig,
+    ModelConfig, NormConfig, OnLayers,
 };
 pub use dcgan_ops::{Device, DeviceChoice, DeviceError};
 pub use folder::{FolderError, ModelFiles};
@@ -28,5 +28,5 @@ pub use model::{ConfigError, Model};
 pub use network::{
     BuildExecutor, Classifier, Discriminator, Generator, NetworkError, load_weights, network_weights,
 };
-pub use open::{OpenError, Opened, networks, open};
+pub use open::{OpenError, Opened, networks, open, open_files};
 pub use preset::{Preset, PresetError};

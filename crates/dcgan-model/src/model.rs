@@ -3,7 +3,7 @@
 use crate::config::{discriminator_layers, generator_layers};
 use crate::random::{self, Purpose};
 use crate::weights::{HostTensor, TensorSpec, Weights};
-use crate::{BlockConfig, CONFIG_VERSION, ModelConfig, NormConfig};
+use crate::{BlockConfig, CONFIG_VERSION, ModelConfig, NormConfig, OnLayers};
 use dcgan_ops::{Activation, Initial, Layer, LayerTensor, Role};
 
 /// A pair of networks whose sizes are known to fit.
@@ -23,7 +23,7 @@ pub struct ConfigError {
 }
 
 /// A side above this, or more values than [`MAX_VALUES`] in one tensor, is a mistake or an attack, not a network.
-const MAX_SIDE: usize = 4096;
+pub(crate) const MAX_SIDE: usize = 4096;
 const MAX_VALUES: usize = 1 << 30;
 
 impl Model {
@@ -34,6 +34,7 @@ impl Model {
     pub fn new(mut config: ModelConfig) -> Result<Self, ConfigError> {
         let mut faults = Vec::new();
         check_numbers(&config, &mut faults);
+        check_lists(&config, &mut faults);
         if !faults.is_empty() {
             return Err(ConfigError { faults });
         }
@@ -214,12 +215,40 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
             field("output_padding", *output_padding, 0, extra);
         }
     }
+    if let Some((rows, columns)) = config.generator.project_size {
+        expect(
+            (1..=MAX_SIDE).contains(&rows) && (1..=MAX_SIDE).contains(&columns),
+            format!("generator.project_size is {rows} x {columns}, expected sides of 1 to {MAX_SIDE}"),
+        );
+    }
     if let Some(last) = config.generator.blocks.last() {
         let (found, asked) = (last.channels, config.channels);
         expect(
             found == asked,
             format!("the last generator block gives {found} channels, images have {asked}"),
         );
+    }
+}
+
+/// Lists with one value for each layer must have as many values as there are layers.
+fn check_lists(config: &ModelConfig, faults: &mut Vec<String>) {
+    let ModelConfig { generator: g, discriminator: d, .. } = config;
+    let networks = [
+        ("generator", &g.norm, &g.bias, "project and blocks", g.blocks.len() + 1),
+        ("discriminator", &d.norm, &d.bias, "blocks and head", d.blocks.len() + 1),
+    ];
+    for (network, norm, bias, layers, expected) in networks {
+        let of_bias = match bias {
+            OnLayers::All(_) => None,
+            OnLayers::Each(each) => Some(each),
+        };
+        for (field, list) in [("norm.layers", norm.layers.as_ref()), ("bias", of_bias)] {
+            if let Some(found) = list.map(Vec::len).filter(|found| *found != expected) {
+                faults.push(format!(
+                    "{network}.{field} has {found} entries, expected {expected}: one for each layer, {layers}"
+                ));
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whatever `--model` may be: a MODEL folder, a checkpoint, a run folder, or a file in another program's format.
 
-use crate::import::{self, Expected, ImportError};
-use crate::{FolderError, Model, ModelFiles, NetworkError, Preset, PresetError, checkpoints};
+use crate::import::{self, ImportError, ImportOptions, NetworkKind};
+use crate::{FolderError, Model, ModelFiles, NetworkError, Preset, PresetError, checkpoints, weights};
 use std::path::{Path, PathBuf};
 
 /// Why a model could not be opened.
@@ -18,6 +18,22 @@ pub enum OpenError {
     NeedsPreset {
         /// The path.
         path: PathBuf,
+    },
+    /// Several files, one of which has both networks.
+    #[error("{} is a model, with all its networks: name it alone", path.display())]
+    NotAlone {
+        /// The model folder or run folder.
+        path: PathBuf,
+    },
+    /// Weights that are not numbers.
+    #[error("{}: the {network} contains NaN or infinity ({tensor}): training diverged; use an earlier checkpoint", path.display())]
+    NonFinite {
+        /// The model.
+        path: PathBuf,
+        /// The network.
+        network: NetworkKind,
+        /// The first such tensor.
+        tensor: String,
     },
     /// A run that has written no checkpoint yet.
     #[error("the run {} has no checkpoint yet", path.display())]
@@ -66,38 +82,73 @@ pub fn networks(preset: Option<&str>, config: Option<&Path>) -> Result<Option<Mo
 }
 
 /// Opens `path`; `networks` are those of a file of another program, and not looked at for a model folder, which says
-/// its own.
+/// its own. Without them, they are inferred from the tensors.
 ///
 /// # Errors
 /// [`OpenError`].
 pub fn open(path: &Path, networks: Option<&Model>) -> Result<Opened, OpenError> {
-    if !path.exists() {
-        return Err(OpenError::Absent { path: path.into() });
+    open_files(&[path.to_owned()], &ImportOptions { model: networks, ..ImportOptions::default() })
+}
+
+/// [`open`] for one path or several files of another program, such as one of each network in any order.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_files(paths: &[PathBuf], options: &ImportOptions<'_>) -> Result<Opened, OpenError> {
+    if let Some(path) = paths.iter().find(|path| !path.exists()) {
+        return Err(OpenError::Absent { path: path.clone() });
     }
+    let is_model = |path: &&PathBuf| path.join("config.json").exists() || path.join("plan.toml").exists();
+    match (paths, paths.iter().find(is_model)) {
+        ([path], Some(_)) => {
+            let (mut opened, from) = open_model(path, options.model)?;
+            check_finite(&mut opened, &from, options.allow_non_finite)?;
+            Ok(opened)
+        }
+        (_, Some(path)) => Err(OpenError::NotAlone { path: path.clone() }),
+        _ => {
+            let (model, found) = import::read_model(paths, options).map_err(|error| match error {
+                ImportError::NeedsModel { path } => OpenError::NeedsPreset { path },
+                error => error.into(),
+            })?;
+            let files = ModelFiles { model, generator: found.generator, discriminator: found.discriminator };
+            Ok(Opened { files, notes: found.notes })
+        }
+    }
+}
+
+/// Opens a model folder or a run folder; also returns the model folder.
+fn open_model(path: &Path, networks: Option<&Model>) -> Result<(Opened, PathBuf), OpenError> {
     if path.join("config.json").exists() {
         let files = ModelFiles::read(path)?;
         let other = networks.is_some_and(|networks| networks.config() != files.model.config());
         let note =
             "the model folder says its own networks: --preset and --config are not looked at".to_owned();
-        return Ok(Opened { files, notes: Vec::from_iter(other.then_some(note)) });
+        return Ok((Opened { files, notes: Vec::from_iter(other.then_some(note)) }, path.to_owned()));
     }
-    if path.join("plan.toml").exists() {
-        let best = path.join("best");
-        let folder = path.join("checkpoints");
-        let newest = || -> Result<PathBuf, OpenError> {
-            let newest = checkpoints::list(&folder)?.pop();
-            newest
-                .map(|step| folder.join(checkpoints::name(step)))
-                .ok_or_else(|| OpenError::NoCheckpoint { path: path.into() })
-        };
-        let chosen = if best.exists() { std::fs::canonicalize(&best).unwrap_or(best) } else { newest()? };
-        let notes = vec![format!("using checkpoint {}", chosen.display())];
-        return Ok(Opened { files: ModelFiles::read(&chosen)?, notes });
+    let best = path.join("best");
+    let folder = path.join("checkpoints");
+    let newest = || -> Result<PathBuf, OpenError> {
+        let newest = checkpoints::list(&folder)?.pop();
+        newest
+            .map(|step| folder.join(checkpoints::name(step)))
+            .ok_or_else(|| OpenError::NoCheckpoint { path: path.into() })
+    };
+    let chosen = if best.exists() { std::fs::canonicalize(&best).unwrap_or(best) } else { newest()? };
+    let notes = vec![format!("using checkpoint {}", chosen.display())];
+    Ok((Opened { files: ModelFiles::read(&chosen)?, notes }, chosen))
+}
+
+/// Refuses weights that give no images, or notes them.
+fn check_finite(opened: &mut Opened, path: &Path, allow: bool) -> Result<(), OpenError> {
+    let ModelFiles { generator, discriminator, .. } = &opened.files;
+    let networks = [(NetworkKind::Generator, generator), (NetworkKind::Discriminator, discriminator)];
+    for (network, weights) in networks {
+        let Some(tensor) = weights.as_ref().and_then(weights::first_non_finite) else { continue };
+        if !allow {
+            return Err(OpenError::NonFinite { path: path.into(), network, tensor: tensor.to_owned() });
+        }
+        opened.notes.push(format!("{network}: {tensor} contains NaN or infinity"));
     }
-    let model = networks.ok_or_else(|| OpenError::NeedsPreset { path: path.into() })?.clone();
-    let expected =
-        Expected { generator: model.generator_tensors(), discriminator: model.discriminator_tensors() };
-    let found = import::read(path, &expected)?;
-    let files = ModelFiles { model, generator: found.generator, discriminator: found.discriminator };
-    Ok(Opened { files, notes: found.notes })
+    Ok(())
 }

@@ -5,7 +5,7 @@
 //! expects, [`upgrade_names`] reads the names of version 1.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display};
 use std::fs;
 use std::io;
@@ -87,6 +87,14 @@ pub enum WeightsError {
         shape: Vec<usize>,
         /// The number of its values.
         values: usize,
+    },
+    /// The configuration to write beside the tensors has no form in JSON.
+    #[error("{path}: {source}", path = .path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
     },
     /// The tensors do not match the network.
     #[error("{path}: the weights do not match the network:{list}", path = .path.display(),
@@ -180,6 +188,13 @@ pub fn first_non_finite(weights: &Weights) -> Option<&str> {
     Some(name)
 }
 
+/// The tensors that contain NaN or infinity, in the order of the names, and the number of these values in each.
+pub fn non_finite(weights: &Weights) -> Vec<(&str, usize)> {
+    let count = |tensor: &HostTensor| tensor.data.iter().filter(|value| !value.is_finite()).count();
+    let counts = weights.iter().map(|(name, tensor)| (name.as_str(), count(tensor)));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
 /// Reads every tensor of a safetensors file as `f32`, from F32, F16, BF16 or F64.
 ///
 /// An integer tensor of one value (PyTorch's `num_batches_tracked`) is read as well. NaN and infinity are read as they
@@ -251,7 +266,7 @@ pub fn upgrade_names(weights: Weights) -> Weights {
 /// # Errors
 /// [`WeightsError::Io`]; [`WeightsError::ValueCount`] if the values of a tensor do not match its shape.
 pub fn write_safetensors(path: &Path, weights: &Weights, dtype: Precision) -> Result<(), WeightsError> {
-    write_raw(path, views(path, weights, dtype)?)
+    write_raw(path, views(path, weights, dtype)?, None)
 }
 
 /// The bytes that [`write_safetensors`] writes.
@@ -276,9 +291,13 @@ fn views<'a>(
     weights.iter().map(view).collect()
 }
 
-/// Writes tensors of mixed types; see [`write_safetensors`].
-pub(crate) fn write_raw(path: &Path, tensors: Vec<(&str, RawTensor)>) -> Result<(), WeightsError> {
-    let bytes = safetensors::serialize(tensors, None)
+/// Writes tensors of mixed types, and metadata; see [`write_safetensors`].
+pub(crate) fn write_raw(
+    path: &Path,
+    tensors: Vec<(&str, RawTensor)>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<(), WeightsError> {
+    let bytes = safetensors::serialize(tensors, metadata)
         .map_err(|source| WeightsError::NotSafetensors { path: path.to_owned(), source })?;
     write_atomic(path, &bytes).map_err(|source| WeightsError::Io { path: path.to_owned(), source })
 }

@@ -8,6 +8,7 @@ use dcgan_cli::LogArgs;
 use dcgan_model::DeviceChoice;
 use dcgan_ops::Precision;
 use dcgan_train::config::RunOptions;
+use dcgan_train::options::parse_size;
 use std::path::PathBuf;
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
@@ -122,10 +123,10 @@ pub(crate) enum Work {
 
 #[derive(Args, Debug)]
 pub(crate) struct SampleArgs {
-    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
-    /// Networks of a file of another program: a preset
+    /// Networks of a file of another program: a preset [default: inferred from the tensors]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// Networks of a file of another program: a TOML file
@@ -179,15 +180,23 @@ pub(crate) struct ServeArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// .safetensors, .pth / .pt (zip or legacy), the authors' joblib folder; or a run or model folder, to keep its
+    /// .safetensors, .pth / .pt (zip or legacy): one file of both networks, or netG and netD in any order; a folder of
+    /// such files, of which the newest are taken; the authors' joblib folder; or a run or model folder, to keep its
     /// networks
-    pub(crate) src: PathBuf,
-    /// Networks of a file of another program: a preset
+    #[arg(required = true)]
+    pub(crate) src: Vec<PathBuf>,
+    /// Networks of a file of another program: a preset [default: inferred from the tensors]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// Networks of a file of another program: a TOML file
     #[arg(long, value_name = "F.toml")]
     pub(crate) config: Option<PathBuf>,
+    /// Size of the images, N or HxW (height x width), where the tensors leave it open
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with_all = ["preset", "config"])]
+    pub(crate) size: Option<(usize, usize)>,
+    /// Import NaN and infinity as they are
+    #[arg(long)]
+    pub(crate) allow_non_finite: bool,
     /// Type of the values written: f32, or bf16 for half the size
     #[arg(long, value_name = "TYPE", value_parser = dtype(), default_value_t = Precision::F32)]
     pub(crate) dtype: Precision,

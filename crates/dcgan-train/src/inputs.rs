@@ -159,10 +159,26 @@ pub fn open(plan: &Plan, device: Device, with_init: bool) -> Result<Inputs, Inpu
             let model = Model::new(plan.model.clone())?;
             let files = dcgan_model::open(path, Some(&model))?.files;
             check_init(path, &files, &model)?;
+            tracing::info!("{}", init_note(path, &files));
             Some(files)
         }
     };
     Ok(Inputs { data: Arc::new(data), data_name, device, init })
+}
+
+/// What a run takes from the weights to start from.
+fn init_note(path: &Path, files: &ModelFiles) -> String {
+    let start = |there, fresh| {
+        let path = path.display();
+        format!(
+            "--init-from {path}: the {there} starts from its weights; it has no {fresh}, which starts fresh"
+        )
+    };
+    match (&files.generator, &files.discriminator) {
+        (Some(_), None) => start("generator", "discriminator"),
+        (None, Some(_)) => start("discriminator", "generator"),
+        _ => format!("--init-from {}: both networks start from its weights", path.display()),
+    }
 }
 
 /// Refuses weights that do not fit the networks of the plan.

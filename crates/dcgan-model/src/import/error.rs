@@ -102,9 +102,9 @@ pub enum ImportError {
         /// The index.
         path: PathBuf,
     },
-    /// A folder has no parameter files of the authors.
-    #[error("{path}: no *gen_params*.jl and no *discrim_params*.jl in this folder; name one file of weights instead",
-        path = .path.display())]
+    /// A folder has no files of weights.
+    #[error("{path}: no file of weights in this folder (.pth, .pt, .ckpt, .safetensors, or the authors' \
+        *gen_params*.jl and *discrim_params*.jl); name the files instead", path = .path.display())]
     NoParameterFiles {
         /// The folder.
         path: PathBuf,
@@ -118,6 +118,62 @@ pub enum ImportError {
         /// Another index.
         second: PathBuf,
     },
+    /// A folder has too many files of weights.
+    #[error("{path}: {found} files of weights with different names; name those of one generator and one discriminator",
+        path = .path.display())]
+    TooManyFiles {
+        /// The folder.
+        path: PathBuf,
+        /// The number of files.
+        found: usize,
+    },
+    /// Two files hold the same network.
+    #[error("{first} and {second} both hold a {network}; name one of them, or one file of a generator and one of a \
+        discriminator", first = .first.display(), second = .second.display())]
+    SameNetwork {
+        /// The network.
+        network: NetworkKind,
+        /// One file.
+        first: PathBuf,
+        /// The other file.
+        second: PathBuf,
+    },
+    /// The tensors do not decide what networks they belong to.
+    #[error("{path}: the networks cannot be inferred from the tensors: {problem}", path = .path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// What is open, and the fix.
+        problem: String,
+    },
+    /// The file holds arrays without names, which do not decide what networks they belong to.
+    #[error("{path}: the arrays have no names; describe their networks with a preset or a configuration",
+        path = .path.display())]
+    NeedsModel {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A weight that the file stores in another form cannot be computed.
+    #[error("{path}: {tensor}: {problem}", path = .path.display())]
+    Reparametrized {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Tensors contain NaN or infinity.
+    #[error("{path}: the {network} contains NaN or infinity: {list}; take an earlier checkpoint, or import it as it \
+        is with --allow-non-finite", path = .path.display(), list = CountList(.tensors))]
+    NonFinite {
+        /// The file.
+        path: PathBuf,
+        /// The network.
+        network: NetworkKind,
+        /// Tensors, and the number of such values in each.
+        tensors: Vec<(String, usize)>,
+    },
     /// The file holds no network.
     #[error("{path}: no network found ({found}); save {{\"netG\": netG.state_dict(), \"netD\": netD.state_dict()}}",
         path = .path.display())]
@@ -129,7 +185,7 @@ pub enum ImportError {
     },
     /// The tensors do not match the model.
     #[error("{path}: {location} does not match the {network} of the model:{mismatches}{hint}", path = .path.display(),
-        mismatches = MismatchList(.mismatches), hint = Hint(.layers))]
+        mismatches = MismatchList(.mismatches), hint = Hint(.layers, .mismatches))]
     Mismatch {
         /// The file.
         path: PathBuf,
@@ -168,6 +224,9 @@ pub enum TensorError {
     /// Its description is damaged.
     #[error("invalid description: the file is damaged; copy or save it again")]
     Malformed,
+    /// It is of a kind that is not supported.
+    #[error("its values are {0}: save net.float().state_dict() of the plain network with torch.save")]
+    Kind(String),
     /// Its storage is not in the file.
     #[error("its storage {0:?} is not in the file; copy or save the file again")]
     MissingStorage(String),
@@ -189,16 +248,40 @@ pub enum TensorError {
     TooLarge(usize),
 }
 
-/// The last line of a mismatch: how to find the right model.
-struct Hint<'a>(&'a [Vec<usize>]);
+/// Displays the first tensors with NaN or infinity, and the number of these values.
+struct CountList<'a>(&'a [(String, usize)]);
+
+impl Display for CountList<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<String> = self.0.iter().take(5).map(|(name, n)| format!("{n} in {name}")).collect();
+        out.write_str(&shown.join(", "))?;
+        if self.0.len() > 5 { write!(out, " and more in {} tensors", self.0.len() - 5) } else { Ok(()) }
+    }
+}
+
+/// The last lines of a mismatch: how to find the right model. Empty if the model comes from the file itself.
+struct Hint<'a>(&'a [Vec<usize>], &'a [TensorMismatch]);
 
 impl Display for Hint<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_matrix = |mismatch: &TensorMismatch| match mismatch {
+            TensorMismatch::Shape { expected, found, .. } => expected.len() == 4 && found.len() == 2,
+            _ => false,
+        };
+        if self.1.iter().any(is_matrix) {
+            out.write_str(
+                "\na weight of two axes is a dense layer (nn.Linear), which these networks do not have",
+            )?;
+        }
+        if self.0.is_empty() {
+            return Ok(());
+        }
         let shapes: Vec<String> = self.0.iter().map(|shape| Shape(shape).to_string()).collect();
         let shapes = shapes.join(", ");
         write!(
             out,
-            "\nthe file's linear layers are {shapes}: choose the preset or configuration with these layers"
+            "\nthe file's linear layers are {shapes}: choose the preset or configuration with these layers, or leave \
+             both out to infer them"
         )
     }
 }

@@ -7,16 +7,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::ImportError;
-use super::names::Candidate;
+use super::matching::Candidate;
 use super::numpy::{self, ArrayError};
 use super::pickle::{self, Global, Id, Node, Pickle};
-use super::read_file;
+use super::sources::read_file;
 use crate::weights::{HostTensor, TensorSpec, Weights, mismatches};
 
-/// The paths of the indices in a folder: the generator's and the discriminator's.
+/// The paths of the indices in a folder, if there are any: the generator's and the discriminator's.
 ///
 /// # Errors
-/// No index, or several for one network.
+/// Several indices for one network.
 pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ImportError> {
     let io_error = |source| ImportError::Io { path: folder.to_owned(), source };
     let mut found = [None, None];
@@ -34,10 +34,7 @@ pub(crate) fn indices(folder: &Path) -> Result<[Option<PathBuf>; 2], ImportError
             });
         }
     }
-    match found {
-        [None, None] => Err(ImportError::NoParameterFiles { path: folder.to_owned() }),
-        found => Ok(found),
-    }
+    Ok(found)
 }
 
 /// Reads the arrays of an index, at most `limit` values in total; `bytes` is the content of the index.
@@ -94,7 +91,7 @@ pub(crate) fn match_arrays(arrays: &[HostTensor], expected: &[TensorSpec]) -> Ca
         weights.insert(name, tensor);
     }
     let mismatches = mismatches(&weights, expected);
-    Candidate { weights, mismatches }
+    Candidate { weights, mismatches, ..Candidate::default() }
 }
 
 /// One array in PyTorch's layout; unchanged if it does not match the expected shape.

@@ -1,17 +1,27 @@
 //! Import of weights from other programs (safetensors, PyTorch's files, the authors' folder) without executing
 //! anything in them, and export under the names of pytorch/examples.
+//!
+//! `sources` reads files; `groups` divides their tensors into networks, by the shapes of the layers (`chain`), and
+//! folds spectral norm and weight norm (`reparametrize`); `layers` finds the layers of each; `infer` derives the
+//! configuration from them (`geometry` the strides); `matching` compares them with the tensors of the model.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+mod adapt;
+mod chain;
 mod error;
 mod export;
+mod geometry;
+mod groups;
+mod infer;
 mod joblib;
+mod layers;
+mod matching;
 mod names;
 mod numpy;
 mod pickle;
+mod reparametrize;
+mod sources;
 mod state_dict;
 mod strides;
 mod torch;
@@ -22,13 +32,13 @@ pub use names::NetworkKind;
 pub use numpy::ArrayError;
 pub use pickle::{PickleError, PickleErrorKind};
 
-use names::{Candidate, NamedTensor};
-use state_dict::ImportedTensor;
+use groups::{Group, GroupContent};
+use layers::FileNetwork;
+use matching::Candidate;
+use sources::Source;
 
-use crate::weights::{TensorSpec, Weights, first_non_finite, parse_safetensors};
-
-/// The largest file that is read, in bytes.
-const MAX_BYTES: u64 = 2 << 30;
+use crate::weights::{TensorSpec, Weights, non_finite};
+use crate::{Model, ModelConfig};
 
 /// The most values in one file, 1 GiB as `f32`. A bound is needed because a file can refer to one storage or array any
 /// number of times.
@@ -43,6 +53,13 @@ pub struct Expected {
     pub discriminator: Vec<TensorSpec>,
 }
 
+impl Expected {
+    /// The tensors of the networks of `model`.
+    pub fn of(model: &Model) -> Self {
+        Self { generator: model.generator_tensors(), discriminator: model.discriminator_tensors() }
+    }
+}
+
 /// The networks of a file of another program, under the names and in the layouts of this program.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Imported {
@@ -54,60 +71,179 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
-/// Reads the networks of a file or of the authors' folder.
+/// How to import.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ImportOptions<'a> {
+    /// The networks; inferred from the tensors if there are none.
+    pub model: Option<&'a Model>,
+    /// Height and width of the images, where the tensors leave them open.
+    pub size: Option<(usize, usize)>,
+    /// Whether NaN and infinity are imported as they are, with a note.
+    pub allow_non_finite: bool,
+}
+
+/// Reads the networks of a file or of a folder for a model that is known.
 ///
 /// The format is detected from the content: safetensors (this program's names or PyTorch's), a PyTorch file in the zip
-/// or the legacy format, a joblib index. A folder is searched for the authors' `*gen_params*.jl` and
-/// `*discrim_params*.jl`. Batch-norm statistics are optional, all or none of them: a note says that they are missing.
+/// or the legacy format, a joblib index. In a folder, the authors' `*gen_params*.jl` and `*discrim_params*.jl` are
+/// read, or the newest of all files of weights. Batch-norm statistics are optional, all or none of them: a note says
+/// that they are missing. NaN and infinity are imported, with a note.
 ///
 /// # Errors
-/// A damaged file, a pickle that refers to anything but tensors, and [`ImportError::Mismatch`] with every mismatch at
-/// once if the tensors do not match the model.
+/// A damaged file, two files of one network, and [`ImportError::Mismatch`] with every mismatch at once if the tensors
+/// do not match the model.
 pub fn read(src: &Path, expected: &Expected) -> Result<Imported, ImportError> {
-    if !src.is_dir() {
-        return import_bytes(src, &read_file(src)?, expected);
-    }
-    let mut import = Import::new(src, expected);
-    for path in joblib::indices(src)?.iter().flatten() {
-        import.arrays(path, &read_file(path)?)?;
-    }
-    import.finish()
+    let (sources, notes) = read_sources(&[src.to_owned()])?;
+    let mut import = Import::new(src, expected, true);
+    import.imported.notes = notes;
+    import.sources(sources)
 }
 
-/// [`read`] for the content of one file; `src` is for error messages.
-fn import_bytes(src: &Path, bytes: &[u8], expected: &Expected) -> Result<Imported, ImportError> {
-    let mut import = Import::new(src, expected);
-    if bytes.starts_with(b"PK\x03\x04") {
-        import.tensors(torch::read_zip(src, bytes)?);
-    } else if bytes.starts_with(torch::LEGACY_MAGIC) {
-        import.tensors(torch::read_legacy(src, bytes)?);
-    } else if bytes.get(8) == Some(&b'{') {
-        import.safetensors(parse_safetensors(src, bytes)?);
-    } else if matches!(bytes.first(), Some(0x80 | b']' | b'(')) {
-        import.arrays(src, bytes)?;
-    } else {
-        return Err(ImportError::UnknownFormat { path: src.to_owned() });
+/// Reads the networks of files and folders, in any order, and infers the model if it is not given: from the metadata
+/// that an export of this program wrote, or else from the tensors.
+///
+/// # Errors
+/// Those of [`read`]; [`ImportError::Layout`] if the tensors do not decide; [`ImportError::NonFinite`].
+pub fn read_model(
+    sources: &[PathBuf],
+    options: &ImportOptions<'_>,
+) -> Result<(Model, Imported), ImportError> {
+    let first = sources.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
+    let (sources, mut notes) = read_sources(sources)?;
+    let mut import_notes = Vec::new();
+    let stored = match options.model {
+        Some(_) => None,
+        None => stored_config(&sources)?,
+    };
+    let known = match (options.model, stored) {
+        (Some(model), _) => Some(model.clone()),
+        (None, Some((path, config))) => {
+            notes.push("the configuration of the networks is stored in the file".to_owned());
+            let problem = |error: crate::ConfigError| error.to_string();
+            let layout = |problem| ImportError::Layout { path, problem };
+            Some(Model::new(config).map_err(|error| layout(problem(error)))?)
+        }
+        (None, None) => None,
+    };
+    let mut groups = Vec::new();
+    for source in sources {
+        import_notes.extend(source.notes.clone());
+        groups.extend(groups::groups(source, &mut import_notes)?);
     }
-    import.finish()
+    let is_inferred = known.is_none();
+    let groups = groups::select(groups, &mut import_notes)?;
+    let model = match known {
+        Some(model) => match adapt::with_biases(&model, &groups) {
+            Some((model, changes)) => {
+                import_notes.extend(changes);
+                model
+            }
+            None => model,
+        },
+        None => {
+            let (model, inferred) = infer(first, &groups, options.size, &import_notes)?;
+            import_notes.extend(inferred);
+            model
+        }
+    };
+    notes.extend(import_notes);
+    let expected = Expected::of(&model);
+    let mut import = Import::new(first, &expected, options.allow_non_finite);
+    import.is_inferred = is_inferred;
+    import.imported.notes = notes;
+    for group in groups {
+        import.group(group)?;
+    }
+    Ok((model.clone(), import.finish()?))
 }
 
-/// The content of a file of at most [`MAX_BYTES`].
-fn read_file(path: &Path) -> Result<Vec<u8>, ImportError> {
-    let io_error = |source| ImportError::Io { path: path.to_owned(), source };
-    let found = fs::metadata(path).map_err(io_error)?.len();
-    if found > MAX_BYTES {
-        return Err(ImportError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES });
+/// The contents of files. A file of a folder that is in no known format is skipped with a note.
+fn read_sources(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<String>), ImportError> {
+    let (files, mut notes) = sources::files(paths)?;
+    let mut sources = Vec::new();
+    for (path, is_named) in files {
+        match sources::read(&path) {
+            Err(ImportError::UnknownFormat { path }) if !is_named => {
+                notes.push(format!("skipped {}: not a file of weights", sources::file_name(&path)));
+            }
+            source => sources.push(source?),
+        }
     }
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)).map_err(io_error)?;
-    Ok(bytes)
+    Ok((sources, notes))
+}
+
+/// The configuration that an export of this program stored in the files; `None` unless every file has one.
+fn stored_config(sources: &[Source]) -> Result<Option<(PathBuf, ModelConfig)>, ImportError> {
+    let stored: Option<Vec<(&Path, &ModelConfig)>> =
+        sources.iter().map(|source| Some((source.path.as_path(), source.config.as_ref()?))).collect();
+    let Some([(path, config), rest @ ..]) = stored.as_deref() else { return Ok(None) };
+    if let Some((other, _)) = rest.iter().find(|(_, other)| other != config) {
+        let problem = format!("its networks are not those of {}: import each alone", other.display());
+        return Err(ImportError::Layout { path: path.to_path_buf(), problem });
+    }
+    Ok(Some((path.to_path_buf(), (*config).clone())))
+}
+
+/// The model that the shapes of the layers describe.
+fn infer(
+    path: &Path,
+    groups: &[Group],
+    size: Option<(usize, usize)>,
+    notes: &[String],
+) -> Result<(Model, Vec<String>), ImportError> {
+    if let Some(group) = groups.iter().find(|group| matches!(group.content, GroupContent::Arrays(_))) {
+        return Err(ImportError::NeedsModel { path: group.path.clone() });
+    }
+    let (mut generator, mut discriminator): (Option<(&Group, FileNetwork)>, _) = (None, None);
+    for group in groups {
+        let network = FileNetwork::new(&group.named(), group.by_name);
+        let slot = match network.kind {
+            Some(NetworkKind::Generator) => &mut generator,
+            Some(NetworkKind::Discriminator) => &mut discriminator,
+            None => {
+                let problem =
+                    format!("{} is neither network of a DCGAN: {}", group.location, shapes(&network));
+                return Err(ImportError::Layout { path: group.path.clone(), problem });
+            }
+        };
+        if let (Some((other, _)), Some(network)) = (slot.as_ref(), network.kind) {
+            let (first, second) = (other.path.clone(), group.path.clone());
+            return Err(ImportError::SameNetwork { network, first, second });
+        }
+        *slot = Some((group, network));
+    }
+    let Some((group, _)) = generator.as_ref().or(discriminator.as_ref()) else {
+        return Err(no_network(path, notes));
+    };
+    let layout = |problem| ImportError::Layout { path: group.path.clone(), problem };
+    let (config, notes) =
+        infer::config(generator.as_ref().map(|(_, g)| g), discriminator.as_ref().map(|(_, d)| d), size)
+            .map_err(layout)?;
+    Ok((Model::new(config).map_err(|error| layout(error.to_string()))?, notes))
+}
+
+/// The shapes of the weights of a network, for messages.
+fn shapes(network: &FileNetwork) -> String {
+    let shapes = network.layers.iter().filter_map(|layer| layer.weight);
+    let shapes: Vec<String> = shapes.take(12).map(|t| crate::weights::Shape(&t.shape).to_string()).collect();
+    format!("its weights are {}", shapes.join(", "))
+}
+
+fn no_network(path: &Path, notes: &[String]) -> ImportError {
+    let found = if notes.is_empty() { "no tensors".to_owned() } else { notes.join("; ") };
+    ImportError::NoNetwork { path: path.to_owned(), found }
 }
 
 /// The state of one import.
 struct Import<'a> {
     src: &'a Path,
     expected: &'a Expected,
+    allow_non_finite: bool,
+    /// Whether the model comes from the tensors themselves.
+    is_inferred: bool,
     imported: Imported,
+    /// The file of each network.
+    taken: Vec<(NetworkKind, PathBuf)>,
     /// Networks that match neither the generator nor the discriminator.
     mismatched: Vec<Mismatched>,
 }
@@ -120,75 +256,63 @@ struct Mismatched {
 }
 
 impl<'a> Import<'a> {
-    fn new(src: &'a Path, expected: &'a Expected) -> Self {
-        Self { src, expected, imported: Imported::default(), mismatched: Vec::new() }
+    fn new(src: &'a Path, expected: &'a Expected, allow_non_finite: bool) -> Self {
+        let (imported, taken, mismatched) = (Imported::default(), Vec::new(), Vec::new());
+        Self { src, expected, allow_non_finite, is_inferred: false, imported, taken, mismatched }
     }
 
-    /// The tensors of a safetensors file. The format keeps no order, so they are sorted by the layer numbers in their
-    /// names.
-    fn safetensors(&mut self, weights: Weights) {
-        let mut tensors: Vec<ImportedTensor> = weights
-            .into_iter()
-            .map(|(name, tensor)| ImportedTensor { scope: String::new(), name, tensor })
-            .collect();
-        tensors.sort_by(|a, b| names::natural_key(&a.name).cmp(&names::natural_key(&b.name)));
-        self.tensors(tensors);
-    }
-
-    /// Tensors by name, of one network or of several.
-    fn tensors(&mut self, tensors: Vec<ImportedTensor>) {
-        let mut scopes: BTreeMap<String, Vec<ImportedTensor>> = BTreeMap::new();
-        for tensor in tensors {
-            scopes.entry(tensor.scope.clone()).or_default().push(tensor);
+    /// Every network of the files.
+    fn sources(mut self, sources: Vec<Source>) -> Result<Imported, ImportError> {
+        let mut notes = Vec::new();
+        let mut groups = Vec::new();
+        for source in sources {
+            notes.extend(source.notes.clone());
+            groups.extend(groups::groups(source, &mut notes)?);
         }
-        for (scope, tensors) in &scopes {
-            let named: Vec<NamedTensor> =
-                tensors.iter().map(|tensor| (tensor.name.as_str(), &tensor.tensor)).collect();
-            let all: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
-            let prefixes = names::split_prefixes(&all);
-            if prefixes.is_empty() {
-                self.network(&location(scope, names::common_prefix(&all)), &named);
+        let groups = groups::select(groups, &mut notes)?;
+        self.imported.notes.extend(notes);
+        for group in groups {
+            self.group(group)?;
+        }
+        self.finish()
+    }
+
+    /// One network of a file.
+    fn group(&mut self, group: Group) -> Result<(), ImportError> {
+        let Expected { generator, discriminator } = self.expected;
+        let (layers, kind, g, d) = match &group.content {
+            GroupContent::Arrays(arrays) => {
+                let layers = arrays.iter().map(|array| array.shape.clone()).filter(|shape| shape.len() > 1);
+                let candidate = |expected| joblib::match_arrays(arrays, expected);
+                (layers.collect(), None, candidate(generator), candidate(discriminator))
             }
-            for prefix in prefixes {
-                let has_prefix =
-                    |name: &str| name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('.'));
-                let named: Vec<NamedTensor> =
-                    named.iter().filter(|(name, _)| has_prefix(name)).copied().collect();
-                self.network(&location(scope, &prefix), &named);
+            GroupContent::Tensors(_) => {
+                let named = group.named();
+                let network = FileNetwork::new(&named, group.by_name);
+                let layers = network.layers.iter().filter_map(|layer| layer.weight);
+                let native = matching::native(&named);
+                let candidate = |expected| match &native {
+                    Some(tensors) => matching::match_native(tensors.clone(), expected),
+                    None => matching::match_layers(&network, expected),
+                };
+                let layers = layers.map(|tensor| tensor.shape.clone()).collect();
+                (layers, network.kind, candidate(generator), candidate(discriminator))
             }
-        }
-    }
-
-    /// Tensors that belong together: a network if there is a convolution among them.
-    fn network(&mut self, location: &str, tensors: &[NamedTensor]) {
-        let layers = names::linear_shapes(tensors);
-        if layers.is_empty() {
-            let names: Vec<&str> = tensors.iter().map(|(name, _)| *name).collect();
-            self.imported.notes.push(format!("skipped {} in {location}: not a network", short_list(&names)));
-            return;
-        }
-        let candidate = |expected| names::match_tensors(tensors, expected);
-        let (g, d) = (candidate(&self.expected.generator), candidate(&self.expected.discriminator));
-        self.choose(location, layers, g, d);
-    }
-
-    /// The arrays of one network in the order of its layers.
-    fn arrays(&mut self, path: &Path, bytes: &[u8]) -> Result<(), ImportError> {
-        let arrays = joblib::read(path, bytes, MAX_VALUES)?;
-        let layers = arrays.iter().map(|array| array.shape.clone()).filter(|shape| shape.len() > 1).collect();
-        let location = path.file_name().unwrap_or_default().to_string_lossy();
-        let candidate = |expected| joblib::match_arrays(&arrays, expected);
-        let (g, d) = (candidate(&self.expected.generator), candidate(&self.expected.discriminator));
-        self.choose(&location, layers, g, d);
-        Ok(())
+        };
+        self.choose(&group, layers, kind, g, d)
     }
 
     /// Takes the network as the generator or as the discriminator, whichever matches. If neither does, the error
-    /// compares it with the one that its name says, or else with the one that has fewer mismatches.
-    fn choose(&mut self, location: &str, layers: Vec<Vec<usize>>, g: Candidate, d: Candidate) {
-        let by_name =
-            NetworkKind::from_name(location.trim_start_matches(|c: char| c.is_ascii_digit() || c == '_'));
-        let (network, candidate) = match (g.mismatches.len(), d.mismatches.len(), by_name) {
+    /// compares it with the one that its shapes or its name say, or else with the one that has fewer mismatches.
+    fn choose(
+        &mut self,
+        group: &Group,
+        layers: Vec<Vec<usize>>,
+        kind: Option<NetworkKind>,
+        g: Candidate,
+        d: Candidate,
+    ) -> Result<(), ImportError> {
+        let (network, candidate) = match (g.mismatches.len(), d.mismatches.len(), kind.or(group.by_name)) {
             (0, 1.., _) => (NetworkKind::Generator, g),
             (1.., 0, _) => (NetworkKind::Discriminator, d),
             (_, _, Some(NetworkKind::Generator)) => (NetworkKind::Generator, g),
@@ -197,37 +321,58 @@ impl<'a> Import<'a> {
             _ => (NetworkKind::Discriminator, d),
         };
         if candidate.mismatches.is_empty() {
-            self.accept(location, network, candidate.weights);
-        } else {
-            let error = ImportError::Mismatch {
-                path: self.src.to_owned(),
-                location: location.to_owned(),
-                network,
-                mismatches: candidate.mismatches,
-                layers,
-            };
-            self.mismatched.push(Mismatched { network, location: location.to_owned(), error });
+            return self.accept(group, network, candidate);
         }
+        let layers = if self.is_inferred { Vec::new() } else { layers };
+        let error = ImportError::Mismatch {
+            path: group.path.clone(),
+            location: group.location.clone(),
+            network,
+            mismatches: candidate.mismatches,
+            layers,
+        };
+        self.mismatched.push(Mismatched { network, location: group.location.clone(), error });
+        Ok(())
     }
 
-    fn accept(&mut self, location: &str, network: NetworkKind, weights: Weights) {
+    fn accept(
+        &mut self,
+        group: &Group,
+        network: NetworkKind,
+        candidate: Candidate,
+    ) -> Result<(), ImportError> {
+        let Candidate { weights, names, notes: changes, .. } = candidate;
+        let location = &group.location;
+        if let Some((_, first)) = self.taken.iter().find(|(taken, _)| *taken == network) {
+            if *first != group.path {
+                let (first, second) = (first.clone(), group.path.clone());
+                return Err(ImportError::SameNetwork { network, first, second });
+            }
+            self.imported.notes.push(format!("skipped {location}: the file has another {network} before it"));
+            return Ok(());
+        }
         let Imported { generator, discriminator, notes } = &mut self.imported;
         let (slot, expected) = match network {
             NetworkKind::Generator => (generator, &self.expected.generator),
             NetworkKind::Discriminator => (discriminator, &self.expected.discriminator),
         };
-        if slot.is_some() {
-            notes.push(format!("skipped {location}: the file has another {network} before it"));
-            return;
-        }
         notes.push(format!("{network}: {} tensors from {location}", weights.len()));
+        notes.extend(changes.into_iter().map(|change| format!("{network}: {change}")));
         if expected.iter().any(|spec| spec.optional && !weights.contains_key(&spec.name)) {
             notes.push(format!("{network}: no batch-norm statistics in the file; recalibrate them"));
         }
-        if let Some(name) = first_non_finite(&weights) {
+        let in_file = |name: &str| names.get(name).cloned().unwrap_or_else(|| name.to_owned());
+        let damaged: Vec<(String, usize)> =
+            non_finite(&weights).into_iter().map(|(name, count)| (in_file(name), count)).collect();
+        if let Some((name, _)) = damaged.first() {
+            if !self.allow_non_finite {
+                return Err(ImportError::NonFinite { path: group.path.clone(), network, tensors: damaged });
+            }
             notes.push(format!("{network}: {name} contains NaN or infinity"));
         }
         *slot = Some(weights);
+        self.taken.push((network, group.path.clone()));
+        Ok(())
     }
 
     /// The imported networks. A network that matches neither expected network is an error, unless another one of its
@@ -245,9 +390,7 @@ impl<'a> Import<'a> {
             imported.notes.push(format!("skipped {location}: it does not match the model"));
         }
         if imported.generator.is_none() && imported.discriminator.is_none() {
-            let found =
-                if imported.notes.is_empty() { "no tensors".to_owned() } else { imported.notes.join("; ") };
-            return Err(ImportError::NoNetwork { path: src.to_owned(), found });
+            return Err(no_network(src, &imported.notes));
         }
         Ok(imported)
     }

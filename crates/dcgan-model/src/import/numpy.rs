@@ -183,6 +183,16 @@ pub(crate) fn pickled(pickle: &Pickle, bytes: &[u8], id: Id) -> Option<Result<Ho
     }
 }
 
+/// The shape of numpy's own array at `id`, if its values are floating-point numbers. They are not read yet.
+pub(crate) fn float_shape(pickle: &Pickle, id: Id) -> Option<Vec<usize>> {
+    let Node::Object { class: Global::NumpyReconstruct, state: Some(state), .. } = pickle.node(id) else {
+        return None;
+    };
+    let [_version, shape, kind, ..] = pickle.items(*state)? else { return None };
+    let (element, _) = dtype(pickle, *kind)?;
+    pickle.sizes(*shape).filter(|_| element.is_float())
+}
+
 /// Bytes, also as Python 3 writes them in protocol 2: `_codecs.encode(text, 'latin1')`.
 fn raw_bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
     match pickle.node(id) {

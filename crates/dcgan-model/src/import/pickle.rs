@@ -1,8 +1,9 @@
 //! Reads pickles without executing them.
 //!
 //! A pickle is a program for a stack machine that can import and call anything. This interpreter builds lists,
-//! dicts and numbers, records calls as [`Node::Object`], and refuses every name that is not in [`Global`].
-//! Time and memory are linear in the bytes read, and nothing recurses.
+//! dicts and numbers, and records calls as [`Node::Object`]. Names that are not in [`Global`] become
+//! [`Global::Opaque`]: values of which only the name, the arguments and the attributes are known. Nothing is imported
+//! or called. Time and memory are linear in the bytes read, and nothing recurses.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +21,20 @@ use super::numpy;
 /// dicts have thousands, checkpoints with lists of losses have hundreds of thousands.
 const MAX_STEPS: usize = 1 << 22;
 
+/// The most classes and functions in one pickle that are not in [`Global`], and bytes of the name of one. Bounds are
+/// needed because a pickle can combine a few long texts to any number of names.
+const MAX_CLASSES: usize = 1 << 12;
+const MAX_CLASS_NAME: usize = 256;
+
 /// Reads the pickle at the start of `bytes`.
 ///
 /// # Errors
-/// A pickle that is cut short, is damaged, or refers to anything but tensors and containers.
+/// A pickle that is cut short, is damaged, or has more objects than any file of weights.
 pub(crate) fn read(bytes: &[u8]) -> Result<Pickle, PickleError> {
     let mut machine = Machine {
         reader: Reader::new(bytes),
-        pickle: Pickle { nodes: Vec::new(), root: Id(0), length: 0 },
+        pickle: Pickle { nodes: Vec::new(), classes: Vec::new(), root: Id(0), length: 0 },
+        classes: BTreeMap::new(),
         steps: 0,
         stack: Vec::new(),
         marks: Vec::new(),
@@ -53,6 +60,8 @@ struct Machine<'a> {
     /// The height of the stack at each open mark.
     marks: Vec<usize>,
     memo: BTreeMap<usize, Id>,
+    /// Positions in [`Pickle::classes`].
+    classes: BTreeMap<String, usize>,
 }
 
 impl Machine<'_> {
@@ -71,8 +80,8 @@ impl Machine<'_> {
                 Ok(())
             }
             b'g' | b'h' | b'j' | b'p' | b'q' | b'r' | 0x94 => self.memo(opcode),
-            b'a' | b'e' | b's' | b'u' => self.extend(opcode),
-            b'c' | 0x93 | b'R' | 0x81 | b'b' | b'Q' => self.object(opcode),
+            b'a' | b'e' | b's' | b'u' | 0x90 => self.extend(opcode),
+            b'c' | 0x93 | b'R' | 0x81 | 0x92 | b'i' | b'o' | b'b' | b'Q' | b'P' => self.object(opcode),
             _ => {
                 let node = self.literal(opcode)?;
                 self.push(node);
@@ -122,8 +131,8 @@ impl Machine<'_> {
             b'T' | b'B' => self.bytes::<4>()?,
             b'U' | b'C' => self.bytes::<1>()?,
             0x8e | 0x96 => self.bytes::<8>()?,
-            b']' => Node::List(Vec::new()),
-            b'l' => Node::List(self.pop_mark()?),
+            b']' | 0x8f => Node::List(Vec::new()), // 0x8f is an empty set
+            b'l' | 0x91 => Node::List(self.pop_mark()?), // 0x91 is a frozenset
             b')' => Node::Tuple(Vec::new()),
             b't' => Node::Tuple(self.pop_mark()?),
             0x85..=0x87 => {
@@ -161,7 +170,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// APPEND, APPENDS, SETITEM and SETITEMS: extends the list or dict on the stack.
+    /// APPEND, APPENDS, ADDITEMS, SETITEM and SETITEMS: extends the list or dict on the stack.
     fn extend(&mut self, opcode: u8) -> Result<(), PickleError> {
         let mut items = match opcode {
             b'a' => vec![self.pop()?],
@@ -172,10 +181,16 @@ impl Machine<'_> {
             _ => self.pop_mark()?,
         };
         let container = self.top()?;
-        let pairs = if matches!(opcode, b's' | b'u') { self.pairs(&items)? } else { Vec::new() };
+        let has_pairs = matches!(opcode, b's' | b'u');
+        let pairs = if has_pairs { self.pairs(&items)? } else { Vec::new() };
         match &mut self.pickle.nodes[container.0] {
-            Node::List(list) if matches!(opcode, b'a' | b'e') => list.append(&mut items),
-            Node::Dict(dict) if matches!(opcode, b's' | b'u') => dict.extend(pairs),
+            Node::List(list) if !has_pairs => list.append(&mut items),
+            Node::Dict(dict) if has_pairs => dict.extend(pairs),
+            // A subclass of dict or list, such as defaultdict or deque: only its content is of interest.
+            object @ Node::Object { class: Global::Opaque(_), .. } if has_pairs => {
+                *object = Node::Dict(pairs)
+            }
+            object @ Node::Object { class: Global::Opaque(_), .. } => *object = Node::List(items),
             _ => return Err(self.expected("a list or a dict to add to")),
         }
         Ok(())
@@ -185,33 +200,68 @@ impl Machine<'_> {
     fn object(&mut self, opcode: u8) -> Result<(), PickleError> {
         match opcode {
             b'c' => {
-                let module = self.reader.line()?.to_owned();
-                let name = self.reader.line()?.to_owned();
-                self.global(module, name)
+                let global = self.global_in_lines()?;
+                self.push(Node::Global(global));
+                Ok(())
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                match (&self.pickle.nodes[module.0], &self.pickle.nodes[name.0]) {
-                    (Node::Text(module), Node::Text(name)) => self.global(module.clone(), name.clone()),
-                    _ => Err(self.expected("the name of a class")),
-                }
+                let names = (&self.pickle.nodes[module.0], &self.pickle.nodes[name.0]);
+                let (Node::Text(module), Node::Text(name)) = names else {
+                    return Err(self.expected("the name of a class"));
+                };
+                let global = match Global::find(module, name) {
+                    Some(global) => global,
+                    None => self.opaque(&class_name(module, name))?,
+                };
+                self.push(Node::Global(global));
+                Ok(())
             }
             b'Q' => {
                 let reference = self.pop()?;
                 self.push(Node::Persistent(reference));
                 Ok(())
             }
+            b'P' => {
+                let reference = Node::Text(self.reader.line()?.to_owned());
+                self.push(reference);
+                let reference = self.pop()?;
+                self.push(Node::Persistent(reference));
+                Ok(())
+            }
             b'b' => self.build(),
-            _ => self.call(),
+            b'i' | b'o' => {
+                let named = if opcode == b'i' { Some(self.global_in_lines()?) } else { None };
+                let mut items = self.pop_mark()?;
+                let class = match named {
+                    Some(class) => class,
+                    None if items.is_empty() => return Err(self.expected("a class")),
+                    None => self.callee(items.remove(0)),
+                };
+                self.push(Node::Tuple(items));
+                let arguments = self.pop()?;
+                self.record_call(class, arguments)
+            }
+            _ => {
+                if opcode == 0x92 {
+                    self.pop()?; // NEWOBJ_EX: keyword arguments
+                }
+                let (arguments, class) = (self.pop()?, self.pop()?);
+                self.record_call(self.callee(class), arguments)
+            }
         }
     }
 
-    /// REDUCE and NEWOBJ: records the call of a class or function with the tuple of arguments on the stack.
-    fn call(&mut self) -> Result<(), PickleError> {
-        let (arguments, class) = (self.pop()?, self.pop()?);
-        let Node::Global(class) = self.pickle.nodes[class.0] else {
-            return Err(self.expected("a supported class or function"));
-        };
+    /// The class or function of a call; [`Global::Inert`] if it is itself the result of a call.
+    fn callee(&self, id: Id) -> Global {
+        match self.pickle.nodes[id.0] {
+            Node::Global(class) => class,
+            _ => Global::Inert,
+        }
+    }
+
+    /// REDUCE, NEWOBJ, NEWOBJ_EX, INST and OBJ: records the call of a class or function with a tuple of arguments.
+    fn record_call(&mut self, class: Global, arguments: Id) -> Result<(), PickleError> {
         let Node::Tuple(items) = self.pickle.node(arguments) else {
             return Err(self.expected("a tuple of arguments"));
         };
@@ -226,18 +276,27 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn global(&mut self, module: String, name: String) -> Result<(), PickleError> {
-        if let Some(global) = Global::find(&module, &name) {
-            self.push(Node::Global(global));
-            return Ok(());
+    /// The global in the next two lines: its module and its name.
+    fn global_in_lines(&mut self) -> Result<Global, PickleError> {
+        let (module, name) = (self.reader.line()?, self.reader.line()?);
+        match Global::find(module, name) {
+            Some(global) => Ok(global),
+            None => self.opaque(&class_name(module, name)),
         }
-        // Every nn.Module has this attribute.
-        let holds_module = self.reader.bytes().windows(8).any(|bytes| bytes == b"_modules");
-        Err(self.reader.error(if holds_module {
-            PickleErrorKind::WholeModule { module, name }
-        } else {
-            PickleErrorKind::Refused { module, name }
-        }))
+    }
+
+    /// A class or function of which nothing but the name is known.
+    fn opaque(&mut self, name: &str) -> Result<Global, PickleError> {
+        if let Some(at) = self.classes.get(name) {
+            return Ok(Global::Opaque(*at));
+        }
+        let at = self.pickle.classes.len();
+        if at == MAX_CLASSES {
+            return Err(self.reader.error(PickleErrorKind::TooManyClasses(MAX_CLASSES)));
+        }
+        self.pickle.classes.push(name.to_owned());
+        self.classes.insert(name.to_owned(), at);
+        Ok(Global::Opaque(at))
     }
 
     /// BUILD: sets the attributes of the object on the stack.
@@ -249,8 +308,8 @@ impl Machine<'_> {
                 *state = Some(attributes);
                 *class == Global::ArrayInStream
             }
-            // The `_metadata` of a state dict.
-            Node::Dict(_) => false,
+            // The `_metadata` of a state dict, and the attributes of a subclass of dict or list.
+            Node::Dict(_) | Node::List(_) => false,
             _ => return Err(self.expected("an object with attributes")),
         };
         if has_raw_array {
@@ -304,7 +363,8 @@ impl Machine<'_> {
     fn text<const N: usize>(&mut self) -> Result<Node, PickleError> {
         let n = self.reader.length::<N>()?;
         let bytes = self.reader.take(n)?.to_vec();
-        String::from_utf8(bytes).map(Node::Text).map_err(|_| self.expected("UTF-8 text"))
+        // Python writes lone surrogates, which are not UTF-8: not the name of a tensor.
+        Ok(String::from_utf8(bytes).map_or_else(|error| Node::Bytes(error.into_bytes()), Node::Text))
     }
 
     fn bytes<const N: usize>(&mut self) -> Result<Node, PickleError> {
@@ -312,14 +372,11 @@ impl Machine<'_> {
         Ok(Node::Bytes(self.reader.take(n)?.to_vec()))
     }
 
-    /// A quoted string of protocol 0. Escapes are not supported: names of tensors and files have none.
+    /// A quoted string of protocol 0. Escapes stay as they are: names of tensors and files have none.
     fn quoted(&mut self) -> Result<Node, PickleError> {
         let line = self.reader.line()?;
         let inner = ['\'', '"'].iter().find_map(|quote| line.strip_prefix(*quote)?.strip_suffix(*quote));
-        match inner {
-            Some(text) if !text.contains('\\') => Ok(Node::Text(text.to_owned())),
-            _ => Err(self.expected("a quoted string without escapes")),
-        }
+        inner.map(|text| Node::Text(text.to_owned())).ok_or_else(|| self.expected("a quoted string"))
     }
 
     /// Adds to the number of steps and checks the limit.
@@ -363,6 +420,13 @@ impl Machine<'_> {
     fn expected(&self, what: &'static str) -> PickleError {
         self.reader.error(PickleErrorKind::Expected(what))
     }
+}
+
+/// `module.name`, cut to [`MAX_CLASS_NAME`] bytes.
+fn class_name(module: &str, name: &str) -> String {
+    let start = |text: &str, limit: usize| text[..text.floor_char_boundary(limit)].to_owned();
+    let (module, name) = (start(module, MAX_CLASS_NAME / 2), start(name, MAX_CLASS_NAME / 2));
+    format!("{module}.{name}")
 }
 
 /// A little-endian integer in two's complement.

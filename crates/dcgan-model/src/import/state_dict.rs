@@ -1,13 +1,17 @@
-//! Finds the tensors in a pickle: state dicts, dicts of them, lists, and wrappers around state dicts.
+//! Finds the tensors in a pickle: state dicts, dicts of them, lists, wrappers around state dicts, and whole modules,
+//! whose attributes are read as data.
 
 use super::pickle::{Global, Id, Node, Pickle, PickleError, PickleErrorKind};
 use crate::weights::HostTensor;
 
-/// The deepest nesting of dicts; a checkpoint of several networks has three levels.
+/// The deepest nesting of dicts and modules; a checkpoint of several whole networks has less than ten levels.
 const MAX_DEPTH: usize = 16;
 
 /// The most values visited, counting a shared value each time.
 const MAX_VISITS: usize = 1 << 20;
+
+/// The most objects without tensors that are named.
+const MAX_SKIPPED: usize = 64;
 
 /// Bytes of the longest key. A bound is needed because many tensors can share one long key.
 pub(crate) const MAX_KEY: usize = 256;
@@ -27,82 +31,220 @@ pub(crate) struct ImportedTensor {
 pub(crate) struct TensorRef {
     pub(crate) scope: String,
     pub(crate) name: String,
-    /// The argument tuple of `_rebuild_tensor_v2`.
-    pub(crate) arguments: Id,
+    pub(crate) source: Source,
 }
 
-/// Every tensor of a pickle in the file's order, except those in the state of an optimizer.
-pub(crate) fn tensors(pickle: &Pickle) -> Result<Vec<TensorRef>, PickleError> {
-    let mut walk = Walk { pickle, visits: 0, tensors: Vec::new() };
-    walk.visit(pickle.root(), &mut Vec::new())?;
-    Ok(walk.tensors)
+/// Where the values of a tensor are.
+pub(crate) enum Source {
+    /// The argument tuple of `_rebuild_tensor_v2`.
+    Storage(Id),
+    /// A numpy array.
+    Array(Id),
+    /// A kind of tensor that is not supported.
+    Unsupported(&'static str),
+}
+
+/// The tensors of a pickle.
+pub(crate) struct Found {
+    /// In the file's order, without those in the state of an optimizer.
+    pub(crate) tensors: Vec<TensorRef>,
+    /// Objects without tensors, such as `args: argparse.Namespace`.
+    pub(crate) skipped: Vec<String>,
+}
+
+/// Every tensor of a pickle.
+pub(crate) fn tensors(pickle: &Pickle) -> Result<Found, PickleError> {
+    let found = Found { tensors: Vec::new(), skipped: Vec::new() };
+    let mut walk = Walk { pickle, visits: 0, path: Vec::new(), found };
+    walk.visit(pickle.root(), false)?;
+    Ok(walk.found)
+}
+
+/// A key of a dict, or an attribute of a module.
+struct Step {
+    name: String,
+    /// Whether it belongs to the name in the state dict together with the step before it, as in `main` and `0`.
+    continues: bool,
 }
 
 struct Walk<'a> {
     pickle: &'a Pickle,
     visits: usize,
-    tensors: Vec<TensorRef>,
+    path: Vec<Step>,
+    found: Found,
 }
 
 impl Walk<'_> {
-    fn visit(&mut self, id: Id, path: &mut Vec<String>) -> Result<(), PickleError> {
+    /// Visits a value; `in_module` if it is an attribute of a module.
+    fn visit(&mut self, id: Id, in_module: bool) -> Result<(), PickleError> {
         // A copy of the reference, because the loops below call methods that borrow `self` mutably.
         let pickle = self.pickle;
-        self.visits += match pickle.node(id) {
+        self.charge(match pickle.node(id) {
             Node::Dict(pairs) => 1 + pairs.len(),
             _ => 1,
-        };
-        if self.visits > MAX_VISITS {
-            return Err(PickleError { offset: 0, kind: PickleErrorKind::TooManyObjects(MAX_VISITS) });
-        }
-        if path.len() > MAX_DEPTH {
+        })?;
+        if self.path.len() > MAX_DEPTH {
             return Err(expected("a state dict with at most 16 levels of nesting"));
         }
         match pickle.node(id) {
-            Node::Dict(pairs) if pickle.entry(id, "param_groups").is_none() => {
-                for (key, value) in pairs {
-                    let name = match (pickle.node(*key), pickle.text(*key)) {
-                        (_, Some(text)) if text.len() > MAX_KEY => {
-                            return Err(expected("names of at most 256 bytes"));
-                        }
-                        (_, Some(text)) => text.to_owned(),
-                        (Node::Int(number), _) => number.to_string(),
-                        _ => continue,
-                    };
-                    self.visit_child(*value, name, path)?;
-                }
-            }
+            Node::Dict(pairs) if pickle.entry(id, "param_groups").is_none() => self.pairs(pairs, false)?,
             Node::List(items) | Node::Tuple(items) => {
                 for (i, item) in items.iter().enumerate() {
-                    self.visit_child(*item, i.to_string(), path)?;
+                    self.child(*item, i.to_string(), false, false)?;
                 }
             }
-            Node::Object { class: Global::RebuildTensor, arguments, .. } => self.push(path, *arguments),
             Node::Object { class: Global::RebuildParameter, arguments, .. } => {
-                let tensor =
-                    pickle.items(*arguments).and_then(<[Id]>::first).map(|tensor| pickle.node(*tensor));
-                if let Some(Node::Object { class: Global::RebuildTensor, arguments, .. }) = tensor {
-                    self.push(path, *arguments);
+                if let Some(tensor) = pickle.items(*arguments).and_then(<[Id]>::first) {
+                    self.tensor(*tensor);
                 }
             }
+            Node::Object { class: Global::Opaque(_) | Global::Inert, state, arguments, .. } => {
+                self.object(id, *state, *arguments, in_module)?;
+            }
+            Node::Object { .. } => self.tensor(id),
             _ => {}
         }
         Ok(())
     }
 
-    fn visit_child(&mut self, id: Id, name: String, path: &mut Vec<String>) -> Result<(), PickleError> {
-        path.push(name);
-        let visited = self.visit(id, path);
-        path.pop();
+    /// The tensor at `id`, if it is one.
+    fn tensor(&mut self, id: Id) {
+        let Node::Object { class, arguments, state, .. } = self.pickle.node(id) else { return };
+        let first = || self.pickle.items(*arguments).and_then(<[Id]>::first).copied();
+        let source = match class {
+            Global::RebuildTensor => Source::Storage(*arguments),
+            Global::RebuildFromType => match self.pickle.items(*arguments) {
+                Some([function, _type, arguments, ..])
+                    if *self.pickle.node(*function) == Node::Global(Global::RebuildTensor) =>
+                {
+                    Source::Storage(*arguments)
+                }
+                _ => Source::Unsupported("of a subclass of torch.Tensor"),
+            },
+            Global::RebuildFromArray => match first() {
+                Some(array) => Source::Array(array),
+                None => return,
+            },
+            Global::NumpyReconstruct if state.is_some() => Source::Array(id),
+            Global::RebuildOther(kind) => Source::Unsupported(kind),
+            _ => return,
+        };
+        let start = self.path.iter().rposition(|step| !step.continues).unwrap_or(0);
+        let join =
+            |steps: &[Step], by| steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(by);
+        let name = match join(&self.path[start..], ".") {
+            empty if empty.is_empty() => "the only tensor".to_owned(),
+            name => name,
+        };
+        self.found.tensors.push(TensorRef { scope: join(&self.path[..start], "/"), name, source });
+    }
+
+    /// An object of another class: a module, or something with modules or state dicts among its attributes. The names
+    /// of a module's tensors are those of its `state_dict()`.
+    fn object(
+        &mut self,
+        id: Id,
+        state: Option<Id>,
+        arguments: Id,
+        in_module: bool,
+    ) -> Result<(), PickleError> {
+        let pickle = self.pickle;
+        let Node::Object { class, .. } = pickle.node(id) else { return Ok(()) };
+        let before = self.found.tensors.len();
+        let skipped = self.found.skipped.len();
+        let attributes = match state.map(|state| (state, pickle.node(state))) {
+            Some((state, Node::Dict(_))) => Some(state),
+            // Attributes in `__dict__`, and attributes in slots.
+            Some((_, Node::Tuple(items))) => items.first().copied(),
+            _ => None,
+        };
+        if let Some(attributes) = attributes
+            && let Node::Dict(pairs) = pickle.node(attributes)
+            && pickle.entry(attributes, "param_groups").is_none()
+        {
+            self.charge(1 + pairs.len())?;
+            let members = ["_parameters", "_buffers", "_modules"].map(|key| pickle.entry(attributes, key));
+            let is_script = pickle.class_name(*class).is_some_and(|name| name.starts_with("__torch__."));
+            if members.iter().any(Option::is_some) {
+                for member in members.into_iter().flatten() {
+                    if let Node::Dict(pairs) = pickle.node(member) {
+                        self.charge(pairs.len())?;
+                        self.attributes(pairs, in_module)?;
+                    }
+                }
+            } else if is_script {
+                self.attributes(pairs, in_module)?;
+            } else {
+                self.pairs(pairs, in_module)?;
+            }
+        }
+        let class = match (class, pickle.items(arguments).and_then(<[Id]>::first)) {
+            // copyreg._reconstructor(class, object, None) of protocols 0 and 1.
+            (_, Some(first)) if matches!(pickle.node(*first), Node::Global(Global::Opaque(_))) => {
+                let Node::Global(class) = pickle.node(*first) else { return Ok(()) };
+                class
+            }
+            (class, _) => class,
+        };
+        if let Some(class) = pickle.class_name(*class)
+            && self.found.tensors.len() == before
+            && !in_module
+            && skipped < MAX_SKIPPED
+        {
+            // The object says more than its attributes.
+            self.found.skipped.truncate(skipped);
+            let path: Vec<&str> = self.path.iter().map(|step| step.name.as_str()).collect();
+            self.found.skipped.push(match path.join("/") {
+                path if path.is_empty() => class.to_owned(),
+                path => format!("{path}: {class}"),
+            });
+        }
+        Ok(())
+    }
+
+    /// The parameters, buffers or modules of a module.
+    fn attributes(&mut self, pairs: &[(Id, Id)], in_module: bool) -> Result<(), PickleError> {
+        for (key, value) in pairs {
+            if let Some(name) = self.key(*key)? {
+                self.child(*value, name, in_module, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of a dict, or the attributes of an object that is not a module.
+    fn pairs(&mut self, pairs: &[(Id, Id)], in_module: bool) -> Result<(), PickleError> {
+        for (key, value) in pairs {
+            if let Some(name) = self.key(*key)? {
+                self.child(*value, name, in_module, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A key of a dict as text; `None` for keys that are not part of a name.
+    fn key(&self, key: Id) -> Result<Option<String>, PickleError> {
+        match (self.pickle.node(key), self.pickle.text(key)) {
+            (_, Some(text)) if text.len() > MAX_KEY => Err(expected("names of at most 256 bytes")),
+            (_, Some(text)) => Ok(Some(text.to_owned())),
+            (Node::Int(number), _) => Ok(Some(number.to_string())),
+            _ => Ok(None),
+        }
+    }
+
+    fn child(&mut self, id: Id, name: String, continues: bool, in_module: bool) -> Result<(), PickleError> {
+        self.path.push(Step { name, continues });
+        let visited = self.visit(id, in_module);
+        self.path.pop();
         visited
     }
 
-    fn push(&mut self, path: &[String], arguments: Id) {
-        let (name, scope) = match path.split_last() {
-            Some((name, scope)) => (name.clone(), scope.join("/")),
-            None => ("the only tensor".to_owned(), String::new()),
-        };
-        self.tensors.push(TensorRef { scope, name, arguments });
+    fn charge(&mut self, visits: usize) -> Result<(), PickleError> {
+        self.visits = self.visits.saturating_add(visits);
+        if self.visits > MAX_VISITS {
+            return Err(PickleError { offset: 0, kind: PickleErrorKind::TooManyObjects(MAX_VISITS) });
+        }
+        Ok(())
     }
 }
 

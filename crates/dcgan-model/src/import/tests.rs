@@ -1,12 +1,17 @@
 //! Tests of imports and exports with files from PyTorch, joblib and the authors.
 
-use std::path::PathBuf;
+use std::fs;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::weights::{HostTensor, check, read_safetensors};
+
+/// [`read`] for the content of one file.
+fn import_bytes(src: &Path, bytes: &[u8], expected: &Expected) -> Result<Imported, ImportError> {
+    Import::new(src, expected, true).sources(vec![sources::parse(src, bytes)?])
+}
 
 fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name)
@@ -183,17 +188,25 @@ fn rejects_files_with_a_reason() {
         [class.as_slice(), &name, b"sbe."].concat()
     };
     let files = golden("pytorch_files");
+    let empty = tempfile::tempdir().unwrap();
     let rows = [
-        (files.join("hostile_call.pth"), "refused posix.system, expected tensors only"),
-        (files.join("hostile_call_legacy.pth"), "refused posix.system, expected tensors only"),
-        (files.join("hostile_whole_module.pth"), "expected weights, found a whole module"),
+        (
+            files.join("hostile_call.pth"),
+            "skipped main.0.weight: posix.system (no tensors; nothing in the file is executed)",
+        ),
+        (files.join("hostile_call_legacy.pth"), "skipped main.0.weight: posix.system"),
+        (
+            files.join("hostile_whole_module.pth"),
+            "0.weight (blocks.0.conv.weight): expected (1, 3, 4, 4), found (1, 1, 4, 4)",
+        ),
         (files.join("nothing.pth"), "nothing.pth: "),
         (files.join("make.py"), "unknown format; expected safetensors, a PyTorch file"),
         (
             files.join("forward.safetensors"),
             "no network found (skipped fake, logit, score and 2 more in the file: not a network)",
         ),
-        (files.clone(), "no *gen_params*.jl"),
+        (files.clone(), "both.pth and "),
+        (empty.path().to_owned(), "no file of weights in this folder"),
         (
             write("up.jl", &index("../x.npy")),
             r#"expected the names of files in the same folder, found "../x.npy""#,
@@ -246,10 +259,10 @@ fn a_mismatch_lists_every_tensor() {
     assert_eq!(
         lines,
         [
-            "  project.conv.weight (main.0.weight in the file): expected (100, 16, 4, 4), found (4, 16, 4, 4)",
+            "  main.0.weight (project.conv.weight): expected (100, 16, 4, 4), found (4, 16, 4, 4)",
             "  unexpected main.12.weight (2, 3, 4, 4)",
             "the file's linear layers are (4, 16, 4, 4), (16, 8, 4, 4), (8, 4, 4, 4), (4, 2, 4, 4), (2, 3, 4, 4): \
-             choose the preset or configuration with these layers",
+             choose the preset or configuration with these layers, or leave both out to infer them",
         ],
         "{error}"
     );

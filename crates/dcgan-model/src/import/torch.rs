@@ -9,12 +9,15 @@ use std::ops::Range;
 use std::path::Path;
 
 use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 
 use super::MAX_VALUES;
 use super::error::{ImportError, TensorError};
+use super::numpy;
 use super::pickle::{self, Global, Node, Pickle};
-use super::state_dict::{self, ImportedTensor, MAX_KEY, TensorRef};
+use super::short_list;
+use super::state_dict::{self, ImportedTensor, MAX_KEY, Source, TensorRef};
 use super::strides::to_contiguous;
 use crate::weights::element::{ByteOrder, Element};
 use crate::weights::{HostTensor, value_count};
@@ -22,23 +25,40 @@ use crate::weights::{HostTensor, value_count};
 /// First bytes of a legacy file: the pickle of its magic number.
 pub(crate) const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20";
 
+/// The tensors of a file, and what else is worth a sentence.
+#[derive(Debug)]
+pub(crate) struct TorchFile {
+    /// In the file's order.
+    pub(crate) tensors: Vec<ImportedTensor>,
+    /// What was skipped.
+    pub(crate) notes: Vec<String>,
+    /// Whether the file is a TorchScript archive, with code beside the tensors.
+    pub(crate) is_script: bool,
+}
+
 /// The largest `data.pkl` in bytes. A hostile archive can compress a huge one into a small file.
 const MAX_PICKLE: usize = 1 << 26;
 
 /// Reads every tensor of a file in the zip format, in the file's order; `path` is for error messages.
 ///
 /// # Errors
-/// A damaged archive or tensor, or a pickle that refers to anything but tensors.
-pub(crate) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<ImportedTensor>, ImportError> {
+/// A damaged archive, pickle or tensor.
+pub(crate) fn read_zip(path: &Path, bytes: &[u8]) -> Result<TorchFile, ImportError> {
     let zip_error =
         |member: &str, source| ImportError::Zip { path: path.to_owned(), member: member.to_owned(), source };
-    let mut archive = ZipArchive::new(io::Cursor::new(bytes))
+    // Detection of bytes before the archive goes wrong in PyTorch's files if their first header happens to be as long
+    // as the two records at their end, which it is for file names of 21 letters. So it is only tried second.
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    let mut archive = ZipArchive::with_config(config, io::Cursor::new(bytes))
+        .or_else(|_| ZipArchive::new(io::Cursor::new(bytes)))
         .map_err(|source| zip_error("the central directory", source))?;
     let index = archive.file_names().flatten().find(|name| name == "data.pkl" || name.ends_with("/data.pkl"));
     let Some(index) = index.map(std::borrow::Cow::into_owned) else {
         return Err(ImportError::UnknownFormat { path: path.to_owned() });
     };
     let prefix = index.trim_end_matches("data.pkl").to_owned();
+    let code = format!("{prefix}code/");
+    let is_script = archive.file_names().flatten().any(|name| name.starts_with(&code));
     let pickled = member(&mut archive, &index, MAX_PICKLE).map_err(|source| zip_error(&index, source))?;
     let pickle = read_pickle(path, &pickled, 0)?;
     let order = match member(&mut archive, &format!("{prefix}byteorder"), 16) {
@@ -57,7 +77,10 @@ pub(crate) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<ImportedTensor>,
             Err(source) => Err(LoadError::File(zip_error(&name, source))),
         }
     };
-    TensorReader { path, pickle: &pickle, storages: BTreeMap::new(), values: 0, load }.read_all()
+    let read =
+        TensorReader { path, pickle: &pickle, storages: BTreeMap::new(), values: 0, load }.read_all()?;
+    let is_script = is_script || pickle.classes().iter().any(|class| class.starts_with("__torch__."));
+    Ok(TorchFile { is_script, ..read })
 }
 
 /// The first `limit` bytes of a member.
@@ -74,8 +97,8 @@ fn member(
 /// Reads every tensor of a file in the legacy format, in the file's order; `path` is for error messages.
 ///
 /// # Errors
-/// A damaged tensor, or a pickle that refers to anything but tensors.
-pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<Vec<ImportedTensor>, ImportError> {
+/// A damaged pickle or tensor.
+pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<TorchFile, ImportError> {
     let mut at = 0;
     let mut next = || {
         let pickle = read_pickle(path, &bytes[at..], at)?;
@@ -92,6 +115,18 @@ pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<Vec<ImportedTenso
         let raw = bytes[at..].get(range).unwrap_or_default();
         // PyTorch writes the legacy format in little-endian order on every machine.
         Ok(storage.element.decode(storage.check_size(raw)?, ByteOrder::Little))
+    };
+    TensorReader { path, pickle: &pickle, storages: BTreeMap::new(), values: 0, load }.read_all()
+}
+
+/// Reads every array of a pickle of Python objects, such as a dict of numpy arrays; `path` is for error messages.
+///
+/// # Errors
+/// A damaged pickle or array, and tensors of PyTorch, which only torch.save writes in a form that can be read.
+pub(crate) fn read_pickle_file(path: &Path, bytes: &[u8]) -> Result<TorchFile, ImportError> {
+    let pickle = read_pickle(path, bytes, 0)?;
+    let load = |storage: &StorageRef| {
+        Err::<Vec<f32>, _>(LoadError::Tensor(TensorError::MissingStorage(storage.key.clone())))
     };
     TensorReader { path, pickle: &pickle, storages: BTreeMap::new(), values: 0, load }.read_all()
 }
@@ -150,6 +185,15 @@ impl From<TensorError> for LoadError {
     }
 }
 
+/// A tensor that was read.
+enum Loaded {
+    Tensor(HostTensor),
+    /// Not weights: several integers, such as labels or the state of a random generator, or numpy's objects.
+    Integers,
+    /// Values of another type, such as complex numbers; the class of the storage.
+    OtherType(String),
+}
+
 /// Reads tensors from their storages. Each storage is loaded once.
 struct TensorReader<'a, F> {
     path: &'a Path,
@@ -161,30 +205,61 @@ struct TensorReader<'a, F> {
 }
 
 impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, LoadError>> TensorReader<'_, F> {
-    fn read_all(mut self) -> Result<Vec<ImportedTensor>, ImportError> {
-        let refs = state_dict::tensors(self.pickle)
+    fn read_all(mut self) -> Result<TorchFile, ImportError> {
+        let found = state_dict::tensors(self.pickle)
             .map_err(|source| ImportError::Pickle { path: self.path.to_owned(), source })?;
-        let mut tensors = Vec::new();
-        for TensorRef { scope, name, arguments } in refs {
-            match self.tensor(arguments) {
-                Ok(Some(tensor)) => tensors.push(ImportedTensor { scope, name, tensor }),
-                Ok(None) => {}
+        let (mut tensors, mut notes) = (Vec::new(), Vec::new());
+        for TensorRef { scope, name, source } in found.tensors {
+            let read = match source {
+                Source::Storage(arguments) => self.tensor(arguments),
+                Source::Array(id) => self.array(id),
+                Source::Unsupported(kind) => Err(TensorError::Kind(kind.to_owned()).into()),
+            };
+            let full_name = || if scope.is_empty() { name.clone() } else { format!("{scope}/{name}") };
+            match read {
+                Ok(Loaded::Tensor(tensor)) => tensors.push(ImportedTensor { scope, name, tensor }),
+                Ok(Loaded::Integers) => {}
+                Ok(Loaded::OtherType(class)) => {
+                    notes.push(format!("skipped {}: a tensor of {class}", full_name()))
+                }
                 Err(LoadError::File(error)) => return Err(error),
                 Err(LoadError::Tensor(source)) => {
-                    let tensor = if scope.is_empty() { name } else { format!("{scope}/{name}") };
-                    return Err(ImportError::Tensor { path: self.path.to_owned(), tensor, source });
+                    return Err(ImportError::Tensor {
+                        path: self.path.to_owned(),
+                        tensor: full_name(),
+                        source,
+                    });
                 }
             }
         }
-        Ok(tensors)
+        if !found.skipped.is_empty() {
+            let names: Vec<&str> = found.skipped.iter().map(String::as_str).collect();
+            notes.push(format!(
+                "skipped {} (no tensors; nothing in the file is executed)",
+                short_list(&names)
+            ));
+        }
+        Ok(TorchFile { tensors, notes, is_script: false })
     }
 
-    /// The tensor of `_rebuild_tensor_v2(storage, offset, shape, strides, ...)`; `None` for integer tensors of several
-    /// values, which are not weights (labels, the state of a random generator).
-    fn tensor(&mut self, arguments: pickle::Id) -> Result<Option<HostTensor>, LoadError> {
+    /// A tensor in a numpy array.
+    fn array(&mut self, id: pickle::Id) -> Result<Loaded, LoadError> {
+        let Some(shape) = numpy::float_shape(self.pickle, id) else { return Ok(Loaded::Integers) };
+        self.reserve(value_count(&shape))?;
+        match numpy::pickled(self.pickle, &[], id) {
+            Some(Ok(tensor)) => Ok(Loaded::Tensor(tensor)),
+            Some(Err(_)) | None => Err(TensorError::Malformed.into()),
+        }
+    }
+
+    /// The tensor of `_rebuild_tensor_v2(storage, offset, shape, strides, ...)`.
+    fn tensor(&mut self, arguments: pickle::Id) -> Result<Loaded, LoadError> {
         let [storage, offset, shape, strides, ..] = self.pickle.items(arguments).unwrap_or_default() else {
             return Err(TensorError::Malformed.into());
         };
+        if let Some(class) = StorageRef::other_type(self.pickle, *storage) {
+            return Ok(Loaded::OtherType(class.to_owned()));
+        }
         let storage = StorageRef::new(self.pickle, self.pickle.node(*storage));
         let (offset, shape) = (self.pickle.size(*offset), self.pickle.sizes(*shape));
         let (Some(storage), Some(offset), Some(shape), Some(strides)) =
@@ -197,7 +272,7 @@ impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, LoadError>> TensorReader<'_, F> {
         }
         let count = value_count(&shape);
         if !storage.element.is_float() && count != Some(1) {
-            return Ok(None);
+            return Ok(Loaded::Integers);
         }
         self.reserve(count)?;
         if !self.storages.contains_key(&storage.key) {
@@ -208,7 +283,8 @@ impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, LoadError>> TensorReader<'_, F> {
         let values = &self.storages[&storage.key];
         let offset = offset.saturating_add(storage.offset);
         let data = to_contiguous(values, offset, &shape, &strides);
-        Ok(Some(HostTensor { data: data.map_err(|_| TensorError::OutOfStorage(values.len()))?, shape }))
+        let data = data.map_err(|_| TensorError::OutOfStorage(values.len()))?;
+        Ok(Loaded::Tensor(HostTensor { data, shape }))
     }
 
     /// Adds `count` to the values of the file and checks the limit; `None` is a count that overflows.
@@ -247,6 +323,14 @@ impl StorageRef {
             values: pickle.size(*values)?,
             offset,
         })
+    }
+
+    /// The class of a storage whose type is not supported.
+    fn other_type(pickle: &Pickle, id: pickle::Id) -> Option<&str> {
+        let Node::Persistent(reference) = pickle.node(id) else { return None };
+        let [_kind, class, ..] = pickle.items(*reference)? else { return None };
+        let Node::Global(class) = pickle.node(*class) else { return None };
+        pickle.class_name(*class)
     }
 
     fn bytes(&self) -> usize {

@@ -4,8 +4,8 @@ use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use anyhow::Context;
 use candle_core::Device;
 use dcgan_cli::{Outcome, UsageError, print_result};
-use dcgan_model::import::{NetworkKind, to_pytorch_names};
-use dcgan_model::{Generator, ModelConfig, OpenError};
+use dcgan_model::import::{ImportOptions, NetworkKind, to_pytorch_names};
+use dcgan_model::{Generator, ModelConfig, Opened};
 use std::path::Path;
 
 /// Refuses a folder that is not empty.
@@ -24,7 +24,9 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     check_free(&args.out)?;
     let networks =
         dcgan_model::networks(args.preset.as_deref(), args.config.as_deref()).map_err(UsageError::because)?;
-    let mut opened = dcgan_model::open(&args.src, networks.as_ref()).map_err(UsageError::because)?;
+    let options =
+        ImportOptions { model: networks.as_ref(), size: args.size, allow_non_finite: args.allow_non_finite };
+    let mut opened = dcgan_model::open_files(&args.src, &options).map_err(UsageError::because)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
     let files = &mut opened.files;
     let mut statistics = "as they came";
@@ -38,11 +40,13 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     }
     make_folder(&args.out)?;
     let ModelConfig { name, height, width, channels, .. } = files.model.config();
+    let names: Vec<_> =
+        args.src.iter().map(|src| src.file_name().unwrap_or_default().to_string_lossy()).collect();
     let card = format!(
         "# {name}, imported\n\nWeights for {height} x {width} images of {channels} channel(s), imported from `{}` by \
          dcgan-train.\n\n\
          - batch-norm statistics: {statistics}\n- license: that of the source\n",
-        args.src.file_name().unwrap_or_default().to_string_lossy()
+        names.join("`, `")
     );
     files.write(&args.out, &card, args.dtype)?;
     let found = [(files.generator.is_some(), "generator"), (files.discriminator.is_some(), "discriminator")];
@@ -54,16 +58,18 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
 pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let ExportFormat::Pytorch = args.to;
     check_free(&args.out)?;
-    let files = match dcgan_model::open(&args.model, None) {
-        Err(OpenError::NeedsPreset { path }) => {
-            let fault = format!(
-                "{} is not a model folder; import weights of another program with `dcgan-train import`",
-                path.display()
-            );
-            return Err(UsageError::one(fault).into());
-        }
-        opened => opened.map_err(UsageError::because)?.files,
-    };
+    if !["config.json", "plan.toml"].iter().any(|name| args.model.join(name).exists()) && args.model.exists()
+    {
+        let fault = format!(
+            "{} is not a model folder; import weights of another program with `dcgan-train import`",
+            args.model.display()
+        );
+        return Err(UsageError::one(fault).into());
+    }
+    let options = ImportOptions { allow_non_finite: true, ..ImportOptions::default() };
+    let opened = dcgan_model::open_files(std::slice::from_ref(&args.model), &options);
+    let Opened { files, notes } = opened.map_err(UsageError::because)?;
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
     let networks = [
         (NetworkKind::Generator, "netG.safetensors", files.generator),
         (NetworkKind::Discriminator, "netD.safetensors", files.discriminator),
@@ -71,7 +77,9 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let mut renamed = Vec::new();
     for (network, name, weights) in networks {
         if let Some(weights) = weights {
-            renamed.push((name, to_pytorch_names(network, &weights).map_err(UsageError::because)?));
+            let mut exported = to_pytorch_names(network, &weights).map_err(UsageError::because)?;
+            exported.config = Some(files.model.config().clone());
+            renamed.push((name, exported));
         }
     }
     if renamed.is_empty() {

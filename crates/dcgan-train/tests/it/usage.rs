@@ -2,6 +2,7 @@
 
 use crate::support::{TINY, assert_same_run, run, succeed};
 use std::fs;
+use std::path::PathBuf;
 
 /// Runs with exit code 2; stderr contains every part.
 fn refused(arguments: &[&str], parts: &[&str]) {
@@ -97,7 +98,7 @@ fn bad_arguments() {
     refused(&["resume", &absent], &["absent"]);
     refused(&["resume", &empty], &["not a run folder", "plan.toml"]);
     refused(&["sample", "--model", &absent, "--out", &out], &["absent"]);
-    refused(&["sample", "--model", &text, "--out", &out], &["--preset"]);
+    refused(&["sample", "--model", &text, "--out", &out], &["notes.txt", "unknown format"]);
     refused(&["sample", "--model", &empty, "--n", "0", "--out", &out], &["--n is 0"]);
     refused(&["import", &text, "--preset", "digits", "--out", &out], &["notes.txt"]);
     refused(&["import", &text, "--preset", "nothing", "--out", &out], &["nothing", "digits"]);
@@ -175,22 +176,42 @@ fn a_run_from_start_to_samples() {
     assert_eq!(fs::read(&png).unwrap(), first);
     succeed(&["sample", "--model", &net_g, "--config", &flat, "--n", "5", "--out", &png]);
     assert_eq!(fs::read(&png).unwrap(), first);
+    // The folder of the export comes back as the same model, without a configuration.
+    let returned = path("returned");
+    succeed(&["import", &exported, "--out", &returned]);
+    for file in ["config.json", "generator.safetensors", "discriminator.safetensors"] {
+        let read = |folder: PathBuf| fs::read(folder.join(file)).unwrap();
+        assert_eq!(read(folder.path().join("returned")), read(folder.path().join("flat/best")), "{file}");
+    }
     let again = path("again");
+    refused(
+        &["import", &net_g, "--size", "16", "--preset", "digits", "--out", &again],
+        &["--size", "--preset"],
+    );
+    refused(&["import", &net_g, &flat_run, "--out", &again], &["flat", "name it alone"]);
     refused(&["import", &net_g, "--preset", "digits", "--out", &again], &["project.conv.weight"]);
-    // A weight that is NaN fails the first step.
+    // Weights that are NaN are refused. Weights that overflow fail the first step.
     let damaged = folder.path().join("spoilt");
     fs::create_dir(&damaged).unwrap();
-    for file in ["config.json", "generator.safetensors", "discriminator.safetensors"] {
-        let mut bytes = fs::read(folder.path().join("run/best").join(file)).unwrap();
-        let end = bytes.len();
-        if file == "discriminator.safetensors" {
-            bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes()); // the last value of head.weight
+    let (spoilt, nan) = (path("spoilt"), path("nan"));
+    let arguments = ["run", "--config", &config, "--out", &nan, "--steps", "2", "--init-from", &spoilt];
+    for (count, value) in [(1, f32::NAN), (64, f32::MAX)] {
+        for file in ["config.json", "generator.safetensors", "discriminator.safetensors"] {
+            let mut bytes = fs::read(folder.path().join("run/best").join(file)).unwrap();
+            let end = bytes.len();
+            if file == "discriminator.safetensors" {
+                bytes[end - 4 * count..].copy_from_slice(&value.to_le_bytes().repeat(count)); // of head.conv.weight
+            }
+            fs::write(damaged.join(file), bytes).unwrap();
         }
-        fs::write(damaged.join(file), bytes).unwrap();
+        if value.is_nan() {
+            let parts = ["spoilt", "the discriminator contains NaN", "head.conv.weight"];
+            refused(&arguments, &parts);
+            refused(&["sample", "--model", &spoilt, "--out", &out], &parts);
+            refused(&["import", &spoilt, "--out", &nan], &parts);
+            succeed(&["import", &spoilt, "--allow-non-finite", "--out", &path("as_it_is")]);
+        }
     }
-    let nan = path("nan");
-    let arguments =
-        ["run", "--config", &config, "--out", &nan, "--steps", "2", "--init-from", damaged.to_str().unwrap()];
     let output = run(&arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");

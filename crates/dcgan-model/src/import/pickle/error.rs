@@ -21,24 +21,6 @@ pub enum PickleErrorKind {
         /// Bytes left in the file.
         found: usize,
     },
-    /// The pickle refers to something that is neither a tensor nor a container of tensors.
-    #[error("refused {module}.{name}, expected tensors only: save net.state_dict() with torch.save instead")]
-    Refused {
-        /// Python module.
-        module: String,
-        /// Name in the module.
-        name: String,
-    },
-    /// The pickle holds a whole `nn.Module` with its class.
-    #[error(
-        "expected weights, found a whole module ({module}.{name}): save net.state_dict() with torch.save instead"
-    )]
-    WholeModule {
-        /// Python module of its class.
-        module: String,
-        /// The class.
-        name: String,
-    },
     /// An opcode that files of tensors do not use.
     #[error("unsupported opcode 0x{0:02x}: the file is damaged or holds more than tensors")]
     Opcode(u8),
@@ -48,4 +30,7 @@ pub enum PickleErrorKind {
     /// The pickle has more objects than any file of weights.
     #[error("expected at most {0} objects, found more: not a file of weights")]
     TooManyObjects(usize),
+    /// The pickle names more classes and functions than any checkpoint.
+    #[error("expected at most {0} classes and functions, found more: not a file of weights")]
+    TooManyClasses(usize),
 }

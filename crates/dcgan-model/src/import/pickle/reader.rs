@@ -21,11 +21,6 @@ impl<'a> Reader<'a> {
         self.position
     }
 
-    /// All bytes, including those already read.
-    pub(crate) fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-
     /// An error at the current position.
     pub(crate) fn error(&self, kind: PickleErrorKind) -> PickleError {
         PickleError { offset: self.position, kind }

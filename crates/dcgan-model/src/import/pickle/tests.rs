@@ -13,7 +13,13 @@ fn debug(pickle: &Pickle, id: Id) -> String {
         Node::Dict(pairs) => {
             format!("{{{}}}", list(&pairs.iter().flat_map(|(k, v)| [*k, *v]).collect::<Vec<_>>()))
         }
-        Node::Object { class, arguments, .. } => format!("{class:?}{}", debug(pickle, *arguments)),
+        Node::Object { class, arguments, .. } => match pickle.class_name(*class) {
+            Some(name) => format!("{name}{}", debug(pickle, *arguments)),
+            None => format!("{class:?}{}", debug(pickle, *arguments)),
+        },
+        Node::Global(class @ Global::Opaque(_)) => {
+            format!("Global({})", pickle.class_name(*class).unwrap_or_default())
+        }
         Node::Persistent(inner) => format!("@{}", debug(pickle, *inner)),
         node => format!("{node:?}"),
     }
@@ -49,20 +55,40 @@ fn reads_the_opcodes_of_every_protocol() {
     }
 }
 
+/// Classes, functions and calls of any kind are recorded by name. Nothing is called.
 #[test]
-fn refuses_everything_else() {
-    let rows: [(&[u8], &str); 18] = [
-        (b"cos\nsystem\n(S'x'\ntR.", "byte 11: refused os.system, expected tensors only"),
-        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "refused os.system, expected tensors only"),
-        (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "refused builtins.eval"),
-        (b"ctorch.storage\n_load_from_bytes\n.", "refused torch.storage._load_from_bytes"),
-        (b"ctorch\nload\n.", "refused torch.load"),
-        (b"c__main__\nNet\n)\x81}U\x08_modulesNsb.", "found a whole module (__main__.Net)"),
-        (b"(ios\nsystem\n.", "unsupported opcode 0x69"),
-        (b"(cos\nsystem\no.", "os.system"),
+fn records_everything_else() {
+    let rows: [(&[u8], &str); 15] = [
+        (b"cos\nsystem\n(S'x'\ntR.", "os.system(x)"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "Global(os.system)"),
+        (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R.", "builtins.eval(1)"),
+        (b"ctorch.storage\n_load_from_bytes\n)R.", "RebuildOther(\"pickled without torch.save\")()"),
+        (b"c__main__\nNet\n)\x81}U\x08_modulesNsb.", "__main__.Net()"),
+        (b"(ios\nsystem\n.", "os.system()"),
+        (b"(cos\nsystem\nK\x01o.", "os.system(1)"),
+        (b"\x80\x04cm\nC\n)}\x92.", "m.C()"),
+        // The result of a call is called.
+        (b"cbuiltins\ngetattr\n(cm\nC\nS'f'\ntR)R.", "Inert()"),
+        (b"\x80\x04\x8f(K\x01K\x02\x90.", "[1 2]"),
+        (b"\x80\x04(K\x01\x91.", "[1]"),
+        (b"ccollections\ndefaultdict\n(c__builtin__\nlist\ntRK\x01K\x02s}b.", "{1 2}"),
+        (b"ccollections\ndeque\n)R(K\x01K\x02e.", "[1 2]"),
+        (b"S'a\\nb'\n.", "a\\nb"),
+        (b"Pan id\n.", "@an id"),
+    ];
+    for (bytes, expected) in rows {
+        let pickle = read(bytes).expect(expected);
+        assert_eq!(debug(&pickle, pickle.root()), expected);
+    }
+}
+
+#[test]
+fn refuses_what_no_pickle_has() {
+    let rows: [(&[u8], &str); 11] = [
+        (b"(o.", "expected a class"),
         (b"\x80\x02\x82\x01.", "unsupported opcode 0x82"),
-        (b"\x80\x04\x8f.", "unsupported opcode 0x8f"),
-        (b"K\x01K\x02R.", "expected a supported class or function"),
+        (b"\x80\x05\x97.", "unsupported opcode 0x97"),
+        (b"K\x01K\x02R.", "expected a tuple of arguments"),
         (b"ctorch\nSize\nK\x01R.", "expected a tuple of arguments"),
         (b"K\x01}b.", "expected an object with attributes"),
         (b"K\x01K\x02a.", "expected a list or a dict"),
@@ -93,6 +119,12 @@ fn bounds_its_work() {
         ("copies", repeated(MAX_STEPS, b"N", b"2", b".")),
         ("shared lists", repeated(1_000, &[ordered, pairs.as_slice()].concat(), b"h\x00h\x01\x85R", b".")),
     ];
+    // A few long texts combined to many names.
+    let text = |i: u8| [b"\x8c\x03".as_slice(), &[b'a' + i % 26, b'a' + i / 26, b'x'], b"\x94"].concat();
+    let texts: Vec<u8> = (0..100).flat_map(text).collect();
+    let pairs = (0..100_u8).flat_map(|a| (0..100_u8).map(move |b| [b'h', a, b'h', b, 0x93, b'0']));
+    let names = [texts, pairs.flatten().collect(), b".".to_vec()].concat();
+    assert_eq!(read(&names).expect_err("names").kind, PickleErrorKind::TooManyClasses(MAX_CLASSES));
     for (what, bytes) in rows {
         let error = read(&bytes).expect_err(what);
         assert_eq!(error.kind, PickleErrorKind::TooManyObjects(MAX_STEPS), "{what}");

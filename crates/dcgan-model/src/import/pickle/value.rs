@@ -44,6 +44,12 @@ pub(crate) enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
+    /// A tensor of a subclass of `torch.Tensor`: its function, its type, and the arguments of the function.
+    RebuildFromType,
+    /// A tensor in a numpy array.
+    RebuildFromArray,
+    /// A tensor of a kind that is not supported.
+    RebuildOther(&'static str),
     Storage(Element),
     Size,
     NumpyReconstruct,
@@ -57,18 +63,32 @@ pub(crate) enum Global {
     Encode,
     /// Something that is ignored: a device, a type, a scalar.
     Inert,
+    /// Any other class or function; the position of its name in [`Pickle::classes`].
+    Opaque(usize),
 }
 
 impl Global {
-    /// The global `module.name`; `None` if it is not supported.
+    /// The global `module.name`; `None` if nothing but its name is known.
     pub(crate) fn find(module: &str, name: &str) -> Option<Self> {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::RebuildTensor,
-            ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+                Self::RebuildParameter
+            }
+            ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2") => Self::RebuildFromType,
+            ("torch._utils", "_rebuild_device_tensor_from_numpy") => Self::RebuildFromArray,
+            ("torch._utils", "_rebuild_qtensor") => Self::RebuildOther("quantized"),
+            ("torch._utils", "_rebuild_meta_tensor_no_storage") => Self::RebuildOther("of the device meta"),
+            ("torch._utils", "_rebuild_nested_tensor") => Self::RebuildOther("nested"),
+            ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
+                Self::RebuildOther("sparse")
+            }
+            ("torch._utils", "_rebuild_tensor_v3") => Self::RebuildOther("of a type without PyTorch storage"),
+            ("torch.storage", "_load_from_bytes") => Self::RebuildOther("pickled without torch.save"),
             ("torch", "Size") => Self::Size,
             ("torch", "device" | "float64" | "float32" | "float16" | "bfloat16" | "int64") => Self::Inert,
-            ("torch", storage) => Self::Storage(storage_element(storage)?),
+            ("torch" | "torch.cuda", storage) => Self::Storage(storage_element(storage)?),
             ("torch.storage", "UntypedStorage") => Self::Storage(Element::U8),
             ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => Self::NumpyReconstruct,
             ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Self::Inert,
@@ -105,6 +125,8 @@ fn storage_element(name: &str) -> Option<Element> {
 #[derive(Clone, Debug)]
 pub(crate) struct Pickle {
     pub(super) nodes: Vec<Node>,
+    /// Names of the classes and functions of [`Global::Opaque`].
+    pub(super) classes: Vec<String>,
     pub(super) root: Id,
     /// Length of the pickle in bytes; the file can hold more data after it.
     pub(crate) length: usize,
@@ -124,6 +146,19 @@ impl Pickle {
     /// The node at `id`.
     pub(crate) fn node(&self, id: Id) -> &Node {
         &self.nodes[id.0]
+    }
+
+    /// The names of all opaque classes and functions.
+    pub(crate) fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The name of an opaque class or function.
+    pub(crate) fn class_name(&self, class: Global) -> Option<&str> {
+        match class {
+            Global::Opaque(at) => self.classes.get(at).map(String::as_str),
+            _ => None,
+        }
     }
 
     /// The text at `id`, also if it is a byte string of Python 2.

@@ -59,7 +59,7 @@ fn reads_valid_tensors() {
         (Row { class: "IntStorage", ..VALID }, None),
     ];
     for (row, expected) in rows {
-        let tensors = read_legacy(Path::new("f"), &row.file()).unwrap();
+        let tensors = read_legacy(Path::new("f"), &row.file()).unwrap().tensors;
         let first = tensors.first().map(|first| (first.name.as_str(), first.tensor.data.as_slice()));
         assert_eq!(first, expected.map(|values| ("t", values)));
     }
