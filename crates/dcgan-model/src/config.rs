@@ -207,26 +207,40 @@ fn after(kind: Kind, input: MapShape, block: &BlockConfig) -> Option<MapShape> {
     Some(MapShape::new(block.channels, side(input.height)?, side(input.width)?))
 }
 
+/// What a layer of any kind can have.
+#[derive(Clone, Copy)]
+struct Common {
+    bias: bool,
+    label_channels: usize,
+}
+
+impl Common {
+    fn layer(self, name: impl Into<String>, kind: Kind, input: MapShape, output: MapShape) -> Layer {
+        let Self { bias, label_channels } = self;
+        Layer { bias, label_channels, ..Layer::plain(name, kind, input, output) }
+    }
+}
+
 fn block_layer(
     kind: Kind,
     i: usize,
     (input, output): (MapShape, MapShape),
     block: &BlockConfig,
-    label_channels: usize,
+    common: Common,
 ) -> Layer {
     Layer {
         kernel: (block.kernel, block.kernel),
         stride: block.stride,
         padding: (block.padding, block.padding),
         output_padding: block.output_padding,
-        label_channels,
-        ..Layer::plain(format!("blocks.{i}"), kind, input, output)
+        ..common.layer(format!("blocks.{i}"), kind, input, output)
     }
 }
 
 /// The layers of G: `project`, then `blocks.i`. Sizes that do not fit are added to `faults`.
 pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let g = &config.generator;
+    let common = |i| Common { bias: g.bias.at(i), label_channels: config.classes };
     let stride = g.blocks.iter().fold(1_usize, |product, block| product.saturating_mul(block.stride));
     if g.project_size.is_none()
         && (!config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride))
@@ -243,11 +257,9 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
     let z = MapShape::new(config.latent.size, 1, 1);
     let mut layers = vec![Layer {
         kernel: (rows, columns),
-        bias: g.bias.at(0),
-        label_channels: config.classes,
         norm: norm(&g.norm, g.project_norm, 0, true),
         activation: Activation::Relu,
-        ..Layer::plain("project", Kind::ConvTranspose, z, shape)
+        ..common(0).layer("project", Kind::ConvTranspose, z, shape)
     }];
     for (i, block) in g.blocks.iter().enumerate() {
         let Some(output) = after(Kind::ConvTranspose, shape, block) else {
@@ -259,10 +271,9 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
         };
         let last = i + 1 == g.blocks.len();
         layers.push(Layer {
-            bias: g.bias.at(i + 1),
             norm: norm(&g.norm, NormAxes::PerChannel, i + 1, !last),
             activation: if last { g.output } else { Activation::Relu },
-            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, config.classes)
+            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common(i + 1))
         });
         shape = output;
     }
@@ -278,6 +289,7 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
 /// The layers of D: `blocks.i`, then `head`. Sizes that do not fit are added to `faults`.
 pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let d = &config.discriminator;
+    let common = |i| Common { bias: d.bias.at(i), label_channels: config.classes };
     let mut shape = MapShape::new(config.channels, config.height, config.width);
     let mut layers = Vec::new();
     for (i, block) in d.blocks.iter().enumerate() {
@@ -290,19 +302,16 @@ pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String
             return layers;
         };
         layers.push(Layer {
-            bias: d.bias.at(i),
             norm: norm(&d.norm, NormAxes::PerChannel, i, i > 0),
             activation: Activation::LeakyRelu(d.negative_slope),
-            ..block_layer(Kind::Conv, i, (shape, output), block, config.classes)
+            ..block_layer(Kind::Conv, i, (shape, output), block, common(i))
         });
         shape = output;
     }
     layers.push(Layer {
         kernel: (shape.height, shape.width),
-        bias: d.bias.at(d.blocks.len()),
-        label_channels: config.classes,
         norm: norm(&d.norm, NormAxes::PerChannel, d.blocks.len(), false),
-        ..Layer::plain("head", Kind::Conv, shape, MapShape::new(1, 1, 1))
+        ..common(d.blocks.len()).layer("head", Kind::Conv, shape, MapShape::new(1, 1, 1))
     });
     layers
 }

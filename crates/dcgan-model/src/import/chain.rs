@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::names::{NamedTensor, NetworkKind, common_prefix, leaf};
+use super::names::{NamedTensor, NetworkKind, common_prefix, leaf, module, numbered};
 use super::reparametrize::weight_name;
 
 /// Channels of images.
@@ -101,9 +101,16 @@ pub(crate) fn resembled(shapes: &[&[usize]]) -> Option<NetworkKind> {
     }
 }
 
-/// The only order in which these shapes form a whole network, as positions in the list, and that network. `None` if
-/// there is no such order, or several.
-pub(crate) fn only_order(shapes: &[&[usize]]) -> Option<(NetworkKind, Vec<usize>)> {
+/// The only order in which these weights form a whole network, as positions in the list, and that network. `None` if
+/// there is no such order, or several, and for layers that are numbered in one Sequential, whose order is known.
+pub(crate) fn only_order(weights: &[(&str, &[usize])]) -> Option<(NetworkKind, Vec<usize>)> {
+    let sequential = |weight: &&str| numbered(module(weight)).map(|(prefix, _)| prefix.to_owned());
+    let (names, shapes): (Vec<&str>, Vec<&[usize]>) = weights.iter().copied().unzip();
+    let first = names.first().and_then(sequential);
+    if first.is_some() && names.iter().all(|name| sequential(name) == first) {
+        return None;
+    }
+    let shapes = shapes.as_slice();
     let mut found = Vec::new();
     for network in [NetworkKind::Generator, NetworkKind::Discriminator] {
         if !can_end(shapes, network) {
@@ -163,6 +170,14 @@ impl Search<'_> {
     }
 }
 
+/// The network that these tensors form without any fault, in their order or in the only other one.
+pub(crate) fn whole_network(tensors: &[NamedTensor]) -> Option<NetworkKind> {
+    let found = convolutions(tensors);
+    let weights: Vec<(&str, &[usize])> = found.iter().map(|(name, shape)| (name.as_str(), *shape)).collect();
+    let shapes: Vec<&[usize]> = found.iter().map(|(_, shape)| *shape).collect();
+    whole(&shapes).or_else(|| only_order(&weights).map(|(kind, _)| kind))
+}
+
 /// The networks in one list of tensors, each with its prefix, without the last dot: `netG.main`; the list itself if it
 /// is one network. A list is divided where the parts between two dots differ, if a part is then a whole network or
 /// the parts have the names of both networks.
@@ -193,17 +208,13 @@ pub(crate) fn networks<'a>(tensors: &[NamedTensor<'a>]) -> Vec<(String, Vec<Name
         return undivided();
     }
     let parts: Vec<_> = heads.values().flat_map(|part| networks(part)).collect();
-    let is_whole = |part: &(String, Vec<NamedTensor>)| {
-        let found = convolutions(&part.1);
-        let shapes: Vec<&[usize]> = found.iter().map(|(_, shape)| *shape).collect();
-        whole(&shapes).is_some() || only_order(&shapes).is_some()
-    };
+    let is_whole = |part: &(String, Vec<NamedTensor>)| whole_network(&part.1).is_some();
     let named = |network| heads.keys().flatten().any(|head| NetworkKind::from_name(head) == Some(network));
     let has_both_names = named(NetworkKind::Generator) && named(NetworkKind::Discriminator);
     // Layers in another order than that of the network. Two whole networks can connect to a longer one, too.
     let of_layers: Vec<_> = parts.iter().filter(|part| !convolutions(&part.1).is_empty()).collect();
     let are_networks = of_layers.len() > 1 && of_layers.iter().all(|part| is_whole(part));
-    if !are_networks && only_order(&shapes).is_some() {
+    if !are_networks && whole_network(tensors).is_some() {
         return undivided();
     }
     if !parts.iter().any(is_whole) && !has_both_names {

@@ -184,7 +184,9 @@ pub enum ImportError {
         found: String,
     },
     /// The tensors do not match the model.
-    #[error("{path}: {location} does not match the {network} of the model:{mismatches}{hint}", path = .path.display(),
+    #[error("{path}: {location} {problem}:{mismatches}{hint}", path = .path.display(),
+        problem = if .layers.is_empty() { format!("is not a whole {network}") } else {
+            format!("does not match the {network} of the model") },
         mismatches = MismatchList(.mismatches), hint = Hint(.layers, .mismatches))]
     Mismatch {
         /// The file.

@@ -167,7 +167,7 @@ fn before(network: NetworkKind, (rows, columns): Sides, kernel: usize, way: Step
 
 /// The ways whose convolutions lose no rows, for images of unknown size. A map of odd sides is often what remains of
 /// 28 x 28 images, so these count as well.
-fn exact<'a>(network: NetworkKind, ways: &'a [Way]) -> Vec<&'a Way> {
+fn exact(network: NetworkKind, ways: &[Way]) -> Vec<&Way> {
     if network == NetworkKind::Generator {
         return ways.iter().collect();
     }

@@ -84,7 +84,7 @@ pub(crate) fn groups(source: Source, notes: &mut Vec<String>) -> Result<Vec<Grou
                 continue;
             }
             let shapes: Vec<&[usize]> = convolutions.iter().map(|(_, shape)| *shape).collect();
-            let whole = chain::whole(&shapes).or_else(|| chain::only_order(&shapes).map(|(kind, _)| kind));
+            let whole = chain::whole_network(&part);
             let kind = whole.or_else(|| chain::resembled(&shapes));
             // Tensors outside the network, such as noise to draw samples from.
             let (inside, outside): (Vec<NamedTensor>, Vec<NamedTensor>) =

@@ -81,7 +81,7 @@ pub(crate) fn config(
     let (g_found, d_found) = (checked(of_g, &g, g_found)?, checked(of_d, &d, d_found)?);
     let (g, g_found) = g.zip(g_found).unzip();
     let (d, d_found) = d.zip(d_found).unzip();
-    let mut config = joined(g.as_ref().zip(g_found), d.as_ref().zip(d_found))?;
+    let mut config = joined(g.as_ref().zip(g_found).as_ref(), d.as_ref().zip(d_found).as_ref())?;
     for name in Preset::names() {
         let known = Preset::named(name).ok().map(|preset| preset.model);
         let named = ModelConfig { name: name.to_owned(), ..config.clone() };
@@ -102,6 +102,15 @@ fn sizes(network: &FileNetwork, kind: NetworkKind, channels: usize) -> Result<Si
     let out = |layer: &FileLayer| layer.weight.and_then(|weight| chain::outputs(&weight.shape, kind));
     let into = |layer: &FileLayer| layer.weight.and_then(|weight| chain::inputs(&weight.shape, kind));
     let image = |channels: usize| IMAGE_CHANNELS.contains(&channels);
+    let first = layers.iter().find_map(into);
+    let last = layers.last().and_then(out).filter(|last| *last != 1 && image(*last));
+    if let (NetworkKind::Discriminator, Some(first), Some(last)) = (kind, first.filter(|c| !image(*c)), last)
+    {
+        return Err(format!(
+            "the convolutions go from {first} channels to the {last} of an image: a generator of upsampling and \
+             nn.Conv2d, expected nn.ConvTranspose2d"
+        ));
+    }
     let mut widths = Vec::new();
     for i in 0..=layers.len() {
         let mut votes: Vec<usize> = Vec::new();
@@ -127,7 +136,6 @@ fn sizes(network: &FileNetwork, kind: NetworkKind, channels: usize) -> Result<Si
         };
         if !is_valid {
             let module = |i: usize| layers.get(i).map_or("", |layer| layer.module.as_str());
-            let last = layers.last().and_then(out);
             return Err(match kind {
                 NetworkKind::Generator => {
                     format!("{}.weight gives images of {width} channels, expected 1, 3 or 4", module(i - 1))
@@ -135,11 +143,6 @@ fn sizes(network: &FileNetwork, kind: NetworkKind, channels: usize) -> Result<Si
                 NetworkKind::Discriminator if is_end => {
                     format!("{}.weight gives {width} values, expected one logit", module(i - 1))
                 }
-                NetworkKind::Discriminator if last.is_some_and(|last| last != 1 && image(last)) => format!(
-                    "its convolutions go from {width} channels to the {} of an image: a generator of upsampling and \
-                     nn.Conv2d, expected nn.ConvTranspose2d",
-                    last.unwrap_or(0)
-                ),
                 NetworkKind::Discriminator => {
                     format!("{}.weight takes images of {width} channels, expected 1, 3 or 4", module(0))
                 }
@@ -230,10 +233,10 @@ fn described(network: NetworkKind, sizes: &Sizes, found: Result<Found, Problem>)
 
 type Network<'a> = (&'a Sizes, Found);
 
-fn joined(g: Option<Network>, d: Option<Network>) -> Result<ModelConfig, String> {
+fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, String> {
     let image = |sizes: &Sizes, at: usize, found: &Found| (found.image.0, found.image.1, sizes.widths[at]);
-    let of_g = g.as_ref().map(|(sizes, found)| image(sizes, sizes.widths.len() - 1, found));
-    let of_d = d.as_ref().map(|(sizes, found)| image(sizes, 0, found));
+    let of_g = g.map(|(sizes, found)| image(sizes, sizes.widths.len() - 1, found));
+    let of_d = d.map(|(sizes, found)| image(sizes, 0, found));
     if let (Some(g), Some(d)) = (of_g, of_d)
         && g != d
     {
@@ -253,7 +256,7 @@ fn joined(g: Option<Network>, d: Option<Network>) -> Result<ModelConfig, String>
         layers: (sizes.norms != usual).then(|| sizes.norms.clone()),
         ..usual_norm.clone()
     };
-    let generator = match &g {
+    let generator = match g {
         Some((sizes, found)) => {
             let n = sizes.norms.len();
             let stride = found.blocks.iter().map(|block| block.stride).product::<usize>();
@@ -292,7 +295,7 @@ fn joined(g: Option<Network>, d: Option<Network>) -> Result<ModelConfig, String>
             }
         }
     };
-    let discriminator = match &d {
+    let discriminator = match d {
         Some((sizes, found)) => DiscriminatorConfig {
             negative_slope: 0.2,
             norm: norm(sizes, &usual_discriminator(sizes.norms.len())),
@@ -319,7 +322,7 @@ fn joined(g: Option<Network>, d: Option<Network>) -> Result<ModelConfig, String>
         channels,
         classes: 0,
         latent: LatentConfig {
-            size: g.as_ref().map_or(LATENT_SIZE, |(sizes, _)| sizes.widths[0]),
+            size: g.map_or(LATENT_SIZE, |(sizes, _)| sizes.widths[0]),
             distribution: Distribution::Normal,
         },
         generator,
@@ -347,7 +350,7 @@ fn notes(config: &ModelConfig, g: Option<&Sizes>, d: Option<&Sizes>) -> Vec<Stri
         let biased = sizes.biases.iter().filter(|bias| **bias).count();
         let all = sizes.norms.len();
         format!(
-            "{all} layers, channels {}, {normed} with batch norm, {biased} with a bias",
+            "{all} layers with {} channels between them ({normed} with batch norm, {biased} with a bias)",
             hidden.join(", ")
         )
     };

@@ -55,7 +55,10 @@ impl<'a> FileNetwork<'a> {
         let (parts, others) = parts(tensors);
         let shapes: Vec<&[usize]> = parts.iter().filter_map(Part::shape).collect();
         let by_shape = chain::whole(&shapes);
-        let order = if by_shape.is_none() { chain::only_order(&shapes) } else { None };
+        let names: Vec<String> = parts.iter().filter_map(Part::weight_name).collect();
+        let weights: Vec<(&str, &[usize])> =
+            names.iter().map(String::as_str).zip(shapes.iter().copied()).collect();
+        let order = if by_shape.is_none() { chain::only_order(&weights) } else { None };
         let kind = by_shape
             .or(order.as_ref().map(|(kind, _)| *kind))
             .or_else(|| chain::resembled(&shapes))
@@ -79,6 +82,17 @@ impl<'a> Part<'a> {
         match self {
             Self::Linear(layer) => layer.weight.map(|weight| weight.shape.as_slice()),
             Self::Norm(_) => None,
+        }
+    }
+
+    /// The name of the tensor that [`Self::shape`] describes.
+    fn weight_name(&self) -> Option<String> {
+        match self {
+            Self::Linear(FileLayer { module, weight: Some(_), .. }) if module.is_empty() => {
+                Some("weight".to_owned())
+            }
+            Self::Linear(FileLayer { module, weight: Some(_), .. }) => Some(format!("{module}.weight")),
+            _ => None,
         }
     }
 }
@@ -200,9 +214,11 @@ fn place_norms<'a>(layers: &mut [FileLayer<'a>], norms: Vec<FileNorm<'a>>, kind:
 /// connect, and at the ends, where a DCGAN has no batch norm.
 fn fill_gaps(layers: &mut Vec<FileLayer>, kind: NetworkKind) {
     let number = |layer: &FileLayer| numbered(&layer.module).map(|(prefix, n)| (prefix.to_owned(), n));
+    // What is missing or misshapen says nothing.
     let connects = |a: &FileLayer, b: &FileLayer| {
-        let (Some(a), Some(b)) = (a.weight, b.weight) else { return true };
-        chain::outputs(&a.shape, kind) == chain::inputs(&b.shape, kind)
+        let out = a.weight.and_then(|weight| chain::outputs(&weight.shape, kind));
+        let into = b.weight.and_then(|weight| chain::inputs(&weight.shape, kind));
+        out.zip(into).is_none_or(|(out, into)| out == into)
     };
     let step = |a: &FileLayer, b: &FileLayer| match (number(a), number(b)) {
         (Some((one, a)), Some((other, b))) if one == other => b.checked_sub(a),

@@ -151,7 +151,7 @@ pub fn read_model(
     let mut import = Import::new(first, &expected, options.allow_non_finite);
     import.is_inferred = is_inferred;
     import.imported.notes = notes;
-    for group in groups {
+    for group in &groups {
         import.group(group)?;
     }
     Ok((model.clone(), import.finish()?))
@@ -159,9 +159,9 @@ pub fn read_model(
 
 /// The contents of files. A file of a folder that is in no known format is skipped with a note.
 fn read_sources(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<String>), ImportError> {
-    let (files, mut notes) = sources::files(paths)?;
+    let sources::Files { paths, mut notes } = sources::files(paths)?;
     let mut sources = Vec::new();
-    for (path, is_named) in files {
+    for (path, is_named) in paths {
         match sources::read(&path) {
             Err(ImportError::UnknownFormat { path }) if !is_named => {
                 notes.push(format!("skipped {}: not a file of weights", sources::file_name(&path)));
@@ -271,14 +271,14 @@ impl<'a> Import<'a> {
         }
         let groups = groups::select(groups, &mut notes)?;
         self.imported.notes.extend(notes);
-        for group in groups {
+        for group in &groups {
             self.group(group)?;
         }
         self.finish()
     }
 
     /// One network of a file.
-    fn group(&mut self, group: Group) -> Result<(), ImportError> {
+    fn group(&mut self, group: &Group) -> Result<(), ImportError> {
         let Expected { generator, discriminator } = self.expected;
         let (layers, kind, g, d) = match &group.content {
             GroupContent::Arrays(arrays) => {
@@ -299,7 +299,7 @@ impl<'a> Import<'a> {
                 (layers, network.kind, candidate(generator), candidate(discriminator))
             }
         };
-        self.choose(&group, layers, kind, g, d)
+        self.choose(group, layers, kind, g, d)
     }
 
     /// Takes the network as the generator or as the discriminator, whichever matches. If neither does, the error
@@ -356,7 +356,12 @@ impl<'a> Import<'a> {
             NetworkKind::Generator => (generator, &self.expected.generator),
             NetworkKind::Discriminator => (discriminator, &self.expected.discriminator),
         };
-        notes.push(format!("{network}: {} tensors from {location}", weights.len()));
+        // The first source is the one that the command names.
+        let of_file = match group.path == self.src {
+            true => String::new(),
+            false => format!(" of {}", sources::file_name(&group.path)),
+        };
+        notes.push(format!("{network}: {} tensors from {location}{of_file}", weights.len()));
         notes.extend(changes.into_iter().map(|change| format!("{network}: {change}")));
         if expected.iter().any(|spec| spec.optional && !weights.contains_key(&spec.name)) {
             notes.push(format!("{network}: no batch-norm statistics in the file; recalibrate them"));

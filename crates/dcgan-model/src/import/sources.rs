@@ -39,8 +39,16 @@ pub(crate) struct Source {
     pub(crate) notes: Vec<String>,
 }
 
-/// The files to read for the sources given, whether each was named, and sentences on the choice.
-pub(crate) fn files(sources: &[PathBuf]) -> Result<(Vec<(PathBuf, bool)>, Vec<String>), ImportError> {
+/// The files to read.
+pub(crate) struct Files {
+    /// Each with whether it was named, not found in a folder.
+    pub(crate) paths: Vec<(PathBuf, bool)>,
+    /// Sentences on the choice.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The files to read for the sources given.
+pub(crate) fn files(sources: &[PathBuf]) -> Result<Files, ImportError> {
     let (mut files, mut notes) = (Vec::new(), Vec::new());
     for source in sources {
         if source.is_dir() {
@@ -51,7 +59,7 @@ pub(crate) fn files(sources: &[PathBuf]) -> Result<(Vec<(PathBuf, bool)>, Vec<St
             files.push((source.clone(), true));
         }
     }
-    Ok((files, notes))
+    Ok(Files { paths: files, notes })
 }
 
 /// The files of weights in a folder: the authors' indices, or else the newest epoch of each series of files.

@@ -260,6 +260,9 @@ impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, LoadError>> TensorReader<'_, F> {
         if let Some(class) = StorageRef::other_type(self.pickle, *storage) {
             return Ok(Loaded::OtherType(class.to_owned()));
         }
+        if let Node::Object { class: Global::RebuildOther(kind), .. } = self.pickle.node(*storage) {
+            return Err(TensorError::Kind((*kind).to_owned()).into());
+        }
         let storage = StorageRef::new(self.pickle, self.pickle.node(*storage));
         let (offset, shape) = (self.pickle.size(*offset), self.pickle.sizes(*shape));
         let (Some(storage), Some(offset), Some(shape), Some(strides)) =

@@ -51,7 +51,7 @@ type Change<'a> = (&'a str, Option<&'a [usize]>);
 fn names_what_is_missing_or_misshapen() {
     let g = network(Generator, &[5, 8, 4, 2, 3]);
     let d = network(Discriminator, &[3, 2, 4, 8, 1]);
-    let rows: [(&Weights, &[Change], &[&str]); 13] = [
+    let rows: [(&Weights, &[Change], &[&str]); 14] = [
         (&g, &[("main.4.weight", None)], &["missing main.4.weight (blocks.0.norm.weight) (4)"]),
         (
             &g,
@@ -83,7 +83,16 @@ fn names_what_is_missing_or_misshapen() {
             &[("main.3.weight", Some(&[8, 64]))],
             &["main.3.weight (blocks.0.conv.weight): expected (8, 4, 4, 4)"],
         ),
-        (&g, &[("main.3.scale", Some(&[4]))], &["unexpected main.3.scale (4)"]),
+        (
+            &g,
+            &[("main.0.weight", Some(&[128, 5]))],
+            &["main.0.weight (project.conv.weight)", "found (128, 5)\na weight"],
+        ),
+        (
+            &g,
+            &[("main.3.scale", Some(&[4]))],
+            &["main is not a whole generator:\n  unexpected main.3.scale (4)"],
+        ),
         (&d, &[("main.0.weight", None)], &["missing main.0.weight (blocks.0.conv.weight) (2, 3, 4, 4)"]),
         (&d, &[("main.2.weight", None)], &["missing main.2.weight (blocks.1.conv.weight) (4, 2, 4, 4)"]),
         (&d, &[("main.5.weight", None)], &["missing main.5.weight (blocks.2.conv.weight) (8, 4, 4, 4)"]),
@@ -159,11 +168,15 @@ fn keeps_biases_beside_a_configuration() {
     );
 }
 
+/// A network, the side of its small map, its kernels, the side of the images if it is known; and the side of the images
+/// with stride, padding and output padding of each layer.
+type Row<'a> = (NetworkKind, usize, &'a [usize], Option<usize>, Result<Ways<'a>, Problem>);
+type Ways<'a> = (usize, &'a [(usize, usize, usize)]);
+
 #[test]
 fn strides_follow_from_kernels_and_sizes() {
     let several = |sizes: &[usize]| Err(Problem::Several(sizes.iter().map(|side| (*side, *side)).collect()));
-    type Steps<'a> = &'a [(usize, usize, usize)];
-    let rows: [(NetworkKind, usize, &[usize], Option<usize>, Result<(usize, Steps), Problem>); 12] = [
+    let rows: [Row; 12] = [
         (Generator, 4, &[4, 4], None, Ok((16, &[(2, 1, 0), (2, 1, 0)]))),
         (Discriminator, 4, &[4, 4], None, Ok((16, &[(2, 1, 0), (2, 1, 0)]))),
         (Generator, 7, &[4, 4], None, Ok((28, &[(2, 1, 0), (2, 1, 0)]))),
