@@ -378,7 +378,10 @@ mod tests {
             color.pixels
         );
         let shape = ImageShape { height: 2, width: 2, channels: 3 };
-        assert!(matches!(ImageGrid::split_batch(&[0; 25], shape), Err(ImageGridError::Bytes { found: 25, .. })));
+        assert!(matches!(
+            ImageGrid::split_batch(&[0; 25], shape),
+            Err(ImageGridError::Bytes { found: 25, .. })
+        ));
     }
 
     #[test]

@@ -173,14 +173,16 @@ fn with_rulers(sample: &ImageGrid, number: usize) -> ImageGrid {
     grid.paste(&sample.enlarged(scale), top, left);
     for x in (0..width).step_by(TICK) {
         let is_number = x % NUMBER == 0;
-        (0..if is_number { 4 } else { 2 }).for_each(|y| grid.set_pixel(top - 1 - y, left + x * scale, [255; 3]));
+        (0..if is_number { 4 } else { 2 })
+            .for_each(|y| grid.set_pixel(top - 1 - y, left + x * scale, [255; 3]));
         if is_number {
             grid.draw_text(&x.to_string(), 0, left + x * scale, 1);
         }
     }
     for y in (0..height).step_by(TICK) {
         let is_number = y % NUMBER == 0;
-        (0..if is_number { 4 } else { 2 }).for_each(|x| grid.set_pixel(top + y * scale, left - 1 - x, [255; 3]));
+        (0..if is_number { 4 } else { 2 })
+            .for_each(|x| grid.set_pixel(top + y * scale, left - 1 - x, [255; 3]));
         if is_number {
             grid.draw_text(&y.to_string(), top + y * scale, 0, 1);
         }

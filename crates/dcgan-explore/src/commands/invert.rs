@@ -59,8 +59,10 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
     progress.finish();
     let generated = generate(&mut generator, &result.z, logging)?;
     save_z(args.save_z.as_deref(), &result.z)?;
-    let (images, generated) =
-        (ImageGrid::split_batch(&images, opened.shape())?, ImageGrid::split_batch(&generated, opened.shape())?);
+    let (images, generated) = (
+        ImageGrid::split_batch(&images, opened.shape())?,
+        ImageGrid::split_batch(&generated, opened.shape())?,
+    );
     let gap = ImageGrid::black(1, GAP / 2, opened.shape().channels);
     let pairs: Vec<ImageGrid> = images
         .iter()

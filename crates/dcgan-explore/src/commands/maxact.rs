@@ -28,7 +28,8 @@ pub(crate) fn run(args: &MaxactArgs, logging: &Logging) -> anyhow::Result<Outcom
         let images = images_of(best, &data, &rows)?;
         let crops = crops_of(best, &images, (model, layer), FILL);
         let layout = Layout { rows: 1, columns: best.len() };
-        let (left, right) = (ImageGrid::with_layout(&images, shape, layout)?, ImageGrid::with_layout(&crops, shape, layout)?);
+        let (left, right) =
+            (ImageGrid::with_layout(&images, shape, layout)?, ImageGrid::with_layout(&crops, shape, layout)?);
         let (height, _, channels) = left.shape();
         grid.push(ImageGrid::hstack(&[
             label(feature, height, channels),
