@@ -1,0 +1,176 @@
+//! Valid inputs to start from, made here or by the generators beside the goldens.
+
+use crate::targets::networks;
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
+use image::{DynamicImage, ImageFormat};
+use std::io::{Cursor, Read, Write};
+use std::path::{Path, PathBuf};
+use zip::write::SimpleFileOptions;
+
+/// The folder of the goldens.
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden")
+}
+
+/// The files of a folder with one of these extensions, at most 32 KiB each, sorted by name.
+pub(crate) fn files(folder: &str, extensions: &[&str]) -> Vec<Vec<u8>> {
+    let Ok(entries) = std::fs::read_dir(golden().join(folder)) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    let wanted = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extensions.iter().any(|wanted| extension == *wanted))
+    };
+    let content = paths.into_iter().filter(wanted).filter_map(|path| std::fs::read(path).ok());
+    content.filter(|bytes| bytes.len() <= 32 << 10).collect()
+}
+
+/// `data.pkl` of the zips among `files`.
+pub(crate) fn pickles() -> Vec<Vec<u8>> {
+    let pickle = |bytes: Vec<u8>| {
+        let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).ok()?;
+        let name = archive.file_names().flatten().find(|name| name.ends_with("data.pkl"))?.into_owned();
+        let mut content = Vec::new();
+        archive.by_name(&name).ok()?.read_to_end(&mut content).ok()?;
+        Some(content)
+    };
+    files("pytorch_files", &["pth"]).into_iter().filter_map(pickle).collect()
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    written.unwrap_or_default()
+}
+
+fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    written.unwrap_or_default()
+}
+
+/// A stored zip.
+pub(crate) fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, content) in files {
+        let written = writer.start_file(*name, options).map(|()| writer.write_all(content));
+        if !matches!(written, Ok(Ok(()))) {
+            return Vec::new();
+        }
+    }
+    writer.finish().map(Cursor::into_inner).unwrap_or_default()
+}
+
+/// One image in every format that this build of the image crate writes.
+pub(crate) fn images() -> Vec<Vec<u8>> {
+    let pixel = |x: u32, y: u32, c: u32| u8::try_from((x * 31 + y * 57 + c * 91) % 256).unwrap_or(0);
+    let rgb = image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([0, 1, 2].map(|c| pixel(x, y, c))));
+    let rgba = image::RgbaImage::from_fn(6, 5, |x, y| image::Rgba([0, 1, 2, 3].map(|c| pixel(x, y, c))));
+    let grey = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([pixel(x, y, 0)]));
+    let deep = image::ImageBuffer::<image::Luma<u16>, _>::from_fn(4, 4, |x, y| {
+        image::Luma([u16::from(pixel(x, y, 0)) * 257])
+    });
+    let images: [DynamicImage; 4] = [rgb.into(), rgba.into(), grey.into(), deep.into()];
+    let formats = [
+        ImageFormat::Png,
+        ImageFormat::Jpeg,
+        ImageFormat::WebP,
+        ImageFormat::Bmp,
+        ImageFormat::Gif,
+        ImageFormat::Tiff,
+        ImageFormat::Pnm,
+    ];
+    let mut encoded = Vec::new();
+    for image in &images {
+        for format in formats {
+            let mut bytes = Cursor::new(Vec::new());
+            if image.write_to(&mut bytes, format).is_ok() {
+                encoded.push(bytes.into_inner());
+            }
+        }
+    }
+    let zipped: Vec<Vec<u8>> = encoded.iter().take(2).map(|bytes| gzip(bytes)).collect();
+    encoded.extend(zipped);
+    // What phones write: an EXIF block, and a video after the image.
+    if let Some(jpeg) = encoded.iter().find(|bytes| bytes.starts_with(&[0xff, 0xd8])).cloned() {
+        let mut exif = vec![0xff, 0xd8, 0xff, 0xe1, 0, 34];
+        exif.extend(b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0");
+        exif.extend(&jpeg[2..]);
+        encoded.push(exif);
+        encoded.push([&jpeg[..], b"\0\0\0\x18ftypmp42\xff\xda\xff\xd9"].concat());
+    }
+    encoded
+}
+
+/// An idx file of u8 values.
+pub(crate) fn idx(sizes: &[u32], data: &[u8]) -> Vec<u8> {
+    let dimensions = u8::try_from(sizes.len()).unwrap_or(1);
+    let mut bytes = vec![0, 0, 8, dimensions];
+    sizes.iter().for_each(|size| bytes.extend(size.to_be_bytes()));
+    bytes.extend(data);
+    bytes
+}
+
+/// A MATLAB 5 file of `X` (2x3x3x2) and `y`, with and without compression.
+pub(crate) fn mat() -> Vec<Vec<u8>> {
+    let element = |kind: u32, data: &[u8]| {
+        let mut bytes = [kind.to_le_bytes(), u32::try_from(data.len()).unwrap_or(0).to_le_bytes()].concat();
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    };
+    let matrix = |name: &str, class: u32, sizes: &[i32], data: &[u8]| {
+        let sizes: Vec<u8> = sizes.iter().flat_map(|size| size.to_le_bytes()).collect();
+        let flags = [class.to_le_bytes(), [0; 4]].concat();
+        let parts = [element(6, &flags), element(5, &sizes), element(1, name.as_bytes()), element(2, data)];
+        parts.concat()
+    };
+    let pixels: Vec<u8> = (0..36).collect();
+    let arrays = [matrix("X", 9, &[2, 3, 3, 2], &pixels), matrix("y", 9, &[2, 1], &[10, 1])];
+    let mut header = b"MATLAB 5.0 MAT-file, made for tests".to_vec();
+    header.resize(124, b' ');
+    header.extend([0, 1, b'I', b'M']);
+    let plain = [header.clone(), arrays.each_ref().map(|array| element(14, array)).concat()].concat();
+    let mut compressed = header;
+    for array in &arrays {
+        let data = zlib(&element(14, array));
+        compressed.extend(15_u32.to_le_bytes());
+        compressed.extend(u32::try_from(data.len()).unwrap_or(0).to_le_bytes());
+        compressed.extend(data);
+    }
+    vec![plain, compressed]
+}
+
+/// A version 1 `.npy` file.
+pub(crate) fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\0".to_vec();
+    bytes.extend(u16::try_from(header.len()).unwrap_or(0).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+/// A safetensors file.
+pub(crate) fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+/// A plan of small networks, as a run writes it.
+pub(crate) fn plan() -> Vec<u8> {
+    std::fs::read(golden().join("version1/run/plan.toml")).unwrap_or_default()
+}
+
+/// Configurations of networks.
+pub(crate) fn configurations() -> Vec<Vec<u8>> {
+    let json = serde_json::to_vec(networks().config()).unwrap_or_default();
+    vec![json]
+}
