@@ -221,21 +221,6 @@ fn init_note(path: &Path, files: &ModelFiles) -> String {
     }
 }
 
-/// What a run takes from the weights to start from.
-fn init_note(path: &Path, files: &ModelFiles) -> String {
-    let start = |there, fresh| {
-        let path = path.display();
-        format!(
-            "--init-from {path}: the {there} starts from its weights; it has no {fresh}, which starts fresh"
-        )
-    };
-    match (&files.generator, &files.discriminator) {
-        (Some(_), None) => start("generator", "discriminator"),
-        (None, Some(_)) => start("discriminator", "generator"),
-        _ => format!("--init-from {}: both networks start from its weights", path.display()),
-    }
-}
-
 /// Refuses weights that do not fit the networks of the plan.
 fn check_init(path: &Path, files: &ModelFiles, model: &Model) -> Result<(), InputsError> {
     let check = |given: &Option<Weights>, specs: &[TensorSpec]| {
