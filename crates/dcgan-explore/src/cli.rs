@@ -50,11 +50,11 @@ pub(crate) enum Command {
 /// The model and its networks.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset or
-    /// --config [default: ./models/faces64 if it exists, else the embedded digits model]
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program
+    /// [default: ./models/faces64 if it exists, else the embedded digits model]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Networks of a file of another program: a preset
+    /// Networks of a file of another program: a preset [default: inferred from the tensors]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// Networks of a file of another program: a TOML file

@@ -79,11 +79,11 @@ impl Default for TaskArgs {
 /// The model.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program with --preset
+    /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program
     /// [default: ./models/PRESET of the task; digits: the embedded model]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Preset of a file of another program
+    /// Preset of a file of another program [default: inferred from the tensors]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// Configuration of a file of another program (TOML)

@@ -48,7 +48,7 @@ fn invalid_input_is_refused_with_the_fix() {
         ("sample --model small --truncate -1", &["--truncate", "at least 0.01"]),
         ("sample --model absent", &["absent does not exist"]),
         ("sample --preset digits", &["--preset", "--model"]),
-        ("sample --model text", &["text", "--preset"]),
+        ("sample --model text", &["text", "unknown format"]),
         (
             "sample --n 0 --out nowhere/x.png",
             &["--n 0: expected at least 1", "--out nowhere/x.png: the folder nowhere does not exist"],

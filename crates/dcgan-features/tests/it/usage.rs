@@ -65,7 +65,7 @@ fn invalid_input_is_rejected_with_the_fix() {
         (&["svhn", "--model", authors, "--data", data], &["--preset", "svhn32"]),
         (&["svhn", "--model", "absent", "--data", data], &["absent does not exist"]),
         (&["cifar10", "--data", data], &["models/imagenet32 does not exist", "--model"]),
-        (&["digits", "--model", "text"], &["text", "--preset"]),
+        (&["digits", "--model", "text"], &["text", "unknown format"]),
         (&["svhn", "--model", authors, "--preset", "nonsense", "--data", data], &["nonsense", "svhn32"]),
         // The data.
         (&["digits", "--data", "empty"], &["empty"]),
