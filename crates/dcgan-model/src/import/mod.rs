@@ -108,8 +108,18 @@ pub fn read_model(
     sources: &[PathBuf],
     options: &ImportOptions<'_>,
 ) -> Result<(Model, Imported), ImportError> {
-    let first = sources.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
-    let (sources, mut notes) = read_sources(sources)?;
+    let first = sources.first().map_or(Path::new(""), PathBuf::as_path);
+    let (sources, notes) = read_sources(sources)?;
+    model_of(first, sources, notes, options)
+}
+
+/// [`read_model`] for the contents of files; `first` is for error messages, and `notes` are on the choice of the files.
+fn model_of(
+    first: &Path,
+    sources: Vec<Source>,
+    mut notes: Vec<String>,
+    options: &ImportOptions<'_>,
+) -> Result<(Model, Imported), ImportError> {
     let mut import_notes = Vec::new();
     let stored = match options.model {
         Some(_) => None,

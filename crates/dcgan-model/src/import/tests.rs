@@ -1,6 +1,7 @@
 //! Tests of imports and exports with files from PyTorch, joblib and the authors.
 
 use std::fs;
+use std::io::{self, Read, Write};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -318,6 +319,61 @@ fn damaged_files_do_not_panic() {
             }
             // An error and a result are both valid; a panic or an overflow fails the test.
             let _outcome = import_bytes(&path, &damaged, &expected);
+        }
+    }
+}
+
+/// The archive with a changed `data.pkl`, and checksums that fit.
+fn with_pickle(archive: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut archive = zip::ZipArchive::new(io::Cursor::new(archive)).unwrap();
+    let mut changed = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+    let mut change = Some(change);
+    for i in 0..archive.len() {
+        let mut member = archive.by_index(i).unwrap();
+        let (name, mut bytes) = (member.name().unwrap().into_owned(), Vec::new());
+        member.read_to_end(&mut bytes).unwrap();
+        if let Some(change) = change.take_if(|_| name.ends_with("data.pkl")) {
+            change(&mut bytes);
+        }
+        changed.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        changed.write_all(&bytes).unwrap();
+    }
+    changed.finish().unwrap().into_inner()
+}
+
+/// The same for files whose networks are inferred, with changes in the pickle or in the header.
+#[test]
+fn damaged_files_are_inferred_or_refused() {
+    let files = [
+        "bias_g.pth",
+        "spectral_new.pth",
+        "objects.pth",
+        "whole_modules.pth",
+        "script_g.pt",
+        "parts.safetensors",
+    ];
+    let mut random = ChaCha8Rng::seed_from_u64(2);
+    for file in files {
+        let path = golden("imports").join(file);
+        let bytes = fs::read(&path).unwrap();
+        for _ in 0..400 {
+            let mut damage = |bytes: &mut Vec<u8>| {
+                for _ in 0..random.random_range(1..6) {
+                    let at = random.random_range(0..bytes.len().min(6000));
+                    bytes[at] = random.random();
+                }
+            };
+            let damaged = match file.ends_with("safetensors") {
+                true => {
+                    let mut bytes = bytes.clone();
+                    damage(&mut bytes);
+                    bytes
+                }
+                false => with_pickle(&bytes, damage),
+            };
+            let read = |source| model_of(&path, vec![source], Vec::new(), &ImportOptions::default());
+            // An error and a result are both valid; a panic or an overflow fails the test.
+            let _outcome = sources::parse(&path, &damaged).and_then(read);
         }
     }
 }
