@@ -99,7 +99,7 @@ fn inferred_networks_give_the_outputs_of_pytorch() {
         ("wide.pth", (16, 24, 3), 3, "images of 16x24"),
         ("prefixes.pth", rgb, 5, "from _orig_mod.netG.module.main"),
         ("named.safetensors", rgb, 5, "from the file"),
-        ("parts.safetensors", rgb, 5, "4 layers, channels 4, 3, 2"),
+        ("parts.safetensors", rgb, 5, "4 layers with 4, 3, 2 channels"),
         ("numpy_arrays.pth", rgb, 5, "from params/main"),
         ("average.pth", rgb, 5, "skipped G/main: G_ema/main is taken, the average of its weights"),
         ("objects.pth", rgb, 5, "opt: argparse.Namespace, settings: __main__.Settings"),
