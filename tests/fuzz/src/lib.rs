@@ -1,4 +1,4 @@
-//! Fuzzing of the readers of foreign bytes: files of other programs, datasets, requests.
+//! Fuzzing of the readers of untrusted bytes: files of other programs, datasets, requests.
 //!
 //! A [`Target`] feeds bytes to one reader. [`fuzz`] mutates its seeds at random and needs nothing else; the binary
 //! `dcgan-libfuzzer` is guided by coverage. An input that panics, aborts, or takes more memory than [`MEMORY_LIMIT`] is

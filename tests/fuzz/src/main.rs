@@ -14,7 +14,7 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, MEMORY_LIMIT);
 
-/// Feed mutated files to every reader of foreign bytes
+/// Feed mutated files to every reader of untrusted bytes
 #[derive(Debug, Parser)]
 #[command(name = "dcgan-fuzz", version)]
 struct Args {

@@ -1,4 +1,4 @@
-//! One target per reader of foreign bytes.
+//! One target per reader of untrusted bytes.
 
 use crate::seeds;
 use axum::body::Body;

@@ -88,7 +88,7 @@ fn runs_side_by_side() {
     for (arguments, part) in [
         (vec!["compare", "absent"], "absent is not a folder"),
         (vec!["compare", folder.path().to_str().unwrap()], "is not a run folder"),
-        (vec!["compare", &a, "--out", "a.jpg"], "ends with .png"),
+        (vec!["compare", &a, "--out", "a.tiff"], ".tiff is not written"),
         (vec!["compare"], "<RUN>"),
     ] {
         let output = run(&arguments);

@@ -187,6 +187,7 @@ fn json_is_alone_on_stdout() {
         &["resume", &out, "--steps", "3"],
         &["resume", &out, "--steps", "3"], // finished
         &["sample", "--model", &out, "--n", "2", "--out", &png],
+        &["compare", &out],
         &["bench", "--preset", "digits", "--batch-size", "4", "--steps", "1"],
     ];
     for line in rows {

@@ -232,7 +232,7 @@ fn a_run_from_start_to_samples() {
         if value.is_nan() {
             let parts = ["spoilt", "the discriminator contains NaN", "head.conv.weight"];
             refused(&arguments, &parts);
-            refused(&["sample", "--model", &spoilt, "--out", &out], &parts);
+            refused(&["sample", "--model", &spoilt, "--out", &path("spoilt.png")], &parts);
             refused(&["import", &spoilt, "--out", &nan], &parts);
             succeed(&["import", &spoilt, "--allow-non-finite", "--out", &path("as_it_is")]);
         }

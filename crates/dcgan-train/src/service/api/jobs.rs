@@ -11,7 +11,6 @@ use crate::service::store::{Change, default_name};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
-use dcgan_model::checkpoints;
 use serde_json::{Map, Value, json};
 use std::io;
 use std::sync::Arc;
@@ -195,7 +194,10 @@ fn resume_with(state: &AppState, id: &str, options: Map<String, Value>) -> Resul
         Some((_, plan)) => plan.clone(),
         None => toml::from_str(&job.plan).map_err(ApiError::internal)?,
     };
-    let steps = checkpoints::list(&path.join("checkpoints")).map_err(ApiError::internal)?.pop().unwrap_or(0);
+    let steps = match &folder {
+        Some((folder, _)) => folder.newest_step().map_err(ApiError::internal)?,
+        None => 0,
+    };
     let changed = options::change(state, &job, plan, steps, options).map_err(ApiError::faults)?;
     let (plan, options, total_steps) = (changed.plan, changed.options, changed.total_steps);
     let change = Change {

@@ -337,7 +337,7 @@ fn the_queue_continues_after_failed_jobs_and_a_full_disk() {
     let server = Server::start(&store, &["--data-root", data.to_str().unwrap()]);
     let jobs = [
         (tiny(40, &json!({ "data": "few" })), "failed", "3 images, fewer than one batch"),
-        (tiny(40, &json!({ "data": "broken" })), "failed", "broken, image 019.png"),
+        (tiny(40, &json!({ "data": "broken" })), "failed", "1 of 20 images cannot be read: 019.png"),
         (tiny(40, &json!({ "data": "broken", "skip_bad": true })), "done", ""),
     ];
     let ids: Vec<String> = jobs.iter().map(|(options, ..)| server.submit(options)).collect();
