@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
 
 use crate::bytes::{Bytes, head, read_bounded};
 use crate::decode::{MAX_ENCODED_BYTES, is_color};
@@ -130,6 +131,11 @@ pub(crate) fn read_entry_head(archive: &Archive, entry: usize, count: u64) -> Op
 
 /// Opens the zip at `path`.
 pub(crate) fn open_zip(path: &Path) -> Result<Archive, DataError> {
-    ZipArchive::new(Cursor::new(Bytes::map(path)?))
+    let bytes = Bytes::map(path)?;
+    // Detection of bytes before the archive goes wrong in an archive with a zip64 record whose first header happens to be
+    // as long as the two records at the end: names of 30 bytes. So it is only tried second.
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    ZipArchive::with_config(config, Cursor::new(bytes.clone()))
+        .or_else(|_| ZipArchive::new(Cursor::new(bytes)))
         .map_err(|error| DataError::invalid_file(path, format!("is a damaged zip: {error}")))
 }

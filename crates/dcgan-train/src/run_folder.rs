@@ -313,15 +313,6 @@ impl RunFolder {
         files::replace_link(&target, &link).map_err(io_error(&link))
     }
 
-    /// The step of the newest checkpoint, which may be damaged; 0 without one.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn newest_step(&self) -> Result<u64, RunFolderError> {
-        let steps = checkpoints::list(&self.checkpoints()).map_err(CheckpointError::from)?;
-        Ok(steps.last().copied().unwrap_or(0))
-    }
-
     /// The newest readable checkpoint, and the errors of newer ones, which are renamed to `damaged-…`.
     ///
     /// # Errors

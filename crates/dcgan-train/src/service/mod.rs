@@ -27,6 +27,7 @@ mod options;
 mod paths;
 mod presets;
 mod record;
+mod resume;
 mod router;
 mod running_job;
 mod server;

@@ -1,7 +1,7 @@
 //! `/openapi.json`, derived from the table of routes and the table of options.
 
 use super::record::JobState;
-use super::{draw, options, router};
+use super::{draw, options, resume, router};
 use serde_json::{Map, Value, json};
 
 /// The response of a route on success.
@@ -153,7 +153,7 @@ fn schemas() -> Value {
             } },
         } } } },
         "JobOptions": options::schema(),
-        "ResumeOptions": options::resume_schema(),
+        "ResumeOptions": resume::resume_schema(),
         "DeleteRequest": { "type": "object", "additionalProperties": false, "properties": {
             "ids": { "type": "array", "items": text },
             "states": { "type": "array", "items": { "type": "string", "enum": ["cancelled", "failed", "done"] } },

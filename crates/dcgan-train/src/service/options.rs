@@ -3,8 +3,7 @@
 
 use super::AppState;
 use super::devices::cores;
-use super::record::Job;
-use crate::config::{ConfigFile, Fault, LENGTHS, Plan, RunOptions};
+use crate::config::{ConfigFile, Fault, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
 use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
 use crate::preset_choice::PresetChoice;
@@ -24,7 +23,7 @@ const CONFIG_BYTES: usize = 64 * 1024;
 const NAME_CHARS: usize = 100;
 
 /// Unknown options that are listed one by one; more are counted, so that an answer is not many times its request.
-const LISTED_UNKNOWN: usize = 20;
+pub(super) const LISTED_UNKNOWN: usize = 20;
 
 /// The body as received. Duplicate names are refused: JSON readers differ in which of the two they take.
 #[derive(Debug)]
@@ -64,7 +63,7 @@ enum Size {
 }
 
 /// Reads the JSON value of an option.
-fn read(option: &TrainOption, value: Value) -> Result<Value, String> {
+pub(super) fn read(option: &TrainOption, value: Value) -> Result<Value, String> {
     fn typed<T: DeserializeOwned>(option: &TrainOption, value: Value) -> Result<T, String> {
         serde_json::from_value(value).map_err(|error| format!("{}: {error}", option.name))
     }
@@ -184,7 +183,12 @@ type Find<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 /// Replaces names of data, models and the device by what they stand for here. Those of `[run]` in `config` are names as
 /// well: a request must not reach files outside the roots.
-fn resolve_names(shared: &AppState, config: Option<&str>, values: &mut Values, faults: &mut Vec<Fault>) {
+pub(super) fn resolve_names(
+    shared: &AppState,
+    config: Option<&str>,
+    values: &mut Values,
+    faults: &mut Vec<Fault>,
+) {
     let run = config.and_then(|text| ConfigFile::parse(text).ok()).map(|file| file.run).unwrap_or_default();
     let in_file = |path: &Option<PathBuf>| path.as_deref().map(Path::to_string_lossy).map(String::from);
     let in_text = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -209,7 +213,7 @@ fn resolve_names(shared: &AppState, config: Option<&str>, values: &mut Values, f
 }
 
 /// What this machine cannot train.
-fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
+pub(super) fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
     let device = plan.run.device.parse::<DeviceChoice>().ok();
     let devices = shared
         .devices
@@ -234,7 +238,7 @@ fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
 
 /// The fault with the names of a request: `checkpoint_every` for `--checkpoint-every`; `networks` is the option that
 /// determined the shape of the networks.
-fn in_json(fault: Fault, networks: &str) -> Fault {
+pub(super) fn in_json(fault: Fault, networks: &str) -> Fault {
     let field = if fault.field == "model" { networks.to_owned() } else { fault.field };
     Fault { field, message: json_names(&fault.message) }
 }
@@ -277,71 +281,6 @@ pub(crate) fn take_name(body: &mut Map<String, Value>) -> Result<Option<String>,
     Ok(Some(name).filter(|name| !name.is_empty()))
 }
 
-/// A job with new options, see [`change`].
-#[derive(Debug)]
-pub(crate) struct Changed {
-    pub(crate) plan: Plan,
-    /// The options of the job as JSON.
-    pub(crate) options: Map<String, Value>,
-    /// None if it depends on data that has not been opened.
-    pub(crate) total_steps: Option<u64>,
-}
-
-/// `plan`, the plan of `job`, which has taken `steps`, with the options of a request: those that `dcgan-train resume`
-/// can change.
-///
-/// # Errors
-/// Every fault, each with its field.
-pub(crate) fn change(
-    shared: &AppState,
-    job: &Job,
-    mut plan: Plan,
-    steps: u64,
-    mut body: Map<String, Value>,
-) -> Result<Changed, Vec<Fault>> {
-    let (mut values, mut faults) = (Values::new(), Vec::new());
-    for option in options::all().filter(|option| option.resumable) {
-        let Some(value) = body.remove(option.name).filter(|value| !value.is_null()) else { continue };
-        match read(option, value) {
-            Ok(value) => drop(values.insert(option.name, value)),
-            Err(message) => faults.push(Fault::new(option.name, message)),
-        }
-    }
-    let given: Map<String, Value> =
-        values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    resolve_names(shared, None, &mut values, &mut faults);
-    let known: Vec<&str> =
-        options::all().filter(|option| option.resumable).map(|option| option.name).collect();
-    let unknown = |name| {
-        Fault::new(name, format!("{name:?} cannot be changed by a resume; options: {}", known.join(", ")))
-    };
-    faults.extend(body.keys().take(LISTED_UNKNOWN).map(unknown));
-    faults.extend(plan.set(&values).err().unwrap_or_default());
-    faults.extend(plan.faults());
-    if faults.is_empty() {
-        faults.extend(machine_faults(shared, &plan));
-    }
-    // Without the data, the length in epochs is not known.
-    let is_known = plan.training.epochs.is_none() || job.dataset_len.is_some();
-    let images = usize::try_from(job.dataset_len.unwrap_or(0)).unwrap_or(usize::MAX);
-    let total_steps = is_known.then(|| plan.total_steps(images));
-    if let Some(total) = total_steps.filter(|total| *total <= steps && faults.is_empty()) {
-        let length = LENGTHS.into_iter().find(|length| values.contains_key(length)).unwrap_or("steps");
-        let message =
-            format!("{length} gives a length of {total} steps, expected more than the {steps} steps taken");
-        faults.push(Fault::new(length, message));
-    }
-    if !faults.is_empty() {
-        return Err(faults.into_iter().map(|fault| in_json(fault, "config")).collect());
-    }
-    let mut options = serde_json::from_str::<Map<String, Value>>(&job.options).unwrap_or_default();
-    if LENGTHS.iter().any(|length| given.contains_key(*length)) {
-        options.retain(|name, _| !LENGTHS.contains(&name.as_str()));
-    }
-    options.extend(given);
-    Ok(Changed { plan, options, total_steps })
-}
-
 /// The JSON schema of the request.
 pub(crate) fn schema() -> Value {
     let name = json!({
@@ -359,20 +298,8 @@ pub(crate) fn schema() -> Value {
     })
 }
 
-/// The JSON schema of the options that a resume can change.
-pub(crate) fn resume_schema() -> Value {
-    let options = options::all().filter(|option| option.resumable);
-    let properties = options.map(|option| (option.name.to_owned(), property(option)));
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "description": "The options of `dcgan-train resume`; none is required. A done job needs a greater length",
-        "properties": properties.collect::<Map<_, _>>(),
-    })
-}
-
 /// The JSON schema of an option.
-fn property(option: &TrainOption) -> Value {
+pub(super) fn property(option: &TrainOption) -> Value {
     let description = match option.name {
         "config" => {
             "Networks and settings: the text of a TOML file, as of `dcgan-train presets NAME`, or the plan.toml of \

@@ -2,17 +2,16 @@
 
 use super::{Body, PathParams, QueryParams, blocking, parse_json};
 use crate::config::Fault;
-use crate::run_folder::{RunFolder, RunFolderError};
 use crate::service::AppState;
 use crate::service::error::ApiError;
 use crate::service::options::{self, Options};
 use crate::service::record::{Command, Job, JobState, NewJob};
-use crate::service::store::{Change, default_name};
+use crate::service::resume;
+use crate::service::store::default_name;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use serde_json::{Map, Value, json};
-use std::io;
 use std::sync::Arc;
 
 const DEFAULT_LIMIT: u64 = 50;
@@ -172,48 +171,13 @@ pub(crate) async fn resume(
         return apply(State(state), PathParams([id]), Command::Resume).await;
     }
     let job = blocking(move || {
-        let job = resume_with(&state, &id, options)?;
+        let job = resume::resume_with(&state, &id, options)?;
         tracing::info!(job = %id, options = %job.options, state = %job.state, "job resumed with other options");
         state.worker_notify.notify();
         state.broadcasts.notify(&id);
         Ok(job_json(&state, &job))
     });
     job.await.map(Json)
-}
-
-/// Queues a job with the options given, which replace those of its plan.
-fn resume_with(state: &AppState, id: &str, options: Map<String, Value>) -> Result<Job, ApiError> {
-    let job = state.store.get(id)?;
-    let path = state.run_folder(id);
-    let folder = match RunFolder::open(&path) {
-        Ok((folder, plan)) => Some((folder, plan)),
-        Err(RunFolderError::NotARun { .. }) => None,
-        Err(error) => return Err(ApiError::internal(error)),
-    };
-    let plan = match &folder {
-        Some((_, plan)) => plan.clone(),
-        None => toml::from_str(&job.plan).map_err(ApiError::internal)?,
-    };
-    let steps = match &folder {
-        Some((folder, _)) => folder.newest_step().map_err(ApiError::internal)?,
-        None => 0,
-    };
-    let changed = options::change(state, &job, plan, steps, options).map_err(ApiError::faults)?;
-    let (plan, options, total_steps) = (changed.plan, changed.options, changed.total_steps);
-    let change = Change {
-        options: Value::Object(options).to_string(),
-        requested_device: state.requested_device(&plan),
-        total_steps,
-        plan: toml::to_string(&plan).map_err(ApiError::internal)?,
-    };
-    let write_plan = || match &folder {
-        Some((folder, _)) => folder.write_plan(&plan).map_err(|error| match error {
-            RunFolderError::Io { source, .. } => source,
-            error => io::Error::other(error),
-        }),
-        None => Ok(()),
-    };
-    Ok(state.store.resume_with(id, &change, write_plan)?)
 }
 
 pub(crate) async fn cancel(state: State<Arc<AppState>>, id: PathParams<1>) -> Result<Json<Value>, ApiError> {
