@@ -105,6 +105,9 @@ fn decoder(encoded: &[u8]) -> Result<impl ImageDecoder + '_, String> {
     let decoder = reader.into_decoder().map_err(problem)?;
     // Checked here, because the decoders' own errors do not state the size and the limit.
     let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(format!("declares {height}x{width} pixels, expected at least one"));
+    }
     if width > MAX_SIDE || height > MAX_SIDE || decoder.total_bytes() > MAX_DECODED_BYTES {
         return Err(format!(
             "declares {height}x{width} pixels ({} bytes), the limit is {MAX_SIDE} per side and {MAX_DECODED_BYTES} bytes",

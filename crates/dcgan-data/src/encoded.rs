@@ -132,8 +132,8 @@ pub(crate) fn read_entry_head(archive: &Archive, entry: usize, count: u64) -> Op
 /// Opens the zip at `path`.
 pub(crate) fn open_zip(path: &Path) -> Result<Archive, DataError> {
     let bytes = Bytes::map(path)?;
-    // Detection of bytes before the archive goes wrong in an archive with a zip64 record whose first header happens to be
-    // as long as the two records at the end: names of 30 bytes. So it is only tried second.
+    // Detection of bytes before the archive goes wrong in an archive with a zip64 record whose first header happens to
+    // be as long as the two records at the end: names of 30 bytes. So it is only tried second.
     let config = Config { archive_offset: ArchiveOffset::Known(0) };
     ZipArchive::with_config(config, Cursor::new(bytes.clone()))
         .or_else(|_| ZipArchive::new(Cursor::new(bytes)))

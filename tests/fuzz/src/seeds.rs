@@ -37,6 +37,22 @@ pub(crate) fn pickles() -> Vec<Vec<u8>> {
     files("pytorch_files", &["pth"]).into_iter().filter_map(pickle).collect()
 }
 
+/// The storages of netG.pth, by their names in the archive: a pickle is accepted only with storages of its sizes.
+pub(crate) fn storages() -> Vec<(String, Vec<u8>)> {
+    let bytes = std::fs::read(golden().join("pytorch_files/netG.pth")).unwrap_or_default();
+    let Ok(mut archive) = zip::ZipArchive::new(Cursor::new(bytes)) else { return Vec::new() };
+    let names: Vec<String> = archive.file_names().flatten().map(std::borrow::Cow::into_owned).collect();
+    let mut storages = Vec::new();
+    for name in names {
+        let Some((_, key)) = name.split_once("/data/") else { continue };
+        let mut content = Vec::new();
+        if archive.by_name(&name).is_ok_and(|mut file| file.read_to_end(&mut content).is_ok()) {
+            storages.push((format!("archive/data/{key}"), content));
+        }
+    }
+    storages
+}
+
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let written = encoder.write_all(bytes).and_then(|()| encoder.finish());

@@ -15,6 +15,7 @@ use dcgan_train::service::{Service, Settings, app};
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use tower::ServiceExt;
 
 /// A reader and its seeds.
@@ -149,10 +150,9 @@ fn weight_file(name: &str, bytes: &[u8]) -> bool {
 
 /// `data.pkl` inside a zip whose checksums are right.
 fn pickle(bytes: &[u8]) -> bool {
-    let storage = [0_u8; 2048];
+    static STORAGES: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(seeds::storages);
     let mut files = vec![("archive/data.pkl", bytes)];
-    let names: Vec<String> = (0..12).map(|i| format!("archive/data/{i}")).collect();
-    files.extend(names.iter().map(|name| (name.as_str(), &storage[..])));
+    files.extend(STORAGES.iter().map(|(name, content)| (name.as_str(), content.as_slice())));
     files.push(("archive/version", b"3\n"));
     weight_file("pickled.pth", &seeds::zip(&files))
 }
@@ -182,9 +182,9 @@ fn checkpoint(bytes: &[u8]) -> bool {
         for entry in fs::read_dir(&golden).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            write("checkpoint", &name, &fs::read(entry.path()).unwrap_or_default());
+            write("checkpoint/00000004", &name, &fs::read(entry.path()).unwrap_or_default());
         }
-        let path = write("checkpoint", damaged, bytes);
+        let path = write("checkpoint/00000004", damaged, bytes);
         accepted |= Checkpoint::read(path.parent().unwrap_or(&path)).is_ok();
     }
     accepted

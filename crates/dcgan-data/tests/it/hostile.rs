@@ -274,6 +274,9 @@ fn images_over_the_limits_are_errors_before_memory_is_allocated() {
     let mut bmp = encoded(0, SMALL, ImageFormat::Bmp);
     bmp[18..26].copy_from_slice(&[0x60, 0xea, 0, 0, 0x60, 0xea, 0, 0]);
     let mut gif = encoded(0, SMALL, ImageFormat::Gif);
+    let mut no_rows = gif.clone();
+    no_rows[8..10].fill(0);
+    check_error(&[("a.gif", no_rows)], ".", &["image a.gif: declares 0x", "expected at least one"]);
     gif[6..10].copy_from_slice(&[0x60, 0xea, 0x60, 0xea]);
     for (name, content) in [("a.bmp", bmp), ("a.gif", gif), ("a.ppm", b"P6 60000 60000 255\n".to_vec())] {
         let parts = ["declares 60000x60000 pixels (", "the limit is 32768 per side"];

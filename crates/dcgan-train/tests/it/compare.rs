@@ -105,7 +105,7 @@ fn runs_side_by_side() {
     let side = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
     assert_eq!((&bytes[..6], side(6), side(8)), (&b"GIF89a"[..], 2 * grid.shape().1, 2 * grid.shape().0));
     for (arguments, part) in [
-        (["animate", &a, "--out", "a.png"], "ends with .gif"),
+        (["animate", &a, "--out", "a.png"], "expected .gif"),
         (["animate", "absent", "--out", &gif], "absent"),
     ] {
         let output = run(&arguments);
