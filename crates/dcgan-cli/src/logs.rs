@@ -83,7 +83,7 @@ impl Logging {
     }
 
     /// Appends every line to the file at `path` as well, without colors: the first lines of the process that were
-    /// logged before, up to [`EARLY_BYTES`], and all from now on.
+    /// logged before, up to 64 KiB, and all from now on.
     ///
     /// # Errors
     ///
