@@ -89,7 +89,7 @@ def designer():
     check(Image.open(WORK / "one.png").size == (256, 256), "one.png has 256x256 pixels")
     step(["dcgan-train", "sample", "--model", "first", "--n", "20", "--each", "single.zip"])
     step(["dcgan-train", "animate", "first", "--out", "training.gif"], 0, ["frames"])
-    step(["dcgan-explore", "interpolate", "--model", "first", "--z", "1,2,3", "--out", "walk.png"])
+    step(["dcgan-explore", "interpolate", "--model", "first", "--z", "seed:0:1,2,3", "--out", "walk.png"])
 
 
 def researcher():
@@ -97,7 +97,7 @@ def researcher():
     for split, count in (("train", 240), ("test", 80)):
         write_photos(WORK / "labeled" / split, count)
     step(["dcgan-data", "inspect", "labeled", "--test", "--headers"], 0, ["images       80", "disc"])
-    options = ["--preset", "svhn32", "--batch-size", "16", "--steps", "30", "--checkpoint-every", "15"]
+    options = ["--preset", "pytorch32", "--batch-size", "16", "--steps", "30", "--checkpoint-every", "15"]
     run = ["dcgan-train", "run", "--data", "labeled", *options, "--out", "base"]
     step([*run, "--seeds", "1,2"], 0, ["seed"])
     line = step(["dcgan-train", "compare", "base-s1", "base-s2", "--json", "--out", "curves.png"])

@@ -32,6 +32,10 @@ RED, GREEN, BLUE, YELLOW = (200, 40, 40), (40, 200, 40), (40, 40, 200), (230, 23
 ROWS = []
 
 
+def plain_paths(text):
+    return text.replace(str(CASES), "CASES").replace(f"{WORK}/", "")
+
+
 class Ran:
     """A finished command."""
 
@@ -39,14 +43,15 @@ class Ran:
         command = [program, *map(str, arguments)]
         done = subprocess.run([BIN / program, *command[1:]], cwd=WORK, capture_output=True, text=True, timeout=900)
         self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
-        self.command = " ".join(command).replace(str(CASES), "CASES")
+        self.command = plain_paths(" ".join(command))
 
     def says(self, *parts):
         return all(part in self.out + self.err for part in parts)
 
     def tail(self):
-        lines = [line for line in (self.err + self.out).splitlines() if line and not line.startswith("(see")]
-        return re.sub(r"\s+", " ", lines[-1] if lines else "").replace(str(CASES), "CASES")[:160]
+        text = self.err if self.code else self.out or self.err
+        lines = [line for line in text.splitlines() if line and not line.startswith(("(see", "For more"))]
+        return plain_paths(re.sub(r"\s+", " ", lines[-1] if lines else ""))[:160]
 
 
 def row(case, ran, verdict, shown=None):
@@ -124,42 +129,20 @@ def layouts():
     split = CASES / "split-folders" / "data"
     counts("split-folders, train", split, lambda n, c: n == 6 and c == ["cat", "dog"])
     counts("split-folders, --test", split, lambda n, c: n == 6 and c == ["cat", "dog"], "--test")
-    model = ["--model", "random"]
-    ran = Ran(
-        "dcgan-eval",
-        "features",
-        "--random",
-        "--preset",
-        "svhn32",
-        "--data",
-        split,
-        "--split",
-        "train",
-        "--out",
-        "f.safetensors",
-    )
-    row("split-folders, features", ran, ran.code == 0 and ran.says("6"))
+    ran = Ran("dcgan-eval", "features", "--data", split, "--split", "train", "--out", "f.safetensors", "--json")
+    found = json.loads(ran.out) if ran.code == 0 else {}
+    row("split-folders, features", ran, found.get("images") == 6, f"{found.get('images')} images")
 
 
 def features():
     case = CASES / "probe-missing-class"
     for name in ("train", "test"):
-        ran = Ran(
-            "dcgan-eval",
-            "features",
-            "--preset",
-            "digits",
-            "--random",
-            "--data",
-            case / name,
-            "--out",
-            f"{name}.safetensors",
-        )
+        ran = Ran("dcgan-eval", "features", "--data", case / name, "--out", f"{name}.safetensors")
         if ran.code != 0:
             return row("probe-missing-class", ran, False)
     ran = Ran("dcgan-eval", "probe", "--train", "train.safetensors", "--test", "test.safetensors", "--json")
-    accuracy = json.loads(ran.out).get("accuracy") if ran.code == 0 else None
-    row("probe-missing-class", ran, ran.code == 0 and "100" in ran.out, f"accuracy {accuracy}")
+    accuracy = json.loads(ran.out).get("accuracy_percent") if ran.code == 0 else None
+    row("probe-missing-class", ran, accuracy == 100.0, f"accuracy {accuracy} %")
 
 
 class Net(nn.Module):
@@ -193,7 +176,7 @@ def plain(network, bias):
 
 def difference(model, file, network, bias=False):
     """Largest difference between the outputs of an imported network, exported again, and those of PyTorch."""
-    exported = WORK / f"export-{len(ROWS)}"
+    exported = WORK / f"export-{len(ROWS)}-{network}"
     done = Ran("dcgan-train", "export", model, "--to", "pytorch", "--out", exported)
     if done.code != 0:
         return np.inf

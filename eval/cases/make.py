@@ -154,8 +154,8 @@ def blocks(channels):
     return f"[\n{rows}]"
 
 
-TOML = f"""version = 2
-[model]
+TOML = f"""[model]
+version = 2
 name = "tiny"
 height = 32
 width = 32
