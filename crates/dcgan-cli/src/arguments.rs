@@ -66,6 +66,11 @@ pub fn integer<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&str) -> Result<T
 }
 
 impl UsageError {
+    /// The faults of a check, to be reported together with those of others.
+    pub fn faults_of<T>(check: Result<T, Self>) -> Vec<String> {
+        check.err().map(|error| error.faults).unwrap_or_default()
+    }
+
     /// A usage error with the message of `error`.
     pub fn because(error: impl Display) -> Self {
         Self::one(error.to_string())

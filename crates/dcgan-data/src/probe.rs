@@ -5,7 +5,6 @@ use std::path::Path;
 use image::DynamicImage;
 use rayon::prelude::*;
 
-use crate::bytes::head;
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::open;
@@ -57,8 +56,7 @@ impl Probe {
 ///
 /// A path that cannot be read or has an unsupported format.
 pub fn probe(path: &Path) -> Result<Probe, DataError> {
-    let is_cache = path.is_file() && head(path, cache::MAGIC.len() as u64)? == cache::MAGIC;
-    let stored_shape = if is_cache { Some(cache::open(path)?.0.shape) } else { None };
+    let stored_shape = cache::cache_shape(path)?;
     // Only a cache depends on the shape.
     let shape = stored_shape.unwrap_or(ImageShape { height: 64, width: 64, channels: 3 });
     let options = OpenOptions { unreadable_images: UnreadableImages::Skip, ..OpenOptions::new(shape) };

@@ -63,7 +63,7 @@ impl Faults {
 
     /// Records the faults of `result`.
     pub(crate) fn record<T>(&mut self, result: Result<T, UsageError>) {
-        self.0.extend(result.err().into_iter().flat_map(|error| error.faults));
+        self.0.extend(UsageError::faults_of(result));
     }
 
     /// Records a value of `option` out of range.

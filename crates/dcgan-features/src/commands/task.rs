@@ -49,11 +49,10 @@ pub(crate) fn evaluate(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow
         if out.is_file() {
             faults.push(format!("--save-draws {} exists; choose another name", out.display()));
         } else {
-            let checked = check_output("--save-draws", out, &["json"]);
-            faults.extend(checked.err().into_iter().flat_map(|error| error.faults));
+            faults.extend(UsageError::faults_of(check_output("--save-draws", out, &["json"])));
         }
     }
-    faults.extend(check_cache(args.cache.as_deref()).err().into_iter().flat_map(|error| error.faults));
+    faults.extend(UsageError::faults_of(check_cache(args.cache.as_deref())));
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }

@@ -21,8 +21,7 @@ pub(crate) fn run(args: &AnimateArgs, logging: &Logging) -> anyhow::Result<Outco
     if !(1..=50).contains(&args.fps) {
         faults.push(format!("--fps is {}, expected 1 to 50", args.fps));
     }
-    faults
-        .extend(check_output("--out", &args.out, &["gif"]).err().into_iter().flat_map(|error| error.faults));
+    faults.extend(UsageError::faults_of(check_output("--out", &args.out, &["gif"])));
     let grids = match RunFolder::open(&args.run) {
         Ok((folder, _)) => grids(&folder),
         Err(error) => {

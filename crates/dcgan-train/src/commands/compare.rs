@@ -18,8 +18,7 @@ pub(crate) fn run(args: &CompareArgs, logging: &Logging) -> anyhow::Result<Outco
         runs.extend(below(path));
     }
     if let Some(out) = &args.out {
-        faults
-            .extend(check_output("--out", out, &EXTENSIONS).err().into_iter().flat_map(|error| error.faults));
+        faults.extend(UsageError::faults_of(check_output("--out", out, &EXTENSIONS)));
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());

@@ -24,8 +24,11 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let base = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&plan.model.name));
     let runs: Vec<(u64, PathBuf)> = seeds.iter().map(|&seed| (seed, folder(&base, seed))).collect();
     // Before the first run starts.
-    let faults: Vec<String> = runs.iter().filter_map(|(seed, out)| misfit(out, &plan, *seed)).collect();
+    let faults: Vec<Vec<String>> =
+        runs.iter().map(|(seed, out)| misfits(out, &plan, *seed)).collect::<Result<_, _>>()?;
+    let mut faults = faults.concat();
     if !faults.is_empty() {
+        faults.push("give the options of these runs, or choose another --out".to_owned());
         return Err(UsageError { faults }.into());
     }
     for (i, (seed, out)) in runs.iter().enumerate() {
@@ -74,24 +77,17 @@ fn folder(base: &Path, seed: u64) -> PathBuf {
 }
 
 /// Why the folder `out` cannot hold the run: it has other files, or a run with other options.
-fn misfit(out: &Path, plan: &Plan, seed: u64) -> Option<String> {
+fn misfits(out: &Path, plan: &Plan, seed: u64) -> anyhow::Result<Vec<String>> {
     match RunFolder::is_free(out) {
-        Ok(true) => return None,
+        Ok(true) => return Ok(Vec::new()),
         Ok(false) => {}
-        Err(error) => return Some(error.to_string()),
+        Err(error) => return Ok(vec![error.to_string()]),
     }
-    let mut found = match RunFolder::open(out) {
+    let found = match RunFolder::open(out) {
         Ok((_, found)) => found,
-        Err(error) => return Some(format!("{error}; choose another --out")),
+        Err(error) => return Ok(vec![format!("{error}; choose another --out")]),
     };
     let mut expected = plan.clone();
     expected.run.seed = seed;
-    // What `resume` can change.
-    found.run.device.clone_from(&expected.run.device);
-    found.run.threads = expected.run.threads;
-    let length = &expected.training;
-    (found.training.images, found.training.epochs, found.training.steps) =
-        (length.images, length.epochs, length.steps);
-    let message = || format!("{} holds a run with other options; choose another --out", out.display());
-    (found != expected).then(message)
+    resume::differences(out, &found, &expected)
 }

@@ -33,10 +33,8 @@ pub(crate) fn resume_same(
     logging: &Logging,
 ) -> anyhow::Result<Outcome> {
     let (folder, before) = RunFolder::open(out).map_err(UsageError::because)?;
-    let differences = differences(&before, plan)?;
-    if !differences.is_empty() {
-        let name = |difference| format!("--out {}: the run there has {difference}", out.display());
-        let mut faults: Vec<String> = differences.into_iter().map(name).collect();
+    let mut faults = differences(out, &before, plan)?;
+    if !faults.is_empty() {
         faults.push("give the options of that run, or choose another --out".to_owned());
         return Err(UsageError { faults }.into());
     }
@@ -98,8 +96,8 @@ fn finished(folder: &RunFolder, plan: &Plan, changes: &Changes) -> anyhow::Resul
     Ok(is_complete.then_some(result))
 }
 
-/// The options in which two plans differ, without those that `resume` can change.
-fn differences(run: &Plan, command: &Plan) -> anyhow::Result<Vec<String>> {
+/// The options in which the run in `out` differs from a command, without those that `resume` can change.
+pub(crate) fn differences(out: &Path, run: &Plan, command: &Plan) -> anyhow::Result<Vec<String>> {
     let (mut run, mut command) = (serde_json::to_value(run)?, serde_json::to_value(command)?);
     for option in options::all().filter(|option| option.resumable) {
         let section = match option.section {
@@ -113,7 +111,8 @@ fn differences(run: &Plan, command: &Plan) -> anyhow::Result<Vec<String>> {
     }
     let mut found = Vec::new();
     compare("", &run, &command, &mut found);
-    Ok(found)
+    let name = |difference| format!("--out {}: the run there has {difference}", out.display());
+    Ok(found.into_iter().map(name).collect())
 }
 
 /// Lists the values in which two trees differ, each with its path.

@@ -40,8 +40,7 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         faults.push(format!("--gap is {}, expected 0 to {MAX_GAP}", args.gap.unwrap_or(0)));
     }
     if let Some(out) = &args.out {
-        faults
-            .extend(check_output("--out", out, &EXTENSIONS).err().into_iter().flat_map(|error| error.faults));
+        faults.extend(UsageError::faults_of(check_output("--out", out, &EXTENSIONS)));
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());

@@ -138,11 +138,18 @@ fn a_run_for_each_seed() {
         let read = |run: &str| fs::read(Path::new(run).join("checkpoints/00000006").join(file)).unwrap();
         assert!(read(&own) == read(&path("tiny-s1")), "{file} differs");
     }
+    // An option that `resume` can change.
+    let output = seeds("6", &["--seed", "1", "--repeat", "2", "--skip-bad"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
     for (more, part) in [
         (vec!["--seeds", "1,1"], "a seed twice"),
         (vec!["--seeds", "1,-2"], "'-2' for '--seeds"),
         (vec!["--repeat", "0"], "--repeat is 0, expected 1 to 1000"),
-        (vec!["--repeat", "2", "--batch-size", "8", "--seed", "1"], "tiny-s1 holds a run with other options"),
+        (
+            vec!["--repeat", "2", "--batch-size", "8", "--seed", "1"],
+            "tiny-s1: the run there has training.batch_size = 16, this command 8",
+        ),
+        (vec!["--repeat", "2", "--batch-size", "8", "--seed", "1"], "choose another --out"),
     ] {
         let output = seeds("6", &more);
         assert_eq!(output.status.code(), Some(2), "{more:?}");
