@@ -188,7 +188,7 @@ impl<'a> Trainer<'a> {
         let loader = Loader::new(Arc::clone(&data), config, state.position)?;
         tracing::info!(
             "measuring {} real images for the random-feature Fréchet distance",
-            data.len().min(frechet::IMAGES)
+            data.len().min(2 * frechet::IMAGES)
         );
         let frechet = RandomFeatureFrechet::new(&data, &plan.model, &device)?;
         if let Some(real) = frechet.real_frechet() {

@@ -138,9 +138,18 @@ fn a_run_for_each_seed() {
         let read = |run: &str| fs::read(Path::new(run).join("checkpoints/00000006").join(file)).unwrap();
         assert!(read(&own) == read(&path("tiny-s1")), "{file} differs");
     }
-    // An option that `resume` can change.
-    let output = seeds("6", &["--seed", "1", "--repeat", "2", "--skip-bad"]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    // `resume` can change skip_bad.
+    let images = path("images");
+    fs::create_dir(&images).unwrap();
+    let shape = dcgan_data::ImageShape { height: 8, width: 8, channels: 1 };
+    for i in 0..16_u8 {
+        let image = dcgan_data::image_grid::ImageGrid::square(&[i * 9; 64], shape).unwrap();
+        image.save(&Path::new(&images).join(format!("{i}.png"))).unwrap();
+    }
+    for option in ["--no-skip-bad", "--skip-bad"] {
+        let output = seeds("2", &["--seeds", "9", "--data", &images, option]);
+        assert!(output.status.success(), "{option}: {}", text(&output.stderr));
+    }
     for (more, part) in [
         (vec!["--seeds", "1,1"], "a seed twice"),
         (vec!["--seeds", "1,-2"], "'-2' for '--seeds"),
