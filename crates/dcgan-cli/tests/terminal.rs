@@ -38,12 +38,14 @@ fn only_a_late_second_ctrl_c_forces_the_end() {
         return;
     }
     let program = std::env::current_exe().unwrap();
-    let line = format!("'{}' --ignored --exact program --nocapture", program.display());
+    // Without exec, some shells wait for the program and end by the Ctrl-C that they have received too.
+    let line = format!("exec '{}' --ignored --exact program --nocapture", program.display());
     // Pauses before each further Ctrl-C, and the exit code.
     for (pauses, code) in [(&[300, 300][..], 0), (&[2300], 130), (&[300, 2000], 130)] {
         let mut child = Command::new("script")
             .args(["-qec", &line, "/dev/null"])
             .env_remove("RUST_LOG")
+            .env("SHELL", "/bin/sh")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
