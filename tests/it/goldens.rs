@@ -44,7 +44,12 @@ fn scalar(value: f32) -> Tensor {
 #[test]
 fn networks_and_ten_steps() {
     // A case, and the preset whose training settings it uses.
-    for (case, preset) in [("pytorch64_narrow", "pytorch64"), ("paper64_narrow", "paper64")] {
+    let cases = [
+        ("pytorch64_narrow", "pytorch64"),
+        ("paper64_narrow", "paper64"),
+        ("mnist_cond_narrow", "mnist-cond"),
+    ];
+    for (case, preset) in cases {
         let config = std::fs::read_to_string(golden_path(case).join("config.json")).unwrap();
         let model = Model::new(serde_json::from_str::<ModelConfig>(&config).unwrap()).unwrap();
         let training = Preset::named(preset).unwrap().training.try_into::<TrainingConfig>().unwrap();
@@ -64,8 +69,13 @@ fn images(pixels: &Tensor, config: &ModelConfig) -> Maps {
     dcgan_model::pixels::to_maps(&bytes, config, &BufferPool::new()).unwrap()
 }
 
-fn latents(z: &Tensor) -> Latents {
-    Latents::new(values(z), z.dim(1).unwrap()).unwrap()
+/// z, with labels where the networks are conditional.
+fn latents(z: &Tensor, labels: Option<&Tensor>, classes: usize) -> Latents {
+    let latents = Latents::new(values(z), z.dim(1).unwrap()).unwrap();
+    match labels {
+        Some(labels) => latents.with_labels(&labels.to_vec1::<u32>().unwrap(), classes).unwrap(),
+        None => latents,
+    }
 }
 
 /// One minibatch, nothing updated: evaluation, every activation, statistic, loss and gradient.
@@ -78,10 +88,11 @@ fn check_passes(golden: &mut Golden, model: &Model, pixels: &Tensor, build: Buil
     let mut discriminator = Discriminator::with_executor(model, &weights, build).unwrap();
     let z = golden.input("z");
     let x = images(&pixels.narrow(0, 0, z.dim(0).unwrap()).unwrap(), model.config());
-    let z = latents(&z);
+    let z = latents(&z, golden.optional_input("labels").as_ref(), model.config().classes);
+    let with_labels = |maps| Input { maps, labels: z.labels() };
 
     golden.compare_maps("evaluation", "g.eval", &generator.sample(&z).unwrap(), within);
-    let logits = Tensor::new(discriminator.score(&x).unwrap(), &Device::Cpu).unwrap();
+    let logits = Tensor::new(discriminator.score(with_labels(&x)).unwrap(), &Device::Cpu).unwrap();
     golden.compare("evaluation", "d.eval_logits", &logits, within);
 
     let pass = generator.train(&z, Keep::Activations).unwrap();
@@ -89,17 +100,17 @@ fn check_passes(golden: &mut Golden, model: &Model, pixels: &Tensor, build: Buil
     compare_pass(golden, "g", &pass, generator.network(), within);
     let (g, d) = (generator.network_mut(), discriminator.network_mut());
     for (prefix, x) in [("d_real", &x), ("d_fake", &fake)] {
-        let pass = d.train(x, Keep::Activations).unwrap();
+        let pass = d.train(with_labels(x), Keep::Activations).unwrap();
         let logits = Tensor::new(pass.output.values(), &Device::Cpu).unwrap();
         golden.compare("activations", &format!("{prefix}.logits"), &logits, within);
         compare_pass(golden, prefix, &pass, d, within);
     }
 
     d.parameters_mut().zero_gradients();
-    let (on_real, grad_x) = loss(d, &x, 1.0, WithRespectTo::Both);
-    let (on_fake, _) = loss(d, &fake, 0.0, WithRespectTo::Parameters);
+    let (on_real, grad_x) = loss(d, with_labels(&x), 1.0, WithRespectTo::Both);
+    let (on_fake, _) = loss(d, with_labels(&fake), 0.0, WithRespectTo::Parameters);
     // The generator's loss must leave no trace in D's gradients, which are compared after it.
-    let (on_generator, grad_fake) = loss(d, &fake, 1.0, WithRespectTo::Input);
+    let (on_generator, grad_fake) = loss(d, with_labels(&fake), 1.0, WithRespectTo::Input);
     let grad_fake = grad_fake.unwrap();
     g.train(z.input(), Keep::Tape).unwrap();
     g.parameters_mut().zero_gradients();
@@ -132,7 +143,7 @@ fn compare_pass(golden: &mut Golden, prefix: &str, pass: &Forward, network: &Net
 }
 
 /// D's loss on images, and the gradients asked for.
-fn loss(network: &mut Network, x: &Maps, target: f64, wrt: WithRespectTo) -> (Bce, Option<Maps>) {
+fn loss(network: &mut Network, x: Input<'_>, target: f64, wrt: WithRespectTo) -> (Bce, Option<Maps>) {
     let logits = network.train(x, Keep::Tape).unwrap().output;
     let bce = bce_with_logits(logits.values(), target);
     let grad_input = network.backward(&Maps::rows(bce.gradient.clone(), 1).unwrap(), wrt).unwrap();
@@ -149,11 +160,13 @@ fn check_steps(golden: &mut Golden, model: &Model, training: &TrainingConfig, pi
         discriminator: Discriminator::with_executor(model, &d, &build).unwrap(),
     };
     let (rows, z) = (golden.input("steps.rows"), golden.input("steps.z"));
+    let labels = golden.optional_input("steps.labels");
     let mut curves: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut record = |name, value| curves.entry(name).or_default().push(value);
     for k in 0..rows.dim(0).unwrap() {
         let x = images(&pixels.index_select(&rows.get(k).unwrap(), 0).unwrap(), model.config());
-        let batch = (&x, &latents(&z.get(k).unwrap()));
+        let labels = labels.as_ref().map(|labels| labels.get(k).unwrap());
+        let batch = (&x, &latents(&z.get(k).unwrap(), labels.as_ref(), model.config().classes));
         let rate = LearningRate(training.learning_rate);
         let output = train_step(&mut networks, training, rate, k as u64, batch).unwrap();
         if let Some(output) = output.discriminator {

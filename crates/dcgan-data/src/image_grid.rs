@@ -95,6 +95,11 @@ pub struct ImageGrid {
     pixels: Vec<u8>,
 }
 
+/// Cells in the order of a grid of `rows` rows that they fill column by column: cell `i` in row `i % rows`.
+pub fn by_column<T: Clone>(cells: &[T], rows: usize) -> Vec<T> {
+    (0..rows).flat_map(|row| cells.iter().skip(row).step_by(rows)).cloned().collect()
+}
+
 impl ImageGrid {
     /// An opaque black image.
     pub fn black(height: usize, width: usize, channels: usize) -> Self {

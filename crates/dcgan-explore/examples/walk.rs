@@ -7,7 +7,7 @@ use candle_core::Device;
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_explore::interpolation::{Interpolation, walks};
 use dcgan_explore::latent::LatentSet;
-use dcgan_model::{Generator, ModelFiles, open};
+use dcgan_model::{Classes, Generator, ModelFiles, open};
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     generator.ensure_statistics()?;
 
     let config = model.config();
-    let ends = LatentSet::draw(SEED, ROWS + 1, &config.latent)?;
+    let ends = LatentSet::draw(SEED, ROWS + 1, config, Classes::InTurn)?;
     // Spherical for normal z, linear for uniform z.
     let interpolation = Interpolation::of(config.latent.distribution);
     let walk = walks(&ends, STEPS, interpolation)?;

@@ -7,14 +7,16 @@ use crate::latent::{LatentError, LatentSet};
 use dcgan_model::random::{self, Purpose};
 use rand::Rng;
 
-/// The sum of the means of `plus` minus the sum of the means of `minus`, `(size)`.
+/// The sum of the means of `plus` minus the sum of the means of `minus`: one z. The classes of a conditional model are
+/// added and subtracted as well.
 ///
 /// # Errors
 /// No set at all; sets of z of different lengths.
-pub fn combine(plus: &[LatentSet], minus: &[LatentSet]) -> Result<Vec<f32>, LatentError> {
-    let Some(size) = plus.iter().chain(minus).map(LatentSet::size).next() else {
+pub fn combine(plus: &[LatentSet], minus: &[LatentSet]) -> Result<LatentSet, LatentError> {
+    let Some(first) = plus.iter().chain(minus).next() else {
         return Err(LatentError::Empty { what: "arithmetic without operands".to_owned() });
     };
+    let size = first.size();
     let mut sums = vec![0.0; size];
     for (set, sign) in plus.iter().map(|set| (set, 1.0)).chain(minus.iter().map(|set| (set, -1.0))) {
         if set.size() != size {
@@ -23,21 +25,24 @@ pub fn combine(plus: &[LatentSet], minus: &[LatentSet]) -> Result<Vec<f32>, Late
         }
         sums.iter_mut().zip(set.mean()).for_each(|(sum, value)| *sum += sign * f64::from(value));
     }
-    Ok(sums.into_iter().map(to_f32).collect())
+    first.with_values(sums.into_iter().map(to_f32).collect(), "the result")
 }
 
-/// `z` itself, then `n` copies with uniform noise in \[-`noise`, `noise`\] added to each value; in the paper's figure 8
-/// copies with noise 0.25.
+/// `z` itself, then `n` copies with uniform noise in \[-`noise`, `noise`\] added to each value, without
+/// noise on classes; in the paper's figure 8 copies with noise 0.25. `z` is the first of its set.
 ///
 /// # Errors
-/// A `z` that is not finite or empty.
-pub fn perturb(z: &[f32], noise: f32, n: usize, seed: u64) -> Result<LatentSet, LatentError> {
-    let mut values = z.to_vec();
+/// A result that is not finite.
+pub fn perturb(z: &LatentSet, noise: f32, n: usize, seed: u64) -> Result<LatentSet, LatentError> {
+    let row = &z.values()[..z.size()];
+    let (own, classes) = row.split_at(z.z_size());
+    let mut values = row.to_vec();
     for i in 0..n as u64 {
         let mut rng = random::stream(seed, Purpose::LatentNoise, i);
-        values.extend(z.iter().map(|value| value + noise * rng.random_range(-1.0..=1.0_f32)));
+        values.extend(own.iter().map(|value| value + noise * rng.random_range(-1.0..=1.0_f32)));
+        values.extend(classes);
     }
-    LatentSet::new(values, z.len(), "the result")
+    z.with_values(values, "the result")
 }
 
 /// For each of `samples`, `steps` z evenly spaced from `z + strength (mean(left) - mean(right))` to
@@ -52,16 +57,16 @@ pub fn turn(
     strength: f32,
 ) -> Result<LatentSet, LatentError> {
     let direction = combine(std::slice::from_ref(left), std::slice::from_ref(right))?;
-    if direction.len() != samples.size() {
+    if direction.size() != samples.size() {
         let what = "the samples to turn".to_owned();
-        return Err(LatentError::Size { what, expected: direction.len(), found: samples.size() });
+        return Err(LatentError::Size { what, expected: direction.size(), found: samples.size() });
     }
+    let direction = direction.values();
     let coefficient = |step: usize| match steps {
         0 | 1 => 0.0,
         _ => f64::from(strength) * (1.0 - 2.0 * step as f64 / (steps - 1) as f64),
     };
     let values = samples.rows().flat_map(|z| {
-        let direction = &direction;
         (0..steps).flat_map(move |step| {
             let coefficient = coefficient(step);
             z.iter()
@@ -69,7 +74,7 @@ pub fn turn(
                 .map(move |(z, direction)| to_f32(f64::from(*z) + coefficient * f64::from(*direction)))
         })
     });
-    LatentSet::new(values.collect(), samples.size(), "a turn of 0 steps")
+    samples.with_values(values.collect(), "a turn of 0 steps")
 }
 
 /// The mean of n images, values `(n, len)`: a concept in pixel space.
@@ -104,8 +109,8 @@ mod tests {
     fn concepts_are_means() {
         let (a, b, c) = (z(&[1.0, 0.0, 3.0, 1.0]), z(&[1.0, 1.0]), z(&[0.5, 0.5, 0.5, 0.0, 0.5, 1.0]));
         // smiling woman - neutral woman + neutral man
-        assert_eq!(combine(&[a.clone(), c.clone()], std::slice::from_ref(&b)).unwrap(), [1.5, 0.0]);
-        assert_eq!(combine(std::slice::from_ref(&a), &[]).unwrap(), [2.0, 0.5]);
+        assert_eq!(combine(&[a.clone(), c.clone()], std::slice::from_ref(&b)).unwrap().values(), [1.5, 0.0]);
+        assert_eq!(combine(std::slice::from_ref(&a), &[]).unwrap().values(), [2.0, 0.5]);
         assert!(combine(&[], &[]).is_err());
         let other = LatentSet::new(vec![1.0; 3], 3, "a test").unwrap();
         assert!(matches!(combine(&[a, other], &[]), Err(LatentError::Size { expected: 2, found: 3, .. })));
@@ -116,15 +121,16 @@ mod tests {
     #[test]
     fn perturbed_z_fill_the_range_of_the_noise() {
         let middle = [0.5, -2.0];
-        let found = perturb(&middle, 0.25, 500, 3).unwrap();
+        let z = LatentSet::new(middle.to_vec(), 2, "a test").unwrap();
+        let found = perturb(&z, 0.25, 500, 3).unwrap();
         assert_eq!(found.rows().next().unwrap(), middle);
         let differences: Vec<f32> =
             found.rows().skip(1).flat_map(|z| z.iter().zip(middle).map(|(z, middle)| z - middle)).collect();
         let (least, most) = differences.iter().fold((0.0_f32, 0.0_f32), |(a, b), x| (a.min(*x), b.max(*x)));
         assert!((-0.2501..-0.24).contains(&least) && (0.24..0.2501).contains(&most), "{least} {most}");
         // The first copies do not depend on n; another seed gives others.
-        assert_eq!(perturb(&middle, 0.25, 8, 3).unwrap().values(), &found.values()[..18]);
-        assert_ne!(perturb(&middle, 0.25, 8, 4).unwrap().values(), &found.values()[..18]);
+        assert_eq!(perturb(&z, 0.25, 8, 3).unwrap().values(), &found.values()[..18]);
+        assert_ne!(perturb(&z, 0.25, 8, 4).unwrap().values(), &found.values()[..18]);
     }
 
     #[test]

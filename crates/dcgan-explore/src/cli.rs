@@ -62,6 +62,15 @@ pub(crate) struct ModelArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// The class of samples.
+#[derive(Args, Debug, Default)]
+pub(crate) struct ClassArgs {
+    /// Class of z that name none, for conditional models: a name or number [default: the classes in turn]. A z can name
+    /// its class: SPEC@CLASS
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) class: Option<String>,
+}
+
 /// Device and threads.
 #[derive(Args, Debug, Default)]
 pub(crate) struct ComputeArgs {
@@ -105,6 +114,8 @@ impl DataArgs {
 pub(crate) struct SampleArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) class: ClassArgs,
     /// Number of samples [default: 64, or that of --grid or --z]
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) n: Option<usize>,
@@ -143,6 +154,8 @@ pub(crate) struct SampleArgs {
 pub(crate) struct InterpolateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) class: ClassArgs,
     /// Number of walks, one per row; each starts at the end of the previous one [default: 8, or that of --z]
     #[arg(long, value_name = "R", value_parser = integer::<usize>(1, 1000))]
     pub(crate) rows: Option<usize>,
@@ -184,6 +197,8 @@ pub(crate) struct InterpolateArgs {
 pub(crate) struct ArithmeticArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) class: ClassArgs,
     /// A concept to add, the mean of these z: FILE, FILE:i,j,k or seed:S:i,j,k (indices of `sample --seed S
     /// --numbers`); repeatable
     #[arg(long, value_name = "SPEC", required = true)]
@@ -211,6 +226,8 @@ pub(crate) struct ArithmeticArgs {
 pub(crate) struct TurnArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) class: ClassArgs,
     /// z of samples that face left: FILE, FILE:i,j,k or seed:S:i,j,k (indices of `sample --seed S --numbers`);
     /// repeatable
     #[arg(long, value_name = "SPEC", required = true)]

@@ -63,18 +63,31 @@ fn slerp(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
     (((1.0 - t) * angle).sin() / sine, (t * angle).sin() / sine)
 }
 
+/// z by `interpolation`, the class weights behind it linearly.
+fn interpolate_row(
+    interpolation: Interpolation,
+    z_size: usize,
+    (from, to): (&[f32], &[f32]),
+    t: f64,
+) -> Vec<f32> {
+    let mut row = interpolation.interpolate(&from[..z_size], &to[..z_size], t);
+    row.extend(Interpolation::Linear.interpolate(&from[z_size..], &to[z_size..], t));
+    row
+}
+
 /// Walks from each z to the next, one after the other, each of `steps` z including both ends: `(n - 1) steps` z, the
 /// rows of figure 4.
 ///
 /// # Errors
 /// Fewer than two z, or steps.
 pub fn walks(z: &LatentSet, steps: usize, interpolation: Interpolation) -> Result<LatentSet, LatentError> {
-    let values = z.rows().zip(z.rows().skip(1)).flat_map(move |(from, to)| {
+    let between = |from, to, t| interpolate_row(interpolation, z.z_size(), (from, to), t);
+    let values = z.rows().zip(z.rows().skip(1)).flat_map(|(from, to)| {
         (0..steps)
             .filter(move |_| steps > 1)
-            .flat_map(move |i| interpolation.interpolate(from, to, i as f64 / (steps - 1) as f64))
+            .flat_map(move |i| between(from, to, i as f64 / (steps - 1) as f64))
     });
-    LatentSet::new(values.collect(), z.size(), "a walk of fewer than 2 z or steps")
+    z.with_values(values.collect(), "a walk of fewer than 2 z or steps")
 }
 
 /// A closed walk through all z and back to the first without repeated z: the `n (steps - 1)` frames of a looping
@@ -88,10 +101,12 @@ pub fn closed_walk(
     interpolation: Interpolation,
 ) -> Result<LatentSet, LatentError> {
     let last = steps.saturating_sub(1);
-    let values = z.rows().zip(z.rows().cycle().skip(1)).flat_map(move |(from, to)| {
-        (0..last).flat_map(move |i| interpolation.interpolate(from, to, i as f64 / last as f64))
-    });
-    LatentSet::new(values.collect(), z.size(), "a walk of fewer than 2 steps")
+    let between = |from, to, t| interpolate_row(interpolation, z.z_size(), (from, to), t);
+    let values = z
+        .rows()
+        .zip(z.rows().cycle().skip(1))
+        .flat_map(|(from, to)| (0..last).flat_map(move |i| between(from, to, i as f64 / last as f64)));
+    z.with_values(values.collect(), "a walk of fewer than 2 steps")
 }
 
 #[cfg(test)]

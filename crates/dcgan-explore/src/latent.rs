@@ -1,14 +1,20 @@
 //! Sets of z: drawn by seed, read from files, selected by index; and their images.
+//!
+//! In a set for a conditional model, each z is followed by the weights of the classes. G reads both as one vector, so
+//! means, arithmetic and interpolation work on both alike: within a class and between classes.
 
 use crate::interpolation::to_f32;
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, HostTensor, Precision, Weights, WeightsError};
-use dcgan_model::{Distribution, Generator, LatentConfig, Latents, NetworkError};
+use dcgan_model::{Classes, Distribution, Generator, Latents, ModelConfig, NetworkError};
+use dcgan_ops::Maps;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Name of the tensor in a file of z.
 const TENSOR: &str = "z";
+/// Name of the tensor of class weights in it, for conditional models.
+const LABELS: &str = "labels";
 /// A smaller bound would redraw a value hundreds of times.
 const MIN_BOUND: f32 = 0.01;
 
@@ -19,7 +25,11 @@ pub enum LatentError {
     #[error(transparent)]
     File(#[from] WeightsError),
     /// A file without z, or with other tensors.
-    #[error("{}: expected one tensor z of shape (n, size), found {found}", path.display())]
+    #[error(
+        "{}: expected one tensor z of shape (n, size), and for conditional models labels of shape (n, classes), \
+         found {found}",
+        path.display()
+    )]
     NotLatents {
         /// The file.
         path: PathBuf,
@@ -48,6 +58,25 @@ pub enum LatentError {
         /// Length found.
         found: usize,
     },
+    /// z without class weights for a conditional model.
+    #[error("{what} has no classes, which this conditional model takes: append @CLASS")]
+    NoClasses {
+        /// The source of the z.
+        what: String,
+    },
+    /// Class weights of another number of classes than the model's.
+    #[error("{what} has {found} classes, the model has {expected}: use z of this model")]
+    Classes {
+        /// The source of the z.
+        what: String,
+        /// Classes of the model.
+        expected: usize,
+        /// Classes found.
+        found: usize,
+    },
+    /// A class that the model does not have.
+    #[error("{0}")]
+    UnknownClass(String),
     /// An index out of range.
     #[error("{what}: there is no z {row}, expected an index from 0 to {}", len.saturating_sub(1))]
     OutOfRange {
@@ -85,7 +114,10 @@ pub enum LatentError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// Text that cannot be parsed.
-    #[error("{text:?}: expected FILE, FILE:i,j,k or seed:S:i,j,k, with indices from 0")]
+    #[error(
+        "{text:?}: expected FILE, FILE:i,j,k or seed:S:i,j,k, with indices from 0, and for conditional models @CLASS \
+         after it"
+    )]
     Syntax {
         /// The text.
         text: String,
@@ -96,7 +128,10 @@ pub enum LatentError {
 /// finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatentSet {
+    /// Values of a row: of a z, and of its class weights.
     size: usize,
+    /// How many of them are class weights.
+    classes: usize,
     values: Vec<f32>,
 }
 
@@ -120,29 +155,59 @@ impl LatentSet {
                 value: values[bad].to_string(),
             });
         }
-        Ok(Self { size, values })
+        Ok(Self { size, classes: 0, values })
     }
 
-    /// The z of the first `n` samples of `seed`, as in [`Generator::draw`].
+    /// Other rows for the same model; errors name `what` as their source.
+    ///
+    /// # Errors
+    /// Those of [`LatentSet::new`].
+    pub fn with_values(&self, values: Vec<f32>, what: &str) -> Result<Self, LatentError> {
+        Ok(Self { classes: self.classes, ..Self::new(values, self.size, what)? })
+    }
+
+    /// The set with weights of `classes` classes behind each z, in place of those that it has; row `i` has those that
+    /// `weights` gives.
+    fn with_classes(&self, classes: usize, weights: impl Fn(usize) -> Vec<f32>) -> Self {
+        let z_size = self.z_size();
+        let row = |(i, row): (usize, &[f32])| [&row[..z_size], &weights(i)].concat();
+        let values = self.rows().enumerate().flat_map(row).collect();
+        Self { size: z_size + classes, classes, values }
+    }
+
+    /// The set with the classes of a conditional model, where row `i` has the class `of(i)`; for others the set itself.
+    fn with_one_hot(self, config: &ModelConfig, of: impl Fn(usize) -> u32) -> Self {
+        if !config.is_conditional() {
+            return self;
+        }
+        let one_hot =
+            |class: usize| (0..config.classes).map(|i| if i == class { 1.0 } else { 0.0 }).collect();
+        self.with_classes(config.classes, |i| one_hot(of(i) as usize))
+    }
+
+    /// The z of the first `n` samples of `seed`, as in [`Generator::draw`], and the classes of a conditional model.
     ///
     /// # Errors
     /// `n` of 0.
-    pub fn draw(seed: u64, n: usize, config: &LatentConfig) -> Result<Self, LatentError> {
-        Self::draw_indices(seed, 0..n, config)
+    pub fn draw(seed: u64, n: usize, config: &ModelConfig, classes: Classes) -> Result<Self, LatentError> {
+        Self::draw_indices(seed, 0..n, config, classes)
     }
 
-    /// The z of the samples `indices` of `seed`.
+    /// The z of the samples `indices` of `seed`, and the classes of a conditional model.
     ///
     /// # Errors
     /// No index.
     pub fn draw_indices(
         seed: u64,
         indices: impl IntoIterator<Item = usize>,
-        config: &LatentConfig,
+        config: &ModelConfig,
+        classes: Classes,
     ) -> Result<Self, LatentError> {
-        let one =
-            |i: usize| random::latent(&mut random::stream(seed, Purpose::SampleLatent, i as u64), 1, config);
-        Self::new(indices.into_iter().flat_map(one).collect(), config.size, &format!("seed {seed}"))
+        let indices: Vec<usize> = indices.into_iter().collect();
+        let stream = |i: usize| random::stream(seed, Purpose::SampleLatent, i as u64);
+        let z = indices.iter().flat_map(|&i| random::latent(&mut stream(i), 1, &config.latent)).collect();
+        let set = Self::new(z, config.latent.size, &format!("seed {seed}"))?;
+        Ok(set.with_one_hot(config, |row| classes.of(indices[row], config.classes)))
     }
 
     /// [`LatentSet::draw`] with truncated z: values beyond `bound` standard deviations are redrawn, other values are
@@ -154,9 +219,10 @@ impl LatentSet {
         seed: u64,
         n: usize,
         bound: f32,
-        config: &LatentConfig,
+        config: &ModelConfig,
+        classes: Classes,
     ) -> Result<Self, LatentError> {
-        if config.distribution != Distribution::Normal {
+        if config.latent.distribution != Distribution::Normal {
             return Err(LatentError::UniformBound);
         }
         if bound.is_nan() || bound < MIN_BOUND {
@@ -164,7 +230,7 @@ impl LatentSet {
         }
         let one = |i: u64| {
             let mut rng = random::stream(seed, Purpose::SampleLatent, i);
-            let mut z = random::latent(&mut rng, 1, config);
+            let mut z = random::latent(&mut rng, 1, &config.latent);
             for value in &mut z {
                 while value.abs() > bound {
                     *value = random::normal(&mut rng, 1, 0.0, 1.0).first().copied().unwrap_or(0.0);
@@ -172,10 +238,13 @@ impl LatentSet {
             }
             z
         };
-        Self::new((0..n as u64).flat_map(one).collect(), config.size, &format!("seed {seed}"))
+        let z = (0..n as u64).flat_map(one).collect();
+        let set = Self::new(z, config.latent.size, &format!("seed {seed}"))?;
+        Ok(set.with_one_hot(config, |row| classes.of(row, config.classes)))
     }
 
-    /// Reads the tensor `z` `(n, size)` of a safetensors file, in any float type.
+    /// Reads the tensor `z` `(n, size)` of a safetensors file, in any float type, and `labels` `(n, classes)` where it
+    /// has them.
     ///
     /// # Errors
     /// A file that cannot be read, is damaged, or has other tensors; a value that is not finite.
@@ -183,28 +252,54 @@ impl LatentSet {
         let mut tensors = weights::read_safetensors(path)?;
         let found: Vec<String> =
             tensors.iter().map(|(name, tensor)| format!("{name} {:?}", tensor.shape)).collect();
-        let z = tensors.remove(TENSOR).filter(|_| tensors.is_empty());
-        match z.as_ref().map(|z| z.shape.as_slice()) {
-            Some(&[n, size]) if n > 0 && size > 0 => {
-                Self::new(z.map(|z| z.data).unwrap_or_default(), size, &path.display().to_string())
+        let (z, labels) = (tensors.remove(TENSOR), tensors.remove(LABELS));
+        let not_latents = || LatentError::NotLatents { path: path.into(), found: found.join(", ") };
+        let Some((z, n, size)) = z.filter(|_| tensors.is_empty()).and_then(rows_of) else {
+            return Err(not_latents());
+        };
+        let what = path.display().to_string();
+        let set = Self::new(z, size, &what)?;
+        let Some(labels) = labels else { return Ok(set) };
+        match rows_of(labels).filter(|(_, rows, _)| *rows == n) {
+            Some((labels, _, classes)) => {
+                let set = set.with_classes(classes, |i| labels[i * classes..(i + 1) * classes].to_vec());
+                set.with_values(set.values.clone(), &what) // all finite
             }
-            _ => Err(LatentError::NotLatents { path: path.into(), found: found.join(", ") }),
+            None => Err(not_latents()),
         }
     }
 
-    /// Writes the tensor `z` `(n, size)` to a safetensors file, atomically.
+    /// Writes the tensor `z` `(n, size)` and, for a conditional model, `labels` `(n, classes)` to a safetensors file,
+    /// atomically.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), LatentError> {
-        let tensor = HostTensor { shape: vec![self.len(), self.size], data: self.values.clone() };
-        let tensors: Weights = [(TENSOR.to_owned(), tensor)].into_iter().collect();
+        let z_size = self.z_size();
+        let tensor = |columns: std::ops::Range<usize>| HostTensor {
+            shape: vec![self.len(), columns.len()],
+            data: self.rows().flat_map(|row| &row[columns.clone()]).copied().collect(),
+        };
+        let mut tensors: Weights = [(TENSOR.to_owned(), tensor(0..z_size))].into_iter().collect();
+        if self.classes > 0 {
+            tensors.insert(LABELS.to_owned(), tensor(z_size..self.size));
+        }
         Ok(weights::write_safetensors(path, &tensors, Precision::F32)?)
     }
 
-    /// Length of a z.
+    /// Length of a row: of a z, and of its class weights.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// Length of a z.
+    pub fn z_size(&self) -> usize {
+        self.size - self.classes
+    }
+
+    /// Class weights of a z; 0 for a model that is not conditional.
+    pub fn classes(&self) -> usize {
+        self.classes
     }
 
     /// Number of z; at least 1.
@@ -241,7 +336,7 @@ impl LatentSet {
             })?;
             values.extend_from_slice(z);
         }
-        Self::new(values, self.size, what)
+        self.with_values(values, what)
     }
 
     /// The mean, `(size)`, summed in f64.
@@ -263,16 +358,44 @@ impl LatentSet {
         generator: &mut Generator,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<u8>, LatentError> {
-        let expected = generator.model().config().latent.size;
-        if self.size != expected {
-            return Err(LatentError::Size { what: "the set".to_owned(), expected, found: self.size });
+        self.check(generator.model().config(), "the set")?;
+        let z_size = self.z_size();
+        let columns = |columns: std::ops::Range<usize>| {
+            self.rows().flat_map(|row| &row[columns.clone()]).copied().collect::<Vec<f32>>()
+        };
+        let mut latents = Latents::new(columns(0..z_size), z_size)?;
+        if self.classes > 0 {
+            let labels = Maps::rows(columns(z_size..self.size), self.classes).map_err(NetworkError::from)?;
+            latents = latents.with_label_rows(labels)?;
         }
-        let latents = Latents::new(self.values.clone(), self.size)?;
         Ok(generator.draw_latents(&latents, progress)?)
+    }
+
+    /// Refuses z or class weights of another model.
+    fn check(&self, config: &ModelConfig, what: &str) -> Result<(), LatentError> {
+        let what = what.to_owned();
+        let (expected, found) = (config.latent.size, self.z_size());
+        if found != expected {
+            return Err(LatentError::Size { what, expected, found });
+        }
+        match (config.classes, self.classes) {
+            (expected, found) if expected == found => Ok(()),
+            (_, 0) => Err(LatentError::NoClasses { what }),
+            (expected, found) => Err(LatentError::Classes { what, expected, found }),
+        }
     }
 }
 
-/// z as named on the command line: `FILE`, `FILE:i,j,k`, or `seed:S:i,j,k` for samples of a seed by index.
+/// The values of a tensor `(n, size)` with values, and both sides.
+fn rows_of(tensor: HostTensor) -> Option<(Vec<f32>, usize, usize)> {
+    match tensor.shape.as_slice() {
+        &[n, size] if n > 0 && size > 0 => Some((tensor.data, n, size)),
+        _ => None,
+    }
+}
+
+/// z as named on the command line: `FILE`, `FILE:i,j,k`, or `seed:S:i,j,k` for samples of a seed by index; followed by
+/// `@CLASS` for z with that class of a conditional model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LatentSpec {
     /// All or some z of a file written by [`LatentSet::write`].
@@ -289,6 +412,13 @@ pub enum LatentSpec {
         /// Indices from 0.
         indices: Vec<usize>,
     },
+    /// z with a class of a conditional model, in place of those that they have.
+    OfClass {
+        /// The z.
+        z: Box<LatentSpec>,
+        /// Name or number of the class.
+        class: String,
+    },
 }
 
 fn parse_indices(text: &str) -> Option<Vec<usize>> {
@@ -300,6 +430,11 @@ impl FromStr for LatentSpec {
 
     fn from_str(text: &str) -> Result<Self, LatentError> {
         let invalid = || LatentError::Syntax { text: text.to_owned() };
+        if let Some((z, class)) = text.rsplit_once('@').filter(|_| !Path::new(text).is_file()) {
+            let is_one = !class.is_empty() && !z.is_empty();
+            let z = if is_one { z.parse().map_err(|_| invalid())? } else { return Err(invalid()) };
+            return Ok(Self::OfClass { z: Box::new(z), class: class.to_owned() });
+        }
         if let Some(rest) = text.strip_prefix("seed:") {
             let (seed, list) = rest.split_once(':').ok_or_else(invalid)?;
             let seed = seed.parse().map_err(|_| invalid())?;
@@ -318,19 +453,36 @@ impl FromStr for LatentSpec {
 }
 
 impl LatentSpec {
-    /// The z, for a model of `config`.
+    /// The file that is read, if any.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } => Some(path),
+            Self::Seed { .. } => None,
+            Self::OfClass { z, .. } => z.path(),
+        }
+    }
+
+    /// The z, for a model of `config`. `classes` are the classes of z that have none.
     ///
     /// # Errors
-    /// A file that cannot be read or has other tensors; z of another length than the model's; an index out of range.
-    pub fn resolve(&self, config: &LatentConfig) -> Result<LatentSet, LatentError> {
+    /// A file that cannot be read or has other tensors; z of another length or with other classes than the model's; an
+    /// index out of range.
+    pub fn resolve(&self, config: &ModelConfig, classes: Classes) -> Result<LatentSet, LatentError> {
         match self {
-            Self::Seed { seed, indices } => LatentSet::draw_indices(*seed, indices.iter().copied(), config),
+            Self::Seed { seed, indices } => {
+                LatentSet::draw_indices(*seed, indices.iter().copied(), config, classes)
+            }
+            Self::OfClass { z, class } => {
+                let class = config.class_of(class).map_err(LatentError::UnknownClass)?;
+                Ok(z.resolve(config, Classes::One(class))?.with_one_hot(config, |_| class))
+            }
             Self::File { path, indices } => {
                 let what = path.display().to_string();
-                let all = LatentSet::read(path)?;
-                if all.size() != config.size {
-                    return Err(LatentError::Size { what, expected: config.size, found: all.size() });
+                let mut all = LatentSet::read(path)?;
+                if let (0, Classes::One(class)) = (all.classes(), classes) {
+                    all = all.with_one_hot(config, |_| class);
                 }
+                all.check(config, &what)?;
                 indices.as_ref().map_or(Ok(all.clone()), |indices| all.select(indices, &what))
             }
         }
@@ -340,21 +492,24 @@ impl LatentSpec {
     ///
     /// # Errors
     /// Invalid syntax; those of [`LatentSpec::resolve`].
-    pub fn parse_and_resolve(text: &str, config: &LatentConfig) -> Result<LatentSet, LatentError> {
-        text.parse::<Self>()?.resolve(config)
+    pub fn parse_and_resolve(text: &str, config: &ModelConfig) -> Result<LatentSet, LatentError> {
+        text.parse::<Self>()?.resolve(config, Classes::InTurn)
     }
 }
 
 /// Concatenates sets of z.
 ///
 /// # Errors
-/// No set; sets of z of different lengths.
+/// No set; sets of z of different lengths or classes.
 pub fn concat(sets: &[LatentSet]) -> Result<LatentSet, LatentError> {
-    let size = sets.first().map_or(0, LatentSet::size);
+    let Some(first) = sets.first() else {
+        return Err(LatentError::Empty { what: "an empty list".to_owned() });
+    };
+    let size = first.size;
     if let Some(other) = sets.iter().find(|set| set.size != size) {
         return Err(LatentError::Size { what: "a set of z".to_owned(), expected: size, found: other.size });
     }
-    LatentSet::new(sets.iter().flat_map(|set| set.values.iter().copied()).collect(), size, "an empty list")
+    first.with_values(sets.iter().flat_map(|set| set.values.iter().copied()).collect(), "an empty list")
 }
 
 #[cfg(test)]

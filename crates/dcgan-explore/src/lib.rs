@@ -30,19 +30,19 @@
 //! use dcgan_explore::arithmetic::combine;
 //! use dcgan_explore::interpolation::{Interpolation, walks};
 //! use dcgan_explore::latent::{LatentSet, concat};
-//! use dcgan_model::{Generator, ModelFiles};
+//! use dcgan_model::{Classes, Generator, ModelFiles};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let files = ModelFiles::embedded_digits()?;
-//! let config = &files.model.config().latent;
+//! let config = files.model.config();
 //!
 //! // A concept is the mean of several z: here a - b + c, each the mean of three samples of seed 0.
-//! let mean_of = |samples: [usize; 3]| LatentSet::draw_indices(0, samples, config);
+//! let mean_of = |samples: [usize; 3]| LatentSet::draw_indices(0, samples, config, Classes::InTurn);
 //! let (a, b, c) = (mean_of([0, 1, 2])?, mean_of([3, 4, 5])?, mean_of([6, 7, 8])?);
-//! let sum = LatentSet::new(combine(&[a, c], &[b])?, config.size, "a - b + c")?;
+//! let sum = combine(&[a, c], &[b])?;
 //!
 //! // Linear and spherical interpolation share both ends.
-//! let ends = concat(&[LatentSet::draw(1, 1, config)?, sum])?;
+//! let ends = concat(&[LatentSet::draw(1, 1, config, Classes::InTurn)?, sum])?;
 //! let linear = walks(&ends, 5, Interpolation::Linear)?;
 //! let spherical = walks(&ends, 5, Interpolation::Spherical)?;
 //! assert_eq!(linear.len(), 5);

@@ -80,8 +80,11 @@ impl Extractor {
     /// Features of the discriminator of `model` with `weights`.
     ///
     /// # Errors
-    /// Weights that do not fit; memory.
+    /// [`NetworkError::Conditional`]; weights that do not fit; memory.
     pub fn new(model: &Model, weights: &Weights, device: impl Into<Device>) -> Result<Self, NetworkError> {
+        if model.config().is_conditional() {
+            return Err(NetworkError::Conditional);
+        }
         let discriminator = Discriminator::new(model, weights, device)?;
         Ok(Self { discriminator, model: model.clone(), width: width(model), pool: BufferPool::new() })
     }

@@ -23,10 +23,13 @@ pub struct ModelConfig {
     pub width: usize,
     /// 1 (grey), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
-    /// Classes that the networks are conditioned on; 0 for none. Labels are joined to z as a one-hot vector, and to the
-    /// input of every other layer as constant maps (the authors' MNIST networks).
+    /// Classes that the networks are conditioned on; 0 for none. Labels are joined to the input of every layer, as in
+    /// the authors' MNIST networks: to z and to other vectors as a one-hot vector, to maps as a constant map per class.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub classes: usize,
+    /// Names of the classes, where they have names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
     /// The latent vector z.
     pub latent: LatentConfig,
     /// The generator.
@@ -46,6 +49,31 @@ impl ModelConfig {
     /// Height, width and channels of the images.
     pub fn image_shape(&self) -> (usize, usize, usize) {
         (self.height, self.width, self.channels)
+    }
+
+    /// Whether the networks read class labels.
+    pub fn is_conditional(&self) -> bool {
+        self.classes > 0
+    }
+
+    /// The name of a class, or its number where it has no name.
+    pub fn class_name(&self, class: usize) -> String {
+        self.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
+    }
+
+    /// The class with this name or number.
+    ///
+    /// # Errors
+    /// A message that lists the classes.
+    pub fn class_of(&self, text: &str) -> Result<u32, String> {
+        let named = self.class_names.iter().position(|name| name == text);
+        let number = || text.parse().ok().filter(|&class| class < self.classes);
+        let class = named.or_else(number).and_then(|class| u32::try_from(class).ok());
+        class.ok_or_else(|| match (self.classes, self.class_names.as_slice()) {
+            (0, _) => format!("class {text}: the model is not conditional, it has no classes"),
+            (classes, []) => format!("class {text:?} is unknown, expected 0 to {}", classes - 1),
+            (_, names) => format!("class {text:?} is unknown, expected one of {}", names.join(", ")),
+        })
     }
 }
 
@@ -77,14 +105,14 @@ pub struct NormConfig {
     pub eps: f64,
     /// Whether weight and bias are learned.
     pub affine: bool,
-    /// Which layers have batch norm, in their order: G's `project` and `blocks`, D's `blocks` and `head`. Where this is
-    /// missing, all but the last of G, and all but the first and the last of D.
+    /// Which layers have batch norm, in their order: G's `dense`, `project` and `blocks`, D's `blocks`, `dense` and
+    /// `head`. Where this is missing, all but the last of G, and all but the first and the last of D.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<bool>>,
 }
 
-/// A property of all layers of a network, or of each one in their order: G's `project` and `blocks`, D's `blocks` and
-/// `head`.
+/// A property of all layers of a network, or of each one in their order: G's `dense`, `project` and `blocks`, D's
+/// `blocks`, `dense` and `head`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OnLayers {
@@ -135,6 +163,10 @@ impl From<&[bool]> for OnLayers {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorConfig {
+    /// Units of hidden dense layers between z and the projection, each with batch norm and ReLU. The paper has none
+    /// (section 3); the authors' MNIST networks have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dense: Vec<usize>,
     /// Channels of the map that z is projected to.
     pub project_channels: usize,
     /// Rows and columns of this map, where they are not the image's divided by the strides.
@@ -153,7 +185,7 @@ pub struct GeneratorConfig {
     pub output: Activation,
 }
 
-/// D: convolutions, batch norm after all but the first, then one dense layer to a logit. `norm.layers` changes which
+/// D: convolutions, batch norm after all but the first, then a dense layer to a logit. `norm.layers` changes which
 /// layers have batch norm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,6 +200,10 @@ pub struct DiscriminatorConfig {
     pub bias: OnLayers,
     /// Convolutions.
     pub blocks: Vec<BlockConfig>,
+    /// Units of hidden dense layers between the convolutions and the head, each with batch norm and LeakyReLU. The
+    /// paper has none (section 3); the authors' MNIST networks have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dense: Vec<usize>,
 }
 
 /// One (transposed) convolution.
@@ -237,7 +273,7 @@ fn block_layer(
     }
 }
 
-/// The layers of G: `project`, then `blocks.i`. Sizes that do not fit are added to `faults`.
+/// The layers of G: `dense.i`, `project`, then `blocks.i`. Sizes that do not fit are added to `faults`.
 pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let g = &config.generator;
     let common = |i| Common { bias: g.bias.at(i), label_channels: config.classes };
@@ -253,14 +289,25 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
         return Vec::new();
     }
     let (rows, columns) = g.project_size.unwrap_or((config.height / stride, config.width / stride));
+    let mut vector = MapShape::new(config.latent.size, 1, 1);
+    let mut layers = Vec::new();
+    for (i, &units) in g.dense.iter().enumerate() {
+        let output = MapShape::new(units, 1, 1);
+        layers.push(Layer {
+            norm: norm(&g.norm, NormAxes::PerChannel, i, true),
+            activation: Activation::Relu,
+            ..common(i).layer(format!("dense.{i}"), Kind::ConvTranspose, vector, output)
+        });
+        vector = output;
+    }
     let mut shape = MapShape::new(g.project_channels, rows, columns);
-    let z = MapShape::new(config.latent.size, 1, 1);
-    let mut layers = vec![Layer {
+    let project = layers.len();
+    layers.push(Layer {
         kernel: (rows, columns),
-        norm: norm(&g.norm, g.project_norm, 0, true),
+        norm: norm(&g.norm, g.project_norm, project, true),
         activation: Activation::Relu,
-        ..common(0).layer("project", Kind::ConvTranspose, z, shape)
-    }];
+        ..common(project).layer("project", Kind::ConvTranspose, vector, shape)
+    });
     for (i, block) in g.blocks.iter().enumerate() {
         let Some(output) = after(Kind::ConvTranspose, shape, block) else {
             faults.push(format!(
@@ -270,10 +317,11 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
             return layers;
         };
         let last = i + 1 == g.blocks.len();
+        let at = layers.len();
         layers.push(Layer {
-            norm: norm(&g.norm, NormAxes::PerChannel, i + 1, !last),
+            norm: norm(&g.norm, NormAxes::PerChannel, at, !last),
             activation: if last { g.output } else { Activation::Relu },
-            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common(i + 1))
+            ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common(at))
         });
         shape = output;
     }
@@ -286,7 +334,7 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
     layers
 }
 
-/// The layers of D: `blocks.i`, then `head`. Sizes that do not fit are added to `faults`.
+/// The layers of D: `blocks.i`, `dense.i`, then `head`. Sizes that do not fit are added to `faults`.
 pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let d = &config.discriminator;
     let common = |i| Common { bias: d.bias.at(i), label_channels: config.classes };
@@ -308,10 +356,24 @@ pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String
         });
         shape = output;
     }
-    layers.push(Layer {
-        kernel: (shape.height, shape.width),
-        norm: norm(&d.norm, NormAxes::PerChannel, d.blocks.len(), false),
-        ..common(d.blocks.len()).layer("head", Kind::Conv, shape, MapShape::new(1, 1, 1))
-    });
+    // A dense layer reads the flattened map, to which labels are joined as a vector.
+    let dense = |name: String, i, usual_norm, input: MapShape, units| {
+        let on_map = (input.height, input.width) != (1, 1);
+        let (label_channels, label_inputs) = if on_map { (0, config.classes) } else { (config.classes, 0) };
+        Layer {
+            kernel: (input.height, input.width),
+            norm: norm(&d.norm, NormAxes::PerChannel, i, usual_norm),
+            bias: d.bias.at(i),
+            label_channels,
+            label_inputs,
+            ..Layer::plain(name, Kind::Conv, input, MapShape::new(units, 1, 1))
+        }
+    };
+    for (i, &units) in d.dense.iter().enumerate() {
+        let layer = dense(format!("dense.{i}"), layers.len(), true, shape, units);
+        shape = layer.output;
+        layers.push(Layer { activation: Activation::LeakyRelu(d.negative_slope), ..layer });
+    }
+    layers.push(dense("head".to_owned(), layers.len(), false, shape, 1));
     layers
 }

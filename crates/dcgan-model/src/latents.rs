@@ -1,8 +1,30 @@
 //! What a generator draws images from: z, and class labels where it is conditional.
 
 use crate::random::{self, Purpose};
-use crate::{LatentConfig, NetworkError};
+use crate::{LatentConfig, ModelConfig, NetworkError};
 use dcgan_ops::{Input, Maps};
+use std::ops::Range;
+
+/// The classes of images that a conditional generator draws; without meaning for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Classes {
+    /// In turn: image `i` has class `i % classes`.
+    #[default]
+    InTurn,
+    /// All images have this class.
+    One(u32),
+}
+
+impl Classes {
+    /// The class of image `i` of a model with `classes` classes.
+    #[expect(clippy::cast_possible_truncation, reason = "at most 65536 classes, see ModelConfig")]
+    pub fn of(self, i: usize, classes: usize) -> u32 {
+        match self {
+            Self::InTurn => (i % classes.max(1)) as u32,
+            Self::One(class) => class,
+        }
+    }
+}
 
 /// Latent vectors of a batch, with class labels for a conditional generator. Training, sampling, the service and
 /// exploring all pass this type.
@@ -31,6 +53,26 @@ impl Latents {
     /// Those of [`Latents::new`].
     pub fn draw(seed: u64, purpose: Purpose, n: usize, config: &LatentConfig) -> Result<Self, NetworkError> {
         Self::new(random::latent_each(seed, purpose, n, config), config.size)
+    }
+
+    /// The vectors of the images `range` among all that can be drawn of a seed, with their class labels where the model
+    /// is conditional. Each depends on the seed and its own index alone.
+    ///
+    /// # Errors
+    /// Those of [`Latents::new`]; a class that is not below `config.classes`.
+    pub fn of_range(
+        (seed, purpose): (u64, Purpose),
+        range: Range<usize>,
+        config: &ModelConfig,
+        classes: Classes,
+    ) -> Result<Self, NetworkError> {
+        let z = random::latent_range(seed, purpose, range.clone(), &config.latent);
+        let latents = Self::new(z, config.latent.size)?;
+        if !config.is_conditional() {
+            return Ok(latents);
+        }
+        let labels: Vec<u32> = range.map(|i| classes.of(i, config.classes)).collect();
+        latents.with_labels(&labels, config.classes)
     }
 
     /// The same vectors with a label below `classes` for each.

@@ -23,7 +23,7 @@ pub use config::{
 };
 pub use dcgan_ops::{Device, DeviceChoice, DeviceError};
 pub use folder::{FolderError, ModelFiles};
-pub use latents::Latents;
+pub use latents::{Classes, Latents};
 pub use model::{ConfigError, Model};
 pub use network::{
     BuildExecutor, Classifier, Discriminator, Generator, NetworkError, load_weights, network_weights,

@@ -54,17 +54,18 @@ impl Model {
         &self.config
     }
 
-    /// Layers of G: `project`, then `blocks.i`.
+    /// Layers of G: `dense.i`, `project`, then `blocks.i`.
     pub fn generator_layers(&self) -> &[Layer] {
         &self.generator
     }
 
-    /// Layers of D: `blocks.i`, then `head`.
+    /// Layers of D: `blocks.i`, `dense.i`, then `head`.
     pub fn discriminator_layers(&self) -> &[Layer] {
         &self.discriminator
     }
 
-    /// Layers of D with a head of `classes` logits instead of one: the classifier "of the same shape" of section 5.2.
+    /// Layers of D with a head of `classes` logits instead of one, and without label inputs: the classifier "of the
+    /// same shape" of section 5.2.
     ///
     /// # Errors
     /// Fewer than two classes, or more than a tensor holds.
@@ -73,7 +74,8 @@ impl Model {
             let fault = format!("a classifier of {classes} class(es), expected at least 2");
             return Err(ConfigError { faults: vec![fault] });
         }
-        let mut layers = self.discriminator.clone();
+        let unconditional = |layer: &Layer| Layer { label_channels: 0, label_inputs: 0, ..layer.clone() };
+        let mut layers: Vec<Layer> = self.discriminator.iter().map(unconditional).collect();
         if let Some(head) = layers.last_mut() {
             head.output.channels = classes;
         }
@@ -153,6 +155,11 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
         classes == 0 || (2..=1 << 16).contains(&classes),
         format!("classes is {classes}, expected 0 or 2 to 65536"),
     );
+    let names = config.class_names.len();
+    expect(
+        names == 0 || names == classes,
+        format!("class_names has {names} entries, expected {classes}: one per class"),
+    );
     // It becomes part of file names.
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     expect(
@@ -194,6 +201,20 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
         (1..=1 << 16).contains(&width),
         format!("generator.project_channels is {width}, expected 1 to 65536"),
     );
+    for (network, dense) in
+        [("generator", &config.generator.dense), ("discriminator", &config.discriminator.dense)]
+    {
+        expect(
+            dense.len() <= 16,
+            format!("{network}.dense has {} entries, expected at most 16", dense.len()),
+        );
+        for (i, units) in dense.iter().enumerate() {
+            expect(
+                (1..=1 << 16).contains(units),
+                format!("{network}.dense[{i}] is {units}, expected 1 to 65536"),
+            );
+        }
+    }
     let networks = [("generator", &config.generator.blocks), ("discriminator", &config.discriminator.blocks)];
     for (network, blocks) in networks {
         expect(
@@ -234,8 +255,8 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
 fn check_lists(config: &ModelConfig, faults: &mut Vec<String>) {
     let ModelConfig { generator: g, discriminator: d, .. } = config;
     let networks = [
-        ("generator", &g.norm, &g.bias, "project and blocks", g.blocks.len() + 1),
-        ("discriminator", &d.norm, &d.bias, "blocks and head", d.blocks.len() + 1),
+        ("generator", &g.norm, &g.bias, "dense, project and blocks", g.dense.len() + g.blocks.len() + 1),
+        ("discriminator", &d.norm, &d.bias, "blocks, dense and head", d.blocks.len() + d.dense.len() + 1),
     ];
     for (network, norm, bias, layers, expected) in networks {
         let of_bias = match bias {

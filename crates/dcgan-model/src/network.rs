@@ -29,6 +29,12 @@ pub enum NetworkError {
         /// Values of a z.
         size: usize,
     },
+    /// Features of a conditional discriminator.
+    #[error(
+        "the discriminator is conditional: it reads class labels, which features must not depend on; use a model without \
+         classes"
+    )]
+    Conditional,
     /// Not one label for each z.
     #[error("{labels} labels for {latents} latent vectors")]
     Labels {
@@ -239,9 +245,9 @@ impl Discriminator {
         images: impl Into<Input<'a>>,
         hook: ForwardHook<'_>,
     ) -> Result<Vec<f32>, NetworkError> {
-        let head = self.network.layers().len().saturating_sub(1); // its activation is the logit
+        let convolutions = self.model.config().discriminator.blocks.len(); // the layers behind them are dense
         let blocks = |block: usize, image: usize, map: &[f32]| {
-            if block < head {
+            if block < convolutions {
                 hook(block, image, map);
             }
         };

@@ -34,13 +34,14 @@ pub enum PresetError {
 }
 
 /// The files, in the order in which they are listed.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("digits", include_str!("../assets/digits.toml")),
     ("pytorch64", include_str!("../assets/pytorch64.toml")),
     ("pytorch32", include_str!("../assets/pytorch32.toml")),
     ("paper64", include_str!("../assets/paper64.toml")),
     ("svhn32", include_str!("../assets/svhn32.toml")),
     ("imagenet32", include_str!("../assets/imagenet32.toml")),
+    ("mnist-cond", include_str!("../assets/mnist-cond.toml")),
 ];
 
 impl Preset {

@@ -1,7 +1,7 @@
 //! Images from a generator, by seed or of given latents.
 
 use crate::random::{self, Purpose};
-use crate::{Generator, Latents, NetworkError, pixels};
+use crate::{Classes, Generator, Latents, NetworkError, pixels};
 use std::ops::Range;
 
 /// Most images of one forward pass.
@@ -17,12 +17,12 @@ const RECALIBRATION_BATCH: usize = 128;
 
 impl Generator {
     /// Draws `n` images in evaluation mode, bytes `(n, h, w, c)`: the same for the same model and seed, and the first n
-    /// of any more.
+    /// of any more. A conditional generator draws its classes in turn.
     ///
     /// # Errors
     /// A generator without statistics; memory.
     pub fn draw(&mut self, seed: u64, n: usize) -> Result<Vec<u8>, NetworkError> {
-        self.draw_range(seed, 0..n)
+        self.draw_range(seed, 0..n, Classes::InTurn)
     }
 
     /// Draws the images `range` of all that [`Generator::draw`] can draw of a seed, bytes `(n, h, w, c)`: any number of
@@ -30,10 +30,14 @@ impl Generator {
     ///
     /// # Errors
     /// Those of [`Generator::draw`].
-    pub fn draw_range(&mut self, seed: u64, range: Range<usize>) -> Result<Vec<u8>, NetworkError> {
-        let latent = &self.model().config().latent;
-        let z = random::latent_range(seed, Purpose::SampleLatent, range, latent);
-        let latents = Latents::new(z, latent.size)?;
+    pub fn draw_range(
+        &mut self,
+        seed: u64,
+        range: Range<usize>,
+        classes: Classes,
+    ) -> Result<Vec<u8>, NetworkError> {
+        let drawn = (seed, Purpose::SampleLatent);
+        let latents = Latents::of_range(drawn, range, self.model().config(), classes)?;
         self.draw_latents(&latents, &mut |_| ())
     }
 
@@ -74,9 +78,9 @@ impl Generator {
             let z = random::latent(&mut rng, RECALIBRATION_BATCH, &config.latent);
             let mut latents = Latents::new(z, config.latent.size)?;
             if config.classes > 0 {
-                // Classes in turn: every batch has all of them.
-                #[expect(clippy::cast_possible_truncation, reason = "at most 65536 classes, see ModelConfig")]
-                let labels: Vec<u32> = (0..config.classes as u32).cycle().take(RECALIBRATION_BATCH).collect();
+                // Classes in turn: every batch has as many of them as it can.
+                let images = i * RECALIBRATION_BATCH..(i + 1) * RECALIBRATION_BATCH;
+                let labels: Vec<u32> = images.map(|i| Classes::InTurn.of(i, config.classes)).collect();
                 latents = latents.with_labels(&labels, config.classes)?;
             }
             Ok(latents.into_maps())

@@ -66,7 +66,7 @@ impl CandleLayers {
     }
 
     /// Runs the layers on `x` `(n, c, h, w)`, or `(n, c)` for maps of one pixel, with `labels` `(n, classes)` where
-    /// they have label channels.
+    /// they read labels.
     ///
     /// # Errors
     /// Shapes, statistics or labels that are missing, those of candle.
@@ -76,6 +76,12 @@ impl CandleLayers {
         let mut y = if let [n, c] = *x.dims() { x.reshape((n, c, 1, 1))? } else { x.clone() };
         for layer in &self.layers {
             y = self.linear(layer, &join_labels(layer, &y, labels)?)?;
+            if layer.label_inputs > 0 {
+                let weight = self.tensor(layer, Role::LabelWeight)?;
+                let rows =
+                    labels_of(layer, labels)?.to_device(y.device())?.flatten_from(1)?.matmul(&weight.t()?)?;
+                y = y.broadcast_add(&rows.reshape((rows.dim(0)?, layer.output.channels, 1, 1))?)?;
+            }
             if let Some(norm) = layer.norm {
                 let (normalized, batch) = self.normalize(layer, norm, &y, mode)?;
                 y = normalized;
@@ -204,11 +210,15 @@ fn join_labels(layer: &Layer, x: &Tensor, labels: Option<&Tensor>) -> Result<Ten
     if layer.label_channels == 0 {
         return Ok(x.clone());
     }
-    let labels = labels.ok_or_else(|| OpsError::NoLabels { layer: layer.name.clone() })?;
+    let labels = labels_of(layer, labels)?;
     let (n, _, h, w) = x.dims4()?;
     let maps =
         labels.reshape((n, layer.label_channels, 1, 1))?.broadcast_as((n, layer.label_channels, h, w))?;
     Ok(Tensor::cat(&[x, &maps.to_device(x.device())?.contiguous()?], 1)?)
+}
+
+fn labels_of<'a>(layer: &Layer, labels: Option<&'a Tensor>) -> Result<&'a Tensor> {
+    labels.ok_or_else(|| OpsError::NoLabels { layer: layer.name.clone() })
 }
 
 fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {

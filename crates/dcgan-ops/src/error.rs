@@ -1,5 +1,7 @@
 //! What can go wrong in an operation.
 
+use crate::MapShape;
+
 /// Result of an operation.
 pub type Result<T> = std::result::Result<T, OpsError>;
 
@@ -25,11 +27,20 @@ pub enum OpsError {
     /// `backward` without a forward pass kept for it.
     #[error("backward needs a forward pass run with Keep::Tape right before it")]
     NoTape,
-    /// A layer with label channels was run without labels.
-    #[error("layer {layer} has label channels: give a label for each image")]
+    /// A layer that reads labels was run without labels.
+    #[error("layer {layer} reads class labels: give a label for each image")]
     NoLabels {
         /// The layer.
         layer: String,
+    },
+    /// Labels joined to the flattened input of a layer that is not dense.
+    #[error("layer {layer} joins labels to its flattened input: expected an output of 1x1, found {}x{}",
+        .output.height, .output.width)]
+    LabelInputs {
+        /// The layer.
+        layer: String,
+        /// Its output.
+        output: MapShape,
     },
     /// Evaluation without batch norm statistics.
     #[error("the network has no batch norm statistics; recalibrate them first")]

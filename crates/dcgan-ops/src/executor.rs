@@ -36,12 +36,12 @@ impl ExecutorOptions {
     }
 }
 
-/// What a network reads: a batch of maps, and class labels where its layers have label channels.
+/// What a network reads: a batch of maps, and class labels where its layers read them.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// `(n, h, w, c)` of the first layer's input.
     pub maps: &'a Maps,
-    /// A row of label channels per map, `(n, classes)`: one-hot ([`Maps::one_hot`]), or a mixture of classes.
+    /// A row of class weights per map, `(n, classes)`: one-hot ([`Maps::one_hot`]), or a mixture of classes.
     pub labels: Option<&'a Maps>,
 }
 
@@ -182,9 +182,14 @@ pub(crate) fn check_input(layers: &[Layer], input: Input<'_>) -> Result<()> {
     let Some(first) = layers.first() else { return Ok(()) };
     let n = input.maps.n();
     input.maps.check(&format!("input of {}", first.name), n.max(1), first.input)?;
-    for layer in layers.iter().filter(|layer| layer.label_channels > 0) {
-        let labels = input.labels.ok_or_else(|| OpsError::NoLabels { layer: layer.name.clone() })?;
-        labels.check("the labels", n, crate::MapShape::new(layer.label_channels, 1, 1))?;
+    for layer in layers {
+        for classes in [layer.label_channels, layer.label_inputs].into_iter().filter(|&classes| classes > 0) {
+            let labels = input.labels.ok_or_else(|| OpsError::NoLabels { layer: layer.name.clone() })?;
+            labels.check("the labels", n, crate::MapShape::new(classes, 1, 1))?;
+        }
+        if layer.label_inputs > 0 && layer.output.len() != layer.output.channels {
+            return Err(OpsError::LabelInputs { layer: layer.name.clone(), output: layer.output });
+        }
     }
     Ok(())
 }

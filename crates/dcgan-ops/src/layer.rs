@@ -1,7 +1,7 @@
 //! A network as data: the list of layers that every executor runs.
 //!
 //! Each layer is a (transposed) convolution with an optional bias, an optional batch norm, and an activation. Class
-//! labels can be joined to the input of a layer as constant channels. A dense layer on a map is a convolution whose
+//! labels can be joined to the input of a layer as constant channels, or to its flattened input as a vector. A dense layer on a map is a convolution whose
 //! kernel is the whole map; a projection of `z` is a transposed convolution of a 1x1 map, so these two kinds cover
 //! every DCGAN.
 //!
@@ -112,6 +112,9 @@ pub struct Layer {
     ///
     /// They follow the input's own channels (the authors' `conv_cond_concat`).
     pub label_channels: usize,
+    /// Class labels joined to the flattened input of a dense layer as this many inputs, one per class; 0 for none. Its
+    /// output is 1x1.
+    pub label_inputs: usize,
     /// Batch norm, if any.
     pub norm: Option<Norm>,
     /// Activation after it.
@@ -125,6 +128,8 @@ pub enum Role {
     Weight,
     /// Bias of the linear map.
     Bias,
+    /// Weight of class labels that are joined to the flattened input.
+    LabelWeight,
     /// Batch norm weight.
     NormWeight,
     /// Batch norm bias.
@@ -137,14 +142,22 @@ pub enum Role {
 
 impl Role {
     /// Every role, in the order in which a layer's tensors are stored.
-    pub const ALL: [Role; 6] =
-        [Role::Weight, Role::Bias, Role::NormWeight, Role::NormBias, Role::RunningMean, Role::RunningVar];
+    pub const ALL: [Role; 7] = [
+        Role::Weight,
+        Role::Bias,
+        Role::LabelWeight,
+        Role::NormWeight,
+        Role::NormBias,
+        Role::RunningMean,
+        Role::RunningVar,
+    ];
 
     /// What follows the layer's name in the tensor's name.
     pub fn suffix(self) -> &'static str {
         match self {
             Role::Weight => "conv.weight",
             Role::Bias => "conv.bias",
+            Role::LabelWeight => "label.weight",
             Role::NormWeight => "norm.weight",
             Role::NormBias => "norm.bias",
             Role::RunningMean => "norm.running_mean",
@@ -152,11 +165,11 @@ impl Role {
         }
     }
 
-    /// The suffix in files of version 1, which had no biases.
+    /// The suffix in files of version 1, which had neither biases nor labels.
     pub fn suffix_v1(self) -> Option<&'static str> {
         match self {
             Role::Weight => Some("weight"),
-            Role::Bias => None,
+            Role::Bias | Role::LabelWeight => None,
             Role::NormWeight => Some("gain"), // earlier name
             Role::NormBias => Some("shift"),  // earlier name
             Role::RunningMean => Some("mean"),
@@ -167,7 +180,7 @@ impl Role {
     /// How tensors of this role start.
     pub fn initial(self) -> Initial {
         match self {
-            Role::Weight => Initial::Kernel,
+            Role::Weight | Role::LabelWeight => Initial::Kernel,
             Role::NormWeight => Initial::NormWeight,
             Role::Bias | Role::NormBias | Role::RunningMean => Initial::Constant(0.0),
             Role::RunningVar => Initial::Constant(1.0),
@@ -176,7 +189,7 @@ impl Role {
 
     /// Whether tensors of this role belong to batch norm.
     pub fn is_norm(self) -> bool {
-        !matches!(self, Role::Weight | Role::Bias)
+        !matches!(self, Role::Weight | Role::Bias | Role::LabelWeight)
     }
 
     /// Whether the optimizer updates tensors of this role.
@@ -222,6 +235,7 @@ impl Layer {
             output_padding: 0,
             bias: false,
             label_channels: 0,
+            label_inputs: 0,
             norm: None,
             activation: Activation::Identity,
         }
@@ -256,8 +270,8 @@ impl Layer {
 
     /// Shape of the tensor of a role in PyTorch's layout; `None` where the layer has none.
     ///
-    /// A kernel is `(out, in, kh, kw)` for a convolution and `(in, out, kh, kw)` for its transpose; a bias is `(out)`;
-    /// tensors of batch norm are `(c)` per channel or `(c, h, w)` per activation.
+    /// A kernel is `(out, in, kh, kw)` for a convolution and `(in, out, kh, kw)` for its transpose; a bias is `(out)`,
+    /// a weight of labels `(out, classes)`; tensors of batch norm are `(c)` per channel or `(c, h, w)` per activation.
     pub fn tensor_shape(&self, role: Role) -> Option<Vec<usize>> {
         let (kh, kw) = self.kernel;
         let (input, output) = (self.joined_input().channels, self.output.channels);
@@ -267,6 +281,7 @@ impl Layer {
                 Kind::ConvTranspose => vec![input, output, kh, kw],
             }),
             Role::Bias => self.bias.then(|| vec![output]),
+            Role::LabelWeight => (self.label_inputs > 0).then(|| vec![output, self.label_inputs]),
             Role::NormWeight | Role::NormBias => self.norm.filter(|norm| norm.affine).and(self.norm_shape()),
             Role::RunningMean | Role::RunningVar => self.norm_shape(),
         }

@@ -29,7 +29,8 @@ pub enum Layout {
     /// As in PyTorch: row-major.
     RowMajor,
     /// For channels-last maps: weights `(kh, kw, c_fine, c_coarse)`, where a weight in PyTorch's layout is
-    /// `(coarse, fine, kh, kw)` for both kinds of layer; tensors per activation `(h, w, c)`.
+    /// `(coarse, fine, kh, kw)` for both kinds of layer; tensors per activation `(h, w, c)`; weights of labels
+    /// `(classes, c)`.
     ChannelsLast,
 }
 
@@ -39,8 +40,10 @@ impl Layout {
         match (self, rank) {
             (Self::ChannelsLast, 4) => (&[2, 3, 1, 0], &[3, 2, 0, 1]),
             (Self::ChannelsLast, 3) => (&[1, 2, 0], &[2, 0, 1]),
+            (Self::ChannelsLast, 2) => (&[1, 0], &[1, 0]),
             (_, 4) => (&[0, 1, 2, 3], &[0, 1, 2, 3]),
             (_, 3) => (&[0, 1, 2], &[0, 1, 2]),
+            (_, 2) => (&[0, 1], &[0, 1]),
             _ => (&[0], &[0]),
         }
     }

@@ -293,6 +293,23 @@ fn small_networks_agree_and_learn_alike() {
     let joined = layers.clone().map(|layer| Layer { bias: true, label_channels: 3, ..layer });
     check_same(&joined, 5);
 
+    // Dense layers on a map with the labels joined to the flattened map, with and without batch norm.
+    for norm in [None, Some(Norm { axes: NormAxes::PerChannel, affine: false, eps: 1e-5 })] {
+        let [mut first, mut second, _] = joined.clone();
+        second.norm = None;
+        let dense = |name: &str, input: MapShape, units, kernel| Layer {
+            kernel,
+            label_inputs: 3,
+            activation: leaky,
+            ..Layer::plain(name, Kind::Conv, input, MapShape::new(units, 1, 1))
+        };
+        let side = (second.output.height, second.output.width);
+        let hidden = Layer { norm, bias: norm.is_none(), ..dense("dense.0", second.output, 7, side) };
+        let head = Layer { activation: Activation::Identity, ..dense("head", hidden.output, 1, (1, 1)) };
+        (first.bias, second.bias) = (false, false);
+        check_same(&[first, second, hidden, head], 5);
+    }
+
     // Ten Adam steps on a fixed batch.
     let adam = AdamConfig { learning_rate: 2e-3, beta1: 0.5, beta2: 0.999, eps: 1e-8, weight_decay: 1e-3 };
     let mut losses = Vec::new();

@@ -230,6 +230,12 @@ pub(crate) struct SampleArgs {
     /// Images to draw: up to 10,000 in a grid, up to 100,000,000 with --each
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = integer::<usize>(1, 100_000_000))]
     pub(crate) n: usize,
+    /// Draw images of one class of a conditional model, by name or number [default: the classes in turn]
+    #[arg(long, value_name = "CLASS", conflicts_with = "per_class")]
+    pub(crate) class: Option<String>,
+    /// Draw N images of every class of a conditional model: a grid with a row for each class
+    #[arg(long, value_name = "N", conflicts_with = "n", value_parser = integer::<usize>(1, 100_000_000))]
+    pub(crate) per_class: Option<usize>,
     /// Seed of z
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
@@ -248,8 +254,8 @@ pub(crate) struct SampleArgs {
     /// The image grid to write: .png, .jpg or .webp; - is standard output
     #[arg(long, value_name = "FILE", required_unless_present = "each")]
     pub(crate) out: Option<PathBuf>,
-    /// Write every image as a PNG of its own, 00000000.png and so on, to a new folder or a zip. The same command
-    /// continues an interrupted folder
+    /// Write every image as a PNG of its own, 00000000.png and so on, to a new folder or a zip, in a folder for each
+    /// class of a conditional model. The same command continues an interrupted folder
     #[arg(long, value_name = "FOLDER|F.zip", conflicts_with = "out")]
     pub(crate) each: Option<PathBuf>,
     /// Print one line of JSON at the end

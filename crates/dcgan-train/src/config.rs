@@ -109,6 +109,9 @@ section! {
         /// Weights of batch norm are initialized from N(1, `norm_weight_std`^2).
         #[serde(alias = "gain_std")]
         norm_weight_std: f64, from_to_below(0.0, 10.0).file_only();
+        /// Condition both networks on the class labels of the dataset (supplement of the paper).
+        #[serde(default)]
+        conditional: bool, option(Kind::Flag);
         /// Mirror images left to right at random, half of the time: twice the data where left and right are alike.
         #[serde(default)]
         mirror: bool, option(Kind::Flag);
@@ -235,6 +238,9 @@ impl Plan {
         }
         let mut plan = Self { run, training, model };
         let mut faults = plan.set(&options.values).err().unwrap_or_default();
+        if options.values.get("conditional") == Some(&Value::Bool(false)) {
+            (plan.model.classes, plan.model.class_names) = (0, Vec::new());
+        }
         faults.extend(plan.faults());
         if faults.is_empty() { Ok(plan) } else { Err(faults) }
     }
@@ -285,10 +291,12 @@ impl Plan {
             Ok(_) => Vec::new(),
             Err(error) => error.faults.into_iter().map(|fault| Fault::new("model", fault)).collect(),
         };
-        if self.model.classes > 0 {
-            let message =
-                format!("classes is {}, expected 0: training by class is not supported", self.model.classes);
-            faults.push(Fault::new("model", message));
+        if self.model.is_conditional() && !self.training.conditional {
+            let message = format!(
+                "classes is {}, but conditional is false: set conditional = true in [training], or remove classes",
+                self.model.classes
+            );
+            faults.push(Fault::new("conditional", message));
         }
         let Self { run, training, .. } = self;
         faults.extend(limit_faults(training, TrainingConfig::OPTIONS));

@@ -9,17 +9,34 @@ use crate::frechet::{self, RandomFeatureFrechet};
 use crate::memory::GRID_IMAGES;
 use crate::start::to_host;
 use crate::step::Networks;
+use dcgan_data::image_grid::Layout;
 use dcgan_data::{DataError, Dataset};
 use dcgan_model::weights::Weights;
-use dcgan_model::{Model, NetworkError};
+use dcgan_model::{Model, ModelConfig, NetworkError};
 
 /// Images of a sample grid.
 #[derive(Debug)]
 pub(crate) struct Samples {
     /// `(n, h, w, c)`
     pub(crate) images: Vec<u8>,
+    pub(crate) layout: Layout,
+    /// Whether each row of the layout has one class: the classes of the images are in turn.
+    pub(crate) class_rows: bool,
     /// Mean distance between two of them, relative to that of real images.
     pub(crate) diversity: f64,
+}
+
+/// Conditional models of up to this number of classes have a row for each class in sample grids.
+const CLASS_ROWS: usize = 16;
+
+/// The layout of sample grids, and whether they have a row for each class.
+fn grid_layout(config: &ModelConfig) -> (Layout, bool) {
+    let classes = config.classes;
+    if (1..=CLASS_ROWS).contains(&classes) {
+        (Layout { rows: classes, columns: GRID_IMAGES / classes }, true)
+    } else {
+        (Layout::square(GRID_IMAGES), false)
+    }
 }
 
 /// Evaluates the generator of a run.
@@ -50,11 +67,13 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// Those of the networks.
     pub(crate) fn sample(&mut self, networks: &mut Networks, step: u64) -> Result<Samples, TrainError> {
+        let (layout, class_rows) = grid_layout(&self.plan.model);
         let images = self.with_ema_weights(networks, step, |this, networks| {
-            Ok(networks.generator.draw(this.plan.run.seed, GRID_IMAGES)?)
+            Ok(networks.generator.draw(this.plan.run.seed, layout.cells())?)
         })?;
-        let distance = frechet::mean_distance(&images, self.plan.image_shape().bytes());
-        Ok(Samples { images, diversity: distance / self.real_distance.max(1e-9) })
+        let len = self.plan.image_shape().bytes();
+        let distance = frechet::mean_distance(&images, len);
+        Ok(Samples { images, layout, class_rows, diversity: distance / self.real_distance.max(1e-9) })
     }
 
     /// Random-feature Fréchet distance between real images and samples.

@@ -39,6 +39,8 @@ pub struct RandomFeatureFrechet {
     network: Network,
     real: Moments,
     count: usize,
+    /// Class labels of the real images, which samples of a conditional generator take.
+    labels: Option<Vec<u32>>,
     real_frechet: Option<f64>,
 }
 
@@ -96,7 +98,8 @@ impl RandomFeatureFrechet {
             let first = if half == count { real.clone() } else { moments(&drawn[..half])? };
             Some(distance(&first, &moments(&drawn[half..2 * half])?))
         };
-        Ok(Self { network, real, count, real_frechet })
+        let labels = data.labels().map(|labels| drawn[..count].iter().map(|&i| labels[i]).collect());
+        Ok(Self { network, real, count, labels, real_frechet })
     }
 
     /// The distance between two disjoint sets of real images, of [`IMAGES`] or half of the dataset each: what perfect
@@ -105,16 +108,25 @@ impl RandomFeatureFrechet {
         self.real_frechet
     }
 
-    /// Fréchet distance of as many generated images, drawn in evaluation mode from z that depend on `seed` alone.
+    /// Fréchet distance of as many generated images, drawn in evaluation mode from z that depend on `seed` alone. A
+    /// conditional generator draws the classes of the real images.
     ///
     /// # Errors
     /// A generator without statistics; memory.
     pub fn frechet(&mut self, generator: &mut Generator, seed: u64) -> Result<f64, FrechetError> {
-        let latent = generator.model().config().latent.clone();
+        let (latent, classes) = {
+            let config = generator.model().config();
+            (config.latent.clone(), config.classes)
+        };
         let z = random::latent_each(seed, Purpose::FrechetLatent, self.count, &latent);
         let mut sums = Sums::default();
-        for z in z.chunks(BATCH * latent.size) {
-            let latents = Latents::new(z.to_vec(), latent.size)?;
+        let labels = self.labels.as_deref().filter(|_| classes > 0);
+        for (i, z) in z.chunks(BATCH * latent.size).enumerate() {
+            let mut latents = Latents::new(z.to_vec(), latent.size)?;
+            if let Some(labels) = labels {
+                let images = i * BATCH..i * BATCH + latents.n();
+                latents = latents.with_labels(&labels[images], classes)?;
+            }
             sums.add(&features(&mut self.network, &generator.sample(&latents)?)?);
         }
         Ok(distance(&self.real, &sums.moments()))

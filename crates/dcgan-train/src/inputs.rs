@@ -57,6 +57,28 @@ pub enum InputsError {
         /// Images in a minibatch.
         batch_size: usize,
     },
+    /// Conditional networks on a dataset without labels.
+    #[error(
+        "the dataset has no class labels, which conditional networks need: put the images of each class in a folder of \
+         its own, add a dataset.json with labels, or train without --conditional"
+    )]
+    NoLabels,
+    /// Conditional networks on images of one class.
+    #[error(
+        "the dataset has {classes} class(es), conditional networks need 2 at least: train without --conditional"
+    )]
+    OneClass {
+        /// Classes of the dataset.
+        classes: usize,
+    },
+    /// A run goes on with a dataset of other classes.
+    #[error("the dataset has {found} classes, the networks of the run {expected}")]
+    OtherClasses {
+        /// Classes of the networks.
+        expected: usize,
+        /// Classes of the dataset.
+        found: usize,
+    },
     /// The networks' configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -161,11 +183,12 @@ impl fmt::Debug for Opening<'_> {
     }
 }
 
-/// Opens the images and, for a new run, the weights to start from.
+/// Opens the images and, for a new run, the weights to start from. A new plan of conditional networks gets the classes
+/// of the dataset.
 ///
 /// # Errors
 /// [`InputsError`].
-pub fn open(plan: &Plan, device: Device, opening: &Opening<'_>) -> Result<Inputs, InputsError> {
+pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<Inputs, InputsError> {
     check_precision(plan.training.dtype, &device)?;
     check_memory(plan, &device)?;
     let shape = plan.image_shape();
@@ -192,6 +215,10 @@ pub fn open(plan: &Plan, device: Device, opening: &Opening<'_>) -> Result<Inputs
     if data.len() < batch_size {
         return Err(InputsError::TooFew { images: data.len(), batch_size });
     }
+    if plan.training.conditional {
+        set_classes(plan, &data, opening.is_new)?;
+        check_memory(plan, &device)?;
+    }
     let init = match plan.run.init_from.as_ref().filter(|_| opening.is_new) {
         None => None,
         Some(path) => {
@@ -204,6 +231,25 @@ pub fn open(plan: &Plan, device: Device, opening: &Opening<'_>) -> Result<Inputs
     };
     let accept_data_change = opening.accept_data_change;
     Ok(Inputs { data: Arc::new(data), data_name, device, init, accept_data_change })
+}
+
+/// Sets the classes of the networks of a new run, and compares them for others.
+fn set_classes(plan: &mut Plan, data: &Dataset, is_new: bool) -> Result<(), InputsError> {
+    let labels = data.labels().ok_or(InputsError::NoLabels)?;
+    let highest = labels.iter().max().map_or(0, |&label| label as usize + 1);
+    let names = data.class_names().unwrap_or_default();
+    let classes = highest.max(names.len());
+    if classes < 2 {
+        return Err(InputsError::OneClass { classes });
+    }
+    if is_new {
+        (plan.model.classes, plan.model.class_names) = (classes, names.to_vec());
+        Model::new(plan.model.clone())?;
+        tracing::info!("conditional networks: {classes} classes");
+    } else if plan.model.classes != classes {
+        return Err(InputsError::OtherClasses { expected: plan.model.classes, found: classes });
+    }
+    Ok(())
 }
 
 /// What a run takes from the weights to start from.

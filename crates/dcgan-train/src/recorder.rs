@@ -10,7 +10,7 @@ use crate::event::{AlarmKind, Event, StepLine};
 use crate::run_folder::{RunFolder, RunResult, Stats};
 use crate::step::{StepError, StepOutput};
 use crate::trend::History;
-use dcgan_data::image_grid::ImageGrid;
+use dcgan_data::image_grid::{self, ImageGrid};
 use dcgan_model::checkpoints;
 use dcgan_model::weights::first_non_finite;
 use std::path::{Path, PathBuf};
@@ -138,7 +138,11 @@ impl<'a> Recorder<'a> {
     /// Those of the run folder.
     pub(crate) fn sample(&mut self, state: &State, samples: &Samples) -> Result<(), TrainError> {
         let State { step, images, .. } = *state;
-        ImageGrid::square(&samples.images, self.plan.image_shape())?.save(&self.folder.sample(images))?;
+        let mut cells = ImageGrid::split_batch(&samples.images, self.plan.image_shape())?;
+        if samples.class_rows {
+            cells = image_grid::by_column(&cells, samples.layout.rows);
+        }
+        ImageGrid::grid(&cells, samples.layout).save(&self.folder.sample(images))?;
         let path = Path::new("samples").join(RunFolder::sample_name(images));
         self.emit(&Event::Sample { step, images, path, diversity: samples.diversity })
     }

@@ -303,7 +303,12 @@ impl<'a> Trainer<'a> {
         let x = pixels::to_maps(&batch.pixels, &plan.model, &self.pool).map_err(NetworkError::from)?;
         let latent = &plan.model.latent;
         let mut stream = random::stream(plan.run.seed, Purpose::TrainingLatent, step);
-        let latents = Latents::new(random::latent(&mut stream, batch.count, latent), latent.size)?;
+        let mut latents = Latents::new(random::latent(&mut stream, batch.count, latent), latent.size)?;
+        if plan.model.is_conditional() {
+            // G takes the classes of the real images, as in the authors' script.
+            let labels = batch.labels.as_deref().unwrap_or_default();
+            latents = latents.with_labels(labels, plan.model.classes)?;
+        }
         let rate = LearningRate(plan.learning_rate(step, self.total_steps));
         let output =
             train_step(&mut self.networks, &plan.training, rate, step, (&x, &latents)).map_err(|source| {

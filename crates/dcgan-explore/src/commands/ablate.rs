@@ -9,7 +9,7 @@ use dcgan_explore::bounding_boxes::BoundingBoxes;
 use dcgan_explore::json;
 use dcgan_explore::latent::LatentSet;
 use dcgan_explore::subnetwork::find_block;
-use dcgan_model::Generator;
+use dcgan_model::{Classes, Generator};
 
 /// Columns of the image grid.
 const COLUMNS: usize = 8;
@@ -56,7 +56,8 @@ pub(crate) fn run(args: &AblateArgs, logging: &Logging) -> anyhow::Result<Outcom
         (None, None) => return Err(UsageError::one("name --boxes or --filters").into()),
     };
     let seed = args.seed.or(boxes.map(|boxes| boxes.seed)).unwrap_or(0);
-    let z = LatentSet::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
+    let z = LatentSet::draw(seed, args.n, opened.model().config(), Classes::InTurn)
+        .map_err(UsageError::because)?;
     let before = generate(&mut generator, &z, logging)?;
     filters.remove_from(&mut generator).map_err(as_usage_error)?;
     let after = generate(&mut generator, &z, logging)?;
@@ -84,6 +85,7 @@ fn check_model(
     faults: &mut Faults,
 ) -> usize {
     opened.check_generator(faults);
+    opened.check_unconditional("an ablation", faults);
     // Samples with and without the feature maps.
     faults.check_bytes("--n", args.n, 2 * opened.sample_bytes());
     if let Some(fault) = boxes.and_then(|boxes| boxes.check(opened.shape()).err()) {
@@ -138,6 +140,7 @@ fn template(args: &AblateArgs, mut faults: Faults, logging: &Logging) -> anyhow:
     let model = open(&args.model, &args.compute, &mut faults)?;
     if let (Some(model), Some(_)) = (&model, &args.grid) {
         model.check_generator(&mut faults);
+        model.check_unconditional("an ablation", &mut faults);
         let scale = GRID_SIDE.div_ceil(model.shape().height.max(model.shape().width).max(1));
         faults.check_bytes("--n", args.n, scale * scale * model.shape().bytes());
     }
@@ -145,7 +148,8 @@ fn template(args: &AblateArgs, mut faults: Faults, logging: &Logging) -> anyhow:
     let seed = args.seed.unwrap_or(0);
     if let Some(path) = &args.grid {
         let mut generator = opened.generator()?;
-        let z = LatentSet::draw(seed, args.n, opened.latent()).map_err(UsageError::because)?;
+        let z = LatentSet::draw(seed, args.n, opened.model().config(), Classes::InTurn)
+            .map_err(UsageError::because)?;
         let images = generate(&mut generator, &z, logging)?;
         let samples = ImageGrid::split_batch(&images, opened.shape())?;
         let cells: Vec<ImageGrid> =

@@ -1,6 +1,6 @@
 //! `dcgan-explore arithmetic`
 
-use super::{Faults, InputFiles, OpenedModel, generate, latent_sets, open, save_z};
+use super::{Faults, InputFiles, OpenedModel, classes, generate, latent_sets, open, save_z};
 use crate::cli::ArithmeticArgs;
 use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_data::image_grid::{ImageGrid, Layout};
@@ -28,8 +28,9 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
         &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())],
     );
     let model = open(&args.model, &args.compute, &mut faults)?;
-    let plus = latent_sets(model.as_ref(), "--plus", &args.plus, &mut faults);
-    let minus = latent_sets(model.as_ref(), "--minus", &args.minus, &mut faults);
+    let classes = classes(model.as_ref(), &args.class, &mut faults);
+    let plus = latent_sets(model.as_ref(), "--plus", &args.plus, classes, &mut faults);
+    let minus = latent_sets(model.as_ref(), "--minus", &args.minus, classes, &mut faults);
     if let Some(model) = &model {
         model.check_generator(&mut faults);
         for (option, set) in
@@ -88,7 +89,7 @@ fn concepts(
     let (config, shape) = (opened.model().config(), opened.shape());
     let mut concepts = Vec::new();
     for set in sets {
-        let mean = LatentSet::new(set.mean(), set.size(), "a mean")?;
+        let mean = set.with_values(set.mean(), "a mean")?;
         let bytes = generate(generator, &concat(&[mean, set.clone()])?, logging)?;
         let (mean, sources) = bytes.split_at(shape.bytes());
         let values = pixels::to_maps(sources, config, &BufferPool::new())?;

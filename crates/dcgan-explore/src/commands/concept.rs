@@ -13,6 +13,7 @@ use dcgan_explore::concept::{ConceptError, Probe, class_counts, top_indices};
 use dcgan_explore::latent::{LatentSet, concat};
 use dcgan_features::extract::{BATCH, Extractor};
 use dcgan_features::features::Features;
+use dcgan_model::Classes;
 use serde_json::json;
 
 /// Most images to fit the probe to.
@@ -71,7 +72,8 @@ pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outco
     let probe = Probe::fit(&features, &labels).map_err(as_usage_error)?;
 
     tracing::info!("ranking {} samples", args.candidates);
-    let z = LatentSet::draw(args.seed, args.candidates, opened.latent()).map_err(UsageError::because)?;
+    let z = LatentSet::draw(args.seed, args.candidates, opened.model().config(), Classes::InTurn)
+        .map_err(UsageError::because)?;
     let scores = {
         let progress = Progress::new(logging, z.len() as u64, "samples");
         let mut scores: Vec<f32> = Vec::with_capacity(z.len());

@@ -40,10 +40,8 @@ impl InputFiles {
 
     /// Adds the files of z among `specs`. Invalid specs are skipped here and reported when they are resolved.
     pub(crate) fn z(mut self, option: &'static str, specs: &[String]) -> Self {
-        self.0.extend(specs.iter().filter_map(|spec| match spec.parse() {
-            Ok(LatentSpec::File { path, .. }) => Some((option, path)),
-            _ => None,
-        }));
+        let path = |spec: &String| spec.parse::<LatentSpec>().ok()?.path().map(Path::to_owned);
+        self.0.extend(specs.iter().filter_map(path).map(|path| (option, path)));
         self
     }
 }

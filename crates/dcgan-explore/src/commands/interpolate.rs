@@ -1,6 +1,6 @@
 //! `dcgan-explore interpolate`
 
-use super::{Faults, InputFiles, generate, latents, open, save_z};
+use super::{Faults, InputFiles, classes, generate, latents, open, save_z};
 use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome};
 use dcgan_data::ImageShape;
@@ -27,7 +27,8 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
         faults.check_outputs((logging, false), &InputFiles::model(&args.model).z("--z", &args.z), &outputs);
     let model = open(&args.model, &args.compute, &mut faults)?;
     let default = args.rows.unwrap_or(ROWS).saturating_add(1);
-    let z = latents(model.as_ref(), &args.z, (args.seed, default), &mut faults);
+    let classes = classes(model.as_ref(), &args.class, &mut faults);
+    let z = latents(model.as_ref(), &args.z, (args.seed, default, classes), &mut faults);
     if let Some((model, z)) = model.as_ref().zip(z.as_ref()) {
         model.check_generator(&mut faults);
         let (n, rows) = (z.len(), z.len() - 1);

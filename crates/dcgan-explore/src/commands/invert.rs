@@ -31,6 +31,7 @@ pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcom
     let data = open_data(model.as_ref(), &args.data, &mut faults)?;
     if let Some(model) = &model {
         model.check_generator(&mut faults);
+        model.check_unconditional("an inversion", &mut faults);
         let (option, n) =
             if args.images.is_empty() { ("--n", args.n) } else { ("--images", args.images.len()) };
         faults.check_bytes(option, n, 2 * model.sample_bytes());

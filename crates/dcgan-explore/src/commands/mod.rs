@@ -13,13 +13,13 @@ pub(crate) mod neighbours;
 pub(crate) mod sample;
 pub(crate) mod turn;
 
-use crate::cli::{ComputeArgs, DataArgs, ModelArgs};
+use crate::cli::{ClassArgs, ComputeArgs, DataArgs, ModelArgs};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
 use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, UnreadableImages};
 use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
-    Discriminator, Generator, LatentConfig, Model, ModelFiles, networks, open as open_model, pixels,
+    Classes, Discriminator, Generator, LatentConfig, Model, ModelFiles, networks, open as open_model, pixels,
 };
 use dcgan_ops::{BufferPool, Device, OpsError};
 use rayon::prelude::*;
@@ -111,11 +111,26 @@ pub(crate) fn open_data(
     Ok(None)
 }
 
-/// A set of z for each of `specs`; without a model only their syntax is checked. Faults name `option`.
+/// The classes of `--class`: of z that name none.
+pub(crate) fn classes(model: Option<&OpenedModel>, args: &ClassArgs, faults: &mut Faults) -> Classes {
+    let Some((model, class)) = model.zip(args.class.as_ref()) else { return Classes::InTurn };
+    let class = model.model().config().class_of(class).map_err(|message| format!("--class: {message}"));
+    class.map_or_else(
+        |fault| {
+            faults.check(false, || fault);
+            Classes::InTurn
+        },
+        Classes::One,
+    )
+}
+
+/// A set of z for each of `specs`; without a model only their syntax is checked. `classes` are those of z that name
+/// none. Faults name `option`.
 pub(crate) fn latent_sets(
     model: Option<&OpenedModel>,
     option: &str,
     specs: &[String],
+    classes: Classes,
     faults: &mut Faults,
 ) -> Vec<LatentSet> {
     let mut sets = Vec::new();
@@ -123,25 +138,27 @@ pub(crate) fn latent_sets(
         let option = format!("{option} {spec}");
         let parsed = faults.ok_or_record(&option, spec.parse::<LatentSpec>());
         if let (Some(parsed), Some(model)) = (parsed, model) {
-            sets.extend(faults.ok_or_record(&option, parsed.resolve(model.latent())));
+            sets.extend(faults.ok_or_record(&option, parsed.resolve(model.model().config(), classes)));
         }
     }
     sets
 }
 
-/// The z of all specs of `--z`, by default those of the first `n` samples of `seed`. None if `faults` has the reason.
+/// The z of all specs of `--z`, by default those of the first `n` samples of `seed`, with `classes` where none is
+/// named. None if `faults` has the reason.
 pub(crate) fn latents(
     model: Option<&OpenedModel>,
     specs: &[String],
-    (seed, n): (u64, usize),
+    (seed, n, classes): (u64, usize, Classes),
     faults: &mut Faults,
 ) -> Option<LatentSet> {
-    let sets = latent_sets(model, "--z", specs, faults);
+    let sets = latent_sets(model, "--z", specs, classes, faults);
     let model = model?;
     if specs.is_empty() {
         faults.check_bytes("--n", n, model.sample_bytes());
         // After a fault z are not used; `n` may be invalid.
-        return if faults.is_empty() { LatentSet::draw(seed, n, model.latent()).ok() } else { None };
+        let config = model.model().config();
+        return if faults.is_empty() { LatentSet::draw(seed, n, config, classes).ok() } else { None };
     }
     let all = if sets.len() == specs.len() { faults.ok_or_record("--z", concat(&sets)) } else { None };
     if let Some(z) = &all {
@@ -165,7 +182,14 @@ impl OpenedModel {
 
     /// Bytes of a sample and its z.
     pub(crate) fn sample_bytes(&self) -> usize {
-        self.shape().bytes() + size_of::<f32>() * self.latent().size
+        self.shape().bytes() + size_of::<f32>() * (self.latent().size + self.model().config().classes)
+    }
+
+    /// Records a conditional model, whose networks read class labels; `purpose` is what has none.
+    pub(crate) fn check_unconditional(&self, purpose: &str, faults: &mut Faults) {
+        faults.check(!self.model().config().is_conditional(), || {
+            format!("{} is conditional; for {purpose} expected a model without classes", self.name)
+        });
     }
 
     /// Records a missing generator.
@@ -173,8 +197,10 @@ impl OpenedModel {
         faults.record(self.generator_weights());
     }
 
-    /// Records a missing discriminator; `purpose` as in [`OpenedModel::discriminator_weights`].
+    /// Records a missing discriminator, and one that reads class labels; `purpose` as in
+    /// [`OpenedModel::discriminator_weights`].
     pub(crate) fn check_discriminator(&self, purpose: &str, faults: &mut Faults) {
+        self.check_unconditional(purpose, faults);
         faults.record(self.discriminator_weights(purpose));
     }
 

@@ -13,6 +13,7 @@ use dcgan_explore::neighbours::{NeighboursError, Queries, nearest};
 use dcgan_features::extract::{ExtractError, Extractor};
 use dcgan_features::nearest::Neighbour;
 use dcgan_features::report::layout;
+use dcgan_model::Classes;
 use dcgan_model::pixels::PixelRange;
 use serde_json::json;
 
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Ou
     );
     let model = open(&args.model, &args.compute, &mut faults)?;
     let data = open_data(model.as_ref(), &args.data, &mut faults)?;
-    let z = latents(model.as_ref(), &args.z, (args.seed, args.n), &mut faults);
+    let z = latents(model.as_ref(), &args.z, (args.seed, args.n, Classes::InTurn), &mut faults);
     if let Some(model) = &model {
         model.check_generator(&mut faults);
         model.check_discriminator("a feature", &mut faults);

@@ -1,6 +1,6 @@
 //! `dcgan-explore sample`
 
-use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, generate, latents, open, save_z};
+use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, classes, generate, latents, open, save_z};
 use crate::cli::SampleArgs;
 use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
@@ -39,15 +39,18 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     let filters =
         args.without.as_ref().and_then(|path| faults.ok_or_record("--without", Filters::read(path)));
     let model = open(&args.model, &args.compute, &mut faults)?;
+    let classes = classes(model.as_ref(), &args.class, &mut faults);
     let n = args.n.or(args.grid.map(Layout::cells)).unwrap_or(IMAGES);
     let z = match (&model, args.truncate) {
         (Some(model), Some(bound)) => {
             faults.check_bytes("--n", n, model.sample_bytes());
             // After a fault only the bound is checked.
             let n = if faults.is_empty() { n } else { 1 };
-            faults.ok_or_record("--truncate", LatentSet::draw_truncated(args.seed, n, bound, model.latent()))
+            let config = model.model().config();
+            let drawn = LatentSet::draw_truncated(args.seed, n, bound, config, classes);
+            faults.ok_or_record("--truncate", drawn)
         }
-        _ => latents(model.as_ref(), &args.z, (args.seed, n), &mut faults),
+        _ => latents(model.as_ref(), &args.z, (args.seed, n, classes), &mut faults),
     };
     let images = if args.z.is_empty() { n } else { z.as_ref().map_or(0, LatentSet::len) };
     let layout = args.grid.unwrap_or_else(|| Layout::square(if faults.is_empty() { images } else { 1 }));
@@ -56,6 +59,9 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     });
     if let Some(model) = &model {
         model.check_generator(&mut faults);
+        if args.without.is_some() {
+            model.check_unconditional("--without", &mut faults);
+        }
         if args.sort_by_score {
             model.check_discriminator("a score", &mut faults);
         }

@@ -1,6 +1,6 @@
 //! `dcgan-explore turn`
 
-use super::{Faults, InputFiles, generate, latent_sets, open, save_z};
+use super::{Faults, InputFiles, classes, generate, latent_sets, open, save_z};
 use crate::cli::TurnArgs;
 use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_data::image_grid::{ImageGrid, Layout};
@@ -22,9 +22,10 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
         &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())],
     );
     let model = open(&args.model, &args.compute, &mut faults)?;
-    let left = latent_sets(model.as_ref(), "--left", &args.left, &mut faults);
-    let right = latent_sets(model.as_ref(), "--right", &args.right, &mut faults);
-    let apply = latent_sets(model.as_ref(), "--apply", &args.apply, &mut faults);
+    let classes = classes(model.as_ref(), &args.class, &mut faults);
+    let left = latent_sets(model.as_ref(), "--left", &args.left, classes, &mut faults);
+    let right = latent_sets(model.as_ref(), "--right", &args.right, classes, &mut faults);
+    let apply = latent_sets(model.as_ref(), "--apply", &args.apply, classes, &mut faults);
     if let Some(model) = &model {
         model.check_generator(&mut faults);
         let samples = if args.apply.is_empty() { SAMPLES } else { apply.iter().map(LatentSet::len).sum() };
@@ -33,7 +34,7 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
     }
     let opened = faults.into_result(model)?;
     let samples = match apply.as_slice() {
-        [] => LatentSet::draw(args.seed, SAMPLES, opened.latent())?,
+        [] => LatentSet::draw(args.seed, SAMPLES, opened.model().config(), classes)?,
         sets => concat(sets)?,
     };
     let (left, right) = (concat(&left)?, concat(&right)?);

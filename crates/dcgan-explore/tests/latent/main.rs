@@ -12,7 +12,9 @@ use dcgan_explore::invert::{InversionConfig, errors, gradient, invert};
 use dcgan_explore::latent::{LatentError, LatentSet};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::Precision;
-use dcgan_model::{Distribution, Generator, LatentConfig, Model, ModelFiles, NetworkError, Preset, pixels};
+use dcgan_model::{
+    Classes, Distribution, Generator, LatentConfig, Model, ModelFiles, NetworkError, Preset, pixels,
+};
 use dcgan_ops::BufferPool;
 use image::AnimationDecoder;
 use image::codecs::gif::GifDecoder;
@@ -230,7 +232,7 @@ fn an_image_does_not_depend_on_others_of_the_batch() {
         Generator::new(&model, &model.initial_generator(1, 0.02, 0.02), &Device::Cpu).unwrap();
     generator.ensure_statistics().unwrap();
     let all = generator.draw(3, 70).unwrap();
-    let z = LatentSet::draw(3, 70, &model.config().latent).unwrap();
+    let z = LatentSet::draw(3, 70, model.config(), Classes::InTurn).unwrap();
     // A changed last bit changes few bytes: compare many images.
     for rows in (0..70).step_by(2).map(|row| vec![row, row + 1]) {
         let some = z.select(&rows, "a test").unwrap().images(&mut generator, &mut |_| ()).unwrap();
@@ -252,9 +254,10 @@ fn z_of_another_length_are_refused() {
 
 #[test]
 fn truncated_z_are_within_the_bound_and_others_unchanged() {
-    let config = LatentConfig { size: 50, distribution: Distribution::Normal };
-    let (free, bound) =
-        (LatentSet::draw(4, 20, &config).unwrap(), LatentSet::draw_truncated(4, 20, 0.8, &config).unwrap());
+    let mut config = Preset::named("digits").unwrap().model;
+    config.latent = LatentConfig { size: 50, distribution: Distribution::Normal };
+    let free = LatentSet::draw(4, 20, &config, Classes::InTurn).unwrap();
+    let bound = LatentSet::draw_truncated(4, 20, 0.8, &config, Classes::InTurn).unwrap();
     let mut redrawn = 0;
     for (free, bound) in free.values().iter().zip(bound.values()) {
         assert!(bound.abs() <= 0.8 && (free.abs() > 0.8 || free == bound), "{free} {bound}");
@@ -323,7 +326,7 @@ fn arithmetic_and_turns_are_sums_of_means() {
         "arithmetic --plus seed:1:0,1,2 --minus seed:1:3,4,5 --plus seed:1:6,7,8 --save-z sum.safetensors",
     );
     let (z, sum) = (
-        LatentSet::draw(1, 9, &digits().0.config().latent.clone()).unwrap(),
+        LatentSet::draw(1, 9, digits().0.config(), Classes::InTurn).unwrap(),
         LatentSet::read(&here.join("sum.safetensors")).unwrap(),
     );
     assert_eq!(sum.len(), 9);

@@ -4,7 +4,7 @@ use crate::support::{damaged, digits, png, run, succeed};
 use dcgan_explore::ablate::Filters;
 use dcgan_explore::bounding_boxes::BoundingBoxes;
 use dcgan_explore::latent::LatentSet;
-use dcgan_model::ModelFiles;
+use dcgan_model::{Classes, ModelFiles};
 use std::fs;
 use std::path::Path;
 
@@ -107,8 +107,8 @@ fn ablate_from_a_template_to_a_file_of_feature_maps() {
     assert!((1..96).contains(&filters.maps.len()) && filters.maps.is_sorted(), "{:?}", filters.maps);
     assert!(stdout.contains(&format!("{} of 96 feature maps of project", filters.maps.len())), "{stdout}");
     let z = LatentSet::read(&here.join("z.safetensors")).unwrap();
-    let config = ModelFiles::embedded_digits().unwrap().model.config().latent.clone();
-    assert_eq!(z, LatentSet::draw(5, 10, &config).unwrap());
+    let config = ModelFiles::embedded_digits().unwrap().model.config().clone();
+    assert_eq!(z, LatentSet::draw(5, 10, &config, Classes::InTurn).unwrap());
 
     // The saved file reproduces the image; the upper rows are the samples, the lower ones those of `sample --without`.
     succeed(here, &["ablate", "--filters", "maps.json", "--n", "10", "--seed", "5", "--out", "again.png"]);
@@ -202,9 +202,9 @@ fn concept_finds_z_of_an_attribute() {
     let scores: Vec<f64> =
         result["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect();
     assert!(scores.is_sorted_by(|a, b| a >= b) && scores[0] > 0.0, "{scores:?}");
-    let config = ModelFiles::embedded_digits().unwrap().model.config().latent.clone();
+    let config = ModelFiles::embedded_digits().unwrap().model.config().clone();
     let z = LatentSet::read(&here.join("zero.safetensors")).unwrap();
-    assert_eq!(z, LatentSet::draw_indices(0, numbers, &config).unwrap());
+    assert_eq!(z, LatentSet::draw_indices(0, numbers, &config, Classes::InTurn).unwrap());
     // Other commands read the file; the image of the mean is on the right.
     succeed(here, &["sample", "--z", "zero.safetensors", "--out", "zeros.png"]);
     LatentSet::new(z.mean(), z.size(), "a test").unwrap().write(&here.join("mean.safetensors")).unwrap();

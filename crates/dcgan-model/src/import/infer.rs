@@ -264,6 +264,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
             let is_usual =
                 (map.0.checked_mul(stride), map.1.checked_mul(stride)) == (Some(height), Some(width));
             GeneratorConfig {
+                dense: Vec::new(),
                 project_channels: sizes.widths[1],
                 project_size: (!is_usual).then_some(map),
                 project_norm: if sizes.per_activation {
@@ -285,6 +286,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
             let widths = hidden.iter().copied().take(doublings).skip(1).chain([channels]);
             let single = BlockConfig { channels, kernel: 3, stride: 1, padding: 1, output_padding: 0 };
             GeneratorConfig {
+                dense: Vec::new(),
                 project_channels: hidden[0],
                 project_size: None,
                 project_norm: NormAxes::PerChannel,
@@ -297,6 +299,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
     };
     let discriminator = match d {
         Some((sizes, found)) => DiscriminatorConfig {
+            dense: Vec::new(),
             negative_slope: 0.2,
             norm: norm(sizes, &usual_discriminator(sizes.norms.len())),
             bias: OnLayers::from(sizes.biases.as_slice()),
@@ -307,6 +310,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
             // Each block halves the sides.
             let halvings = height.min(width).max(2).ilog2() as usize;
             DiscriminatorConfig {
+                dense: Vec::new(),
                 negative_slope: 0.2,
                 norm: usual_norm,
                 bias: OnLayers::All(false),
@@ -321,6 +325,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
         width,
         channels,
         classes: 0,
+        class_names: Vec::new(),
         latent: LatentConfig {
             size: g.map_or(LATENT_SIZE, |(sizes, _)| sizes.widths[0]),
             distribution: Distribution::Normal,

@@ -3,6 +3,7 @@
 //! - `mod.rs`: the executor, which runs the layers forward and backward;
 //! - `state.rs`: one layer's place in the parameters, its buffers, and both of its passes;
 //! - `linear.rs`: which algorithm computes a linear map: `winograd`, `direct` or `conv` (patches);
+//! - `label_inputs.rs`: class labels of dense layers;
 //! - `norm.rs`: batch norm with its activation; `map_view.rs`: maps that are normalized as they are read;
 //! - `kernels`: vectors, matrix products and transforms for each instruction set.
 
@@ -16,6 +17,7 @@ mod conv;
 mod direct;
 pub(crate) mod dispatch;
 pub(crate) mod kernels;
+mod label_inputs;
 mod linear;
 mod map_view;
 mod norm;

@@ -3,6 +3,7 @@
 use super::buffer::Buffer;
 use super::conv::with_scratch;
 use super::kernels::Isa;
+use super::label_inputs;
 use super::linear::{GradInput, Linear};
 use super::map_view::MapView;
 use super::norm::{self, InputGradient, NormGradients, Normalization};
@@ -63,6 +64,7 @@ pub(super) struct LayerState {
     pub(super) linear: Linear,
     weight: Range<usize>,
     bias: Option<Range<usize>>,
+    label_weight: Option<Range<usize>>,
     /// Weight and bias of batch norm.
     affine: Option<(Range<usize>, Range<usize>)>,
     /// Output of the linear map with its bias; empty where there is no batch norm.
@@ -99,6 +101,7 @@ impl LayerState {
             linear: Linear::of(layer, isa, precision),
             weight: range(Role::Weight).unwrap_or_default(),
             bias: range(Role::Bias),
+            label_weight: range(Role::LabelWeight),
             affine: range(Role::NormWeight).zip(range(Role::NormBias)),
             linear_output: Buffer::default(),
             activation: Buffer::default(),
@@ -137,16 +140,20 @@ impl LayerState {
         let values = parameters.flat;
         let weights = Weights { values: &values[self.weight.clone()], version: parameters.version };
         let bias = self.bias.clone().map(|range| &values[range]);
-        let add_bias = |map: &mut [f32]| {
+        let label_weight = self.label_weight.clone().map(|range| &values[range]);
+        let add_bias = |image: usize, map: &mut [f32]| {
             if let Some(bias) = bias {
                 norm::add_bias(map, bias);
+            }
+            if let (Some(weight), Some(labels)) = (label_weight, labels) {
+                label_inputs::add(map, labels.map(image), weight);
             }
         };
         let activation = layer.activation;
         let Some(norm) = layer.norm else {
             let output = self.activation.sized(len);
             self.linear.forward(scratch, source, weights, output, &|image, map| {
-                add_bias(map);
+                add_bias(image, map);
                 norm::activate(map, activation);
                 asked.hook.inspect(|hook| hook(image, map));
             });
@@ -166,13 +173,13 @@ impl LayerState {
                     let sums = sums.sized(n * 2 * columns);
                     let per_image = PerImageSums::new(sums, n, 2 * columns);
                     self.linear.forward(scratch, source, weights, output, &|image, map| {
-                        add_bias(map);
+                        add_bias(image, map);
                         per_image.with(image, |sums| norm::moments(map, sums));
                     });
                     drop(per_image);
                     norm::combined(sums, columns, |_| layer.output.height * layer.output.width)
                 } else {
-                    self.linear.forward(scratch, source, weights, output, &|_, map| add_bias(map));
+                    self.linear.forward(scratch, source, weights, output, &add_bias);
                     norm::statistics(output, columns)
                 };
                 let Moments { mean, var, count } =
@@ -190,7 +197,7 @@ impl LayerState {
                 self.normalization = Normalization::new(mean, var, norm.eps, affine);
                 let normalization = &self.normalization;
                 self.linear.forward(scratch, source, weights, output, &|image, map| {
-                    add_bias(map);
+                    add_bias(image, map);
                     asked.hook.inspect(|hook| {
                         with_scratch(map.len(), |y| {
                             norm::normalize_image(map, normalization, activation, y);
@@ -210,7 +217,7 @@ impl LayerState {
     /// The negative slope, where the gradients of batch norm and activation are computed as the layer's own backward
     /// pass reads the gradient of its output.
     fn fused_gradient(&self, layer: &Layer) -> Option<f32> {
-        fusable_slope(layer).filter(|_| self.linear.finishes_gradient())
+        fusable_slope(layer).filter(|_| self.linear.finishes_gradient() && layer.label_inputs == 0)
     }
 
     /// Takes the gradient `d` with respect to one image's activation as soon as it is written. Without batch norm `d`
@@ -339,8 +346,13 @@ impl LayerState {
         (parameters, scratch, joined): (ParameterValues<'_>, &mut Scratch, &mut [Buffer; 2]),
         (n, source, labels): (usize, MapView<'_>, Option<&Maps>),
         (d, input_gradient): (&[f32], &InputGradient),
-        (gradients, grad_input): (Option<&mut [f32]>, GradInput<'_>),
+        (mut gradients, grad_input): (Option<&mut [f32]>, GradInput<'_>),
     ) {
+        if let (Some(gradients), Some(range), Some(labels)) =
+            (gradients.as_deref_mut(), self.label_weight.clone(), labels)
+        {
+            label_inputs::weight_gradient(labels.values(), d, layer.output.channels, &mut gradients[range]);
+        }
         let weights = Weights { values: &parameters.flat[self.weight.clone()], version: parameters.version };
         let gradient = gradients.map(|gradients| &mut gradients[self.weight.clone()]);
         let fused = self.fused_gradient(layer);

@@ -71,7 +71,7 @@ fn continue_run(
         accept_data_change: changes.accept_data_change,
         ..Opening::default()
     };
-    let inputs = open_inputs(&plan, &opening)?;
+    let inputs = open_inputs(&mut plan, &opening)?;
     if !changes.accept_data_change {
         folder.check_data(newest, record.as_ref(), &inputs.data).map_err(|error| with_fix(error, folder))?;
     }
@@ -107,6 +107,12 @@ pub(crate) fn differences(out: &Path, run: &Plan, command: &Plan) -> anyhow::Res
         };
         for plan in [&mut run, &mut command] {
             plan[section][option.name] = Value::Null;
+        }
+    }
+    // The classes of conditional networks are those of the dataset, which the command has not opened yet.
+    for plan in [&mut run, &mut command] {
+        if plan["training"]["conditional"] == true {
+            (plan["model"]["classes"], plan["model"]["class_names"]) = (Value::Null, Value::Null);
         }
     }
     let mut found = Vec::new();

@@ -6,9 +6,9 @@ use dcgan_cli::{
     Logging, Outcome, Progress, Results, UsageError, cancel_on_signals, check_output, set_threads,
 };
 use dcgan_data::image_file::{EXTENSIONS, ImageFileFormat};
-use dcgan_data::image_grid::{GAP, ImageGrid, Layout, MAX_IMAGES};
+use dcgan_data::image_grid::{self, GAP, ImageGrid, Layout, MAX_IMAGES};
 use dcgan_data::{ImageShape, ImageWriter, ImageWriterError};
-use dcgan_model::{Generator, Model, weights::Weights};
+use dcgan_model::{Classes, Generator, Model, ModelConfig, weights::Weights};
 use rayon::prelude::*;
 use serde_json::json;
 use std::path::Path;
@@ -21,6 +21,16 @@ const MAX_SCALE: usize = 64;
 const MAX_GAP: usize = 1024;
 /// Most bytes of an image grid.
 const MAX_GRID_BYTES: usize = 1 << 30;
+/// The images to draw.
+#[derive(Clone, Copy, Debug)]
+struct Drawn {
+    n: usize,
+    classes: Classes,
+    layout: Layout,
+    /// Whether each row of the layout has one class.
+    class_rows: bool,
+}
+
 /// Images that are drawn before they are written; a multiple of the batches of a forward pass.
 const CHUNK: usize = 256;
 /// Most bytes of a chunk of more than one batch.
@@ -28,11 +38,6 @@ const MAX_CHUNK_BYTES: usize = 64 << 20;
 
 pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Vec::new();
-    let most = if args.each.is_some() { MAX_EACH } else { MAX_IMAGES };
-    if !(1..=most).contains(&args.n) {
-        let hint = if args.n > most && args.each.is_none() { "; --each writes more" } else { "" };
-        faults.push(format!("--n is {}, expected 1 to {most}{hint}", args.n));
-    }
     if !(1..=MAX_SCALE).contains(&args.scale) {
         faults.push(format!("--scale is {}, expected 1 to {MAX_SCALE}", args.scale));
     }
@@ -56,13 +61,14 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     let Some(weights) = opened.files.generator else {
         return Err(UsageError::one(format!("{} has no generator", args.model.display())).into());
     };
+    let drawn = drawn(args, model.config()).map_err(|faults| UsageError { faults })?;
     let shape: ImageShape = model.config().image_shape().into();
     let origin = origin(args, &model, &weights);
     match &args.each {
         Some(each) => {
             ImageWriter::check(each, &origin).map_err(|error| UsageError::one(format!("--each {error}")))?
         }
-        None => check_grid_size(args, shape)?,
+        None => check_grid_size(args, drawn.layout, shape)?,
     }
     let mut generator = Generator::new(&model, &weights, &device)?;
     if generator.ensure_statistics()? {
@@ -70,31 +76,80 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     }
     let written = match (&args.each, &args.out) {
         (Some(each), _) => {
-            let progress = Progress::new(logging, args.n as u64, "images");
-            write_each(args, each, (&mut generator, shape, &origin), &progress)?
+            let progress = Progress::new(logging, drawn.n as u64, "images");
+            write_each(args, each, &drawn, (&mut generator, shape, &origin), &progress)?
         }
         (None, Some(out)) => {
-            grid(args, &generator.draw(args.seed, args.n)?, shape)?.save(out)?;
-            args.n
+            let images = generator.draw_range(args.seed, 0..drawn.n, drawn.classes)?;
+            grid(args, &drawn, &images, shape)?.save(out)?;
+            drawn.n
         }
         (None, None) => 0, // the command line requires one of them
     };
     let Some(path) = args.each.as_ref().or(args.out.as_ref()) else { return Ok(Outcome::Done) };
-    if written < args.n {
+    if written < drawn.n {
         let hint = if path.is_dir() { "; the same command continues" } else { ", nothing was written" };
-        tracing::warn!("interrupted after {written} of {} images{hint}", args.n);
+        tracing::warn!("interrupted after {written} of {} images{hint}", drawn.n);
         return Ok(Outcome::Interrupted);
     }
     results.text(&format!("{written} images in {}", path.display()))?;
-    results.json(&json!({
+    let mut line = json!({
         "images": written,
         "out": path,
         "height": shape.height * args.scale,
         "width": shape.width * args.scale,
         "channels": shape.channels,
         "seed": args.seed,
-    }))?;
+    });
+    if model.config().is_conditional() {
+        let config = model.config();
+        line["classes"] = config.classes.into();
+        line["class_names"] = (0..config.classes).map(|class| config.class_name(class)).collect();
+        if args.each.is_none() {
+            // In the order of the cells of the grid.
+            let labels: Vec<u32> = (0..drawn.n).map(|i| drawn.classes.of(i, config.classes)).collect();
+            line["labels"] = json!(drawn.in_grid_order(&labels));
+        }
+    }
+    results.json(&line)?;
     Ok(Outcome::Done)
+}
+
+impl Drawn {
+    /// Cells drawn in order, in the order of the grid.
+    fn in_grid_order<T: Clone>(&self, cells: &[T]) -> Vec<T> {
+        if self.class_rows { image_grid::by_column(cells, self.layout.rows) } else { cells.to_vec() }
+    }
+}
+
+/// The images that the options ask for, or every fault.
+fn drawn(args: &SampleArgs, config: &ModelConfig) -> Result<Drawn, Vec<String>> {
+    let mut faults = Vec::new();
+    let mut classes = Classes::InTurn;
+    if let Some(class) = &args.class {
+        match config.class_of(class) {
+            Ok(class) => classes = Classes::One(class),
+            Err(message) => faults.push(format!("--class: {message}")),
+        }
+    }
+    if args.per_class.is_some() && !config.is_conditional() {
+        faults.push("--per-class: the model is not conditional, it has no classes; use --n".to_owned());
+    }
+    let (option, n) = match args.per_class {
+        Some(per_class) => ("--per-class", per_class.saturating_mul(config.classes)),
+        None => ("--n", args.n),
+    };
+    let most = if args.each.is_some() { MAX_EACH } else { MAX_IMAGES };
+    if n > most {
+        let hint = if args.each.is_none() { "; --each writes more" } else { "" };
+        faults.push(format!("{option} asks for {n} images, expected 1 to {most}{hint}"));
+    }
+    let class_rows = args.per_class.is_some();
+    let layout = match args.per_class {
+        Some(columns) => Layout { rows: config.classes, columns },
+        None => Layout::square(n.min(MAX_IMAGES)),
+    };
+    if faults.is_empty() { Ok(Drawn { n, classes, layout, class_rows }) } else { Err(faults) }
 }
 
 /// All that the images depend on: the images of an interrupted folder are continued only with the same.
@@ -106,12 +161,16 @@ fn origin(args: &SampleArgs, model: &Model, weights: &Weights) -> String {
         let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
         digest.field(bytes);
     }
-    json!({ "model_sha256": digest.hex(), "seed": args.seed, "scale": args.scale }).to_string()
+    let mut origin = json!({ "model_sha256": digest.hex(), "seed": args.seed, "scale": args.scale });
+    if let Some(class) = &args.class {
+        origin["class"] = class.as_str().into();
+    }
+    origin.to_string()
 }
 
-fn check_grid_size(args: &SampleArgs, shape: ImageShape) -> Result<(), UsageError> {
+fn check_grid_size(args: &SampleArgs, layout: Layout, shape: ImageShape) -> Result<(), UsageError> {
     let gap = args.gap.unwrap_or(GAP);
-    let Layout { rows, columns } = Layout::square(args.n);
+    let Layout { rows, columns } = layout;
     let (height, width) = (shape.height * args.scale + gap, shape.width * args.scale + gap);
     let bytes =
         [rows, height, columns, width, shape.channels].iter().fold(1, |a: usize, b| a.saturating_mul(*b));
@@ -121,42 +180,48 @@ fn check_grid_size(args: &SampleArgs, shape: ImageShape) -> Result<(), UsageErro
     Err(UsageError::one(format!(
         "a grid of {} images of {height} x {width} pixels takes {} MB, expected at most {}: use a smaller --n or \
          --scale, or write single images with --each",
-        args.n,
+        layout.cells(),
         bytes >> 20,
         MAX_GRID_BYTES >> 20
     )))
 }
 
 /// The images in a grid; one image alone has no frame.
-fn grid(args: &SampleArgs, images: &[u8], shape: ImageShape) -> anyhow::Result<ImageGrid> {
+fn grid(args: &SampleArgs, drawn: &Drawn, images: &[u8], shape: ImageShape) -> anyhow::Result<ImageGrid> {
     let images: Vec<ImageGrid> =
         ImageGrid::split_batch(images, shape)?.iter().map(|image| image.enlarged(args.scale)).collect();
     let gap = args.gap.unwrap_or(if images.len() == 1 { 0 } else { GAP });
-    Ok(ImageGrid::grid_with_gap(&images, Layout::square(images.len()), gap))
+    Ok(ImageGrid::grid_with_gap(&drawn.in_grid_order(&images), drawn.layout, gap))
 }
 
 /// Draws and writes single images in order; returns how many there are, fewer than requested after a signal.
 fn write_each(
     args: &SampleArgs,
     each: &Path,
+    drawn: &Drawn,
     (generator, shape, origin): (&mut Generator, ImageShape, &str),
     progress: &Progress,
 ) -> anyhow::Result<usize> {
     let cancel = cancel_on_signals()?;
     let mut writer = ImageWriter::create(each, origin).map_err(as_usage_error)?;
-    writer.skip_written(|_| None);
+    let config = generator.model().config().clone();
+    let class_of = |i: usize| {
+        let class = drawn.classes.of(i, config.classes) as usize;
+        config.is_conditional().then(|| folder_name(&config, class))
+    };
+    writer.skip_written(class_of);
     if writer.next() > 0 {
         tracing::info!("{}: continues after {} images", each.display(), writer.next());
     }
     let batches = MAX_CHUNK_BYTES / (shape.bytes() * 64).max(1);
     let chunk = (64 * batches).clamp(64, CHUNK);
     progress.set(writer.next() as u64);
-    while writer.next() < args.n {
+    while writer.next() < drawn.n {
         if cancel.is_set() {
             return Ok(writer.next());
         }
         let first = writer.next();
-        let images = generator.draw_range(args.seed, first..args.n.min(first + chunk))?;
+        let images = generator.draw_range(args.seed, first..drawn.n.min(first + chunk), drawn.classes)?;
         let encoded = ImageGrid::split_batch(&images, shape)?
             .par_iter()
             .map(|image| {
@@ -165,13 +230,21 @@ fn write_each(
             })
             .collect::<Result<Vec<_>, _>>()?;
         for png in encoded {
-            writer.write(None, &png)?;
+            writer.write(class_of(writer.next()).as_deref(), &png)?;
         }
         progress.set(writer.next() as u64);
     }
     let written = writer.next();
     writer.finish()?;
     Ok(written)
+}
+
+/// The folder of a class: its name, or its number where the name is none for a folder.
+fn folder_name(config: &ModelConfig, class: usize) -> String {
+    let name = config.class_name(class);
+    let is_plain = |c: char| c.is_alphanumeric() || " ._-".contains(c);
+    let is_folder = name.len() <= 100 && name.chars().all(is_plain) && !name.starts_with(['.', ' ']);
+    if is_folder && !name.is_empty() { name } else { class.to_string() }
 }
 
 fn as_usage_error(error: ImageWriterError) -> anyhow::Error {

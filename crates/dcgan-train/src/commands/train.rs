@@ -27,12 +27,12 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
             Err(error) => faults.push(format!("--out {error}")),
         }
     }
-    let (Ok(plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
+    let (Ok(mut plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
     if let Some(out) = existing {
         return resume_same(out, &plan, args, logging);
     }
     set_threads(plan.run.threads)?;
-    let inputs = open_inputs(&plan, &Opening::default())?;
+    let inputs = open_inputs(&mut plan, &Opening::default())?;
     let folder = match &args.out {
         Some(out) => RunFolder::create(out),
         None => RunFolder::create_next(Path::new("runs"), &plan.model.name),
@@ -45,10 +45,9 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     outcome
 }
 
-/// Opens the device, the images and the weights to start from. Nothing is written.
-pub(crate) fn open_inputs(plan: &Plan, opening: &Opening<'_>) -> anyhow::Result<Inputs> {
-    let open = |device| inputs::open(plan, device, opening);
-    let opened = inputs::device(&plan.run.device).and_then(open);
+/// Opens the device, the images and the weights to start from, and completes the plan by them. Nothing is written.
+pub(crate) fn open_inputs(plan: &mut Plan, opening: &Opening<'_>) -> anyhow::Result<Inputs> {
+    let opened = inputs::device(&plan.run.device).and_then(|device| inputs::open(plan, device, opening));
     Ok(opened.map_err(|error| UsageError { faults: error.faults() })?)
 }
 

@@ -139,17 +139,21 @@ fn train(
     running: &RunningJob,
     device: &Device,
 ) -> Result<Outcome, JobError> {
-    let (folder, plan, _lock) = open_folder(&state.run_folder(&job.id), plan)?;
+    let (folder, mut plan, _lock) = open_folder(&state.run_folder(&job.id), plan)?;
     let newest = checkpoints::list(&folder.checkpoints())?.pop().unwrap_or(0);
     let is_new = newest == 0;
     state.recheck_paths(&plan, is_new).map_err(|(field, problem)| JobError::Moved { field, problem })?;
     let cancelled = || running.is_stopped() || state.is_stopping();
     let record = folder.data_record_before(newest, &plan)?;
     let opening = Opening { is_new, record: record.as_ref(), cancelled: &cancelled, ..Opening::default() };
-    let inputs = match inputs::open(&plan, device.clone(), &opening) {
+    let stored = plan.clone();
+    let inputs = match inputs::open(&mut plan, device.clone(), &opening) {
         Err(InputsError::Data(DataError::Cancelled)) => return Ok(Outcome::Stopped),
         inputs => inputs?,
     };
+    if plan != stored {
+        folder.write_plan(&plan)?; // with the classes of the dataset
+    }
     let images = inputs.data.len();
     save_progress(job, || state.store.set_length(&job.id, plan.total_steps(images), images as u64));
     let batch_size = plan.training.batch_size as u64;
