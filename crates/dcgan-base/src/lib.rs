@@ -1,6 +1,6 @@
 //! Utilities shared by the crates of dcgan-rs: atomic file writing ([`files`]), random streams keyed by seed, purpose
 //! and index ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]), memory sizes ([`memory`]), dates
-//! ([`time`]) and the matrix product of the CPU ([`matrix`]).
+//! ([`time`]), the matrix product of the CPU ([`matrix`]) and distances between vectors of bytes ([`nearest_bytes`]).
 //!
 //! ```
 //! use dcgan_base::random::{self, Purpose};
@@ -15,6 +15,7 @@ pub mod digest;
 pub mod files;
 pub mod matrix;
 pub mod memory;
+pub mod nearest_bytes;
 mod precision;
 pub mod random;
 pub mod time;

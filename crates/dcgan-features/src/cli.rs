@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_base::Precision;
 use dcgan_cli::{LogArgs, integer};
 use dcgan_data::Split;
+use dcgan_features::neighbours::SampleStatistics;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
 
@@ -155,6 +156,23 @@ pub(crate) struct TaskArgs {
     pub(crate) json: bool,
 }
 
+/// Batch norm statistics of a generator.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Statistics {
+    #[default]
+    Running,
+    Minibatch,
+}
+
+impl From<Statistics> for SampleStatistics {
+    fn from(statistics: Statistics) -> Self {
+        match statistics {
+            Statistics::Running => Self::Running,
+            Statistics::Minibatch => Self::Minibatch,
+        }
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct MnistNnArgs {
     /// MNIST's idx files, or another dataset with training and test images [default: embedded digits, 8,000 and 2,000]
@@ -162,14 +180,25 @@ pub(crate) struct MnistNnArgs {
     pub(crate) data: Option<PathBuf>,
     /// Labeled reference images: a folder of folders, a zip, or a cache by `dcgan-data pack` for millions of images
     /// [default: the training images of --data]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["model", "count"])]
     pub(crate) samples: Option<PathBuf>,
+    /// With a conditional model its samples are the references
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Samples of the model; errors are reported at powers of ten and at 50,000 on the way [default: 50,000]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 1_000_000_000))]
+    pub(crate) count: Option<usize>,
+    /// Seed of the samples
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
+    pub(crate) seed: u64,
+    /// Batch norm statistics of the generator: running, or minibatch (of 128 samples, as in the authors' script)
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub(crate) statistics: Statistics,
     /// Skip unreadable images
     #[arg(long)]
     pub(crate) skip_bad: bool,
-    /// Threads [default: one per core]
-    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     /// Folder of cached results: an interrupted search continues from it
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,

@@ -45,6 +45,7 @@ pub mod learner;
 pub mod nearest;
 pub mod neighbours;
 pub mod origin;
+pub mod pixel_search;
 pub mod pool;
 pub mod protocol;
 pub mod report;

@@ -4,11 +4,13 @@
 use crate::cache::Cache;
 use crate::experiment::{ExperimentError, Subset, config_sha256, hex, weights_sha256};
 use crate::extract::{ExtractError, read_batch};
-use crate::nearest::{Nearest, NearestError, Neighbour, error_percent, mean_distance};
+use crate::nearest::{NearestError, Neighbour, error_percent, mean_distance};
+use crate::pixel_search::PixelSearch;
 use crate::protocol::{ClassCounts, Progress};
 use dcgan_model::pixels::PixelRange;
-use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Generator, Latents, Model, NetworkError};
+use dcgan_model::random::Purpose;
+use dcgan_model::{Classes, Generator, Latents, Model, NetworkError, pixels};
+use dcgan_ops::Keep;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -19,8 +21,19 @@ use std::time::{Duration, Instant};
 const BLOCK: usize = 4096;
 /// Time between two writes of a search's state to the cache.
 const STORE_INTERVAL: Duration = Duration::from_secs(20);
-/// Minibatch size of G.
-const BATCH: usize = 128;
+/// Size of a minibatch whose own statistics batch norm uses: that of the authors.
+const MINIBATCH: usize = 128;
+
+/// Batch norm statistics of G when samples are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SampleStatistics {
+    /// The running ones: a sample depends on its z and class alone.
+    #[default]
+    Running,
+    /// Those of minibatches of 128 samples of all classes, as in the authors' script. Their noise adds variety.
+    Minibatch,
+}
 
 /// Why a search failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +75,9 @@ pub struct Score {
     pub per_class_accuracy: Vec<Option<f64>>,
     /// Mean distance to the nearest reference (`nnd_score`), in units of the pixel range.
     pub mean_distance: f64,
+    /// Seconds of the search so far, without interruptions.
+    #[serde(default)]
+    pub seconds: f64,
 }
 
 impl Score {
@@ -69,6 +85,14 @@ impl Score {
     fn line(&self) -> String {
         let error = self.error_percent.map_or_else(String::new, |error| format!("error {error:.2} %, "));
         format!("{} references: {error}mean distance {:.3}", self.references, self.mean_distance)
+    }
+}
+
+impl Score {
+    /// Half the width of the 95 % interval of the error over `queries` test images (binomial), in percent.
+    pub fn interval95(&self, queries: usize) -> Option<f64> {
+        let error = self.error_percent? / 100.0;
+        Some(196.0 * (error * (1.0 - error) / queries as f64).sqrt())
     }
 }
 
@@ -81,14 +105,22 @@ pub fn decades(n: usize) -> Vec<usize> {
     counts
 }
 
-/// Pixels of a subset in `range`.
-fn values(subset: &Subset, range: PixelRange) -> Result<Vec<f32>, NeighboursError> {
+/// Pixels of a subset.
+fn bytes_of(subset: &Subset) -> Result<Vec<u8>, NeighboursError> {
     let mut bytes = Vec::new();
     read_batch(&subset.data, subset.rows.clone(), &mut bytes).map_err(ExtractError::from)?;
-    Ok(bytes.into_iter().map(|byte| range.to_f32(byte)).collect())
+    Ok(bytes)
 }
 
-fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursError> {
+/// Distance in `range` of two pixels that differ by one byte.
+fn step_of(range: PixelRange) -> f64 {
+    match range {
+        PixelRange::Symmetric => 1.0 / 127.5,
+        PixelRange::Unit => 1.0 / 255.0,
+    }
+}
+
+fn score(search: &PixelSearch, labels: Option<&[u32]>, step: f64) -> Result<Score, NeighboursError> {
     let found = search.found()?;
     let error_percent = labels.map(|labels| error_percent(&found, labels)).transpose()?;
     let per_class_accuracy = labels.map_or_else(Vec::new, |labels| {
@@ -100,8 +132,9 @@ fn score(search: &Nearest, labels: Option<&[u32]>) -> Result<Score, NeighboursEr
         counts_by_class.add(&predicted, &labels);
         counts_by_class.accuracy()
     });
-    let mean_distance = mean_distance(&found)?;
-    Ok(Score { references: search.references(), error_percent, per_class_accuracy, mean_distance })
+    let mean_distance = step * mean_distance(&found)?;
+    let references = search.references();
+    Ok(Score { references, error_percent, per_class_accuracy, mean_distance, seconds: 0.0 })
 }
 
 /// Scores `queries` against the first images of `references`, streamed, at each of `counts` (ascending). With labels on
@@ -122,57 +155,96 @@ pub fn score_images(
     let (query_labels, reference_labels) = (labels(queries), labels(references));
     let scored_labels = query_labels.filter(|_| reference_labels.is_some());
     let origin = json!({
-        "search": "images",
+        "search": "images, bytes",
         "queries": [queries.sha256(), query_hash(scored_labels.as_deref())],
         "references": [references.sha256(), query_hash(reference_labels.as_deref())],
         "range": format!("{range:?}"),
         "counts": counts,
     });
-    let search = Nearest::new(values(queries, range)?, queries.data.shape().bytes())?;
-    let mut search = Search::new(search, cache, origin)?;
+    let search = PixelSearch::new(&bytes_of(queries)?, queries.data.shape().bytes())?;
+    let mut search = Search::new(search, step_of(range), cache, origin)?;
     progress.begin("comparing with reference images", counts.last().copied().unwrap_or(0), "images");
     let mut block = |rows: Range<usize>| {
         let shift = references.rows.start;
         let subset = references.with_rows(shift + rows.start..shift + rows.end);
-        Ok((values(&subset, range)?, reference_labels.as_ref().map(|labels| labels[rows].to_vec())))
+        Ok((bytes_of(&subset)?, reference_labels.as_ref().map(|labels| labels[rows].to_vec())))
     };
     search.run(counts, scored_labels.as_deref(), &mut block, progress)
 }
 
-/// Scores `queries` against samples of the generator at each of `counts` (ascending). z of sample i is drawn from
-/// stream i of `seed`. An interrupted search continues from the folder `cache`.
+/// The samples to compare with.
+#[derive(Debug)]
+pub struct Samples<'a> {
+    /// G, with batch norm statistics.
+    pub generator: &'a mut Generator,
+    /// Its model.
+    pub model: &'a Model,
+    /// z of sample i is drawn from stream i of this seed. A conditional model draws its classes in turn.
+    pub seed: u64,
+    /// Batch norm statistics of G.
+    pub statistics: SampleStatistics,
+    /// Unit of distances.
+    pub range: PixelRange,
+}
+
+/// Scores `queries` against samples of the generator, rounded to bytes, at each of `counts` (ascending). With `labels`
+/// of the queries, numbered as the classes of the model, the error is computed as well. Samples are drawn in blocks: any
+/// number takes the same memory. An interrupted search continues from the folder `cache`.
 ///
 /// # Errors
-/// A generator without batch-norm statistics; memory.
+/// Memory; labels for a model without classes.
 pub fn score_samples(
     queries: &Subset,
-    (generator, model, seed): (&mut Generator, &Model, u64),
+    labels: Option<&[u32]>,
+    samples: Samples<'_>,
     counts: &[usize],
     (cache, progress): (Option<&Path>, &mut dyn Progress),
 ) -> Result<Vec<Score>, NeighboursError> {
-    let width = queries.data.shape().bytes();
-    let search = Nearest::new(values(queries, PixelRange::of(model.config().generator.output))?, width)?;
+    let Samples { generator, model, seed, statistics, range } = samples;
+    let search = PixelSearch::new(&bytes_of(queries)?, queries.data.shape().bytes())?;
     let origin = json!({
-        "search": "samples",
-        "queries": queries.sha256(),
+        "search": "samples, bytes",
+        "statistics": statistics,
+        "range": format!("{range:?}"),
+        "queries": [queries.sha256(), query_hash(labels)],
         "config_sha256": config_sha256(model),
         "weights_sha256": weights_sha256(&generator.weights()?),
         "seed": seed,
         "counts": counts,
     });
-    let mut search = Search::new(search, cache, origin)?;
-    let latent = &model.config().latent;
+    let mut search = Search::new(search, step_of(range), cache, origin)?;
+    let classes = model.config().classes;
     progress.begin("comparing with samples", counts.last().copied().unwrap_or(0), "samples");
     let mut block = |rows: Range<usize>| {
-        let mut block = Vec::new();
-        for first in rows.clone().step_by(BATCH) {
-            let end = (first + BATCH).min(rows.end);
-            let z = random::latent_range(seed, Purpose::SampleLatent, first..end, latent);
-            block.extend_from_slice(generator.sample(&Latents::new(z, latent.size)?)?.values());
-        }
-        Ok((block, None))
+        let labels = rows.clone().map(|i| Classes::InTurn.of(i, classes)).collect();
+        let bytes = match statistics {
+            SampleStatistics::Running => generator.draw_range(seed, rows, Classes::InTurn)?,
+            SampleStatistics::Minibatch => draw_minibatches(generator, model, seed, rows)?,
+        };
+        Ok((bytes, (classes > 0).then_some(labels)))
     };
-    search.run(counts, None, &mut block, progress)
+    search.run(counts, labels, &mut block, progress)
+}
+
+/// The samples `rows` of `seed`, drawn in the minibatches of 128 that they belong to.
+fn draw_minibatches(
+    generator: &mut Generator,
+    model: &Model,
+    seed: u64,
+    rows: Range<usize>,
+) -> Result<Vec<u8>, NeighboursError> {
+    let config = model.config();
+    let (height, width, channels) = config.image_shape();
+    let len = height * width * channels;
+    let begin = rows.start / MINIBATCH * MINIBATCH;
+    let mut bytes = Vec::new();
+    for first in (begin..rows.end).step_by(MINIBATCH) {
+        let drawn = (seed, Purpose::SampleLatent);
+        let latents = Latents::of_range(drawn, first..first + MINIBATCH, config, Classes::InTurn)?;
+        let images = generator.train(&latents, Keep::Nothing)?.output;
+        bytes.extend(pixels::to_bytes(images.values(), config));
+    }
+    Ok(bytes[(rows.start - begin) * len..(rows.end - begin) * len].to_vec())
 }
 
 /// SHA-256 of labels, which may be numbered by another dataset.
@@ -180,13 +252,17 @@ fn query_hash(labels: Option<&[u32]>) -> Option<String> {
     labels.map(|labels| hex(&labels.iter().flat_map(|label| label.to_le_bytes()).collect::<Vec<_>>()))
 }
 
-/// Values of a block of references `(n, width)`, and their labels.
-type References = (Vec<f32>, Option<Vec<u32>>);
+/// Pixels of a block of references `(n, width)`, and their labels.
+type References = (Vec<u8>, Option<Vec<u32>>);
 
 /// A search whose state is stored in the cache now and then.
 struct Search<'a> {
-    nearest: Nearest,
+    nearest: PixelSearch,
+    /// Distance of two pixels that differ by one byte, in the unit of distances.
+    step: f64,
     scores: Vec<Score>,
+    /// Seconds of earlier parts of the search.
+    seconds: f64,
     cache: Option<Cache<'a>>,
     /// All that the result depends on.
     origin: Value,
@@ -198,18 +274,24 @@ struct State {
     references: u64,
     best: Vec<Neighbour>,
     scores: Vec<Score>,
+    seconds: f64,
 }
 
 impl<'a> Search<'a> {
     /// A search that continues from the cache where it has its state.
-    fn new(mut nearest: Nearest, cache: Option<&'a Path>, origin: Value) -> Result<Self, NeighboursError> {
+    fn new(
+        mut nearest: PixelSearch,
+        step: f64,
+        cache: Option<&'a Path>,
+        origin: Value,
+    ) -> Result<Self, NeighboursError> {
         let cache = cache.map(|folder| Cache { folder });
-        let mut scores = Vec::new();
+        let (mut scores, mut seconds) = (Vec::new(), 0.0);
         if let Some(state) = cache.as_ref().and_then(|cache| cache.value::<State>(&origin)) {
             nearest.restore(state.best, state.references)?;
-            scores = state.scores;
+            (scores, seconds) = (state.scores, state.seconds);
         }
-        Ok(Self { nearest, scores, cache, origin })
+        Ok(Self { nearest, step, scores, seconds, cache, origin })
     }
 
     /// Adds references block by block; scores at each of `counts` (ascending).
@@ -221,6 +303,7 @@ impl<'a> Search<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Vec<Score>, NeighboursError> {
         let mut next = usize::try_from(self.nearest.references()).unwrap_or(usize::MAX);
+        let (started, before) = (Instant::now(), self.seconds);
         let mut stored = Instant::now();
         for &count in counts.iter().skip(self.scores.len()) {
             while next < count {
@@ -229,12 +312,13 @@ impl<'a> Search<'a> {
                 self.nearest.add(&values, labels.as_deref())?;
                 next = end;
                 progress.update(next);
+                self.seconds = before + started.elapsed().as_secs_f64();
                 if stored.elapsed() >= STORE_INTERVAL {
                     self.store()?;
                     stored = Instant::now();
                 }
             }
-            let found = score(&self.nearest, labels)?;
+            let found = Score { seconds: self.seconds, ..score(&self.nearest, labels, self.step)? };
             progress.result(&found.line());
             self.scores.push(found);
             self.store()?;
@@ -245,7 +329,8 @@ impl<'a> Search<'a> {
     fn store(&self) -> Result<(), NeighboursError> {
         let Some(cache) = &self.cache else { return Ok(()) };
         let (best, references) = self.nearest.state();
-        let state = json!({ "references": references, "best": best, "scores": self.scores });
+        let state = json!({ "references": references, "best": best, "scores": self.scores,
+            "seconds": self.seconds });
         Ok(cache.store(&self.origin, &state).map_err(ExperimentError::from)?)
     }
 }
@@ -267,12 +352,12 @@ mod tests {
     #[test]
     fn a_search_continues_from_its_state() {
         let folder = tempfile::tempdir().unwrap();
-        let value = |i: usize| ((i * 7919) % 1009) as f32;
-        let queries: Vec<f32> = (0..20).map(|i| value(i) + 0.5).collect();
+        let value = |i: usize| (i.wrapping_mul(2_654_435_761) >> 9).to_le_bytes()[0];
+        let queries: Vec<u8> = (100..120).map(value).collect();
         let counts = [BLOCK, 2 * BLOCK, 3 * BLOCK + 5];
         let run = |cache: Option<&Path>, blocks: usize| {
-            let search = Nearest::new(queries.clone(), 4).unwrap();
-            let mut search = Search::new(search, cache, json!("x")).unwrap();
+            let search = PixelSearch::new(&queries, 4).unwrap();
+            let mut search = Search::new(search, 1.0, cache, json!("x")).unwrap();
             let mut called = 0;
             let mut block = |rows: Range<usize>| {
                 called += 1;
@@ -283,7 +368,11 @@ mod tests {
                 Ok((values, Some(rows.map(|row| u32::try_from(row % 3).unwrap()).collect())))
             };
             let scores = search.run(&counts, Some(&[0, 1, 2, 0, 1]), &mut block, &mut NoProgress);
-            (scores.ok(), called)
+            // Without the times.
+            let scores = scores.ok().map(|scores| {
+                scores.into_iter().map(|score| Score { seconds: 0.0, ..score }).collect::<Vec<_>>()
+            });
+            (scores, called)
         };
         let (whole, called) = run(None, usize::MAX);
         assert_eq!(called, 4);

@@ -1,9 +1,9 @@
 //! A network as data: the list of layers that every executor runs.
 //!
 //! Each layer is a (transposed) convolution with an optional bias, an optional batch norm, and an activation. Class
-//! labels can be joined to the input of a layer as constant channels, or to its flattened input as a vector. A dense layer on a map is a convolution whose
-//! kernel is the whole map; a projection of `z` is a transposed convolution of a 1x1 map, so these two kinds cover
-//! every DCGAN.
+//! labels can be joined to the input of a layer as constant channels, or to its flattened input as a vector. A dense
+//! layer on a map is a convolution whose kernel is the whole map; a projection of `z` is a transposed convolution of a
+//! 1x1 map, so these two kinds cover every DCGAN.
 //!
 //! [`Layer::tensors`] is the one table of the tensors that a layer has. Parameter storage, initialization, files,
 //! import, export and memory estimates derive from it.

@@ -346,11 +346,16 @@ pub(crate) fn under<'a>(
 /// What a reader of the MODEL folder should know; the same for the same run.
 pub fn card(model: &Model, state: &State, data: &str, seed: u64) -> String {
     let config = model.config();
+    let classes = match (config.classes, config.class_names.as_slice()) {
+        (0, _) => String::new(),
+        (classes, []) => format!("- conditional: {classes} classes\n"),
+        (classes, names) => format!("- conditional: {classes} classes ({})\n", names.join(", ")),
+    };
     format!(
         "# {name}: a DCGAN at step {step}\n\n\
          Generator and discriminator of the architecture of Radford, Metz and Chintala (ICLR 2016) for {height} x {width} \
          images of {channels} channel(s), trained by dcgan-train.\n\n\
-         - training data: {data}\n- real images read: {images}\n- seed: {seed}\n- z: {z} numbers, {distribution:?}\n\n\
+         - training data: {data}\n- real images read: {images}\n- seed: {seed}\n- z: {z} numbers, {distribution:?}\n{classes}\n\
          Draw images: `dcgan-train sample --model THIS_FOLDER --out samples.png`. The tensors' names and layouts are described \
          in dcgan-model's documentation. The license of the training data binds what is made from it.\n",
         name = config.name,

@@ -1,26 +1,31 @@
 //! `dcgan-eval mnist-nn` and `nnd`
 
 use super::{
-    ProgressBars, check_cache, choose_model, digits_splits, into_usage_error, on_bad, open_splits, per_class,
+    ChosenModel, ProgressBars, check_cache, choose_model, digits_splits, into_usage_error, on_bad,
+    open_splits, per_class,
 };
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, Outcome, Results, UsageError, set_threads};
 use dcgan_data::{Dataset, ImageShape, OpenOptions, Split};
 use dcgan_features::experiment::{Subset, hex, weights_sha256};
-use dcgan_features::neighbours::{self, NeighboursError, Score, decades};
+use dcgan_features::neighbours::{self, NeighboursError, SampleStatistics, Samples, Score, decades};
 use dcgan_features::report::{layout, thousands};
-use dcgan_features::subset::class_name;
+use dcgan_features::subset::{class_name, match_names};
 use dcgan_features::task::Task;
-use dcgan_model::Generator;
+use dcgan_model::ModelConfig;
 use dcgan_model::pixels::PixelRange;
-use serde_json::json;
+use dcgan_model::{Device, Generator, ModelFiles};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
 /// Shape of MNIST's images.
 const SHAPE: ImageShape = ImageShape { height: 28, width: 28, channels: 1 };
+
+/// Samples of `mnist-nn` without `--count`: the smaller number of the paper.
+const DEFAULT_COUNT: usize = 50_000;
 
 /// Errors of the paper's supplement, in percent.
 #[expect(clippy::approx_constant, reason = "6.28 % is an error, not two pi")]
@@ -48,7 +53,10 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
     let results = Results::new(logging, args.json, &[])?;
     let cache = args.cache.as_deref();
     check_cache(cache)?;
-    set_threads(args.threads)?;
+    set_threads(args.compute.threads)?;
+    if args.model.model.is_some() || args.count.is_some() || !has_references(args) {
+        return mnist_nn_of_model(args, &results, logging);
+    }
     let (train, test) = match &args.data {
         None => digits_splits(SHAPE)?,
         Some(path) => open_splits(path, SHAPE, Task::Digits.data_files(), on_bad(args.skip_bad))?,
@@ -81,8 +89,112 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
         neighbours::score_images(&test, &references, PixelRange::Unit, &counts, (cache, &mut progress_bars))
             .map_err(nearest_error)?;
     drop(progress_bars);
-    let seconds = started.elapsed().as_secs_f64();
     let what = if args.samples.is_some() { "given images" } else { "real training images" };
+    let described = json!({
+        "references_sha256": references.sha256(),
+        "train": references.rows.len(),
+        "seconds": started.elapsed().as_secs_f64(),
+    });
+    report_mnist_nn(&results, what, &scores, &test, described)
+}
+
+/// `mnist-nn` with samples of a conditional model.
+fn mnist_nn_of_model(args: &MnistNnArgs, results: &Results, logging: &Logging) -> anyhow::Result<Outcome> {
+    let device = args.compute.device.open().map_err(UsageError::because)?;
+    let ChosenModel { name, path, files } = choose_model(&args.model, "mnist-cond")?;
+    let (model, config) = (&files.model, files.model.config());
+    if !config.is_conditional() {
+        let fault = format!(
+            "{path} is not conditional: its samples have no classes; use a model of `dcgan-train run --conditional`, \
+             or `dcgan-eval nnd` for distances alone"
+        );
+        return Err(UsageError::one(fault).into());
+    }
+    let shape: ImageShape = config.image_shape().into();
+    let test = match &args.data {
+        None => digits_splits(shape)?.1,
+        Some(path) => open_splits(path, shape, Task::Digits.data_files(), on_bad(args.skip_bad))?.1,
+    };
+    let labels = labels_as_in(config, &test)?;
+    let mut generator = generator_of(&files, &path, &device)?;
+    let count = args.count.unwrap_or(DEFAULT_COUNT);
+    let mut counts = decades(count);
+    counts.extend((count > DEFAULT_COUNT).then_some(DEFAULT_COUNT));
+    counts.sort_unstable();
+    let mut progress_bars = ProgressBars::new(logging);
+    let samples = Samples {
+        generator: &mut generator,
+        model,
+        seed: args.seed,
+        statistics: args.statistics.into(),
+        range: PixelRange::Unit,
+    };
+    let scores = neighbours::score_samples(
+        &test,
+        Some(&labels),
+        samples,
+        &counts,
+        (args.cache.as_deref(), &mut progress_bars),
+    );
+    let scores = scores.map_err(nearest_error)?;
+    drop(progress_bars);
+    let described = json!({
+        "weights_sha256": files.generator.as_ref().map(weights_sha256),
+        "train": count,
+        "seconds": scores.last().map(|score| score.seconds),
+        "seed": args.seed,
+        "statistics": SampleStatistics::from(args.statistics),
+    });
+    report_mnist_nn(results, &format!("samples of {name}"), &scores, &test, described)
+}
+
+/// Whether the images to compare with are given, or are real ones: no model is needed.
+fn has_references(args: &MnistNnArgs) -> bool {
+    args.samples.is_some() || (args.model.preset.is_none() && args.model.config.is_none())
+}
+
+/// Labels of `test`, numbered as the classes of the model: by name where both have names.
+fn labels_as_in(config: &ModelConfig, test: &Subset) -> anyhow::Result<Vec<u32>> {
+    let names = test.class_names().filter(|_| !config.class_names.is_empty()).unwrap_or_default();
+    let classes = match_names(names, &config.class_names);
+    let labels = test.labels().map_err(into_usage_error)?;
+    let labels: Vec<usize> = labels.into_iter().map(|label| classes.number(label)).collect();
+    let unknown: BTreeSet<usize> = labels.iter().copied().filter(|&label| label >= config.classes).collect();
+    if !unknown.is_empty() {
+        let name = |label: &usize| class_name(classes.names(), *label);
+        let unknown: Vec<String> = unknown.iter().map(name).collect();
+        let known: Vec<String> = (0..config.classes).map(|class| config.class_name(class)).collect();
+        let fault = format!(
+            "the model has no class {}, which test images have; it has {}: choose the data that it was trained on",
+            unknown.join(", "),
+            known.join(", ")
+        );
+        return Err(UsageError::one(fault).into());
+    }
+    Ok(labels.into_iter().filter_map(|label| u32::try_from(label).ok()).collect())
+}
+
+/// G of a model with batch norm statistics.
+fn generator_of(files: &ModelFiles, path: &str, device: &Device) -> anyhow::Result<Generator> {
+    let Some(weights) = &files.generator else {
+        let fault = format!("{path} has no generator, which samples are drawn from");
+        return Err(UsageError::one(fault).into());
+    };
+    let mut generator = Generator::new(&files.model, weights, device)?;
+    if generator.ensure_statistics()? {
+        tracing::info!("the weights have no batch norm statistics: recalibrated from 4,096 z");
+    }
+    Ok(generator)
+}
+
+/// The table of `mnist-nn` with the figures of the paper, and its JSON with the keys of `described`.
+fn report_mnist_nn(
+    results: &Results,
+    what: &str,
+    scores: &[Score],
+    test: &Subset,
+    described: Value,
+) -> anyhow::Result<Outcome> {
     let mut lines =
         vec![["mnist-nn", "error %", "mean distance", "references", "test"].map(str::to_owned).to_vec()];
     lines.extend(scores.iter().map(|score| row(what, score, test.rows.len())));
@@ -106,27 +218,31 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
     if results.is_json() {
         let last = scores.last();
         let error = last.and_then(|score| score.error_percent);
-        let n = test.rows.len() as f64;
-        let interval = error.map(|error| 196.0 * (error / 100.0 * (1.0 - error / 100.0) / n).sqrt());
-        let result = json!({
+        let interval = |score: &Score| score.interval95(test.rows.len());
+        let with_interval = |score: &Score| -> anyhow::Result<Value> {
+            let mut line = serde_json::to_value(score)?;
+            line["interval95"] = interval(score).into();
+            Ok(line)
+        };
+        let mut result = json!({
             "task": "mnist-nn",
             "error_percent": error,
-            "interval95": interval,
+            "interval95": last.and_then(interval),
             "interval_over": "test images (binomial)",
             "nnc_score_percent": error.map(|error| 100.0 - error),
             "nnd_score": last.map(|score| score.mean_distance),
             "c": null,
-            "features": SHAPE.bytes(),
-            "train": references.rows.len(),
+            "features": test.data.shape().bytes(),
             "test": test.rows.len(),
-            "seconds": seconds,
             "per_class_accuracy": per_class(last.map_or(&[], |score| &score.per_class_accuracy)),
-            "scores": scores,
+            "scores": scores.iter().map(with_interval).collect::<anyhow::Result<Vec<_>>>()?,
             "protocol_sha256": hex(b"mnist-nn: nearest in pixels of [0, 1], earliest of equal ones"),
-            "references_sha256": references.sha256(),
             "test_sha256": test.sha256(),
             "peak_memory_bytes": peak_memory_bytes(),
         });
+        if let (Value::Object(result), Value::Object(described)) = (&mut result, described) {
+            result.extend(described);
+        }
         results.json(&result)?;
     }
     Ok(Outcome::Done)
@@ -135,7 +251,10 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
 fn row(what: &str, score: &Score, queries: usize) -> Vec<String> {
     vec![
         what.to_owned(),
-        score.error_percent.map_or_else(String::new, |error| format!("{error:.2}")),
+        match (score.error_percent, score.interval95(queries)) {
+            (Some(error), Some(interval)) => format!("{error:.2} +- {interval:.2}"),
+            _ => String::new(),
+        },
         format!("{:.3}", score.mean_distance),
         thousands(usize::try_from(score.references).unwrap_or(usize::MAX)),
         thousands(queries),
@@ -168,32 +287,23 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
         }
     };
     test.rows.end = test.rows.end.min(test.rows.start + args.queries);
-    let model = chosen.files.model;
-    let Some(weights) = chosen.files.generator else {
-        return Err(UsageError::one(format!(
-            "{} has no generator, which samples are drawn from",
-            chosen.path
-        ))
-        .into());
-    };
-    let mut generator = Generator::new(&model, &weights, &device)?;
-    if generator.ensure_statistics()? {
-        tracing::info!("the weights have no batch-norm statistics: recalibrated on 4,096 z");
-    }
+    let mut generator = generator_of(&chosen.files, &chosen.path, &device)?;
+    let model = &chosen.files.model;
+    let range = PixelRange::of(model.config().generator.output);
     let mut counts = args.counts.clone();
     counts.sort_unstable();
     counts.dedup();
     let started = Instant::now();
     let mut progress_bars = ProgressBars::new(logging);
-    let from = (&mut generator, &model, args.seed);
-    let scores = neighbours::score_samples(&test, from, &counts, (cache, &mut progress_bars))
+    let (seed, statistics) = (args.seed, SampleStatistics::Running);
+    let samples = Samples { generator: &mut generator, model, seed, statistics, range };
+    let scores = neighbours::score_samples(&test, None, samples, &counts, (cache, &mut progress_bars))
         .map_err(nearest_error)?;
     // The score of other real images, for comparison.
     let others = train.sha256() != test.sha256() && !same_images(&train, &test);
     let real_counts: Vec<usize> = counts.iter().copied().filter(|&count| count <= train.rows.len()).collect();
     let real = if others && !real_counts.is_empty() {
-        let scale = PixelRange::of(model.config().generator.output);
-        neighbours::score_images(&test, &train, scale, &real_counts, (cache, &mut progress_bars))
+        neighbours::score_images(&test, &train, range, &real_counts, (cache, &mut progress_bars))
             .map_err(nearest_error)?
     } else {
         Vec::new()
@@ -220,7 +330,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
             "test": test.rows.len(),
             "seed": args.seed,
             "seconds": seconds,
-            "weights_sha256": weights_sha256(&weights),
+            "weights_sha256": chosen.files.generator.as_ref().map(weights_sha256),
             "test_sha256": test.sha256(),
         });
         results.json(&result)?;

@@ -3,5 +3,6 @@
 mod classes;
 mod outputs;
 mod results;
+mod samples;
 mod support;
 mod usage;
