@@ -1,6 +1,6 @@
 //! Utilities shared by the crates of dcgan-rs: atomic file writing ([`files`]), random streams keyed by seed, purpose
 //! and index ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]), memory sizes ([`memory`]), dates
-//! ([`time`]) and the matrix product of the CPU ([`matrix`]).
+//! ([`time`]), Python's pickles as data ([`pickle`]) and the matrix product of the CPU ([`matrix`]).
 //!
 //! ```
 //! use dcgan_base::random::{self, Purpose};
@@ -15,6 +15,7 @@ pub mod digest;
 pub mod files;
 pub mod matrix;
 pub mod memory;
+pub mod pickle;
 mod precision;
 pub mod random;
 pub mod time;

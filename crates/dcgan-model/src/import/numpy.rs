@@ -1,9 +1,12 @@
 //! Numpy arrays in `.npy` files and in pickles.
 
+use std::borrow::Cow;
 use std::path::Path;
 
+use dcgan_base::pickle::DataExtent;
+
 use super::error::ImportError;
-use super::pickle::{Global, Id, Node, Pickle};
+use super::pickle::{Class, Global, Id, Node, Pickle, sizes};
 use super::strides::{column_major, to_contiguous};
 use crate::weights::element::{ByteOrder, Element};
 use crate::weights::{HostTensor, value_count};
@@ -130,31 +133,24 @@ fn element(name: &str) -> Option<Element> {
     })
 }
 
-/// The extent of an array's values in a joblib file.
-pub(crate) struct ArrayExtent {
-    /// Length of the values in bytes.
-    pub(crate) bytes: usize,
-    /// Whether the values follow padding, whose length is in one byte before it.
-    pub(crate) is_aligned: bool,
-}
-
 /// The extent of the array that the attributes of a joblib `NumpyArrayWrapper` describe; `None` if they are invalid.
-pub(crate) fn array_extent(pickle: &Pickle, attributes: Id) -> Option<ArrayExtent> {
+pub(crate) fn array_extent(pickle: &Pickle, attributes: Id) -> Option<DataExtent> {
     let bytes = wrapper_layout(pickle, attributes)?.byte_count()?;
     let alignment = pickle.entry(attributes, "numpy_array_alignment_bytes");
     let is_aligned = alignment.is_some_and(|id| *pickle.node(id) != Node::None);
-    Some(ArrayExtent { bytes, is_aligned })
+    Some(DataExtent { bytes, is_aligned })
 }
 
 fn wrapper_layout(pickle: &Pickle, attributes: Id) -> Option<Layout> {
     let (element, order) = dtype(pickle, pickle.entry(attributes, "dtype")?)?;
     let is_fortran = pickle.text(pickle.entry(attributes, "order")?)? == "F";
-    Some(Layout { shape: pickle.sizes(pickle.entry(attributes, "shape")?)?, element, order, is_fortran })
+    Some(Layout { shape: sizes(pickle, pickle.entry(attributes, "shape")?)?, element, order, is_fortran })
 }
 
 /// `numpy.dtype('f4', False, True)` with state `(3, '<', ...)`.
 fn dtype(pickle: &Pickle, id: Id) -> Option<(Element, ByteOrder)> {
-    let Node::Object { class: Global::NumpyDtype, arguments, state, .. } = pickle.node(id) else {
+    let Node::Object { class: Class::Known(Global::NumpyDtype), arguments, state, .. } = pickle.node(id)
+    else {
         return None;
     };
     let element = element(pickle.text(*pickle.items(*arguments)?.first()?)?)?;
@@ -168,15 +164,15 @@ fn dtype(pickle: &Pickle, id: Id) -> Option<(Element, ByteOrder)> {
 /// An array inside a pickle: joblib's, with its values elsewhere in `bytes`, the whole file, or numpy's own.
 /// `None` if the value at `id` is neither.
 pub(crate) fn pickled(pickle: &Pickle, bytes: &[u8], id: Id) -> Option<Result<HostTensor, ArrayError>> {
-    let Node::Object { class, state, raw, .. } = pickle.node(id) else { return None };
+    let Node::Object { class: Class::Known(class), state, data, .. } = pickle.node(id) else { return None };
     let state = (*state)?;
     match class {
-        Global::ArrayInStream => Some(wrapper_layout(pickle, state)?.read(bytes.get(raw.clone())?)),
+        Global::ArrayInStream => Some(wrapper_layout(pickle, state)?.read(bytes.get(data.clone())?)),
         Global::NumpyReconstruct => {
             let [_version, shape, kind, fortran, values] = pickle.items(state)? else { return None };
             let (element, order) = dtype(pickle, *kind)?;
             let is_fortran = *pickle.node(*fortran) == Node::Bool(true);
-            let layout = Layout { shape: pickle.sizes(*shape)?, element, order, is_fortran };
+            let layout = Layout { shape: sizes(pickle, *shape)?, element, order, is_fortran };
             Some(layout.read(&raw_bytes(pickle, *values)?))
         }
         _ => None,
@@ -185,21 +181,24 @@ pub(crate) fn pickled(pickle: &Pickle, bytes: &[u8], id: Id) -> Option<Result<Ho
 
 /// The shape of numpy's own array at `id`, if its values are floating-point numbers. They are not read yet.
 pub(crate) fn float_shape(pickle: &Pickle, id: Id) -> Option<Vec<usize>> {
-    let Node::Object { class: Global::NumpyReconstruct, state: Some(state), .. } = pickle.node(id) else {
+    let Node::Object { class: Class::Known(Global::NumpyReconstruct), state: Some(state), .. } =
+        pickle.node(id)
+    else {
         return None;
     };
     let [_version, shape, kind, ..] = pickle.items(*state)? else { return None };
     let (element, _) = dtype(pickle, *kind)?;
-    pickle.sizes(*shape).filter(|_| element.is_float())
+    sizes(pickle, *shape).filter(|_| element.is_float())
 }
 
 /// Bytes, also as Python 3 writes them in protocol 2: `_codecs.encode(text, 'latin1')`.
-fn raw_bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
+fn raw_bytes<'a>(pickle: &Pickle<'a>, id: Id) -> Option<Cow<'a, [u8]>> {
     match pickle.node(id) {
-        Node::Bytes(bytes) => Some(bytes.clone()),
-        Node::Object { class: Global::Encode, arguments, .. } => {
+        Node::Bytes(_) => pickle.bytes(id).map(Cow::Borrowed),
+        Node::Object { class: Class::Known(Global::Encode), arguments, .. } => {
             let text = pickle.text(*pickle.items(*arguments)?.first()?)?;
-            text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect()
+            let bytes = text.chars().map(|character| u8::try_from(u32::from(character)).ok());
+            bytes.collect::<Option<_>>().map(Cow::Owned)
         }
         _ => None,
     }

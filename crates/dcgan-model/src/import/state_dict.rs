@@ -1,7 +1,7 @@
 //! Finds the tensors in a pickle: state dicts, dicts of them, lists, wrappers around state dicts, and whole modules,
 //! whose attributes are read as data.
 
-use super::pickle::{Global, Id, Node, Pickle, PickleError, PickleErrorKind};
+use super::pickle::{Class, Global, Id, Node, Pickle, PickleError, PickleErrorKind};
 use crate::weights::HostTensor;
 
 /// The deepest nesting of dicts and modules; a checkpoint of several whole networks has less than ten levels.
@@ -68,7 +68,7 @@ struct Step {
 }
 
 struct Walk<'a> {
-    pickle: &'a Pickle,
+    pickle: &'a Pickle<'a>,
     visits: usize,
     path: Vec<Step>,
     found: Found,
@@ -93,12 +93,17 @@ impl Walk<'_> {
                     self.child(*item, i.to_string(), false, false)?;
                 }
             }
-            Node::Object { class: Global::RebuildParameter, arguments, .. } => {
+            Node::Object { class: Class::Known(Global::RebuildParameter), arguments, .. } => {
                 if let Some(tensor) = pickle.items(*arguments).and_then(<[Id]>::first) {
                     self.tensor(*tensor);
                 }
             }
-            Node::Object { class: Global::Opaque(_) | Global::Inert, state, arguments, .. } => {
+            Node::Object {
+                class: Class::Opaque(_) | Class::Computed | Class::Known(Global::Inert),
+                state,
+                arguments,
+                ..
+            } => {
                 self.object(id, *state, *arguments, in_module)?;
             }
             Node::Object { .. } => self.tensor(id),
@@ -109,13 +114,15 @@ impl Walk<'_> {
 
     /// The tensor at `id`, if it is one.
     fn tensor(&mut self, id: Id) {
-        let Node::Object { class, arguments, state, .. } = self.pickle.node(id) else { return };
+        let Node::Object { class: Class::Known(class), arguments, state, .. } = self.pickle.node(id) else {
+            return;
+        };
         let first = || self.pickle.items(*arguments).and_then(<[Id]>::first).copied();
         let source = match class {
             Global::RebuildTensor => Source::Storage(*arguments),
             Global::RebuildFromType => match self.pickle.items(*arguments) {
                 Some([function, _type, arguments, ..])
-                    if *self.pickle.node(*function) == Node::Global(Global::RebuildTensor) =>
+                    if *self.pickle.node(*function) == Node::Class(Class::Known(Global::RebuildTensor)) =>
                 {
                     Source::Storage(*arguments)
                 }
@@ -180,8 +187,8 @@ impl Walk<'_> {
         }
         let class = match (class, pickle.items(arguments).and_then(<[Id]>::first)) {
             // copyreg._reconstructor(class, object, None) of protocols 0 and 1.
-            (_, Some(first)) if matches!(pickle.node(*first), Node::Global(Global::Opaque(_))) => {
-                let Node::Global(class) = pickle.node(*first) else { return Ok(()) };
+            (_, Some(first)) if matches!(pickle.node(*first), Node::Class(Class::Opaque(_))) => {
+                let Node::Class(class) = pickle.node(*first) else { return Ok(()) };
                 class
             }
             (class, _) => class,
