@@ -17,7 +17,7 @@ use super::error::{ImportError, TensorError};
 use super::numpy;
 use super::pickle::{self, Class, Global, Node, Pickle, sizes};
 use super::short_list;
-use super::state_dict::{self, ImportedTensor, MAX_KEY, Source, TensorRef};
+use super::state_dict::{self, ImportedTensor, MAX_KEY, ModuleRef, Source, TensorRef};
 use super::strides::to_contiguous;
 use crate::weights::element::{ByteOrder, Element};
 use crate::weights::{HostTensor, value_count};
@@ -32,6 +32,8 @@ pub(crate) struct TorchFile {
     pub(crate) tensors: Vec<ImportedTensor>,
     /// What was skipped.
     pub(crate) notes: Vec<String>,
+    /// The modules of whole networks.
+    pub(crate) modules: Vec<ModuleRef>,
     /// Whether the file is a TorchScript archive, with code beside the tensors.
     pub(crate) is_script: bool,
 }
@@ -239,7 +241,7 @@ impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, LoadError>> TensorReader<'_, F> {
                 short_list(&names)
             ));
         }
-        Ok(TorchFile { tensors, notes, is_script: false })
+        Ok(TorchFile { tensors, notes, modules: found.modules, is_script: false })
     }
 
     /// A tensor in a numpy array.
