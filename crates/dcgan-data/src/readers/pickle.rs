@@ -153,7 +153,7 @@ impl<'a> Pickle<'a> {
         Some(format!("{order}{}", descr.trim_start_matches(['|', '<', '>', '='])))
     }
 
-    /// The bytes at `id`, at most `limit`, also as Python 3 writes them in protocol 2: `_codecs.encode(text, "latin1")`.
+    /// The bytes at `id`, at most `limit`. Python 3 writes them in protocol 2 as `_codecs.encode(text, "latin1")`.
     fn buffer(&self, id: Id, limit: usize) -> Option<Buffer> {
         match self.content.node(id) {
             Node::Bytes(range) => Some(Buffer::File(range.clone())).filter(|_| range.len() <= limit),
