@@ -135,9 +135,11 @@ fn networks_saved_as_modules_keep_their_strides() {
         let path = golden("modules").join(format!("{name}.pth"));
         open_files(&[path], &ImportOptions::default()).map_err(|error| error.to_string())
     };
-    for (name, eps, slope, output) in
-        [("steps", (0.01, 0.1), 0.05, Activation::Tanh), ("same", (0.01, 1e-5), 0.3, Activation::Sigmoid)]
-    {
+    for (name, eps, slope, output) in [
+        ("steps", (0.01, 0.1), 0.05, Activation::Tanh),
+        ("legacy", (0.01, 0.1), 0.05, Activation::Tanh),
+        ("same", (0.01, 1e-5), 0.3, Activation::Sigmoid),
+    ] {
         let Opened { files, notes } = open(name).unwrap();
         let config = files.model.config();
         assert_eq!(config.image_shape(), (24, 24, 3), "{name}");

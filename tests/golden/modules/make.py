@@ -4,6 +4,7 @@ the outputs of PyTorch in eval mode.
 Needs torch, numpy and safetensors (made with torch 2.15). Run in this folder: python3 make.py
 
 steps.pth            generator and discriminator as modules, of strides 3, 1 and 2, other eps and another slope
+legacy.pth           the same in the format before 1.6, which holds the classes with their source, left out here
 state.pth            their tensors alone, which fit several strides
 same.pth             a discriminator with padding="same", a generator that ends in a sigmoid, protocol 4
 leaky.pth, ...       networks that a configuration cannot describe
@@ -74,6 +75,8 @@ def save(name, g, d, side, **options):
 
 g, d = trained(generator(), (3, 1, 1)), trained(discriminator(), (3, 24, 24))
 save("steps", g, d, 24)
+torch.serialization.get_source_lines_and_file = lambda obj: ([""], 0, "file.py")
+save("legacy", g, d, 24, _use_new_zipfile_serialization=False)
 torch.save({"netG": g.state_dict(), "netD": d.state_dict()}, "state.pth")
 g = trained(generator(nn.Sigmoid()), (3, 1, 1))
 d = nn.Sequential(

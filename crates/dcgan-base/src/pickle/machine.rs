@@ -227,11 +227,11 @@ impl<'a, K: KnownClass> Machine<'a, K> {
         }
     }
 
-    /// The class or function of a call; [`Class::Computed`] if it is itself the result of a call.
+    /// The class or function of a call; [`Class::Computed`] if it is itself a value.
     fn callee(&self, id: Id) -> Class<K> {
         match self.pickle.nodes[id.0] {
             Node::Class(class) => class,
-            _ => Class::Computed,
+            _ => Class::Computed(id),
         }
     }
 

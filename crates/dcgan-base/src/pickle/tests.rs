@@ -47,7 +47,10 @@ fn debug(pickle: &Pickle<'_, Known>, id: Id) -> String {
         }
         Node::Object { class, arguments, .. } => match pickle.class_name(*class) {
             Some(name) => format!("{name}{}", debug(pickle, *arguments)),
-            None => format!("{class:?}{}", debug(pickle, *arguments)),
+            None => match class {
+                Class::Computed(id) => format!("({}){}", debug(pickle, *id), debug(pickle, *arguments)),
+                class => format!("{class:?}{}", debug(pickle, *arguments)),
+            },
         },
         Node::Class(class @ Class::Opaque(_)) => {
             format!("Global({})", pickle.class_name(*class).unwrap_or_default())
@@ -99,7 +102,7 @@ fn records_everything_else() {
         (b"(cos\nsystem\nK\x01o.", "os.system(1)"),
         (b"\x80\x04cm\nC\n)}\x92.", "m.C()"),
         // The result of a call is called.
-        (b"cbuiltins\ngetattr\n(cm\nC\nS'f'\ntR)R.", "Computed()"),
+        (b"cbuiltins\ngetattr\n(cm\nC\nS'f'\ntR)R.", "(builtins.getattr(Global(m.C) f))()"),
         (b"\x80\x04\x8f(K\x01K\x02\x90.", "[1 2]"),
         (b"\x80\x04(K\x01\x91.", "[1]"),
         (b"ccollections\ndefaultdict\n(c__builtin__\nlist\ntRK\x01K\x02s}b.", "{1 2}"),

@@ -65,8 +65,8 @@ pub enum Class<K> {
     Known(K),
     /// Any other; the position of its name in [`Pickle::classes`].
     Opaque(usize),
-    /// The result of another call.
-    Computed,
+    /// A value: the result of another call, or a class in a [`Node::Persistent`].
+    Computed(Id),
 }
 
 /// The classes and functions that a reader gives a meaning. None is called.

@@ -411,9 +411,20 @@ fn notes(config: &ModelConfig, g: Option<&Sizes>, d: Option<&Sizes>) -> Vec<Stri
     }
     let has_steps = |sizes: Option<&Sizes>| sizes.is_some_and(|s| s.known.steps.iter().any(Option::is_some));
     if has_steps(g) || has_steps(d) {
-        notes.push("strides, paddings, eps and activations are those of the modules in the file".to_owned());
+        let unknown = [
+            (true, "z from N(0, 1)"),
+            (g.is_some_and(|g| g.known.output.is_none()), "ReLU and tanh in G"),
+            (d.is_some_and(|d| d.known.negative_slope.is_none()), "LeakyReLU with slope 0.2 in D"),
+        ];
+        let assumed: Vec<&str> =
+            unknown.into_iter().filter(|(is_unknown, _)| *is_unknown).map(|(_, what)| what).collect();
+        notes.push(format!(
+            "strides, paddings, eps and activations are those of the modules in the file; assumed: {}",
+            assumed.join(", ")
+        ));
+    } else {
+        notes.push(ASSUMED.to_owned());
     }
-    notes.push(ASSUMED.to_owned());
     notes
 }
 

@@ -110,7 +110,7 @@ impl Walk<'_> {
                 }
             }
             Node::Object {
-                class: Class::Opaque(_) | Class::Computed | Class::Known(Global::Inert),
+                class: Class::Opaque(_) | Class::Computed(_) | Class::Known(Global::Inert),
                 state,
                 arguments,
                 ..
@@ -223,6 +223,14 @@ impl Walk<'_> {
     /// The class of an object that is made by a call of `class`.
     fn class_of(&self, class: Class<Global>, arguments: Id) -> Class<Global> {
         let first = self.pickle.items(arguments).and_then(<[Id]>::first);
+        // torch.save before 1.6 wrote the source of a class beside it: ('module', class, file, source).
+        if let Class::Computed(id) = class
+            && let Node::Persistent(reference) = self.pickle.node(id)
+            && let Some([_kind, saved, ..]) = self.pickle.items(*reference)
+            && let Node::Class(class) = self.pickle.node(*saved)
+        {
+            return *class;
+        }
         match first.map(|first| self.pickle.node(*first)) {
             // copyreg._reconstructor(class, object, None) of protocols 0 and 1.
             Some(Node::Class(class @ Class::Opaque(_))) => *class,
