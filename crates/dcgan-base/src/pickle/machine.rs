@@ -240,11 +240,11 @@ impl<'a, K: KnownClass> Machine<'a, K> {
         let Node::Tuple(items) = self.pickle.node(arguments) else {
             return Err(self.expected("a tuple of arguments"));
         };
-        let node = match class {
-            Class::OrderedDict => match items.first() {
-                None => Node::Dict(Vec::new()),
-                Some(items) => Node::Dict(self.ordered_pairs(*items)?),
-            },
+        let text = items.first().map(|first| self.pickle.node(*first));
+        let node = match (class, text) {
+            (Class::OrderedDict, None) => Node::Dict(Vec::new()),
+            (Class::OrderedDict, Some(_)) => Node::Dict(self.ordered_pairs(items[0])?),
+            (Class::Encode, Some(Node::Text(text))) => Node::Latin1(text),
             _ => Node::Object { class, arguments, state: None, data: 0..0 },
         };
         self.push(node);
@@ -258,8 +258,10 @@ impl<'a, K: KnownClass> Machine<'a, K> {
     }
 
     fn class(&mut self, module: &str, name: &str) -> Result<Class<K>, PickleError> {
-        if (module, name) == ("collections", "OrderedDict") {
-            return Ok(Class::OrderedDict);
+        match (module, name) {
+            ("collections", "OrderedDict") => return Ok(Class::OrderedDict),
+            ("_codecs", "encode") => return Ok(Class::Encode),
+            _ => {}
         }
         if let Some(known) = K::find(module, name) {
             return Ok(Class::Known(known));

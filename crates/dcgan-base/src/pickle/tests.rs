@@ -38,7 +38,7 @@ fn debug(pickle: &Pickle<'_, Known>, id: Id) -> String {
     let list = |items: &[Id]| items.iter().map(|item| debug(pickle, *item)).collect::<Vec<_>>().join(" ");
     match pickle.node(id) {
         Node::Text(text) => (*text).to_owned(),
-        Node::Bytes(_) => format!("{:?}", pickle.bytes(id).unwrap()),
+        Node::Bytes(_) | Node::Latin1(_) => format!("{:?}", pickle.bytes(id).unwrap()),
         Node::Int(value) => value.to_string(),
         Node::List(items) => format!("[{}]", list(items)),
         Node::Tuple(items) => format!("({})", list(items)),
@@ -62,7 +62,7 @@ fn debug(pickle: &Pickle<'_, Known>, id: Id) -> String {
 
 #[test]
 fn reads_the_opcodes_of_every_protocol() {
-    let rows: [(&[u8], &str); 12] = [
+    let rows: [(&[u8], &str); 13] = [
         (b"\x80\x02N.", "None"),
         (b"\x80\x02]q\x00(K\x01M\x00\x01J\xff\xff\xff\xff\x88\x89e.", "[1 256 -1 Bool(true) Bool(false)]"),
         (b"\x80\x02\x8a\x06\x00\x00\x00\x00\x00\x01.", "1099511627776"),
@@ -76,6 +76,7 @@ fn reads_the_opcodes_of_every_protocol() {
             b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01K\x01K\x02s}X\x09\x00\x00\x00_metadataNsb.",
             "{1 2}",
         ),
+        (b"\x80\x02c_codecs\nencode\nX\x03\x00\x00\x00a\xc3\xbfX\x06\x00\x00\x00latin1\x86R.", "[97, 255]"),
         // Python 2 writes OrderedDict([[1, 2]]).
         (b"\x80\x02ccollections\nOrderedDict\n](](K\x01K\x02ee\x85R.", "{1 2}"),
         (b"\x80\x02(U\x01sctorch\nSize\n](K\x01K\x02e\x85RtQ.", "@([115] Known(Size)([1 2]))"),

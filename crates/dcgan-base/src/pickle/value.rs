@@ -3,6 +3,7 @@
 //! Indices are used instead of pointers because a hostile file can nest and share values at any depth, and neither
 //! dropping nor copying a flat list recurses.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -33,6 +34,8 @@ pub enum Node<'a, K> {
     Text(&'a str),
     /// A byte string, as a range of the bytes of the pickle: also a text of Python 2, or one that is not UTF-8.
     Bytes(Range<usize>),
+    /// A byte string that is written as a text of letters below 256, as Python 3 does in protocols 0 to 2.
+    Latin1(&'a str),
     /// A list or a set.
     List(Vec<Id>),
     /// A tuple.
@@ -61,6 +64,8 @@ pub enum Node<'a, K> {
 pub enum Class<K> {
     /// `collections.OrderedDict`. Calls of it become [`Node::Dict`].
     OrderedDict,
+    /// `_codecs.encode`. Calls of it with a text become [`Node::Latin1`].
+    Encode,
     /// A class or function that the reader knows.
     Known(K),
     /// Any other; the position of its name in [`Pickle::classes`].
@@ -155,18 +160,24 @@ impl<'a, K: KnownClass> Pickle<'a, K> {
         }
     }
 
-    /// The text at `id`, also if it is a byte string of Python 2.
+    /// The text at `id`, also if it is a byte string of Python 2, or one of ASCII.
     pub fn text(&self, id: Id) -> Option<&'a str> {
         match self.node(id) {
             Node::Text(text) => Some(text),
-            _ => str::from_utf8(self.bytes(id)?).ok(),
+            Node::Latin1(text) if text.is_ascii() => Some(text),
+            Node::Bytes(range) => str::from_utf8(self.file.get(range.clone())?).ok(),
+            _ => None,
         }
     }
 
     /// The byte string at `id`.
-    pub fn bytes(&self, id: Id) -> Option<&'a [u8]> {
+    pub fn bytes(&self, id: Id) -> Option<Cow<'a, [u8]>> {
         match self.node(id) {
-            Node::Bytes(range) => self.file.get(range.clone()),
+            Node::Bytes(range) => self.file.get(range.clone()).map(Cow::Borrowed),
+            Node::Latin1(text) => {
+                let bytes = text.chars().map(|letter| u8::try_from(u32::from(letter)).ok());
+                bytes.collect::<Option<_>>().map(Cow::Owned)
+            }
             _ => None,
         }
     }

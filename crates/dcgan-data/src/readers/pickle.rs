@@ -46,7 +46,6 @@ enum Numpy {
     Scalar,
     Ndarray,
     Dtype,
-    Encode,
 }
 
 impl KnownClass for Numpy {
@@ -57,7 +56,6 @@ impl KnownClass for Numpy {
             ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Self::Scalar,
             ("numpy", "ndarray") => Self::Ndarray,
             ("numpy", "dtype") => Self::Dtype,
-            ("_codecs", "encode") => Self::Encode,
             _ => return None,
         })
     }
@@ -153,18 +151,13 @@ impl<'a> Pickle<'a> {
         Some(format!("{order}{}", descr.trim_start_matches(['|', '<', '>', '='])))
     }
 
-    /// The bytes at `id`, at most `limit`. Python 3 writes them in protocol 2 as `_codecs.encode(text, "latin1")`.
+    /// The bytes at `id`, at most `limit`.
     fn buffer(&self, id: Id, limit: usize) -> Option<Buffer> {
         match self.content.node(id) {
             Node::Bytes(range) => Some(Buffer::File(range.clone())).filter(|_| range.len() <= limit),
-            Node::Object { class: Class::Known(Numpy::Encode), arguments, .. } => {
-                let text = self.content.text(*self.content.items(*arguments)?.first()?)?;
-                // A letter takes at most two bytes of UTF-8.
-                if text.len() / 2 > limit {
-                    return None;
-                }
-                let bytes = text.chars().map(|letter| u8::try_from(u32::from(letter)).ok());
-                Some(Buffer::Memory(Arc::new(bytes.collect::<Option<_>>()?)))
+            // A letter takes at most two bytes of UTF-8.
+            Node::Latin1(text) if text.len() / 2 <= limit => {
+                Some(Buffer::Memory(Arc::new(self.content.bytes(id)?.into_owned())))
             }
             _ => None,
         }

@@ -228,6 +228,18 @@ fn pickled_text(style: PickleStyle, text: &str) -> Vec<u8> {
     }
 }
 
+/// A byte string in a pickle of `style`, such as a key of the published batches.
+fn pickled_bytes(style: PickleStyle, text: &str) -> Vec<u8> {
+    let plain = pickled_text(style, text);
+    match style {
+        PickleStyle::Python2 => plain,
+        PickleStyle::Latin1 => {
+            [b"c_codecs\nencode\n", &plain[..], &pickled_text(style, "latin1"), b"\x86R"].concat()
+        }
+        PickleStyle::Python3 => [&[b'C'], &plain[1..]].concat(),
+    }
+}
+
 /// A u8 array of `rows` x `columns` in a pickle of `style`.
 fn pickled_array(style: PickleStyle, rows: u16, columns: u16, data: &[u8]) -> Vec<u8> {
     let text = |text: &str| pickled_text(style, text);
@@ -272,14 +284,14 @@ pub(crate) fn cifar_pickle(style: PickleStyle, key: &str, records: &[(u8, usize)
     let array = pickled_array(style, u16::try_from(records.len()).unwrap(), 3072, &pixels);
     let labels: Vec<u8> = records.iter().flat_map(|(label, _)| [b'K', *label]).collect();
     let version = if style == PickleStyle::Python3 { 5 } else { 2 };
-    let (data, key) = (pickled_text(style, "data"), pickled_text(style, key));
+    let (data, key) = (pickled_bytes(style, "data"), pickled_text(style, key));
     [&[0x80, version, b'}', b'('], &data[..], &array, &key, b"](", &labels, b"eu."].concat()
 }
 
 /// The file of class names of the python version of CIFAR.
 pub(crate) fn cifar_names(style: PickleStyle, key: &str, names: &[String]) -> Vec<u8> {
     let list: Vec<u8> = names.iter().flat_map(|name| pickled_text(style, name)).collect();
-    [b"\x80\x02}", &pickled_text(style, key)[..], b"](", &list, b"es."].concat()
+    [b"\x80\x02}", &pickled_bytes(style, key)[..], b"](", &list, b"es."].concat()
 }
 
 /// A .npy file: type, sizes and values.

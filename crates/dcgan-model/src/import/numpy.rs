@@ -1,6 +1,5 @@
 //! Numpy arrays in `.npy` files and in pickles.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use dcgan_base::pickle::DataExtent;
@@ -173,7 +172,7 @@ pub(crate) fn pickled(pickle: &Pickle, bytes: &[u8], id: Id) -> Option<Result<Ho
             let (element, order) = dtype(pickle, *kind)?;
             let is_fortran = *pickle.node(*fortran) == Node::Bool(true);
             let layout = Layout { shape: sizes(pickle, *shape)?, element, order, is_fortran };
-            Some(layout.read(&raw_bytes(pickle, *values)?))
+            Some(layout.read(&pickle.bytes(*values)?))
         }
         _ => None,
     }
@@ -189,19 +188,6 @@ pub(crate) fn float_shape(pickle: &Pickle, id: Id) -> Option<Vec<usize>> {
     let [_version, shape, kind, ..] = pickle.items(*state)? else { return None };
     let (element, _) = dtype(pickle, *kind)?;
     sizes(pickle, *shape).filter(|_| element.is_float())
-}
-
-/// Bytes, also as Python 3 writes them in protocol 2: `_codecs.encode(text, 'latin1')`.
-fn raw_bytes<'a>(pickle: &Pickle<'a>, id: Id) -> Option<Cow<'a, [u8]>> {
-    match pickle.node(id) {
-        Node::Bytes(_) => pickle.bytes(id).map(Cow::Borrowed),
-        Node::Object { class: Class::Known(Global::Encode), arguments, .. } => {
-            let text = pickle.text(*pickle.items(*arguments)?.first()?)?;
-            let bytes = text.chars().map(|character| u8::try_from(u32::from(character)).ok());
-            bytes.collect::<Option<_>>().map(Cow::Owned)
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

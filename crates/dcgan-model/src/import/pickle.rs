@@ -68,8 +68,6 @@ pub(crate) enum Global {
     ArrayInFile,
     /// A numpy array whose values follow in the same file (joblib since 0.10).
     ArrayInStream,
-    /// Bytes as Python 3 writes them in protocol 2.
-    Encode,
     /// Something that is ignored: a device, a type, a scalar.
     Inert,
 }
@@ -105,7 +103,6 @@ impl KnownClass for Global {
             ("joblib.numpy_pickle" | "sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper") => {
                 Self::ArrayInStream
             }
-            ("_codecs", "encode") => Self::Encode,
             _ => return None,
         })
     }
