@@ -60,7 +60,11 @@ pub(crate) fn differences(config: &ModelConfig, groups: &[Group]) -> Vec<String>
             }
         };
         let (blocks, skipped, norm) = match kind {
-            NetworkKind::Generator => (&config.generator.blocks, 1, &config.generator.norm),
+            NetworkKind::Generator => {
+                let generator = &config.generator;
+                let first = network.layers.len().saturating_sub(generator.blocks.len());
+                (&generator.blocks, first, &generator.norm)
+            }
             NetworkKind::Discriminator => (&config.discriminator.blocks, 0, &config.discriminator.norm),
         };
         let differs = |(steps, block): (&Option<geometry::Steps>, &BlockConfig)| {
