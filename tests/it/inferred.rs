@@ -8,7 +8,7 @@ use candle_core::Device;
 use dcgan_model::import::{ImportOptions, NetworkKind, to_pytorch_names};
 use dcgan_model::weights::{Weights, read_safetensors};
 use dcgan_model::{Discriminator, Generator, Latents, Model, ModelFiles, Opened, open, open_files};
-use dcgan_ops::{MapShape, Maps};
+use dcgan_ops::{Activation, MapShape, Maps};
 use std::path::{Path, PathBuf};
 
 fn golden(name: &str) -> PathBuf {
@@ -124,6 +124,52 @@ fn inferred_networks_give_the_outputs_of_pytorch() {
         let (name, _) = file.split_once('.').unwrap();
         check_outputs(name, &files, &outputs);
         round_trip(name, &files);
+    }
+}
+
+/// Modules say what tensors do not: strides, paddings, eps and activations.
+#[test]
+fn networks_saved_as_modules_keep_their_strides() {
+    let outputs = read_safetensors(&golden("modules/outputs.safetensors")).unwrap();
+    let open = |name: &str| {
+        let path = golden("modules").join(format!("{name}.pth"));
+        open_files(&[path], &ImportOptions::default()).map_err(|error| error.to_string())
+    };
+    for (name, eps, slope, output) in [
+        ("steps", (0.01, 0.1), 0.05, Activation::Tanh),
+        ("legacy", (0.01, 0.1), 0.05, Activation::Tanh),
+        ("same", (0.01, 1e-5), 0.3, Activation::Sigmoid),
+    ] {
+        let Opened { files, notes } = open(name).unwrap();
+        let config = files.model.config();
+        assert_eq!(config.image_shape(), (24, 24, 3), "{name}");
+        assert_eq!((config.generator.norm.eps, config.discriminator.norm.eps), eps, "{name}");
+        assert_eq!((config.discriminator.negative_slope, config.generator.output), (slope, output), "{name}");
+        assert!(notes.iter().any(|note| note.contains("are those of the modules")), "{name}: {notes:#?}");
+        check_outputs(name, &files, &outputs);
+        round_trip(name, &files);
+    }
+    // A configuration that is given decides, and a note says so.
+    let mut config = open("steps").unwrap().files.model.config().clone();
+    (config.generator.blocks[0].padding, config.generator.blocks[0].output_padding) = (2, 2);
+    config.discriminator.negative_slope = 0.2;
+    let model = Model::new(config).unwrap();
+    let options = ImportOptions { model: Some(&model), ..ImportOptions::default() };
+    let notes = open_files(&[golden("modules/steps.pth")], &options).unwrap().notes;
+    for part in ["which is used: the stride or padding of 3;", "which is used: negative_slope;"] {
+        assert!(notes.iter().any(|note| note.contains(part)), "no {part:?} in {notes:#?}");
+    }
+    for (name, part) in [
+        ("state", "which fit several strides and paddings"),
+        ("leaky", "module 2 of the generator has nn.LeakyReLU"),
+        ("padded", "module 0 of the generator has padding 1"),
+        ("pooled", "module 2 of the discriminator has nn.AvgPool2d"),
+        ("dilated", "module 2 of the discriminator has dilation (2, 2)"),
+        ("reflected", "module 2 of the discriminator has a padding_mode other than zeros"),
+        ("slopes", "the discriminator has negative_slope 0.05 and 0.1"),
+    ] {
+        let error = open(name).unwrap_err();
+        assert!(error.contains(part), "{name}: no {part:?} in {error}");
     }
 }
 

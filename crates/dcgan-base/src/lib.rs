@@ -1,6 +1,7 @@
 //! Utilities shared by the crates of dcgan-rs: atomic file writing ([`files`]), random streams keyed by seed, purpose
 //! and index ([`random`]), SHA-256 digests ([`digest`]), cancellation ([`Cancel`]), memory sizes ([`memory`]), dates
-//! ([`time`]), the matrix product of the CPU ([`matrix`]) and distances between vectors of bytes ([`nearest_bytes`]).
+//! ([`time`]), Python's pickles as data ([`pickle`]), the matrix product of the CPU ([`matrix`]) and distances between
+//! vectors of bytes ([`nearest_bytes`]).
 //!
 //! ```
 //! use dcgan_base::random::{self, Purpose};
@@ -16,6 +17,7 @@ pub mod files;
 pub mod matrix;
 pub mod memory;
 pub mod nearest_bytes;
+pub mod pickle;
 mod precision;
 pub mod random;
 pub mod time;

@@ -10,6 +10,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use crate::gif_blocks::has_first_frame;
 use crate::jpeg;
 use crate::kind::{HEAD_BYTES, NOT_AN_IMAGE, describe, image_format, is_gzip};
+use crate::tiff_palette::Indexed;
 
 /// Longest side of a decoded image, in pixels.
 const MAX_SIDE: u32 = 32_768;
@@ -28,10 +29,14 @@ pub(crate) const MAX_ENCODED_BYTES: u64 = 256 << 20;
 /// A message without the image's name, which the caller adds.
 pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let encoded = inflated(encoded)?;
-    let mut decoder = decoder(&encoded)?;
+    let indexed = Indexed::read(&encoded).transpose()?;
+    let mut decoder = decoder(indexed.as_ref().map_or(&encoded[..], |indexed| &indexed.grey))?;
     // The pixels are valid even if the EXIF block is not.
     let orientation = decoder.orientation().ok();
     let mut image = DynamicImage::from_decoder(decoder).map_err(problem)?;
+    if let Some(indexed) = indexed {
+        image = indexed.colored(&image);
+    }
     if let Some(orientation) = orientation {
         image.apply_orientation(orientation);
     }
@@ -45,9 +50,11 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
 /// As for [`decode`].
 pub(crate) fn dimensions(encoded: &[u8]) -> Result<(u32, u32, u8), String> {
     let encoded = inflated(encoded)?;
-    let decoder = decoder(&encoded)?;
+    let indexed = Indexed::read(&encoded).transpose()?;
+    let decoder = decoder(indexed.as_ref().map_or(&encoded[..], |indexed| &indexed.grey))?;
     let (width, height) = decoder.dimensions();
-    Ok((height, width, decoder.color_type().channel_count()))
+    let channels = if indexed.is_some() { 3 } else { decoder.color_type().channel_count() };
+    Ok((height, width, channels))
 }
 
 /// Whether an image can have transparent pixels, from its header; false if it cannot be read.

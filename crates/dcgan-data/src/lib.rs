@@ -50,7 +50,8 @@
 //! Modules form layers. A module uses only modules before it in this list:
 //!
 //! 1. types and errors: `background`, `shape`, `split`, `error`, `options`, `report`
-//! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `decode`, `transform`, `encoded`, `raw`, `source`
+//! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `transform`, `encoded`, `raw`,
+//!    `source`
 //! 3. formats: `readers`
 //! 4. datasets: `open`, `dataset`
 //! 5. uses of datasets: `order`, `loader`, `probe`, `pack`, `manifest`
@@ -82,6 +83,7 @@ mod report;
 mod shape;
 mod source;
 mod split;
+mod tiff_palette;
 mod transform;
 mod zip_writer;
 

@@ -1,8 +1,7 @@
 //! Fuzzing of the readers of untrusted bytes: files of other programs, datasets, requests.
 //!
-//! A [`Target`] feeds bytes to one reader. [`fuzz`] mutates its seeds at random and needs nothing else; the binary
-//! `dcgan-libfuzzer` is guided by coverage. An input that panics, aborts, or takes more memory than [`MEMORY_LIMIT`] is
-//! a bug of the reader.
+//! A [`Target`] feeds bytes to one reader. [`fuzz`] mutates its seeds at random. An input that panics, aborts, or takes
+//! more memory than [`MEMORY_LIMIT`] is a bug of the reader.
 
 mod mutate;
 mod seeds;

@@ -1,6 +1,7 @@
 //! Valid inputs to start from, made here or by the generators beside the goldens.
 
 use crate::targets::networks;
+use dcgan_model::weights::TensorSpec;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use image::{DynamicImage, ImageFormat};
@@ -35,6 +36,58 @@ pub(crate) fn pickles() -> Vec<Vec<u8>> {
         Some(content)
     };
     files("pytorch_files", &["pth"]).into_iter().filter_map(pickle).collect()
+}
+
+/// Arrays of zeros in a pickle, as joblib writes them: the values follow each object, or are part of the pickle.
+pub(crate) fn joblib(tensors: &[TensorSpec], is_in_stream: bool) -> Vec<u8> {
+    let text =
+        |text: &str| [&[b'X', u8::try_from(text.len()).unwrap_or(0), 0, 0, 0], text.as_bytes()].concat();
+    let mut bytes = b"\x80\x02](".to_vec();
+    for TensorSpec { shape, .. } in tensors.iter().filter(|tensor| !tensor.optional) {
+        let mut sizes = b"(".to_vec();
+        for size in shape {
+            sizes.push(b'M');
+            sizes.extend(u16::try_from(*size).unwrap_or(0).to_le_bytes());
+        }
+        sizes.push(b't');
+        let values = vec![0; 4 * shape.iter().product::<usize>()];
+        let array = if is_in_stream {
+            let class = b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}(";
+            let state = [text("shape"), sizes, text("order"), text("C"), text("dtype"), numpy_type("f4")];
+            [&class[..], &state.concat(), b"ub", &values].concat()
+        } else {
+            numpy_array(&sizes, "f4", &values)
+        };
+        bytes.extend(array);
+    }
+    bytes.extend(b"e.");
+    bytes
+}
+
+/// `numpy.dtype(name)` in little-endian order.
+fn numpy_type(name: &str) -> Vec<u8> {
+    let state = b"K\0K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb";
+    [&b"cnumpy\ndtype\nU\x02"[..], name.as_bytes(), state].concat()
+}
+
+/// An array whose values are part of the pickle; `sizes` are a pickled tuple.
+fn numpy_array(sizes: &[u8], descr: &str, values: &[u8]) -> Vec<u8> {
+    let new = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R(K\x01";
+    let length = u32::try_from(values.len()).unwrap_or(0).to_le_bytes();
+    [&new[..], sizes, &numpy_type(descr), b"\x89B", &length, values, b"tb"].concat()
+}
+
+/// A batch of the python version of CIFAR with two images, its bytes as bytes or as text of protocol 2.
+pub(crate) fn cifar_pickle(is_text: bool) -> Vec<u8> {
+    let pixels = vec![7; 2 * 3072];
+    let mut array = numpy_array(b"K\x02M\0\x0c\x86", "u1", &pixels);
+    if is_text {
+        let length = u32::try_from(pixels.len()).unwrap_or(0).to_le_bytes();
+        let encoded = [&b"c_codecs\nencode\nX"[..], &length, &pixels, b"X\x06\0\0\0latin1\x86R"].concat();
+        let start = array.len() - 2 - pixels.len() - 5;
+        array.splice(start..array.len() - 2, encoded);
+    }
+    [&b"\x80\x02}(U\x04data"[..], &array, b"U\x06labels](K\x03K\x07eu."].concat()
 }
 
 /// The storages of netG.pth, by their names in the archive: a pickle is accepted only with storages of its sizes.
@@ -108,6 +161,7 @@ pub(crate) fn images() -> Vec<Vec<u8>> {
     }
     let zipped: Vec<Vec<u8>> = encoded.iter().take(2).map(|bytes| gzip(bytes)).collect();
     encoded.extend(zipped);
+    encoded.push(palette_tiff());
     // What phones write: an EXIF block, and a video after the image.
     if let Some(jpeg) = encoded.iter().find(|bytes| bytes.starts_with(&[0xff, 0xd8])).cloned() {
         let mut exif = vec![0xff, 0xd8, 0xff, 0xe1, 0, 34];
@@ -117,6 +171,30 @@ pub(crate) fn images() -> Vec<Vec<u8>> {
         encoded.push([&jpeg[..], b"\0\0\0\x18ftypmp42\xff\xda\xff\xd9"].concat());
     }
     encoded
+}
+
+/// A TIFF image of 2 x 2 pixels with a palette.
+fn palette_tiff() -> Vec<u8> {
+    let mut file = b"II*\0\x0c\0\0\0\x07\x09\x07\x09".to_vec();
+    let entries: [(u16, u16, u32, u32); 9] = [
+        (256, 3, 1, 2),
+        (257, 3, 1, 2),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 3),
+        (273, 4, 1, 8),
+        (278, 3, 1, 2),
+        (279, 4, 1, 4),
+        (320, 3, 768, 126),
+    ];
+    file.extend(9_u16.to_le_bytes());
+    for (tag, kind, count, value) in entries {
+        file.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+        file.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
+    }
+    file.extend([0; 4]);
+    file.extend((0..768_u16).flat_map(|i| (i * 80).to_le_bytes()));
+    file
 }
 
 /// An idx file of u8 values.

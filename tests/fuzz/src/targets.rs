@@ -30,7 +30,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "image", run: image, seeds: seeds::images },
     Target { name: "zip", run: |bytes| dataset("a.zip", bytes), seeds: zips },
     Target {
@@ -44,14 +44,15 @@ pub const TARGETS: [Target; 18] = [
         run: |bytes| dataset("data_batch_1.bin", bytes),
         seeds: || vec![vec![3; 3073], vec![4; 2 * 3074]],
     },
+    Target {
+        name: "cifar_python",
+        run: |bytes| dataset("data_batch_1", bytes),
+        seeds: || vec![seeds::cifar_pickle(false), seeds::cifar_pickle(true)],
+    },
     Target { name: "dataset_file", run: |bytes| dataset("any", bytes), seeds: dataset_files },
     Target { name: "dataset_json", run: dataset_json, seeds: label_files },
     Target { name: "pickle", run: pickle, seeds: seeds::pickles },
-    Target {
-        name: "pth",
-        run: |bytes| weight_file("a.pth", bytes),
-        seeds: || seeds::files("pytorch_files", &["pth"]),
-    },
+    Target { name: "pth", run: |bytes| weight_file("a.pth", bytes), seeds: pths },
     Target { name: "joblib", run: |bytes| weight_file("a.jl", bytes), seeds: joblibs },
     Target { name: "npy", run: npy, seeds: npys },
     Target { name: "safetensors", run: safetensors, seeds: tensor_files },
@@ -289,9 +290,18 @@ fn label_files() -> Vec<Vec<u8>> {
     files.map(<[u8]>::to_vec).to_vec()
 }
 
+fn pths() -> Vec<Vec<u8>> {
+    let mut files = seeds::files("pytorch_files", &["pth"]);
+    files.extend(seeds::files("modules", &["pth"]));
+    files
+}
+
 fn joblibs() -> Vec<Vec<u8>> {
     let mut files = seeds::files("authors", &["jl"]);
     files.extend(seeds::files("authors/resaved", &["jl"]));
+    // Those are of other networks than the ones here; these are accepted.
+    files.push(seeds::joblib(&networks().generator_tensors(), true));
+    files.push(seeds::joblib(&networks().discriminator_tensors(), false));
     files
 }
 

@@ -115,18 +115,18 @@ fn read_batch(file: &[u8]) -> Result<Batch, String> {
         return Err(format!("is a pickle without images: {}", expected()));
     };
     match array {
-        Array { descr, sizes, is_fortran: false, data: Some(pixels) }
+        Array { descr, sizes, is_fortran: false, data: pixels }
             if descr.trim_start_matches(['|', '<', '>', '=']) == "u1"
                 && sizes[..] == [labels.len(), PIXELS] =>
         {
-            let length = match pixels {
+            let length = match &pixels {
                 Buffer::File(range) => range.len(),
                 Buffer::Memory(bytes) => bytes.len(),
             };
             if length != labels.len() * PIXELS {
                 return Err(format!("contains {length} bytes of pixels, {}", expected()));
             }
-            Ok(Batch { variant, pixels: pixels.clone(), labels })
+            Ok(Batch { variant, pixels, labels })
         }
         Array { descr, sizes, .. } => Err(format!("contains an array {sizes:?} of {descr}, {}", expected())),
     }
@@ -139,6 +139,5 @@ fn class_names(folder: &Path, variant: Variant) -> Option<Vec<String>> {
         Variant::Cifar100 => ("meta", "fine_label_names"),
     };
     let bytes = read_bounded(&folder.join(file), MAX_NAMES_BYTES).ok()?;
-    let names = Pickle::read(&bytes).ok()?.texts(key)?;
-    (names.len() == variant.classes()).then_some(names)
+    Pickle::read(&bytes).ok()?.texts(key, variant.classes())
 }

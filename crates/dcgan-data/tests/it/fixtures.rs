@@ -228,6 +228,18 @@ fn pickled_text(style: PickleStyle, text: &str) -> Vec<u8> {
     }
 }
 
+/// A byte string in a pickle of `style`, such as a key of the published batches.
+fn pickled_bytes(style: PickleStyle, text: &str) -> Vec<u8> {
+    let plain = pickled_text(style, text);
+    match style {
+        PickleStyle::Python2 => plain,
+        PickleStyle::Latin1 => {
+            [b"c_codecs\nencode\n", &plain[..], &pickled_text(style, "latin1"), b"\x86R"].concat()
+        }
+        PickleStyle::Python3 => [&[b'C'], &plain[1..]].concat(),
+    }
+}
+
 /// A u8 array of `rows` x `columns` in a pickle of `style`.
 fn pickled_array(style: PickleStyle, rows: u16, columns: u16, data: &[u8]) -> Vec<u8> {
     let text = |text: &str| pickled_text(style, text);
@@ -272,14 +284,14 @@ pub(crate) fn cifar_pickle(style: PickleStyle, key: &str, records: &[(u8, usize)
     let array = pickled_array(style, u16::try_from(records.len()).unwrap(), 3072, &pixels);
     let labels: Vec<u8> = records.iter().flat_map(|(label, _)| [b'K', *label]).collect();
     let version = if style == PickleStyle::Python3 { 5 } else { 2 };
-    let (data, key) = (pickled_text(style, "data"), pickled_text(style, key));
+    let (data, key) = (pickled_bytes(style, "data"), pickled_text(style, key));
     [&[0x80, version, b'}', b'('], &data[..], &array, &key, b"](", &labels, b"eu."].concat()
 }
 
 /// The file of class names of the python version of CIFAR.
 pub(crate) fn cifar_names(style: PickleStyle, key: &str, names: &[String]) -> Vec<u8> {
     let list: Vec<u8> = names.iter().flat_map(|name| pickled_text(style, name)).collect();
-    [b"\x80\x02}", &pickled_text(style, key)[..], b"](", &list, b"es."].concat()
+    [b"\x80\x02}", &pickled_bytes(style, key)[..], b"](", &list, b"es."].concat()
 }
 
 /// A .npy file: type, sizes and values.
@@ -311,6 +323,51 @@ pub(crate) fn quarters() -> RgbImage {
 }
 
 pub(crate) const QUARTERS: [[u8; 3]; 4] = [[200, 40, 40], [40, 200, 40], [40, 40, 200], [230, 230, 60]];
+
+/// [`quarters`] as a TIFF file with a palette, of `bits` per pixel. The colors have 16 bits, or 8 as some programs
+/// write them.
+pub(crate) fn palette_tiff(is_big_endian: bool, bits: u16, has_deep_colors: bool) -> Vec<u8> {
+    let short = |value: u16| if is_big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+    let long = |value: u32| if is_big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+    let image = quarters();
+    let pixels: Vec<u8> = image
+        .pixels()
+        .map(|pixel| u8::try_from(QUARTERS.iter().position(|color| *color == pixel.0).unwrap()).unwrap() + 7)
+        .collect();
+    let pixels: Vec<u8> =
+        if bits == 8 { pixels } else { pixels.chunks(2).map(|two| two[0] << 4 | two[1]).collect() };
+    let colors = 1_usize << bits;
+    let palette = (0..3 * colors).flat_map(|i| {
+        let color = (i % colors).checked_sub(7).and_then(|at| QUARTERS.get(at)).copied().unwrap_or_default();
+        let value = u16::from(color[i / colors]);
+        short(if has_deep_colors { value * 257 } else { value })
+    });
+    let first = 8;
+    let map = first + u32::try_from(pixels.len()).unwrap();
+    let directory = map + u32::try_from(6 * colors).unwrap();
+    let small = |value: u16| [short(value), [0; 2]].concat();
+    let entries: [(u16, u16, u32, Vec<u8>); 9] = [
+        (256, 3, 1, small(16)),
+        (257, 3, 1, small(16)),
+        (258, 3, 1, small(bits)),
+        (259, 3, 1, small(1)),
+        (262, 3, 1, small(3)),
+        (273, 4, 1, long(first).to_vec()),
+        (278, 3, 1, small(16)),
+        (279, 4, 1, long(map - first).to_vec()),
+        (320, 3, u32::try_from(3 * colors).unwrap(), long(map).to_vec()),
+    ];
+    let mut file = if is_big_endian { b"MM\0*".to_vec() } else { b"II*\0".to_vec() };
+    file.extend(long(directory));
+    file.extend(pixels);
+    file.extend(palette);
+    file.extend(short(9));
+    for (tag, kind, count, value) in entries {
+        file.extend([&short(tag)[..], &short(kind), &long(count), &value].concat());
+    }
+    file.extend(long(0));
+    file
+}
 
 pub(crate) fn encoded_as(image: &image::DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());

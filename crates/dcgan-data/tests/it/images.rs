@@ -3,7 +3,7 @@
 use dcgan_data::{Background, Dataset, OpenOptions, UnreadableImages};
 use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba, RgbaImage};
 
-use crate::fixtures::{Folder, QUARTERS, encoded_as, gzip, open, quarters, read, shape, zip};
+use crate::fixtures::{Folder, QUARTERS, encoded_as, gzip, open, palette_tiff, quarters, read, shape, zip};
 
 /// The pixels in the middle of the four quarters of an image of 16 x 16.
 fn quarter_pixels(pixels: &[u8], channels: usize) -> Vec<&[u8]> {
@@ -59,6 +59,29 @@ fn every_format_is_read_by_its_content_whatever_its_name() {
         for (name, _) in &files {
             check_quarters(&folder, name, 1, 0);
         }
+    }
+}
+
+#[test]
+fn tiff_images_with_a_palette_are_read() {
+    let files = [
+        ("little.tif", palette_tiff(false, 8, true)),
+        ("big.tif", palette_tiff(true, 8, true)),
+        ("shallow.tif", palette_tiff(false, 8, false)),
+        ("packed.tif", gzip(&palette_tiff(true, 8, false))),
+    ];
+    check_quarters(&Folder::new(&files), ".", 4, 0);
+    let whole = palette_tiff(true, 8, true);
+    let mut no_colors = whole.clone();
+    let entry = whole.len() - 4 - 12;
+    no_colors[entry + 1] = 0;
+    for (content, part) in [
+        (palette_tiff(false, 4, true), "with a palette and 4 bits per pixel: convert it to PNG"),
+        (no_colors, "without the colors of its palette: it is damaged"),
+    ] {
+        let folder = Folder::new(&[("a.tif", content)]);
+        let error = open(folder.path(), shape(16, 16, 3)).read(0, &mut [0; 768]).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
     }
 }
 

@@ -1,10 +1,12 @@
-//! Biases that a file has and the configuration given does not.
+//! What a file has and the configuration given does not: biases, and the strides of saved modules.
 
+use super::geometry;
 use super::groups::Group;
 use super::layers::FileNetwork;
+use super::modules;
 use super::names::NetworkKind;
 use crate::config::OnLayers;
-use crate::{Model, ModelConfig};
+use crate::{BlockConfig, Model, ModelConfig};
 use dcgan_ops::Layer;
 
 /// `model` with a bias in every layer without batch norm that has one in the file, and sentences on them. The bias of a
@@ -42,4 +44,54 @@ pub(crate) fn with_biases(model: &Model, groups: &[Group]) -> Option<(Model, Vec
         }
     }
     if notes.is_empty() { None } else { Some((Model::new(config).ok()?, notes)) }
+}
+
+/// Sentences on modules in the file that compute something else than the configuration given, which is used.
+pub(crate) fn differences(config: &ModelConfig, groups: &[Group]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for group in groups.iter().filter(|group| !group.modules.is_empty()) {
+        let network = FileNetwork::new(&group.named(), group.by_name);
+        let Some(kind) = network.kind else { continue };
+        let known = match modules::known(&network, &group.modules, kind) {
+            Ok(known) => known,
+            Err(problem) => {
+                notes.push(format!("{problem}: the configuration given is used"));
+                continue;
+            }
+        };
+        let (blocks, skipped, norm) = match kind {
+            NetworkKind::Generator => {
+                let generator = &config.generator;
+                let first = network.layers.len().saturating_sub(generator.blocks.len());
+                (&generator.blocks, first, &generator.norm)
+            }
+            NetworkKind::Discriminator => (&config.discriminator.blocks, 0, &config.discriminator.norm),
+        };
+        let differs = |(steps, block): (&Option<geometry::Steps>, &BlockConfig)| {
+            steps.is_some_and(|steps| steps != (block.stride, block.padding, block.output_padding))
+        };
+        let layers = network.layers.iter().zip(&known.steps).skip(skipped).zip(blocks);
+        let mut found: Vec<String> = layers
+            .filter(|((_, steps), block)| differs((steps, block)))
+            .map(|((layer, _), _)| format!("the stride or padding of {}", layer.module))
+            .collect();
+        let is_other = |value: Option<f64>, given: f64| value.is_some_and(|value| value != given);
+        if is_other(known.eps, norm.eps) {
+            found.push("eps".to_owned());
+        }
+        if is_other(known.negative_slope, config.discriminator.negative_slope) {
+            found.push("negative_slope".to_owned());
+        }
+        if known.output.is_some_and(|output| output != config.generator.output) {
+            found.push("the last activation".to_owned());
+        }
+        if !found.is_empty() {
+            let found = found.join(", ");
+            notes.push(format!(
+                "{kind}: the modules in the file have other values than the configuration given, which is used: \
+                 {found}; without --preset and --config those of the file are used"
+            ));
+        }
+    }
+    notes
 }

@@ -8,7 +8,7 @@ use zip::result::ZipError;
 
 use super::names::NetworkKind;
 use super::numpy::ArrayError;
-use super::pickle::PickleError;
+use super::pickle::{PickleError, hint};
 use crate::weights::{MismatchList, Shape, TensorMismatch, WeightsError};
 
 /// Why weights were not imported or exported.
@@ -43,7 +43,7 @@ pub enum ImportError {
         limit: u64,
     },
     /// A pickle is damaged, or it refers to something other than tensors.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {source}{hint}", path = .path.display(), hint = hint(.source))]
     Pickle {
         /// The file.
         path: PathBuf,

@@ -1,7 +1,8 @@
-//! Strides and paddings, which a file of weights does not hold: those that are usual for a kernel, and that give the
-//! size of the images.
+//! Strides and paddings. Files of weights do not hold them, unless whole modules were saved: they are those that are
+//! usual for a kernel and that give the size of the images.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use super::names::NetworkKind;
 use crate::BlockConfig;
@@ -9,7 +10,7 @@ use crate::model::MAX_SIDE;
 use dcgan_ops::{Kind, Layer};
 
 /// Stride, padding and output padding.
-type Steps = (usize, usize, usize);
+pub(crate) type Steps = (usize, usize, usize);
 
 /// The sides of an image, rows and columns.
 pub(crate) type Sides = (usize, usize);
@@ -58,7 +59,10 @@ const MAX_WAYS: usize = 2;
 /// The most sizes of feature maps that are kept.
 const MAX_SIZES: usize = 4096;
 
-/// The blocks of a network: `blocks` are channels and kernels in the order of the network, `map` are the sides of the
+/// A block: channels, kernel, and its steps if they are known.
+pub(crate) type Block = (usize, usize, Option<Steps>);
+
+/// The blocks of a network: `blocks` are in the order of the network, `map` are the sides of the
 /// map that z is projected to, or that D's last layer reads, and `size` is the size of the images, if it is known.
 ///
 /// # Errors
@@ -66,17 +70,17 @@ const MAX_SIZES: usize = 4096;
 pub(crate) fn blocks(
     network: NetworkKind,
     map: Sides,
-    blocks: &[(usize, usize)],
+    blocks: &[Block],
     size: Option<Sides>,
 ) -> Result<Found, Problem> {
     // From the small map to the image, in both networks.
-    let mut outward: Vec<(usize, usize)> = blocks.to_vec();
+    let mut outward: Vec<Block> = blocks.to_vec();
     if network == NetworkKind::Discriminator {
         outward.reverse();
     }
     let mut ways = BTreeMap::from([(map, vec![Vec::new()])]);
-    for (_, kernel) in &outward {
-        let usual = usual(*kernel, network);
+    for (_, kernel, known) in &outward {
+        let usual = known.as_ref().map_or_else(|| usual(*kernel, network), slice::from_ref);
         if usual.is_empty() {
             return Err(Problem::Kernel(*kernel));
         }
@@ -111,17 +115,10 @@ pub(crate) fn blocks(
     };
     match fitting.as_slice() {
         [(image, steps)] => {
-            let block =
-                |((channels, kernel), (stride, padding, output_padding)): (&(usize, usize), &Steps)| {
-                    let (channels, kernel, stride) = (*channels, *kernel, *stride);
-                    BlockConfig {
-                        channels,
-                        kernel,
-                        stride,
-                        padding: *padding,
-                        output_padding: *output_padding,
-                    }
-                };
+            let block = |((channels, kernel, _), steps): (&Block, &Steps)| {
+                let (channels, kernel, (stride, padding, output_padding)) = (*channels, *kernel, *steps);
+                BlockConfig { channels, kernel, stride, padding, output_padding }
+            };
             let mut blocks: Vec<BlockConfig> = outward.iter().zip(steps).map(block).collect();
             if network == NetworkKind::Discriminator {
                 blocks.reverse();

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use super::chain;
 use super::error::ImportError;
+use super::modules::Modules;
 use super::names::{NamedTensor, NetworkKind};
 use super::reparametrize::{self, OwnedTensor};
 use super::sources::{self, Content, Source};
+use super::state_dict::ModuleRef;
 use super::{location, short_list};
 use crate::weights::HostTensor;
 
@@ -17,6 +19,8 @@ pub(crate) struct Group {
     /// Where it is in its file, for messages: `netG/main`.
     pub(crate) location: String,
     pub(crate) content: GroupContent,
+    /// Its modules, if the network itself was saved.
+    pub(crate) modules: Modules,
     /// The network that its shapes form without fault.
     pub(crate) whole: Option<NetworkKind>,
     /// The network that its location or its file suggest.
@@ -55,11 +59,11 @@ impl Group {
 /// # Errors
 /// Parametrizations that cannot be folded.
 pub(crate) fn groups(source: Source, notes: &mut Vec<String>) -> Result<Vec<Group>, ImportError> {
-    let Source { path, content, .. } = source;
+    let Source { path, content, modules, .. } = source;
     let by_file = sources::by_file_name(&path);
     let group = |location: String, content, whole| {
         let by_name = NetworkKind::from_name(&location).or(by_file);
-        Group { path: path.clone(), location, content, whole, by_name }
+        Group { path: path.clone(), location, content, modules: Modules::new(), whole, by_name }
     };
     let tensors = match content {
         Content::Arrays(arrays) => {
@@ -99,7 +103,14 @@ pub(crate) fn groups(source: Source, notes: &mut Vec<String>) -> Result<Vec<Grou
                 ImportError::Reparametrized { path: path.clone(), tensor, problem }
             })?;
             notes.extend(folded.into_iter().map(|note| format!("{place}: {note}")));
-            groups.push(group(place, GroupContent::Tensors(tensors), whole));
+            let is_inside = |module: &&ModuleRef| {
+                let rest = module.name.strip_prefix(&prefix);
+                module.scope == *scope
+                    && rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'))
+            };
+            let modules = modules.iter().filter(is_inside);
+            let modules = modules.map(|module| (module.name.clone(), module.module.clone())).collect();
+            groups.push(Group { modules, ..group(place, GroupContent::Tensors(tensors), whole) });
         }
     }
     groups.sort_by_key(|group| !group.is_average());

@@ -1,14 +1,16 @@
 //! The configuration of networks from the tensors of a file.
 //!
 //! Shapes give the channels, the size of z, the kernels, the number of layers, and which layers have a bias and batch
-//! norm. Strides and paddings follow from kernels and the size of the images ([`geometry`]). The rest is assumed to be
-//! as in pytorch/examples, see [`ASSUMED`].
+//! norm. Strides and paddings are those of the modules, if whole networks were saved ([`modules`]), or else follow
+//! from kernels and the size of the images ([`geometry`]). The rest is assumed to be as in pytorch/examples, see
+//! [`ASSUMED`].
 
 use std::collections::BTreeMap;
 
 use super::chain::{self, IMAGE_CHANNELS};
 use super::geometry::{self, Found, Problem, Sides};
 use super::layers::{FileLayer, FileNetwork, MAX_LAYERS};
+use super::modules::{self, Known, Modules};
 use super::names::NetworkKind;
 use crate::config::OnLayers;
 use crate::{
@@ -42,7 +44,12 @@ struct Sizes {
     affine: bool,
     /// Whether the batch norm after the projection is per activation.
     per_activation: bool,
+    /// What the modules say.
+    known: Known,
 }
+
+/// A network in a file: its layers, and what its modules say.
+pub(crate) type Parts<'a, 'n> = (&'n FileNetwork<'a>, &'n Modules);
 
 /// The configuration of the networks given, and sentences for the user. A network that is not given mirrors the other
 /// one.
@@ -50,17 +57,19 @@ struct Sizes {
 /// # Errors
 /// Why the tensors do not decide, and what is missing.
 pub(crate) fn config(
-    generator: Option<&FileNetwork>,
-    discriminator: Option<&FileNetwork>,
+    generator: Option<Parts>,
+    discriminator: Option<Parts>,
     size: Option<Sides>,
 ) -> Result<(ModelConfig, Vec<String>), String> {
-    let d_channels = discriminator.and_then(|d| {
+    let d_channels = discriminator.and_then(|(d, _)| {
         let first = d.layers.first()?.weight?;
         chain::inputs(&first.shape, NetworkKind::Discriminator).filter(|c| IMAGE_CHANNELS.contains(c))
     });
     let channels = d_channels.unwrap_or(3);
-    let g = generator.map(|g| sizes(g, NetworkKind::Generator, channels)).transpose()?;
-    let d = discriminator.map(|d| sizes(d, NetworkKind::Discriminator, channels)).transpose()?;
+    let g = generator.map(|(g, modules)| sizes(g, modules, NetworkKind::Generator, channels)).transpose()?;
+    let d = discriminator
+        .map(|(d, modules)| sizes(d, modules, NetworkKind::Discriminator, channels))
+        .transpose()?;
     let (of_g, of_d) = (NetworkKind::Generator, NetworkKind::Discriminator);
     let alone = |kind, sizes: &Option<Sizes>| sizes.as_ref().map(|sizes| geometry_of(kind, sizes, size));
     let (mut g_found, mut d_found) = (alone(of_g, &g), alone(of_d, &d));
@@ -94,7 +103,12 @@ pub(crate) fn config(
 }
 
 /// The sizes of one network. Where tensors disagree on a width, most of them decide; the others are faults.
-fn sizes(network: &FileNetwork, kind: NetworkKind, channels: usize) -> Result<Sizes, String> {
+fn sizes(
+    network: &FileNetwork,
+    modules: &Modules,
+    kind: NetworkKind,
+    channels: usize,
+) -> Result<Sizes, String> {
     let layers = &network.layers;
     if !(2..=MAX_LAYERS).contains(&layers.len()) {
         return Err(format!("the {kind} has {} layers, expected 2 to {MAX_LAYERS}", layers.len()));
@@ -177,6 +191,7 @@ fn sizes(network: &FileNetwork, kind: NetworkKind, channels: usize) -> Result<Si
             .iter()
             .flat_map(|norm| norm.tensors.values())
             .any(|t| t.shape.len() == 3),
+        known: modules::known(network, modules, kind)?,
     })
 }
 
@@ -189,12 +204,11 @@ fn majority(votes: &[usize]) -> Option<usize> {
 }
 
 fn geometry_of(network: NetworkKind, sizes: &Sizes, size: Option<Sides>) -> Result<Found, Problem> {
-    let Sizes { widths, kernels, .. } = sizes;
-    let blocks: Vec<(usize, usize)> = match network {
-        NetworkKind::Generator => widths.iter().skip(2).zip(&kernels[1..]).map(|(c, k)| (*c, k.0)).collect(),
-        NetworkKind::Discriminator => {
-            widths[1..widths.len() - 1].iter().zip(kernels).map(|(c, k)| (*c, k.0)).collect()
-        }
+    let Sizes { widths, kernels, known, .. } = sizes;
+    let block = |i: usize| (widths[i + 1], kernels[i].0, known.steps[i]);
+    let blocks: Vec<geometry::Block> = match network {
+        NetworkKind::Generator => (1..kernels.len()).map(block).collect(),
+        NetworkKind::Discriminator => (0..kernels.len() - 1).map(block).collect(),
     };
     let map = match network {
         NetworkKind::Generator => kernels[0],
@@ -254,7 +268,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
     let norm = |sizes: &Sizes, usual: &[bool]| NormConfig {
         affine: sizes.affine,
         layers: (sizes.norms != usual).then(|| sizes.norms.clone()),
-        ..usual_norm.clone()
+        eps: sizes.known.eps.unwrap_or(usual_norm.eps),
     };
     let generator = match g {
         Some((sizes, found)) => {
@@ -275,7 +289,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
                 norm: norm(sizes, &usual_generator(n)),
                 bias: OnLayers::from(sizes.biases.as_slice()),
                 blocks: found.blocks.clone(),
-                output: Activation::Tanh,
+                output: sizes.known.output.unwrap_or(Activation::Tanh),
             }
         }
         None => {
@@ -300,7 +314,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
     let discriminator = match d {
         Some((sizes, found)) => DiscriminatorConfig {
             dense: Vec::new(),
-            negative_slope: 0.2,
+            negative_slope: sizes.known.negative_slope.unwrap_or(0.2),
             norm: norm(sizes, &usual_discriminator(sizes.norms.len())),
             bias: OnLayers::from(sizes.biases.as_slice()),
             blocks: found.blocks.clone(),
@@ -395,7 +409,22 @@ fn notes(config: &ModelConfig, g: Option<&Sizes>, d: Option<&Sizes>) -> Vec<Stri
     if name != NAME {
         notes.push(format!("these are the networks of the preset {name}"));
     }
-    notes.push(ASSUMED.to_owned());
+    let has_steps = |sizes: Option<&Sizes>| sizes.is_some_and(|s| s.known.steps.iter().any(Option::is_some));
+    if has_steps(g) || has_steps(d) {
+        let unknown = [
+            (true, "z from N(0, 1)"),
+            (g.is_some_and(|g| g.known.output.is_none()), "ReLU and tanh in G"),
+            (d.is_some_and(|d| d.known.negative_slope.is_none()), "LeakyReLU with slope 0.2 in D"),
+        ];
+        let assumed: Vec<&str> =
+            unknown.into_iter().filter(|(is_unknown, _)| *is_unknown).map(|(_, what)| what).collect();
+        notes.push(format!(
+            "strides, paddings, eps and activations are those of the modules in the file; assumed: {}",
+            assumed.join(", ")
+        ));
+    } else {
+        notes.push(ASSUMED.to_owned());
+    }
     notes
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::error::ImportError;
 use super::matching::Candidate;
 use super::numpy::{self, ArrayError};
-use super::pickle::{self, Global, Id, Node, Pickle};
+use super::pickle::{self, Class, Global, Id, Node, Pickle};
 use super::sources::read_file;
 use crate::weights::{HostTensor, TensorSpec, Weights, mismatches};
 
@@ -65,7 +65,8 @@ pub(crate) fn read(path: &Path, bytes: &[u8], limit: usize) -> Result<Vec<HostTe
 
 /// The array in a `.npy` file that the item at `id` refers to; `None` if it is not such a reference.
 fn array_in_file(index: &Path, pickle: &Pickle, id: Id) -> Result<Option<HostTensor>, ImportError> {
-    let Node::Object { class: Global::ArrayInFile, state: Some(state), .. } = pickle.node(id) else {
+    let Node::Object { class: Class::Known(Global::ArrayInFile), state: Some(state), .. } = pickle.node(id)
+    else {
         return Ok(None);
     };
     let Some(name) = pickle.entry(*state, "filename").and_then(|name| pickle.text(name)) else {

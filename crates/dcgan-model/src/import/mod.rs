@@ -3,7 +3,8 @@
 //!
 //! `sources` reads files; `groups` divides their tensors into networks, by the shapes of the layers (`chain`), and
 //! folds spectral norm and weight norm (`reparametrize`); `layers` finds the layers of each; `infer` derives the
-//! configuration from them (`geometry` the strides); `matching` compares them with the tensors of the model.
+//! configuration from them (`geometry` the strides, `modules` what saved modules say); `matching` compares them with
+//! the tensors of the model.
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ mod infer;
 mod joblib;
 mod layers;
 mod matching;
+mod modules;
 mod names;
 mod numpy;
 mod pickle;
@@ -143,13 +145,16 @@ fn model_of(
     let is_inferred = known.is_none();
     let groups = groups::select(groups, &mut import_notes)?;
     let model = match known {
-        Some(model) => match adapt::with_biases(&model, &groups) {
-            Some((model, changes)) => {
-                import_notes.extend(changes);
-                model
+        Some(model) => {
+            import_notes.extend(adapt::differences(model.config(), &groups));
+            match adapt::with_biases(&model, &groups) {
+                Some((model, changes)) => {
+                    import_notes.extend(changes);
+                    model
+                }
+                None => model,
             }
-            None => model,
-        },
+        }
         None => {
             let (model, inferred) = infer(first, &groups, options.size, &import_notes)?;
             import_notes.extend(inferred);
@@ -227,9 +232,13 @@ fn infer(
     };
     let layout = |problem| ImportError::Layout { path: group.path.clone(), problem };
     let (config, notes) =
-        infer::config(generator.as_ref().map(|(_, g)| g), discriminator.as_ref().map(|(_, d)| d), size)
+        infer::config(generator.as_ref().map(with_modules), discriminator.as_ref().map(with_modules), size)
             .map_err(layout)?;
     Ok((Model::new(config).map_err(|error| layout(error.to_string()))?, notes))
+}
+
+fn with_modules<'a, 'n>((group, network): &'n (&'a Group, FileNetwork<'a>)) -> infer::Parts<'a, 'n> {
+    (network, &group.modules)
 }
 
 /// The shapes of the weights of a network, for messages.

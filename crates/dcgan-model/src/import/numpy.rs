@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use dcgan_base::pickle::DataExtent;
+
 use super::error::ImportError;
-use super::pickle::{Global, Id, Node, Pickle};
+use super::pickle::{Class, Global, Id, Node, Pickle, sizes};
 use super::strides::{column_major, to_contiguous};
 use crate::weights::element::{ByteOrder, Element};
 use crate::weights::{HostTensor, value_count};
@@ -130,31 +132,24 @@ fn element(name: &str) -> Option<Element> {
     })
 }
 
-/// The extent of an array's values in a joblib file.
-pub(crate) struct ArrayExtent {
-    /// Length of the values in bytes.
-    pub(crate) bytes: usize,
-    /// Whether the values follow padding, whose length is in one byte before it.
-    pub(crate) is_aligned: bool,
-}
-
 /// The extent of the array that the attributes of a joblib `NumpyArrayWrapper` describe; `None` if they are invalid.
-pub(crate) fn array_extent(pickle: &Pickle, attributes: Id) -> Option<ArrayExtent> {
+pub(crate) fn array_extent(pickle: &Pickle, attributes: Id) -> Option<DataExtent> {
     let bytes = wrapper_layout(pickle, attributes)?.byte_count()?;
     let alignment = pickle.entry(attributes, "numpy_array_alignment_bytes");
     let is_aligned = alignment.is_some_and(|id| *pickle.node(id) != Node::None);
-    Some(ArrayExtent { bytes, is_aligned })
+    Some(DataExtent { bytes, is_aligned })
 }
 
 fn wrapper_layout(pickle: &Pickle, attributes: Id) -> Option<Layout> {
     let (element, order) = dtype(pickle, pickle.entry(attributes, "dtype")?)?;
     let is_fortran = pickle.text(pickle.entry(attributes, "order")?)? == "F";
-    Some(Layout { shape: pickle.sizes(pickle.entry(attributes, "shape")?)?, element, order, is_fortran })
+    Some(Layout { shape: sizes(pickle, pickle.entry(attributes, "shape")?)?, element, order, is_fortran })
 }
 
 /// `numpy.dtype('f4', False, True)` with state `(3, '<', ...)`.
 fn dtype(pickle: &Pickle, id: Id) -> Option<(Element, ByteOrder)> {
-    let Node::Object { class: Global::NumpyDtype, arguments, state, .. } = pickle.node(id) else {
+    let Node::Object { class: Class::Known(Global::NumpyDtype), arguments, state, .. } = pickle.node(id)
+    else {
         return None;
     };
     let element = element(pickle.text(*pickle.items(*arguments)?.first()?)?)?;
@@ -168,16 +163,16 @@ fn dtype(pickle: &Pickle, id: Id) -> Option<(Element, ByteOrder)> {
 /// An array inside a pickle: joblib's, with its values elsewhere in `bytes`, the whole file, or numpy's own.
 /// `None` if the value at `id` is neither.
 pub(crate) fn pickled(pickle: &Pickle, bytes: &[u8], id: Id) -> Option<Result<HostTensor, ArrayError>> {
-    let Node::Object { class, state, raw, .. } = pickle.node(id) else { return None };
+    let Node::Object { class: Class::Known(class), state, data, .. } = pickle.node(id) else { return None };
     let state = (*state)?;
     match class {
-        Global::ArrayInStream => Some(wrapper_layout(pickle, state)?.read(bytes.get(raw.clone())?)),
+        Global::ArrayInStream => Some(wrapper_layout(pickle, state)?.read(bytes.get(data.clone())?)),
         Global::NumpyReconstruct => {
             let [_version, shape, kind, fortran, values] = pickle.items(state)? else { return None };
             let (element, order) = dtype(pickle, *kind)?;
             let is_fortran = *pickle.node(*fortran) == Node::Bool(true);
-            let layout = Layout { shape: pickle.sizes(*shape)?, element, order, is_fortran };
-            Some(layout.read(&raw_bytes(pickle, *values)?))
+            let layout = Layout { shape: sizes(pickle, *shape)?, element, order, is_fortran };
+            Some(layout.read(&pickle.bytes(*values)?))
         }
         _ => None,
     }
@@ -185,24 +180,14 @@ pub(crate) fn pickled(pickle: &Pickle, bytes: &[u8], id: Id) -> Option<Result<Ho
 
 /// The shape of numpy's own array at `id`, if its values are floating-point numbers. They are not read yet.
 pub(crate) fn float_shape(pickle: &Pickle, id: Id) -> Option<Vec<usize>> {
-    let Node::Object { class: Global::NumpyReconstruct, state: Some(state), .. } = pickle.node(id) else {
+    let Node::Object { class: Class::Known(Global::NumpyReconstruct), state: Some(state), .. } =
+        pickle.node(id)
+    else {
         return None;
     };
     let [_version, shape, kind, ..] = pickle.items(*state)? else { return None };
     let (element, _) = dtype(pickle, *kind)?;
-    pickle.sizes(*shape).filter(|_| element.is_float())
-}
-
-/// Bytes, also as Python 3 writes them in protocol 2: `_codecs.encode(text, 'latin1')`.
-fn raw_bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
-    match pickle.node(id) {
-        Node::Bytes(bytes) => Some(bytes.clone()),
-        Node::Object { class: Global::Encode, arguments, .. } => {
-            let text = pickle.text(*pickle.items(*arguments)?.first()?)?;
-            text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect()
-        }
-        _ => None,
-    }
+    sizes(pickle, *shape).filter(|_| element.is_float())
 }
 
 #[cfg(test)]

@@ -1,444 +1,132 @@
-//! Reads pickles without executing them.
-//!
-//! A pickle is a program for a stack machine that can import and call anything. This interpreter builds lists,
-//! dicts and numbers, and records calls as [`Node::Object`]. Names that are not in [`Global`] become
-//! [`Global::Opaque`]: values of which only the name, the arguments and the attributes are known. Nothing is imported
-//! or called. Time and memory are linear in the bytes read, and nothing recurses.
+//! The classes in pickles of weights: PyTorch's tensors and storages, numpy's arrays and joblib's.
 
-use std::collections::BTreeMap;
+use dcgan_base::pickle::{self, DataExtent, KnownClass, Limits};
 
-mod error;
-mod reader;
-mod value;
-
-pub use error::{PickleError, PickleErrorKind};
-use reader::Reader;
-pub(crate) use value::{Global, Id, Node, Pickle};
+pub(crate) use dcgan_base::pickle::{Class, Id};
+pub use dcgan_base::pickle::{PickleError, PickleErrorKind};
 
 use super::numpy;
+use crate::weights::element::Element;
 
-/// The most opcodes in one pickle. Each adds a few words of memory at most, so this bounds both memory and time. State
-/// dicts have thousands, checkpoints with lists of losses have hundreds of thousands.
-const MAX_STEPS: usize = 1 << 22;
+/// State dicts have thousands of objects, checkpoints with lists of losses have hundreds of thousands.
+const LIMITS: Limits = Limits { objects: 1 << 22, classes: 1 << 12 };
 
-/// The most classes and functions in one pickle that are not in [`Global`], and bytes of the name of one. Bounds are
-/// needed because a pickle can combine a few long texts to any number of names.
-const MAX_CLASSES: usize = 1 << 12;
-const MAX_CLASS_NAME: usize = 256;
+/// One value of a pickle.
+pub(crate) type Node<'a> = pickle::Node<'a, Global>;
+
+/// The content of a pickle.
+pub(crate) type Pickle<'a> = pickle::Pickle<'a, Global>;
 
 /// Reads the pickle at the start of `bytes`.
 ///
 /// # Errors
 /// A pickle that is cut short, is damaged, or has more objects than any file of weights.
-pub(crate) fn read(bytes: &[u8]) -> Result<Pickle, PickleError> {
-    let mut machine = Machine {
-        reader: Reader::new(bytes),
-        pickle: Pickle { nodes: Vec::new(), classes: Vec::new(), root: Id(0), length: 0 },
-        classes: BTreeMap::new(),
-        steps: 0,
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: BTreeMap::new(),
-    };
-    loop {
-        let opcode = machine.reader.u8()?;
-        if opcode == b'.' {
-            let root = machine.pop()?;
-            return Ok(Pickle { root, length: machine.reader.position(), ..machine.pickle });
+pub(crate) fn read(bytes: &[u8]) -> Result<Pickle<'_>, PickleError> {
+    Pickle::read(bytes, LIMITS)
+}
+
+/// What a user of weights learns from an error, besides its own message.
+pub(super) fn hint(error: &PickleError) -> &'static str {
+    match error.kind {
+        PickleErrorKind::CutShort { .. } => "",
+        PickleErrorKind::Opcode(_) | PickleErrorKind::Expected(_) => {
+            ": the file is damaged or holds more than tensors"
         }
-        machine.charge(1)?;
-        machine.step(opcode)?;
+        PickleErrorKind::TooManyObjects(_) | PickleErrorKind::TooManyClasses { .. } => {
+            ": not a file of weights"
+        }
     }
 }
 
-struct Machine<'a> {
-    reader: Reader<'a>,
-    /// The nodes built so far.
-    pickle: Pickle,
-    steps: usize,
-    stack: Vec<Id>,
-    /// The height of the stack at each open mark.
-    marks: Vec<usize>,
-    memo: BTreeMap<usize, Id>,
-    /// Positions in [`Pickle::classes`].
-    classes: BTreeMap<String, usize>,
+/// Sizes or strides, also in a `torch.Size`.
+pub(crate) fn sizes(pickle: &Pickle<'_>, id: Id) -> Option<Vec<usize>> {
+    match pickle.node(id) {
+        Node::Object { class: Class::Known(Global::Size), arguments, .. } => {
+            pickle.sizes(*pickle.items(*arguments)?.first()?)
+        }
+        _ => pickle.sizes(id),
+    }
 }
 
-impl Machine<'_> {
-    fn step(&mut self, opcode: u8) -> Result<(), PickleError> {
-        match opcode {
-            0x80 => self.reader.u8().map(drop),    // PROTO
-            0x95 => self.reader.take(8).map(drop), // FRAME
-            b'(' => {
-                self.marks.push(self.stack.len());
-                Ok(())
-            }
-            b'0' => self.pop().map(drop),
-            b'1' => self.pop_mark().map(drop),
-            b'2' => {
-                self.stack.push(self.top()?);
-                Ok(())
-            }
-            b'g' | b'h' | b'j' | b'p' | b'q' | b'r' | 0x94 => self.memo(opcode),
-            b'a' | b'e' | b's' | b'u' | 0x90 => self.extend(opcode),
-            b'c' | 0x93 | b'R' | 0x81 | 0x92 | b'i' | b'o' | b'b' | b'Q' | b'P' => self.object(opcode),
-            _ => {
-                let node = self.literal(opcode)?;
-                self.push(node);
-                Ok(())
-            }
-        }
-    }
+/// The supported globals. None is called: they only give the arguments a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Global {
+    RebuildTensor,
+    RebuildParameter,
+    /// A tensor of a subclass of `torch.Tensor`: its function, its type, and the arguments of the function.
+    RebuildFromType,
+    /// A tensor in a numpy array.
+    RebuildFromArray,
+    /// A tensor of a kind that is not supported.
+    RebuildOther(&'static str),
+    Storage(Element),
+    Size,
+    NumpyReconstruct,
+    NumpyArray,
+    NumpyDtype,
+    /// A numpy array in a separate file, named in `filename` (joblib before 0.10).
+    ArrayInFile,
+    /// A numpy array whose values follow in the same file (joblib since 0.10).
+    ArrayInStream,
+    /// Something that is ignored: a device, a type, a scalar.
+    Inert,
+}
 
-    /// A literal value, or a container of the values on the stack.
-    fn literal(&mut self, opcode: u8) -> Result<Node, PickleError> {
-        Ok(match opcode {
-            b'N' => Node::None,
-            0x88 => Node::Bool(true),
-            0x89 => Node::Bool(false),
-            b'J' => Node::Int(i32::from_le_bytes(self.reader.array()?).into()),
-            b'K' => Node::Int(self.reader.u8()?.into()),
-            b'M' => Node::Int(u16::from_le_bytes(self.reader.array()?).into()),
-            0x8a => {
-                let n = self.reader.length::<1>()?;
-                long(self.reader.take(n)?)
+impl KnownClass for Global {
+    fn find(module: &str, name: &str) -> Option<Self> {
+        Some(match (module, name) {
+            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::RebuildTensor,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+                Self::RebuildParameter
             }
-            0x8b => {
-                let n = self.reader.length::<4>()?;
-                long(self.reader.take(n)?)
+            ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2") => Self::RebuildFromType,
+            ("torch._utils", "_rebuild_device_tensor_from_numpy") => Self::RebuildFromArray,
+            ("torch._utils", "_rebuild_qtensor") => Self::RebuildOther("quantized"),
+            ("torch._utils", "_rebuild_meta_tensor_no_storage") => Self::RebuildOther("of the device meta"),
+            ("torch._utils", "_rebuild_nested_tensor") => Self::RebuildOther("nested"),
+            ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
+                Self::RebuildOther("sparse")
             }
-            b'I' | b'L' => {
-                let line = self.reader.line()?;
-                match line {
-                    "00" => Node::Bool(false),
-                    "01" => Node::Bool(true),
-                    _ => line.trim_end_matches('L').parse().map_or(Node::Number, Node::Int),
-                }
+            ("torch._utils", "_rebuild_tensor_v3") => Self::RebuildOther("of a type without PyTorch storage"),
+            ("torch.storage", "_load_from_bytes") => Self::RebuildOther("pickled without torch.save"),
+            ("torch", "Size") => Self::Size,
+            ("torch", "device" | "float64" | "float32" | "float16" | "bfloat16" | "int64") => Self::Inert,
+            ("torch" | "torch.cuda", storage) => Self::Storage(storage_element(storage)?),
+            ("torch.storage", "UntypedStorage") => Self::Storage(Element::U8),
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => Self::NumpyReconstruct,
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Self::Inert,
+            ("numpy", "ndarray") => Self::NumpyArray,
+            ("numpy", "dtype") => Self::NumpyDtype,
+            ("joblib.numpy_pickle" | "sklearn.externals.joblib.numpy_pickle", "NDArrayWrapper") => {
+                Self::ArrayInFile
             }
-            b'F' => {
-                self.reader.line()?;
-                Node::Number
+            ("joblib.numpy_pickle" | "sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper") => {
+                Self::ArrayInStream
             }
-            b'G' => {
-                self.reader.take(8)?;
-                Node::Number
-            }
-            b'S' => self.quoted()?,
-            b'V' => Node::Text(self.reader.line()?.to_owned()),
-            b'X' => self.text::<4>()?,
-            0x8c => self.text::<1>()?,
-            0x8d => self.text::<8>()?,
-            b'T' | b'B' => self.bytes::<4>()?,
-            b'U' | b'C' => self.bytes::<1>()?,
-            0x8e | 0x96 => self.bytes::<8>()?,
-            b']' | 0x8f => Node::List(Vec::new()), // 0x8f is an empty set
-            b'l' | 0x91 => Node::List(self.pop_mark()?), // 0x91 is a frozenset
-            b')' => Node::Tuple(Vec::new()),
-            b't' => Node::Tuple(self.pop_mark()?),
-            0x85..=0x87 => {
-                let n = usize::from(opcode - 0x84);
-                let start = self.stack.len().checked_sub(n).filter(|start| *start >= self.floor());
-                let Some(start) = start else { return Err(self.expected("a tuple's items")) };
-                Node::Tuple(self.stack.split_off(start))
-            }
-            b'}' => Node::Dict(Vec::new()),
-            b'd' => {
-                let items = self.pop_mark()?;
-                Node::Dict(self.pairs(&items)?)
-            }
-            _ => return Err(self.reader.error(PickleErrorKind::Opcode(opcode))),
+            _ => return None,
         })
     }
 
-    /// Stores the top of the stack in the memo, or pushes a value of the memo.
-    fn memo(&mut self, opcode: u8) -> Result<(), PickleError> {
-        let key = match opcode {
-            b'h' | b'q' => self.reader.length::<1>()?,
-            b'j' | b'r' => self.reader.length::<4>()?,
-            0x94 => self.memo.len(),
-            _ => {
-                let line = self.reader.line()?;
-                line.parse().map_err(|_| self.expected("a memo number"))?
-            }
-        };
-        if matches!(opcode, b'g' | b'h' | b'j') {
-            let Some(id) = self.memo.get(&key) else { return Err(self.expected("a value in the memo")) };
-            self.stack.push(*id);
-        } else {
-            self.memo.insert(key, self.top()?);
+    fn data(self, pickle: &Pickle<'_>, state: Id) -> Result<Option<DataExtent>, &'static str> {
+        if self != Self::ArrayInStream {
+            return Ok(None);
         }
-        Ok(())
-    }
-
-    /// APPEND, APPENDS, ADDITEMS, SETITEM and SETITEMS: extends the list or dict on the stack.
-    fn extend(&mut self, opcode: u8) -> Result<(), PickleError> {
-        let mut items = match opcode {
-            b'a' => vec![self.pop()?],
-            b's' => {
-                let value = self.pop()?;
-                vec![self.pop()?, value]
-            }
-            _ => self.pop_mark()?,
-        };
-        let container = self.top()?;
-        let has_pairs = matches!(opcode, b's' | b'u');
-        let pairs = if has_pairs { self.pairs(&items)? } else { Vec::new() };
-        match &mut self.pickle.nodes[container.0] {
-            Node::List(list) if !has_pairs => list.append(&mut items),
-            Node::Dict(dict) if has_pairs => dict.extend(pairs),
-            // A subclass of dict or list, such as defaultdict or deque: only its content is of interest.
-            object @ Node::Object { class: Global::Opaque(_), .. } if has_pairs => {
-                *object = Node::Dict(pairs)
-            }
-            object @ Node::Object { class: Global::Opaque(_), .. } => *object = Node::List(items),
-            _ => return Err(self.expected("a list or a dict to add to")),
-        }
-        Ok(())
-    }
-
-    /// Globals, calls, attributes and persistent references.
-    fn object(&mut self, opcode: u8) -> Result<(), PickleError> {
-        match opcode {
-            b'c' => {
-                let global = self.global_in_lines()?;
-                self.push(Node::Global(global));
-                Ok(())
-            }
-            0x93 => {
-                let (name, module) = (self.pop()?, self.pop()?);
-                let names = (&self.pickle.nodes[module.0], &self.pickle.nodes[name.0]);
-                let (Node::Text(module), Node::Text(name)) = names else {
-                    return Err(self.expected("the name of a class"));
-                };
-                let global = match Global::find(module, name) {
-                    Some(global) => global,
-                    None => self.opaque(&class_name(module, name))?,
-                };
-                self.push(Node::Global(global));
-                Ok(())
-            }
-            b'Q' => {
-                let reference = self.pop()?;
-                self.push(Node::Persistent(reference));
-                Ok(())
-            }
-            b'P' => {
-                let reference = Node::Text(self.reader.line()?.to_owned());
-                self.push(reference);
-                let reference = self.pop()?;
-                self.push(Node::Persistent(reference));
-                Ok(())
-            }
-            b'b' => self.build(),
-            b'i' | b'o' => {
-                let named = if opcode == b'i' { Some(self.global_in_lines()?) } else { None };
-                let mut items = self.pop_mark()?;
-                let class = match named {
-                    Some(class) => class,
-                    None if items.is_empty() => return Err(self.expected("a class")),
-                    None => self.callee(items.remove(0)),
-                };
-                self.push(Node::Tuple(items));
-                let arguments = self.pop()?;
-                self.record_call(class, arguments)
-            }
-            _ => {
-                if opcode == 0x92 {
-                    self.pop()?; // NEWOBJ_EX: keyword arguments
-                }
-                let (arguments, class) = (self.pop()?, self.pop()?);
-                self.record_call(self.callee(class), arguments)
-            }
-        }
-    }
-
-    /// The class or function of a call; [`Global::Inert`] if it is itself the result of a call.
-    fn callee(&self, id: Id) -> Global {
-        match self.pickle.nodes[id.0] {
-            Node::Global(class) => class,
-            _ => Global::Inert,
-        }
-    }
-
-    /// REDUCE, NEWOBJ, NEWOBJ_EX, INST and OBJ: records the call of a class or function with a tuple of arguments.
-    fn record_call(&mut self, class: Global, arguments: Id) -> Result<(), PickleError> {
-        let Node::Tuple(items) = self.pickle.node(arguments) else {
-            return Err(self.expected("a tuple of arguments"));
-        };
-        let node = match class {
-            Global::OrderedDict => match items.first() {
-                None => Node::Dict(Vec::new()),
-                Some(items) => Node::Dict(self.ordered_pairs(*items)?),
-            },
-            _ => Node::Object { class, arguments, state: None, raw: 0..0 },
-        };
-        self.push(node);
-        Ok(())
-    }
-
-    /// The global in the next two lines: its module and its name.
-    fn global_in_lines(&mut self) -> Result<Global, PickleError> {
-        let (module, name) = (self.reader.line()?, self.reader.line()?);
-        match Global::find(module, name) {
-            Some(global) => Ok(global),
-            None => self.opaque(&class_name(module, name)),
-        }
-    }
-
-    /// A class or function of which nothing but the name is known.
-    fn opaque(&mut self, name: &str) -> Result<Global, PickleError> {
-        if let Some(at) = self.classes.get(name) {
-            return Ok(Global::Opaque(*at));
-        }
-        let at = self.pickle.classes.len();
-        if at == MAX_CLASSES {
-            return Err(self.reader.error(PickleErrorKind::TooManyClasses(MAX_CLASSES)));
-        }
-        self.pickle.classes.push(name.to_owned());
-        self.classes.insert(name.to_owned(), at);
-        Ok(Global::Opaque(at))
-    }
-
-    /// BUILD: sets the attributes of the object on the stack.
-    fn build(&mut self) -> Result<(), PickleError> {
-        let attributes = self.pop()?;
-        let object = self.top()?;
-        let has_raw_array = match &mut self.pickle.nodes[object.0] {
-            Node::Object { class, state, .. } => {
-                *state = Some(attributes);
-                *class == Global::ArrayInStream
-            }
-            // The `_metadata` of a state dict, and the attributes of a subclass of dict or list.
-            Node::Dict(_) | Node::List(_) => false,
-            _ => return Err(self.expected("an object with attributes")),
-        };
-        if has_raw_array {
-            self.skip_array(object, attributes)?;
-        }
-        Ok(())
-    }
-
-    /// Skips the values that joblib writes after the description of an array.
-    fn skip_array(&mut self, object: Id, attributes: Id) -> Result<(), PickleError> {
-        if let Node::Dict(pairs) = self.pickle.node(attributes) {
-            // A long dict can be searched any number of times, so each search is charged.
-            self.charge(pairs.len())?;
-        }
-        let Some(array) = numpy::array_extent(&self.pickle, attributes) else {
-            return Err(self.expected("the description of an array of numbers"));
-        };
-        if array.is_aligned {
-            let padding = self.reader.length::<1>()?;
-            self.reader.take(padding)?;
-        }
-        let start = self.reader.position();
-        self.reader.take(array.bytes)?;
-        if let Node::Object { raw, .. } = &mut self.pickle.nodes[object.0] {
-            *raw = start..start + array.bytes;
-        }
-        Ok(())
-    }
-
-    /// The pairs of `OrderedDict([[key, value], ...])`.
-    fn ordered_pairs(&mut self, items: Id) -> Result<Vec<(Id, Id)>, PickleError> {
-        let Some(items) = self.pickle.items(items) else { return Err(self.expected("a list of pairs")) };
-        let pairs = items.iter().map(|pair| match self.pickle.items(*pair) {
-            Some([key, value]) => Ok((*key, *value)),
-            _ => Err(self.expected("a list of pairs")),
-        });
-        let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
-        // A long list can be copied any number of times, so each copy is charged.
-        self.charge(pairs.len())?;
-        Ok(pairs)
-    }
-
-    fn pairs(&self, items: &[Id]) -> Result<Vec<(Id, Id)>, PickleError> {
-        let (pairs, rest) = items.as_chunks::<2>();
-        if !rest.is_empty() {
-            return Err(self.expected("a value for every key"));
-        }
-        Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
-    }
-
-    fn text<const N: usize>(&mut self) -> Result<Node, PickleError> {
-        let n = self.reader.length::<N>()?;
-        let bytes = self.reader.take(n)?.to_vec();
-        // Python writes lone surrogates, which are not UTF-8: not the name of a tensor.
-        Ok(String::from_utf8(bytes).map_or_else(|error| Node::Bytes(error.into_bytes()), Node::Text))
-    }
-
-    fn bytes<const N: usize>(&mut self) -> Result<Node, PickleError> {
-        let n = self.reader.length::<N>()?;
-        Ok(Node::Bytes(self.reader.take(n)?.to_vec()))
-    }
-
-    /// A quoted string of protocol 0. Escapes stay as they are: names of tensors and files have none.
-    fn quoted(&mut self) -> Result<Node, PickleError> {
-        let line = self.reader.line()?;
-        let inner = ['\'', '"'].iter().find_map(|quote| line.strip_prefix(*quote)?.strip_suffix(*quote));
-        inner.map(|text| Node::Text(text.to_owned())).ok_or_else(|| self.expected("a quoted string"))
-    }
-
-    /// Adds to the number of steps and checks the limit.
-    fn charge(&mut self, steps: usize) -> Result<(), PickleError> {
-        self.steps += steps;
-        if self.steps > MAX_STEPS {
-            return Err(self.reader.error(PickleErrorKind::TooManyObjects(MAX_STEPS)));
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, node: Node) {
-        self.pickle.nodes.push(node);
-        self.stack.push(Id(self.pickle.nodes.len() - 1));
-    }
-
-    /// The height of the stack at the last open mark: values below it cannot be popped.
-    fn floor(&self) -> usize {
-        self.marks.last().copied().unwrap_or(0)
-    }
-
-    fn top(&self) -> Result<Id, PickleError> {
-        match self.stack.last() {
-            Some(id) if self.stack.len() > self.floor() => Ok(*id),
-            _ => Err(self.expected("a value")),
-        }
-    }
-
-    fn pop(&mut self) -> Result<Id, PickleError> {
-        let top = self.top()?;
-        self.stack.pop();
-        Ok(top)
-    }
-
-    /// Pops the last mark and all values above it.
-    fn pop_mark(&mut self) -> Result<Vec<Id>, PickleError> {
-        let Some(start) = self.marks.pop() else { return Err(self.expected("a mark")) };
-        Ok(self.stack.split_off(start))
-    }
-
-    fn expected(&self, what: &'static str) -> PickleError {
-        self.reader.error(PickleErrorKind::Expected(what))
+        let extent = numpy::array_extent(pickle, state);
+        extent.map(Some).ok_or("the description of an array of numbers")
     }
 }
 
-/// `module.name`, cut to [`MAX_CLASS_NAME`] bytes.
-fn class_name(module: &str, name: &str) -> String {
-    let start = |text: &str, limit: usize| text[..text.floor_char_boundary(limit)].to_owned();
-    let (module, name) = (start(module, MAX_CLASS_NAME / 2), start(name, MAX_CLASS_NAME / 2));
-    format!("{module}.{name}")
+fn storage_element(name: &str) -> Option<Element> {
+    Some(match name {
+        "DoubleStorage" => Element::F64,
+        "FloatStorage" => Element::F32,
+        "HalfStorage" => Element::F16,
+        "BFloat16Storage" => Element::Bf16,
+        "LongStorage" => Element::I64,
+        "IntStorage" => Element::I32,
+        "ShortStorage" => Element::I16,
+        "CharStorage" => Element::I8,
+        "ByteStorage" | "BoolStorage" | "UntypedStorage" => Element::U8,
+        _ => return None,
+    })
 }
-
-/// A little-endian integer in two's complement.
-fn long(bytes: &[u8]) -> Node {
-    if bytes.len() > 8 {
-        return Node::Number;
-    }
-    let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
-    let mut wide = [if negative { 0xff } else { 0 }; 8];
-    wide[..bytes.len()].copy_from_slice(bytes);
-    Node::Int(i64::from_le_bytes(wide))
-}
-
-#[cfg(test)]
-mod tests;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::ImportError;
 use super::names::{self, NetworkKind};
-use super::state_dict::{ImportedTensor, MAX_KEY};
+use super::state_dict::{ImportedTensor, MAX_KEY, ModuleRef};
 use super::{MAX_VALUES, export, joblib, torch};
 use crate::ModelConfig;
 use crate::weights::{HostTensor, parse_safetensors};
@@ -37,6 +37,8 @@ pub(crate) struct Source {
     pub(crate) config: Option<ModelConfig>,
     /// What was skipped.
     pub(crate) notes: Vec<String>,
+    /// The modules of whole networks.
+    pub(crate) modules: Vec<ModuleRef>,
 }
 
 /// The files to read.
@@ -142,7 +144,10 @@ pub(crate) fn read(path: &Path) -> Result<Source, ImportError> {
 
 /// [`read`] for the content of a file; `path` is for error messages and to find the arrays of an index.
 pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Source, ImportError> {
-    let source = |content| Source { path: path.to_owned(), content, config: None, notes: Vec::new() };
+    let source = |content| {
+        let (path, notes, modules) = (path.to_owned(), Vec::new(), Vec::new());
+        Source { path, content, config: None, notes, modules }
+    };
     let of_torch = |file: torch::TorchFile| {
         let mut notes = file.notes;
         if file.is_script {
@@ -154,7 +159,7 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Source, ImportError> {
             };
             notes.push(note.to_owned());
         }
-        Source { notes, ..source(Content::Tensors(file.tensors)) }
+        Source { notes, modules: file.modules, ..source(Content::Tensors(file.tensors)) }
     };
     if bytes.starts_with(b"PK\x03\x04") {
         Ok(of_torch(torch::read_zip(path, bytes)?))

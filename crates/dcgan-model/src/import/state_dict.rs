@@ -1,7 +1,8 @@
 //! Finds the tensors in a pickle: state dicts, dicts of them, lists, wrappers around state dicts, and whole modules,
 //! whose attributes are read as data.
 
-use super::pickle::{Global, Id, Node, Pickle, PickleError, PickleErrorKind};
+use super::modules::{MAX_MODULES, Module};
+use super::pickle::{Class, Global, Id, Node, Pickle, PickleError, PickleErrorKind};
 use crate::weights::HostTensor;
 
 /// The deepest nesting of dicts and modules; a checkpoint of several whole networks has less than ten levels.
@@ -50,11 +51,21 @@ pub(crate) struct Found {
     pub(crate) tensors: Vec<TensorRef>,
     /// Objects without tensors, such as `args: argparse.Namespace`.
     pub(crate) skipped: Vec<String>,
+    /// The modules of whole networks.
+    pub(crate) modules: Vec<ModuleRef>,
+}
+
+/// A module of a whole network, with the scope and the name of its tensors.
+#[derive(Debug)]
+pub(crate) struct ModuleRef {
+    pub(crate) scope: String,
+    pub(crate) name: String,
+    pub(crate) module: Module,
 }
 
 /// Every tensor of a pickle.
 pub(crate) fn tensors(pickle: &Pickle) -> Result<Found, PickleError> {
-    let found = Found { tensors: Vec::new(), skipped: Vec::new() };
+    let found = Found { tensors: Vec::new(), skipped: Vec::new(), modules: Vec::new() };
     let mut walk = Walk { pickle, visits: 0, path: Vec::new(), found };
     walk.visit(pickle.root(), false)?;
     Ok(walk.found)
@@ -68,7 +79,7 @@ struct Step {
 }
 
 struct Walk<'a> {
-    pickle: &'a Pickle,
+    pickle: &'a Pickle<'a>,
     visits: usize,
     path: Vec<Step>,
     found: Found,
@@ -93,12 +104,17 @@ impl Walk<'_> {
                     self.child(*item, i.to_string(), false, false)?;
                 }
             }
-            Node::Object { class: Global::RebuildParameter, arguments, .. } => {
+            Node::Object { class: Class::Known(Global::RebuildParameter), arguments, .. } => {
                 if let Some(tensor) = pickle.items(*arguments).and_then(<[Id]>::first) {
                     self.tensor(*tensor);
                 }
             }
-            Node::Object { class: Global::Opaque(_) | Global::Inert, state, arguments, .. } => {
+            Node::Object {
+                class: Class::Opaque(_) | Class::Computed(_) | Class::Known(Global::Inert),
+                state,
+                arguments,
+                ..
+            } => {
                 self.object(id, *state, *arguments, in_module)?;
             }
             Node::Object { .. } => self.tensor(id),
@@ -109,13 +125,15 @@ impl Walk<'_> {
 
     /// The tensor at `id`, if it is one.
     fn tensor(&mut self, id: Id) {
-        let Node::Object { class, arguments, state, .. } = self.pickle.node(id) else { return };
+        let Node::Object { class: Class::Known(class), arguments, state, .. } = self.pickle.node(id) else {
+            return;
+        };
         let first = || self.pickle.items(*arguments).and_then(<[Id]>::first).copied();
         let source = match class {
             Global::RebuildTensor => Source::Storage(*arguments),
             Global::RebuildFromType => match self.pickle.items(*arguments) {
                 Some([function, _type, arguments, ..])
-                    if *self.pickle.node(*function) == Node::Global(Global::RebuildTensor) =>
+                    if *self.pickle.node(*function) == Node::Class(Class::Known(Global::RebuildTensor)) =>
                 {
                     Source::Storage(*arguments)
                 }
@@ -129,14 +147,17 @@ impl Walk<'_> {
             Global::RebuildOther(kind) => Source::Unsupported(kind),
             _ => return,
         };
+        let (scope, name) = self.scope_and_name();
+        let name = if name.is_empty() { "the only tensor".to_owned() } else { name };
+        self.found.tensors.push(TensorRef { scope, name, source });
+    }
+
+    /// The scope of the value that is visited, and its name in the state dict.
+    fn scope_and_name(&self) -> (String, String) {
         let start = self.path.iter().rposition(|step| !step.continues).unwrap_or(0);
         let join =
             |steps: &[Step], by| steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(by);
-        let name = match join(&self.path[start..], ".") {
-            empty if empty.is_empty() => "the only tensor".to_owned(),
-            name => name,
-        };
-        self.found.tensors.push(TensorRef { scope: join(&self.path[..start], "/"), name, source });
+        (join(&self.path[..start], "/"), join(&self.path[start..], "."))
     }
 
     /// An object of another class: a module, or something with modules or state dicts among its attributes. The names
@@ -166,6 +187,11 @@ impl Walk<'_> {
             let members = ["_parameters", "_buffers", "_modules"].map(|key| pickle.entry(attributes, key));
             let is_script = pickle.class_name(*class).is_some_and(|name| name.starts_with("__torch__."));
             if members.iter().any(Option::is_some) {
+                if in_module && self.found.modules.len() < MAX_MODULES {
+                    let (scope, name) = self.scope_and_name();
+                    let module = Module::read(pickle, self.class_of(*class, arguments), pairs);
+                    self.found.modules.push(ModuleRef { scope, name, module });
+                }
                 for member in members.into_iter().flatten() {
                     if let Node::Dict(pairs) = pickle.node(member) {
                         self.charge(pairs.len())?;
@@ -178,15 +204,7 @@ impl Walk<'_> {
                 self.pairs(pairs, in_module)?;
             }
         }
-        let class = match (class, pickle.items(arguments).and_then(<[Id]>::first)) {
-            // copyreg._reconstructor(class, object, None) of protocols 0 and 1.
-            (_, Some(first)) if matches!(pickle.node(*first), Node::Global(Global::Opaque(_))) => {
-                let Node::Global(class) = pickle.node(*first) else { return Ok(()) };
-                class
-            }
-            (class, _) => class,
-        };
-        if let Some(class) = pickle.class_name(*class)
+        if let Some(class) = pickle.class_name(self.class_of(*class, arguments))
             && self.found.tensors.len() == before
             && !in_module
             && skipped < MAX_SKIPPED
@@ -200,6 +218,24 @@ impl Walk<'_> {
             });
         }
         Ok(())
+    }
+
+    /// The class of an object that is made by a call of `class`.
+    fn class_of(&self, class: Class<Global>, arguments: Id) -> Class<Global> {
+        let first = self.pickle.items(arguments).and_then(<[Id]>::first);
+        // torch.save before 1.6 wrote the source of a class beside it: ('module', class, file, source).
+        if let Class::Computed(id) = class
+            && let Node::Persistent(reference) = self.pickle.node(id)
+            && let Some([_kind, saved, ..]) = self.pickle.items(*reference)
+            && let Node::Class(class) = self.pickle.node(*saved)
+        {
+            return *class;
+        }
+        match first.map(|first| self.pickle.node(*first)) {
+            // copyreg._reconstructor(class, object, None) of protocols 0 and 1.
+            Some(Node::Class(class @ Class::Opaque(_))) => *class,
+            _ => class,
+        }
     }
 
     /// The parameters, buffers or modules of a module.

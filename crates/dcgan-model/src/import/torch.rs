@@ -15,9 +15,9 @@ use zip::result::ZipError;
 use super::MAX_VALUES;
 use super::error::{ImportError, TensorError};
 use super::numpy;
-use super::pickle::{self, Global, Node, Pickle};
+use super::pickle::{self, Class, Global, Node, Pickle, sizes};
 use super::short_list;
-use super::state_dict::{self, ImportedTensor, MAX_KEY, Source, TensorRef};
+use super::state_dict::{self, ImportedTensor, MAX_KEY, ModuleRef, Source, TensorRef};
 use super::strides::to_contiguous;
 use crate::weights::element::{ByteOrder, Element};
 use crate::weights::{HostTensor, value_count};
@@ -32,6 +32,8 @@ pub(crate) struct TorchFile {
     pub(crate) tensors: Vec<ImportedTensor>,
     /// What was skipped.
     pub(crate) notes: Vec<String>,
+    /// The modules of whole networks.
+    pub(crate) modules: Vec<ModuleRef>,
     /// Whether the file is a TorchScript archive, with code beside the tensors.
     pub(crate) is_script: bool,
 }
@@ -102,7 +104,7 @@ pub(crate) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<TorchFile, Import
     let mut at = 0;
     let mut next = || {
         let pickle = read_pickle(path, &bytes[at..], at)?;
-        at += pickle.length;
+        at += pickle.length();
         Ok::<_, ImportError>(pickle)
     };
     let [_magic, _version, _system, pickle, keys] = [next()?, next()?, next()?, next()?, next()?];
@@ -166,7 +168,7 @@ fn legacy_storages(
     Ok(ranges)
 }
 
-fn read_pickle(path: &Path, bytes: &[u8], start: usize) -> Result<Pickle, ImportError> {
+fn read_pickle<'a>(path: &Path, bytes: &'a [u8], start: usize) -> Result<Pickle<'a>, ImportError> {
     pickle::read(bytes).map_err(|mut source| {
         source.offset += start;
         ImportError::Pickle { path: path.to_owned(), source }
@@ -197,7 +199,7 @@ enum Loaded {
 /// Reads tensors from their storages. Each storage is loaded once.
 struct TensorReader<'a, F> {
     path: &'a Path,
-    pickle: &'a Pickle,
+    pickle: &'a Pickle<'a>,
     storages: BTreeMap<String, Vec<f32>>,
     /// Values of all tensors and storages so far.
     values: usize,
@@ -239,7 +241,7 @@ impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, LoadError>> TensorReader<'_, F> {
                 short_list(&names)
             ));
         }
-        Ok(TorchFile { tensors, notes, is_script: false })
+        Ok(TorchFile { tensors, notes, modules: found.modules, is_script: false })
     }
 
     /// A tensor in a numpy array.
@@ -260,13 +262,15 @@ impl<F: FnMut(&StorageRef) -> Result<Vec<f32>, LoadError>> TensorReader<'_, F> {
         if let Some(class) = StorageRef::other_type(self.pickle, *storage) {
             return Ok(Loaded::OtherType(class.to_owned()));
         }
-        if let Node::Object { class: Global::RebuildOther(kind), .. } = self.pickle.node(*storage) {
+        if let Node::Object { class: Class::Known(Global::RebuildOther(kind)), .. } =
+            self.pickle.node(*storage)
+        {
             return Err(TensorError::Kind((*kind).to_owned()).into());
         }
         let storage = StorageRef::new(self.pickle, self.pickle.node(*storage));
-        let (offset, shape) = (self.pickle.size(*offset), self.pickle.sizes(*shape));
+        let (offset, shape) = (self.pickle.size(*offset), sizes(self.pickle, *shape));
         let (Some(storage), Some(offset), Some(shape), Some(strides)) =
-            (storage, offset, shape, self.pickle.sizes(*strides))
+            (storage, offset, shape, sizes(self.pickle, *strides))
         else {
             return Err(TensorError::Malformed.into());
         };
@@ -315,7 +319,7 @@ impl StorageRef {
     fn new(pickle: &Pickle, node: &Node) -> Option<Self> {
         let Node::Persistent(reference) = node else { return None };
         let [_kind, class, key, _device, values, view @ ..] = pickle.items(*reference)? else { return None };
-        let Node::Global(Global::Storage(element)) = pickle.node(*class) else { return None };
+        let Node::Class(Class::Known(Global::Storage(element))) = pickle.node(*class) else { return None };
         let offset = match view.first().map(|view| pickle.items(*view)) {
             Some(Some([_key, offset, _size])) => pickle.size(*offset)?,
             _ => 0,
@@ -329,10 +333,10 @@ impl StorageRef {
     }
 
     /// The class of a storage whose type is not supported.
-    fn other_type(pickle: &Pickle, id: pickle::Id) -> Option<&str> {
+    fn other_type<'p>(pickle: &'p Pickle<'_>, id: pickle::Id) -> Option<&'p str> {
         let Node::Persistent(reference) = pickle.node(id) else { return None };
         let [_kind, class, ..] = pickle.items(*reference)? else { return None };
-        let Node::Global(class) = pickle.node(*class) else { return None };
+        let Node::Class(class) = pickle.node(*class) else { return None };
         pickle.class_name(*class)
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::geometry::{Problem, blocks};
+use super::super::geometry::{Block, Problem, blocks};
 use super::super::names::NetworkKind::{self, Discriminator, Generator};
 use super::super::{ImportError, ImportOptions, Imported, read_model};
 use crate::weights::{HostTensor, Precision, Weights, write_safetensors};
@@ -194,7 +194,7 @@ fn strides_follow_from_kernels_and_sizes() {
         (Generator, 4, &[9], None, Err(Problem::Kernel(9))),
     ];
     for (network, map, kernels, size, expected) in rows {
-        let layers: Vec<(usize, usize)> = kernels.iter().map(|kernel| (1, *kernel)).collect();
+        let layers: Vec<Block> = kernels.iter().map(|kernel| (1, *kernel, None)).collect();
         let found = blocks(network, (map, map), &layers, size.map(|side| (side, side)));
         let found = found.map(|found| {
             let steps = found.blocks.iter().map(|block| (block.stride, block.padding, block.output_padding));
