@@ -201,8 +201,8 @@ fn schemas() -> Value {
             "count": { "type": "integer", "minimum": 1, "maximum": draw::MAX_COUNT },
             "z": { "type": "array", "items": { "type": "array", "items": { "type": "number" } } },
             "format": { "type": "string", "enum": ["png", "safetensors", "latents"],
-                "description": "png: one grid, as many columns as rows or one more, two pixels between images; \
-                    latents: z alone" },
+                "description": "png: one grid, as many columns as rows or one more, two pixels between images and \
+                    around them; one image alone has no frame; latents: z alone" },
         } },
         "Presets": list("presets", json!({ "type": "object", "properties": {
             "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },
