@@ -1,7 +1,7 @@
 // End-to-end tests of the service's page in headless Chromium.
 
 import assert from "node:assert/strict";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { join } from "node:path";
 import { launch, makeFolder, open, proxy, removeFolder, screenshot, serve } from "./service.mjs";
@@ -299,6 +299,80 @@ test("faults are shown at their fields", () =>
     );
     await screenshot(page, "faults");
   }));
+
+/** A PNG of one color, as an image of the page's canvas. */
+const writeImage = async (page, path, side, color) => {
+  const url = await page.evaluate(
+    ([side, color]) => {
+      const canvas = document.createElement("canvas");
+      canvas.width = canvas.height = side;
+      const context = canvas.getContext("2d");
+      context.fillStyle = color;
+      context.fillRect(0, 0, side, side);
+      return canvas.toDataURL();
+    },
+    [side, color],
+  );
+  await writeFile(path, Buffer.from(url.split(",")[1], "base64"));
+};
+
+test("the form shows the networks and what does not fit; a job accepts changed images and advises at its end", () => {
+  let data;
+  return withPage(
+    async (page) => {
+      for (let i = 0; i < 20; i++) await writeImage(page, join(data, `${i}.png`), 28, `rgb(${i * 9}, 40, 90)`);
+      const about = page.locator("form p[role=status]");
+      const shows = (pattern) => about.filter({ hasText: pattern }).waitFor();
+      const warnings = page.getByLabel("Warnings").locator("li");
+      await goTo(page, "#/new", "New job");
+      await page.getByText("More options").click();
+      await shows(/^digits at 28x28, grey, on the embedded digits; z: 64 numbers, uniform; batch 64/);
+      await page.locator("#option-data").fill("few");
+      await page.locator("#option-data").press("Tab");
+      await shows(/^the images are 28x28, color: preset pytorch32 at 32x32, color; .* 25 epochs/);
+      assert.equal(await warnings.count(), 0);
+      await page.locator("#option-preset").selectOption("digits");
+      await warnings.filter({ hasText: "the networks are grey: colors are discarded" }).waitFor();
+      await shows(/^digits at 28x28, grey; z/);
+      assert.equal(await page.locator("#option-batch_size").getAttribute("placeholder"), "64");
+      await page.locator("#option-data").fill("nothing");
+      await page.locator("#option-data").press("Tab");
+      await shows(/does not exist/);
+      assert.equal(await warnings.count(), 0);
+      await screenshot(page, "preview");
+      await page.locator("#option-data").fill("few");
+      const short = { steps: 6, batch_size: 8, checkpoint_every: 2 };
+      for (const [name, value] of Object.entries(short)) await page.locator(`#option-${name}`).fill(String(value));
+      await page.getByRole("button", { name: "Start" }).click();
+      await page.locator(".facts-grid").waitFor();
+      await waitForState(page, "done");
+      const result = page.getByRole("region", { name: "Result" });
+      await result.getByText(/^random-feature Fréchet distance .* at step \d\b.*(falling|less than 5 %|rose|near)/).waitFor();
+      assert.equal(/--|dcgan-train/.test(await result.textContent()), false);
+      await page.getByRole("region", { name: "Images" }).getByText("20 images in an epoch").waitFor();
+
+      // One image is removed: the job says what changed before it continues.
+      await rm(join(data, "3.png"));
+      await page.getByRole("button", { name: "Train longer" }).click();
+      await waitForState(page, "failed");
+      await page.getByText("1 removed (3.png)").first().waitFor();
+      await page.getByText("the job uses them from step 6 on").waitFor();
+      assert.equal(await result.isVisible(), false);
+      await screenshot(page, "data-change");
+      await page.getByRole("button", { name: "Accept the changed images and resume" }).click();
+      await waitForState(page, "done");
+      await page.waitForFunction(() => document.querySelector(".facts-grid dd").textContent === "12 of 12");
+      assert.equal(await page.getByRole("heading", { name: "How to continue" }).isVisible(), false);
+      await page.getByText("from step 6 on: 1 removed (3.png)").waitFor();
+      await result.waitFor();
+    },
+    async (folder) => {
+      data = join(folder, "data", "few");
+      await mkdir(data, { recursive: true });
+      return ["--data-root", join(folder, "data")];
+    },
+  );
+});
 
 test("names of datasets are shown as text, never as markup", () => {
   const name = "<img src=x>";

@@ -104,8 +104,8 @@ fn sources_keep_to_the_house_rules() {
         let is_kernel =
             name.starts_with("crates/dcgan-ops/src/cpu/") || name.starts_with("crates/dcgan-svm/src/kernel/");
         // Pointers for the gemm crate, and instructions of the processor.
-        let is_product =
-            ["crates/dcgan-base/src/matrix.rs", "crates/dcgan-base/src/nearest_bytes.rs"].contains(&name);
+        let is_product = ["crates/dcgan-base/src/matrix.rs", "crates/dcgan-base/src/nearest_bytes.rs"]
+            .contains(&name.as_str());
         let is_mapping = name == "crates/dcgan-data/src/bytes.rs"; // memory maps
         let this_test = name.ends_with("layering.rs");
         assert!(

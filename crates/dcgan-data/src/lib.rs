@@ -39,6 +39,7 @@
 //! # Features
 //!
 //! `cli` (default) builds the binary `dcgan-data`: `inspect`, `pack` and `verify`. The library does not use it.
+//! `clap` adds `arguments`: options of reading images for the command lines of other programs.
 //!
 //! # Untrusted input
 //!
@@ -57,6 +58,8 @@
 //! 5. uses of datasets: `order`, `loader`, `probe`, `pack`, `manifest`
 //! 6. image files to write: `image_file`, `image_grid`, `gif`, `zip_writer`, `image_writer`
 
+#[cfg(feature = "clap")]
+pub mod arguments;
 mod background;
 mod bytes;
 mod dataset;

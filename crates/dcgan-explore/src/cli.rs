@@ -5,6 +5,7 @@ mod network;
 use clap::{Args, Parser, Subcommand};
 use dcgan_cli::{LogArgs, integer};
 use dcgan_data::Split;
+use dcgan_data::arguments::ReadArgs;
 use dcgan_data::image_grid::Layout;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
@@ -98,9 +99,8 @@ pub(crate) struct DataArgs {
     /// Crop every image to its N x N center before resizing
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) crop: Option<usize>,
-    /// Skip unreadable images and log them
-    #[arg(long, requires = "data")]
-    pub(crate) skip_bad: bool,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
 }
 
 impl DataArgs {

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcgan_base::Precision;
 use dcgan_cli::{LogArgs, integer};
 use dcgan_data::Split;
+use dcgan_data::arguments::ReadArgs;
 use dcgan_features::neighbours::SampleStatistics;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
@@ -110,9 +111,8 @@ pub(crate) struct TaskArgs {
     /// The dataset in its publisher's layout, with training and test images [default: embedded digits]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Skip unreadable images
-    #[arg(long, requires = "data")]
-    pub(crate) skip_bad: bool,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// Labels per class in a draw [default: svhn 100, others all labels]
     #[arg(long, value_name = "K", value_parser = integer::<usize>(1, 1000000))]
     pub(crate) labels_per_class: Option<usize>,
@@ -194,9 +194,8 @@ pub(crate) struct MnistNnArgs {
     /// Batch norm statistics of the generator: running, or minibatch (of 128 samples, as in the authors' script)
     #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
     pub(crate) statistics: Statistics,
-    /// Skip unreadable images
-    #[arg(long)]
-    pub(crate) skip_bad: bool,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Folder of cached results: an interrupted search continues from it
@@ -214,9 +213,8 @@ pub(crate) struct NndArgs {
     /// Images: the test images of a publisher's dataset, or all of another [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Skip unreadable images
-    #[arg(long, requires = "data")]
-    pub(crate) skip_bad: bool,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// Number of query images, the first ones
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) queries: usize,
@@ -271,9 +269,8 @@ pub(crate) struct FeaturesArgs {
     /// Center-crop every image to N x N before resizing
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) crop: Option<usize>,
-    /// Skip unreadable images
-    #[arg(long, requires = "data")]
-    pub(crate) skip_bad: bool,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// Batch-norm statistics of D; recalibrate: on the training images of --data [default: stored if the model has
     /// them]
     #[arg(long, value_enum)]

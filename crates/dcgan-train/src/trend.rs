@@ -92,9 +92,48 @@ impl History {
     }
 }
 
-/// What the distances of a finished run mean, and what to do: sentences for the end of the run. `run` is its folder as
-/// commands take it.
-pub fn advice(plan: &Plan, result: &RunResult, run: &str) -> Option<String> {
+/// Whom [`advice`] is for: how the run is lengthened, and where its best model is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader<'a> {
+    /// A user of the command line. The folder of the run as commands take it.
+    CommandLine(&'a str),
+    /// A user of the service.
+    Service {
+        /// Whether the job has its optimizer state.
+        can_resume: bool,
+    },
+}
+
+impl Reader<'_> {
+    /// How to train up to `steps`, after "train longer".
+    fn longer(self, steps: u64) -> String {
+        match self {
+            Self::CommandLine(run) => format!("with `dcgan-train resume {run} --steps {steps}`"),
+            Self::Service { can_resume: true } => {
+                format!("up to {steps} steps: resume the job with that length")
+            }
+            Self::Service { can_resume: false } => "in a new job that starts from this model".to_owned(),
+        }
+    }
+
+    fn best(self) -> String {
+        match self {
+            Self::CommandLine(run) => format!("{run}/best has the best one"),
+            Self::Service { .. } => "the model of the job is that of the best one".to_owned(),
+        }
+    }
+
+    /// An option of a run as this reader gives it.
+    fn option(self, flag: &str) -> String {
+        match self {
+            Self::CommandLine(_) => flag.to_owned(),
+            Self::Service { .. } => flag.trim_start_matches('-').to_owned(),
+        }
+    }
+}
+
+/// What the distances of a finished run mean, and what to do: sentences for the end of the run.
+pub fn advice(plan: &Plan, result: &RunResult, reader: Reader<'_>) -> Option<String> {
     let (best, step) = (result.best_frechet?, result.best_step?);
     let scale = result.real_frechet.map_or_else(String::new, |real| {
         format!("; between two halves of the real images, as for perfect samples, it is {real:.4}")
@@ -107,25 +146,26 @@ pub fn advice(plan: &Plan, result: &RunResult, run: &str) -> Option<String> {
     let longer = result.steps.saturating_mul(2);
     let mut options = Vec::new();
     if plan.training.ema == 0.0 {
-        options.push("--ema 0.999 (smoother samples)");
+        options.push(reader.option("--ema 0.999 (smoother samples)"));
     }
     if !plan.training.mirror {
-        options.push("--mirror (where left and right are alike)");
+        options.push(reader.option("--mirror (where left and right are alike)"));
     }
-    options.push("more images");
+    options.push("more images".to_owned());
     let next_run = format!("for a new run: {}", options.join(", "));
     text.push_str(&match result.frechet_trend {
-        Some(Trend::Falling) => format!(
-            " It was still falling: train longer with `dcgan-train resume {run} --steps {longer}`; {next_run}."
-        ),
+        Some(Trend::Falling) => {
+            format!(" It was still falling: train longer {}; {next_run}.", reader.longer(longer))
+        }
         Some(Trend::Flat) => format!(
             " It changed by less than 5 % over the last checkpoints: more steps alone will help little; {next_run}."
         ),
         Some(Trend::Rising) => {
-            format!(" It rose over the last checkpoints: {run}/best has the best one; {next_run}.")
+            format!(" It rose over the last checkpoints: {}; {next_run}.", reader.best())
         }
         None => format!(
-            " Too few checkpoints to tell whether it still falls: `dcgan-train resume {run} --steps {longer}` goes on."
+            " Too few checkpoints to tell whether it still falls: train longer {}.",
+            reader.longer(longer)
         ),
     });
     Some(text)
@@ -167,7 +207,8 @@ mod tests {
             real_frechet: Some(0.01),
             frechet_trend,
         };
-        let text = |plan: &Plan, best, trend| advice(plan, &result(best, trend), "runs/a").unwrap();
+        let command_line = Reader::CommandLine("runs/a");
+        let text = |plan: &Plan, best, trend| advice(plan, &result(best, trend), command_line).unwrap();
         for (trend, parts) in [
             (Some(Trend::Falling), ["still falling", "dcgan-train resume runs/a --steps 200", "--ema 0.999"]),
             (Some(Trend::Flat), ["changed by less than 5 %", "--mirror", "0.0100"]),
@@ -177,11 +218,23 @@ mod tests {
             let found = text(&plan, 0.5, trend);
             parts.iter().for_each(|part| assert!(found.contains(part), "no {part:?} in {found}"));
         }
+        // For users of the service: its names of options, and no command.
+        for (trend, can_resume, parts) in [
+            (Some(Trend::Falling), true, ["up to 200 steps: resume the job", " ema 0.999"]),
+            (Some(Trend::Falling), false, ["in a new job that starts from this model", " mirror"]),
+            (Some(Trend::Flat), true, ["changed by less than 5 %", " ema 0.999"]),
+            (Some(Trend::Rising), true, ["the model of the job is that of the best one", " mirror"]),
+            (None, true, ["Too few checkpoints", "up to 200 steps: resume the job"]),
+        ] {
+            let found = advice(&plan, &result(0.5, trend), Reader::Service { can_resume }).unwrap();
+            parts.iter().for_each(|part| assert!(found.contains(part), "no {part:?} in {found}"));
+            assert!(!found.contains("--") && !found.contains('`'), "{found}");
+        }
         assert!(text(&plan, 0.014, Some(Trend::Falling)).ends_with("as it can tell."));
         (plan.training.ema, plan.training.mirror) = (0.99, true);
         let found = text(&plan, 0.5, Some(Trend::Flat));
         assert!(!found.contains("--ema") && !found.contains("--mirror"), "{found}");
         let unmeasured = RunResult { best_frechet: None, ..result(0.5, None) };
-        assert_eq!(advice(&plan, &unmeasured, "runs/a"), None);
+        assert_eq!(advice(&plan, &unmeasured, command_line), None);
     }
 }

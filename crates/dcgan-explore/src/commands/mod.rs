@@ -15,7 +15,7 @@ pub(crate) mod turn;
 
 use crate::cli::{ClassArgs, ComputeArgs, DataArgs, ModelArgs};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, UnreadableImages};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split};
 use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
@@ -273,10 +273,8 @@ impl OpenedModel {
     /// The dataset of `--data`, by default the embedded digits if their shape is the model's.
     pub(crate) fn data(&self, args: &DataArgs) -> anyhow::Result<Dataset> {
         let shape = self.shape();
-        let unreadable_images = if args.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
         let open = |path: &Path, split| {
-            let options =
-                OpenOptions { crop: args.crop, unreadable_images, split, ..OpenOptions::new(shape) };
+            let options = OpenOptions { crop: args.crop, split, ..args.read.options(shape) };
             Dataset::open(path, &options).map_err(UsageError::because)
         };
         match &args.data {
@@ -293,7 +291,13 @@ impl OpenedModel {
                 for skipped in &data.report().skipped {
                     tracing::warn!("skipped: {skipped}");
                 }
+                if data.is_composited() {
+                    tracing::info!("{}", data.composited_note());
+                }
                 Ok(data)
+            }
+            None if !args.read.faults_without_data().is_empty() => {
+                Err(UsageError { faults: args.read.faults_without_data() }.into())
             }
             None if shape == (ImageShape { height: 28, width: 28, channels: 1 }) && args.crop.is_none() => {
                 let digits = Dataset::embedded_digits(shape)?;

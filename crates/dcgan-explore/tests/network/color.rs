@@ -1,6 +1,6 @@
 //! Every command on a model of color images that are not square, to find swapped sides or channels.
 
-use crate::support::{noise, succeed};
+use crate::support::{noise, run, succeed};
 use dcgan_model::weights::Precision;
 use dcgan_model::{Model, ModelFiles, Preset};
 use std::fs;
@@ -89,5 +89,35 @@ fn every_command_supports_color_images_that_are_not_square() {
         let image = image.into_rgb8();
         assert_eq!(image.dimensions(), *size, "{line}");
         assert!(image.pixels().any(|pixel| pixel.0[0] != pixel.0[2]), "{line}: no color");
+    }
+}
+
+#[test]
+fn images_with_alpha_are_read_on_the_background() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    model(here);
+    fs::create_dir(here.join("clear")).unwrap();
+    let clear = image::RgbaImage::from_pixel(WIDTH, HEIGHT, image::Rgba([9, 9, 9, 0]));
+    clear.save(here.join("clear/0.png")).unwrap();
+    let invert = ["invert", "--model", "model", "--data", "clear", "--restarts", "1", "--steps", "1"];
+    for (options, expected) in [
+        (&[][..], [0; 3]),
+        (&["--background", "white"], [255; 3]),
+        (&["--background", "#1020F0"], [16, 32, 240]),
+    ] {
+        let output = run(here, &[&invert, options].concat());
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        let grid = image::open(here.join("invert.png")).unwrap().into_rgb8();
+        assert_eq!(grid.get_pixel(2, 2).0, expected, "the first pixel of the image");
+        assert!(output.stderr.contains("composited on"), "{}", output.stderr);
+    }
+    // Every command that opens images has the option.
+    let help = run(here, &["--help"]).stdout;
+    let (_, list) = help.split_once("Commands:").unwrap();
+    for line in list.lines().skip(1).take_while(|line| line.starts_with("  ")) {
+        let command = line.split_whitespace().next().unwrap();
+        let help = run(here, &[command, "--help"]).stdout;
+        assert_eq!(help.contains("--data <"), help.contains("--background <COLOR>"), "{command}");
     }
 }

@@ -133,7 +133,11 @@ fn invalid_input_is_refused_with_the_fix() {
             [concept("attributes.txt", "Zero"), vec!["--images", "8"]].concat(),
             &["expected at least 5 of each: use more images"],
         ),
-        (vec!["invert", "--skip-bad"], &["--data"]),
+        (
+            vec!["invert", "--skip-bad", "--background", "white"],
+            &["--skip-bad needs --data", "--background needs --data"],
+        ),
+        (vec!["maxact", "--data", broken, "--background", "12"], &["expected black, white or #rrggbb"]),
         (many, &["--top 4: expected 1 to 3"]),
     ];
     let before = contents(here);

@@ -1,9 +1,9 @@
 //! `dcgan-eval features`
 
-use super::{ProgressBars, choose_model, digits_splits, into_usage_error, on_bad};
+use super::{ProgressBars, choose_model, digits_splits, into_usage_error, open_data};
 use crate::cli::{FeaturesArgs, StatisticsArg};
 use dcgan_cli::{Logging, Outcome, Results, UsageError, check_output, set_threads};
-use dcgan_data::{Dataset, OpenOptions, Split};
+use dcgan_data::{OpenOptions, Split};
 use dcgan_features::experiment::{Subset, config_sha256, to_file, weights_sha256};
 use dcgan_features::extract::Extractor;
 use dcgan_features::protocol::Progress;
@@ -22,15 +22,10 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
     let device = args.compute.device.open().map_err(UsageError::because)?;
     let chosen = choose_model(&args.model, "digits")?.discriminator()?;
     let open = |split| -> anyhow::Result<Subset> {
-        let options = OpenOptions {
-            split,
-            crop: args.crop,
-            unreadable_images: on_bad(args.skip_bad),
-            ..OpenOptions::new(chosen.shape())
-        };
+        let options = OpenOptions { split, crop: args.crop, ..args.read.options(chosen.shape()) };
         match &args.data {
-            Some(path) => Ok(Subset::whole(Dataset::open(path, &options).map_err(UsageError::because)?)),
-            None => digits_splits(chosen.shape())
+            Some(path) => Ok(open_data(path, &options)?),
+            None => digits_splits(chosen.shape(), args.read)
                 .map(|(train, test)| if split == Split::Train { train } else { test }),
         }
     };

@@ -9,7 +9,8 @@ pub(crate) mod task;
 
 use crate::cli::{ModelArgs, Solver};
 use dcgan_cli::{Logging, Progress, UsageError};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, UnreadableImages};
+use dcgan_data::arguments::ReadArgs;
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split};
 use dcgan_features::experiment::{ExperimentError, Subset};
 use dcgan_features::file::FileError;
 use dcgan_features::learner::{L2Learner, LinfaLearner};
@@ -88,33 +89,33 @@ fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<ChosenModel> {
     Ok(ChosenModel { name, path: path.display().to_string(), files: opened.files })
 }
 
-/// The meaning of `--skip-bad`.
-fn on_bad(skip_bad: bool) -> UnreadableImages {
-    if skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail }
-}
-
 /// Training images of the embedded digits; the other 2,000 are test images.
 const DIGITS_TRAIN: usize = 8000;
 
-/// The training and test split of the embedded digits.
-fn digits_splits(shape: ImageShape) -> anyhow::Result<(Subset, Subset)> {
+/// The training and test split of the embedded digits, for a command without --data.
+fn digits_splits(shape: ImageShape, read: ReadArgs) -> anyhow::Result<(Subset, Subset)> {
+    let faults = read.faults_without_data();
+    if !faults.is_empty() {
+        return Err(UsageError { faults }.into());
+    }
     let digits = Arc::new(Dataset::embedded_digits(shape)?);
     tracing::info!("no --data given: the {} embedded digits", digits.len());
     let subset = |rows| Subset::new(digits.clone(), rows);
     Ok((subset(0..DIGITS_TRAIN), subset(DIGITS_TRAIN..digits.len())))
 }
 
+/// Opens the dataset at `path`.
+fn open_data(path: &Path, options: &OpenOptions) -> Result<Subset, UsageError> {
+    let data = Dataset::open(path, options).map_err(UsageError::because)?;
+    if data.is_composited() {
+        tracing::info!("{}: {}", path.display(), data.composited_note());
+    }
+    Ok(Subset::whole(data))
+}
+
 /// The training and test split of a publisher's dataset; `files` describes its files for messages.
-fn open_splits(
-    path: &Path,
-    shape: ImageShape,
-    files: &str,
-    on_bad: UnreadableImages,
-) -> Result<(Subset, Subset), UsageError> {
-    let open = |split| {
-        let options = OpenOptions { split, unreadable_images: on_bad, ..OpenOptions::new(shape) };
-        Dataset::open(path, &options).map(Subset::whole).map_err(UsageError::because)
-    };
+fn open_splits(path: &Path, options: &OpenOptions, files: &str) -> Result<(Subset, Subset), UsageError> {
+    let open = |split| open_data(path, &OpenOptions { split, ..options.clone() });
     let (train, test) = (open(Split::Train)?, open(Split::Test)?);
     if train.sha256() == test.sha256() {
         return Err(UsageError::one(format!(

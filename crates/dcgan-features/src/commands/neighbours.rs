@@ -1,13 +1,14 @@
 //! `dcgan-eval mnist-nn` and `nnd`
 
 use super::{
-    ChosenModel, ProgressBars, check_cache, choose_model, digits_splits, into_usage_error, on_bad,
+    ChosenModel, ProgressBars, check_cache, choose_model, digits_splits, into_usage_error, open_data,
     open_splits, per_class,
 };
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, Outcome, Results, UsageError, set_threads};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, Split};
+use dcgan_data::arguments::ReadArgs;
+use dcgan_data::{ImageShape, OpenOptions, Split};
 use dcgan_features::experiment::{Subset, hex, weights_sha256};
 use dcgan_features::neighbours::{self, NeighboursError, SampleStatistics, Samples, Score, decades};
 use dcgan_features::report::{layout, thousands};
@@ -18,7 +19,6 @@ use dcgan_model::pixels::PixelRange;
 use dcgan_model::{Device, Generator, ModelFiles};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Instant;
 
 /// Shape of MNIST's images.
@@ -37,11 +37,6 @@ const PAPER: [(&str, Option<f64>, Option<f64>); 5] = [
     ("DCGAN", Some(2.98), Some(1.48)),
 ];
 
-fn open(path: &Path, shape: ImageShape, split: Split, skip_bad: bool) -> Result<Subset, UsageError> {
-    let options = OpenOptions { split, unreadable_images: on_bad(skip_bad), ..OpenOptions::new(shape) };
-    Ok(Subset::whole(Dataset::open(path, &options).map_err(UsageError::because)?))
-}
-
 fn nearest_error(error: NeighboursError) -> anyhow::Error {
     match error {
         NeighboursError::Experiment(error) => into_usage_error(error),
@@ -58,11 +53,12 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
         return mnist_nn_of_model(args, &results, logging);
     }
     let (train, test) = match &args.data {
-        None => digits_splits(SHAPE)?,
-        Some(path) => open_splits(path, SHAPE, Task::Digits.data_files(), on_bad(args.skip_bad))?,
+        // The options are those of --samples as well.
+        None => digits_splits(SHAPE, if args.samples.is_some() { ReadArgs::default() } else { args.read })?,
+        Some(path) => open_splits(path, &args.read.options(SHAPE), Task::Digits.data_files())?,
     };
     let references = match &args.samples {
-        Some(path) => open(path, SHAPE, Split::Train, args.skip_bad)?,
+        Some(path) => open_data(path, &args.read.options(SHAPE))?,
         None => train,
     };
     // Class numbers follow the order of folder names, so a missing folder shifts them: names are matched.
@@ -112,8 +108,8 @@ fn mnist_nn_of_model(args: &MnistNnArgs, results: &Results, logging: &Logging) -
     }
     let shape: ImageShape = config.image_shape().into();
     let test = match &args.data {
-        None => digits_splits(shape)?.1,
-        Some(path) => open_splits(path, shape, Task::Digits.data_files(), on_bad(args.skip_bad))?.1,
+        None => digits_splits(shape, args.read)?.1,
+        Some(path) => open_splits(path, &args.read.options(shape), Task::Digits.data_files())?.1,
     };
     let labels = labels_as_in(config, &test)?;
     let mut generator = generator_of(&files, &path, &device)?;
@@ -280,9 +276,9 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let chosen = choose_model(&args.model, "digits")?;
     let shape = chosen.shape();
     let (train, mut test) = match &args.data {
-        None => digits_splits(shape)?,
+        None => digits_splits(shape, args.read)?,
         Some(path) => {
-            let open = |split| open(path, shape, split, args.skip_bad);
+            let open = |split| open_data(path, &OpenOptions { split, ..args.read.options(shape) });
             (open(Split::Train)?, open(Split::Test)?)
         }
     };

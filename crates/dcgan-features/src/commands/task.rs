@@ -2,7 +2,7 @@
 
 use super::{
     ChosenDiscriminator, ProgressBars, check_cache, check_grid, choose_model, digits_splits,
-    into_usage_error, learner, on_bad, open_splits,
+    into_usage_error, learner, open_splits,
 };
 use crate::cli::{BaselineArg, StatisticsArg, TaskArgs};
 use dcgan_base::memory::peak_memory_bytes;
@@ -124,9 +124,9 @@ fn open_data(task: Task, args: &TaskArgs, chosen: &ChosenDiscriminator) -> anyho
             let fault = format!("missing --data: give {}", task.data_files());
             return Err(UsageError::one(fault).into());
         }
-        return digits_splits(chosen.shape());
+        return digits_splits(chosen.shape(), args.read);
     };
-    let (train, test) = open_splits(path, chosen.shape(), task.data_files(), on_bad(args.skip_bad))?;
+    let (train, test) = open_splits(path, &args.read.options(chosen.shape()), task.data_files())?;
     if !task.reads(train.data.report().format) {
         let fault = format!(
             "--data {} is {}, {} needs {}",

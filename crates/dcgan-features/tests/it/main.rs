@@ -1,5 +1,6 @@
 //! The binary `dcgan-eval` from outside.
 
+mod background;
 mod classes;
 mod outputs;
 mod results;

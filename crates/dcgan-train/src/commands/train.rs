@@ -12,7 +12,7 @@ use dcgan_train::inputs::{self, Opening};
 use dcgan_train::preset_choice::color_name;
 use dcgan_train::run_folder::{RunFolder, RunFolderError, RunResult};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
-use dcgan_train::trend;
+use dcgan_train::trend::{self, Reader};
 use std::path::Path;
 
 pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -128,7 +128,7 @@ pub(crate) fn train(
             if summary == Summary::Json {
                 return print_json(folder, &result);
             } else if summary == Summary::Text {
-                let advice = trend::advice(plan, &result, &run.to_string());
+                let advice = trend::advice(plan, &result, Reader::CommandLine(&run.to_string()));
                 print_result(&format!(
                     "finished: {} steps\n  samples      {}\n  best model   {run}/best (step {})\n  \
                      draw more    dcgan-train sample --model {run} --out more.png\n  \

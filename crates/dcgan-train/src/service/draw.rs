@@ -6,7 +6,7 @@
 use super::models;
 use crate::config::Fault;
 use candle_core::Device;
-use dcgan_data::image_grid::ImageGrid;
+use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, HostTensor, Weights};
 use dcgan_model::{Generator, Latents, Model, open, pixels};
@@ -48,7 +48,7 @@ pub(crate) struct DrawRequest {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
-    /// One image grid.
+    /// One image grid; a single image has no frame.
     #[default]
     Png,
     /// `z` (n, z) and `images` (n, c, h, w) in [-1, 1].
@@ -203,7 +203,9 @@ fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) ->
             let latents = Latents::new(z, size).map_err(failed)?;
             let bytes = generator.draw_latents(&latents, &mut |_| ()).map_err(failed)?;
             if request.format == Format::Png {
-                let grid = ImageGrid::square(&bytes, config.image_shape().into()).map_err(failed)?;
+                let images = ImageGrid::split_batch(&bytes, config.image_shape().into()).map_err(failed)?;
+                let gap = if images.len() == 1 { 0 } else { GAP };
+                let grid = ImageGrid::grid_with_gap(&images, Layout::square(images.len()), gap);
                 return grid.png().map_err(failed);
             }
             let images = pixels::to_tensor(&bytes, config, &Device::Cpu).map_err(failed)?;

@@ -13,6 +13,8 @@ const MIN_CONNECTIONS: usize = 16;
 pub(crate) const MAX_DOWNLOADS: usize = 32;
 /// Concurrent draw requests: queued, rendering, or sending their images.
 pub(crate) const MAX_DRAWS: usize = 16;
+/// Concurrent previews of jobs; each lists a dataset and decodes a few images. Others wait.
+pub(crate) const MAX_PREVIEWS: usize = 4;
 /// Time in which the client must receive the images of a draw request.
 pub(crate) const DRAW_SEND_TIMEOUT: Duration = Duration::from_secs(300);
 /// Threads for blocking file and database access.

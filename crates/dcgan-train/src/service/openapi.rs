@@ -180,6 +180,9 @@ fn schemas() -> Value {
             "images_per_s": maybe("number"), "loss_d": maybe("number"), "loss_g": maybe("number"),
             "seconds_left": maybe("number"),
             "error": maybe("string"),
+            "remedy": { "type": ["object", "null"], "properties": { "option": text, "effect": text },
+                "description": "An option of a resume, to be set to true, that gets a failed job past its error, and \
+                    what it changes" },
             "device": { "type": ["string", "null"], "description": "The device that the job runs or ran on" },
             "disk_bytes": maybe("integer"),
             "optimizer_state": { "type": "string", "enum": ["kept", "dropped"],
@@ -188,6 +191,25 @@ fn schemas() -> Value {
             "created_unix_ms": whole, "started_unix_ms": maybe("integer"), "ended_unix_ms": maybe("integer"),
         } },
         "Jobs": jobs,
+        "Preview": { "type": "object", "properties": {
+            "networks": { "type": "string", "description": "Name of the networks: that of their preset" },
+            "chosen_by_images": { "type": "boolean" },
+            "images": { "type": ["string", "null"], "description": "Size and color of the images, if they chose" },
+            "height": whole, "width": whole, "channels": whole,
+            "color": { "type": "string", "enum": ["grey", "color", "color with alpha"] },
+            "latent": { "type": "object" }, "training": { "type": "object" },
+            "warnings": { "type": "array", "items": text },
+        } },
+        "Summary": { "type": "object", "properties": {
+            "images": { "type": ["integer", "null"], "description": "Images of an epoch" },
+            "skipped": { "type": "integer", "description": "Unreadable images that are left out" },
+            "changes": { "type": "array", "items": {
+                "type": "object", "properties": { "step": whole, "description": text },
+            }, "description": "Accepted changes of the images" },
+            "result": { "type": ["object", "null"], "description": "result.json of a done job" },
+            "advice": { "type": ["string", "null"],
+                "description": "What the random-feature Fréchet distances of a done job mean, and what to do" },
+        } },
         "Samples": list("samples", json!({ "type": "object", "properties": {
             "n": whole, "url": { "type": "string", "description": "Relative to the URL of this list" },
         } })),
@@ -201,8 +223,8 @@ fn schemas() -> Value {
             "count": { "type": "integer", "minimum": 1, "maximum": draw::MAX_COUNT },
             "z": { "type": "array", "items": { "type": "array", "items": { "type": "number" } } },
             "format": { "type": "string", "enum": ["png", "safetensors", "latents"],
-                "description": "png: one grid, as many columns as rows or one more, two pixels between images; \
-                    latents: z alone" },
+                "description": "png: one grid, as many columns as rows or one more, two pixels between images and \
+                    around them; one image alone has no frame; latents: z alone" },
         } },
         "Presets": list("presets", json!({ "type": "object", "properties": {
             "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },

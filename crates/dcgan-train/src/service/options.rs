@@ -6,7 +6,6 @@ use super::devices::cores;
 use crate::config::{ConfigFile, Fault, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
 use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
-use crate::preset_choice::PresetChoice;
 use crate::skip_bad::SkipBad;
 use dcgan_model::DeviceChoice;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
@@ -152,32 +151,6 @@ pub(crate) fn resolve(shared: &AppState, mut body: Map<String, Value>) -> Result
     }
 }
 
-/// Sets the preset, size and channels of a request that names neither a preset nor a configuration, by its images.
-pub(crate) fn choose_preset(shared: &AppState, body: &mut Map<String, Value>) {
-    let is_given = |name: &str| body.get(name).is_some_and(|value| !value.is_null());
-    if is_given("preset") || is_given("config") {
-        return;
-    }
-    let Some(name) = body.get("data").and_then(Value::as_str) else { return };
-    let Ok(path) = shared.find_data(name) else { return };
-    let Ok(probe) = dcgan_data::probe(&path) else { return };
-    let integer = |name: &str| body.get(name).and_then(|value| value.as_u64()?.try_into().ok());
-    let size = body.get("size").filter(|size| !size.is_null()).map(|size| match size {
-        Value::String(text) => parse_size(text).ok(),
-        size => size.as_u64().and_then(|side| usize::try_from(side).ok()).map(|side| (side, side)),
-    });
-    // An invalid size is a fault whatever the preset.
-    let Some(size) = size.map_or(Some(None), |size| size.map(Some)) else { return };
-    let Some(choice) = PresetChoice::by_images(&probe, integer("crop"), size, integer("channels")) else {
-        return;
-    };
-    tracing::info!(data = name, "{choice}");
-    let (height, width) = choice.size;
-    body.insert("preset".to_owned(), choice.preset.into());
-    body.insert("size".to_owned(), format!("{height}x{width}").into());
-    body.insert("channels".to_owned(), choice.channels.into());
-}
-
 /// Finds what a name stands for.
 type Find<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
@@ -250,7 +223,8 @@ pub(crate) fn json_names(message: &str) -> String {
         let (before, rest) = word.split_at(start);
         let Some(option) = rest.strip_prefix("--") else { return word.to_owned() };
         let option = option.replace('-', "_");
-        let name = option.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let name = option.split('=').next().unwrap_or_default();
+        let name = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         // Other words with dashes are options of the service, which a request does not have.
         let is_option = options::all().any(|known| known.name == name);
         if is_option { format!("{before}{option}") } else { word.to_owned() }

@@ -1,6 +1,6 @@
 //! A job as stored in the database.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -102,7 +102,25 @@ pub(crate) enum Outcome {
     /// The disk is full; the last checkpoint is valid.
     DiskFull(String),
     /// Training failed, with the reason.
-    Failed(String),
+    Failed { error: String, remedy: Option<Remedy> },
+}
+
+/// An option of a resume with which a failed job gets past its error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Remedy {
+    /// `accept_data_change` or `skip_bad`, to be set to true.
+    pub(crate) option: String,
+    /// What the option changes.
+    pub(crate) effect: String,
+}
+
+/// What a resumed job does once, until it has recorded the images that it continues with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Once {
+    /// It accepts other images than those that it has trained on.
+    pub(crate) accept_data_change: bool,
+    /// It looks for unreadable images again, and skips them.
+    pub(crate) skip_again: bool,
 }
 
 /// A row of the table `jobs`.
@@ -124,6 +142,9 @@ pub(crate) struct Job {
     /// Real images read up to the last checkpoint.
     pub(crate) images: u64,
     pub(crate) error: Option<String>,
+    /// Of a failed job.
+    pub(crate) remedy: Option<Remedy>,
+    pub(crate) once: Once,
     pub(crate) created_ms: i64,
     pub(crate) started_ms: Option<i64>,
     pub(crate) ended_ms: Option<i64>,

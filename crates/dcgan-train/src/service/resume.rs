@@ -3,7 +3,7 @@
 use super::AppState;
 use super::error::ApiError;
 use super::options::{LISTED_UNKNOWN, in_json, machine_faults, property, read, resolve_names};
-use super::record::Job;
+use super::record::{Job, Once};
 use super::store::Change;
 use crate::config::{Fault, LENGTHS, Plan};
 use crate::options::{self, Values};
@@ -11,6 +11,9 @@ use crate::run_folder::{RunFolder, RunFolderError};
 use dcgan_model::checkpoints;
 use serde_json::{Map, Value, json};
 use std::io;
+
+/// The option of a resume that is none of a run.
+pub(super) const ACCEPT_DATA_CHANGE: &str = "accept_data_change";
 
 /// Queues a job with the options given, which replace those of its plan.
 ///
@@ -35,6 +38,7 @@ pub(crate) fn resume_with(state: &AppState, id: &str, options: Map<String, Value
         options: Value::Object(options).to_string(),
         requested_device: state.requested_device(&plan),
         total_steps,
+        once: changed.once,
         plan: toml::to_string(&plan).map_err(ApiError::internal)?,
     };
     let write_plan = || match &folder {
@@ -55,6 +59,7 @@ struct Changed {
     options: Map<String, Value>,
     /// None if it depends on data that has not been opened.
     total_steps: Option<u64>,
+    once: Once,
 }
 
 /// `plan`, the plan of `job`, which has taken `steps`, with the options of a request: those that `dcgan-train resume`
@@ -70,6 +75,15 @@ fn change(
     mut body: Map<String, Value>,
 ) -> Result<Changed, Vec<Fault>> {
     let (mut values, mut faults) = (Values::new(), Vec::new());
+    let accept_data_change = match body.remove(ACCEPT_DATA_CHANGE) {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(accept)) => accept,
+        Some(other) => {
+            let message = format!("{ACCEPT_DATA_CHANGE} is {other}, expected true or false");
+            faults.push(Fault::new(ACCEPT_DATA_CHANGE, message));
+            false
+        }
+    };
     for option in options::all().filter(|option| option.resumable) {
         let Some(value) = body.remove(option.name).filter(|value| !value.is_null()) else { continue };
         match read(option, value) {
@@ -80,8 +94,8 @@ fn change(
     let given: Map<String, Value> =
         values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     resolve_names(shared, None, &mut values, &mut faults);
-    let known: Vec<&str> =
-        options::all().filter(|option| option.resumable).map(|option| option.name).collect();
+    let resumable = options::all().filter(|option| option.resumable).map(|option| option.name);
+    let known: Vec<&str> = resumable.chain([ACCEPT_DATA_CHANGE]).collect();
     let unknown = |name| {
         Fault::new(name, format!("{name:?} cannot be changed by a resume; options: {}", known.join(", ")))
     };
@@ -92,7 +106,7 @@ fn change(
         faults.extend(machine_faults(shared, &plan));
     }
     // Without the data, the length in epochs is not known.
-    let is_known = plan.training.epochs.is_none() || job.dataset_len.is_some();
+    let is_known = plan.training.epochs.is_none() || (job.dataset_len.is_some() && !accept_data_change);
     let images = usize::try_from(job.dataset_len.unwrap_or(0)).unwrap_or(usize::MAX);
     let total_steps = is_known.then(|| plan.total_steps(images));
     if let Some(total) = total_steps.filter(|total| *total <= steps && faults.is_empty()) {
@@ -108,14 +122,22 @@ fn change(
     if LENGTHS.iter().any(|length| given.contains_key(*length)) {
         options.retain(|name, _| !LENGTHS.contains(&name.as_str()));
     }
+    let skip_again = given.contains_key("skip_bad") && plan.run.skip_bad.is_on();
     options.extend(given);
-    Ok(Changed { plan, options, total_steps })
+    Ok(Changed { plan, options, total_steps, once: Once { accept_data_change, skip_again } })
 }
 
 /// The JSON schema of the options that a resume can change.
 pub(crate) fn resume_schema() -> Value {
     let options = options::all().filter(|option| option.resumable);
-    let properties = options.map(|option| (option.name.to_owned(), property(option)));
+    let accept = json!({
+        "type": "boolean",
+        "description": "Continue also if images were added, removed, replaced or repaired. From here on the job \
+            differs from one on unchanged data [default: false]",
+    });
+    let properties = options
+        .map(|option| (option.name.to_owned(), property(option)))
+        .chain([(ACCEPT_DATA_CHANGE.to_owned(), accept)]);
     json!({
         "type": "object",
         "additionalProperties": false,

@@ -63,6 +63,17 @@ pub(crate) fn routes() -> Vec<Route> {
             .or(&[422]),
             get(api::jobs::list),
         ),
+        (
+            op(
+                "POST",
+                "/v1/jobs/preview",
+                "What a job with these options would train: its networks, and what does not fit its images",
+                Json(200, "Preview"),
+            )
+            .body("JobOptions")
+            .or(&[400, 413, 422]),
+            post(api::jobs::preview),
+        ),
         (op("GET", "/v1/jobs/{id}", "A job", Json(200, "Job")).or(&[404]), get(api::jobs::show)),
         (
             op("DELETE", "/v1/jobs/{id}", "Delete a job that is not running, and its files", Nothing(204))
@@ -126,6 +137,16 @@ pub(crate) fn routes() -> Vec<Route> {
             )
             .or(&[204, 404, 422, 503]),
             get(api::runs::events),
+        ),
+        (
+            op(
+                "GET",
+                "/v1/jobs/{id}/summary",
+                "What a job has recorded of its images, and at its end the result and what to do next",
+                Json(200, "Summary"),
+            )
+            .or(&[404]),
+            get(api::runs::summary),
         ),
         (
             op(

@@ -61,6 +61,8 @@ pub(crate) struct AppState {
     pub(crate) downloads: Arc<Semaphore>,
     /// One permit for each draw request, held until its images have been sent.
     pub(crate) draws: Arc<Semaphore>,
+    /// One permit for each preview that reads images.
+    pub(crate) previews: Arc<Semaphore>,
     /// The device of jobs that name none, in their plan.
     any_device: DeviceChoice,
     stopping: watch::Sender<bool>,
@@ -116,6 +118,7 @@ impl AppState {
             streams: Arc::new(Semaphore::new(connections / 2)),
             downloads: Arc::new(Semaphore::new(limits::MAX_DOWNLOADS)),
             draws: Arc::new(Semaphore::new(limits::MAX_DRAWS)),
+            previews: Arc::new(Semaphore::new(limits::MAX_PREVIEWS)),
             any_device: match settings.devices.as_slice() {
                 [device] => *device,
                 _ => DeviceChoice::Auto,

@@ -17,7 +17,7 @@
 
 use super::devices::WorkerDevice;
 use super::disk_reserve::DiskReserve;
-use super::record::{Job, JobState, NewJob, Outcome, PendingState, next_id, now_ms};
+use super::record::{Job, JobState, NewJob, Once, Outcome, PendingState, next_id, now_ms};
 pub(crate) use commands::Change;
 pub(crate) use error::StoreError;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -38,7 +38,7 @@ const CACHE_CAPACITY: usize = 256;
 
 const COLUMNS: &str = "id, state, wanted, options, plan, step, total_steps, images, error, created_ms, started_ms, \
      ended_ms, name, strftime('%Y-%m-%dT%H:%M:%SZ', created_ms / 1000, 'unixepoch'), requested_device, device, \
-     dataset_len, disk_bytes, optimizer_dropped";
+     dataset_len, disk_bytes, optimizer_dropped, remedy, accept_data_change, skip_again";
 
 /// The job store. It has one connection: writes are few, and each waits for the disk anyway.
 #[derive(Debug)]
@@ -203,7 +203,7 @@ impl Store {
                 .optional()?;
             let Some(id) = next else { return Ok(None) };
             tx.execute(
-                "UPDATE jobs SET state = 'running', wanted = NULL, error = NULL, device = ?3,
+                "UPDATE jobs SET state = 'running', wanted = NULL, error = NULL, remedy = NULL, device = ?3,
                  started_ms = coalesce(started_ms, ?2) WHERE id = ?1",
                 params![id, now_ms(), device.label],
             )?;
@@ -240,6 +240,17 @@ impl Store {
         })
     }
 
+    /// Ends what a resumed job does once.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub(crate) fn end_once(&self, id: &str) -> Result<()> {
+        self.transaction(|tx| {
+            tx.execute("UPDATE jobs SET accept_data_change = 0, skip_again = 0 WHERE id = ?1", [id])?;
+            Ok(())
+        })
+    }
+
     /// Stores the bytes of a job's files.
     ///
     /// # Errors
@@ -260,17 +271,24 @@ impl Store {
             let pending = select_job(tx, id)?.pending_state;
             let (state, error) = match (outcome, pending) {
                 (Outcome::Done, _) => (JobState::Done, None),
-                (Outcome::Failed(error), _) => (JobState::Failed, Some(error)),
+                (Outcome::Failed { error, .. }, _) => (JobState::Failed, Some(error)),
                 (_, Some(PendingState::Cancelled)) => (JobState::Cancelled, None),
                 (Outcome::DiskFull(error), _) => (JobState::Paused, Some(error)),
                 (Outcome::Stopped, Some(PendingState::Paused)) => (JobState::Paused, None),
                 // The service is stopping, or a pause was withdrawn before it took effect.
                 (Outcome::Stopped, None) => (JobState::Queued, None),
             };
+            let remedy = match outcome {
+                Outcome::Failed { remedy: Some(remedy), .. } => serde_json::to_string(remedy).ok(),
+                _ => None,
+            };
             let ended = state.is_final().then(now_ms);
+            // After its end a job is not resumed with the changes of an earlier resume.
             tx.execute(
-                "UPDATE jobs SET state = ?2, wanted = NULL, error = ?3, ended_ms = ?4, deaths = 0 WHERE id = ?1",
-                params![id, state.name(), error, ended],
+                "UPDATE jobs SET state = ?2, wanted = NULL, error = ?3, ended_ms = ?4, deaths = 0, remedy = ?5,
+                 accept_data_change = accept_data_change AND ?4 IS NULL, skip_again = skip_again AND ?4 IS NULL
+                 WHERE id = ?1",
+                params![id, state.name(), error, ended, remedy],
             )?;
             Ok(state)
         })
@@ -320,6 +338,7 @@ fn select_job(connection: &Connection, id: &str) -> Result<Job> {
 fn job_from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
     let state: String = row.get(1)?;
     let wanted: Option<String> = row.get(2)?;
+    let remedy: Option<String> = row.get(19)?;
     Ok(Job {
         id: row.get(0)?,
         state: JobState::from_name(&state).unwrap_or(JobState::Failed), // the table's check allows no other name
@@ -340,6 +359,8 @@ fn job_from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
         dataset_len: row.get(16)?,
         disk_bytes: row.get(17)?,
         optimizer_dropped: row.get(18)?,
+        remedy: remedy.and_then(|remedy| serde_json::from_str(&remedy).ok()),
+        once: Once { accept_data_change: row.get(20)?, skip_again: row.get(21)? },
     })
 }
 

@@ -5,7 +5,8 @@
 use super::AppState;
 use super::devices::WorkerDevice;
 use super::disk_use::folder_bytes;
-use super::record::{Job, Outcome};
+use super::record::{Job, Once, Outcome};
+use super::remedy::remedy;
 use super::running_job::RunningJob;
 use super::store::StoreError;
 use crate::config::Plan;
@@ -27,7 +28,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
-enum JobError {
+pub(super) enum JobError {
     #[error("{}", .0.to_string())]
     Plan(#[from] toml::de::Error),
     #[error(transparent)]
@@ -37,11 +38,25 @@ enum JobError {
     #[error(transparent)]
     Checkpoints(#[from] FolderError),
     #[error(transparent)]
-    Train(#[from] TrainError),
+    Train(TrainError),
+    #[error(
+        "the dataset is not the one of the start of the job: {difference}; restore it and resume the job, or continue \
+         with the new one: resume it with accept_data_change"
+    )]
+    OtherData { difference: String },
     #[error("{field}: {problem}")]
     Moved { field: &'static str, problem: String },
     #[error("cannot create the thread pool: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+impl From<TrainError> for JobError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::OtherData { difference } => Self::OtherData { difference },
+            error => Self::Train(error),
+        }
+    }
 }
 
 /// Runs queued jobs on the device of this index until the service stops. The running job then goes back to the queue,
@@ -105,11 +120,14 @@ fn run_job(state: &AppState, job: &Job, running: &RunningJob, device: &WorkerDev
         }
         Ok(Err(error)) => {
             tracing::error!(job = %job.id, %error, "job failed");
-            Outcome::Failed(state.public_message(&error.to_string(), Some(&job.id)))
+            let steps = checkpoints::list(&state.run_folder(&job.id).join("checkpoints"));
+            let step = steps.ok().and_then(|mut steps| steps.pop()).unwrap_or(0);
+            let remedy = remedy(&error, step);
+            Outcome::Failed { error: state.public_message(&error.to_string(), Some(&job.id)), remedy }
         }
         Err(_) => {
             tracing::error!(job = %job.id, "job failed: panic, see above");
-            Outcome::Failed("internal error; see the service's log".to_owned())
+            Outcome::Failed { error: "internal error; see the service's log".to_owned(), remedy: None }
         }
     }
 }
@@ -145,7 +163,9 @@ fn train(
     state.recheck_paths(&plan, is_new).map_err(|(field, problem)| JobError::Moved { field, problem })?;
     let cancelled = || running.is_stopped() || state.is_stopping();
     let record = folder.data_record_before(newest, &plan)?;
-    let opening = Opening { is_new, record: record.as_ref(), cancelled: &cancelled, ..Opening::default() };
+    let Once { accept_data_change, skip_again } = job.once;
+    let opening =
+        Opening { is_new, record: record.as_ref(), skip_again, accept_data_change, cancelled: &cancelled };
     let stored = plan.clone();
     let inputs = match inputs::open(&mut plan, device.clone(), &opening) {
         Err(InputsError::Data(DataError::Cancelled)) => return Ok(Outcome::Stopped),
@@ -153,6 +173,9 @@ fn train(
     };
     if plan != stored {
         folder.write_plan(&plan)?; // with the classes of the dataset
+    }
+    if !accept_data_change {
+        folder.check_data(newest, record.as_ref(), &inputs.data)?;
     }
     let images = inputs.data.len();
     save_progress(job, || state.store.set_length(&job.id, plan.total_steps(images), images as u64));
@@ -170,7 +193,12 @@ fn train(
         }
         state.broadcasts.notify(&job.id);
     };
+    let mut is_once = job.once != Once::default();
     let mut progress = |step: u64, _total: u64| {
+        // The images that the job continues with are recorded before its first step.
+        if std::mem::take(&mut is_once) {
+            save_progress(job, || state.store.end_once(&job.id));
+        }
         running.set_step(step);
         state.metrics.count_images(&running.device, batch_size);
     };

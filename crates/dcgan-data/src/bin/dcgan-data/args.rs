@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use dcgan_cli::{LogArgs, UsageError, integer};
-use dcgan_data::{Background, Dataset, ImageShape, OpenOptions, Split, UnreadableImages, cache_shape};
+use dcgan_data::arguments::ReadArgs;
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, cache_shape};
 
 /// Side of images in pixels, if --size is not given.
 const DEFAULT_SIDE: usize = 64;
@@ -79,12 +80,8 @@ pub(crate) struct DataArgs {
     /// Crop the center N x N pixels of the original before resizing
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) crop: Option<usize>,
-    /// Composite images with alpha on this color for 1 and 3 channels: black, white or #rrggbb
-    #[arg(long, value_name = "COLOR", default_value_t = Background::BLACK)]
-    pub(crate) background: Background,
-    /// Skip unreadable images and count them (decodes every image)
-    #[arg(long)]
-    pub(crate) skip_bad: bool,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// Read this split of CIFAR, MNIST or SVHN, or of the folders train, val and test: train, val or test
     #[arg(long, value_name = "SPLIT", default_value_t = Split::Train)]
     pub(crate) split: Split,
@@ -112,10 +109,8 @@ impl DataArgs {
         if self.path == Path::new("digits") && !self.path.exists() {
             return Ok(Dataset::embedded_digits(shape)?);
         }
-        let unreadable_images = if self.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
         let split = if self.test { Split::Test } else { self.split };
-        let (crop, background) = (self.crop, self.background);
-        let options = OpenOptions { crop, background, unreadable_images, split, ..OpenOptions::new(shape) };
+        let options = OpenOptions { crop: self.crop, split, ..self.read.options(shape) };
         Ok(Dataset::open(&self.path, &options)?)
     }
 }

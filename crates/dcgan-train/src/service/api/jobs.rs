@@ -5,6 +5,7 @@ use crate::config::Fault;
 use crate::service::AppState;
 use crate::service::error::ApiError;
 use crate::service::options::{self, Options};
+use crate::service::preview;
 use crate::service::record::{Command, Job, JobState, NewJob};
 use crate::service::resume;
 use crate::service::store::default_name;
@@ -40,6 +41,7 @@ pub(super) fn job_json(state: &AppState, job: &Job) -> Value {
         "loss_g": line.as_ref().and_then(|line| line.loss_g),
         "seconds_left": line.as_ref().map(|line| line.seconds_left),
         "error": job.error.as_ref().map(|error| state.public_message(error, Some(&job.id))),
+        "remedy": job.remedy,
         "device": job.device,
         "disk_bytes": job.disk_bytes,
         "optimizer_state": if job.optimizer_dropped { "dropped" } else { "kept" },
@@ -60,6 +62,25 @@ fn truncate_config(mut job: Value) -> Value {
     job
 }
 
+/// What a job with these options would train. Nothing is stored.
+pub(crate) async fn preview(State(state): State<Arc<AppState>>, body: Body) -> Result<Json<Value>, ApiError> {
+    let Options(mut options) = parse_json(body)?;
+    let permit = Arc::clone(&state.previews).acquire_owned().await.map_err(ApiError::internal)?;
+    let preview = blocking(move || {
+        let _permit = permit;
+        let name = options::take_name(&mut options);
+        let preview = preview::preview(&state, options);
+        match (name, preview) {
+            (Ok(_), Ok(preview)) => Ok(preview),
+            (name, preview) => {
+                let faults = name.err().into_iter().chain(preview.err().unwrap_or_default());
+                Err(ApiError::faults(faults.collect()))
+            }
+        }
+    });
+    preview.await.map(Json)
+}
+
 type Accepted = (StatusCode, [(HeaderName, String); 1], Json<Value>);
 
 pub(crate) async fn submit(State(state): State<Arc<AppState>>, body: Body) -> Result<Accepted, ApiError> {
@@ -76,9 +97,11 @@ pub(crate) async fn submit(State(state): State<Arc<AppState>>, body: Body) -> Re
 /// Validates the name and the options and inserts the job.
 fn insert_job(state: &AppState, mut options: Map<String, Value>) -> Result<Value, ApiError> {
     let name = options::take_name(&mut options);
-    options::choose_preset(state, &mut options);
-    let text = Value::Object(options.clone()).to_string();
     let data = options.get("data").and_then(Value::as_str).map(str::to_owned);
+    if let Some(choice) = preview::choose_preset(state, &mut options) {
+        tracing::info!(data, "{}", choice.preset);
+    }
+    let text = Value::Object(options.clone()).to_string();
     let plan = options::resolve(state, options);
     let (name, plan) = match (name, plan) {
         (Ok(name), Ok(plan)) => (name, plan),

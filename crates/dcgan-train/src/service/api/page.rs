@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name below `/page/`, content type, and content of each file.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("../page/icon.svg")),
     ("main.js", SCRIPT, include_str!("../page/main.js")),
@@ -21,6 +21,7 @@ const FILES: [(&str, &str, &str); 12] = [
     ("jobs.js", SCRIPT, include_str!("../page/jobs.js")),
     ("new.js", SCRIPT, include_str!("../page/new.js")),
     ("job.js", SCRIPT, include_str!("../page/job.js")),
+    ("outcome.js", SCRIPT, include_str!("../page/outcome.js")),
     ("samples.js", SCRIPT, include_str!("../page/samples.js")),
     ("explore.js", SCRIPT, include_str!("../page/explore.js")),
     ("latent.js", SCRIPT, include_str!("../page/latent.js")),

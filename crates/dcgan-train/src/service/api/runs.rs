@@ -2,10 +2,12 @@
 
 use super::{PathParams, blocking};
 use crate::config::Fault;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, RunFolderError, RunResult};
 use crate::service::error::ApiError;
+use crate::service::record::JobState;
 use crate::service::stats_reader::{EventId, StatsReader};
 use crate::service::{AppState, archive, sse};
+use crate::trend::{self, Reader};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -84,6 +86,41 @@ pub(crate) async fn samples(
         Ok(json!({ "samples": samples }))
     });
     samples.await.map(Json)
+}
+
+/// The record of the job's images, its result and the advice that `dcgan-train run` prints at the end.
+pub(crate) async fn summary(
+    State(state): State<Arc<AppState>>,
+    PathParams([id]): PathParams<1>,
+) -> Result<Json<Value>, ApiError> {
+    let summary = blocking(move || {
+        let job = state.store.get(&id)?;
+        let (folder, plan) = match RunFolder::open(&state.run_folder(&id)) {
+            Ok((folder, plan)) => (Some(folder), Some(plan)),
+            // The job has not run yet.
+            Err(RunFolderError::NotARun { .. }) => (None, None),
+            Err(error) => return Err(ApiError::internal(error)),
+        };
+        let record = folder.as_ref().map(RunFolder::data_record).transpose();
+        let record = record.map_err(ApiError::internal)?.flatten();
+        let changes = record.iter().flat_map(|record| &record.changes);
+        let changes = changes.map(|change| json!({ "step": change.step, "description": change.description }));
+        // A job that was resumed has the result of its former length.
+        let result = folder.filter(|_| job.state == JobState::Done).map(|folder| folder.result());
+        let result = result.and_then(|path| fs::read(path).ok());
+        let result = result.and_then(|text| serde_json::from_slice::<RunResult>(&text).ok());
+        let reader = Reader::Service { can_resume: !job.optimizer_dropped };
+        let advice =
+            plan.zip(result.as_ref()).and_then(|(plan, result)| trend::advice(&plan, result, reader));
+        Ok(json!({
+            "images": record.as_ref().and_then(|record| record.images),
+            "skipped": record.as_ref().map_or(0, |record| record.skipped.len() + record.excluded.len()),
+            "changes": changes.collect::<Vec<_>>(),
+            "result": result,
+            "advice": advice,
+        }))
+    });
+    summary.await.map(Json)
 }
 
 /// The number of real images read from a sample's name, `N.png` or `0000000N.png`.

@@ -4,7 +4,7 @@ import { drawSamples, get } from "./api.js";
 import { download, fill, formatTime, h, latestOnly, prefersReducedMotion, showNotice } from "./dom.js";
 import * as latent from "./latent.js";
 
-const GAP = 2; // pixels between the images of a grid, and around them
+const GAP = 2; // pixels between the images of a grid, and around them; one image alone has no frame
 const COUNT = 32; // samples of a seed
 const MAX_BYTES = 16 << 20; // bytes of the images of a grid
 const MAX_WIDTH = 128; // display width of an image in CSS pixels
@@ -33,14 +33,15 @@ async function render(model, options, canvases, signal) {
   const started = performance.now();
   const bitmap = await createImageBitmap(await drawSamples(model.id, options, signal));
   const columns = Math.ceil(Math.sqrt(canvases.length));
+  const gap = canvases.length === 1 ? 0 : GAP;
   canvases.forEach((canvas, i) => {
     const [x, y] = [i % columns, Math.floor(i / columns)];
     canvas
       .getContext("2d")
       .drawImage(
         bitmap,
-        GAP + x * (model.width + GAP),
-        GAP + y * (model.height + GAP),
+        gap + x * (model.width + gap),
+        gap + y * (model.height + gap),
         model.width,
         model.height,
         0,

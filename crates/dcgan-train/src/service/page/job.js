@@ -17,6 +17,7 @@ import {
   showNotice,
   whole,
 } from "./dom.js";
+import { createRemedy, createSummary } from "./outcome.js";
 import { Samples } from "./samples.js";
 
 const POLL_INTERVAL = 1500; // ms
@@ -102,8 +103,7 @@ function createActions(id, reload) {
     return attempt(button, async () => {
       await post(`/v1/jobs/${encodeURIComponent(id)}/${command}`);
       await reload();
-      // The focus moves to an action that is available now.
-      if (button.hidden) buttons.find((other) => !other.hidden)?.focus();
+      if (button.hidden) focus();
     });
   };
   const pause = h("button", { onclick: send("pause") }, "Pause");
@@ -163,7 +163,7 @@ function createActions(id, reload) {
           await post(`/v1/jobs/${encodeURIComponent(id)}/resume`, { steps: Number(steps.value) });
           steps.value = "";
           await reload();
-          buttons.find((other) => !other.hidden)?.focus();
+          focus();
         });
       },
     },
@@ -187,7 +187,9 @@ function createActions(id, reload) {
   };
   setHasModel(false);
   const buttons = [pause, resume, cancel, model, explore, dropOptimizer, remove];
-  return { element: h("div", { class: "row" }, buttons, lengthen), update, setHasModel };
+  /** Moves the focus to an action that is available now. */
+  const focus = () => buttons.find((other) => !other.hidden)?.focus();
+  return { element: h("div", { class: "row" }, buttons, lengthen), update, setHasModel, focus };
 }
 
 export async function show([id], signal) {
@@ -247,6 +249,11 @@ export async function show([id], signal) {
     ),
   );
   const actions = createActions(id, load);
+  const remedy = createRemedy(id, async () => {
+    await load();
+    actions.focus();
+  });
+  const summary = createSummary(id, signal);
   let hasEnded = false;
 
   function update() {
@@ -270,6 +277,8 @@ export async function show([id], signal) {
     dropped.hidden = job.optimizer_state === "kept";
     facts.forEach(({ value }, i) => setText(value, values[i]));
     actions.update(job);
+    remedy.update(job);
+    summary.update(job).catch(() => {}); // until the next poll
   }
 
   async function load() {
@@ -355,9 +364,11 @@ export async function show([id], signal) {
     h("div", { class: "head" }, h("h1", {}, job.name), state),
     h("p", { class: "muted id" }, id),
     error,
+    remedy.element,
     progress,
     actions.element,
     dropped,
+    summary.resultCard,
     h(
       "dl",
       { class: "facts-grid" },
@@ -369,7 +380,7 @@ export async function show([id], signal) {
       "div",
       { class: "columns" },
       h("div", {}, charts.loss.element, charts.output.element, charts.speed.element, charts.frechet.element),
-      h("div", {}, samples.element, checkpointCard),
+      h("div", {}, samples.element, checkpointCard, summary.imagesCard),
     ),
     h("details", { class: "card" }, h("summary", {}, "Options"), h("pre", {}, JSON.stringify(job.options, null, 2))),
     h("section", { class: "card", "aria-labelledby": "log-title" }, h("h2", { id: "log-title" }, "Log"), log),

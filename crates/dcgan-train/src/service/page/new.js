@@ -1,7 +1,7 @@
 // The form of a new job. Its fields, their types, limits, choices and help are those of JobOptions in /openapi.json.
 
 import { get, post } from "./api.js";
-import { attempt, fill, h, whole } from "./dom.js";
+import { attempt, fill, h, latestOnly, setText, whole } from "./dom.js";
 
 // Options that most jobs need, in the order of the form; all others are under "More options".
 const FIRST = ["name", "data", "steps", "batch_size", "seed", "dtype", "mirror"];
@@ -9,6 +9,8 @@ const LABELS = {
   name: "Name", data: "Images", steps: "Steps", batch_size: "Batch size", seed: "Seed", dtype: "Precision", mirror: "Mirror images",
   config: "Own networks (TOML)", init_from: "Start from model", skip_bad: "Skip unreadable images", ema: "EMA decay",
 };
+// Options that determine the networks, and how images are fitted to them.
+const SHAPING = ["preset", "config", "data", "size", "channels", "crop"];
 const LISTS = { data: "data-names", init_from: "model-names" };
 
 const label = (name) => LABELS[name] ?? (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
@@ -60,24 +62,36 @@ export async function show(_parts, signal) {
   const named = Object.fromEntries(fields.map((field) => [field.name, field]));
   const rest = fields.filter(({ name }) => name !== "preset" && !FIRST.includes(name));
   const about = h("p", { class: "muted", role: "status" });
+  const warnings = h("ul", { class: "plain alarms", "aria-live": "polite", "aria-label": "Warnings" });
   const general = h("p", { class: "error", role: "alert" });
   const more = h("details", { class: "card" }, h("summary", {}, "More options"), h("div", { class: "fields" }, rest.map(({ element }) => element)));
 
-  function describe() {
-    const preset = presets.find(({ name }) => name === named.preset.input.value);
-    if (!preset) {
-      about.textContent = "The networks are chosen by the size and color of the images; without images, those for the embedded digits.";
+  /** Shows the networks that a job with the options of the form would train, and what does not fit its images. */
+  const describe = latestOnly(async () => {
+    const shaping = SHAPING.map((name) => named[name]);
+    if (shaping.some(unreadable)) return;
+    let found;
+    try {
+      found = await post("/v1/jobs/preview", options(shaping), signal);
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      setText(about, (error.faults?.length ? error.faults : [error]).map(({ message }) => message).join("; "));
+      fill(warnings);
       for (const name of ["batch_size", "learning_rate", "steps"]) named[name].input.placeholder = "";
       return;
     }
-    const { training } = preset;
-    about.textContent = `${preset.height}x${preset.width}, ${preset.channels === 1 ? "grey" : "color"}; z: ${preset.latent.size} numbers, ${preset.latent.distribution}; `
-      + `batch ${training.batch_size}, learning rate ${training.learning_rate}, ${training.images ? `${whole(training.images)} images read` : "length to be given"}.`;
+    const { training, latent } = found;
+    const what = `${found.networks} at ${found.height}x${found.width}, ${found.color}`;
+    const subject = found.chosen_by_images ? `${found.images}: preset ${what}` : `${what}${named.data.input.value.trim() ? "" : ", on the embedded digits"}`;
+    const length = training.images ? `${whole(training.images)} images read`
+      : training.epochs ? `${whole(training.epochs)} epochs` : training.steps ? `${whole(training.steps)} steps` : "length to be given";
+    setText(about, `${subject}; z: ${latent.size} numbers, ${latent.distribution}; batch ${training.batch_size}, learning rate ${training.learning_rate}, ${length}.`);
+    fill(warnings, found.warnings.map((text) => h("li", {}, text)));
     named.batch_size.input.placeholder = training.batch_size;
     named.learning_rate.input.placeholder = training.learning_rate;
-    named.steps.input.placeholder = training.images ? Math.ceil(training.images / training.batch_size) : "";
-  }
-  named.preset.input.addEventListener("change", describe);
+    named.steps.input.placeholder = training.images ? Math.ceil(training.images / training.batch_size) : training.steps ?? "";
+  });
+  for (const name of SHAPING) named[name].input.addEventListener("change", () => describe());
   named.seed.input.placeholder = "0";
   describe();
 
@@ -122,7 +136,7 @@ export async function show(_parts, signal) {
       });
     },
   },
-  h("div", { class: "card" }, named.preset.element, about,
+  h("div", { class: "card" }, named.preset.element, about, warnings,
     h("div", { class: "fields" }, FIRST.map((name) => named[name].element))),
   more, general, h("div", { class: "row" }, submit, h("a", { href: "#/jobs", class: "button quiet" }, "Back")),
   h("datalist", { id: "data-names" }, data.map(({ name }) => h("option", { value: name }))),

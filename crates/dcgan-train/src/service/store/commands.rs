@@ -1,7 +1,7 @@
 //! Commands of users to a job: pause, resume, cancel, lengthen, drop the optimizer state, delete.
 
 use super::{Result, Store, StoreError, select_job};
-use crate::service::record::{Command, Job, JobState, PendingState, now_ms};
+use crate::service::record::{Command, Job, JobState, Once, PendingState, now_ms};
 use rusqlite::{Transaction, params};
 use std::io;
 
@@ -15,6 +15,7 @@ pub(crate) struct Change {
     pub(crate) requested_device: Option<String>,
     /// None if it depends on data that has not been opened.
     pub(crate) total_steps: Option<u64>,
+    pub(crate) once: Once,
 }
 
 impl Store {
@@ -47,8 +48,10 @@ impl Store {
             };
             let ended = state.is_final().then(|| job.ended_ms.unwrap_or_else(now_ms));
             let error = if state == job.state { job.error } else { None };
+            // Only a failed job has a remedy; its state changes.
             tx.execute(
-                "UPDATE jobs SET state = ?2, wanted = ?3, error = ?4, ended_ms = ?5, deaths = 0 WHERE id = ?1",
+                "UPDATE jobs SET state = ?2, wanted = ?3, error = ?4, ended_ms = ?5, deaths = 0, remedy = NULL
+                 WHERE id = ?1",
                 params![id, state.name(), pending.map(PendingState::name), error, ended],
             )?;
             select_job(tx, id)
@@ -85,9 +88,18 @@ impl Store {
             }
             write_plan()?;
             tx.execute(
-                "UPDATE jobs SET state = 'queued', error = NULL, ended_ms = NULL, deaths = 0, options = ?2, plan = ?3,
-                 requested_device = ?4, total_steps = ?5 WHERE id = ?1",
-                params![id, change.options, change.plan, change.requested_device, change.total_steps],
+                "UPDATE jobs SET state = 'queued', error = NULL, remedy = NULL, ended_ms = NULL, deaths = 0,
+                 options = ?2, plan = ?3, requested_device = ?4, total_steps = ?5,
+                 accept_data_change = accept_data_change OR ?6, skip_again = skip_again OR ?7 WHERE id = ?1",
+                params![
+                    id,
+                    change.options,
+                    change.plan,
+                    change.requested_device,
+                    change.total_steps,
+                    change.once.accept_data_change,
+                    change.once.skip_again
+                ],
             )?;
             select_job(tx, id)
         })

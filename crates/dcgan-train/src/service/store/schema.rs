@@ -4,7 +4,7 @@ use super::{Result, StoreError};
 use rusqlite::{Transaction, params};
 
 /// `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 // `deaths` counts crashes of the service while the job ran.
 pub(super) const VERSION_1: &str = "
@@ -35,24 +35,33 @@ ALTER TABLE jobs ADD COLUMN disk_bytes INTEGER;
 ALTER TABLE jobs ADD COLUMN optimizer_dropped INTEGER NOT NULL DEFAULT 0;
 PRAGMA user_version = 2;";
 
+// `remedy` is JSON; `accept_data_change` and `skip_again` are what a resumed job does once.
+const VERSION_3: &str = "
+ALTER TABLE jobs ADD COLUMN remedy TEXT;
+ALTER TABLE jobs ADD COLUMN accept_data_change INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN skip_again INTEGER NOT NULL DEFAULT 0;
+PRAGMA user_version = 3;";
+
 /// Creates the tables, or changes those of an earlier version.
 ///
 /// # Errors
 /// [`StoreError::NewerSchema`]; SQLite's errors.
 pub(super) fn prepare(tx: &Transaction<'_>) -> Result<()> {
     let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match found {
-        0 => {
-            tx.execute_batch(VERSION_1)?;
-            Ok(tx.execute_batch(VERSION_2)?)
-        }
-        1 => {
-            tx.execute_batch(VERSION_2)?;
-            name_jobs(tx)
-        }
-        VERSION => Ok(()),
-        found => Err(StoreError::NewerSchema { found }),
+    if found > VERSION {
+        return Err(StoreError::NewerSchema { found });
     }
+    if found < 1 {
+        tx.execute_batch(VERSION_1)?;
+    }
+    if found < 2 {
+        tx.execute_batch(VERSION_2)?;
+        name_jobs(tx)?;
+    }
+    if found < 3 {
+        tx.execute_batch(VERSION_3)?;
+    }
+    Ok(())
 }
 
 /// Names the jobs of version 1, which had none.

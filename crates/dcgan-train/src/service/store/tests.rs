@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::service::keep_done::KeepDone;
-use crate::service::record::Command;
+use crate::service::record::{Command, Remedy};
 use dcgan_model::{Device, DeviceChoice};
 use std::fs;
 
@@ -50,6 +50,54 @@ fn jobs_that_crash_the_service_are_claimed_after_others() {
         }
     }
     assert_eq!(store.recover().unwrap(), 0);
+}
+
+#[test]
+fn what_a_resumed_job_does_once_lasts_until_it_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("jobs.sqlite")).unwrap();
+    let id = store.submit(&job("{}"), 10).unwrap().id;
+    let device = cpu();
+    let claim = || store.claim(&device[0], &device).unwrap().unwrap();
+    assert_eq!(claim().once, Once::default());
+    let remedy = Remedy { option: "skip_bad".into(), effect: "an \"effect\"".into() };
+    let failed = || Outcome::Failed { error: "an error".into(), remedy: Some(remedy.clone()) };
+    store.finish(&id, &failed()).unwrap();
+    assert_eq!(store.get(&id).unwrap().remedy, Some(remedy.clone()));
+    let resume = |once| {
+        let change = Change {
+            options: "{}".into(),
+            plan: String::new(),
+            requested_device: None,
+            total_steps: None,
+            once,
+        };
+        store.resume_with(&id, &change, || Ok(())).unwrap()
+    };
+    let both = Once { accept_data_change: true, skip_again: true };
+    let queued = resume(both);
+    assert_eq!((queued.once, queued.remedy, queued.error), (both, None, None));
+    // It lasts over crashes, pauses and other resumes.
+    for _ in 0..2 {
+        assert_eq!(claim().once, both);
+        store.recover().unwrap();
+    }
+    claim();
+    store.apply(&id, Command::Pause).unwrap();
+    assert_eq!(store.finish(&id, &Outcome::Stopped).unwrap(), JobState::Paused);
+    assert_eq!(resume(Once::default()).once, both);
+    claim();
+    store.end_once(&id).unwrap();
+    assert_eq!(store.get(&id).unwrap().once, Once::default());
+    store.finish(&id, &Outcome::Stopped).unwrap();
+    // It ends with the job.
+    for (end, state) in [(failed(), JobState::Failed), (Outcome::Done, JobState::Done)] {
+        resume(both);
+        assert_eq!(claim().once, both);
+        assert_eq!(store.finish(&id, &end).unwrap(), state);
+        let job = store.get(&id).unwrap();
+        assert_eq!((job.once, job.remedy.is_some()), (Once::default(), state == JobState::Failed));
+    }
 }
 
 #[test]

@@ -132,19 +132,28 @@ fn a_job_is_submitted_streamed_downloaded_and_drawn_from() {
     );
     let (png, unzipped) = (path("s.png"), models.join("unzipped"));
     let model = ["--model", unzipped.to_str().unwrap(), "--device", "cpu"];
-    succeed(&[&["sample", "--n", "5", "--seed", "7", "--out", png.to_str().unwrap()], &model[..]].concat());
-    let png = fs::read(png).unwrap();
+    let sample = |n: &str| {
+        let out = ["sample", "--seed", "7", "--n", n, "--out", png.to_str().unwrap()];
+        succeed(&[&out, &model[..]].concat());
+        fs::read(&png).unwrap()
+    };
+    let (one, png) = (sample("1"), sample("5"));
     for model in ids {
         let draw = |request: Value| {
             server.request("POST", &format!("/v1/models/{model}/samples"), &request.to_string())
         };
         assert!(draw(json!({ "seed": 7, "count": 5 })).body == png);
+        // One image alone has no frame.
+        let alone = draw(json!({ "seed": 7, "count": 1 })).body;
+        assert_eq!(image::load_from_memory(&alone).unwrap().to_rgb8().dimensions(), (8, 8));
+        assert!(alone == one);
         let response = draw(json!({ "seed": 7, "count": 5, "format": "safetensors" }));
         fs::write(path("z.safetensors"), &response.body).unwrap();
         let tensors = dcgan_model::weights::read_safetensors(&path("z.safetensors")).unwrap();
         assert_eq!(tensors["images"].shape, [5, 1, 8, 8]);
         let z: Vec<&[f32]> = tensors["z"].data.chunks(4).collect();
         assert!(draw(json!({ "z": z })).body == png);
+        assert!(draw(json!({ "z": z[..1] })).body == one);
         fs::write(path("z.safetensors"), draw(json!({ "seed": 7, "count": 5, "format": "latents" })).body)
             .unwrap();
         let latents = dcgan_model::weights::read_safetensors(&path("z.safetensors")).unwrap();
@@ -277,7 +286,9 @@ fn the_api_description_matches_the_routes() {
         ("/v1/jobs/{id}/model", "get"),
         ("/v1/jobs/{id}/pause", "post"),
         ("/v1/jobs/{id}/resume", "post"),
+        ("/v1/jobs/preview", "post"),
         ("/v1/jobs/{id}/samples", "get"),
+        ("/v1/jobs/{id}/summary", "get"),
         ("/v1/jobs/{id}/samples/{name}", "get"),
         ("/v1/models", "get"),
         ("/v1/models/{id}/samples", "post"),
