@@ -38,6 +38,13 @@ const MAX_CHUNK_BYTES: usize = 64 << 20;
 
 pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let mut faults = Vec::new();
+    let most = if args.each.is_some() { MAX_EACH } else { MAX_IMAGES };
+    for (option, n) in [("--n", Some(args.n)), ("--per-class", args.per_class)] {
+        if let Some(n) = n.filter(|n| !(1..=most).contains(n)) {
+            let hint = if n > most && args.each.is_none() { "; --each writes more" } else { "" };
+            faults.push(format!("{option} is {n}, expected 1 to {most}{hint}"));
+        }
+    }
     if !(1..=MAX_SCALE).contains(&args.scale) {
         faults.push(format!("--scale is {}, expected 1 to {MAX_SCALE}", args.scale));
     }
@@ -135,14 +142,11 @@ fn drawn(args: &SampleArgs, config: &ModelConfig) -> Result<Drawn, Vec<String>> 
     if args.per_class.is_some() && !config.is_conditional() {
         faults.push("--per-class: the model is not conditional, it has no classes; use --n".to_owned());
     }
-    let (option, n) = match args.per_class {
-        Some(per_class) => ("--per-class", per_class.saturating_mul(config.classes)),
-        None => ("--n", args.n),
-    };
+    let n = args.per_class.map_or(args.n, |per_class| per_class.saturating_mul(config.classes));
     let most = if args.each.is_some() { MAX_EACH } else { MAX_IMAGES };
     if n > most {
         let hint = if args.each.is_none() { "; --each writes more" } else { "" };
-        faults.push(format!("{option} asks for {n} images, expected 1 to {most}{hint}"));
+        faults.push(format!("--per-class asks for {n} images, expected at most {most}{hint}"));
     }
     let class_rows = args.per_class.is_some();
     let layout = match args.per_class {

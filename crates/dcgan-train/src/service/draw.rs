@@ -9,7 +9,8 @@ use candle_core::Device;
 use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::weights::{self, HostTensor, Weights};
-use dcgan_model::{Generator, Latents, Model, open, pixels};
+use dcgan_model::{Classes, Generator, Latents, Model, ModelConfig, open, pixels};
+use dcgan_ops::Maps;
 use serde::Deserialize;
 use std::fs;
 use std::io;
@@ -39,9 +40,23 @@ pub(crate) struct DrawRequest {
     count: Option<usize>,
     /// Latent vectors to use instead of random ones.
     z: Option<Vec<Vec<f64>>>,
+    /// Classes of a conditional model: one for each image, or one for all; in turn by default.
+    labels: Option<Vec<Label>>,
     /// Format of the response.
     #[serde(default)]
     pub(crate) format: Format,
+}
+
+/// The class of an image.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Label {
+    /// By number.
+    Number(u64),
+    /// By name or number.
+    Name(String),
+    /// A mixture: a weight for each class.
+    Weights(Vec<f64>),
 }
 
 /// Format of the response.
@@ -51,9 +66,9 @@ pub(crate) enum Format {
     /// One image grid; a single image has no frame.
     #[default]
     Png,
-    /// `z` (n, z) and `images` (n, c, h, w) in [-1, 1].
+    /// `z` (n, z), `labels` (n, classes) of a conditional model, and `images` (n, c, h, w) in [-1, 1].
     Safetensors,
-    /// `z` (n, z) alone, as safetensors; no images are rendered.
+    /// `z` (n, z) and `labels` (n, classes) alone, as safetensors; no images are rendered.
     Latents,
 }
 
@@ -196,11 +211,20 @@ fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) ->
     let z = latents(request, model).map_err(DrawError::Faults)?;
     let config = model.config();
     let size = config.latent.size;
-    let tensor = HostTensor { shape: vec![z.len() / size, size], data: z.clone() };
-    let tensors = match request.format {
-        Format::Latents => Weights::from([("z".to_owned(), tensor)]),
+    let tensor = |data: &[f32], size| HostTensor { shape: vec![data.len() / size, size], data: data.to_vec() };
+    let mut tensors = Weights::from([("z".to_owned(), tensor(&z, size))]);
+    let labels = labels(request, config, z.len() / size).map_err(DrawError::Faults)?;
+    if let Some(labels) = &labels {
+        tensors.insert("labels".to_owned(), tensor(labels, config.classes));
+    }
+    match request.format {
+        Format::Latents => {}
         Format::Png | Format::Safetensors => {
-            let latents = Latents::new(z, size).map_err(failed)?;
+            let mut latents = Latents::new(z, size).map_err(failed)?;
+            if let Some(labels) = labels {
+                let rows = Maps::rows(labels, config.classes).map_err(failed)?;
+                latents = latents.with_label_rows(rows).map_err(failed)?;
+            }
             let bytes = generator.draw_latents(&latents, &mut |_| ()).map_err(failed)?;
             if request.format == Format::Png {
                 let images = ImageGrid::split_batch(&bytes, config.image_shape().into()).map_err(failed)?;
@@ -211,10 +235,45 @@ fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) ->
             let images = pixels::to_tensor(&bytes, config, &Device::Cpu).map_err(failed)?;
             let shape = images.dims().to_vec(); // (n, c, h, w)
             let data = images.flatten_all().and_then(|flat| flat.to_vec1()).map_err(failed)?;
-            Weights::from([("z".to_owned(), tensor), ("images".to_owned(), HostTensor { shape, data })])
+            tensors.insert("images".to_owned(), HostTensor { shape, data });
         }
-    };
+    }
     weights::to_safetensors(&tensors, weights::Precision::F32).map_err(failed)
+}
+
+/// Class weights of `n` images, (n, classes), flattened; none for a model that is not conditional.
+fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Option<Vec<f32>>, Vec<Fault>> {
+    let fault = |message: String| vec![Fault::new("labels", message)];
+    let one_hot = |class: u32| (0..config.classes).map(move |i| if i == class as usize { 1.0 } else { 0.0 });
+    let labels = match (&request.labels, config.is_conditional()) {
+        (None, false) => return Ok(None),
+        (Some(_), false) => return Err(fault("the model is not conditional, it has no classes".to_owned())),
+        (None, true) => {
+            return Ok(Some((0..n).flat_map(|i| one_hot(Classes::InTurn.of(i, config.classes))).collect()));
+        }
+        (Some(labels), true) => labels,
+    };
+    if labels.len() != n && labels.len() != 1 {
+        return Err(fault(format!("labels has {} entries, expected {n}, or one for all images", labels.len())));
+    }
+    let mut rows = Vec::with_capacity(n * config.classes);
+    for label in labels.iter().cycle().take(n) {
+        let class = match label {
+            Label::Number(class) => config.class_of(&class.to_string()),
+            Label::Name(name) => config.class_of(name),
+            Label::Weights(weights) => {
+                let is_valid = weights.len() == config.classes && weights.iter().all(|&w| to_f32(w).is_finite());
+                if !is_valid {
+                    let message = format!("a label has invalid weights, expected {} finite numbers", config.classes);
+                    return Err(fault(message));
+                }
+                rows.extend(weights.iter().map(|&weight| to_f32(weight)));
+                continue;
+            }
+        };
+        rows.extend(one_hot(class.map_err(fault)?));
+    }
+    Ok(Some(rows))
 }
 
 /// z from the request or from its seed, (n, z), flattened.
@@ -228,7 +287,8 @@ fn latents(request: &DrawRequest, model: &Model) -> Result<Vec<f32>, Vec<Fault>>
     };
     let max_count = MAX_COUNT.min(MAX_BYTES / (height * width * channels * value_bytes).max(1));
     let mut faults = Vec::new();
-    let rows = request.z.as_ref().map(Vec::len);
+    let labels = request.labels.as_ref().map(Vec::len).filter(|&labels| labels > 1);
+    let rows = request.z.as_ref().map(Vec::len).or(labels);
     let count = request.count.or(rows).unwrap_or(64.min(max_count));
     if !(1..=max_count).contains(&count) {
         let fault = match request.count {

@@ -19,7 +19,7 @@ pub(crate) struct ModelEntry {
     id: String,
     /// `job` or `folder`.
     source: &'static str,
-    /// Name, height, width, channels and latent of its configuration.
+    /// Name, height, width, channels, latent and classes of its configuration.
     #[serde(flatten)]
     config: ConfigSummary,
     /// Name and date of its job; none for a folder.
@@ -35,6 +35,11 @@ struct ConfigSummary {
     width: usize,
     channels: usize,
     latent: serde_json::Value,
+    /// 0 for a model that is not conditional.
+    #[serde(default)]
+    classes: usize,
+    #[serde(default)]
+    class_names: Vec<String>,
 }
 
 /// Jobs with a checkpoint, newest first, then model folders by name.

@@ -216,12 +216,20 @@ fn schemas() -> Value {
         "Models": list("models", json!({ "type": "object", "properties": {
             "id": text, "source": { "type": "string", "enum": ["job", "folder"] },
             "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },
+            "classes": { "type": "integer", "description": "0 for a model that is not conditional" },
+            "class_names": { "type": "array", "items": text },
             "job_name": maybe("string"), "created": maybe("string"),
         } })),
         "DrawRequest": { "type": "object", "additionalProperties": false, "properties": {
             "seed": whole,
             "count": { "type": "integer", "minimum": 1, "maximum": draw::MAX_COUNT },
             "z": { "type": "array", "items": { "type": "array", "items": { "type": "number" } } },
+            "labels": {
+                "type": "array",
+                "items": { "anyOf": [whole, text, { "type": "array", "items": { "type": "number" } }] },
+                "description": "Classes of a conditional model, one for each image or one for all: by number, by name, \
+                    or as weights of the classes; in turn by default",
+            },
             "format": { "type": "string", "enum": ["png", "safetensors", "latents"],
                 "description": "png: one grid, as many columns as rows or one more, two pixels between images and \
                     around them; one image alone has no frame; latents: z alone" },

@@ -25,8 +25,13 @@ function createTile(model, label) {
   return canvas;
 }
 
-/** z as the body of a draw request; nine digits represent a float32 exactly. */
-const latentsBody = (zs) => ({ z: zs.map((z) => Array.from(z, (value) => Number(value.toPrecision(9)))) });
+/** z, and the class weights behind it, as the body of a draw request; nine digits represent a float32 exactly. */
+function latentsBody(model, zs) {
+  const { size } = model.latent;
+  const rows = zs.map((z) => Array.from(z, (value) => Number(value.toPrecision(9))));
+  const z = rows.map((row) => row.slice(0, size));
+  return model.classes ? { z, labels: rows.map((row) => row.slice(size)) } : { z };
+}
 
 /** Sends a draw request and draws the images on the canvases; returns the latency in milliseconds. */
 async function render(model, options, canvases, signal) {
@@ -101,6 +106,13 @@ class Explorer {
       value: 1,
       onchange: () => this.showSeed(this.seedInput.value === "" ? NaN : Number(this.seedInput.value)),
     });
+    const classes = Array.from({ length: model.classes }, (_, i) => model.class_names[i] ?? String(i));
+    this.classSelect = h(
+      "select",
+      { onchange: () => this.renderSamples(this.seed) },
+      h("option", { value: "" }, "all, in turn"),
+      classes.map((name, i) => h("option", { value: i }, name)),
+    );
     this.panel = h("div");
     this.tabs = ["walk", "arithmetic"].map((mode) =>
       h(
@@ -127,6 +139,7 @@ class Explorer {
           h("label", { class: "inline" }, "Seed ", this.seedInput),
           h("button", { class: "quiet", onclick: () => this.showSeed(Math.max(0, this.seed - 1)) }, "Previous"),
           h("button", { class: "quiet", onclick: () => this.showSeed(this.seed + 1) }, "Next"),
+          model.classes ? h("label", { class: "inline" }, "Class ", this.classSelect) : null,
           this.latency,
         ),
         h("p", { class: "muted" }, "Select samples to use below. The selection is kept when the seed changes."),
@@ -143,13 +156,13 @@ class Explorer {
     this.renderPosition = latestOnly(async (t) => {
       const stops = this.groups.walk.map(({ z }) => z);
       if (stops.length < 2) return;
-      const z = latent.walk(stops, t, this.model.latent.distribution);
-      this.showLatency(await render(this.model, latentsBody([z]), [this.image], this.signal), 1);
+      const z = latent.walk(stops, t, this.model.latent.distribution, this.model.latent.size);
+      this.showLatency(await render(this.model, latentsBody(this.model, [z]), [this.image], this.signal), 1);
     });
     this.renderSamples = latestOnly((seed) => this.loadSamples(seed));
-    this.renderStrip = latestOnly(({ zs, canvases }) => render(this.model, latentsBody(zs), canvases, this.signal));
+    this.renderStrip = latestOnly(({ zs, canvases }) => render(this.model, latentsBody(this.model, zs), canvases, this.signal));
     this.renderResult = latestOnly(async ({ zs, canvases }) => {
-      this.showLatency(await render(this.model, latentsBody(zs), canvases, this.signal), zs.length);
+      this.showLatency(await render(this.model, latentsBody(this.model, zs), canvases, this.signal), zs.length);
     });
     signal.addEventListener("abort", () => cancelAnimationFrame(this.frame));
   }
@@ -172,24 +185,30 @@ class Explorer {
 
   async loadSamples(seed) {
     const { height, width, channels } = this.model;
-    const options = { seed, count: Math.max(1, Math.min(COUNT, Math.floor(MAX_BYTES / (height * width * channels)))) };
+    const chosen = this.classSelect.value;
+    const options = {
+      seed,
+      ...(chosen && { labels: [Number(chosen)] }),
+      count: Math.max(1, Math.min(COUNT, Math.floor(MAX_BYTES / (height * width * channels)))),
+    };
     try {
       const zs = latent.parseSafetensors(
         await drawSamples(this.model.id, { ...options, format: "latents" }, this.signal),
       );
-      const samples = zs.map((z, i) => ({ z, name: `${seed}:${i}`, canvas: createTile(this.model) }));
+      const suffix = chosen && `@${this.model.class_names[chosen] ?? chosen}`;
+      const samples = zs.map((z, i) => ({ z, name: `${seed}:${i}${suffix}`, canvas: createTile(this.model) }));
       const ms = await render(
         this.model,
         options,
         samples.map(({ canvas }) => canvas),
         this.signal,
       );
-      if (this.seed !== seed) return;
+      if (this.seed !== seed || this.classSelect.value !== chosen) return;
       this.samples = samples;
       this.showLatency(ms, zs.length);
       fill(this.error);
     } catch (error) {
-      if (error.name === "AbortError" || this.seed !== seed) return;
+      if (error.name === "AbortError" || this.seed !== seed || this.classSelect.value !== chosen) return;
       this.samples = [];
       fill(this.error, error.message);
     }
@@ -283,7 +302,7 @@ class Explorer {
   saveButton(text, name, zs) {
     return h(
       "button",
-      { class: "quiet", onclick: () => download(name, latent.toSafetensors(zs), "application/octet-stream") },
+      { class: "quiet", onclick: () => download(name, latent.toSafetensors(zs, this.model.latent.size), "application/octet-stream") },
       text,
     );
   }
@@ -326,6 +345,7 @@ class Explorer {
         stops.map(({ z }) => z),
         i / (STEPS - 1),
         this.model.latent.distribution,
+        this.model.latent.size,
       );
     const zs = strip.map((_, i) => zAtStep(i));
     const play = h("button", { class: "quiet", onclick: () => this.play(moveTo, play, stops.length) }, "Play");
@@ -431,7 +451,7 @@ class Explorer {
       return;
     }
     const center = latent.arithmetic(zs);
-    const neighbours = latent.neighbours(center, NEIGHBOURS, NOISE, 1);
+    const neighbours = latent.neighbours(center, NEIGHBOURS, NOISE, 1, this.model.latent.size);
     // The result is in the center of its neighbours, as in figure 7 of the paper.
     const zsOfGrid = [...neighbours.slice(0, NEIGHBOURS / 2), center, ...neighbours.slice(NEIGHBOURS / 2)];
     const cells = zsOfGrid.map((z) => createTile(this.model, z === center ? "Result" : "Neighbour of the result"));

@@ -1,4 +1,5 @@
-// Arithmetic on latent vectors, and z files in the format of dcgan-explore. A z is a Float32Array.
+// Arithmetic on latent vectors, and z files in the format of dcgan-explore. A z is a Float32Array; that of a conditional
+// model is followed by the weights of the classes, so that means, sums and walks work on both.
 
 /** The mean of several z. */
 export const mean = (all) => Float32Array.from(all[0], (_, i) => all.reduce((sum, z) => sum + z[i], 0) / all.length);
@@ -16,13 +17,19 @@ export function spherical(a, b, t) {
   return Float32Array.from(a, (value, i) => u * value + v * b[i]);
 }
 
-/** The point at `t`, 0 to 1, of a walk through `stops` with segments of equal length. */
-export function walk(stops, t, distribution) {
+/**
+ * The point at `t`, 0 to 1, of a walk through `stops` with segments of equal length. z of `size` values may be on a sphere;
+ * the class weights behind them are always on a line.
+ */
+export function walk(stops, t, distribution, size) {
   if (stops.length === 1) return stops[0];
   const position = Math.min(1, Math.max(0, t)) * (stops.length - 1);
   const segment = Math.min(stops.length - 2, Math.floor(position));
   const interpolate = distribution === "normal" ? spherical : linear;
-  return interpolate(stops[segment], stops[segment + 1], position - segment);
+  const [from, to, at] = [stops[segment], stops[segment + 1], position - segment];
+  const point = linear(from, to, at);
+  point.set(interpolate(from.subarray(0, size), to.subarray(0, size), at));
+  return point;
 }
 
 /** mean(A) - mean(B) + mean(C); empty groups are skipped. */
@@ -52,37 +59,55 @@ export function random(seed) {
   };
 }
 
-/** `count` neighbours of `z`: uniform noise in [-width, width] added to each component (figure 7 of the paper: 0.25). */
-export function neighbours(z, count, width, seed) {
+/**
+ * `count` neighbours of `z`: uniform noise in [-width, width] added to each of its `size` values (figure 7 of the paper:
+ * 0.25), none to class weights.
+ */
+export function neighbours(z, count, width, seed, size) {
   const next = random(seed);
-  return Array.from({ length: count }, () => Float32Array.from(z, (value) => value + width * (2 * next() - 1)));
+  const noisy = (value, i) => (i < size ? value + width * (2 * next() - 1) : value);
+  return Array.from({ length: count }, () => Float32Array.from(z, noisy));
 }
 
-/** Parses the rows of the tensor `z` (n, z) of a safetensors file. */
+/** Joins rows of z and of class weights, which may be missing. */
+const join = (z, weights) => Float32Array.from([...z, ...(weights ?? [])]);
+
+/** Parses the rows of the tensor `z` (n, z) of a safetensors file, with those of `labels` (n, classes) if it has them. */
 export function parseSafetensors(buffer) {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
-  const {
-    shape: [rows, size],
-    data_offsets: [begin, end],
-  } = header.z;
-  const values = new Float32Array(buffer.slice(8 + length + begin, 8 + length + end));
-  return Array.from({ length: rows }, (_, i) => values.slice(i * size, (i + 1) * size));
+  const rowsOf = ({ shape: [rows, size], data_offsets: [begin, end] }) => {
+    const values = new Float32Array(buffer.slice(8 + length + begin, 8 + length + end));
+    return Array.from({ length: rows }, (_, i) => values.slice(i * size, (i + 1) * size));
+  };
+  const labels = header.labels ? rowsOf(header.labels) : [];
+  return rowsOf(header.z).map((z, i) => join(z, labels[i]));
 }
 
-/** A safetensors file with the tensor `z` (n, z), for `dcgan-explore ... --z FILE`. */
-export function toSafetensors(rows) {
-  const size = rows[0].length;
-  const bytes = rows.length * size * 4;
-  let header = JSON.stringify({ z: { dtype: "F32", shape: [rows.length, size], data_offsets: [0, bytes] } });
+/**
+ * A safetensors file with the tensor `z` (n, size), and `labels` (n, classes) of the values behind it, for
+ * `dcgan-explore ... --z FILE`.
+ */
+export function toSafetensors(rows, size) {
+  const tensors = { z: rows.map((row) => row.slice(0, size)), labels: rows.map((row) => row.slice(size)) };
+  if (!tensors.labels[0].length) delete tensors.labels;
+  let end = 0;
+  const describe = ([name, values]) => {
+    const shape = [values.length, values[0].length];
+    const begin = end;
+    end += 4 * shape[0] * shape[1];
+    return [name, { dtype: "F32", shape, data_offsets: [begin, end] }];
+  };
+  let header = JSON.stringify(Object.fromEntries(Object.entries(tensors).map(describe)));
   header = header.padEnd(Math.ceil(header.length / 8) * 8, " ");
-  const buffer = new ArrayBuffer(8 + header.length + bytes);
+  const buffer = new ArrayBuffer(8 + header.length + end);
   new DataView(buffer).setBigUint64(0, BigInt(header.length), true);
   new Uint8Array(buffer, 8, header.length).set(new TextEncoder().encode(header));
-  rows.forEach((row, i) =>
-    new Uint8Array(buffer, 8 + header.length + i * size * 4, size * 4).set(
-      new Uint8Array(row.buffer, row.byteOffset, size * 4),
-    ),
+  const values = new Float32Array(buffer, 8 + header.length);
+  values.set(
+    Object.values(tensors)
+      .flat()
+      .flatMap((row) => Array.from(row)),
   );
   return buffer;
 }
