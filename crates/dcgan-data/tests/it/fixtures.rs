@@ -236,7 +236,7 @@ fn pickled_bytes(style: PickleStyle, text: &str) -> Vec<u8> {
         PickleStyle::Latin1 => {
             [b"c_codecs\nencode\n", &plain[..], &pickled_text(style, "latin1"), b"\x86R"].concat()
         }
-        PickleStyle::Python3 => [&[b'C'], &plain[1..]].concat(),
+        PickleStyle::Python3 => [b"C", &plain[1..]].concat(),
     }
 }
 
