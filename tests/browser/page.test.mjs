@@ -42,11 +42,12 @@ const goTo = async (page, hash, heading) => {
   await page.getByRole("heading", { level: 1, name: heading }).waitFor();
 };
 
-/** Submits a job with the form and waits for its view. */
-async function submitJob(page, fields) {
+/** Submits a job with the form, with values of fields and flags that are set, and waits for its view. */
+async function submitJob(page, fields, flags = []) {
   await goTo(page, "#/new", "New job");
   await page.getByText("More options").click();
   for (const [name, value] of Object.entries(fields)) await page.locator(`#option-${name}`).fill(String(value));
+  for (const name of flags) await page.locator(`#option-${name}`).check();
   await page.getByRole("button", { name: "Start" }).click();
   await page.locator(".facts-grid").waitFor();
 }
@@ -501,6 +502,43 @@ test("the page prompts for a token until it is valid", () =>
       return ["--token-file", join(folder, "token.txt")];
     },
   ));
+
+test("samples are drawn by class", () =>
+  withPage(async (page) => {
+    await submitJob(page, { steps: 4, checkpoint_every: 2, batch_size: 8 }, ["conditional"]);
+    await waitForState(page, "done");
+    await page.evaluate(() => {
+      location.hash = "#/explore";
+    });
+    const tiles = page.locator('[aria-label="Samples"] button');
+    await page.locator('[data-name="1:31"]').waitFor();
+    const [first, second] = [tiles.nth(0), tiles.nth(1)];
+    const inTurn = await pixels(second.locator("canvas"));
+    // The classes are in turn: sample 1 has class 1.
+    await page.getByLabel("Class").selectOption({ label: "1" });
+    await page.locator('[data-name="1:31@1"]').waitFor();
+    assert.equal(await pixels(second.locator("canvas")), inTurn);
+    await page.getByLabel("Class").selectOption({ label: "7" });
+    await page.locator('[data-name="1:31@7"]').waitFor();
+    assert.notEqual(await pixels(second.locator("canvas")), inTurn);
+    // A walk from a seven to another; its z have the classes beside them.
+    await first.click();
+    await second.click();
+    const [download] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("button", { name: "Save z of the steps" }).click(),
+    ]);
+    const file = await readFile(await download.path());
+    const length = Number(file.readBigUInt64LE(0));
+    const { z, labels } = JSON.parse(file.subarray(8, 8 + length));
+    assert.deepEqual([z.shape, labels.shape], [
+      [9, 64],
+      [9, 10],
+    ]);
+    const weights = Array.from({ length: 10 }, (_, i) => file.readFloatLE(8 + length + labels.data_offsets[0] + 4 * i));
+    assert.deepEqual(weights, [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
+    await screenshot(page, "classes");
+  }));
 
 test("the page works below a sub-path of a reverse proxy", async () => {
   const folder = await makeFolder();

@@ -188,8 +188,8 @@ pub struct Samples<'a> {
 }
 
 /// Scores `queries` against samples of the generator, rounded to bytes, at each of `counts` (ascending). With `labels`
-/// of the queries, numbered as the classes of the model, the error is computed as well. Samples are drawn in blocks: any
-/// number takes the same memory. An interrupted search continues from the folder `cache`.
+/// of the queries, numbered as the classes of the model, the error is computed as well. Samples are drawn in blocks:
+/// any number takes the same memory. An interrupted search continues from the folder `cache`.
 ///
 /// # Errors
 /// Memory; labels for a model without classes.

@@ -67,12 +67,24 @@ impl Latents {
         classes: Classes,
     ) -> Result<Self, NetworkError> {
         let z = random::latent_range(seed, purpose, range.clone(), &config.latent);
-        let latents = Self::new(z, config.latent.size)?;
+        Self::new(z, config.latent.size)?.with_classes(config, classes, range.start)
+    }
+
+    /// The same vectors with class labels where the model is conditional, as those of the images from `first` on.
+    ///
+    /// # Errors
+    /// A class that is not below `config.classes`.
+    pub fn with_classes(
+        self,
+        config: &ModelConfig,
+        classes: Classes,
+        first: usize,
+    ) -> Result<Self, NetworkError> {
         if !config.is_conditional() {
-            return Ok(latents);
+            return Ok(self);
         }
-        let labels: Vec<u32> = range.map(|i| classes.of(i, config.classes)).collect();
-        latents.with_labels(&labels, config.classes)
+        let labels: Vec<u32> = (first..first + self.n()).map(|i| classes.of(i, config.classes)).collect();
+        self.with_labels(&labels, config.classes)
     }
 
     /// The same vectors with a label below `classes` for each.

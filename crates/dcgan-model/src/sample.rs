@@ -76,14 +76,9 @@ impl Generator {
         let batches = (0..RECALIBRATION_LATENTS / RECALIBRATION_BATCH).map(|i| -> Result<_, NetworkError> {
             let mut rng = random::stream(0, Purpose::StatisticsLatent, i as u64);
             let z = random::latent(&mut rng, RECALIBRATION_BATCH, &config.latent);
-            let mut latents = Latents::new(z, config.latent.size)?;
-            if config.classes > 0 {
-                // Classes in turn: every batch has as many of them as it can.
-                let images = i * RECALIBRATION_BATCH..(i + 1) * RECALIBRATION_BATCH;
-                let labels: Vec<u32> = images.map(|i| Classes::InTurn.of(i, config.classes)).collect();
-                latents = latents.with_labels(&labels, config.classes)?;
-            }
-            Ok(latents.into_maps())
+            let latents = Latents::new(z, config.latent.size)?;
+            // Every batch has as many classes as it can.
+            Ok(latents.with_classes(&config, Classes::InTurn, i * RECALIBRATION_BATCH)?.into_maps())
         });
         self.network_mut().recalibrate(batches)?;
         Ok(true)

@@ -4,7 +4,7 @@ use crate::config::{Order, TrainingConfig};
 use crate::start::networks;
 use crate::step::{LearningRate, Networks, StepError, train_step};
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Generator, Latents, Model, NetworkError, pixels};
+use dcgan_model::{Classes, Generator, Latents, Model, NetworkError, pixels};
 use dcgan_ops::{BufferPool, Device, ExecutorOptions, Keep, LayerTiming, Network, executor};
 use rand::RngCore;
 use serde::Serialize;
@@ -104,7 +104,8 @@ pub fn bench_samples(
     let mut generator = Generator::with_executor(model, &weights, &|layers| executor(layers, &options))?;
     let latents = |batch: usize, n: usize| -> Result<Latents, NetworkError> {
         let mut rng = random::stream(0, Purpose::SampleLatent, batch as u64);
-        Latents::new(random::latent(&mut rng, n, &config.latent), config.latent.size)
+        let latents = Latents::new(random::latent(&mut rng, n, &config.latent), config.latent.size)?;
+        latents.with_classes(config, Classes::InTurn, 0)
     };
     let first = latents(0, batch_size.min(images))?;
     let statistics = generator.train(&first, Keep::Nothing)?.statistics;
@@ -161,6 +162,7 @@ pub fn bench(
         let x = pixels::to_maps(&images, config, &pool)?;
         let mut rng = random::stream(0, Purpose::TrainingLatent, step);
         let latents = Latents::new(random::latent(&mut rng, batch_size, &config.latent), config.latent.size)?;
+        let latents = latents.with_classes(config, Classes::InTurn, 0)?;
         train_step(&mut networks, &training, LearningRate(training.learning_rate), step, (&x, &latents))?;
         if step >= UNTIMED {
             times.push(started.elapsed().as_secs_f64());

@@ -16,7 +16,7 @@ use dcgan_features::file::FileError;
 use dcgan_features::learner::{L2Learner, LinfaLearner};
 use dcgan_features::protocol::{self, Learner};
 use dcgan_model::weights::Weights;
-use dcgan_model::{Model, ModelFiles, networks, open};
+use dcgan_model::{Model, ModelFiles, NetworkError, networks, open};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,6 +48,9 @@ impl ChosenModel {
                 self.path
             )));
         };
+        if self.files.model.config().is_conditional() {
+            return Err(UsageError::one(format!("{}: {}", self.path, NetworkError::Conditional)));
+        }
         Ok(ChosenDiscriminator { name: self.name, model: self.files.model, weights })
     }
 }

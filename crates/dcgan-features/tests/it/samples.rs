@@ -29,7 +29,8 @@ fn model_and_samples(folder: &Path, n: usize) {
         writer.write(Some(&(i % 10).to_string()), &png).unwrap();
     }
     writer.finish().unwrap();
-    let files = ModelFiles { generator: Some(generator.weights().unwrap()), discriminator: None, model };
+    let discriminator = Some(model.initial_discriminator(3, 0.1, 0.02));
+    let files = ModelFiles { generator: Some(generator.weights().unwrap()), discriminator, model };
     fs::create_dir(folder.join("model")).unwrap();
     files.write(&folder.join("model"), "", Precision::F32).unwrap();
 }
@@ -58,6 +59,7 @@ fn samples_drawn_on_the_way_are_those_of_image_files() {
             .collect()
     };
     assert_eq!(counts(&drawn), [1000, 1300]);
+    fs::create_dir(here.join("cache")).unwrap();
     // Half of the images are done, the rest continues; any number of threads.
     let cached = [&model[..], &["--cache", "cache", "--threads", "1"]].concat();
     found(&[&cached[..], &["--count", "1000"]].concat());
@@ -93,7 +95,7 @@ fn models_and_data_that_do_not_fit_are_refused() {
         (&["mnist-nn", "--model", "digits", "--data", data][..], "is not conditional"),
         (&["mnist-nn", "--model", "model", "--data", data], "the model has no class 9"),
         (&["mnist-nn", "--model", "model", "--samples", "samples", "--data", data], "cannot be used with"),
-        (&["digits", "--model", "model", "--data", data], "the discriminator"),
+        (&["digits", "--model", "model", "--data", data], "the discriminator is conditional"),
     ] {
         let output = run(here, arguments);
         let message = String::from_utf8_lossy(&output.stderr);

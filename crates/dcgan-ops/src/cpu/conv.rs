@@ -20,6 +20,9 @@ use std::ops::Range;
 /// Coarse pixels of one matrix product: enough to amortize packing the weights, few enough for the patches to stay in
 /// cache.
 const ROWS: usize = 256;
+/// Coarse channels of a dense layer between wide vectors, and images of its tasks.
+const WIDE: usize = 512;
+const WIDE_ROWS: usize = 64;
 /// Values of the patches of one weight-gradient product.
 const IM2COL_VALUES: usize = 128 * 1024;
 
@@ -75,6 +78,10 @@ impl Geometry {
 
     /// Images of one parallel task.
     fn images(&self, n: usize) -> usize {
+        if self.dense() && self.coarse.channels >= WIDE {
+            // The whole weight is packed for each task.
+            return n.div_ceil(2).clamp(1, WIDE_ROWS);
+        }
         (ROWS / self.pixels()).clamp(1, n.div_ceil(8).max(1))
     }
 

@@ -211,7 +211,8 @@ fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) ->
     let z = latents(request, model).map_err(DrawError::Faults)?;
     let config = model.config();
     let size = config.latent.size;
-    let tensor = |data: &[f32], size| HostTensor { shape: vec![data.len() / size, size], data: data.to_vec() };
+    let tensor =
+        |data: &[f32], size| HostTensor { shape: vec![data.len() / size, size], data: data.to_vec() };
     let mut tensors = Weights::from([("z".to_owned(), tensor(&z, size))]);
     let labels = labels(request, config, z.len() / size).map_err(DrawError::Faults)?;
     if let Some(labels) = &labels {
@@ -254,7 +255,10 @@ fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Optio
         (Some(labels), true) => labels,
     };
     if labels.len() != n && labels.len() != 1 {
-        return Err(fault(format!("labels has {} entries, expected {n}, or one for all images", labels.len())));
+        return Err(fault(format!(
+            "labels has {} entries, expected {n}, or one for all images",
+            labels.len()
+        )));
     }
     let mut rows = Vec::with_capacity(n * config.classes);
     for label in labels.iter().cycle().take(n) {
@@ -262,9 +266,11 @@ fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Optio
             Label::Number(class) => config.class_of(&class.to_string()),
             Label::Name(name) => config.class_of(name),
             Label::Weights(weights) => {
-                let is_valid = weights.len() == config.classes && weights.iter().all(|&w| to_f32(w).is_finite());
+                let is_valid =
+                    weights.len() == config.classes && weights.iter().all(|&w| to_f32(w).is_finite());
                 if !is_valid {
-                    let message = format!("a label has invalid weights, expected {} finite numbers", config.classes);
+                    let message =
+                        format!("a label has invalid weights, expected {} finite numbers", config.classes);
                     return Err(fault(message));
                 }
                 rows.extend(weights.iter().map(|&weight| to_f32(weight)));

@@ -112,7 +112,9 @@ fn what_does_not_fit_is_refused() {
     prepare(folder.path());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     write_images(&folder.path().join("plain"), 5, SHAPE);
-    write_images(&folder.path().join("one/a"), 5, SHAPE);
+    write_images(&folder.path().join("one"), 5, SHAPE);
+    let labels: Vec<_> = (0..5).map(|i| serde_json::json!([format!("{i:03}.png"), 0])).collect();
+    fs::write(path("one/dataset.json"), serde_json::json!({ "labels": labels }).to_string()).unwrap();
     let (config, data, model) = (path("tiny.toml"), path("data"), path("run"));
     let tiny = ["run", "--quiet", "--config", &config, "--batch-size", "4", "--steps", "2"];
     succeed(&[&tiny[..], &["--data", &data, "--out", &model]].concat());

@@ -1,5 +1,6 @@
 //! `dcgan-train serve` as a process, tested over HTTP.
 
+mod conditional;
 mod data_change;
 mod devices;
 mod files;
