@@ -23,6 +23,9 @@ const BLOCK: usize = 4096;
 const STORE_INTERVAL: Duration = Duration::from_secs(20);
 /// Size of a minibatch whose own statistics batch norm uses: that of the authors.
 const MINIBATCH: usize = 128;
+/// Samples of a forward pass with running statistics, and most values of their largest feature map.
+const BATCH: usize = 256;
+const BATCH_VALUES: usize = 1 << 24;
 
 /// Batch norm statistics of G when samples are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -217,31 +220,38 @@ pub fn score_samples(
     progress.begin("comparing with samples", counts.last().copied().unwrap_or(0), "samples");
     let mut block = |rows: Range<usize>| {
         let labels = rows.clone().map(|i| Classes::InTurn.of(i, classes)).collect();
-        let bytes = match statistics {
-            SampleStatistics::Running => generator.draw_range(seed, rows, Classes::InTurn)?,
-            SampleStatistics::Minibatch => draw_minibatches(generator, model, seed, rows)?,
-        };
+        let bytes = draw_blocks(generator, model, (seed, statistics), rows)?;
         Ok((bytes, (classes > 0).then_some(labels)))
     };
     search.run(counts, labels, &mut block, progress)
 }
 
-/// The samples `rows` of `seed`, drawn in the minibatches of 128 that they belong to.
-fn draw_minibatches(
+/// The samples `rows` of `seed`, drawn in the whole batches that they belong to: a sample does not depend on `rows`.
+fn draw_blocks(
     generator: &mut Generator,
     model: &Model,
-    seed: u64,
+    (seed, statistics): (u64, SampleStatistics),
     rows: Range<usize>,
 ) -> Result<Vec<u8>, NeighboursError> {
     let config = model.config();
     let (height, width, channels) = config.image_shape();
     let len = height * width * channels;
-    let begin = rows.start / MINIBATCH * MINIBATCH;
+    let batch = match statistics {
+        SampleStatistics::Minibatch => MINIBATCH,
+        SampleStatistics::Running => {
+            let largest = model.generator_layers().iter().map(|layer| layer.output.len()).max().unwrap_or(1);
+            (BATCH_VALUES / largest.max(1)).clamp(16, BATCH)
+        }
+    };
+    let begin = rows.start / batch * batch;
     let mut bytes = Vec::new();
-    for first in (begin..rows.end).step_by(MINIBATCH) {
+    for first in (begin..rows.end).step_by(batch) {
         let drawn = (seed, Purpose::SampleLatent);
-        let latents = Latents::of_range(drawn, first..first + MINIBATCH, config, Classes::InTurn)?;
-        let images = generator.train(&latents, Keep::Nothing)?.output;
+        let latents = Latents::of_range(drawn, first..first + batch, config, Classes::InTurn)?;
+        let images = match statistics {
+            SampleStatistics::Running => generator.sample(&latents)?,
+            SampleStatistics::Minibatch => generator.train(&latents, Keep::Nothing)?.output,
+        };
         bytes.extend(pixels::to_bytes(images.values(), config));
     }
     Ok(bytes[(rows.start - begin) * len..(rows.end - begin) * len].to_vec())

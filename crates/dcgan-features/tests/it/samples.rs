@@ -1,5 +1,7 @@
 //! `mnist-nn` with samples of a conditional model.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use crate::support::{TEN, bars, json, run};
 use dcgan_data::ImageWriter;
 use dcgan_data::image_file::ImageFileFormat;

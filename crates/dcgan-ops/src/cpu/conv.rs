@@ -22,7 +22,7 @@ use std::ops::Range;
 const ROWS: usize = 256;
 /// Coarse channels of a dense layer between wide vectors, and images of its tasks.
 const WIDE: usize = 512;
-const WIDE_ROWS: usize = 64;
+const WIDE_ROWS: usize = 256;
 /// Values of the patches of one weight-gradient product.
 const IM2COL_VALUES: usize = 128 * 1024;
 

@@ -62,6 +62,13 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let opened = dcgan_model::open_files(std::slice::from_ref(&args.model), &options);
     let Opened { files, notes } = opened.map_err(UsageError::because)?;
     notes.iter().for_each(|note| tracing::warn!("{note}"));
+    if files.model.config().is_conditional() {
+        let fault = format!(
+            "{} is conditional: its layers read class labels, which the nn.Sequential of pytorch/examples does not",
+            args.model.display()
+        );
+        return Err(UsageError::one(fault).into());
+    }
     let networks = [
         (NetworkKind::Generator, "netG.safetensors", files.generator),
         (NetworkKind::Discriminator, "netD.safetensors", files.discriminator),

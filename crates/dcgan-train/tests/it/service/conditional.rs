@@ -66,7 +66,8 @@ fn a_conditional_job_draws_by_class() {
     server.wait_state(&plain, "done");
     let response = server.request("POST", &format!("/v1/models/{plain}/samples"), r#"{"labels": [0]}"#);
     assert!(response.status == 422 && response.json().to_string().contains("not conditional"));
-    let failed = server.submit(&tiny(2, &json!({ "data": "images/a", "conditional": true })));
+    let failed =
+        server.submit(&tiny(2, &json!({ "data": "images/a", "conditional": true, "batch_size": 4 })));
     let job = server.wait_state(&failed, "failed");
     assert!(job["error"].as_str().unwrap().contains("no class labels"), "{job}");
 }
