@@ -146,7 +146,7 @@ pub fn advice(plan: &Plan, result: &RunResult, reader: Reader<'_>) -> Option<Str
     let longer = result.steps.saturating_mul(2);
     let mut options = Vec::new();
     if plan.training.ema == 0.0 {
-        options.push(reader.option("--ema 0.999 (smoother samples)"));
+        options.push(reader.option("--ema 0.99 (smoother samples)"));
     }
     if !plan.training.mirror {
         options.push(reader.option("--mirror (where left and right are alike)"));
@@ -210,7 +210,7 @@ mod tests {
         let command_line = Reader::CommandLine("runs/a");
         let text = |plan: &Plan, best, trend| advice(plan, &result(best, trend), command_line).unwrap();
         for (trend, parts) in [
-            (Some(Trend::Falling), ["still falling", "dcgan-train resume runs/a --steps 200", "--ema 0.999"]),
+            (Some(Trend::Falling), ["still falling", "dcgan-train resume runs/a --steps 200", "--ema 0.99"]),
             (Some(Trend::Flat), ["changed by less than 5 %", "--mirror", "0.0100"]),
             (Some(Trend::Rising), ["rose", "runs/a/best", "--mirror"]),
             (None, ["Too few checkpoints", "--steps 200", "0.5000 at step 90"]),
@@ -220,9 +220,9 @@ mod tests {
         }
         // For users of the service: its names of options, and no command.
         for (trend, can_resume, parts) in [
-            (Some(Trend::Falling), true, ["up to 200 steps: resume the job", " ema 0.999"]),
+            (Some(Trend::Falling), true, ["up to 200 steps: resume the job", " ema 0.99"]),
             (Some(Trend::Falling), false, ["in a new job that starts from this model", " mirror"]),
-            (Some(Trend::Flat), true, ["changed by less than 5 %", " ema 0.999"]),
+            (Some(Trend::Flat), true, ["changed by less than 5 %", " ema 0.99"]),
             (Some(Trend::Rising), true, ["the model of the job is that of the best one", " mirror"]),
             (None, true, ["Too few checkpoints", "up to 200 steps: resume the job"]),
         ] {
