@@ -57,6 +57,7 @@
 //! 4. datasets: `open`, `dataset`
 //! 5. uses of datasets: `order`, `loader`, `probe`, `pack`, `manifest`
 //! 6. image files to write: `image_file`, `image_grid`, `gif`, `zip_writer`, `image_writer`
+//! 7. command lines: `arguments`
 
 #[cfg(feature = "clap")]
 pub mod arguments;
