@@ -197,7 +197,7 @@ mod tests {
             }
             assert_eq!(history.trend(), *expected, "{values:?}");
         }
-        let plan = Plan::resolve(&RunOptions { preset: Some("pytorch32".into()), ..RunOptions::default() });
+        let plan = Plan::resolve(&RunOptions { preset: Some("pytorch64".into()), ..RunOptions::default() });
         let mut plan = plan.unwrap();
         let result = |best, frechet_trend| RunResult {
             steps: 100,

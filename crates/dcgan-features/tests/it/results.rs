@@ -27,7 +27,7 @@ const KEYS: [&str; 17] = [
 ];
 
 /// The object without times and memory.
-fn deterministic(mut value: Value) -> Value {
+pub(crate) fn deterministic(mut value: Value) -> Value {
     fn strip(value: &mut Value) {
         if let Value::Object(map) = value {
             map.retain(|key, _| !key.contains("seconds") && key != "peak_memory_bytes");
