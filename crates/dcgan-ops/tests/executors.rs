@@ -482,7 +482,10 @@ fn two_processes_compute_the_whole_batch() {
         let threads = Threads::pair().map(|group| {
             let (x, d) = (half(&x, group.rank), half(&d, group.rank));
             let executor = CpuExecutor::new(layers.to_vec()).in_group(Arc::new(group));
-            scope.spawn(move || run(&mut Network::with_executor(Box::new(executor)), &x, &d))
+            // Each has a thread pool of its own, as a process has: in a shared one, a thread that waits for its part of
+            // a loop may take up the whole pass of the other, which then waits for the pass below it.
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+            scope.spawn(move || pool.install(|| run(&mut Network::with_executor(Box::new(executor)), &x, &d)))
         });
         threads.map(|thread| thread.join().unwrap()).into_iter().collect()
     });
