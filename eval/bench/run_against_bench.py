@@ -46,6 +46,7 @@ def run(binary, preset, data, steps):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [binary, "run", "--preset", preset, "--data", data, "--batch-size", str(BATCH)]
+        command += ["--ema", "0"]  # bench has no EMA
         command += ["--steps", str(LOG_EVERY + steps), "--log-every", str(LOG_EVERY), "--out", str(out)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seen = {}

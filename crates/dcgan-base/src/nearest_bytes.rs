@@ -5,6 +5,7 @@
 //! of bytes with one instruction; other processors run plain loops with the same result.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// The most bytes of a vector: `s` of more would overflow i32.
 pub const MAX_WIDTH: usize = 26_000;
@@ -41,9 +42,19 @@ impl Kernel {
         }
     }
 
-    /// The fastest that the processor runs.
+    /// The fastest that the processor runs. The environment variable `DCGAN_ISA` (`avx512`, `avx2` or `portable`) limits
+    /// the choice, as for the kernels of dcgan-ops.
     pub fn best() -> Self {
-        Self::ALL.into_iter().find(|kernel| kernel.is_available()).unwrap_or(Self::Plain)
+        static BEST: OnceLock<Kernel> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let skipped = match std::env::var("DCGAN_ISA").as_deref() {
+                Ok("portable") => 2,
+                Ok("avx2") => 1,
+                _ => 0,
+            };
+            let mut kernels = Self::ALL.into_iter().skip(skipped);
+            kernels.find(|kernel| kernel.is_available()).unwrap_or(Self::Plain)
+        })
     }
 }
 

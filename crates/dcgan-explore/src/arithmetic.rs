@@ -28,8 +28,8 @@ pub fn combine(plus: &[LatentSet], minus: &[LatentSet]) -> Result<LatentSet, Lat
     first.with_values(sums.into_iter().map(to_f32).collect(), "the result")
 }
 
-/// `z` itself, then `n` copies with uniform noise in \[-`noise`, `noise`\] added to each value, without
-/// noise on classes; in the paper's figure 8 copies with noise 0.25. `z` is the first of its set.
+/// `z` itself, then `n` copies with uniform noise in \[-`noise`, `noise`\] added to each value, without noise on
+/// classes; in the paper's figure 8 copies with noise 0.25. `z` is the first of its set.
 ///
 /// # Errors
 /// A result that is not finite.

@@ -180,9 +180,7 @@ impl LatentSet {
         if !config.is_conditional() {
             return self;
         }
-        let one_hot =
-            |class: usize| (0..config.classes).map(|i| if i == class { 1.0 } else { 0.0 }).collect();
-        self.with_classes(config.classes, |i| one_hot(of(i) as usize))
+        self.with_classes(config.classes, |i| config.class_weights(of(i)))
     }
 
     /// The z of the first `n` samples of `seed`, as in [`Generator::draw`], and the classes of a conditional model.

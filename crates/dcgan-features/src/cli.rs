@@ -157,9 +157,8 @@ pub(crate) struct TaskArgs {
 }
 
 /// Batch norm statistics of a generator.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Statistics {
-    #[default]
     Running,
     Minibatch,
 }
@@ -180,7 +179,7 @@ pub(crate) struct MnistNnArgs {
     pub(crate) data: Option<PathBuf>,
     /// Labeled reference images: a folder of folders, a zip, or a cache by `dcgan-data pack` for millions of images
     /// [default: the training images of --data]
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["model", "count"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["model", "preset", "config", "count", "sample_seed", "statistics"])]
     pub(crate) samples: Option<PathBuf>,
     /// With a conditional model its samples are the references
     #[command(flatten)]
@@ -188,12 +187,13 @@ pub(crate) struct MnistNnArgs {
     /// Samples of the model; errors are reported at powers of ten and at 50,000 on the way [default: 50,000]
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 1_000_000_000))]
     pub(crate) count: Option<usize>,
-    /// Seed of the samples
-    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
-    pub(crate) seed: u64,
+    /// Seed of the samples [default: 0]
+    #[arg(long = "seed", value_name = "S", value_parser = integer::<u64>(0, u64::MAX))]
+    pub(crate) sample_seed: Option<u64>,
     /// Batch norm statistics of the generator: running, or minibatch (of 128 samples, as in the authors' script)
-    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
-    pub(crate) statistics: Statistics,
+    /// [default: running]
+    #[arg(long, value_name = "WHICH", value_enum)]
+    pub(crate) statistics: Option<Statistics>,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
     #[command(flatten)]

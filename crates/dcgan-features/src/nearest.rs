@@ -78,6 +78,14 @@ pub enum NearestError {
         /// Exclusions given.
         found: usize,
     },
+    /// The state of a search of other queries.
+    #[error("the stored search has {found} neighbours, expected {expected}")]
+    State {
+        /// Neighbours of the search.
+        expected: usize,
+        /// Neighbours stored.
+        found: usize,
+    },
     /// No query, no reference, or a neighbour count of 0.
     #[error("a search needs at least one {what}")]
     Empty {
@@ -163,7 +171,7 @@ impl Nearest {
     /// A state of another number of queries or neighbours.
     pub fn restore(&mut self, best: Vec<Neighbour>, references: u64) -> Result<(), NearestError> {
         if best.len() != self.best.len() {
-            return Err(NearestError::Excluded { expected: self.best.len(), found: best.len() });
+            return Err(NearestError::State { expected: self.best.len(), found: best.len() });
         }
         (self.best, self.references) = (best, references);
         Ok(())

@@ -122,7 +122,7 @@ impl PixelSearch {
             Kind::Bytes(search) => search,
         };
         if best.len() != search.queries.len() {
-            return Err(NearestError::Excluded { expected: search.queries.len(), found: best.len() });
+            return Err(NearestError::State { expected: search.queries.len(), found: best.len() });
         }
         for (i, neighbour) in best.into_iter().enumerate() {
             // Whole numbers of at most 2^31.

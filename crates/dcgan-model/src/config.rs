@@ -24,7 +24,8 @@ pub struct ModelConfig {
     /// 1 (grey), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
     /// Classes that the networks are conditioned on; 0 for none. Labels are joined to the input of every layer, as in
-    /// the authors' MNIST networks: to z and to other vectors as a one-hot vector, to maps as a constant map per class.
+    /// the authors' MNIST networks: to z, other vectors and flattened maps as a one-hot vector, to maps as a constant
+    /// map per class.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub classes: usize,
     /// Names of the classes, where they have names.
@@ -61,7 +62,12 @@ impl ModelConfig {
         self.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
     }
 
-    /// The class with this name or number.
+    /// The class weights of an image of one class, `(classes)`: one-hot.
+    pub fn class_weights(&self, class: u32) -> Vec<f32> {
+        (0..self.classes).map(|i| if i == class as usize { 1.0 } else { 0.0 }).collect()
+    }
+
+    /// The class with this name or number; a name comes first.
     ///
     /// # Errors
     /// A message that lists the classes.

@@ -49,7 +49,7 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
     let cache = args.cache.as_deref();
     check_cache(cache)?;
     set_threads(args.compute.threads)?;
-    if args.model.model.is_some() || args.count.is_some() || !has_references(args) {
+    if uses_model(args) {
         return mnist_nn_of_model(args, &results, logging);
     }
     let (train, test) = match &args.data {
@@ -114,17 +114,13 @@ fn mnist_nn_of_model(args: &MnistNnArgs, results: &Results, logging: &Logging) -
     let labels = labels_as_in(config, &test)?;
     let mut generator = generator_of(&files, &path, &device)?;
     let count = args.count.unwrap_or(DEFAULT_COUNT);
+    let seed = args.sample_seed.unwrap_or(0);
+    let statistics = args.statistics.map_or_else(SampleStatistics::default, Into::into);
     let mut counts = decades(count);
     counts.extend((count > DEFAULT_COUNT).then_some(DEFAULT_COUNT));
     counts.sort_unstable();
     let mut progress_bars = ProgressBars::new(logging);
-    let samples = Samples {
-        generator: &mut generator,
-        model,
-        seed: args.seed,
-        statistics: args.statistics.into(),
-        range: PixelRange::Unit,
-    };
+    let samples = Samples { generator: &mut generator, model, seed, statistics, range: PixelRange::Unit };
     let scores = neighbours::score_samples(
         &test,
         Some(&labels),
@@ -138,15 +134,17 @@ fn mnist_nn_of_model(args: &MnistNnArgs, results: &Results, logging: &Logging) -
         "weights_sha256": files.generator.as_ref().map(weights_sha256),
         "train": count,
         "seconds": scores.last().map(|score| score.seconds),
-        "seed": args.seed,
-        "statistics": SampleStatistics::from(args.statistics),
+        "seed": seed,
+        "statistics": statistics,
     });
     report_mnist_nn(results, &format!("samples of {name}"), &scores, &test, described)
 }
 
-/// Whether the images to compare with are given, or are real ones: no model is needed.
-fn has_references(args: &MnistNnArgs) -> bool {
-    args.samples.is_some() || (args.model.preset.is_none() && args.model.config.is_none())
+/// Whether samples of a model are the references: options name or describe one.
+fn uses_model(args: &MnistNnArgs) -> bool {
+    let MnistNnArgs { model, count, sample_seed, statistics, .. } = args;
+    let is_named = model.model.is_some() || model.preset.is_some() || model.config.is_some();
+    is_named || count.is_some() || sample_seed.is_some() || statistics.is_some()
 }
 
 /// Labels of `test`, numbered as the classes of the model: by name where both have names.

@@ -245,12 +245,12 @@ fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) ->
 /// Class weights of `n` images, (n, classes), flattened; none for a model that is not conditional.
 fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Option<Vec<f32>>, Vec<Fault>> {
     let fault = |message: String| vec![Fault::new("labels", message)];
-    let one_hot = |class: u32| (0..config.classes).map(move |i| if i == class as usize { 1.0 } else { 0.0 });
     let labels = match (&request.labels, config.is_conditional()) {
         (None, false) => return Ok(None),
         (Some(_), false) => return Err(fault("the model is not conditional, it has no classes".to_owned())),
         (None, true) => {
-            return Ok(Some((0..n).flat_map(|i| one_hot(Classes::InTurn.of(i, config.classes))).collect()));
+            let of = |i| config.class_weights(Classes::InTurn.of(i, config.classes));
+            return Ok(Some((0..n).flat_map(of).collect()));
         }
         (Some(labels), true) => labels,
     };
@@ -263,7 +263,11 @@ fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Optio
     let mut rows = Vec::with_capacity(n * config.classes);
     for label in labels.iter().cycle().take(n) {
         let class = match label {
-            Label::Number(class) => config.class_of(&class.to_string()),
+            // Not by `class_of`: the number of one class may be the name of another.
+            Label::Number(class) => u32::try_from(*class)
+                .ok()
+                .filter(|&class| (class as usize) < config.classes)
+                .ok_or_else(|| format!("class {class} is unknown, expected 0 to {}", config.classes - 1)),
             Label::Name(name) => config.class_of(name),
             Label::Weights(weights) => {
                 let is_valid =
@@ -277,7 +281,7 @@ fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Optio
                 continue;
             }
         };
-        rows.extend(one_hot(class.map_err(fault)?));
+        rows.extend(config.class_weights(class.map_err(fault)?));
     }
     Ok(Some(rows))
 }

@@ -52,7 +52,7 @@ fn a_conditional_job_draws_by_class() {
     assert!(turns == draw(json!({ "z": rows("z", 4), "labels": rows("labels", 3) })));
     for (body, part) in [
         (json!({ "labels": ["d"] }), "one of a, b, c"),
-        (json!({ "labels": [3] }), "one of a, b, c"),
+        (json!({ "labels": [3] }), "expected 0 to 2"),
         (json!({ "count": 5, "labels": [0, 1] }), "expected 5, or one for all images"),
         (json!({ "labels": [[0.5, 0.5]] }), "expected 3 finite numbers"),
         (json!({ "labels": [] }), "labels has 0 entries"),
