@@ -14,7 +14,8 @@ pub(crate) use network::{AblateArgs, ConceptArgs, FeatureArgs, GuidedArgs, Maxac
 
 /// Explore what a DCGAN learned: latent space and feature maps (Radford, Metz and Chintala, section 6).
 ///
-/// The default --model is the folder ./models/faces64 if it exists, else the embedded digits model.
+/// The default --model is models/faces64 if it exists (for commands that name a class: models/mnist-cond), else the
+/// embedded digits model.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -52,7 +53,7 @@ pub(crate) enum Command {
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
     /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program
-    /// [default: ./models/faces64 if it exists, else the embedded digits model]
+    /// [default: models/faces64 or models/mnist-cond if it exists, else the embedded digits model]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Networks of a file of another program: a preset [default: inferred from the tensors]

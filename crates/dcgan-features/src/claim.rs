@@ -1,6 +1,7 @@
 //! Recorded claims: `eval/claims/*.toml`, compiled in, each an experiment with its expected result.
 
-use crate::task::Task;
+use crate::neighbours::SampleStatistics;
+use crate::task::{Measure, Task};
 use serde::Deserialize;
 
 /// Name and text of every claim.
@@ -9,6 +10,42 @@ pub const CLAIMS: [(&str, &str); 3] = [
     ("digits-few", include_str!("../claims/digits-few.toml")),
     ("svhn-crops", include_str!("../claims/svhn-crops.toml")),
 ];
+
+/// The experiment of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Experiment {
+    /// [`Task::Cifar10`].
+    Cifar10,
+    /// [`Task::Svhn`].
+    Svhn,
+    /// [`Task::Digits`].
+    Digits,
+    /// The nearest-neighbour error of test digits with samples of a conditional model as references.
+    MnistNn,
+}
+
+impl Experiment {
+    /// The classification task; `None` for nearest neighbours.
+    pub fn task(self) -> Option<Task> {
+        match self {
+            Self::Cifar10 => Some(Task::Cifar10),
+            Self::Svhn => Some(Task::Svhn),
+            Self::Digits => Some(Task::Digits),
+            Self::MnistNn => None,
+        }
+    }
+
+    /// The measure of the result.
+    pub fn measure(self) -> Measure {
+        self.task().map_or(Measure::Error, Task::measure)
+    }
+
+    /// The files of the dataset, for messages.
+    pub fn data_files(self) -> &'static str {
+        self.task().unwrap_or(Task::Digits).data_files()
+    }
+}
 
 /// An experiment, its result, and the tolerance for another run.
 #[derive(Clone, Debug, Deserialize)]
@@ -21,7 +58,9 @@ pub struct Claim {
     #[serde(alias = "what")]
     pub description: String,
     /// The experiment.
-    pub task: Task,
+    pub task: Experiment,
+    /// Result in the paper in percent, in the task's measure.
+    pub paper_percent: Option<f64>,
     /// Expected result in percent, in the task's measure.
     pub expected_percent: f64,
     /// Tolerance in percentage points.
@@ -30,12 +69,23 @@ pub struct Claim {
     pub labels_per_class: Option<usize>,
     /// Draws that are scored (few labels).
     pub repeats: Option<usize>,
-    /// Description of the model; absent for the embedded model.
+    /// Values of C to choose from; absent for the task's.
+    #[serde(default)]
+    pub c: Vec<f64>,
+    /// Samples (nearest neighbours).
+    pub count: Option<usize>,
+    /// Batch norm statistics of samples (nearest neighbours).
+    pub statistics: Option<SampleStatistics>,
+    /// A model that comes with the programs; absent for the embedded digits.
     pub model: Option<String>,
-    /// Preset of the model, if it is a file of another program.
+    /// Description of a model that does not come with the programs.
+    pub other_model: Option<String>,
+    /// Preset of that model, if it is a file of another program.
     pub preset: Option<String>,
-    /// Description of the data; absent for the embedded digits.
+    /// Name of the dataset's folder; absent for the embedded digits.
     pub data: Option<String>,
+    /// Description of the data, if it is not the publisher's dataset.
+    pub data_description: Option<String>,
 }
 
 impl Claim {
@@ -45,6 +95,12 @@ impl Claim {
     /// Not TOML, or a field that is missing, unknown or of the wrong type.
     pub fn parse(name: &str, text: &str) -> Result<Self, toml::de::Error> {
         Ok(Self { name: name.to_owned(), ..toml::from_str(text)? })
+    }
+
+    /// What the claim needs as `--data`; `None` for the embedded digits.
+    pub fn data_needed(&self) -> Option<&str> {
+        self.data.as_ref()?;
+        Some(self.data_description.as_deref().unwrap_or(self.task.data_files()))
     }
 }
 
@@ -57,6 +113,21 @@ mod tests {
         for (name, text) in CLAIMS {
             let claim = Claim::parse(name, text).unwrap();
             assert!(claim.tolerance > 0.0 && (0.0..=100.0).contains(&claim.expected_percent), "{name}");
+            assert!(claim.model.is_none() || claim.other_model.is_none(), "{name}");
+        }
+    }
+
+    /// The table of the README has every claim with its recorded figure.
+    #[test]
+    fn the_readme_has_every_claim() {
+        let readme = include_str!("../../../README.md");
+        for (name, text) in CLAIMS {
+            let claim = Claim::parse(name, text).unwrap();
+            let row = readme.lines().find(|line| line.contains(&format!("`{name}`"))).unwrap_or_default();
+            let figure = format!("{} ± {}", claim.expected_percent, claim.tolerance);
+            assert!(row.contains(&figure), "{name}: {figure} is not in {row:?}");
+            let paper = claim.paper_percent.map_or_else(String::new, |percent| format!("| {percent} "));
+            assert!(row.contains(&paper), "{name}: {paper} is not in {row:?}");
         }
     }
 }

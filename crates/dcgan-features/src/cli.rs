@@ -35,7 +35,7 @@ pub(crate) enum Command {
     MnistNn(MnistNnArgs),
     /// Mean distance of real images to the nearest sample (the authors' nnd_score)
     Nnd(NndArgs),
-    /// Reproduce a recorded claim within its tolerance
+    /// Reproduce the recorded claims within their tolerances
     Reproduce(ReproduceArgs),
     /// Extract features to a file
     Features(FeaturesArgs),
@@ -82,7 +82,7 @@ impl Default for TaskArgs {
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
     /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program
-    /// [default: ./models/PRESET of the task; digits: the embedded model]
+    /// [default: models/PRESET of the task; digits: the embedded model]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Preset of a file of another program [default: inferred from the tensors]
@@ -239,12 +239,15 @@ pub(crate) struct NndArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ReproduceArgs {
-    /// Name of the claim; without one, list the claims
+    /// Name of the claim [default: all whose models and data are there]
     pub(crate) claim: Option<String>,
-    /// Model of the claim, if it is not the embedded one
+    /// List the claims
+    #[arg(long, conflicts_with_all = ["claim", "model", "data", "cache"])]
+    pub(crate) list: bool,
+    /// Model of the claim, if it is not one that comes with the program
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Data of the claim, if they are not the embedded digits
+    /// Folder with the folders mnist, cifar-10-batches-bin and so on; for one claim also the folder of its data
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Folder of cached features and results

@@ -28,7 +28,7 @@ const BATCH: usize = 256;
 const BATCH_VALUES: usize = 1 << 24;
 
 /// Batch norm statistics of G when samples are drawn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SampleStatistics {
     /// The running ones: a sample depends on its z and class alone.

@@ -15,6 +15,7 @@ pub mod pixels;
 mod preset;
 pub mod random;
 mod sample;
+mod shipped;
 pub mod weights;
 
 pub use config::{
@@ -30,3 +31,4 @@ pub use network::{
 };
 pub use open::{OpenError, Opened, networks, open, open_files};
 pub use preset::{Preset, PresetError};
+pub use shipped::shipped_model;

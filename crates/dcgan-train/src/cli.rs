@@ -351,7 +351,8 @@ pub(crate) struct ExportArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ExportFormat {
-    /// netG.safetensors and netD.safetensors of pytorch/examples
+    /// netG.safetensors and netD.safetensors of pytorch/examples; for networks that are no nn.Sequential, networks.py
+    /// with their PyTorch definitions beside them
     Pytorch,
 }
 

@@ -1,6 +1,6 @@
 //! `dcgan-explore arithmetic`
 
-use super::{Faults, InputFiles, OpenedModel, classes, generate, latent_sets, open, save_z};
+use super::{Faults, InputFiles, OpenedModel, classes, generate, latent_sets, open_with_classes, save_z};
 use crate::cli::ArithmeticArgs;
 use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_data::image_grid::{ImageGrid, Layout};
@@ -27,7 +27,12 @@ pub(crate) fn run(args: &ArithmeticArgs, logging: &Logging) -> anyhow::Result<Ou
         &inputs,
         &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())],
     );
-    let model = open(&args.model, &args.compute, &mut faults)?;
+    let model = open_with_classes(
+        &args.model,
+        (&args.class, &[&args.plus, &args.minus]),
+        &args.compute,
+        &mut faults,
+    )?;
     let classes = classes(model.as_ref(), &args.class, &mut faults);
     let plus = latent_sets(model.as_ref(), "--plus", &args.plus, classes, &mut faults);
     let minus = latent_sets(model.as_ref(), "--minus", &args.minus, classes, &mut faults);

@@ -1,6 +1,6 @@
 //! `dcgan-explore interpolate`
 
-use super::{Faults, InputFiles, classes, generate, latents, open, save_z};
+use super::{Faults, InputFiles, classes, generate, latents, open_with_classes, save_z};
 use crate::cli::InterpolateArgs;
 use dcgan_cli::{Logging, Outcome};
 use dcgan_data::ImageShape;
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &InterpolateArgs, logging: &Logging) -> anyhow::Result<O
     ];
     let results =
         faults.check_outputs((logging, false), &InputFiles::model(&args.model).z("--z", &args.z), &outputs);
-    let model = open(&args.model, &args.compute, &mut faults)?;
+    let model = open_with_classes(&args.model, (&args.class, &[&args.z]), &args.compute, &mut faults)?;
     let default = args.rows.unwrap_or(ROWS).saturating_add(1);
     let classes = classes(model.as_ref(), &args.class, &mut faults);
     let z = latents(model.as_ref(), &args.z, (args.seed, default, classes), &mut faults);

@@ -20,6 +20,7 @@ use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
     Classes, Discriminator, Generator, LatentConfig, Model, ModelFiles, networks, open as open_model, pixels,
+    shipped_model,
 };
 use dcgan_ops::{BufferPool, Device, OpsError};
 use rayon::prelude::*;
@@ -27,8 +28,10 @@ use std::path::Path;
 
 pub(crate) use faults::{Faults, InputFiles};
 
-/// The default model, if the folder exists.
-const DEFAULT_MODEL: &str = "models/faces64";
+/// The default model, if it is there.
+const DEFAULT_MODEL: &str = "faces64";
+/// The default model of commands that name a class, if it is there.
+const CONDITIONAL_MODEL: &str = "mnist-cond";
 /// Most real images to recalibrate D's batch norm from.
 const STATISTICS_IMAGES: usize = 4096;
 /// Samples to recalibrate D's batch norm from.
@@ -64,34 +67,58 @@ pub(crate) fn open(
     compute: &ComputeArgs,
     faults: &mut Faults,
 ) -> anyhow::Result<Option<OpenedModel>> {
+    open_or(DEFAULT_MODEL, model, compute, faults)
+}
+
+/// [`open`] for a command whose z may have classes: the default is a conditional model if `class` or one of `specs`
+/// names a class.
+pub(crate) fn open_with_classes(
+    model: &ModelArgs,
+    (class, specs): (&ClassArgs, &[&[String]]),
+    compute: &ComputeArgs,
+    faults: &mut Faults,
+) -> anyhow::Result<Option<OpenedModel>> {
+    let names_class = class.class.is_some() || specs.iter().copied().flatten().any(|spec| spec.contains('@'));
+    let default = if names_class { CONDITIONAL_MODEL } else { DEFAULT_MODEL };
+    open_or(default, model, compute, faults)
+}
+
+fn open_or(
+    default: &str,
+    model: &ModelArgs,
+    compute: &ComputeArgs,
+    faults: &mut Faults,
+) -> anyhow::Result<Option<OpenedModel>> {
     faults.collect(set_threads(compute.threads))?;
     // After a fault the fallback is not used to compute.
     let device = faults.ok_or_record("--device", compute.device.open()).unwrap_or(Device::Cpu);
-    let files = faults.collect(open_files(model))?;
+    let files = faults.collect(open_files(model, default))?;
     Ok(files.map(|(name, files)| OpenedModel { name, files, device }))
 }
 
 /// The name and the files of a model.
-fn open_files(model: &ModelArgs) -> anyhow::Result<(String, ModelFiles)> {
-    let default = Path::new(DEFAULT_MODEL);
-    let path = match &model.model {
-        Some(path) => path.as_path(),
-        None if model.preset.is_some() || model.config.is_some() => {
+fn open_files(model: &ModelArgs, default: &str) -> anyhow::Result<(String, ModelFiles)> {
+    let shipped = shipped_model(default).or_else(|| shipped_model(DEFAULT_MODEL));
+    let path = match (&model.model, shipped) {
+        (Some(path), _) => path.clone(),
+        _ if model.preset.is_some() || model.config.is_some() => {
             let fault = "--preset and --config describe the networks of a file: name it with --model";
             return Err(UsageError::one(fault).into());
         }
-        None if default.join("config.json").exists() => {
-            tracing::info!("no --model given: {DEFAULT_MODEL}");
-            default
+        (None, Some(path)) => {
+            tracing::info!("no --model given: {}", path.display());
+            path
         }
-        None => {
-            tracing::info!("no --model given and no folder {DEFAULT_MODEL}: the embedded digits model");
+        (None, None) => {
+            tracing::info!(
+                "no --model given and no folder models/{DEFAULT_MODEL}: the embedded digits model"
+            );
             return Ok(("the embedded digits model".to_owned(), ModelFiles::embedded_digits()?));
         }
     };
     let configured =
         networks(model.preset.as_deref(), model.config.as_deref()).map_err(UsageError::because)?;
-    let opened = open_model(path, configured.as_ref()).map_err(UsageError::because)?;
+    let opened = open_model(&path, configured.as_ref()).map_err(UsageError::because)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
     Ok((path.display().to_string(), opened.files))
 }

@@ -1,6 +1,8 @@
 //! `dcgan-explore sample`
 
-use super::{Faults, InputFiles, OpenedModel, RecalibrateFrom, classes, generate, latents, open, save_z};
+use super::{
+    Faults, InputFiles, OpenedModel, RecalibrateFrom, classes, generate, latents, open_with_classes, save_z,
+};
 use crate::cli::SampleArgs;
 use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_data::image_grid::{GAP, ImageGrid, Layout};
@@ -38,7 +40,7 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     });
     let filters =
         args.without.as_ref().and_then(|path| faults.ok_or_record("--without", Filters::read(path)));
-    let model = open(&args.model, &args.compute, &mut faults)?;
+    let model = open_with_classes(&args.model, (&args.class, &[&args.z]), &args.compute, &mut faults)?;
     let classes = classes(model.as_ref(), &args.class, &mut faults);
     let n = args.n.or(args.grid.map(Layout::cells)).unwrap_or(IMAGES);
     let z = match (&model, args.truncate) {

@@ -1,6 +1,6 @@
 //! `dcgan-explore turn`
 
-use super::{Faults, InputFiles, classes, generate, latent_sets, open, save_z};
+use super::{Faults, InputFiles, classes, generate, latent_sets, open_with_classes, save_z};
 use crate::cli::TurnArgs;
 use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_data::image_grid::{ImageGrid, Layout};
@@ -21,7 +21,12 @@ pub(crate) fn run(args: &TurnArgs, logging: &Logging) -> anyhow::Result<Outcome>
         &inputs,
         &[("--out", Some(&args.out)), ("--save-z", args.save_z.as_deref())],
     );
-    let model = open(&args.model, &args.compute, &mut faults)?;
+    let model = open_with_classes(
+        &args.model,
+        (&args.class, &[&args.left, &args.right, &args.apply]),
+        &args.compute,
+        &mut faults,
+    )?;
     let classes = classes(model.as_ref(), &args.class, &mut faults);
     let left = latent_sets(model.as_ref(), "--left", &args.left, classes, &mut faults);
     let right = latent_sets(model.as_ref(), "--right", &args.right, classes, &mut faults);

@@ -16,7 +16,7 @@ use dcgan_features::file::FileError;
 use dcgan_features::learner::{L2Learner, LinfaLearner};
 use dcgan_features::protocol::{self, Learner};
 use dcgan_model::weights::Weights;
-use dcgan_model::{Model, ModelFiles, NetworkError, networks, open};
+use dcgan_model::{Model, ModelFiles, NetworkError, networks, open, shipped_model};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -63,22 +63,23 @@ impl ChosenDiscriminator {
 
 /// The model of `--model`; without it the embedded model for `digits`, or the folder of the task's preset.
 fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<ChosenModel> {
-    let default = Path::new("models").join(preset);
-    let path = match &args.model {
-        Some(path) => path.clone(),
-        None if preset == "digits" && args.preset.is_none() && args.config.is_none() => {
+    let path = match (&args.model, shipped_model(preset)) {
+        (Some(path), _) => path.clone(),
+        (None, _) if preset == "digits" && args.preset.is_none() && args.config.is_none() => {
             return Ok(ChosenModel {
                 name: "embedded model (digits)".to_owned(),
                 path: "the embedded model".to_owned(),
                 files: ModelFiles::embedded_digits()?,
             });
         }
-        None if default.join("config.json").exists() => default,
-        None => {
+        (None, Some(shipped)) => {
+            tracing::info!("no --model given: {}", shipped.display());
+            shipped
+        }
+        (None, None) => {
             let fault = format!(
-                "no model given and {} does not exist: name one with --model (a model folder, \
-                 a run folder, or a file of another program with --preset {preset})",
-                default.display()
+                "no model given and models/{preset} does not exist: name one with --model (a model folder, \
+                 a run folder, or a file of another program with --preset {preset})"
             );
             return Err(UsageError::one(fault).into());
         }

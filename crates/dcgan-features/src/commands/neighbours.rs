@@ -16,7 +16,7 @@ use dcgan_features::subset::{class_name, match_names};
 use dcgan_features::task::Task;
 use dcgan_model::ModelConfig;
 use dcgan_model::pixels::PixelRange;
-use dcgan_model::{Device, Generator, ModelFiles};
+use dcgan_model::{Device, Generator, ModelFiles, shipped_model};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -44,13 +44,31 @@ fn nearest_error(error: NeighboursError) -> anyhow::Error {
     }
 }
 
+/// Result of `mnist-nn`.
+pub(crate) struct MnistNn {
+    /// What the references are.
+    what: String,
+    /// At increasing numbers of references.
+    pub(crate) scores: Vec<Score>,
+    /// Those of the real training images beside samples of a model.
+    real: Vec<Score>,
+    test: Subset,
+    /// Further keys of the JSON result.
+    described: Value,
+}
+
 pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let results = Results::new(logging, args.json, &[])?;
+    report_mnist_nn(&results, &evaluate_mnist_nn(args, logging)?)
+}
+
+/// Runs the experiment.
+pub(crate) fn evaluate_mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<MnistNn> {
     let cache = args.cache.as_deref();
     check_cache(cache)?;
     set_threads(args.compute.threads)?;
     if uses_model(args) {
-        return mnist_nn_of_model(args, &results, logging);
+        return mnist_nn_of_model(args, logging);
     }
     let (train, test) = match &args.data {
         // The options are those of --samples as well.
@@ -91,13 +109,13 @@ pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<
         "train": references.rows.len(),
         "seconds": started.elapsed().as_secs_f64(),
     });
-    report_mnist_nn(&results, what, &scores, &test, described)
+    Ok(MnistNn { what: what.to_owned(), scores, real: Vec::new(), test, described })
 }
 
 /// `mnist-nn` with samples of a conditional model.
-fn mnist_nn_of_model(args: &MnistNnArgs, results: &Results, logging: &Logging) -> anyhow::Result<Outcome> {
+fn mnist_nn_of_model(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<MnistNn> {
     let device = args.compute.device.open().map_err(UsageError::because)?;
-    let ChosenModel { name, path, files } = choose_model(&args.model, "mnist-cond")?;
+    let ChosenModel { name, path, files } = choose_model(&args.model, MODEL)?;
     let (model, config) = (&files.model, files.model.config());
     if !config.is_conditional() {
         let fault = format!(
@@ -107,9 +125,9 @@ fn mnist_nn_of_model(args: &MnistNnArgs, results: &Results, logging: &Logging) -
         return Err(UsageError::one(fault).into());
     }
     let shape: ImageShape = config.image_shape().into();
-    let test = match &args.data {
-        None => digits_splits(shape, args.read)?.1,
-        Some(path) => open_splits(path, &args.read.options(shape), Task::Digits.data_files())?.1,
+    let (train, test) = match &args.data {
+        None => digits_splits(shape, args.read)?,
+        Some(path) => open_splits(path, &args.read.options(shape), Task::Digits.data_files())?,
     };
     let labels = labels_as_in(config, &test)?;
     let mut generator = generator_of(&files, &path, &device)?;
@@ -129,6 +147,10 @@ fn mnist_nn_of_model(args: &MnistNnArgs, results: &Results, logging: &Logging) -
         (args.cache.as_deref(), &mut progress_bars),
     );
     let scores = scores.map_err(nearest_error)?;
+    let all = [train.rows.len()];
+    let cache = args.cache.as_deref();
+    let real = neighbours::score_images(&test, &train, PixelRange::Unit, &all, (cache, &mut progress_bars));
+    let real = real.map_err(nearest_error)?;
     drop(progress_bars);
     let described = json!({
         "weights_sha256": files.generator.as_ref().map(weights_sha256),
@@ -137,14 +159,21 @@ fn mnist_nn_of_model(args: &MnistNnArgs, results: &Results, logging: &Logging) -
         "seed": seed,
         "statistics": statistics,
     });
-    report_mnist_nn(results, &format!("samples of {name}"), &scores, &test, described)
+    Ok(MnistNn { what: format!("samples of {name}"), scores, real, test, described })
 }
 
-/// Whether samples of a model are the references: options name or describe one.
+/// The default model, if it is there.
+const MODEL: &str = "mnist-cond";
+
+/// Whether samples of a model are the references: options name or describe one, or the default model is there.
 fn uses_model(args: &MnistNnArgs) -> bool {
-    let MnistNnArgs { model, count, sample_seed, statistics, .. } = args;
+    let MnistNnArgs { model, samples, count, sample_seed, statistics, .. } = args;
     let is_named = model.model.is_some() || model.preset.is_some() || model.config.is_some();
-    is_named || count.is_some() || sample_seed.is_some() || statistics.is_some()
+    is_named
+        || count.is_some()
+        || sample_seed.is_some()
+        || statistics.is_some()
+        || samples.is_none() && shipped_model(MODEL).is_some()
 }
 
 /// Labels of `test`, numbered as the classes of the model: by name where both have names.
@@ -182,16 +211,12 @@ fn generator_of(files: &ModelFiles, path: &str, device: &Device) -> anyhow::Resu
 }
 
 /// The table of `mnist-nn` with the figures of the paper, and its JSON with the keys of `described`.
-fn report_mnist_nn(
-    results: &Results,
-    what: &str,
-    scores: &[Score],
-    test: &Subset,
-    described: Value,
-) -> anyhow::Result<Outcome> {
+fn report_mnist_nn(results: &Results, found: &MnistNn) -> anyhow::Result<Outcome> {
+    let MnistNn { what, scores, real, test, described } = found;
     let mut lines =
         vec![["mnist-nn", "error %", "mean distance", "references", "test"].map(str::to_owned).to_vec()];
     lines.extend(scores.iter().map(|score| row(what, score, test.rows.len())));
+    lines.extend(real.iter().map(|score| row("real training images", score, test.rows.len())));
     let ours = lines.len();
     for (method, small, large) in PAPER {
         for (percent, references) in [(small, "50 K"), (large, if small.is_some() { "10 M" } else { "" })] {
@@ -230,12 +255,13 @@ fn report_mnist_nn(
             "test": test.rows.len(),
             "per_class_accuracy": per_class(last.map_or(&[], |score| &score.per_class_accuracy)),
             "scores": scores.iter().map(with_interval).collect::<anyhow::Result<Vec<_>>>()?,
+            "real": real.iter().map(with_interval).collect::<anyhow::Result<Vec<_>>>()?,
             "protocol_sha256": hex(b"mnist-nn: nearest in pixels of [0, 1], earliest of equal ones"),
             "test_sha256": test.sha256(),
             "peak_memory_bytes": peak_memory_bytes(),
         });
         if let (Value::Object(result), Value::Object(described)) = (&mut result, described) {
-            result.extend(described);
+            result.extend(described.clone());
         }
         results.json(&result)?;
     }

@@ -10,6 +10,7 @@ use dcgan_cli::{Logging, Results, UsageError, check_output, set_threads};
 use dcgan_features::experiment::{self, Baseline, Settings, Subset};
 use dcgan_features::report::Report;
 use dcgan_features::task::Task;
+use dcgan_ops::Role;
 
 pub(crate) fn run(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow::Result<Report> {
     let results = Results::new(logging, args.json, &[args.save_draws.as_deref()])?;
@@ -61,7 +62,7 @@ pub(crate) fn evaluate(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow
     let chosen = choose_model(&args.model, task.preset())?.discriminator()?;
     let (train, test) = open_data(task, args, &chosen)?;
     let (mut learner, solver) = learner(args.solver);
-    let has_statistics = chosen.weights.keys().any(|name| name.ends_with(".mean"));
+    let has_statistics = chosen.weights.keys().any(|name| name.ends_with(Role::RunningMean.suffix()));
     if args.statistics == Some(StatisticsArg::Stored) && !has_statistics {
         return Err(UsageError::one("--statistics stored: the model has none; omit the option").into());
     }

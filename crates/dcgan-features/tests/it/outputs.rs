@@ -19,7 +19,7 @@ fn json_is_alone_on_stdout() {
         ("digits", &["--data", data, "--c", "1e-3"]),
         ("mnist-nn", &["--data", data]),
         ("nnd", &["--data", data, "--counts", "20", "--queries", "5"]),
-        ("reproduce", &[]),
+        ("reproduce", &["--list"]),
         ("features", &["--data", data, "--out", "train.safetensors"]),
         ("features", &["--data", data, "--test", "--out", "test.safetensors"]),
         ("probe", &["--train", "train.safetensors", "--test", "test.safetensors", "--c", "1"]),

@@ -145,6 +145,36 @@ fn hashes_equal_those_of_earlier_versions() {
 }
 
 #[test]
+fn batch_norm_statistics_are_stored_ones_by_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = bars(folder.path(), &TEN, 30, 4);
+    let line = ["digits", "--data", data.to_str().unwrap(), "--baseline", "none", "--c", "1e-3"];
+    let found = |more: &[&str]| json(folder.path(), &[&line[..], more].concat());
+    for (more, expected) in [
+        (&[][..], "stored"),
+        (&["--statistics", "stored"], "stored"),
+        (&["--statistics", "recalibrate"], "reestimated"), // earlier name
+    ] {
+        assert_eq!(found(more)["protocol"]["statistics"], expected, "{more:?}");
+    }
+}
+
+#[test]
+fn claims_are_reproduced_or_not_run_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let found = json(folder.path(), &["reproduce", "digits"]);
+    let claim = &found["claims"][0];
+    assert_eq!((&claim["name"], &claim["reproduced"]), (&json!("digits"), &json!(true)), "{found}");
+    let difference = claim["percent"].as_f64().unwrap() - claim["expected_percent"].as_f64().unwrap();
+    assert!(difference.abs() <= claim["tolerance"].as_f64().unwrap(), "{found}");
+    let listed = json(folder.path(), &["reproduce", "--list"]);
+    assert!(listed["claims"].as_array().unwrap().len() > 2);
+    let output = run(folder.path(), &["reproduce", "digits"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().any(|line| line.starts_with("digits ") && line.contains(" reproduced ")), "{text}");
+}
+
+#[test]
 fn draws_and_caches() {
     let folder = tempfile::tempdir().unwrap();
     let data = bars(folder.path(), &TEN, 30, 4);

@@ -141,6 +141,8 @@ fn invalid_input_is_rejected_with_the_fix() {
         // Claims.
         (&["reproduce", "nonsense"], &["nonsense", "digits"]),
         (&["reproduce", "svhn-crops"], &["--model", "--data"]),
+        (&["reproduce", "--model", digits], &["--model", "name the claim"]),
+        (&["reproduce", "digits", "--list"], &["--list"]),
     ];
     let listing = || {
         let mut names: Vec<_> = fs::read_dir(here).unwrap().map(|entry| entry.unwrap().file_name()).collect();

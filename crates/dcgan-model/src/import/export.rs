@@ -1,4 +1,5 @@
-//! Export under the names of `netG` and `netD` in pytorch/examples.
+//! Export to PyTorch: under the names of `netG` and `netD` in pytorch/examples, or, for networks that are no
+//! `nn.Sequential`, under this program's names with a Python file that defines the networks.
 //!
 //! Each network is one `nn.Sequential` called `main`. The layers of G are transposed convolution, batch norm, ReLU. D
 //! starts with convolution and LeakyReLU; its other layers are convolution, batch norm, LeakyReLU. Modules are numbered
@@ -9,9 +10,9 @@ use std::path::Path;
 
 use super::error::ImportError;
 use super::names::NetworkKind;
-use crate::ModelConfig;
 use crate::weights::{Precision, RawTensor, Weights, WeightsError, write_raw};
-use dcgan_ops::Role;
+use crate::{Model, ModelConfig};
+use dcgan_ops::{Layer, NormAxes, Role};
 use safetensors::tensor::SafeTensors;
 
 /// A state dict that PyTorch's `load_state_dict(strict=True)` accepts.
@@ -50,6 +51,43 @@ impl StateDict {
         let config = config.map_err(|source| WeightsError::Config { path: path.to_owned(), source })?;
         write_raw(path, raw, config.map(|config| HashMap::from([(CONFIG_KEY.to_owned(), config)])))
     }
+}
+
+/// PyTorch definitions of all networks of this program, which load a [`StateDict`] of [`to_pytorch`] under the names of
+/// this program.
+pub const PYTORCH_NETWORKS: &str = include_str!("../../assets/networks.py");
+
+/// The state dict of a network of `model`: under the names of pytorch/examples where the network is such an
+/// `nn.Sequential`, and otherwise under this program's names, for [`PYTORCH_NETWORKS`]. Returns whether it is the
+/// latter.
+///
+/// # Errors
+/// [`ImportError::UnknownTensor`] for a name that the network does not have.
+pub fn to_pytorch(
+    network: NetworkKind,
+    model: &Model,
+    weights: &Weights,
+) -> Result<(StateDict, bool), ImportError> {
+    let layers = match network {
+        NetworkKind::Generator => model.generator_layers(),
+        NetworkKind::Discriminator => model.discriminator_layers(),
+    };
+    let is_other = |layer: &Layer| {
+        let per_activation = layer.norm.is_some_and(|norm| norm.axes == NormAxes::PerActivation);
+        per_activation || layer.name.starts_with("dense.")
+    };
+    let config = Some(model.config().clone());
+    if !model.config().is_conditional() && !layers.iter().any(is_other) {
+        return Ok((StateDict { config, ..to_pytorch_names(network, weights)? }, false));
+    }
+    let has_statistics = |layer: &&Layer| weights.contains_key(&layer.tensor_name(Role::RunningMean));
+    // PyTorch counts minibatches in its own batch norm alone.
+    let counters = layers
+        .iter()
+        .filter(has_statistics)
+        .filter(|layer| layer.norm.is_some_and(|norm| norm.axes == NormAxes::PerChannel));
+    let counters = counters.map(|layer| format!("{}.norm.num_batches_tracked", layer.name)).collect();
+    Ok((StateDict { tensors: weights.clone(), counters, config }, true))
 }
 
 /// Renames the tensors of a network to the names of pytorch/examples. Modules are numbered as in a Sequential of the

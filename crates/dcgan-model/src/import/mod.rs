@@ -1,5 +1,5 @@
 //! Import of weights from other programs (safetensors, PyTorch's files, the authors' folder) without executing
-//! anything in them, and export under the names of pytorch/examples.
+//! anything in them, and export to PyTorch.
 //!
 //! `sources` reads files; `groups` divides their tensors into networks, by the shapes of the layers (`chain`), and
 //! folds spectral norm and weight norm (`reparametrize`); `layers` finds the layers of each; `infer` derives the
@@ -29,7 +29,7 @@ mod strides;
 mod torch;
 
 pub use error::{ImportError, TensorError};
-pub use export::{StateDict, to_pytorch_names};
+pub use export::{PYTORCH_NETWORKS, StateDict, to_pytorch, to_pytorch_names};
 pub use names::NetworkKind;
 pub use numpy::ArrayError;
 pub use pickle::{PickleError, PickleErrorKind};

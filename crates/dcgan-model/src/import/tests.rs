@@ -6,8 +6,11 @@ use std::io::{self, Read, Write};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::sources::Content;
 use super::*;
 use crate::weights::{HostTensor, check, read_safetensors};
+use crate::{Discriminator, Generator, Latents};
+use dcgan_ops::{Input, Maps};
 
 /// [`read`] for the content of one file.
 fn import_bytes(src: &Path, bytes: &[u8], expected: &Expected) -> Result<Imported, ImportError> {
@@ -401,6 +404,63 @@ fn exports_the_state_dict_of_pytorch() {
         saved.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("netD.")?.to_owned(), tensor)));
     assert_eq!(exported.tensors, saved.collect::<Weights>());
     assert_eq!(exported.counters, [3, 6, 9].map(|norm| format!("main.{norm}.num_batches_tracked")));
+}
+
+/// Networks of `networks.py`: imported, they give PyTorch's outputs; exported, the state dict that PyTorch saved.
+#[test]
+fn conditional_networks_of_pytorch() {
+    let folder = golden("exported_networks");
+    let outputs = read_safetensors(&folder.join("outputs.safetensors")).unwrap();
+    let rows = |name: &str, key: &str| {
+        let HostTensor { shape, data } = &outputs[&format!("{name}.{key}")];
+        Maps::rows(data.clone(), shape[1]).unwrap()
+    };
+    let written = tempfile::tempdir().unwrap();
+    for name in ["maps", "vectors"] {
+        let text = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
+        let model = Model::new(serde_json::from_str(&text).unwrap()).unwrap();
+        let file = folder.join(format!("{name}.pth"));
+        let options = ImportOptions { model: Some(&model), ..ImportOptions::default() };
+        let (_, imported) = read_model(std::slice::from_ref(&file), &options).unwrap();
+        let (g, d) = (imported.generator.unwrap(), imported.discriminator.unwrap());
+        let close = |key: &str, found: &[f32]| {
+            let expected = &outputs[&format!("{name}.{key}")].data;
+            assert_eq!(found.len(), expected.len(), "{name} {key}");
+            let far = found.iter().zip(expected).find(|(a, b)| (**a - **b).abs() > 1e-5);
+            assert_eq!(far, None, "{name} {key}");
+        };
+        let (z, y) = (rows(name, "z"), rows(name, "y"));
+        let latents = Latents::new(z.values().to_vec(), z.shape().len()).unwrap();
+        let mut generator = Generator::new(&model, &g, &candle_core::Device::Cpu).unwrap();
+        let images = generator.sample(&latents.with_label_rows(y.clone()).unwrap()).unwrap();
+        let in_order: Vec<f32> = images.to_tensor().unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        close("images", &in_order);
+        let mut discriminator = Discriminator::new(&model, &d, &candle_core::Device::Cpu).unwrap();
+        close("logits", &discriminator.score(Input { maps: &images, labels: Some(&y) }).unwrap());
+
+        let mut names = Vec::new();
+        for (network, kind, weights) in
+            [("netG", NetworkKind::Generator, &g), ("netD", NetworkKind::Discriminator, &d)]
+        {
+            let (exported, is_native) = to_pytorch(kind, &model, weights).unwrap();
+            assert!(is_native);
+            names.extend(exported.tensors.keys().chain(&exported.counters).map(|n| format!("{network}/{n}")));
+            let path = written.path().join(format!("{network}.safetensors"));
+            exported.write(&path).unwrap();
+        }
+        // A folder of an export says its networks itself.
+        let (returned, imported) =
+            read_model(&[written.path().to_owned()], &ImportOptions::default()).unwrap();
+        assert_eq!(
+            (returned.config(), imported.generator, imported.discriminator),
+            (model.config(), Some(g), Some(d))
+        );
+        let Content::Tensors(saved) = sources::read(&file).unwrap().content else { panic!("{name}: arrays") };
+        let mut saved: Vec<String> = saved.into_iter().map(|t| format!("{}/{}", t.scope, t.name)).collect();
+        names.sort();
+        saved.sort();
+        assert_eq!(names, saved, "{name}");
+    }
 }
 
 #[test]

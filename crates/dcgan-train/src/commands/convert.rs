@@ -4,7 +4,7 @@ use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use anyhow::Context;
 use candle_core::Device;
 use dcgan_cli::{Outcome, UsageError, check_new_folder, print_result};
-use dcgan_model::import::{ImportOptions, NetworkKind, to_pytorch_names};
+use dcgan_model::import::{ImportOptions, NetworkKind, PYTORCH_NETWORKS, to_pytorch};
 use dcgan_model::{Generator, ModelConfig, Opened};
 use std::path::Path;
 
@@ -62,22 +62,16 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let opened = dcgan_model::open_files(std::slice::from_ref(&args.model), &options);
     let Opened { files, notes } = opened.map_err(UsageError::because)?;
     notes.iter().for_each(|note| tracing::warn!("{note}"));
-    if files.model.config().is_conditional() {
-        let fault = format!(
-            "{} is conditional: its layers read class labels, which the nn.Sequential of pytorch/examples does not",
-            args.model.display()
-        );
-        return Err(UsageError::one(fault).into());
-    }
     let networks = [
         (NetworkKind::Generator, "netG.safetensors", files.generator),
         (NetworkKind::Discriminator, "netD.safetensors", files.discriminator),
     ];
-    let mut renamed = Vec::new();
+    let (mut renamed, mut needs_definitions) = (Vec::new(), false);
     for (network, name, weights) in networks {
         if let Some(weights) = weights {
-            let mut exported = to_pytorch_names(network, &weights).map_err(UsageError::because)?;
-            exported.config = Some(files.model.config().clone());
+            let (exported, is_native) =
+                to_pytorch(network, &files.model, &weights).map_err(UsageError::because)?;
+            needs_definitions |= is_native;
             renamed.push((name, exported));
         }
     }
@@ -92,6 +86,12 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
         }
         let path = args.out.join(name);
         exported.write(&path).with_context(|| path.display().to_string())?;
+        print_result(&path.display().to_string())?;
+    }
+    if needs_definitions {
+        // Networks that are no nn.Sequential: conditional ones, dense layers, batch norm per activation.
+        let path = args.out.join("networks.py");
+        std::fs::write(&path, PYTORCH_NETWORKS).with_context(|| path.display().to_string())?;
         print_result(&path.display().to_string())?;
     }
     Ok(Outcome::Done)

@@ -139,7 +139,6 @@ fn what_does_not_fit_is_refused() {
     refused(&["run", "--config", &classes, "--data", &data, "--out", &out], &["conditional = true"]);
     let labeled = path("labeled");
     succeed(&[&tiny[..], &["--data", &data, "--conditional", "--out", &labeled]].concat());
-    refused(&["export", &labeled, "--to", "pytorch", "--out", &out], &["is conditional", "nn.Sequential"]);
     let sample = ["sample", "--model", &model, "--out", &path("x.png")];
     refused(&[&sample[..], &["--class", "a"]].concat(), &["--class", "not conditional"]);
     refused(&[&sample[..], &["--per-class", "2"]].concat(), &["--per-class", "not conditional"]);
