@@ -42,8 +42,8 @@ impl Kernel {
         }
     }
 
-    /// The fastest that the processor runs. The environment variable `DCGAN_ISA` (`avx512`, `avx2` or `portable`) limits
-    /// the choice, as for the kernels of dcgan-ops.
+    /// The fastest that the processor runs. The environment variable `DCGAN_ISA` (`avx512`, `avx2` or `portable`)
+    /// limits the choice, as for the kernels of dcgan-ops.
     pub fn best() -> Self {
         static BEST: OnceLock<Kernel> = OnceLock::new();
         *BEST.get_or_init(|| {

@@ -123,7 +123,8 @@ mod tests {
         let readme = include_str!("../../../README.md");
         for (name, text) in CLAIMS {
             let claim = Claim::parse(name, text).unwrap();
-            let row = readme.lines().find(|line| line.contains(&format!("`{name}`"))).unwrap_or_default();
+            let row =
+                readme.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap_or_default();
             let figure = format!("{} ± {}", claim.expected_percent, claim.tolerance);
             assert!(row.contains(&figure), "{name}: {figure} is not in {row:?}");
             let paper = claim.paper_percent.map_or_else(String::new, |percent| format!("| {percent} "));

@@ -129,7 +129,7 @@ class Generator(Network):
             channels = units
         conv = nn.ConvTranspose2d(channels + y, g["project_channels"], tuple(size), bias=self.has_bias())
         channels = g["project_channels"]
-        norm = self.norm((channels, *size), True, g["project_norm"] in ("per-activation", "unit"))
+        norm = self.norm((channels, *size), True, g["project_norm"] == "per-activation")
         self.add("project", conv, norm, nn.ReLU())
         outputs = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "identity": nn.Identity}
         for i, block in enumerate(g["blocks"]):
@@ -159,7 +159,7 @@ class Discriminator(Network):
     def __init__(self, config):
         super().__init__(config, config["discriminator"])
         d, y, channels = self.of_network, self.classes, config["channels"]
-        slope = d.get("negative_slope", d.get("leak"))
+        slope = d["negative_slope"]
         height, width = config["height"], config["width"]
         for i, block in enumerate(d["blocks"]):
             conv = nn.Conv2d(

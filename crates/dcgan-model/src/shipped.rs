@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// The folder of the model `name` that comes with the programs, if it is there: in `models` of the current folder, as in
-/// the repository; in `models` beside the running program, as in a release archive; or in `share/dcgan-rs/models` beside
-/// the program's folder, as installed.
+/// The folder of the model `name` that comes with the programs, if it is there: in `models` of the current folder, as
+/// in the repository; in `models` beside the running program, as in a release archive; or in `share/dcgan-rs/models`
+/// beside the program's folder, as installed.
 pub fn shipped_model(name: &str) -> Option<PathBuf> {
     let program = std::env::current_exe().ok();
     find(Path::new(""), program.as_deref().and_then(Path::parent), name)
