@@ -81,7 +81,9 @@ def one_hot(labels, classes):
 
 def compare(name):
     folder = HERE.parent / name
-    config, case = json.loads((folder / "config.json").read_text()), load_file(folder / "case.safetensors")
+    text = (folder / "config.json").read_text()
+    text = text.replace('"leak"', '"negative_slope"').replace('"unit"', '"per-activation"')  # earlier names
+    config, case = json.loads(text), load_file(folder / "case.safetensors")
     part = lambda net: {key[2:]: value for key, value in case.items() if key.startswith(f"{net}.")}
     y = one_hot(case["labels"], config["classes"]) if "labels" in case else None
     for network, net in [(Generator(config), "g"), (Discriminator(config), "d")]:
