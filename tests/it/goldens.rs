@@ -12,8 +12,8 @@ use dcgan_model::{
 };
 use dcgan_ops::{
     AdamConfig, Bce, BufferPool, CandleExecutor, CpuExecutor, Executor, Forward, Input, Keep, Kind, Layer,
-    MapShape, Maps, Mode, Network, Norm, NormAxes, NormStatistics, Role, Statistics, Tensors, WithRespectTo,
-    bce_with_logits,
+    MapShape, Maps, Mode, Network, Norm, NormAxes, NormStatistics, Resample, Role, Statistics, Tensors,
+    WithRespectTo, bce_with_logits,
 };
 use dcgan_train::config::TrainingConfig;
 use dcgan_train::step::{LearningRate, Networks, train_step};
@@ -323,6 +323,10 @@ fn biases_label_channels_and_padding_pairs() {
             output_padding: number("output_padding"),
             bias: row["bias"].as_bool().unwrap(),
             label_channels: number("classes"),
+            resample: row.get("resample").map(|given| {
+                let (kind, factor): (String, usize) = from_value(given.clone()).unwrap();
+                if kind == "max_pool" { Resample::MaxPool(factor) } else { Resample::Nearest(factor) }
+            }),
             norm: axes.map(|axes| Norm { axes, affine, eps }),
             activation: from_value(row["activation"].clone()).unwrap(),
             ..pointwise(from_value(row["input"].clone()).unwrap())

@@ -150,4 +150,21 @@ fn every_fault_of_a_configuration_is_listed() {
         "discriminator.blocks[3]: a 31 x 31 kernel does not fit the 8 x 8 map before it",
     ];
     assert_eq!(Model::new(config).unwrap_err().faults, expected);
+
+    // Pooling and upsampling, each in its own network.
+    let mut config = resized("pytorch64", 64, 64, 3);
+    config.generator.blocks[0].pool = 2;
+    config.discriminator.blocks[0].upsample = 2;
+    config.discriminator.activation = Some(Activation::Identity);
+    let expected = [
+        "discriminator.activation is Identity, expected relu, tanh or sigmoid",
+        "generator.blocks[0].pool is 2, expected 0 to 0",
+        "discriminator.blocks[0].upsample is 2, expected 0 to 0",
+    ];
+    assert_eq!(Model::new(config).unwrap_err().faults, expected);
+    let mut config = resized("pytorch64", 64, 64, 3);
+    config.discriminator.blocks[1].pool = 3;
+    config.generator.blocks[0].upsample = 2; // a smaller projection makes up for it
+    let expected = ["discriminator.blocks[1].pool is 3, which does not divide its 16 x 16 map"];
+    assert_eq!(Model::new(config).unwrap_err().faults, expected);
 }

@@ -25,6 +25,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 
+ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU, "identity": nn.Identity}
+
+
 class PerActivationNorm(nn.Module):
     """Batch norm with a mean and a variance per activation `(c, h, w)`, over the batch alone."""
 
@@ -51,12 +54,12 @@ class PerActivationNorm(nn.Module):
 
 
 class Layer(nn.Module):
-    """Linear map, batch norm where there is one, activation. `labels` says how class weights enter: "maps" behind the
+    """Resampling and batch norm where there are, linear map, activation. `labels` says how class weights enter: "maps" behind the
     input's channels, "values" beside a flattened map."""
 
-    def __init__(self, conv, classes, norm, activation, labels="maps"):
+    def __init__(self, conv, classes, norm, activation, labels="maps", resample=None):
         super().__init__()
-        self.conv, self.activation = conv, activation
+        self.conv, self.activation, self.resample = conv, activation, resample or nn.Identity()
         self.joins_maps = classes > 0 and labels == "maps"
         if classes > 0 and labels == "values":
             self.label = nn.Linear(classes, conv.out_channels, bias=False)
@@ -64,6 +67,7 @@ class Layer(nn.Module):
             self.norm = norm
 
     def forward(self, x, y):
+        x = self.resample(x)
         if self.joins_maps:
             x = torch.cat([x, y[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
         x = self.conv(x)
@@ -80,8 +84,8 @@ class Network(nn.Module):
         self.config, self.classes, self.of_network = config, config.get("classes", 0), of_network
         self.order = []
 
-    def add(self, name, conv, norm, activation, labels="maps"):
-        layer = Layer(conv, self.classes, norm, activation, labels)
+    def add(self, name, conv, norm, activation, labels="maps", resample=None):
+        layer = Layer(conv, self.classes, norm, activation, labels, resample)
         if "." not in name:
             setattr(self, name, layer)
         else:
@@ -121,7 +125,7 @@ class Generator(Network):
         g, y, channels = self.of_network, self.classes, config["latent"]["size"]
         stride = 1
         for block in g["blocks"]:
-            stride *= block["stride"]
+            stride *= block["stride"] * block.get("upsample", 1)
         size = g.get("project_size") or (config["height"] // stride, config["width"] // stride)
         for i, units in enumerate(g.get("dense", [])):
             conv = nn.ConvTranspose2d(channels + y, units, 1, bias=self.has_bias())
@@ -131,7 +135,6 @@ class Generator(Network):
         channels = g["project_channels"]
         norm = self.norm((channels, *size), True, g["project_norm"] == "per-activation")
         self.add("project", conv, norm, nn.ReLU())
-        outputs = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "identity": nn.Identity}
         for i, block in enumerate(g["blocks"]):
             last = i + 1 == len(g["blocks"])
             conv = nn.ConvTranspose2d(
@@ -140,7 +143,9 @@ class Generator(Network):
             )  # fmt: skip
             channels = block["channels"]
             norm = self.norm((channels, 1, 1), not last)
-            self.add(f"blocks.{i}", conv, norm, outputs[g["output"]]() if last else nn.ReLU())
+            activation = ACTIVATIONS[g["output"]]() if last else nn.ReLU()
+            resample = nn.Upsample(scale_factor=block["upsample"]) if block.get("upsample", 0) > 1 else None
+            self.add(f"blocks.{i}", conv, norm, activation, resample=resample)
 
     def draw(self, n, generator=None):
         """n latent vectors from the distribution that the network was trained with."""
@@ -159,17 +164,19 @@ class Discriminator(Network):
     def __init__(self, config):
         super().__init__(config, config["discriminator"])
         d, y, channels = self.of_network, self.classes, config["channels"]
-        slope = d["negative_slope"]
-        height, width = config["height"], config["width"]
+        hidden = ACTIVATIONS[d["activation"]]() if "activation" in d else nn.LeakyReLU(d["negative_slope"])
+        height, width, pool = config["height"], config["width"], None
         for i, block in enumerate(d["blocks"]):
             conv = nn.Conv2d(
                 channels + y, block["channels"], block["kernel"], block["stride"], block["padding"],
                 bias=self.has_bias(),
             )  # fmt: skip
             channels = block["channels"]
-            self.add(f"blocks.{i}", conv, self.norm((channels, 1, 1), i > 0), nn.LeakyReLU(slope))
+            self.add(f"blocks.{i}", conv, self.norm((channels, 1, 1), i > 0), hidden, resample=pool)
             side = lambda n: (n + 2 * block["padding"] - block["kernel"]) // block["stride"] + 1
-            height, width = side(height), side(width)
+            factor = block.get("pool", 1)
+            height, width = side(height) // factor, side(width) // factor
+            pool = nn.MaxPool2d(factor) if factor > 1 else None
         for i, units in enumerate([*d.get("dense", []), 1]):
             head = i == len(d.get("dense", []))
             labels = "maps" if (height, width) == (1, 1) else "values"
@@ -177,8 +184,9 @@ class Discriminator(Network):
             conv = nn.Conv2d(joined, units, (height, width), bias=self.has_bias())
             channels, height, width = units, 1, 1
             norm = self.norm((units, 1, 1), not head)
-            activation = nn.Identity() if head else nn.LeakyReLU(slope)
-            self.add("head" if head else f"dense.{i}", conv, norm, activation, labels)
+            name, activation = ("head", nn.Identity()) if head else (f"dense.{i}", hidden)
+            self.add(name, conv, norm, activation, labels, pool)
+            pool = None
 
     def forward(self, images, y=None):
         return self.run(images, y).flatten()

@@ -4,7 +4,7 @@
 //! [`ModelConfig`] is what the file says; [`Model::new`](crate::Model::new) checks it and keeps the layer lists that
 //! executors run.
 
-use dcgan_ops::{Activation, Kind, Layer, MapShape, Norm, NormAxes};
+use dcgan_ops::{Activation, Kind, Layer, MapShape, Norm, NormAxes, Resample};
 use serde::{Deserialize, Serialize};
 
 /// A generator and a discriminator for images of one size.
@@ -199,6 +199,10 @@ pub struct DiscriminatorConfig {
     /// Slope of LeakyReLU below zero.
     #[serde(alias = "leak")]
     pub negative_slope: f64,
+    /// The activation after every layer but the head, in place of LeakyReLU. For comparisons: a DCGAN has LeakyReLU in
+    /// D.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
     /// Batch norm.
     pub norm: NormConfig,
     /// Which layers have a bias: `true`, or a list with one value for each layer. None in the paper's networks.
@@ -210,6 +214,13 @@ pub struct DiscriminatorConfig {
     /// paper has none (section 3); the authors' MNIST networks have one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dense: Vec<usize>,
+}
+
+impl DiscriminatorConfig {
+    /// The activation after every layer but the head.
+    pub fn hidden_activation(&self) -> Activation {
+        self.activation.unwrap_or(Activation::LeakyRelu(self.negative_slope))
+    }
 }
 
 /// One (transposed) convolution.
@@ -227,11 +238,31 @@ pub struct BlockConfig {
     /// Extra rows and columns of a transposed convolution.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub output_padding: usize,
+    /// Discriminator: max pooling of the block's output by windows of this many rows and columns; 0 for none. For
+    /// comparisons: a DCGAN has strides instead.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pool: usize,
+    /// Generator: how many times the block's input is repeated both ways before the convolution; 0 for none. For
+    /// comparisons: a DCGAN has strides instead.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub upsample: usize,
+}
+
+impl BlockConfig {
+    /// A block without output padding, pooling and upsampling.
+    pub fn plain(channels: usize, kernel: usize, stride: usize, padding: usize) -> Self {
+        Self { channels, kernel, stride, padding, output_padding: 0, pool: 0, upsample: 0 }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_zero(value: &usize) -> bool {
     *value == 0
+}
+
+/// The map that a linear map reads.
+fn pooled(shape: MapShape, resample: Option<Resample>) -> MapShape {
+    resample.and_then(|resample| resample.output(shape)).unwrap_or(shape)
 }
 
 /// Batch norm of layer `i`, which usually has it or not.
@@ -283,7 +314,9 @@ fn block_layer(
 pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -> Vec<Layer> {
     let g = &config.generator;
     let common = |i| Common { bias: g.bias.at(i), label_channels: config.classes };
-    let stride = g.blocks.iter().fold(1_usize, |product, block| product.saturating_mul(block.stride));
+    let stride = g.blocks.iter().fold(1_usize, |product, block| {
+        product.saturating_mul(block.stride).saturating_mul(block.upsample.max(1))
+    });
     if g.project_size.is_none()
         && (!config.height.is_multiple_of(stride) || !config.width.is_multiple_of(stride))
     {
@@ -315,7 +348,9 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
         ..common(project).layer("project", Kind::ConvTranspose, vector, shape)
     });
     for (i, block) in g.blocks.iter().enumerate() {
-        let Some(output) = after(Kind::ConvTranspose, shape, block) else {
+        let resample = (block.upsample > 0).then_some(Resample::Nearest(block.upsample));
+        let upsampled = resample.map_or(Some(shape), |resample| resample.output(shape));
+        let Some(output) = upsampled.and_then(|shape| after(Kind::ConvTranspose, shape, block)) else {
             faults.push(format!(
                 "generator.blocks[{i}]: the padding eats the whole {} x {} map",
                 shape.height, shape.width
@@ -327,6 +362,7 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
         layers.push(Layer {
             norm: norm(&g.norm, NormAxes::PerChannel, at, !last),
             activation: if last { g.output } else { Activation::Relu },
+            resample,
             ..block_layer(Kind::ConvTranspose, i, (shape, output), block, common(at))
         });
         shape = output;
@@ -346,28 +382,43 @@ pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String
     let common = |i| Common { bias: d.bias.at(i), label_channels: config.classes };
     let mut shape = MapShape::new(config.channels, config.height, config.width);
     let mut layers = Vec::new();
+    // The pooling of a block's output is a part of the layer that reads it.
+    let mut resample = None;
     for (i, block) in d.blocks.iter().enumerate() {
-        let Some(output) = after(Kind::Conv, shape, block) else {
+        let pooled = pooled(shape, resample);
+        let Some(output) = after(Kind::Conv, pooled, block) else {
             let BlockConfig { kernel, .. } = block;
             faults.push(format!(
                 "discriminator.blocks[{i}]: a {kernel} x {kernel} kernel does not fit the {} x {} map before it",
-                shape.height, shape.width
+                pooled.height, pooled.width
             ));
             return layers;
         };
         layers.push(Layer {
             norm: norm(&d.norm, NormAxes::PerChannel, i, i > 0),
-            activation: Activation::LeakyRelu(d.negative_slope),
+            activation: d.hidden_activation(),
+            resample,
             ..block_layer(Kind::Conv, i, (shape, output), block, common(i))
         });
         shape = output;
+        resample = (block.pool > 0).then_some(Resample::MaxPool(block.pool));
+        if resample.is_some_and(|resample| resample.output(shape).is_none()) {
+            let MapShape { height, width, .. } = shape;
+            let pool = block.pool;
+            faults.push(format!(
+                "discriminator.blocks[{i}].pool is {pool}, which does not divide its {height} x {width} map"
+            ));
+            return layers;
+        }
     }
     // A dense layer reads the flattened map, to which labels are joined as a vector.
-    let dense = |name: String, i, usual_norm, input: MapShape, units| {
-        let on_map = (input.height, input.width) != (1, 1);
+    let dense = |name: String, i, usual_norm, (input, resample): (MapShape, Option<Resample>), units| {
+        let MapShape { height, width, .. } = pooled(input, resample);
+        let on_map = (height, width) != (1, 1);
         let (label_channels, label_inputs) = if on_map { (0, config.classes) } else { (config.classes, 0) };
         Layer {
-            kernel: (input.height, input.width),
+            kernel: (height, width),
+            resample,
             norm: norm(&d.norm, NormAxes::PerChannel, i, usual_norm),
             bias: d.bias.at(i),
             label_channels,
@@ -376,10 +427,10 @@ pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String
         }
     };
     for (i, &units) in d.dense.iter().enumerate() {
-        let layer = dense(format!("dense.{i}"), layers.len(), true, shape, units);
-        shape = layer.output;
-        layers.push(Layer { activation: Activation::LeakyRelu(d.negative_slope), ..layer });
+        let layer = dense(format!("dense.{i}"), layers.len(), true, (shape, resample), units);
+        (shape, resample) = (layer.output, None);
+        layers.push(Layer { activation: d.hidden_activation(), ..layer });
     }
-    layers.push(dense("head".to_owned(), layers.len(), false, shape, 1));
+    layers.push(dense("head".to_owned(), layers.len(), false, (shape, resample), 1));
     layers
 }

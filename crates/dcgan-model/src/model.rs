@@ -186,6 +186,12 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
             format!("{network}.norm.eps is {eps}, expected at least 1.2e-38 and below 1"),
         );
     }
+    if let Some(found) = config.discriminator.activation {
+        expect(
+            matches!(found, Activation::Relu | Activation::Tanh | Activation::Sigmoid),
+            format!("discriminator.activation is {found:?}, expected relu, tanh or sigmoid"),
+        );
+    }
     let negative_slope = config.discriminator.negative_slope;
     expect(
         (0.0..1.0).contains(&negative_slope),
@@ -221,7 +227,7 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
             (1..=64).contains(&blocks.len()),
             format!("{network}.blocks has {} entries, expected 1 to 64", blocks.len()),
         );
-        for (i, BlockConfig { channels, kernel, stride, padding, output_padding }) in
+        for (i, BlockConfig { channels, kernel, stride, padding, output_padding, pool, upsample }) in
             blocks.iter().enumerate()
         {
             let mut field = |name: &str, value: usize, low: usize, high: usize| {
@@ -234,6 +240,9 @@ fn check_numbers(config: &ModelConfig, faults: &mut Vec<String>) {
             field("padding", *padding, 0, kernel.saturating_sub(1));
             let extra = if network == "generator" { stride.saturating_sub(1) } else { 0 };
             field("output_padding", *output_padding, 0, extra);
+            let (most_pool, most_upsample) = if network == "generator" { (0, 8) } else { (8, 0) };
+            field("pool", *pool, 0, most_pool);
+            field("upsample", *upsample, 0, most_upsample);
         }
     }
     if let Some((rows, columns)) = config.generator.project_size {

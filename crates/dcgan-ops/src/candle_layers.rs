@@ -2,8 +2,8 @@
 
 use crate::executor::statistics_of;
 use crate::{
-    Activation, Kind, Layer, Maps, Mode, Norm, NormAxes, NormStatistics, OpsError, Result, Role, Statistics,
-    Tensors,
+    Activation, Kind, Layer, Maps, Mode, Norm, NormAxes, NormStatistics, OpsError, Resample, Result, Role,
+    Statistics, Tensors,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{ModuleT, VarBuilder};
@@ -75,7 +75,7 @@ impl CandleLayers {
         // Rows (n, c) are maps of one pixel.
         let mut y = if let [n, c] = *x.dims() { x.reshape((n, c, 1, 1))? } else { x.clone() };
         for layer in &self.layers {
-            y = self.linear(layer, &join_labels(layer, &y, labels)?)?;
+            y = self.linear(layer, &join_labels(layer, &resample(layer, &y)?, labels)?)?;
             if layer.label_inputs > 0 {
                 let weight = self.tensor(layer, Role::LabelWeight)?;
                 let rows =
@@ -111,8 +111,8 @@ impl CandleLayers {
                 let reached =
                     (reach(layer.output.height, layer.kernel.0), reach(layer.output.width, layer.kernel.1));
                 let left = |side: usize, padding: usize, reached: usize| side + 2 * padding - reached;
-                let left_over =
-                    (left(layer.input.height, rows, reached.0), left(layer.input.width, columns, reached.1));
+                let input = layer.linear_input();
+                let left_over = (left(input.height, rows, reached.0), left(input.width, columns, reached.1));
                 if rows == columns && left_over.0 == left_over.1 {
                     x.conv2d(weight, rows, layer.stride, 1, 1)?
                 } else {
@@ -203,6 +203,29 @@ impl ModuleT for CandleLayers {
             error => candle_core::Error::wrap(error),
         })
     }
+}
+
+/// `x` pooled or upsampled, by shifted copies.
+fn resample(layer: &Layer, x: &Tensor) -> Result<Tensor> {
+    let Some(resample) = layer.resample else { return Ok(x.clone()) };
+    let (n, c, h, w) = x.dims4()?;
+    Ok(match resample {
+        Resample::MaxPool(factor) => {
+            let windows = x.contiguous()?.reshape((n * c, h / factor, factor, w / factor, factor))?;
+            let pixel =
+                |row: usize, column: usize| windows.narrow(2, row, 1)?.narrow(4, column, 1)?.contiguous();
+            let mut most = pixel(0, 0)?;
+            for at in 1..factor * factor {
+                most = most.maximum(&pixel(at / factor, at % factor)?)?;
+            }
+            most.reshape((n, c, h / factor, w / factor))?
+        }
+        Resample::Nearest(factor) => {
+            let pixels = x.contiguous()?.reshape((n * c, h, 1, w, 1))?;
+            let repeated = pixels.broadcast_as((n * c, h, factor, w, factor))?.contiguous()?;
+            repeated.reshape((n, c, h * factor, w * factor))?
+        }
+    })
 }
 
 /// `x` with a constant channel per class behind its own channels.

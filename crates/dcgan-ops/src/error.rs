@@ -1,6 +1,6 @@
 //! What can go wrong in an operation.
 
-use crate::MapShape;
+use crate::{MapShape, Resample};
 
 /// Result of an operation.
 pub type Result<T> = std::result::Result<T, OpsError>;
@@ -41,6 +41,17 @@ pub enum OpsError {
         layer: String,
         /// Its output.
         output: MapShape,
+    },
+    /// Windows of a pooling that do not cover the layer's input.
+    #[error("layer {layer} resamples its input by {resample:?}, which does not divide {}x{}",
+        .input.height, .input.width)]
+    Resample {
+        /// The layer.
+        layer: String,
+        /// How it resamples.
+        resample: Resample,
+        /// Its input.
+        input: MapShape,
     },
     /// Evaluation without batch norm statistics.
     #[error("the network has no batch norm statistics; recalibrate them first")]

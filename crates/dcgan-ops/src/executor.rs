@@ -187,6 +187,9 @@ pub(crate) fn check_input(layers: &[Layer], input: Input<'_>) -> Result<()> {
             let labels = input.labels.ok_or_else(|| OpsError::NoLabels { layer: layer.name.clone() })?;
             labels.check("the labels", n, crate::MapShape::new(classes, 1, 1))?;
         }
+        if let Some(resample) = layer.resample.filter(|resample| resample.output(layer.input).is_none()) {
+            return Err(OpsError::Resample { layer: layer.name.clone(), resample, input: layer.input });
+        }
         if layer.label_inputs > 0 && layer.output.len() != layer.output.channels {
             return Err(OpsError::LabelInputs { layer: layer.name.clone(), output: layer.output });
         }

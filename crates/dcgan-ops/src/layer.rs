@@ -87,15 +87,41 @@ pub enum Activation {
     Sigmoid,
 }
 
-/// One layer: linear map, optional bias, optional batch norm, activation.
+/// How a layer changes the size of its input before its linear map. DCGANs use strides instead (paper, section 3);
+/// these are for comparisons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resample {
+    /// The maximum of every window of this many rows and columns.
+    MaxPool(usize),
+    /// Every pixel, this many times in both directions (nearest-neighbour upsampling).
+    Nearest(usize),
+}
+
+impl Resample {
+    /// The shape of a map after it; `None` where windows do not cover the map, or numbers are out of range.
+    pub fn output(self, input: MapShape) -> Option<MapShape> {
+        let side = |side: usize| match self {
+            Self::MaxPool(factor) => {
+                let pooled = side.checked_div(factor)?;
+                (pooled > 0 && side.is_multiple_of(factor)).then_some(pooled)
+            }
+            Self::Nearest(factor) => side.checked_mul(factor).filter(|&side| side > 0),
+        };
+        Some(MapShape { height: side(input.height)?, width: side(input.width)?, ..input })
+    }
+}
+
+/// One layer: resampling, optional bias, optional batch norm, activation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// Prefix of its tensors' names, `blocks.0` say.
     pub name: String,
     /// Convolution or transposed convolution.
     pub kind: Kind,
-    /// Shape of the input, without label channels.
+    /// Shape of the input, before it is resampled, without label channels.
     pub input: MapShape,
+    /// How the input changes its size before the linear map.
+    pub resample: Option<Resample>,
     /// Shape of the output.
     pub output: MapShape,
     /// Kernel height and width.
@@ -228,6 +254,7 @@ impl Layer {
             name: name.into(),
             kind,
             input,
+            resample: None,
             output,
             kernel: (1, 1),
             stride: 1,
@@ -263,9 +290,10 @@ impl Layer {
         }
     }
 
-    /// Shape of what the linear map reads: the input with the label channels behind its own.
-    pub fn joined_input(&self) -> MapShape {
-        MapShape { channels: self.input.channels + self.label_channels, ..self.input }
+    /// Shape of what the linear map reads: the input, resampled, with the label channels behind its own.
+    pub fn linear_input(&self) -> MapShape {
+        let resampled = self.resample.and_then(|resample| resample.output(self.input)).unwrap_or(self.input);
+        MapShape { channels: resampled.channels + self.label_channels, ..resampled }
     }
 
     /// Shape of the tensor of a role in PyTorch's layout; `None` where the layer has none.
@@ -274,7 +302,7 @@ impl Layer {
     /// a weight of labels `(out, classes)`; tensors of batch norm are `(c)` per channel or `(c, h, w)` per activation.
     pub fn tensor_shape(&self, role: Role) -> Option<Vec<usize>> {
         let (kh, kw) = self.kernel;
-        let (input, output) = (self.joined_input().channels, self.output.channels);
+        let (input, output) = (self.linear_input().channels, self.output.channels);
         match role {
             Role::Weight => Some(match self.kind {
                 Kind::Conv => vec![output, input, kh, kw],

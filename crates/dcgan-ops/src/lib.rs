@@ -61,7 +61,7 @@ pub use executor::{
     WithRespectTo,
 };
 pub use group::{ProcessGroup, SingleProcess};
-pub use layer::{Activation, Initial, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Role};
+pub use layer::{Activation, Initial, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Resample, Role};
 pub use loss::{Bce, CrossEntropy, bce_with_logits, cross_entropy};
 pub use maps::Maps;
 pub use network::Network;

@@ -5,8 +5,8 @@
 use candle_core::{Device, Tensor};
 use dcgan_ops::{
     Activation, AdamConfig, CandleExecutor, CpuExecutor, Input, Isa, Keep, Kind, Layer, MapShape, Maps, Mode,
-    Network, Norm, NormAxes, NormStatistics, Precision, ProcessGroup, Statistics, Tensors, WithRespectTo,
-    bce_with_logits,
+    Network, Norm, NormAxes, NormStatistics, Precision, ProcessGroup, Resample, Statistics, Tensors,
+    WithRespectTo, bce_with_logits,
 };
 use std::sync::{Arc, Barrier, Mutex};
 
@@ -262,6 +262,52 @@ fn batch_norm_between_kernels_agrees() {
                 check_within(&layers, 4, precision, tolerance);
             }
         }
+    }
+}
+
+#[test]
+fn pooled_and_upsampled_networks_agree() {
+    let norm = Some(Norm { axes: NormAxes::PerChannel, affine: true, eps: 1e-5 });
+    let block = |name: &str, kind, input, resample: Option<Resample>, channels, norm, activation| {
+        let read = resample.map_or(input, |resample: Resample| resample.output(input).unwrap());
+        let output = MapShape { channels, ..read };
+        let plain = Layer::plain(name, kind, input, output);
+        Layer { kernel: (3, 3), padding: (1, 1), resample, norm, activation, ..plain }
+    };
+    for channels in [3, 16] {
+        let pool = Some(Resample::MaxPool(2));
+        let first =
+            block("blocks.0", Kind::Conv, MapShape::new(3, 8, 12), None, channels, None, Activation::Relu);
+        let leaky = Activation::LeakyRelu(0.2);
+        let second = block("blocks.1", Kind::Conv, first.output, pool, channels, norm, leaky);
+        let third = block("blocks.2", Kind::Conv, second.output, pool, channels, norm, leaky);
+        let head = Layer {
+            kernel: (2, 3),
+            ..Layer::plain("head", Kind::Conv, third.output, MapShape::new(1, 1, 1))
+        };
+        let discriminator = [first, second, third, head];
+        let near = Some(Resample::Nearest(2));
+        let up = Kind::ConvTranspose;
+        let first =
+            block("blocks.0", up, MapShape::new(channels, 2, 3), near, channels, norm, Activation::Relu);
+        let last = block("blocks.1", up, first.output, near, 3, None, Activation::Tanh);
+        for layers in [&discriminator[..], &[first, last]] {
+            check_same(layers, 5);
+            let joined: Vec<Layer> =
+                layers.iter().map(|layer| Layer { bias: true, label_channels: 3, ..layer.clone() }).collect();
+            check_same(&joined, 5);
+        }
+    }
+    let odd = Layer {
+        resample: Some(Resample::MaxPool(2)),
+        ..Layer::plain("odd", Kind::Conv, MapShape::new(1, 3, 4), MapShape::new(1, 1, 2))
+    };
+    for mut network in [cpu(std::slice::from_ref(&odd)), candle(std::slice::from_ref(&odd))] {
+        let error = network.train(&maps(1, 2, odd.input), Keep::Nothing).unwrap_err().to_string();
+        assert!(
+            error.contains("layer odd resamples its input by MaxPool(2), which does not divide 3x4"),
+            "{error}"
+        );
     }
 }
 

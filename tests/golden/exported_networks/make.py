@@ -73,6 +73,28 @@ VECTORS = {
         "dense": [6],
     },
 }
+# Pooling and upsampling instead of strides, another activation, no labels.
+POOLED = {
+    "version": 2,
+    "name": "pooled",
+    "height": 8,
+    "width": 12,
+    "channels": 3,
+    "latent": {"size": 4, "distribution": "normal"},
+    "generator": {
+        "project_channels": 5,
+        "project_norm": "per-channel",
+        "norm": {"eps": 1e-5, "affine": True},
+        "blocks": [{"channels": c, "kernel": 3, "stride": 1, "padding": 1, "upsample": 2} for c in (4, 3)],
+        "output": "tanh",
+    },
+    "discriminator": {
+        "negative_slope": 0.2,
+        "activation": "sigmoid",
+        "norm": {"eps": 1e-5, "affine": True},
+        "blocks": [{"channels": c, "kernel": 3, "stride": 1, "padding": 1, "pool": 2} for c in (4, 6)],
+    },
+}
 
 
 def one_hot(labels, classes):
@@ -116,18 +138,19 @@ def main():
     compare("paper64_narrow")
     torch.manual_seed(20151119)
     outputs = {}
-    for config in (MAPS, VECTORS):
-        name, classes = config["name"], config["classes"]
+    for config in (MAPS, VECTORS, POOLED):
+        name, classes = config["name"], config.get("classes", 0)
         g, d = trained(Generator(config)), trained(Discriminator(config))
         with torch.no_grad():
             for _ in range(8):
-                y = one_hot(torch.randint(classes, (16,)), classes)
+                y = one_hot(torch.randint(classes, (16,)), classes) if classes else None
                 d(g(g.draw(16), y), y)
             g.eval(), d.eval()
             # Class weights need not be one-hot.
-            z, y = g.draw(N), torch.rand(N, classes)
+            z, y = g.draw(N), torch.rand(N, classes) if classes else None
             images = g(z, y)
-            found = {"z": z, "y": y, "images": images, "logits": d(images, y)}
+            found = {"z": z, "images": images, "logits": d(images, y)}
+            found |= {} if y is None else {"y": y}
         outputs.update({f"{name}.{key}": value for key, value in found.items()})
         torch.save({"netG": g.state_dict(), "netD": d.state_dict()}, HERE / f"{name}.pth")
         (HERE / f"{name}.json").write_text(json.dumps(config, indent=2) + "\n")

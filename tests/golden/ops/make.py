@@ -21,7 +21,8 @@ Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one cor
           .start (c), .gradients (steps, c) before the L2 term, .parameters, .first, .second (steps, c) after each step
   parts   kind, input and output ({channels, height, width}), kernel ([h, w]), stride, padding ([rows, columns]),
           output_padding, bias (true, false), classes (k; 0 for none), and mode, axes, affine, eps, activation as in
-          norm. A layer with all of its parts: labels joined to x, linear map, bias, batch norm, activation
+          norm; resample in some rows: ["max_pool", k] or ["nearest", k], of x. A layer with all of its parts: x
+          resampled, labels joined to it, linear map, bias, batch norm, activation
           .x (n, c, h, w); .labels (n, k) where k > 0, one-hot, in one row mixtures that sum to 1; .weight in PyTorch's
           layout with c + k input channels; .bias (out); .norm_weight, .norm_bias, .mean, .variance as in norm; .y; .dy
           is an input; .dx, .dweight, .dbias, .dnorm_weight, .dnorm_bias
@@ -133,6 +134,13 @@ def side(kind, length, kernel, stride, padding, extra):
     return (length - 1) * stride + kernel + extra - 2 * padding
 
 
+def resampled_side(length, resample):
+    if resample is None:
+        return length
+    kind, factor = resample
+    return length // factor if kind == "max_pool" else length * factor
+
+
 def part(
     kind,
     batch,
@@ -147,12 +155,15 @@ def part(
     norm=(None, False, 0.0),
     activation="identity",
     mode="train",
+    resample=None,
 ):
     """Batch and row of the list `parts`; `norm` is (axes, affine, eps)."""
     map_shape = lambda c, h, w: {"channels": c, "height": h, "width": w}
-    sides = (side(kind, *args, output_padding) for args in zip(shape[1:], kernel, (stride, stride), padding))
+    resampled = [resampled_side(length, resample) for length in shape[1:]]
+    sides = (side(kind, *args, output_padding) for args in zip(resampled, kernel, (stride, stride), padding))
     axes, affine, eps = norm
     return batch, {
+        **({"resample": list(resample)} if resample else {}),
         "kind": kind, "input": map_shape(*shape), "output": map_shape(out, *sides), "kernel": list(kernel),
         "stride": stride, "padding": list(padding), "output_padding": output_padding, "bias": bias, "classes": classes,
         "axes": axes, "affine": affine, "eps": eps, "activation": activation, "mode": mode,
@@ -212,6 +223,14 @@ PARTS = [
     part("conv", 1, (8, 3, 5), 8, (3, 3), 1, (1, 0), activation=LEAKY),
     part("conv_transpose", 2, (2, 4, 3), 3, (3, 5), 1, (1, 2), bias=False),
     part("conv_transpose", 2, (3, 3, 4), 2, (4, 4), 2, (1, 2), activation="tanh"),
+    # Pooling and upsampling.
+    part("conv", 3, (5, 4, 6), 4, (3, 3), 1, (1, 1), norm=CHANNEL, activation=LEAKY, resample=("max_pool", 2)),
+    part("conv", 2, (3, 6, 6), 1, (2, 2), 1, (0, 0), classes=3, activation="tanh", resample=("max_pool", 3)),
+    part(
+        "conv_transpose", 3, (8, 2, 3), 8, (3, 3), 1, (1, 1), norm=CHANNEL, activation="relu",
+        resample=("nearest", 2),
+    ),  # fmt: skip
+    part("conv_transpose", 2, (3, 2, 2), 2, *CONV_4, classes=2, activation="tanh", resample=("nearest", 2)),
 ]
 MIXTURES = "parts.15"  # the row whose labels are mixtures
 
@@ -235,6 +254,9 @@ def linear_map(row, x, weight, bias=None):
 def linear_part(row, t):
     """The input of batch norm of a row of `parts`. Padding comes after the labels: it is 0 in their channels too."""
     x = t["x"]
+    if "resample" in row:
+        kind, factor = row["resample"]
+        x = F.max_pool2d(x, factor) if kind == "max_pool" else F.interpolate(x, scale_factor=factor)
     if row["classes"]:
         x = torch.cat([x, t["labels"][:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
     return linear_map(row, x, t["weight"], t.get("bias"))

@@ -74,10 +74,13 @@ pub fn to_pytorch(
     };
     let is_other = |layer: &Layer| {
         let per_activation = layer.norm.is_some_and(|norm| norm.axes == NormAxes::PerActivation);
-        per_activation || layer.name.starts_with("dense.")
+        per_activation || layer.resample.is_some() || layer.name.starts_with("dense.")
     };
     let config = Some(model.config().clone());
-    if !model.config().is_conditional() && !layers.iter().any(is_other) {
+    if !model.config().is_conditional()
+        && model.config().discriminator.activation.is_none()
+        && !layers.iter().any(is_other)
+    {
         return Ok((StateDict { config, ..to_pytorch_names(network, weights)? }, false));
     }
     let has_statistics = |layer: &&Layer| weights.contains_key(&layer.tensor_name(Role::RunningMean));

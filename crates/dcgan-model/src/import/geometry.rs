@@ -117,7 +117,7 @@ pub(crate) fn blocks(
         [(image, steps)] => {
             let block = |((channels, kernel, _), steps): (&Block, &Steps)| {
                 let (channels, kernel, (stride, padding, output_padding)) = (*channels, *kernel, *steps);
-                BlockConfig { channels, kernel, stride, padding, output_padding }
+                BlockConfig { output_padding, ..BlockConfig::plain(channels, kernel, stride, padding) }
             };
             let mut blocks: Vec<BlockConfig> = outward.iter().zip(steps).map(block).collect();
             if network == NetworkKind::Discriminator {

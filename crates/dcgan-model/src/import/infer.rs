@@ -264,7 +264,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
     }
     let Some((height, width, channels)) = of_g.or(of_d) else { return Err("no network".to_owned()) };
     let usual_norm = NormConfig { eps: 1e-5, affine: true, layers: None };
-    let block = |channels| BlockConfig { channels, kernel: 4, stride: 2, padding: 1, output_padding: 0 };
+    let block = |channels| BlockConfig::plain(channels, 4, 2, 1);
     let norm = |sizes: &Sizes, usual: &[bool]| NormConfig {
         affine: sizes.affine,
         layers: (sizes.norms != usual).then(|| sizes.norms.clone()),
@@ -298,7 +298,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
             let hidden: Vec<usize> = hidden.copied().collect();
             let doublings = hidden.len().min(height.trailing_zeros().min(width.trailing_zeros()) as usize);
             let widths = hidden.iter().copied().take(doublings).skip(1).chain([channels]);
-            let single = BlockConfig { channels, kernel: 3, stride: 1, padding: 1, output_padding: 0 };
+            let single = BlockConfig::plain(channels, 3, 1, 1);
             GeneratorConfig {
                 dense: Vec::new(),
                 project_channels: hidden[0],
@@ -315,6 +315,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
         Some((sizes, found)) => DiscriminatorConfig {
             dense: Vec::new(),
             negative_slope: sizes.known.negative_slope.unwrap_or(0.2),
+            activation: None,
             norm: norm(sizes, &usual_discriminator(sizes.norms.len())),
             bias: OnLayers::from(sizes.biases.as_slice()),
             blocks: found.blocks.clone(),
@@ -326,6 +327,7 @@ fn joined(g: Option<&Network>, d: Option<&Network>) -> Result<ModelConfig, Strin
             DiscriminatorConfig {
                 dense: Vec::new(),
                 negative_slope: 0.2,
+                activation: None,
                 norm: usual_norm,
                 bias: OnLayers::All(false),
                 blocks: widths.take(halvings).map(|channels| block(*channels)).collect(),

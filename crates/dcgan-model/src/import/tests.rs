@@ -408,7 +408,7 @@ fn exports_the_state_dict_of_pytorch() {
 
 /// Networks of `networks.py`: imported, they give PyTorch's outputs; exported, the state dict that PyTorch saved.
 #[test]
-fn conditional_networks_of_pytorch() {
+fn networks_that_are_no_sequential() {
     let folder = golden("exported_networks");
     let outputs = read_safetensors(&folder.join("outputs.safetensors")).unwrap();
     let rows = |name: &str, key: &str| {
@@ -416,7 +416,7 @@ fn conditional_networks_of_pytorch() {
         Maps::rows(data.clone(), shape[1]).unwrap()
     };
     let written = tempfile::tempdir().unwrap();
-    for name in ["maps", "vectors"] {
+    for name in ["maps", "vectors", "pooled"] {
         let text = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
         let model = Model::new(serde_json::from_str(&text).unwrap()).unwrap();
         let file = folder.join(format!("{name}.pth"));
@@ -429,14 +429,19 @@ fn conditional_networks_of_pytorch() {
             let far = found.iter().zip(expected).find(|(a, b)| (**a - **b).abs() > 1e-5);
             assert_eq!(far, None, "{name} {key}");
         };
-        let (z, y) = (rows(name, "z"), rows(name, "y"));
+        let z = rows(name, "z");
+        let y = model.config().is_conditional().then(|| rows(name, "y"));
         let latents = Latents::new(z.values().to_vec(), z.shape().len()).unwrap();
+        let latents = match &y {
+            Some(y) => latents.with_label_rows(y.clone()).unwrap(),
+            None => latents,
+        };
         let mut generator = Generator::new(&model, &g, &candle_core::Device::Cpu).unwrap();
-        let images = generator.sample(&latents.with_label_rows(y.clone()).unwrap()).unwrap();
+        let images = generator.sample(&latents).unwrap();
         let in_order: Vec<f32> = images.to_tensor().unwrap().flatten_all().unwrap().to_vec1().unwrap();
         close("images", &in_order);
         let mut discriminator = Discriminator::new(&model, &d, &candle_core::Device::Cpu).unwrap();
-        close("logits", &discriminator.score(Input { maps: &images, labels: Some(&y) }).unwrap());
+        close("logits", &discriminator.score(Input { maps: &images, labels: y.as_ref() }).unwrap());
 
         let mut names = Vec::new();
         for (network, kind, weights) in

@@ -55,8 +55,8 @@ pub(super) struct Geometry {
 impl Geometry {
     pub(super) fn of(layer: &Layer) -> Self {
         let (fine, coarse) = match layer.kind {
-            Kind::Conv => (layer.joined_input(), layer.output),
-            Kind::ConvTranspose => (layer.output, layer.joined_input()),
+            Kind::Conv => (layer.linear_input(), layer.output),
+            Kind::ConvTranspose => (layer.output, layer.linear_input()),
         };
         Self { fine, coarse, kernel: layer.kernel, stride: layer.stride, padding: layer.padding }
     }

@@ -12,6 +12,7 @@
 use super::conv::{self, Geometry};
 use super::direct::Direct;
 use super::kernels::Isa;
+use super::linear_input;
 use super::map_view::MapView;
 use super::winograd::{
     Buffers, Maps, PackedWeightCache, PerImage, Resolution, Scratch, Target, Weights, Winograd,
@@ -51,7 +52,7 @@ impl Linear {
         let precision = if rounds { precision } else { Precision::F32 };
         let winograd = winograd.map(Path::Winograd);
         let path = winograd.or_else(|| Direct::of(&geometry).map(Path::Direct)).unwrap_or(Path::Patches);
-        let (cache, joined) = (PackedWeightCache::default(), layer.label_channels > 0);
+        let (cache, joined) = (PackedWeightCache::default(), linear_input::differs(layer));
         Self { geometry, kind: layer.kind, path, isa, precision, cache, joined }
     }
 

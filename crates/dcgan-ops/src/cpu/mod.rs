@@ -3,6 +3,7 @@
 //! - `mod.rs`: the executor, which runs the layers forward and backward;
 //! - `state.rs`: one layer's place in the parameters, its buffers, and both of its passes;
 //! - `linear.rs`: which algorithm computes a linear map: `winograd`, `direct` or `conv` (patches);
+//! - `linear_input.rs`: what a linear map reads: the input resampled, with class labels;
 //! - `label_inputs.rs`: class labels of dense layers;
 //! - `norm.rs`: batch norm with its activation; `map_view.rs`: maps that are normalized as they are read;
 //! - `kernels`: vectors, matrix products and transforms for each instruction set.
@@ -19,6 +20,7 @@ pub(crate) mod dispatch;
 pub(crate) mod kernels;
 mod label_inputs;
 mod linear;
+mod linear_input;
 mod map_view;
 mod norm;
 mod state;

@@ -5,6 +5,7 @@ use super::conv::with_scratch;
 use super::kernels::Isa;
 use super::label_inputs;
 use super::linear::{GradInput, Linear};
+use super::linear_input::{self, linear_input};
 use super::map_view::MapView;
 use super::norm::{self, InputGradient, NormGradients, Normalization};
 use super::winograd::{Scratch, Weights};
@@ -15,7 +16,6 @@ use crate::{
     Layer, Layout, Maps, Mode, Norm, NormAxes, NormStatistics, OpsError, ParameterTable, ParameterValues,
     Precision, ProcessGroup, Result, Role, Timing,
 };
-use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -136,7 +136,7 @@ impl LayerState {
     ) -> Result<Option<NormStatistics>> {
         let len = n * layer.output.len();
         let Workspace { scratch, sums, joined, .. } = workspace;
-        let source = join_labels(layer, source, labels, &mut joined[0]);
+        let source = linear_input(layer, source, labels, &mut joined[0]);
         let values = parameters.flat;
         let weights = Weights { values: &values[self.weight.clone()], version: parameters.version };
         let bias = self.bias.clone().map(|range| &values[range]);
@@ -313,29 +313,6 @@ impl LayerState {
     }
 }
 
-/// The source with the label row of each image behind every pixel, in `joined`; the source itself for a layer without
-/// label channels.
-fn join_labels<'a>(
-    layer: &Layer,
-    source: MapView<'a>,
-    labels: Option<&Maps>,
-    joined: &'a mut Buffer,
-) -> MapView<'a> {
-    let (Some(labels), true) = (labels, layer.label_channels > 0) else { return source };
-    let (plain, shape) = (source.finished(), layer.joined_input());
-    let joined = joined.sized(labels.n() * shape.len());
-    let images = joined.par_chunks_exact_mut(shape.len()).zip(plain.par_chunks_exact(layer.input.len()));
-    images.enumerate().for_each(|(image, (joined, plain))| {
-        let pixels = joined.chunks_exact_mut(shape.channels).zip(plain.chunks_exact(layer.input.channels));
-        for (joined, plain) in pixels {
-            let (own, row) = joined.split_at_mut(plain.len());
-            own.copy_from_slice(plain);
-            row.copy_from_slice(labels.map(image));
-        }
-    });
-    MapView::plain(joined)
-}
-
 impl LayerState {
     /// The backward pass of the linear map on the gradient `d` after [`LayerState::finish_norm`]: adds the gradient of
     /// the weight to `gradients`, where given, and writes that with respect to the layer's input (without label
@@ -364,21 +341,16 @@ impl LayerState {
             None => MapView::plain(d),
         };
         let [input, grad] = joined;
-        let source = join_labels(layer, source, labels, input);
-        if layer.label_channels == 0 {
+        let plain = source;
+        let source = linear_input(layer, source, labels, input);
+        if !linear_input::differs(layer) {
             return linear.backward(scratch, (source, d), weights, gradient, grad_input);
         }
         let Some((out, receive)) = grad_input else {
             return linear.backward(scratch, (source, d), weights, gradient, None);
         };
-        let shape = layer.joined_input();
-        let grad = grad.sized(n * shape.len());
+        let grad = grad.sized(n * layer.linear_input().len());
         linear.backward(scratch, (source, d), weights, gradient, Some((&mut *grad, &|_, _| {})));
-        let images = out.par_chunks_exact_mut(layer.input.len()).zip(grad.par_chunks_exact(shape.len()));
-        images.enumerate().for_each(|(image, (out, grad))| {
-            let pixels = out.chunks_exact_mut(layer.input.channels).zip(grad.chunks_exact(shape.channels));
-            pixels.for_each(|(out, grad)| out.copy_from_slice(&grad[..out.len()]));
-            receive(image, out);
-        });
+        linear_input::gradient(layer, &plain.finished(), grad, out, receive);
     }
 }
