@@ -1,4 +1,4 @@
-//! Both executors against PyTorch: single layers, losses, Adam, whole networks, ten training steps.
+//! The executors against PyTorch: single layers, losses, Adam, whole networks, ten training steps.
 //!
 //! The goldens and what each of their keys means are in `tests/golden/*/make.py`. `cargo test -p dcgan-tests goldens --
 //! --nocapture` prints the largest error of each group.
@@ -10,23 +10,59 @@ use candle_core::{DType, Device, Tensor};
 use dcgan_model::{
     BuildExecutor, Discriminator, Generator, Latents, Model, ModelConfig, Preset, network_weights,
 };
+use dcgan_ops::cuda::{CudaExecutor, Gpu};
 use dcgan_ops::{
     AdamConfig, Bce, BufferPool, CandleExecutor, CpuExecutor, Executor, Forward, Input, Keep, Kind, Layer,
-    MapShape, Maps, Mode, Network, Norm, NormAxes, NormStatistics, Resample, Role, Statistics, Tensors,
-    WithRespectTo, bce_with_logits,
+    MapShape, Maps, Mode, Network, Norm, NormAxes, NormStatistics, Precision, Resample, Role, Statistics,
+    Tensors, WithRespectTo, bce_with_logits,
 };
 use dcgan_train::config::TrainingConfig;
 use dcgan_train::step::{LearningRate, Networks, train_step};
 use serde_json::{Value, from_value};
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+#[path = "../../crates/dcgan-ops/tests/simulated/mod.rs"]
+mod simulated;
 
 type Build = fn(Vec<Layer>) -> dcgan_ops::Result<Box<dyn Executor>>;
 
-/// Every check runs on both.
-const EXECUTORS: [(&str, Build); 2] = [
-    ("the fused executor", |layers| Ok(Box::new(CpuExecutor::new(layers)))),
-    ("candle's autograd", |layers| Ok(Box::new(CandleExecutor::new(layers, &Device::Cpu)))),
-];
+/// Every check runs on all: on the CUDA executor in the process that [`goldens_on_a_simulated_gpu`] starts.
+fn executors() -> Vec<(&'static str, Build)> {
+    if is_simulated() {
+        return vec![("the CUDA executor", |layers| {
+            static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
+            let gpu = Arc::clone(GPU.get_or_init(|| Arc::new(Gpu::open(0).unwrap())));
+            Ok(Box::new(CudaExecutor::new(layers, gpu, Precision::F32)))
+        })];
+    }
+    vec![
+        ("the fused executor", |layers| Ok(Box::new(CpuExecutor::new(layers)))),
+        ("candle's autograd", |layers| Ok(Box::new(CandleExecutor::new(layers, &Device::Cpu)))),
+    ]
+}
+
+fn is_simulated() -> bool {
+    std::env::var_os("SIMULATED_GPU").is_some()
+}
+
+/// Runs the checks of layers and networks again in a process that loads the simulated driver of dcgan-ops.
+#[test]
+fn goldens_on_a_simulated_gpu() {
+    if is_simulated() {
+        return;
+    }
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/dcgan-ops");
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let tests =
+        ["networks_and_ten_steps", "convolutions_and_their", "batch_norm_and", "biases_label_channels"];
+    command.args(tests.map(|test| format!("goldens::{test}")));
+    command.env("LD_LIBRARY_PATH", simulated::libraries(&package)).env("SIMULATED_GPU", "1");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("4 passed"), "{text}");
+}
 
 /// A network of one layer.
 fn network(layer: Layer, build: Build) -> Network {
@@ -53,7 +89,7 @@ fn networks_and_ten_steps() {
         let config = std::fs::read_to_string(golden_path(case).join("config.json")).unwrap();
         let model = Model::new(serde_json::from_str::<ModelConfig>(&config).unwrap()).unwrap();
         let training = Preset::named(preset).unwrap().training.try_into::<TrainingConfig>().unwrap();
-        for (name, build) in EXECUTORS {
+        for (name, build) in executors() {
             let mut golden = Golden::open(case, name);
             let pixels = golden.input("images").permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
             check_passes(&mut golden, &model, &pixels, build);
@@ -215,7 +251,7 @@ fn check_rows(list: &str, title: &str, mut check: impl FnMut(&mut Golden, &str, 
 
 /// The same on both executors.
 fn check_layers(list: &str, check: fn(&mut Golden, &str, &Value, Build)) {
-    for (title, build) in EXECUTORS {
+    for (title, build) in executors() {
         check_rows(list, title, |golden, name, row| check(golden, name, row, build));
     }
 }

@@ -14,9 +14,17 @@ pub enum Device {
     Cpu,
     /// A GPU of candle: [`CandleExecutor`].
     Candle(candle_core::Device),
+    /// An NVIDIA GPU: [`CudaExecutor`](crate::cuda::CudaExecutor).
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<crate::cuda::Gpu>),
 }
 
 impl Device {
+    /// Whether its executor computes in bf16.
+    pub fn computes_bf16(&self) -> bool {
+        !matches!(self, Self::Candle(_))
+    }
+
     /// Whether it is the CPU.
     pub fn is_cpu(&self) -> bool {
         matches!(self, Self::Cpu)
@@ -27,6 +35,8 @@ impl Device {
         match self {
             Self::Cpu => &candle_core::Device::Cpu,
             Self::Candle(device) => device,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => &candle_core::Device::Cpu,
         }
     }
 }
@@ -64,6 +74,12 @@ pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn
         }
         (Device::Candle(_), Precision::F32) => return Err(OpsError::Group),
         (Device::Candle(_), Precision::Bf16) => return Err(OpsError::Precision),
+        #[cfg(feature = "cuda")]
+        (Device::Cuda(_), _) if options.group.size() > 1 => return Err(OpsError::Group),
+        #[cfg(feature = "cuda")]
+        (Device::Cuda(gpu), precision) => {
+            Box::new(crate::cuda::CudaExecutor::new(layers, Arc::clone(gpu), precision))
+        }
     })
 }
 
@@ -91,15 +107,42 @@ impl DeviceChoice {
         let open_error = |source| DeviceError::Open { device: self.to_string(), source };
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(DeviceError::NotBuilt { feature: "cuda" }),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(n) => Ok(Device::Cuda(Arc::new(crate::cuda::Gpu::open(n)?))),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) if !cfg!(feature = "candle-cuda") => Err(DeviceError::NotBuilt { feature: "cuda" }),
             Self::Metal(_) if !cfg!(feature = "metal") => Err(DeviceError::NotBuilt { feature: "metal" }),
+            #[cfg(not(feature = "cuda"))]
             Self::Cuda(n) => Ok(Candle::new_cuda(n).map_err(open_error)?.into()),
             Self::Metal(n) => Ok(Candle::new_metal(n).map_err(open_error)?.into()),
             Self::Auto => {
+                #[cfg(feature = "cuda")]
+                if crate::cuda::Gpu::has_driver()
+                    && let Ok(gpu) = crate::cuda::Gpu::open(0)
+                {
+                    return Ok(Device::Cuda(Arc::new(gpu)));
+                }
                 let cuda = Candle::cuda_if_available(0).ok().filter(Candle::is_cuda);
                 let metal = || Candle::metal_if_available(0).ok().filter(Candle::is_metal);
                 Ok(cuda.or_else(metal).map_or(Device::Cpu, Device::from))
             }
+        }
+    }
+
+    /// What `auto` chose and why, for the log; `None` for a choice by name.
+    pub fn explain(self, device: &Device) -> Option<String> {
+        if self != Self::Auto {
+            return None;
+        }
+        match device {
+            #[cfg(feature = "cuda")]
+            Device::Cpu if crate::cuda::Gpu::has_driver() => {
+                let reason =
+                    crate::cuda::Gpu::open(0).err().map_or_else(String::new, |error| error.to_string());
+                Some(format!("device: cpu, not cuda:0: {reason}"))
+            }
+            Device::Cpu => None,
+            device => Some(format!("device: {device:?}")),
         }
     }
 }
@@ -115,6 +158,10 @@ pub enum DeviceError {
         /// The cargo feature.
         feature: &'static str,
     },
+    /// An NVIDIA GPU that cannot be used.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::CudaError),
     /// The driver failed.
     #[error("failed to open device {device}: {source}")]
     Open {

@@ -81,8 +81,12 @@ pub enum OpsError {
         classes: usize,
     },
     /// bf16 on a device whose executor has only f32.
-    #[error("bf16 is computed on the CPU only: choose f32, or the CPU as the device")]
+    #[error("bf16 is not computed on this device: choose f32, or the CPU or cuda:N as the device")]
     Precision,
+    /// An NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::CudaError),
     /// An error of candle: device, memory, shapes.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -36,6 +36,8 @@ mod adam;
 mod candle_executor;
 mod candle_layers;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod device;
 mod error;
 mod executor;

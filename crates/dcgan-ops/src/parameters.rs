@@ -32,6 +32,8 @@ pub enum Layout {
     /// `(coarse, fine, kh, kw)` for both kinds of layer; tensors per activation `(h, w, c)`; weights of labels
     /// `(classes, c)`.
     ChannelsLast,
+    /// As `ChannelsLast`, but weights `(c_coarse, kh, kw, c_fine)`: the filters of cuDNN.
+    Filters,
 }
 
 impl Layout {
@@ -39,8 +41,9 @@ impl Layout {
     fn axes(self, rank: usize) -> (&'static [usize], &'static [usize]) {
         match (self, rank) {
             (Self::ChannelsLast, 4) => (&[2, 3, 1, 0], &[3, 2, 0, 1]),
-            (Self::ChannelsLast, 3) => (&[1, 2, 0], &[2, 0, 1]),
-            (Self::ChannelsLast, 2) => (&[1, 0], &[1, 0]),
+            (Self::Filters, 4) => (&[0, 2, 3, 1], &[0, 3, 1, 2]),
+            (Self::ChannelsLast | Self::Filters, 3) => (&[1, 2, 0], &[2, 0, 1]),
+            (Self::ChannelsLast | Self::Filters, 2) => (&[1, 0], &[1, 0]),
             (_, 4) => (&[0, 1, 2, 3], &[0, 1, 2, 3]),
             (_, 3) => (&[0, 1, 2], &[0, 1, 2]),
             (_, 2) => (&[0, 1], &[0, 1]),

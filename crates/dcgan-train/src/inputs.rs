@@ -29,7 +29,7 @@ pub enum InputsError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The device does not support the precision.
-    #[error("bf16 is supported on the CPU only: use --dtype f32, or --device cpu")]
+    #[error("bf16 is not supported on this device: use --dtype f32, or --device cpu or cuda:N")]
     Precision,
     /// The machine's memory is too small for the minibatch, or for the networks themselves.
     #[error(
@@ -111,7 +111,10 @@ impl InputsError {
 /// # Errors
 /// [`InputsError::UnknownDevice`], [`InputsError::Device`].
 pub fn device(name: &str) -> Result<Device, InputsError> {
-    Ok(name.parse::<DeviceChoice>().map_err(InputsError::UnknownDevice)?.open()?)
+    let choice = name.parse::<DeviceChoice>().map_err(InputsError::UnknownDevice)?;
+    let device = choice.open()?;
+    choice.explain(&device).into_iter().for_each(|text| tracing::info!("{text}"));
+    Ok(device)
 }
 
 /// Refuses a precision that the device does not support, and warns where it is slow.
@@ -119,10 +122,10 @@ pub fn device(name: &str) -> Result<Device, InputsError> {
 /// # Errors
 /// [`InputsError::Precision`].
 pub fn check_precision(precision: Precision, device: &Device) -> Result<(), InputsError> {
-    if precision == Precision::Bf16 && !device.is_cpu() {
+    if precision == Precision::Bf16 && !device.computes_bf16() {
         return Err(InputsError::Precision);
     }
-    if precision == Precision::Bf16 && !Isa::best().multiplies_bf16() {
+    if precision == Precision::Bf16 && device.is_cpu() && !Isa::best().multiplies_bf16() {
         tracing::warn!("this CPU has no bf16 products (AVX512-BF16): --dtype f32 is faster");
     }
     Ok(())

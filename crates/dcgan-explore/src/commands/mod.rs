@@ -92,6 +92,7 @@ fn open_or(
     faults.collect(set_threads(compute.threads))?;
     // After a fault the fallback is not used to compute.
     let device = faults.ok_or_record("--device", compute.device.open()).unwrap_or(Device::Cpu);
+    compute.device.explain(&device).into_iter().for_each(|text| tracing::info!("{text}"));
     let files = faults.collect(open_files(model, default))?;
     Ok(files.map(|(name, files)| OpenedModel { name, files, device }))
 }

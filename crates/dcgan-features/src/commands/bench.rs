@@ -22,7 +22,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
     let preset = Preset::named(&args.preset).map_err(|error| faults.push(error.to_string()));
     let (Ok(preset), true) = (preset, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
     set_threads(args.compute.threads)?;
-    let device = args.compute.device.open().map_err(UsageError::because)?;
+    let device = super::open_device(args.compute.device)?;
     let model = preset.model()?;
     let (height, width, channels) = model.config().image_shape();
     let len = height * width * channels;

@@ -1,6 +1,6 @@
 //! `dcgan-eval features`
 
-use super::{ProgressBars, choose_model, digits_splits, into_usage_error, open_data};
+use super::{ProgressBars, choose_model, digits_splits, into_usage_error, open_data, open_device};
 use crate::cli::{FeaturesArgs, StatisticsArg};
 use dcgan_cli::{Logging, Outcome, Results, UsageError, check_output, set_threads};
 use dcgan_data::{OpenOptions, Split};
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &FeaturesArgs, logging: &Logging) -> anyhow::Result<Outc
         );
     }
     set_threads(args.compute.threads)?;
-    let device = args.compute.device.open().map_err(UsageError::because)?;
+    let device = open_device(args.compute.device)?;
     let chosen = choose_model(&args.model, "digits")?.discriminator()?;
     let open = |split| -> anyhow::Result<Subset> {
         let options = OpenOptions { split, crop: args.crop, ..args.read.options(chosen.shape()) };

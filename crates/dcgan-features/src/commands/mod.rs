@@ -16,7 +16,7 @@ use dcgan_features::file::FileError;
 use dcgan_features::learner::{L2Learner, LinfaLearner};
 use dcgan_features::protocol::{self, Learner};
 use dcgan_model::weights::Weights;
-use dcgan_model::{Model, ModelFiles, NetworkError, networks, open, shipped_model};
+use dcgan_model::{Device, DeviceChoice, Model, ModelFiles, NetworkError, networks, open, shipped_model};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,6 +91,13 @@ fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<ChosenModel> {
         path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into());
     let name = format!("model {file} ({})", opened.files.model.config().name);
     Ok(ChosenModel { name, path: path.display().to_string(), files: opened.files })
+}
+
+/// Opens a device; logs what `auto` chose.
+fn open_device(choice: DeviceChoice) -> Result<Device, UsageError> {
+    let device = choice.open().map_err(UsageError::because)?;
+    choice.explain(&device).into_iter().for_each(|text| tracing::info!("{text}"));
+    Ok(device)
 }
 
 /// Training images of the embedded digits; the other 2,000 are test images.

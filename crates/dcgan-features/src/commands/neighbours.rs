@@ -2,7 +2,7 @@
 
 use super::{
     ChosenModel, ProgressBars, check_cache, choose_model, digits_splits, into_usage_error, open_data,
-    open_splits, per_class,
+    open_device, open_splits, per_class,
 };
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_base::memory::peak_memory_bytes;
@@ -114,7 +114,7 @@ pub(crate) fn evaluate_mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow
 
 /// `mnist-nn` with samples of a conditional model.
 fn mnist_nn_of_model(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<MnistNn> {
-    let device = args.compute.device.open().map_err(UsageError::because)?;
+    let device = open_device(args.compute.device)?;
     let ChosenModel { name, path, files } = choose_model(&args.model, MODEL)?;
     let (model, config) = (&files.model, files.model.config());
     if !config.is_conditional() {
@@ -296,7 +296,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
         return Err(UsageError { faults }.into());
     }
     set_threads(args.compute.threads)?;
-    let device = args.compute.device.open().map_err(UsageError::because)?;
+    let device = open_device(args.compute.device)?;
     let chosen = choose_model(&args.model, "digits")?;
     let shape = chosen.shape();
     let (train, mut test) = match &args.data {

@@ -58,7 +58,7 @@ pub(crate) fn evaluate(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow
         return Err(UsageError { faults }.into());
     }
     set_threads(args.compute.threads)?;
-    let device = args.compute.device.open().map_err(UsageError::because)?;
+    let device = super::open_device(args.compute.device)?;
     let chosen = choose_model(&args.model, task.preset())?.discriminator()?;
     let (train, test) = open_data(task, args, &chosen)?;
     let (mut learner, solver) = learner(args.solver);

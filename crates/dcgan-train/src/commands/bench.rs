@@ -5,7 +5,7 @@ use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_thread
 use dcgan_model::Preset;
 use dcgan_train::bench::{BenchResult, bench, bench_samples};
 use dcgan_train::config::TrainingConfig;
-use dcgan_train::inputs::check_precision;
+use dcgan_train::inputs::{check_precision, device};
 
 pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let preset = Preset::named(&args.preset).map_err(UsageError::because)?;
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
         return Err(UsageError { faults }.into());
     }
     set_threads(args.threads)?;
-    let device = args.device.open().map_err(UsageError::because)?;
+    let device = device(&args.device.to_string()).map_err(UsageError::because)?;
     check_precision(training.dtype, &device).map_err(UsageError::because)?;
     let progress = Progress::new(logging, args.steps, "steps");
     let model = preset.model()?;

@@ -64,6 +64,8 @@ pub(crate) fn open(choices: &[DeviceChoice]) -> Result<Vec<WorkerDevice>, Servic
         let device = inputs::device(&choice.to_string())?;
         let choice = match (choice, &device) {
             (DeviceChoice::Auto, Device::Cpu) => DeviceChoice::Cpu,
+            #[cfg(feature = "cuda")]
+            (DeviceChoice::Auto, Device::Cuda(gpu)) => DeviceChoice::Cuda(gpu.ordinal()),
             (DeviceChoice::Auto, Device::Candle(gpu)) if gpu.is_cuda() => DeviceChoice::Cuda(0),
             (DeviceChoice::Auto, Device::Candle(_)) => DeviceChoice::Metal(0),
             (choice, _) => choice,

@@ -96,8 +96,9 @@ fn bad_arguments() {
     refused(&["run", "--size", "-4", "--out", &out], &["'-4' for '--size", "expected N or HxW"]);
     refused(&["run", "--steps", "5", "--epochs", "2", "--out", &out], &["--steps", "--epochs"]);
     refused(&["run", "--device", "tpu", "--out", &out], &["tpu", "cuda:N"]);
-    if !cfg!(feature = "cuda") {
-        refused(&["run", "--device", "cuda:0", "--out", &out], &["without cuda", "--device cpu"]);
+    let reason = if cfg!(feature = "cuda") { "no NVIDIA driver" } else { "without cuda" };
+    if !fs::exists("/dev/nvidia0").unwrap() {
+        refused(&["run", "--device", "cuda:0", "--out", &out], &[reason, "--device cpu"]);
     }
     refused(&["run", "--threads", "0", "--out", &out], &["--threads is 0"]);
     refused(

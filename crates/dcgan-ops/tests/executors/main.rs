@@ -2,155 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use candle_core::{Device, Tensor};
+#[cfg(feature = "cuda")]
+#[path = "../simulated/mod.rs"]
+mod simulated;
+mod support;
+
 use dcgan_ops::{
-    Activation, AdamConfig, CandleExecutor, CpuExecutor, Input, Isa, Keep, Kind, Layer, MapShape, Maps, Mode,
-    Network, Norm, NormAxes, NormStatistics, Precision, ProcessGroup, Resample, Statistics, Tensors,
-    WithRespectTo, bce_with_logits,
+    Activation, AdamConfig, CpuExecutor, Isa, Keep, Kind, Layer, MapShape, Maps, Mode, Network, Norm,
+    NormAxes, Precision, ProcessGroup, Resample, WithRespectTo, bce_with_logits,
 };
 use std::sync::{Arc, Barrier, Mutex};
-
-/// Numbers in [-1, 1) from a fixed linear congruence.
-fn numbers(seed: u64, shape: &[usize]) -> Tensor {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut draw = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw()).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-}
-
-/// Maps `(n, c, h, w)` of such numbers.
-fn maps(seed: u64, n: usize, shape: MapShape) -> Maps {
-    Maps::from_tensor(&numbers(seed, &[n, shape.channels, shape.height, shape.width])).unwrap()
-}
-
-fn cpu(layers: &[Layer]) -> Network {
-    Network::with_executor(Box::new(CpuExecutor::new(layers.to_vec())))
-}
-
-fn candle(layers: &[Layer]) -> Network {
-    Network::with_executor(Box::new(CandleExecutor::new(layers.to_vec(), &Device::Cpu)))
-}
-
-/// Parameters from [`numbers`], times `scale`.
-fn parameters(layers: &[Layer], seed: u64, scale: f64) -> Tensors {
-    let tensors = layers.iter().flat_map(Layer::parameters).zip(seed..);
-    tensors.map(|(t, seed)| (t.name, (numbers(seed, &t.shape) * scale).unwrap())).collect()
-}
-
-/// max|a - b| / max|b|
-fn distance(a: &Tensor, b: &Tensor) -> f32 {
-    assert_eq!(a.dims(), b.dims());
-    let max =
-        |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
-    max(&(a.contiguous().unwrap() - b.contiguous().unwrap()).unwrap()) / max(b).max(1e-20)
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    kind: Kind,
-    channels: (usize, usize),
-    side: (usize, usize),
-    kernel: (usize, usize),
-    stride: usize,
-    padding: usize,
-    extra: usize,
-    bias: bool,
-    labels: usize,
-    norm: Option<(NormAxes, bool)>,
-    activation: Activation,
-}
-
-fn layer(name: &str, row: Row) -> Layer {
-    let Row { kind, channels, side, kernel, stride, padding, extra, .. } = row;
-    let out = |side, kernel| Layer::output_side(kind, side, kernel, stride, padding, extra).unwrap();
-    let input = MapShape::new(channels.0, side.0, side.1);
-    let output = MapShape::new(channels.1, out(side.0, kernel.0), out(side.1, kernel.1));
-    Layer {
-        kernel,
-        stride,
-        padding: (padding, padding),
-        output_padding: extra,
-        bias: row.bias,
-        label_channels: row.labels,
-        norm: row.norm.map(|(axes, affine)| Norm { axes, affine, eps: 1e-5 }),
-        activation: row.activation,
-        ..Layer::plain(name, kind, input, output)
-    }
-}
-
-fn check_same(layers: &[Layer], n: usize) {
-    // Winograd's algorithm rounds a little more, and both are single precision.
-    let tolerance =
-        if layers.iter().all(|l| l.input.channels < 8 || l.output.channels < 8) { 2e-5 } else { 5e-5 };
-    check_within(layers, n, Precision::F32, tolerance);
-}
-
-/// Every instruction set of this machine against candle's autograd.
-fn check_within(layers: &[Layer], n: usize, precision: Precision, tolerance: f32) {
-    let isas: Vec<_> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect();
-    let ours = isas
-        .iter()
-        .map(|&isa| Network::with_executor(Box::new(CpuExecutor::with(layers.to_vec(), isa, precision))));
-    let mut networks: Vec<_> = std::iter::once(candle(layers)).chain(ours).collect();
-    let given: Statistics = layers
-        .iter()
-        .filter_map(|layer| {
-            let shape = layer.norm_shape()?;
-            let var = (numbers(5, &shape).abs().unwrap() + 0.5).unwrap();
-            Some((layer.name.clone(), NormStatistics { mean: numbers(3, &shape), var, count: 9 }))
-        })
-        .collect();
-    let x = maps(1, n, layers[0].input);
-    let d = maps(2, n, layers[layers.len() - 1].output);
-    let classes = layers[0].label_channels;
-    let classes_of: Vec<u32> = (0..n).map(|i| u32::try_from(i * 7 % classes.max(1)).unwrap()).collect();
-    let labels = (classes > 0).then(|| Maps::one_hot(&classes_of, classes).unwrap());
-    let input = Input { maps: &x, labels: labels.as_ref() };
-    for mode in [Mode::Train, Mode::Eval(&given)] {
-        let mut results = Vec::new();
-        for network in &mut networks {
-            network.parameters_mut().set(&parameters(layers, 7, 1.0)).unwrap();
-            network.parameters_mut().zero_gradients();
-            let activations = network.forward(input, mode, Keep::Activations).unwrap().activations;
-            let forward = network.forward(input, mode, Keep::Tape).unwrap();
-            let dx = network.backward(&d, WithRespectTo::Both).unwrap().unwrap().to_tensor().unwrap();
-            // With respect to the input alone: the same gradient, the parameters' gradients untouched.
-            let alone = network.backward(&d, WithRespectTo::Input).unwrap().unwrap().to_tensor().unwrap();
-            assert!(distance(&alone, &dx) < 1e-6);
-            let mut named = network.parameters().gradients().unwrap();
-            if let Mode::Train = mode {
-                // Batch norm subtracts the mean: the gradient of a bias before it is zero but for rounding.
-                let normed = layers.iter().filter(|layer| layer.norm.is_some());
-                normed.for_each(|layer| drop(named.remove(&format!("{}.conv.bias", layer.name))));
-            }
-            for (name, s) in &forward.statistics {
-                named.insert(format!("{name}.mean"), s.mean.clone());
-                named.insert(format!("{name}.var"), s.var.clone());
-                let count = Tensor::full(s.count as f32, (1,), &Device::Cpu).unwrap();
-                named.insert(format!("{name}.count"), count);
-            }
-            named.insert("output".into(), forward.output.to_tensor().unwrap());
-            named.insert("dx".into(), dx);
-            let activations = activations.iter().enumerate();
-            named.extend(activations.map(|(i, a)| (format!("activation {i}"), a.to_tensor().unwrap())));
-            results.push(named);
-        }
-        let (reference, ours) = results.split_first().unwrap();
-        for (isa, ours) in isas.iter().zip(ours) {
-            assert_eq!(ours.keys().collect::<Vec<_>>(), reference.keys().collect::<Vec<_>>());
-            for (name, ours) in ours {
-                let distance = distance(ours, &reference[name]);
-                assert!(
-                    distance < tolerance,
-                    "{name} differs by {distance} ({isa:?}, {precision:?}, {mode:?}, batch {n}) in {layers:?}"
-                );
-            }
-        }
-    }
-}
+use support::*;
 
 #[test]
 fn single_layers_agree() {
@@ -617,4 +479,22 @@ fn check_threads(layers: &[Layer], path: &str, precision: Precision) {
             "{threads} threads give other bytes than one in {precision:?}: {layers:?}"
         );
     }
+}
+
+/// Runs the comparisons of this file again in a process that loads the driver and the cuDNN of `simulated_gpu/`, which
+/// run the kernels of the CUDA executor on the CPU, in shuffled orders.
+#[cfg(feature = "cuda")]
+#[test]
+fn cuda_agrees_on_a_simulated_gpu() {
+    if simulated_gpu().is_some() {
+        return;
+    }
+    let (libraries, program) =
+        (simulated::libraries(env!("CARGO_MANIFEST_DIR").as_ref()), std::env::current_exe().unwrap());
+    let mut command = std::process::Command::new(program);
+    let tests = ["single_layers_agree", "batch_norm_between", "pooled_and", "small_networks"];
+    command.args(tests).arg("--test-threads=1").env("LD_LIBRARY_PATH", libraries).env("SIMULATED_GPU", "1");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("4 passed"), "{text}");
 }

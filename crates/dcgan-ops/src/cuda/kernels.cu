@@ -1,0 +1,324 @@
+// The kernels of the CUDA executor. Maps are channels-last, f32 or bf16 in memory; sums are f32 within a part of the
+// rows and f64 over the parts, always in the same order: the same input gives the same bytes.
+//
+// A map is a matrix here: for batch norm per channel (n h w) x c, per activation n x (h w c). `columns` are what shares
+// a mean, `rows` what it is taken over.
+//
+// Compiles as CUDA C (nvcc, NVRTC), and as C++ for the simulated driver of the tests (HOST_SHIM).
+#ifdef HOST_SHIM
+#include "shim.h"
+#else
+typedef unsigned short u16;
+typedef long long i64;
+#endif
+
+enum { IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID };
+enum { NOT_RESAMPLED, NEAREST, MAX_POOL };
+
+__device__ float load(const float *x, i64 i) { return x[i]; }
+__device__ float load(const u16 *x, i64 i) { return __uint_as_float((unsigned)x[i] << 16); }
+__device__ void store(float *x, i64 i, float value) { x[i] = value; }
+// Rounds to the nearest even; NaN stays NaN.
+__device__ void store(u16 *x, i64 i, float value) {
+    unsigned bits = __float_as_uint(value);
+    x[i] = (bits & 0x7fffffffu) > 0x7f800000u ? (u16)((bits >> 16) | 0x40u)
+                                              : (u16)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+__device__ float activate(float x, int activation, float slope) {
+    switch (activation) {
+    case RELU: return x > 0.f ? x : 0.f;
+    case LEAKY_RELU: return x > 0.f ? x : slope * x;
+    case TANH: return tanhf(x);
+    case SIGMOID: return 0.5f * (tanhf(0.5f * x) + 1.f);
+    default: return x;
+    }
+}
+
+// The derivative at the activation's output `y`; a rectifier's output has the sign of its input.
+__device__ float derivative(float y, int activation, float slope) {
+    switch (activation) {
+    case RELU: return y > 0.f ? 1.f : 0.f;
+    case LEAKY_RELU: return y > 0.f ? 1.f : slope;
+    case TANH: return 1.f - y * y;
+    case SIGMOID: return y * (1.f - y);
+    default: return 1.f;
+    }
+}
+
+// Maps have less than 2^31 values: 32-bit arithmetic is much faster.
+#define EACH(i, n) for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < (unsigned)(n); i += gridDim.x * blockDim.x)
+
+// ---- conversions
+
+template <class From, class To> __device__ void convert(const From *x, To *y, int n) {
+    EACH(i, n) store(y, i, load(x, i));
+}
+
+// ---- what a linear map reads: the input resampled, with class labels behind its channels
+
+struct Joined {
+    int height, width, channels;           // the layer's input
+    int out_height, out_width, classes;    // the linear map's input, and the class weights behind its channels
+    int resample, factor;
+};
+
+template <class T> __device__ void linear_input(const T *x, const float *labels, T *out, Joined s, int total) {
+    int joined = s.channels + s.classes;
+    EACH(i, total) {
+        int channel = (int)(i % joined), pixel = (int)(i / joined);
+        int column = pixel % s.out_width, row = pixel / s.out_width % s.out_height, image = pixel / s.out_width / s.out_height;
+        if (channel >= s.channels) {
+            store(out, i, labels[image * s.classes + channel - s.channels]);
+            continue;
+        }
+        const T *map = x + (i64)image * s.height * s.width * s.channels + channel;
+        if (s.resample == MAX_POOL) {
+            float most = 0.f;
+            for (int y = 0; y < s.factor; y++) for (int z = 0; z < s.factor; z++) {
+                float value = load(map, ((i64)(row * s.factor + y) * s.width + column * s.factor + z) * s.channels);
+                if ((y == 0 && z == 0) || value > most) most = value;
+            }
+            store(out, i, most);
+        } else {
+            int factor = s.resample == NEAREST ? s.factor : 1;
+            store(out, i, load(map, ((i64)(row / factor) * s.width + column / factor) * s.channels));
+        }
+    }
+}
+
+// The gradient of a maximum goes to the first of equal values.
+template <class T> __device__ void linear_input_gradient(const T *x, const T *d, T *out, Joined s, int total) {
+    int joined = s.channels + s.classes;
+    EACH(i, total) {
+        int channel = (int)(i % s.channels), pixel = (int)(i / s.channels);
+        int column = pixel % s.width, row = pixel / s.width % s.height, image = pixel / s.width / s.height;
+        const T *of_image = d + (i64)image * s.out_height * s.out_width * joined + channel;
+        float sum = 0.f;
+        if (s.resample == MAX_POOL) {
+            int top = row / s.factor * s.factor, left = column / s.factor * s.factor;
+            const T *map = x + (i64)image * s.height * s.width * s.channels + channel;
+            float most = 0.f;
+            int first_row = -1, first_column = -1;
+            for (int y = top; y < top + s.factor; y++) for (int z = left; z < left + s.factor; z++) {
+                float value = load(map, ((i64)y * s.width + z) * s.channels);
+                if (first_row < 0 || value > most) { most = value; first_row = y; first_column = z; }
+            }
+            if (row == first_row && column == first_column)
+                sum = load(of_image, ((i64)(row / s.factor) * s.out_width + column / s.factor) * joined);
+        } else {
+            int factor = s.resample == NEAREST ? s.factor : 1;
+            for (int y = 0; y < factor; y++) for (int z = 0; z < factor; z++)
+                sum += load(of_image, ((i64)(row * factor + y) * s.out_width + column * factor + z) * joined);
+        }
+        store(out, i, sum);
+    }
+}
+
+// ---- biases, and class labels of dense layers
+
+// bias (channels) or null; weight (classes, channels) with labels (n, classes), or null, where an image is one pixel.
+template <class T>
+__device__ void add_bias(T *x, const float *bias, const float *labels, const float *weight, int classes, int channels, int total) {
+    EACH(i, total) {
+        int channel = (int)(i % channels);
+        float sum = load(x, i) + (bias ? bias[channel] : 0.f);
+        if (weight) {
+            const float *row = labels + i / channels * classes;
+            for (int k = 0; k < classes; k++) sum += row[k] * weight[(i64)k * channels + channel];
+        }
+        store(x, i, sum);
+    }
+}
+
+template <class T>
+__device__ void label_gradient(const T *d, const float *labels, float *out, int n, int classes, int channels) {
+    EACH(i, classes * channels) {
+        int channel = (int)(i % channels), k = (int)(i / channels);
+        double sum = 0;
+        for (int image = 0; image < n; image++) sum += (double)labels[(i64)image * classes + k] * load(d, (i64)image * channels + channel);
+        out[i] = (float)sum;
+    }
+}
+
+// ---- sums over the rows of a matrix
+//
+// Blocks of 256 threads, 32 columns x 8 rows: grid (columns / 32 rounded up, parts). parts: (parts, 2, columns).
+
+// Of the whole file: the sections of variables in templates are lost in g++.
+__shared__ float shared[2][8][32];
+
+#define PARTIAL_SUMS(FIRST, SECOND)                                                                                    \
+    int lane = threadIdx.x & 31, group = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;                            \
+    int each = (rows + (int)gridDim.y - 1) / (int)gridDim.y;                                                           \
+    int begin = (int)blockIdx.y * each, end = min(begin + each, rows);                                                 \
+    float first = 0.f, second = 0.f;                                                                                   \
+    if (column < columns)                                                                                              \
+        for (int row = begin + group; row < end; row += 8) {                                                           \
+            i64 at = (i64)row * columns + column;                                                                      \
+            (void)at;                                                                                                  \
+            FIRST;                                                                                                     \
+            SECOND;                                                                                                    \
+        }                                                                                                              \
+    shared[0][group][lane] = first;                                                                                    \
+    shared[1][group][lane] = second;                                                                                   \
+    __syncthreads();                                                                                                   \
+    if (threadIdx.x < 64 && blockIdx.x * 32 + (threadIdx.x & 31) < columns) {                                          \
+        int which = threadIdx.x >> 5;                                                                                  \
+        float sum = 0.f;                                                                                               \
+        for (int i = 0; i < 8; i++) sum += shared[which][i][lane];                                                     \
+        parts[((i64)blockIdx.y * 2 + which) * columns + column] = sum;                                                 \
+    }
+
+// Sums of x - x[0] and of its square: shifted by the first row, so that a large mean does not cancel the variance.
+template <class T> __device__ void moments(const T *x, float *parts, int rows, int columns) {
+    PARTIAL_SUMS(float value = load(x, at) - load(x, column); first += value, second += value * value)
+}
+
+// Sums of x alone.
+template <class T> __device__ void sums(const T *x, float *parts, int rows, int columns) {
+    PARTIAL_SUMS(first += load(x, at), )
+}
+
+// Mean and biased variance from the parts of `moments`; normal: (4, columns), mean, 1 / deviation,
+// scale, bias.
+template <class T>
+__device__ void finish_moments(const T *x, const float *parts, const float *weight, const float *bias, float *variance, float *normal,
+                               int splits, int rows, int columns, float eps) {
+    EACH(column, columns) {
+        double sum = 0, square = 0;
+        for (int part = 0; part < splits; part++) {
+            sum += parts[(i64)(part * 2) * columns + column];
+            square += parts[(i64)(part * 2 + 1) * columns + column];
+        }
+        double shifted = sum / rows, found = square / rows - shifted * shifted;
+        if (found < 0) found = 0;
+        float mean = (float)(load(x, column) + shifted), inverse = (float)(1.0 / sqrt((double)(float)found + (double)eps));
+        float scale = inverse * (weight ? weight[column] : 1.f);
+        variance[column] = (float)found;
+        normal[column] = mean;
+        normal[columns + column] = inverse;
+        normal[2 * columns + column] = scale;
+        normal[3 * columns + column] = bias ? bias[column] : 0.f;
+    }
+}
+
+// The same from given statistics.
+__device__ void given_moments(const float *mean, const float *variance, const float *weight, const float *bias, float *normal,
+                              int columns, float eps) {
+    EACH(column, columns) {
+        float inverse = (float)(1.0 / sqrt((double)variance[column] + (double)eps));
+        float scale = inverse * (weight ? weight[column] : 1.f);
+        normal[column] = mean[column];
+        normal[columns + column] = inverse;
+        normal[2 * columns + column] = scale;
+        normal[3 * columns + column] = bias ? bias[column] : 0.f;
+    }
+}
+
+// ---- batch norm with its activation, forward
+
+// normal may be null: the activation alone.
+template <class T>
+__device__ void normalize(const T *x, const float *normal, T *y, int columns, int activation, float slope, int total) {
+    EACH(i, total) {
+        float value = load(x, i);
+        if (normal) {
+            int column = (int)(i % columns);
+            value = (value - normal[column]) * normal[2 * columns + column] + normal[3 * columns + column];
+        }
+        store(y, i, activate(value, activation, slope));
+    }
+}
+
+// ---- batch norm with its activation, backward
+
+// Sums of g and of g times the normalized x, where g is the gradient before the activation; y is the activation.
+template <class T>
+__device__ void gradient_sums(const T *x, const T *y, const T *d, const float *normal, float *parts, int rows, int columns,
+                              int activation, float slope) {
+    PARTIAL_SUMS(float g = load(d, at) * derivative(load(y, at), activation, slope); first += g,
+                 second += g * (load(x, at) - normal[column]) * normal[columns + column])
+}
+
+// out: (2, columns), the sums of all parts.
+__device__ void finish_sums(const float *parts, float *out, int splits, int columns) {
+    EACH(i, 2 * columns) {
+        double sum = 0;
+        for (int part = 0; part < splits; part++) sum += parts[(i64)part * 2 * columns + i];
+        out[i] = (float)sum;
+    }
+}
+
+// The gradient with respect to x. sums: those of gradient_sums over all rows, or null where the statistics were given;
+// normal: null without batch norm.
+template <class T>
+__device__ void input_gradient(const T *x, const T *y, const T *d, const float *normal, const float *sums, T *out, int rows,
+                               int columns, int activation, float slope, int total) {
+    EACH(i, total) {
+        float g = load(d, i) * derivative(load(y, i), activation, slope);
+        if (normal) {
+            int column = (int)(i % columns);
+            if (sums) {
+                float normalized = (load(x, i) - normal[column]) * normal[columns + column];
+                g -= (sums[column] + normalized * sums[columns + column]) / rows;
+            }
+            g *= normal[2 * columns + column];
+        }
+        store(out, i, g);
+    }
+}
+
+// ---- entry points, for maps of f32 and of bf16
+
+#define KERNEL extern "C" __global__ void
+#define BOTH(name, parameters, arguments)                                                                              \
+    KERNEL name##_f32 parameters(float) { name<float> arguments; }                                                     \
+    KERNEL name##_bf16 parameters(u16) { name<u16> arguments; }
+
+KERNEL copy(const float *x, float *y, int n) { convert<float, float>(x, y, n); }
+KERNEL zero(float *x, int n) { EACH(i, n) x[i] = 0.f; }
+KERNEL narrow(const float *x, u16 *y, int n) { convert<float, u16>(x, y, n); }
+KERNEL widen(const u16 *x, float *y, int n) { convert<u16, float>(x, y, n); }
+
+#define JOINED int height, int width, int channels, int out_height, int out_width, int classes, int resample, int factor
+#define SHAPE Joined{height, width, channels, out_height, out_width, classes, resample, factor}
+#define P(T) (const T *x, const float *labels, T *out, JOINED, int total)
+BOTH(linear_input, P, (x, labels, out, SHAPE, total))
+#undef P
+#define P(T) (const T *x, const T *d, T *out, JOINED, int total)
+BOTH(linear_input_gradient, P, (x, d, out, SHAPE, total))
+#undef P
+#define P(T) (T *x, const float *bias, const float *labels, const float *weight, int classes, int channels, int total)
+BOTH(add_bias, P, (x, bias, labels, weight, classes, channels, total))
+#undef P
+#define P(T) (const T *d, const float *labels, float *out, int n, int classes, int channels)
+BOTH(label_gradient, P, (d, labels, out, n, classes, channels))
+#undef P
+#define P(T) (const T *x, float *parts, int rows, int columns)
+BOTH(moments, P, (x, parts, rows, columns))
+BOTH(sums, P, (x, parts, rows, columns))
+#undef P
+#define P(T)                                                                                                           \
+    (const T *x, const float *parts, const float *weight, const float *bias, float *variance, float *normal,           \
+     int splits, int rows, int columns, float eps)
+BOTH(finish_moments, P, (x, parts, weight, bias, variance, normal, splits, rows, columns, eps))
+#undef P
+KERNEL given_statistics(const float *mean, const float *variance, const float *weight, const float *bias, float *normal,
+                        int columns, float eps) {
+    given_moments(mean, variance, weight, bias, normal, columns, eps);
+}
+#define P(T) (const T *x, const float *normal, T *y, int columns, int activation, float slope, int total)
+BOTH(normalize, P, (x, normal, y, columns, activation, slope, total))
+#undef P
+#define P(T)                                                                                                           \
+    (const T *x, const T *y, const T *d, const float *normal, float *parts, int rows, int columns, int activation,     \
+     float slope)
+BOTH(gradient_sums, P, (x, y, d, normal, parts, rows, columns, activation, slope))
+#undef P
+KERNEL total_sums(const float *parts, float *out, int splits, int columns) { finish_sums(parts, out, splits, columns); }
+#define P(T)                                                                                                           \
+    (const T *x, const T *y, const T *d, const float *normal, const float *sums, T *out, int rows, int columns,        \
+     int activation, float slope, int total)
+BOTH(input_gradient, P, (x, y, d, normal, sums, out, rows, columns, activation, slope, total))
+#undef P

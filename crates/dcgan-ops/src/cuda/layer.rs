@@ -1,0 +1,439 @@
+//! One layer of the CUDA executor: its parameters and maps on the GPU, and both of its passes.
+
+use super::conv::{Convolution, Operation, Plans, Types};
+use super::gpu::{Argument, Buffer, Gpu, Result, elements, int, parts};
+use crate::{Activation, Kind, Layer, NormAxes, Precision, Resample, Role};
+use std::ops::Range;
+
+/// The GPU and the convolutions of a pass.
+pub(super) struct Pass<'a> {
+    pub(super) gpu: &'a Gpu,
+    pub(super) plans: &'a mut Plans,
+    pub(super) precision: Precision,
+    pub(super) n: usize,
+    /// Address of the class weights `(n, classes)`; 0 without them.
+    pub(super) labels: u64,
+    /// Partial sums, and other values of a moment.
+    pub(super) sums: &'a mut Buffer,
+}
+
+impl Pass<'_> {
+    /// Bytes of a value of a map.
+    pub(super) fn bytes(&self) -> usize {
+        match self.precision {
+            Precision::F32 => 4,
+            Precision::Bf16 => 2,
+        }
+    }
+
+    /// The entry point of a kernel for the maps' type.
+    fn name(&self, kernel: &str) -> String {
+        match self.precision {
+            Precision::F32 => format!("{kernel}_f32"),
+            Precision::Bf16 => format!("{kernel}_bf16"),
+        }
+    }
+
+    fn types(&self) -> Types {
+        match self.precision {
+            Precision::F32 => Types::F32,
+            Precision::Bf16 => Types::Bf16,
+        }
+    }
+
+    /// f32 values as a map's.
+    pub(super) fn narrow(&self, from: u64, to: u64, len: usize) -> Result<()> {
+        self.gpu.launch("narrow", elements(len), &[pointer(from), pointer(to), int(len)?])
+    }
+
+    /// A map's values as f32.
+    pub(super) fn widen(&self, from: u64, to: u64, len: usize) -> Result<()> {
+        self.gpu.launch("widen", elements(len), &[pointer(from), pointer(to), int(len)?])
+    }
+}
+
+fn pointer(address: u64) -> Argument {
+    Argument::Pointer(address)
+}
+
+/// The number of an activation in `kernels.cu`, and its slope.
+fn activation(activation: Activation) -> [Argument; 2] {
+    let (number, slope) = match activation {
+        Activation::Identity => (0, 0.0),
+        Activation::Relu => (1, 0.0),
+        Activation::LeakyRelu(slope) => (2, slope),
+        Activation::Tanh => (3, 0.0),
+        Activation::Sigmoid => (4, 0.0),
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "the kernels compute in f32")]
+    [Argument::Int(number), Argument::Float(slope as f32)]
+}
+
+/// Where a layer's parameters lie on the GPU, in values from the start of the flat buffer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    pub(super) weight: Range<usize>,
+    pub(super) bias: Option<Range<usize>>,
+    pub(super) label_weight: Option<Range<usize>>,
+    pub(super) affine: Option<(Range<usize>, Range<usize>)>,
+}
+
+impl Places {
+    /// The range of a role's tensor.
+    pub(super) fn of(layer: &Layer, range: impl Fn(Role) -> Option<Range<usize>>) -> Self {
+        debug_assert!(layer.tensor_shape(Role::Weight).is_some());
+        Self {
+            weight: range(Role::Weight).unwrap_or_default(),
+            bias: range(Role::Bias),
+            label_weight: range(Role::LabelWeight),
+            affine: range(Role::NormWeight).zip(range(Role::NormBias)),
+        }
+    }
+}
+
+/// One layer's buffers, kept from pass to pass.
+#[derive(Debug, Default)]
+pub(super) struct LayerState {
+    places: Places,
+    /// The filters in bf16; empty in f32.
+    filters: Buffer,
+    /// What the linear map reads, where that is not the layer's input.
+    joined: Buffer,
+    /// Output of the linear map; empty without batch norm.
+    linear: Buffer,
+    activation: Buffer,
+    /// Mean, 1 / deviation, scale and bias of each column.
+    normal: Buffer,
+    variance: Buffer,
+    /// Gradients of the filters in the type of the maps.
+    filter_gradient: Buffer,
+    given: Buffer,
+}
+
+/// Rows and columns of the matrix that batch norm works on.
+fn matrix(layer: &Layer, n: usize) -> (usize, usize) {
+    let output = layer.output;
+    match layer.norm.map(|norm| norm.axes) {
+        Some(NormAxes::PerActivation) => (n, output.len()),
+        _ => (n * output.height * output.width, output.channels),
+    }
+}
+
+/// Whether the linear map reads something else than the layer's input.
+fn differs(layer: &Layer) -> bool {
+    layer.label_channels > 0 || layer.resample.is_some()
+}
+
+fn convolution(layer: &Layer, n: usize) -> Convolution {
+    let sides = |shape: crate::MapShape| (shape.height, shape.width, shape.channels);
+    let (input, output) = (sides(layer.linear_input()), sides(layer.output));
+    let (fine, coarse) = match layer.kind {
+        Kind::Conv => (input, output),
+        Kind::ConvTranspose => (output, input),
+    };
+    Convolution { n, fine, coarse, kernel: layer.kernel, stride: layer.stride, padding: layer.padding }
+}
+
+/// Height, width and channels of the layer's input, sides of the linear map's, classes, resampling and its factor.
+fn joined_shape(layer: &Layer) -> Result<[Argument; 8]> {
+    let (input, read) = (layer.input, layer.linear_input());
+    let (resample, factor) = match layer.resample {
+        None => (0, 1),
+        Some(Resample::Nearest(factor)) => (1, factor),
+        Some(Resample::MaxPool(factor)) => (2, factor),
+    };
+    Ok([
+        int(input.height)?,
+        int(input.width)?,
+        int(input.channels)?,
+        int(read.height)?,
+        int(read.width)?,
+        int(layer.label_channels)?,
+        Argument::Int(resample),
+        int(factor)?,
+    ])
+}
+
+impl LayerState {
+    pub(super) fn new(places: Places) -> Self {
+        Self { places, ..Self::default() }
+    }
+
+    /// The activation.
+    pub(super) fn activation(&self, gpu: &Gpu) -> u64 {
+        self.activation.address(gpu)
+    }
+
+    /// Prepares the filters after the parameters have changed.
+    pub(super) fn refresh(&mut self, pass: &Pass<'_>, parameters: u64) -> Result<()> {
+        if pass.precision == Precision::Bf16 {
+            let len = self.places.weight.len();
+            let to = self.filters.sized(pass.gpu, 2 * len)?;
+            pass.narrow(parameters + 4 * self.places.weight.start as u64, to, len)?;
+        }
+        Ok(())
+    }
+
+    fn filters(&self, pass: &Pass<'_>, parameters: u64) -> u64 {
+        match pass.precision {
+            Precision::F32 => parameters + 4 * self.places.weight.start as u64,
+            Precision::Bf16 => self.filters.address(pass.gpu),
+        }
+    }
+
+    fn place(range: Option<&Range<usize>>, base: u64) -> Argument {
+        pointer(range.map_or(0, |range| base + 4 * range.start as u64))
+    }
+
+    /// Runs the layer on the map at `source`. `given` are mean and variance in evaluation. In training, the minibatch's
+    /// are in [`LayerState::statistics`] afterwards.
+    pub(super) fn forward(
+        &mut self,
+        layer: &Layer,
+        pass: &mut Pass<'_>,
+        (parameters, source): (u64, u64),
+        given: Option<(&[f32], &[f32])>,
+    ) -> Result<()> {
+        let (gpu, n, bytes) = (pass.gpu, pass.n, pass.bytes());
+        let total = n * layer.output.len();
+        let read = match differs(layer) {
+            false => source,
+            true => {
+                let len = n * layer.linear_input().len();
+                let to = self.joined.sized(gpu, len * bytes)?;
+                let mut arguments = vec![pointer(source), pointer(pass.labels), pointer(to)];
+                arguments.extend(joined_shape(layer)?);
+                arguments.push(int(len)?);
+                gpu.launch(&pass.name("linear_input"), elements(len), &arguments)?;
+                to
+            }
+        };
+        let filters = self.filters(pass, parameters);
+        let output = match layer.norm {
+            Some(_) => self.linear.sized(gpu, total * bytes)?,
+            None => self.activation.sized(gpu, total * bytes)?,
+        };
+        let shape = (convolution(layer, n), pass.types());
+        match layer.kind {
+            Kind::Conv => pass.plans.run(gpu, Operation::Coarse, shape, [read, filters, output])?,
+            Kind::ConvTranspose => pass.plans.run(gpu, Operation::Fine, shape, [output, filters, read])?,
+        }
+        if layer.bias || layer.label_inputs > 0 {
+            let arguments = [
+                pointer(output),
+                Self::place(self.places.bias.as_ref(), parameters),
+                pointer(pass.labels),
+                Self::place(self.places.label_weight.as_ref(), parameters),
+                int(layer.label_inputs)?,
+                int(layer.output.channels)?,
+                int(total)?,
+            ];
+            gpu.launch(&pass.name("add_bias"), elements(total), &arguments)?;
+        }
+        let [number, slope] = activation(layer.activation);
+        let (rows, columns) = matrix(layer, n);
+        let mut normal = 0;
+        if let Some(norm) = layer.norm {
+            let weight = Self::place(self.places.affine.as_ref().map(|(weight, _)| weight), parameters);
+            let bias = Self::place(self.places.affine.as_ref().map(|(_, bias)| bias), parameters);
+            #[expect(clippy::cast_possible_truncation, reason = "the kernels take eps in f32")]
+            let eps = Argument::Float(norm.eps as f32);
+            normal = self.normal.sized(gpu, 16 * columns)?;
+            match given {
+                None => {
+                    let (splits, grid) = parts(rows, columns);
+                    let sums = pass.sums.sized(gpu, 8 * splits * columns)?;
+                    let arguments = [pointer(output), pointer(sums), int(rows)?, int(columns)?];
+                    gpu.launch(&pass.name("moments"), grid, &arguments)?;
+                    let variance = self.variance.sized(gpu, 4 * columns)?;
+                    let arguments = [
+                        pointer(output),
+                        pointer(sums),
+                        weight,
+                        bias,
+                        pointer(variance),
+                        pointer(normal),
+                        int(splits)?,
+                        int(rows)?,
+                        int(columns)?,
+                        eps,
+                    ];
+                    gpu.launch(&pass.name("finish_moments"), elements(columns), &arguments)?;
+                }
+                Some((mean, variance)) => {
+                    let at = self.given.upload(gpu, &[mean, variance].concat())?;
+                    let (mean, variance) = (pointer(at), pointer(at + 4 * columns as u64));
+                    let arguments = [mean, variance, weight, bias, pointer(normal), int(columns)?, eps];
+                    gpu.launch("given_statistics", elements(columns), &arguments)?;
+                }
+            }
+        }
+        if layer.norm.is_some() || layer.activation != Activation::Identity {
+            let to = self.activation.sized(gpu, total * bytes)?;
+            let arguments =
+                [pointer(output), pointer(normal), pointer(to), int(columns)?, number, slope, int(total)?];
+            gpu.launch(&pass.name("normalize"), elements(total), &arguments)?;
+        }
+        Ok(())
+    }
+
+    /// Mean and variance of the minibatch.
+    pub(super) fn statistics(&self, layer: &Layer, gpu: &Gpu) -> Result<(Vec<f32>, Vec<f32>)> {
+        let (_, columns) = matrix(layer, 1);
+        Ok((self.normal.download(gpu, columns)?, self.variance.download(gpu, columns)?))
+    }
+
+    /// The backward pass from the gradient `d` of the activation, which is overwritten. `gradients` is the flat buffer
+    /// of the parameters' gradients; `out` takes the gradient with respect to the layer's input.
+    pub(super) fn backward(
+        &mut self,
+        layer: &Layer,
+        pass: &mut Pass<'_>,
+        (parameters, source, is_train): (u64, u64, bool),
+        d: u64,
+        gradients: Option<u64>,
+        (scratch, out): (&mut Buffer, Option<u64>),
+    ) -> Result<()> {
+        let (gpu, n, bytes) = (pass.gpu, pass.n, pass.bytes());
+        let total = n * layer.output.len();
+        let (rows, columns) = matrix(layer, n);
+        let [number, slope] = activation(layer.activation);
+        let y = self.activation.address(gpu);
+        // Sums: those of the parts, then the totals.
+        let (splits, grid) = parts(rows, columns);
+        let widest = columns.max(layer.output.channels);
+        let bias_parts = parts(n * layer.output.height * layer.output.width, layer.output.channels);
+        let parts_len = 2 * splits.max(bias_parts.0) * widest;
+        let sums = pass.sums.sized(gpu, 4 * (parts_len + 2 * widest))?;
+        let totals = sums + 4 * parts_len as u64;
+        let (x, normal) = match layer.norm {
+            Some(_) => (self.linear.address(gpu), self.normal.address(gpu)),
+            None => (y, 0),
+        };
+        if layer.norm.is_some() {
+            let arguments = [
+                pointer(x),
+                pointer(y),
+                pointer(d),
+                pointer(normal),
+                pointer(sums),
+                int(rows)?,
+                int(columns)?,
+                number,
+                slope,
+            ];
+            gpu.launch(&pass.name("gradient_sums"), grid, &arguments)?;
+            let to = [pointer(sums), pointer(totals), int(splits)?, int(columns)?];
+            gpu.launch("total_sums", elements(2 * columns), &to)?;
+            if let (Some(gradients), Some((weight, bias))) = (gradients, &self.places.affine) {
+                // The gradient of the bias is the first sum, that of the weight the second.
+                let at = |range: &Range<usize>| gradients + 4 * range.start as u64;
+                copy(gpu, totals, at(bias), columns)?;
+                copy(gpu, totals + 4 * columns as u64, at(weight), columns)?;
+            }
+        }
+        if layer.norm.is_some() || layer.activation != Activation::Identity {
+            let used = if layer.norm.is_some() && is_train { totals } else { 0 };
+            let arguments = [
+                pointer(x),
+                pointer(y),
+                pointer(d),
+                pointer(normal),
+                pointer(used),
+                pointer(d),
+                int(rows)?,
+                int(columns)?,
+                number,
+                slope,
+                int(total)?,
+            ];
+            gpu.launch(&pass.name("input_gradient"), elements(total), &arguments)?;
+        }
+        let read = if differs(layer) { self.joined.address(gpu) } else { source };
+        if let Some(gradients) = gradients {
+            self.parameter_gradients(layer, pass, (read, d, gradients), (sums, totals), is_train)?;
+        }
+        let Some(out) = out else { return Ok(()) };
+        let to = match differs(layer) {
+            false => out,
+            true => scratch.sized(gpu, n * layer.linear_input().len() * bytes)?,
+        };
+        let filters = self.filters(pass, parameters);
+        let shape = (convolution(layer, n), pass.types());
+        match layer.kind {
+            Kind::Conv => pass.plans.run(gpu, Operation::Fine, shape, [to, filters, d])?,
+            Kind::ConvTranspose => pass.plans.run(gpu, Operation::Coarse, shape, [d, filters, to])?,
+        }
+        if differs(layer) {
+            let len = n * layer.input.len();
+            let mut arguments = vec![pointer(source), pointer(to), pointer(out)];
+            arguments.extend(joined_shape(layer)?);
+            arguments.push(int(len)?);
+            gpu.launch(&pass.name("linear_input_gradient"), elements(len), &arguments)?;
+        }
+        Ok(())
+    }
+
+    /// Gradients of the filters, the bias and the weight of labels, from the gradient `d` of the linear map's output.
+    fn parameter_gradients(
+        &mut self,
+        layer: &Layer,
+        pass: &mut Pass<'_>,
+        (read, d, gradients): (u64, u64, u64),
+        (sums, totals): (u64, u64),
+        is_train: bool,
+    ) -> Result<()> {
+        let (gpu, n) = (pass.gpu, pass.n);
+        let channels = layer.output.channels;
+        let to = gradients + 4 * self.places.weight.start as u64;
+        let shape = convolution(layer, n);
+        let (fine, coarse) = match layer.kind {
+            Kind::Conv => (read, d),
+            Kind::ConvTranspose => (d, read),
+        };
+        let wide = Types::Bf16Maps;
+        if pass.precision == Precision::F32 {
+            pass.plans.run(gpu, Operation::Filters, (shape, Types::F32), [fine, to, coarse])?;
+        } else if pass.plans.has(Operation::Filters, shape, wide)? {
+            pass.plans.run(gpu, Operation::Filters, (shape, wide), [fine, to, coarse])?;
+        } else {
+            let len = self.places.weight.len();
+            let narrow = self.filter_gradient.sized(gpu, 2 * len)?;
+            pass.plans.run(gpu, Operation::Filters, (shape, Types::Bf16), [fine, narrow, coarse])?;
+            pass.widen(narrow, to, len)?;
+        }
+        if let Some(range) = &self.places.bias {
+            let to = gradients + 4 * range.start as u64;
+            if layer.norm.is_some() && is_train {
+                // The mean takes the bias out again.
+                zero(gpu, to, channels)?;
+            } else {
+                let rows = n * layer.output.height * layer.output.width;
+                let (splits, grid) = parts(rows, channels);
+                let arguments = [pointer(d), pointer(sums), int(rows)?, int(channels)?];
+                gpu.launch(&pass.name("sums"), grid, &arguments)?;
+                let arguments = [pointer(sums), pointer(totals), int(splits)?, int(channels)?];
+                gpu.launch("total_sums", elements(2 * channels), &arguments)?;
+                copy(gpu, totals, to, channels)?;
+            }
+        }
+        if let Some(range) = &self.places.label_weight {
+            let to = gradients + 4 * range.start as u64;
+            let classes = layer.label_inputs;
+            let arguments =
+                [pointer(d), pointer(pass.labels), pointer(to), int(n)?, int(classes)?, int(channels)?];
+            gpu.launch(&pass.name("label_gradient"), elements(classes * channels), &arguments)?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies f32 values on the GPU.
+pub(super) fn copy(gpu: &Gpu, from: u64, to: u64, len: usize) -> Result<()> {
+    gpu.launch("copy", elements(len), &[pointer(from), pointer(to), int(len)?])
+}
+
+/// Sets f32 values on the GPU to 0.
+fn zero(gpu: &Gpu, to: u64, len: usize) -> Result<()> {
+    gpu.launch("zero", elements(len), &[pointer(to), int(len)?])
+}

@@ -1,0 +1,243 @@
+// A CUDA driver that runs the program's own kernels on the CPU: the calls that cudarc makes, and no more.
+//
+// Blocks and threads run in an order that SIMULATED_SEED shuffles; memory starts as NaN; what runs over the end of an
+// allocation faults; pointers that are none of the device end the program. SIMULATED_FULL=n: the n-th allocation fails.
+#define HOST_SHIM
+#include "kernels.cu"
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <random>
+#include <sys/mman.h>
+#include <tuple>
+#include <ucontext.h>
+#include <unistd.h>
+#include <vector>
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+extern char __start_cushared[], __stop_cushared[];
+
+namespace {
+[[noreturn]] void fail(const char *what) {
+    fprintf(stderr, "simulated GPU: %s (block %u,%u thread %u)\n", what, blockIdx.x, blockIdx.y, threadIdx.x);
+    _exit(99);
+}
+
+int setting(const char *name, int otherwise) {
+    const char *value = getenv(name);
+    return value ? atoi(value) : otherwise;
+}
+
+enum State { Ready, AtBarrier, Done };
+struct Fiber {
+    ucontext_t context;
+    State state;
+    int line;
+    dim3 index;
+};
+std::vector<Fiber> fibers;
+std::vector<std::vector<char>> stacks;
+ucontext_t scheduler;
+Fiber *current;
+std::function<void()> body;
+std::mt19937 rng(setting("SIMULATED_SEED", 1));
+
+void enter() {
+    body();
+    current->state = Done;
+    swapcontext(&current->context, &scheduler);
+}
+
+void run_block() {
+    unsigned n = blockDim.x * blockDim.y * blockDim.z;
+    fibers.resize(n);
+    while (stacks.size() < n) stacks.emplace_back(64 * 1024);
+    memset(__start_cushared, 0xff, __stop_cushared - __start_cushared);
+    for (unsigned i = 0; i < n; i++) {
+        Fiber &f = fibers[i];
+        f.state = Ready;
+        f.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
+        getcontext(&f.context);
+        f.context.uc_stack.ss_sp = stacks[i].data();
+        f.context.uc_stack.ss_size = stacks[i].size();
+        f.context.uc_link = nullptr;
+        makecontext(&f.context, enter, 0);
+    }
+    std::vector<unsigned> order(n);
+    for (unsigned i = 0; i < n; i++) order[i] = i;
+    for (;;) {
+        std::shuffle(order.begin(), order.end(), rng);
+        for (unsigned i : order)
+            if (fibers[i].state == Ready) {
+                current = &fibers[i];
+                threadIdx = current->index;
+                swapcontext(&scheduler, &current->context);
+            }
+        unsigned waiting = 0;
+        int line = 0;
+        for (Fiber &f : fibers)
+            if (f.state == AtBarrier) {
+                if (line && line != f.line) fail("threads of a block wait at different barriers");
+                line = f.line;
+                waiting++;
+            }
+        if (waiting == 0) return;
+        if (waiting != n) fail("a barrier that not all threads reach");
+        for (Fiber &f : fibers) f.state = Ready;
+    }
+}
+
+void launch(dim3 grid, dim3 block, std::function<void()> f) {
+    if (!block.x || block.x * block.y * block.z > 1024 || !grid.x || !grid.y || grid.y > 65535 || grid.z > 65535)
+        fail("a launch out of limits");
+    gridDim = grid;
+    blockDim = block;
+    body = std::move(f);
+    std::vector<dim3> blocks;
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = 0; x < grid.x; x++) blocks.push_back({x, y, z});
+    std::shuffle(blocks.begin(), blocks.end(), rng);
+    for (dim3 b : blocks) {
+        blockIdx = b;
+        run_block();
+    }
+}
+
+struct Memory {
+    char *base;
+    size_t mapped, bytes;
+};
+std::map<uintptr_t, Memory> memory;
+int allocations;
+
+bool is_device(uintptr_t p) {
+    auto it = memory.upper_bound(p);
+    if (it == memory.begin()) return false;
+    --it;
+    return p < it->first + std::max<size_t>(it->second.bytes, 1);
+}
+
+struct Kernel {
+    const char *name;
+    std::function<std::function<void()>(void **)> bind;
+};
+
+template <class T> T argument(void *p, const char *name, int i) {
+    T value;
+    memcpy(&value, p, sizeof value);
+    if constexpr (std::is_pointer_v<T>)
+        if (value && !is_device((uintptr_t)value)) {
+            fprintf(stderr, "simulated GPU: argument %d of %s is no device pointer: %p\n", i, name, (void *)value);
+            _exit(98);
+        }
+    return value;
+}
+
+template <class... A, size_t... I>
+std::function<void()> bound(void (*kernel)(A...), void **p, const char *name, std::index_sequence<I...>) {
+    std::tuple<A...> arguments{argument<A>(p[I], name, (int)I)...};
+    return [kernel, arguments] { std::apply(kernel, arguments); };
+}
+
+template <class... A> Kernel kernel(const char *name, void (*k)(A...)) {
+    return {name, [=](void **p) { return bound(k, p, name, std::index_sequence_for<A...>()); }};
+}
+
+#define ONE(k) kernel(#k, k)
+#define TWO(k) ONE(k##_f32), ONE(k##_bf16)
+Kernel kernels[] = {
+    ONE(copy), ONE(zero), ONE(narrow), ONE(widen), ONE(given_statistics), ONE(total_sums),
+    TWO(linear_input), TWO(linear_input_gradient), TWO(add_bias), TWO(label_gradient), TWO(moments), TWO(sums),
+    TWO(finish_moments), TWO(normalize), TWO(gradient_sums), TWO(input_gradient),
+};
+
+std::vector<std::function<void()>> *capturing;
+void submit(std::function<void()> f) {
+    if (capturing) capturing->push_back(std::move(f));
+    else f();
+}
+} // namespace
+
+void shim_barrier(int line) {
+    current->line = line;
+    current->state = AtBarrier;
+    swapcontext(&current->context, &scheduler);
+}
+
+#define API extern "C" __attribute__((visibility("default"))) int
+typedef unsigned long long ptr;
+API cuInit(unsigned) { return 0; }
+API cuDeviceGetCount(int *n) { *n = setting("SIMULATED_GPUS", 1); return 0; }
+API cuDeviceGet(int *d, int i) { *d = i; return 0; }
+API cuDeviceGetName(char *name, int n, int) { snprintf(name, n, "simulated GPU"); return 0; }
+API cuDeviceGetAttribute(int *v, int, int) { *v = 1; return 0; }
+API cuDevicePrimaryCtxRetain(void **c, int) { *c = (void *)1; return 0; }
+API cuDevicePrimaryCtxRelease_v2(int) { return 0; }
+API cuCtxGetCurrent(void **c) { *c = (void *)1; return 0; }
+API cuCtxSetCurrent(void *) { return 0; }
+API cuCtxSynchronize() { return 0; }
+API cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 1000; *total = 100000; return 0; }
+API cuStreamCreate(void **s, unsigned) { *s = (void *)3; return 0; }
+API cuStreamDestroy_v2(void *) { return 0; }
+API cuStreamSynchronize(void *) { return capturing ? 900 : 0; }
+API cuMemAllocAsync(ptr *p, size_t bytes, void *) {
+    if (capturing) return 900;
+    if (++allocations == setting("SIMULATED_FULL", 0)) return 2; // CUDA_ERROR_OUT_OF_MEMORY
+    size_t page = 4096, mapped = (std::max<size_t>(bytes, 1) + page - 1) / page * page + page;
+    char *base = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(base + mapped - page, page, PROT_NONE);
+    char *at = base + mapped - page - (bytes + 15) / 16 * 16;
+    memset(base, 0xff, mapped - page);
+    memory[(uintptr_t)at] = {base, mapped, bytes};
+    *p = (ptr)at;
+    return 0;
+}
+API cuMemFreeAsync(ptr p, void *) {
+    auto it = memory.find((uintptr_t)p);
+    if (it == memory.end()) return 1;
+    munmap(it->second.base, it->second.mapped);
+    memory.erase(it);
+    return 0;
+}
+API cuMemAlloc_v2(ptr *p, size_t bytes) { return cuMemAllocAsync(p, bytes, nullptr); }
+API cuMemFree_v2(ptr p) { return cuMemFreeAsync(p, nullptr); }
+API cuMemsetD8Async(ptr p, unsigned char v, size_t n, void *) { submit([=] { memset((void *)p, v, n); }); return 0; }
+API cuMemcpyHtoDAsync_v2(ptr d, const void *s, size_t n, void *) {
+    if (!is_device(d)) return 1;
+    submit([=] { memcpy((void *)d, s, n); });
+    return 0;
+}
+API cuMemcpyDtoHAsync_v2(void *d, ptr s, size_t n, void *) {
+    if (capturing) return 900;
+    if (!is_device(s)) return 1;
+    memcpy(d, (void *)s, n);
+    return 0;
+}
+API cuModuleLoadData(void **m, const void *) {
+    *m = (void *)4;
+    return setting("SIMULATED_OLD_DRIVER", 0) ? 222 : 0; // CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+}
+API cuModuleUnload(void *) { return 0; }
+API cuModuleGetFunction(void **f, void *, const char *name) {
+    for (Kernel &k : kernels)
+        if (!strcmp(k.name, name)) {
+            *f = &k;
+            return 0;
+        }
+    return 500; // CUDA_ERROR_NOT_FOUND
+}
+API cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned,
+                   void *, void **parameters, void **) {
+    auto run = ((Kernel *)f)->bind(parameters);
+    submit([=] { launch({gx, gy, gz}, {bx, by, bz}, run); });
+    return 0;
+}
+API cuGetErrorName(int e, const char **s) {
+    *s = e == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : e == 222 ? "CUDA_ERROR_UNSUPPORTED_PTX_VERSION" : "CUDA_ERROR";
+    return 0;
+}
+API cuGetErrorString(int, const char **s) { *s = "simulated"; return 0; }
+extern "C" __attribute__((visibility("default"))) void simulated_submit(void *f) { submit(*(std::function<void()> *)f); }
