@@ -199,8 +199,17 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
     /// Print how each layer is computed, and its time
-    #[arg(long)]
+    #[arg(long, conflicts_with = "verify")]
     pub(crate) explain: bool,
+    /// Instead of timing, compare passes of both networks on the device with the CPU's in f32, and with themselves
+    #[arg(long, conflicts_with_all = ["steps", "work", "images"])]
+    pub(crate) verify: bool,
+    /// Seed of --verify
+    #[arg(
+        long, value_name = "S", default_value_t = 0, requires = "verify",
+        value_parser = integer::<u64>(0, u64::MAX)
+    )]
+    pub(crate) seed: u64,
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -36,3 +36,4 @@ pub mod step;
 mod tensorboard;
 pub mod trainer;
 pub mod trend;
+pub mod verify;

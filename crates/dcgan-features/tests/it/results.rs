@@ -171,7 +171,7 @@ fn claims_are_reproduced_or_not_run_with_the_reason() {
     assert!(listed["claims"].as_array().unwrap().len() > 2);
     let output = run(folder.path(), &["reproduce", "digits"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.lines().any(|line| line.starts_with("digits ") && line.contains(" reproduced ")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("digits ") && line.ends_with("  reproduced")), "{text}");
 }
 
 #[test]

@@ -4,10 +4,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// The folder with `libcuda.so.1` and `libcudnn.so.9`, built from `simulated_gpu/` and the program's kernels. `package`
 /// is the folder of dcgan-ops.
 pub(crate) fn libraries(package: &Path) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| build(package)).clone()
+}
+
+fn build(package: &Path) -> PathBuf {
     let source = package.join("tests/simulated_gpu");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulated_gpu");
     std::fs::create_dir_all(&folder).unwrap();
@@ -20,7 +26,7 @@ pub(crate) fn libraries(package: &Path) -> PathBuf {
         let status =
             compiler.status().expect("the simulated GPU needs a C++ compiler: install g++, or set CXX");
         assert!(status.success(), "{file}: {status}");
-        std::fs::rename(&new, folder.join(library)).unwrap(); // another test may be loading it
+        std::fs::rename(&new, folder.join(library)).unwrap(); // another process may be loading it
     }
     folder
 }

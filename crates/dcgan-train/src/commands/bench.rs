@@ -1,11 +1,13 @@
 //! `dcgan-train bench`.
 
 use crate::cli::{BenchArgs, Work};
+use anyhow::bail;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::Preset;
 use dcgan_train::bench::{BenchResult, bench, bench_samples};
 use dcgan_train::config::TrainingConfig;
 use dcgan_train::inputs::{check_precision, device};
+use dcgan_train::verify::{Verification, verify};
 
 pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let preset = Preset::named(&args.preset).map_err(UsageError::because)?;
@@ -28,8 +30,11 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     set_threads(args.threads)?;
     let device = device(&args.device.to_string()).map_err(UsageError::because)?;
     check_precision(training.dtype, &device).map_err(UsageError::because)?;
-    let progress = Progress::new(logging, args.steps, "steps");
     let model = preset.model()?;
+    if args.verify {
+        return report(args, &verify(&model, (training.batch_size, training.dtype), &device, args.seed)?);
+    }
+    let progress = Progress::new(logging, args.steps, "steps");
     let result = match args.work {
         Work::Step => bench(&model, &training, args.steps, &device, &mut |step| progress.set(step))?,
         Work::Samples => bench_samples(&model, &training, args.images, &device)?,
@@ -50,6 +55,35 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
             result.threads,
             result.peak_rss_bytes as f64 / 1e9
         ))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Prints what a comparison found: failed where the device does not compute as the CPU does.
+fn report(args: &BenchArgs, found: &Verification) -> anyhow::Result<Outcome> {
+    if args.json {
+        print_result(&serde_json::to_string(found)?)?;
+    } else {
+        let largest = |network: &str| {
+            let of_network = found.differences.iter().filter(|found| found.network == network);
+            of_network.max_by(|a, b| a.relative.total_cmp(&b.relative)).map_or_else(String::new, |worst| {
+                format!("{network} {:.1e} ({})", worst.relative, worst.tensor)
+            })
+        };
+        print_result(&format!(
+            "{} on {} in {}, batch {}: largest differences {}, {}; bound {:.0e}; a second pass is {}",
+            args.preset,
+            found.device,
+            found.dtype,
+            found.batch_size,
+            largest("generator"),
+            largest("discriminator"),
+            found.bound,
+            if found.repeats { "equal" } else { "different" }
+        ))?;
+    }
+    if !found.holds() {
+        bail!("{} does not compute as the CPU does", found.device);
     }
     Ok(Outcome::Done)
 }

@@ -4,6 +4,8 @@
 
 mod compare;
 mod conditional;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod defaults;
 mod kill;
 mod lost;

@@ -1,0 +1,187 @@
+//! A device's passes compared with the CPU's, and with themselves.
+
+use crate::step::StepError;
+use dcgan_base::Precision;
+use dcgan_model::random::{self, Purpose};
+use dcgan_model::{Model, NetworkError, weights::Weights};
+use dcgan_ops::{
+    Device, ExecutorOptions, Input, Keep, Layer, Maps, Network, Tensors, WithRespectTo, executor,
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How far one tensor of a pass is from the CPU's in f32.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// `generator` or `discriminator`.
+    pub network: &'static str,
+    /// Which activation, statistic or gradient.
+    pub tensor: String,
+    /// Norm of the difference by the norm of the CPU's values.
+    pub relative: f64,
+}
+
+/// What a comparison found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verification {
+    /// The device.
+    pub device: String,
+    /// Type of the values computed with.
+    pub dtype: &'static str,
+    /// Images of a pass.
+    pub batch_size: usize,
+    /// Every tensor, in the order of their names.
+    pub differences: Vec<Difference>,
+    /// Largest difference that rounding explains.
+    pub bound: f64,
+    /// Whether a second pass gave the same bytes.
+    pub repeats: bool,
+}
+
+impl Verification {
+    /// The tensor with the largest difference.
+    pub fn worst(&self) -> Option<&Difference> {
+        self.differences.iter().max_by(|a, b| a.relative.total_cmp(&b.relative))
+    }
+
+    /// Whether every difference is within the bound, and passes repeat.
+    pub fn holds(&self) -> bool {
+        self.repeats && self.differences.iter().all(|found| found.relative <= self.bound)
+    }
+}
+
+/// Largest relative difference: of f32 in other orders of sums, and of bf16 through all layers, where values near zero
+/// fall to the other side of a rectifier's kink.
+fn bound(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-4,
+        Precision::Bf16 => 0.2,
+    }
+}
+
+type Values = BTreeMap<String, Vec<f32>>;
+
+/// Everything that a training pass and its backward pass give.
+fn pass(network: &mut Network, input: Input<'_>, grad: &Maps) -> Result<Values, NetworkError> {
+    let activations = network.train(input, Keep::Activations)?;
+    let mut found = Values::new();
+    for (layer, maps) in network.layers().iter().zip(&activations.activations) {
+        found.insert(format!("{}, activation", layer.name), maps.values().to_vec());
+    }
+    network.train(input, Keep::Tape)?;
+    network.parameters_mut().zero_gradients();
+    if let Some(maps) = network.backward(grad, WithRespectTo::Both)? {
+        found.insert("gradient of the input".to_owned(), maps.values().to_vec());
+    }
+    for (name, gradient) in network.parameters().gradients()? {
+        found.insert(format!("gradient of {name}"), gradient.flatten_all()?.to_vec1()?);
+    }
+    for (name, statistics) in activations.statistics {
+        found.insert(format!("{name}, variance"), statistics.var.flatten_all()?.to_vec1()?);
+    }
+    Ok(found)
+}
+
+fn relative(found: &[f32], expected: &[f32]) -> f64 {
+    let square = |value: f64| value * value;
+    let difference: f64 =
+        found.iter().zip(expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let norm: f64 = expected.iter().map(|b| square(f64::from(*b))).sum();
+    if found.len() == expected.len() && difference.is_finite() {
+        difference.sqrt() / norm.sqrt().max(1e-12)
+    } else {
+        f64::INFINITY
+    }
+}
+
+fn build(layers: &[Layer], weights: &Weights, options: &ExecutorOptions) -> Result<Network, NetworkError> {
+    let mut network = Network::with_executor(executor(layers.to_vec(), options)?);
+    let mut tensors = Tensors::new();
+    for (name, tensor) in weights {
+        let values = &tensor.data;
+        let device = &candle_core::Device::Cpu;
+        tensors
+            .insert(name.clone(), candle_core::Tensor::from_slice(values, tensor.shape.as_slice(), device)?);
+    }
+    network.parameters_mut().set(&tensors)?;
+    Ok(network)
+}
+
+/// Runs a training pass and a backward pass of both networks on `device` and on the CPU in f32, with the same weights
+/// and inputs drawn from `seed`.
+///
+/// # Errors
+/// A network that does not fit the device.
+pub fn verify(
+    model: &Model,
+    (batch_size, precision): (usize, Precision),
+    device: &Device,
+    seed: u64,
+) -> Result<Verification, StepError> {
+    let options = ExecutorOptions::new(device).with_precision(precision);
+    let reference = ExecutorOptions::new(&Device::Cpu);
+    let networks = [
+        ("generator", model.generator_layers(), model.initial_generator(seed, 0.05, 0.02)),
+        ("discriminator", model.discriminator_layers(), model.initial_discriminator(seed, 0.05, 0.02)),
+    ];
+    let (mut differences, mut repeats) = (Vec::new(), true);
+    for (i, (name, layers, weights)) in networks.into_iter().enumerate() {
+        let (Some(first), Some(last)) = (layers.first(), layers.last()) else { continue };
+        let mut rng = random::stream(seed, Purpose::SampleLatent, i as u64);
+        let x = Maps::new(
+            random::normal(&mut rng, batch_size * first.input.len(), 0.0, 1.0),
+            batch_size,
+            first.input,
+        )
+        .map_err(NetworkError::from)?;
+        let grad = Maps::new(
+            random::normal(&mut rng, batch_size * last.output.len(), 0.0, 1.0),
+            batch_size,
+            last.output,
+        )
+        .map_err(NetworkError::from)?;
+        let classes = model.config().classes;
+        let labels: Vec<u32> =
+            (0..batch_size).map(|i| u32::try_from(i % classes.max(1)).unwrap_or(0)).collect();
+        let labels = (classes > 0).then(|| Maps::one_hot(&labels, classes)).transpose();
+        let labels = labels.map_err(NetworkError::from)?;
+        let input = Input { maps: &x, labels: labels.as_ref() };
+        let expected = pass(&mut build(layers, &weights, &reference)?, input, &grad)?;
+        let mut network = build(layers, &weights, &options)?;
+        let found = pass(&mut network, input, &grad)?;
+        repeats &= pass(&mut network, input, &grad)? == found;
+        differences.extend(expected.into_iter().map(|(tensor, expected)| Difference {
+            network: name,
+            relative: found.get(&tensor).map_or(f64::INFINITY, |found| relative(found, &expected)),
+            tensor,
+        }));
+    }
+    Ok(Verification {
+        device: format!("{device:?}"),
+        dtype: precision.name(),
+        batch_size,
+        differences,
+        bound: bound(precision),
+        repeats,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dcgan_model::Preset;
+
+    #[test]
+    fn the_cpu_agrees_with_itself() {
+        let model = Preset::named("digits").unwrap().model().unwrap();
+        for precision in Precision::ALL {
+            let found = verify(&model, (4, precision), &Device::Cpu, 1).unwrap();
+            assert!(found.holds(), "{:?}", found.worst());
+            assert!(found.differences.len() > 20);
+            assert_eq!(found.worst().unwrap().relative == 0.0, precision == Precision::F32);
+        }
+        let far = relative(&[1.0, 2.0], &[1.0, 4.0]);
+        assert!((far - 2.0 / 17.0_f64.sqrt()).abs() < 1e-6, "{far}");
+        assert_eq!(relative(&[f32::NAN], &[1.0]), f64::INFINITY);
+    }
+}

@@ -1,0 +1,68 @@
+//! The program on a simulated GPU: training, exact resume, samples, and the comparison with the CPU.
+
+use crate::defaults::write_images;
+use crate::support::{TINY, assert_same_run, command, stats};
+use dcgan_data::ImageShape;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+#[path = "../../../dcgan-ops/tests/simulated/mod.rs"]
+mod simulated;
+
+/// Runs with the driver and the cuDNN of dcgan-ops' tests; returns standard output.
+fn on_gpu(arguments: &[&str]) -> String {
+    static LIBRARIES: OnceLock<PathBuf> = OnceLock::new();
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dcgan-ops");
+    let libraries = LIBRARIES.get_or_init(|| simulated::libraries(&package));
+    let output = command(arguments).env("LD_LIBRARY_PATH", libraries).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?} ended with {}: {stderr}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn runs_on_a_gpu_resume_byte_for_byte_and_agree_with_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    write_images(&folder.path().join("data"), 12, ImageShape { height: 8, width: 8, channels: 1 });
+    fs::write(path("tiny.toml"), TINY).unwrap();
+    let train = |out: &str, device: &str, rest: &[&str]| {
+        let (data, config) = (path("data"), path("tiny.toml"));
+        let options = ["run", "--quiet", "--config", &config, "--data", &data, "--device", device];
+        let length = ["--steps", "4", "--batch-size", "4", "--log-every", "1", "--sample-every", "2"];
+        on_gpu(&[&options[..], &length, &["--checkpoint-every", "2", "--out", out], rest].concat());
+    };
+    for dtype in ["f32", "bf16"] {
+        let name = |what: &str| format!("{what}-{dtype}");
+        let (whole, cut, cpu) = (path(&name("whole")), path(&name("cut")), path(&name("cpu")));
+        train(&whole, "cuda:0", &["--dtype", dtype]);
+        train(&cut, "cuda:0", &["--dtype", dtype]);
+        // The state after a kill after the checkpoint of step 2.
+        fs::remove_dir_all(Path::new(&cut).join("checkpoints/00000004")).unwrap();
+        fs::remove_file(Path::new(&cut).join("result.json")).unwrap();
+        on_gpu(&["resume", &cut, "--quiet"]);
+        assert_same_run(Path::new(&whole), Path::new(&cut));
+        train(&cpu, "cpu", &["--dtype", dtype]);
+        let losses = |run: &str| -> Vec<f64> {
+            stats(Path::new(run), "step").iter().flat_map(|line| line["loss_d"].as_f64()).collect()
+        };
+        let tolerance = if dtype == "f32" { 1e-3 } else { 0.1 };
+        let (on_gpu, on_cpu) = (losses(&whole), losses(&cpu));
+        assert_eq!((on_gpu.len(), on_cpu.len()), (4, 4));
+        let far = on_gpu.iter().zip(&on_cpu).find(|(a, b)| (*a - *b).abs() > tolerance);
+        assert_eq!(far, None, "{dtype}: {on_gpu:?}, {on_cpu:?}");
+    }
+    let (model, image) = (path("whole-f32"), path("s.png"));
+    on_gpu(&["sample", "--model", &model, "--n", "3", "--device", "cuda:0", "--out", &image]);
+    assert!(fs::metadata(&image).unwrap().len() > 100);
+}
+
+#[test]
+fn a_gpu_is_compared_with_the_cpu() {
+    let line =
+        on_gpu(&["bench", "--verify", "--preset", "digits", "--batch-size", "2", "--device", "cuda:0"]);
+    for part in ["digits on cuda:0 (simulated GPU) in f32", "generator ", "a second pass is equal"] {
+        assert!(line.contains(part), "{line}");
+    }
+}

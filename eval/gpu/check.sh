@@ -1,0 +1,127 @@
+#!/bin/sh
+# What has to be seen on a machine with an NVIDIA GPU, in ten minutes: results, bytes, speed. The table comes last.
+#
+# Run: eval/gpu/check.sh [OUT]          in the root folder of the repository; OUT takes the logs (default: a new folder)
+#
+# BIN      folder of the programs (default target/release); they need no CUDA to build, so another machine may build them
+# DEVICE   default cuda:0
+# PYTHON   default python3; with torch, its cuDNN is used and its training steps are timed
+# QUICK=1  small shapes and few steps: the dry run on the simulated GPU of crates/dcgan-ops/tests/simulated_gpu
+#
+# A step that fails does not end the others; the script ends with 1 if one did.
+set -u
+BIN=${BIN:-target/release}
+DEVICE=${DEVICE:-cuda:0}
+PYTHON=${PYTHON:-python3}
+export BIN DEVICE PYTHON
+
+train() {
+    "$BIN/dcgan-train" run --quiet --preset digits --device "$DEVICE" --steps 200 --checkpoint-every 100 \
+        --sample-every 200 --seed 5 --out "$1"
+}
+# The script calls itself for steps of several commands.
+case ${1:-} in
+--train)
+    train "$2"
+    exit
+    ;;
+--killed)
+    train "$2" &
+    pid=$!
+    while [ ! -d "$2/checkpoints/00000100" ] && kill -0 $pid; do sleep 0.1; done
+    kill -9 $pid
+    wait $pid
+    "$BIN/dcgan-train" resume "$2" --quiet
+    exit
+    ;;
+--same)
+    diff -r "$2/checkpoints" "$3/checkpoints" && echo "checkpoints are equal"
+    exit
+    ;;
+esac
+
+OUT=${1:-$(mktemp -d)}
+mkdir -p "$OUT"
+TABLE=$OUT/table.txt
+: >"$TABLE"
+failed=0
+
+note() { printf '%s\n' "$*" | tee -a "$TABLE"; }
+
+# step NAME SECONDS COMMAND...: runs it with its own limit and log; the last line of its output goes to the table.
+step() {
+    name=$1
+    seconds=$2
+    shift 2
+    if timeout "$seconds" "$@" >"$OUT/$name.log" 2>&1; then
+        note "ok      $name: $(tail -n 1 "$OUT/$name.log")"
+    else
+        failed=1
+        note "FAILED  $name: $(tail -n 1 "$OUT/$name.log")"
+    fi
+}
+
+if [ "${QUICK:-0}" = 1 ]; then
+    presets="digits mnist-cond" verify=2 timed=""
+else
+    presets="digits pytorch32 pytorch64 paper64 svhn32 imagenet32 mnist-cond" verify=16 timed="pytorch64 pytorch32"
+fi
+
+# cuDNN of a torch in this Python, where none is installed.
+site=$("$PYTHON" -c 'import nvidia.cudnn, os; print(os.path.dirname(nvidia.cudnn.__path__[0]))' 2>/dev/null)
+if [ -n "$site" ]; then
+    LD_LIBRARY_PATH=$(printf '%s:' "$site"/*/lib)${LD_LIBRARY_PATH:-}
+    export LD_LIBRARY_PATH
+fi
+
+command -v nvidia-smi >/dev/null && note "$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | head -n 1)"
+note "$("$BIN/dcgan-train" --version)"
+
+# Operations: both networks of every preset against the CPU in f32, twice with equal bytes, with a fresh seed.
+seed=$(date +%s)
+for preset in $presets; do
+    for dtype in f32 bf16; do
+        step "verify-$preset-$dtype" 120 "$BIN/dcgan-train" bench --verify --preset "$preset" --dtype "$dtype" \
+            --batch-size "$verify" --device "$DEVICE" --seed "$seed"
+    done
+done
+
+# A run: the same bytes twice, and across a kill and resume.
+if [ "${QUICK:-0}" != 1 ]; then
+    step run 120 "$0" --train "$OUT/run"
+    step run-again 120 "$0" --train "$OUT/again"
+    step run-killed 120 "$0" --killed "$OUT/killed"
+    step same-bytes 20 "$0" --same "$OUT/run" "$OUT/again"
+    step same-bytes-after-kill 20 "$0" --same "$OUT/run" "$OUT/killed"
+fi
+
+# Memory faults and races in the kernels, on small shapes.
+if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck; do
+        step "$tool" 180 compute-sanitizer --tool "$tool" --error-exitcode 9 "$BIN/dcgan-train" bench --verify \
+            --preset digits --batch-size 2 --device "$DEVICE"
+    done
+else
+    note "skipped compute-sanitizer: not installed"
+fi
+
+# Speed: ours and PyTorch's alternately on the same card; images/s by the median step.
+rate() { sed -n 's/.*"images_per_s": *\([0-9.]*\).*/\1/p' "$1" | tail -n 1; }
+for preset in $timed; do
+    for size in 128 1024; do
+        for round in 1 2; do
+            step "ours-$preset-$size-$round" 60 "$BIN/dcgan-train" bench --json --preset "$preset" --dtype bf16 \
+                --batch-size "$size" --steps 50 --device "$DEVICE"
+            step "torch-$preset-$size-$round" 120 "$PYTHON" eval/bench/pytorch_step.py --preset "$preset" --bf16 \
+                --channels-last --compile --skip-d-grads --batch-size "$size" --steps 50 --device cuda
+            ours=$(rate "$OUT/ours-$preset-$size-$round.log")
+            torch=$(rate "$OUT/torch-$preset-$size-$round.log")
+            [ -n "$ours" ] && [ -n "$torch" ] && note "ratio   $preset batch $size round $round: ours $ours, PyTorch $torch," \
+                "$(echo "$ours $torch" | awk '{ printf "%.2f", $1 / $2 }')"
+        done
+    done
+done
+
+echo "---- $OUT"
+cat "$TABLE"
+exit $failed
