@@ -41,6 +41,17 @@ impl Device {
     }
 }
 
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Candle(device) => write!(f, "{:?} of candle", device.location()),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(gpu) => write!(f, "{gpu:?}"),
+        }
+    }
+}
+
 impl From<candle_core::Device> for Device {
     fn from(device: candle_core::Device) -> Self {
         if device.is_cpu() { Self::Cpu } else { Self::Candle(device) }
@@ -142,7 +153,7 @@ impl DeviceChoice {
                 Some(format!("device: cpu, not cuda:0: {reason}"))
             }
             Device::Cpu => None,
-            device => Some(format!("device: {device:?}")),
+            device => Some(format!("device: {device}")),
         }
     }
 }

@@ -92,7 +92,7 @@ fn child() {
             .parse::<DeviceChoice>()
             .unwrap()
             .open()
-            .map(|device| format!("{device:?}"))
+            .map(|device| device.to_string())
             .map_err(Into::into),
         Err(_) => passes(precision),
     };
@@ -144,9 +144,9 @@ fn failures_are_errors_with_the_way_out() {
         (&libraries, &[("DEVICE", "cuda:0"), ("SIMULATED_OLD_DRIVER", "1")], &["too old", "530"]),
         (&libraries, &[("SIMULATED_REFUSED", "100000")], &["no deterministic engine for Coarse"]),
         (&driver, &[("DEVICE", "cuda:0")], &["cuDNN 9 is missing", "pip install nvidia-cudnn-cu12"]),
-        (&driver, &[("DEVICE", "auto")], &["Cpu"]),
+        (&driver, &[("DEVICE", "auto")], &["cpu"]),
         (&nothing, &[("DEVICE", "cuda:0")], &["no NVIDIA driver", "--device cpu"]),
-        (&nothing, &[("DEVICE", "auto")], &["Cpu"]),
+        (&nothing, &[("DEVICE", "auto")], &["cpu"]),
     ];
     for (libraries, variables, expected) in rows {
         let found = run(libraries, variables);

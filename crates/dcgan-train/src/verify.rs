@@ -157,7 +157,7 @@ pub fn verify(
         }));
     }
     Ok(Verification {
-        device: format!("{device:?}"),
+        device: device.to_string(),
         dtype: precision.name(),
         batch_size,
         differences,
