@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <random>
 #include <sys/mman.h>
 #include <tuple>
@@ -110,10 +111,13 @@ struct Memory {
     char *base;
     size_t mapped, bytes;
 };
+// Memory is freed by any thread, also while another one runs a kernel.
+std::mutex lock;
 std::map<uintptr_t, Memory> memory;
 int allocations;
 
 bool is_device(uintptr_t p) {
+    std::lock_guard<std::mutex> locked(lock);
     auto it = memory.upper_bound(p);
     if (it == memory.begin()) return false;
     --it;
@@ -185,6 +189,7 @@ API cuStreamDestroy_v2(void *) { return 0; }
 API cuStreamSynchronize(void *) { return capturing ? 900 : 0; }
 API cuMemAllocAsync(ptr *p, size_t bytes, void *) {
     if (capturing) return 900;
+    std::lock_guard<std::mutex> locked(lock);
     if (++allocations == setting("SIMULATED_FULL", 0)) return 2; // CUDA_ERROR_OUT_OF_MEMORY
     size_t page = 4096, mapped = (std::max<size_t>(bytes, 1) + page - 1) / page * page + page;
     char *base = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -196,6 +201,7 @@ API cuMemAllocAsync(ptr *p, size_t bytes, void *) {
     return 0;
 }
 API cuMemFreeAsync(ptr p, void *) {
+    std::lock_guard<std::mutex> locked(lock);
     auto it = memory.find((uintptr_t)p);
     if (it == memory.end()) return 1;
     munmap(it->second.base, it->second.mapped);
