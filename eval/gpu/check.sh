@@ -70,7 +70,7 @@ fi
 # cuDNN of a torch in this Python, where none is installed.
 site=$("$PYTHON" -c 'import nvidia.cudnn, os; print(os.path.dirname(nvidia.cudnn.__path__[0]))' 2>/dev/null)
 if [ -n "$site" ]; then
-    LD_LIBRARY_PATH=$(printf '%s:' "$site"/*/lib)${LD_LIBRARY_PATH:-}
+    LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$(printf '%s:' "$site"/*/lib)
     export LD_LIBRARY_PATH
 fi
 
