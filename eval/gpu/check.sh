@@ -62,7 +62,7 @@ step() {
 }
 
 if [ "${QUICK:-0}" = 1 ]; then
-    presets="digits mnist-cond" verify=2 timed=""
+    presets="digits mnist-cond" verify=6 timed=""
 else
     presets="digits pytorch32 pytorch64 paper64 svhn32 imagenet32 mnist-cond" verify=16 timed="pytorch64 pytorch32"
 fi

@@ -32,8 +32,8 @@ pub struct Verification {
     pub batch_size: usize,
     /// Every tensor, in the order of their names.
     pub differences: Vec<Difference>,
-    /// Largest difference that rounding explains.
-    pub bound: f64,
+    /// Bounds of the median difference and of the largest.
+    pub bounds: (f64, f64),
     /// Whether a second pass gave the same bytes.
     pub repeats: bool,
 }
@@ -44,18 +44,27 @@ impl Verification {
         self.differences.iter().max_by(|a, b| a.relative.total_cmp(&b.relative))
     }
 
-    /// Whether every difference is within the bound, and passes repeat.
+    /// The median of the differences.
+    pub fn median(&self) -> f64 {
+        let mut all: Vec<f64> = self.differences.iter().map(|found| found.relative).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().unwrap_or(f64::INFINITY)
+    }
+
+    /// Whether the differences are within the bounds, and passes repeat.
     pub fn holds(&self) -> bool {
-        self.repeats && self.differences.iter().all(|found| found.relative <= self.bound)
+        let (median, largest) = self.bounds;
+        let worst = self.worst().map_or(f64::INFINITY, |worst| worst.relative);
+        self.repeats && self.median() <= median && worst <= largest
     }
 }
 
-/// Largest relative difference: of f32 in other orders of sums, and of bf16 through all layers, where values near zero
-/// fall to the other side of a rectifier's kink.
-fn bound(precision: Precision) -> f64 {
+/// Bounds of the median and of the largest difference. A value near zero may fall to the other side of a rectifier's
+/// kink, by chance, which moves the gradients of that unit: the median does not see it.
+fn bounds(precision: Precision) -> (f64, f64) {
     match precision {
-        Precision::F32 => 1e-4,
-        Precision::Bf16 => 0.2,
+        Precision::F32 => (1e-5, 2e-2),
+        Precision::Bf16 => (0.1, 0.3),
     }
 }
 
@@ -161,7 +170,7 @@ pub fn verify(
         dtype: precision.name(),
         batch_size,
         differences,
-        bound: bound(precision),
+        bounds: bounds(precision),
         repeats,
     })
 }

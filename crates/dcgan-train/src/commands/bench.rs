@@ -71,14 +71,14 @@ fn report(args: &BenchArgs, found: &Verification) -> anyhow::Result<Outcome> {
             })
         };
         print_result(&format!(
-            "{} on {} in {}, batch {}: largest differences {}, {}; bound {:.0e}; a second pass is {}",
+            "{} on {} in {}, batch {}: largest differences {}, {}; median {:.0e}; a second pass is {}",
             args.preset,
             found.device,
             found.dtype,
             found.batch_size,
             largest("generator"),
             largest("discriminator"),
-            found.bound,
+            found.median(),
             if found.repeats { "equal" } else { "different" }
         ))?;
     }
