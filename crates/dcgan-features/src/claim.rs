@@ -5,9 +5,10 @@ use crate::task::{Measure, Task};
 use serde::Deserialize;
 
 /// Name and text of every claim.
-pub const CLAIMS: [(&str, &str); 3] = [
+pub const CLAIMS: [(&str, &str); 4] = [
     ("digits", include_str!("../claims/digits.toml")),
     ("digits-few", include_str!("../claims/digits-few.toml")),
+    ("mnist-real", include_str!("../claims/mnist-real.toml")),
     ("svhn-crops", include_str!("../claims/svhn-crops.toml")),
 ];
 
@@ -21,7 +22,8 @@ pub enum Experiment {
     Svhn,
     /// [`Task::Digits`].
     Digits,
-    /// The nearest-neighbour error of test digits with samples of a conditional model as references.
+    /// The nearest-neighbour error of test digits; samples of a conditional model are the references, or, without
+    /// `count`, the real training images.
     MnistNn,
 }
 
@@ -69,10 +71,7 @@ pub struct Claim {
     pub labels_per_class: Option<usize>,
     /// Draws that are scored (few labels).
     pub repeats: Option<usize>,
-    /// Values of C to choose from; absent for the task's.
-    #[serde(default)]
-    pub c: Vec<f64>,
-    /// Samples (nearest neighbours).
+    /// Samples (nearest neighbours); absent for the real training images.
     pub count: Option<usize>,
     /// Batch norm statistics of samples (nearest neighbours).
     pub statistics: Option<SampleStatistics>,

@@ -5,7 +5,7 @@ norm per activation. Needs torch and safetensors.
 
     netG, netD = load("netG.safetensors"), load("netD.safetensors")
     z = netG.draw(64)                          # (64, latent size)
-    y = one_hot(torch.arange(64) % 10, 10)     # (64, classes) class weights; conditional networks only
+    y = torch.eye(10)[torch.arange(64) % 10]   # (64, classes) class weights; conditional networks only
     images = netG(z, y)                        # (64, channels, height, width), in [-1, 1], or [0, 1] after a sigmoid
     logits = netD(images, y)                   # (64,)
 

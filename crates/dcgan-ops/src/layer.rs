@@ -296,6 +296,19 @@ impl Layer {
         MapShape { channels: resampled.channels + self.label_channels, ..resampled }
     }
 
+    /// Whether the linear map reads something else than the layer's input.
+    pub fn changes_input(&self) -> bool {
+        self.label_channels > 0 || self.resample.is_some()
+    }
+
+    /// Columns of the matrix that batch norm works on, each with a mean of its own; the channels without batch norm.
+    pub fn columns(&self) -> usize {
+        match self.norm.map(|norm| norm.axes) {
+            Some(NormAxes::PerActivation) => self.output.len(),
+            _ => self.output.channels,
+        }
+    }
+
     /// Shape of the tensor of a role in PyTorch's layout; `None` where the layer has none.
     ///
     /// A kernel is `(out, in, kh, kw)` for a convolution and `(in, out, kh, kw)` for its transpose; a bias is `(out)`,

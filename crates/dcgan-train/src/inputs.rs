@@ -111,7 +111,14 @@ impl InputsError {
 /// # Errors
 /// [`InputsError::UnknownDevice`], [`InputsError::Device`].
 pub fn device(name: &str) -> Result<Device, InputsError> {
-    let choice = name.parse::<DeviceChoice>().map_err(InputsError::UnknownDevice)?;
+    open_device(name.parse::<DeviceChoice>().map_err(InputsError::UnknownDevice)?)
+}
+
+/// Opens a device; logs what `auto` chose.
+///
+/// # Errors
+/// [`InputsError::Device`].
+pub fn open_device(choice: DeviceChoice) -> Result<Device, InputsError> {
     let device = choice.open()?;
     choice.explain(&device).into_iter().for_each(|text| tracing::info!("{text}"));
     Ok(device)

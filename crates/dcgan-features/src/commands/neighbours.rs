@@ -57,6 +57,13 @@ pub(crate) struct MnistNn {
     described: Value,
 }
 
+impl MnistNn {
+    /// The score of all real training images, which are the references where there is no model.
+    pub(crate) fn of_real_images(&self) -> Option<&Score> {
+        if self.real.is_empty() { self.scores.last() } else { self.real.last() }
+    }
+}
+
 pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let results = Results::new(logging, args.json, &[])?;
     report_mnist_nn(&results, &evaluate_mnist_nn(args, logging)?)

@@ -129,14 +129,14 @@ fn reproduce(claim: &Claim, inputs: Inputs, args: &ReproduceArgs, logging: &Logg
             json: false,
         };
         let found = neighbours::evaluate_mnist_nn(&args, logging)?;
-        return found.scores.last().and_then(|score| score.error_percent).with_context(missing);
+        let score = if claim.count.is_some() { found.scores.last() } else { found.of_real_images() };
+        return score.and_then(|score| score.error_percent).with_context(missing);
     };
     let args = TaskArgs {
         model,
         data: inputs.data,
         labels_per_class: claim.labels_per_class,
         repeats: claim.repeats,
-        c: claim.c.clone(),
         baseline: vec![BaselineArg::None],
         cache: args.cache.clone(),
         compute,

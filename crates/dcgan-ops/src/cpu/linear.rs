@@ -12,7 +12,6 @@
 use super::conv::{self, Geometry};
 use super::direct::Direct;
 use super::kernels::Isa;
-use super::linear_input;
 use super::map_view::MapView;
 use super::winograd::{
     Buffers, Maps, PackedWeightCache, PerImage, Resolution, Scratch, Target, Weights, Winograd,
@@ -52,7 +51,7 @@ impl Linear {
         let precision = if rounds { precision } else { Precision::F32 };
         let winograd = winograd.map(Path::Winograd);
         let path = winograd.or_else(|| Direct::of(&geometry).map(Path::Direct)).unwrap_or(Path::Patches);
-        let (cache, joined) = (PackedWeightCache::default(), linear_input::differs(layer));
+        let (cache, joined) = (PackedWeightCache::default(), layer.changes_input());
         Self { geometry, kind: layer.kind, path, isa, precision, cache, joined }
     }
 

@@ -6,11 +6,6 @@ use super::state::ImageMut;
 use crate::{Layer, MapShape, Maps, Resample};
 use rayon::prelude::*;
 
-/// Whether the linear map reads something else than the layer's input.
-pub(super) fn differs(layer: &Layer) -> bool {
-    layer.label_channels > 0 || layer.resample.is_some()
-}
-
 /// Calls `body` with the pixels of the layer's input that pixel (`row`, `column`) of the linear map's input comes from.
 fn for_each_pixel(layer: &Layer, (row, column): (usize, usize), mut body: impl FnMut(usize)) {
     let width = layer.input.width;
@@ -37,7 +32,7 @@ pub(super) fn linear_input<'a>(
     labels: Option<&Maps>,
     buffer: &'a mut Buffer,
 ) -> MapView<'a> {
-    if !differs(layer) {
+    if !layer.changes_input() {
         return source;
     }
     let (plain, shape, channels) = (source.finished(), layer.linear_input(), layer.input.channels);

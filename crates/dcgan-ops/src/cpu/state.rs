@@ -13,7 +13,7 @@ use super::workspace::Workspace;
 use crate::executor::statistics_of;
 use crate::group::{Moments, combine_moments, combine_sums};
 use crate::{
-    Layer, Layout, Maps, Mode, Norm, NormAxes, NormStatistics, OpsError, ParameterTable, ParameterValues,
+    Layer, Layout, Maps, Mode, NormAxes, NormStatistics, OpsError, ParameterTable, ParameterValues,
     Precision, ProcessGroup, Result, Role, Timing,
 };
 use std::ops::Range;
@@ -75,18 +75,10 @@ pub(super) struct LayerState {
     pub(super) time: Timing,
 }
 
-/// Columns of the matrix that batch norm works on.
-fn columns(layer: &Layer, norm: Norm) -> usize {
-    match norm.axes {
-        NormAxes::PerChannel => layer.output.channels,
-        NormAxes::PerActivation => layer.output.len(),
-    }
-}
-
 /// The negative slope of a layer whose batch norm and activation can be applied as its output is read.
 fn fusable_slope(layer: &Layer) -> Option<f32> {
-    let norm = layer.norm.filter(|norm| norm.axes == NormAxes::PerChannel)?;
-    norm::negative_slope(layer.activation).filter(|_| columns(layer, norm) > 0)
+    layer.norm.filter(|norm| norm.axes == NormAxes::PerChannel)?;
+    norm::negative_slope(layer.activation).filter(|_| layer.columns() > 0)
 }
 
 /// Whether batch norm and activation of `layer` are applied when `next` reads its output.
@@ -159,7 +151,7 @@ impl LayerState {
             });
             return Ok(None);
         };
-        let columns = columns(layer, norm);
+        let columns = layer.columns();
         let output = self.linear_output.sized(len);
         let affine = self.affine.clone().map(|(weight, bias)| (&values[weight], &values[bias]));
         let mut batch = None;
@@ -259,7 +251,7 @@ impl LayerState {
     ) -> Result<InputGradient> {
         let Backward { n, train, group } = *pass;
         let add = |to: &mut [f32], sums: &[f64]| to.iter_mut().zip(sums).for_each(|(t, s)| *t += *s as f32);
-        let Some(norm) = layer.norm else {
+        if layer.norm.is_none() {
             if let (Some(gradients), Some(bias)) = (gradients, &self.bias) {
                 let channels = layer.output.channels;
                 let mut total = vec![0.0; channels];
@@ -268,9 +260,9 @@ impl LayerState {
                 add(&mut gradients[bias.clone()], &total);
             }
             return Ok(InputGradient::default());
-        };
+        }
         let len = n * layer.output.len();
-        let columns = columns(layer, norm);
+        let columns = layer.columns();
         let rows = len / columns;
         let fused = self.fused_gradient(layer).is_some();
         let local = if fused {
@@ -343,7 +335,7 @@ impl LayerState {
         let [input, grad] = joined;
         let plain = source;
         let source = linear_input(layer, source, labels, input);
-        if !linear_input::differs(layer) {
+        if !layer.changes_input() {
             return linear.backward(scratch, (source, d), weights, gradient, grad_input);
         }
         let Some((out, receive)) = grad_input else {

@@ -2,7 +2,7 @@
 //! the heuristics' list that is deterministic; in f32 it must also compute in f32.
 
 use super::error::CudaError;
-use super::gpu::{Buffer, Gpu, Result, driver};
+use super::gpu::{Buffer, Gpu, Result};
 use cudarc::cudnn::sys::{
     self, cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
     cudnnBackendDescriptorType_t as Kind, cudnnBackendNumericalNote_t as Note, cudnnDataType_t as DataType,
@@ -347,9 +347,4 @@ impl Plans {
         let status = unsafe { sys::cudnnBackendExecute(handle, plan.plan.0, pack.0) };
         check(status, || format!("{operation:?} of {shape:?}"))
     }
-}
-
-/// Sets the stream's device for this thread: cuDNN needs it, and every pass may run on another thread.
-pub(super) fn bind(gpu: &Gpu) -> Result<()> {
-    gpu.stream().context().bind_to_thread().map_err(driver("binding the device"))
 }

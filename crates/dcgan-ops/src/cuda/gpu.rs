@@ -23,7 +23,7 @@ const VALUES: usize = 8;
 const MOST_BLOCKS: usize = 4096;
 /// Rows that a part of a sum has at least, and most parts.
 const PART_ROWS: usize = 64;
-pub(super) const MOST_PARTS: usize = 128;
+const MOST_PARTS: usize = 128;
 
 /// A GPU that networks run on, shared by them.
 pub struct Gpu {
@@ -91,8 +91,24 @@ pub(super) fn driver(what: &'static str) -> impl FnOnce(DriverError) -> CudaErro
 impl Gpu {
     /// Whether the driver is there.
     pub fn has_driver() -> bool {
+        // Where candle's CUDA is built in too, the libraries are linked: the program would not have started.
+        #[cfg(feature = "candle-cuda")]
+        return true;
         // SAFETY: loads the driver's library, whose initializers are trusted as those of any program on a GPU.
-        unsafe { sys::is_culib_present() }
+        #[cfg(not(feature = "candle-cuda"))]
+        unsafe {
+            sys::is_culib_present()
+        }
+    }
+
+    fn has_cudnn() -> bool {
+        #[cfg(feature = "candle-cuda")]
+        return true;
+        // SAFETY: as for the driver.
+        #[cfg(not(feature = "candle-cuda"))]
+        unsafe {
+            cudarc::cudnn::sys::is_culib_present()
+        }
     }
 
     /// Opens a device.
@@ -108,8 +124,7 @@ impl Gpu {
         if ordinal >= count {
             return Err(CudaError::Ordinal { ordinal, count });
         }
-        // SAFETY: as for the driver.
-        if !unsafe { cudarc::cudnn::sys::is_culib_present() } {
+        if !Self::has_cudnn() {
             return Err(CudaError::NoCudnn);
         }
         let context = CudaContext::new(ordinal).map_err(driver("opening the device"))?;
@@ -174,8 +189,9 @@ impl Gpu {
         self.stream.synchronize().map_err(driver("waiting"))
     }
 
-    pub(super) fn stream(&self) -> &Arc<CudaStream> {
-        &self.stream
+    /// Makes the device that of this thread, which cuDNN needs: every pass may run on another thread.
+    pub(super) fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(driver("binding the device"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::conv::{Convolution, Operation, Plans, Types};
 use super::gpu::{Argument, Buffer, Gpu, Result, elements, int, parts};
-use crate::{Activation, Kind, Layer, NormAxes, Precision, Resample, Role};
+use crate::{Activation, Kind, Layer, Precision, Resample, Role};
 use std::ops::Range;
 
 /// The GPU and the convolutions of a pass.
@@ -79,9 +79,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// The range of a role's tensor.
-    pub(super) fn of(layer: &Layer, range: impl Fn(Role) -> Option<Range<usize>>) -> Self {
-        debug_assert!(layer.tensor_shape(Role::Weight).is_some());
+    /// From the range of each role's tensor.
+    pub(super) fn of(range: impl Fn(Role) -> Option<Range<usize>>) -> Self {
         Self {
             weight: range(Role::Weight).unwrap_or_default(),
             bias: range(Role::Bias),
@@ -112,16 +111,7 @@ pub(super) struct LayerState {
 
 /// Rows and columns of the matrix that batch norm works on.
 fn matrix(layer: &Layer, n: usize) -> (usize, usize) {
-    let output = layer.output;
-    match layer.norm.map(|norm| norm.axes) {
-        Some(NormAxes::PerActivation) => (n, output.len()),
-        _ => (n * output.height * output.width, output.channels),
-    }
-}
-
-/// Whether the linear map reads something else than the layer's input.
-fn differs(layer: &Layer) -> bool {
-    layer.label_channels > 0 || layer.resample.is_some()
+    (n * layer.output.len() / layer.columns(), layer.columns())
 }
 
 fn convolution(layer: &Layer, n: usize) -> Convolution {
@@ -196,7 +186,7 @@ impl LayerState {
     ) -> Result<()> {
         let (gpu, n, bytes) = (pass.gpu, pass.n, pass.bytes());
         let total = n * layer.output.len();
-        let read = match differs(layer) {
+        let read = match layer.changes_input() {
             false => source,
             true => {
                 let len = n * layer.linear_input().len();
@@ -279,7 +269,7 @@ impl LayerState {
 
     /// Mean and variance of the minibatch.
     pub(super) fn statistics(&self, layer: &Layer, gpu: &Gpu) -> Result<(Vec<f32>, Vec<f32>)> {
-        let (_, columns) = matrix(layer, 1);
+        let columns = layer.columns();
         Ok((self.normal.download(gpu, columns)?, self.variance.download(gpu, columns)?))
     }
 
@@ -349,12 +339,12 @@ impl LayerState {
             ];
             gpu.launch(&pass.name("input_gradient"), elements(total), &arguments)?;
         }
-        let read = if differs(layer) { self.joined.address(gpu) } else { source };
+        let read = if layer.changes_input() { self.joined.address(gpu) } else { source };
         if let Some(gradients) = gradients {
             self.parameter_gradients(layer, pass, (read, d, gradients), (sums, totals), is_train)?;
         }
         let Some(out) = out else { return Ok(()) };
-        let to = match differs(layer) {
+        let to = match layer.changes_input() {
             false => out,
             true => scratch.sized(gpu, n * layer.linear_input().len() * bytes)?,
         };
@@ -364,7 +354,7 @@ impl LayerState {
             Kind::Conv => pass.plans.run(gpu, Operation::Fine, shape, [to, filters, d])?,
             Kind::ConvTranspose => pass.plans.run(gpu, Operation::Coarse, shape, [d, filters, to])?,
         }
-        if differs(layer) {
+        if layer.changes_input() {
             let len = n * layer.input.len();
             let mut arguments = vec![pointer(source), pointer(to), pointer(out)];
             arguments.extend(joined_shape(layer)?);

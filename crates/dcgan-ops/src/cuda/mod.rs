@@ -83,7 +83,7 @@ impl CudaExecutor {
         };
         let states = layers
             .iter()
-            .map(|layer| LayerState::new(Places::of(layer, |role| table.range(layer, role).map(padded))))
+            .map(|layer| LayerState::new(Places::of(|role| table.range(layer, role).map(padded))))
             .collect();
         Self {
             layers,
@@ -177,7 +177,7 @@ impl Executor for CudaExecutor {
         self.tape = None; // the buffers below are about to change
         let n = input.maps.n();
         let gpu = Arc::clone(&self.gpu);
-        conv::bind(&gpu)?;
+        gpu.bind()?;
         let mut plans = gpu.plans();
         let mut sums = std::mem::take(&mut self.sums);
         let labels = match input.labels {
@@ -198,15 +198,8 @@ impl Executor for CudaExecutor {
                     let given = statistics_of(statistics, layer)?;
                     Some((Layout::Filters.values(&given.mean)?, Layout::Filters.values(&given.var)?))
                 }
-                (Mode::Train, Some(norm)) => {
-                    let columns = match norm.axes {
-                        crate::NormAxes::PerChannel => layer.output.channels,
-                        crate::NormAxes::PerActivation => layer.output.len(),
-                    };
-                    if n * layer.output.len() / columns < 2 {
-                        return Err(OpsError::SingleValue { layer: layer.name.clone() });
-                    }
-                    None
+                (Mode::Train, Some(_)) if n * layer.output.len() / layer.columns() < 2 => {
+                    return Err(OpsError::SingleValue { layer: layer.name.clone() });
                 }
                 _ => None,
             };
@@ -253,7 +246,7 @@ impl Executor for CudaExecutor {
         let Some(last) = self.layers.last() else { return Ok(None) };
         grad_output.check("the output's gradient", n, last.output)?;
         let gpu = Arc::clone(&self.gpu);
-        conv::bind(&gpu)?;
+        gpu.bind()?;
         let mut plans = gpu.plans();
         let mut sums = std::mem::take(&mut self.sums);
         let labels = if has_labels { self.labels.address(&gpu) } else { 0 };

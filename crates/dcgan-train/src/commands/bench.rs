@@ -6,7 +6,7 @@ use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_thread
 use dcgan_model::Preset;
 use dcgan_train::bench::{BenchResult, bench, bench_samples};
 use dcgan_train::config::TrainingConfig;
-use dcgan_train::inputs::{check_precision, device};
+use dcgan_train::inputs::{check_precision, open_device};
 use dcgan_train::verify::{Verification, verify};
 
 pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
         return Err(UsageError { faults }.into());
     }
     set_threads(args.threads)?;
-    let device = device(&args.device.to_string()).map_err(UsageError::because)?;
+    let device = open_device(args.device).map_err(UsageError::because)?;
     check_precision(training.dtype, &device).map_err(UsageError::because)?;
     let model = preset.model()?;
     if args.verify {

@@ -9,7 +9,7 @@ use dcgan_data::image_file::{EXTENSIONS, ImageFileFormat};
 use dcgan_data::image_grid::{self, GAP, ImageGrid, Layout, MAX_IMAGES};
 use dcgan_data::{ImageShape, ImageWriter, ImageWriterError};
 use dcgan_model::{Classes, Generator, Model, ModelConfig, weights::Weights};
-use dcgan_train::inputs::device;
+use dcgan_train::inputs::open_device;
 use rayon::prelude::*;
 use serde_json::json;
 use std::path::Path;
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
     }
     let results = Results::new(logging, args.json, &[args.out.as_deref()])?;
     set_threads(args.threads)?;
-    let device = device(&args.device.to_string()).map_err(UsageError::because)?;
+    let device = open_device(args.device).map_err(UsageError::because)?;
     let networks =
         dcgan_model::networks(args.preset.as_deref(), args.config.as_deref()).map_err(UsageError::because)?;
     let opened = dcgan_model::open(&args.model, networks.as_ref()).map_err(UsageError::because)?;

@@ -61,7 +61,7 @@ pub(crate) fn open(choices: &[DeviceChoice]) -> Result<Vec<WorkerDevice>, Servic
     let cpus = choices.iter().filter(|choice| **choice == DeviceChoice::Cpu).count();
     let mut next_cpu = 0;
     let open = |&choice: &DeviceChoice| {
-        let device = inputs::device(&choice.to_string())?;
+        let device = inputs::open_device(choice)?;
         let choice = match (choice, &device) {
             (DeviceChoice::Auto, Device::Cpu) => DeviceChoice::Cpu,
             #[cfg(feature = "cuda")]
