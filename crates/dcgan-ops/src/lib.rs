@@ -48,6 +48,7 @@ mod maps;
 mod network;
 mod parameters;
 mod pool;
+mod resident;
 mod statistics;
 
 pub use adam::{AdamConfig, AdamMoments, AdamState};
@@ -69,4 +70,8 @@ pub use maps::Maps;
 pub use network::Network;
 pub use parameters::{Entry, Layout, ParameterTable, ParameterValues, Parameters};
 pub use pool::{BufferPool, PooledBuffer};
+pub use resident::{
+    GradientValue, LossValue, ResidentConfig, ResidentInput, ResidentOutput, ResidentTraining, Updates,
+    resident_training,
+};
 pub use statistics::{NormStatistics, Statistics};

@@ -331,6 +331,37 @@ impl Parameters {
     }
 }
 
+/// Everything but gradients, as it lies in the flat buffers.
+#[cfg(feature = "cuda")]
+#[derive(Debug)]
+pub(crate) struct FlatState<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) first: &'a mut [f32],
+    pub(crate) second: &'a mut [f32],
+    pub(crate) ema: Option<&'a mut [f32]>,
+    pub(crate) adam_steps: &'a mut u64,
+}
+
+#[cfg(feature = "cuda")]
+impl Parameters {
+    /// The moments, the EMA and the number of Adam's steps.
+    pub(crate) fn optimizer(&self) -> (&[f32], &[f32], Option<&[f32]>, u64) {
+        (&self.first, &self.second, self.ema.as_deref(), self.adam_steps)
+    }
+
+    /// The state, to replace.
+    pub(crate) fn state_mut(&mut self) -> FlatState<'_> {
+        self.version = next_version();
+        FlatState {
+            values: &mut self.values,
+            first: &mut self.first,
+            second: &mut self.second,
+            ema: self.ema.as_deref_mut(),
+            adam_steps: &mut self.adam_steps,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Coefficients {
     decay: f32,

@@ -18,6 +18,7 @@ pub mod checkpoint;
 pub mod compare;
 pub mod config;
 pub mod data_record;
+pub mod engine;
 pub mod error;
 mod evaluation;
 pub mod event;

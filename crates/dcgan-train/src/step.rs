@@ -1,6 +1,7 @@
 //! One training step: the two update orders, on any executor.
 
 use crate::config::{Order, TrainingConfig};
+use crate::engine::adam;
 use dcgan_model::{Discriminator, Generator, Latents, NetworkError};
 use dcgan_ops::{
     AdamConfig, Bce, Input, Keep, Maps, Network, OpsError, Statistics, WithRespectTo, bce_with_logits,
@@ -82,7 +83,7 @@ impl From<candle_core::Error> for StepError {
 pub struct LearningRate(pub f64);
 
 /// How much of each minibatch's batch norm statistics the running ones take (PyTorch's default).
-const MOMENTUM: f64 = 0.1;
+pub(crate) const MOMENTUM: f64 = 0.1;
 
 /// Takes step `step` (counted from 0): `x` is the minibatch of real images, `latents` that of latent vectors, with the
 /// labels of the real images for conditional networks.
@@ -103,13 +104,7 @@ pub fn train_step(
     step: u64,
     (x, latents): (&Maps, &Latents),
 ) -> Result<StepOutput, StepError> {
-    let adam = AdamConfig {
-        learning_rate: rate.0,
-        beta1: config.beta1,
-        beta2: config.beta2,
-        eps: config.adam_eps,
-        weight_decay: config.weight_decay,
-    };
+    let adam = adam(config, rate);
     in_pool(|| take_step(networks, config, &adam, step, (x, latents)))
 }
 
@@ -209,7 +204,7 @@ fn grad_logits(network: &Network, bce: &Bce) -> Result<Maps, StepError> {
     Ok(Maps::rows(gradient, 1)?)
 }
 
-fn finite(what: &str, value: f32) -> Result<f64, StepError> {
+pub(crate) fn finite(what: &str, value: f32) -> Result<f64, StepError> {
     let value = f64::from(value);
     if value.is_finite() { Ok(value) } else { Err(StepError::NonFinite { what: what.into(), value }) }
 }

@@ -7,19 +7,20 @@ use crate::alarm::Alarms;
 use crate::checkpoint::{Best, Checkpoint, State};
 use crate::config::Plan;
 use crate::data_record::DataRecord;
+use crate::engine::{Engine, Outputs};
 use crate::error::TrainError;
-use crate::evaluation::{Evaluator, can_evaluate, real_images, update_ema};
+use crate::evaluation::{Evaluator, can_evaluate, real_images};
 use crate::event::Event;
 use crate::frechet::{self, RandomFeatureFrechet};
 use crate::recorder::{self, Recorder};
 use crate::run_folder::{RunFolder, RunResult};
 use crate::start::{fresh, resumed, to_checkpoint};
-use crate::step::{LearningRate, Networks, train_step};
+use crate::step::{LearningRate, Networks};
 use dcgan_data::image_grid::ImageGrid;
 use dcgan_data::{Dataset, Loader, LoaderConfig, LoaderPosition};
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Latents, Model, ModelFiles, NetworkError, pixels};
-use dcgan_ops::{BufferPool, Device};
+use dcgan_model::{Latents, Model, ModelFiles};
+use dcgan_ops::Device;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -148,9 +149,11 @@ struct Trainer<'a> {
     folder: &'a RunFolder,
     plan: &'a Plan,
     total_steps: u64,
-    /// Memory of minibatches, used again by the next step.
-    pool: BufferPool,
+    /// Takes the steps; `networks` may be behind it.
+    engine: Engine,
     networks: Networks,
+    /// Steps whose outputs were observed.
+    observed: u64,
     loader: Loader,
     evaluator: Evaluator<'a>,
     recorder: Recorder<'a>,
@@ -204,14 +207,15 @@ impl<'a> Trainer<'a> {
         let resumed = is_resumed.then_some(&state);
         let mut recorder = Recorder::new(folder, plan, data_name, total_steps, resumed, observer)?;
         recorder.start_interval(state.step, loader.wait_time());
-        let pool = BufferPool::new();
-        let (alarms, is_whole) = (state.alarms, true);
+        let engine = Engine::new(&networks, &plan.training, &plan.model)?;
+        let (alarms, is_whole, observed) = (state.alarms, true, state.step);
         Ok(Self {
             folder,
             plan,
             total_steps,
-            pool,
+            engine,
             networks,
+            observed,
             loader,
             evaluator,
             recorder,
@@ -240,6 +244,7 @@ impl<'a> Trainer<'a> {
             let step = self.state.step;
             progress(step, self.total_steps);
             if self.is_due(self.plan.run.log_every) {
+                self.observe()?;
                 self.recorder.log(&self.state, self.loader.wait_time())?;
             }
             self.record(cancelled)?;
@@ -300,7 +305,6 @@ impl<'a> Trainer<'a> {
             checkpoint: None,
         })?;
         self.is_whole = false;
-        let x = pixels::to_maps(&batch.pixels, &plan.model, &self.pool).map_err(NetworkError::from)?;
         let latent = &plan.model.latent;
         let mut stream = random::stream(plan.run.seed, Purpose::TrainingLatent, step);
         let mut latents = Latents::new(random::latent(&mut stream, batch.count, latent), latent.size)?;
@@ -310,27 +314,51 @@ impl<'a> Trainer<'a> {
             latents = latents.with_labels(labels, plan.model.classes)?;
         }
         let rate = LearningRate(plan.learning_rate(step, self.total_steps));
-        let output =
-            train_step(&mut self.networks, &plan.training, rate, step, (&x, &latents)).map_err(|source| {
-                TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None }
-            })?;
-        update_ema(&mut self.networks, plan.training.ema);
-        self.recorder.observe_step(&output);
+        let images = (batch.pixels.as_slice(), &latents);
+        let failed = |source| TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None };
+        self.engine.step(&mut self.networks, rate, step, images).map_err(failed)?;
         self.state.step += 1;
         self.state.images += batch.count as u64;
         self.state.position = self.loader.position();
         self.state.unrecorded = true;
-        let step = self.state.step;
-        let alarm = output.discriminator.and_then(|d| self.state.alarms.observe_loss(step, d.loss));
-        self.alarms = self.state.alarms;
         self.is_whole = true;
-        self.recorder.alarm(step, alarm)
+        if self.state.step - self.observed >= self.engine.steps_ahead() { self.observe() } else { Ok(()) }
+    }
+
+    /// Observes the outputs of the steps since the last call, which a device reports later.
+    fn observe(&mut self) -> Result<(), TrainError> {
+        let found = self.engine.outputs();
+        self.is_whole = matches!(&found, Ok(Outputs { failure: None, .. }));
+        let Outputs { outputs, failure } = found?;
+        let mut alarms = Vec::new();
+        for output in outputs {
+            self.observed += 1;
+            self.recorder.observe_step(&output);
+            let step = self.observed;
+            alarms.push((
+                step,
+                output.discriminator.and_then(|d| self.state.alarms.observe_loss(step, d.loss)),
+            ));
+            self.alarms = self.state.alarms;
+        }
+        if let Some(source) = failure {
+            let step = self.observed + 1;
+            return Err(TrainError::Step { step, source: Box::new(source), checkpoint: None });
+        }
+        alarms.into_iter().try_for_each(|(step, alarm)| self.recorder.alarm(step, alarm))
+    }
+
+    /// Observes all steps, and brings the networks up to date.
+    fn catch_up(&mut self) -> Result<(), TrainError> {
+        self.observe()?;
+        Ok(self.engine.store(&mut self.networks)?)
     }
 
     /// Writes a sample grid. Early ones are not `checked` for collapse: G may not have learned to be diverse yet.
     fn sample(&mut self, checked: bool) -> Result<(), TrainError> {
         let started = Instant::now();
         let step = self.state.step;
+        self.catch_up()?;
         let samples = self.evaluator.sample(&mut self.networks, step)?;
         self.recorder.sample(&self.state, &samples)?;
         let alarm = if checked { self.state.alarms.observe_diversity(step, samples.diversity) } else { None };
@@ -340,6 +368,7 @@ impl<'a> Trainer<'a> {
 
     fn frechet(&mut self) -> Result<f64, TrainError> {
         let started = Instant::now();
+        self.catch_up()?;
         let frechet = self.evaluator.frechet(&mut self.networks, self.state.step)?;
         self.recorder.exclude_since(started);
         Ok(frechet)
@@ -374,6 +403,7 @@ impl<'a> Trainer<'a> {
     /// What is due at this step and is not recorded yet is repeated by the resumed run.
     fn save(&mut self) -> Result<(), TrainError> {
         let step = self.state.step;
+        self.catch_up()?;
         let mut state = self.state.clone();
         if state.unrecorded {
             state.alarms = self.alarms;

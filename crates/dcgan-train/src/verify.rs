@@ -1,21 +1,25 @@
-//! A device's passes compared with the CPU's, and with themselves.
+//! A device's passes and training steps compared with the CPU's, and with themselves.
 
-use crate::step::StepError;
+use crate::config::{Order, TrainingConfig};
+use crate::engine::{Engine, Outputs};
+use crate::start::networks;
+use crate::step::{LearningRate, StepError, StepOutput};
 use dcgan_base::Precision;
 use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Model, NetworkError, weights::Weights};
+use dcgan_model::{Classes, Latents, Model, NetworkError, weights::Weights};
 use dcgan_ops::{
     Device, ExecutorOptions, Input, Keep, Layer, Maps, Network, Tensors, WithRespectTo, executor,
 };
+use rand::RngCore;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// How far one tensor of a pass is from the CPU's in f32.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// `generator` or `discriminator`.
+    /// `generator` or `discriminator`; `steps` for what training steps of both find.
     pub network: &'static str,
-    /// Which activation, statistic or gradient.
+    /// Which activation, statistic or gradient; the losses of steps in one order.
     pub tensor: String,
     /// Norm of the difference by the norm of the CPU's values.
     pub relative: f64,
@@ -34,7 +38,7 @@ pub struct Verification {
     pub differences: Vec<Difference>,
     /// Bounds of the median difference and of the largest.
     pub bounds: (f64, f64),
-    /// Whether a second pass gave the same bytes.
+    /// Whether second passes and steps gave the same bytes.
     pub repeats: bool,
 }
 
@@ -116,25 +120,62 @@ fn build(layers: &[Layer], weights: &Weights, options: &ExecutorOptions) -> Resu
     Ok(network)
 }
 
+/// Training steps that are compared. A GPU captures its work after the first or second.
+const STEPS: u64 = 6;
+
+/// The losses of training steps in one order on random images.
+fn losses(
+    model: &Model,
+    training: &TrainingConfig,
+    device: &Device,
+    seed: u64,
+) -> Result<Vec<f32>, StepError> {
+    let config = model.config();
+    let (height, width, channels) = config.image_shape();
+    let weights =
+        (&model.initial_generator(seed, 0.05, 0.02), &model.initial_discriminator(seed, 0.05, 0.02));
+    let mut networks = networks(model, weights, device, training.dtype)?;
+    let mut engine = Engine::new(&networks, training, config)?;
+    let mut images = vec![0; training.batch_size * height * width * channels];
+    for step in 0..STEPS {
+        random::stream(seed, Purpose::SyntheticImages, step).fill_bytes(&mut images);
+        let mut rng = random::stream(seed, Purpose::TrainingLatent, step);
+        let z = random::latent(&mut rng, training.batch_size, &config.latent);
+        let latents = Latents::new(z, config.latent.size)?.with_classes(config, Classes::InTurn, 0)?;
+        engine.step(&mut networks, LearningRate(training.learning_rate), step, (&images, &latents))?;
+    }
+    let Outputs { outputs, failure } = engine.outputs()?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let of_step = |output: StepOutput| {
+        let d = output.discriminator.map(|found| found.loss);
+        d.into_iter().chain(output.generator.map(|found| found.loss))
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "losses of f32")]
+    Ok(outputs.into_iter().flat_map(of_step).map(|loss| loss as f32).collect())
+}
+
 /// Runs a training pass and a backward pass of both networks on `device` and on the CPU in f32, with the same weights
-/// and inputs drawn from `seed`.
+/// and inputs drawn from `seed`; then training steps in both orders.
 ///
 /// # Errors
-/// A network that does not fit the device.
+/// A network that does not fit the device; a step that is not finite.
 pub fn verify(
     model: &Model,
-    (batch_size, precision): (usize, Precision),
+    training: &TrainingConfig,
     device: &Device,
     seed: u64,
 ) -> Result<Verification, StepError> {
+    let (batch_size, precision) = (training.batch_size, training.dtype);
     let options = ExecutorOptions::new(device).with_precision(precision);
     let reference = ExecutorOptions::new(&Device::Cpu);
-    let networks = [
+    let both = [
         ("generator", model.generator_layers(), model.initial_generator(seed, 0.05, 0.02)),
         ("discriminator", model.discriminator_layers(), model.initial_discriminator(seed, 0.05, 0.02)),
     ];
     let (mut differences, mut repeats) = (Vec::new(), true);
-    for (i, (name, layers, weights)) in networks.into_iter().enumerate() {
+    for (i, (name, layers, weights)) in both.into_iter().enumerate() {
         let (Some(first), Some(last)) = (layers.first(), layers.last()) else { continue };
         let mut rng = random::stream(seed, Purpose::SampleLatent, i as u64);
         let x = Maps::new(
@@ -165,6 +206,15 @@ pub fn verify(
             tensor,
         }));
     }
+    for (order, tensor) in [(Order::Both, "losses, both"), (Order::Alternate, "losses, alternate")] {
+        let training = TrainingConfig { order, ..training.clone() };
+        let in_f32 = TrainingConfig { dtype: Precision::F32, ..training.clone() };
+        let expected = losses(model, &in_f32, &Device::Cpu, seed)?;
+        let found = losses(model, &training, device, seed)?;
+        repeats &= losses(model, &training, device, seed)? == found;
+        let relative = relative(&found, &expected);
+        differences.push(Difference { network: "steps", tensor: tensor.to_owned(), relative });
+    }
     Ok(Verification {
         device: device.to_string(),
         dtype: precision.name(),
@@ -182,12 +232,15 @@ mod tests {
 
     #[test]
     fn the_cpu_agrees_with_itself() {
-        let model = Preset::named("digits").unwrap().model().unwrap();
-        for precision in Precision::ALL {
-            let found = verify(&model, (4, precision), &Device::Cpu, 1).unwrap();
+        let preset = Preset::named("digits").unwrap();
+        let model = preset.model().unwrap();
+        let training: TrainingConfig = preset.training.try_into().unwrap();
+        for dtype in Precision::ALL {
+            let training = TrainingConfig { dtype, batch_size: 4, ..training.clone() };
+            let found = verify(&model, &training, &Device::Cpu, 1).unwrap();
             assert!(found.holds(), "{:?}", found.worst());
             assert!(found.differences.len() > 20);
-            assert_eq!(found.worst().unwrap().relative == 0.0, precision == Precision::F32);
+            assert_eq!(found.worst().unwrap().relative == 0.0, dtype == Precision::F32);
         }
         let far = relative(&[1.0, 2.0], &[1.0, 4.0]);
         assert!((far - 2.0 / 17.0_f64.sqrt()).abs() < 1e-6, "{far}");

@@ -132,7 +132,6 @@ struct Plan {
 pub(super) struct Plans {
     handle: sys::cudnnHandle_t,
     plans: HashMap<(Operation, Convolution, Types), Plan>,
-    workspace: Buffer,
 }
 
 // SAFETY: the handle may be used by any thread, one at a time; `Plans` is behind a lock.
@@ -251,7 +250,7 @@ impl Plans {
                 "setting the stream".to_owned()
             })?;
         }
-        Ok(Self { handle, plans: HashMap::new(), workspace: Buffer::default() })
+        Ok(Self { handle, plans: HashMap::new() })
     }
 
     /// The first engine of the heuristics that is deterministic and of the precision asked for, and that cuDNN makes a
@@ -323,13 +322,13 @@ impl Plans {
     /// Computes one of the three from the other two; addresses of fine maps, filters and coarse maps.
     pub(super) fn run(
         &mut self,
-        gpu: &Gpu,
+        (gpu, workspace): (&Gpu, &mut Buffer),
         operation: Operation,
         (shape, types): (Convolution, Types),
         addresses: [u64; 3],
     ) -> Result<()> {
         let bytes = self.plan(operation, shape, types)?.workspace;
-        let workspace = self.workspace.sized(gpu, bytes)?;
+        let workspace = workspace.sized(gpu, bytes)?;
         let handle = self.handle;
         let plan = self.plan(operation, shape, types)?;
         let pointers = addresses.map(|address| address as *mut c_void);

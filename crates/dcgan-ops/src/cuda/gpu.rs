@@ -3,8 +3,8 @@
 use super::conv::Plans;
 use super::error::CudaError;
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
-    sys,
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, PinnedHostSlice,
+    PushKernelArg, sys,
 };
 use cudarc::nvrtc::Ptx;
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ pub(super) enum Argument {
 }
 
 /// The names of the kernels; those that work on maps have one entry point for each type of values.
-const KERNELS: [&str; 26] = [
+const KERNELS: [&str; 35] = [
     "copy",
     "zero",
     "narrow",
@@ -77,6 +77,15 @@ const KERNELS: [&str; 26] = [
     "gradient_sums_bf16",
     "input_gradient_f32",
     "input_gradient_bf16",
+    "affine_gradient",
+    "step_input_f32",
+    "step_input_bf16",
+    "bce_f32",
+    "bce_bf16",
+    "squares",
+    "judge",
+    "adam",
+    "ema",
 ];
 
 pub(super) fn driver(what: &'static str) -> impl FnOnce(DriverError) -> CudaError {
@@ -184,6 +193,32 @@ impl Gpu {
         Ok(())
     }
 
+    pub(super) fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    /// The stream that everything but copies of steps runs on.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// An allocation that failed.
+    pub(super) fn memory(&self, bytes: usize, error: DriverError) -> CudaError {
+        if error.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            return driver("allocating memory")(error);
+        }
+        let (free, total) = self.context.mem_get_info().unwrap_or_default();
+        CudaError::Memory { bytes, free, total }
+    }
+
+    /// Copies bytes on the GPU.
+    pub(super) fn copy_bytes(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the addresses are those of buffers of at least this size.
+        let copied =
+            unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) };
+        copied.map_err(driver("copying on the GPU"))
+    }
+
     /// Waits until everything has run.
     pub(super) fn synchronize(&self) -> Result<()> {
         self.stream.synchronize().map_err(driver("waiting"))
@@ -225,13 +260,7 @@ impl Buffer {
             self.0 = None;
             // SAFETY: every kernel writes a buffer before another one reads it.
             let allocated = unsafe { gpu.stream.alloc::<u8>(bytes) };
-            self.0 = Some(allocated.map_err(|error| match error.0 {
-                sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                    let (free, total) = gpu.context.mem_get_info().unwrap_or_default();
-                    CudaError::Memory { bytes, free, total }
-                }
-                _ => driver("allocating memory")(error),
-            })?);
+            self.0 = Some(allocated.map_err(|error| gpu.memory(bytes, error))?);
         }
         Ok(self.address(gpu))
     }
@@ -250,6 +279,18 @@ impl Buffer {
             gpu.stream.memcpy_htod(bytes, &mut view).map_err(driver("copying to the GPU"))?;
         }
         Ok(address)
+    }
+
+    /// Copies pinned memory to the GPU on a stream of its own.
+    pub(super) fn upload_pinned(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        from: &PinnedHostSlice<u8>,
+        bytes: usize,
+    ) -> Result<()> {
+        let Some(slice) = &mut self.0 else { return Ok(()) };
+        let mut view = slice.slice_mut(..bytes);
+        stream.memcpy_htod(from, &mut view).map_err(driver("copying to the GPU"))
     }
 
     /// Copies values from the GPU, after everything before has run.

@@ -8,6 +8,7 @@
 #ifdef HOST_SHIM
 #include "shim.h"
 #else
+typedef unsigned char u8;
 typedef unsigned short u16;
 typedef long long i64;
 #endif
@@ -27,7 +28,7 @@ __device__ void store(u16 *x, i64 i, float value) {
 
 __device__ float activate(float x, int activation, float slope) {
     switch (activation) {
-    case RELU: return x > 0.f ? x : 0.f;
+    case RELU: return x <= 0.f ? 0.f : x; // NaN stays NaN
     case LEAKY_RELU: return x > 0.f ? x : slope * x;
     case TANH: return tanhf(x);
     case SIGMOID: return 0.5f * (tanhf(0.5f * x) + 1.f);
@@ -180,11 +181,12 @@ template <class T> __device__ void sums(const T *x, float *parts, int rows, int 
     PARTIAL_SUMS(first += load(x, at), )
 }
 
-// Mean and biased variance from the parts of `moments`; normal: (4, columns), mean, 1 / deviation,
-// scale, bias.
+// Mean and biased variance from the parts of `moments`; normal: (4, columns), mean, 1 / deviation, scale, bias. variance
+// may be null; running: (2, columns), the running mean and variance, which take `momentum` of the minibatch's mean and
+// unbiased variance, or null.
 template <class T>
 __device__ void finish_moments(const T *x, const float *parts, const float *weight, const float *bias, float *variance, float *normal,
-                               int splits, int rows, int columns, float eps) {
+                               int splits, int rows, int columns, float eps, float *running, float momentum) {
     EACH(column, columns) {
         double sum = 0, square = 0;
         for (int part = 0; part < splits; part++) {
@@ -195,7 +197,12 @@ __device__ void finish_moments(const T *x, const float *parts, const float *weig
         if (found < 0) found = 0;
         float mean = (float)(load(x, column) + shifted), inverse = (float)(1.0 / sqrt((double)(float)found + (double)eps));
         float scale = inverse * (weight ? weight[column] : 1.f);
-        variance[column] = (float)found;
+        if (variance) variance[column] = (float)found;
+        if (running) {
+            float unbiased = (float)((double)(float)found * ((double)rows / (double)(rows > 1 ? rows - 1 : 1)));
+            running[column] = (1.f - momentum) * running[column] + momentum * mean;
+            running[columns + column] = (1.f - momentum) * running[columns + column] + momentum * unbiased;
+        }
         normal[column] = mean;
         normal[columns + column] = inverse;
         normal[2 * columns + column] = scale;
@@ -269,6 +276,146 @@ __device__ void input_gradient(const T *x, const T *y, const T *d, const float *
     }
 }
 
+// sums: (groups, 2, columns), those of gradient_sums for each group of the batch.
+__device__ void affine_gradients(const float *sums, float *weight, float *bias, int groups, int columns) {
+    EACH(column, columns) {
+        float first = 0.f, second = 0.f;
+        for (int group = 0; group < groups; group++) {
+            first += sums[(i64)(2 * group) * columns + column];
+            second += sums[(i64)(2 * group + 1) * columns + column];
+        }
+        bias[column] = first;
+        weight[column] = second;
+    }
+}
+
+// ---- a training step
+
+// scalars, on the device for the length of a step
+enum { OUTPUT_ROW, DISCRIMINATOR_RATE, DISCRIMINATOR_ROOT, GENERATOR_RATE, GENERATOR_ROOT, SCALARS = 16 };
+
+// Copies what a step reads from its slot. z: (n, z_len / n); labels (n, classes), `copies` times; pixels as bytes, whose
+// values `table` has.
+template <class T>
+__device__ void step_input(const float *scalars, float *scalars_out, const float *z, T *z_out, int z_len, const float *labels,
+                      float *labels_out, int labels_len, int copies, const u8 *pixels, const float *table, T *x, int x_len) {
+    EACH(i, x_len + z_len + labels_len + SCALARS) {
+        unsigned at = i;
+        if (at < (unsigned)x_len) {
+            store(x, at, table[pixels[at]]);
+            continue;
+        }
+        at -= x_len;
+        if (at < (unsigned)z_len) {
+            store(z_out, at, z[at]);
+            continue;
+        }
+        at -= z_len;
+        if (at < (unsigned)labels_len) {
+            for (int copy = 0; copy < copies; copy++) labels_out[copy * labels_len + at] = labels[at];
+            continue;
+        }
+        at -= labels_len;
+        scalars_out[at] = scalars[at];
+    }
+}
+
+// Sums over the threads of a block of 256, in the same order always. Ends with a barrier.
+__shared__ double totals[2][256];
+__device__ void block_sums(double first, double second) {
+    totals[0][threadIdx.x] = first;
+    totals[1][threadIdx.x] = second;
+    __syncthreads();
+    for (int half = 128; half > 0; half /= 2) {
+        if (threadIdx.x < (unsigned)half) {
+            totals[0][threadIdx.x] += totals[0][threadIdx.x + half];
+            totals[1][threadIdx.x] += totals[1][threadIdx.x + half];
+        }
+        __syncthreads();
+    }
+}
+
+// Mean binary cross-entropy of n logits against one target, the mean of sigmoid, and the gradient of the mean with
+// respect to each logit. One block. output: (rows, width); the row is OUTPUT_ROW of the scalars, loss and mean go to
+// `column` and the one behind it.
+template <class T>
+__device__ void bce(const T *logits, T *gradient, const float *scalars, float *output, int width, int column, int n,
+                              float target) {
+    double loss = 0, probability = 0;
+    for (int i = threadIdx.x; i < n; i += 256) {
+        double x = load(logits, i), p = 1.0 / (1.0 + exp(-x));
+        loss += fmax(x, 0.0) - x * target + log1p(exp(-fabs(x)));
+        probability += p;
+        store(gradient, i, (float)((p - target) / n));
+    }
+    block_sums(loss, probability);
+    if (threadIdx.x == 0) {
+        float *row = output + (i64)scalars[OUTPUT_ROW] * width + column;
+        row[0] = (float)(totals[0][0] / n);
+        row[1] = (float)(totals[1][0] / n);
+    }
+}
+
+// Sums of squares of pieces of the gradient, a block for each: pieces (blocks, 2), where one starts and its length.
+__device__ void square_sums(const float *gradient, const int *pieces, double *out) {
+    const float *piece = gradient + pieces[2 * blockIdx.x];
+    int len = pieces[2 * blockIdx.x + 1];
+    double sum = 0;
+    for (int i = threadIdx.x; i < len; i += 256) sum += (double)piece[i] * piece[i];
+    block_sums(sum, 0);
+    if (threadIdx.x == 0) out[blockIdx.x] = totals[0][0];
+}
+
+// The norm of the gradient, and whether an update may be made. tensors: (count + 1), the first piece of each; norms:
+// (count), squared, for the moment. Writes the
+// norm to `column` of the output's row and behind it the first tensor whose gradient is not finite, or -1. Where that or
+// a loss (in the `losses` columns `loss_column`, + 2, ...) is not finite, `failed` is set, and stays so. One block.
+__device__ void judge_gradient(const double *squares, const int *tensors, double *norms, int count, const float *scalars, float *output,
+                               int width, int column, int loss_column, int losses, int *failed) {
+    double sum = 0;
+    for (int tensor = threadIdx.x; tensor < count; tensor += 256) {
+        double of_tensor = 0;
+        for (int piece = tensors[tensor]; piece < tensors[tensor + 1]; piece++) of_tensor += squares[piece];
+        norms[tensor] = of_tensor;
+        sum += of_tensor;
+    }
+    block_sums(sum, 0);
+    if (threadIdx.x != 0) return;
+    double total = totals[0][0];
+    int bad = -1;
+    if (!(total - total == 0)) // rarely: the others wait
+        for (int tensor = count - 1; tensor >= 0; tensor--)
+            if (!(norms[tensor] - norms[tensor] == 0)) bad = tensor;
+    float *row = output + (i64)scalars[OUTPUT_ROW] * width;
+    row[column] = (float)sqrt(total);
+    row[column + 1] = (float)bad;
+    bool finite = total - total == 0;
+    for (int i = 0; i < losses; i++) finite = finite && row[loss_column + 2 * i] - row[loss_column + 2 * i] == 0;
+    if (!finite) *failed = 1;
+}
+
+// p: the parameters; narrow: their copy in bf16, or null; m and v: the moments. scalars[rate] is the learning rate over
+// 1 - beta1^t and the one behind it the root of 1 - beta2^t. Nothing happens once a step has failed.
+__device__ void adam_step(float *p, u16 *narrow, const float *gradient, float *m, float *v, const float *scalars, int rate,
+                          const int *failed, float decay, float beta1, float rest1, float beta2, float rest2, float eps, int n) {
+    if (*failed) return;
+    float step = scalars[rate], root = scalars[rate + 1];
+    EACH(i, n) {
+        float g = gradient[i] + decay * p[i];
+        float first = beta1 * m[i] + rest1 * g, second = beta2 * v[i] + rest2 * g * g;
+        float value = p[i] - step * (first / (sqrtf(second) / root + eps));
+        m[i] = first;
+        v[i] = second;
+        p[i] = value;
+        if (narrow) store(narrow, i, value);
+    }
+}
+
+__device__ void blend_average(float *average, const float *p, const int *failed, float decay, int n) {
+    if (*failed) return;
+    EACH(i, n) average[i] = decay * average[i] + (1.f - decay) * p[i];
+}
+
 // ---- entry points, for maps of f32 and of bf16
 
 #define KERNEL extern "C" __global__ void
@@ -301,8 +448,8 @@ BOTH(sums, P, (x, parts, rows, columns))
 #undef P
 #define P(T)                                                                                                           \
     (const T *x, const float *parts, const float *weight, const float *bias, float *variance, float *normal,           \
-     int splits, int rows, int columns, float eps)
-BOTH(finish_moments, P, (x, parts, weight, bias, variance, normal, splits, rows, columns, eps))
+     int splits, int rows, int columns, float eps, float *running, float momentum)
+BOTH(finish_moments, P, (x, parts, weight, bias, variance, normal, splits, rows, columns, eps, running, momentum))
 #undef P
 KERNEL given_statistics(const float *mean, const float *variance, const float *weight, const float *bias, float *normal,
                         int columns, float eps) {
@@ -322,3 +469,27 @@ KERNEL total_sums(const float *parts, float *out, int splits, int columns) { fin
      int activation, float slope, int total)
 BOTH(input_gradient, P, (x, y, d, normal, sums, out, rows, columns, activation, slope, total))
 #undef P
+KERNEL affine_gradient(const float *sums, float *weight, float *bias, int groups, int columns) {
+    affine_gradients(sums, weight, bias, groups, columns);
+}
+#define P(T)                                                                                                           \
+    (const float *scalars, float *scalars_out, const float *z, T *z_out, int z_len, const float *labels,               \
+     float *labels_out, int labels_len, int copies, const u8 *pixels, const float *table, T *x, int x_len)
+BOTH(step_input, P, (scalars, scalars_out, z, z_out, z_len, labels, labels_out, labels_len, copies, pixels, table, x, x_len))
+#undef P
+#define P(T)                                                                                                           \
+    (const T *logits, T *gradient, const float *scalars, float *output, int width, int column, int n, float target)
+BOTH(bce, P, (logits, gradient, scalars, output, width, column, n, target))
+#undef P
+KERNEL squares(const float *gradient, const int *pieces, double *out) { square_sums(gradient, pieces, out); }
+KERNEL judge(const double *squares, const int *tensors, double *norms, int count, const float *scalars, float *output,
+             int width, int column, int loss_column, int losses, int *failed) {
+    judge_gradient(squares, tensors, norms, count, scalars, output, width, column, loss_column, losses, failed);
+}
+KERNEL adam(float *p, u16 *narrow, const float *gradient, float *m, float *v, const float *scalars, int rate,
+            const int *failed, float decay, float beta1, float rest1, float beta2, float rest2, float eps, int n) {
+    adam_step(p, narrow, gradient, m, v, scalars, rate, failed, decay, beta1, rest1, beta2, rest2, eps, n);
+}
+KERNEL ema(float *average, const float *p, const int *failed, float decay, int n) {
+    blend_average(average, p, failed, decay, n);
+}

@@ -2,19 +2,45 @@
 
 use super::conv::{Convolution, Operation, Plans, Types};
 use super::gpu::{Argument, Buffer, Gpu, Result, elements, int, parts};
-use crate::{Activation, Kind, Layer, Precision, Resample, Role};
+use crate::{Activation, Kind, Layer, Norm, Precision, Resample, Role};
 use std::ops::Range;
 
-/// The GPU and the convolutions of a pass.
+/// Buffers that the layers of a pass share.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// Partial sums, and other values of a moment.
+    sums: Buffer,
+    /// The gradient of what a linear map reads, where that is not the layer's input.
+    joined: Buffer,
+    /// Of cuDNN.
+    workspace: Buffer,
+    /// Gradients of maps, one read and one written.
+    pub(super) grads: [Buffer; 2],
+}
+
+/// Addresses of the flat parameters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parameters {
+    /// In f32.
+    pub(super) wide: u64,
+    /// In bf16; 0 where maps are f32.
+    pub(super) narrow: u64,
+}
+
+/// The GPU, the convolutions and the shape of a pass.
 pub(super) struct Pass<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) plans: &'a mut Plans,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) parameters: Parameters,
     pub(super) precision: Precision,
     pub(super) n: usize,
+    /// Equal parts of the batch that each have their own batch norm statistics.
+    pub(super) groups: usize,
     /// Address of the class weights `(n, classes)`; 0 without them.
     pub(super) labels: u64,
-    /// Partial sums, and other values of a moment.
-    pub(super) sums: &'a mut Buffer,
+    /// How much of the first group's statistics the running ones take, where they are updated.
+    pub(super) momentum: Option<f64>,
 }
 
 impl Pass<'_> {
@@ -27,7 +53,7 @@ impl Pass<'_> {
     }
 
     /// The entry point of a kernel for the maps' type.
-    fn name(&self, kernel: &str) -> String {
+    pub(super) fn name(&self, kernel: &str) -> String {
         match self.precision {
             Precision::F32 => format!("{kernel}_f32"),
             Precision::Bf16 => format!("{kernel}_bf16"),
@@ -41,9 +67,8 @@ impl Pass<'_> {
         }
     }
 
-    /// f32 values as a map's.
-    pub(super) fn narrow(&self, from: u64, to: u64, len: usize) -> Result<()> {
-        self.gpu.launch("narrow", elements(len), &[pointer(from), pointer(to), int(len)?])
+    fn convolve(&mut self, operation: Operation, shape: (Convolution, Types), at: [u64; 3]) -> Result<()> {
+        self.plans.run((self.gpu, &mut self.scratch.workspace), operation, shape, at)
     }
 
     /// A map's values as f32.
@@ -52,8 +77,13 @@ impl Pass<'_> {
     }
 }
 
-fn pointer(address: u64) -> Argument {
+pub(super) fn pointer(address: u64) -> Argument {
     Argument::Pointer(address)
+}
+
+fn eps(norm: Norm) -> Argument {
+    #[expect(clippy::cast_possible_truncation, reason = "the kernels take eps in f32")]
+    Argument::Float(norm.eps as f32)
 }
 
 /// The number of an activation in `kernels.cu`, and its slope.
@@ -94,16 +124,17 @@ impl Places {
 #[derive(Debug, Default)]
 pub(super) struct LayerState {
     places: Places,
-    /// The filters in bf16; empty in f32.
-    filters: Buffer,
     /// What the linear map reads, where that is not the layer's input.
     joined: Buffer,
     /// Output of the linear map; empty without batch norm.
     linear: Buffer,
     activation: Buffer,
-    /// Mean, 1 / deviation, scale and bias of each column.
+    /// Mean, 1 / deviation, scale and bias of each column, for each group.
     normal: Buffer,
+    /// Of the first group.
     variance: Buffer,
+    /// Running mean and variance of each column, where the device keeps them.
+    pub(super) running: Buffer,
     /// Gradients of the filters in the type of the maps.
     filter_gradient: Buffer,
     given: Buffer,
@@ -112,6 +143,26 @@ pub(super) struct LayerState {
 /// Rows and columns of the matrix that batch norm works on.
 fn matrix(layer: &Layer, n: usize) -> (usize, usize) {
     (n * layer.output.len() / layer.columns(), layer.columns())
+}
+
+/// What one group of a batch reads and writes, in bytes from the start.
+#[derive(Clone, Copy)]
+struct Group {
+    maps: u64,
+    normal: u64,
+    index: usize,
+}
+
+impl Group {
+    /// The groups of a pass over a layer with `total` values and `columns` statistics.
+    fn all(pass: &Pass<'_>, total: usize, columns: usize) -> impl Iterator<Item = Self> + use<> {
+        let (each, columns) = ((total / pass.groups * pass.bytes()) as u64, columns as u64);
+        (0..pass.groups).map(move |index| Self {
+            maps: index as u64 * each,
+            normal: index as u64 * 16 * columns,
+            index,
+        })
+    }
 }
 
 fn convolution(layer: &Layer, n: usize) -> Convolution {
@@ -154,20 +205,12 @@ impl LayerState {
         self.activation.address(gpu)
     }
 
-    /// Prepares the filters after the parameters have changed.
-    pub(super) fn refresh(&mut self, pass: &Pass<'_>, parameters: u64) -> Result<()> {
-        if pass.precision == Precision::Bf16 {
-            let len = self.places.weight.len();
-            let to = self.filters.sized(pass.gpu, 2 * len)?;
-            pass.narrow(parameters + 4 * self.places.weight.start as u64, to, len)?;
-        }
-        Ok(())
-    }
-
-    fn filters(&self, pass: &Pass<'_>, parameters: u64) -> u64 {
+    fn filters(&self, pass: &Pass<'_>) -> u64 {
+        let Parameters { wide, narrow } = pass.parameters;
+        let start = self.places.weight.start as u64;
         match pass.precision {
-            Precision::F32 => parameters + 4 * self.places.weight.start as u64,
-            Precision::Bf16 => self.filters.address(pass.gpu),
+            Precision::F32 => wide + 4 * start,
+            Precision::Bf16 => narrow + 2 * start,
         }
     }
 
@@ -181,7 +224,7 @@ impl LayerState {
         &mut self,
         layer: &Layer,
         pass: &mut Pass<'_>,
-        (parameters, source): (u64, u64),
+        source: u64,
         given: Option<(&[f32], &[f32])>,
     ) -> Result<()> {
         let (gpu, n, bytes) = (pass.gpu, pass.n, pass.bytes());
@@ -198,22 +241,22 @@ impl LayerState {
                 to
             }
         };
-        let filters = self.filters(pass, parameters);
+        let filters = self.filters(pass);
         let output = match layer.norm {
             Some(_) => self.linear.sized(gpu, total * bytes)?,
             None => self.activation.sized(gpu, total * bytes)?,
         };
         let shape = (convolution(layer, n), pass.types());
         match layer.kind {
-            Kind::Conv => pass.plans.run(gpu, Operation::Coarse, shape, [read, filters, output])?,
-            Kind::ConvTranspose => pass.plans.run(gpu, Operation::Fine, shape, [output, filters, read])?,
+            Kind::Conv => pass.convolve(Operation::Coarse, shape, [read, filters, output])?,
+            Kind::ConvTranspose => pass.convolve(Operation::Fine, shape, [output, filters, read])?,
         }
         if layer.bias || layer.label_inputs > 0 {
             let arguments = [
                 pointer(output),
-                Self::place(self.places.bias.as_ref(), parameters),
+                Self::place(self.places.bias.as_ref(), pass.parameters.wide),
                 pointer(pass.labels),
-                Self::place(self.places.label_weight.as_ref(), parameters),
+                Self::place(self.places.label_weight.as_ref(), pass.parameters.wide),
                 int(layer.label_inputs)?,
                 int(layer.output.channels)?,
                 int(total)?,
@@ -221,48 +264,80 @@ impl LayerState {
             gpu.launch(&pass.name("add_bias"), elements(total), &arguments)?;
         }
         let [number, slope] = activation(layer.activation);
-        let (rows, columns) = matrix(layer, n);
-        let mut normal = 0;
-        if let Some(norm) = layer.norm {
-            let weight = Self::place(self.places.affine.as_ref().map(|(weight, _)| weight), parameters);
-            let bias = Self::place(self.places.affine.as_ref().map(|(_, bias)| bias), parameters);
-            #[expect(clippy::cast_possible_truncation, reason = "the kernels take eps in f32")]
-            let eps = Argument::Float(norm.eps as f32);
-            normal = self.normal.sized(gpu, 16 * columns)?;
-            match given {
-                None => {
-                    let (splits, grid) = parts(rows, columns);
-                    let sums = pass.sums.sized(gpu, 8 * splits * columns)?;
-                    let arguments = [pointer(output), pointer(sums), int(rows)?, int(columns)?];
-                    gpu.launch(&pass.name("moments"), grid, &arguments)?;
-                    let variance = self.variance.sized(gpu, 4 * columns)?;
-                    let arguments = [
-                        pointer(output),
-                        pointer(sums),
-                        weight,
-                        bias,
-                        pointer(variance),
-                        pointer(normal),
-                        int(splits)?,
-                        int(rows)?,
-                        int(columns)?,
-                        eps,
-                    ];
-                    gpu.launch(&pass.name("finish_moments"), elements(columns), &arguments)?;
-                }
-                Some((mean, variance)) => {
-                    let at = self.given.upload(gpu, &[mean, variance].concat())?;
-                    let (mean, variance) = (pointer(at), pointer(at + 4 * columns as u64));
-                    let arguments = [mean, variance, weight, bias, pointer(normal), int(columns)?, eps];
-                    gpu.launch("given_statistics", elements(columns), &arguments)?;
-                }
+        let (_, columns) = matrix(layer, n);
+        match (layer.norm, given) {
+            (Some(norm), None) => self.minibatch_statistics(layer, norm, pass, output)?,
+            (Some(norm), Some((mean, variance))) => {
+                let at = self.given.upload(gpu, &[mean, variance].concat())?;
+                let (mean, variance) = (pointer(at), pointer(at + 4 * columns as u64));
+                let [weight, bias] = self.affine(pass);
+                let normal = pointer(self.normal.sized(gpu, 16 * columns)?);
+                let arguments = [mean, variance, weight, bias, normal, int(columns)?, eps(norm)];
+                gpu.launch("given_statistics", elements(columns), &arguments)?;
             }
+            (None, _) => {}
         }
-        if layer.norm.is_some() || layer.activation != Activation::Identity {
-            let to = self.activation.sized(gpu, total * bytes)?;
-            let arguments =
-                [pointer(output), pointer(normal), pointer(to), int(columns)?, number, slope, int(total)?];
-            gpu.launch(&pass.name("normalize"), elements(total), &arguments)?;
+        if layer.norm.is_none() && layer.activation == Activation::Identity {
+            return Ok(());
+        }
+        let to = self.activation.sized(gpu, total * bytes)?;
+        for group in Group::all(pass, total, columns) {
+            let normal = if layer.norm.is_some() { self.normal.address(gpu) + group.normal } else { 0 };
+            let (from, to, len) = (output + group.maps, to + group.maps, int(total / pass.groups)?);
+            let arguments = [pointer(from), pointer(normal), pointer(to), int(columns)?, number, slope, len];
+            gpu.launch(&pass.name("normalize"), elements(total / pass.groups), &arguments)?;
+        }
+        Ok(())
+    }
+
+    /// Addresses of batch norm's weight and bias.
+    fn affine(&self, pass: &Pass<'_>) -> [Argument; 2] {
+        let affine = self.places.affine.as_ref();
+        let wide = pass.parameters.wide;
+        [Self::place(affine.map(|(weight, _)| weight), wide), Self::place(affine.map(|(_, bias)| bias), wide)]
+    }
+
+    /// Mean and variance of each group of the linear map's output.
+    fn minibatch_statistics(
+        &mut self,
+        layer: &Layer,
+        norm: Norm,
+        pass: &mut Pass<'_>,
+        output: u64,
+    ) -> Result<()> {
+        let (gpu, groups) = (pass.gpu, pass.groups);
+        let total = pass.n * layer.output.len();
+        let (rows, columns) = matrix(layer, pass.n / groups);
+        let (splits, grid) = parts(rows, columns);
+        let sums = pass.scratch.sums.sized(gpu, 8 * splits * columns)?;
+        let normal = self.normal.sized(gpu, 16 * columns * groups)?;
+        let variance = self.variance.sized(gpu, 4 * columns)?;
+        let [weight, bias] = self.affine(pass);
+        #[expect(clippy::cast_possible_truncation, reason = "running statistics are f32")]
+        let momentum = pass.momentum.map(|momentum| momentum as f32);
+        for group in Group::all(pass, total, columns) {
+            let x = pointer(output + group.maps);
+            let arguments = [x, pointer(sums), int(rows)?, int(columns)?];
+            gpu.launch(&pass.name("moments"), grid, &arguments)?;
+            let (variance, running) = match group.index {
+                0 => (variance, momentum.map_or(0, |_| self.running.address(gpu))),
+                _ => (0, 0),
+            };
+            let arguments = [
+                x,
+                pointer(sums),
+                weight,
+                bias,
+                pointer(variance),
+                pointer(normal + group.normal),
+                int(splits)?,
+                int(rows)?,
+                int(columns)?,
+                eps(norm),
+                pointer(running),
+                Argument::Float(momentum.unwrap_or(0.0)),
+            ];
+            gpu.launch(&pass.name("finish_moments"), elements(columns), &arguments)?;
         }
         Ok(())
     }
@@ -279,80 +354,27 @@ impl LayerState {
         &mut self,
         layer: &Layer,
         pass: &mut Pass<'_>,
-        (parameters, source, is_train): (u64, u64, bool),
+        (source, is_train): (u64, bool),
         d: u64,
         gradients: Option<u64>,
-        (scratch, out): (&mut Buffer, Option<u64>),
+        out: Option<u64>,
     ) -> Result<()> {
         let (gpu, n, bytes) = (pass.gpu, pass.n, pass.bytes());
-        let total = n * layer.output.len();
-        let (rows, columns) = matrix(layer, n);
-        let [number, slope] = activation(layer.activation);
-        let y = self.activation.address(gpu);
-        // Sums: those of the parts, then the totals.
-        let (splits, grid) = parts(rows, columns);
-        let widest = columns.max(layer.output.channels);
-        let bias_parts = parts(n * layer.output.height * layer.output.width, layer.output.channels);
-        let parts_len = 2 * splits.max(bias_parts.0) * widest;
-        let sums = pass.sums.sized(gpu, 4 * (parts_len + 2 * widest))?;
-        let totals = sums + 4 * parts_len as u64;
-        let (x, normal) = match layer.norm {
-            Some(_) => (self.linear.address(gpu), self.normal.address(gpu)),
-            None => (y, 0),
-        };
-        if layer.norm.is_some() {
-            let arguments = [
-                pointer(x),
-                pointer(y),
-                pointer(d),
-                pointer(normal),
-                pointer(sums),
-                int(rows)?,
-                int(columns)?,
-                number,
-                slope,
-            ];
-            gpu.launch(&pass.name("gradient_sums"), grid, &arguments)?;
-            let to = [pointer(sums), pointer(totals), int(splits)?, int(columns)?];
-            gpu.launch("total_sums", elements(2 * columns), &to)?;
-            if let (Some(gradients), Some((weight, bias))) = (gradients, &self.places.affine) {
-                // The gradient of the bias is the first sum, that of the weight the second.
-                let at = |range: &Range<usize>| gradients + 4 * range.start as u64;
-                copy(gpu, totals, at(bias), columns)?;
-                copy(gpu, totals + 4 * columns as u64, at(weight), columns)?;
-            }
-        }
-        if layer.norm.is_some() || layer.activation != Activation::Identity {
-            let used = if layer.norm.is_some() && is_train { totals } else { 0 };
-            let arguments = [
-                pointer(x),
-                pointer(y),
-                pointer(d),
-                pointer(normal),
-                pointer(used),
-                pointer(d),
-                int(rows)?,
-                int(columns)?,
-                number,
-                slope,
-                int(total)?,
-            ];
-            gpu.launch(&pass.name("input_gradient"), elements(total), &arguments)?;
-        }
+        self.linear_gradient(layer, pass, is_train, d, gradients)?;
         let read = if layer.changes_input() { self.joined.address(gpu) } else { source };
         if let Some(gradients) = gradients {
-            self.parameter_gradients(layer, pass, (read, d, gradients), (sums, totals), is_train)?;
+            self.parameter_gradients(layer, pass, (read, d, gradients), is_train)?;
         }
         let Some(out) = out else { return Ok(()) };
         let to = match layer.changes_input() {
             false => out,
-            true => scratch.sized(gpu, n * layer.linear_input().len() * bytes)?,
+            true => pass.scratch.joined.sized(gpu, n * layer.linear_input().len() * bytes)?,
         };
-        let filters = self.filters(pass, parameters);
+        let filters = self.filters(pass);
         let shape = (convolution(layer, n), pass.types());
         match layer.kind {
-            Kind::Conv => pass.plans.run(gpu, Operation::Fine, shape, [to, filters, d])?,
-            Kind::ConvTranspose => pass.plans.run(gpu, Operation::Coarse, shape, [d, filters, to])?,
+            Kind::Conv => pass.convolve(Operation::Fine, shape, [to, filters, d])?,
+            Kind::ConvTranspose => pass.convolve(Operation::Coarse, shape, [d, filters, to])?,
         }
         if layer.changes_input() {
             let len = n * layer.input.len();
@@ -364,13 +386,65 @@ impl LayerState {
         Ok(())
     }
 
+    /// Turns the gradient `d` of the activation into that of the linear map's output, with the gradients of batch
+    /// norm's weight and bias.
+    fn linear_gradient(
+        &mut self,
+        layer: &Layer,
+        pass: &mut Pass<'_>,
+        is_train: bool,
+        d: u64,
+        gradients: Option<u64>,
+    ) -> Result<()> {
+        if layer.norm.is_none() && layer.activation == Activation::Identity {
+            return Ok(());
+        }
+        let (gpu, groups) = (pass.gpu, pass.groups);
+        let total = pass.n * layer.output.len();
+        let (rows, columns) = matrix(layer, pass.n / groups);
+        let [number, slope] = activation(layer.activation);
+        let y = self.activation.address(gpu);
+        let (x, normal) = match layer.norm {
+            Some(_) => (self.linear.address(gpu), self.normal.address(gpu)),
+            None => (y, 0),
+        };
+        // The sums of the parts, then the totals of each group.
+        let (splits, grid) = parts(rows, columns);
+        let sums = pass.scratch.sums.sized(gpu, 8 * columns * (splits + groups))?;
+        let totals = sums + 8 * (splits * columns) as u64;
+        for group in Group::all(pass, total, columns) {
+            let [x, y, d] = [x, y, d].map(|map| pointer(map + group.maps));
+            let totals = totals + 8 * (group.index * columns) as u64;
+            let mut normal_of_group = 0;
+            if layer.norm.is_some() {
+                normal_of_group = normal + group.normal;
+                let normal = pointer(normal_of_group);
+                let arguments = [x, y, d, normal, pointer(sums), int(rows)?, int(columns)?, number, slope];
+                gpu.launch(&pass.name("gradient_sums"), grid, &arguments)?;
+                let to = [pointer(sums), pointer(totals), int(splits)?, int(columns)?];
+                gpu.launch("total_sums", elements(2 * columns), &to)?;
+            }
+            let used = if layer.norm.is_some() && is_train { totals } else { 0 };
+            let normal = pointer(normal_of_group);
+            let (rows, len) = (int(rows)?, int(total / groups)?);
+            let arguments = [x, y, d, normal, pointer(used), d, rows, int(columns)?, number, slope, len];
+            gpu.launch(&pass.name("input_gradient"), elements(total / groups), &arguments)?;
+        }
+        if let (Some(gradients), Some((weight, bias))) = (gradients, &self.places.affine) {
+            // The gradient of the bias is the first sum, that of the weight the second.
+            let at = |range: &Range<usize>| pointer(gradients + 4 * range.start as u64);
+            let arguments = [pointer(totals), at(weight), at(bias), int(groups)?, int(columns)?];
+            gpu.launch("affine_gradient", elements(columns), &arguments)?;
+        }
+        Ok(())
+    }
+
     /// Gradients of the filters, the bias and the weight of labels, from the gradient `d` of the linear map's output.
     fn parameter_gradients(
         &mut self,
         layer: &Layer,
         pass: &mut Pass<'_>,
         (read, d, gradients): (u64, u64, u64),
-        (sums, totals): (u64, u64),
         is_train: bool,
     ) -> Result<()> {
         let (gpu, n) = (pass.gpu, pass.n);
@@ -383,13 +457,13 @@ impl LayerState {
         };
         let wide = Types::Bf16Maps;
         if pass.precision == Precision::F32 {
-            pass.plans.run(gpu, Operation::Filters, (shape, Types::F32), [fine, to, coarse])?;
+            pass.convolve(Operation::Filters, (shape, Types::F32), [fine, to, coarse])?;
         } else if pass.plans.has(Operation::Filters, shape, wide)? {
-            pass.plans.run(gpu, Operation::Filters, (shape, wide), [fine, to, coarse])?;
+            pass.convolve(Operation::Filters, (shape, wide), [fine, to, coarse])?;
         } else {
             let len = self.places.weight.len();
             let narrow = self.filter_gradient.sized(gpu, 2 * len)?;
-            pass.plans.run(gpu, Operation::Filters, (shape, Types::Bf16), [fine, narrow, coarse])?;
+            pass.convolve(Operation::Filters, (shape, Types::Bf16), [fine, narrow, coarse])?;
             pass.widen(narrow, to, len)?;
         }
         if let Some(range) = &self.places.bias {
@@ -400,6 +474,8 @@ impl LayerState {
             } else {
                 let rows = n * layer.output.height * layer.output.width;
                 let (splits, grid) = parts(rows, channels);
+                let sums = pass.scratch.sums.sized(gpu, 8 * channels * (splits + 1))?;
+                let totals = sums + 8 * (splits * channels) as u64;
                 let arguments = [pointer(d), pointer(sums), int(rows)?, int(channels)?];
                 gpu.launch(&pass.name("sums"), grid, &arguments)?;
                 let arguments = [pointer(sums), pointer(totals), int(splits)?, int(channels)?];
@@ -424,6 +500,6 @@ pub(super) fn copy(gpu: &Gpu, from: u64, to: u64, len: usize) -> Result<()> {
 }
 
 /// Sets f32 values on the GPU to 0.
-fn zero(gpu: &Gpu, to: u64, len: usize) -> Result<()> {
+pub(super) fn zero(gpu: &Gpu, to: u64, len: usize) -> Result<()> {
     gpu.launch("zero", elements(len), &[pointer(to), int(len)?])
 }

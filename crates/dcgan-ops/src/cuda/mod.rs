@@ -3,7 +3,9 @@
 //! runs on a CPU without them.
 //!
 //! - `mod.rs`: the executor, which runs the layers forward and backward;
-//! - `layer.rs`: one layer's buffers, and both of its passes;
+//! - `layers.rs`: a network's layers; `layer.rs`: one layer's buffers, and both of its passes;
+//! - `training.rs`: training steps of two networks whose state stays on the GPU; `slots.rs`: what a step reads, copied
+//!   ahead;
 //! - `conv.rs`: convolutions; `kernels.cu`: the other kernels, compiled as `kernels.ptx`;
 //! - `gpu.rs`: the opened device, its memory and its kernels; `error.rs`: what goes wrong, with the way out.
 //!
@@ -16,44 +18,39 @@ mod conv;
 mod error;
 mod gpu;
 mod layer;
+mod layers;
+mod slots;
+mod training;
 
 pub use error::CudaError;
 pub use gpu::Gpu;
+pub use training::CudaTraining;
 
 use crate::executor::{check_input, statistics_of};
 use crate::{
     Device, Executor, Forward, ForwardHook, Input, Keep, Layer, Layout, MapShape, Maps, Mode, NormStatistics,
-    OpsError, ParameterTable, ParameterValues, Precision, ProcessGroup, Result, SingleProcess, Statistics,
-    WithRespectTo,
+    OpsError, ParameterValues, Precision, ProcessGroup, Result, SingleProcess, Statistics, WithRespectTo,
 };
-use gpu::Buffer;
-use layer::{LayerState, Pass, Places};
-use std::ops::Range;
+use gpu::{Buffer, elements, int};
+use layer::{Parameters as Addresses, Pass, Scratch, pointer};
+use layers::Layers;
 use std::sync::Arc;
-
-/// Parameters start at multiples of this many values, as cuDNN's pointers must.
-const ALIGNMENT: usize = 8;
 
 /// Runs a layer list on a GPU; maps come from the host and return to it.
 #[derive(Debug)]
 pub struct CudaExecutor {
-    layers: Vec<Layer>,
+    layers: Layers,
     device: Device,
     gpu: Arc<Gpu>,
     precision: Precision,
-    states: Vec<LayerState>,
-    /// Where each trained tensor lies in the host's flat buffer and in the GPU's.
-    places: Vec<(Range<usize>, usize)>,
-    len: usize,
     parameters: Buffer,
+    /// Their copy in bf16; empty in f32.
+    narrow: Buffer,
     version: Option<u64>,
     gradients: Buffer,
     input: Buffer,
     labels: Buffer,
-    /// Gradients of maps, one read and one written.
-    grads: [Buffer; 2],
-    joined: Buffer,
-    sums: Buffer,
+    scratch: Scratch,
     /// Maps in f32, on their way to or from the host.
     transfer: Buffer,
     tape: Option<Tape>,
@@ -70,68 +67,49 @@ struct Tape {
 impl CudaExecutor {
     /// An executor of `layers` on a GPU.
     pub fn new(layers: Vec<Layer>, gpu: Arc<Gpu>, precision: Precision) -> Self {
-        let table = ParameterTable::new(&layers, Layout::Filters);
-        let mut places = Vec::new();
-        let mut len = 0;
-        for entry in table.entries() {
-            places.push((entry.range.clone(), len));
-            len += entry.range.len().next_multiple_of(ALIGNMENT);
-        }
-        let padded = |range: Range<usize>| {
-            let found = places.iter().find(|(host, _)| *host == range);
-            found.map_or(0..0, |(host, start)| *start..start + host.len())
-        };
-        let states = layers
-            .iter()
-            .map(|layer| LayerState::new(Places::of(|role| table.range(layer, role).map(padded))))
-            .collect();
         Self {
-            layers,
+            layers: Layers::new(layers),
             device: Device::Cuda(Arc::clone(&gpu)),
             gpu,
             precision,
-            states,
-            places,
-            len,
             parameters: Buffer::default(),
+            narrow: Buffer::default(),
             version: None,
             gradients: Buffer::default(),
             input: Buffer::default(),
             labels: Buffer::default(),
-            grads: Default::default(),
-            joined: Buffer::default(),
-            sums: Buffer::default(),
+            scratch: Scratch::default(),
             transfer: Buffer::default(),
             tape: None,
         }
     }
 
     /// Copies the parameters to the GPU if they have changed.
-    fn refresh(&mut self, pass: &Pass<'_>, parameters: ParameterValues<'_>) -> gpu::Result<u64> {
+    fn refresh(&mut self, parameters: ParameterValues<'_>) -> gpu::Result<Addresses> {
+        let (gpu, precision) = (&self.gpu, self.precision);
         if self.version == Some(parameters.version) {
-            return Ok(self.parameters.address(pass.gpu));
+            let (wide, narrow) = (self.parameters.address(gpu), self.narrow.address(gpu));
+            return Ok(Addresses { wide, narrow });
         }
-        let mut padded = vec![0.0_f32; self.len];
-        for (host, start) in &self.places {
-            padded[*start..*start + host.len()].copy_from_slice(&parameters.flat[host.clone()]);
-        }
-        let address = self.parameters.upload(pass.gpu, &padded)?;
-        for state in &mut self.states {
-            state.refresh(pass, address)?;
-        }
+        let wide = self.parameters.upload(gpu, &self.layers.padded(parameters.flat))?;
+        let addresses = self.layers.narrow(gpu, precision, wide, &mut self.narrow)?;
         self.version = Some(parameters.version);
-        Ok(address)
+        Ok(addresses)
     }
 }
 
-/// Copies maps to the GPU, in the type of a pass.
-fn upload(pass: &Pass<'_>, (to, transfer): (&mut Buffer, &mut Buffer), values: &[f32]) -> gpu::Result<u64> {
-    match pass.precision {
-        Precision::F32 => to.upload(pass.gpu, values),
+/// Copies maps to the GPU, in the type that they have there.
+fn upload(
+    (gpu, precision): (&Gpu, Precision),
+    (to, transfer): (&mut Buffer, &mut Buffer),
+    values: &[f32],
+) -> gpu::Result<u64> {
+    match precision {
+        Precision::F32 => to.upload(gpu, values),
         Precision::Bf16 => {
-            let from = transfer.upload(pass.gpu, values)?;
-            let address = to.sized(pass.gpu, values.len() * pass.bytes())?;
-            pass.narrow(from, address, values.len())?;
+            let from = transfer.upload(gpu, values)?;
+            let (address, len) = (to.sized(gpu, 2 * values.len())?, values.len());
+            gpu.launch("narrow", elements(len), &[pointer(from), pointer(address), int(len)?])?;
             Ok(address)
         }
     }
@@ -150,7 +128,7 @@ fn download(pass: &Pass<'_>, transfer: &mut Buffer, from: u64, n: usize, shape: 
 
 impl Executor for CudaExecutor {
     fn layers(&self) -> &[Layer] {
-        &self.layers
+        &self.layers.layers
     }
 
     fn device(&self) -> &Device {
@@ -173,38 +151,40 @@ impl Executor for CudaExecutor {
         keep: Keep,
         hook: Option<ForwardHook<'_>>,
     ) -> Result<Forward> {
-        check_input(&self.layers, input)?;
+        check_input(&self.layers.layers, input)?;
         self.tape = None; // the buffers below are about to change
-        let n = input.maps.n();
+        let (n, precision) = (input.maps.n(), self.precision);
+        let is_train = matches!(mode, Mode::Train);
+        if is_train {
+            self.layers.check_norms(n)?;
+        }
         let gpu = Arc::clone(&self.gpu);
         gpu.bind()?;
         let mut plans = gpu.plans();
-        let mut sums = std::mem::take(&mut self.sums);
         let labels = match input.labels {
             Some(labels) => self.labels.upload(&gpu, labels.values())?,
             None => 0,
         };
-        let precision = self.precision;
-        let mut pass = Pass { gpu: &gpu, plans: &mut plans, precision, n, labels, sums: &mut sums };
-        let address = self.refresh(&pass, parameters)?;
-        let mut source = upload(&pass, (&mut self.input, &mut self.transfer), input.maps.values())?;
+        let parameters = self.refresh(parameters)?;
+        let on = (gpu.as_ref(), precision);
+        let mut source = upload(on, (&mut self.input, &mut self.transfer), input.maps.values())?;
+        let (plans, scratch) = (&mut *plans, &mut self.scratch);
+        let (groups, momentum) = (1, None);
+        let mut pass = Pass { gpu: &gpu, plans, scratch, parameters, precision, n, groups, labels, momentum };
         let mut statistics = Statistics::new();
         let mut activations = Vec::new();
         let mut output = input.maps.clone();
-        let is_train = matches!(mode, Mode::Train);
-        for (i, (layer, state)) in self.layers.iter().zip(&mut self.states).enumerate() {
+        let last = self.layers.layers.len();
+        for (i, (layer, state)) in self.layers.layers.iter().zip(&mut self.layers.states).enumerate() {
             let given = match (mode, layer.norm) {
                 (Mode::Eval(statistics), Some(_)) => {
                     let given = statistics_of(statistics, layer)?;
                     Some((Layout::Filters.values(&given.mean)?, Layout::Filters.values(&given.var)?))
                 }
-                (Mode::Train, Some(_)) if n * layer.output.len() / layer.columns() < 2 => {
-                    return Err(OpsError::SingleValue { layer: layer.name.clone() });
-                }
                 _ => None,
             };
             let given = given.as_ref().map(|(mean, variance)| (mean.as_slice(), variance.as_slice()));
-            state.forward(layer, &mut pass, (address, source), given)?;
+            state.forward(layer, &mut pass, source, given)?;
             if is_train && layer.norm.is_some() {
                 let (mean, variance) = state.statistics(layer, &gpu)?;
                 let count = n * layer.output.len() / mean.len().max(1);
@@ -214,7 +194,7 @@ impl Executor for CudaExecutor {
                 statistics.insert(layer.name.clone(), NormStatistics { mean, var, count });
             }
             source = state.activation(&gpu);
-            let is_last = i + 1 == self.layers.len();
+            let is_last = i + 1 == last;
             if is_last || keep == Keep::Activations || hook.is_some() {
                 let maps = download(&pass, &mut self.transfer, source, n, layer.output)?;
                 if let Some(hook) = hook {
@@ -228,7 +208,6 @@ impl Executor for CudaExecutor {
                 }
             }
         }
-        self.sums = sums;
         if keep == Keep::Tape {
             self.tape = Some(Tape { n, has_labels: input.labels.is_some(), is_train });
         }
@@ -243,57 +222,31 @@ impl Executor for CudaExecutor {
         wrt: WithRespectTo,
     ) -> Result<Option<Maps>> {
         let Tape { n, has_labels, is_train } = self.tape.ok_or(OpsError::NoTape)?;
-        let Some(last) = self.layers.last() else { return Ok(None) };
+        let Some(last) = self.layers.layers.last() else { return Ok(None) };
         grad_output.check("the output's gradient", n, last.output)?;
         let gpu = Arc::clone(&self.gpu);
         gpu.bind()?;
         let mut plans = gpu.plans();
-        let mut sums = std::mem::take(&mut self.sums);
-        let labels = if has_labels { self.labels.address(&gpu) } else { 0 };
-        let precision = self.precision;
-        let mut pass = Pass { gpu: &gpu, plans: &mut plans, precision, n, labels, sums: &mut sums };
-        let address = self.refresh(&pass, parameters)?;
+        let (precision, labels) = (self.precision, if has_labels { self.labels.address(&gpu) } else { 0 });
+        let parameters = self.refresh(parameters)?;
         let asked = match wrt.parameters() {
-            true => Some(self.gradients.sized(&gpu, 4 * self.len)?),
+            true => Some(self.gradients.sized(&gpu, 4 * self.layers.len)?),
             false => None,
         };
-        let [read, written] = &mut self.grads;
-        let mut d = upload(&pass, (read, &mut self.transfer), grad_output.values())?;
-        for i in (0..self.layers.len()).rev() {
-            let layer = &self.layers[i];
-            let (before, rest) = self.states.split_at_mut(i);
-            let Some(state) = rest.first_mut() else { break };
-            let source =
-                before.last().map_or_else(|| self.input.address(&gpu), |state| state.activation(&gpu));
-            let out = match i > 0 || wrt.input() {
-                true => Some(written.sized(&gpu, n * layer.input.len() * pass.bytes())?),
-                false => None,
-            };
-            state.backward(
-                layer,
-                &mut pass,
-                (address, source, is_train),
-                d,
-                asked,
-                (&mut self.joined, out),
-            )?;
-            if let Some(out) = out {
-                d = out;
-                std::mem::swap(read, written);
-            }
-        }
+        let to = (&mut self.scratch.grads[0], &mut self.transfer);
+        upload((&gpu, precision), to, grad_output.values())?;
+        let (plans, scratch) = (&mut *plans, &mut self.scratch);
+        let (groups, momentum) = (1, None);
+        let mut pass = Pass { gpu: &gpu, plans, scratch, parameters, precision, n, groups, labels, momentum };
+        let source = (self.input.address(&gpu), is_train);
+        let d = self.layers.backward(&mut pass, source, asked, wrt.input())?;
         if asked.is_some() {
-            let found = self.gradients.download(&gpu, self.len)?;
-            for (host, start) in &self.places {
-                let sums = gradients[host.clone()].iter_mut();
-                sums.zip(&found[*start..]).for_each(|(sum, value)| *sum += value);
-            }
+            let found = self.gradients.download(&gpu, self.layers.len)?;
+            self.layers.for_each_pair(gradients, &found, |sum, value| *sum += value);
         }
-        let grad_input = match wrt.input() {
-            true => Some(download(&pass, &mut self.transfer, d, n, self.layers[0].input)?),
-            false => None,
-        };
-        self.sums = sums;
-        Ok(grad_input)
+        match wrt.input() {
+            true => Ok(Some(download(&pass, &mut self.transfer, d, n, self.layers.layers[0].input)?)),
+            false => Ok(None),
+        }
     }
 }

@@ -2,11 +2,17 @@
 //
 // Blocks and threads run in an order that SIMULATED_SEED shuffles; memory starts as NaN; what runs over the end of an
 // allocation faults; pointers that are none of the device end the program. SIMULATED_FULL=n: the n-th allocation fails.
+//
+// Streams keep their work until something waits for it. Then the next piece is taken from any stream that does not wait
+// for an event: work that is ordered only by chance runs in another order. Copies from pinned memory read it when they
+// run, and freed memory is unmapped. A stream that is captured collects its work in a graph; SIMULATED_NO_CAPTURE: it
+// ends with an error.
 #define HOST_SHIM
 #include "kernels.cu"
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -156,12 +162,62 @@ Kernel kernels[] = {
     ONE(copy), ONE(zero), ONE(narrow), ONE(widen), ONE(given_statistics), ONE(total_sums),
     TWO(linear_input), TWO(linear_input_gradient), TWO(add_bias), TWO(label_gradient), TWO(moments), TWO(sums),
     TWO(finish_moments), TWO(normalize), TWO(gradient_sums), TWO(input_gradient),
+    ONE(affine_gradient), TWO(step_input), TWO(bce), ONE(squares), ONE(judge), ONE(adam), ONE(ema),
 };
 
-std::vector<std::function<void()>> *capturing;
-void submit(std::function<void()> f) {
-    if (capturing) capturing->push_back(std::move(f));
-    else f();
+// Driver calls come from any thread.
+std::recursive_mutex calls;
+#define LOCKED std::lock_guard<std::recursive_mutex> locked_calls(calls)
+
+struct Event {
+    long recorded = 0, done = 0;
+};
+struct Work {
+    std::function<void()> run;
+    Event *event = nullptr; // waited for, until this record of it is done
+    long record = 0;
+};
+struct Graph {
+    std::vector<std::function<void()>> work;
+};
+struct Stream {
+    std::deque<Work> work;
+    Graph *capture = nullptr;
+};
+std::vector<Stream *> streams;
+std::map<uintptr_t, size_t> pinned;
+
+bool is_ready(const Stream &stream) {
+    if (stream.work.empty()) return false;
+    const Work &next = stream.work.front();
+    return !next.event || next.event->done >= next.record;
+}
+
+// Runs work of any streams until `done`.
+template <class Done> void run_until(Done done) {
+    while (!done()) {
+        std::vector<Stream *> ready;
+        for (Stream *stream : streams)
+            if (is_ready(*stream)) ready.push_back(stream);
+        if (ready.empty()) fail("streams that wait for each other");
+        Stream *stream = ready[rng() % ready.size()];
+        auto run = std::move(stream->work.front().run);
+        stream->work.pop_front();
+        if (run) run();
+    }
+}
+
+void submit(void *stream, std::function<void()> f) {
+    Stream *s = (Stream *)stream;
+    if (s->capture) s->capture->work.push_back(std::move(f));
+    else s->work.push_back({std::move(f)});
+}
+
+bool is_pinned(const void *p) {
+    auto it = pinned.upper_bound((uintptr_t)p);
+    if (it == pinned.begin()) return false;
+    --it;
+    return (uintptr_t)p < it->first + it->second;
 }
 } // namespace
 
@@ -173,6 +229,7 @@ void shim_barrier(int line) {
 
 #define API extern "C" __attribute__((visibility("default"))) int
 typedef unsigned long long ptr;
+enum { CAPTURED = 900 }; // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
 API cuInit(unsigned) { return 0; }
 API cuDeviceGetCount(int *n) { *n = setting("SIMULATED_GPUS", 1); return 0; }
 API cuDeviceGet(int *d, int i) { *d = i; return 0; }
@@ -184,11 +241,88 @@ API cuCtxGetCurrent(void **c) { *c = (void *)1; return 0; }
 API cuCtxSetCurrent(void *) { return 0; }
 API cuCtxSynchronize() { return 0; }
 API cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 1000; *total = 100000; return 0; }
-API cuStreamCreate(void **s, unsigned) { *s = (void *)3; return 0; }
-API cuStreamDestroy_v2(void *) { return 0; }
-API cuStreamSynchronize(void *) { return capturing ? 900 : 0; }
-API cuMemAllocAsync(ptr *p, size_t bytes, void *) {
-    if (capturing) return 900;
+API cuStreamCreate(void **s, unsigned) {
+    LOCKED;
+    streams.push_back(new Stream);
+    *s = streams.back();
+    return 0;
+}
+API cuStreamSynchronize(void *stream) {
+    LOCKED;
+    Stream *s = (Stream *)stream;
+    if (s->capture) return CAPTURED;
+    run_until([=] { return s->work.empty(); });
+    return 0;
+}
+API cuStreamDestroy_v2(void *stream) {
+    LOCKED;
+    cuStreamSynchronize(stream);
+    streams.erase(std::find(streams.begin(), streams.end(), (Stream *)stream));
+    delete (Stream *)stream;
+    return 0;
+}
+API cuStreamWaitEvent(void *stream, void *event, unsigned) {
+    LOCKED;
+    Stream *s = (Stream *)stream;
+    if (s->capture) return CAPTURED; // waiting for work outside of the capture
+    s->work.push_back({nullptr, (Event *)event, ((Event *)event)->recorded});
+    return 0;
+}
+API cuEventCreate(void **e, unsigned) { *e = new Event; return 0; }
+API cuEventRecord(void *event, void *stream) {
+    LOCKED;
+    Stream *s = (Stream *)stream;
+    if (s->capture) return CAPTURED;
+    Event *e = (Event *)event;
+    long record = ++e->recorded;
+    s->work.push_back({[=] { e->done = record; }});
+    return 0;
+}
+API cuEventSynchronize(void *event) {
+    LOCKED;
+    Event *e = (Event *)event;
+    run_until([=] { return e->done >= e->recorded; });
+    return 0;
+}
+API cuEventDestroy_v2(void *event) {
+    LOCKED;
+    cuEventSynchronize(event);
+    Event *e = (Event *)event;
+    for (Stream *stream : streams) // a wait that has not come to the front is over
+        for (Work &work : stream->work)
+            if (work.event == e) work.event = nullptr;
+    delete e;
+    return 0;
+}
+API cuStreamBeginCapture_v2(void *stream, int) {
+    LOCKED;
+    Stream *s = (Stream *)stream;
+    if (s->capture) return CAPTURED;
+    s->capture = new Graph;
+    return 0;
+}
+API cuStreamEndCapture(void *stream, void **graph) {
+    LOCKED;
+    Stream *s = (Stream *)stream;
+    *graph = s->capture;
+    s->capture = nullptr;
+    if (setting("SIMULATED_NO_CAPTURE", 0)) {
+        *graph = nullptr;
+        return 901; // CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+    }
+    return *graph ? 0 : 1;
+}
+API cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long) { *exec = new Graph(*(Graph *)graph); return 0; }
+API cuGraphLaunch(void *exec, void *stream) {
+    LOCKED;
+    for (auto &work : ((Graph *)exec)->work) submit(stream, work);
+    return 0;
+}
+API cuGraphExecDestroy(void *exec) { delete (Graph *)exec; return 0; }
+API cuGraphDestroy(void *graph) { delete (Graph *)graph; return 0; }
+API cuMemAllocAsync(ptr *p, size_t bytes, void *stream) {
+    LOCKED;
+    if (stream && ((Stream *)stream)->capture) return CAPTURED;
     std::lock_guard<std::mutex> locked(lock);
     if (++allocations == setting("SIMULATED_FULL", 0)) return 2; // CUDA_ERROR_OUT_OF_MEMORY
     size_t page = 4096, mapped = (std::max<size_t>(bytes, 1) + page - 1) / page * page + page;
@@ -200,7 +334,7 @@ API cuMemAllocAsync(ptr *p, size_t bytes, void *) {
     *p = (ptr)at;
     return 0;
 }
-API cuMemFreeAsync(ptr p, void *) {
+static int free_now(ptr p) {
     std::lock_guard<std::mutex> locked(lock);
     auto it = memory.find((uintptr_t)p);
     if (it == memory.end()) return 1;
@@ -208,19 +342,59 @@ API cuMemFreeAsync(ptr p, void *) {
     memory.erase(it);
     return 0;
 }
-API cuMemAlloc_v2(ptr *p, size_t bytes) { return cuMemAllocAsync(p, bytes, nullptr); }
-API cuMemFree_v2(ptr p) { return cuMemFreeAsync(p, nullptr); }
-API cuMemsetD8Async(ptr p, unsigned char v, size_t n, void *) { submit([=] { memset((void *)p, v, n); }); return 0; }
-API cuMemcpyHtoDAsync_v2(ptr d, const void *s, size_t n, void *) {
-    if (!is_device(d)) return 1;
-    submit([=] { memcpy((void *)d, s, n); });
+API cuMemFreeAsync(ptr p, void *stream) {
+    LOCKED;
+    if (((Stream *)stream)->capture) return CAPTURED;
+    if (!is_device(p)) return 1;
+    submit(stream, [=] { free_now(p); });
     return 0;
 }
-API cuMemcpyDtoHAsync_v2(void *d, ptr s, size_t n, void *) {
-    if (capturing) return 900;
-    if (!is_device(s)) return 1;
-    memcpy(d, (void *)s, n);
+API cuMemAlloc_v2(ptr *p, size_t bytes) { return cuMemAllocAsync(p, bytes, nullptr); }
+API cuMemFree_v2(ptr p) { return free_now(p); }
+API cuMemHostAlloc(void **p, size_t bytes, unsigned) {
+    LOCKED;
+    if (++allocations == setting("SIMULATED_FULL", 0)) return 2;
+    *p = malloc(std::max<size_t>(bytes, 1));
+    memset(*p, 0xff, bytes);
+    pinned[(uintptr_t)*p] = bytes;
     return 0;
+}
+API cuMemFreeHost(void *p) {
+    LOCKED;
+    if (!pinned.erase((uintptr_t)p)) return 1;
+    free(p);
+    return 0;
+}
+API cuMemsetD8Async(ptr p, unsigned char v, size_t n, void *stream) {
+    LOCKED;
+    submit(stream, [=] { memset((void *)p, v, n); });
+    return 0;
+}
+API cuMemcpyHtoDAsync_v2(ptr d, const void *s, size_t n, void *stream) {
+    LOCKED;
+    if (!is_device(d)) return 1;
+    if (is_pinned(s)) {
+        submit(stream, [=] { memcpy((void *)d, s, n); });
+        return 0;
+    }
+    if (((Stream *)stream)->capture) return CAPTURED;
+    // Memory that is not pinned is read before the call returns.
+    std::vector<char> copy((const char *)s, (const char *)s + n);
+    submit(stream, [=] { memcpy((void *)d, copy.data(), n); });
+    return 0;
+}
+API cuMemcpyDtoDAsync_v2(ptr d, ptr s, size_t n, void *stream) {
+    LOCKED;
+    if (!is_device(d) || !is_device(s)) return 1;
+    submit(stream, [=] { memcpy((void *)d, (void *)s, n); });
+    return 0;
+}
+API cuMemcpyDtoHAsync_v2(void *d, ptr s, size_t n, void *stream) {
+    LOCKED;
+    if (((Stream *)stream)->capture) return CAPTURED;
+    if (!is_device(s)) return 1;
+    submit(stream, [=] { memcpy(d, (void *)s, n); });
+    return is_pinned(d) ? 0 : cuStreamSynchronize(stream);
 }
 API cuModuleLoadData(void **m, const void *) {
     *m = (void *)4;
@@ -236,9 +410,10 @@ API cuModuleGetFunction(void **f, void *, const char *name) {
     return 500; // CUDA_ERROR_NOT_FOUND
 }
 API cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned,
-                   void *, void **parameters, void **) {
+                   void *stream, void **parameters, void **) {
+    LOCKED;
     auto run = ((Kernel *)f)->bind(parameters);
-    submit([=] { launch({gx, gy, gz}, {bx, by, bz}, run); });
+    submit(stream, [=] { launch({gx, gy, gz}, {bx, by, bz}, run); });
     return 0;
 }
 API cuGetErrorName(int e, const char **s) {
@@ -246,4 +421,7 @@ API cuGetErrorName(int e, const char **s) {
     return 0;
 }
 API cuGetErrorString(int, const char **s) { *s = "simulated"; return 0; }
-extern "C" __attribute__((visibility("default"))) void simulated_submit(void *f) { submit(*(std::function<void()> *)f); }
+extern "C" __attribute__((visibility("default"))) void simulated_submit(void *stream, void *f) {
+    LOCKED;
+    submit(stream, *(std::function<void()> *)f);
+}

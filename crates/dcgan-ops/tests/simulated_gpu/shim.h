@@ -7,6 +7,7 @@
 #define __global__
 #define __device__ static inline
 #define __shared__ static __attribute__((section("cushared")))
+typedef unsigned char u8;
 typedef unsigned short u16;
 typedef long long i64;
 struct dim3 {

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     check_precision(training.dtype, &device).map_err(UsageError::because)?;
     let model = preset.model()?;
     if args.verify {
-        return report(args, &verify(&model, (training.batch_size, training.dtype), &device, args.seed)?);
+        return report(args, &verify(&model, &training, &device, args.seed)?);
     }
     let progress = Progress::new(logging, args.steps, "steps");
     let result = match args.work {
@@ -71,13 +71,14 @@ fn report(args: &BenchArgs, found: &Verification) -> anyhow::Result<Outcome> {
             })
         };
         print_result(&format!(
-            "{} on {} in {}, batch {}: largest differences {}, {}; median {:.0e}; a second pass is {}",
+            "{} on {} in {}, batch {}: largest differences {}, {}, {}; median {:.0e}; repeated, they are {}",
             args.preset,
             found.device,
             found.dtype,
             found.batch_size,
             largest("generator"),
             largest("discriminator"),
+            largest("steps"),
             found.median(),
             if found.repeats { "equal" } else { "different" }
         ))?;
