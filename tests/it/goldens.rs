@@ -17,7 +17,7 @@ use dcgan_ops::{
     Tensors, WithRespectTo, bce_with_logits,
 };
 use dcgan_train::config::TrainingConfig;
-use dcgan_train::engine::Engine;
+use dcgan_train::engine::{Engine, StepBatch};
 use dcgan_train::step::{LearningRate, Networks};
 use serde_json::{Value, from_value};
 use std::collections::BTreeMap;
@@ -203,7 +203,7 @@ fn check_steps(golden: &mut Golden, model: &Model, training: &TrainingConfig, pi
     let mut curves: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut record = |name, value| curves.entry(name).or_default().push(value);
     let training = TrainingConfig { batch_size: rows.dim(1).unwrap(), ..training.clone() };
-    let mut engine = Engine::new(&networks, &training, model.config()).unwrap();
+    let mut engine = Engine::new(&networks, &training, model.config(), 0).unwrap();
     assert_eq!(engine.steps_ahead() > 1, is_simulated());
     let steps = rows.dim(0).unwrap();
     for k in 0..steps {
@@ -212,7 +212,8 @@ fn check_steps(golden: &mut Golden, model: &Model, training: &TrainingConfig, pi
         let latents = latents(&z.get(k).unwrap(), labels.as_ref(), model.config().classes);
         let rate = LearningRate(training.learning_rate);
         let x: Vec<u8> = x.to_vec1().unwrap();
-        engine.step(&mut networks, rate, k as u64, (&x, &latents)).unwrap();
+        let batch = StepBatch { pixels: &x, images: &[], latents: &latents };
+        engine.step(&mut networks, rate, k as u64, batch).unwrap();
     }
     let found = engine.outputs().unwrap();
     assert_eq!(found.outputs.len(), steps, "{:?} {:?}", found.failure, model.config().classes);

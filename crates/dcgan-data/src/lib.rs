@@ -96,7 +96,7 @@ pub use bytes::Bytes;
 pub use dataset::{Dataset, DecodeProgress};
 pub use error::DataError;
 pub use image_writer::{ImageWriter, ImageWriterError, image_name};
-pub use loader::{Batch, Loader, LoaderConfig, LoaderPosition};
+pub use loader::{Batch, BatchImage, KeptImages, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
 pub use options::{OpenOptions, SkippedImage, UnreadableImages};
 pub use pack::{PackReport, pack};

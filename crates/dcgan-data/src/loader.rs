@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,11 +40,50 @@ pub struct LoaderPosition {
     pub batch: u64,
 }
 
+/// Images of a dataset that whoever takes the batches keeps, such as a GPU: they are read once.
+#[derive(Debug)]
+pub struct KeptImages(Vec<AtomicBool>);
+
+impl KeptImages {
+    /// None of the images of a dataset.
+    pub fn new(dataset: &Dataset) -> Self {
+        Self((0..dataset.order_len()).map(|_| AtomicBool::new(false)).collect())
+    }
+
+    /// Keeps the images of a batch: later batches need not have their pixels.
+    pub fn keep(&self, batch: &Batch) {
+        let kept = batch.images.iter().filter_map(|image| self.0.get(image.index as usize));
+        kept.for_each(|kept| kept.store(true, Ordering::Release));
+    }
+
+    fn contains(&self, index: usize) -> bool {
+        self.0.get(index).is_some_and(|kept| kept.load(Ordering::Acquire))
+    }
+
+    /// How many images there may be: every [`BatchImage::index`] is below.
+    pub fn capacity(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// One image of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchImage {
+    /// Its number in the dataset.
+    pub index: u32,
+    /// Whether it is mirrored: in the pixels of the batch, or by whoever keeps images.
+    pub is_mirrored: bool,
+    /// Whether its pixels are in the batch; they are not if it is kept.
+    pub is_read: bool,
+}
+
 /// A minibatch: the images of one training step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Images `(n, h, w, c)`, u8.
+    /// Images `(n, h, w, c)`, u8. Empty if all images are kept.
     pub pixels: Vec<u8>,
+    /// The images, `(n,)`.
+    pub images: Vec<BatchImage>,
     /// n, the number of images.
     pub count: usize,
     /// h, w and c.
@@ -66,6 +106,7 @@ pub struct Loader {
 struct Shared {
     dataset: Arc<Dataset>,
     config: LoaderConfig,
+    kept: Option<Arc<KeptImages>>,
     batches_per_epoch: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -100,6 +141,21 @@ impl Loader {
         config: LoaderConfig,
         start: LoaderPosition,
     ) -> Result<Self, DataError> {
+        Self::keeping(dataset, config, start, None)
+    }
+
+    /// The same for batches whose images are kept: those in `kept` are not read again, and images are not mirrored in
+    /// the batch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Loader::new`].
+    pub fn keeping(
+        dataset: Arc<Dataset>,
+        config: LoaderConfig,
+        start: LoaderPosition,
+        kept: Option<Arc<KeptImages>>,
+    ) -> Result<Self, DataError> {
         let (batch_size, images) = (config.batch_size, dataset.len());
         if batch_size == 0 {
             return Err(DataError::InvalidOption("the batch size is 0, expected 1 or more".to_owned()));
@@ -126,6 +182,7 @@ impl Loader {
         let shared = Arc::new(Shared {
             dataset,
             config,
+            kept,
             batches_per_epoch,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -249,21 +306,30 @@ impl Shared {
         let mut pixels = vec![0; count * shape.bytes()];
         let mut labels = all_labels.map(|_| Vec::with_capacity(count));
         let mut mirrored = mirrored(self.config.seed, position.epoch, position.batch);
-        for (image, index) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
+        let mut images = Vec::with_capacity(count);
+        for (image, &number) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
             // Decoding a batch of large images takes seconds; a drop must not wait for it.
             if self.lock().stop {
                 break;
             }
-            let index = usize::try_from(*index).unwrap_or(usize::MAX);
-            self.dataset.read(index, image)?;
-            if self.config.mirror && mirrored() {
+            let index = usize::try_from(number).unwrap_or(usize::MAX);
+            let is_read = !self.kept.as_ref().is_some_and(|kept| kept.contains(index));
+            if is_read {
+                self.dataset.read(index, image)?;
+            }
+            let is_mirrored = self.config.mirror && mirrored();
+            if is_mirrored && self.kept.is_none() {
                 mirror(image, shape);
             }
+            images.push(BatchImage { index: number, is_mirrored, is_read });
             if let (Some(labels), Some(label)) = (&mut labels, all_labels.and_then(|all| all.get(index))) {
                 labels.push(*label);
             }
         }
-        Ok(Batch { pixels, count, shape, labels, position })
+        if !images.iter().any(|image| image.is_read) {
+            pixels = Vec::new();
+        }
+        Ok(Batch { pixels, images, count, shape, labels, position })
     }
 
     fn order(&self, epoch: u64) -> Arc<Vec<u32>> {

@@ -71,7 +71,7 @@ pub use network::Network;
 pub use parameters::{Entry, Layout, ParameterTable, ParameterValues, Parameters};
 pub use pool::{BufferPool, PooledBuffer};
 pub use resident::{
-    GradientValue, LossValue, ResidentConfig, ResidentInput, ResidentOutput, ResidentTraining, Updates,
-    resident_training,
+    GradientValue, ImageSource, LossValue, ResidentConfig, ResidentInput, ResidentOutput, ResidentTraining,
+    Updates, resident_training,
 };
 pub use statistics::{NormStatistics, Statistics};

@@ -20,6 +20,19 @@ pub struct ResidentConfig {
     pub ema: f64,
     /// The value in a map of every value of a byte.
     pub pixel_values: [f32; 256],
+    /// Images of the dataset, which the device keeps if it has the memory; 0 for none.
+    pub dataset_images: usize,
+}
+
+/// Where an image of a step comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageSource {
+    /// Its number in the dataset, below [`ResidentConfig::dataset_images`].
+    pub index: u32,
+    /// Whether the device mirrors it.
+    pub is_mirrored: bool,
+    /// Whether its pixels are given; otherwise they are those of an earlier step.
+    pub is_given: bool,
 }
 
 /// Which networks a step updates.
@@ -48,8 +61,10 @@ impl Updates {
 /// What one step reads.
 #[derive(Clone, Copy, Debug)]
 pub struct ResidentInput<'a> {
-    /// Real images `(n, h, w, c)`.
+    /// Real images `(n, h, w, c)`; empty if no image is given.
     pub pixels: &'a [u8],
+    /// Where the images come from, `(n,)`, if the device keeps them ([`ResidentTraining::keeps_images`]).
+    pub images: &'a [ImageSource],
     /// `(n, z)`
     pub z: &'a [f32],
     /// Class weights `(n, classes)` of conditional networks.
@@ -90,6 +105,10 @@ pub struct ResidentOutput {
 /// Takes training steps on a device. The networks given at the start are copies on the host, which
 /// [`ResidentTraining::store`] brings up to date.
 pub trait ResidentTraining: std::fmt::Debug {
+    /// Whether the device keeps the images of the dataset. The pixels of an image are given once then, and its source
+    /// with every step.
+    fn keeps_images(&self) -> bool;
+
     /// Starts a step. It may still run when this returns, and the next one may be started.
     ///
     /// # Errors

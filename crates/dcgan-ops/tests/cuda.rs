@@ -8,8 +8,8 @@ mod simulated;
 
 use dcgan_ops::cuda::{CudaExecutor, Gpu};
 use dcgan_ops::{
-    Activation, AdamConfig, DeviceChoice, Keep, Kind, Layer, MapShape, Maps, Network, Norm, NormAxes,
-    Precision, ResidentConfig, ResidentInput, Updates, WithRespectTo, resident_training,
+    Activation, AdamConfig, DeviceChoice, ImageSource, Keep, Kind, Layer, MapShape, Maps, Network, Norm,
+    NormAxes, Precision, ResidentConfig, ResidentInput, Updates, WithRespectTo, resident_training,
 };
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -116,6 +116,22 @@ fn sequence() -> impl FnMut(usize) -> Vec<f32> {
     }
 }
 
+/// Images of the dataset that steps read, and of a step.
+const IMAGES: usize = 5;
+const N: usize = 3;
+
+/// The bytes of an image, as they are given to a device that keeps it or to one that does not.
+fn pixels_of(image: ImageSource, keeps: bool) -> Vec<u8> {
+    let byte = |row: usize, column: usize, channel: usize| {
+        u8::try_from((image.index as usize * 31 + row * 7 + column * 11 + channel) % 251).unwrap()
+    };
+    if !image.is_given {
+        return vec![0xee; 3 * 64];
+    }
+    let column = |column: usize| if image.is_mirrored && !keeps { 7 - column } else { column };
+    (0..3 * 64).map(|i| byte(i / 24, column(i / 3 % 8), i % 3)).collect()
+}
+
 /// SHA-256 of the outputs and of all state after eight steps, or the first failure of a step. With a `bad_step`, that
 /// step reads a z that is not finite, and no later one changes anything.
 fn steps(
@@ -123,7 +139,7 @@ fn steps(
     alternate: bool,
     bad_step: Option<u64>,
 ) -> Result<String, Box<dyn std::error::Error>> {
-    const N: usize = 3;
+    let keeps = std::env::var_os("KEEPS").is_some();
     let gpu = Arc::new(Gpu::open(0)?);
     let mut numbers = sequence();
     let mut networks = [generator(), layers()].map(|list| network(list, &gpu, precision, &mut numbers));
@@ -140,14 +156,23 @@ fn steps(
         adam,
         ema: 0.9,
         pixel_values,
+        dataset_images: if keeps { IMAGES } else { 0 },
     };
     let mut training = resident_training(&networks[0], &networks[1], &config)?.unwrap();
+    assert_eq!(training.keeps_images(), keeps);
     let mut hash = Sha256::new();
     let mut add = |values: &[f32]| values.iter().for_each(|value| hash.update(value.to_le_bytes()));
     let labels = Maps::one_hot(&[0, 2, 1], 3)?;
     let mut before = None;
     for step in 0..8 {
-        let pixels: Vec<u8> = (0..N * 3 * 64).map(|i| u8::try_from((i * 7 + step) % 251).unwrap()).collect();
+        let source = |image: usize| ImageSource {
+            index: u32::try_from((step + image) % IMAGES).unwrap(),
+            is_mirrored: (step + image) % 3 == 0,
+            is_given: !keeps || step == 0 || image == N - 1 && step < 3,
+        };
+        let images: Vec<ImageSource> = (0..N).map(source).collect();
+        let pixels: Vec<u8> = images.iter().flat_map(|image| pixels_of(*image, keeps)).collect();
+        let pixels = if images.iter().any(|image| image.is_given) { pixels } else { Vec::new() };
         let mut z = numbers(N * 4);
         if bad_step == Some(step as u64) {
             z[5] = f32::INFINITY;
@@ -161,7 +186,8 @@ fn steps(
             (true, _) => Updates::Discriminator,
         };
         let (pixels, labels, learning_rate) = (&pixels[..], Some(labels.values()), 1e-2 / (step + 1) as f64);
-        training.step(ResidentInput { pixels, z: &z, labels, learning_rate, updates })?;
+        let images = if keeps { &images[..] } else { &[] };
+        training.step(ResidentInput { pixels, images, z: &z, labels, learning_rate, updates })?;
     }
     let outputs = training.outputs()?;
     let [generator, discriminator] = &mut networks;
@@ -257,8 +283,8 @@ fn the_order_of_threads_and_the_engine_do_not_change_a_byte() {
         let first = found(&[("SIMULATED_SEED", "1")]);
         assert_eq!(first.len(), 64, "{work:?}: {first}");
         let variations = [("SIMULATED_SEED", "2"), ("SIMULATED_SEED", "3"), ("SIMULATED_REFUSED", "1")];
-        // Without a graph, the same work is started call by call.
-        for more in variations.into_iter().chain([("SIMULATED_NO_CAPTURE", "1")]) {
+        // Without a graph, the same work is started call by call. Images that are kept are the same images.
+        for more in variations.into_iter().chain([("SIMULATED_NO_CAPTURE", "1"), ("KEEPS", "1")]) {
             assert_eq!(found(&[more]), first, "{work:?}, {more:?}");
         }
     }

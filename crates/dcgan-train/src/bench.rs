@@ -1,7 +1,7 @@
 //! `dcgan-train bench`: real training steps on synthetic images, timed.
 
 use crate::config::{Order, TrainingConfig};
-use crate::engine::Engine;
+use crate::engine::{Engine, StepBatch};
 use crate::start::networks;
 use crate::step::{LearningRate, Networks, StepError};
 use dcgan_model::random::{self, Purpose};
@@ -153,7 +153,7 @@ pub fn bench(
     let mut networks = networks(model, weights, device, training.dtype)?;
     let mut images = vec![0; batch_size * height * width * channels];
     random::stream(0, Purpose::SyntheticImages, 0).fill_bytes(&mut images);
-    let mut engine = Engine::new(&networks, &training, config)?;
+    let mut engine = Engine::new(&networks, &training, config, 0)?;
     // A device is timed over several steps: waiting for each would be a part of its time.
     let window = engine.steps_ahead();
     let mut times = Vec::new();
@@ -169,7 +169,8 @@ pub fn bench(
         let latents = Latents::new(random::latent(&mut rng, batch_size, &config.latent), config.latent.size)?;
         let latents = latents.with_classes(config, Classes::InTurn, 0)?;
         let rate = LearningRate(training.learning_rate);
-        engine.step(&mut networks, rate, step, (&images, &latents))?;
+        let batch = StepBatch { pixels: &images, images: &[], latents: &latents };
+        engine.step(&mut networks, rate, step, batch)?;
         let taken = (step + 1).saturating_sub(UNTIMED);
         if taken > 0 && taken.is_multiple_of(window) {
             if let Some(failure) = engine.outputs()?.failure {

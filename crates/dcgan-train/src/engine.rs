@@ -6,10 +6,12 @@ use crate::evaluation::update_ema;
 use crate::step::{
     DiscriminatorOutput, GeneratorOutput, LearningRate, MOMENTUM, Networks, StepError, StepOutput, train_step,
 };
-use dcgan_model::{Latents, ModelConfig, NetworkError, pixels};
+use dcgan_data::BatchImage;
+use dcgan_model::pixels::{PixelRange, to_maps};
+use dcgan_model::{Latents, ModelConfig, NetworkError};
 use dcgan_ops::{
-    AdamConfig, BufferPool, GradientValue, LossValue, ResidentConfig, ResidentInput, ResidentOutput,
-    ResidentTraining, Updates, resident_training,
+    AdamConfig, BufferPool, GradientValue, ImageSource, LossValue, ResidentConfig, ResidentInput,
+    ResidentOutput, ResidentTraining, Updates, resident_training,
 };
 
 /// Steps of a device between two looks at what they found: the first that fails must not be long ago.
@@ -37,6 +39,17 @@ enum Place {
     },
 }
 
+/// What a step reads.
+#[derive(Clone, Copy, Debug)]
+pub struct StepBatch<'a> {
+    /// Real images `(n, h, w, c)`; empty if the device keeps all of them.
+    pub pixels: &'a [u8],
+    /// Which images they are, `(n,)`, if the device keeps images ([`Engine::keeps_images`]).
+    pub images: &'a [BatchImage],
+    /// z, with the labels of the images for conditional networks.
+    pub latents: &'a Latents,
+}
+
 /// What the steps since the last call found, and the failure of the first that failed.
 #[derive(Debug)]
 pub struct Outputs {
@@ -47,7 +60,7 @@ pub struct Outputs {
 }
 
 impl Engine {
-    /// An engine for networks of `model`, on their device.
+    /// An engine for networks of `model`, on their device, which may keep up to `dataset_images` images.
     ///
     /// # Errors
     /// Memory of the device.
@@ -55,8 +68,9 @@ impl Engine {
         networks: &Networks,
         training: &TrainingConfig,
         model: &ModelConfig,
+        dataset_images: usize,
     ) -> Result<Self, NetworkError> {
-        let range = pixels::PixelRange::of(model.generator.output);
+        let range = PixelRange::of(model.generator.output);
         let mut pixel_values = [0.0; 256];
         for (value, byte) in pixel_values.iter_mut().zip(0..=255) {
             *value = range.to_f32(byte);
@@ -69,6 +83,7 @@ impl Engine {
             adam: adam(training, LearningRate(training.learning_rate)),
             ema: training.ema,
             pixel_values,
+            dataset_images,
         };
         let (g, d) = (networks.generator.network(), networks.discriminator.network());
         let place = match resident_training(g, d, &config)? {
@@ -86,8 +101,15 @@ impl Engine {
         }
     }
 
-    /// Takes step `step` (from 0) on a minibatch of real images `(n, h, w, c)`. On the host it is complete afterwards;
-    /// a device may still be at it.
+    /// Whether the device keeps the images of the dataset.
+    pub fn keeps_images(&self) -> bool {
+        match &self.place {
+            Place::Host { .. } => false,
+            Place::Device { steps, .. } => steps.keeps_images(),
+        }
+    }
+
+    /// Takes step `step` (from 0). On the host it is complete afterwards; a device may still be at it.
     ///
     /// # Errors
     /// Those of [`train_step`]; on a device, a loss or gradient that is not finite is reported by
@@ -97,11 +119,12 @@ impl Engine {
         networks: &mut Networks,
         rate: LearningRate,
         step: u64,
-        (images, latents): (&[u8], &Latents),
+        batch: StepBatch<'_>,
     ) -> Result<(), StepError> {
+        let StepBatch { pixels, images, latents } = batch;
         match &mut self.place {
             Place::Host { pool, outputs } => {
-                let x = pixels::to_maps(images, &self.model, pool)?;
+                let x = to_maps(pixels, &self.model, pool)?;
                 outputs.push(train_step(networks, &self.training, rate, step, (&x, latents))?);
                 update_ema(networks, self.training.ema);
             }
@@ -114,7 +137,17 @@ impl Engine {
                 let labels = latents.labels().map(dcgan_ops::Maps::values);
                 let (z, learning_rate) = (latents.z(), rate.0);
                 *is_ahead = true;
-                steps.step(ResidentInput { pixels: images, z, labels, learning_rate, updates })?;
+                let source = |image: &BatchImage| ImageSource {
+                    index: image.index,
+                    is_mirrored: image.is_mirrored,
+                    is_given: image.is_read,
+                };
+                let images: Vec<ImageSource> = match steps.keeps_images() {
+                    true => images.iter().map(source).collect(),
+                    false => Vec::new(),
+                };
+                let images = &images;
+                steps.step(ResidentInput { pixels, images, z, labels, learning_rate, updates })?;
             }
         }
         Ok(())

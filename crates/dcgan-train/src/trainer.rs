@@ -7,7 +7,7 @@ use crate::alarm::Alarms;
 use crate::checkpoint::{Best, Checkpoint, State};
 use crate::config::Plan;
 use crate::data_record::DataRecord;
-use crate::engine::{Engine, Outputs};
+use crate::engine::{Engine, Outputs, StepBatch};
 use crate::error::TrainError;
 use crate::evaluation::{Evaluator, can_evaluate, real_images};
 use crate::event::Event;
@@ -17,15 +17,19 @@ use crate::run_folder::{RunFolder, RunResult};
 use crate::start::{fresh, resumed, to_checkpoint};
 use crate::step::{LearningRate, Networks};
 use dcgan_data::image_grid::ImageGrid;
-use dcgan_data::{Dataset, Loader, LoaderConfig, LoaderPosition};
+use dcgan_data::{Dataset, KeptImages, Loader, LoaderConfig, LoaderPosition};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Latents, Model, ModelFiles};
 use dcgan_ops::Device;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Threads that decode images.
-const LOADER_THREADS: usize = 2;
+/// Threads that decode images: two where the CPU trains, or up to eight for a GPU.
+fn loader_threads(engine: &Engine) -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    if engine.steps_ahead() > 1 { (cores - 1).clamp(2, 8) } else { 2 }
+}
+
 /// Minibatches that are read ahead.
 const PREFETCH: usize = 4;
 
@@ -155,6 +159,8 @@ struct Trainer<'a> {
     /// Steps whose outputs were observed.
     observed: u64,
     loader: Loader,
+    /// The images that the device has, where it keeps them.
+    kept: Option<Arc<KeptImages>>,
     evaluator: Evaluator<'a>,
     recorder: Recorder<'a>,
     state: State,
@@ -181,14 +187,6 @@ impl<'a> Trainer<'a> {
         };
         let is_resumed = newest.is_some();
         drop(newest); // frees the memory of its tensors
-        let config = LoaderConfig {
-            batch_size: plan.training.batch_size,
-            seed: plan.run.seed,
-            mirror: plan.training.mirror,
-            threads: LOADER_THREADS,
-            prefetch: PREFETCH,
-        };
-        let loader = Loader::new(Arc::clone(&data), config, state.position)?;
         tracing::info!(
             "measuring {} real images for the random-feature Fréchet distance",
             data.len().min(2 * frechet::IMAGES)
@@ -204,10 +202,21 @@ impl<'a> Trainer<'a> {
             ImageGrid::square(&reals, data.shape())?.save(&folder.reals())?;
         }
         let evaluator = Evaluator::new(plan, model, &reals, frechet);
+        // The device keeps images in the memory that is left.
+        let kept = Arc::new(KeptImages::new(&data));
+        let engine = Engine::new(&networks, &plan.training, &plan.model, kept.capacity())?;
+        let kept = engine.keeps_images().then_some(kept);
+        let config = LoaderConfig {
+            batch_size: plan.training.batch_size,
+            seed: plan.run.seed,
+            mirror: plan.training.mirror,
+            threads: loader_threads(&engine),
+            prefetch: PREFETCH,
+        };
+        let loader = Loader::keeping(Arc::clone(&data), config, state.position, kept.clone())?;
         let resumed = is_resumed.then_some(&state);
         let mut recorder = Recorder::new(folder, plan, data_name, total_steps, resumed, observer)?;
         recorder.start_interval(state.step, loader.wait_time());
-        let engine = Engine::new(&networks, &plan.training, &plan.model)?;
         let (alarms, is_whole, observed) = (state.alarms, true, state.step);
         Ok(Self {
             folder,
@@ -217,6 +226,7 @@ impl<'a> Trainer<'a> {
             networks,
             observed,
             loader,
+            kept,
             evaluator,
             recorder,
             state,
@@ -314,9 +324,12 @@ impl<'a> Trainer<'a> {
             latents = latents.with_labels(labels, plan.model.classes)?;
         }
         let rate = LearningRate(plan.learning_rate(step, self.total_steps));
-        let images = (batch.pixels.as_slice(), &latents);
+        let input = StepBatch { pixels: &batch.pixels, images: &batch.images, latents: &latents };
         let failed = |source| TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None };
-        self.engine.step(&mut self.networks, rate, step, images).map_err(failed)?;
+        self.engine.step(&mut self.networks, rate, step, input).map_err(failed)?;
+        if let Some(kept) = &self.kept {
+            kept.keep(&batch);
+        }
         self.state.step += 1;
         self.state.images += batch.count as u64;
         self.state.position = self.loader.position();

@@ -1,7 +1,7 @@
 //! A device's passes and training steps compared with the CPU's, and with themselves.
 
 use crate::config::{Order, TrainingConfig};
-use crate::engine::{Engine, Outputs};
+use crate::engine::{Engine, Outputs, StepBatch};
 use crate::start::networks;
 use crate::step::{LearningRate, StepError, StepOutput};
 use dcgan_base::Precision;
@@ -135,14 +135,15 @@ fn losses(
     let weights =
         (&model.initial_generator(seed, 0.05, 0.02), &model.initial_discriminator(seed, 0.05, 0.02));
     let mut networks = networks(model, weights, device, training.dtype)?;
-    let mut engine = Engine::new(&networks, training, config)?;
+    let mut engine = Engine::new(&networks, training, config, 0)?;
     let mut images = vec![0; training.batch_size * height * width * channels];
     for step in 0..STEPS {
         random::stream(seed, Purpose::SyntheticImages, step).fill_bytes(&mut images);
         let mut rng = random::stream(seed, Purpose::TrainingLatent, step);
         let z = random::latent(&mut rng, training.batch_size, &config.latent);
         let latents = Latents::new(z, config.latent.size)?.with_classes(config, Classes::InTurn, 0)?;
-        engine.step(&mut networks, LearningRate(training.learning_rate), step, (&images, &latents))?;
+        let batch = StepBatch { pixels: &images, images: &[], latents: &latents };
+        engine.step(&mut networks, LearningRate(training.learning_rate), step, batch)?;
     }
     let Outputs { outputs, failure } = engine.outputs()?;
     if let Some(failure) = failure {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dcgan_data::{Batch, DataError, Dataset, Loader, LoaderConfig, LoaderPosition, OpenOptions};
+use dcgan_data::{Batch, DataError, Dataset, KeptImages, Loader, LoaderConfig, LoaderPosition, OpenOptions};
 
 use crate::fixtures::{Folder, idx, idx_images, pixels, png, shape};
 
@@ -100,6 +100,38 @@ fn mirroring_depends_only_on_seed_and_position() {
     assert!((8..24).contains(&mirrored_count), "{mirrored_count} of 32 mirrored");
     let mut resumed = Loader::new(dataset, mirroring, mirrored[5].position).unwrap();
     assert_eq!(take(&mut resumed, 3), mirrored[5..]);
+}
+
+#[test]
+fn kept_images_are_not_read_again() {
+    let kept = Arc::new(KeptImages::new(&dataset()));
+    assert_eq!(kept.capacity(), 11);
+    let mirroring = LoaderConfig { mirror: true, ..config(3, 1) };
+    let mut plain = Loader::new(dataset(), mirroring, LoaderPosition::default()).unwrap();
+    let start = LoaderPosition::default();
+    let mut loader = Loader::keeping(dataset(), mirroring, start, Some(Arc::clone(&kept))).unwrap();
+    let mut store = vec![None; kept.capacity()];
+    let mut reads = 0;
+    for _ in 0..9 {
+        let batch = loader.next_batch().unwrap();
+        let expected = plain.next_batch().unwrap();
+        assert_eq!((batch.position, &batch.labels), (expected.position, &expected.labels));
+        for (i, (image, expected)) in batch.images.iter().zip(expected.pixels.chunks_exact(20)).enumerate() {
+            let stored = &mut store[image.index as usize];
+            if image.is_read {
+                *stored = Some(batch.pixels[20 * i..20 * (i + 1)].to_vec());
+                reads += 1;
+            }
+            let mut rows = stored.clone().expect("an image that is kept was read before");
+            if image.is_mirrored {
+                rows.chunks_exact_mut(4).for_each(<[u8]>::reverse);
+            }
+            assert_eq!(rows, expected);
+        }
+        kept.keep(&batch);
+    }
+    // A worker may be a few batches ahead of what is kept.
+    assert!((11..27).contains(&reads), "{reads} of 27 images read");
 }
 
 #[test]

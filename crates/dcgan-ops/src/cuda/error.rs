@@ -29,8 +29,8 @@ pub enum CudaError {
     DriverTooOld,
     /// No memory left on the GPU.
     #[error(
-        "the GPU's memory is full: {bytes} more bytes are needed, {free} of {total} are free; use a smaller \
-         --batch-size"
+        "the GPU's memory is full: {bytes} more bytes are needed, {free} of {total} are free; use {}",
+        smaller(*batch_size)
     )]
     Memory {
         /// Bytes asked for.
@@ -39,6 +39,8 @@ pub enum CudaError {
         free: usize,
         /// Bytes of the device.
         total: usize,
+        /// The batch size to try, where that is known.
+        batch_size: Option<usize>,
     },
     /// A call of the driver.
     #[error("CUDA, {what}: {name}: {text}")]
@@ -74,4 +76,11 @@ pub enum CudaError {
         /// Values of the map.
         values: usize,
     },
+}
+
+fn smaller(batch_size: Option<usize>) -> String {
+    match batch_size {
+        Some(batch_size) => format!("--batch-size {batch_size} or less"),
+        None => "a smaller --batch-size".to_owned(),
+    }
 }

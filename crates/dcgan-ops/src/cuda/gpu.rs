@@ -202,13 +202,18 @@ impl Gpu {
         &self.stream
     }
 
+    /// Bytes of the GPU that are free, and all of them.
+    pub(super) fn memory_info(&self) -> (usize, usize) {
+        self.context.mem_get_info().unwrap_or_default()
+    }
+
     /// An allocation that failed.
     pub(super) fn memory(&self, bytes: usize, error: DriverError) -> CudaError {
         if error.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             return driver("allocating memory")(error);
         }
-        let (free, total) = self.context.mem_get_info().unwrap_or_default();
-        CudaError::Memory { bytes, free, total }
+        let (free, total) = self.memory_info();
+        CudaError::Memory { bytes, free, total, batch_size: None }
     }
 
     /// Copies bytes on the GPU.
@@ -281,7 +286,7 @@ impl Buffer {
         Ok(address)
     }
 
-    /// Copies pinned memory to the GPU on a stream of its own.
+    /// Copies the first bytes of pinned memory to the GPU on a stream of its own.
     pub(super) fn upload_pinned(
         &mut self,
         stream: &Arc<CudaStream>,
@@ -289,8 +294,9 @@ impl Buffer {
         bytes: usize,
     ) -> Result<()> {
         let Some(slice) = &mut self.0 else { return Ok(()) };
+        let from = from.as_slice().map_err(driver("reading pinned memory"))?;
         let mut view = slice.slice_mut(..bytes);
-        stream.memcpy_htod(from, &mut view).map_err(driver("copying to the GPU"))
+        stream.memcpy_htod(&from[..bytes], &mut view).map_err(driver("copying to the GPU"))
     }
 
     /// Copies values from the GPU, after everything before has run.

@@ -294,15 +294,38 @@ __device__ void affine_gradients(const float *sums, float *weight, float *bias, 
 // scalars, on the device for the length of a step
 enum { OUTPUT_ROW, DISCRIMINATOR_RATE, DISCRIMINATOR_ROOT, GENERATOR_RATE, GENERATOR_ROOT, SCALARS = 16 };
 
+// Images of a batch, and those of the dataset that are kept on the device.
+struct Images {
+    const u8 *pixels;       // of the images that are given
+    u8 *kept;               // (images of the dataset, h, w, c), or null: all images are given
+    const int *sources;     // (n, 2): the number in the dataset, and what the image is
+    int width, channels, len;
+};
+enum { MIRRORED = 1, GIVEN = 2 };
+
 // Copies what a step reads from its slot. z: (n, z_len / n); labels (n, classes), `copies` times; pixels as bytes, whose
 // values `table` has.
 template <class T>
 __device__ void step_input(const float *scalars, float *scalars_out, const float *z, T *z_out, int z_len, const float *labels,
-                      float *labels_out, int labels_len, int copies, const u8 *pixels, const float *table, T *x, int x_len) {
+                           float *labels_out, int labels_len, int copies, Images s, const float *table, T *x, int x_len) {
     EACH(i, x_len + z_len + labels_len + SCALARS) {
         unsigned at = i;
         if (at < (unsigned)x_len) {
-            store(x, at, table[pixels[at]]);
+            u8 byte;
+            if (s.kept) {
+                unsigned image = at / s.len, source = at % s.len;
+                int number = s.sources[2 * image], is = s.sources[2 * image + 1];
+                if (is & MIRRORED) {
+                    unsigned pixel = source / s.channels, column = pixel % s.width;
+                    source = (pixel - column + s.width - 1 - column) * s.channels + source % s.channels;
+                }
+                u8 *kept = s.kept + (i64)number * s.len;
+                byte = is & GIVEN ? s.pixels[image * s.len + source] : kept[source];
+                if (is & GIVEN) kept[source] = byte;
+            } else {
+                byte = s.pixels[at];
+            }
+            store(x, at, table[byte]);
             continue;
         }
         at -= x_len;
@@ -474,8 +497,10 @@ KERNEL affine_gradient(const float *sums, float *weight, float *bias, int groups
 }
 #define P(T)                                                                                                           \
     (const float *scalars, float *scalars_out, const float *z, T *z_out, int z_len, const float *labels,               \
-     float *labels_out, int labels_len, int copies, const u8 *pixels, const float *table, T *x, int x_len)
-BOTH(step_input, P, (scalars, scalars_out, z, z_out, z_len, labels, labels_out, labels_len, copies, pixels, table, x, x_len))
+     float *labels_out, int labels_len, int copies, const u8 *pixels, u8 *kept, const int *sources, int width,         \
+     int channels, int len, const float *table, T *x, int x_len)
+BOTH(step_input, P, (scalars, scalars_out, z, z_out, z_len, labels, labels_out, labels_len, copies,
+                     Images{pixels, kept, sources, width, channels, len}, table, x, x_len))
 #undef P
 #define P(T)                                                                                                           \
     (const T *logits, T *gradient, const float *scalars, float *output, int width, int column, int n, float target)

@@ -2,6 +2,7 @@
 
 use super::conv::{Convolution, Operation, Plans, Types};
 use super::gpu::{Argument, Buffer, Gpu, Result, elements, int, parts};
+use super::memory::precision_bytes;
 use crate::{Activation, Kind, Layer, Norm, Precision, Resample, Role};
 use std::ops::Range;
 
@@ -46,10 +47,7 @@ pub(super) struct Pass<'a> {
 impl Pass<'_> {
     /// Bytes of a value of a map.
     pub(super) fn bytes(&self) -> usize {
-        match self.precision {
-            Precision::F32 => 4,
-            Precision::Bf16 => 2,
-        }
+        precision_bytes(self.precision)
     }
 
     /// The entry point of a kernel for the maps' type.

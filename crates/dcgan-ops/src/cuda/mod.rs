@@ -4,8 +4,8 @@
 //!
 //! - `mod.rs`: the executor, which runs the layers forward and backward;
 //! - `layers.rs`: a network's layers; `layer.rs`: one layer's buffers, and both of its passes;
-//! - `training.rs`: training steps of two networks whose state stays on the GPU; `slots.rs`: what a step reads, copied
-//!   ahead;
+//! - `training.rs`: training steps of two networks whose state stays on the GPU; `trained.rs`: the state of one;
+//!   `slots.rs`: what a step reads, copied ahead; `memory.rs`: the memory that all this takes;
 //! - `conv.rs`: convolutions; `kernels.cu`: the other kernels, compiled as `kernels.ptx`;
 //! - `gpu.rs`: the opened device, its memory and its kernels; `error.rs`: what goes wrong, with the way out.
 //!
@@ -19,7 +19,9 @@ mod error;
 mod gpu;
 mod layer;
 mod layers;
+mod memory;
 mod slots;
+mod trained;
 mod training;
 
 pub use error::CudaError;

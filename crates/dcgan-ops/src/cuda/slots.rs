@@ -6,7 +6,7 @@ use cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice};
 use std::sync::Arc;
 
 /// Steps that the host may be ahead with copies.
-const SLOTS: usize = 3;
+pub(super) const SLOTS: usize = 3;
 /// Sections start at multiples of this many bytes.
 const ALIGNMENT: usize = 64;
 
@@ -27,26 +27,25 @@ pub(super) struct Slots {
     copies: Arc<CudaStream>,
     slots: Vec<Slot>,
     next: usize,
-    /// Where each section starts and its length, in bytes.
-    sections: Vec<(usize, usize)>,
-    bytes: usize,
+    /// Where each section starts, in bytes.
+    starts: Vec<usize>,
 }
 
 impl Slots {
     /// Slots with sections of these lengths in bytes.
     pub(super) fn new(gpu: &Arc<Gpu>, lengths: &[usize]) -> Result<Self> {
         let copies = gpu.context().new_stream().map_err(driver("making a stream"))?;
-        let (mut sections, mut bytes) = (Vec::new(), 0);
+        let (mut starts, mut bytes) = (Vec::new(), 0);
         for &len in lengths {
-            sections.push((bytes, len));
+            starts.push(bytes);
             bytes += len.next_multiple_of(ALIGNMENT);
         }
         let slots = (0..SLOTS).map(|_| Slot::new(gpu, bytes)).collect::<Result<_>>()?;
-        Ok(Self { gpu: Arc::clone(gpu), copies, slots, next: 0, sections, bytes })
+        Ok(Self { gpu: Arc::clone(gpu), copies, slots, next: 0, starts })
     }
 
-    /// Copies the sections into the next slot, and has the GPU wait for them; the addresses there. What reads them is
-    /// followed by [`Slots::consumed`].
+    /// Copies the sections into the next slot, and has the GPU wait for them; the addresses there. The last one may be
+    /// shorter than its section. What reads them is followed by [`Slots::consumed`].
     pub(super) fn fill<const N: usize>(&mut self, contents: [&[u8]; N]) -> Result<[u64; N]> {
         let slot = &mut self.slots[self.next];
         // cudarc does so by itself only where it tracks events.
@@ -54,12 +53,14 @@ impl Slots {
         let host = slot.host.as_mut_slice().map_err(driver("waiting for a copy"))?;
         let mut addresses = [0; N];
         let base = slot.device.address(&self.gpu);
-        for ((content, &(start, len)), address) in contents.iter().zip(&self.sections).zip(&mut addresses) {
-            host[start..start + len].copy_from_slice(content);
+        let mut end = 0;
+        for ((content, &start), address) in contents.iter().zip(&self.starts).zip(&mut addresses) {
+            end = start + content.len();
+            host[start..end].copy_from_slice(content);
             *address = base + start as u64;
         }
         self.copies.wait(&slot.consumed).map_err(driver("waiting for a step"))?;
-        slot.device.upload_pinned(&self.copies, &slot.host, self.bytes)?;
+        slot.device.upload_pinned(&self.copies, &slot.host, end)?;
         slot.uploaded.record(&self.copies).map_err(driver("recording a copy"))?;
         self.gpu.stream().wait(&slot.uploaded).map_err(driver("waiting for a copy"))?;
         Ok(addresses)

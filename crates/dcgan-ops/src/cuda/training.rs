@@ -3,12 +3,13 @@
 
 use super::conv::Plans;
 use super::gpu::{self, Argument, Buffer, Gpu, driver, elements, int};
-use super::layer::{self, Parameters, Pass, Scratch, pointer};
-use super::layers::Layers;
+use super::layer::{Pass, Scratch, pointer};
+use super::memory::{MemoryUse, precision_bytes};
 use super::slots::Slots;
+use super::trained::Trained;
 use crate::{
-    AdamConfig, GradientValue, Layer, Layout, LossValue, Network, NormStatistics, OpsError, Precision,
-    ResidentConfig, ResidentInput, ResidentOutput, ResidentTraining, Result, Statistics, Updates,
+    AdamConfig, GradientValue, Layer, LossValue, Network, OpsError, Precision, ResidentConfig, ResidentInput,
+    ResidentOutput, ResidentTraining, Result, Updates,
 };
 use cudarc::driver::{CudaGraph, sys};
 use std::fmt;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 const ROWS: usize = 64;
 /// Values of a step's output: loss and mean probability on real and on generated images, norm of D's gradient and which
 /// tensor is not finite; loss, mean probability, norm and tensor of the generator's update.
-const WIDTH: usize = 10;
+pub(super) const WIDTH: usize = 10;
 const D_LOSS: usize = 0;
 const D_NORM: usize = 4;
 const G_LOSS: usize = 6;
@@ -27,204 +28,20 @@ const G_NORM: usize = 8;
 const SCALARS: usize = 16;
 const D_RATE: usize = 1;
 const G_RATE: usize = 3;
-/// Pieces of a tensor for the norm of its gradient: at most this many, of at least this many values.
-const PIECES: usize = 32;
-const PIECE: usize = 16 * 1024;
-
-/// One network on the GPU with all of its state.
-#[derive(Debug)]
-struct Trained {
-    layers: Layers,
-    names: Vec<String>,
-    parameters: Buffer,
-    narrow: Buffer,
-    gradients: Buffer,
-    first: Buffer,
-    second: Buffer,
-    ema: Option<Buffer>,
-    adam_steps: u64,
-    has_statistics: bool,
-    /// Where the pieces of the gradient start and how long they are.
-    pieces: Buffer,
-    piece_count: usize,
-    /// The first piece of each tensor.
-    tensors: Buffer,
-    squares: Buffer,
-    norms: Buffer,
-}
-
-impl Trained {
-    fn new(gpu: &Gpu, network: &Network, precision: Precision) -> Result<Self> {
-        let layers = Layers::new(network.layers().to_vec());
-        let mut pieces: Vec<[i32; 2]> = Vec::new();
-        let mut tensors = Vec::new();
-        let number =
-            |value: usize| i32::try_from(value).map_err(|_| super::CudaError::TooLarge { values: value });
-        for range in layers.tensors() {
-            tensors.push(number(pieces.len())?);
-            let each = range.len().div_ceil(PIECES).max(PIECE);
-            for start in range.clone().step_by(each) {
-                pieces.push([number(start)?, number(each.min(range.end - start))?]);
-            }
-        }
-        tensors.push(number(pieces.len())?);
-        let names = network.parameters().table().entries().iter().map(|entry| entry.name.clone()).collect();
-        let (first, second, ema, adam_steps) = network.parameters().optimizer();
-        let upload = |flat: &[f32]| -> gpu::Result<Buffer> {
-            let mut buffer = Buffer::default();
-            buffer.upload(gpu, &layers.padded(flat))?;
-            Ok(buffer)
-        };
-        let sized = |bytes: usize| -> gpu::Result<Buffer> {
-            let mut buffer = Buffer::default();
-            buffer.sized(gpu, bytes)?;
-            Ok(buffer)
-        };
-        let parameters = upload(network.parameters().values().flat)?;
-        let (first, second) = (upload(first)?, upload(second)?);
-        let ema = ema.map(upload).transpose()?;
-        let gradients = sized(4 * layers.len)?;
-        layer::zero(gpu, gradients.address(gpu), layers.len)?; // between the tensors, nothing else is written
-        let mut of_pieces = Buffer::default();
-        of_pieces.upload(gpu, bytemuck::cast_slice::<[i32; 2], i32>(&pieces))?;
-        let mut of_tensors = Buffer::default();
-        of_tensors.upload(gpu, &tensors)?;
-        let (squares, norms) = (sized(8 * pieces.len())?, sized(8 * tensors.len())?);
-        let mut trained = Self {
-            layers,
-            names,
-            parameters,
-            narrow: Buffer::default(),
-            gradients,
-            first,
-            second,
-            ema,
-            adam_steps,
-            has_statistics: network.running_stats().is_some(),
-            pieces: of_pieces,
-            piece_count: pieces.len(),
-            tensors: of_tensors,
-            squares,
-            norms,
-        };
-        let wide = trained.parameters.address(gpu);
-        trained.layers.narrow(gpu, precision, wide, &mut trained.narrow)?;
-        trained.upload_statistics(gpu, network.running_stats())?;
-        Ok(trained)
-    }
-
-    /// Running means and variances, from 0 and 1 where there are none.
-    fn upload_statistics(&mut self, gpu: &Gpu, running: Option<&Statistics>) -> Result<()> {
-        for (layer, state) in self.layers.layers.iter().zip(&mut self.layers.states) {
-            if layer.norm.is_none() {
-                continue;
-            }
-            let columns = layer.columns();
-            let values = match running.and_then(|running| running.get(&layer.name)) {
-                Some(found) => [Layout::Filters.values(&found.mean)?, Layout::Filters.values(&found.var)?],
-                None => [vec![0.0; columns], vec![1.0; columns]],
-            };
-            state.running.upload(gpu, &values.concat())?;
-        }
-        Ok(())
-    }
-
-    fn addresses(&self, gpu: &Gpu) -> Parameters {
-        Parameters { wide: self.parameters.address(gpu), narrow: self.narrow.address(gpu) }
-    }
-
-    /// Copies everything to the host.
-    fn store(&self, gpu: &Gpu, network: &mut Network, n: usize) -> Result<()> {
-        let download = |from: &Buffer, to: &mut [f32]| -> gpu::Result<()> {
-            let found = from.download(gpu, self.layers.len)?;
-            self.layers.for_each_pair(to, &found, |value, found| *value = found);
-            Ok(())
-        };
-        let state = network.parameters_mut().state_mut();
-        download(&self.parameters, state.values)?;
-        download(&self.first, state.first)?;
-        download(&self.second, state.second)?;
-        if let (Some(from), Some(to)) = (&self.ema, state.ema) {
-            download(from, to)?;
-        }
-        *state.adam_steps = self.adam_steps;
-        if !self.has_statistics {
-            return Ok(());
-        }
-        let mut statistics = Statistics::new();
-        for (layer, state) in self.layers.layers.iter().zip(&self.layers.states) {
-            let (Some(shape), columns) = (layer.norm_shape(), layer.columns()) else { continue };
-            let found = state.running.download(gpu, 2 * columns)?;
-            let tensor = |values: &[f32]| Layout::Filters.tensor(values, &shape);
-            let (mean, var) = (tensor(&found[..columns])?, tensor(&found[columns..])?);
-            let count = n * layer.output.len() / columns;
-            statistics.insert(layer.name.clone(), NormStatistics { mean, var, count });
-        }
-        network.set_running_stats(statistics);
-        Ok(())
-    }
-
-    /// The gradient's norm, and Adam's step if everything is finite. `norm` is the column of the norm and `loss` the
-    /// first of the `losses` losses; `rate` is the scalar of the learning rate.
-    fn update(
-        &self,
-        gpu: &Gpu,
-        step: &StepBuffers,
-        adam: &AdamConfig,
-        (norm, loss, losses, rate): (usize, usize, usize, usize),
-    ) -> gpu::Result<()> {
-        let of = |buffer: &Buffer| pointer(buffer.address(gpu));
-        let grid = (u32::try_from(self.piece_count).unwrap_or(u32::MAX), 1);
-        gpu.launch("squares", grid, &[of(&self.gradients), of(&self.pieces), of(&self.squares)])?;
-        let arguments = [
-            of(&self.squares),
-            of(&self.tensors),
-            of(&self.norms),
-            int(self.names.len())?,
-            of(&step.scalars),
-            of(&step.output),
-            int(WIDTH)?,
-            int(norm)?,
-            int(loss)?,
-            int(losses)?,
-            of(&step.failed),
-        ];
-        gpu.launch("judge", (1, 1), &arguments)?;
-        #[expect(clippy::cast_possible_truncation, reason = "the state is f32")]
-        let float = |value: f64| Argument::Float(value as f32);
-        let arguments = [
-            of(&self.parameters),
-            of(&self.narrow),
-            of(&self.gradients),
-            of(&self.first),
-            of(&self.second),
-            of(&step.scalars),
-            int(rate)?,
-            of(&step.failed),
-            float(adam.weight_decay),
-            float(adam.beta1),
-            float(1.0 - adam.beta1),
-            float(adam.beta2),
-            float(1.0 - adam.beta2),
-            float(adam.eps),
-            int(self.layers.len)?,
-        ];
-        gpu.launch("adam", elements(self.layers.len), &arguments)
-    }
-}
-
 /// What a step reads and writes beside the networks.
 #[derive(Debug, Default)]
-struct StepBuffers {
-    scalars: Buffer,
+pub(super) struct StepBuffers {
+    pub(super) scalars: Buffer,
     /// Rows of [`WIDTH`] values.
-    output: Buffer,
+    pub(super) output: Buffer,
     /// Not 0 once a loss or gradient was not finite.
-    failed: Buffer,
+    pub(super) failed: Buffer,
     table: Buffer,
     z: Buffer,
     /// Real images, then generated ones.
     images: Buffer,
+    /// The images of the dataset as bytes, where they are kept.
+    kept: Option<Buffer>,
     /// Twice, for both.
     labels: Buffer,
 }
@@ -260,6 +77,7 @@ pub struct CudaTraining {
     scratch: Scratch,
     step: StepBuffers,
     config: ResidentConfig,
+    memory: MemoryUse,
     sizes: Sizes,
     /// The updates of the steps whose output is on the GPU.
     started: Vec<Updates>,
@@ -279,14 +97,24 @@ impl CudaTraining {
         config: &ResidentConfig,
     ) -> Result<Self> {
         gpu.bind()?;
+        let shape = (config.precision, config.batch_size);
+        let (free, _) = gpu.memory_info();
+        let memory = MemoryUse::of(generator.layers(), discriminator.layers(), shape, free);
+        Self::with_memory(gpu, (generator, discriminator), config, memory)
+            .map_err(|error| memory.explain(error))
+    }
+
+    fn with_memory(
+        gpu: Arc<Gpu>,
+        (generator, discriminator): (&Network, &Network),
+        config: &ResidentConfig,
+        mut memory: MemoryUse,
+    ) -> Result<Self> {
         let plans = gpu.plans(); // no other pass meanwhile
         let of_generator = Trained::new(&gpu, generator, config.precision)?;
         let of_discriminator = Trained::new(&gpu, discriminator, config.precision)?;
         let n = config.batch_size;
-        let value = match config.precision {
-            Precision::F32 => 4,
-            Precision::Bf16 => 2,
-        };
+        let value = precision_bytes(config.precision);
         let sizes = Sizes::of(generator.layers(), discriminator.layers());
         of_generator.layers.check_norms(n)?;
         of_discriminator.layers.check_norms(n)?;
@@ -300,8 +128,17 @@ impl CudaTraining {
         if sizes.classes > 0 {
             step.labels.sized(&gpu, 8 * n * sizes.classes)?;
         }
-        let lengths = [4 * SCALARS, 4 * n * sizes.z, 4 * n * sizes.classes, n * sizes.image];
+        let lengths = [4 * SCALARS, 4 * n * sizes.z, 4 * n * sizes.classes, 8 * n, n * sizes.image];
         let slots = Slots::new(&gpu, &lengths)?;
+        // Kept images must leave the memory that the maps of the first steps take.
+        let maps = n * memory.maps;
+        let bytes = config.dataset_images * sizes.image;
+        if bytes > 0 && (bytes + maps) as f64 * 1.2 < gpu.memory_info().0 as f64 {
+            let mut kept = Buffer::default();
+            if kept.sized(&gpu, bytes).is_ok() {
+                (step.kept, memory.kept) = (Some(kept), bytes);
+            }
+        }
         drop(plans);
         Ok(Self {
             both: Work::default(),
@@ -313,6 +150,7 @@ impl CudaTraining {
             scratch: Scratch::default(),
             step,
             config: config.clone(),
+            memory,
             sizes,
             started: Vec::new(),
             outputs: Vec::new(),
@@ -466,6 +304,8 @@ impl Drop for CudaTraining {
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     image: usize,
+    width: usize,
+    channels: usize,
     z: usize,
     classes: usize,
 }
@@ -475,6 +315,8 @@ impl Sizes {
         let classes = generator.iter().chain(discriminator);
         Self {
             image: discriminator.first().map_or(0, |layer| layer.input.len()),
+            width: discriminator.first().map_or(0, |layer| layer.input.width),
+            channels: discriminator.first().map_or(0, |layer| layer.input.channels),
             z: generator.first().map_or(0, |layer| layer.input.len()),
             classes: classes.map(|layer| layer.label_channels.max(layer.label_inputs)).max().unwrap_or(0),
         }
@@ -504,8 +346,8 @@ fn bce(
     pass.gpu.launch(&pass.name("bce"), (1, 1), &arguments)
 }
 
-impl ResidentTraining for CudaTraining {
-    fn step(&mut self, input: ResidentInput<'_>) -> Result<()> {
+impl CudaTraining {
+    fn take(&mut self, input: ResidentInput<'_>) -> Result<()> {
         let (n, sizes) = (self.config.batch_size, self.sizes);
         let check = |what: &str, len: usize, found: usize| match found == n * len {
             true => Ok(()),
@@ -516,7 +358,11 @@ impl ResidentTraining for CudaTraining {
             }),
         };
         let labels = input.labels.unwrap_or_default();
-        check("the images of a step", sizes.image, input.pixels.len())?;
+        let keeps = self.step.kept.is_some();
+        if !(keeps && input.pixels.is_empty()) {
+            check("the images of a step", sizes.image, input.pixels.len())?;
+        }
+        check("the sources of the images of a step", usize::from(keeps), input.images.len())?;
         check("the z of a step", sizes.z, input.z.len())?;
         check("the labels of a step", sizes.classes, labels.len())?;
         self.gpu.bind()?;
@@ -543,13 +389,25 @@ impl ResidentTraining for CudaTraining {
         }
         self.generator.has_statistics = true;
         scalars[0] = self.started.len() as f32;
+        let images = self.config.dataset_images;
+        if let Some(image) = input.images.iter().find(|image| image.index as usize >= images) {
+            let what = format!("image {} of a step", image.index);
+            return Err(OpsError::Shape { what, expected: format!("below {images}"), found: vec![] });
+        }
+        // A number, and the bits that `kernels.cu` names.
+        let sources: Vec<[u32; 2]> = input
+            .images
+            .iter()
+            .map(|image| [image.index, u32::from(image.is_mirrored) | u32::from(image.is_given) << 1])
+            .collect();
         let contents = [
             bytemuck::cast_slice(&scalars),
             bytemuck::cast_slice(input.z),
             bytemuck::cast_slice(labels),
+            bytemuck::cast_slice(&sources),
             input.pixels,
         ];
-        let [of_scalars, of_z, of_labels, of_pixels] = self.slots.fill(contents)?;
+        let [of_scalars, of_z, of_labels, of_sources, of_pixels] = self.slots.fill(contents)?;
         let step = &self.step;
         let of = |buffer: &Buffer| pointer(buffer.address(&gpu));
         let arguments = [
@@ -563,20 +421,35 @@ impl ResidentTraining for CudaTraining {
             int(labels.len())?,
             Argument::Int(2),
             pointer(of_pixels),
+            pointer(step.kept.as_ref().map_or(0, |kept| kept.address(&gpu))),
+            pointer(of_sources),
+            int(self.sizes.width)?,
+            int(self.sizes.channels)?,
+            int(sizes.image)?,
             of(&step.table),
             of(&step.images),
-            int(input.pixels.len())?,
+            int(n * sizes.image)?,
         ];
         let kernel = match self.config.precision {
             Precision::F32 => "step_input_f32",
             Precision::Bf16 => "step_input_bf16",
         };
-        let total = input.pixels.len() + input.z.len() + labels.len() + SCALARS;
+        let total = n * sizes.image + input.z.len() + labels.len() + SCALARS;
         gpu.launch(kernel, elements(total), &arguments)?;
         self.slots.consumed()?;
         self.start(&mut plans, input.updates)?;
         self.started.push(input.updates);
         Ok(())
+    }
+}
+
+impl ResidentTraining for CudaTraining {
+    fn keeps_images(&self) -> bool {
+        self.step.kept.is_some()
+    }
+
+    fn step(&mut self, input: ResidentInput<'_>) -> Result<()> {
+        self.take(input).map_err(|error| self.memory.explain(error))
     }
 
     fn outputs(&mut self) -> Result<Vec<ResidentOutput>> {

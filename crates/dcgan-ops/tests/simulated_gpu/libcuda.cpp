@@ -1,7 +1,8 @@
 // A CUDA driver that runs the program's own kernels on the CPU: the calls that cudarc makes, and no more.
 //
 // Blocks and threads run in an order that SIMULATED_SEED shuffles; memory starts as NaN; what runs over the end of an
-// allocation faults; pointers that are none of the device end the program. SIMULATED_FULL=n: the n-th allocation fails.
+// allocation faults; pointers that are none of the device end the program. SIMULATED_FULL=n: the n-th allocation fails;
+// SIMULATED_MEMORY: bytes of the device.
 //
 // Streams keep their work until something waits for it. Then the next piece is taken from any stream that does not wait
 // for an event: work that is ordered only by chance runs in another order. Copies from pinned memory read it when they
@@ -121,6 +122,7 @@ struct Memory {
 std::mutex lock;
 std::map<uintptr_t, Memory> memory;
 int allocations;
+size_t used;
 
 bool is_device(uintptr_t p) {
     std::lock_guard<std::mutex> locked(lock);
@@ -240,7 +242,13 @@ API cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 API cuCtxGetCurrent(void **c) { *c = (void *)1; return 0; }
 API cuCtxSetCurrent(void *) { return 0; }
 API cuCtxSynchronize() { return 0; }
-API cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 1000; *total = 100000; return 0; }
+static size_t device_memory() { return setting("SIMULATED_MEMORY", 1 << 30); }
+API cuMemGetInfo_v2(size_t *free, size_t *total) {
+    std::lock_guard<std::mutex> locked(lock);
+    *total = device_memory();
+    *free = *total - used;
+    return 0;
+}
 API cuStreamCreate(void **s, unsigned) {
     LOCKED;
     streams.push_back(new Stream);
@@ -324,7 +332,8 @@ API cuMemAllocAsync(ptr *p, size_t bytes, void *stream) {
     LOCKED;
     if (stream && ((Stream *)stream)->capture) return CAPTURED;
     std::lock_guard<std::mutex> locked(lock);
-    if (++allocations == setting("SIMULATED_FULL", 0)) return 2; // CUDA_ERROR_OUT_OF_MEMORY
+    if (++allocations == setting("SIMULATED_FULL", 0) || used + bytes > device_memory()) return 2; // CUDA_ERROR_OUT_OF_MEMORY
+    used += bytes;
     size_t page = 4096, mapped = (std::max<size_t>(bytes, 1) + page - 1) / page * page + page;
     char *base = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     mprotect(base + mapped - page, page, PROT_NONE);
@@ -339,6 +348,7 @@ static int free_now(ptr p) {
     auto it = memory.find((uintptr_t)p);
     if (it == memory.end()) return 1;
     munmap(it->second.base, it->second.mapped);
+    used -= it->second.bytes;
     memory.erase(it);
     return 0;
 }

@@ -10,12 +10,16 @@ use std::sync::OnceLock;
 #[path = "../../../dcgan-ops/tests/simulated/mod.rs"]
 mod simulated;
 
-/// Runs with the driver and the cuDNN of dcgan-ops' tests; returns standard output.
-fn on_gpu(arguments: &[&str]) -> String {
+/// The driver and the cuDNN of dcgan-ops' tests.
+pub(crate) fn libraries() -> &'static Path {
     static LIBRARIES: OnceLock<PathBuf> = OnceLock::new();
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dcgan-ops");
-    let libraries = LIBRARIES.get_or_init(|| simulated::libraries(&package));
-    let output = command(arguments).env("LD_LIBRARY_PATH", libraries).output().unwrap();
+    LIBRARIES.get_or_init(|| simulated::libraries(&package))
+}
+
+/// Runs with these; returns standard output.
+fn on_gpu(arguments: &[&str]) -> String {
+    let output = command(arguments).env("LD_LIBRARY_PATH", libraries()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?} ended with {}: {stderr}", output.status);
     String::from_utf8(output.stdout).unwrap()
@@ -64,6 +68,31 @@ fn runs_on_a_gpu_resume_byte_for_byte_and_agree_with_the_cpu() {
     on_gpu(&["sample", "--model", &model, "--n", "3", "--device", "cuda:0", "--out", &image]);
     assert!(fs::metadata(&image).unwrap().len() > 100);
 }
+
+#[test]
+fn a_full_memory_names_a_batch_size_that_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    write_images(&folder.path().join("data"), 400, ImageShape { height: 8, width: 8, channels: 1 });
+    fs::write(path("tiny.toml"), TINY).unwrap();
+    let (data, config) = (path("data"), path("tiny.toml"));
+    let run = |batch: &str, out: &str| {
+        let options = ["run", "--quiet", "--config", &config, "--data", &data, "--device", "cuda:0"];
+        let length = ["--steps", "4", "--batch-size", batch, "--out", out];
+        let mut run = command(&[&options[..], &length].concat());
+        let run = run.env("LD_LIBRARY_PATH", libraries()).env("SIMULATED_MEMORY", MEMORY).output().unwrap();
+        (run.status.success(), String::from_utf8(run.stderr).unwrap())
+    };
+    let (_, message) = run("400", &path("large"));
+    let hint = message.split_once("use --batch-size ").unwrap_or_else(|| panic!("{message}")).1;
+    let batch_size = hint.split_once(" or less").unwrap().0;
+    assert!((40..400).contains(&batch_size.parse::<usize>().unwrap()), "{message}");
+    let (succeeds, message) = run(batch_size, &path("small"));
+    assert!(succeeds, "{batch_size}: {message}");
+}
+
+/// Bytes of a simulated GPU that is too small for a batch of 400.
+const MEMORY: &str = "2000000";
 
 #[test]
 fn a_gpu_is_compared_with_the_cpu() {
