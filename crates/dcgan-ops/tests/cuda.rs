@@ -167,7 +167,7 @@ fn steps(
     for step in 0..8 {
         let source = |image: usize| ImageSource {
             index: u32::try_from((step + image) % IMAGES).unwrap(),
-            is_mirrored: (step + image) % 3 == 0,
+            is_mirrored: (step + image).is_multiple_of(3),
             is_given: !keeps || step == 0 || image == N - 1 && step < 3,
         };
         let images: Vec<ImageSource> = (0..N).map(source).collect();

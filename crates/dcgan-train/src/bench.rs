@@ -134,7 +134,7 @@ pub fn bench_samples(
     })
 }
 
-/// Times `steps` training steps (D, then G, on every batch) after a few untimed ones. On a GPU they are timed several at
+/// Times `steps` training steps (D, then G, on every batch) after a few untimed ones. On a GPU several are timed at
 /// once, from the images on the host to the last update.
 ///
 /// # Errors

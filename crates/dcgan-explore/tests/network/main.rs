@@ -9,6 +9,8 @@
 
 mod color;
 mod commands;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod library;
 mod support;
 mod usage;

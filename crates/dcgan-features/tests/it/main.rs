@@ -2,6 +2,8 @@
 
 mod background;
 mod classes;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod outputs;
 mod results;
 mod samples;

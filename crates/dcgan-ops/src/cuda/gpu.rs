@@ -83,7 +83,7 @@ const KERNELS: [&str; 35] = [
     "bce_f32",
     "bce_bf16",
     "squares",
-    "judge",
+    "check_gradient",
     "adam",
     "ema",
 ];

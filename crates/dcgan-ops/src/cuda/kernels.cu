@@ -393,7 +393,7 @@ __device__ void square_sums(const float *gradient, const int *pieces, double *ou
 // (count), squared, for the moment. Writes the
 // norm to `column` of the output's row and behind it the first tensor whose gradient is not finite, or -1. Where that or
 // a loss (in the `losses` columns `loss_column`, + 2, ...) is not finite, `failed` is set, and stays so. One block.
-__device__ void judge_gradient(const double *squares, const int *tensors, double *norms, int count, const float *scalars, float *output,
+__device__ void check_gradient_norm(const double *squares, const int *tensors, double *norms, int count, const float *scalars, float *output,
                                int width, int column, int loss_column, int losses, int *failed) {
     double sum = 0;
     for (int tensor = threadIdx.x; tensor < count; tensor += 256) {
@@ -507,9 +507,9 @@ BOTH(step_input, P, (scalars, scalars_out, z, z_out, z_len, labels, labels_out, 
 BOTH(bce, P, (logits, gradient, scalars, output, width, column, n, target))
 #undef P
 KERNEL squares(const float *gradient, const int *pieces, double *out) { square_sums(gradient, pieces, out); }
-KERNEL judge(const double *squares, const int *tensors, double *norms, int count, const float *scalars, float *output,
+KERNEL check_gradient(const double *squares, const int *tensors, double *norms, int count, const float *scalars, float *output,
              int width, int column, int loss_column, int losses, int *failed) {
-    judge_gradient(squares, tensors, norms, count, scalars, output, width, column, loss_column, losses, failed);
+    check_gradient_norm(squares, tensors, norms, count, scalars, output, width, column, loss_column, losses, failed);
 }
 KERNEL adam(float *p, u16 *narrow, const float *gradient, float *m, float *v, const float *scalars, int rate,
             const int *failed, float decay, float beta1, float rest1, float beta2, float rest2, float eps, int n) {

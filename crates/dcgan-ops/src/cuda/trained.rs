@@ -168,7 +168,7 @@ impl Trained {
             int(losses)?,
             of(&step.failed),
         ];
-        gpu.launch("judge", (1, 1), &arguments)?;
+        gpu.launch("check_gradient", (1, 1), &arguments)?;
         #[expect(clippy::cast_possible_truncation, reason = "the state is f32")]
         let float = |value: f64| Argument::Float(value as f32);
         let arguments = [

@@ -164,7 +164,7 @@ Kernel kernels[] = {
     ONE(copy), ONE(zero), ONE(narrow), ONE(widen), ONE(given_statistics), ONE(total_sums),
     TWO(linear_input), TWO(linear_input_gradient), TWO(add_bias), TWO(label_gradient), TWO(moments), TWO(sums),
     TWO(finish_moments), TWO(normalize), TWO(gradient_sums), TWO(input_gradient),
-    ONE(affine_gradient), TWO(step_input), TWO(bce), ONE(squares), ONE(judge), ONE(adam), ONE(ema),
+    ONE(affine_gradient), TWO(step_input), TWO(bce), ONE(squares), ONE(check_gradient), ONE(adam), ONE(ema),
 };
 
 // Driver calls come from any thread.

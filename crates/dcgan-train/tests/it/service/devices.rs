@@ -73,6 +73,34 @@ fn two_workers_share_one_queue() {
     }
 }
 
+#[cfg(feature = "cuda")]
+#[test]
+fn every_gpu_has_a_worker() {
+    let (folder, store) = folder();
+    let libraries = crate::cuda::libraries().to_str().unwrap();
+    let variables = [("LD_LIBRARY_PATH", libraries), ("SIMULATED_GPUS", "2")];
+    let start = || Server::start_with(&store, &["--device", "cuda:0,cuda:1"], &variables);
+    let server = start();
+    let more = json!({ "batch_size": 4 });
+    let ids: Vec<String> = (0..2).map(|_| server.submit(&tiny(8, &more))).collect();
+    let device = |server: &Server, id: &str| server.get(&format!("/v1/jobs/{id}"))["device"].clone();
+    for id in &ids {
+        server.wait_state(id, "running");
+    }
+    let mut devices = [device(&server, &ids[0]), device(&server, &ids[1])];
+    devices.sort_by_key(Value::to_string);
+    assert_eq!(devices, [json!("cuda:0"), json!("cuda:1")]);
+    server.kill();
+    let server = start();
+    for id in &ids {
+        server.wait_state(id, "done");
+    }
+    // Which GPU trained a job, and whether it was interrupted, does not change a byte.
+    let run = |id: &str| store.join("runs").join(id);
+    assert_same_run(&run(&ids[0]), &run(&ids[1]));
+    drop(folder);
+}
+
 #[test]
 fn options_can_be_variables() {
     let (folder, store) = folder();

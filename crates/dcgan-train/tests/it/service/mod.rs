@@ -50,9 +50,15 @@ impl Response {
 impl Server {
     /// Starts a service with `store` on a free port, and waits until it listens.
     fn start(store: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(store, arguments, &[])
+    }
+
+    /// The same with variables.
+    fn start_with(store: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let all = ["serve", "--store", store.to_str().unwrap(), "--listen", "127.0.0.1:0"];
         let log = File::options().create(true).append(true).open(store.with_extension("log")).unwrap();
         let mut child = command(&[&all[..], arguments].concat())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
