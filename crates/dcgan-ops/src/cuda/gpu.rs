@@ -21,9 +21,10 @@ const BLOCK: u32 = 256;
 /// Values that a thread works on, and most blocks, of an elementwise kernel.
 const VALUES: usize = 8;
 const MOST_BLOCKS: usize = 4096;
-/// Rows that a part of a sum has at least, and most parts.
-const PART_ROWS: usize = 64;
-const MOST_PARTS: usize = 128;
+/// Rows that a thread sums at least, most parts of a sum, and blocks that keep a GPU busy.
+const ROWS_OF_A_THREAD: usize = 4;
+const MOST_PARTS: usize = 256;
+const MOST_BLOCKS_OF_SUMS: usize = 512;
 
 /// A GPU that networks run on, shared by them.
 pub struct Gpu {
@@ -241,11 +242,34 @@ pub(super) fn elements(total: usize) -> (u32, u32) {
     (u32::try_from(blocks).unwrap_or(1), 1)
 }
 
-/// Parts of the sums over `rows`, and the grid of the kernel that takes them.
-pub(super) fn parts(rows: usize, columns: usize) -> (usize, (u32, u32)) {
-    let parts = rows.div_ceil(PART_ROWS).clamp(1, MOST_PARTS);
-    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    (parts, (number(columns.div_ceil(32)), number(parts)))
+/// How a kernel takes sums over rows; `kernels.cu` says what the numbers are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sums {
+    /// Threads of a block that have columns of their own.
+    pub(super) lanes: usize,
+    /// Parts that the rows are divided into.
+    pub(super) splits: usize,
+    pub(super) grid: (u32, u32),
+    /// The grid of the kernel that sums the parts.
+    pub(super) finish: (u32, u32),
+}
+
+impl Sums {
+    /// Of a matrix whose values take `bytes` each.
+    pub(super) fn over(rows: usize, columns: usize, bytes: usize) -> Self {
+        let wide = 16 / bytes;
+        let (width, lanes) = match columns.is_multiple_of(wide) {
+            true => (wide, 1 << (columns / wide).trailing_zeros().min(5)),
+            false => (1, 32),
+        };
+        let blocks = columns.div_ceil(width * lanes);
+        let rows_at_once = BLOCK as usize / lanes;
+        let splits = rows.div_ceil(ROWS_OF_A_THREAD * rows_at_once);
+        let splits = splits.min(MOST_BLOCKS_OF_SUMS.div_ceil(blocks)).clamp(1, MOST_PARTS);
+        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let (grid, finish) = ((number(blocks), number(splits)), (number(columns.div_ceil(32)), 1));
+        Self { lanes, splits, grid, finish }
+    }
 }
 
 /// A number for a kernel.

@@ -142,43 +142,145 @@ __device__ void label_gradient(const T *d, const float *labels, float *out, int 
     }
 }
 
+// ---- several values at once
+//
+// Memory is read fastest 16 bytes at a time. N values that follow each other are in columns that do, where N divides the
+// number of columns; otherwise N is 1.
+
+template <class T> struct Wide { enum { N = 16 / sizeof(T) }; };
+
+template <int N, class T> __device__ void load_values(const T *x, i64 i, float *to) {
+    if constexpr (N == 1) {
+        to[0] = load(x, i);
+    } else {
+        uint4 four = *(const uint4 *)(x + i);
+        unsigned words[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            if constexpr (sizeof(T) == 4) to[k] = __uint_as_float(words[k]);
+            else to[k] = __uint_as_float(k % 2 ? words[k / 2] & 0xffff0000u : words[k / 2] << 16);
+        }
+    }
+}
+
+template <int N, class T> __device__ void store_values(T *x, i64 i, const float *from) {
+    if constexpr (N == 1) {
+        store(x, i, from[0]);
+    } else {
+        T values[N];
+#pragma unroll
+        for (int k = 0; k < N; k++) store(values, k, from[k]);
+        unsigned words[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if constexpr (sizeof(T) == 4) words[k] = __float_as_uint(values[k]);
+            else words[k] = (unsigned)values[2 * k] | (unsigned)values[2 * k + 1] << 16;
+        }
+        *(uint4 *)(x + i) = uint4{words[0], words[1], words[2], words[3]};
+    }
+}
+
+// Calls `f<N>` with as many values at once as the columns allow.
+#define BY_COLUMNS(columns, f, ...)                                                                                    \
+    if ((columns) % Wide<T>::N == 0) f<Wide<T>::N>(__VA_ARGS__);                                                       \
+    else f<1>(__VA_ARGS__)
+
+// Each thread has the columns from `first` on, and goes on by `stride` values: most often these are the same columns.
+#define EACH_VALUES(i, n)                                                                                              \
+    unsigned first_value = (blockIdx.x * blockDim.x + threadIdx.x) * N, stride = gridDim.x * blockDim.x * N;           \
+    for (unsigned i = first_value; i < (unsigned)(n); i += stride)
+#define NEW_COLUMNS(i, columns) ((i) == first_value || stride % (columns) != 0)
+
 // ---- sums over the rows of a matrix
 //
-// Blocks of 256 threads, 32 columns x 8 rows: grid (columns / 32 rounded up, parts). parts: (parts, 2, columns).
+// Blocks of 256 threads: `lanes` threads that have N columns each, times 256 / lanes rows. The grid is columns / (lanes N)
+// rounded up, and the parts. parts: (parts, 2, columns).
 
 // Of the whole file: the sections of variables in templates are lost in g++.
-__shared__ float shared[2][8][32];
+__shared__ float partial_sums[2 * 256 * 8];
 
-#define PARTIAL_SUMS(FIRST, SECOND)                                                                                    \
-    int lane = threadIdx.x & 31, group = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;                            \
-    int each = (rows + (int)gridDim.y - 1) / (int)gridDim.y;                                                           \
-    int begin = (int)blockIdx.y * each, end = min(begin + each, rows);                                                 \
-    float first = 0.f, second = 0.f;                                                                                   \
-    if (column < columns)                                                                                              \
-        for (int row = begin + group; row < end; row += 8) {                                                           \
-            i64 at = (i64)row * columns + column;                                                                      \
-            (void)at;                                                                                                  \
-            FIRST;                                                                                                     \
-            SECOND;                                                                                                    \
-        }                                                                                                              \
-    shared[0][group][lane] = first;                                                                                    \
-    shared[1][group][lane] = second;                                                                                   \
-    __syncthreads();                                                                                                   \
-    if (threadIdx.x < 64 && blockIdx.x * 32 + (threadIdx.x & 31) < columns) {                                          \
-        int which = threadIdx.x >> 5;                                                                                  \
-        float sum = 0.f;                                                                                               \
-        for (int i = 0; i < 8; i++) sum += shared[which][i][lane];                                                     \
-        parts[((i64)blockIdx.y * 2 + which) * columns + column] = sum;                                                 \
+// `add` adds what the N values of a row from a column on give to two sums each.
+template <int N, class Add> __device__ void column_sums(Add add, float *parts, int rows, int columns, int lanes) {
+    int lane = threadIdx.x % lanes, group = threadIdx.x / lanes, groups = 256 / lanes, width = lanes * N;
+    int column = (blockIdx.x * lanes + lane) * N;
+    int each = (rows + (int)gridDim.y - 1) / (int)gridDim.y;
+    int begin = (int)blockIdx.y * each, end = min(begin + each, rows);
+    float first[N], second[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) first[k] = second[k] = 0.f;
+    if (column < columns)
+        for (int row = begin + group; row < end; row += groups) add((i64)row * columns + column, column, first, second);
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        partial_sums[group * width + lane * N + k] = first[k];
+        partial_sums[(groups + group) * width + lane * N + k] = second[k];
     }
+    __syncthreads();
+    for (int i = threadIdx.x; i < 2 * width; i += 256) {
+        int which = i / width, at = i % width, of = (int)blockIdx.x * width + at;
+        float sum = 0.f;
+        for (int k = 0; k < groups; k++) sum += partial_sums[(which * groups + k) * width + at];
+        if (of < columns) parts[((i64)blockIdx.y * 2 + which) * columns + of] = sum;
+    }
+}
 
 // Sums of x - x[0] and of its square: shifted by the first row, so that a large mean does not cancel the variance.
-template <class T> __device__ void moments(const T *x, float *parts, int rows, int columns) {
-    PARTIAL_SUMS(float value = load(x, at) - load(x, column); first += value, second += value * value)
+template <int N, class T> __device__ void moments_of(const T *x, float *parts, int rows, int columns, int lanes) {
+    float shift[N];
+    int mine = (blockIdx.x * lanes + threadIdx.x % lanes) * N;
+    if (mine < columns) load_values<N>(x, mine, shift);
+    auto add = [&](i64 at, int, float *first, float *second) {
+        float values[N];
+        load_values<N>(x, at, values);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            float value = values[k] - shift[k];
+            first[k] += value;
+            second[k] += value * value;
+        }
+    };
+    column_sums<N>(add, parts, rows, columns, lanes);
+}
+template <class T> __device__ void moments(const T *x, float *parts, int rows, int columns, int lanes) {
+    BY_COLUMNS(columns, moments_of, x, parts, rows, columns, lanes);
 }
 
 // Sums of x alone.
-template <class T> __device__ void sums(const T *x, float *parts, int rows, int columns) {
-    PARTIAL_SUMS(first += load(x, at), )
+template <int N, class T> __device__ void sums_of(const T *x, float *parts, int rows, int columns, int lanes) {
+    auto add = [&](i64 at, int, float *first, float *) {
+        float values[N];
+        load_values<N>(x, at, values);
+#pragma unroll
+        for (int k = 0; k < N; k++) first[k] += values[k];
+    };
+    column_sums<N>(add, parts, rows, columns, lanes);
+}
+template <class T> __device__ void sums(const T *x, float *parts, int rows, int columns, int lanes) {
+    BY_COLUMNS(columns, sums_of, x, parts, rows, columns, lanes);
+}
+
+// Sums of all parts of 32 columns, with 8 threads for each; blocks of 256 threads, columns / 32 of them rounded up. One
+// of the 8 threads gets the column, the others get -1.
+__shared__ double total_sums_of[2][8][32];
+__device__ int total_of_parts(const float *parts, int splits, int columns, double *first, double *second) {
+    int lane = threadIdx.x & 31, group = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
+    double a = 0, b = 0;
+    if (column < columns)
+        for (int part = group; part < splits; part += 8) {
+            a += parts[(i64)(2 * part) * columns + column];
+            b += parts[(i64)(2 * part + 1) * columns + column];
+        }
+    total_sums_of[0][group][lane] = a;
+    total_sums_of[1][group][lane] = b;
+    __syncthreads();
+    if (group > 0 || column >= columns) return -1;
+    for (int k = 1; k < 8; k++) {
+        a += total_sums_of[0][k][lane];
+        b += total_sums_of[1][k][lane];
+    }
+    *first = a;
+    *second = b;
+    return column;
 }
 
 // Mean and biased variance from the parts of `moments`; normal: (4, columns), mean, 1 / deviation, scale, bias. variance
@@ -187,27 +289,23 @@ template <class T> __device__ void sums(const T *x, float *parts, int rows, int 
 template <class T>
 __device__ void finish_moments(const T *x, const float *parts, const float *weight, const float *bias, float *variance, float *normal,
                                int splits, int rows, int columns, float eps, float *running, float momentum) {
-    EACH(column, columns) {
-        double sum = 0, square = 0;
-        for (int part = 0; part < splits; part++) {
-            sum += parts[(i64)(part * 2) * columns + column];
-            square += parts[(i64)(part * 2 + 1) * columns + column];
-        }
-        double shifted = sum / rows, found = square / rows - shifted * shifted;
-        if (found < 0) found = 0;
-        float mean = (float)(load(x, column) + shifted), inverse = (float)(1.0 / sqrt((double)(float)found + (double)eps));
-        float scale = inverse * (weight ? weight[column] : 1.f);
-        if (variance) variance[column] = (float)found;
-        if (running) {
-            float unbiased = (float)((double)(float)found * ((double)rows / (double)(rows > 1 ? rows - 1 : 1)));
-            running[column] = (1.f - momentum) * running[column] + momentum * mean;
-            running[columns + column] = (1.f - momentum) * running[columns + column] + momentum * unbiased;
-        }
-        normal[column] = mean;
-        normal[columns + column] = inverse;
-        normal[2 * columns + column] = scale;
-        normal[3 * columns + column] = bias ? bias[column] : 0.f;
+    double sum, square;
+    int column = total_of_parts(parts, splits, columns, &sum, &square);
+    if (column < 0) return;
+    double shifted = sum / rows, found = square / rows - shifted * shifted;
+    if (found < 0) found = 0;
+    float mean = (float)(load(x, column) + shifted), inverse = (float)(1.0 / sqrt((double)(float)found + (double)eps));
+    float scale = inverse * (weight ? weight[column] : 1.f);
+    if (variance) variance[column] = (float)found;
+    if (running) {
+        float unbiased = (float)((double)(float)found * ((double)rows / (double)(rows > 1 ? rows - 1 : 1)));
+        running[column] = (1.f - momentum) * running[column] + momentum * mean;
+        running[columns + column] = (1.f - momentum) * running[columns + column] + momentum * unbiased;
     }
+    normal[column] = mean;
+    normal[columns + column] = inverse;
+    normal[2 * columns + column] = scale;
+    normal[3 * columns + column] = bias ? bias[column] : 0.f;
 }
 
 // The same from given statistics.
@@ -226,54 +324,126 @@ __device__ void given_moments(const float *mean, const float *variance, const fl
 // ---- batch norm with its activation, forward
 
 // normal may be null: the activation alone.
+template <int N, class T>
+__device__ void normalize_of(const T *x, const float *normal, T *y, int columns, int activation, float slope, int total) {
+    float mean[N], scale[N], bias[N];
+    EACH_VALUES(i, total) {
+        if (normal && NEW_COLUMNS(i, columns)) {
+            const float *of = normal + i % columns;
+#pragma unroll
+            for (int k = 0; k < N; k++) mean[k] = of[k], scale[k] = of[2 * columns + k], bias[k] = of[3 * columns + k];
+        }
+        float values[N];
+        load_values<N>(x, i, values);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            float value = normal ? (values[k] - mean[k]) * scale[k] + bias[k] : values[k];
+            values[k] = activate(value, activation, slope);
+        }
+        store_values<N>(y, i, values);
+    }
+}
 template <class T>
 __device__ void normalize(const T *x, const float *normal, T *y, int columns, int activation, float slope, int total) {
-    EACH(i, total) {
-        float value = load(x, i);
-        if (normal) {
-            int column = (int)(i % columns);
-            value = (value - normal[column]) * normal[2 * columns + column] + normal[3 * columns + column];
-        }
-        store(y, i, activate(value, activation, slope));
-    }
+    BY_COLUMNS(normal ? columns : total, normalize_of, x, normal, y, columns, activation, slope, total);
 }
 
 // ---- batch norm with its activation, backward
 
+// The gradient before the activation, of N values. A rectifier's derivative follows from its input, the normalized x with
+// scale and bias: y need not be read.
+template <int N, class T>
+__device__ void before_activation(const T *y, const T *d, i64 at, const float *x, const float *mean, const float *scale,
+                                  const float *bias, int activation, float slope, float *to) {
+    load_values<N>(d, at, to);
+    if (mean && (activation == RELU || activation == LEAKY_RELU)) {
+        float rest = activation == RELU ? 0.f : slope;
+#pragma unroll
+        for (int k = 0; k < N; k++) to[k] *= (x[k] - mean[k]) * scale[k] + bias[k] > 0.f ? 1.f : rest;
+        return;
+    }
+    float outputs[N];
+    load_values<N>(y, at, outputs);
+#pragma unroll
+    for (int k = 0; k < N; k++) to[k] *= derivative(outputs[k], activation, slope);
+}
+
 // Sums of g and of g times the normalized x, where g is the gradient before the activation; y is the activation.
+template <int N, class T>
+__device__ void gradient_sums_of(const T *x, const T *y, const T *d, const float *normal, float *parts, int rows, int columns,
+                                 int activation, float slope, int lanes) {
+    float mean[N], inverse[N], scale[N], bias[N];
+    int mine = (blockIdx.x * lanes + threadIdx.x % lanes) * N;
+    if (mine < columns) {
+        const float *of = normal + mine;
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            mean[k] = of[k], inverse[k] = of[columns + k], scale[k] = of[2 * columns + k], bias[k] = of[3 * columns + k];
+    }
+    auto add = [&](i64 at, int, float *first, float *second) {
+        float values[N], g[N];
+        load_values<N>(x, at, values);
+        before_activation<N>(y, d, at, values, mean, scale, bias, activation, slope, g);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            first[k] += g[k];
+            second[k] += g[k] * (values[k] - mean[k]) * inverse[k];
+        }
+    };
+    column_sums<N>(add, parts, rows, columns, lanes);
+}
 template <class T>
 __device__ void gradient_sums(const T *x, const T *y, const T *d, const float *normal, float *parts, int rows, int columns,
-                              int activation, float slope) {
-    PARTIAL_SUMS(float g = load(d, at) * derivative(load(y, at), activation, slope); first += g,
-                 second += g * (load(x, at) - normal[column]) * normal[columns + column])
+                              int activation, float slope, int lanes) {
+    BY_COLUMNS(columns, gradient_sums_of, x, y, d, normal, parts, rows, columns, activation, slope, lanes);
 }
 
 // out: (2, columns), the sums of all parts.
 __device__ void finish_sums(const float *parts, float *out, int splits, int columns) {
-    EACH(i, 2 * columns) {
-        double sum = 0;
-        for (int part = 0; part < splits; part++) sum += parts[(i64)part * 2 * columns + i];
-        out[i] = (float)sum;
-    }
+    double first, second;
+    int column = total_of_parts(parts, splits, columns, &first, &second);
+    if (column < 0) return;
+    out[column] = (float)first;
+    out[columns + column] = (float)second;
 }
 
 // The gradient with respect to x. sums: those of gradient_sums over all rows, or null where the statistics were given;
 // normal: null without batch norm.
+template <int N, class T>
+__device__ void input_gradient_of(const T *x, const T *y, const T *d, const float *normal, const float *sums, T *out, int rows,
+                                  int columns, int activation, float slope, int total) {
+    float mean[N], inverse[N], scale[N], bias[N], first[N], second[N];
+    EACH_VALUES(i, total) {
+        float values[N], g[N];
+        if (!normal) {
+            before_activation<N>(y, d, i, values, (const float *)0, scale, bias, activation, slope, g);
+            store_values<N>(out, i, g);
+            continue;
+        }
+        if (NEW_COLUMNS(i, columns)) {
+            unsigned column = i % columns;
+            const float *of = normal + column;
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                mean[k] = of[k], inverse[k] = of[columns + k], scale[k] = of[2 * columns + k], bias[k] = of[3 * columns + k];
+                first[k] = sums ? sums[column + k] / rows : 0.f;
+                second[k] = sums ? sums[columns + column + k] / rows : 0.f;
+            }
+        }
+        load_values<N>(x, i, values);
+        before_activation<N>(y, d, i, values, mean, scale, bias, activation, slope, g);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            float normalized = (values[k] - mean[k]) * inverse[k];
+            g[k] = (g[k] - (first[k] + normalized * second[k])) * scale[k];
+        }
+        store_values<N>(out, i, g);
+    }
+}
 template <class T>
 __device__ void input_gradient(const T *x, const T *y, const T *d, const float *normal, const float *sums, T *out, int rows,
                                int columns, int activation, float slope, int total) {
-    EACH(i, total) {
-        float g = load(d, i) * derivative(load(y, i), activation, slope);
-        if (normal) {
-            int column = (int)(i % columns);
-            if (sums) {
-                float normalized = (load(x, i) - normal[column]) * normal[columns + column];
-                g -= (sums[column] + normalized * sums[columns + column]) / rows;
-            }
-            g *= normal[2 * columns + column];
-        }
-        store(out, i, g);
-    }
+    BY_COLUMNS(normal ? columns : total, input_gradient_of, x, y, d, normal, sums, out, rows, columns, activation, slope, total);
 }
 
 // sums: (groups, 2, columns), those of gradient_sums for each group of the batch.
@@ -465,9 +635,9 @@ BOTH(add_bias, P, (x, bias, labels, weight, classes, channels, total))
 #define P(T) (const T *d, const float *labels, float *out, int n, int classes, int channels)
 BOTH(label_gradient, P, (d, labels, out, n, classes, channels))
 #undef P
-#define P(T) (const T *x, float *parts, int rows, int columns)
-BOTH(moments, P, (x, parts, rows, columns))
-BOTH(sums, P, (x, parts, rows, columns))
+#define P(T) (const T *x, float *parts, int rows, int columns, int lanes)
+BOTH(moments, P, (x, parts, rows, columns, lanes))
+BOTH(sums, P, (x, parts, rows, columns, lanes))
 #undef P
 #define P(T)                                                                                                           \
     (const T *x, const float *parts, const float *weight, const float *bias, float *variance, float *normal,           \
@@ -483,8 +653,8 @@ BOTH(normalize, P, (x, normal, y, columns, activation, slope, total))
 #undef P
 #define P(T)                                                                                                           \
     (const T *x, const T *y, const T *d, const float *normal, float *parts, int rows, int columns, int activation,     \
-     float slope)
-BOTH(gradient_sums, P, (x, y, d, normal, parts, rows, columns, activation, slope))
+     float slope, int lanes)
+BOTH(gradient_sums, P, (x, y, d, normal, parts, rows, columns, activation, slope, lanes))
 #undef P
 KERNEL total_sums(const float *parts, float *out, int splits, int columns) { finish_sums(parts, out, splits, columns); }
 #define P(T)                                                                                                           \

@@ -1,7 +1,7 @@
 //! One layer of the CUDA executor: its parameters and maps on the GPU, and both of its passes.
 
 use super::conv::{Convolution, Operation, Plans, Types};
-use super::gpu::{Argument, Buffer, Gpu, Result, elements, int, parts};
+use super::gpu::{Argument, Buffer, Gpu, Result, Sums, elements, int};
 use super::memory::precision_bytes;
 use crate::{Activation, Kind, Layer, Norm, Precision, Resample, Role};
 use std::ops::Range;
@@ -306,7 +306,7 @@ impl LayerState {
         let (gpu, groups) = (pass.gpu, pass.groups);
         let total = pass.n * layer.output.len();
         let (rows, columns) = matrix(layer, pass.n / groups);
-        let (splits, grid) = parts(rows, columns);
+        let Sums { lanes, splits, grid, finish } = Sums::over(rows, columns, pass.bytes());
         let sums = pass.scratch.sums.sized(gpu, 8 * splits * columns)?;
         let normal = self.normal.sized(gpu, 16 * columns * groups)?;
         let variance = self.variance.sized(gpu, 4 * columns)?;
@@ -315,7 +315,7 @@ impl LayerState {
         let momentum = pass.momentum.map(|momentum| momentum as f32);
         for group in Group::all(pass, total, columns) {
             let x = pointer(output + group.maps);
-            let arguments = [x, pointer(sums), int(rows)?, int(columns)?];
+            let arguments = [x, pointer(sums), int(rows)?, int(columns)?, int(lanes)?];
             gpu.launch(&pass.name("moments"), grid, &arguments)?;
             let (variance, running) = match group.index {
                 0 => (variance, momentum.map_or(0, |_| self.running.address(gpu))),
@@ -335,7 +335,7 @@ impl LayerState {
                 pointer(running),
                 Argument::Float(momentum.unwrap_or(0.0)),
             ];
-            gpu.launch(&pass.name("finish_moments"), elements(columns), &arguments)?;
+            gpu.launch(&pass.name("finish_moments"), finish, &arguments)?;
         }
         Ok(())
     }
@@ -407,7 +407,7 @@ impl LayerState {
             None => (y, 0),
         };
         // The sums of the parts, then the totals of each group.
-        let (splits, grid) = parts(rows, columns);
+        let Sums { lanes, splits, grid, finish } = Sums::over(rows, columns, pass.bytes());
         let sums = pass.scratch.sums.sized(gpu, 8 * columns * (splits + groups))?;
         let totals = sums + 8 * (splits * columns) as u64;
         for group in Group::all(pass, total, columns) {
@@ -417,10 +417,11 @@ impl LayerState {
             if layer.norm.is_some() {
                 normal_of_group = normal + group.normal;
                 let normal = pointer(normal_of_group);
-                let arguments = [x, y, d, normal, pointer(sums), int(rows)?, int(columns)?, number, slope];
+                let arguments =
+                    [x, y, d, normal, pointer(sums), int(rows)?, int(columns)?, number, slope, int(lanes)?];
                 gpu.launch(&pass.name("gradient_sums"), grid, &arguments)?;
                 let to = [pointer(sums), pointer(totals), int(splits)?, int(columns)?];
-                gpu.launch("total_sums", elements(2 * columns), &to)?;
+                gpu.launch("total_sums", finish, &to)?;
             }
             let used = if layer.norm.is_some() && is_train { totals } else { 0 };
             let normal = pointer(normal_of_group);
@@ -471,13 +472,13 @@ impl LayerState {
                 zero(gpu, to, channels)?;
             } else {
                 let rows = n * layer.output.height * layer.output.width;
-                let (splits, grid) = parts(rows, channels);
+                let Sums { lanes, splits, grid, finish } = Sums::over(rows, channels, pass.bytes());
                 let sums = pass.scratch.sums.sized(gpu, 8 * channels * (splits + 1))?;
                 let totals = sums + 8 * (splits * channels) as u64;
-                let arguments = [pointer(d), pointer(sums), int(rows)?, int(channels)?];
+                let arguments = [pointer(d), pointer(sums), int(rows)?, int(channels)?, int(lanes)?];
                 gpu.launch(&pass.name("sums"), grid, &arguments)?;
                 let arguments = [pointer(sums), pointer(totals), int(splits)?, int(channels)?];
-                gpu.launch("total_sums", elements(2 * channels), &arguments)?;
+                gpu.launch("total_sums", finish, &arguments)?;
                 copy(gpu, totals, to, channels)?;
             }
         }

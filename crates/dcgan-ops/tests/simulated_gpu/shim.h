@@ -13,6 +13,9 @@ typedef long long i64;
 struct dim3 {
     unsigned x, y, z;
 };
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 void shim_barrier(int line);
 #define __syncthreads() shim_barrier(__LINE__)
