@@ -76,10 +76,16 @@ impl From<&Device> for Device {
 /// [`OpsError::Precision`] for bf16 on another device than the CPU; [`OpsError::Group`] for several processes on
 /// another; memory.
 pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
+    let (processes, shards) = (options.group.size(), options.shards.max(options.group.size()));
+    if !shards.is_multiple_of(processes) {
+        return Err(OpsError::Shards { images: shards, shards: processes });
+    }
     Ok(match (&options.device, options.precision) {
         (Device::Cpu, precision) => {
-            Box::new(CpuExecutor::with(layers, Isa::best(), precision).in_group(Arc::clone(&options.group)))
+            let executor = CpuExecutor::with(layers, Isa::best(), precision);
+            Box::new(executor.in_group(Arc::clone(&options.group)).in_shards(shards / processes))
         }
+        _ if shards > processes => return Err(OpsError::Group),
         (Device::Candle(device), Precision::F32) if options.group.size() == 1 => {
             Box::new(CandleExecutor::new(layers, device))
         }

@@ -8,6 +8,14 @@ pub type Result<T> = std::result::Result<T, OpsError>;
 /// What can go wrong in an operation.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
+    /// A batch that cannot be divided.
+    #[error("{images} images cannot be divided into {shards} equal shards")]
+    Shards {
+        /// Images of the batch.
+        images: usize,
+        /// Shards.
+        shards: usize,
+    },
     /// A tensor has another shape than the network asks for.
     #[error("{what} has shape {found:?}, expected {expected}")]
     Shape {

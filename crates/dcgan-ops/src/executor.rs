@@ -22,12 +22,15 @@ pub struct ExecutorOptions {
     pub precision: Precision,
     /// The processes that compute one batch together.
     pub group: Arc<dyn ProcessGroup>,
+    /// Shards of a batch in all processes together, a multiple of their number. A batch in the same shards gives the
+    /// same bytes in any number of processes.
+    pub shards: usize,
 }
 
 impl ExecutorOptions {
     /// f32 on `device`, in one process.
     pub fn new(device: impl Into<Device>) -> Self {
-        Self { device: device.into(), precision: Precision::F32, group: Arc::new(SingleProcess) }
+        Self { device: device.into(), precision: Precision::F32, group: Arc::new(SingleProcess), shards: 1 }
     }
 
     /// The same in another precision.
@@ -142,6 +145,12 @@ pub trait Executor: Send + std::fmt::Debug {
 
     /// The processes that compute one batch together.
     fn group(&self) -> &dyn ProcessGroup;
+
+    /// Shards of a training batch in this process, each with gradients of its own: [`Executor::backward`] gets as many
+    /// flat buffers, one behind the other.
+    fn shards(&self) -> usize {
+        1
+    }
 
     /// Runs the layers; with a `hook`, calls it with every activation as soon as it is computed, which takes less
     /// memory than [`Keep::Activations`]. A hook needs [`Mode::Eval`].

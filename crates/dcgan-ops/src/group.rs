@@ -5,7 +5,11 @@
 //! summed before the optimizer ([`sum_gradients`]). With one process all three do nothing.
 
 use crate::Result;
+use rayon::prelude::*;
 use std::fmt::Debug;
+
+/// Values that one task of a parallel loop works on.
+const CHUNK: usize = 64 * 1024;
 
 /// A fixed set of processes with collective operations: MPI, NCCL, or one process.
 ///
@@ -83,7 +87,8 @@ pub struct Moments {
     pub count: usize,
 }
 
-/// The moments of all processes' values together, the same on every process (Chan et al. 1979).
+/// The moments of the values of all shards together, the same on every process (Chan et al. 1979). `locals` are those of
+/// this process's shards, as many as on every other one.
 ///
 /// # Errors
 /// Those of the group.
@@ -92,14 +97,17 @@ pub struct Moments {
     clippy::cast_sign_loss,
     reason = "rounding to f32 is meant; counts are exact"
 )]
-pub fn combine_moments(group: &dyn ProcessGroup, local: Moments) -> Result<Moments> {
-    if group.size() == 1 {
-        return Ok(local);
+pub fn combine_moments(group: &dyn ProcessGroup, mut locals: Vec<Moments>) -> Result<Moments> {
+    if group.size() == 1 && locals.len() <= 1 {
+        return Ok(locals.pop().unwrap_or_default());
     }
-    let columns = local.mean.len();
-    let mut part = vec![local.count as f64];
-    part.extend(local.mean.iter().chain(&local.var).map(|&value| f64::from(value)));
-    let all = gather(group, &part)?;
+    let columns = locals.first().map_or(0, |local| local.mean.len());
+    let mut parts = Vec::with_capacity(locals.len() * (1 + 2 * columns));
+    for local in &locals {
+        parts.push(local.count as f64);
+        parts.extend(local.mean.iter().chain(&local.var).map(|&value| f64::from(value)));
+    }
+    let all = gather(group, &parts)?;
     let (mut count, mut mean, mut squares) = (0.0, vec![0.0; columns], vec![0.0; columns]);
     for part in all.chunks_exact(1 + 2 * columns) {
         let (n, means, vars) = (part[0], &part[1..=columns], &part[1 + columns..]);
@@ -118,24 +126,43 @@ pub fn combine_moments(group: &dyn ProcessGroup, local: Moments) -> Result<Momen
     })
 }
 
-/// Sums `values` over all processes, in the order of ranks.
+/// Sums over all shards, in their order. `locals` are those of this process's shards, as many as on every other one.
 ///
 /// # Errors
 /// Those of the group.
-pub fn combine_sums(group: &dyn ProcessGroup, values: &mut [f64]) -> Result<()> {
-    if group.size() == 1 {
-        return Ok(());
+pub fn combine_sums<'a>(
+    group: &dyn ProcessGroup,
+    locals: impl IntoIterator<Item = &'a [f64]>,
+) -> Result<Vec<f64>> {
+    let locals: Vec<&[f64]> = locals.into_iter().collect();
+    let len = locals.first().map_or(0, |local| local.len());
+    if group.size() == 1 && locals.len() <= 1 {
+        return Ok(locals.first().map_or_else(Vec::new, |local| local.to_vec()));
     }
-    let all = gather(group, values)?;
-    values.fill(0.0);
-    for part in all.chunks_exact(values.len().max(1)) {
-        values.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+    let mut sums = vec![0.0; len];
+    for part in gather(group, &locals.concat())?.chunks_exact(len.max(1)) {
+        sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
     }
-    Ok(())
+    Ok(sums)
 }
 
-/// Sums flat gradients over all processes: a reduction of one chunk on each process, in the order of ranks, then a
-/// gather.
+/// Sums parts of `len` values each into the first one, as a balanced tree: where there are as many as a power of two, the
+/// sum of a half is the same whoever computes it.
+pub(crate) fn sum_tree(parts: &mut [f32], len: usize) {
+    let count = parts.len() / len.max(1);
+    let mut step = 1;
+    while step < count {
+        for i in (0..count - step).step_by(2 * step) {
+            let (to, from) = parts[i * len..].split_at_mut(step * len);
+            let pairs = to[..len].par_chunks_mut(CHUNK).zip(from[..len].par_chunks(CHUNK));
+            pairs.for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, from)| *to += from));
+        }
+        step *= 2;
+    }
+}
+
+/// Sums flat gradients over all processes: a reduction of one chunk on each process, as a balanced tree over the ranks,
+/// then a gather.
 ///
 /// # Errors
 /// Those of the group.
@@ -149,11 +176,8 @@ pub fn sum_gradients(group: &dyn ProcessGroup, gradients: &mut [f32]) -> Result<
     padded.resize(chunk * size, 0.0);
     let mut received = vec![0.0_f32; chunk * size];
     group.all_to_all(bytemuck::cast_slice(&padded), bytemuck::cast_slice_mut(&mut received))?;
-    let mut sums = vec![0.0_f32; chunk];
-    for part in received.chunks_exact(chunk.max(1)) {
-        sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-    }
-    group.all_gather(bytemuck::cast_slice(&sums), bytemuck::cast_slice_mut(&mut padded))?;
+    sum_tree(&mut received, chunk);
+    group.all_gather(bytemuck::cast_slice(&received[..chunk]), bytemuck::cast_slice_mut(&mut padded))?;
     gradients.copy_from_slice(&padded[..gradients.len()]);
     Ok(())
 }

@@ -27,7 +27,7 @@ impl Network {
 
     /// The same on a given executor.
     pub fn with_executor(executor: Box<dyn Executor>) -> Self {
-        let parameters = Parameters::new(executor.layers(), executor.layout());
+        let parameters = Parameters::in_shards(executor.layers(), executor.layout(), executor.shards());
         Self { executor, parameters, running: None }
     }
 
@@ -135,7 +135,12 @@ impl Network {
         self.executor.backward(values, gradients, grad_output, wrt)
     }
 
-    /// Sums the gradients over the processes of the group; nothing for one process.
+    /// Shards of a training batch in this process.
+    pub fn shards(&self) -> usize {
+        self.executor.shards()
+    }
+
+    /// Sums the gradients over the shards of all processes of the group.
     ///
     /// # Errors
     /// Those of the group.

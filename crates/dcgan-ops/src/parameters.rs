@@ -175,9 +175,15 @@ fn next_version() -> u64 {
 impl Parameters {
     /// Parameters of `layers`, all zero.
     pub fn new(layers: &[Layer], layout: Layout) -> Self {
+        Self::in_shards(layers, layout, 1)
+    }
+
+    /// The same with gradients for each of several shards.
+    pub fn in_shards(layers: &[Layer], layout: Layout, shards: usize) -> Self {
         let table = ParameterTable::new(layers, layout);
         let zeros = || vec![0.0; table.len()];
-        let (values, gradients, first, second) = (zeros(), zeros(), zeros(), zeros());
+        let (values, first, second) = (zeros(), zeros(), zeros());
+        let gradients = vec![0.0; shards * table.len()];
         Self { table, values, version: next_version(), gradients, first, second, adam_steps: 0, ema: None }
     }
 
@@ -196,9 +202,9 @@ impl Parameters {
         (ParameterValues { flat: &self.values, version: self.version }, &mut self.gradients)
     }
 
-    /// The flat gradients.
+    /// The flat gradients; of the whole batch after [`Parameters::reduce_gradients`].
     pub fn flat_gradients(&self) -> &[f32] {
-        &self.gradients
+        &self.gradients[..self.table.len()]
     }
 
     /// A copy of the parameters in PyTorch's layouts.
@@ -229,22 +235,24 @@ impl Parameters {
     /// # Errors
     /// Those of candle.
     pub fn gradients(&self) -> Result<Tensors> {
-        self.table.tensors(&self.gradients)
+        self.table.tensors(self.flat_gradients())
     }
 
-    /// Sums the gradients over the processes of `group`; nothing for one process.
+    /// Sums the gradients over the shards of all processes of `group`, as a balanced tree.
     ///
     /// # Errors
     /// Those of the group.
     pub fn reduce_gradients(&mut self, group: &dyn ProcessGroup) -> Result<()> {
-        group::sum_gradients(group, &mut self.gradients)
+        let len = self.table.len();
+        group::sum_tree(&mut self.gradients, len);
+        group::sum_gradients(group, &mut self.gradients[..len])
     }
 
     /// Euclidean norm of each parameter's gradient, in the order of the layers. Not finite where the gradient is not.
     pub fn gradient_norms(&self) -> Vec<(String, f64)> {
         let norm = |entry: &Entry| {
             // Chunks and their order are fixed, so the sum is the same for any number of threads.
-            let chunks: Vec<f64> = self.gradients[entry.range.clone()]
+            let chunks: Vec<f64> = self.flat_gradients()[entry.range.clone()]
                 .par_chunks(CHUNK)
                 .map(|chunk| {
                     let mut sums = [0.0; LANES];
@@ -274,7 +282,7 @@ impl Parameters {
         };
         self.values
             .par_chunks_mut(CHUNK)
-            .zip(self.gradients.par_chunks(CHUNK))
+            .zip(self.gradients[..self.table.len()].par_chunks(CHUNK))
             .zip(self.first.par_chunks_mut(CHUNK))
             .zip(self.second.par_chunks_mut(CHUNK))
             .for_each(|(((p, g), m), v)| adam(p, g, m, v, &coefficients));

@@ -150,7 +150,7 @@ pub fn bench(
     let (batch_size, config) = (training.batch_size, model.config());
     let (height, width, channels) = config.image_shape();
     let weights = (&model.initial_generator(0, 0.02, 0.02), &model.initial_discriminator(0, 0.02, 0.02));
-    let mut networks = networks(model, weights, device, training.dtype)?;
+    let mut networks = networks(model, weights, device, &training)?;
     let mut images = vec![0; batch_size * height * width * channels];
     random::stream(0, Purpose::SyntheticImages, 0).fill_bytes(&mut images);
     let mut engine = Engine::new(&networks, &training, config, 0)?;

@@ -118,7 +118,15 @@ section! {
         /// Precision of the factors of products.
         #[serde(default)]
         dtype: Precision, option(PRECISIONS);
+        /// Equal parts of a minibatch, a power of two. Processes that train together divide them among themselves: the
+        /// same shards give the same bytes in any number of processes. CPU only.
+        #[serde(default = "one_shard")]
+        shards: usize, between(1, 1 << 16);
     }
+}
+
+fn one_shard() -> usize {
+    1
 }
 
 /// The options of a run, on top of a preset or configuration file.
@@ -300,6 +308,13 @@ impl Plan {
         }
         let Self { run, training, .. } = self;
         faults.extend(limit_faults(training, TrainingConfig::OPTIONS));
+        let (shards, batch_size) = (training.shards, training.batch_size);
+        if shards > 0 && !(shards.is_power_of_two() && batch_size.is_multiple_of(shards)) {
+            let message = format!(
+                "--shards is {shards}, expected a power of two that divides the batch size, {batch_size}"
+            );
+            faults.push(Fault::new("shards", message));
+        }
         let given = [training.images, training.epochs, training.steps].iter().flatten().count();
         if given != 1 {
             let message = format!("the run has {given} lengths, expected one of {}", LENGTHS.join(", "));

@@ -31,6 +31,12 @@ pub enum InputsError {
     /// The device does not support the precision.
     #[error("bf16 is not supported on this device: use --dtype f32, or --device cpu or cuda:N")]
     Precision,
+    /// Shards on another device than the CPU.
+    #[error("--shards is {shards}, and this device trains in one: use --shards 1, or --device cpu")]
+    Shards {
+        /// The shards asked for.
+        shards: usize,
+    },
     /// The machine's memory is too small for the minibatch, or for the networks themselves.
     #[error(
         "training takes {:.1} GB of memory at least, this machine has {:.1} GB: use a smaller {}",
@@ -124,6 +130,14 @@ pub fn open_device(choice: DeviceChoice) -> Result<Device, InputsError> {
     Ok(device)
 }
 
+/// Refuses shards on a device that trains in one.
+///
+/// # Errors
+/// [`InputsError::Shards`].
+pub fn check_shards(shards: usize, device: &Device) -> Result<(), InputsError> {
+    if shards > 1 && !device.is_cpu() { Err(InputsError::Shards { shards }) } else { Ok(()) }
+}
+
 /// Refuses a precision that the device does not support, and warns where it is slow.
 ///
 /// # Errors
@@ -200,6 +214,7 @@ impl fmt::Debug for Opening<'_> {
 /// [`InputsError`].
 pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<Inputs, InputsError> {
     check_precision(plan.training.dtype, &device)?;
+    check_shards(plan.training.shards, &device)?;
     check_memory(plan, &device)?;
     let shape = plan.image_shape();
     let (data, data_name) = match &plan.run.data {

@@ -1,26 +1,27 @@
 //! Networks at the start of a run, and to and from a checkpoint.
 
 use crate::checkpoint::{Checkpoint, State, under};
-use crate::config::Plan;
+use crate::config::{Plan, TrainingConfig};
 use crate::error::TrainError;
 use crate::step::Networks;
 use candle_core::Tensor;
 use dcgan_model::weights::{HostTensor, Weights};
 use dcgan_model::{Discriminator, Generator, Model, ModelFiles, NetworkError};
 use dcgan_ops::{
-    AdamMoments, AdamState, Device, ExecutorOptions, Network, OpsError, Precision, Tensors, executor,
+    AdamMoments, AdamState, Device, ExecutorOptions, Network, OpsError, Tensors, executor,
 };
 
 pub(crate) type Started = (State, Networks);
 
-/// Both networks of `model` with weights `g` and `d`, whose products are computed in `precision`.
+/// Both networks of `model` with weights `g` and `d`, in the precision and the shards of `training`.
 pub(crate) fn networks(
     model: &Model,
     (g, d): (&Weights, &Weights),
     device: &Device,
-    precision: Precision,
+    training: &TrainingConfig,
 ) -> Result<Networks, NetworkError> {
-    let options = ExecutorOptions::new(device).with_precision(precision);
+    let options = ExecutorOptions::new(device).with_precision(training.dtype);
+    let options = ExecutorOptions { shards: training.shards, ..options };
     Ok(Networks {
         generator: Generator::with_executor(model, g, &|layers| executor(layers, &options))?,
         discriminator: Discriminator::with_executor(model, d, &|layers| executor(layers, &options))?,
@@ -45,7 +46,7 @@ pub(crate) fn fresh(
     }
     let g = g.unwrap_or_else(|| model.initial_generator(seed, weight_std, norm_weight_std));
     let d = d.unwrap_or_else(|| model.initial_discriminator(seed, weight_std, norm_weight_std));
-    let networks = networks(model, (&g, &d), device, plan.training.dtype);
+    let networks = networks(model, (&g, &d), device, &plan.training);
     let mut networks = networks.map_err(|error| match &plan.run.init_from {
         Some(path) => TrainError::Init { path: path.clone(), problem: error.to_string() },
         None => error.into(),
@@ -77,7 +78,7 @@ pub(crate) fn resumed(
             ema.insert(name, to_tensor(&smooth)?);
         }
     }
-    let mut networks = networks(model, (&raw, discriminator), device, plan.training.dtype)?;
+    let mut networks = networks(model, (&raw, discriminator), device, &plan.training)?;
     if !ema.is_empty() {
         let parameters = networks.generator.network_mut().parameters_mut();
         parameters.set_ema(&ema).map_err(NetworkError::from)?;

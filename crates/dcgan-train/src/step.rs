@@ -2,6 +2,7 @@
 
 use crate::config::{Order, TrainingConfig};
 use crate::engine::adam;
+use dcgan_ops::group::combine_sums;
 use dcgan_model::{Discriminator, Generator, Latents, NetworkError};
 use dcgan_ops::{
     AdamConfig, Bce, Input, Keep, Maps, Network, OpsError, Statistics, WithRespectTo, bce_with_logits,
@@ -179,29 +180,48 @@ fn update_generator(
 }
 
 /// D's loss on images, its gradient added to D's gradients; the minibatch statistics of the pass.
-fn d_loss(network: &mut Network, images: Input<'_>, target: f64) -> Result<(Bce, Statistics), StepError> {
+fn d_loss(network: &mut Network, images: Input<'_>, target: f64) -> Result<(Loss, Statistics), StepError> {
     let pass = network.train(images, Keep::Tape)?;
-    let bce = bce_with_logits(pass.output.values(), target);
-    network.backward(&grad_logits(network, &bce)?, WithRespectTo::Parameters)?;
-    Ok((bce, pass.statistics))
+    let (loss, gradient) = bce(network, &pass.output, target)?;
+    network.backward(&gradient, WithRespectTo::Parameters)?;
+    Ok((loss, pass.statistics))
 }
 
 /// G's loss on generated images and its gradient with respect to them; D's own gradients are left alone.
-fn g_loss(network: &mut Network, fake: Input<'_>) -> Result<(Bce, Maps), StepError> {
+fn g_loss(network: &mut Network, fake: Input<'_>) -> Result<(Loss, Maps), StepError> {
     let pass = network.train(fake, Keep::Tape)?;
-    let bce = bce_with_logits(pass.output.values(), 1.0);
-    let grad_fake = network.backward(&grad_logits(network, &bce)?, WithRespectTo::Input)?;
-    Ok((bce, grad_fake.ok_or(OpsError::NoTape)?))
+    let (loss, gradient) = bce(network, &pass.output, 1.0)?;
+    let grad_fake = network.backward(&gradient, WithRespectTo::Input)?;
+    Ok((loss, grad_fake.ok_or(OpsError::NoTape)?))
 }
 
-/// The gradient of the mean loss over the batch of all processes, whose gradients are summed.
-fn grad_logits(network: &Network, bce: &Bce) -> Result<Maps, StepError> {
-    let mut gradient = bce.gradient.clone();
-    let processes = network.group().size();
-    if processes > 1 {
-        gradient.iter_mut().for_each(|value| *value /= processes as f32);
+/// Means over the batch of all processes.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    /// Binary cross-entropy.
+    loss: f32,
+    /// Sigmoid of the logits.
+    probability: f32,
+}
+
+/// The loss of the logits of this process's shards, and its gradient with respect to them: of the mean over all shards.
+fn bce(network: &Network, logits: &Maps, target: f64) -> Result<(Loss, Maps), StepError> {
+    let (shards, group) = (network.shards(), network.group());
+    let len = (logits.values().len() / shards).max(1);
+    let of_shards: Vec<Bce> =
+        logits.values().chunks_exact(len).map(|logits| bce_with_logits(logits, target)).collect();
+    let mut gradient: Vec<f32> = of_shards.iter().flat_map(|bce| bce.gradient.iter().copied()).collect();
+    let all = shards * group.size();
+    if all > 1 {
+        gradient.iter_mut().for_each(|value| *value /= all as f32);
     }
-    Ok(Maps::rows(gradient, 1)?)
+    let means: Vec<[f64; 2]> =
+        of_shards.iter().map(|bce| [bce.loss, bce.probability].map(f64::from)).collect();
+    let sums = combine_sums(group, means.iter().map(<[f64; 2]>::as_slice))?;
+    #[expect(clippy::cast_possible_truncation, reason = "means of f32")]
+    let mean = |sum: Option<&f64>| sum.map_or(f32::NAN, |sum| (sum / all as f64) as f32);
+    let loss = Loss { loss: mean(sums.first()), probability: mean(sums.get(1)) };
+    Ok((loss, Maps::rows(gradient, 1)?))
 }
 
 pub(crate) fn finite(what: &str, value: f32) -> Result<f64, StepError> {

@@ -134,7 +134,7 @@ fn losses(
     let (height, width, channels) = config.image_shape();
     let weights =
         (&model.initial_generator(seed, 0.05, 0.02), &model.initial_discriminator(seed, 0.05, 0.02));
-    let mut networks = networks(model, weights, device, training.dtype)?;
+    let mut networks = networks(model, weights, device, training)?;
     let mut engine = Engine::new(&networks, training, config, 0)?;
     let mut images = vec![0; training.batch_size * height * width * channels];
     for step in 0..STEPS {

@@ -1,6 +1,7 @@
 //! The fused executor for CPUs: channels-last maps in buffers of its own, hand-written backward passes, all cores.
 //!
 //! - `mod.rs`: the executor, which runs the layers forward and backward;
+//! - `shards.rs`: parts of the batch that are computed by themselves;
 //! - `state.rs`: one layer's place in the parameters, its buffers, and both of its passes;
 //! - `linear.rs`: which algorithm computes a linear map: `winograd`, `direct` or `conv` (patches);
 //! - `linear_input.rs`: what a linear map reads: the input resampled, with class labels;
@@ -23,6 +24,7 @@ mod linear;
 mod linear_input;
 mod map_view;
 mod norm;
+mod shards;
 mod state;
 mod winograd;
 mod workspace;
@@ -36,6 +38,7 @@ use crate::{
 use kernels::Isa;
 use map_view::MapView;
 use rayon::prelude::*;
+use shards::Shards;
 use state::{Asked, Backward, LayerState, PerImageSums};
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,6 +54,8 @@ pub struct CpuExecutor {
     layers: Vec<Layer>,
     states: Vec<LayerState>,
     group: Arc<dyn ProcessGroup>,
+    /// Shards of a batch in this process.
+    shards: usize,
     pool: BufferPool,
     tape: Option<Tape>,
 }
@@ -76,13 +81,19 @@ impl CpuExecutor {
     pub fn with(layers: Vec<Layer>, isa: Isa, precision: Precision) -> Self {
         let table = ParameterTable::new(&layers, Layout::ChannelsLast);
         let states = layers.iter().map(|layer| LayerState::new(layer, &table, isa, precision)).collect();
-        Self { layers, states, group: Arc::new(SingleProcess), pool: BufferPool::new(), tape: None }
+        let (group, shards) = (Arc::new(SingleProcess), 1);
+        Self { layers, states, group, shards, pool: BufferPool::new(), tape: None }
     }
 
     /// The same as one process of `group`: every process runs its part of the batch, and batch norm normalizes by the
     /// whole.
     pub fn in_group(self, group: Arc<dyn ProcessGroup>) -> Self {
         Self { group, ..self }
+    }
+
+    /// The same with the batch of this process in so many shards.
+    pub fn in_shards(self, shards: usize) -> Self {
+        Self { shards: shards.max(1), ..self }
     }
 
     fn run_forward(
@@ -96,6 +107,9 @@ impl CpuExecutor {
         check_input(&self.layers, input)?;
         self.tape = None; // the buffers below are about to change
         let n = input.maps.n();
+        // Without a tape and minibatch statistics, images do not depend on each other.
+        let is_sharded = keep == Keep::Tape || matches!(mode, Mode::Train);
+        let shards = Shards::new(n, if is_sharded { self.shards } else { 1 })?;
         let mut statistics = Statistics::new();
         let mut activations = Vec::new();
         let all = keep == Keep::Activations;
@@ -118,7 +132,7 @@ impl CpuExecutor {
             let batch = state.forward(
                 layer,
                 (parameters, workspace),
-                (n, source, labels),
+                (shards, source, labels),
                 (mode, group.as_ref()),
                 asked,
             )?;
@@ -147,9 +161,10 @@ impl CpuExecutor {
         grad_output: &Maps,
         wrt: WithRespectTo,
     ) -> Result<Option<Maps>> {
-        let Self { layers, states, group, pool, tape } = self;
+        let Self { layers, states, group, pool, tape, .. } = self;
         let Tape { input, labels, train } = tape.as_ref().ok_or(OpsError::NoTape)?;
         let n = input.n();
+        let shards = Shards::new(n, self.shards)?;
         let Some(last) = layers.last() else { return Ok(None) };
         grad_output.check("the output's gradient", n, last.output)?;
         let Workspace { scratch, grads: [d, next], sums, joined } = workspace;
@@ -167,7 +182,7 @@ impl CpuExecutor {
             let (done, rest) = states.split_at_mut(i);
             let Some(state) = rest.first_mut() else { break };
             let len = n * layer.output.len();
-            let pass = Backward { n, train: *train, group: group.as_ref() };
+            let pass = Backward { shards, train: *train, group: group.as_ref() };
             let asked = wrt.parameters().then_some(&mut *gradients);
             let norm = state.finish_norm(layer, &pass, sums, d.get_mut(len), asked)?;
             let asked = wrt.parameters().then_some(&mut *gradients);
@@ -184,7 +199,7 @@ impl CpuExecutor {
                 None => MapView::plain(input.values()),
             };
             let asked_input = (i > 0 || wrt.input()).then_some((grad_input, &receive as state::ImageMut<'_>));
-            let inputs = (n, source, labels.as_ref());
+            let inputs = (shards, source, labels.as_ref());
             state.backward(
                 layer,
                 (parameters, scratch, joined),
@@ -223,6 +238,10 @@ impl Executor for CpuExecutor {
 
     fn group(&self) -> &dyn ProcessGroup {
         self.group.as_ref()
+    }
+
+    fn shards(&self) -> usize {
+        self.shards
     }
 
     fn forward(

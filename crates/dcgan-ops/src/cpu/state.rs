@@ -8,6 +8,7 @@ use super::linear::{GradInput, Linear};
 use super::linear_input::{self, linear_input};
 use super::map_view::MapView;
 use super::norm::{self, InputGradient, NormGradients, Normalization};
+use super::shards::Shards;
 use super::winograd::{Scratch, Weights};
 use super::workspace::Workspace;
 use crate::executor::statistics_of;
@@ -52,7 +53,7 @@ pub(super) struct Asked<'a> {
 /// What the backward pass of every layer needs to know.
 #[derive(Clone, Copy)]
 pub(super) struct Backward<'a> {
-    pub(super) n: usize,
+    pub(super) shards: Shards,
     /// Whether batch norm used minibatch statistics.
     pub(super) train: bool,
     pub(super) group: &'a dyn ProcessGroup,
@@ -122,10 +123,11 @@ impl LayerState {
         &mut self,
         layer: &Layer,
         (parameters, workspace): (ParameterValues<'_>, &mut Workspace),
-        (n, source, labels): (usize, MapView<'_>, Option<&Maps>),
+        (shards, source, labels): (Shards, MapView<'_>, Option<&Maps>),
         (mode, group): (Mode<'_>, &dyn ProcessGroup),
         asked: Asked<'_>,
     ) -> Result<Option<NormStatistics>> {
+        let n = shards.n();
         let len = n * layer.output.len();
         let Workspace { scratch, sums, joined, .. } = workspace;
         let source = linear_input(layer, source, labels, &mut joined[0]);
@@ -142,9 +144,10 @@ impl LayerState {
             }
         };
         let activation = layer.activation;
+        let (linear, read_len) = (&mut self.linear, layer.linear_input().len());
         let Some(norm) = layer.norm else {
             let output = self.activation.sized(len);
-            self.linear.forward(scratch, source, weights, output, &|image, map| {
+            shards.forward(linear, scratch, (source, read_len), weights, output, &|image, map| {
                 add_bias(image, map);
                 norm::activate(map, activation);
                 asked.hook.inspect(|hook| hook(image, map));
@@ -160,22 +163,25 @@ impl LayerState {
                 return Err(OpsError::SingleValue { layer: layer.name.clone() });
             }
             Mode::Train => {
-                let (mean, var) = if norm.axes == NormAxes::PerChannel {
+                let of_shards: Vec<(Vec<f32>, Vec<f32>)> = if norm.axes == NormAxes::PerChannel {
                     // The moments of each image are taken while it is in cache.
                     let sums = sums.sized(n * 2 * columns);
                     let per_image = PerImageSums::new(sums, n, 2 * columns);
-                    self.linear.forward(scratch, source, weights, output, &|image, map| {
+                    shards.forward(linear, scratch, (source, read_len), weights, output, &|image, map| {
                         add_bias(image, map);
                         per_image.with(image, |sums| norm::moments(map, sums));
                     });
                     drop(per_image);
-                    norm::combined(sums, columns, |_| layer.output.height * layer.output.width)
+                    let rows = layer.output.height * layer.output.width;
+                    let of_shard = |sums| norm::combined(sums, columns, |_| rows);
+                    shards.of(sums, 2 * columns).map(of_shard).collect()
                 } else {
-                    self.linear.forward(scratch, source, weights, output, &add_bias);
-                    norm::statistics(output, columns)
+                    shards.forward(linear, scratch, (source, read_len), weights, output, &add_bias);
+                    shards.of(output, layer.output.len()).map(|x| norm::statistics(x, columns)).collect()
                 };
-                let Moments { mean, var, count } =
-                    combine_moments(group, Moments { mean, var, count: len / columns })?;
+                let count = len / shards.count() / columns;
+                let moments = of_shards.into_iter().map(|(mean, var)| Moments { mean, var, count });
+                let Moments { mean, var, count } = combine_moments(group, moments.collect())?;
                 self.normalization = Normalization::new(mean, var, norm.eps, affine);
                 let shape = layer.norm_shape().unwrap_or_default();
                 let tensor = |values: &[f32]| Layout::ChannelsLast.tensor(values, &shape);
@@ -188,7 +194,7 @@ impl LayerState {
                     (Layout::ChannelsLast.values(&given.mean)?, Layout::ChannelsLast.values(&given.var)?);
                 self.normalization = Normalization::new(mean, var, norm.eps, affine);
                 let normalization = &self.normalization;
-                self.linear.forward(scratch, source, weights, output, &|image, map| {
+                shards.forward(linear, scratch, (source, read_len), weights, output, &|image, map| {
                     add_bias(image, map);
                     asked.hook.inspect(|hook| {
                         with_scratch(map.len(), |y| {
@@ -249,42 +255,50 @@ impl LayerState {
         d: &mut [f32],
         gradients: Option<&mut [f32]>,
     ) -> Result<InputGradient> {
-        let Backward { n, train, group } = *pass;
+        let Backward { shards, train, group } = *pass;
         let add = |to: &mut [f32], sums: &[f64]| to.iter_mut().zip(sums).for_each(|(t, s)| *t += *s as f32);
         if layer.norm.is_none() {
             if let (Some(gradients), Some(bias)) = (gradients, &self.bias) {
                 let channels = layer.output.channels;
-                let mut total = vec![0.0; channels];
-                let images = sums.chunks_exact(2 * channels).take(n);
-                images.for_each(|sums| norm::add_wide(&mut total, &sums[..channels]));
-                add(&mut gradients[bias.clone()], &total);
+                let sums = shards.of(sums, 2 * channels);
+                for (gradients, sums) in shards.gradients(gradients).zip(sums) {
+                    let mut total = vec![0.0; channels];
+                    let images = sums.chunks_exact(2 * channels);
+                    images.for_each(|sums| norm::add_wide(&mut total, &sums[..channels]));
+                    add(&mut gradients[bias.clone()], &total);
+                }
             }
             return Ok(InputGradient::default());
         }
-        let len = n * layer.output.len();
+        let len = shards.n() * layer.output.len();
         let columns = layer.columns();
         let rows = len / columns;
         let fused = self.fused_gradient(layer).is_some();
-        let local = if fused {
-            NormGradients::combined(&sums[..n * 2 * columns], columns)
+        let locals: Vec<NormGradients> = if fused {
+            shards.of(sums, 2 * columns).map(|sums| NormGradients::combined(sums, columns)).collect()
         } else {
-            let x = self.linear_output.get(len);
-            norm::activation_backward(x, &self.normalization, layer.activation, d)
+            let x = shards.of(self.linear_output.get(len), layer.output.len());
+            let d = shards.of_mut(d, layer.output.len());
+            let backward = |(x, d)| norm::activation_backward(x, &self.normalization, layer.activation, d);
+            x.zip(d).map(backward).collect()
         };
         // The gradient with respect to the input depends on the sums of the whole batch; the gradients of the
-        // parameters are summed over the processes later.
-        let mut total = local.clone();
-        combine_sums(group, &mut total.bias)?;
-        combine_sums(group, &mut total.weight)?;
+        // parameters are summed over the shards of all processes later.
+        let total = NormGradients {
+            bias: combine_sums(group, locals.iter().map(|local| local.bias.as_slice()))?,
+            weight: combine_sums(group, locals.iter().map(|local| local.weight.as_slice()))?,
+        };
         let input_gradient = total.input_gradient(&self.normalization, rows * group.size(), train);
         if let Some(gradients) = gradients {
-            if let Some((weight, bias)) = &self.affine {
-                add(&mut gradients[weight.clone()], &local.weight);
-                add(&mut gradients[bias.clone()], &local.bias);
-            }
-            if let (Some(bias), false) = (&self.bias, train) {
-                // With minibatch statistics the mean takes the bias out again: its gradient is zero.
-                add(&mut gradients[bias.clone()], &self.bias_gradient(layer, &local.bias));
+            for (gradients, local) in shards.gradients(gradients).zip(&locals) {
+                if let Some((weight, bias)) = &self.affine {
+                    add(&mut gradients[weight.clone()], &local.weight);
+                    add(&mut gradients[bias.clone()], &local.bias);
+                }
+                if let (Some(bias), false) = (&self.bias, train) {
+                    // With minibatch statistics the mean takes the bias out again: its gradient is zero.
+                    add(&mut gradients[bias.clone()], &self.bias_gradient(layer, &local.bias));
+                }
             }
         }
         if fused {
@@ -313,19 +327,22 @@ impl LayerState {
         &mut self,
         layer: &Layer,
         (parameters, scratch, joined): (ParameterValues<'_>, &mut Scratch, &mut [Buffer; 2]),
-        (n, source, labels): (usize, MapView<'_>, Option<&Maps>),
+        (shards, source, labels): (Shards, MapView<'_>, Option<&Maps>),
         (d, input_gradient): (&[f32], &InputGradient),
         (mut gradients, grad_input): (Option<&mut [f32]>, GradInput<'_>),
     ) {
         if let (Some(gradients), Some(range), Some(labels)) =
             (gradients.as_deref_mut(), self.label_weight.clone(), labels)
         {
-            label_inputs::weight_gradient(labels.values(), d, layer.output.channels, &mut gradients[range]);
+            let channels = layer.output.channels;
+            let parts = shards.of(labels.values(), layer.label_inputs).zip(shards.of(d, layer.output.len()));
+            for (gradients, (labels, d)) in shards.gradients(gradients).zip(parts) {
+                label_inputs::weight_gradient(labels, d, channels, &mut gradients[range.clone()]);
+            }
         }
         let weights = Weights { values: &parameters.flat[self.weight.clone()], version: parameters.version };
-        let gradient = gradients.map(|gradients| &mut gradients[self.weight.clone()]);
         let fused = self.fused_gradient(layer);
-        let Self { linear, linear_output, normalization, .. } = self;
+        let Self { linear, linear_output, normalization, weight, .. } = self;
         let d = match fused {
             Some(slope) => {
                 MapView::gradient(d, linear_output.get(d.len()), normalization, slope, input_gradient)
@@ -335,14 +352,17 @@ impl LayerState {
         let [input, grad] = joined;
         let plain = source;
         let source = linear_input(layer, source, labels, input);
+        let lens = (layer.linear_input().len(), layer.output.len());
+        let of_weight = (gradients, weight.clone());
         if !layer.changes_input() {
-            return linear.backward(scratch, (source, d), weights, gradient, grad_input);
+            return shards.backward(linear, scratch, (source, d), lens, weights, of_weight, grad_input);
         }
         let Some((out, receive)) = grad_input else {
-            return linear.backward(scratch, (source, d), weights, gradient, None);
+            return shards.backward(linear, scratch, (source, d), lens, weights, of_weight, None);
         };
-        let grad = grad.sized(n * layer.linear_input().len());
-        linear.backward(scratch, (source, d), weights, gradient, Some((&mut *grad, &|_, _| {})));
+        let grad = grad.sized(shards.n() * layer.linear_input().len());
+        let to: GradInput<'_> = Some((&mut *grad, &|_, _| {}));
+        shards.backward(linear, scratch, (source, d), lens, weights, of_weight, to);
         linear_input::gradient(layer, &plain.finished(), grad, out, receive);
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod processes;
 #[cfg(feature = "cuda")]
 #[path = "../simulated/mod.rs"]
 mod simulated;
@@ -9,9 +10,9 @@ mod support;
 
 use dcgan_ops::{
     Activation, AdamConfig, CpuExecutor, Isa, Keep, Kind, Layer, MapShape, Maps, Mode, Network, Norm,
-    NormAxes, Precision, ProcessGroup, Resample, WithRespectTo, bce_with_logits,
+    NormAxes, Precision, Resample, WithRespectTo, bce_with_logits,
 };
-use std::sync::{Arc, Barrier, Mutex};
+
 use support::*;
 
 #[test]
@@ -294,129 +295,6 @@ fn forward_hooks_get_the_activations() {
             assert!(off < 1e-6, "off by {off}");
         }
     }
-}
-
-/// Two threads as a group of processes.
-#[derive(Debug)]
-struct Threads {
-    rank: usize,
-    barrier: Arc<Barrier>,
-    shared: Arc<Mutex<Vec<Vec<u8>>>>,
-}
-
-impl Threads {
-    fn pair() -> [Self; 2] {
-        let (barrier, shared) = (Arc::new(Barrier::new(2)), Arc::new(Mutex::new(vec![Vec::new(); 2])));
-        [0, 1].map(|rank| Self { rank, barrier: Arc::clone(&barrier), shared: Arc::clone(&shared) })
-    }
-
-    fn exchange(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        self.shared.lock().unwrap()[self.rank] = bytes.to_vec();
-        self.barrier.wait();
-        let all = self.shared.lock().unwrap().clone();
-        self.barrier.wait();
-        all
-    }
-}
-
-impl ProcessGroup for Threads {
-    fn rank(&self) -> usize {
-        self.rank
-    }
-
-    fn size(&self) -> usize {
-        2
-    }
-
-    fn all_gather(&self, part: &[u8], all: &mut [u8]) -> dcgan_ops::Result<()> {
-        all.copy_from_slice(&self.exchange(part).concat());
-        Ok(())
-    }
-
-    fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> dcgan_ops::Result<()> {
-        let half = send.len() / 2;
-        let own = |sent: &Vec<u8>| sent[self.rank * half..][..half].to_vec();
-        receive.copy_from_slice(&self.exchange(send).iter().map(own).collect::<Vec<_>>().concat());
-        Ok(())
-    }
-
-    fn broadcast(&self, bytes: &mut [u8], root: usize) -> dcgan_ops::Result<()> {
-        let all = self.exchange(bytes);
-        bytes.copy_from_slice(&all[root]);
-        Ok(())
-    }
-
-    fn abort(&self, reason: &str) -> ! {
-        panic!("{reason}")
-    }
-}
-
-#[test]
-fn two_processes_compute_the_whole_batch() {
-    let row = |channels, side, norm| Row {
-        kind: Kind::Conv,
-        channels,
-        side: (side, side),
-        kernel: (4, 4),
-        stride: 2,
-        padding: 1,
-        extra: 0,
-        bias: true,
-        labels: 0,
-        norm,
-        activation: Activation::LeakyRelu(0.2),
-    };
-    let per_activation =
-        Row { kernel: (3, 3), stride: 1, ..row((8, 5), 4, Some((NormAxes::PerActivation, true))) };
-    let layers = [
-        layer("a", row((3, 8), 16, None)),
-        layer("b", row((8, 8), 8, Some((NormAxes::PerChannel, true)))),
-        layer("c", per_activation),
-    ];
-    let (x, d) = (maps(1, 6, layers[0].input), maps(2, 6, layers[2].output));
-    let run = |network: &mut Network, x: &Maps, d: &Maps| {
-        network.parameters_mut().set(&parameters(&layers, 3, 0.5)).unwrap();
-        let forward = network.train(x, Keep::Tape).unwrap();
-        let dx = network.backward(d, WithRespectTo::Both).unwrap().unwrap();
-        network.reduce_gradients().unwrap();
-        (forward, dx, network.parameters().gradients().unwrap())
-    };
-    let (whole, whole_dx, whole_gradients) = run(&mut cpu(&layers), &x, &d);
-    let half = |maps: &Maps, rank: usize| {
-        let len = maps.values().len() / 2;
-        Maps::new(maps.values()[rank * len..][..len].to_vec(), 3, maps.shape()).unwrap()
-    };
-    let parts: Vec<_> = std::thread::scope(|scope| {
-        let threads = Threads::pair().map(|group| {
-            let (x, d) = (half(&x, group.rank), half(&d, group.rank));
-            let executor = CpuExecutor::new(layers.to_vec()).in_group(Arc::new(group));
-            // Each has a thread pool of its own, as a process has: in a shared one, a thread that waits for its part of
-            // a loop may take up the whole pass of the other, which then waits for the pass below it.
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-            scope.spawn(move || pool.install(|| run(&mut Network::with_executor(Box::new(executor)), &x, &d)))
-        });
-        threads.map(|thread| thread.join().unwrap()).into_iter().collect()
-    });
-    let off = |a: &[f32], b: &[f32]| {
-        let largest = b.iter().fold(1e-20_f32, |m, v| m.max(v.abs()));
-        a.iter().zip(b).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs())) / largest
-    };
-    for (rank, (forward, dx, gradients)) in parts.iter().enumerate() {
-        assert!(off(forward.output.values(), half(&whole.output, rank).values()) < 1e-5);
-        assert!(off(dx.values(), half(&whole_dx, rank).values()) < 1e-5);
-        for (name, statistics) in &whole.statistics {
-            assert_eq!(forward.statistics[name].count, statistics.count);
-            assert!(distance(&forward.statistics[name].mean, &statistics.mean) < 1e-5);
-            assert!(distance(&forward.statistics[name].var, &statistics.var) < 1e-5);
-        }
-        for (name, gradient) in &whole_gradients {
-            // Zero under batch norm.
-            if !["b.conv.bias", "c.conv.bias"].contains(&name.as_str()) {
-                assert!(distance(&gradients[name], gradient) < 1e-5, "{name}");
-            }
-        }
-    }
-    assert_eq!(parts[0].2["a.conv.weight"].to_string(), parts[1].2["a.conv.weight"].to_string());
 }
 
 #[test]

@@ -197,6 +197,9 @@ pub(super) fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
     let precision =
         devices.iter().find_map(|device| inputs::check_precision(plan.training.dtype, device).err());
     let precision = precision.map(|error| Fault::new("dtype", error.to_string()));
+    let shards =
+        devices.iter().find_map(|device| inputs::check_shards(plan.training.shards, device).err());
+    let shards = shards.map(|error| Fault::new("shards", error.to_string()));
     let memory = devices.iter().find_map(|device| inputs::check_memory(plan, device).err()).map(|error| {
         let smaller_batch = matches!(error, InputsError::Memory { smaller_batch_fits: true, .. });
         Fault::new(if smaller_batch { "batch_size" } else { "model" }, error.to_string())
@@ -206,7 +209,7 @@ pub(super) fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
     let threads = plan.run.threads.filter(|&threads| threads > cores).map(|threads| {
         Fault::new("threads", format!("threads is {threads}, this machine runs {cores} at a time"))
     });
-    [precision, memory, threads].into_iter().flatten().collect()
+    [precision, shards, memory, threads].into_iter().flatten().collect()
 }
 
 /// The fault with the names of a request: `checkpoint_every` for `--checkpoint-every`; `networks` is the option that

@@ -1,0 +1,261 @@
+//! Batches in several processes: the values of one process, and the same bytes where the batch is in the same shards.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use crate::support::{Row, cpu, distance, layer, maps, parameters};
+use dcgan_ops::{
+    Activation, AdamConfig, CpuExecutor, Input, Isa, Keep, Kind, Layer, MapShape, Maps, Network, NormAxes,
+    Precision, ProcessGroup, WithRespectTo,
+};
+use std::sync::{Arc, Barrier, Mutex};
+
+/// Threads as a group of processes.
+#[derive(Debug)]
+struct Threads {
+    rank: usize,
+    size: usize,
+    barrier: Arc<Barrier>,
+    shared: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Threads {
+    fn group(size: usize) -> Vec<Self> {
+        let (barrier, shared) = (Arc::new(Barrier::new(size)), Arc::new(Mutex::new(vec![Vec::new(); size])));
+        let member = |rank| Self { rank, size, barrier: Arc::clone(&barrier), shared: Arc::clone(&shared) };
+        (0..size).map(member).collect()
+    }
+
+    fn exchange(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.shared.lock().unwrap()[self.rank] = bytes.to_vec();
+        self.barrier.wait();
+        let all = self.shared.lock().unwrap().clone();
+        self.barrier.wait();
+        all
+    }
+}
+
+impl ProcessGroup for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn all_gather(&self, part: &[u8], all: &mut [u8]) -> dcgan_ops::Result<()> {
+        all.copy_from_slice(&self.exchange(part).concat());
+        Ok(())
+    }
+
+    fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> dcgan_ops::Result<()> {
+        let len = send.len() / self.size;
+        let own = |sent: &Vec<u8>| sent[self.rank * len..][..len].to_vec();
+        receive.copy_from_slice(&self.exchange(send).iter().map(own).collect::<Vec<_>>().concat());
+        Ok(())
+    }
+
+    fn broadcast(&self, bytes: &mut [u8], root: usize) -> dcgan_ops::Result<()> {
+        let all = self.exchange(bytes);
+        bytes.copy_from_slice(&all[root]);
+        Ok(())
+    }
+
+    fn abort(&self, reason: &str) -> ! {
+        panic!("{reason}")
+    }
+}
+
+/// Runs `body` as each process of a group. Each has a thread pool of its own, as a process has: in a shared one, a thread
+/// that waits for its part of a loop may take up the whole pass of the other, which then waits for the pass below it.
+fn in_processes<R: Send>(size: usize, body: impl Fn(Arc<dyn ProcessGroup>, usize) -> R + Sync) -> Vec<R> {
+    let body = &body;
+    std::thread::scope(|scope| {
+        let spawn = |group: Threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+            let rank = group.rank;
+            scope.spawn(move || pool.install(|| body(Arc::new(group), rank)))
+        };
+        let threads: Vec<_> = Threads::group(size).into_iter().map(spawn).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// The maps of one of `size` processes.
+fn part_of(maps: &Maps, rank: usize, size: usize) -> Maps {
+    let len = maps.values().len() / size;
+    Maps::new(maps.values()[rank * len..][..len].to_vec(), maps.n() / size, maps.shape()).unwrap()
+}
+
+#[test]
+fn two_processes_compute_the_whole_batch() {
+    let row = |channels, side, norm| Row {
+        kind: Kind::Conv,
+        channels,
+        side: (side, side),
+        kernel: (4, 4),
+        stride: 2,
+        padding: 1,
+        extra: 0,
+        bias: true,
+        labels: 0,
+        norm,
+        activation: Activation::LeakyRelu(0.2),
+    };
+    let per_activation =
+        Row { kernel: (3, 3), stride: 1, ..row((8, 5), 4, Some((NormAxes::PerActivation, true))) };
+    let layers = [
+        layer("a", row((3, 8), 16, None)),
+        layer("b", row((8, 8), 8, Some((NormAxes::PerChannel, true)))),
+        layer("c", per_activation),
+    ];
+    let (x, d) = (maps(1, 6, layers[0].input), maps(2, 6, layers[2].output));
+    let run = |network: &mut Network, x: &Maps, d: &Maps| {
+        network.parameters_mut().set(&parameters(&layers, 3, 0.5)).unwrap();
+        let forward = network.train(x, Keep::Tape).unwrap();
+        let dx = network.backward(d, WithRespectTo::Both).unwrap().unwrap();
+        network.reduce_gradients().unwrap();
+        (forward, dx, network.parameters().gradients().unwrap())
+    };
+    let (whole, whole_dx, whole_gradients) = run(&mut cpu(&layers), &x, &d);
+    let half = |maps: &Maps, rank: usize| part_of(maps, rank, 2);
+    let parts = in_processes(2, |group, rank| {
+        let executor = CpuExecutor::new(layers.to_vec()).in_group(group);
+        run(&mut Network::with_executor(Box::new(executor)), &half(&x, rank), &half(&d, rank))
+    });
+    let off = |a: &[f32], b: &[f32]| {
+        let largest = b.iter().fold(1e-20_f32, |m, v| m.max(v.abs()));
+        a.iter().zip(b).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs())) / largest
+    };
+    for (rank, (forward, dx, gradients)) in parts.iter().enumerate() {
+        assert!(off(forward.output.values(), half(&whole.output, rank).values()) < 1e-5);
+        assert!(off(dx.values(), half(&whole_dx, rank).values()) < 1e-5);
+        for (name, statistics) in &whole.statistics {
+            assert_eq!(forward.statistics[name].count, statistics.count);
+            assert!(distance(&forward.statistics[name].mean, &statistics.mean) < 1e-5);
+            assert!(distance(&forward.statistics[name].var, &statistics.var) < 1e-5);
+        }
+        for (name, gradient) in &whole_gradients {
+            // Zero under batch norm.
+            if !["b.conv.bias", "c.conv.bias"].contains(&name.as_str()) {
+                assert!(distance(&gradients[name], gradient) < 1e-5, "{name}");
+            }
+        }
+    }
+    assert_eq!(parts[0].2["a.conv.weight"].to_string(), parts[1].2["a.conv.weight"].to_string());
+}
+
+/// What two training steps of one process give: its outputs and input gradients, and what all processes have.
+type Found = (Vec<u32>, Vec<u32>);
+
+/// Two steps on the images of one process, whose batch is in `shards`.
+fn two_steps(
+    (layers, precision): (&[Layer], Precision),
+    (group, shards): (Arc<dyn ProcessGroup>, usize),
+    (x, labels, d): (&Maps, Option<&Maps>, &Maps),
+) -> Found {
+    let executor =
+        CpuExecutor::with(layers.to_vec(), Isa::best(), precision).in_group(group).in_shards(shards);
+    let mut network = Network::with_executor(Box::new(executor));
+    network.parameters_mut().set(&parameters(layers, 3, 0.5)).unwrap();
+    let adam = AdamConfig { learning_rate: 2e-3, beta1: 0.5, beta2: 0.999, eps: 1e-8, weight_decay: 1e-4 };
+    let (mut own, mut common) = (Vec::new(), Vec::new());
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    for _ in 0..2 {
+        network.parameters_mut().zero_gradients();
+        // Two passes before the sums, as the discriminator has.
+        for _ in 0..2 {
+            let forward = network.train(Input { maps: x, labels }, Keep::Tape).unwrap();
+            let dx = network.backward(d, WithRespectTo::Both).unwrap().unwrap();
+            own.extend(bits(forward.output.values()));
+            own.extend(bits(dx.values()));
+            for statistics in forward.statistics.values() {
+                for tensor in [&statistics.mean, &statistics.var] {
+                    common.extend(bits(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()));
+                }
+            }
+        }
+        network.reduce_gradients().unwrap();
+        network.adam_step(&adam);
+        common.extend(bits(network.parameters().flat_gradients()));
+        common.extend(bits(network.parameters().values().flat));
+    }
+    (own, common)
+}
+
+#[test]
+fn shards_give_the_same_bytes_in_any_number_of_processes() {
+    let row = |kind, channels, side: usize, (kernel, stride, padding), norm| Row {
+        kind,
+        channels,
+        side: (side, side),
+        kernel: (kernel, kernel),
+        stride,
+        padding,
+        extra: 0,
+        bias: true,
+        labels: 0,
+        norm,
+        activation: Activation::LeakyRelu(0.2),
+    };
+    let (down, up) = (Kind::Conv, Kind::ConvTranspose);
+    let per_channel = Some((NormAxes::PerChannel, true));
+    let dense = |layer: Layer| Layer { label_inputs: 3, ..layer };
+    // Every algorithm, and every kind of layer of the presets.
+    let networks: [Vec<Layer>; 3] = [
+        vec![
+            layer("a", row(down, (3, 32), 16, (4, 2, 1), None)),
+            layer("b", row(down, (32, 20), 8, (4, 2, 1), per_channel)),
+            layer("c", row(down, (20, 24), 4, (3, 1, 1), Some((NormAxes::PerActivation, true)))),
+            dense(layer("head", row(down, (24, 1), 4, (4, 1, 0), None))),
+        ],
+        vec![
+            layer("project", row(up, (10, 24), 1, (4, 1, 0), per_channel)),
+            layer("b", row(up, (24, 20), 4, (4, 2, 1), per_channel)),
+            layer("c", Row { activation: Activation::Tanh, ..row(up, (20, 3), 8, (4, 2, 1), None) }),
+        ],
+        vec![
+            dense(layer("dense", row(down, (5, 6), 1, (1, 1, 0), Some((NormAxes::PerActivation, false))))),
+            layer("b", Row { labels: 3, ..row(up, (6, 5), 1, (5, 1, 0), per_channel) }),
+        ],
+    ];
+    for layers in networks {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let n = 8;
+            let (x, d) = (maps(1, n, layers[0].input), maps(2, n, layers.last().unwrap().output));
+            let rows = maps(3, n, MapShape::new(3, 1, 1));
+            let has_labels = layers.iter().any(|layer| layer.label_channels + layer.label_inputs > 0);
+            let run = |processes: usize, shards: usize| -> Found {
+                let parts = in_processes(processes, |group, rank| {
+                    let part = |maps: &Maps| part_of(maps, rank, processes);
+                    let labels = has_labels.then(|| part(&rows));
+                    let images = (&part(&x), labels.as_ref(), &part(&d));
+                    two_steps((&layers, precision), (group, shards / processes), images)
+                });
+                let common = parts[0].1.clone();
+                assert!(parts.iter().all(|part| part.1 == common), "processes have different parameters");
+                (own_in_order(&parts), common)
+            };
+            let whole = run(1, 4);
+            for processes in [2, 4] {
+                assert!(run(processes, 4) == whole, "{processes} processes, {precision:?}: {layers:?}");
+            }
+            assert!(run(1, 1).0.len() == whole.0.len());
+        }
+    }
+}
+
+/// Outputs and input gradients of all processes, sorted by value: which process has which does not matter here.
+fn own_in_order(parts: &[Found]) -> Vec<u32> {
+    let mut all: Vec<u32> = parts.iter().flat_map(|part| part.0.iter().copied()).collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn batches_that_cannot_be_divided_are_refused() {
+    let layers = [Layer::plain("a", Kind::Conv, MapShape::new(2, 1, 1), MapShape::new(3, 1, 1))];
+    let mut network = Network::with_executor(Box::new(CpuExecutor::new(layers.to_vec()).in_shards(4)));
+    let error = network.train(&maps(1, 6, layers[0].input), Keep::Tape).unwrap_err().to_string();
+    assert!(error.contains("6 images cannot be divided into 4 equal shards"), "{error}");
+}
