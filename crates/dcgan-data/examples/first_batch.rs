@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use dcgan_data::{Dataset, ImageShape, Loader, LoaderConfig, LoaderPosition, OpenOptions};
+use dcgan_data::{BatchPart, Dataset, ImageShape, Loader, LoaderConfig, LoaderPosition, OpenOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let shape = ImageShape { height: 64, width: 64, channels: 3 };
@@ -22,8 +22,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(names) => writeln!(out, "classes: {}", names.join(", "))?,
         None => writeln!(out, "classes: unknown")?,
     }
-    let config =
-        LoaderConfig { batch_size: dataset.len().min(16), seed: 0, mirror: false, threads: 2, prefetch: 2 };
+    let config = LoaderConfig {
+        batch_size: dataset.len().min(16),
+        seed: 0,
+        mirror: false,
+        threads: 2,
+        prefetch: 2,
+        part: BatchPart::WHOLE,
+    };
     let mut loader = Loader::new(Arc::clone(&dataset), config, LoaderPosition::default())?;
     let batch = loader.next_batch()?;
     writeln!(out, "labels of the first batch: {:?}", batch.labels.unwrap_or_default())?;

@@ -12,7 +12,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use dcgan_data::{Dataset, ImageShape, Loader, LoaderConfig, LoaderPosition, OpenOptions};
+//! use dcgan_data::{BatchPart, Dataset, ImageShape, Loader, LoaderConfig, LoaderPosition, OpenOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
@@ -27,7 +27,8 @@
 //! assert_eq!(dataset.class_names().unwrap(), ["cat", "dog"]);
 //! assert_eq!(dataset.labels().unwrap(), [0, 1]);
 //!
-//! let config = LoaderConfig { batch_size: 2, seed: 7, mirror: true, threads: 2, prefetch: 4 };
+//! let part = BatchPart::WHOLE;
+//! let config = LoaderConfig { batch_size: 2, seed: 7, mirror: true, threads: 2, prefetch: 4, part };
 //! let mut loader = Loader::new(dataset, config, LoaderPosition::default())?;
 //! let batch = loader.next_batch()?;
 //! assert_eq!(batch.pixels.len(), 2 * 32 * 32 * 3); // (n, h, w, c)
@@ -96,7 +97,7 @@ pub use bytes::Bytes;
 pub use dataset::{Dataset, DecodeProgress};
 pub use error::DataError;
 pub use image_writer::{ImageWriter, ImageWriterError, image_name};
-pub use loader::{Batch, BatchImage, KeptImages, Loader, LoaderConfig, LoaderPosition};
+pub use loader::{Batch, BatchImage, BatchPart, KeptImages, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
 pub use options::{OpenOptions, SkippedImage, UnreadableImages};
 pub use pack::{PackReport, pack};

@@ -28,6 +28,23 @@ pub struct LoaderConfig {
     pub threads: usize,
     /// Prefetched batches; 0 counts as 1.
     pub prefetch: usize,
+    /// The part of each batch that is read.
+    pub part: BatchPart,
+}
+
+/// One of several equal parts of each batch, for processes that share batches. The parts one after the other are the
+/// batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPart {
+    /// Which part, from 0.
+    pub index: usize,
+    /// How many there are; they divide the batch size.
+    pub count: usize,
+}
+
+impl BatchPart {
+    /// The whole batch.
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
 }
 
 /// The position of a batch in the endless sequence of batches.
@@ -84,7 +101,7 @@ pub struct Batch {
     pub pixels: Vec<u8>,
     /// The images, `(n,)`.
     pub images: Vec<BatchImage>,
-    /// n, the number of images.
+    /// n, the number of images; of a [`BatchPart`], its own.
     pub count: usize,
     /// h, w and c.
     pub shape: ImageShape,
@@ -299,13 +316,22 @@ impl Shared {
     }
 
     fn prepare(&self, position: LoaderPosition) -> Result<Batch, DataError> {
-        let (shape, count) = (self.dataset.shape(), self.config.batch_size);
+        let (shape, part) = (self.dataset.shape(), self.config.part);
+        let count = self.config.batch_size / part.count.max(1);
         let order = self.order(position.epoch);
-        let first = usize::try_from(position.batch).unwrap_or(usize::MAX).saturating_mul(count);
+        let first =
+            usize::try_from(position.batch).unwrap_or(usize::MAX).saturating_mul(self.config.batch_size);
+        let before = part.index * count;
+        let first = first.saturating_add(before);
         let all_labels = self.dataset.labels();
         let mut pixels = vec![0; count * shape.bytes()];
         let mut labels = all_labels.map(|_| Vec::with_capacity(count));
         let mut mirrored = mirrored(self.config.seed, position.epoch, position.batch);
+        if self.config.mirror {
+            (0..before).for_each(|_| {
+                mirrored(); // of an image of another part
+            });
+        }
         let mut images = Vec::with_capacity(count);
         for (image, &number) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
             // Decoding a batch of large images takes seconds; a drop must not wait for it.

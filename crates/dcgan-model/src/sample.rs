@@ -80,7 +80,7 @@ impl Generator {
             // Every batch has as many classes as it can.
             Ok(latents.with_classes(&config, Classes::InTurn, i * RECALIBRATION_BATCH)?.into_maps())
         });
-        self.network_mut().recalibrate(batches)?;
+        self.network_mut().alone(|network| network.recalibrate(batches))?;
         Ok(true)
     }
 }

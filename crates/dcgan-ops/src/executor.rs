@@ -152,6 +152,10 @@ pub trait Executor: Send + std::fmt::Debug {
         1
     }
 
+    /// Whether passes are those of this process alone from now on, in one shard: what one process of a group computes
+    /// while the others do something else.
+    fn set_alone(&mut self, _alone: bool) {}
+
     /// Runs the layers; with a `hook`, calls it with every activation as soon as it is computed, which takes less
     /// memory than [`Keep::Activations`]. A hook needs [`Mode::Eval`].
     ///

@@ -3,6 +3,10 @@
 //! Each process has the same parameters and its own part of the batch. The processes meet at two places: batch norm
 //! combines its statistics forward and its sums backward ([`combine_moments`], [`combine_sums`]), and gradients are
 //! summed before the optimizer ([`sum_gradients`]). With one process all three do nothing.
+//!
+//! A part may be several shards ([`crate::ExecutorOptions::shards`]). Sums are those of shards, combined in the order
+//! of the shards or as a balanced tree over them, so that a batch in the same shards has the same sums in any number of
+//! processes that is a power of two.
 
 use crate::Result;
 use rayon::prelude::*;
@@ -87,8 +91,8 @@ pub struct Moments {
     pub count: usize,
 }
 
-/// The moments of the values of all shards together, the same on every process (Chan et al. 1979). `locals` are those of
-/// this process's shards, as many as on every other one.
+/// The moments of the values of all shards together, the same on every process (Chan et al. 1979). `locals` are those
+/// of this process's shards, as many as on every other one.
 ///
 /// # Errors
 /// Those of the group.
@@ -146,8 +150,8 @@ pub fn combine_sums<'a>(
     Ok(sums)
 }
 
-/// Sums parts of `len` values each into the first one, as a balanced tree: where there are as many as a power of two, the
-/// sum of a half is the same whoever computes it.
+/// Sums parts of `len` values each into the first one, as a balanced tree: where there are as many as a power of two,
+/// the sum of a half is the same whoever computes it.
 pub(crate) fn sum_tree(parts: &mut [f32], len: usize) {
     let count = parts.len() / len.max(1);
     let mut step = 1;

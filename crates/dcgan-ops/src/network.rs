@@ -2,8 +2,8 @@
 
 use crate::{
     AdamConfig, Device, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer, LayerTiming,
-    Maps, Mode, NormStatistics, OpsError, Parameters, ProcessGroup, Result, Statistics, WithRespectTo,
-    executor,
+    Layout, Maps, Mode, NormStatistics, OpsError, Parameters, ProcessGroup, Result, Statistics,
+    WithRespectTo, executor,
 };
 
 /// A layer list with parameters on a device.
@@ -138,6 +138,47 @@ impl Network {
     /// Shards of a training batch in this process.
     pub fn shards(&self) -> usize {
         self.executor.shards()
+    }
+
+    /// Runs `body` with passes of this process alone, in one shard. It must not compute gradients of parameters.
+    pub fn alone<R>(&mut self, body: impl FnOnce(&mut Self) -> R) -> R {
+        self.executor.set_alone(true);
+        let result = body(self);
+        self.executor.set_alone(false);
+        result
+    }
+
+    /// Replaces the whole state by that of rank 0: parameters, Adam's state, running statistics, and the EMA where
+    /// there is one, which is for all processes or none.
+    ///
+    /// # Errors
+    /// Those of the group.
+    pub fn broadcast(&mut self, group: &dyn ProcessGroup) -> Result<()> {
+        self.parameters.broadcast(group)?;
+        let mut has = [u8::from(self.running.is_some())];
+        group.broadcast(&mut has, 0)?;
+        if has == [0] {
+            self.running = None;
+            return Ok(());
+        }
+        let mut running = Statistics::new();
+        for layer in self.executor.layers() {
+            let Some(shape) = layer.norm_shape() else { continue };
+            let own = self.running.as_ref().and_then(|running| running.get(&layer.name));
+            let mut values = match own {
+                Some(own) => {
+                    [Layout::RowMajor.values(&own.mean)?, Layout::RowMajor.values(&own.var)?].concat()
+                }
+                None => vec![0.0; 2 * shape.iter().product::<usize>()],
+            };
+            group.broadcast(bytemuck::cast_slice_mut(&mut values), 0)?;
+            let (mean, var) = values.split_at(values.len() / 2);
+            let tensor = |values: &[f32]| Layout::RowMajor.tensor(values, &shape);
+            let statistics = NormStatistics { mean: tensor(mean)?, var: tensor(var)?, count: 0 };
+            running.insert(layer.name.clone(), statistics);
+        }
+        self.running = Some(running);
+        Ok(())
     }
 
     /// Sums the gradients over the shards of all processes of the group.

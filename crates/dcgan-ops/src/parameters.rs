@@ -288,6 +288,29 @@ impl Parameters {
             .for_each(|(((p, g), m), v)| adam(p, g, m, v, &coefficients));
     }
 
+    /// Replaces values, moments, steps and EMA by those of rank 0.
+    ///
+    /// # Errors
+    /// Those of the group.
+    pub(crate) fn broadcast(&mut self, group: &dyn ProcessGroup) -> Result<()> {
+        let buffers = [&mut self.values, &mut self.first, &mut self.second];
+        for buffer in buffers.into_iter().chain(&mut self.ema) {
+            group.broadcast(bytemuck::cast_slice_mut(buffer), 0)?;
+        }
+        let mut steps = self.adam_steps.to_le_bytes();
+        group.broadcast(&mut steps, 0)?;
+        self.adam_steps = u64::from_le_bytes(steps);
+        self.version = next_version();
+        Ok(())
+    }
+
+    /// Adds values and moments to a digest: processes that train together must have the same.
+    pub fn digest(&self, digest: &mut dcgan_base::digest::Digest) {
+        for values in [&self.values, &self.first, &self.second] {
+            digest.field(bytemuck::cast_slice::<f32, u8>(values));
+        }
+    }
+
     /// A copy of Adam's state.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::config::{Order, TrainingConfig};
 use crate::engine::{Engine, StepBatch};
-use crate::start::networks;
+use crate::start::{alone, networks};
 use crate::step::{LearningRate, Networks, StepError};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Classes, Generator, Latents, Model, NetworkError};
@@ -150,7 +150,7 @@ pub fn bench(
     let (batch_size, config) = (training.batch_size, model.config());
     let (height, width, channels) = config.image_shape();
     let weights = (&model.initial_generator(0, 0.02, 0.02), &model.initial_discriminator(0, 0.02, 0.02));
-    let mut networks = networks(model, weights, device, &training)?;
+    let mut networks = networks(model, weights, device, (&training, &alone()))?;
     let mut images = vec![0; batch_size * height * width * channels];
     random::stream(0, Purpose::SyntheticImages, 0).fill_bytes(&mut images);
     let mut engine = Engine::new(&networks, &training, config, 0)?;

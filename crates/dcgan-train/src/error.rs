@@ -68,6 +68,47 @@ pub enum TrainError {
         /// What changed.
         difference: String,
     },
+    /// Another process of the run failed.
+    #[error("process {rank} of the run failed; its own message says why")]
+    OtherProcess {
+        /// Its rank.
+        rank: usize,
+    },
+    /// A process with other parameters than rank 0.
+    #[error(
+        "process {rank} has other parameters than process 0 at step {step}: its memory or its processor is faulty"
+    )]
+    Diverged {
+        /// Its rank.
+        rank: usize,
+        /// The steps taken.
+        step: u64,
+    },
+    /// A process that was started otherwise than rank 0.
+    #[error("process {rank} has another {what} than process 0; start all processes with the same")]
+    OtherSetup {
+        /// Its rank.
+        rank: usize,
+        /// What differs.
+        what: &'static str,
+    },
+    /// Processes that cannot divide a minibatch.
+    #[error(
+        "{processes} processes cannot divide {shards} shard(s): use --shards N with a power of two that is at least the \
+         number of processes, which is one too"
+    )]
+    Processes {
+        /// Processes of the group.
+        processes: usize,
+        /// Shards of the plan.
+        shards: usize,
+    },
+    /// A message between processes that cannot be read.
+    #[error("a message between processes: {problem}")]
+    Message {
+        /// What is wrong.
+        problem: String,
+    },
     /// The weights to start from do not fit.
     #[error("--init-from {}: {problem}", path.display())]
     Init {
@@ -90,6 +131,18 @@ impl TrainError {
         }
     }
 
+    /// Whether every process of the run knows of it.
+    pub(crate) fn is_of_all_processes(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherProcess { .. }
+                | Self::Diverged { .. }
+                | Self::OtherSetup { .. }
+                | Self::Image { .. }
+                | Self::Step { .. }
+        )
+    }
+
     /// Whether an image of the dataset could not be read.
     pub fn is_unreadable_image(&self) -> bool {
         matches!(self, Self::Image { .. } | Self::Data(_) | Self::RandomFeatureFrechet(FrechetError::Data(_)))
@@ -110,6 +163,18 @@ fn last_good(checkpoint: &Option<PathBuf>) -> String {
 impl From<candle_core::Error> for TrainError {
     fn from(error: candle_core::Error) -> Self {
         Self::Network(error.into())
+    }
+}
+
+impl From<dcgan_ops::OpsError> for TrainError {
+    fn from(error: dcgan_ops::OpsError) -> Self {
+        Self::Network(error.into())
+    }
+}
+
+impl From<serde_json::Error> for TrainError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Message { problem: error.to_string() }
     }
 }
 

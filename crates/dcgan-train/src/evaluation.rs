@@ -113,7 +113,7 @@ impl<'a> Evaluator<'a> {
         let raw = generator.weights()?;
         let parameters = ema.iter().map(|(name, value)| Ok((name.clone(), to_host(value)?)));
         generator.load(&parameters.collect::<Result<_, TrainError>>()?)?;
-        generator.ensure_statistics()?;
+        generator.ensure_statistics()?; // by this process alone
         let ema = generator.weights()?;
         generator.load(&raw)?;
         self.ema = Some((step, ema.clone()));

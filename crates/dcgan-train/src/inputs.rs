@@ -4,6 +4,7 @@ use crate::config::Plan;
 use crate::data_record::DataRecord;
 use crate::memory;
 use crate::preset_choice;
+use crate::start::alone;
 use crate::trainer::Inputs;
 use dcgan_base::memory::machine_memory_bytes;
 use dcgan_data::{DataError, Dataset};
@@ -255,7 +256,8 @@ pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<In
         }
     };
     let accept_data_change = opening.accept_data_change;
-    Ok(Inputs { data: Arc::new(data), data_name, device, init, accept_data_change })
+    let group = alone();
+    Ok(Inputs { data: Arc::new(data), data_name, device, init, accept_data_change, group })
 }
 
 /// Sets the classes of the networks of a new run, and compares them for others.

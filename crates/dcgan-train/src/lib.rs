@@ -27,6 +27,7 @@ pub mod inputs;
 mod memory;
 pub mod options;
 pub mod preset_choice;
+mod processes;
 mod recorder;
 pub mod run_folder;
 #[cfg(feature = "service")]
@@ -34,6 +35,7 @@ pub mod service;
 pub mod skip_bad;
 mod start;
 pub mod step;
+mod steps;
 mod tensorboard;
 pub mod trainer;
 pub mod trend;

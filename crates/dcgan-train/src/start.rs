@@ -8,20 +8,28 @@ use candle_core::Tensor;
 use dcgan_model::weights::{HostTensor, Weights};
 use dcgan_model::{Discriminator, Generator, Model, ModelFiles, NetworkError};
 use dcgan_ops::{
-    AdamMoments, AdamState, Device, ExecutorOptions, Network, OpsError, Tensors, executor,
+    AdamMoments, AdamState, Device, ExecutorOptions, Network, OpsError, ProcessGroup, SingleProcess, Tensors,
+    executor,
 };
+use std::sync::Arc;
 
 pub(crate) type Started = (State, Networks);
 
-/// Both networks of `model` with weights `g` and `d`, in the precision and the shards of `training`.
+/// The group of one process.
+pub(crate) fn alone() -> Arc<dyn ProcessGroup> {
+    Arc::new(SingleProcess)
+}
+
+/// Both networks of `model` with weights `g` and `d`, in the precision and the shards of `training`, in one process of
+/// `group`.
 pub(crate) fn networks(
     model: &Model,
     (g, d): (&Weights, &Weights),
     device: &Device,
-    training: &TrainingConfig,
+    (training, group): (&TrainingConfig, &Arc<dyn ProcessGroup>),
 ) -> Result<Networks, NetworkError> {
     let options = ExecutorOptions::new(device).with_precision(training.dtype);
-    let options = ExecutorOptions { shards: training.shards, ..options };
+    let options = ExecutorOptions { shards: training.shards, group: Arc::clone(group), ..options };
     Ok(Networks {
         generator: Generator::with_executor(model, g, &|layers| executor(layers, &options))?,
         discriminator: Discriminator::with_executor(model, d, &|layers| executor(layers, &options))?,
@@ -34,7 +42,7 @@ pub(crate) fn fresh(
     plan: &Plan,
     init: Option<ModelFiles>,
     data: &str,
-    device: &Device,
+    (device, group): (&Device, &Arc<dyn ProcessGroup>),
 ) -> Result<Started, TrainError> {
     #[expect(clippy::cast_possible_truncation, reason = "0.02 is exact enough in f32")]
     let (weight_std, norm_weight_std) =
@@ -46,7 +54,7 @@ pub(crate) fn fresh(
     }
     let g = g.unwrap_or_else(|| model.initial_generator(seed, weight_std, norm_weight_std));
     let d = d.unwrap_or_else(|| model.initial_discriminator(seed, weight_std, norm_weight_std));
-    let networks = networks(model, (&g, &d), device, &plan.training);
+    let networks = networks(model, (&g, &d), device, (&plan.training, group));
     let mut networks = networks.map_err(|error| match &plan.run.init_from {
         Some(path) => TrainError::Init { path: path.clone(), problem: error.to_string() },
         None => error.into(),
@@ -64,7 +72,7 @@ pub(crate) fn resumed(
     model: &Model,
     plan: &Plan,
     found: &Checkpoint,
-    device: &Device,
+    (device, group): (&Device, &Arc<dyn ProcessGroup>),
 ) -> Result<Started, TrainError> {
     let ModelFiles { generator, discriminator, .. } = &found.files;
     let (Some(generator), Some(discriminator)) = (generator, discriminator) else {
@@ -78,7 +86,7 @@ pub(crate) fn resumed(
             ema.insert(name, to_tensor(&smooth)?);
         }
     }
-    let mut networks = networks(model, (&raw, discriminator), device, &plan.training)?;
+    let mut networks = networks(model, (&raw, discriminator), device, (&plan.training, group))?;
     if !ema.is_empty() {
         let parameters = networks.generator.network_mut().parameters_mut();
         parameters.set_ema(&ema).map_err(NetworkError::from)?;
@@ -146,4 +154,13 @@ pub(crate) fn to_checkpoint(
         discriminator: Some(discriminator.weights()?),
     };
     Ok(Checkpoint { files, state, tensors })
+}
+
+/// Replaces the state of both networks by that of rank 0.
+///
+/// # Errors
+/// Those of the group.
+pub(crate) fn broadcast(group: &dyn ProcessGroup, networks: &mut Networks) -> Result<(), TrainError> {
+    networks.generator.network_mut().broadcast(group)?;
+    Ok(networks.discriminator.network_mut().broadcast(group)?)
 }

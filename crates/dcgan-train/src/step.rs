@@ -2,8 +2,8 @@
 
 use crate::config::{Order, TrainingConfig};
 use crate::engine::adam;
-use dcgan_ops::group::combine_sums;
 use dcgan_model::{Discriminator, Generator, Latents, NetworkError};
+use dcgan_ops::group::combine_sums;
 use dcgan_ops::{
     AdamConfig, Bce, Input, Keep, Maps, Network, OpsError, Statistics, WithRespectTo, bce_with_logits,
     in_pool,

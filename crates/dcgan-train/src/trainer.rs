@@ -7,31 +7,22 @@ use crate::alarm::Alarms;
 use crate::checkpoint::{Best, Checkpoint, State};
 use crate::config::Plan;
 use crate::data_record::DataRecord;
-use crate::engine::{Engine, Outputs, StepBatch};
+use crate::engine::Outputs;
 use crate::error::TrainError;
 use crate::evaluation::{Evaluator, can_evaluate, real_images};
 use crate::event::Event;
 use crate::frechet::{self, RandomFeatureFrechet};
+use crate::processes::{self, Start};
 use crate::recorder::{self, Recorder};
 use crate::run_folder::{RunFolder, RunResult};
-use crate::start::{fresh, resumed, to_checkpoint};
-use crate::step::{LearningRate, Networks};
+use crate::start::{self, fresh, resumed, to_checkpoint};
+use crate::steps::Steps;
 use dcgan_data::image_grid::ImageGrid;
-use dcgan_data::{Dataset, KeptImages, Loader, LoaderConfig, LoaderPosition};
-use dcgan_model::random::{self, Purpose};
-use dcgan_model::{Latents, Model, ModelFiles};
-use dcgan_ops::Device;
+use dcgan_data::{Dataset, LoaderPosition};
+use dcgan_model::{Model, ModelFiles};
+use dcgan_ops::{Device, ProcessGroup};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Threads that decode images: two where the CPU trains, or up to eight for a GPU.
-fn loader_threads(engine: &Engine) -> usize {
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    if engine.steps_ahead() > 1 { (cores - 1).clamp(2, 8) } else { 2 }
-}
-
-/// Minibatches that are read ahead.
-const PREFETCH: usize = 4;
 
 /// Steps with a sample grid before the first of `sample_every`. On two CPU cores the first one takes less than a minute
 /// with every preset.
@@ -64,6 +55,8 @@ pub struct Inputs {
     pub init: Option<ModelFiles>,
     /// Whether the run continues where these images are not those of its start.
     pub accept_data_change: bool,
+    /// The processes that train together, each with these inputs.
+    pub group: Arc<dyn ProcessGroup>,
 }
 
 /// Trains by `plan` in `folder`, from its newest checkpoint or from the start, until the plan is complete or
@@ -84,6 +77,92 @@ pub fn run(
     progress: &mut dyn FnMut(u64, u64),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<RunEnd, TrainError> {
+    let group = Arc::clone(&inputs.group);
+    check_group(group.as_ref(), plan)?;
+    processes::compare_setup(group.as_ref(), plan, inputs.data.fingerprint())?;
+    let mut has_started = false;
+    let end = record_run(folder, plan, inputs, (observer, progress), cancelled, &mut has_started);
+    if group.size() > 1 && !has_started {
+        let start = if end.is_err() { Start::Failed } else { Start::Finished };
+        processes::share_start(group.as_ref(), Some(&start))?;
+    }
+    end
+}
+
+/// Gets every event of a run.
+type Observer<'a> = &'a mut dyn FnMut(&Event);
+
+/// Gets the number of steps taken and of all steps.
+type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Refuses processes that cannot divide the shards.
+fn check_group(group: &dyn ProcessGroup, plan: &Plan) -> Result<(), TrainError> {
+    let (processes, shards) = (group.size(), plan.training.shards);
+    match processes == 1 || processes.is_power_of_two() && processes <= shards {
+        true => Ok(()),
+        false => Err(TrainError::Processes { processes, shards }),
+    }
+}
+
+/// Trains as another process than rank 0: the same steps, and nothing is written.
+///
+/// # Errors
+/// [`TrainError`]; the failure of another process.
+pub fn follow(
+    plan: &Plan,
+    inputs: Inputs,
+    progress: &mut dyn FnMut(u64, u64),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(), TrainError> {
+    let Inputs { data, device, init, group, .. } = inputs;
+    check_group(group.as_ref(), plan)?;
+    processes::compare_setup(group.as_ref(), plan, data.fingerprint())?;
+    let state = match processes::share_start(group.as_ref(), None)? {
+        Start::Train(state) => state,
+        Start::Finished => return Ok(()),
+        Start::Failed => return Err(TrainError::OtherProcess { rank: 0 }),
+    };
+    let model = Model::new(plan.model.clone())?;
+    let (_, mut networks) = fresh(&model, plan, init, data.fingerprint(), (&device, &group))?;
+    start::broadcast(group.as_ref(), &mut networks)?;
+    let total = plan.total_steps(data.len());
+    let mut steps = Steps::new(plan, total, group, networks, (&data, state.position))?;
+    let mut step = state.step;
+    let end = follow_steps(&mut steps, &mut step, total, (progress, cancelled));
+    if let Err(error) = &end
+        && !error.is_of_all_processes()
+    {
+        steps.tell_failure(step);
+    }
+    end
+}
+
+fn follow_steps(
+    steps: &mut Steps<'_>,
+    step: &mut u64,
+    total: u64,
+    (progress, cancelled): (Progress<'_>, &dyn Fn() -> bool),
+) -> Result<(), TrainError> {
+    while *step < total {
+        if !steps.take(*step, cancelled())? {
+            return Ok(());
+        }
+        *step += 1;
+        steps.engine.outputs()?; // read by rank 0 alone
+        progress(*step, total);
+    }
+    steps.finish(total)
+}
+
+/// The run of rank 0. `has_started` tells whether the other processes know where it starts.
+fn record_run(
+    folder: &RunFolder,
+    plan: &Plan,
+    inputs: Inputs,
+    (observer, progress): (Observer<'_>, Progress<'_>),
+    cancelled: &dyn Fn() -> bool,
+    has_started: &mut bool,
+) -> Result<RunEnd, TrainError> {
     folder.prepare()?;
     let (mut newest, damaged) = folder.latest()?;
     for problem in damaged {
@@ -103,8 +182,12 @@ pub fn run(
     }
     let mut trainer =
         Trainer::new(folder, plan, inputs, newest, total_steps, observer).map_err(with_last_good)?;
+    *has_started = true;
     let end = trainer.train(progress, cancelled);
-    if end.is_err() {
+    if let Err(error) = &end {
+        if !error.is_of_all_processes() {
+            trainer.steps.tell_failure(trainer.state.step);
+        }
         trainer.save_after_failure();
     }
     end.map_err(|error| error.with_last_good(trainer.recorder.last_good()))
@@ -153,21 +236,14 @@ struct Trainer<'a> {
     folder: &'a RunFolder,
     plan: &'a Plan,
     total_steps: u64,
-    /// Takes the steps; `networks` may be behind it.
-    engine: Engine,
-    networks: Networks,
+    steps: Steps<'a>,
     /// Steps whose outputs were observed.
     observed: u64,
-    loader: Loader,
-    /// The images that the device has, where it keeps them.
-    kept: Option<Arc<KeptImages>>,
     evaluator: Evaluator<'a>,
     recorder: Recorder<'a>,
     state: State,
     /// The alarms before the samples of the step.
     alarms: Alarms,
-    /// Whether weights and counters are those of a whole number of steps.
-    is_whole: bool,
 }
 
 impl<'a> Trainer<'a> {
@@ -179,11 +255,11 @@ impl<'a> Trainer<'a> {
         total_steps: u64,
         observer: &'a mut dyn FnMut(&Event),
     ) -> Result<Self, TrainError> {
-        let Inputs { data, data_name, device, init, .. } = inputs;
+        let Inputs { data, data_name, device, init, group, .. } = inputs;
         let model = Model::new(plan.model.clone())?;
         let (state, networks) = match &newest {
-            Some(checkpoint) => resumed(&model, plan, checkpoint, &device)?,
-            None => fresh(&model, plan, init, data.fingerprint(), &device)?,
+            Some(checkpoint) => resumed(&model, plan, checkpoint, (&device, &group))?,
+            None => fresh(&model, plan, init, data.fingerprint(), (&device, &group))?,
         };
         let is_resumed = newest.is_some();
         drop(newest); // frees the memory of its tensors
@@ -202,37 +278,12 @@ impl<'a> Trainer<'a> {
             ImageGrid::square(&reals, data.shape())?.save(&folder.reals())?;
         }
         let evaluator = Evaluator::new(plan, model, &reals, frechet);
-        // The device keeps images in the memory that is left.
-        let kept = Arc::new(KeptImages::new(&data));
-        let engine = Engine::new(&networks, &plan.training, &plan.model, kept.capacity())?;
-        let kept = engine.keeps_images().then_some(kept);
-        let config = LoaderConfig {
-            batch_size: plan.training.batch_size,
-            seed: plan.run.seed,
-            mirror: plan.training.mirror,
-            threads: loader_threads(&engine),
-            prefetch: PREFETCH,
-        };
-        let loader = Loader::keeping(Arc::clone(&data), config, state.position, kept.clone())?;
+        let steps = Steps::new(plan, total_steps, group, networks, (&data, state.position))?;
         let resumed = is_resumed.then_some(&state);
         let mut recorder = Recorder::new(folder, plan, data_name, total_steps, resumed, observer)?;
-        recorder.start_interval(state.step, loader.wait_time());
-        let (alarms, is_whole, observed) = (state.alarms, true, state.step);
-        Ok(Self {
-            folder,
-            plan,
-            total_steps,
-            engine,
-            networks,
-            observed,
-            loader,
-            kept,
-            evaluator,
-            recorder,
-            state,
-            alarms,
-            is_whole,
-        })
+        recorder.start_interval(state.step, steps.loader.wait_time());
+        let (alarms, observed) = (state.alarms, state.step);
+        Ok(Self { folder, plan, total_steps, steps, observed, evaluator, recorder, state, alarms })
     }
 
     fn train(
@@ -240,33 +291,55 @@ impl<'a> Trainer<'a> {
         progress: &mut dyn FnMut(u64, u64),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<RunEnd, TrainError> {
-        if self.state.step == 0 && can_evaluate(&self.networks) {
+        self.share_start()?;
+        if self.state.step == 0 && can_evaluate(&self.steps.networks) {
             self.sample(true)?; // of the weights of --init-from
         }
+        // Several processes agree on when to stop, before each step.
+        let alone = self.steps.group.size() == 1;
+        let cancelled_alone = || alone && cancelled();
         if self.state.unrecorded {
-            self.record(cancelled)?;
+            self.record(&cancelled_alone)?;
             if self.state.unrecorded {
                 return Ok(RunEnd::Interrupted { step: self.state.step });
             }
         }
         while self.state.step < self.total_steps {
-            self.step()?;
+            if !self.step(cancelled())? {
+                return self.interrupted();
+            }
             let step = self.state.step;
             progress(step, self.total_steps);
             if self.is_due(self.plan.run.log_every) {
                 self.observe()?;
-                self.recorder.log(&self.state, self.loader.wait_time())?;
+                self.recorder.log(&self.state, self.steps.loader.wait_time())?;
             }
-            self.record(cancelled)?;
-            if (self.state.unrecorded || cancelled()) && step < self.total_steps {
-                if !self.is_saved() {
-                    self.save()?;
-                }
-                return Ok(RunEnd::Interrupted { step });
+            self.record(&cancelled_alone)?;
+            if (self.state.unrecorded || cancelled_alone()) && step < self.total_steps {
+                return self.interrupted();
             }
         }
+        self.steps.finish(self.state.step)?;
         let result = recorder::finish(self.folder, self.plan, &self.state, self.total_steps)?;
         Ok(RunEnd::Finished(result))
+    }
+
+    /// Tells the other processes where the run starts.
+    fn share_start(&mut self) -> Result<(), TrainError> {
+        let group = Arc::clone(&self.steps.group);
+        if group.size() > 1 {
+            processes::share_start(group.as_ref(), Some(&Start::Train(Box::new(self.state.clone()))))?;
+            start::broadcast(group.as_ref(), &mut self.steps.networks)?;
+        }
+        Ok(())
+    }
+
+    /// The end of a run that is to be continued later.
+    fn interrupted(&mut self) -> Result<RunEnd, TrainError> {
+        if !self.is_saved() {
+            self.save()?;
+        }
+        Ok(RunEnd::Interrupted { step: self.state.step })
     }
 
     /// Whether something that happens at every `every` steps and at the end happens now.
@@ -306,42 +379,25 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn step(&mut self) -> Result<(), TrainError> {
-        let (step, plan) = (self.state.step, self.plan);
-        let batch = self.loader.next_batch();
-        let batch = batch.map_err(|source| TrainError::Image {
-            step: step + 1,
-            source: Box::new(source),
-            checkpoint: None,
-        })?;
-        self.is_whole = false;
-        let latent = &plan.model.latent;
-        let mut stream = random::stream(plan.run.seed, Purpose::TrainingLatent, step);
-        let mut latents = Latents::new(random::latent(&mut stream, batch.count, latent), latent.size)?;
-        if plan.model.is_conditional() {
-            // G takes the classes of the real images, as in the authors' script.
-            let labels = batch.labels.as_deref().unwrap_or_default();
-            latents = latents.with_labels(labels, plan.model.classes)?;
-        }
-        let rate = LearningRate(plan.learning_rate(step, self.total_steps));
-        let input = StepBatch { pixels: &batch.pixels, images: &batch.images, latents: &latents };
-        let failed = |source| TrainError::Step { step: step + 1, source: Box::new(source), checkpoint: None };
-        self.engine.step(&mut self.networks, rate, step, input).map_err(failed)?;
-        if let Some(kept) = &self.kept {
-            kept.keep(&batch);
+    /// Takes a step, unless the processes of the run agree to stop.
+    fn step(&mut self, cancelled: bool) -> Result<bool, TrainError> {
+        if !self.steps.take(self.state.step, cancelled)? {
+            return Ok(false);
         }
         self.state.step += 1;
-        self.state.images += batch.count as u64;
-        self.state.position = self.loader.position();
+        self.state.images += self.plan.training.batch_size as u64;
+        self.state.position = self.steps.loader.position();
         self.state.unrecorded = true;
-        self.is_whole = true;
-        if self.state.step - self.observed >= self.engine.steps_ahead() { self.observe() } else { Ok(()) }
+        if self.state.step - self.observed >= self.steps.engine.steps_ahead() {
+            self.observe()?;
+        }
+        Ok(true)
     }
 
     /// Observes the outputs of the steps since the last call, which a device reports later.
     fn observe(&mut self) -> Result<(), TrainError> {
-        let found = self.engine.outputs();
-        self.is_whole = matches!(&found, Ok(Outputs { failure: None, .. }));
+        let found = self.steps.engine.outputs();
+        self.steps.is_whole = matches!(&found, Ok(Outputs { failure: None, .. }));
         let Outputs { outputs, failure } = found?;
         let mut alarms = Vec::new();
         for output in outputs {
@@ -364,7 +420,7 @@ impl<'a> Trainer<'a> {
     /// Observes all steps, and brings the networks up to date.
     fn catch_up(&mut self) -> Result<(), TrainError> {
         self.observe()?;
-        Ok(self.engine.store(&mut self.networks)?)
+        Ok(self.steps.engine.store(&mut self.steps.networks)?)
     }
 
     /// Writes a sample grid. Early ones are not `checked` for collapse: G may not have learned to be diverse yet.
@@ -372,7 +428,7 @@ impl<'a> Trainer<'a> {
         let started = Instant::now();
         let step = self.state.step;
         self.catch_up()?;
-        let samples = self.evaluator.sample(&mut self.networks, step)?;
+        let samples = self.evaluator.sample(&mut self.steps.networks, step)?;
         self.recorder.sample(&self.state, &samples)?;
         let alarm = if checked { self.state.alarms.observe_diversity(step, samples.diversity) } else { None };
         self.recorder.exclude_since(started);
@@ -382,7 +438,7 @@ impl<'a> Trainer<'a> {
     fn frechet(&mut self) -> Result<f64, TrainError> {
         let started = Instant::now();
         self.catch_up()?;
-        let frechet = self.evaluator.frechet(&mut self.networks, self.state.step)?;
+        let frechet = self.evaluator.frechet(&mut self.steps.networks, self.state.step)?;
         self.recorder.exclude_since(started);
         Ok(frechet)
     }
@@ -403,12 +459,12 @@ impl<'a> Trainer<'a> {
     }
 
     fn write_checkpoint(&mut self, state: State, event: &Event) -> Result<(), TrainError> {
-        let ema = self.evaluator.ema_weights(&mut self.networks, state.step)?;
-        let checkpoint = to_checkpoint(self.evaluator.model(), &self.networks, ema.as_ref(), state)?;
+        let ema = self.evaluator.ema_weights(&mut self.steps.networks, state.step)?;
+        let checkpoint = to_checkpoint(self.evaluator.model(), &self.steps.networks, ema.as_ref(), state)?;
         // Nothing to save a second time: whatever refused this checkpoint would refuse it again.
-        self.is_whole = false;
+        self.steps.is_whole = false;
         self.recorder.checkpoint(&checkpoint, event)?;
-        self.is_whole = true;
+        self.steps.is_whole = true;
         Ok(())
     }
 
@@ -432,7 +488,7 @@ impl<'a> Trainer<'a> {
     /// Saves the steps since the last checkpoint after a failure between two steps.
     fn save_after_failure(&mut self) {
         let step = self.state.step;
-        if !self.is_whole || self.is_saved() || step == 0 {
+        if !self.steps.is_whole || self.is_saved() || step == 0 {
             return;
         }
         if let Err(error) = self.save() {

@@ -2,7 +2,7 @@
 
 use crate::config::{Order, TrainingConfig};
 use crate::engine::{Engine, Outputs, StepBatch};
-use crate::start::networks;
+use crate::start::{alone, networks};
 use crate::step::{LearningRate, StepError, StepOutput};
 use dcgan_base::Precision;
 use dcgan_model::random::{self, Purpose};
@@ -134,7 +134,7 @@ fn losses(
     let (height, width, channels) = config.image_shape();
     let weights =
         (&model.initial_generator(seed, 0.05, 0.02), &model.initial_discriminator(seed, 0.05, 0.02));
-    let mut networks = networks(model, weights, device, training)?;
+    let mut networks = networks(model, weights, device, (training, &alone()))?;
     let mut engine = Engine::new(&networks, training, config, 0)?;
     let mut images = vec![0; training.batch_size * height * width * channels];
     for step in 0..STEPS {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dcgan_data::{Batch, DataError, Dataset, KeptImages, Loader, LoaderConfig, LoaderPosition, OpenOptions};
+use dcgan_data::{
+    Batch, BatchPart, DataError, Dataset, KeptImages, Loader, LoaderConfig, LoaderPosition, OpenOptions,
+};
 
 use crate::fixtures::{Folder, idx, idx_images, pixels, png, shape};
 
@@ -18,7 +20,14 @@ fn dataset() -> Arc<Dataset> {
 }
 
 fn config(batch_size: usize, threads: usize) -> LoaderConfig {
-    LoaderConfig { batch_size, seed: 9, mirror: false, threads, prefetch: 2 * threads }
+    LoaderConfig {
+        batch_size,
+        seed: 9,
+        mirror: false,
+        threads,
+        prefetch: 2 * threads,
+        part: BatchPart::WHOLE,
+    }
 }
 
 fn take(loader: &mut Loader, count: usize) -> Vec<Batch> {
@@ -100,6 +109,27 @@ fn mirroring_depends_only_on_seed_and_position() {
     assert!((8..24).contains(&mirrored_count), "{mirrored_count} of 32 mirrored");
     let mut resumed = Loader::new(dataset, mirroring, mirrored[5].position).unwrap();
     assert_eq!(take(&mut resumed, 3), mirrored[5..]);
+}
+
+#[test]
+fn parts_of_batches_are_the_batches() {
+    let mirroring = LoaderConfig { mirror: true, ..config(6, 1) };
+    let mut whole = Loader::new(dataset(), mirroring, LoaderPosition::default()).unwrap();
+    let whole = take(&mut whole, 4);
+    for count in [2, 3, 6] {
+        let mut parts: Vec<Vec<Batch>> = Vec::new();
+        for index in 0..count {
+            let config = LoaderConfig { part: BatchPart { index, count }, ..mirroring };
+            parts.push(take(&mut Loader::new(dataset(), config, LoaderPosition::default()).unwrap(), 4));
+        }
+        for (i, batch) in whole.iter().enumerate() {
+            let parts = || parts.iter().map(|batches| &batches[i]);
+            assert!(parts().all(|part| part.count == 6 / count && part.position == batch.position));
+            let pixels: Vec<u8> = parts().flat_map(|part| part.pixels.clone()).collect();
+            let labels: Vec<u32> = parts().flat_map(|part| part.labels.clone().unwrap()).collect();
+            assert_eq!((&pixels, Some(&labels)), (&batch.pixels, batch.labels.as_ref()), "{count} parts");
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dcgan_data::{
-    DataError, Dataset, Loader, LoaderConfig, LoaderPosition, OpenOptions, SkippedImage, UnreadableImages,
+    BatchPart, DataError, Dataset, Loader, LoaderConfig, LoaderPosition, OpenOptions, SkippedImage,
+    UnreadableImages,
 };
 
 use crate::fixtures::{Folder, png, shape, zip};
@@ -33,7 +34,8 @@ fn names(images: &[SkippedImage]) -> Vec<&str> {
 
 /// The images of `count` batches from `start` on, one after another.
 fn images(dataset: &Arc<Dataset>, start: LoaderPosition, batches: usize, threads: usize) -> Vec<Vec<u8>> {
-    let config = LoaderConfig { batch_size: 3, seed: 9, mirror: false, threads, prefetch: 2 };
+    let config =
+        LoaderConfig { batch_size: 3, seed: 9, mirror: false, threads, prefetch: 2, part: BatchPart::WHOLE };
     let mut loader = Loader::new(Arc::clone(dataset), config, start).unwrap();
     let mut images = Vec::new();
     for _ in 0..batches {

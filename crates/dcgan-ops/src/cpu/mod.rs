@@ -56,6 +56,8 @@ pub struct CpuExecutor {
     group: Arc<dyn ProcessGroup>,
     /// Shards of a batch in this process.
     shards: usize,
+    /// Whether passes are those of this process alone.
+    alone: bool,
     pool: BufferPool,
     tape: Option<Tape>,
 }
@@ -82,7 +84,7 @@ impl CpuExecutor {
         let table = ParameterTable::new(&layers, Layout::ChannelsLast);
         let states = layers.iter().map(|layer| LayerState::new(layer, &table, isa, precision)).collect();
         let (group, shards) = (Arc::new(SingleProcess), 1);
-        Self { layers, states, group, shards, pool: BufferPool::new(), tape: None }
+        Self { layers, states, group, shards, alone: false, pool: BufferPool::new(), tape: None }
     }
 
     /// The same as one process of `group`: every process runs its part of the batch, and batch norm normalizes by the
@@ -109,11 +111,13 @@ impl CpuExecutor {
         let n = input.maps.n();
         // Without a tape and minibatch statistics, images do not depend on each other.
         let is_sharded = keep == Keep::Tape || matches!(mode, Mode::Train);
-        let shards = Shards::new(n, if is_sharded { self.shards } else { 1 })?;
+        let shards = Shards::new(n, if is_sharded { self.shards() } else { 1 })?;
+        let group: Arc<dyn ProcessGroup> =
+            if self.alone { Arc::new(SingleProcess) } else { Arc::clone(&self.group) };
         let mut statistics = Statistics::new();
         let mut activations = Vec::new();
         let all = keep == Keep::Activations;
-        let Self { layers, states, group, pool, .. } = self;
+        let Self { layers, states, pool, .. } = self;
         for (i, layer) in layers.iter().enumerate() {
             let started = Instant::now();
             let (done, rest) = states.split_at_mut(i);
@@ -161,10 +165,13 @@ impl CpuExecutor {
         grad_output: &Maps,
         wrt: WithRespectTo,
     ) -> Result<Option<Maps>> {
-        let Self { layers, states, group, pool, tape, .. } = self;
+        let count = self.shards();
+        let group: Arc<dyn ProcessGroup> =
+            if self.alone { Arc::new(SingleProcess) } else { Arc::clone(&self.group) };
+        let Self { layers, states, pool, tape, .. } = self;
         let Tape { input, labels, train } = tape.as_ref().ok_or(OpsError::NoTape)?;
         let n = input.n();
-        let shards = Shards::new(n, self.shards)?;
+        let shards = Shards::new(n, count)?;
         let Some(last) = layers.last() else { return Ok(None) };
         grad_output.check("the output's gradient", n, last.output)?;
         let Workspace { scratch, grads: [d, next], sums, joined } = workspace;
@@ -241,7 +248,11 @@ impl Executor for CpuExecutor {
     }
 
     fn shards(&self) -> usize {
-        self.shards
+        if self.alone { 1 } else { self.shards }
+    }
+
+    fn set_alone(&mut self, alone: bool) {
+        (self.alone, self.tape) = (alone, None);
     }
 
     fn forward(

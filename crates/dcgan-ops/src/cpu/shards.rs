@@ -1,6 +1,6 @@
-//! Shards of a batch: equal parts, computed one after the other. What is summed over images is summed within each shard,
-//! and the sums of shards are combined in a fixed order. So a batch of some shards gives the same bytes whichever process
-//! has which of them.
+//! Shards of a batch: equal parts, computed one after the other. What is summed over images is summed within each
+//! shard, and the sums of shards are combined in a fixed order. So a batch of some shards gives the same bytes,
+//! whichever process has which of them.
 
 use super::linear::{GradInput, Linear};
 use super::map_view::MapView;
@@ -71,8 +71,7 @@ impl Shards {
     /// weight is in `range` of each shard's flat gradients.
     pub(super) fn backward(
         self,
-        linear: &mut Linear,
-        scratch: &mut Scratch,
+        (linear, scratch): (&mut Linear, &mut Scratch),
         (source, d): (MapView<'_>, MapView<'_>),
         lens: (usize, usize),
         weights: Weights<'_>,

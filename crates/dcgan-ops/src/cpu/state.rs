@@ -355,14 +355,14 @@ impl LayerState {
         let lens = (layer.linear_input().len(), layer.output.len());
         let of_weight = (gradients, weight.clone());
         if !layer.changes_input() {
-            return shards.backward(linear, scratch, (source, d), lens, weights, of_weight, grad_input);
+            return shards.backward((linear, scratch), (source, d), lens, weights, of_weight, grad_input);
         }
         let Some((out, receive)) = grad_input else {
-            return shards.backward(linear, scratch, (source, d), lens, weights, of_weight, None);
+            return shards.backward((linear, scratch), (source, d), lens, weights, of_weight, None);
         };
         let grad = grad.sized(shards.n() * layer.linear_input().len());
         let to: GradInput<'_> = Some((&mut *grad, &|_, _| {}));
-        shards.backward(linear, scratch, (source, d), lens, weights, of_weight, to);
+        shards.backward((linear, scratch), (source, d), lens, weights, of_weight, to);
         linear_input::gradient(layer, &plain.finished(), grad, out, receive);
     }
 }

@@ -116,6 +116,10 @@ fn bad_arguments() {
         &["run", "--config", &tiny, "--batch-size", "20000", "--out", &out],
         &["10000 images", "20000", "--batch-size"],
     );
+    refused(
+        &["run", "--config", &tiny, "--shards", "3", "--out", &out],
+        &["--shards is 3, expected a power of two that divides the batch size, 16"],
+    );
     refused(&["run", "--config", &tiny, "--data", &absent, "--out", &out], &["absent"]);
     refused(&["run", "--config", &tiny, "--data", &empty, "--out", &out], &["empty", "0 images"]);
     refused(&["run", "--config", &tiny, "--data", &text, "--out", &out], &["notes.txt"]);

@@ -1,0 +1,113 @@
+//! What the processes of a run tell each other beside the values of a step: how it starts, whether to stop, and who
+//! failed. Rank 0 has the run folder; the others follow it.
+
+use crate::checkpoint::State;
+use crate::config::Plan;
+use crate::error::TrainError;
+use crate::step::Networks;
+use dcgan_base::digest::Digest;
+use dcgan_ops::{Isa, ProcessGroup};
+use serde::{Deserialize, Serialize};
+
+/// What each process says before a step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Word {
+    /// It was asked to stop.
+    pub(crate) stop: bool,
+    /// It cannot go on.
+    pub(crate) failed: bool,
+    /// Digest of its parameters, after the steps at which they are compared.
+    pub(crate) digest: [u8; 32],
+}
+
+const WORD: usize = 34;
+
+/// Exchanges the words of all processes; whether any was asked to stop.
+///
+/// # Errors
+/// [`TrainError::OtherProcess`] if another one failed, [`TrainError::Diverged`] if parameters differ.
+pub(crate) fn meet(group: &dyn ProcessGroup, step: u64, word: Word) -> Result<bool, TrainError> {
+    if group.size() == 1 {
+        return Ok(word.stop);
+    }
+    let mut own = vec![u8::from(word.stop), u8::from(word.failed)];
+    own.extend(word.digest);
+    let mut all = vec![0; WORD * group.size()];
+    group.all_gather(&own, &mut all)?;
+    let words = || all.chunks_exact(WORD).enumerate();
+    if word.failed {
+        return Ok(false); // it says so itself
+    }
+    if let Some((rank, _)) = words().find(|(_, word)| word[1] != 0) {
+        return Err(TrainError::OtherProcess { rank });
+    }
+    if let Some((rank, _)) = words().find(|(_, word)| word[2..] != all[2..WORD]) {
+        return Err(TrainError::Diverged { rank, step });
+    }
+    Ok(words().any(|(_, word)| word[0] != 0))
+}
+
+/// Digest of all that both networks train.
+pub(crate) fn digest(networks: &Networks) -> [u8; 32] {
+    let mut digest = Digest::default();
+    for network in [networks.generator.network(), networks.discriminator.network()] {
+        network.parameters().digest(&mut digest);
+    }
+    digest.key()
+}
+
+/// What rank 0 tells the others before the first step.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Start {
+    /// Steps follow, from this state on.
+    Train(Box<State>),
+    /// There is nothing to do.
+    Finished,
+    /// Rank 0 failed before the first step.
+    Failed,
+}
+
+/// Sends `start` of rank 0 to all others, which give none.
+///
+/// # Errors
+/// Those of the group.
+pub(crate) fn share_start(group: &dyn ProcessGroup, start: Option<&Start>) -> Result<Start, TrainError> {
+    let mut bytes = start.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+    let mut len = (bytes.len() as u64).to_le_bytes();
+    group.broadcast(&mut len, 0)?;
+    bytes.resize(usize::try_from(u64::from_le_bytes(len)).unwrap_or(0), 0);
+    group.broadcast(&mut bytes, 0)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// Compares what must be the same in all processes: the program, the instruction set, the plan, the dataset.
+///
+/// # Errors
+/// [`TrainError::OtherSetup`] with the first difference.
+pub(crate) fn compare_setup(group: &dyn ProcessGroup, plan: &Plan, data: &str) -> Result<(), TrainError> {
+    if group.size() == 1 {
+        return Ok(());
+    }
+    // Threads do not change results, and paths may differ between machines.
+    let mut same = plan.clone();
+    (same.run.threads, same.run.data, same.run.init_from) = (None, None, None);
+    let plan = serde_json::to_vec(&same)?;
+    let isa = format!("{:?}", Isa::best());
+    let parts: [(&'static str, &[u8]); 4] = [
+        ("version of the program", env!("CARGO_PKG_VERSION").as_bytes()),
+        ("instruction set", isa.as_bytes()),
+        ("plan", &plan),
+        ("dataset", data.as_bytes()),
+    ];
+    let own: Vec<u8> = parts.iter().flat_map(|(_, bytes)| Digest::default().field(bytes).key()).collect();
+    let mut all = vec![0; own.len() * group.size()];
+    group.all_gather(&own, &mut all)?;
+    let (first, rest) = all.split_at(own.len());
+    for (rank, other) in (1..).zip(rest.chunks_exact(own.len())) {
+        let differs = other.chunks_exact(32).zip(first.chunks_exact(32)).position(|(a, b)| a != b);
+        if let Some((what, _)) = differs.and_then(|at| parts.get(at)) {
+            return Err(TrainError::OtherSetup { rank, what });
+        }
+    }
+    Ok(())
+}
