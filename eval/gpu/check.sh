@@ -5,6 +5,8 @@
 #
 # BIN      folder of dcgan-train and dcgan-data (default target/release); they need no CUDA to build, so another machine
 #          may build them
+# GOLDENS  the program of this repository's tests, `target/debug/deps/it-...` of the package dcgan-tests; without it, no
+#          golden values are compared
 # DEVICE   default cuda:0
 # PYTHON   default python3; with torch, its cuDNN is used and its training steps are timed
 # QUICK=1  small shapes and few steps: the dry run on the simulated GPU of crates/dcgan-ops/tests/simulated_gpu
@@ -81,9 +83,9 @@ step() {
 }
 
 if [ "${QUICK:-0}" = 1 ]; then
-    presets="digits mnist-cond" verify=3 limit=500 timed=""
+    presets="digits mnist-cond" verify=3 limit=500 plans=2 timed=""
 else
-    presets="digits pytorch32 pytorch64 paper64 svhn32 imagenet32 mnist-cond" verify=16 limit=120 timed="pytorch64 pytorch32"
+    presets="digits pytorch32 pytorch64 paper64 svhn32 imagenet32 mnist-cond" verify=16 limit=120 plans=128 timed="pytorch64 pytorch32"
 fi
 
 # cuDNN of a torch in this Python, where none is installed.
@@ -104,6 +106,19 @@ for preset in $presets; do
         step "verify-$preset-$dtype" "$limit" "$BIN/dcgan-train" bench --verify --preset "$preset" --dtype "$dtype" \
             --batch-size "$verify" --device "$DEVICE" --seed "$seed"
     done
+done
+
+# Layers, networks and ten training steps against PyTorch's golden values.
+if [ -n "${GOLDENS:-}" ]; then
+    step goldens 300 env SIMULATED_GPU=1 DCGAN_GOLDEN="$PWD/tests/golden" "$GOLDENS" goldens:: --skip on_a_simulated_gpu
+else
+    note "skipped goldens: GOLDENS is not set"
+fi
+
+# The convolutions' engines with their TFLOP/s; the log has the table.
+for preset in ${timed:-digits}; do
+    step "plans-$preset" 120 "$BIN/dcgan-train" bench --explain --preset "$preset" --dtype bf16 \
+        --batch-size "$plans" --steps 32 --device "$DEVICE"
 done
 
 # A run: the same bytes twice, and across a kill and resume.

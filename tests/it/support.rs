@@ -40,7 +40,10 @@ pub(crate) struct Golden {
 
 /// A file or folder under `tests/golden`.
 pub(crate) fn golden_path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+    // On a machine without this source tree, such as one with a GPU, the folder is elsewhere.
+    let folder = std::env::var_os("DCGAN_GOLDEN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("golden"), PathBuf::from);
+    folder.join(name)
 }
 
 impl Golden {

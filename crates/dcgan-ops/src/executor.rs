@@ -130,6 +130,23 @@ pub struct LayerTiming {
     pub time: Timing,
 }
 
+/// One convolution of a layer as a device computes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvolutionTime {
+    /// The layer's name.
+    pub layer: String,
+    /// `output`, `input gradient` or `weight gradient`.
+    pub computes: &'static str,
+    /// The library's number of the algorithm.
+    pub engine: i64,
+    /// Bytes of memory that it takes beside its operands.
+    pub workspace: usize,
+    /// Time of one run.
+    pub time: Duration,
+    /// Floating point operations of one run, in units of 10^12 a second.
+    pub tflops: f64,
+}
+
 /// Computes one network on one device. It holds no parameters: they are given to every pass ([`crate::Parameters`]).
 ///
 /// A forward pass changes nothing that a later pass could see: statistics are returned.
@@ -183,6 +200,14 @@ pub trait Executor: Send + std::fmt::Debug {
         grad_output: &Maps,
         wrt: WithRespectTo,
     ) -> Result<Option<Maps>>;
+
+    /// Times each convolution of a batch of `n` images by itself, on maps of zeros; none where that is not known.
+    ///
+    /// # Errors
+    /// Memory, failures of the device.
+    fn time_convolutions(&mut self, _n: usize) -> Result<Vec<ConvolutionTime>> {
+        Ok(Vec::new())
+    }
 
     /// How each layer is computed and the time it has taken; empty where that is not known.
     fn timings(&self) -> Vec<LayerTiming> {

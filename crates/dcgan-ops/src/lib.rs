@@ -60,8 +60,8 @@ pub use dcgan_base::Precision;
 pub use device::{Device, DeviceChoice, DeviceError, executor};
 pub use error::{OpsError, Result};
 pub use executor::{
-    Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, LayerTiming, Mode, Tensors, Timing,
-    WithRespectTo,
+    ConvolutionTime, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, LayerTiming, Mode,
+    Tensors, Timing, WithRespectTo,
 };
 pub use group::{ProcessGroup, SingleProcess};
 pub use layer::{Activation, Initial, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Resample, Role};

@@ -1,8 +1,8 @@
 //! A network ready to run: its executor, its parameters, and the running statistics of its batch norm layers.
 
 use crate::{
-    AdamConfig, Device, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer, LayerTiming,
-    Layout, Maps, Mode, NormStatistics, OpsError, Parameters, ProcessGroup, Result, Statistics,
+    AdamConfig, ConvolutionTime, Device, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, Layer,
+    LayerTiming, Layout, Maps, Mode, NormStatistics, OpsError, Parameters, ProcessGroup, Result, Statistics,
     WithRespectTo, executor,
 };
 
@@ -192,6 +192,14 @@ impl Network {
     /// One Adam step on every parameter.
     pub fn adam_step(&mut self, config: &AdamConfig) {
         self.parameters.adam_step(config);
+    }
+
+    /// Times each convolution of a batch of `n` images by itself; none where the device does not tell.
+    ///
+    /// # Errors
+    /// Memory, failures of the device.
+    pub fn time_convolutions(&mut self, n: usize) -> Result<Vec<ConvolutionTime>> {
+        self.executor.time_convolutions(n)
     }
 
     /// How each layer is computed and the time it has taken; empty where that is not known.

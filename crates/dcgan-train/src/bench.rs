@@ -6,7 +6,7 @@ use crate::start::{alone, networks};
 use crate::step::{LearningRate, Networks, StepError};
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Classes, Generator, Latents, Model, NetworkError};
-use dcgan_ops::{Device, ExecutorOptions, Keep, LayerTiming, Network, executor};
+use dcgan_ops::{ConvolutionTime, Device, ExecutorOptions, Keep, LayerTiming, Network, executor};
 use rand::RngCore;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -82,6 +82,28 @@ fn average(before: Vec<LayerTime>, after: Vec<LayerTime>, steps: usize) -> Vec<L
         ..after
     };
     pairs.map(row).collect()
+}
+
+/// Times each convolution of a training step by itself, where the device tells: those of the generator on the batch,
+/// those of the discriminator on real and generated images together.
+///
+/// # Errors
+/// A network that does not fit the device.
+pub fn time_convolutions(
+    model: &Model,
+    training: &TrainingConfig,
+    device: &Device,
+) -> Result<Vec<(&'static str, ConvolutionTime)>, StepError> {
+    let options = ExecutorOptions::new(device).with_precision(training.dtype);
+    let mut times = Vec::new();
+    for (name, layers, n) in [
+        ("generator", model.generator_layers(), training.batch_size),
+        ("discriminator", model.discriminator_layers(), 2 * training.batch_size),
+    ] {
+        let found = executor(layers.to_vec(), &options)?.time_convolutions(n)?;
+        times.extend(found.into_iter().map(|time| (name, time)));
+    }
+    Ok(times)
 }
 
 fn mean(times: &[f64]) -> f64 {

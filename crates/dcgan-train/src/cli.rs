@@ -198,7 +198,7 @@ pub(crate) struct BenchArgs {
     /// Threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: Option<usize>,
-    /// Print how each layer is computed, and its time
+    /// Print how each layer is computed, and its time; on an NVIDIA GPU, the engine and the speed of each convolution
     #[arg(long, conflicts_with = "verify")]
     pub(crate) explain: bool,
     /// Instead of timing, compare passes of both networks on the device with the CPU's in f32, and with themselves

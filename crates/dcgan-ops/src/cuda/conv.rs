@@ -125,6 +125,8 @@ impl Types {
 struct Plan {
     plan: Descriptor,
     workspace: usize,
+    /// cuDNN's number of the engine.
+    engine: i64,
 }
 
 /// The cuDNN handle and the plans of convolutions, made once for each shape.
@@ -295,7 +297,11 @@ impl Plans {
                 let mut workspace = [0_i64];
                 let name = Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE;
                 plan.get(name, Type::CUDNN_TYPE_INT64, &mut workspace)?;
-                return Ok(Plan { plan, workspace: usize::try_from(workspace[0]).unwrap_or(0) });
+                let mut number = [-1_i64];
+                let name = Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX;
+                engine.get(name, Type::CUDNN_TYPE_INT64, &mut number)?;
+                let workspace = usize::try_from(workspace[0]).unwrap_or(0);
+                return Ok(Plan { plan, workspace, engine: number[0] });
             }
         }
         Err(CudaError::NoEngine { operation: format!("{operation:?} of {shape:?} in {types:?}") })
@@ -308,6 +314,16 @@ impl Plans {
             Err(CudaError::NoEngine { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The number of the engine of a convolution, and the bytes of its workspace.
+    pub(super) fn engine(
+        &mut self,
+        operation: Operation,
+        (shape, types): (Convolution, Types),
+    ) -> Result<(i64, usize)> {
+        let plan = self.plan(operation, shape, types)?;
+        Ok((plan.engine, plan.workspace))
     }
 
     fn plan(&mut self, operation: Operation, shape: Convolution, types: Types) -> Result<&Plan> {

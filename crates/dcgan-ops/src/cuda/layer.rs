@@ -59,10 +59,7 @@ impl Pass<'_> {
     }
 
     fn types(&self) -> Types {
-        match self.precision {
-            Precision::F32 => Types::F32,
-            Precision::Bf16 => Types::Bf16,
-        }
+        types(self.precision)
     }
 
     fn convolve(&mut self, operation: Operation, shape: (Convolution, Types), at: [u64; 3]) -> Result<()> {
@@ -72,6 +69,22 @@ impl Pass<'_> {
     /// A map's values as f32.
     pub(super) fn widen(&self, from: u64, to: u64, len: usize) -> Result<()> {
         self.gpu.launch("widen", elements(len), &[pointer(from), pointer(to), int(len)?])
+    }
+}
+
+pub(super) fn types(precision: Precision) -> Types {
+    match precision {
+        Precision::F32 => Types::F32,
+        Precision::Bf16 => Types::Bf16,
+    }
+}
+
+/// The types of a weight gradient: in f32 where cuDNN has such an engine.
+pub(super) fn gradient_types(plans: &mut Plans, precision: Precision, shape: Convolution) -> Result<Types> {
+    match precision {
+        Precision::F32 => Ok(Types::F32),
+        Precision::Bf16 if plans.has(Operation::Filters, shape, Types::Bf16Maps)? => Ok(Types::Bf16Maps),
+        Precision::Bf16 => Ok(Types::Bf16),
     }
 }
 
@@ -163,7 +176,7 @@ impl Group {
     }
 }
 
-fn convolution(layer: &Layer, n: usize) -> Convolution {
+pub(super) fn convolution(layer: &Layer, n: usize) -> Convolution {
     let sides = |shape: crate::MapShape| (shape.height, shape.width, shape.channels);
     let (input, output) = (sides(layer.linear_input()), sides(layer.output));
     let (fine, coarse) = match layer.kind {
@@ -454,16 +467,14 @@ impl LayerState {
             Kind::Conv => (read, d),
             Kind::ConvTranspose => (d, read),
         };
-        let wide = Types::Bf16Maps;
-        if pass.precision == Precision::F32 {
-            pass.convolve(Operation::Filters, (shape, Types::F32), [fine, to, coarse])?;
-        } else if pass.plans.has(Operation::Filters, shape, wide)? {
-            pass.convolve(Operation::Filters, (shape, wide), [fine, to, coarse])?;
-        } else {
+        let types = gradient_types(pass.plans, pass.precision, shape)?;
+        if types == Types::Bf16 {
             let len = self.places.weight.len();
             let narrow = self.filter_gradient.sized(gpu, 2 * len)?;
-            pass.convolve(Operation::Filters, (shape, Types::Bf16), [fine, narrow, coarse])?;
+            pass.convolve(Operation::Filters, (shape, types), [fine, narrow, coarse])?;
             pass.widen(narrow, to, len)?;
+        } else {
+            pass.convolve(Operation::Filters, (shape, types), [fine, to, coarse])?;
         }
         if let Some(range) = &self.places.bias {
             let to = gradients + 4 * range.start as u64;

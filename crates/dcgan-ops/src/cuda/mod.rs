@@ -7,6 +7,7 @@
 //! - `training.rs`: training steps of two networks whose state stays on the GPU; `trained.rs`: the state of one;
 //!   `slots.rs`: what a step reads, copied ahead; `memory.rs`: the memory that all this takes;
 //! - `conv.rs`: convolutions; `kernels.cu`: the other kernels, compiled as `kernels.ptx`;
+//! - `timing.rs`: times of single convolutions;
 //! - `gpu.rs`: the opened device, its memory and its kernels; `error.rs`: what goes wrong, with the way out.
 //!
 //! Engines of cuDNN that are not deterministic are not used, and sums are taken in a fixed order: on one card, the same
@@ -21,6 +22,7 @@ mod layer;
 mod layers;
 mod memory;
 mod slots;
+mod timing;
 mod trained;
 mod training;
 
@@ -30,8 +32,9 @@ pub use training::CudaTraining;
 
 use crate::executor::{check_input, statistics_of};
 use crate::{
-    Device, Executor, Forward, ForwardHook, Input, Keep, Layer, Layout, MapShape, Maps, Mode, NormStatistics,
-    OpsError, ParameterValues, Precision, ProcessGroup, Result, SingleProcess, Statistics, WithRespectTo,
+    ConvolutionTime, Device, Executor, Forward, ForwardHook, Input, Keep, Layer, Layout, MapShape, Maps,
+    Mode, NormStatistics, OpsError, ParameterValues, Precision, ProcessGroup, Result, SingleProcess,
+    Statistics, WithRespectTo,
 };
 use gpu::{Buffer, elements, int};
 use layer::{Parameters as Addresses, Pass, Scratch, pointer};
@@ -143,6 +146,10 @@ impl Executor for CudaExecutor {
 
     fn group(&self) -> &dyn ProcessGroup {
         &SingleProcess
+    }
+
+    fn time_convolutions(&mut self, n: usize) -> Result<Vec<ConvolutionTime>> {
+        Ok(timing::time_convolutions(&self.gpu, &self.layers.layers, (self.precision, n))?)
     }
 
     fn forward(

@@ -4,7 +4,8 @@ use crate::cli::{BenchArgs, Work};
 use anyhow::bail;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::Preset;
-use dcgan_train::bench::{BenchResult, bench, bench_samples};
+use dcgan_ops::ConvolutionTime;
+use dcgan_train::bench::{BenchResult, bench, bench_samples, time_convolutions};
 use dcgan_train::config::TrainingConfig;
 use dcgan_train::inputs::{check_precision, open_device};
 use dcgan_train::verify::{Verification, verify};
@@ -41,7 +42,11 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     };
     progress.finish();
     if args.explain {
-        print_result(&explanation(&result))?;
+        let convolutions = match args.work {
+            Work::Step => time_convolutions(&model, &training, &device)?,
+            Work::Samples => Vec::new(),
+        };
+        print_result(&if convolutions.is_empty() { explanation(&result) } else { table(&convolutions) })?;
     }
     if args.json {
         print_result(&serde_json::to_string(&result)?)?;
@@ -87,6 +92,23 @@ fn report(args: &BenchArgs, found: &Verification) -> anyhow::Result<Outcome> {
         bail!("{} does not compute as the CPU does", found.device);
     }
     Ok(Outcome::Done)
+}
+
+/// A table of the convolutions of a step.
+fn table(convolutions: &[(&str, ConvolutionTime)]) -> String {
+    let mut lines = vec![format!(
+        "{:<14} {:<10} {:<16} {:>6} {:>14} {:>9} {:>8}",
+        "network", "layer", "computes", "engine", "workspace, MB", "time, us", "TFLOP/s"
+    )];
+    for (network, ConvolutionTime { layer, computes, engine, workspace, time, tflops }) in convolutions {
+        let (megabytes, us) = (*workspace as f64 / 1e6, 1e6 * time.as_secs_f64());
+        lines.push(format!(
+            "{network:<14} {layer:<10} {computes:<16} {engine:>6} {megabytes:>14.1} {us:>9.1} {tflops:>8.2}"
+        ));
+    }
+    let total: f64 = convolutions.iter().map(|(_, found)| found.time.as_secs_f64()).sum();
+    lines.push(format!("all convolutions, each once: {:.2} ms", 1e3 * total));
+    lines.join("\n")
 }
 
 /// A table of the layers: how each is computed, and its time in a step.

@@ -96,6 +96,21 @@ const MEMORY: &str = "2000000";
 
 #[test]
 fn a_gpu_is_compared_with_the_cpu() {
+    let explained = on_gpu(&[
+        "bench",
+        "--explain",
+        "--preset",
+        "digits",
+        "--batch-size",
+        "2",
+        "--steps",
+        "1",
+        "--device",
+        "cuda:0",
+    ]);
+    for part in ["TFLOP/s", "weight gradient", "all convolutions, each once", "images/s"] {
+        assert!(explained.contains(part), "{explained}");
+    }
     let line =
         on_gpu(&["bench", "--verify", "--preset", "digits", "--batch-size", "2", "--device", "cuda:0"]);
     for part in
