@@ -83,7 +83,7 @@ step() {
 }
 
 if [ "${QUICK:-0}" = 1 ]; then
-    presets="digits mnist-cond" verify=3 limit=500 plans=2 timed=""
+    presets="digits mnist-cond" verify=6 limit=600 plans=2 timed=""
 else
     presets="digits pytorch32 pytorch64 paper64 svhn32 imagenet32 mnist-cond" verify=16 limit=120 plans=128 timed="pytorch64 pytorch32"
 fi
