@@ -73,26 +73,18 @@ impl From<&Device> for Device {
 /// The executor for `layers` on the device of `options`.
 ///
 /// # Errors
-/// [`OpsError::Precision`] for bf16 on another device than the CPU; [`OpsError::Group`] for several processes on
-/// another; memory.
+/// [`OpsError::Precision`] for bf16 on a device of candle; [`OpsError::Group`] for several processes or shards on another
+/// device than the CPU; memory.
 pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
-    let (processes, shards) = (options.group.size(), options.shards.max(options.group.size()));
-    if !shards.is_multiple_of(processes) {
-        return Err(OpsError::Shards { images: shards, shards: processes });
-    }
+    let is_shared = options.shards > 1 || options.group.size() > 1;
     Ok(match (&options.device, options.precision) {
         (Device::Cpu, precision) => {
             let executor = CpuExecutor::with(layers, Isa::best(), precision);
-            Box::new(executor.in_group(Arc::clone(&options.group)).in_shards(shards / processes))
+            Box::new(executor.in_group(Arc::clone(&options.group)).in_shards(options.shards))
         }
-        _ if shards > processes => return Err(OpsError::Group),
-        (Device::Candle(device), Precision::F32) if options.group.size() == 1 => {
-            Box::new(CandleExecutor::new(layers, device))
-        }
-        (Device::Candle(_), Precision::F32) => return Err(OpsError::Group),
+        _ if is_shared => return Err(OpsError::Group),
+        (Device::Candle(device), Precision::F32) => Box::new(CandleExecutor::new(layers, device)),
         (Device::Candle(_), Precision::Bf16) => return Err(OpsError::Precision),
-        #[cfg(feature = "cuda")]
-        (Device::Cuda(_), _) if options.group.size() > 1 => return Err(OpsError::Group),
         #[cfg(feature = "cuda")]
         (Device::Cuda(gpu), precision) => {
             Box::new(crate::cuda::CudaExecutor::new(layers, Arc::clone(gpu), precision))

@@ -67,8 +67,8 @@ pub enum OpsError {
     /// Statistics were to be recalibrated from nothing.
     #[error("recalibration of batch norm needs at least one batch")]
     NoBatches,
-    /// Several processes on an executor that works in one.
-    #[error("training in several processes runs on the CPU executor only")]
+    /// Several processes or shards on an executor that works in one.
+    #[error("training in several processes or shards runs on the CPU executor only")]
     Group,
     /// Batch norm over a single value has no variance.
     #[error(

@@ -29,7 +29,8 @@ pub(crate) fn networks(
     (training, group): (&TrainingConfig, &Arc<dyn ProcessGroup>),
 ) -> Result<Networks, NetworkError> {
     let options = ExecutorOptions::new(device).with_precision(training.dtype);
-    let options = ExecutorOptions { shards: training.shards, group: Arc::clone(group), ..options };
+    let shards = training.shards / group.size(); // `trainer` has checked that they divide it
+    let options = ExecutorOptions { shards, group: Arc::clone(group), ..options };
     Ok(Networks {
         generator: Generator::with_executor(model, g, &|layers| executor(layers, &options))?,
         discriminator: Discriminator::with_executor(model, d, &|layers| executor(layers, &options))?,

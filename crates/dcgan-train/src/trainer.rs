@@ -122,11 +122,15 @@ pub fn follow(
         Start::Finished => return Ok(()),
         Start::Failed => return Err(TrainError::OtherProcess { rank: 0 }),
     };
-    let model = Model::new(plan.model.clone())?;
-    let (_, mut networks) = fresh(&model, plan, init, data.fingerprint(), (&device, &group))?;
-    start::broadcast(group.as_ref(), &mut networks)?;
     let total = plan.total_steps(data.len());
-    let mut steps = Steps::new(plan, total, group, networks, (&data, state.position))?;
+    // The others already wait for this process: it ends them if it cannot start.
+    let started = || -> Result<Steps<'_>, TrainError> {
+        let model = Model::new(plan.model.clone())?;
+        let (_, mut networks) = fresh(&model, plan, init, data.fingerprint(), (&device, &group))?;
+        start::broadcast(group.as_ref(), &mut networks)?;
+        Steps::new(plan, total, Arc::clone(&group), networks, (&data, state.position))
+    };
+    let mut steps = started().unwrap_or_else(|error| group.abort(&error.to_string()));
     let mut step = state.step;
     let end = follow_steps(&mut steps, &mut step, total, (progress, cancelled));
     if let Err(error) = &end

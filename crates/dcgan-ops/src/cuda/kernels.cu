@@ -47,7 +47,7 @@ __device__ float derivative(float y, int activation, float slope) {
     }
 }
 
-// Maps have less than 2^31 values: 32-bit arithmetic is much faster.
+// Maps have less than 2^31 values: indices have 32 bits.
 #define EACH(i, n) for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < (unsigned)(n); i += gridDim.x * blockDim.x)
 
 // ---- conversions
@@ -144,8 +144,8 @@ __device__ void label_gradient(const T *d, const float *labels, float *out, int 
 
 // ---- several values at once
 //
-// Memory is read fastest 16 bytes at a time. N values that follow each other are in columns that do, where N divides the
-// number of columns; otherwise N is 1.
+// A thread reads and writes 16 bytes at a time. N values that follow each other are in columns that do, where N divides
+// the number of columns; otherwise N is 1.
 
 template <class T> struct Wide { enum { N = 16 / sizeof(T) }; };
 

@@ -159,11 +159,6 @@ impl CudaTraining {
         })
     }
 
-    /// Whether the work of steps is started as a graph.
-    pub fn is_captured(&self) -> bool {
-        [&self.both, &self.discriminator_alone, &self.generator_alone].iter().any(|work| work.graph.is_some())
-    }
-
     fn work(&mut self, updates: Updates) -> &mut Work {
         match updates {
             Updates::Both => &mut self.both,
@@ -213,7 +208,7 @@ impl CudaTraining {
 
     /// The work of a step, from z, images and labels to the new parameters.
     fn enqueue(&mut self, plans: &mut Plans, updates: Updates) -> Result<()> {
-        let Self { gpu, generator, discriminator, scratch, step, config, .. } = self;
+        let Self { gpu, generator, discriminator, scratch, step, config, sizes, .. } = self;
         let (precision, n) = (config.precision, config.batch_size);
         let labels = step.labels.address(gpu);
         let mut pass = Pass {
@@ -233,7 +228,7 @@ impl CudaTraining {
         let value = pass.bytes();
         if updates.discriminator() {
             let images = step.images.address(gpu);
-            let bytes = n * discriminator.layers.layers.first().map_or(0, |layer| layer.input.len()) * value;
+            let bytes = n * sizes.image * value;
             gpu.copy_bytes(fake, images + bytes as u64, bytes)?;
             // One pass over real and generated images, each with its own statistics.
             (pass.n, pass.groups) = (2 * n, 2);

@@ -178,17 +178,14 @@ fn pooled_and_upsampled_networks_agree() {
 fn small_networks_agree_and_learn_alike() {
     let norm = Some((NormAxes::PerChannel, true));
     let conv = |channels, side, norm, kernel, (stride, padding), activation| Row {
-        kind: Kind::Conv,
         channels,
         side: (side, side),
         kernel: (kernel, kernel),
         stride,
         padding,
-        extra: 0,
-        bias: false,
-        labels: 0,
         norm,
         activation,
+        ..PLAIN
     };
     let leaky = Activation::LeakyRelu(0.2);
     let layers = [

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use crate::support::{Row, cpu, distance, layer, maps, parameters};
+use crate::support::{PLAIN, Row, cpu, distance, layer, maps, parameters};
 use dcgan_ops::{
     Activation, AdamConfig, CpuExecutor, Input, Isa, Keep, Kind, Layer, MapShape, Maps, Network, NormAxes,
     Precision, ProcessGroup, WithRespectTo,
@@ -22,17 +22,14 @@ fn part_of(maps: &Maps, rank: usize, size: usize) -> Maps {
 #[test]
 fn two_processes_compute_the_whole_batch() {
     let row = |channels, side, norm| Row {
-        kind: Kind::Conv,
         channels,
         side: (side, side),
         kernel: (4, 4),
         stride: 2,
         padding: 1,
-        extra: 0,
         bias: true,
-        labels: 0,
         norm,
-        activation: Activation::LeakyRelu(0.2),
+        ..PLAIN
     };
     let per_activation =
         Row { kernel: (3, 3), stride: 1, ..row((8, 5), 4, Some((NormAxes::PerActivation, true))) };
@@ -124,11 +121,9 @@ fn shards_give_the_same_bytes_in_any_number_of_processes() {
         kernel: (kernel, kernel),
         stride,
         padding,
-        extra: 0,
         bias: true,
-        labels: 0,
         norm,
-        activation: Activation::LeakyRelu(0.2),
+        ..PLAIN
     };
     let (down, up) = (Kind::Conv, Kind::ConvTranspose);
     let per_channel = Some((NormAxes::PerChannel, true));

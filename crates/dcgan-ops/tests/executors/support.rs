@@ -63,6 +63,21 @@ pub(crate) struct Row {
     pub(crate) activation: Activation,
 }
 
+/// A convolution of one pixel, for rows that say what is otherwise.
+pub(crate) const PLAIN: Row = Row {
+    kind: Kind::Conv,
+    channels: (1, 1),
+    side: (1, 1),
+    kernel: (1, 1),
+    stride: 1,
+    padding: 0,
+    extra: 0,
+    bias: false,
+    labels: 0,
+    norm: None,
+    activation: Activation::LeakyRelu(0.2),
+};
+
 pub(crate) fn layer(name: &str, row: Row) -> Layer {
     let Row { kind, channels, side, kernel, stride, padding, extra, .. } = row;
     let out = |side, kernel| Layer::output_side(kind, side, kernel, stride, padding, extra).unwrap();
