@@ -73,8 +73,8 @@ impl From<&Device> for Device {
 /// The executor for `layers` on the device of `options`.
 ///
 /// # Errors
-/// [`OpsError::Precision`] for bf16 on a device of candle; [`OpsError::Group`] for several processes or shards on another
-/// device than the CPU; memory.
+/// [`OpsError::Precision`] for bf16 on a device of candle; [`OpsError::Group`] for several processes or shards on
+/// another device than the CPU; memory.
 pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
     let is_shared = options.shards > 1 || options.group.size() > 1;
     Ok(match (&options.device, options.precision) {

@@ -22,8 +22,8 @@ pub struct ExecutorOptions {
     pub precision: Precision,
     /// The processes that compute one batch together.
     pub group: Arc<dyn ProcessGroup>,
-    /// Shards of a batch in this process, as many as in every other one. A batch in the same shards gives the same bytes
-    /// in any number of processes.
+    /// Shards of a batch in this process, as many as in every other one. A batch in the same shards gives the same
+    /// bytes in any number of processes.
     pub shards: usize,
 }
 
