@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use crate::logs::FAILURE_TARGET;
 
@@ -33,6 +34,34 @@ impl UsageError {
     }
 }
 
+/// An error that another process of the same command prints. This one prints nothing and exits with `code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("another process failed; its own message says why")]
+pub struct ReportedElsewhere {
+    /// The exit code of that process.
+    pub code: u8,
+}
+
+/// What messages call this process, where several run one command.
+static PROCESS: OnceLock<String> = OnceLock::new();
+
+/// Sets what messages call this process, where several run one command. The first name stays.
+pub(crate) fn set_process_name(name: &str) {
+    let _ = PROCESS.set(name.to_owned());
+}
+
+pub(crate) fn process_name() -> Option<&'static str> {
+    PROCESS.get().map(String::as_str)
+}
+
+/// The exit code of a command that ends with `error`.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(elsewhere) = error.downcast_ref::<ReportedElsewhere>() {
+        return elsewhere.code;
+    }
+    if error.chain().any(|cause| cause.is::<UsageError>()) { USAGE } else { FAILED }
+}
+
 /// Runs `body`, the main function of the binary `name`, prints its error to stderr, and returns the exit code.
 ///
 /// The output is the error message and one line per cause, or all faults of a [`UsageError`]. The same text goes to the
@@ -42,12 +71,17 @@ pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCo
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
+            if let Some(ReportedElsewhere { code }) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             if let Some(usage) = error.chain().find_map(|cause| cause.downcast_ref::<clap::Error>()) {
                 // clap prints help to stdout and errors to stderr.
                 let _ = usage.print();
                 return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(USAGE));
             }
-            let (text, code) = describe(name, &error);
+            let name =
+                process_name().map_or_else(|| name.to_owned(), |process| format!("{name} ({process})"));
+            let (text, code) = describe(&name, &error);
             tracing::error!(target: FAILURE_TARGET, "{text}");
             // One write, so that lines of other processes stay whole. A failure to write to stderr cannot be reported.
             let _ = io::stderr().write_all((text + "\n").as_bytes());
@@ -61,7 +95,8 @@ fn describe(name: &str, error: &anyhow::Error) -> (String, u8) {
     let usage = error.downcast_ref::<UsageError>();
     if let Some(usage) = usage.or_else(|| error.chain().find_map(|cause| cause.downcast_ref())) {
         let lines: Vec<_> = usage.faults.iter().map(|fault| format!("{name}: {fault}")).collect();
-        return (format!("{}\n(see `{name} --help`)", lines.join("\n")), USAGE);
+        let program = name.split(' ').next().unwrap_or(name);
+        return (format!("{}\n(see `{program} --help`)", lines.join("\n")), USAGE);
     }
     let mut text = format!("{name}: {error}");
     let mut shown = error.to_string();
@@ -121,6 +156,7 @@ mod tests {
             (Ok(Outcome::Interrupted), 130),
             (Err(anyhow!("failed")), 1),
             (Err(UsageError::one("wrong").into()), 2),
+            (Err(ReportedElsewhere { code: 2 }.into()), 2),
             (Err(clap::Command::new("x").try_get_matches_from(["x", "--no-such"]).unwrap_err().into()), 2),
             (Err(clap::Command::new("x").try_get_matches_from(["x", "--help"]).unwrap_err().into()), 0),
         ];

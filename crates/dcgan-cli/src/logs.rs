@@ -51,6 +51,9 @@ pub struct Logging {
     bars: MultiProgress,
     file: LogFile,
     quiet: bool,
+    verbose: bool,
+    /// Whether stderr gets errors alone.
+    only_errors: Arc<AtomicBool>,
     /// Whether lines on stderr have the date.
     dates: Arc<AtomicBool>,
 }
@@ -58,13 +61,19 @@ pub struct Logging {
 impl Logging {
     /// Installs the logger. If the process already has one, that one stays active.
     pub fn init(args: &LogArgs) -> Self {
+        let (quiet, verbose) = (args.quiet, args.verbose > 0);
         let (bars, file, dates) = (MultiProgress::new(), LogFile::default(), Arc::default());
-        let logging = Self { bars, file, quiet: args.quiet, dates };
+        let logging = Self { bars, file, quiet, verbose, only_errors: Arc::default(), dates };
+        let only_errors = Arc::clone(&logging.only_errors);
+        let goes_to_stderr = filter_fn(move |event| {
+            event.target() != FAILURE_TARGET
+                && (*event.level() == Level::ERROR || !only_errors.load(Ordering::Relaxed))
+        });
         let on_stderr = layer()
             .event_format(Line { full_date: Arc::clone(&logging.dates) })
             .with_ansi(io::stderr().is_terminal())
             .with_writer(AboveBars(logging.bars.clone()))
-            .with_filter(filter(args.directives()).and(filter_fn(|event| event.target() != FAILURE_TARGET)));
+            .with_filter(filter(args.directives()).and(goes_to_stderr));
         // --quiet applies to the terminal only; the log file stays complete.
         let file_args = LogArgs { quiet: false, ..*args };
         let in_file = layer()
@@ -80,6 +89,15 @@ impl Logging {
     /// From now on lines on stderr have the date, for programs that run for days.
     pub fn print_dates(&self) {
         self.dates.store(true, Ordering::Relaxed);
+    }
+
+    /// This process is one of several of a command, which messages name. All but the first log errors alone, or
+    /// everything with -v.
+    pub fn set_process(&self, name: &str, is_first: bool) {
+        if !is_first {
+            crate::exit::set_process_name(name);
+            self.only_errors.store(!self.verbose, Ordering::Relaxed);
+        }
     }
 
     /// Appends every line to the file at `path` as well, without colors: the first lines of the process that were
@@ -103,7 +121,7 @@ impl Logging {
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
-        self.quiet
+        self.quiet || self.only_errors.load(Ordering::Relaxed)
     }
 }
 
@@ -207,6 +225,9 @@ where
             write!(out, "{} {}Z ", time::date(now), time::time_of_day(now))?;
         } else {
             write!(out, "{} ", time::time_of_day(now))?;
+        }
+        if let Some(process) = crate::exit::process_name() {
+            write!(out, "[{process}] ")?;
         }
         let metadata = event.metadata();
         let (level, target) = (*metadata.level(), metadata.target());

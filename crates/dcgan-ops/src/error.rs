@@ -70,6 +70,12 @@ pub enum OpsError {
     /// Several processes or shards on an executor that works in one.
     #[error("training in several processes or shards runs on the CPU executor only")]
     Group,
+    /// The other processes of a group cannot be reached.
+    #[error("an exchange between processes failed: {problem}")]
+    Exchange {
+        /// What is known of it.
+        problem: String,
+    },
     /// Batch norm over a single value has no variance.
     #[error(
         "batch norm of layer {layer} needs at least two values per channel to train, found one; use a larger batch"

@@ -11,6 +11,8 @@
 use crate::Result;
 use rayon::prelude::*;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Values that one task of a parallel loop works on.
 const CHUNK: usize = 64 * 1024;
@@ -46,6 +48,57 @@ pub trait ProcessGroup: Debug + Send + Sync {
 
     /// Ends every process of the group; `reason` is for the person who reads the log.
     fn abort(&self, reason: &str) -> !;
+
+    /// How messages name a process: with its host, where there are several.
+    fn name(&self, rank: usize) -> String {
+        format!("rank {rank}")
+    }
+
+    /// The clock of this process's exchanges, where they are timed.
+    fn clock(&self) -> Option<&ExchangeClock> {
+        None
+    }
+}
+
+/// What processes wait for or send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// Gradients, once every process has its own.
+    AllReduce,
+    /// Statistics and sums of batch norm, and losses, including the wait for the last process.
+    BatchNorm,
+    /// Waiting for the slowest process, before a step and before gradients are summed.
+    Wait,
+}
+
+/// How long the exchanges of a process took so far.
+#[derive(Debug, Default)]
+pub struct ExchangeClock([AtomicU64; 3]);
+
+impl ExchangeClock {
+    /// Times so far: of [`Exchange::AllReduce`], [`Exchange::BatchNorm`] and [`Exchange::Wait`].
+    pub fn times(&self) -> [Duration; 3] {
+        [0, 1, 2].map(|i: usize| Duration::from_nanos(self.0[i].load(Ordering::Relaxed)))
+    }
+}
+
+/// Does the work of an exchange on the clock of `group`.
+pub fn timed<R>(group: &dyn ProcessGroup, exchange: Exchange, work: impl FnOnce() -> R) -> R {
+    let started = Instant::now();
+    let result = work();
+    if let Some(clock) = group.clock() {
+        let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        clock.0[exchange as usize].fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+    result
+}
+
+/// Waits until all processes are here.
+///
+/// # Errors
+/// Those of the group.
+pub fn barrier(group: &dyn ProcessGroup) -> Result<()> {
+    timed(group, Exchange::Wait, || group.all_gather(&[0], &mut vec![0; group.size()]))
 }
 
 /// The group of one process.
@@ -175,19 +228,23 @@ pub fn sum_gradients(group: &dyn ProcessGroup, gradients: &mut [f32]) -> Result<
     if size == 1 {
         return Ok(());
     }
-    let chunk = gradients.len().div_ceil(size);
-    let mut padded = gradients.to_vec();
-    padded.resize(chunk * size, 0.0);
-    let mut received = vec![0.0_f32; chunk * size];
-    group.all_to_all(bytemuck::cast_slice(&padded), bytemuck::cast_slice_mut(&mut received))?;
-    sum_tree(&mut received, chunk);
-    group.all_gather(bytemuck::cast_slice(&received[..chunk]), bytemuck::cast_slice_mut(&mut padded))?;
-    gradients.copy_from_slice(&padded[..gradients.len()]);
-    Ok(())
+    barrier(group)?;
+    timed(group, Exchange::AllReduce, || {
+        let chunk = gradients.len().div_ceil(size);
+        let mut padded = gradients.to_vec();
+        padded.resize(chunk * size, 0.0);
+        let mut received = vec![0.0_f32; chunk * size];
+        group.all_to_all(bytemuck::cast_slice(&padded), bytemuck::cast_slice_mut(&mut received))?;
+        sum_tree(&mut received, chunk);
+        group.all_gather(bytemuck::cast_slice(&received[..chunk]), bytemuck::cast_slice_mut(&mut padded))?;
+        gradients.copy_from_slice(&padded[..gradients.len()]);
+        Ok(())
+    })
 }
 
 fn gather(group: &dyn ProcessGroup, part: &[f64]) -> Result<Vec<f64>> {
     let mut all = vec![0.0; part.len() * group.size()];
-    group.all_gather(bytemuck::cast_slice(part), bytemuck::cast_slice_mut(&mut all))?;
+    let (part, bytes) = (bytemuck::cast_slice(part), bytemuck::cast_slice_mut(&mut all));
+    timed(group, Exchange::BatchNorm, || group.all_gather(part, bytes))?;
     Ok(all)
 }

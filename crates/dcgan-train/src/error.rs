@@ -69,26 +69,26 @@ pub enum TrainError {
         difference: String,
     },
     /// Another process of the run failed.
-    #[error("process {rank} of the run failed; its own message says why")]
+    #[error("{process} failed; its own message says why")]
     OtherProcess {
-        /// Its rank.
-        rank: usize,
+        /// Its name ([`dcgan_ops::ProcessGroup::name`]).
+        process: String,
     },
     /// A process with other parameters than rank 0.
     #[error(
-        "process {rank} has other parameters than process 0 at step {step}: its memory or its processor is faulty"
+        "{process} has other parameters than rank 0 after {step} steps: its memory or its processor is faulty"
     )]
     Diverged {
-        /// Its rank.
-        rank: usize,
+        /// Its name.
+        process: String,
         /// The steps taken.
         step: u64,
     },
     /// A process that was started otherwise than rank 0.
-    #[error("process {rank} has another {what} than process 0; start all processes with the same")]
+    #[error("{process} has another {what} than rank 0; start all processes with the same")]
     OtherSetup {
-        /// Its rank.
-        rank: usize,
+        /// Its name.
+        process: String,
         /// What differs.
         what: &'static str,
     },

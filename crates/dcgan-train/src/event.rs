@@ -111,6 +111,25 @@ pub struct StepLine {
     pub seconds_left: f64,
     /// Fraction of the time since the last line that training waited for data.
     pub data_wait_share: f64,
+    /// Where the processes of the run spent that time.
+    #[serde(flatten)]
+    pub exchange: Option<ExchangeShares>,
+}
+
+/// Time that several processes spend on each other, as fractions of the time since the last line. Means over the
+/// processes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExchangeShares {
+    /// Processes of the run.
+    pub processes: usize,
+    /// Sums of gradients over all processes.
+    pub all_reduce_share: f64,
+    /// Exchanges of batch norm and of losses, with the wait for the last process.
+    pub batch_norm_share: f64,
+    /// Waiting for the slowest process, before a step and before gradients are summed.
+    pub wait_share: f64,
+    /// The process that waited least for others.
+    pub slowest_rank: usize,
 }
 
 impl StepLine {
@@ -133,9 +152,18 @@ impl StepLine {
     /// The line that pytorch/examples prints, with speed and remaining time.
     pub fn console(&self) -> String {
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+        let exchange = self.exchange.as_ref().map_or_else(String::new, |exchange| {
+            format!(
+                ", {:.0} % all-reduce, {:.0} % batch norm exchange, {:.0} % waiting for rank {}",
+                100.0 * exchange.all_reduce_share,
+                100.0 * exchange.batch_norm_share,
+                100.0 * exchange.wait_share,
+                exchange.slowest_rank,
+            )
+        });
         format!(
             "[{}/{}] Loss_D: {} Loss_G: {} D(x): {} D(G(z)): {} / {}  {:.0} images/s, {} left, \
-             {:.0} % waiting for data",
+             {:.0} % waiting for data{exchange}",
             self.step,
             self.total_steps,
             number(self.loss_d),

@@ -16,10 +16,22 @@ fn main() -> ExitCode {
         let Cli { log, command } = dcgan_cli::try_parse::<Cli>()?;
         let logging = Logging::init(&log);
         match command {
-            None => commands::train::run(&cli::RunArgs::default(), &logging),
-            Some(Command::Run(args)) if args.is_repeated() => commands::repeat::run(&args, &logging),
-            Some(Command::Run(args)) => commands::train::run(&args, &logging),
-            Some(Command::Resume(args)) => commands::resume::resume(&args, &logging),
+            None => commands::train::run(
+                &cli::RunArgs::default(),
+                &commands::processes::start(&logging)?,
+                &logging,
+            ),
+            Some(Command::Run(args)) => {
+                let world = commands::processes::start(&logging)?;
+                if args.is_repeated() {
+                    commands::repeat::run(&args, &world, &logging)
+                } else {
+                    commands::train::run(&args, &world, &logging)
+                }
+            }
+            Some(Command::Resume(args)) => {
+                commands::resume::resume(&args, &commands::processes::start(&logging)?, &logging)
+            }
             Some(Command::Compare(args)) => commands::compare::run(&args, &logging),
             Some(Command::Animate(args)) => commands::animate::run(&args, &logging),
             Some(Command::Bench(args)) => commands::bench::run(&args, &logging),

@@ -6,8 +6,13 @@ use crate::config::Plan;
 use crate::error::TrainError;
 use crate::step::Networks;
 use dcgan_base::digest::Digest;
+use dcgan_ops::group::{Exchange, ExchangeClock, timed};
 use dcgan_ops::{Isa, ProcessGroup};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Time in exchanges of each process so far ([`ExchangeClock::times`]).
+pub(crate) type ExchangeTimes = Vec<[Duration; 3]>;
 
 /// What each process says before a step.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,31 +25,45 @@ pub(crate) struct Word {
     pub(crate) digest: [u8; 32],
 }
 
-const WORD: usize = 34;
+/// Bytes of a word: both flags, the digest, and the times of exchanges.
+const WORD: usize = TIMES + 24;
+const TIMES: usize = 34;
 
-/// Exchanges the words of all processes; whether any was asked to stop.
+/// Exchanges the words of all processes: whether any was asked to stop, and how long their exchanges took.
 ///
 /// # Errors
 /// [`TrainError::OtherProcess`] if another one failed, [`TrainError::Diverged`] if parameters differ.
-pub(crate) fn meet(group: &dyn ProcessGroup, step: u64, word: Word) -> Result<bool, TrainError> {
+pub(crate) fn meet(
+    group: &dyn ProcessGroup,
+    step: u64,
+    word: Word,
+) -> Result<(bool, ExchangeTimes), TrainError> {
     if group.size() == 1 {
-        return Ok(word.stop);
+        return Ok((word.stop, ExchangeTimes::new()));
     }
     let mut own = vec![u8::from(word.stop), u8::from(word.failed)];
     own.extend(word.digest);
+    for time in group.clock().map(ExchangeClock::times).unwrap_or_default() {
+        own.extend(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).to_le_bytes());
+    }
     let mut all = vec![0; WORD * group.size()];
-    group.all_gather(&own, &mut all)?;
+    timed(group, Exchange::Wait, || group.all_gather(&own, &mut all))?;
     let words = || all.chunks_exact(WORD).enumerate();
     if word.failed {
-        return Ok(false); // it says so itself
+        return Ok((false, ExchangeTimes::new())); // it says so itself
     }
     if let Some((rank, _)) = words().find(|(_, word)| word[1] != 0) {
-        return Err(TrainError::OtherProcess { rank });
+        return Err(TrainError::OtherProcess { process: group.name(rank) });
     }
-    if let Some((rank, _)) = words().find(|(_, word)| word[2..] != all[2..WORD]) {
-        return Err(TrainError::Diverged { rank, step });
+    if let Some((rank, _)) = words().find(|(_, word)| word[2..TIMES] != all[2..TIMES]) {
+        return Err(TrainError::Diverged { process: group.name(rank), step });
     }
-    Ok(words().any(|(_, word)| word[0] != 0))
+    let time = |word: &[u8], i: usize| {
+        let bytes = word[TIMES + 8 * i..].first_chunk().copied().unwrap_or_default();
+        Duration::from_nanos(u64::from_le_bytes(bytes))
+    };
+    let times = words().map(|(_, word)| [0, 1, 2].map(|i| time(word, i))).collect();
+    Ok((words().any(|(_, word)| word[0] != 0), times))
 }
 
 /// Digest of all that both networks train.
@@ -106,7 +125,7 @@ pub(crate) fn compare_setup(group: &dyn ProcessGroup, plan: &Plan, data: &str) -
     for (rank, other) in (1..).zip(rest.chunks_exact(own.len())) {
         let differs = other.chunks_exact(32).zip(first.chunks_exact(32)).position(|(a, b)| a != b);
         if let Some((what, _)) = differs.and_then(|at| parts.get(at)) {
-            return Err(TrainError::OtherSetup { rank, what });
+            return Err(TrainError::OtherSetup { process: group.name(rank), what });
         }
     }
     Ok(())

@@ -6,13 +6,15 @@ use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::evaluation::Samples;
-use crate::event::{AlarmKind, Event, StepLine};
+use crate::event::{AlarmKind, Event, ExchangeShares, StepLine};
+use crate::processes::ExchangeTimes;
 use crate::run_folder::{RunFolder, RunResult, Stats};
 use crate::step::{StepError, StepOutput};
 use crate::trend::History;
 use dcgan_data::image_grid::{self, ImageGrid};
 use dcgan_model::checkpoints;
 use dcgan_model::weights::first_non_finite;
+use dcgan_ops::group::Exchange;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,43 @@ struct Interval {
     step: u64,
     /// How long the loader had kept training waiting by then.
     data_wait: Duration,
+    /// Time that evaluation and writing took since: other processes wait meanwhile.
+    excluded: Duration,
+    /// Time in exchanges of each process by then.
+    exchange: ExchangeTimes,
+}
+
+impl Interval {
+    fn new(step: u64, data_wait: Duration, exchange: ExchangeTimes) -> Self {
+        Self { started: Instant::now(), step, data_wait, excluded: Duration::ZERO, exchange }
+    }
+
+    /// What the processes spent of `seconds`, given their times now.
+    fn shares(&self, now: &ExchangeTimes, seconds: f64) -> Option<ExchangeShares> {
+        let since = |rank: usize, times: &[Duration; 3]| {
+            let before = self.exchange.get(rank).copied().unwrap_or_default();
+            let mut times = [0, 1, 2].map(|i: usize| times[i].saturating_sub(before[i]));
+            if rank > 0 {
+                times[Exchange::Wait as usize] = times[Exchange::Wait as usize].saturating_sub(self.excluded);
+            }
+            times
+        };
+        let times: Vec<[Duration; 3]> =
+            now.iter().enumerate().map(|(rank, times)| since(rank, times)).collect();
+        let share = |exchange: Exchange| {
+            let total: f64 = times.iter().map(|times| times[exchange as usize].as_secs_f64()).sum();
+            total / times.len() as f64 / seconds
+        };
+        let (slowest_rank, _) =
+            times.iter().enumerate().min_by_key(|(_, times)| times[Exchange::Wait as usize])?;
+        Some(ExchangeShares {
+            processes: times.len(),
+            all_reduce_share: share(Exchange::AllReduce),
+            batch_norm_share: share(Exchange::BatchNorm),
+            wait_share: share(Exchange::Wait),
+            slowest_rank,
+        })
+    }
 }
 
 /// Writes to the folder of a run.
@@ -59,7 +98,7 @@ impl<'a> Recorder<'a> {
             // The process may have been killed between the checkpoint and this.
             link_and_prune(folder, plan, state, total_steps)?;
         }
-        let interval = Interval { started: Instant::now(), step: 0, data_wait: Duration::ZERO };
+        let interval = Interval::new(0, Duration::ZERO, ExchangeTimes::new());
         Ok(Self {
             folder,
             plan,
@@ -78,14 +117,16 @@ impl<'a> Recorder<'a> {
         self.last_good.as_deref()
     }
 
-    /// Begins a log interval.
+    /// Begins the first log interval.
     pub(crate) fn start_interval(&mut self, step: u64, data_wait: Duration) {
-        self.interval = Interval { started: Instant::now(), step, data_wait };
+        self.interval = Interval::new(step, data_wait, ExchangeTimes::new());
     }
 
     /// Leaves the time since `started` out of the speed of training.
     pub(crate) fn exclude_since(&mut self, started: Instant) {
-        self.interval.started += started.elapsed();
+        let elapsed = started.elapsed();
+        self.interval.started += elapsed;
+        self.interval.excluded += elapsed;
     }
 
     /// Takes the output of a step for the next log line.
@@ -94,12 +135,18 @@ impl<'a> Recorder<'a> {
         self.output.generator = output.generator.or(self.output.generator);
     }
 
-    /// Ends a log interval with its line. `data_wait` is how long the loader has kept training waiting so far.
+    /// Ends a log interval with its line. `data_wait` is how long the loader has kept training waiting so far,
+    /// `exchange` the time of each process in exchanges, without the last step.
     ///
     /// # Errors
     /// Those of the run folder.
-    pub(crate) fn log(&mut self, state: &State, data_wait: Duration) -> Result<(), TrainError> {
-        let Interval { started, step, data_wait: waited_before } = self.interval;
+    pub(crate) fn log(
+        &mut self,
+        state: &State,
+        data_wait: Duration,
+        exchange: &ExchangeTimes,
+    ) -> Result<(), TrainError> {
+        let Interval { started, step, data_wait: waited_before, .. } = self.interval;
         let seconds = started.elapsed().as_secs_f64().max(1e-9);
         let steps = (state.step - step) as f64;
         let line = StepLine {
@@ -118,8 +165,9 @@ impl<'a> Recorder<'a> {
             images_per_s: steps * self.plan.training.batch_size as f64 / seconds,
             seconds_left: (self.total_steps - state.step) as f64 * seconds / steps.max(1.0),
             data_wait_share: (data_wait - waited_before).as_secs_f64() / seconds,
+            exchange: self.interval.shares(exchange, seconds),
         };
-        self.start_interval(state.step, data_wait);
+        self.interval = Interval::new(state.step, data_wait, exchange.clone());
         self.emit(&Event::Step(line.with_output(&self.output)))
     }
 

@@ -4,7 +4,7 @@
 use crate::config::Plan;
 use crate::engine::{Engine, StepBatch};
 use crate::error::TrainError;
-use crate::processes::{Word, digest, meet};
+use crate::processes::{ExchangeTimes, Word, digest, meet};
 use crate::step::{LearningRate, Networks, StepError};
 use dcgan_data::{BatchPart, Dataset, KeptImages, Loader, LoaderConfig, LoaderPosition};
 use dcgan_model::Latents;
@@ -33,6 +33,8 @@ pub(crate) struct Steps<'a> {
     pub(crate) loader: Loader,
     /// The images that the device has, where it keeps them.
     kept: Option<Arc<KeptImages>>,
+    /// Time in exchanges of each process before the last step; empty for a single one.
+    pub(crate) times: ExchangeTimes,
     /// Whether weights and counters are those of a whole number of steps.
     pub(crate) is_whole: bool,
 }
@@ -58,7 +60,17 @@ impl<'a> Steps<'a> {
             part: BatchPart { index: group.rank(), count: group.size() },
         };
         let loader = Loader::keeping(Arc::clone(data), config, position, kept.clone())?;
-        Ok(Self { plan, total, group, engine, networks, loader, kept, is_whole: true })
+        Ok(Self {
+            plan,
+            total,
+            group,
+            engine,
+            networks,
+            loader,
+            kept,
+            times: ExchangeTimes::new(),
+            is_whole: true,
+        })
     }
 
     /// Takes step `step` (from 0), unless a process was asked to `stop`. With several processes, all of them agree
@@ -72,7 +84,9 @@ impl<'a> Steps<'a> {
             let compares = step.is_multiple_of(self.plan.run.checkpoint_every);
             let digest = if compares { digest(&self.networks) } else { [0; 32] };
             let word = Word { stop, failed: batch.is_err(), digest };
-            if meet(self.group.as_ref(), step, word)? {
+            let (stop, times) = meet(self.group.as_ref(), step, word)?;
+            self.times = times;
+            if stop {
                 return Ok(false);
             }
         }

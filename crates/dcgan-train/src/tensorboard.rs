@@ -98,6 +98,7 @@ fn head(wall_time: f64, first_step: u64) -> Vec<u8> {
 fn summary(event: &Event, folder: &Path) -> Result<Option<Message>, RunFolderError> {
     let values = match event {
         Event::Step(line) => {
+            let exchange = line.exchange.as_ref();
             let scalars = [
                 ("loss/D", line.loss_d),
                 ("loss/G", line.loss_g),
@@ -109,6 +110,9 @@ fn summary(event: &Event, folder: &Path) -> Result<Option<Message>, RunFolderErr
                 ("learning_rate", Some(line.learning_rate)),
                 ("speed/images_per_s", Some(line.images_per_s)),
                 ("speed/data_wait_share", Some(line.data_wait_share)),
+                ("speed/all_reduce_share", exchange.map(|exchange| exchange.all_reduce_share)),
+                ("speed/batch_norm_share", exchange.map(|exchange| exchange.batch_norm_share)),
+                ("speed/wait_share", exchange.map(|exchange| exchange.wait_share)),
             ];
             scalars.into_iter().filter_map(|(tag, value)| Some(scalar(tag, value?))).collect()
         }

@@ -77,9 +77,8 @@ pub fn run(
     progress: &mut dyn FnMut(u64, u64),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<RunEnd, TrainError> {
+    check_processes(plan, &inputs)?;
     let group = Arc::clone(&inputs.group);
-    check_group(group.as_ref(), plan)?;
-    processes::compare_setup(group.as_ref(), plan, inputs.data.fingerprint())?;
     let mut has_started = false;
     let end = record_run(folder, plan, inputs, (observer, progress), cancelled, &mut has_started);
     if group.size() > 1 && !has_started {
@@ -95,16 +94,20 @@ type Observer<'a> = &'a mut dyn FnMut(&Event);
 /// Gets the number of steps taken and of all steps.
 type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Refuses processes that cannot divide the shards.
-fn check_group(group: &dyn ProcessGroup, plan: &Plan) -> Result<(), TrainError> {
-    let (processes, shards) = (group.size(), plan.training.shards);
-    match processes == 1 || processes.is_power_of_two() && processes <= shards {
-        true => Ok(()),
-        false => Err(TrainError::Processes { processes, shards }),
+/// Refuses processes that cannot divide the shards, or were started otherwise than rank 0. All processes call it, and
+/// get the same error.
+///
+/// # Errors
+/// [`TrainError::Processes`], [`TrainError::OtherSetup`]; those of the group.
+pub fn check_processes(plan: &Plan, inputs: &Inputs) -> Result<(), TrainError> {
+    let (processes, shards) = (inputs.group.size(), plan.training.shards);
+    if processes > 1 && !(processes.is_power_of_two() && processes <= shards) {
+        return Err(TrainError::Processes { processes, shards });
     }
+    processes::compare_setup(inputs.group.as_ref(), plan, inputs.data.fingerprint())
 }
 
-/// Trains as another process than rank 0: the same steps, and nothing is written.
+/// Trains as another process than rank 0: the same steps, and nothing is written. Whether the run is complete.
 ///
 /// # Errors
 /// [`TrainError`]; the failure of another process.
@@ -113,14 +116,13 @@ pub fn follow(
     inputs: Inputs,
     progress: &mut dyn FnMut(u64, u64),
     cancelled: &dyn Fn() -> bool,
-) -> Result<(), TrainError> {
+) -> Result<bool, TrainError> {
+    check_processes(plan, &inputs)?;
     let Inputs { data, device, init, group, .. } = inputs;
-    check_group(group.as_ref(), plan)?;
-    processes::compare_setup(group.as_ref(), plan, data.fingerprint())?;
     let state = match processes::share_start(group.as_ref(), None)? {
         Start::Train(state) => state,
-        Start::Finished => return Ok(()),
-        Start::Failed => return Err(TrainError::OtherProcess { rank: 0 }),
+        Start::Finished => return Ok(true),
+        Start::Failed => return Err(TrainError::OtherProcess { process: group.name(0) }),
     };
     let total = plan.total_steps(data.len());
     // The others already wait for this process: it ends them if it cannot start.
@@ -146,16 +148,17 @@ fn follow_steps(
     step: &mut u64,
     total: u64,
     (progress, cancelled): (Progress<'_>, &dyn Fn() -> bool),
-) -> Result<(), TrainError> {
+) -> Result<bool, TrainError> {
     while *step < total {
         if !steps.take(*step, cancelled())? {
-            return Ok(());
+            return Ok(false);
         }
         *step += 1;
         steps.engine.outputs()?; // read by rank 0 alone
         progress(*step, total);
     }
-    steps.finish(total)
+    steps.finish(total)?;
+    Ok(true)
 }
 
 /// The run of rank 0. `has_started` tells whether the other processes know where it starts.
@@ -316,7 +319,7 @@ impl<'a> Trainer<'a> {
             progress(step, self.total_steps);
             if self.is_due(self.plan.run.log_every) {
                 self.observe()?;
-                self.recorder.log(&self.state, self.steps.loader.wait_time())?;
+                self.recorder.log(&self.state, self.steps.loader.wait_time(), &self.steps.times)?;
             }
             self.record(&cancelled_alone)?;
             if (self.state.unrecorded || cancelled_alone()) && step < self.total_steps {

@@ -7,6 +7,7 @@ mod compare_plot;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod presets;
+pub(crate) mod processes;
 pub(crate) mod repeat;
 pub(crate) mod resume;
 pub(crate) mod sample;

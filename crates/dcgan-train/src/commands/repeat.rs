@@ -1,8 +1,10 @@
 //! `dcgan-train run --seeds` and `--repeat`: the same run with several seeds, one after the other.
 
+use super::processes::{self, is_first};
 use super::{compare, resume, train};
 use crate::cli::RunArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
+use dcgan_mpi::World;
 use dcgan_train::compare::{Comparison, RunSummary};
 use dcgan_train::config::Plan;
 use dcgan_train::run_folder::RunFolder;
@@ -12,7 +14,35 @@ use std::path::{Path, PathBuf};
 /// Most runs of one command.
 const MAX_RUNS: u64 = 1000;
 
-pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::Result<Outcome> {
+    let runs = processes::agree(world, runs(args, is_first(world)))?;
+    for (i, (seed, out)) in runs.iter().enumerate() {
+        tracing::info!("run {} of {}: seed {seed} in {}", i + 1, runs.len(), out.display());
+        let part = args.part(*seed, out);
+        let is_free =
+            is_first(world).then(|| RunFolder::is_free(out).map_err(UsageError::because)).transpose();
+        let is_free = processes::agree(world, is_free.map_err(anyhow::Error::from))?;
+        let outcome = if processes::share(world, is_free)? {
+            train::run(&part, world, logging)?
+        } else {
+            resume::resume(&part.resumed(out), world, logging)?
+        };
+        if outcome == Outcome::Interrupted {
+            tracing::warn!("{i} of {} runs are complete; the same command continues", runs.len());
+            return Ok(outcome);
+        }
+    }
+    if is_first(world) {
+        let summaries = runs.iter().map(|(_, out)| RunSummary::read(out)).collect::<Result<_, _>>()?;
+        let comparison = Comparison::new(summaries);
+        let json = || serde_json::to_string(&comparison);
+        print_result(&if args.json { json()? } else { compare::text(&comparison) })?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The seeds and folders of all runs. With `is_first`, every fault is found before the first run starts.
+fn runs(args: &RunArgs, is_first: bool) -> anyhow::Result<Vec<(u64, PathBuf)>> {
     let plan = args.plan();
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
     let first = plan.as_ref().map_or(0, |plan| plan.run.seed);
@@ -23,32 +53,15 @@ pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     let (Ok(plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
     let base = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&plan.model.name));
     let runs: Vec<(u64, PathBuf)> = seeds.iter().map(|&seed| (seed, folder(&base, seed))).collect();
-    // Before the first run starts.
+    let checked = runs.iter().filter(|_| is_first);
     let faults: Vec<Vec<String>> =
-        runs.iter().map(|(seed, out)| misfits(out, &plan, *seed)).collect::<Result<_, _>>()?;
+        checked.map(|(seed, out)| misfits(out, &plan, *seed)).collect::<Result<_, _>>()?;
     let mut faults = faults.concat();
     if !faults.is_empty() {
         faults.push("give the options of these runs, or choose another --out".to_owned());
         return Err(UsageError { faults }.into());
     }
-    for (i, (seed, out)) in runs.iter().enumerate() {
-        tracing::info!("run {} of {}: seed {seed} in {}", i + 1, runs.len(), out.display());
-        let part = args.part(*seed, out);
-        let outcome = if RunFolder::is_free(out).map_err(UsageError::because)? {
-            train::run(&part, logging)?
-        } else {
-            resume::resume(&part.resumed(out), logging)?
-        };
-        if outcome == Outcome::Interrupted {
-            tracing::warn!("{i} of {} runs are complete; the same command continues", runs.len());
-            return Ok(outcome);
-        }
-    }
-    let summaries = runs.iter().map(|(_, out)| RunSummary::read(out)).collect::<Result<_, _>>()?;
-    let comparison = Comparison::new(summaries);
-    let json = || serde_json::to_string(&comparison);
-    print_result(&if args.json { json()? } else { compare::text(&comparison) })?;
-    Ok(Outcome::Done)
+    Ok(runs)
 }
 
 /// The seeds of `--seeds`, or `--repeat` seeds from `first` on.

@@ -1,13 +1,17 @@
 //! `dcgan-train resume`, and `run --resume-if-exists`.
 
+use super::processes::{self, follow, is_first};
 use super::train::{open_inputs, print_finished, train, with_fix};
 use crate::cli::{ResumeArgs, RunArgs, Summary};
-use dcgan_cli::{Logging, Outcome, UsageError, set_threads};
+use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_model::checkpoints;
+use dcgan_mpi::World;
 use dcgan_train::config::{Plan, messages};
+use dcgan_train::data_record::DataRecord;
 use dcgan_train::inputs::Opening;
 use dcgan_train::options::{self, Section, Values};
-use dcgan_train::run_folder::{RunFolder, RunResult};
+use dcgan_train::run_folder::{Lock, RunFolder, RunResult};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -18,10 +22,41 @@ struct Changes {
     accept_data_change: bool,
 }
 
-pub(crate) fn resume(args: &ResumeArgs, logging: &Logging) -> anyhow::Result<Outcome> {
-    let (folder, plan) = RunFolder::open(&args.run).map_err(UsageError::because)?;
-    let changes = Changes { options: args.options.0.clone(), accept_data_change: args.accept_data_change };
-    continue_run(&folder, plan, &changes, logging, args.summary())
+/// What the first process tells the others about the run.
+#[derive(Debug, Serialize, Deserialize)]
+enum Next {
+    Train(Box<Resumed>),
+    /// The run is complete.
+    Finished(RunResult),
+}
+
+/// A run to be continued.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Resumed {
+    plan: Plan,
+    /// Step of the newest checkpoint.
+    newest: u64,
+    record: Option<DataRecord>,
+    skip_again: bool,
+    accept_data_change: bool,
+}
+
+/// The folder of the run, in the first process.
+struct Opened {
+    folder: RunFolder,
+    lock: Option<Lock>,
+    /// The plan on disk.
+    before: Plan,
+}
+
+pub(crate) fn resume(args: &ResumeArgs, world: &World, logging: &Logging) -> anyhow::Result<Outcome> {
+    let open = || {
+        let (folder, plan) = RunFolder::open(&args.run).map_err(UsageError::because)?;
+        let changes =
+            Changes { options: args.options.0.clone(), accept_data_change: args.accept_data_change };
+        prepare(folder, plan, &changes)
+    };
+    continue_run(open, world, logging, args.summary())
 }
 
 /// Continues the run in `out` if `plan`, which a command resolved, differs from its plan only in options that `resume`
@@ -30,30 +65,29 @@ pub(crate) fn resume_same(
     out: &Path,
     plan: &Plan,
     args: &RunArgs,
+    world: &World,
     logging: &Logging,
 ) -> anyhow::Result<Outcome> {
-    let (folder, before) = RunFolder::open(out).map_err(UsageError::because)?;
-    let mut faults = differences(out, &before, plan)?;
-    if !faults.is_empty() {
-        faults.push("give the options of that run, or choose another --out".to_owned());
-        return Err(UsageError { faults }.into());
-    }
-    let changes = Changes { options: args.resumable(), accept_data_change: false };
-    if let Some(result) = finished(&folder, &before, &changes)? {
-        return print_finished(&folder, &result, args.summary());
-    }
-    tracing::info!("--out {} holds a run with these options: resuming it", out.display());
-    continue_run(&folder, before, &changes, logging, args.summary())
+    let open = || {
+        let (folder, before) = RunFolder::open(out).map_err(UsageError::because)?;
+        let mut faults = differences(out, &before, plan)?;
+        if !faults.is_empty() {
+            faults.push("give the options of that run, or choose another --out".to_owned());
+            return Err(UsageError { faults }.into());
+        }
+        let changes = Changes { options: args.resumable(), accept_data_change: false };
+        if let Some(result) = finished(&folder, &before, &changes)? {
+            return Ok((Opened { folder, lock: None, before }, Next::Finished(result)));
+        }
+        tracing::info!("--out {} holds a run with these options: resuming it", out.display());
+        prepare(folder, before, &changes)
+    };
+    continue_run(open, world, logging, args.summary())
 }
 
-fn continue_run(
-    folder: &RunFolder,
-    mut plan: Plan,
-    changes: &Changes,
-    logging: &Logging,
-    summary: Summary,
-) -> anyhow::Result<Outcome> {
-    let lock = folder.lock().map_err(UsageError::because)?;
+/// Locks the run and changes its plan.
+fn prepare(folder: RunFolder, mut plan: Plan, changes: &Changes) -> anyhow::Result<(Opened, Next)> {
+    let lock = Some(folder.lock().map_err(UsageError::because)?);
     let before = plan.clone();
     let mut faults = plan.set(&changes.options).err().unwrap_or_default();
     faults.extend(plan.faults());
@@ -61,24 +95,47 @@ fn continue_run(
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
-    set_threads(plan.run.threads)?;
     let newest = checkpoints::list(&folder.checkpoints())?.pop().unwrap_or(0);
     let record = folder.data_record_before(newest, &before).map_err(UsageError::because)?;
-    let opening = Opening {
-        is_new: newest == 0,
-        record: record.as_ref(),
-        skip_again: changes.options.contains_key("skip_bad") && plan.run.skip_bad.is_on(),
-        accept_data_change: changes.accept_data_change,
-        ..Opening::default()
+    let skip_again = changes.options.contains_key("skip_bad") && plan.run.skip_bad.is_on();
+    let accept_data_change = changes.accept_data_change;
+    let resumed = Resumed { plan, newest, record, skip_again, accept_data_change };
+    Ok((Opened { folder, lock, before }, Next::Train(Box::new(resumed))))
+}
+
+/// Continues the run that the first process opens, in all processes.
+fn continue_run(
+    open: impl FnOnce() -> anyhow::Result<(Opened, Next)>,
+    world: &World,
+    logging: &Logging,
+    summary: Summary,
+) -> anyhow::Result<Outcome> {
+    let opened = if is_first(world) { open().map(Some) } else { Ok(None) };
+    let (opened, next) = processes::agree(world, opened)?.unzip();
+    let mut resumed = match (processes::share(world, next)?, &opened) {
+        (Next::Train(resumed), _) => *resumed,
+        (Next::Finished(result), Some(opened)) => return print_finished(&opened.folder, &result, summary),
+        (Next::Finished(_), None) => return Ok(Outcome::Done),
     };
-    let inputs = open_inputs(&mut plan, &opening)?;
-    if !changes.accept_data_change {
-        folder.check_data(newest, record.as_ref(), &inputs.data).map_err(|error| with_fix(error, folder))?;
-    }
-    if plan != before && plan.total_steps(inputs.data.len()) > newest {
-        folder.write_plan(&plan)?;
-    }
-    let outcome = train(folder, &plan, inputs, logging, summary);
+    let Resumed { newest, ref record, accept_data_change, skip_again, .. } = resumed;
+    let (is_new, record) = (newest == 0, record.as_ref());
+    let opening = Opening { is_new, record, skip_again, accept_data_change, ..Opening::default() };
+    let inputs = open_inputs(&mut resumed.plan, world, &opening)?;
+    let plan = resumed.plan;
+    let check = |opened: &Opened| -> anyhow::Result<()> {
+        let Opened { folder, before, .. } = opened;
+        if !accept_data_change {
+            let checked = folder.check_data(newest, record, &inputs.data);
+            checked.map_err(|error| with_fix(error, folder, 0))?;
+        }
+        if plan != *before && plan.total_steps(inputs.data.len()) > newest {
+            folder.write_plan(&plan)?;
+        }
+        Ok(())
+    };
+    processes::agree(world, opened.as_ref().map_or(Ok(()), check))?;
+    let Some(Opened { folder, lock, .. }) = opened else { return follow(&plan, inputs) };
+    let outcome = train(&folder, &plan, inputs, logging, summary);
     drop(lock);
     outcome
 }

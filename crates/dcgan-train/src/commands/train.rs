@@ -1,58 +1,93 @@
 //! `dcgan-train run` and the default run; the training of `resume` as well.
 
+use super::processes::{self, follow, is_first, own_error};
 use super::resume::resume_same;
 use crate::cli::{RunArgs, Summary};
 use anyhow::Context;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::checkpoints;
+use dcgan_mpi::World;
 use dcgan_train::config::Plan;
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
 use dcgan_train::inputs::{self, Opening};
 use dcgan_train::preset_choice::color_name;
-use dcgan_train::run_folder::{RunFolder, RunFolderError, RunResult};
+use dcgan_train::run_folder::{Lock, RunFolder, RunFolderError, RunResult};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
 use dcgan_train::trend::{self, Reader};
 use std::path::Path;
+use std::sync::Arc;
 
-pub(crate) fn run(args: &RunArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::Result<Outcome> {
+    let (mut plan, exists) = processes::agree(world, check(args, world))?;
+    let exists = processes::share(world, is_first(world).then_some(exists))?;
+    if let Some(out) = args.out.as_ref().filter(|_| exists) {
+        return resume_same(out, &plan, args, world, logging);
+    }
+    let inputs = open_inputs(&mut plan, world, &Opening::default())?;
+    let begun = if is_first(world) { begin(args, &plan).map(Some) } else { Ok(None) };
+    let Some((folder, lock)) = processes::agree(world, begun)? else { return follow(&plan, inputs) };
+    let outcome = train(&folder, &plan, inputs, logging, args.summary());
+    drop(lock);
+    outcome
+}
+
+/// The plan, and whether `--out` has the run already.
+fn check(args: &RunArgs, world: &World) -> anyhow::Result<(Plan, bool)> {
     let plan = args.plan();
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
-    let mut existing = None;
-    if let Some(out) = &args.out {
+    let mut exists = false;
+    if let Some(out) = args.out.as_ref().filter(|_| is_first(world)) {
         match RunFolder::is_free(out) {
             Ok(true) => {}
-            Ok(false) if args.resume_if_exists => existing = Some(out),
+            Ok(false) if args.resume_if_exists => exists = true,
             Ok(false) => faults.push(format!("--out {}", RunFolderError::NotEmpty { path: out.clone() })),
             Err(error) => faults.push(format!("--out {error}")),
         }
     }
-    let (Ok(mut plan), true) = (plan, faults.is_empty()) else { return Err(UsageError { faults }.into()) };
-    if let Some(out) = existing {
-        return resume_same(out, &plan, args, logging);
+    match plan {
+        Ok(plan) if faults.is_empty() => Ok((plan, exists)),
+        _ => Err(UsageError { faults }.into()),
     }
-    set_threads(plan.run.threads)?;
-    let inputs = open_inputs(&mut plan, &Opening::default())?;
+}
+
+/// Creates the run folder.
+fn begin(args: &RunArgs, plan: &Plan) -> anyhow::Result<(RunFolder, Lock)> {
     let folder = match &args.out {
         Some(out) => RunFolder::create(out),
         None => RunFolder::create_next(Path::new("runs"), &plan.model.name),
     };
     let folder = folder.map_err(UsageError::because)?;
     let lock = folder.lock().map_err(UsageError::because)?;
-    folder.begin(&plan).map_err(UsageError::because)?;
-    let outcome = train(&folder, &plan, inputs, logging, args.summary());
-    drop(lock);
-    outcome
+    folder.begin(plan).map_err(UsageError::because)?;
+    Ok((folder, lock))
 }
 
-/// Opens the device, the images and the weights to start from, and completes the plan by them. Nothing is written.
-pub(crate) fn open_inputs(plan: &mut Plan, opening: &Opening<'_>) -> anyhow::Result<Inputs> {
-    let opened = inputs::device(&plan.run.device).and_then(|device| inputs::open(plan, device, opening));
-    Ok(opened.map_err(|error| UsageError { faults: error.faults() })?)
+/// Opens the device, the images and the weights to start from, and completes the plan by them, in all processes.
+/// Nothing is written.
+pub(crate) fn open_inputs(plan: &mut Plan, world: &World, opening: &Opening<'_>) -> anyhow::Result<Inputs> {
+    let mut open = || -> anyhow::Result<Inputs> {
+        set_threads(plan.run.threads.or(world.threads()))?;
+        let device = match plan.run.device.as_str() {
+            "auto" if world.is_shared() => "cpu",
+            name if world.is_shared() && name != "cpu" => {
+                let fault =
+                    format!("--device is {name}; several processes train on the CPU: use --device cpu");
+                return Err(UsageError::one(fault).into());
+            }
+            name => name,
+        };
+        let opened = inputs::device(device).and_then(|device| inputs::open(plan, device, opening));
+        let opened = opened.map_err(|error| UsageError { faults: error.faults() })?;
+        Ok(Inputs { group: Arc::clone(world.group()), ..opened })
+    };
+    let inputs = processes::agree(world, open())?;
+    trainer::check_processes(plan, &inputs).map_err(|error| own_error(error, inputs.group.rank()))?;
+    Ok(inputs)
 }
 
 /// What the user can do about a run that failed. A dataset that changed can be restored: exit code 2.
-pub(crate) fn with_fix(error: TrainError, folder: &RunFolder) -> anyhow::Error {
+pub(crate) fn with_fix(error: TrainError, folder: &RunFolder, rank: usize) -> anyhow::Error {
     let run = folder.path().display();
     let has_checkpoint = checkpoints::list(&folder.checkpoints()).is_ok_and(|steps| !steps.is_empty());
     match error {
@@ -70,7 +105,7 @@ pub(crate) fn with_fix(error: TrainError, folder: &RunFolder) -> anyhow::Error {
         error @ TrainError::Folder { .. } if has_checkpoint => {
             anyhow::anyhow!("{error}\n  to continue once this is fixed: dcgan-train resume {run}")
         }
-        error => error.into(),
+        error => own_error(error, rank),
     }
 }
 
@@ -91,6 +126,7 @@ pub(crate) fn train(
     logging.also_to_file(&folder.log()).with_context(|| folder.log().display().to_string())?;
     let cancel = dcgan_cli::cancel_on_signals()?;
     let total = plan.total_steps(inputs.data.len());
+    let rank = inputs.group.rank();
     tracing::info!(
         "run {}: {} ({}x{}, {}) on {}, {total} steps of {} images, seed {}",
         folder.path().display(),
@@ -123,7 +159,10 @@ pub(crate) fn train(
     });
     progress.finish();
     let run = folder.path().display();
-    match end.map_err(|error| with_fix(error, folder))? {
+    if let Err(TrainError::OtherProcess { process }) = &end {
+        tracing::warn!("{process} failed; once this is fixed, continue with: dcgan-train resume {run}");
+    }
+    match end.map_err(|error| with_fix(error, folder, rank))? {
         RunEnd::Finished(result) => {
             if summary == Summary::Json {
                 return print_json(folder, &result);

@@ -53,7 +53,7 @@ fn run(
         let mut progress = |taken: u64, _: u64| step.store(taken, Ordering::Relaxed);
         let cancelled = || stopped.is_some_and(|(of, at)| of == rank && step.load(Ordering::Relaxed) >= at);
         if rank > 0 {
-            return trainer::follow(&plan, inputs, &mut progress, &cancelled).map(|()| None);
+            return trainer::follow(&plan, inputs, &mut progress, &cancelled).map(|_| None);
         }
         let folder = if folder.exists() {
             RunFolder::open(folder).unwrap().0
@@ -116,7 +116,8 @@ fn a_process_that_cannot_go_on_ends_the_run() {
     // Another plan; fewer shards than processes.
     let ends = run(&here.join("a"), 2, |rank| plan(&data, &json!({ "seed": rank })), None, |_| {});
     for end in &ends {
-        assert!(matches!(end, Err(TrainError::OtherSetup { rank: 1, what: "plan" })), "{end:?}");
+        let Err(TrainError::OtherSetup { process, what: "plan" }) = end else { panic!("{end:?}") };
+        assert_eq!(process, "rank 1");
     }
     let ends = run(&here.join("b"), 4, |_| plan(&data, &json!({ "shards": 2 })), None, |_| {});
     assert!(ends.iter().all(|end| matches!(end, Err(TrainError::Processes { processes: 4, shards: 2 }))));
@@ -129,7 +130,8 @@ fn a_process_that_cannot_go_on_ends_the_run() {
         };
         let ends = run(&out, 2, |_| plan(&data, &Value::Null), None, spoil);
         assert!(matches!(ends[0], Err(TrainError::Folder { .. })), "{ends:?}");
-        assert!(matches!(ends[1], Err(TrainError::OtherProcess { rank: 0 })), "{ends:?}");
+        let Err(TrainError::OtherProcess { process }) = &ends[1] else { panic!("{ends:?}") };
+        assert_eq!(process, "rank 0");
     }
     // The steps before the failure are saved, and any number of processes goes on.
     let checkpoints = dcgan_model::checkpoints::list(&here.join("d/checkpoints")).unwrap();

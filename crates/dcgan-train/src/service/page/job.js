@@ -26,6 +26,15 @@ const MAX_ROWS = 200; // of checkpoints, and of alarms
 const FLUSH_INTERVAL = 100; // ms between two updates of the lists
 const IS_FINAL = { done: true, failed: true, cancelled: true };
 
+/** Where the processes of a run spend their time. */
+function exchangeText(event) {
+  const percent = (share) => `${Math.round(100 * share)} %`;
+  return [
+    `, ${percent(event.all_reduce_share)} all-reduce, ${percent(event.batch_norm_share)} batch norm exchange`,
+    `, ${percent(event.wait_share)} waiting for rank ${event.slowest_rank}`,
+  ].join("");
+}
+
 /** Formats an event as a log line, as the command line does. */
 export function formatEvent(event) {
   const number = (value) => (value === undefined ? "-" : value.toFixed(4));
@@ -36,6 +45,7 @@ export function formatEvent(event) {
         ` D(x): ${number(event.d_x)} D(G(z)): ${number(event.d_gz_before)} / ${number(event.d_gz_after)}`,
         `  ${Math.round(event.images_per_s)} images/s, ${duration(event.seconds_left)} left,`,
         ` ${Math.round(100 * event.data_wait_share)} % waiting for data`,
+        event.processes === undefined ? "" : exchangeText(event),
       ].join("");
     case "sample":
       return `[${event.step}] samples after ${event.images} images (diversity ${event.diversity.toFixed(2)})`;

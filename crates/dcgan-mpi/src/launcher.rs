@@ -1,0 +1,53 @@
+//! How the process was started, by the variables that launchers set.
+
+/// The launcher that started this process as one of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launcher {
+    /// The variable that tells.
+    pub variable: &'static str,
+    /// How many processes it started, where the variable says so.
+    pub processes: Option<usize>,
+}
+
+/// Variables that only processes of an MPI launcher have, and whether they hold the number of processes: Open MPI's
+/// mpirun; MPICH's and Intel's mpiexec, and Slurm's srun with `--mpi=pmi2`; srun with `--mpi=pmix`.
+const VARIABLES: [(&str, bool); 3] =
+    [("OMPI_COMM_WORLD_SIZE", true), ("PMI_SIZE", true), ("PMIX_RANK", false)];
+
+impl Launcher {
+    /// The launcher of this process.
+    pub fn find() -> Option<Self> {
+        Self::among(|name| std::env::var(name).ok())
+    }
+
+    fn among(value: impl Fn(&str) -> Option<String>) -> Option<Self> {
+        VARIABLES.iter().find_map(|&(variable, is_size)| {
+            let value = value(variable)?;
+            Some(Self { variable, processes: if is_size { value.trim().parse().ok() } else { None } })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launchers_are_found_by_their_variables() {
+        type Row<'a> = (&'a [(&'a str, &'a str)], Option<(&'a str, Option<usize>)>);
+        let rows: [Row<'_>; 5] = [
+            (&[], None),
+            (&[("SLURM_NTASKS", "4")], None), // srun --mpi=none, or an array of single runs
+            (&[("OMPI_COMM_WORLD_SIZE", "4"), ("PMIX_RANK", "1")], Some(("OMPI_COMM_WORLD_SIZE", Some(4)))),
+            (&[("PMI_SIZE", "2"), ("PMI_RANK", "0")], Some(("PMI_SIZE", Some(2)))),
+            (&[("PMIX_RANK", "0")], Some(("PMIX_RANK", None))),
+        ];
+        for (variables, expected) in rows {
+            let value = |name: &str| {
+                variables.iter().find(|(given, _)| *given == name).map(|(_, value)| (*value).to_owned())
+            };
+            let found = Launcher::among(value).map(|found| (found.variable, found.processes));
+            assert_eq!(found, expected, "{variables:?}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Runs of several processes over MPI: bytes, signals, failures.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+#[path = "../../dcgan-mpi/tests/launcher/mod.rs"]
+mod launcher;
+#[path = "it/support.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod support;
+
+use launcher::{failure, mpirun};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output};
+use std::time::{Duration, Instant};
+use support::{TINY, assert_same_run};
+
+const TRAIN: &str = env!("CARGO_BIN_EXE_dcgan-train");
+
+/// Options of a run on the embedded digits.
+const OPTIONS: &str =
+    "--shards 4 --checkpoint-every 3 --sample-every 4 --log-every 2 --device cpu --batch-size 8 --steps 6";
+
+/// Writes the small networks; the options that name them, [`OPTIONS`], and `more`, which goes before those.
+fn options(folder: &Path, more: &str) -> Vec<String> {
+    let config = folder.join("tiny.toml");
+    fs::write(&config, TINY).unwrap();
+    let more: Vec<&str> = more.split_whitespace().collect();
+    let words: Vec<&str> = OPTIONS.split(' ').collect();
+    let kept = words.chunks(2).filter(|option| !more.contains(&option[0])).flatten().copied();
+    let all = ["--config", config.to_str().unwrap()].into_iter().chain(kept).chain(more.iter().copied());
+    all.map(str::to_owned).collect()
+}
+
+fn start(processes: usize, command: &str, run: &Path, options: &[String]) -> Child {
+    let mut launcher = mpirun();
+    launcher.args(["-n", &processes.to_string(), TRAIN, command]);
+    if command == "run" {
+        launcher.arg("--out");
+    }
+    launcher.arg(run).args(options).spawn().unwrap()
+}
+
+fn train(processes: usize, command: &str, run: &Path, options: &[String]) -> Output {
+    start(processes, command, run, options).wait_with_output().unwrap()
+}
+
+fn assert_done(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn any_number_of_processes_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = ["--ema 0.5 --mirror --conditional", "--order alternate --dtype bf16 --weight-decay 1e-4"];
+    for (row, more) in rows.iter().enumerate() {
+        let options = options(folder.path(), more);
+        let path = |name: &str| folder.path().join(format!("{name}-{row}"));
+        assert_done(&train(1, "run", &path("one"), &options));
+        for processes in [2, 4] {
+            let run = path(&processes.to_string());
+            assert_done(&train(processes, "run", &run, &options));
+            assert_same_run(&path("one"), &run);
+        }
+        // Extended by other numbers of processes.
+        let longer: Vec<String> = ["--steps", "10"].map(str::to_owned).to_vec();
+        assert_done(&train(1, "resume", &path("one"), &longer));
+        assert_done(&train(2, "resume", &path("4"), &longer));
+        assert_done(&train(1, "resume", &path("2"), &longer));
+        assert_same_run(&path("one"), &path("4"));
+        assert_same_run(&path("one"), &path("2"));
+    }
+    let lines = fs::read_to_string(folder.path().join("4-0/stats.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(line["processes"], 4);
+    for key in ["all_reduce_share", "batch_norm_share", "wait_share"] {
+        let share = line[key].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&share), "{key}: {line}");
+    }
+}
+
+/// Waits for a checkpoint.
+fn await_checkpoint(run: &Path) {
+    let started = Instant::now();
+    let has_one = || fs::read_dir(run.join("checkpoints")).is_ok_and(|mut entries| entries.next().is_some());
+    while !has_one() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint in a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The processes that the launcher `parent` started, found under /proc.
+fn children(parent: u32) -> Vec<u32> {
+    let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent_of = |pid: u32| {
+        let stat = stat(pid);
+        stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let all =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|&pid| parent_of(pid) == Some(parent)).collect()
+}
+
+fn signal(name: &str, pid: u32) {
+    let status = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn a_signal_to_the_launcher_saves_and_a_killed_process_ends_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let options =
+        options(folder.path(), "--steps 1500 --checkpoint-every 100 --sample-every 500 --log-every 100");
+    let long = folder.path().join("long");
+    assert_done(&train(1, "run", &long, &options));
+    let run = folder.path().join("stopped");
+    // Sent on to every process.
+    let job = start(2, "run", &run, &options);
+    await_checkpoint(&run);
+    signal("USR1", job.id());
+    let output = job.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("interrupted at step") && text.contains("dcgan-train resume"), "{text}");
+    // One process is killed, and the launcher ends the others.
+    let job = start(2, "resume", &run, &[]);
+    let started = Instant::now();
+    let ranks = loop {
+        let ranks = children(job.id());
+        if ranks.len() >= 2 || started.elapsed() > Duration::from_secs(10) {
+            break ranks;
+        }
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    signal("KILL", *ranks.last().unwrap());
+    let started = Instant::now();
+    failure(&job.wait_with_output().unwrap(), started);
+    assert_done(&train(4, "resume", &run, &[]));
+    assert_same_run(&long, &run);
+}
+
+/// A folder with images, one of which is damaged.
+fn damaged(folder: &Path) -> PathBuf {
+    let data = folder.join("damaged");
+    fs::create_dir(&data).unwrap();
+    for i in 0..20_u8 {
+        image::GrayImage::from_fn(8, 8, |x, y| {
+            image::Luma([i * u8::try_from(x).unwrap() + u8::try_from(y).unwrap()])
+        })
+        .save(data.join(format!("{i}.png")))
+        .unwrap();
+    }
+    let last = data.join("19.png");
+    let bytes = fs::read(&last).unwrap();
+    fs::write(last, &bytes[..bytes.len() - 30]).unwrap();
+    data
+}
+
+#[test]
+fn one_message_names_the_process_that_cannot_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = damaged(folder.path());
+    let data = data.to_str().unwrap();
+    // What rank 1 gets besides the options of rank 0, and the message; nothing is written.
+    let rows = [
+        ("", "--learning-rate 7", "dcgan-train (rank 1 on "),
+        ("", "--seed 3", "has another plan than rank 0"),
+        ("", "--data /no/such/images", "cannot read /no/such/images"),
+        ("", "--device cuda:0", "several processes train on the CPU"),
+        ("--shards 1", "--shards 1", "2 processes cannot divide 1 shard(s)"),
+        ("--learning-rate 7", "--learning-rate 7", "dcgan-train: --learning-rate is 7"),
+        (&format!("--data {data}"), &format!("--data {data}"), "19.png"),
+    ];
+    for (first, second, message) in rows {
+        let run = folder.path().join("run");
+        let options = |more: &str| options(folder.path(), &format!("--out {} {more}", run.display()));
+        let mut launcher = mpirun();
+        launcher.args(["-n", "1", TRAIN, "run"]).args(options(first)).arg(":");
+        launcher.args(["-n", "1", TRAIN, "run"]).args(options(second));
+        let started = Instant::now();
+        let output = launcher.output().unwrap();
+        let text = failure(&output, started);
+        assert!(text.contains(message), "{message}: {text}");
+        assert_eq!(text.matches("(see `dcgan-train --help`)").count(), 1, "{text}");
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(!run.exists(), "{message}");
+    }
+}
