@@ -35,11 +35,11 @@ fn dependencies_run_downwards_only() {
             &["candle-core", "candle-nn", "linfa", "ndarray", "safetensors"],
         ),
         ("dcgan-cli", &["dcgan-base"], &["candle-core", "image", "ndarray"]),
-        ("dcgan-mpi", &["dcgan-ops"], &["candle-core", "clap", "image"]),
+        ("dcgan-mpi", &["dcgan-base", "dcgan-cli", "dcgan-ops"], &["candle-core", "clap", "image"]),
         ("dcgan-svm", &["dcgan-base"], &["candle-core", "clap", "image", "tracing"]),
         (
             "dcgan-features",
-            &["dcgan-base", "dcgan-model", "dcgan-data", "dcgan-cli", "dcgan-ops", "dcgan-svm"],
+            &["dcgan-base", "dcgan-model", "dcgan-data", "dcgan-cli", "dcgan-mpi", "dcgan-ops", "dcgan-svm"],
             &["linfa", "linfa-svm", "ndarray"],
         ),
         (

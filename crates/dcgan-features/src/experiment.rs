@@ -15,6 +15,7 @@ use crate::task::Task;
 use dcgan_base::Cancel;
 use dcgan_model::weights::{HostTensor, Weights, earlier_name};
 use dcgan_model::{Classifier, Device, Model, NetworkError};
+use dcgan_ops::fail_in_turn;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -384,6 +385,8 @@ impl Network<'_> {
 ///
 /// # Errors
 /// Extraction; the disk.
+///
+/// In a group of processes ([`Extractor::in_group`]) rank 0 calls this, and the others [`Extractor::extract`].
 pub fn to_file(
     extractor: &mut Extractor,
     subset: &Subset,
@@ -413,7 +416,11 @@ pub(crate) fn write_file(
         origin: &origin,
         checksum,
     };
-    let mut writer = Writer::create(path, &spec)?;
+    let created = Writer::create(path, &spec);
+    if created.is_err() {
+        fail_in_turn(extractor.group()).map_err(ExtractError::from)?;
+    }
+    let mut writer = created?;
     let mut write = |rows: &[f32]| {
         if cancel.is_set() {
             return Err(ExtractError::Sink("interrupted; the file was removed".to_owned()));

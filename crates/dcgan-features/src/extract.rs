@@ -5,15 +5,20 @@
 
 use crate::features::{Features, FeaturesError, Precision};
 use crate::pool::{features_of, max_pool};
+use candle_core::Tensor;
 use dcgan_data::{DataError, Dataset};
 use dcgan_model::weights::Weights;
 use dcgan_model::{Device, Discriminator, Model, NetworkError, pixels};
-use dcgan_ops::{BufferPool, MapShape, OpsError, Statistics};
+use dcgan_ops::{
+    AverageStatistics, BufferPool, Keep, Layer, MapShape, NormStatistics, OpsError, ProcessGroup, Receivers,
+    SingleProcess, Statistics, in_turn,
+};
 use half::bf16;
 use rayon::prelude::*;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Minibatch size, also the authors' for batch-norm statistics.
 pub const BATCH: usize = 128;
@@ -74,6 +79,7 @@ pub struct Extractor {
     model: Model,
     width: usize,
     pool: BufferPool,
+    group: Arc<dyn ProcessGroup>,
 }
 
 impl Extractor {
@@ -86,7 +92,19 @@ impl Extractor {
             return Err(NetworkError::Conditional);
         }
         let discriminator = Discriminator::new(model, weights, device)?;
-        Ok(Self { discriminator, model: model.clone(), width: width(model), pool: BufferPool::new() })
+        let (width, pool, group) = (width(model), BufferPool::new(), Arc::new(SingleProcess));
+        Ok(Self { discriminator, model: model.clone(), width, pool, group })
+    }
+
+    /// The same in a process of `group`: each extracts every n-th minibatch, and all of them call the same methods with
+    /// the same images. Values are those of a single process.
+    pub fn in_group(self, group: Arc<dyn ProcessGroup>) -> Self {
+        Self { group, ..self }
+    }
+
+    /// The processes that extract together.
+    pub fn group(&self) -> &dyn ProcessGroup {
+        self.group.as_ref()
     }
 
     /// The same network with initial weights: a baseline without training. It has no batch-norm statistics until
@@ -130,17 +148,28 @@ impl Extractor {
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), ExtractError> {
         self.check_shape(images)?;
-        let config = self.model.config().clone();
-        let pool = self.pool.clone();
         let mut bytes = Vec::new();
-        let begin = rows.start;
-        let batches = rows.clone().step_by(BATCH).map(|first| -> Result<_, ExtractError> {
-            let end = (first + BATCH).min(rows.end);
-            read_batch(images, first..end, &mut bytes)?;
-            progress(end - begin);
-            Ok((pixels::to_maps(&bytes, &config, &pool)?, None))
-        });
-        self.discriminator.network_mut().recalibrate(batches)
+        let Self { discriminator, model, pool, group, .. } = self;
+        let mut average = AverageStatistics::default();
+        let batch = |i| batch_of(&rows, i);
+        let layers: Vec<Layer> = discriminator.network().layers().to_vec();
+        in_turn(
+            group.as_ref(),
+            rows.len().div_ceil(BATCH),
+            Receivers::All,
+            &mut |i| -> Result<_, ExtractError> {
+                read_batch(images, batch(i), &mut bytes)?;
+                let x = pixels::to_maps(&bytes, model.config(), pool)?;
+                Ok(flat(&discriminator.network_mut().train(&x, Keep::Nothing)?.statistics)?)
+            },
+            &mut |i, values| {
+                average.add(statistics(&layers, values)?)?;
+                progress(batch(i).end - rows.start);
+                Ok(())
+            },
+        )?;
+        discriminator.network_mut().set_running_stats(average.finish()?);
+        Ok(())
     }
 
     /// Recalibrates batch norm on one minibatch, u8 `(n, h, w, c)`.
@@ -178,7 +207,7 @@ impl Extractor {
     }
 
     /// Extracts the features of the images `rows` in order and passes them to `sink` one minibatch at a time,
-    /// row-major; `progress` receives the number of images done.
+    /// row-major; `progress` receives the number of images done. In a group, `sink` of rank 0 alone gets them.
     ///
     /// # Errors
     /// An unreadable image or one of another shape, a feature that is not finite, the sink's error.
@@ -190,23 +219,27 @@ impl Extractor {
     ) -> Result<(), ExtractError> {
         self.check_shape(images)?;
         let mut bytes = Vec::new();
-        let begin = rows.start;
-        for first in rows.clone().step_by(BATCH) {
-            let end = (first + BATCH).min(rows.end);
-            read_batch(images, first..end, &mut bytes)?;
+        let group = Arc::clone(&self.group);
+        let batch = |i| batch_of(&rows, i);
+        let mut compute = |i| {
+            read_batch(images, batch(i), &mut bytes)?;
             let features = self.features(&bytes)?;
-            if let Some(bad) = features.iter().position(|value| !value.is_finite()) {
-                return Err(FeaturesError::NotFinite {
-                    row: first + bad / self.width,
+            match features.iter().position(|value| !value.is_finite()) {
+                None => Ok(features),
+                Some(bad) => Err(FeaturesError::NotFinite {
+                    row: batch(i).start + bad / self.width,
                     column: bad % self.width,
                     value: features[bad].to_string(),
                 }
-                .into());
+                .into()),
             }
-            sink(&features)?;
-            progress(end - begin);
-        }
-        Ok(())
+        };
+        let mut give = |i, features: &[f32]| {
+            sink(features)?;
+            progress(batch(i).end - rows.start);
+            Ok(())
+        };
+        in_turn(group.as_ref(), rows.len().div_ceil(BATCH), Receivers::First, &mut compute, &mut give)
     }
 
     /// Extracts the features of the images `rows` into memory.
@@ -249,6 +282,43 @@ impl Extractor {
         }
         Err(ExtractError::Shape { expected: expected.to_string(), found: images.shape().to_string() })
     }
+}
+
+/// Minibatch `i` of the images `rows`.
+fn batch_of(rows: &Range<usize>, i: usize) -> Range<usize> {
+    let first = rows.start + i * BATCH;
+    first..(first + BATCH).min(rows.end)
+}
+
+/// Means and variances of all layers, one behind the other.
+fn flat(statistics: &Statistics) -> Result<Vec<f32>, candle_core::Error> {
+    let mut values = Vec::new();
+    for NormStatistics { mean, var, count } in statistics.values() {
+        for tensor in [mean, var] {
+            values.extend(tensor.flatten_all()?.to_vec1::<f32>()?);
+        }
+        // Its bits: only their bytes are sent.
+        values.push(f32::from_bits(u32::try_from(*count).unwrap_or(u32::MAX)));
+    }
+    Ok(values)
+}
+
+/// The inverse of [`flat`].
+fn statistics(layers: &[Layer], mut values: &[f32]) -> Result<Statistics, candle_core::Error> {
+    let shapes: BTreeMap<&String, Vec<usize>> =
+        layers.iter().filter_map(|layer| Some((&layer.name, layer.norm_shape()?))).collect();
+    let mut take = |shape: &[usize]| {
+        let (tensor, rest) = values.split_at(shape.iter().product());
+        values = rest;
+        Tensor::from_slice(tensor, shape, &candle_core::Device::Cpu)
+    };
+    let mut found = Statistics::new();
+    for (name, shape) in shapes {
+        let (mean, var) = (take(&shape)?, take(&shape)?);
+        let count = take(&[1])?.to_vec1::<f32>()?[0].to_bits() as usize;
+        found.insert(name.clone(), NormStatistics { mean, var, count });
+    }
+    Ok(found)
 }
 
 /// Length of the feature vectors of D of `model`.

@@ -113,7 +113,8 @@ impl Subset {
         hex(format!("{} {}..{}", self.data.fingerprint(), self.rows.start, self.rows.end).as_bytes())
     }
 
-    pub(crate) fn pair(&self) -> (&Dataset, Range<usize>) {
+    /// The dataset and the range.
+    pub fn pair(&self) -> (&Dataset, Range<usize>) {
         (&self.data, self.rows.clone())
     }
 }

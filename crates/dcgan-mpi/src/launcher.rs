@@ -1,4 +1,7 @@
-//! How the process was started, by the variables that launchers set.
+//! How the process was started, by the variables that launchers set, and the launcher of this machine.
+
+use std::io;
+use std::process::Command;
 
 /// The launcher that started this process as one of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,29 @@ impl Launcher {
             Some(Self { variable, processes: if is_size { value.trim().parse().ok() } else { None } })
         })
     }
+}
+
+/// `mpirun -n PROCESSES` on this machine, up to the program; more processes than cores are allowed.
+///
+/// # Errors
+/// There is no `mpirun`.
+pub fn mpirun(processes: usize) -> io::Result<Command> {
+    let version = Command::new("mpirun").arg("--version").output().map_err(|error| {
+        let message = format!("cannot run mpirun ({error}); install it: apt-get install openmpi-bin");
+        io::Error::new(error.kind(), message)
+    })?;
+    let mut command = Command::new("mpirun");
+    if String::from_utf8_lossy(&version.stdout).contains("Open MPI") {
+        command.args(["--oversubscribe", "--bind-to", "none"]);
+        #[cfg(target_os = "linux")]
+        if rustix::process::geteuid().is_root() {
+            command.arg("--allow-run-as-root");
+        }
+        // Containers may not read the memory of another process.
+        command.env("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
+    }
+    command.args(["-n", &processes.to_string()]);
+    Ok(command)
 }
 
 #[cfg(test)]

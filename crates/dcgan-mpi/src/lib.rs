@@ -10,11 +10,21 @@
 //! ```
 
 #[cfg(any(feature = "mpi", test))]
+#[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "tested without MPI as well"))]
 mod affinity;
+#[cfg(feature = "cli")]
+pub mod command;
 mod launcher;
 #[cfg(feature = "mpi")]
 mod mpi_thread;
+#[cfg(feature = "cli")]
+mod relaunch;
 mod world;
 
-pub use launcher::Launcher;
+pub use launcher::{Launcher, mpirun};
+#[cfg(feature = "cli")]
+pub use relaunch::{STOP_AT_EOF, relaunch_if_asked, stop_at_eof};
 pub use world::{World, WorldError};
+
+/// Whether this build can join other processes: it has the feature `mpi`.
+pub const IS_BUILT: bool = cfg!(feature = "mpi");

@@ -139,6 +139,15 @@ impl ProcessGroup for MpiThread {
         })
     }
 
+    fn gather(&self, part: &[u8], all: &mut [u8], root: usize) -> Result<()> {
+        Self::check(part.len())?;
+        let (own, root) = (self.rank == root, i32::try_from(root).unwrap_or(0));
+        self.call(|world| {
+            let root = world.process_at_rank(root);
+            if own { root.gather_into_root(part, all) } else { root.gather_into(part) }
+        })
+    }
+
     fn abort(&self, reason: &str) -> ! {
         tracing::error!("{} ends all processes: {reason}", self.name(self.rank));
         let (_wait, forever) = channel::<()>();

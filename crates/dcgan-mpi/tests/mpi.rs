@@ -17,8 +17,8 @@ fn is_started() -> bool {
 
 /// Runs the test `name` of this program in `processes` processes.
 fn restart(processes: usize, name: &str) -> std::process::Output {
-    let mut launcher = launcher::mpirun();
-    launcher.args(["-n", &processes.to_string()]).arg(std::env::current_exe().unwrap());
+    let mut launcher = launcher::mpirun(processes);
+    launcher.arg(std::env::current_exe().unwrap());
     launcher.args(["--exact", name, "--nocapture"]).output().unwrap()
 }
 
@@ -42,6 +42,9 @@ fn operations_have_the_results_of_one_process() {
         let mut all = vec![0; len * size];
         group.all_gather(&part, &mut all).unwrap();
         assert!(all.iter().enumerate().all(|(i, &byte)| byte == value(i / len, i % len)));
+        let mut gathered = vec![0; if rank == 1 { len * size } else { 0 }];
+        group.gather(&part, &mut gathered, 1).unwrap();
+        assert!(rank != 1 || gathered == all);
         // The chunk for rank r is that of `r` in the values of the sender.
         let send: Vec<u8> = (0..len * size).map(|i| value(rank, i)).collect();
         let mut received = vec![0; len * size];

@@ -1,7 +1,8 @@
 //! Devices: their names (the values of `--device`: `auto`, `cpu`, `cuda:N`, `metal:N`), and the executor of each.
 
 use crate::{
-    CandleExecutor, CpuExecutor, Executor, ExecutorOptions, Isa, Layer, OpsError, Precision, Result,
+    BatchNormOver, CandleExecutor, CpuExecutor, Executor, ExecutorOptions, Isa, Layer, OpsError,
+    PerShardExecutor, Precision, Result,
 };
 use std::fmt;
 use std::str::FromStr;
@@ -78,6 +79,10 @@ impl From<&Device> for Device {
 pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
     let is_shared = options.shards > 1 || options.group.size() > 1;
     Ok(match (&options.device, options.precision) {
+        (Device::Cpu, precision) if is_shared && options.batch_norm == BatchNormOver::Shard => {
+            let part = (Arc::clone(&options.group), options.shards);
+            Box::new(PerShardExecutor::new(&layers, precision, part))
+        }
         (Device::Cpu, precision) => {
             let executor = CpuExecutor::with(layers, Isa::best(), precision);
             Box::new(executor.in_group(Arc::clone(&options.group)).in_shards(options.shards))

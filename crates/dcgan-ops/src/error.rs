@@ -76,6 +76,12 @@ pub enum OpsError {
         /// What is known of it.
         problem: String,
     },
+    /// Another process of a group failed.
+    #[error("{process} failed; its own message says why")]
+    OtherProcess {
+        /// Its name ([`crate::ProcessGroup::name`]).
+        process: String,
+    },
     /// Batch norm over a single value has no variance.
     #[error(
         "batch norm of layer {layer} needs at least two values per channel to train, found one; use a larger batch"

@@ -25,12 +25,30 @@ pub struct ExecutorOptions {
     /// Shards of a batch in this process, as many as in every other one. A batch in the same shards gives the same
     /// bytes in any number of processes.
     pub shards: usize,
+    /// What batch norm takes its statistics over in training.
+    pub batch_norm: BatchNormOver,
+}
+
+/// The images that batch norm takes its statistics over in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchNormOver {
+    /// All of the minibatch, in all processes.
+    #[default]
+    Batch,
+    /// Those of each shard; running statistics are those of all shards.
+    Shard,
 }
 
 impl ExecutorOptions {
     /// f32 on `device`, in one process.
     pub fn new(device: impl Into<Device>) -> Self {
-        Self { device: device.into(), precision: Precision::F32, group: Arc::new(SingleProcess), shards: 1 }
+        Self {
+            device: device.into(),
+            precision: Precision::F32,
+            group: Arc::new(SingleProcess),
+            shards: 1,
+            batch_norm: BatchNormOver::Batch,
+        }
     }
 
     /// The same in another precision.

@@ -46,6 +46,18 @@ pub trait ProcessGroup: Debug + Send + Sync {
     /// A process or the network failed.
     fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<()>;
 
+    /// Puts every process's `part`, all of one length, into `all` of rank `root` in the order of ranks; the `all` of
+    /// others is not used.
+    ///
+    /// # Errors
+    /// A process or the network failed.
+    fn gather(&self, part: &[u8], all: &mut [u8], root: usize) -> Result<()> {
+        if self.rank() == root {
+            return self.all_gather(part, all);
+        }
+        self.all_gather(part, &mut vec![0; part.len() * self.size()])
+    }
+
     /// Ends every process of the group; `reason` is for the person who reads the log.
     fn abort(&self, reason: &str) -> !;
 

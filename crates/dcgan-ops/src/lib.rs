@@ -42,6 +42,7 @@ mod device;
 mod error;
 mod executor;
 pub mod group;
+mod in_turn;
 mod layer;
 mod loss;
 mod maps;
@@ -55,19 +56,20 @@ pub use adam::{AdamConfig, AdamMoments, AdamState};
 pub use candle_executor::CandleExecutor;
 pub use candle_layers::{CandleForward, CandleLayers};
 pub use cpu::kernels::Isa;
-pub use cpu::{CpuExecutor, in_pool};
+pub use cpu::{CpuExecutor, PerShardExecutor, in_pool};
 pub use dcgan_base::Precision;
 pub use device::{Device, DeviceChoice, DeviceError, executor};
 pub use error::{OpsError, Result};
 pub use executor::{
-    ConvolutionTime, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep, LayerTiming, Mode,
-    Tensors, Timing, WithRespectTo,
+    BatchNormOver, ConvolutionTime, Executor, ExecutorOptions, Forward, ForwardHook, Input, Keep,
+    LayerTiming, Mode, Tensors, Timing, WithRespectTo,
 };
 pub use group::{ProcessGroup, SingleProcess};
+pub use in_turn::{Receivers, Sink, fail_in_turn, in_turn};
 pub use layer::{Activation, Initial, Kind, Layer, LayerTensor, MapShape, Norm, NormAxes, Resample, Role};
 pub use loss::{Bce, CrossEntropy, bce_with_logits, cross_entropy};
 pub use maps::Maps;
-pub use network::Network;
+pub use network::{AverageStatistics, Network};
 pub use parameters::{Entry, Layout, ParameterTable, ParameterValues, Parameters};
 pub use pool::{BufferPool, PooledBuffer};
 pub use resident::{

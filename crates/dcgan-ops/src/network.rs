@@ -217,29 +217,54 @@ impl Network {
         &mut self,
         batches: impl IntoIterator<Item = std::result::Result<(Maps, Option<Maps>), E>>,
     ) -> std::result::Result<(), E> {
-        let mut sums = Statistics::new();
-        let mut n = 0.0;
+        let mut average = AverageStatistics::default();
         for batch in batches {
             let (maps, labels) = batch?;
             let input = Input { maps: &maps, labels: labels.as_ref() };
-            for (layer, batch) in self.train(input, Keep::Nothing)?.statistics {
-                let sum = match sums.remove(&layer) {
-                    Some(sum) => added(&sum, &batch)?,
-                    None => batch,
-                };
-                sums.insert(layer, sum);
-            }
-            n += 1.0;
+            average.add(self.train(input, Keep::Nothing)?.statistics)?;
         }
-        if n == 0.0 {
-            return Err(OpsError::NoBatches.into());
-        }
-        for s in sums.values_mut() {
-            let mean = || -> Result<_> { Ok(((&s.mean / n)?, (&s.var / n)?)) };
-            (s.mean, s.var) = mean()?;
-        }
-        self.running = Some(sums);
+        self.running = Some(average.finish()?);
         Ok(())
+    }
+}
+
+/// The average of the statistics of minibatches, with equal weight.
+#[derive(Debug, Default)]
+pub struct AverageStatistics {
+    sums: Statistics,
+    batches: usize,
+}
+
+impl AverageStatistics {
+    /// Adds those of a minibatch. The bytes of the average depend on the order.
+    ///
+    /// # Errors
+    /// Shapes that differ from those before.
+    pub fn add(&mut self, batch: Statistics) -> Result<()> {
+        for (layer, batch) in batch {
+            let sum = match self.sums.remove(&layer) {
+                Some(sum) => added(&sum, &batch)?,
+                None => batch,
+            };
+            self.sums.insert(layer, sum);
+        }
+        self.batches += 1;
+        Ok(())
+    }
+
+    /// The average.
+    ///
+    /// # Errors
+    /// [`OpsError::NoBatches`].
+    pub fn finish(mut self) -> Result<Statistics> {
+        if self.batches == 0 {
+            return Err(OpsError::NoBatches);
+        }
+        let n = self.batches as f64;
+        for s in self.sums.values_mut() {
+            (s.mean, s.var) = ((&s.mean / n)?, (&s.var / n)?);
+        }
+        Ok(self.sums)
     }
 }
 

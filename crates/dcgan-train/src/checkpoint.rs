@@ -5,6 +5,7 @@
 //! `.tmp-SSSSSSSS`, flushed, and renamed, so that a folder named by its step is whole.
 
 use crate::alarm::Alarms;
+use crate::config::{BatchNorm, Plan, TrainingConfig};
 use dcgan_base::files;
 use dcgan_data::LoaderPosition;
 use dcgan_model::weights::{self, HostTensor, Precision, Weights, WeightsError};
@@ -344,8 +345,21 @@ pub(crate) fn under<'a>(
 }
 
 /// What a reader of the MODEL folder should know; the same for the same run.
-pub fn card(model: &Model, state: &State, data: &str, seed: u64) -> String {
+pub fn card(model: &Model, state: &State, data: &str, plan: &Plan) -> String {
     let config = model.config();
+    let TrainingConfig { batch_size, shards, batch_norm, .. } = plan.training;
+    let minibatch = match (shards, batch_norm) {
+        (1, _) => String::new(),
+        (_, BatchNorm::Batch) => {
+            format!("- minibatch: {batch_size} images in {shards} shards, batch norm over all of them\n")
+        }
+        (_, BatchNorm::Shard) => {
+            let images = batch_size / shards;
+            format!(
+                "- minibatch: {batch_size} images in {shards} shards, batch norm over the {images} of each\n"
+            )
+        }
+    };
     let classes = match (config.classes, config.class_names.as_slice()) {
         (0, _) => String::new(),
         (classes, []) => format!("- conditional: {classes} classes\n"),
@@ -355,11 +369,12 @@ pub fn card(model: &Model, state: &State, data: &str, seed: u64) -> String {
         "# {name}: a DCGAN at step {step}\n\n\
          Generator and discriminator of the architecture of Radford, Metz and Chintala (ICLR 2016) for {height} x {width} \
          images of {channels} channel(s), trained by dcgan-train.\n\n\
-         - training data: {data}\n- real images read: {images}\n- seed: {seed}\n- z: {z} numbers, {distribution:?}\n{classes}\n\
+         - training data: {data}\n- real images read: {images}\n- seed: {seed}\n- z: {z} numbers, {distribution:?}\n{classes}{minibatch}\n\
          Draw images: `dcgan-train sample --model THIS_FOLDER --out samples.png`. The tensors' names and layouts are described \
          in dcgan-model's documentation. The license of the training data binds what is made from it.\n",
         name = config.name,
         step = state.step,
+        seed = plan.run.seed,
         height = config.height,
         width = config.width,
         channels = config.channels,

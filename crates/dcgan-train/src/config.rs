@@ -6,7 +6,7 @@ use crate::options::{
 use crate::skip_bad::SkipBad;
 use dcgan_data::{Background, ImageShape};
 use dcgan_model::{DeviceChoice, Model, ModelConfig, Preset, PresetError};
-use dcgan_ops::Precision;
+use dcgan_ops::{BatchNormOver, Precision};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ops::Bound;
@@ -32,6 +32,30 @@ pub enum Decay {
     Linear,
 }
 
+/// The images that batch norm takes its statistics over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// All of the minibatch.
+    #[default]
+    Batch,
+    /// Those of each shard.
+    Shard,
+}
+
+impl From<BatchNorm> for BatchNormOver {
+    fn from(over: BatchNorm) -> Self {
+        match over {
+            BatchNorm::Batch => Self::Batch,
+            BatchNorm::Shard => Self::Shard,
+        }
+    }
+}
+
+const BATCH_NORMS: Kind = Kind::Choice(&[
+    ("batch", "Statistics of the whole minibatch, in all processes"),
+    ("shard", "Statistics of each shard alone (what PyTorch does in each process by default)"),
+]);
 const ORDERS: Kind = Kind::Choice(&[
     ("both", "D, then G, on every minibatch (pytorch/examples)"),
     ("alternate", "G and D by turns (the authors)"),
@@ -61,6 +85,8 @@ section! {
         device: String = "auto".to_owned(), option(Kind::Text("DEVICE")).resumable();
         /// Threads for training and decoding.
         threads: Option<usize> = None, between(1, 4096).otherwise("one per core").resumable();
+        /// Processes on this machine that train together, each on its shards; started through mpirun.
+        processes: Option<usize> = None, between(1, 1024).otherwise("1").resumable();
         /// Start from the weights of this model.
         init_from: Option<PathBuf> = None, option(Kind::Path("MODEL"));
         /// Steps between two log lines.
@@ -122,6 +148,9 @@ section! {
         /// same shards give the same bytes in any number of processes. CPU only.
         #[serde(default = "one_shard")]
         shards: usize, between(1, 1 << 16);
+        /// The images that batch norm takes its statistics over, with several shards.
+        #[serde(default)]
+        batch_norm: BatchNorm, option(BATCH_NORMS);
     }
 }
 
@@ -314,6 +343,12 @@ impl Plan {
                 "--shards is {shards}, expected a power of two that divides the batch size, {batch_size}"
             );
             faults.push(Fault::new("shards", message));
+        }
+        if let Some(processes) = run.processes.filter(|&n| n > 1 && !(n.is_power_of_two() && n <= shards)) {
+            let message = format!(
+                "--processes is {processes}, expected a power of two that is at most --shards, {shards}"
+            );
+            faults.push(Fault::new("processes", message));
         }
         let given = [training.images, training.epochs, training.steps].iter().flatten().count();
         if given != 1 {

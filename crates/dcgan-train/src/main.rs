@@ -18,11 +18,11 @@ fn main() -> ExitCode {
         match command {
             None => commands::train::run(
                 &cli::RunArgs::default(),
-                &commands::processes::start(&logging)?,
+                &dcgan_mpi::command::start(&logging)?,
                 &logging,
             ),
             Some(Command::Run(args)) => {
-                let world = commands::processes::start(&logging)?;
+                let world = dcgan_mpi::command::start(&logging)?;
                 if args.is_repeated() {
                     commands::repeat::run(&args, &world, &logging)
                 } else {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
                 }
             }
             Some(Command::Resume(args)) => {
-                commands::resume::resume(&args, &commands::processes::start(&logging)?, &logging)
+                commands::resume::resume(&args, &dcgan_mpi::command::start(&logging)?, &logging)
             }
             Some(Command::Compare(args)) => commands::compare::run(&args, &logging),
             Some(Command::Animate(args)) => commands::animate::run(&args, &logging),

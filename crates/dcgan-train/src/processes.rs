@@ -109,7 +109,8 @@ pub(crate) fn compare_setup(group: &dyn ProcessGroup, plan: &Plan, data: &str) -
     }
     // Threads do not change results, and paths may differ between machines.
     let mut same = plan.clone();
-    (same.run.threads, same.run.data, same.run.init_from) = (None, None, None);
+    (same.run.threads, same.run.processes) = (None, None);
+    (same.run.data, same.run.init_from) = (None, None);
     let plan = serde_json::to_vec(&same)?;
     let isa = format!("{:?}", Isa::best());
     let parts: [(&'static str, &[u8]); 4] = [

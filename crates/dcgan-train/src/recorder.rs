@@ -243,7 +243,7 @@ impl<'a> Recorder<'a> {
                 });
             }
         }
-        let mut card = checkpoint::card(&files.model, state, &self.data_name, self.plan.run.seed);
+        let mut card = checkpoint::card(&files.model, state, &self.data_name, self.plan);
         if let Event::Checkpoint { frechet: Some(frechet), real_frechet, .. } = event {
             card.push_str(&checkpoint::quality(*frechet, *real_frechet));
         }

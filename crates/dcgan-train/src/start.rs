@@ -30,7 +30,8 @@ pub(crate) fn networks(
 ) -> Result<Networks, NetworkError> {
     let options = ExecutorOptions::new(device).with_precision(training.dtype);
     let shards = training.shards / group.size(); // `trainer` has checked that they divide it
-    let options = ExecutorOptions { shards, group: Arc::clone(group), ..options };
+    let batch_norm = training.batch_norm.into();
+    let options = ExecutorOptions { shards, batch_norm, group: Arc::clone(group), ..options };
     Ok(Networks {
         generator: Generator::with_executor(model, g, &|layers| executor(layers, &options))?,
         discriminator: Discriminator::with_executor(model, d, &|layers| executor(layers, &options))?,

@@ -9,9 +9,11 @@ mod launcher;
 mod support;
 
 use launcher::{failure, mpirun};
+use serde_json::{Value, json};
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use support::{TINY, assert_same_run};
 
@@ -33,8 +35,8 @@ fn options(folder: &Path, more: &str) -> Vec<String> {
 }
 
 fn start(processes: usize, command: &str, run: &Path, options: &[String]) -> Child {
-    let mut launcher = mpirun();
-    launcher.args(["-n", &processes.to_string(), TRAIN, command]);
+    let mut launcher = mpirun(processes);
+    launcher.args([TRAIN, command]);
     if command == "run" {
         launcher.arg("--out");
     }
@@ -71,7 +73,7 @@ fn any_number_of_processes_gives_the_same_bytes() {
         assert_same_run(&path("one"), &path("2"));
     }
     let lines = fs::read_to_string(folder.path().join("4-0/stats.jsonl")).unwrap();
-    let line: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     assert_eq!(line["processes"], 4);
     for key in ["all_reduce_share", "batch_norm_share", "wait_share"] {
         let share = line[key].as_f64().unwrap();
@@ -102,7 +104,7 @@ fn children(parent: u32) -> Vec<u32> {
 }
 
 fn signal(name: &str, pid: u32) {
-    let status = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap();
+    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap();
     assert!(status.success());
 }
 
@@ -173,8 +175,8 @@ fn one_message_names_the_process_that_cannot_go_on() {
     for (first, second, message) in rows {
         let run = folder.path().join("run");
         let options = |more: &str| options(folder.path(), &format!("--out {} {more}", run.display()));
-        let mut launcher = mpirun();
-        launcher.args(["-n", "1", TRAIN, "run"]).args(options(first)).arg(":");
+        let mut launcher = mpirun(1);
+        launcher.args([TRAIN, "run"]).args(options(first)).arg(":");
         launcher.args(["-n", "1", TRAIN, "run"]).args(options(second));
         let started = Instant::now();
         let output = launcher.output().unwrap();
@@ -183,5 +185,115 @@ fn one_message_names_the_process_that_cannot_go_on() {
         assert_eq!(text.matches("(see `dcgan-train --help`)").count(), 1, "{text}");
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(!run.exists(), "{message}");
+    }
+}
+
+/// `dcgan-train serve` on a free port; killed when dropped.
+struct Service {
+    child: Child,
+    url: String,
+}
+
+impl Service {
+    fn start(store: &Path) -> Self {
+        let mut command = Command::new(TRAIN);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--quiet", "--device", "cpu", "--store"])
+            .arg(store);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        Self { child, url: line.trim().strip_prefix("listening on ").unwrap().to_owned() }
+    }
+
+    fn request(&self, method: &str, path: &str, body: &Value) -> Value {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+        let request = request.header("content-type", "application/json");
+        let mut response = ureq::Agent::from(config).run(request.body(body.to_string()).unwrap()).unwrap();
+        let mut text = String::new();
+        response.body_mut().as_reader().read_to_string(&mut text).unwrap();
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Waits until the job meets a condition.
+    fn wait(&self, id: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let job = self.request("GET", &format!("/v1/jobs/{id}"), &Value::Null);
+            if condition(&job) {
+                return job;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{job}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_job_of_the_service_trains_in_several_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let options = |steps: u64| {
+        json!({
+            "config": TINY, "steps": steps, "shards": 2, "processes": 2, "seed": 5, "threads": 1,
+            "checkpoint_every": 100, "sample_every": 500, "log_every": 50,
+        })
+    };
+    let service = Service::start(&store);
+    let refused = service.request("POST", "/v1/jobs", &json!({ "config": TINY, "processes": 2 }));
+    assert!(refused.to_string().contains("processes is 2, expected a power of two"), "{refused}");
+    let submitted = service.request("POST", "/v1/jobs", &options(1500));
+    let id = submitted["id"].as_str().unwrap_or_else(|| panic!("{submitted}")).to_owned();
+    let has_trained = |job: &Value| job["step"].as_u64() >= Some(200);
+    service.wait(&id, has_trained);
+    // Paused and resumed.
+    service.request("POST", &format!("/v1/jobs/{id}/pause"), &json!({}));
+    let paused = service.wait(&id, |job| job["state"] == "paused");
+    assert!(paused["step"].as_u64() < Some(1500), "{paused}");
+    service.request("POST", &format!("/v1/jobs/{id}/resume"), &json!({}));
+    service.wait(&id, |job| job["state"] == "running" && job["step"].as_u64() > paused["step"].as_u64());
+    // The service is killed: its processes stop, and the next service goes on.
+    drop(service);
+    let service = Service::start(&store);
+    let done = service.wait(&id, |job| job["state"] == "done" || job["state"] == "failed");
+    assert_eq!(done["state"], "done", "{done}");
+    assert_eq!(done["step"], 1500);
+    let alone = folder.path().join("alone");
+    let words =
+        "--steps 1500 --shards 2 --batch-size 16 --checkpoint-every 100 --sample-every 500 --log-every 50";
+    let alone_options = self::options(folder.path(), &format!("{words} --seed 5"));
+    let output = Command::new(TRAIN).args(["run", "--out"]).arg(&alone).args(alone_options).output().unwrap();
+    assert_done(&output);
+    for file in ["generator.safetensors", "discriminator.safetensors"] {
+        let bytes = |run: &Path| fs::read(run.join("best").join(file)).unwrap();
+        assert!(bytes(&store.join("runs").join(&id)) == bytes(&alone), "{file}");
+    }
+}
+
+#[test]
+fn a_run_that_asks_for_processes_starts_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), "");
+    let path = |name: &str| folder.path().join(name);
+    let run = |out: &str, more: &[&str]| {
+        let mut command = Command::new(TRAIN);
+        command.args(["run", "--out"]).arg(path(out)).args(&options).args(more).output().unwrap()
+    };
+    assert_done(&run("one", &[]));
+    assert_done(&run("two", &["--processes", "2"]));
+    let lines = fs::read_to_string(path("two/stats.jsonl")).unwrap();
+    assert!(lines.contains("\"processes\":2"), "{lines}");
+    for file in ["generator.safetensors", "discriminator.safetensors"] {
+        assert!(
+            fs::read(path("one/best").join(file)).unwrap() == fs::read(path("two/best").join(file)).unwrap()
+        );
     }
 }

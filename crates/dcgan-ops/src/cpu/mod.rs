@@ -2,6 +2,7 @@
 //!
 //! - `mod.rs`: the executor, which runs the layers forward and backward;
 //! - `shards.rs`: parts of the batch that are computed by themselves;
+//! - `per_shard.rs`: the same with batch norm of each part;
 //! - `state.rs`: one layer's place in the parameters, its buffers, and both of its passes;
 //! - `linear.rs`: which algorithm computes a linear map: `winograd`, `direct` or `conv` (patches);
 //! - `linear_input.rs`: what a linear map reads: the input resampled, with class labels;
@@ -24,6 +25,7 @@ mod linear;
 mod linear_input;
 mod map_view;
 mod norm;
+mod per_shard;
 mod shards;
 mod state;
 mod winograd;
@@ -37,6 +39,7 @@ use crate::{
 };
 use kernels::Isa;
 use map_view::MapView;
+pub use per_shard::PerShardExecutor;
 use rayon::prelude::*;
 use shards::Shards;
 use state::{Asked, Backward, LayerState, PerImageSums};

@@ -1,10 +1,10 @@
 //! `dcgan-train run --seeds` and `--repeat`: the same run with several seeds, one after the other.
 
-use super::processes::{self, is_first};
 use super::{compare, resume, train};
 use crate::cli::RunArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
 use dcgan_mpi::World;
+use dcgan_mpi::command::{agree, is_first, share};
 use dcgan_train::compare::{Comparison, RunSummary};
 use dcgan_train::config::Plan;
 use dcgan_train::run_folder::RunFolder;
@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 const MAX_RUNS: u64 = 1000;
 
 pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::Result<Outcome> {
-    let runs = processes::agree(world, runs(args, is_first(world)))?;
+    let runs = agree(world, runs(args, is_first(world)))?;
     for (i, (seed, out)) in runs.iter().enumerate() {
         tracing::info!("run {} of {}: seed {seed} in {}", i + 1, runs.len(), out.display());
         let part = args.part(*seed, out);
         let is_free =
             is_first(world).then(|| RunFolder::is_free(out).map_err(UsageError::because)).transpose();
-        let is_free = processes::agree(world, is_free.map_err(anyhow::Error::from))?;
-        let outcome = if processes::share(world, is_free)? {
+        let is_free = agree(world, is_free.map_err(anyhow::Error::from))?;
+        let outcome = if share(world, is_free)? {
             train::run(&part, world, logging)?
         } else {
             resume::resume(&part.resumed(out), world, logging)?

@@ -1,11 +1,12 @@
 //! `dcgan-train resume`, and `run --resume-if-exists`.
 
-use super::processes::{self, follow, is_first};
+use super::processes::follow;
 use super::train::{open_inputs, print_finished, train, with_fix};
 use crate::cli::{ResumeArgs, RunArgs, Summary};
 use dcgan_cli::{Logging, Outcome, UsageError};
 use dcgan_model::checkpoints;
-use dcgan_mpi::World;
+use dcgan_mpi::command::{agree, is_first, share};
+use dcgan_mpi::{Launcher, World, relaunch_if_asked};
 use dcgan_train::config::{Plan, messages};
 use dcgan_train::data_record::DataRecord;
 use dcgan_train::inputs::Opening;
@@ -111,12 +112,19 @@ fn continue_run(
     summary: Summary,
 ) -> anyhow::Result<Outcome> {
     let opened = if is_first(world) { open().map(Some) } else { Ok(None) };
-    let (opened, next) = processes::agree(world, opened)?.unzip();
-    let mut resumed = match (processes::share(world, next)?, &opened) {
+    let (mut opened, next) = agree(world, opened)?.unzip();
+    let mut resumed = match (share(world, next)?, &opened) {
         (Next::Train(resumed), _) => *resumed,
         (Next::Finished(result), Some(opened)) => return print_finished(&opened.folder, &result, summary),
         (Next::Finished(_), None) => return Ok(Outcome::Done),
     };
+    let wanted = resumed.plan.run.processes;
+    if wanted.is_some_and(|processes| processes > 1) && !world.is_shared() && Launcher::find().is_none() {
+        drop(opened.take()); // unlocks the run
+        if let Some(outcome) = relaunch_if_asked(world, wanted)? {
+            return Ok(outcome);
+        }
+    }
     let Resumed { newest, ref record, accept_data_change, skip_again, .. } = resumed;
     let (is_new, record) = (newest == 0, record.as_ref());
     let opening = Opening { is_new, record, skip_again, accept_data_change, ..Opening::default() };
@@ -133,7 +141,7 @@ fn continue_run(
         }
         Ok(())
     };
-    processes::agree(world, opened.as_ref().map_or(Ok(()), check))?;
+    agree(world, opened.as_ref().map_or(Ok(()), check))?;
     let Some(Opened { folder, lock, .. }) = opened else { return follow(&plan, inputs) };
     let outcome = train(&folder, &plan, inputs, logging, summary);
     drop(lock);

@@ -1,12 +1,13 @@
 //! `dcgan-train run` and the default run; the training of `resume` as well.
 
-use super::processes::{self, follow, is_first, own_error};
+use super::processes::{follow, own_error};
 use super::resume::resume_same;
 use crate::cli::{RunArgs, Summary};
 use anyhow::Context;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
 use dcgan_model::checkpoints;
-use dcgan_mpi::World;
+use dcgan_mpi::command::{agree, is_first, share};
+use dcgan_mpi::{World, relaunch_if_asked, stop_at_eof};
 use dcgan_train::config::Plan;
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
@@ -19,14 +20,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::Result<Outcome> {
-    let (mut plan, exists) = processes::agree(world, check(args, world))?;
-    let exists = processes::share(world, is_first(world).then_some(exists))?;
+    let (mut plan, exists) = agree(world, check(args, world))?;
+    if let Some(outcome) = relaunch_if_asked(world, plan.run.processes)? {
+        return Ok(outcome);
+    }
+    let exists = share(world, is_first(world).then_some(exists))?;
     if let Some(out) = args.out.as_ref().filter(|_| exists) {
         return resume_same(out, &plan, args, world, logging);
     }
     let inputs = open_inputs(&mut plan, world, &Opening::default())?;
     let begun = if is_first(world) { begin(args, &plan).map(Some) } else { Ok(None) };
-    let Some((folder, lock)) = processes::agree(world, begun)? else { return follow(&plan, inputs) };
+    let Some((folder, lock)) = agree(world, begun)? else { return follow(&plan, inputs) };
     let outcome = train(&folder, &plan, inputs, logging, args.summary());
     drop(lock);
     outcome
@@ -81,7 +85,7 @@ pub(crate) fn open_inputs(plan: &mut Plan, world: &World, opening: &Opening<'_>)
         let opened = opened.map_err(|error| UsageError { faults: error.faults() })?;
         Ok(Inputs { group: Arc::clone(world.group()), ..opened })
     };
-    let inputs = processes::agree(world, open())?;
+    let inputs = agree(world, open())?;
     trainer::check_processes(plan, &inputs).map_err(|error| own_error(error, inputs.group.rank()))?;
     Ok(inputs)
 }
@@ -125,6 +129,7 @@ pub(crate) fn train(
 ) -> anyhow::Result<Outcome> {
     logging.also_to_file(&folder.log()).with_context(|| folder.log().display().to_string())?;
     let cancel = dcgan_cli::cancel_on_signals()?;
+    stop_at_eof(&cancel)?;
     let total = plan.total_steps(inputs.data.len());
     let rank = inputs.group.rank();
     tracing::info!(

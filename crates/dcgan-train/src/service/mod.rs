@@ -19,6 +19,7 @@ mod draw;
 mod error;
 mod housekeeping;
 mod keep_done;
+mod launched;
 mod limits;
 mod metrics;
 mod models;

@@ -3,6 +3,7 @@
 
 use super::AppState;
 use super::devices::cores;
+use super::launched;
 use crate::config::{ConfigFile, Fault, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
 use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
@@ -208,7 +209,14 @@ pub(super) fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
     let threads = plan.run.threads.filter(|&threads| threads > cores).map(|threads| {
         Fault::new("threads", format!("threads is {threads}, this machine runs {cores} at a time"))
     });
-    [precision, shards, memory, threads].into_iter().flatten().collect()
+    let processes = plan.run.processes.filter(|&processes| processes > 1);
+    let processes = processes.and_then(|processes| {
+        let on_gpu = devices.iter().any(|device| !device.is_cpu());
+        let fault = on_gpu.then(|| format!("processes is {processes}; several processes train on the CPU"));
+        fault.or_else(|| launched::fault(processes, cores))
+    });
+    let processes = processes.map(|message| Fault::new("processes", message));
+    [precision, shards, memory, threads, processes].into_iter().flatten().collect()
 }
 
 /// The fault with the names of a request: `checkpoint_every` for `--checkpoint-every`; `networks` is the option that

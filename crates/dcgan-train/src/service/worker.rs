@@ -5,6 +5,7 @@
 use super::AppState;
 use super::devices::WorkerDevice;
 use super::disk_use::folder_bytes;
+use super::launched;
 use super::record::{Job, Once, Outcome};
 use super::remedy::remedy;
 use super::running_job::RunningJob;
@@ -26,6 +27,9 @@ use std::time::{Duration, Instant};
 /// Poll interval of the queue if a notification is missed, and retry interval on a full disk.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a job waits for the processes of an earlier service.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JobError {
@@ -46,6 +50,10 @@ pub(super) enum JobError {
     OtherData { difference: String },
     #[error("{field}: {problem}")]
     Moved { field: &'static str, problem: String },
+    #[error("cannot start the processes of the job: {0}")]
+    Launch(#[source] io::Error),
+    #[error("{message}")]
+    Processes { message: String },
     #[error("cannot create the thread pool: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
@@ -157,7 +165,7 @@ fn train(
     running: &RunningJob,
     device: &Device,
 ) -> Result<Outcome, JobError> {
-    let (folder, mut plan, _lock) = open_folder(&state.run_folder(&job.id), plan)?;
+    let (folder, mut plan, lock) = open_folder(&state.run_folder(&job.id), plan)?;
     let newest = checkpoints::list(&folder.checkpoints())?.pop().unwrap_or(0);
     let is_new = newest == 0;
     state.recheck_paths(&plan, is_new).map_err(|(field, problem)| JobError::Moved { field, problem })?;
@@ -202,6 +210,21 @@ fn train(
         running.set_step(step);
         state.metrics.count_images(&running.device, batch_size);
     };
+    if launched::is_launched(&plan) {
+        drop((inputs, lock)); // the processes open and lock them again
+        let mut step = newest;
+        let mut on_event = |event: &Event| {
+            sink(event);
+            // Of each log line: the processes report no single steps.
+            (step..event.step()).for_each(|step| progress(step + 1, 0));
+            step = step.max(event.step());
+        };
+        let outcome = launched::train(&folder, job.once, &mut on_event, &cancelled)?;
+        if outcome == Outcome::Done {
+            save_progress(job, || state.store.set_progress(&job.id, step, step * batch_size, None));
+        }
+        return Ok(outcome);
+    }
     match trainer::run(&folder, &plan, inputs, &mut sink, &mut progress, &cancelled)? {
         RunEnd::Finished(result) | RunEnd::AlreadyFinished(result) => {
             save_progress(job, || state.store.set_progress(&job.id, result.steps, result.images, None));
@@ -215,7 +238,18 @@ fn train(
 fn open_folder(path: &Path, plan: &Plan) -> Result<(RunFolder, Plan, Lock), RunFolderError> {
     if path.join("plan.toml").exists() {
         let (folder, plan) = RunFolder::open(path)?;
-        let lock = folder.lock()?;
+        let started = Instant::now();
+        let lock = loop {
+            match folder.lock() {
+                // Processes of a service that was killed stop after their step.
+                Err(RunFolderError::Busy { .. }) if launched::is_launched(&plan) => {}
+                lock => break lock?,
+            }
+            if started.elapsed() > LOCK_WAIT {
+                break folder.lock()?;
+            }
+            std::thread::sleep(RETRY_INTERVAL);
+        };
         return Ok((folder, plan, lock));
     }
     let folder = RunFolder::create(path)?;
@@ -251,8 +285,16 @@ fn store_outcome(state: &AppState, job: &Job, outcome: &Outcome, running: &Runni
     }
 }
 
+/// Messages of the system, in what other processes of a job print.
+const DISK_FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
 /// Whether an error was caused by a full disk or an exceeded quota.
 fn is_disk_full(error: &JobError) -> bool {
+    if let JobError::Processes { message } = error
+        && DISK_FULL.iter().any(|text| message.contains(text))
+    {
+        return true;
+    }
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);

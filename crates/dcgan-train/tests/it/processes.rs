@@ -81,6 +81,7 @@ fn any_number_of_processes_gives_the_same_bytes() {
     let rows = [
         json!({ "ema": 0.5, "mirror": true }),
         json!({ "order": "alternate", "dtype": "bf16", "weight_decay": 1e-4 }),
+        json!({ "batch_norm": "shard" }),
     ];
     for (row, more) in rows.iter().enumerate() {
         let path = |name: &str| here.join(format!("{name}-{row}"));
@@ -100,6 +101,11 @@ fn any_number_of_processes_gives_the_same_bytes() {
         }
         run(&out, 1, |_| plan(&data, more), None, |_| {});
         assert_same_run(&path("one"), &out);
+    }
+    for (row, text) in [(0, "batch norm over all of them"), (2, "in 4 shards, batch norm over the 2 of each")]
+    {
+        let card = fs::read_to_string(here.join(format!("of-4-{row}/best/README.md"))).unwrap();
+        assert!(card.contains(text), "{card}");
     }
     // One shard has the bytes of before there were shards, which are others.
     let whole = json!({ "ema": 0.5, "mirror": true, "shards": 1 });

@@ -117,8 +117,16 @@ fn bad_arguments() {
         &["10000 images", "20000", "--batch-size"],
     );
     refused(
-        &["run", "--config", &tiny, "--shards", "3", "--out", &out],
-        &["--shards is 3, expected a power of two that divides the batch size, 16"],
+        &["run", "--config", &tiny, "--shards", "3", "--processes", "4", "--out", &out],
+        &[
+            "--shards is 3, expected a power of two that divides the batch size, 16",
+            "--processes is 4, expected a power of two that is at most --shards, 3",
+        ],
+    );
+    #[cfg(not(feature = "mpi"))]
+    refused(
+        &["run", "--config", &tiny, "--shards", "2", "--processes", "2", "--out", &out],
+        &["--processes is 2; this program was built without MPI", "use --processes 1"],
     );
     refused(&["run", "--config", &tiny, "--data", &absent, "--out", &out], &["absent"]);
     refused(&["run", "--config", &tiny, "--data", &empty, "--out", &out], &["empty", "0 images"]);

@@ -1,0 +1,60 @@
+//! One command in several processes: which of them prints, what they agree on before the work, and what the first one
+//! tells the others.
+
+use crate::World;
+use anyhow::Context;
+use dcgan_cli::{Logging, ReportedElsewhere, UsageError, exit_code};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Joins the processes that a launcher started together with this one.
+///
+/// # Errors
+/// Those of [`World::start`], with exit code 2.
+pub fn start(logging: &Logging) -> anyhow::Result<World> {
+    let world = World::start().map_err(|error| UsageError::one(error.to_string()))?;
+    if world.is_shared() {
+        let (group, rank) = (world.group(), world.group().rank());
+        logging.set_process(&group.name(rank), rank == 0);
+        let threads = world.threads().unwrap_or(1);
+        tracing::info!("{} processes; {} has {threads} thread(s)", group.size(), group.name(rank));
+    }
+    Ok(world)
+}
+
+/// Whether this is the process that has the run folder.
+pub fn is_first(world: &World) -> bool {
+    world.group().rank() == 0
+}
+
+/// Goes on only if all processes can. Otherwise each ends with an error, and the first that cannot go on prints its
+/// own.
+///
+/// # Errors
+/// That of this process; [`ReportedElsewhere`] if another one prints its own.
+pub fn agree<T>(world: &World, result: anyhow::Result<T>) -> anyhow::Result<T> {
+    let group = world.group();
+    let mut codes = vec![0; group.size()];
+    group.all_gather(&[result.as_ref().err().map_or(0, exit_code)], &mut codes)?;
+    match codes.iter().position(|code| *code != 0) {
+        Some(first) if first != group.rank() => Err(ReportedElsewhere { code: codes[first] }.into()),
+        _ => result,
+    }
+}
+
+/// Tells all processes the value of the first one; the others have none.
+///
+/// # Errors
+/// Those of the group; a value that JSON cannot hold.
+pub fn share<T: Serialize + DeserializeOwned>(world: &World, value: Option<T>) -> anyhow::Result<T> {
+    let group = world.group();
+    let mut bytes = value.as_ref().map(serde_json::to_vec).transpose()?.unwrap_or_default();
+    if let (1, Some(value)) = (group.size(), value) {
+        return Ok(value);
+    }
+    let mut len = (bytes.len() as u64).to_le_bytes();
+    group.broadcast(&mut len, 0)?;
+    bytes.resize(usize::try_from(u64::from_le_bytes(len))?, 0);
+    group.broadcast(&mut bytes, 0)?;
+    serde_json::from_slice(&bytes).context("a message of rank 0")
+}
