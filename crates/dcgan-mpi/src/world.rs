@@ -42,6 +42,8 @@ pub struct World {
     group: Arc<dyn ProcessGroup>,
     /// Threads of this process; `None` in a single one.
     threads: Option<usize>,
+    /// Processes on its host.
+    on_host: usize,
     #[cfg(feature = "mpi")]
     mpi: Option<Arc<MpiThread>>,
 }
@@ -62,6 +64,7 @@ impl World {
         Self {
             group: Arc::new(SingleProcess),
             threads: None,
+            on_host: 1,
             #[cfg(feature = "mpi")]
             mpi: None,
         }
@@ -91,9 +94,12 @@ impl World {
         let named: Vec<(&str, &[u8])> =
             processes.iter().map(|(host, cores)| (host.as_str(), *cores)).collect();
         let threads = affinity::threads(mpi.rank(), &named);
+        let own_host = named[mpi.rank()].0;
+        let on_host = named.iter().filter(|(host, _)| *host == own_host).count();
         mpi.set_hosts(named.iter().map(|(host, _)| (*host).to_owned()).collect());
         let mpi = Arc::new(mpi);
-        Ok(Self { group: Arc::clone(&mpi) as Arc<dyn ProcessGroup>, threads: Some(threads), mpi: Some(mpi) })
+        let group = Arc::clone(&mpi) as Arc<dyn ProcessGroup>;
+        Ok(Self { group, threads: Some(threads), on_host, mpi: Some(mpi) })
     }
 
     /// The processes.
@@ -104,6 +110,11 @@ impl World {
     /// Whether there are others.
     pub fn is_shared(&self) -> bool {
         self.group.size() > 1
+    }
+
+    /// Processes on the host of this one, itself included.
+    pub fn processes_on_host(&self) -> usize {
+        self.on_host
     }
 
     /// Threads for this process where several share the cores of a host; `None` if it is alone.

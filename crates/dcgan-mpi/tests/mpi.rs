@@ -58,7 +58,7 @@ fn operations_have_the_results_of_one_process() {
         assert!(bytes.iter().enumerate().all(|(i, &byte)| byte == value(size - 1, i)));
     }
     let mut gradients: Vec<f32> = (0..1001).map(|i| (i * (rank + 1)) as f32).collect();
-    sum_gradients(group, &mut gradients).unwrap();
+    sum_gradients(group, &mut gradients, &mut Vec::new()).unwrap();
     let factor = size * (size + 1) / 2;
     assert!(gradients.iter().enumerate().all(|(i, &sum)| sum == (i * factor) as f32));
     let [all_reduce, batch_norm, wait] = group.clock().unwrap().times();

@@ -231,25 +231,30 @@ pub(crate) fn sum_tree(parts: &mut [f32], len: usize) {
 }
 
 /// Sums flat gradients over all processes: a reduction of one chunk on each process, as a balanced tree over the ranks,
-/// then a gather.
+/// then a gather. `received` is memory for it, kept from call to call.
 ///
 /// # Errors
 /// Those of the group.
-pub fn sum_gradients(group: &dyn ProcessGroup, gradients: &mut [f32]) -> Result<()> {
+pub fn sum_gradients(group: &dyn ProcessGroup, gradients: &mut [f32], received: &mut Vec<f32>) -> Result<()> {
     let size = group.size();
     if size == 1 {
         return Ok(());
     }
     barrier(group)?;
     timed(group, Exchange::AllReduce, || {
-        let chunk = gradients.len().div_ceil(size);
-        let mut padded = gradients.to_vec();
-        padded.resize(chunk * size, 0.0);
-        let mut received = vec![0.0_f32; chunk * size];
-        group.all_to_all(bytemuck::cast_slice(&padded), bytemuck::cast_slice_mut(&mut received))?;
-        sum_tree(&mut received, chunk);
-        group.all_gather(bytemuck::cast_slice(&received[..chunk]), bytemuck::cast_slice_mut(&mut padded))?;
-        gradients.copy_from_slice(&padded[..gradients.len()]);
+        let chunk = gradients.len() / size;
+        let (whole, rest) = gradients.split_at_mut(chunk * size);
+        received.resize(chunk * size, 0.0);
+        group.all_to_all(bytemuck::cast_slice(whole), bytemuck::cast_slice_mut(received))?;
+        sum_tree(received, chunk);
+        group.all_gather(bytemuck::cast_slice(&received[..chunk]), bytemuck::cast_slice_mut(whole))?;
+        // Fewer values than processes: each sums all of them.
+        if !rest.is_empty() {
+            let mut all = vec![0.0_f32; rest.len() * size];
+            group.all_gather(bytemuck::cast_slice(rest), bytemuck::cast_slice_mut(&mut all))?;
+            sum_tree(&mut all, rest.len());
+            rest.copy_from_slice(&all[..rest.len()]);
+        }
         Ok(())
     })
 }

@@ -164,6 +164,8 @@ pub struct Parameters {
     second: Vec<f32>,
     adam_steps: u64,
     ema: Option<Vec<f32>>,
+    /// Memory for sums over processes.
+    received: Vec<f32>,
 }
 
 /// A version that no parameters have had.
@@ -184,7 +186,9 @@ impl Parameters {
         let zeros = || vec![0.0; table.len()];
         let (values, first, second) = (zeros(), zeros(), zeros());
         let gradients = vec![0.0; shards * table.len()];
-        Self { table, values, version: next_version(), gradients, first, second, adam_steps: 0, ema: None }
+        let version = next_version();
+        let (adam_steps, ema, received) = (0, None, Vec::new());
+        Self { table, values, version, gradients, first, second, adam_steps, ema, received }
     }
 
     /// What lies where.
@@ -245,7 +249,7 @@ impl Parameters {
     pub fn reduce_gradients(&mut self, group: &dyn ProcessGroup) -> Result<()> {
         let len = self.table.len();
         group::sum_tree(&mut self.gradients, len);
-        group::sum_gradients(group, &mut self.gradients[..len])
+        group::sum_gradients(group, &mut self.gradients[..len], &mut self.received)
     }
 
     /// Euclidean norm of each parameter's gradient, in the order of the layers. Not finite where the gradient is not.

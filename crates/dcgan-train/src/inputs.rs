@@ -187,15 +187,43 @@ pub struct Opening<'a> {
     pub skip_again: bool,
     /// Whether to accept other images than those of the record.
     pub accept_data_change: bool,
+    /// The processes of the run, each of which opens the dataset.
+    pub processes: Processes,
     /// Stops the decoding of the dataset.
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// A process among those of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processes {
+    /// Its number.
+    pub rank: usize,
+    /// How many there are.
+    pub count: usize,
+    /// How many of them share the memory of its host.
+    pub on_host: usize,
+}
+
+impl Default for Processes {
+    /// A single one.
+    fn default() -> Self {
+        Self { rank: 0, count: 1, on_host: 1 }
+    }
 }
 
 impl Default for Opening<'_> {
     /// A new run.
     fn default() -> Self {
         let cancelled = &|| false;
-        Self { is_new: true, record: None, skip_again: false, accept_data_change: false, cancelled }
+        let processes = Processes::default();
+        Self {
+            is_new: true,
+            record: None,
+            skip_again: false,
+            accept_data_change: false,
+            processes,
+            cancelled,
+        }
     }
 }
 

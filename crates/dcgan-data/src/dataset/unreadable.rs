@@ -1,6 +1,7 @@
 //! Unreadable images: how they are found, and how a dataset continues without them.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,13 +27,23 @@ impl Dataset {
     ///
     /// [`DataError::Cancelled`] when `progress` returns false.
     pub fn unreadable(&self, progress: DecodeProgress<'_>) -> Result<Vec<SkippedImage>, DataError> {
+        self.unreadable_among(0..self.len(), progress)
+    }
+
+    /// The same for the images `range`: several processes share the work.
+    ///
+    /// # Errors
+    ///
+    /// An index out of range; [`DataError::Cancelled`].
+    pub fn unreadable_among(
+        &self,
+        range: Range<usize>,
+        progress: DecodeProgress<'_>,
+    ) -> Result<Vec<SkippedImage>, DataError> {
         if !self.is_encoded() {
             return Ok(Vec::new());
         }
-        let records: Vec<usize> = match &self.selection {
-            Some(selection) => selection.clone(),
-            None => (0..self.source.len()).collect(),
-        };
+        let records: Vec<usize> = range.map(|index| self.record(index)).collect::<Result<_, _>>()?;
         let found = self.undecodable(&records, progress)?;
         Ok(found.into_iter().map(|(record, problem)| self.skipped_image(record, problem)).collect())
     }

@@ -11,7 +11,7 @@ use dcgan_mpi::{World, relaunch_if_asked, stop_at_eof};
 use dcgan_train::config::Plan;
 use dcgan_train::error::TrainError;
 use dcgan_train::event::Event;
-use dcgan_train::inputs::{self, Opening};
+use dcgan_train::inputs::{self, Opening, Processes};
 use dcgan_train::preset_choice::color_name;
 use dcgan_train::run_folder::{Lock, RunFolder, RunFolderError, RunResult};
 use dcgan_train::trainer::{self, Inputs, RunEnd};
@@ -70,6 +70,9 @@ fn begin(args: &RunArgs, plan: &Plan) -> anyhow::Result<(RunFolder, Lock)> {
 /// Opens the device, the images and the weights to start from, and completes the plan by them, in all processes.
 /// Nothing is written.
 pub(crate) fn open_inputs(plan: &mut Plan, world: &World, opening: &Opening<'_>) -> anyhow::Result<Inputs> {
+    let (rank, count) = (world.group().rank(), world.group().size());
+    let processes = Processes { rank, count, on_host: world.processes_on_host() };
+    let opening = &Opening { processes, ..*opening };
     let mut open = || -> anyhow::Result<Inputs> {
         set_threads(plan.run.threads.or(world.threads()))?;
         let device = match plan.run.device.as_str() {

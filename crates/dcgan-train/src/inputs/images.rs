@@ -1,6 +1,6 @@
 //! Opens the images of a run: which are left out, and whether all of them are decoded before the first step.
 
-use super::{InputsError, Opening};
+use super::{InputsError, Opening, Processes};
 use crate::config::Plan;
 use crate::event::duration;
 use dcgan_data::{DataError, Dataset, OpenOptions, UnreadableImages};
@@ -28,6 +28,7 @@ pub(super) fn open(path: &Path, plan: &Plan, opening: &Opening<'_>) -> Result<Da
     options.background =
         plan.run.background.parse().map_err(|message| DataError::InvalidOption(format!("--{message}")))?;
     options.max_skipped = skip_bad.limit();
+    options.memory_limit_bytes /= opening.processes.on_host.max(1) as u64;
     let report = Report::new();
     let progress = |done: usize, total: usize| {
         report.show(done, total);
@@ -58,7 +59,7 @@ pub(super) fn open(path: &Path, plan: &Plan, opening: &Opening<'_>) -> Result<Da
     }
     let data = Dataset::open(path, &options)?;
     if opening.is_new {
-        verify(&data, plan, &progress)?;
+        verify(&data, plan, opening.processes, &progress)?;
     }
     Ok(data)
 }
@@ -82,16 +83,18 @@ fn skip_again(
     data.exclude(found)
 }
 
-/// Decodes all images of a new run where that is cheap. Pixels stay in memory, so no time is lost.
+/// Decodes all images of a new run where that is cheap; several processes share the work. Pixels stay in memory, so no
+/// time is lost.
 fn verify(
     data: &Dataset,
     plan: &Plan,
+    processes: Processes,
     progress: &(dyn Fn(usize, usize) -> bool + Sync),
 ) -> Result<(), DataError> {
     if !data.is_encoded() {
         return Ok(());
     }
-    let time = data.decode_time();
+    let time = data.decode_time() / u32::try_from(processes.count).unwrap_or(u32::MAX);
     let images = (plan.training.batch_size as u64).saturating_mul(plan.total_steps(data.len()));
     let reads_all = images >= data.len() as u64;
     if !data.is_cached() || time > if reads_all { LONG } else { SHORT } {
@@ -105,7 +108,8 @@ fn verify(
     if time > REPORT_INTERVAL {
         tracing::info!("decoding all {} images, about {}", data.len(), duration(time.as_secs_f64()));
     }
-    let unreadable = data.unreadable(progress)?;
+    let first = |rank: usize| data.len() * rank / processes.count;
+    let unreadable = data.unreadable_among(first(processes.rank)..first(processes.rank + 1), progress)?;
     if !unreadable.is_empty() {
         return Err(data.unreadable_error(&unreadable, None));
     }

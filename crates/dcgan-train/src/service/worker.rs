@@ -172,8 +172,14 @@ fn train(
     let cancelled = || running.is_stopped() || state.is_stopping();
     let record = folder.data_record_before(newest, &plan)?;
     let Once { accept_data_change, skip_again } = job.once;
-    let opening =
-        Opening { is_new, record: record.as_ref(), skip_again, accept_data_change, cancelled: &cancelled };
+    let opening = Opening {
+        is_new,
+        record: record.as_ref(),
+        skip_again,
+        accept_data_change,
+        cancelled: &cancelled,
+        ..Opening::default()
+    };
     let stored = plan.clone();
     let inputs = match inputs::open(&mut plan, device.clone(), &opening) {
         Err(InputsError::Data(DataError::Cancelled)) => return Ok(Outcome::Stopped),
