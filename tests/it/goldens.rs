@@ -13,8 +13,8 @@ use dcgan_model::{
 use dcgan_ops::cuda::{CudaExecutor, Gpu};
 use dcgan_ops::{
     AdamConfig, Bce, BufferPool, CandleExecutor, CpuExecutor, Executor, Forward, Input, Keep, Kind, Layer,
-    MapShape, Maps, Mode, Network, Norm, NormAxes, NormStatistics, Precision, Resample, Role, Statistics,
-    Tensors, WithRespectTo, bce_with_logits,
+    MapShape, Maps, Mode, Network, Norm, NormAxes, NormStatistics, Precision, ProcessGroup, Resample, Role,
+    SingleProcess, Statistics, Tensors, WithRespectTo, bce_with_logits,
 };
 use dcgan_train::config::TrainingConfig;
 use dcgan_train::engine::{Engine, StepBatch};
@@ -203,7 +203,8 @@ fn check_steps(golden: &mut Golden, model: &Model, training: &TrainingConfig, pi
     let mut curves: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut record = |name, value| curves.entry(name).or_default().push(value);
     let training = TrainingConfig { batch_size: rows.dim(1).unwrap(), ..training.clone() };
-    let mut engine = Engine::new(&networks, &training, model.config(), 0).unwrap();
+    let alone: Arc<dyn ProcessGroup> = Arc::new(SingleProcess);
+    let mut engine = Engine::new(&networks, &training, model.config(), 0, &alone).unwrap();
     assert_eq!(engine.steps_ahead() > 1, is_simulated());
     let steps = rows.dim(0).unwrap();
     for k in 0..steps {

@@ -79,15 +79,19 @@ pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCo
                 let _ = usage.print();
                 return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(USAGE));
             }
-            let name =
-                process_name().map_or_else(|| name.to_owned(), |process| format!("{name} ({process})"));
-            let (text, code) = describe(&name, &error);
-            tracing::error!(target: FAILURE_TARGET, "{text}");
-            // One write, so that lines of other processes stay whole. A failure to write to stderr cannot be reported.
-            let _ = io::stderr().write_all((text + "\n").as_bytes());
-            ExitCode::from(code)
+            ExitCode::from(report(name, &error))
         }
     }
+}
+
+/// Prints `error` of the binary `name` as [`run`] does; returns the exit code.
+pub fn report(name: &str, error: &anyhow::Error) -> u8 {
+    let name = process_name().map_or_else(|| name.to_owned(), |process| format!("{name} ({process})"));
+    let (text, code) = describe(&name, error);
+    tracing::error!(target: FAILURE_TARGET, "{text}");
+    // One write, so that lines of other processes stay whole. A failure to write to stderr cannot be reported.
+    let _ = io::stderr().write_all((text + "\n").as_bytes());
+    code
 }
 
 /// The message for `error` and its exit code.

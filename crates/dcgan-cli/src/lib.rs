@@ -19,7 +19,7 @@ mod progress;
 mod signals;
 
 pub use arguments::{check_new_folder, check_output, integer, set_threads, try_parse, wrong_extension};
-pub use exit::{Outcome, ReportedElsewhere, UsageError, exit_code, run};
+pub use exit::{Outcome, ReportedElsewhere, UsageError, exit_code, report, run};
 pub use logs::{LogArgs, Logging};
 pub use output::{Results, print_result};
 pub use progress::Progress;

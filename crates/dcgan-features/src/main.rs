@@ -29,9 +29,9 @@ fn main() -> ExitCode {
             Some(Command::MnistNn(args)) => commands::neighbours::mnist_nn(&args, &logging),
             Some(Command::Nnd(args)) => commands::neighbours::nnd(&args, &logging),
             Some(Command::Reproduce(args)) => commands::reproduce::run(&args, &logging),
-            Some(Command::Features(args)) => {
-                commands::features::run(&args, &dcgan_mpi::command::start(&logging)?, &logging)
-            }
+            Some(Command::Features(args)) => dcgan_mpi::command::run("dcgan-eval", &logging, |world| {
+                commands::features::run(&args, world, &logging)
+            }),
             Some(Command::Bench(args)) => commands::bench::run(&args),
             Some(Command::Probe(args)) => commands::probe::run(&args, &logging),
         }

@@ -8,6 +8,8 @@
 //! of `pytorch64`), and of the gather of the statistics of a batch norm of COLUMNS channels (default 512); medians of
 //! 50. `eval/scaling.py` reads it.
 
+#![allow(clippy::print_stdout, reason = "an example prints")]
+
 use dcgan_mpi::World;
 use dcgan_ops::group::{Moments, barrier, combine_moments, sum_gradients};
 use std::error::Error;

@@ -3,15 +3,32 @@
 
 use crate::World;
 use anyhow::Context;
-use dcgan_cli::{Logging, ReportedElsewhere, UsageError, exit_code};
+use dcgan_cli::{Logging, Outcome, ReportedElsewhere, UsageError, exit_code};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Joins the processes that a launcher started together with this one.
+/// Runs `body`, a command of the binary `program`, as one of the processes that a launcher started together.
+///
+/// Where there are several, its error is printed before the others end: launchers end a process soon after another one
+/// has failed.
 ///
 /// # Errors
-/// Those of [`World::start`], with exit code 2.
-pub fn start(logging: &Logging) -> anyhow::Result<World> {
+/// That of `body`, or [`ReportedElsewhere`] once it is printed; those of [`World::start`], with exit code 2.
+pub fn run(
+    program: &str,
+    logging: &Logging,
+    body: impl FnOnce(&World) -> anyhow::Result<Outcome>,
+) -> anyhow::Result<Outcome> {
+    let world = start(logging)?;
+    match body(&world) {
+        Err(error) if world.is_shared() && !error.is::<ReportedElsewhere>() => {
+            Err(ReportedElsewhere { code: dcgan_cli::report(program, &error) }.into())
+        }
+        result => result,
+    }
+}
+
+fn start(logging: &Logging) -> anyhow::Result<World> {
     let world = World::start().map_err(|error| UsageError::one(error.to_string()))?;
     if world.is_shared() {
         let (group, rank) = (world.group(), world.group().rank());

@@ -42,8 +42,8 @@ pub struct World {
     group: Arc<dyn ProcessGroup>,
     /// Threads of this process; `None` in a single one.
     threads: Option<usize>,
-    /// Processes on its host.
-    on_host: usize,
+    /// Its number among the processes of its host, and how many there are.
+    place: (usize, usize),
     #[cfg(feature = "mpi")]
     mpi: Option<Arc<MpiThread>>,
 }
@@ -64,7 +64,7 @@ impl World {
         Self {
             group: Arc::new(SingleProcess),
             threads: None,
-            on_host: 1,
+            place: (0, 1),
             #[cfg(feature = "mpi")]
             mpi: None,
         }
@@ -95,11 +95,13 @@ impl World {
             processes.iter().map(|(host, cores)| (host.as_str(), *cores)).collect();
         let threads = affinity::threads(mpi.rank(), &named);
         let own_host = named[mpi.rank()].0;
-        let on_host = named.iter().filter(|(host, _)| *host == own_host).count();
+        let on_host =
+            |processes: &[(&str, &[u8])]| processes.iter().filter(|(host, _)| *host == own_host).count();
+        let place = (on_host(&named[..mpi.rank()]), on_host(&named));
         mpi.set_hosts(named.iter().map(|(host, _)| (*host).to_owned()).collect());
         let mpi = Arc::new(mpi);
         let group = Arc::clone(&mpi) as Arc<dyn ProcessGroup>;
-        Ok(Self { group, threads: Some(threads), on_host, mpi: Some(mpi) })
+        Ok(Self { group, threads: Some(threads), place, mpi: Some(mpi) })
     }
 
     /// The processes.
@@ -112,9 +114,9 @@ impl World {
         self.group.size() > 1
     }
 
-    /// Processes on the host of this one, itself included.
-    pub fn processes_on_host(&self) -> usize {
-        self.on_host
+    /// The number of this process among those of its host, and how many these are.
+    pub fn place_on_host(&self) -> (usize, usize) {
+        self.place
     }
 
     /// Threads for this process where several share the cores of a host; `None` if it is alone.

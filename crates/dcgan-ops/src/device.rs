@@ -78,6 +78,9 @@ impl From<&Device> for Device {
 /// another device than the CPU; memory.
 pub fn executor(layers: Vec<Layer>, options: &ExecutorOptions) -> Result<Box<dyn Executor>> {
     let is_shared = options.shards > 1 || options.group.size() > 1;
+    // Of several processes with a GPU each, passes of an executor are those of one alone; steps are resident.
+    #[cfg(feature = "cuda")]
+    let is_shared = is_shared && !(options.shards == 1 && matches!(options.device, Device::Cuda(_)));
     Ok(match (&options.device, options.precision) {
         (Device::Cpu, precision) if is_shared && options.batch_norm == BatchNormOver::Shard => {
             let part = (Arc::clone(&options.group), options.shards);
@@ -112,6 +115,22 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// The device of process `place.0` of the `place.1` of a host, which have a GPU each: from the one named on, or,
+    /// with [`DeviceChoice::Auto`], from the first on if there are enough, and else the CPU for all.
+    pub fn for_process(self, (index, count): (usize, usize)) -> Self {
+        match self {
+            Self::Auto if count > 1 => {
+                #[cfg(feature = "cuda")]
+                if crate::cuda::Gpu::count() >= count {
+                    return Self::Cuda(index);
+                }
+                Self::Cpu
+            }
+            Self::Cuda(first) => Self::Cuda(first + index),
+            other => other,
+        }
+    }
+
     /// Opens the device. Only `auto` falls back to another device.
     ///
     /// # Errors

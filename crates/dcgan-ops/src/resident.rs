@@ -1,15 +1,18 @@
 //! Training steps of two networks whose state stays on a device between steps: parameters, gradients, Adam's moments,
 //! running statistics and the EMA. Images, z and labels go to the device, a few numbers come back later.
 
-use crate::{AdamConfig, Device, Network, Precision, Result};
+use crate::{AdamConfig, Device, Network, Precision, ProcessGroup, Result};
+use std::sync::Arc;
 
 /// What all steps have in common.
 #[derive(Clone, Debug)]
 pub struct ResidentConfig {
     /// The type of maps and factors.
     pub precision: Precision,
-    /// Images of a minibatch.
+    /// Images of a minibatch in this process.
     pub batch_size: usize,
+    /// The processes of the run, each with a device of its own and the same parameters.
+    pub group: Arc<dyn ProcessGroup>,
     /// The target of real images: 1, or less when smoothed.
     pub real_target: f64,
     /// How much of a minibatch's batch norm statistics the running ones take.

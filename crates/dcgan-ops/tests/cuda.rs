@@ -9,7 +9,8 @@ mod simulated;
 use dcgan_ops::cuda::{CudaExecutor, Gpu};
 use dcgan_ops::{
     Activation, AdamConfig, DeviceChoice, ImageSource, Keep, Kind, Layer, MapShape, Maps, Network, Norm,
-    NormAxes, Precision, ResidentConfig, ResidentInput, Updates, WithRespectTo, resident_training,
+    NormAxes, Precision, ResidentConfig, ResidentInput, SingleProcess, Updates, WithRespectTo,
+    resident_training,
 };
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -149,6 +150,7 @@ fn steps(
     pixel_values.iter_mut().zip(0_u8..=255).for_each(|(value, byte)| *value = f32::from(byte) / 127.5 - 1.0);
     let adam = AdamConfig { learning_rate: 0.0, beta1: 0.5, beta2: 0.999, eps: 1e-8, weight_decay: 1e-3 };
     let config = ResidentConfig {
+        group: Arc::new(SingleProcess),
         precision,
         batch_size: N,
         real_target: 0.9,

@@ -175,7 +175,7 @@ pub fn bench(
     let mut networks = networks(model, weights, device, (&training, &alone()))?;
     let mut images = vec![0; batch_size * height * width * channels];
     random::stream(0, Purpose::SyntheticImages, 0).fill_bytes(&mut images);
-    let mut engine = Engine::new(&networks, &training, config, 0)?;
+    let mut engine = Engine::new(&networks, &training, config, 0, &alone())?;
     // A device is timed over several steps: waiting for each would be a part of its time.
     let window = engine.steps_ahead();
     let mut times = Vec::new();

@@ -10,9 +10,10 @@ use dcgan_data::BatchImage;
 use dcgan_model::pixels::{PixelRange, to_maps};
 use dcgan_model::{Latents, ModelConfig, NetworkError};
 use dcgan_ops::{
-    AdamConfig, BufferPool, GradientValue, ImageSource, LossValue, ResidentConfig, ResidentInput,
-    ResidentOutput, ResidentTraining, Updates, resident_training,
+    AdamConfig, BufferPool, GradientValue, ImageSource, LossValue, ProcessGroup, ResidentConfig,
+    ResidentInput, ResidentOutput, ResidentTraining, Updates, resident_training,
 };
+use std::sync::Arc;
 
 /// Steps of a device between two looks at what they found: the first that fails must not be long ago.
 const STEPS_AHEAD: u64 = 32;
@@ -60,7 +61,8 @@ pub struct Outputs {
 }
 
 impl Engine {
-    /// An engine for networks of `model`, on their device, which may keep up to `dataset_images` images.
+    /// An engine for networks of `model`, on their device, which may keep up to `dataset_images` images, in one process
+    /// of `group`.
     ///
     /// # Errors
     /// Memory of the device.
@@ -69,6 +71,7 @@ impl Engine {
         training: &TrainingConfig,
         model: &ModelConfig,
         dataset_images: usize,
+        group: &Arc<dyn ProcessGroup>,
     ) -> Result<Self, NetworkError> {
         let range = PixelRange::of(model.generator.output);
         let mut pixel_values = [0.0; 256];
@@ -77,7 +80,8 @@ impl Engine {
         }
         let config = ResidentConfig {
             precision: training.dtype,
-            batch_size: training.batch_size,
+            batch_size: training.batch_size / group.size(),
+            group: Arc::clone(group),
             real_target: 1.0 - training.label_smoothing,
             momentum: MOMENTUM,
             adam: adam(training, LearningRate(training.learning_rate)),

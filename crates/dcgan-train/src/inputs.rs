@@ -32,11 +32,19 @@ pub enum InputsError {
     /// The device does not support the precision.
     #[error("bf16 is not supported on this device: use --dtype f32, or --device cpu or cuda:N")]
     Precision,
-    /// Shards on another device than the CPU.
-    #[error("--shards is {shards}, and this device trains in one: use --shards 1, or --device cpu")]
+    /// Shards that a device does not compute.
+    #[error(
+        "--shards is {shards}, and {}", if *processes > 1 {
+            format!("{processes} processes with a GPU each have one shard each: use --shards {processes}, or --device cpu")
+        } else {
+            "this device trains in one: use --shards 1, or --device cpu".to_owned()
+        }
+    )]
     Shards {
         /// The shards asked for.
         shards: usize,
+        /// Processes of the run.
+        processes: usize,
     },
     /// The machine's memory is too small for the minibatch, or for the networks themselves.
     #[error(
@@ -113,12 +121,17 @@ impl InputsError {
     }
 }
 
-/// Opens a device as the user names it.
+/// Opens a device as the user names it, for process `place.0` of the `place.1` of a host.
 ///
 /// # Errors
 /// [`InputsError::UnknownDevice`], [`InputsError::Device`].
-pub fn device(name: &str) -> Result<Device, InputsError> {
-    open_device(name.parse::<DeviceChoice>().map_err(InputsError::UnknownDevice)?)
+pub fn device(name: &str, place: (usize, usize)) -> Result<Device, InputsError> {
+    let device =
+        open_device(name.parse::<DeviceChoice>().map_err(InputsError::UnknownDevice)?.for_process(place))?;
+    if place.1 > 1 && !device.is_cpu() {
+        tracing::info!("device: {device}, and the next ones for the other processes of this host");
+    }
+    Ok(device)
 }
 
 /// Opens a device; logs what `auto` chose.
@@ -131,12 +144,16 @@ pub fn open_device(choice: DeviceChoice) -> Result<Device, InputsError> {
     Ok(device)
 }
 
-/// Refuses shards on a device that trains in one.
+/// Refuses shards that `device` does not compute: one of another kind than the CPU has one shard of each minibatch.
 ///
 /// # Errors
 /// [`InputsError::Shards`].
-pub fn check_shards(shards: usize, device: &Device) -> Result<(), InputsError> {
-    if shards > 1 && !device.is_cpu() { Err(InputsError::Shards { shards }) } else { Ok(()) }
+pub fn check_shards(shards: usize, device: &Device, processes: usize) -> Result<(), InputsError> {
+    if device.is_cpu() || shards == processes {
+        Ok(())
+    } else {
+        Err(InputsError::Shards { shards, processes })
+    }
 }
 
 /// Refuses a precision that the device does not support, and warns where it is slow.
@@ -243,7 +260,7 @@ impl fmt::Debug for Opening<'_> {
 /// [`InputsError`].
 pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<Inputs, InputsError> {
     check_precision(plan.training.dtype, &device)?;
-    check_shards(plan.training.shards, &device)?;
+    check_shards(plan.training.shards, &device, opening.processes.count)?;
     check_memory(plan, &device)?;
     let shape = plan.image_shape();
     let (data, data_name) = match &plan.run.data {

@@ -5,32 +5,32 @@ mod commands;
 mod option_args;
 
 use cli::{Cli, Command};
-use dcgan_cli::Logging;
+use dcgan_cli::{Logging, Outcome};
+use dcgan_mpi::World;
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const NAME: &str = "dcgan-train";
+
+/// Runs a command that may be one of several processes.
+fn run(logging: &Logging, body: impl FnOnce(&World) -> anyhow::Result<Outcome>) -> anyhow::Result<Outcome> {
+    dcgan_mpi::command::run(NAME, logging, body)
+}
+
 fn main() -> ExitCode {
-    dcgan_cli::run("dcgan-train", || {
+    dcgan_cli::run(NAME, || {
         let Cli { log, command } = dcgan_cli::try_parse::<Cli>()?;
         let logging = Logging::init(&log);
         match command {
-            None => commands::train::run(
-                &cli::RunArgs::default(),
-                &dcgan_mpi::command::start(&logging)?,
-                &logging,
-            ),
-            Some(Command::Run(args)) => {
-                let world = dcgan_mpi::command::start(&logging)?;
-                if args.is_repeated() {
-                    commands::repeat::run(&args, &world, &logging)
-                } else {
-                    commands::train::run(&args, &world, &logging)
-                }
+            None => run(&logging, |world| commands::train::run(&cli::RunArgs::default(), world, &logging)),
+            Some(Command::Run(args)) if args.is_repeated() => {
+                run(&logging, |world| commands::repeat::run(&args, world, &logging))
             }
+            Some(Command::Run(args)) => run(&logging, |world| commands::train::run(&args, world, &logging)),
             Some(Command::Resume(args)) => {
-                commands::resume::resume(&args, &dcgan_mpi::command::start(&logging)?, &logging)
+                run(&logging, |world| commands::resume::resume(&args, world, &logging))
             }
             Some(Command::Compare(args)) => commands::compare::run(&args, &logging),
             Some(Command::Animate(args)) => commands::animate::run(&args, &logging),

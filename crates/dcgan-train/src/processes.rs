@@ -7,12 +7,18 @@ use crate::error::TrainError;
 use crate::step::Networks;
 use dcgan_base::digest::Digest;
 use dcgan_ops::group::{Exchange, ExchangeClock, timed};
-use dcgan_ops::{Isa, ProcessGroup};
+use dcgan_ops::{Device, Isa, ProcessGroup};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Time in exchanges of each process so far ([`ExchangeClock::times`]).
-pub(crate) type ExchangeTimes = Vec<[Duration; 3]>;
+/// Time in exchanges before a step.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ExchangeTimes {
+    /// Of each process ([`ExchangeClock::times`]); empty for a single one.
+    pub(crate) processes: Vec<[Duration; 3]>,
+    /// How long the others have waited for rank 0 while it evaluated and wrote.
+    pub(crate) excluded: Duration,
+}
 
 /// What each process says before a step.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +35,7 @@ pub(crate) struct Word {
 const WORD: usize = TIMES + 24;
 const TIMES: usize = 34;
 
-/// Exchanges the words of all processes: whether any was asked to stop, and how long their exchanges took.
+/// Exchanges the words of all processes: whether any was asked to stop, and how long the exchanges of each took before.
 ///
 /// # Errors
 /// [`TrainError::OtherProcess`] if another one failed, [`TrainError::Diverged`] if parameters differ.
@@ -37,9 +43,9 @@ pub(crate) fn meet(
     group: &dyn ProcessGroup,
     step: u64,
     word: Word,
-) -> Result<(bool, ExchangeTimes), TrainError> {
+) -> Result<(bool, Vec<[Duration; 3]>), TrainError> {
     if group.size() == 1 {
-        return Ok((word.stop, ExchangeTimes::new()));
+        return Ok((word.stop, Vec::new()));
     }
     let mut own = vec![u8::from(word.stop), u8::from(word.failed)];
     own.extend(word.digest);
@@ -50,7 +56,7 @@ pub(crate) fn meet(
     timed(group, Exchange::Wait, || group.all_gather(&own, &mut all))?;
     let words = || all.chunks_exact(WORD).enumerate();
     if word.failed {
-        return Ok((false, ExchangeTimes::new())); // it says so itself
+        return Ok((false, Vec::new())); // it says so itself
     }
     if let Some((rank, _)) = words().find(|(_, word)| word[1] != 0) {
         return Err(TrainError::OtherProcess { process: group.name(rank) });
@@ -103,19 +109,26 @@ pub(crate) fn share_start(group: &dyn ProcessGroup, start: Option<&Start>) -> Re
 ///
 /// # Errors
 /// [`TrainError::OtherSetup`] with the first difference.
-pub(crate) fn compare_setup(group: &dyn ProcessGroup, plan: &Plan, data: &str) -> Result<(), TrainError> {
+pub(crate) fn compare_setup(
+    group: &dyn ProcessGroup,
+    plan: &Plan,
+    (data, device): (&str, &Device),
+) -> Result<(), TrainError> {
     if group.size() == 1 {
         return Ok(());
     }
     // Threads do not change results, and paths may differ between machines.
     let mut same = plan.clone();
     (same.run.threads, same.run.processes) = (None, None);
+    same.run.device = String::new();
     (same.run.data, same.run.init_from) = (None, None);
     let plan = serde_json::to_vec(&same)?;
     let isa = format!("{:?}", Isa::best());
-    let parts: [(&'static str, &[u8]); 4] = [
+    let device = if device.is_cpu() { "CPU" } else { "GPU" };
+    let parts: [(&'static str, &[u8]); 5] = [
         ("version of the program", env!("CARGO_PKG_VERSION").as_bytes()),
         ("instruction set", isa.as_bytes()),
+        ("kind of device", device.as_bytes()),
         ("plan", &plan),
         ("dataset", data.as_bytes()),
     ];

@@ -27,29 +27,28 @@ struct Interval {
     step: u64,
     /// How long the loader had kept training waiting by then.
     data_wait: Duration,
-    /// Time that evaluation and writing took since: other processes wait meanwhile.
-    excluded: Duration,
     /// Time in exchanges of each process by then.
     exchange: ExchangeTimes,
 }
 
 impl Interval {
     fn new(step: u64, data_wait: Duration, exchange: ExchangeTimes) -> Self {
-        Self { started: Instant::now(), step, data_wait, excluded: Duration::ZERO, exchange }
+        Self { started: Instant::now(), step, data_wait, exchange }
     }
 
     /// What the processes spent of `seconds`, given their times now.
     fn shares(&self, now: &ExchangeTimes, seconds: f64) -> Option<ExchangeShares> {
+        let excluded = now.excluded.saturating_sub(self.exchange.excluded);
         let since = |rank: usize, times: &[Duration; 3]| {
-            let before = self.exchange.get(rank).copied().unwrap_or_default();
+            let before = self.exchange.processes.get(rank).copied().unwrap_or_default();
             let mut times = [0, 1, 2].map(|i: usize| times[i].saturating_sub(before[i]));
             if rank > 0 {
-                times[Exchange::Wait as usize] = times[Exchange::Wait as usize].saturating_sub(self.excluded);
+                times[Exchange::Wait as usize] = times[Exchange::Wait as usize].saturating_sub(excluded);
             }
             times
         };
         let times: Vec<[Duration; 3]> =
-            now.iter().enumerate().map(|(rank, times)| since(rank, times)).collect();
+            now.processes.iter().enumerate().map(|(rank, times)| since(rank, times)).collect();
         let share = |exchange: Exchange| {
             let total: f64 = times.iter().map(|times| times[exchange as usize].as_secs_f64()).sum();
             total / times.len() as f64 / seconds
@@ -77,6 +76,8 @@ pub(crate) struct Recorder<'a> {
     /// Output of the last updates of D and of G that were inspected.
     output: StepOutput,
     interval: Interval,
+    /// Time that evaluation and writing took so far: other processes wait meanwhile.
+    excluded: Duration,
     last_good: Option<PathBuf>,
 }
 
@@ -98,7 +99,7 @@ impl<'a> Recorder<'a> {
             // The process may have been killed between the checkpoint and this.
             link_and_prune(folder, plan, state, total_steps)?;
         }
-        let interval = Interval::new(0, Duration::ZERO, ExchangeTimes::new());
+        let interval = Interval::new(0, Duration::ZERO, ExchangeTimes::default());
         Ok(Self {
             folder,
             plan,
@@ -108,6 +109,7 @@ impl<'a> Recorder<'a> {
             observer,
             output: StepOutput::default(),
             interval,
+            excluded: Duration::ZERO,
             last_good: resumed.map(|state| path_of(folder, state.step)),
         })
     }
@@ -117,16 +119,21 @@ impl<'a> Recorder<'a> {
         self.last_good.as_deref()
     }
 
+    /// Time that evaluation and writing took so far.
+    pub(crate) fn excluded(&self) -> Duration {
+        self.excluded
+    }
+
     /// Begins the first log interval.
     pub(crate) fn start_interval(&mut self, step: u64, data_wait: Duration) {
-        self.interval = Interval::new(step, data_wait, ExchangeTimes::new());
+        self.interval = Interval::new(step, data_wait, ExchangeTimes::default());
     }
 
     /// Leaves the time since `started` out of the speed of training.
     pub(crate) fn exclude_since(&mut self, started: Instant) {
         let elapsed = started.elapsed();
         self.interval.started += elapsed;
-        self.interval.excluded += elapsed;
+        self.excluded += elapsed;
     }
 
     /// Takes the output of a step for the next log line.

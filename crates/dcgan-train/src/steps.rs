@@ -11,6 +11,7 @@ use dcgan_model::Latents;
 use dcgan_model::random::{self, Purpose};
 use dcgan_ops::ProcessGroup;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Minibatches that are read ahead.
 const PREFETCH: usize = 4;
@@ -35,6 +36,9 @@ pub(crate) struct Steps<'a> {
     kept: Option<Arc<KeptImages>>,
     /// Time in exchanges of each process before the last step; empty for a single one.
     pub(crate) times: ExchangeTimes,
+    /// Time that rank 0 has taken for evaluation and writing, now and at the last step.
+    pub(crate) excluded: Duration,
+    excluded_before: Duration,
     /// Whether weights and counters are those of a whole number of steps.
     pub(crate) is_whole: bool,
 }
@@ -49,7 +53,7 @@ impl<'a> Steps<'a> {
         (data, position): (&Arc<Dataset>, LoaderPosition),
     ) -> Result<Self, TrainError> {
         let kept = Arc::new(KeptImages::new(data));
-        let engine = Engine::new(&networks, &plan.training, &plan.model, kept.capacity())?;
+        let engine = Engine::new(&networks, &plan.training, &plan.model, kept.capacity(), &group)?;
         let kept = engine.keeps_images().then_some(kept);
         let config = LoaderConfig {
             batch_size: plan.training.batch_size,
@@ -68,7 +72,9 @@ impl<'a> Steps<'a> {
             networks,
             loader,
             kept,
-            times: ExchangeTimes::new(),
+            times: ExchangeTimes::default(),
+            excluded: Duration::ZERO,
+            excluded_before: Duration::ZERO,
             is_whole: true,
         })
     }
@@ -82,10 +88,12 @@ impl<'a> Steps<'a> {
         let batch = self.loader.next_batch();
         if self.group.size() > 1 {
             let compares = step.is_multiple_of(self.plan.run.checkpoint_every);
-            let digest = if compares { digest(&self.networks) } else { [0; 32] };
+            let digest = if compares { self.digest()? } else { [0; 32] };
             let word = Word { stop, failed: batch.is_err(), digest };
             let (stop, times) = meet(self.group.as_ref(), step, word)?;
-            self.times = times;
+            // They are those before the wait that has just ended.
+            let excluded = std::mem::replace(&mut self.excluded_before, self.excluded);
+            self.times = ExchangeTimes { processes: times, excluded };
             if stop {
                 return Ok(false);
             }
@@ -123,6 +131,19 @@ impl<'a> Steps<'a> {
         Ok(true)
     }
 
+    /// Digest of all that both networks train.
+    fn digest(&mut self) -> Result<[u8; 32], TrainError> {
+        self.engine.store(&mut self.networks)?;
+        Ok(digest(&self.networks))
+    }
+
+    /// Whether the other processes know of a failure already. A device reports a step that is not finite some steps
+    /// later.
+    pub(crate) fn is_told(&self, error: &TrainError) -> bool {
+        let is_late = self.engine.steps_ahead() > 1 && matches!(error, TrainError::Step { .. });
+        error.is_of_all_processes() && !is_late
+    }
+
     /// After a failure between two steps: the others are told at the next one.
     pub(crate) fn tell_failure(&self, step: u64) {
         let word = Word { failed: true, ..Word::default() };
@@ -134,9 +155,9 @@ impl<'a> Steps<'a> {
     ///
     /// # Errors
     /// Those of [`meet`].
-    pub(crate) fn finish(&self, step: u64) -> Result<(), TrainError> {
+    pub(crate) fn finish(&mut self, step: u64) -> Result<(), TrainError> {
         if self.group.size() > 1 {
-            let word = Word { digest: digest(&self.networks), ..Word::default() };
+            let word = Word { digest: self.digest()?, ..Word::default() };
             meet(self.group.as_ref(), step, word)?;
         }
         Ok(())

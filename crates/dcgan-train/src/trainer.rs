@@ -104,7 +104,7 @@ pub fn check_processes(plan: &Plan, inputs: &Inputs) -> Result<(), TrainError> {
     if processes > 1 && !(processes.is_power_of_two() && processes <= shards) {
         return Err(TrainError::Processes { processes, shards });
     }
-    processes::compare_setup(inputs.group.as_ref(), plan, inputs.data.fingerprint())
+    processes::compare_setup(inputs.group.as_ref(), plan, (inputs.data.fingerprint(), &inputs.device))
 }
 
 /// Trains as another process than rank 0: the same steps, and nothing is written. Whether the run is complete.
@@ -136,7 +136,7 @@ pub fn follow(
     let mut step = state.step;
     let end = follow_steps(&mut steps, &mut step, total, (progress, cancelled));
     if let Err(error) = &end
-        && !error.is_of_all_processes()
+        && !steps.is_told(error)
     {
         steps.tell_failure(step);
     }
@@ -154,7 +154,9 @@ fn follow_steps(
             return Ok(false);
         }
         *step += 1;
-        steps.engine.outputs()?; // read by rank 0 alone
+        if step.is_multiple_of(steps.engine.steps_ahead()) {
+            steps.engine.outputs()?; // read by rank 0 alone
+        }
         progress(*step, total);
     }
     steps.finish(total)?;
@@ -192,7 +194,7 @@ fn record_run(
     *has_started = true;
     let end = trainer.train(progress, cancelled);
     if let Err(error) = &end {
-        if !error.is_of_all_processes() {
+        if !trainer.steps.is_told(error) {
             trainer.steps.tell_failure(trainer.state.step);
         }
         trainer.save_after_failure();
@@ -388,6 +390,7 @@ impl<'a> Trainer<'a> {
 
     /// Takes a step, unless the processes of the run agree to stop.
     fn step(&mut self, cancelled: bool) -> Result<bool, TrainError> {
+        self.steps.excluded = self.recorder.excluded();
         if !self.steps.take(self.state.step, cancelled)? {
             return Ok(false);
         }

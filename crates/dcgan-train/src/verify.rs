@@ -135,7 +135,7 @@ fn losses(
     let weights =
         (&model.initial_generator(seed, 0.05, 0.02), &model.initial_discriminator(seed, 0.05, 0.02));
     let mut networks = networks(model, weights, device, (training, &alone()))?;
-    let mut engine = Engine::new(&networks, training, config, 0)?;
+    let mut engine = Engine::new(&networks, training, config, 0, &alone())?;
     let mut images = vec![0; training.batch_size * height * width * channels];
     for step in 0..STEPS {
         random::stream(seed, Purpose::SyntheticImages, step).fill_bytes(&mut images);

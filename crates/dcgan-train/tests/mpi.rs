@@ -4,6 +4,8 @@
 
 #[path = "../../dcgan-mpi/tests/launcher/mod.rs"]
 mod launcher;
+#[path = "../../dcgan-ops/tests/simulated/mod.rs"]
+mod simulated;
 #[path = "it/support.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod support;
@@ -167,7 +169,7 @@ fn one_message_names_the_process_that_cannot_go_on() {
         ("", "--learning-rate 7", "dcgan-train (rank 1 on "),
         ("", "--seed 3", "has another plan than rank 0"),
         ("", "--data /no/such/images", "cannot read /no/such/images"),
-        ("", "--device cuda:0", "several processes train on the CPU"),
+        ("", "--device cuda:0", "dcgan-train (rank 1 on "),
         ("--shards 1", "--shards 1", "2 processes cannot divide 1 shard(s)"),
         ("--learning-rate 7", "--learning-rate 7", "dcgan-train: --learning-rate is 7"),
         (&format!("--data {data}"), &format!("--data {data}"), "19.png"),
@@ -296,4 +298,72 @@ fn a_run_that_asks_for_processes_starts_them() {
             fs::read(path("one/best").join(file)).unwrap() == fs::read(path("two/best").join(file)).unwrap()
         );
     }
+}
+
+/// `dcgan-train` as processes with a simulated GPU each.
+fn on_gpus(processes: usize) -> Command {
+    let mut launcher = mpirun(processes);
+    let libraries = simulated::libraries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../dcgan-ops"));
+    launcher.env("LD_LIBRARY_PATH", libraries).env("SIMULATED_GPUS", processes.to_string());
+    launcher.env("SIMULATED_BACKGROUND", "1");
+    launcher
+}
+
+#[test]
+fn processes_with_a_gpu_each_train_one_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (row, more) in ["--ema 0.5 --conditional", "--order alternate --weight-decay 1e-4"].iter().enumerate()
+    {
+        let name = |name: &str| path(&format!("{name}-{row}"));
+        let run = |out: &Path, processes: usize, more: &str| {
+            let all = options(folder.path(), &format!("--device auto --shards {processes} --steps 6 {more}"));
+            let mut launcher = on_gpus(processes);
+            launcher.args([TRAIN, "run", "--out"]).arg(out).args(all).output().unwrap()
+        };
+        assert_done(&run(&name("one"), 1, more));
+        assert_done(&run(&name("two"), 2, more));
+        if row == 0 {
+            assert_done(&run(&name("again"), 2, more));
+            assert_same_run(&name("two"), &name("again"));
+        }
+        let log = fs::read_to_string(name("two").join("log.txt")).unwrap();
+        assert!(log.contains("cuda:0 (simulated GPU)"), "{log}");
+        // The losses of one process: batch norm, losses and gradients are those of the whole minibatch.
+        let losses = |run: &Path| -> Vec<f64> {
+            let lines = fs::read_to_string(run.join("stats.jsonl")).unwrap();
+            let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let steps = lines.filter(|line| line["event"] == "step");
+            let keys = ["loss_d", "loss_g", "d_x", "gradient_norm_d", "gradient_norm_g"];
+            steps.flat_map(|line| keys.map(|key| line[key].as_f64().unwrap())).collect()
+        };
+        let (one, two) = (losses(&name("one")), losses(&name("two")));
+        assert_eq!(one.len(), 15);
+        let far = one.iter().zip(&two).find(|(a, b)| (*a - *b).abs() > 1e-3 * a.abs().max(1.0));
+        assert_eq!(far, None, "{one:?} {two:?}");
+        // Extended from step 3.
+        let short = options(folder.path(), &format!("--device auto --shards 2 --steps 3 {more}"));
+        let mut launcher = on_gpus(2);
+        launcher.args([TRAIN, "run", "--out"]).arg(name("stopped")).args(short);
+        assert_done(&launcher.output().unwrap());
+        let mut launcher = on_gpus(2);
+        launcher.args([TRAIN, "resume"]).arg(name("stopped")).args(["--steps", "6"]);
+        assert_done(&launcher.output().unwrap());
+        for file in ["generator.safetensors", "discriminator.safetensors", "state.safetensors"] {
+            let bytes = |run: &str| fs::read(name(run).join("checkpoints/00000006").join(file)).unwrap();
+            assert!(bytes("two") == bytes("stopped"), "{file}");
+        }
+    }
+    // A failure of one GPU ends both; other shards are refused; NCCL is missing.
+    let failing = |variables: &[(&str, &str)], shards: &str, message: &str| {
+        let all = options(folder.path(), &format!("--device auto --steps 6 --shards {shards}"));
+        let mut launcher = on_gpus(2);
+        launcher.envs(variables.iter().copied()).args([TRAIN, "run", "--out"]).arg(path("failed")).args(all);
+        let started = Instant::now();
+        let text = failure(&launcher.output().unwrap(), started);
+        assert!(text.contains(message), "{text}");
+        let _ = fs::remove_dir_all(path("failed"));
+    };
+    failing(&[("SIMULATED_NCCL_FAIL", "9")], "2", "NCCL, ");
+    failing(&[], "4", "2 processes with a GPU each have one shard each: use --shards 2");
 }

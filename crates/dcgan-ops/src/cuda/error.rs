@@ -14,6 +14,23 @@ pub enum CudaError {
          LD_LIBRARY_PATH, or install the package cudnn9-cuda-12 of NVIDIA's repository, or use --device cpu"
     )]
     NoCudnn,
+    /// libnccl is not there.
+    #[error(
+        "NCCL is missing (libnccl.so), which connects the GPUs of several processes: install libnccl-dev of NVIDIA's \
+         repository; or `pip install nvidia-nccl-cu12`, link libnccl.so to libnccl.so.2 in its folder and put that into \
+         LD_LIBRARY_PATH; or train in one process"
+    )]
+    NoNccl,
+    /// A call of NCCL.
+    #[error("NCCL, {what}: status {status}: {text}")]
+    Nccl {
+        /// The call.
+        what: &'static str,
+        /// Its status.
+        status: u32,
+        /// The library's text for it.
+        text: String,
+    },
     /// A number of a device that the machine does not have.
     #[error("cuda:{ordinal} does not exist: this machine has {count} GPU(s), numbered from 0")]
     Ordinal {

@@ -51,12 +51,14 @@ pub(super) enum Argument {
 }
 
 /// The names of the kernels; those that work on maps have one entry point for each type of values.
-const KERNELS: [&str; 35] = [
+const KERNELS: [&str; 37] = [
     "copy",
     "zero",
     "narrow",
     "widen",
     "given_statistics",
+    "combine_moments",
+    "combine_sums",
     "total_sums",
     "linear_input_f32",
     "linear_input_bf16",
@@ -109,6 +111,12 @@ impl Gpu {
         unsafe {
             sys::is_culib_present()
         }
+    }
+
+    /// How many GPUs there are; 0 without a driver.
+    pub fn count() -> usize {
+        let count = if Self::has_driver() { CudaContext::device_count().unwrap_or(0) } else { 0 };
+        usize::try_from(count).unwrap_or(0)
     }
 
     fn has_cudnn() -> bool {

@@ -283,18 +283,10 @@ __device__ int total_of_parts(const float *parts, int splits, int columns, doubl
     return column;
 }
 
-// Mean and biased variance from the parts of `moments`; normal: (4, columns), mean, 1 / deviation, scale, bias. variance
-// may be null; running: (2, columns), the running mean and variance, which take `momentum` of the minibatch's mean and
-// unbiased variance, or null.
-template <class T>
-__device__ void finish_moments(const T *x, const float *parts, const float *weight, const float *bias, float *variance, float *normal,
-                               int splits, int rows, int columns, float eps, float *running, float momentum) {
-    double sum, square;
-    int column = total_of_parts(parts, splits, columns, &sum, &square);
-    if (column < 0) return;
-    double shifted = sum / rows, found = square / rows - shifted * shifted;
-    if (found < 0) found = 0;
-    float mean = (float)(load(x, column) + shifted), inverse = (float)(1.0 / sqrt((double)(float)found + (double)eps));
+// What a layer takes from the mean and the biased variance of a column.
+__device__ void write_moments(double exact_mean, double found, const float *weight, const float *bias, float *variance,
+                              float *normal, int column, int rows, int columns, float eps, float *running, float momentum) {
+    float mean = (float)exact_mean, inverse = (float)(1.0 / sqrt((double)(float)found + (double)eps));
     float scale = inverse * (weight ? weight[column] : 1.f);
     if (variance) variance[column] = (float)found;
     if (running) {
@@ -306,6 +298,37 @@ __device__ void finish_moments(const T *x, const float *parts, const float *weig
     normal[columns + column] = inverse;
     normal[2 * columns + column] = scale;
     normal[3 * columns + column] = bias ? bias[column] : 0.f;
+}
+
+// Mean and biased variance from the parts of `moments`; normal: (4, columns), mean, 1 / deviation, scale, bias. variance
+// may be null; running: (2, columns), the running mean and variance, which take `momentum` of the minibatch's mean and
+// unbiased variance, or null.
+template <class T>
+__device__ void finish_moments(const T *x, const float *parts, const float *weight, const float *bias, float *variance, float *normal,
+                               int splits, int rows, int columns, float eps, float *running, float momentum) {
+    double sum, square;
+    int column = total_of_parts(parts, splits, columns, &sum, &square);
+    if (column < 0) return;
+    double shifted = sum / rows, found = square / rows - shifted * shifted;
+    if (found < 0) found = 0;
+    write_moments(load(x, column) + shifted, found, weight, bias, variance, normal, column, rows, columns, eps, running, momentum);
+}
+
+// The same from the biased variances and the means of several processes that have equally many rows: moments
+// (processes, 2, columns). rows: those of all processes.
+__device__ void combine_process_moments(const float *moments, const float *weight, const float *bias, float *variance, float *normal,
+                                        int processes, int rows, int columns, float eps, float *running, float momentum) {
+    EACH(column, columns) {
+        double mean = 0, square = 0;
+        for (int process = 0; process < processes; process++) mean += moments[(i64)(2 * process + 1) * columns + column];
+        mean /= processes;
+        for (int process = 0; process < processes; process++) {
+            const float *of = moments + (i64)(2 * process) * columns + column;
+            double off = of[columns] - mean;
+            square += of[0] + off * off;
+        }
+        write_moments(mean, square / processes, weight, bias, variance, normal, column, rows, columns, eps, running, momentum);
+    }
 }
 
 // The same from given statistics.
@@ -528,24 +551,21 @@ __device__ void block_sums(double first, double second) {
     }
 }
 
-// Mean binary cross-entropy of n logits against one target, the mean of sigmoid, and the gradient of the mean with
-// respect to each logit. One block. output: (rows, width); the row is OUTPUT_ROW of the scalars, loss and mean go to
-// `column` and the one behind it.
-template <class T>
-__device__ void bce(const T *logits, T *gradient, const float *scalars, float *output, int width, int column, int n,
-                              float target) {
+// Binary cross-entropy of n logits against one target, the mean of sigmoid, and the gradient of the mean loss with
+// respect to each logit; means over `total` logits, of which other processes have the rest. One block. Loss and mean go
+// to `column` of `found` and the one behind it.
+template <class T> __device__ void bce(const T *logits, T *gradient, float *found, int column, int n, int total, float target) {
     double loss = 0, probability = 0;
     for (int i = threadIdx.x; i < n; i += 256) {
         double x = load(logits, i), p = 1.0 / (1.0 + exp(-x));
         loss += fmax(x, 0.0) - x * target + log1p(exp(-fabs(x)));
         probability += p;
-        store(gradient, i, (float)((p - target) / n));
+        store(gradient, i, (float)((p - target) / total));
     }
     block_sums(loss, probability);
     if (threadIdx.x == 0) {
-        float *row = output + (i64)scalars[OUTPUT_ROW] * width + column;
-        row[0] = (float)(totals[0][0] / n);
-        row[1] = (float)(totals[1][0] / n);
+        found[column] = (float)(totals[0][0] / total);
+        found[column + 1] = (float)(totals[1][0] / total);
     }
 }
 
@@ -560,11 +580,13 @@ __device__ void square_sums(const float *gradient, const int *pieces, double *ou
 }
 
 // The norm of the gradient, and whether an update may be made. tensors: (count + 1), the first piece of each; norms:
-// (count), squared, for the moment. Writes the
-// norm to `column` of the output's row and behind it the first tensor whose gradient is not finite, or -1. Where that or
-// a loss (in the `losses` columns `loss_column`, + 2, ...) is not finite, `failed` is set, and stays so. One block.
-__device__ void check_gradient_norm(const double *squares, const int *tensors, double *norms, int count, const float *scalars, float *output,
-                               int width, int column, int loss_column, int losses, int *failed) {
+// (count), squared, for the moment. output: (rows, width); the row is OUTPUT_ROW of the scalars. Writes the norm to
+// `column` of the row and behind it the first tensor whose gradient is not finite, or -1, and copies `losses` pairs of
+// loss and mean from `loss_column` of `found` on. Where the gradient or a loss is not finite, `failed` is set, and stays
+// so. One block.
+__device__ void check_gradient_norm(const double *squares, const int *tensors, double *norms, int count, const float *scalars,
+                               const float *found, float *output, int width, int column, int loss_column, int losses,
+                               int *failed) {
     double sum = 0;
     for (int tensor = threadIdx.x; tensor < count; tensor += 256) {
         double of_tensor = 0;
@@ -583,7 +605,10 @@ __device__ void check_gradient_norm(const double *squares, const int *tensors, d
     row[column] = (float)sqrt(total);
     row[column + 1] = (float)bad;
     bool finite = total - total == 0;
-    for (int i = 0; i < losses; i++) finite = finite && row[loss_column + 2 * i] - row[loss_column + 2 * i] == 0;
+    for (int i = loss_column; i < loss_column + 2 * losses; i++) {
+        row[i] = found[i];
+        finite = finite && found[i] - found[i] == 0;
+    }
     if (!finite) *failed = 1;
 }
 
@@ -656,6 +681,18 @@ BOTH(normalize, P, (x, normal, y, columns, activation, slope, total))
      float slope, int lanes)
 BOTH(gradient_sums, P, (x, y, d, normal, parts, rows, columns, activation, slope, lanes))
 #undef P
+KERNEL combine_moments(const float *moments, const float *weight, const float *bias, float *variance, float *normal,
+                       int processes, int rows, int columns, float eps, float *running, float momentum) {
+    combine_process_moments(moments, weight, bias, variance, normal, processes, rows, columns, eps, running, momentum);
+}
+// parts: (processes, n); their sums.
+KERNEL combine_sums(const float *parts, float *out, int processes, int n) {
+    EACH(i, n) {
+        double sum = 0;
+        for (int process = 0; process < processes; process++) sum += parts[(i64)process * n + i];
+        out[i] = (float)sum;
+    }
+}
 KERNEL total_sums(const float *parts, float *out, int splits, int columns) { finish_sums(parts, out, splits, columns); }
 #define P(T)                                                                                                           \
     (const T *x, const T *y, const T *d, const float *normal, const float *sums, T *out, int rows, int columns,        \
@@ -672,14 +709,13 @@ KERNEL affine_gradient(const float *sums, float *weight, float *bias, int groups
 BOTH(step_input, P, (scalars, scalars_out, z, z_out, z_len, labels, labels_out, labels_len, copies,
                      Images{pixels, kept, sources, width, channels, len}, table, x, x_len))
 #undef P
-#define P(T)                                                                                                           \
-    (const T *logits, T *gradient, const float *scalars, float *output, int width, int column, int n, float target)
-BOTH(bce, P, (logits, gradient, scalars, output, width, column, n, target))
+#define P(T) (const T *logits, T *gradient, float *found, int column, int n, int total, float target)
+BOTH(bce, P, (logits, gradient, found, column, n, total, target))
 #undef P
 KERNEL squares(const float *gradient, const int *pieces, double *out) { square_sums(gradient, pieces, out); }
-KERNEL check_gradient(const double *squares, const int *tensors, double *norms, int count, const float *scalars, float *output,
-             int width, int column, int loss_column, int losses, int *failed) {
-    check_gradient_norm(squares, tensors, norms, count, scalars, output, width, column, loss_column, losses, failed);
+KERNEL check_gradient(const double *squares, const int *tensors, double *norms, int count, const float *scalars,
+                      const float *found, float *output, int width, int column, int loss_column, int losses, int *failed) {
+    check_gradient_norm(squares, tensors, norms, count, scalars, found, output, width, column, loss_column, losses, failed);
 }
 KERNEL adam(float *p, u16 *narrow, const float *gradient, float *m, float *v, const float *scalars, int rate,
             const int *failed, float decay, float beta1, float rest1, float beta2, float rest2, float eps, int n) {

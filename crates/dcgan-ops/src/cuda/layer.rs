@@ -3,6 +3,7 @@
 use super::conv::{Convolution, Operation, Plans, Types};
 use super::gpu::{Argument, Buffer, Gpu, Result, Sums, elements, int};
 use super::memory::precision_bytes;
+use super::nccl::Gpus;
 use crate::{Activation, Kind, Layer, Norm, Precision, Resample, Role};
 use std::ops::Range;
 
@@ -17,6 +18,8 @@ pub(super) struct Scratch {
     workspace: Buffer,
     /// Gradients of maps, one read and one written.
     pub(super) grads: [Buffer; 2],
+    /// Statistics of this process, then those of all.
+    exchanged: Buffer,
 }
 
 /// Addresses of the flat parameters.
@@ -40,6 +43,8 @@ pub(super) struct Pass<'a> {
     pub(super) groups: usize,
     /// Address of the class weights `(n, classes)`; 0 without them.
     pub(super) labels: u64,
+    /// The GPUs of the other processes, which have the other parts of the batch.
+    pub(super) gpus: Option<&'a Gpus>,
     /// How much of the first group's statistics the running ones take, where they are updated.
     pub(super) momentum: Option<f64>,
 }
@@ -48,6 +53,11 @@ impl Pass<'_> {
     /// Bytes of a value of a map.
     pub(super) fn bytes(&self) -> usize {
         precision_bytes(self.precision)
+    }
+
+    /// Processes that have parts of the batch.
+    fn processes(&self) -> usize {
+        self.gpus.map_or(1, Gpus::size)
     }
 
     /// The entry point of a kernel for the maps' type.
@@ -326,6 +336,12 @@ impl LayerState {
         let [weight, bias] = self.affine(pass);
         #[expect(clippy::cast_possible_truncation, reason = "running statistics are f32")]
         let momentum = pass.momentum.map(|momentum| momentum as f32);
+        // Variance, then the four rows of `normal`: the first two of these rows are exchanged.
+        let processes = pass.processes();
+        let own = match pass.gpus {
+            Some(_) => pass.scratch.exchanged.sized(gpu, 4 * columns * (5 + 2 * processes))?,
+            None => 0,
+        };
         for group in Group::all(pass, total, columns) {
             let x = pointer(output + group.maps);
             let arguments = [x, pointer(sums), int(rows)?, int(columns)?, int(lanes)?];
@@ -334,21 +350,25 @@ impl LayerState {
                 0 => (variance, momentum.map_or(0, |_| self.running.address(gpu))),
                 _ => (0, 0),
             };
-            let arguments = [
-                x,
-                pointer(sums),
-                weight,
-                bias,
-                pointer(variance),
-                pointer(normal + group.normal),
-                int(splits)?,
-                int(rows)?,
-                int(columns)?,
-                eps(norm),
-                pointer(running),
-                Argument::Float(momentum.unwrap_or(0.0)),
-            ];
-            gpu.launch(&pass.name("finish_moments"), finish, &arguments)?;
+            let normal = normal + group.normal;
+            let all = [pointer(running), Argument::Float(momentum.unwrap_or(0.0))];
+            let Some(gpus) = pass.gpus else {
+                let to = (variance, normal);
+                let arguments = [x, pointer(sums), weight, bias, pointer(to.0), pointer(to.1), int(splits)?];
+                let shape = [int(rows)?, int(columns)?, eps(norm)];
+                let arguments = [&arguments[..], &shape, &all].concat();
+                gpu.launch(&pass.name("finish_moments"), finish, &arguments)?;
+                continue;
+            };
+            let (mean, gathered) = (own + 4 * columns as u64, own + 20 * columns as u64);
+            let none = pointer(0);
+            let arguments = [x, pointer(sums), none, none, pointer(own), pointer(mean), int(splits)?];
+            let shape = [int(rows)?, int(columns)?, eps(norm), none, Argument::Float(0.0)];
+            gpu.launch(&pass.name("finish_moments"), finish, &[&arguments[..], &shape].concat())?;
+            gpus.all_gather(gpu, own, gathered, 2 * columns)?;
+            let arguments = [pointer(gathered), weight, bias, pointer(variance), pointer(normal)];
+            let shape = [int(processes)?, int(rows * processes)?, int(columns)?, eps(norm)];
+            gpu.launch("combine_moments", elements(columns), &[&arguments[..], &shape, &all].concat())?;
         }
         Ok(())
     }
@@ -423,23 +443,37 @@ impl LayerState {
         let Sums { lanes, splits, grid, finish } = Sums::over(rows, columns, pass.bytes());
         let sums = pass.scratch.sums.sized(gpu, 8 * columns * (splits + groups))?;
         let totals = sums + 8 * (splits * columns) as u64;
-        for group in Group::all(pass, total, columns) {
-            let [x, y, d] = [x, y, d].map(|map| pointer(map + group.maps));
-            let totals = totals + 8 * (group.index * columns) as u64;
-            let mut normal_of_group = 0;
-            if layer.norm.is_some() {
-                normal_of_group = normal + group.normal;
-                let normal = pointer(normal_of_group);
+        let normal_of = |group: Group| if layer.norm.is_some() { normal + group.normal } else { 0 };
+        let totals_of = |totals: u64, group: Group| totals + 8 * (group.index * columns) as u64;
+        if layer.norm.is_some() {
+            for group in Group::all(pass, total, columns) {
+                let [x, y, d] = [x, y, d].map(|map| pointer(map + group.maps));
+                let normal = pointer(normal_of(group));
                 let arguments =
                     [x, y, d, normal, pointer(sums), int(rows)?, int(columns)?, number, slope, int(lanes)?];
                 gpu.launch(&pass.name("gradient_sums"), grid, &arguments)?;
-                let to = [pointer(sums), pointer(totals), int(splits)?, int(columns)?];
+                let to = [pointer(sums), pointer(totals_of(totals, group)), int(splits)?, int(columns)?];
                 gpu.launch("total_sums", finish, &to)?;
             }
-            let used = if layer.norm.is_some() && is_train { totals } else { 0 };
-            let normal = pointer(normal_of_group);
-            let (rows, len) = (int(rows)?, int(total / groups)?);
-            let arguments = [x, y, d, normal, pointer(used), d, rows, int(columns)?, number, slope, len];
+        }
+        let uses_sums = layer.norm.is_some() && is_train;
+        // The gradient with respect to the input depends on the sums of all processes; the gradients of the parameters
+        // are summed later.
+        let (mut used, processes) = (totals, pass.processes());
+        if let (true, Some(gpus)) = (uses_sums, pass.gpus) {
+            let len = 2 * groups * columns;
+            used = pass.scratch.exchanged.sized(gpu, 4 * len * (1 + processes))?;
+            let gathered = used + 4 * len as u64;
+            gpus.all_gather(gpu, totals, gathered, len)?;
+            let arguments = [pointer(gathered), pointer(used), int(processes)?, int(len)?];
+            gpu.launch("combine_sums", elements(len), &arguments)?;
+        }
+        for group in Group::all(pass, total, columns) {
+            let [x, y, d] = [x, y, d].map(|map| pointer(map + group.maps));
+            let used = pointer(if uses_sums { totals_of(used, group) } else { 0 });
+            let normal = pointer(normal_of(group));
+            let (rows, len) = (int(rows * processes)?, int(total / groups)?);
+            let arguments = [x, y, d, normal, used, d, rows, int(columns)?, number, slope, len];
             gpu.launch(&pass.name("input_gradient"), elements(total / groups), &arguments)?;
         }
         if let (Some(gradients), Some((weight, bias))) = (gradients, &self.places.affine) {

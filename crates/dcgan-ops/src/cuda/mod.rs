@@ -21,6 +21,7 @@ mod gpu;
 mod layer;
 mod layers;
 mod memory;
+mod nccl;
 mod slots;
 mod timing;
 mod trained;
@@ -179,7 +180,9 @@ impl Executor for CudaExecutor {
         let mut source = upload(on, (&mut self.input, &mut self.transfer), input.maps.values())?;
         let (plans, scratch) = (&mut *plans, &mut self.scratch);
         let (groups, momentum) = (1, None);
-        let mut pass = Pass { gpu: &gpu, plans, scratch, parameters, precision, n, groups, labels, momentum };
+        let gpus = None;
+        let mut pass =
+            Pass { gpu: &gpu, plans, scratch, parameters, precision, n, groups, labels, gpus, momentum };
         let mut statistics = Statistics::new();
         let mut activations = Vec::new();
         let mut output = input.maps.clone();
@@ -246,7 +249,9 @@ impl Executor for CudaExecutor {
         upload((&gpu, precision), to, grad_output.values())?;
         let (plans, scratch) = (&mut *plans, &mut self.scratch);
         let (groups, momentum) = (1, None);
-        let mut pass = Pass { gpu: &gpu, plans, scratch, parameters, precision, n, groups, labels, momentum };
+        let gpus = None;
+        let mut pass =
+            Pass { gpu: &gpu, plans, scratch, parameters, precision, n, groups, labels, gpus, momentum };
         let source = (self.input.address(&gpu), is_train);
         let d = self.layers.backward(&mut pass, source, asked, wrt.input())?;
         if asked.is_some() {

@@ -3,6 +3,7 @@
 use super::gpu::{self, Argument, Buffer, Gpu, elements, int};
 use super::layer::{self, Parameters, pointer};
 use super::layers::Layers;
+use super::nccl::Gpus;
 use super::training::{StepBuffers, WIDTH};
 use crate::{AdamConfig, Layout, Network, NormStatistics, Precision, Result, Statistics};
 
@@ -147,11 +148,16 @@ impl Trained {
     /// first of the `losses` losses; `rate` is the scalar of the learning rate.
     pub(super) fn update(
         &self,
-        gpu: &Gpu,
+        (gpu, gpus): (&Gpu, Option<&Gpus>),
         step: &StepBuffers,
         adam: &AdamConfig,
         (norm, loss, losses, rate): (usize, usize, usize, usize),
     ) -> gpu::Result<()> {
+        if let Some(gpus) = gpus {
+            gpus.all_reduce(gpu, self.gradients.address(gpu), self.layers.len)?;
+            // Sums of parts of the means.
+            gpus.all_reduce(gpu, step.found.address(gpu) + 4 * loss as u64, 2 * losses)?;
+        }
         let of = |buffer: &Buffer| pointer(buffer.address(gpu));
         let grid = (u32::try_from(self.piece_count).unwrap_or(u32::MAX), 1);
         gpu.launch("squares", grid, &[of(&self.gradients), of(&self.pieces), of(&self.squares)])?;
@@ -161,6 +167,7 @@ impl Trained {
             of(&self.norms),
             int(self.names.len())?,
             of(&step.scalars),
+            of(&step.found),
             of(&step.output),
             int(WIDTH)?,
             int(norm)?,

@@ -5,6 +5,7 @@ use super::conv::Plans;
 use super::gpu::{self, Argument, Buffer, Gpu, driver, elements, int};
 use super::layer::{Pass, Scratch, pointer};
 use super::memory::{MemoryUse, precision_bytes};
+use super::nccl::Gpus;
 use super::slots::Slots;
 use super::trained::Trained;
 use crate::{
@@ -34,6 +35,8 @@ pub(super) struct StepBuffers {
     pub(super) scalars: Buffer,
     /// Rows of [`WIDTH`] values.
     pub(super) output: Buffer,
+    /// Losses of the step, in their columns of a row.
+    pub(super) found: Buffer,
     /// Not 0 once a loss or gradient was not finite.
     pub(super) failed: Buffer,
     table: Buffer,
@@ -83,6 +86,8 @@ pub struct CudaTraining {
     started: Vec<Updates>,
     outputs: Vec<ResidentOutput>,
     can_capture: bool,
+    /// Those of the other processes, from the first step on.
+    gpus: Option<Gpus>,
     gpu: Arc<Gpu>,
 }
 
@@ -116,11 +121,12 @@ impl CudaTraining {
         let n = config.batch_size;
         let value = precision_bytes(config.precision);
         let sizes = Sizes::of(generator.layers(), discriminator.layers());
-        of_generator.layers.check_norms(n)?;
-        of_discriminator.layers.check_norms(n)?;
+        of_generator.layers.check_norms(n * config.group.size())?;
+        of_discriminator.layers.check_norms(n * config.group.size())?;
         let mut step = StepBuffers::default();
         step.scalars.sized(&gpu, 4 * SCALARS)?;
         step.output.sized(&gpu, 4 * ROWS * WIDTH)?;
+        step.found.sized(&gpu, 4 * WIDTH)?;
         step.failed.upload(&gpu, &[0_i32])?;
         step.table.upload(&gpu, &config.pixel_values)?;
         step.z.sized(&gpu, n * sizes.z * value)?;
@@ -155,6 +161,7 @@ impl CudaTraining {
             started: Vec::new(),
             outputs: Vec::new(),
             can_capture: true,
+            gpus: None,
             gpu,
         })
     }
@@ -208,7 +215,8 @@ impl CudaTraining {
 
     /// The work of a step, from z, images and labels to the new parameters.
     fn enqueue(&mut self, plans: &mut Plans, updates: Updates) -> Result<()> {
-        let Self { gpu, generator, discriminator, scratch, step, config, sizes, .. } = self;
+        let Self { gpu, gpus, generator, discriminator, scratch, step, config, sizes, .. } = self;
+        let gpus = gpus.as_ref();
         let (precision, n) = (config.precision, config.batch_size);
         let labels = step.labels.address(gpu);
         let mut pass = Pass {
@@ -220,6 +228,7 @@ impl CudaTraining {
             n,
             groups: 1,
             labels,
+            gpus,
             momentum: Some(config.momentum),
         };
         let z = step.z.address(gpu);
@@ -239,7 +248,7 @@ impl CudaTraining {
             bce(&pass, step, (logits + half, d + half), (D_LOSS + 2, n, 0.0))?;
             let gradients = Some(discriminator.gradients.address(gpu));
             discriminator.layers.backward(&mut pass, (images, true), gradients, false)?;
-            discriminator.update(gpu, step, &config.adam, (D_NORM, D_LOSS, 2, D_RATE))?;
+            discriminator.update((gpu, gpus), step, &config.adam, (D_NORM, D_LOSS, 2, D_RATE))?;
         }
         if updates.generator() {
             (pass.n, pass.groups, pass.momentum) = (n, 1, None);
@@ -250,7 +259,7 @@ impl CudaTraining {
             pass.parameters = generator.addresses(gpu);
             let gradients = Some(generator.gradients.address(gpu));
             generator.layers.backward(&mut pass, (z, true), gradients, false)?;
-            generator.update(gpu, step, &config.adam, (G_NORM, G_LOSS, 1, G_RATE))?;
+            generator.update((gpu, gpus), step, &config.adam, (G_NORM, G_LOSS, 1, G_RATE))?;
         }
         if let Some(ema) = &generator.ema {
             let len = generator.layers.len;
@@ -318,7 +327,8 @@ impl Sizes {
     }
 }
 
-/// The loss of `n` logits and its gradient: addresses of both, the column of the output, n and the target.
+/// The loss of `n` logits of this process and its gradient: addresses of both, the column of the output, n and the
+/// target.
 fn bce(
     pass: &Pass<'_>,
     step: &StepBuffers,
@@ -327,17 +337,9 @@ fn bce(
 ) -> gpu::Result<()> {
     #[expect(clippy::cast_possible_truncation, reason = "a target like 0.9")]
     let target = Argument::Float(target as f32);
-    let (scalars, output) = (step.scalars.address(pass.gpu), step.output.address(pass.gpu));
-    let arguments = [
-        pointer(logits),
-        pointer(gradient),
-        pointer(scalars),
-        pointer(output),
-        int(WIDTH)?,
-        int(column)?,
-        int(n)?,
-        target,
-    ];
+    let found = pointer(step.found.address(pass.gpu));
+    let total = int(n * pass.gpus.map_or(1, Gpus::size))?;
+    let arguments = [pointer(logits), pointer(gradient), found, int(column)?, int(n)?, total, target];
     pass.gpu.launch(&pass.name("bce"), (1, 1), &arguments)
 }
 
@@ -361,6 +363,9 @@ impl CudaTraining {
         check("the z of a step", sizes.z, input.z.len())?;
         check("the labels of a step", sizes.classes, labels.len())?;
         self.gpu.bind()?;
+        if self.gpus.is_none() && self.config.group.size() > 1 {
+            self.gpus = Some(Gpus::connect(self.config.group.as_ref())?);
+        }
         // To the end of the step: work of other threads must not be captured.
         let gpu = Arc::clone(&self.gpu);
         let mut plans = gpu.plans();
@@ -458,7 +463,7 @@ impl ResidentTraining for CudaTraining {
     fn store(&mut self, generator: &mut Network, discriminator: &mut Network) -> Result<()> {
         self.gpu.bind()?;
         let _plans = self.gpu.plans();
-        let n = self.config.batch_size;
+        let n = self.config.batch_size * self.config.group.size();
         self.generator.store(&self.gpu, generator, n)?;
         self.discriminator.store(&self.gpu, discriminator, n)
     }

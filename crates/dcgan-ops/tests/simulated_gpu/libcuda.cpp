@@ -7,7 +7,8 @@
 // Streams keep their work until something waits for it. Then the next piece is taken from any stream that does not wait
 // for an event: work that is ordered only by chance runs in another order. Copies from pinned memory read it when they
 // run, and freed memory is unmapped. A stream that is captured collects its work in a graph; SIMULATED_NO_CAPTURE: it
-// ends with an error.
+// ends with an error. SIMULATED_BACKGROUND: a thread runs work as well, so that other processes, which wait for it in
+// NCCL, go on while this one waits for them.
 #define HOST_SHIM
 #include "kernels.cu"
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include <map>
 #include <mutex>
 #include <random>
+#include <thread>
 #include <sys/mman.h>
 #include <tuple>
 #include <ucontext.h>
@@ -162,6 +164,7 @@ template <class... A> Kernel kernel(const char *name, void (*k)(A...)) {
 #define TWO(k) ONE(k##_f32), ONE(k##_bf16)
 Kernel kernels[] = {
     ONE(copy), ONE(zero), ONE(narrow), ONE(widen), ONE(given_statistics), ONE(total_sums),
+    ONE(combine_moments), ONE(combine_sums),
     TWO(linear_input), TWO(linear_input_gradient), TWO(add_bias), TWO(label_gradient), TWO(moments), TWO(sums),
     TWO(finish_moments), TWO(normalize), TWO(gradient_sums), TWO(input_gradient),
     ONE(affine_gradient), TWO(step_input), TWO(bce), ONE(squares), ONE(check_gradient), ONE(adam), ONE(ema),
@@ -209,6 +212,31 @@ template <class Done> void run_until(Done done) {
     }
 }
 
+// Runs a piece of work, if one is ready.
+bool run_piece() {
+    LOCKED;
+    std::vector<Stream *> ready;
+    for (Stream *stream : streams)
+        if (is_ready(*stream)) ready.push_back(stream);
+    if (ready.empty()) return false;
+    Stream *stream = ready[rng() % ready.size()];
+    auto run = std::move(stream->work.front().run);
+    stream->work.pop_front();
+    if (run) run();
+    return true;
+}
+
+void run_in_background() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        std::atexit([] { calls.lock(); }); // no more work while the program ends
+        std::thread([] {
+            for (;;)
+                if (!run_piece()) usleep(200);
+        }).detach();
+    });
+}
+
 void submit(void *stream, std::function<void()> f) {
     Stream *s = (Stream *)stream;
     if (s->capture) s->capture->work.push_back(std::move(f));
@@ -250,6 +278,7 @@ API cuMemGetInfo_v2(size_t *free, size_t *total) {
     return 0;
 }
 API cuStreamCreate(void **s, unsigned) {
+    if (setting("SIMULATED_BACKGROUND", 0)) run_in_background();
     LOCKED;
     streams.push_back(new Stream);
     *s = streams.back();

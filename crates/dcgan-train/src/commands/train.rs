@@ -71,20 +71,12 @@ fn begin(args: &RunArgs, plan: &Plan) -> anyhow::Result<(RunFolder, Lock)> {
 /// Nothing is written.
 pub(crate) fn open_inputs(plan: &mut Plan, world: &World, opening: &Opening<'_>) -> anyhow::Result<Inputs> {
     let (rank, count) = (world.group().rank(), world.group().size());
-    let processes = Processes { rank, count, on_host: world.processes_on_host() };
+    let processes = Processes { rank, count, on_host: world.place_on_host().1 };
     let opening = &Opening { processes, ..*opening };
     let mut open = || -> anyhow::Result<Inputs> {
         set_threads(plan.run.threads.or(world.threads()))?;
-        let device = match plan.run.device.as_str() {
-            "auto" if world.is_shared() => "cpu",
-            name if world.is_shared() && name != "cpu" => {
-                let fault =
-                    format!("--device is {name}; several processes train on the CPU: use --device cpu");
-                return Err(UsageError::one(fault).into());
-            }
-            name => name,
-        };
-        let opened = inputs::device(device).and_then(|device| inputs::open(plan, device, opening));
+        let opened = inputs::device(&plan.run.device, world.place_on_host());
+        let opened = opened.and_then(|device| inputs::open(plan, device, opening));
         let opened = opened.map_err(|error| UsageError { faults: error.faults() })?;
         Ok(Inputs { group: Arc::clone(world.group()), ..opened })
     };

@@ -198,7 +198,8 @@ pub(super) fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
     let precision =
         devices.iter().find_map(|device| inputs::check_precision(plan.training.dtype, device).err());
     let precision = precision.map(|error| Fault::new("dtype", error.to_string()));
-    let shards = devices.iter().find_map(|device| inputs::check_shards(plan.training.shards, device).err());
+    let shards =
+        devices.iter().find_map(|device| inputs::check_shards(plan.training.shards, device, 1).err());
     let shards = shards.map(|error| Fault::new("shards", error.to_string()));
     let memory = devices.iter().find_map(|device| inputs::check_memory(plan, device).err()).map(|error| {
         let smaller_batch = matches!(error, InputsError::Memory { smaller_batch_fits: true, .. });
