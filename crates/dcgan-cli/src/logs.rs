@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use dcgan_base::time;
@@ -44,6 +44,9 @@ impl LogArgs {
         }
     }
 }
+
+/// The process in lines of the log, where it is another than the first of a command.
+static LINE_NAME: OnceLock<String> = OnceLock::new();
 
 /// The logger of this process. It shares the terminal with [`crate::Progress`].
 #[derive(Clone, Debug)]
@@ -94,8 +97,9 @@ impl Logging {
     /// This process is one of several of a command, which messages name. All but the first log errors alone, or
     /// everything with -v.
     pub fn set_process(&self, name: &str, is_first: bool) {
+        crate::exit::set_process_name(name);
         if !is_first {
-            crate::exit::set_process_name(name);
+            let _ = LINE_NAME.set(name.to_owned());
             self.only_errors.store(!self.verbose, Ordering::Relaxed);
         }
     }
@@ -226,7 +230,7 @@ where
         } else {
             write!(out, "{} ", time::time_of_day(now))?;
         }
-        if let Some(process) = crate::exit::process_name() {
+        if let Some(process) = LINE_NAME.get() {
             write!(out, "[{process}] ")?;
         }
         let metadata = event.metadata();

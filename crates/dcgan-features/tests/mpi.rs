@@ -38,7 +38,7 @@ fn one_message_says_why_nothing_is_written() {
     // What rank 1 gets besides the options of rank 0.
     for (second, message) in [
         (&["--data", "/no/such/images"][..], "dcgan-eval (rank 1 on "),
-        (&["--statistics", "recalibrate"], "dcgan-eval: --out"),
+        (&["--statistics", "recalibrate"], "dcgan-eval (rank 0 on "),
     ] {
         let is_taken = second[0] == "--statistics";
         if is_taken {

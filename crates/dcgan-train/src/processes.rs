@@ -144,3 +144,37 @@ pub(crate) fn compare_setup(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "../../dcgan-ops/tests/threads/mod.rs"]
+mod threads;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_meet() {
+        let meet_as = |word: &(dyn Fn(usize) -> Word + Sync)| {
+            threads::in_processes(4, |group, rank| {
+                let met = meet(group.as_ref(), 7, word(rank));
+                met.map(|(stop, times)| (stop, times.len())).map_err(|error| error.to_string())
+            })
+        };
+        assert_eq!(meet_as(&|_| Word::default()), vec![Ok((false, 4)); 4]);
+        assert_eq!(meet_as(&|rank| Word { stop: rank == 2, ..Word::default() }), vec![Ok((true, 4)); 4]);
+        for (rank, met) in meet_as(&|rank| Word { failed: rank == 1, ..Word::default() }).iter().enumerate() {
+            match met {
+                Ok(met) => assert_eq!((rank, met), (1, &(false, 0))),
+                Err(error) => assert!(rank != 1 && error.contains("rank 1 failed"), "{error}"),
+            }
+        }
+        // Parameters that differ.
+        let digest = |rank: usize| [u8::from(rank == 3); 32];
+        for met in meet_as(&|rank| Word { digest: digest(rank), ..Word::default() }) {
+            let error = met.unwrap_err();
+            assert!(error.contains("rank 3 has other parameters than rank 0 after 7 steps"), "{error}");
+        }
+    }
+}

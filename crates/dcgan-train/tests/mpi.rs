@@ -142,10 +142,9 @@ fn a_signal_to_the_launcher_saves_and_a_killed_process_ends_all() {
     assert_same_run(&long, &run);
 }
 
-/// A folder with images, one of which is damaged.
-fn damaged(folder: &Path) -> PathBuf {
-    let data = folder.join("damaged");
-    fs::create_dir(&data).unwrap();
+/// Writes 20 images.
+fn images(data: &Path) {
+    fs::create_dir_all(data).unwrap();
     for i in 0..20_u8 {
         image::GrayImage::from_fn(8, 8, |x, y| {
             image::Luma([i * u8::try_from(x).unwrap() + u8::try_from(y).unwrap()])
@@ -153,6 +152,12 @@ fn damaged(folder: &Path) -> PathBuf {
         .save(data.join(format!("{i}.png")))
         .unwrap();
     }
+}
+
+/// A folder with images, one of which is damaged.
+fn damaged(folder: &Path) -> PathBuf {
+    let data = folder.join("damaged");
+    images(&data);
     let last = data.join("19.png");
     let bytes = fs::read(&last).unwrap();
     fs::write(last, &bytes[..bytes.len() - 30]).unwrap();
@@ -171,7 +176,7 @@ fn one_message_names_the_process_that_cannot_go_on() {
         ("", "--data /no/such/images", "cannot read /no/such/images"),
         ("", "--device cuda:0", "dcgan-train (rank 1 on "),
         ("--shards 1", "--shards 1", "2 processes cannot divide 1 shard(s)"),
-        ("--learning-rate 7", "--learning-rate 7", "dcgan-train: --learning-rate is 7"),
+        ("--learning-rate 7", "--learning-rate 7", "dcgan-train (rank 0 on "),
         (&format!("--data {data}"), &format!("--data {data}"), "19.png"),
     ];
     for (first, second, message) in rows {
@@ -313,9 +318,16 @@ fn on_gpus(processes: usize) -> Command {
 fn processes_with_a_gpu_each_train_one_network() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
+    // A few images of two classes: evaluation takes time on a simulated GPU.
+    let data = path("data");
+    for class in ["a", "b"] {
+        images(&data.join(class));
+    }
+    let data = data.display();
     for (row, more) in ["--ema 0.5 --conditional", "--order alternate --weight-decay 1e-4"].iter().enumerate()
     {
         let name = |name: &str| path(&format!("{name}-{row}"));
+        let more = &format!("--data {data} {more}");
         let run = |out: &Path, processes: usize, more: &str| {
             let all = options(folder.path(), &format!("--device auto --shards {processes} --steps 6 {more}"));
             let mut launcher = on_gpus(processes);
@@ -356,7 +368,7 @@ fn processes_with_a_gpu_each_train_one_network() {
     }
     // A failure of one GPU ends both; other shards are refused; NCCL is missing.
     let failing = |variables: &[(&str, &str)], shards: &str, message: &str| {
-        let all = options(folder.path(), &format!("--device auto --steps 6 --shards {shards}"));
+        let all = options(folder.path(), &format!("--data {data} --device auto --steps 6 --shards {shards}"));
         let mut launcher = on_gpus(2);
         launcher.envs(variables.iter().copied()).args([TRAIN, "run", "--out"]).arg(path("failed")).args(all);
         let started = Instant::now();

@@ -23,6 +23,8 @@ pub(crate) fn own_error(error: TrainError, rank: usize) -> anyhow::Error {
     match error {
         TrainError::OtherProcess { .. } => ReportedElsewhere { code: 1 }.into(),
         _ if is_common && rank > 0 => ReportedElsewhere { code: if is_setup { 2 } else { 1 } }.into(),
+        // The checkpoints are known to rank 0 alone.
+        TrainError::Image { step, source, .. } if rank > 0 => anyhow::anyhow!("step {step}: {source}"),
         _ if is_setup => UsageError::one(error.to_string()).into(),
         error => error.into(),
     }
