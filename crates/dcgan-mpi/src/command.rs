@@ -4,6 +4,7 @@
 use crate::World;
 use anyhow::Context;
 use dcgan_cli::{Logging, Outcome, ReportedElsewhere, UsageError, exit_code};
+use dcgan_ops::group::share_bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -64,14 +65,11 @@ pub fn agree<T>(world: &World, result: anyhow::Result<T>) -> anyhow::Result<T> {
 /// # Errors
 /// Those of the group; a value that JSON cannot hold.
 pub fn share<T: Serialize + DeserializeOwned>(world: &World, value: Option<T>) -> anyhow::Result<T> {
-    let group = world.group();
-    let mut bytes = value.as_ref().map(serde_json::to_vec).transpose()?.unwrap_or_default();
-    if let (1, Some(value)) = (group.size(), value) {
-        return Ok(value);
+    let own = value.as_ref().map(serde_json::to_vec).transpose()?.unwrap_or_default();
+    match value {
+        Some(value) if !world.is_shared() => Ok(value),
+        _ => {
+            serde_json::from_slice(&share_bytes(world.group().as_ref(), own)?).context("a message of rank 0")
+        }
     }
-    let mut len = (bytes.len() as u64).to_le_bytes();
-    group.broadcast(&mut len, 0)?;
-    bytes.resize(usize::try_from(u64::from_le_bytes(len))?, 0);
-    group.broadcast(&mut bytes, 0)?;
-    serde_json::from_slice(&bytes).context("a message of rank 0")
 }

@@ -1,7 +1,7 @@
 //! How the process was started, by the variables that launchers set, and the launcher of this machine.
 
 use std::io;
-use std::process::Command;
+use std::process::{Child, Command};
 
 /// The launcher that started this process as one of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,24 @@ pub fn mpirun(processes: usize) -> io::Result<Command> {
     command.args(["-n", &processes.to_string()]);
     Ok(command)
 }
+
+/// Set for processes that are to stop, with what they save, when their standard input is closed: whoever started them
+/// holds the other end, and has ended.
+pub const STOP_AT_EOF: &str = "DCGAN_STOP_AT_EOF";
+
+/// Asks a child to save and stop: a run, or a launcher, which sends the signal on to all processes.
+#[cfg(unix)]
+pub fn save_and_stop(child: &Child) {
+    use rustix::process::{Pid, Signal, kill_process};
+    // One that has just ended cannot be signaled.
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::USR1);
+    }
+}
+
+/// Asks a child to save and stop: this system has no such signal.
+#[cfg(not(unix))]
+pub fn save_and_stop(_: &Child) {}
 
 #[cfg(test)]
 mod tests {

@@ -21,9 +21,9 @@ mod mpi_thread;
 mod relaunch;
 mod world;
 
-pub use launcher::{Launcher, mpirun};
+pub use launcher::{Launcher, STOP_AT_EOF, mpirun, save_and_stop};
 #[cfg(feature = "cli")]
-pub use relaunch::{STOP_AT_EOF, relaunch_if_asked, stop_at_eof};
+pub use relaunch::{relaunch_if_asked, stop_at_eof};
 pub use world::{World, WorldError};
 
 /// Whether this build can join other processes: it has the feature `mpi`.

@@ -3,15 +3,11 @@
 //!
 //! Launchers kill their processes soon after a signal. This process gets it instead, and asks for a checkpoint.
 
-use crate::{IS_BUILT, Launcher, World, mpirun};
+use crate::{IS_BUILT, Launcher, STOP_AT_EOF, World, mpirun, save_and_stop};
 use dcgan_cli::{Outcome, ReportedElsewhere, UsageError};
 use std::io;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-
-/// Set for processes that are to stop, with what they save, when their standard input is closed: whoever started them
-/// holds the other end, and has ended.
-pub const STOP_AT_EOF: &str = "DCGAN_STOP_AT_EOF";
 
 /// Time between two looks at the launcher.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -84,16 +80,3 @@ fn start(processes: usize) -> io::Result<Child> {
     std::os::unix::process::CommandExt::process_group(&mut command, 0); // Ctrl-C is for this process
     command.env(STOP_AT_EOF, "1").stdin(Stdio::piped()).spawn()
 }
-
-/// Launchers send SIGUSR1 on to all processes.
-#[cfg(unix)]
-fn save_and_stop(launcher: &Child) {
-    use rustix::process::{Pid, Signal, kill_process};
-    // One that has just ended cannot be signaled.
-    if let Some(pid) = i32::try_from(launcher.id()).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::USR1);
-    }
-}
-
-#[cfg(not(unix))]
-fn save_and_stop(_: &Child) {}

@@ -145,6 +145,18 @@ impl ProcessGroup for SingleProcess {
     }
 }
 
+/// Tells all processes the bytes of rank 0, of any number; the others' are not used.
+///
+/// # Errors
+/// Those of the group.
+pub fn share_bytes(group: &dyn ProcessGroup, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+    let mut len = (bytes.len() as u64).to_le_bytes();
+    group.broadcast(&mut len, 0)?;
+    bytes.resize(usize::try_from(u64::from_le_bytes(len)).unwrap_or(0), 0);
+    group.broadcast(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
 /// Mean, biased variance and number of values of each column of a batch norm.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {

@@ -6,7 +6,7 @@ use crate::config::Plan;
 use crate::error::TrainError;
 use crate::step::Networks;
 use dcgan_base::digest::Digest;
-use dcgan_ops::group::{Exchange, ExchangeClock, timed};
+use dcgan_ops::group::{Exchange, ExchangeClock, share_bytes, timed};
 use dcgan_ops::{Device, Isa, ProcessGroup};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -97,12 +97,8 @@ pub(crate) enum Start {
 /// # Errors
 /// Those of the group.
 pub(crate) fn share_start(group: &dyn ProcessGroup, start: Option<&Start>) -> Result<Start, TrainError> {
-    let mut bytes = start.map(serde_json::to_vec).transpose()?.unwrap_or_default();
-    let mut len = (bytes.len() as u64).to_le_bytes();
-    group.broadcast(&mut len, 0)?;
-    bytes.resize(usize::try_from(u64::from_le_bytes(len)).unwrap_or(0), 0);
-    group.broadcast(&mut bytes, 0)?;
-    Ok(serde_json::from_slice(&bytes)?)
+    let own = start.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+    Ok(serde_json::from_slice(&share_bytes(group, own)?)?)
 }
 
 /// Compares what must be the same in all processes: the program, the instruction set, the plan, the dataset.

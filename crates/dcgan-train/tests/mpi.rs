@@ -93,16 +93,16 @@ fn await_checkpoint(run: &Path) {
     }
 }
 
-/// The processes that the launcher `parent` started, found under /proc.
-fn children(parent: u32) -> Vec<u32> {
-    let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let parent_of = |pid: u32| {
-        let stat = stat(pid);
-        stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok()
+/// The processes that train in `run`, found under /proc: launchers differ in who is their parent.
+fn ranks(run: &Path) -> Vec<u32> {
+    let is_rank = |pid: &u32| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0);
+        words.next() == Some(TRAIN.as_bytes()) && words.any(|word| word == run.as_os_str().as_encoded_bytes())
     };
     let all =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    all.filter(|&pid| parent_of(pid) == Some(parent)).collect()
+    all.filter(is_rank).collect()
 }
 
 fn signal(name: &str, pid: u32) {
@@ -129,7 +129,7 @@ fn a_signal_to_the_launcher_saves_and_a_killed_process_ends_all() {
     let job = start(2, "resume", &run, &[]);
     let started = Instant::now();
     let ranks = loop {
-        let ranks = children(job.id());
+        let ranks = ranks(&run);
         if ranks.len() >= 2 || started.elapsed() > Duration::from_secs(10) {
             break ranks;
         }

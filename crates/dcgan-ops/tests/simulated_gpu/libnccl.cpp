@@ -65,7 +65,7 @@ void submit(void *stream, std::function<void()> f) {
 struct Id { char internal[128]; };
 API ncclGetUniqueId(Id *id) {
     memset(id, 0, sizeof *id);
-    snprintf(id->internal, sizeof id->internal, "/tmp/simulated-nccl-%d-XXXXXX", (int)getpid());
+    snprintf(id->internal, sizeof id->internal, "%s/simulated-nccl-%d-XXXXXX", P_tmpdir, (int)getpid());
     int file = mkstemp(id->internal);
     if (file < 0 || ftruncate(file, 4096 + MOST * PLACE)) return 2;
     close(file);

@@ -6,6 +6,7 @@ use super::worker::JobError;
 use crate::config::Plan;
 use crate::event::{Event, EventLine};
 use crate::run_folder::RunFolder;
+use dcgan_mpi::{STOP_AT_EOF, save_and_stop};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ const INTERRUPTED: i32 = 130;
 
 /// Why this machine cannot start the processes of a job.
 pub(super) fn fault(processes: usize, cores: usize) -> Option<String> {
-    if !cfg!(feature = "mpi") {
+    if !dcgan_mpi::IS_BUILT {
         return Some(format!(
             "processes is {processes}, and this service was built without MPI (feature mpi)"
         ));
@@ -53,7 +54,7 @@ pub(super) fn train(
     let status = loop {
         if cancelled() && !is_asked {
             is_asked = true;
-            stop(&child);
+            save_and_stop(&child);
         }
         let ended = child.try_wait().map_err(JobError::Launch)?;
         events.read(sink);
@@ -82,26 +83,8 @@ fn start(folder: &RunFolder, once: Once) -> io::Result<Child> {
     if once.skip_again {
         command.arg("--skip-bad");
     }
-    // The variable of dcgan_mpi::STOP_AT_EOF: this library does without that crate.
-    command
-        .env("DCGAN_STOP_AT_EOF", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
+    command.env(STOP_AT_EOF, "1").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
 }
-
-#[cfg(unix)]
-fn stop(child: &Child) {
-    use rustix::process::{Pid, Signal, kill_process};
-    // The launcher sends it on. A child that has just ended cannot be signaled.
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::USR1);
-    }
-}
-
-#[cfg(not(unix))]
-fn stop(_: &Child) {}
 
 /// Reads stderr to its end, and keeps its last bytes.
 fn read_message(mut stderr: ChildStderr) -> JoinHandle<String> {
