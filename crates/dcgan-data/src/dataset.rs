@@ -3,11 +3,12 @@
 mod unreadable;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::background::Background;
+use crate::block::Block;
 use crate::error::DataError;
 use crate::open;
 use crate::options::{OpenOptions, SkippedImage, UnreadableImages};
@@ -40,6 +41,8 @@ pub struct Dataset {
     excluded: Vec<SkippedImage>,
     /// With excluded images: the index of each image of the opening, none if it is excluded.
     order: Option<Vec<Option<u32>>>,
+    /// The blocks in which images are read, by number at the opening; none if each image is read by itself.
+    blocks: Vec<Block>,
     /// Whether an image with transparent pixels was composited on the background.
     is_composited: AtomicBool,
 }
@@ -106,6 +109,7 @@ impl Dataset {
             skipped: Vec::new(),
             excluded: Vec::new(),
             order: None,
+            blocks: Vec::new(),
             is_composited: AtomicBool::new(false),
         };
         if options.unreadable_images == UnreadableImages::Skip {
@@ -156,7 +160,13 @@ impl Dataset {
         let conversion = Conversion::of(&dataset.source, options);
         let fingerprint =
             fingerprint.unwrap_or_else(|| fingerprint_of(&identity, options, conversion, &invalid));
-        let dataset = Self { selection, report, fingerprint, ..dataset };
+        let mut blocks = dataset.source.blocks();
+        if let Some(selection) = &selection {
+            for block in &mut blocks {
+                block.first = selection.partition_point(|record| *record < block.first);
+            }
+        }
+        let dataset = Self { selection, report, fingerprint, blocks, ..dataset };
         Ok(dataset.with_alpha_note())
     }
 
@@ -275,8 +285,13 @@ impl Dataset {
         &self.transform
     }
 
+    /// The blocks in which images are read, by number at the opening; none if each image is read by itself.
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
     /// The files that contain the images.
-    pub(crate) fn files(&self) -> Vec<&Path> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
         self.source.files()
     }
 

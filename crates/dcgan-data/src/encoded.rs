@@ -1,5 +1,8 @@
-//! Encoded images: files of a folder, or entries of a zip.
+//! Encoded images: files of a folder, entries of a zip, or byte ranges of files that contain many images.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
@@ -7,9 +10,11 @@ use rayon::prelude::*;
 use zip::ZipArchive;
 use zip::read::{ArchiveOffset, Config};
 
+use crate::block::Block;
 use crate::bytes::{Bytes, head, read_bounded};
 use crate::decode::{MAX_ENCODED_BYTES, is_color};
 use crate::error::DataError;
+use crate::names::Names;
 
 /// Length of the prefix that usually contains a JPEG's frame header: a thumbnail before it has at most 64 KB.
 const FRAME_HEADER_BYTES: u64 = 128 << 10;
@@ -25,41 +30,131 @@ pub(crate) type Archive = ZipArchive<Cursor<Bytes>>;
 pub(crate) struct EncodedImages {
     /// The folder, zip or single file.
     pub(crate) root: PathBuf,
-    /// Paths below the root with `/`, sorted.
-    pub(crate) names: Vec<String>,
+    /// Paths below the root with `/`, or the keys of a database.
+    pub(crate) names: Names,
     pub(crate) storage: Storage,
 }
 
 /// The location of the encoded bytes, one per name.
 #[derive(Debug)]
 pub(crate) enum Storage {
-    Folder(Vec<PathBuf>),
-    Zip { archive: Archive, entries: Vec<usize> },
+    /// The single file `root`.
+    File,
+    /// Files below `root`, at their names. Names that are not UTF-8 are replaced: these have a path.
+    Folder { others: HashMap<usize, PathBuf> },
+    /// Entries of a zip.
+    Zip { archive: Archive, entries: Vec<u32> },
+    /// Byte ranges of files.
+    Ranges { shards: Vec<Shard>, ranges: Vec<ByteRange> },
+    /// Records of another format, which names them.
+    #[cfg_attr(not(feature = "parquet"), allow(dead_code, reason = "of formats that are features"))]
+    Records(Box<dyn Records>),
+}
+
+/// Encoded images that have to be looked up in a format of its own.
+pub(crate) trait Records: fmt::Debug + Send + Sync {
+    fn len(&self) -> usize;
+
+    /// The name of a record for reports.
+    fn name(&self, index: usize) -> String;
+
+    fn files(&self) -> Vec<PathBuf>;
+
+    fn blocks(&self) -> Vec<Block>;
+
+    /// The encoded bytes of one image, or a message without its name.
+    fn read(&self, index: usize) -> Result<Vec<u8>, String>;
+}
+
+/// A file that contains many images.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Bytes,
+}
+
+/// Where the bytes of an image are: 16 bytes an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteRange {
+    pub(crate) offset: u64,
+    pub(crate) length: u32,
+    pub(crate) shard: u32,
 }
 
 impl EncodedImages {
     pub(crate) fn len(&self) -> usize {
-        self.names.len()
+        match &self.storage {
+            Storage::Records(records) => records.len(),
+            _ => self.names.len(),
+        }
     }
 
-    pub(crate) fn name(&self, index: usize) -> &str {
-        self.names.get(index).map_or("?", String::as_str)
+    pub(crate) fn name(&self, index: usize) -> Cow<'_, str> {
+        match &self.storage {
+            Storage::Records(records) => Cow::Owned(records.name(index)),
+            _ => Cow::Borrowed(self.names.get(index).unwrap_or("?")),
+        }
     }
 
     pub(crate) fn invalid_record(&self, index: usize, problem: impl Into<String>) -> DataError {
         DataError::invalid_record(&self.root, self.name(index), problem)
     }
 
+    pub(crate) fn blocks(&self) -> Vec<Block> {
+        match &self.storage {
+            Storage::Records(records) => records.blocks(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Keeps the images `keep`, numbers in ascending order.
+    pub(crate) fn select(&mut self, keep: &[usize]) {
+        fn of<T: Copy>(all: &[T], keep: &[usize]) -> Vec<T> {
+            keep.iter().filter_map(|index| all.get(*index).copied()).collect()
+        }
+        match &mut self.storage {
+            Storage::File => {}
+            Storage::Folder { others } => {
+                let new = keep.iter().enumerate();
+                *others = new.filter_map(|(new, old)| Some((new, others.remove(old)?))).collect();
+            }
+            Storage::Zip { entries, .. } => *entries = of(entries, keep),
+            Storage::Ranges { ranges, .. } => *ranges = of(ranges, keep),
+            Storage::Records(_) => return,
+        }
+        self.names = keep.iter().filter_map(|index| self.names.get(*index)).collect();
+    }
+
+    /// The path of image `index` of a folder.
+    fn path(&self, index: usize, others: &HashMap<usize, PathBuf>) -> Option<PathBuf> {
+        let name = self.names.get(index)?;
+        Some(others.get(&index).cloned().unwrap_or_else(|| self.root.join(name)))
+    }
+
+    /// The files that contain the images.
+    pub(crate) fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        match &self.storage {
+            Storage::Folder { others } => {
+                Box::new((0..self.len()).filter_map(|index| self.path(index, others)))
+            }
+            Storage::File | Storage::Zip { .. } => Box::new(std::iter::once(self.root.clone())),
+            Storage::Ranges { shards, .. } => Box::new(shards.iter().map(|shard| shard.path.clone())),
+            Storage::Records(records) => Box::new(records.files().into_iter()),
+        }
+    }
+
     /// A number that changes with the content of an image: its size, in a zip with its CRC-32. 0 if it is missing.
     pub(crate) fn content(&self, index: usize) -> u64 {
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         match &self.storage {
-            Storage::Folder(paths) => {
-                paths.get(index).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |file| file.len())
-            }
+            Storage::File => length(&self.root),
+            Storage::Folder { others } => self.path(index, others).map_or(0, |path| length(&path)),
             Storage::Zip { archive, entries } => {
-                let entry = entries.get(index).and_then(|entry| archive.by_index_data(*entry).ok());
+                let entry = zip_entry(entries, index).and_then(|entry| archive.by_index_data(entry).ok());
                 entry.map_or(0, |entry| (u64::from(entry.crc32()) << 32) ^ entry.size())
             }
+            Storage::Ranges { ranges, .. } => ranges.get(index).map_or(0, |range| u64::from(range.length)),
+            Storage::Records(records) => records.read(index).map_or(0, |bytes| bytes.len() as u64),
         }
     }
 
@@ -77,23 +172,57 @@ impl EncodedImages {
     /// The first `count` bytes of one image.
     fn head(&self, index: usize, count: u64) -> Option<Vec<u8>> {
         match &self.storage {
-            Storage::Folder(paths) => head(paths.get(index)?, count).ok(),
-            Storage::Zip { archive, entries } => read_entry_head(archive, *entries.get(index)?, count),
+            Storage::File => head(&self.root, count).ok(),
+            Storage::Folder { others } => head(&self.path(index, others)?, count).ok(),
+            Storage::Zip { archive, entries } => read_entry_head(archive, zip_entry(entries, index)?, count),
+            Storage::Ranges { shards, ranges } => {
+                let bytes = slice(shards, *ranges.get(index)?)?;
+                Some(bytes.get(..usize::try_from(count).ok()?).unwrap_or(bytes).to_vec())
+            }
+            Storage::Records(records) => records.read(index).ok(),
         }
     }
 
     /// The encoded bytes of one image.
-    pub(crate) fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
+    pub(crate) fn read(&self, index: usize) -> Result<Cow<'_, [u8]>, DataError> {
         let missing = || DataError::IndexOutOfRange { index, len: self.len() };
         match &self.storage {
-            Storage::Folder(paths) => read_bounded(paths.get(index).ok_or_else(missing)?, MAX_ENCODED_BYTES),
+            Storage::File => read_bounded(&self.root, MAX_ENCODED_BYTES).map(Cow::Owned),
+            Storage::Folder { others } => {
+                let path = self.path(index, others).ok_or_else(missing)?;
+                read_bounded(&path, MAX_ENCODED_BYTES).map(Cow::Owned)
+            }
             Storage::Zip { archive, entries } => {
-                let entry = *entries.get(index).ok_or_else(missing)?;
+                let entry = zip_entry(entries, index).ok_or_else(missing)?;
                 read_entry(archive, entry, MAX_ENCODED_BYTES)
+                    .map(Cow::Owned)
                     .map_err(|problem| self.invalid_record(index, problem))
+            }
+            Storage::Ranges { shards, ranges } => {
+                let range = *ranges.get(index).ok_or_else(missing)?;
+                let bytes = slice(shards, range).filter(|bytes| bytes.len() as u64 <= MAX_ENCODED_BYTES);
+                let problem = || {
+                    let length = range.length;
+                    format!("has {length} bytes, past the end of the file or above {MAX_ENCODED_BYTES}")
+                };
+                bytes.map(Cow::Borrowed).ok_or_else(|| self.invalid_record(index, problem()))
+            }
+            Storage::Records(records) => {
+                records.read(index).map(Cow::Owned).map_err(|problem| self.invalid_record(index, problem))
             }
         }
     }
+}
+
+fn zip_entry(entries: &[u32], index: usize) -> Option<usize> {
+    usize::try_from(*entries.get(index)?).ok()
+}
+
+/// The bytes of an image in its shard.
+fn slice(shards: &[Shard], range: ByteRange) -> Option<&[u8]> {
+    let start = usize::try_from(range.offset).ok()?;
+    let shard = shards.get(usize::try_from(range.shard).ok()?)?;
+    shard.bytes.get(start..start.checked_add(usize::try_from(range.length).ok()?)?)
 }
 
 /// Inflates a zip entry of at most `limit` bytes. The limit holds for the declared and the actual size.

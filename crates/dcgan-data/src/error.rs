@@ -8,9 +8,10 @@ use crate::split::Split;
 
 /// The formats of [`crate::Dataset::open`], for error messages.
 pub(crate) const SUPPORTED: &str = "supported formats: a folder or zip of PNG, JPEG, WebP, GIF, BMP, TIFF or PNM images \
-     (flat or one folder per class, optionally with dataset.json; folders train, val and test are splits), a CIFAR-10/100 \
-     folder (binary or python version), MNIST and EMNIST idx files (plain or .gz), SVHN cropped digits (.mat), u8 \
-     arrays (.npy, .npz), a cache written by `dcgan-data pack`";
+     (flat or one folder per class, optionally with dataset.json; folders train, val and test are splits), tar archives \
+     (WebDataset, ILSVRC), LMDB databases (LSUN), Parquet files (Hugging Face), CIFAR-10/100 (binary or python version), \
+     downsampled ImageNet, STL-10, CelebA, MNIST and EMNIST idx files (plain or .gz), SVHN cropped digits (.mat), u8 \
+     arrays (.npy, .npz, HDF5), a cache written by `dcgan-data pack`";
 
 /// Errors of opening, reading, packing and loading datasets.
 #[derive(Debug, thiserror::Error)]

@@ -49,6 +49,21 @@ pub(crate) fn is_tar(head: &[u8]) -> bool {
     head.get(257..262) == Some(b"ustar")
 }
 
+/// Whether a file that starts with `head` is an LMDB database.
+pub(crate) fn is_lmdb(head: &[u8]) -> bool {
+    head.get(16..20) == Some(&LMDB_MAGIC)
+}
+
+/// Whether a file that starts with `head` is a Parquet file.
+pub(crate) fn is_parquet(head: &[u8]) -> bool {
+    head.starts_with(b"PAR1")
+}
+
+/// Whether a file that starts with `head` is an HDF5 file.
+pub(crate) fn is_hdf5(head: &[u8]) -> bool {
+    head.starts_with(b"\x89HDF\r\n\x1a\n")
+}
+
 /// Whether a file that starts with `head` is a pickle of protocol 2 or later.
 pub(crate) fn is_pickle(head: &[u8]) -> bool {
     matches!(head, [0x80, 2..=5, ..])
@@ -90,7 +105,7 @@ const MAGIC_NUMBERS: &[(usize, &[u8], &str)] = &[
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", VIDEO),
     (0, b"Rar!\x1a\x07", "a RAR archive (unpack it, for example with unrar x FILE, and open the folder)"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive (unpack it, for example with 7z x FILE, and open the folder)"),
-    (257, b"ustar", "a tar archive (unpack it first, with tar xf FILE, and open the folder)"),
+    (257, b"ustar", "a tar archive (open it by its own path)"),
     (0, b"\xfd7zXZ\0", "xz data (unpack it first, with tar xf FILE or unxz FILE)"),
     (0, b"BZh", "bzip2 data (unpack it first, with tar xf FILE or bunzip2 FILE)"),
     (0, b"\x28\xb5\x2f\xfd", "zstd data (unpack it first, with tar xf FILE or unzstd FILE)"),
@@ -99,11 +114,7 @@ const MAGIC_NUMBERS: &[(usize, &[u8], &str)] = &[
     (0, b"MATLAB 7.3", HDF5_MATLAB),
     (0, b"\x89HDF", HDF5),
     (0, b"MATLAB 5.0", "a MATLAB file (SVHN: open it by its own path)"),
-    (
-        0,
-        b"PAR1",
-        "a Parquet file (write its images to a folder, for example with the Python library datasets)",
-    ),
+    (0, b"PAR1", "a Parquet file (open it by its own path)"),
     (
         0,
         b"ARROW1",
@@ -123,15 +134,13 @@ const JP2: &str =
     "a JPEG 2000 image (convert it to PNG, for example with opj_decompress -i FILE -o FILE.png)";
 const RAW: &str = "a camera raw file (export it as JPEG or PNG)";
 const VIDEO: &str = "a video (write its frames to a folder, for example with ffmpeg -i FILE FOLDER/%06d.png)";
-const HDF5: &str = "an HDF5 file (write its images to a folder, or as a u8 array with numpy.save)";
+const HDF5: &str = "an HDF5 file (open it by its own path)";
 const HDF5_MATLAB: &str = "an HDF5 file (in MATLAB, save with -v7)";
 const SVG: &str = "an SVG drawing (convert it to PNG, for example with rsvg-convert FILE -o FILE.png)";
 const TF_RECORD: &str =
     "a TFRecord file (write its images to a folder, with the TensorFlow program that reads it)";
-const LMDB: &str =
-    "an LMDB database, such as LSUN's (write its images to a folder, with the publisher's data.py export)";
-const LMDB_DAMAGED: &str =
-    "a damaged LMDB database (copy or download it again, then write its images to a folder)";
+const LMDB: &str = "an LMDB database (open it by its own path)";
+const LMDB_DAMAGED: &str = "a damaged LMDB database (copy or download it again)";
 
 /// What a file that starts with `head` is, with the cure; `None` for unknown content and for supported images.
 pub(crate) fn describe(head: &[u8]) -> Option<&'static str> {

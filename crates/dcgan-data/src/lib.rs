@@ -1,7 +1,8 @@
 //! Image datasets: readers for common formats, a transform to one shape, a deterministic data loader.
 //!
-//! [`Dataset::open`] takes the folder of a published dataset (CIFAR, MNIST, SVHN), a folder or zip of images, a numpy
-//! array, a single file of these, or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8
+//! [`Dataset::open`] takes the folder of a published dataset (CIFAR, MNIST, SVHN, STL-10, CelebA, downsampled ImageNet),
+//! a folder, zip or tar archive of images, LMDB databases, Parquet files, numpy or HDF5 arrays, a single file of these,
+//! or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8
 //! `(h, w, c)`. [`Loader`] returns shuffled batches that depend only on the seed and the position, not on the number of
 //! threads. This crate does not depend on a tensor library.
 //!
@@ -40,6 +41,7 @@
 //! # Features
 //!
 //! `cli` (default) builds the binary `dcgan-data`: `inspect`, `pack` and `verify`. The library does not use it.
+//! `formats` (part of `cli`) reads the formats that need a library of their own: `parquet` and `hdf5`.
 //! `clap` adds `arguments`: options of reading images for the command lines of other programs.
 //!
 //! # Untrusted input
@@ -51,7 +53,7 @@
 //!
 //! Modules form layers. A module uses only modules before it in this list:
 //!
-//! 1. types and errors: `background`, `shape`, `split`, `error`, `options`, `report`
+//! 1. types and errors: `background`, `block`, `shape`, `split`, `error`, `names`, `options`, `report`
 //! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `transform`, `encoded`, `raw`,
 //!    `source`
 //! 3. formats: `readers`
@@ -63,6 +65,7 @@
 #[cfg(feature = "clap")]
 pub mod arguments;
 mod background;
+mod block;
 mod bytes;
 mod dataset;
 mod decode;
@@ -77,6 +80,7 @@ mod jpeg;
 mod kind;
 mod loader;
 mod manifest;
+mod names;
 mod open;
 mod options;
 mod order;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::order::{epoch_order, mirrored};
+use crate::order::{epoch_order, mirrored, windowed_order};
 use crate::shape::ImageShape;
 use crate::transform::mirror;
 
@@ -363,7 +363,11 @@ impl Shared {
         orders.retain(|other, _| other.abs_diff(epoch) <= 1);
         let new = || {
             let images = u32::try_from(self.dataset.order_len()).unwrap_or(u32::MAX);
-            Arc::new(self.dataset.indices(epoch_order(images, self.config.seed, epoch)))
+            let order = match self.dataset.blocks() {
+                [] => epoch_order(images, self.config.seed, epoch),
+                blocks => windowed_order(images, blocks, self.config.seed, epoch),
+            };
+            Arc::new(self.dataset.indices(order))
         };
         Arc::clone(orders.entry(epoch).or_insert_with(new))
     }

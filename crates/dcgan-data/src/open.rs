@@ -4,10 +4,17 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes::{gunzip_head, head};
 use crate::error::DataError;
-use crate::kind::{HEAD_BYTES, describe, image_format, is_gzip, is_pickle, is_tar, is_zip};
+use crate::kind::{HEAD_BYTES, describe, image_format, is_gzip, is_hdf5, is_pickle, is_tar, is_zip};
 use crate::options::OpenOptions;
-use crate::readers::array;
-use crate::readers::{archive, cache, cifar, cifar_python, folder, idx, npy, svhn};
+#[cfg(feature = "hdf5")]
+use crate::readers::hdf5;
+#[cfg(feature = "parquet")]
+use crate::readers::parquet;
+use crate::readers::shards::{self, ShardFormat};
+use crate::readers::{
+    archive, array, cache, celeba, cifar, cifar_python, folder, idx, imagenet_batches, lmdb, npy, stl10,
+    svhn, tar,
+};
 use crate::source::Scan;
 use crate::split::Split;
 
@@ -23,6 +30,7 @@ const LAYOUTS: &[&str] = &[
     "cifar-10-batches-py",
     "cifar-100-binary",
     "cifar-100-python",
+    "stl10_binary",
 ];
 
 /// Scans `path` with the reader for its format: file list, labels and report. Encoded images are not decoded here.
@@ -32,8 +40,12 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
         return scan_folder(path, options);
     } else {
         let head = head(path, HEAD_BYTES)?;
-        if is_zip(&head) {
+        if imagenet_batches::is_batch(path) && (is_zip(&head) || is_pickle(&head)) {
+            imagenet_batches::scan_files(path, &[path.to_owned()])
+        } else if is_zip(&head) {
             return archive::scan(path, options);
+        } else if let Some(format) = ShardFormat::of(&head) {
+            return scan_shards(path, format, vec![path.to_owned()], options);
         } else if head.starts_with(cache::MAGIC) {
             cache::scan(path, options)
         } else if head.starts_with(b"MATLAB 5.0") {
@@ -42,12 +54,16 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
             idx::scan_file(path)
         } else if head.starts_with(array::MAGIC) {
             npy::scan_file(path)
+        } else if is_hdf5(&head) {
+            scan_hdf5(path)
         } else if is_gzip(&head) {
             scan_gzip(path, &head, metadata.len())
         } else if image_format(&head).is_some() {
             folder::scan_single(path, metadata.len())
         } else if is_pickle(&head) {
             cifar_python::scan_files(path, &[path.to_owned()], options.unreadable_images)
+        } else if stl10::is_file(path, metadata.len()) {
+            stl10::scan(path)
         } else if let Some(variant) = cifar::variant_of_file(path, metadata.len()) {
             cifar::scan_files(path, variant, &[path.to_owned()], options.unreadable_images)
         } else {
@@ -69,7 +85,10 @@ fn scan_folder(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let inner: Vec<PathBuf> =
         LAYOUTS.iter().map(|layout| path.join(layout)).filter(|inner| has_published(inner)).collect();
     match &inner[..] {
-        [] => folder::scan(path, options),
+        [] => match shards::find(path)? {
+            Some((format, files)) => scan_shards(path, format, files, options),
+            None => folder::scan(path, options),
+        },
         [inner] => {
             let mut scan = scan_published(inner, options)?
                 .ok_or_else(|| DataError::invalid_file(inner, "changed while it was read".to_owned()))?;
@@ -81,6 +100,35 @@ fn scan_folder(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
             let problem = format!("contains several datasets: open one of {}", names.join(", "));
             Err(DataError::invalid_file(path, problem))
         }
+    }
+}
+
+fn scan_hdf5(path: &Path) -> Result<Scan, DataError> {
+    #[cfg(feature = "hdf5")]
+    return hdf5::scan(path);
+    #[cfg(not(feature = "hdf5"))]
+    Err(DataError::UnknownFormat {
+        path: path.to_owned(),
+        found: "an HDF5 file, which a build with the feature hdf5 reads".to_owned(),
+    })
+}
+
+fn scan_shards(
+    path: &Path,
+    format: ShardFormat,
+    files: Vec<PathBuf>,
+    options: &OpenOptions,
+) -> Result<Scan, DataError> {
+    match format {
+        ShardFormat::Lmdb => lmdb::scan(path, files, options),
+        #[cfg(feature = "parquet")]
+        ShardFormat::Parquet => parquet::scan(path, files, options),
+        #[cfg(not(feature = "parquet"))]
+        ShardFormat::Parquet => Err(DataError::UnknownFormat {
+            path: path.to_owned(),
+            found: format!("{} Parquet files, which a build with the feature parquet reads", files.len()),
+        }),
+        ShardFormat::Tar => tar::scan(path, files, options),
     }
 }
 
@@ -99,6 +147,15 @@ fn scan_published(path: &Path, options: &OpenOptions) -> Result<Option<Scan>, Da
     if let Some(file) = svhn::file_in(path, options.split)? {
         return svhn::scan(&file).map(Some);
     }
+    if let Some(file) = stl10::file_in(path, options.split)? {
+        return stl10::scan(&file).map(Some);
+    }
+    if let Some(files) = imagenet_batches::files_in(path, options.split)? {
+        return imagenet_batches::scan_files(path, &files).map(Some);
+    }
+    if celeba::files_in(path).is_some() {
+        return celeba::scan(path, options).map(Some);
+    }
     Ok(None)
 }
 
@@ -108,7 +165,8 @@ fn has_published(path: &Path) -> bool {
     path.is_dir()
         && (idx::has_images(path)
             || !matches!(cifar::files_in(path, Split::Train), Ok(None))
-            || !matches!(cifar_python::files_in(path, Split::Train), Ok(None)))
+            || !matches!(cifar_python::files_in(path, Split::Train), Ok(None))
+            || !matches!(stl10::file_in(path, Split::Train), Ok(None)))
 }
 
 fn scan_gzip(path: &Path, head: &[u8], length: u64) -> Result<Scan, DataError> {

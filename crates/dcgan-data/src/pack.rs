@@ -106,8 +106,9 @@ fn key_of(dataset: &Dataset) -> Result<String, DataError> {
     let mut digest = Digest::default();
     digest.field(dataset.fingerprint());
     for path in dataset.files() {
-        let modified =
-            std::fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(DataError::io(path))?;
+        let modified = std::fs::metadata(&path)
+            .and_then(|metadata| metadata.modified())
+            .map_err(DataError::io(&path))?;
         // The key only needs to change with the time, so a time before 1970 counts by its distance to 1970.
         let since = modified.duration_since(UNIX_EPOCH).unwrap_or_else(|before| before.duration());
         digest.field(since.as_nanos().to_le_bytes());

@@ -1,9 +1,12 @@
 //! Raw images of one shape at a regular stride in files: CIFAR, idx, SVHN, caches.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
 
+use crate::block::Block;
 use crate::bytes::Bytes;
 use crate::error::DataError;
 use crate::shape::{ImageShape, InvalidShape};
@@ -33,38 +36,124 @@ pub(crate) struct Chunk {
 #[derive(Debug)]
 pub(crate) struct RawImages {
     pub(crate) shape: ImageShape,
-    pub(crate) order: PixelOrder,
-    pub(crate) chunks: Vec<Chunk>,
+    order: PixelOrder,
+    storage: RawStorage,
+}
+
+#[derive(Debug)]
+enum RawStorage {
+    Chunks(Vec<Chunk>),
+    #[cfg_attr(not(feature = "hdf5"), allow(dead_code, reason = "of formats that are features"))]
+    Records(Box<dyn RawRecords>),
+}
+
+/// Raw images that have to be looked up in a format of its own.
+pub(crate) trait RawRecords: fmt::Debug + Send + Sync {
+    fn len(&self) -> usize;
+
+    fn path(&self) -> &Path;
+
+    /// The bytes of an image in the order of the file, or a message without its name.
+    fn read(&self, index: usize) -> Result<Vec<u8>, String>;
+
+    fn blocks(&self) -> Vec<Block>;
 }
 
 impl RawImages {
-    pub(crate) fn len(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.count).sum()
+    /// Images at regular strides. Checks the shape, and that all images are within their files.
+    pub(crate) fn of_chunks(
+        shape: ImageShape,
+        order: PixelOrder,
+        chunks: Vec<Chunk>,
+    ) -> Result<Self, DataError> {
+        shape.check()?;
+        for Chunk { path, bytes, first, stride, count } in &chunks {
+            let end = count.checked_sub(1).map_or(Some(0), |last| {
+                last.checked_mul(*stride)?.checked_add(*first)?.checked_add(shape.bytes())
+            });
+            if end.is_none_or(|end| end > bytes.len()) {
+                let problem = format!("is truncated: {count} images of {shape} exceed its length");
+                return Err(DataError::invalid_file(path, problem));
+            }
+        }
+        Ok(Self { shape, order, storage: RawStorage::Chunks(chunks) })
     }
 
-    /// The file of a record, and its index in that file.
-    pub(crate) fn locate(&self, mut index: usize) -> Option<(&Chunk, usize)> {
-        for chunk in &self.chunks {
-            if index < chunk.count {
-                return Some((chunk, index));
-            }
-            index -= chunk.count;
+    #[cfg_attr(not(feature = "hdf5"), allow(dead_code, reason = "of formats that are features"))]
+    pub(crate) fn of_records(
+        shape: ImageShape,
+        order: PixelOrder,
+        records: Box<dyn RawRecords>,
+    ) -> Result<Self, DataError> {
+        shape.check()?;
+        Ok(Self { shape, order, storage: RawStorage::Records(records) })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.storage {
+            RawStorage::Chunks(chunks) => chunks.iter().map(|chunk| chunk.count).sum(),
+            RawStorage::Records(records) => records.len(),
         }
-        None
+    }
+
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        match &self.storage {
+            RawStorage::Chunks(chunks) => chunks.iter().map(|chunk| chunk.path.clone()).collect(),
+            RawStorage::Records(records) => vec![records.path().to_owned()],
+        }
+    }
+
+    pub(crate) fn blocks(&self) -> Vec<Block> {
+        match &self.storage {
+            RawStorage::Chunks(_) => Vec::new(),
+            RawStorage::Records(records) => records.blocks(),
+        }
+    }
+
+    /// The name of an image for reports; `None` if there is no such image.
+    pub(crate) fn name(&self, index: usize) -> Option<String> {
+        match &self.storage {
+            RawStorage::Chunks(chunks) => {
+                locate(chunks, index).map(|(chunk, number)| record_name(&chunk.path, number))
+            }
+            RawStorage::Records(records) => {
+                (index < records.len()).then(|| record_name(records.path(), index))
+            }
+        }
+    }
+
+    /// The bytes of an image in the order of the file.
+    fn stored(&self, index: usize) -> Result<Cow<'_, [u8]>, DataError> {
+        let missing = || DataError::IndexOutOfRange { index, len: self.len() };
+        match &self.storage {
+            RawStorage::Chunks(chunks) => {
+                let (chunk, record) = locate(chunks, index).ok_or_else(missing)?;
+                let start = chunk.first + record * chunk.stride;
+                let stored = chunk.bytes.get(start..start + self.shape.bytes());
+                stored.map(Cow::Borrowed).ok_or_else(|| {
+                    DataError::invalid_record(&chunk.path, record, "is past the end of the file")
+                })
+            }
+            RawStorage::Records(_) if index >= self.len() => Err(missing()),
+            RawStorage::Records(records) => {
+                let stored = records.read(index).and_then(|stored| match stored.len() {
+                    length if length == self.shape.bytes() => Ok(stored),
+                    length => Err(format!("has {length} bytes, expected {}", self.shape.bytes())),
+                });
+                stored
+                    .map(Cow::Owned)
+                    .map_err(|problem| DataError::invalid_record(records.path(), index, problem))
+            }
+        }
     }
 
     /// Copies one image to `into` as `(h, w, c)`; `into` has `self.shape.bytes()` bytes.
     pub(crate) fn copy(&self, index: usize, into: &mut [u8]) -> Result<(), DataError> {
-        let missing = || DataError::IndexOutOfRange { index, len: self.len() };
-        let (chunk, record) = self.locate(index).ok_or_else(missing)?;
-        let start = chunk.first + record * chunk.stride;
-        let Some(stored) = chunk.bytes.get(start..start + self.shape.bytes()) else {
-            return Err(DataError::invalid_record(&chunk.path, record, "is past the end of the file"));
-        };
+        let stored = self.stored(index)?;
         let ImageShape { height, width, channels } = self.shape;
         let (by_row, by_column, by_channel) = match self.order {
             PixelOrder::Hwc => {
-                into.copy_from_slice(stored);
+                into.copy_from_slice(&stored);
                 return Ok(());
             }
             PixelOrder::Chw => (width, 1, height * width),
@@ -90,21 +179,17 @@ impl RawImages {
         }
         .ok_or(InvalidShape(self.shape).into())
     }
+}
 
-    /// Checks the shape, and that all images are within their files.
-    pub(crate) fn check(self) -> Result<Self, DataError> {
-        self.shape.check()?;
-        for Chunk { path, bytes, first, stride, count } in &self.chunks {
-            let end = count.checked_sub(1).map_or(Some(0), |last| {
-                last.checked_mul(*stride)?.checked_add(*first)?.checked_add(self.shape.bytes())
-            });
-            if end.is_none_or(|end| end > bytes.len()) {
-                let problem = format!("is truncated: {count} images of {} exceed its length", self.shape);
-                return Err(DataError::invalid_file(path, problem));
-            }
+/// The chunk of an image, and the image's index in it.
+fn locate(chunks: &[Chunk], mut index: usize) -> Option<(&Chunk, usize)> {
+    for chunk in chunks {
+        if index < chunk.count {
+            return Some((chunk, index));
         }
-        Ok(self)
+        index -= chunk.count;
     }
+    None
 }
 
 /// The name of record `record` of the file at `path`, such as `train.bin[7]`.
@@ -140,7 +225,7 @@ mod tests {
             let mut bytes = vec![0xee; 5];
             bytes.extend(stored);
             let chunk = Chunk { path: "x".into(), bytes: bytes.into(), first: 5, stride: 18, count: 1 };
-            let frames = RawImages { shape, order, chunks: vec![chunk] }.check().unwrap();
+            let frames = RawImages::of_chunks(shape, order, vec![chunk]).unwrap();
             let mut out = vec![0; 18];
             frames.copy(0, &mut out).unwrap();
             assert_eq!(out, expected, "{order:?}");

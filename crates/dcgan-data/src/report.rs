@@ -32,6 +32,22 @@ pub enum Format {
     ImageZip,
     /// A single image.
     Image,
+    /// LMDB databases of images, such as LSUN's.
+    Lmdb,
+    /// Tar archives of images.
+    Tar,
+    /// WebDataset shards: tar archives of samples with labels.
+    WebDataset,
+    /// Parquet files of images, as Hugging Face writes them.
+    Parquet,
+    /// Downsampled ImageNet (ImageNet32, ImageNet64): batches as .npz or pickles.
+    ImageNetBatches,
+    /// STL-10, binary version.
+    Stl10,
+    /// CelebA as published: images, attributes and partition.
+    CelebA,
+    /// Arrays of u8 in an HDF5 file.
+    Hdf5,
     /// A cache written by `pack`.
     Cache,
     /// The MNIST digits compiled into this crate.
@@ -51,6 +67,14 @@ impl fmt::Display for Format {
             Self::ImageFolder => "folder of images",
             Self::ImageZip => "zip of images",
             Self::Image => "single image",
+            Self::Lmdb => "LMDB database",
+            Self::Tar => "tar archive",
+            Self::WebDataset => "WebDataset shards",
+            Self::Parquet => "Parquet files",
+            Self::ImageNetBatches => "downsampled ImageNet",
+            Self::Stl10 => "STL-10 binary",
+            Self::CelebA => "CelebA",
+            Self::Hdf5 => "HDF5 arrays",
             Self::Cache => "cache",
             Self::EmbeddedDigits => "embedded digits",
         })

@@ -1,14 +1,15 @@
 //! The source of a dataset's images, raw or encoded, and the result of a reader.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use image::DynamicImage;
 use serde::Serialize;
 
+use crate::block::Block;
 use crate::decode;
-use crate::encoded::{EncodedImages, Storage};
+use crate::encoded::EncodedImages;
 use crate::error::DataError;
-use crate::raw::{RawImages, record_name};
+use crate::raw::RawImages;
 use crate::report::ScanReport;
 use crate::shape::ImageShape;
 
@@ -37,6 +38,14 @@ impl Source {
         match self {
             Self::Raw(raw) => raw.len(),
             Self::Encoded(encoded) => encoded.len(),
+        }
+    }
+
+    /// The blocks in which images are read, none if each image is read by itself.
+    pub(crate) fn blocks(&self) -> Vec<Block> {
+        match self {
+            Self::Raw(raw) => raw.blocks(),
+            Self::Encoded(encoded) => encoded.blocks(),
         }
     }
 
@@ -70,23 +79,18 @@ impl Source {
     }
 
     /// The files that contain the images.
-    pub(crate) fn files(&self) -> Vec<&Path> {
+    pub(crate) fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
         match self {
-            Self::Raw(raw) => raw.chunks.iter().map(|chunk| chunk.path.as_path()).collect(),
-            Self::Encoded(encoded) => match &encoded.storage {
-                Storage::Folder(paths) => paths.iter().map(PathBuf::as_path).collect(),
-                Storage::Zip { .. } => vec![&encoded.root],
-            },
+            Self::Raw(raw) => Box::new(raw.files().into_iter()),
+            Self::Encoded(encoded) => encoded.files(),
         }
     }
 
     /// The name of a record for reports. An index out of range gives a placeholder.
     pub(crate) fn name(&self, record: usize) -> String {
         match self {
-            Self::Raw(raw) => raw
-                .locate(record)
-                .map_or_else(|| record.to_string(), |(chunk, number)| record_name(&chunk.path, number)),
-            Self::Encoded(encoded) => encoded.name(record).to_owned(),
+            Self::Raw(raw) => raw.name(record).unwrap_or_else(|| record.to_string()),
+            Self::Encoded(encoded) => encoded.name(record).into_owned(),
         }
     }
 
@@ -102,9 +106,9 @@ impl Source {
         match self {
             Self::Raw(raw) => {
                 let missing = DataError::IndexOutOfRange { index: record, len: raw.len() };
-                raw.locate(record).ok_or(missing)?;
+                let name = raw.name(record).ok_or(missing)?;
                 let ImageShape { height, width, channels } = raw.shape;
-                Ok(ImageInfo { name: self.name(record), height, width, channels })
+                Ok(ImageInfo { name, height, width, channels })
             }
             Self::Encoded(encoded) => {
                 let (height, width, channels) = decode::dimensions(&encoded.read(record)?)

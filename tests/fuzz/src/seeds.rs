@@ -26,6 +26,21 @@ pub(crate) fn files(folder: &str, extensions: &[&str]) -> Vec<Vec<u8>> {
     content.filter(|bytes| bytes.len() <= 32 << 10).collect()
 }
 
+/// The files of other programs for the readers of dcgan-data, in `folders` and one or two levels below.
+pub(crate) fn written(folders: &[&str]) -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/dcgan-data/tests/written");
+    let mut paths: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    for _ in 0..3 {
+        let (folders, mut files): (Vec<PathBuf>, Vec<PathBuf>) =
+            paths.into_iter().partition(|path| path.is_dir());
+        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+        files.extend(entries.flatten().map(|entry| entry.path()));
+        paths = files;
+    }
+    paths.sort();
+    paths.iter().filter(|path| path.is_file()).filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
 /// `data.pkl` of the zips among `files`.
 pub(crate) fn pickles() -> Vec<Vec<u8>> {
     let pickle = |bytes: Vec<u8>| {

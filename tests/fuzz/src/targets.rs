@@ -30,7 +30,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 24] = [
     Target { name: "image", run: image, seeds: seeds::images },
     Target { name: "zip", run: |bytes| dataset("a.zip", bytes), seeds: zips },
     Target {
@@ -60,6 +60,27 @@ pub const TARGETS: [Target; 19] = [
         name: "checkpoint",
         run: checkpoint,
         seeds: || seeds::files("version1/run/checkpoints/00000004", &["safetensors"]),
+    },
+    Target {
+        name: "lmdb",
+        run: |bytes| dataset("data.mdb", bytes),
+        seeds: || seeds::written(&["lsun", "mixed_lmdb"]),
+    },
+    Target {
+        name: "tar",
+        run: |bytes| dataset("x.tar", bytes),
+        seeds: || seeds::written(&["tar", "webdataset", "webdataset_json"]),
+    },
+    Target {
+        name: "parquet",
+        run: |bytes| dataset("x.parquet", bytes),
+        seeds: || seeds::written(&["parquet", "parquet_plain", "parquet_nulls"]),
+    },
+    Target { name: "hdf5", run: |bytes| dataset("x.hdf5", bytes), seeds: || seeds::written(&["hdf5"]) },
+    Target {
+        name: "imagenet",
+        run: |bytes| dataset("train_data_batch_1", bytes),
+        seeds: || seeds::written(&["imagenet8", "imagenet8_pickles"]),
     },
     Target { name: "attributes", run: attributes, seeds: attribute_files },
     Target { name: "boxes", run: boxes, seeds: box_files },

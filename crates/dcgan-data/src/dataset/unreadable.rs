@@ -139,7 +139,8 @@ impl Dataset {
     /// formats and for more than `limit` images.
     pub fn listing(&self, limit: usize) -> Option<Vec<(String, u64)>> {
         let Source::Encoded(encoded) = &self.source else { return None };
-        let list = || (0..encoded.len()).map(|i| (encoded.name(i).to_owned(), encoded.content(i))).collect();
+        let list =
+            || (0..encoded.len()).map(|i| (encoded.name(i).into_owned(), encoded.content(i))).collect();
         (encoded.len() <= limit).then(list)
     }
 

@@ -5,10 +5,11 @@ use std::path::Path;
 use crate::encoded::{Archive, EncodedImages, Storage, open_zip, read_entry, read_entry_head};
 use crate::error::DataError;
 use crate::kind::HEAD_BYTES;
+use crate::names::Names;
 use crate::options::OpenOptions;
 use crate::readers::folder::{has_image_extension, not_an_image};
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
-use crate::readers::{npy, splits};
+use crate::readers::{npy, shards, splits};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
@@ -38,8 +39,7 @@ fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<S
             continue;
         };
         let name = name.replace('\\', "/");
-        // Nothing is extracted to these paths, but a zip that contains them is malicious.
-        if !is_inside(&name) {
+        if !shards::is_inside(&name) {
             report.skip("a name that points outside the zip", name);
         } else if name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX") {
             report.skip("a hidden file or folder", name);
@@ -58,12 +58,13 @@ fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<S
         }
     }
     found.sort();
-    let all_names: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
+    let all_names: Names = found.iter().map(|(name, ..)| name).collect();
     let chosen = splits::choose(path, &all_names, options.split, &mut report)?;
     if let Some(chosen) = &chosen {
         let mut keep = chosen.keep.iter();
         found.retain(|_| keep.next() == Some(&true));
     }
+    let too_many = || DataError::invalid_file(path, format!("has more than {} entries", u32::MAX));
     let mut digest = Digest::default();
     for (name, _, bytes, crc) in &found {
         digest.field(name).number(*bytes).number(u64::from(*crc));
@@ -76,7 +77,9 @@ fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<S
         None => None,
     };
     digest.field(label_file.as_deref().unwrap_or_default());
-    let (names, entries): (Vec<_>, Vec<_>) = found.into_iter().map(|(name, index, ..)| (name, index)).unzip();
+    let names: Names = found.iter().map(|(name, ..)| name).collect();
+    let entry = |index: usize| u32::try_from(index).map_err(|_| too_many());
+    let entries = found.iter().map(|(_, index, ..)| entry(*index)).collect::<Result<_, _>>()?;
     let (labels, class_names) = labels_of(path, &names, label_file.as_deref(), chosen.as_ref(), &mut report)?;
     Ok(Scan {
         source: Source::Encoded(EncodedImages {
@@ -91,12 +94,4 @@ fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<S
         identity: digest.hex(),
         fingerprint: None,
     })
-}
-
-/// Whether `name` is a relative path without `..`.
-fn is_inside(name: &str) -> bool {
-    !name.starts_with('/')
-        && !name.contains('\0')
-        && name.get(1..2) != Some(":")
-        && name.split('/').all(|part| part != "..")
 }

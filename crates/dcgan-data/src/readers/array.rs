@@ -76,6 +76,12 @@ impl Header {
         format!("({}) {}", sizes.join(", "), self.descr)
     }
 
+    /// The same behind a name.
+    #[cfg(feature = "hdf5")]
+    pub(crate) fn describe_named(&self, name: &str) -> String {
+        format!("{name} {}", self.describe())
+    }
+
     /// Number of values, if it fits into memory addresses.
     pub(crate) fn values(&self) -> Option<usize> {
         self.sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size))

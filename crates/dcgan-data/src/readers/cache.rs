@@ -88,9 +88,7 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
     let (stride, count) = (header.shape.bytes(), header.images);
     let chunk = Chunk { path: path.to_owned(), bytes, first, stride, count };
     Ok(Scan {
-        source: Source::Raw(
-            RawImages { shape: header.shape, order: PixelOrder::Hwc, chunks: vec![chunk] }.check()?,
-        ),
+        source: Source::Raw(RawImages::of_chunks(header.shape, PixelOrder::Hwc, vec![chunk])?),
         labels,
         class_names: header.class_names,
         invalid: Vec::new(),

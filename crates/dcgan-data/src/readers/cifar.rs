@@ -173,7 +173,7 @@ pub(crate) fn scan_files(
     }
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     Ok(Scan {
-        source: Source::Raw(RawImages { shape: SHAPE, order: PixelOrder::Chw, chunks }.check()?),
+        source: Source::Raw(RawImages::of_chunks(SHAPE, PixelOrder::Chw, chunks)?),
         labels: Some(labels),
         class_names: folder
             .and_then(|folder| class_names(&folder.join(variant.names_file()), variant.classes())),

@@ -87,7 +87,7 @@ pub(crate) fn scan_files(
     }
     let folder = files.first().and_then(|file| file.parent());
     Ok(Scan {
-        source: Source::Raw(RawImages { shape: SHAPE, order: PixelOrder::Chw, chunks }.check()?),
+        source: Source::Raw(RawImages::of_chunks(SHAPE, PixelOrder::Chw, chunks)?),
         labels: Some(labels),
         class_names: folder.and_then(|folder| class_names(folder, variant)),
         invalid,

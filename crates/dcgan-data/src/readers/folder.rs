@@ -1,12 +1,15 @@
 //! Reader for a folder of images, scanned recursively in sorted order, or a single image.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
 
 use crate::bytes::{gunzip_head, head, read_bounded};
 use crate::encoded::{EncodedImages, Storage};
 use crate::error::DataError;
 use crate::kind::{HEAD_BYTES, NOT_AN_IMAGE, describe, image_format, is_gzip};
+use crate::names::Names;
 use crate::options::{OpenOptions, UnreadableImages};
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::readers::splits;
@@ -43,30 +46,24 @@ const GZIP: &str = "gzip data that contains no image (unpack it first, with tar 
 /// Scans the folder `root`. Images are sorted by path.
 pub(crate) fn scan(root: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(root, Format::ImageFolder);
-    let mut found = walk(root, options.unreadable_images, &mut report)?;
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    let all_names: Vec<&str> = found.iter().map(|image| image.name.as_str()).collect();
-    let chosen = splits::choose(root, &all_names, options.split, &mut report)?;
+    let mut found = walk(root, options.unreadable_images, &mut report)?.sorted();
+    let chosen = splits::choose(root, &found.names, options.split, &mut report)?;
     if let Some(chosen) = &chosen {
-        let mut keep = chosen.keep.iter();
-        found.retain(|_| keep.next() == Some(&true));
+        found = found.retain(&chosen.keep);
     }
     let mut digest = Digest::default();
-    for image in &found {
-        digest.field(&image.name).number(image.bytes);
+    for (name, bytes) in found.names.iter().zip(&found.bytes) {
+        digest.field(name).number(*bytes);
     }
     let label_path = root.join(LABEL_FILE);
     let label_file =
         if label_path.is_file() { Some(read_bounded(&label_path, MAX_LABEL_FILE_BYTES)?) } else { None };
     digest.field(label_file.as_deref().unwrap_or_default());
-    let (names, paths): (Vec<_>, Vec<_>) = found.into_iter().map(|image| (image.name, image.path)).unzip();
+    let ImageFiles { names, others, .. } = found;
     let (labels, class_names) = labels_of(root, &names, label_file.as_deref(), chosen.as_ref(), &mut report)?;
+    let storage = Storage::Folder { others };
     Ok(Scan {
-        source: Source::Encoded(EncodedImages {
-            root: root.to_owned(),
-            names,
-            storage: Storage::Folder(paths),
-        }),
+        source: Source::Encoded(EncodedImages { root: root.to_owned(), names, storage }),
         labels,
         class_names,
         invalid: Vec::new(),
@@ -82,9 +79,9 @@ pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
     report.scanned_files = 1;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let identity = Digest::default().field(&name).number(bytes).hex();
-    let storage = Storage::Folder(vec![path.to_owned()]);
+    let names = Names::from_iter([name]);
     Ok(Scan {
-        source: Source::Encoded(EncodedImages { root: path.to_owned(), names: vec![name], storage }),
+        source: Source::Encoded(EncodedImages { root: path.to_owned(), names, storage: Storage::File }),
         labels: None,
         class_names: None,
         invalid: Vec::new(),
@@ -94,12 +91,53 @@ pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
     })
 }
 
-/// An image file.
-struct ImageFile {
-    /// Path below the root, with `/`.
-    name: String,
-    path: PathBuf,
-    bytes: u64,
+/// Image files below a root.
+#[derive(Default)]
+struct ImageFiles {
+    /// Paths below the root, with `/`.
+    names: Names,
+    /// Sizes of the files.
+    bytes: Vec<u64>,
+    /// Paths of the files whose name is not UTF-8.
+    others: HashMap<usize, PathBuf>,
+}
+
+impl ImageFiles {
+    fn push(&mut self, name: &str, bytes: u64, other: Option<PathBuf>) {
+        if let Some(path) = other {
+            self.others.insert(self.names.len(), path);
+        }
+        self.names.push(name);
+        self.bytes.push(bytes);
+    }
+
+    /// Those with the numbers `order`, in this order.
+    fn select(mut self, order: impl Iterator<Item = usize>) -> Self {
+        let mut selected = Self::default();
+        for number in order {
+            let (name, bytes) = (self.names.get(number).unwrap_or_default(), self.bytes.get(number));
+            selected.push(name, bytes.copied().unwrap_or(0), self.others.remove(&number));
+        }
+        selected
+    }
+
+    fn sorted(self) -> Self {
+        let order = self.names.sorted();
+        self.select(order.into_iter().filter_map(|number| usize::try_from(number).ok()))
+    }
+
+    fn retain(self, keep: &[bool]) -> Self {
+        self.select(keep.iter().enumerate().filter(|(_, keep)| **keep).map(|(number, _)| number))
+    }
+}
+
+/// What an entry of a folder is.
+enum Entry {
+    Image(u64),
+    Folder,
+    LabelFile,
+    /// Not read; whether it counts as a file, and the reason.
+    Skipped(bool, &'static str),
 }
 
 /// All images below `root`, unsorted. Each folder is scanned once, so cycles of symbolic links end.
@@ -107,8 +145,8 @@ fn walk(
     root: &Path,
     unreadable_images: UnreadableImages,
     report: &mut ScanReport,
-) -> Result<Vec<ImageFile>, DataError> {
-    let (mut found, mut entered) = (Vec::new(), HashSet::new());
+) -> Result<ImageFiles, DataError> {
+    let (mut found, mut entered) = (ImageFiles::default(), HashSet::new());
     let mut folders = vec![(root.to_owned(), String::new())];
     while let Some((folder, prefix)) = folders.pop() {
         let real = folder.canonicalize().map_err(DataError::io(&folder))?;
@@ -128,38 +166,54 @@ fn walk(
             Err(error) => return Err(DataError::io(&folder)(error)),
         };
         entries.sort();
+        // Most of the time is that of asking the system for the sizes.
+        let kinds: Vec<Entry> =
+            entries.par_iter().map(|entry| kind_of(&folder.join(entry), prefix.is_empty())).collect();
         let mut inner = Vec::new();
-        for entry in entries {
-            let path = folder.join(&entry);
+        for (entry, kind) in entries.iter().zip(kinds) {
             let name = format!("{prefix}{}", entry.to_string_lossy());
-            if entry.to_string_lossy().starts_with('.') {
-                report.skip("a hidden file or folder", name);
-                continue;
-            }
-            // Follows symbolic links; broken ones are skipped.
-            match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => inner.push((path, format!("{name}/"))),
-                Ok(metadata) if metadata.is_file() => {
-                    report.scanned_files += 1;
-                    if name == LABEL_FILE {
-                        continue;
-                    }
-                    if has_image_extension(&name) {
-                        found.push(ImageFile { name, path, bytes: metadata.len() });
-                        continue;
-                    }
-                    match head(&path, HEAD_BYTES).map(|head| not_an_image(&head)) {
-                        Ok(None) => found.push(ImageFile { name, path, bytes: metadata.len() }),
-                        Ok(Some(what)) => report.skip(what, name),
-                        Err(_) => report.skip("a file that cannot be read", name),
-                    }
+            report.scanned_files +=
+                usize::from(matches!(kind, Entry::Image(_) | Entry::LabelFile | Entry::Skipped(true, _)));
+            match kind {
+                Entry::Image(bytes) => {
+                    // What is not UTF-8 was replaced by this character.
+                    let is_other = name.contains(char::REPLACEMENT_CHARACTER);
+                    found.push(&name, bytes, is_other.then(|| folder.join(entry)));
                 }
-                Ok(_) => report.skip("neither a file nor a folder", name),
-                Err(_) => report.skip("a broken symbolic link, or no permission", name),
+                Entry::Folder => inner.push((folder.join(entry), format!("{name}/"))),
+                Entry::LabelFile => {}
+                Entry::Skipped(_, reason) => report.skip(reason, name),
             }
         }
         // Reversed, because the stack pops the last folder first.
         folders.extend(inner.into_iter().rev());
     }
     Ok(found)
+}
+
+/// What the file or folder at `path` is; `is_top` below the root itself.
+fn kind_of(path: &Path, is_top: bool) -> Entry {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with('.') {
+        return Entry::Skipped(false, "a hidden file or folder");
+    }
+    // Follows symbolic links; broken ones are skipped.
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Entry::Folder,
+        Ok(metadata) if metadata.is_file() => {
+            if is_top && name == LABEL_FILE {
+                return Entry::LabelFile;
+            }
+            if has_image_extension(&name) {
+                return Entry::Image(metadata.len());
+            }
+            match head(path, HEAD_BYTES).map(|head| not_an_image(&head)) {
+                Ok(None) => Entry::Image(metadata.len()),
+                Ok(Some(what)) => Entry::Skipped(true, what),
+                Err(_) => Entry::Skipped(true, "a file that cannot be read"),
+            }
+        }
+        Ok(_) => Entry::Skipped(false, "neither a file nor a folder"),
+        Err(_) => Entry::Skipped(false, "a broken symbolic link, or no permission"),
+    }
 }

@@ -209,7 +209,7 @@ fn scan(
         count,
     };
     Ok(Scan {
-        source: Source::Raw(RawImages { shape, order: PixelOrder::Hwc, chunks: vec![chunk] }.check()?),
+        source: Source::Raw(RawImages::of_chunks(shape, PixelOrder::Hwc, vec![chunk])?),
         labels,
         class_names,
         invalid: Vec::new(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::error::DataError;
+use crate::names::Names;
 use crate::readers::label_file::{Label, LabelFile};
 use crate::readers::splits::Chosen;
 use crate::report::ScanReport;
@@ -25,7 +26,7 @@ pub(crate) type Labels = (Option<Vec<u32>>, Option<Vec<String>>);
 /// A label file that is not JSON. Labels that are not classes give an unlabeled dataset and a note.
 pub(crate) fn labels_of(
     root: &Path,
-    names: &[String],
+    names: &Names,
     label_file: Option<&[u8]>,
     chosen: Option<&Chosen>,
     report: &mut ScanReport,
@@ -60,7 +61,7 @@ pub(crate) fn labels_of(
 
 /// The labels of `names`, or why there are none.
 fn from_pairs(
-    names: &[String],
+    names: &Names,
     pairs: Vec<(String, Label)>,
     report: &mut ScanReport,
 ) -> Result<Vec<u32>, String> {
@@ -68,7 +69,7 @@ fn from_pairs(
         pairs.into_iter().map(|(name, label)| (name.replace('\\', "/"), label)).collect();
     let mut labels = Vec::with_capacity(names.len());
     let mut unlabeled: Vec<&str> = Vec::new();
-    for name in names {
+    for name in names.iter() {
         match by_name.get(name) {
             Some(Label::Class(label)) => labels.push(*label),
             Some(other) => {
@@ -103,31 +104,32 @@ fn from_pairs(
 ///
 /// Classes are numbered over `all_names`, the images of all splits, so that a class has the same number in each of
 /// them. If only some splits have class folders, they are numbered over `names`.
-fn from_folders(names: &[String], all_names: &[String], report: &mut ScanReport) -> Labels {
+fn from_folders(names: &Names, all_names: &Names, report: &mut ScanReport) -> Labels {
     let prefix = common_prefix(all_names);
-    let class_of = |name: &String| {
-        name.get(prefix..).and_then(|rest| rest.split_once('/')).map(|(class, _)| class.to_owned())
-    };
-    let classes: Option<Vec<String>> = names.iter().map(class_of).collect();
-    let all_classes: Option<BTreeSet<String>> = all_names.iter().map(class_of).collect();
-    let (Some(classes), Some(all_classes)) = (classes, all_classes) else {
+    fn class_of(name: &str, prefix: usize) -> Option<&str> {
+        Some(name.get(prefix..)?.split_once('/')?.0)
+    }
+    let has_folders = |names: &Names| names.iter().all(|name| class_of(name, prefix).is_some());
+    if !has_folders(names) || !has_folders(all_names) {
         if all_names.len() > names.len() {
             return from_folders(names, names, report);
         }
-        if names.iter().any(|name| class_of(name).is_some()) {
+        if names.iter().any(|name| class_of(name, prefix).is_some()) {
             report.notes.push("no labels: only some images are in class folders".to_owned());
         }
         return (None, None);
-    };
-    let numbers: BTreeMap<&String, u32> = all_classes.iter().zip(0..).collect();
+    }
+    let classes: BTreeSet<&str> = all_names.iter().filter_map(|name| class_of(name, prefix)).collect();
+    let numbers: BTreeMap<&str, u32> = classes.iter().copied().zip(0..).collect();
     report.notes.push(format!("labels from {} folders", numbers.len()));
-    let labels = classes.iter().filter_map(|class| numbers.get(class).copied()).collect();
-    (Some(labels), Some(all_classes.into_iter().collect()))
+    let number = |name| numbers.get(class_of(name, prefix)?).copied();
+    let labels = names.iter().filter_map(number).collect();
+    (Some(labels), Some(classes.into_iter().map(str::to_owned).collect()))
 }
 
 /// Length in bytes of the common parent folders of all names: an archive often has a single top-level folder.
-fn common_prefix(names: &[String]) -> usize {
-    let Some(first) = names.first() else { return 0 };
+fn common_prefix(names: &Names) -> usize {
+    let Some(first) = names.get(0) else { return 0 };
     let ends = first.match_indices('/').map(|(at, _)| at + 1);
     ends.take_while(|end| names.iter().all(|name| name.get(..*end) == first.get(..*end))).last().unwrap_or(0)
 }

@@ -26,10 +26,10 @@ const MAX_LABEL_BYTES: u64 = 1 << 28;
 const TRAIN: &[&str] = &["x_train", "train_images", "train_x", "train_data"];
 const VAL: &[&str] = &["x_val", "val_images", "x_valid", "valid_images", "val_x", "val_data"];
 const TEST: &[&str] = &["x_test", "test_images", "test_x", "test_data"];
-const ALL: &[&str] = &["images", "image", "imgs", "x", "data", "arr_0"];
+pub(crate) const ALL: &[&str] = &["images", "image", "imgs", "x", "data", "arr_0"];
 
 /// Names of labels without splits.
-const LABELS: &[&str] = &["labels", "label", "y", "targets", "arr_1"];
+pub(crate) const LABELS: &[&str] = &["labels", "label", "y", "targets", "arr_1"];
 
 /// Reads a .npy file, and the labels in a file beside it, if there is one.
 pub(crate) fn scan_file(path: &Path) -> Result<Scan, DataError> {
@@ -169,7 +169,7 @@ fn is_label_of(name: &str, images: &str) -> bool {
 }
 
 /// The bytes of an entry with their CRC-32, memory-mapped if the entry is not compressed.
-fn read_array(path: &Path, archive: &Archive, index: usize) -> Result<(Bytes, u32), DataError> {
+pub(crate) fn read_array(path: &Path, archive: &Archive, index: usize) -> Result<(Bytes, u32), DataError> {
     let mut archive = archive.clone();
     let invalid = |problem: String| DataError::invalid_file(path, problem);
     let mut entry = archive
@@ -238,7 +238,7 @@ fn finish(
     }
     let chunk = Chunk { path: path.to_owned(), bytes, first: header.first, stride: shape.bytes(), count };
     Ok(Scan {
-        source: Source::Raw(RawImages { shape, order, chunks: vec![chunk] }.check()?),
+        source: Source::Raw(RawImages::of_chunks(shape, order, vec![chunk])?),
         class_names: labels.as_ref().and_then(|labels| {
             let classes = labels.iter().max().map_or(0, |last| last.saturating_add(1));
             (classes <= MAX_NAMED_CLASSES).then(|| (0..classes).map(|class| class.to_string()).collect())

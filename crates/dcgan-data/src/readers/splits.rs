@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::DataError;
+use crate::names::Names;
 use crate::report::ScanReport;
 use crate::split::Split;
 
@@ -13,9 +14,9 @@ pub(crate) struct Chosen {
     /// Whether each name is in the split.
     pub(crate) keep: Vec<bool>,
     /// The names of all splits without the folder of the split, for class numbers that all splits share.
-    pub(crate) inner_names: Vec<String>,
+    pub(crate) inner_names: Names,
     /// The names that are in the split, without its folder.
-    pub(crate) own_names: Vec<String>,
+    pub(crate) own_names: Names,
 }
 
 /// Chooses the images of `split` among `names`, paths below `root`; `None` if there are no folders of splits, and all
@@ -26,14 +27,16 @@ pub(crate) struct Chosen {
 /// [`DataError::NoSplit`] if there are folders of splits, but not of this one.
 pub(crate) fn choose(
     root: &Path,
-    names: &[&str],
+    names: &Names,
     split: Split,
     report: &mut ScanReport,
 ) -> Result<Option<Chosen>, DataError> {
     let prefix = parent(names);
-    let folder_of = |name: &&'_ str| Some(name.get(prefix.len()..)?.split_once('/')?.0.to_owned());
-    let folders: BTreeSet<String> = names.iter().filter_map(folder_of).collect();
-    let (named, others): (Vec<&String>, Vec<&String>) =
+    fn folder_of<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+        Some(name.get(prefix.len()..)?.split_once('/')?.0)
+    }
+    let folders: BTreeSet<&str> = names.iter().filter_map(|name| folder_of(name, prefix)).collect();
+    let (named, others): (Vec<&str>, Vec<&str>) =
         folders.iter().partition(|folder| Split::of_folder(folder).is_some());
     let present: BTreeSet<Split> = named.iter().filter_map(|folder| Split::of_folder(folder)).collect();
     if present.is_empty() {
@@ -46,16 +49,15 @@ pub(crate) fn choose(
     }
     // A set of vehicles has a class "train". So one such folder beside others is a class, unless it is asked for.
     if present.len() == 1 && !others.is_empty() && split == Split::Train {
-        let folders = list(&named);
+        let folders = named.join(", ");
         report
             .notes
             .push(format!("the folder {folders} is a class, not a split: there are other folders beside it"));
         return Ok(None);
     }
-    let is_loose = |name: &&str| folder_of(name).is_none();
-    let loose = names.iter().filter(|name| is_loose(name)).count();
-    let split_of = |name: &&str| match folder_of(name) {
-        Some(folder) => Split::of_folder(&folder),
+    let loose = names.iter().filter(|name| folder_of(name, prefix).is_none()).count();
+    let split_of = |name: &str| match folder_of(name, prefix) {
+        Some(folder) => Split::of_folder(folder),
         // Images beside a folder of test images only are the training images.
         None => (!present.contains(&Split::Train)).then_some(Split::Train),
     };
@@ -70,31 +72,32 @@ pub(crate) fn choose(
             path: root.to_owned(),
             split,
             expected: format!("a folder {split}"),
-            found: list(&folders.iter().collect::<Vec<_>>()),
+            found: folders.into_iter().collect::<Vec<_>>().join(", "),
         });
     }
-    let inner = |name: &&str| -> Option<String> {
-        split_of(name)?;
+    fn inner<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
         let rest = name.get(prefix.len()..)?;
-        Some(rest.split_once('/').map_or(rest, |(_, rest)| rest).to_owned())
-    };
+        Some(rest.split_once('/').map_or(rest, |(_, rest)| rest))
+    }
+    let inner_names =
+        names.iter().filter(|name| split_of(name).is_some()).filter_map(|name| inner(name, prefix)).collect();
     let own = names.iter().zip(&keep).filter(|(_, keep)| **keep);
-    let own_names = own.filter_map(|(name, _)| inner(name)).collect();
+    let own_names = own.filter_map(|(name, _)| inner(name, prefix)).collect();
     let instead =
         if read == split { String::new() } else { format!(" in place of {split}, which is missing") };
-    report.notes.push(format!("split {read}{instead}; folders of splits: {}", list(&named)));
+    report.notes.push(format!("split {read}{instead}; folders of splits: {}", named.join(", ")));
     if loose > 0 && present.contains(&Split::Train) {
         report.notes.push(format!("{loose} images outside the folders of splits are not read"));
     }
     if !others.is_empty() {
-        report.notes.push(format!("folders that are not splits are not read: {}", list(&others)));
+        report.notes.push(format!("folders that are not splits are not read: {}", others.join(", ")));
     }
-    Ok(Some(Chosen { keep, inner_names: names.iter().filter_map(inner).collect(), own_names }))
+    Ok(Some(Chosen { keep, inner_names, own_names }))
 }
 
 /// The folder that contains all of `names` and is not itself a split; archives often have a single top-level folder.
-fn parent<'a>(names: &[&'a str]) -> &'a str {
-    let Some(&first) = names.first() else { return "" };
+fn parent(names: &Names) -> &str {
+    let Some(first) = names.get(0) else { return "" };
     let mut parent = 0;
     for (end, _) in first.match_indices('/') {
         let (Some(folder), Some(prefix)) = (first.get(parent..end), first.get(..=end)) else { break };
@@ -104,8 +107,4 @@ fn parent<'a>(names: &[&'a str]) -> &'a str {
         parent = end + 1;
     }
     first.get(..parent).unwrap_or("")
-}
-
-fn list(names: &[&String]) -> String {
-    names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
 }

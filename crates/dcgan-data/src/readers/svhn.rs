@@ -67,7 +67,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     let identity = Digest::default().field(&file).hex();
     let chunk = Chunk { path: path.to_owned(), bytes, first: 0, stride: shape.bytes(), count };
     Ok(Scan {
-        source: Source::Raw(RawImages { shape, order: PixelOrder::Cwh, chunks: vec![chunk] }.check()?),
+        source: Source::Raw(RawImages::of_chunks(shape, PixelOrder::Cwh, vec![chunk])?),
         labels: Some(labels),
         class_names: Some((0..10).map(|digit| digit.to_string()).collect()),
         invalid: Vec::new(),

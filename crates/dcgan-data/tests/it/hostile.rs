@@ -247,15 +247,15 @@ fn errors_of_other_files_name_their_format() {
         ("x.zip", b"Rar!\x1a\x07\x01\0rest".to_vec(), "is a RAR archive (unpack it"),
         ("x.zip", b"7z\xbc\xaf\x27\x1c\0\x04rest".to_vec(), "is a 7z archive (unpack it"),
         ("data.mdb", lmdb, "is a damaged LMDB database"),
-        ("x.h5", b"\x89HDF\r\n\x1a\nrest".to_vec(), "is an HDF5 file"),
-        ("x.jpg", b"PAR1rest".to_vec(), "is a Parquet file"),
+        ("x.h5", b"\x89HDF\r\n\x1a\nrest".to_vec(), "HDF5 file"),
+        ("x.jpg", b"PAR1rest".to_vec(), "Parquet file"),
         ("x", b"\x80\x02}.".to_vec(), "is a pickle without a list `labels`"),
         ("x.avif", b"\0\0\0\x1cftypavif".to_vec(), "is an AVIF image (convert it to PNG"),
         ("x.png", b"8BPS\0\x01".to_vec(), "is a Photoshop file (export it as PNG)"),
         ("x.tar.gz", gzip(b"x"), "is a compressed tar archive"),
         ("x", Vec::new(), "is an empty file"),
         ("x", b"hello".to_vec(), "is of unknown format; supported formats: a folder or zip of PNG"),
-        ("x.tar", tar.clone(), "is a tar archive (unpack it first, with tar xf FILE"),
+        ("x.tar", tar.clone(), "is a damaged tar archive"),
         ("x.tar.gz", gzip(&tar), "is a compressed tar archive (unpack it first, with tar xf FILE"),
         ("x.gz", gzip(b"hello"), "is gzip data that contains no images but unknown content"),
         ("x.zip", b"<html>".to_vec(), "is a web page or XML"),
@@ -408,4 +408,88 @@ fn options_out_of_range_are_errors() {
     let dataset = open(folder.path(), SMALL);
     assert!(matches!(dataset.read(1, &mut [0; 60]), Err(DataError::IndexOutOfRange { index: 1, len: 1 })));
     assert!(matches!(dataset.read(0, &mut [0; 59]), Err(DataError::BufferSize { expected: 60, found: 59 })));
+}
+
+/// Names and contents of files.
+type Files = Vec<(&'static str, Vec<u8>)>;
+
+/// A file of `tests/written`.
+fn written(path: &str) -> Vec<u8> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/written");
+    std::fs::read(root.join(path)).unwrap()
+}
+
+#[test]
+fn damaged_databases_are_errors() {
+    const PAGE: usize = 4096;
+    let data = written("lsun/bedroom_train_lmdb/data.mdb");
+    let u64_at = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
+    // The newest of the two meta pages has the root of the main database and the transaction at these offsets.
+    let meta = usize::from(u64_at(PAGE + 144) > u64_at(144)) * PAGE;
+    let root = usize::try_from(u64_at(meta + 16 + 24 + 48 + 40)).unwrap() * PAGE;
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut data = data.clone();
+        data[at..at + bytes.len()].copy_from_slice(bytes);
+        vec![("data.mdb", data)]
+    };
+    let node = root + usize::from(u16::from_le_bytes([data[root + 16], data[root + 17]]));
+    let own_number = u16::try_from(root / PAGE).unwrap().to_le_bytes();
+    let rows: [(Files, &str); 8] = [
+        (changed(node, &own_number), "the pages refer to each other in a cycle"),
+        (changed(node, &[0xff, 0xff]), "refers to page 65535, but the file has 7 pages"),
+        (changed(root + 10, &[0x40, 0]), "is neither a branch nor a leaf of the tree"),
+        (changed(root + 16, &[0xff, 0xff]), "is damaged"),
+        (changed(root + 12, &[0xff, 0xff]), "is damaged"),
+        (changed(20, &[2]), "is an LMDB database of data version 2, expected 1"),
+        (changed(40, &[1]), "declares pages of 4097 bytes"),
+        (vec![("data.mdb", data[..3 * PAGE].to_vec())], "(truncated?)"),
+    ];
+    for (files, part) in rows {
+        check_error(&files, "data.mdb", &["data.mdb: ", part]);
+    }
+    // A value on overflow pages that are missing.
+    let churches = written("lsun/church_outdoor_train_lmdb/data.mdb");
+    check_error(&[("data.mdb", churches[..3 * PAGE].to_vec())], "data.mdb", &["(truncated?)"]);
+}
+
+#[test]
+fn damaged_archives_are_errors() {
+    let tar = written("tar/pax.tar");
+    // The header of the second entry, after that of a folder: its size is an octal number, or one in binary.
+    let sized = |size: &[u8]| {
+        let mut tar = tar.clone();
+        tar[512 + 124..512 + 124 + size.len()].copy_from_slice(size);
+        tar[512 + 148..512 + 156].fill(b' ');
+        let sum: u32 = tar[512..1024].iter().map(|byte| u32::from(*byte)).sum();
+        tar[512 + 148..512 + 155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        vec![("x.tar", tar)]
+    };
+    let rows: [(Files, &str); 4] = [
+        (sized(b"77777777777\0"), "declares 8589934591 bytes"),
+        (sized(&[0x80, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0]), "declares 1152921504606846976 bytes"),
+        (vec![("x.tar", tar[..700].to_vec())], "is a damaged tar archive"),
+        (vec![("x.tar", tar[..1100].to_vec())], "(truncated?)"),
+    ];
+    for (files, part) in rows {
+        check_error(&files, "x.tar", &["x.tar", part]);
+    }
+}
+
+#[test]
+#[cfg(feature = "parquet")]
+fn damaged_parquet_files_are_errors() {
+    let file = written("parquet_plain/zstd.parquet");
+    let mut damaged_page = file.clone();
+    damaged_page[4..400].fill(0xff);
+    let length = file.len();
+    let mut long_footer = file.clone();
+    long_footer[length - 8..length - 4].fill(0xff);
+    for (content, part) in [
+        (file[..length - 1].to_vec(), "its end is missing"),
+        (long_footer, "its end is missing"),
+        ([&file[..2000], &file[3000..]].concat(), "damaged"),
+        (damaged_page, "damaged"),
+    ] {
+        check_error(&[("x.parquet", content)], "x.parquet", &["x.parquet", part]);
+    }
 }

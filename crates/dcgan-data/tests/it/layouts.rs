@@ -1,6 +1,6 @@
 //! Layouts of folders and zips: published datasets, arrays, folders of splits.
 
-use dcgan_data::{Dataset, Format, OpenOptions, Split, UnreadableImages};
+use dcgan_data::{Dataset, Format, ImageShape, OpenOptions, Split, UnreadableImages};
 
 use crate::fixtures::{
     CIFAR, Folder, MI_UINT8, PickleStyle, cifar_names, cifar_pickle, cifar10, gzip, idx, idx_images, npy,
@@ -306,4 +306,32 @@ fn folders_of_splits_are_not_classes() {
         test,
         Ok((&[0, 1], Some(&[0, 1]), &["a", "b"], "no folders of splits: all")),
     );
+}
+
+#[test]
+fn stl10_in_columns() {
+    const STL10: ImageShape = shape(96, 96, 3);
+    let image = |index| reordered(index, STL10, |row, column, channel| channel * 9216 + column * 96 + row);
+    let names = (0..10).map(|class| format!("class {class}\n")).collect::<String>();
+    let folder = Folder::new(&[
+        ("root/stl10_binary/train_X.bin", [image(0), image(1)].concat()),
+        ("root/stl10_binary/train_y.bin", vec![10, 1]),
+        ("root/stl10_binary/test_X.bin", image(2)),
+        ("root/stl10_binary/unlabeled_X.bin", image(3)),
+        ("root/stl10_binary/class_names.txt", names.into_bytes()),
+        ("wrong/train_X.bin", image(0)),
+        ("wrong/train_y.bin", vec![0]),
+        ("few/train_X.bin", image(0)),
+        ("few/train_y.bin", vec![1, 2]),
+        ("cut/train_X.bin", image(0)[1..].to_vec()),
+    ]);
+    let (train, test, options) = (Split::Train, Split::Test, OpenOptions::new(STL10));
+    let stl10 = Format::Stl10;
+    check(&folder, "root", train, &options, Ok((stl10, &[0, 1], Some(&[9, 0]), "found in")));
+    check(&folder, "root/stl10_binary", test, &options, Ok((stl10, &[2], None, "no labels")));
+    let unlabeled = "root/stl10_binary/unlabeled_X.bin";
+    check(&folder, unlabeled, train, &options, Ok((stl10, &[3], None, "no labels")));
+    check(&folder, "wrong", train, &options, Err("image 0: label 0 is not one of 1 to 10"));
+    check(&folder, "few", train, &options, Err("train_y.bin: contains 2 labels, expected 1"));
+    check(&folder, "cut", train, &options, Err("27647 bytes are not a whole number of images of 27648"));
 }

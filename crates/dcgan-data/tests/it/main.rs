@@ -29,3 +29,5 @@ mod pack;
 mod probe;
 #[cfg(test)]
 mod unreadable;
+#[cfg(test)]
+mod written;

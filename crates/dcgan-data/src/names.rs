@@ -1,0 +1,64 @@
+//! The names of many images in one text.
+
+use std::ops::Range;
+
+/// Names in a fixed order: one text and the end of each name in it, 8 bytes a name beside the text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    text: String,
+    ends: Vec<u64>,
+}
+
+impl Names {
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(crate) fn push(&mut self, name: &str) {
+        self.text.push_str(name);
+        self.ends.push(self.text.len() as u64);
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&str> {
+        self.text.get(self.range(index)?)
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        (0..self.len()).map(|index| self.get(index).unwrap_or_default())
+    }
+
+    /// The numbers of the names in the order of their bytes. Equal names keep their order.
+    pub(crate) fn sorted(&self) -> Vec<u32> {
+        let name = |number: &u32| usize::try_from(*number).ok().and_then(|index| self.get(index));
+        let mut order: Vec<u32> = (0..u32::try_from(self.len()).unwrap_or(u32::MAX)).collect();
+        // Folders are listed in order, so that this is one pass for most datasets.
+        order.sort_by(|a, b| name(a).cmp(&name(b)));
+        order
+    }
+
+    fn range(&self, index: usize) -> Option<Range<usize>> {
+        let before = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        Some(usize::try_from(before).ok()?..usize::try_from(*self.ends.get(index)?).ok()?)
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<S> for Names {
+    fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
+        let mut all = Self::default();
+        names.into_iter().for_each(|name| all.push(name.as_ref()));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kept_and_sorted() {
+        let names: Names = ["b", "", "aé", "b"].into_iter().collect();
+        assert_eq!(names.iter().collect::<Vec<_>>(), ["b", "", "aé", "b"]);
+        assert_eq!((names.get(2), names.get(4)), (Some("aé"), None));
+        assert_eq!(names.sorted(), [1, 2, 0, 3]);
+    }
+}
