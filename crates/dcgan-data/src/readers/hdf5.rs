@@ -1,5 +1,5 @@
-//! Reader for HDF5 files of u8 images, as BigGAN's make_hdf5.py writes them: `imgs` `(n, c, h, w)` in compressed chunks,
-//! and `labels`.
+//! Reader for HDF5 files of u8 images, as BigGAN's make_hdf5.py writes them: `imgs` `(n, c, h, w)` in compressed
+//! chunks, and `labels`.
 
 use std::path::{Path, PathBuf};
 
