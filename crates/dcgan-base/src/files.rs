@@ -178,6 +178,19 @@ impl Drop for AtomicFile {
     }
 }
 
+/// Free bytes of the file system of `folder`, where the system reports them.
+#[cfg(unix)]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let status = rustix::fs::statvfs(folder).ok()?;
+    Some(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+/// Free bytes of the file system of `folder`, where the system reports them.
+#[cfg(not(unix))]
+pub fn free_bytes(_folder: &Path) -> Option<u64> {
+    None
+}
+
 /// Writes `bytes` to `path` through an [`AtomicFile`].
 ///
 /// # Errors

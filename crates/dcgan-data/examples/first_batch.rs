@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         seed: 0,
         mirror: false,
         threads: 2,
-        prefetch: 2,
+        prefetch_bytes: 1 << 24,
         part: BatchPart::WHOLE,
     };
     let mut loader = Loader::new(Arc::clone(&dataset), config, LoaderPosition::default())?;

@@ -1,11 +1,12 @@
 //! File contents, memory-mapped or on the heap, and reading with limits.
 #![allow(unsafe_code, reason = "memory-mapping a file is unsafe; no other module of this crate does it")]
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use flate2::read::GzDecoder;
 use memmap2::Mmap;
@@ -88,6 +89,14 @@ pub(crate) fn open_regular(path: &Path) -> Result<File, DataError> {
         return Err(DataError::invalid_file(path, "is not a regular file"));
     }
     File::open(path).map_err(DataError::io(path))
+}
+
+/// A number that changes with the time of a file's last change, in nanoseconds; a time before 1970 counts by its distance
+/// to 1970.
+pub(crate) fn file_time(metadata: &Metadata) -> u64 {
+    let Ok(time) = metadata.modified() else { return 0 };
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_else(|before| before.duration());
+    since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos()))
 }
 
 /// The first `count` bytes of a file, or all of a shorter one.

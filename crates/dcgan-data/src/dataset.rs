@@ -12,6 +12,7 @@ use crate::block::Block;
 use crate::error::DataError;
 use crate::open;
 use crate::options::{OpenOptions, SkippedImage, UnreadableImages};
+use crate::pixel_cache::PixelCache;
 use crate::readers::digits;
 use crate::report::ScanReport;
 use crate::shape::ImageShape;
@@ -35,6 +36,8 @@ pub struct Dataset {
     fingerprint: String,
     /// Transformed images by record, if all of them fit into the memory limit.
     memory: Option<Vec<OnceLock<Box<[u8]>>>>,
+    /// Transformed images on disk otherwise, if there is a folder for them.
+    disk: Option<PixelCache>,
     /// Images skipped when the dataset was opened.
     skipped: Vec<SkippedImage>,
     /// Images left out later.
@@ -88,7 +91,8 @@ impl Dataset {
     }
 
     fn from_scan(scan: Scan, options: &OpenOptions, progress: DecodeProgress<'_>) -> Result<Self, DataError> {
-        let Scan { source, labels, class_names, mut invalid, mut report, identity, fingerprint } = scan;
+        let Scan { source, labels, class_names, mut invalid, mut report, identity, fingerprint, modified } =
+            scan;
         // Images of a cache (it has a fingerprint) are already cropped.
         let crop = if fingerprint.is_some() { None } else { options.crop };
         let transform = Transform { shape: options.shape, crop, background: options.background };
@@ -106,6 +110,7 @@ impl Dataset {
             report,
             fingerprint: String::new(),
             memory,
+            disk: None,
             skipped: Vec::new(),
             excluded: Vec::new(),
             order: None,
@@ -166,8 +171,33 @@ impl Dataset {
                 block.first = selection.partition_point(|record| *record < block.first);
             }
         }
-        let dataset = Self { selection, report, fingerprint, blocks, ..dataset };
+        let mut dataset = Self { selection, report, fingerprint, blocks, ..dataset };
+        if !is_transformed && !fits {
+            dataset.open_disk_cache(options.cache_folder.as_deref(), &modified);
+        }
         Ok(dataset.with_alpha_note())
+    }
+
+    /// Opens the file of decoded images in `folder`. `modified` changes when an image does.
+    fn open_disk_cache(&mut self, folder: Option<&Path>, modified: &str) {
+        let Some(folder) = folder else { return };
+        let key = Digest::default().field(&self.fingerprint).field(modified).hex();
+        let bytes = self.shape().bytes();
+        match PixelCache::open(folder, &key, self.source.len(), bytes) {
+            Ok(cache) => {
+                let (path, all) = (cache.path().display(), (self.source.len() * bytes) as f64 / 1e9);
+                let filled = match cache.filled() {
+                    0 => String::new(),
+                    filled => format!(", {filled} are there"),
+                };
+                let note = format!("decoded images are kept in {path} ({all:.1} GB{filled})");
+                self.report.notes.push(note);
+                self.disk = Some(cache);
+            }
+            Err(error) => {
+                self.report.notes.push(format!("decoded images are not kept on disk: {error}"));
+            }
+        }
     }
 
     /// Adds a note to the report if one of a few images spread over the dataset has transparent pixels.
@@ -176,7 +206,7 @@ impl Dataset {
             let probes = self.len().min(ALPHA_PROBES);
             let records = (0..probes).filter_map(|probe| self.record(probe * self.len() / probes).ok());
             for record in self.source.may_have_alpha(records) {
-                if !self.is_composited() && self.cached(record).is_none() {
+                if !self.is_composited() && !self.is_decoded(record) {
                     // A damaged image is reported when it is read.
                     let _ = self.transformed(record).map(|pixels| self.cache(record, pixels));
                 }
@@ -255,7 +285,7 @@ impl Dataset {
             && self.transform.is_identity(raw.shape)
         {
             raw.copy(record, into)?;
-        } else {
+        } else if !self.disk.as_ref().is_some_and(|disk| disk.read(record, into)) {
             let pixels = self.transformed(record)?;
             into.copy_from_slice(&pixels);
             self.cache(record, pixels);
@@ -321,7 +351,15 @@ impl Dataset {
         self.memory.as_ref()?.get(record)?.get().map(AsRef::as_ref)
     }
 
+    /// Whether an image need not be decoded again.
+    fn is_decoded(&self, record: usize) -> bool {
+        self.cached(record).is_some() || self.disk.as_ref().is_some_and(|disk| disk.contains(record))
+    }
+
     fn cache(&self, record: usize, pixels: Vec<u8>) {
+        if let Some(disk) = &self.disk {
+            disk.write(record, &pixels);
+        }
         if let Some(slot) = self.memory.as_ref().and_then(|memory| memory.get(record)) {
             // If another thread set it first, its bytes are the same.
             let _ = slot.set(pixels.into_boxed_slice());

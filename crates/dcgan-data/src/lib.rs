@@ -29,7 +29,7 @@
 //! assert_eq!(dataset.labels().unwrap(), [0, 1]);
 //!
 //! let part = BatchPart::WHOLE;
-//! let config = LoaderConfig { batch_size: 2, seed: 7, mirror: true, threads: 2, prefetch: 4, part };
+//! let config = LoaderConfig { batch_size: 2, seed: 7, mirror: true, threads: 2, prefetch_bytes: 1 << 20, part };
 //! let mut loader = Loader::new(dataset, config, LoaderPosition::default())?;
 //! let batch = loader.next_batch()?;
 //! assert_eq!(batch.pixels.len(), 2 * 32 * 32 * 3); // (n, h, w, c)
@@ -55,7 +55,7 @@
 //!
 //! 1. types and errors: `background`, `block`, `shape`, `split`, `error`, `names`, `options`, `report`
 //! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `transform`, `encoded`, `raw`,
-//!    `source`
+//!    `pixel_cache`, `source`
 //! 3. formats: `readers`
 //! 4. datasets: `open`, `dataset`
 //! 5. uses of datasets: `order`, `loader`, `probe`, `pack`, `manifest`
@@ -85,6 +85,7 @@ mod open;
 mod options;
 mod order;
 mod pack;
+mod pixel_cache;
 mod probe;
 mod raw;
 mod readers;
@@ -105,6 +106,7 @@ pub use loader::{Batch, BatchImage, BatchPart, KeptImages, Loader, LoaderConfig,
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
 pub use options::{OpenOptions, SkippedImage, UnreadableImages};
 pub use pack::{PackReport, pack};
+pub use pixel_cache::{CACHE_VARIABLE, default_cache_folder};
 pub use probe::{Probe, probe};
 pub use readers::cache::cache_shape;
 pub use report::{Format, ScanReport, Skipped};

@@ -24,10 +24,10 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// Whether to mirror each image horizontally with probability 1/2.
     pub mirror: bool,
-    /// Worker threads; 0 counts as 1.
+    /// The most worker threads; 0 counts as 1. As many of them work as keep training from waiting.
     pub threads: usize,
-    /// Prefetched batches; 0 counts as 1.
-    pub prefetch: usize,
+    /// Bytes of prefetched batches; two batches are prefetched at least.
+    pub prefetch_bytes: u64,
     /// The part of each batch that is read.
     pub part: BatchPart,
 }
@@ -117,6 +117,7 @@ pub struct Loader {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     wait_time: Duration,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -125,26 +126,63 @@ struct Shared {
     config: LoaderConfig,
     kept: Option<Arc<KeptImages>>,
     batches_per_epoch: u64,
+    /// Batches that are prepared ahead.
+    ahead: u64,
     state: Mutex<State>,
     changed: Condvar,
     /// Permutations of the current epoch and its neighbours.
     orders: Mutex<BTreeMap<u64, Arc<Vec<u32>>>>,
 }
 
-/// State of the job queue. Batches are numbered from zero across epochs.
+/// State of the job queue. Batches are numbered from zero across epochs; a job is a part of a batch.
 #[derive(Debug)]
 struct State {
     /// The batch that `next_batch` returns next.
     next: u64,
-    /// The batch that the next idle worker prepares.
-    next_job: u64,
+    /// The job that the next idle worker takes: batch and part.
+    next_job: (u64, usize),
+    /// Batches of which some parts are done.
+    partial: BTreeMap<u64, Vec<Option<Part>>>,
     ready: BTreeMap<u64, Result<Batch, DataError>>,
+    /// Workers that take jobs: those with lower numbers.
+    active: usize,
     /// Set after a failed batch was returned: workers wait until the next call of `next_batch`.
     paused: bool,
     /// Failures so far. Results of jobs that started before the last failure are discarded.
     failures: u64,
     stop: bool,
 }
+
+/// Consecutive images of a batch.
+type Part = Result<Images, DataError>;
+
+/// The pixels of some images and what they are.
+#[derive(Debug)]
+struct Images {
+    /// Empty if all images are kept.
+    pixels: Vec<u8>,
+    images: Vec<BatchImage>,
+}
+
+/// Decides how many workers are needed, by the share of time that training waits.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    batches: u32,
+    waited: Duration,
+}
+
+/// Batches and time after which the number of workers may change.
+const PACE_BATCHES: u32 = 8;
+const PACE_TIME: Duration = Duration::from_millis(200);
+/// The share of time waiting above which a worker is added. None is taken away: workers rest while enough is prepared.
+const TOO_SLOW: f64 = 0.01;
+
+/// The most batches that are prepared ahead.
+const MAX_AHEAD: u64 = 16;
+
+/// Images of a job: large enough that taking it costs nothing, small enough that all workers share a batch.
+const PART_IMAGES: usize = 16;
 
 impl Loader {
     /// Starts worker threads that prefetch batches from `start` on.
@@ -190,13 +228,17 @@ impl Loader {
         let first = first.ok_or(DataError::PositionOutOfRange { batch: start.batch, batches_per_epoch })?;
         let state = State {
             next: first,
-            next_job: first,
+            next_job: (first, 0),
+            partial: BTreeMap::new(),
             ready: BTreeMap::new(),
+            active: 1,
             paused: false,
             failures: 0,
             stop: false,
         };
+        let batch_bytes = (batch_size * dataset.shape().bytes()).max(1) as u64;
         let shared = Arc::new(Shared {
+            ahead: (config.prefetch_bytes / batch_bytes).clamp(2, MAX_AHEAD),
             dataset,
             config,
             kept,
@@ -205,11 +247,11 @@ impl Loader {
             changed: Condvar::new(),
             orders: Mutex::default(),
         });
-        let mut loader = Self { shared, workers: Vec::new(), wait_time: Duration::ZERO };
+        let mut loader = Self { shared, workers: Vec::new(), wait_time: Duration::ZERO, pace: Pace::new() };
         for number in 0..config.threads.max(1) {
             let shared = Arc::clone(&loader.shared);
             let thread = std::thread::Builder::new().name(format!("loader-{number}"));
-            let worker = thread.spawn(move || shared.work());
+            let worker = thread.spawn(move || shared.work(number));
             loader.workers.push(worker.map_err(|error| {
                 DataError::InvalidOption(format!("cannot start a worker thread: {error}"))
             })?);
@@ -240,13 +282,16 @@ impl Loader {
         } else {
             // Batches after the failed one are prepared again after a retry.
             state.ready.clear();
-            state.next_job = number;
+            state.partial.clear();
+            state.next_job = (number, 0);
             state.paused = true;
             state.failures += 1;
         }
+        let waited = started.elapsed();
+        self.wait_time += waited;
+        state.active = self.pace.workers(waited, state.active, self.workers.len());
         drop(state);
         self.shared.changed.notify_all();
-        self.wait_time += started.elapsed();
         result
     }
 
@@ -264,6 +309,11 @@ impl Loader {
     /// bottleneck.
     pub fn wait_time(&self) -> Duration {
         self.wait_time
+    }
+
+    /// Worker threads that prepare batches now.
+    pub fn active_threads(&self) -> usize {
+        self.shared.lock().active
     }
 }
 
@@ -287,75 +337,120 @@ impl Shared {
         LoaderPosition { epoch: batch / self.batches_per_epoch, batch: batch % self.batches_per_epoch }
     }
 
-    /// The loop of a worker thread: prepares batches within the prefetch window until `stop` is set.
-    fn work(&self) {
-        let ahead = self.config.prefetch.max(1) as u64;
+    /// Images of a batch, of this part of it.
+    fn count(&self) -> usize {
+        self.config.batch_size / self.config.part.count.max(1)
+    }
+
+    /// Jobs of a batch.
+    fn parts(&self) -> usize {
+        self.count().div_ceil(PART_IMAGES).max(1)
+    }
+
+    /// The loop of worker `worker`: takes jobs within the prefetch window until `stop` is set.
+    fn work(&self, worker: usize) {
         loop {
             let mut state = self.lock();
-            while !state.stop && (state.paused || state.next_job >= state.next + ahead) {
+            while !state.stop
+                && (state.paused || worker >= state.active || state.next_job.0 >= state.next + self.ahead)
+            {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.stop {
                 return;
             }
-            let number = state.next_job;
-            state.next_job += 1;
+            let (number, part) = state.next_job;
+            state.next_job = if part + 1 < self.parts() { (number, part + 1) } else { (number + 1, 0) };
             let failures = state.failures;
             drop(state);
-            let position = self.position(number);
-            let LoaderPosition { epoch, batch } = position;
-            let result = catch_unwind(AssertUnwindSafe(|| self.prepare(position)))
+            let LoaderPosition { epoch, batch } = self.position(number);
+            let result = catch_unwind(AssertUnwindSafe(|| self.prepare(number, part)))
                 .unwrap_or(Err(DataError::WorkerPanicked { epoch, batch }));
             let mut state = self.lock();
             if state.failures == failures {
-                state.ready.insert(number, result);
+                let parts =
+                    state.partial.entry(number).or_insert_with(|| (0..self.parts()).map(|_| None).collect());
+                if let Some(slot) = parts.get_mut(part) {
+                    *slot = Some(result);
+                }
+                if parts.iter().all(Option::is_some) {
+                    let parts = state.partial.remove(&number).unwrap_or_default();
+                    drop(state);
+                    let batch = self.assemble(number, parts.into_iter().flatten());
+                    state = self.lock();
+                    if state.failures == failures {
+                        state.ready.insert(number, batch);
+                    }
+                }
             }
             drop(state);
             self.changed.notify_all();
         }
     }
 
-    fn prepare(&self, position: LoaderPosition) -> Result<Batch, DataError> {
-        let (shape, part) = (self.dataset.shape(), self.config.part);
-        let count = self.config.batch_size / part.count.max(1);
+    /// A batch of all its parts, or the error of the first image that cannot be read.
+    fn assemble(&self, number: u64, parts: impl Iterator<Item = Part>) -> Result<Batch, DataError> {
+        let (position, shape, count) = (self.position(number), self.dataset.shape(), self.count());
+        let mut images = Vec::with_capacity(count);
+        let mut pixels = Vec::new();
+        for part in parts {
+            let part = part?;
+            if !part.pixels.is_empty() {
+                if pixels.is_empty() {
+                    pixels = vec![0; count * shape.bytes()];
+                }
+                let start = images.len() * shape.bytes();
+                if let Some(slots) = pixels.get_mut(start..start + part.pixels.len()) {
+                    slots.copy_from_slice(&part.pixels);
+                }
+            }
+            images.extend(part.images);
+        }
+        let label =
+            |image: &BatchImage| self.dataset.labels()?.get(usize::try_from(image.index).ok()?).copied();
+        let labels = self.dataset.labels().map(|_| images.iter().filter_map(label).collect());
+        Ok(Batch { pixels, images, count, shape, labels, position })
+    }
+
+    /// Part `part` of batch `number`.
+    fn prepare(&self, number: u64, part: usize) -> Part {
+        let position = self.position(number);
+        let (shape, count) = (self.dataset.shape(), self.count());
         let order = self.order(position.epoch);
         let first =
             usize::try_from(position.batch).unwrap_or(usize::MAX).saturating_mul(self.config.batch_size);
-        let before = part.index * count;
+        // Images of the batch before this part: of other processes, and of other jobs.
+        let before = self.config.part.index * count + part * PART_IMAGES;
         let first = first.saturating_add(before);
-        let all_labels = self.dataset.labels();
-        let mut pixels = vec![0; count * shape.bytes()];
-        let mut labels = all_labels.map(|_| Vec::with_capacity(count));
+        let count = PART_IMAGES.min(count - part * PART_IMAGES);
         let mut mirrored = mirrored(self.config.seed, position.epoch, position.batch);
         if self.config.mirror {
             (0..before).for_each(|_| {
-                mirrored(); // of an image of another part
+                mirrored();
             });
         }
+        let mut pixels = vec![0; count * shape.bytes()];
         let mut images = Vec::with_capacity(count);
-        for (image, &number) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
-            // Decoding a batch of large images takes seconds; a drop must not wait for it.
+        for (image, &index) in pixels.chunks_exact_mut(shape.bytes()).zip(order.iter().skip(first)) {
+            // Decoding large images takes seconds; a drop must not wait for it.
             if self.lock().stop {
                 break;
             }
-            let index = usize::try_from(number).unwrap_or(usize::MAX);
-            let is_read = !self.kept.as_ref().is_some_and(|kept| kept.contains(index));
+            let at = usize::try_from(index).unwrap_or(usize::MAX);
+            let is_read = !self.kept.as_ref().is_some_and(|kept| kept.contains(at));
             if is_read {
-                self.dataset.read(index, image)?;
+                self.dataset.read(at, image)?;
             }
             let is_mirrored = self.config.mirror && mirrored();
             if is_mirrored && self.kept.is_none() {
                 mirror(image, shape);
             }
-            images.push(BatchImage { index: number, is_mirrored, is_read });
-            if let (Some(labels), Some(label)) = (&mut labels, all_labels.and_then(|all| all.get(index))) {
-                labels.push(*label);
-            }
+            images.push(BatchImage { index, is_mirrored, is_read });
         }
         if !images.iter().any(|image| image.is_read) {
             pixels = Vec::new();
         }
-        Ok(Batch { pixels, images, count, shape, labels, position })
+        Ok(Images { pixels, images })
     }
 
     fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
@@ -370,5 +465,28 @@ impl Shared {
             Arc::new(self.dataset.indices(order))
         };
         Arc::clone(orders.entry(epoch).or_insert_with(new))
+    }
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { since: Instant::now(), batches: 0, waited: Duration::ZERO }
+    }
+
+    /// The number of workers after a batch for which training waited `waited`.
+    fn workers(&mut self, waited: Duration, active: usize, all: usize) -> usize {
+        if self.batches == 0 {
+            self.since = Instant::now(); // the first batch is always waited for
+        } else {
+            self.waited += waited;
+        }
+        self.batches += 1;
+        let elapsed = self.since.elapsed();
+        if self.batches < PACE_BATCHES || elapsed < PACE_TIME {
+            return active;
+        }
+        let share = self.waited.as_secs_f64() / elapsed.as_secs_f64();
+        *self = Self { batches: 1, ..Self::new() };
+        if share > TOO_SLOW { (active + 1).min(all) } else { active }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::bytes::{gunzip_head, head};
+use crate::bytes::{file_time, gunzip_head, head};
 use crate::error::DataError;
 use crate::kind::{HEAD_BYTES, describe, image_format, is_gzip, is_hdf5, is_pickle, is_tar, is_zip};
 use crate::options::OpenOptions;
@@ -17,6 +17,7 @@ use crate::readers::{
 };
 use crate::source::Scan;
 use crate::split::Split;
+use dcgan_base::digest::Digest;
 
 /// Folders in which publishers and torchvision put the files of a dataset, below the folder that users name.
 const LAYOUTS: &[&str] = &[
@@ -35,6 +36,20 @@ const LAYOUTS: &[&str] = &[
 
 /// Scans `path` with the reader for its format: file list, labels and report. Encoded images are not decoded here.
 pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
+    let mut scan = scan_path(path, options)?;
+    if scan.modified.is_empty() {
+        let mut digest = Digest::default();
+        for file in scan.source.files() {
+            let metadata = std::fs::metadata(&file).ok();
+            digest.number(metadata.as_ref().map_or(0, file_time));
+            scan.report.bytes += metadata.map_or(0, |metadata| metadata.len());
+        }
+        scan.modified = digest.hex();
+    }
+    Ok(scan)
+}
+
+fn scan_path(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
     let mut scan = if metadata.is_dir() {
         return scan_folder(path, options);

@@ -1,5 +1,7 @@
 //! Options of opening a dataset.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::background::Background;
@@ -49,6 +51,9 @@ pub struct OpenOptions {
     /// Transformed images are cached in memory on first read if all of them together fit into this many bytes;
     /// default: 1 GiB.
     pub memory_limit_bytes: u64,
+    /// Folder of decoded images on disk, for datasets that exceed the memory limit ([`crate::default_cache_folder`]);
+    /// default: none, every image is decoded again in each epoch.
+    pub cache_folder: Option<PathBuf>,
 }
 
 impl OpenOptions {
@@ -63,6 +68,7 @@ impl OpenOptions {
             skipped_before: None,
             split: Split::Train,
             memory_limit_bytes: 1 << 30,
+            cache_folder: None,
         }
     }
 

@@ -101,6 +101,8 @@ pub struct ScanReport {
     pub format: Format,
     /// Number of scanned files (or zip entries).
     pub scanned_files: usize,
+    /// Bytes of the files with images, on disk.
+    pub bytes: u64,
     /// Number of images in the dataset.
     pub images: usize,
     /// Skipped files and images, one entry per reason.
@@ -115,6 +117,7 @@ impl ScanReport {
             path: path.into(),
             format,
             scanned_files: 0,
+            bytes: 0,
             images: 0,
             skipped: Vec::new(),
             notes: Vec::new(),

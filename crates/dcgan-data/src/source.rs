@@ -139,4 +139,6 @@ pub(crate) struct Scan {
     pub(crate) identity: String,
     /// Overrides the computed fingerprint: a cache has the fingerprint of the dataset it was packed from.
     pub(crate) fingerprint: Option<String>,
+    /// Changes when a file does: a digest of the times of their last changes.
+    pub(crate) modified: String,
 }

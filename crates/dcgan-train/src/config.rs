@@ -4,6 +4,7 @@ use crate::options::{
     Kind, Section, TrainOption, Value, Values, at_least, between, from_to_below, option, parse_size, section,
 };
 use crate::skip_bad::SkipBad;
+use dcgan_base::memory::machine_memory_bytes;
 use dcgan_data::{Background, ImageShape};
 use dcgan_model::{DeviceChoice, Model, ModelConfig, Preset, PresetError};
 use dcgan_ops::{BatchNormOver, Precision};
@@ -52,10 +53,34 @@ impl From<BatchNorm> for BatchNormOver {
     }
 }
 
+/// Whether decoded images that do not fit into memory are kept on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecodedImages {
+    /// In the folder of caches ([`dcgan_data::default_cache_folder`]), if the disk has room.
+    #[default]
+    Keep,
+    /// Never.
+    Discard,
+}
+
+const DECODED_IMAGES: Kind = Kind::Choice(&[
+    ("keep", "Keep them on disk for the next epochs and runs (DCGAN_CACHE, default ~/.cache/dcgan)"),
+    ("discard", "Decode them again in each epoch"),
+]);
 const BATCH_NORMS: Kind = Kind::Choice(&[
     ("batch", "Statistics of the whole minibatch, in all processes"),
     ("shard", "Statistics of each shard alone (what PyTorch does in each process by default)"),
 ]);
+impl RunConfig {
+    /// Memory for decoded images and minibatches that are read ahead, in bytes.
+    pub fn loader_memory_bytes(&self) -> u64 {
+        const USUAL: u64 = 1 << 30;
+        let quarter = || machine_memory_bytes().map_or(USUAL, |bytes| (bytes / 4).min(USUAL));
+        self.loader_memory.map_or_else(quarter, |mib| mib << 20)
+    }
+}
+
 const ORDERS: Kind = Kind::Choice(&[
     ("both", "D, then G, on every minibatch (pytorch/examples)"),
     ("alternate", "G and D by turns (the authors)"),
@@ -85,6 +110,12 @@ section! {
         device: String = "auto".to_owned(), option(Kind::Text("DEVICE")).resumable();
         /// Threads for training and decoding.
         threads: Option<usize> = None, between(1, 4096).otherwise("one per core").resumable();
+        /// The most threads that decode images; as many work as keep training from waiting.
+        loader_threads: Option<usize> = None, between(1, 4096).otherwise("one per core").resumable();
+        /// Memory for decoded images and minibatches that are read ahead, in MiB.
+        loader_memory: Option<u64> = None, between(16, 1 << 24).otherwise("1024, or a quarter of the machine's").resumable();
+        /// Decoded images that do not fit into this memory.
+        decoded_images: DecodedImages = DecodedImages::default(), option(DECODED_IMAGES).resumable();
         /// Processes on this machine that train together, each on its shards; started through mpirun.
         processes: Option<usize> = None, between(1, 1024).otherwise("1").resumable();
         /// Start from the weights of this model.

@@ -13,13 +13,13 @@ use dcgan_ops::ProcessGroup;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Minibatches that are read ahead.
-const PREFETCH: usize = 4;
+/// The most bytes of minibatches that are read ahead.
+const READ_AHEAD_BYTES: u64 = 64 << 20;
 
-/// Threads that decode images: two where the CPU trains, or up to eight for a GPU.
-fn loader_threads(engine: &Engine) -> usize {
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    if engine.steps_ahead() > 1 { (cores - 1).clamp(2, 8) } else { 2 }
+/// The most threads that decode images.
+fn loader_threads(plan: &Plan) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(2, usize::from);
+    plan.run.loader_threads.unwrap_or_else(cores)
 }
 
 /// Takes the steps of a run.
@@ -59,8 +59,8 @@ impl<'a> Steps<'a> {
             batch_size: plan.training.batch_size,
             seed: plan.run.seed,
             mirror: plan.training.mirror,
-            threads: loader_threads(&engine),
-            prefetch: PREFETCH,
+            threads: loader_threads(plan),
+            prefetch_bytes: READ_AHEAD_BYTES.min(plan.run.loader_memory_bytes() / 4),
             part: BatchPart { index: group.rank(), count: group.size() },
         };
         let loader = Loader::keeping(Arc::clone(data), config, position, kept.clone())?;

@@ -144,9 +144,9 @@ impl Dataset {
         (encoded.len() <= limit).then(list)
     }
 
-    /// Whether decoded images stay in memory.
+    /// Whether decoded images are kept, in memory or on disk.
     pub fn is_cached(&self) -> bool {
-        self.memory.is_some()
+        self.memory.is_some() || self.disk.as_ref().is_some_and(|disk| !disk.is_full())
     }
 
     /// The time that decoding every image takes with all threads of the pool, estimated from some of them.
@@ -155,6 +155,7 @@ impl Dataset {
         let count = self.len().min(SAMPLE);
         for i in 0..count {
             if let Ok(record) = self.record(i * self.len() / count)
+                && !self.is_decoded(record)
                 && let Ok(pixels) = self.transformed(record)
             {
                 self.cache(record, pixels);
@@ -195,7 +196,7 @@ impl Dataset {
             if !progress(decoded.fetch_add(1, Ordering::Relaxed), records.len()) {
                 return Some(Err(DataError::Cancelled));
             }
-            if self.cached(record).is_some() {
+            if self.is_decoded(record) {
                 return None;
             }
             match self.transformed(record) {

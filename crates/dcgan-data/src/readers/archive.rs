@@ -93,5 +93,6 @@ fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<S
         report,
         identity: digest.hex(),
         fingerprint: None,
+        modified: String::new(),
     })
 }

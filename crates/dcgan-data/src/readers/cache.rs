@@ -95,6 +95,7 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
         report,
         identity: String::new(),
         fingerprint: Some(header.fingerprint),
+        modified: String::new(),
     })
 }
 

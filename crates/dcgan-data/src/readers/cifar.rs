@@ -181,6 +181,7 @@ pub(crate) fn scan_files(
         report,
         identity: digest.hex(),
         fingerprint: None,
+        modified: String::new(),
     })
 }
 

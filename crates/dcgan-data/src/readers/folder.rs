@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::bytes::{gunzip_head, head, read_bounded};
+use crate::bytes::{file_time, gunzip_head, head, read_bounded};
 use crate::encoded::{EncodedImages, Storage};
 use crate::error::DataError;
 use crate::kind::{HEAD_BYTES, NOT_AN_IMAGE, describe, image_format, is_gzip};
@@ -51,10 +51,14 @@ pub(crate) fn scan(root: &Path, options: &OpenOptions) -> Result<Scan, DataError
     if let Some(chosen) = &chosen {
         found = found.retain(&chosen.keep);
     }
-    let mut digest = Digest::default();
+    let (mut digest, mut modified) = (Digest::default(), Digest::default());
     for (name, bytes) in found.names.iter().zip(&found.bytes) {
         digest.field(name).number(*bytes);
     }
+    found.times.iter().for_each(|time| {
+        modified.number(*time);
+    });
+    report.bytes = found.bytes.iter().sum();
     let label_path = root.join(LABEL_FILE);
     let label_file =
         if label_path.is_file() { Some(read_bounded(&label_path, MAX_LABEL_FILE_BYTES)?) } else { None };
@@ -70,6 +74,7 @@ pub(crate) fn scan(root: &Path, options: &OpenOptions) -> Result<Scan, DataError
         report,
         identity: digest.hex(),
         fingerprint: None,
+        modified: modified.hex(),
     })
 }
 
@@ -88,6 +93,7 @@ pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
         report,
         identity,
         fingerprint: None,
+        modified: String::new(),
     })
 }
 
@@ -98,25 +104,29 @@ struct ImageFiles {
     names: Names,
     /// Sizes of the files.
     bytes: Vec<u64>,
+    /// Times of their last changes ([`file_time`]).
+    times: Vec<u64>,
     /// Paths of the files whose name is not UTF-8.
     others: HashMap<usize, PathBuf>,
 }
 
 impl ImageFiles {
-    fn push(&mut self, name: &str, bytes: u64, other: Option<PathBuf>) {
+    fn push(&mut self, name: &str, (bytes, time): (u64, u64), other: Option<PathBuf>) {
         if let Some(path) = other {
             self.others.insert(self.names.len(), path);
         }
         self.names.push(name);
         self.bytes.push(bytes);
+        self.times.push(time);
     }
 
     /// Those with the numbers `order`, in this order.
     fn select(mut self, order: impl Iterator<Item = usize>) -> Self {
         let mut selected = Self::default();
         for number in order {
-            let (name, bytes) = (self.names.get(number).unwrap_or_default(), self.bytes.get(number));
-            selected.push(name, bytes.copied().unwrap_or(0), self.others.remove(&number));
+            let name = self.names.get(number).unwrap_or_default();
+            let of = |values: &[u64]| values.get(number).copied().unwrap_or(0);
+            selected.push(name, (of(&self.bytes), of(&self.times)), self.others.remove(&number));
         }
         selected
     }
@@ -133,7 +143,8 @@ impl ImageFiles {
 
 /// What an entry of a folder is.
 enum Entry {
-    Image(u64),
+    /// Its size, and the time of its last change.
+    Image(u64, u64),
     Folder,
     LabelFile,
     /// Not read; whether it counts as a file, and the reason.
@@ -173,12 +184,12 @@ fn walk(
         for (entry, kind) in entries.iter().zip(kinds) {
             let name = format!("{prefix}{}", entry.to_string_lossy());
             report.scanned_files +=
-                usize::from(matches!(kind, Entry::Image(_) | Entry::LabelFile | Entry::Skipped(true, _)));
+                usize::from(matches!(kind, Entry::Image(..) | Entry::LabelFile | Entry::Skipped(true, _)));
             match kind {
-                Entry::Image(bytes) => {
+                Entry::Image(bytes, time) => {
                     // What is not UTF-8 was replaced by this character.
                     let is_other = name.contains(char::REPLACEMENT_CHARACTER);
-                    found.push(&name, bytes, is_other.then(|| folder.join(entry)));
+                    found.push(&name, (bytes, time), is_other.then(|| folder.join(entry)));
                 }
                 Entry::Folder => inner.push((folder.join(entry), format!("{name}/"))),
                 Entry::LabelFile => {}
@@ -205,10 +216,10 @@ fn kind_of(path: &Path, is_top: bool) -> Entry {
                 return Entry::LabelFile;
             }
             if has_image_extension(&name) {
-                return Entry::Image(metadata.len());
+                return Entry::Image(metadata.len(), file_time(&metadata));
             }
             match head(path, HEAD_BYTES).map(|head| not_an_image(&head)) {
-                Ok(None) => Entry::Image(metadata.len()),
+                Ok(None) => Entry::Image(metadata.len(), file_time(&metadata)),
                 Ok(Some(what)) => Entry::Skipped(true, what),
                 Err(_) => Entry::Skipped(true, "a file that cannot be read"),
             }

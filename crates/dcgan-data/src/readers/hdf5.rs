@@ -93,6 +93,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
         report,
         identity: digest.hex(),
         fingerprint: None,
+        modified: String::new(),
     })
 }
 

@@ -216,6 +216,7 @@ fn scan(
         report,
         identity: digest.hex(),
         fingerprint: None,
+        modified: String::new(),
     })
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn scan_files(path: &Path, files: &[PathBuf]) -> Result<Scan, DataErr
         report,
         identity: digest.hex(),
         fingerprint: None,
+        modified: String::new(),
     })
 }
 

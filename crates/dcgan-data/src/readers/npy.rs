@@ -248,6 +248,7 @@ fn finish(
         report,
         identity,
         fingerprint: None,
+        modified: String::new(),
     })
 }
 

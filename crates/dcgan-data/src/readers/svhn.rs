@@ -74,5 +74,6 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
         report,
         identity,
         fingerprint: None,
+        modified: String::new(),
     })
 }

@@ -75,6 +75,7 @@ pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> R
         report,
         identity: digest.hex(),
         fingerprint: None,
+        modified: String::new(),
     })
 }
 

@@ -25,7 +25,7 @@ fn config(batch_size: usize, threads: usize) -> LoaderConfig {
         seed: 9,
         mirror: false,
         threads,
-        prefetch: 2 * threads,
+        prefetch_bytes: 1 << 20,
         part: BatchPart::WHOLE,
     }
 }
@@ -136,7 +136,7 @@ fn parts_of_batches_are_the_batches() {
 fn kept_images_are_not_read_again() {
     let kept = Arc::new(KeptImages::new(&dataset()));
     assert_eq!(kept.capacity(), 11);
-    let mirroring = LoaderConfig { mirror: true, ..config(3, 1) };
+    let mirroring = LoaderConfig { mirror: true, prefetch_bytes: 1, ..config(3, 1) };
     let mut plain = Loader::new(dataset(), mirroring, LoaderPosition::default()).unwrap();
     let start = LoaderPosition::default();
     let mut loader = Loader::keeping(dataset(), mirroring, start, Some(Arc::clone(&kept))).unwrap();
@@ -162,6 +162,31 @@ fn kept_images_are_not_read_again() {
     }
     // A worker may be a few batches ahead of what is kept.
     assert!((11..27).contains(&reads), "{reads} of 27 images read");
+}
+
+/// Batches of several jobs: 50 images of which each worker takes 16.
+#[test]
+fn large_batches_are_the_same_for_any_number_of_workers() {
+    let folder = Folder::new(&[("train-images-idx3-ubyte", idx_images(120))]);
+    let dataset = Arc::new(Dataset::open(folder.path(), &OpenOptions::new(shape(5, 4, 1))).unwrap());
+    let batches = |threads, mirror, index, count| {
+        let part = BatchPart { index, count };
+        let config = LoaderConfig { mirror, part, ..config(50, threads) };
+        let mut loader = Loader::new(Arc::clone(&dataset), config, LoaderPosition::default()).unwrap();
+        take(&mut loader, 7)
+    };
+    for mirror in [false, true] {
+        let one = batches(1, mirror, 0, 1);
+        assert_eq!(batches(5, mirror, 0, 1), one);
+        let parts = [batches(3, mirror, 0, 2), batches(1, mirror, 1, 2)];
+        for (i, whole) in one.iter().enumerate() {
+            let images = [&parts[0][i].images[..], &parts[1][i].images].concat();
+            let pixels = [&parts[0][i].pixels[..], &parts[1][i].pixels].concat();
+            assert_eq!((&images, &pixels), (&whole.images, &whole.pixels));
+        }
+        assert_eq!(one[0].images.len(), 50);
+        assert_eq!(one.iter().any(|batch| batch.images.iter().any(|image| image.is_mirrored)), mirror);
+    }
 }
 
 #[test]

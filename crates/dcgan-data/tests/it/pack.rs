@@ -74,3 +74,46 @@ fn a_cache_with_the_old_header_keys_opens() {
     assert_eq!(dataset.class_names().unwrap(), ["cat", "dog"]);
     (0..2).for_each(|index| assert_eq!(read(&dataset, index), pixels(index, image_shape)));
 }
+
+/// Decoded images are kept on disk where they do not fit into memory: the images need not be there any more.
+#[test]
+fn decoded_images_are_kept_on_disk() {
+    let files: Vec<(String, Vec<u8>)> = (0..5).map(|index| (format!("{index}.png"), png(index))).collect();
+    let folder =
+        Folder::new(&files.iter().map(|(name, png)| (name.as_str(), png.clone())).collect::<Vec<_>>());
+    let caches = Folder::new(&[]);
+    let options = |height| OpenOptions {
+        memory_limit_bytes: 0,
+        cache_folder: Some(caches.path().to_owned()),
+        ..OpenOptions::new(shape(height, 4, 3))
+    };
+    let open = |height| Dataset::open(folder.path(), &options(height)).unwrap();
+    let files_of_caches = || std::fs::read_dir(caches.path()).unwrap().count();
+    let dataset = open(5);
+    assert!(dataset.is_cached() && files_of_caches() == 1);
+    assert!(dataset.report().to_string().contains("decoded images are kept in "), "{}", dataset.report());
+    (0..5).for_each(|index| assert_eq!(read(&dataset, index), pixels(index, shape(5, 4, 3))));
+    // Same names, sizes and times, other content: only what was decoded is left.
+    let path = folder.join("3.png");
+    let before = std::fs::metadata(&path).unwrap();
+    std::fs::write(&path, vec![0; usize::try_from(before.len()).unwrap()]).unwrap();
+    let set_time = |path: &std::path::Path| {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+    };
+    set_time(&path);
+    let again = open(5);
+    assert!(again.report().to_string().contains("5 are there"), "{}", again.report());
+    assert_eq!(read(&again, 3), pixels(3, shape(5, 4, 3)));
+    // Another shape, or a file that was written since, is another cache.
+    assert!(open(4).read(3, &mut [0; 48]).is_err() && files_of_caches() == 2);
+    std::fs::write(&path, png(7)).unwrap();
+    let changed = open(5);
+    assert_eq!(read(&changed, 3), pixels(7, shape(5, 4, 3)));
+    assert_eq!(files_of_caches(), 3);
+    // A folder that cannot be written is a note.
+    let file = OpenOptions { cache_folder: Some(path), ..options(5) };
+    let without = Dataset::open(folder.path(), &file).unwrap();
+    assert!(!without.is_cached());
+    assert!(without.report().to_string().contains("decoded images are not kept on disk: cannot write"));
+}

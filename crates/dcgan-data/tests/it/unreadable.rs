@@ -34,8 +34,14 @@ fn names(images: &[SkippedImage]) -> Vec<&str> {
 
 /// The images of `count` batches from `start` on, one after another.
 fn images(dataset: &Arc<Dataset>, start: LoaderPosition, batches: usize, threads: usize) -> Vec<Vec<u8>> {
-    let config =
-        LoaderConfig { batch_size: 3, seed: 9, mirror: false, threads, prefetch: 2, part: BatchPart::WHOLE };
+    let config = LoaderConfig {
+        batch_size: 3,
+        seed: 9,
+        mirror: false,
+        threads,
+        prefetch_bytes: 1,
+        part: BatchPart::WHOLE,
+    };
     let mut loader = Loader::new(Arc::clone(dataset), config, start).unwrap();
     let mut images = Vec::new();
     for _ in 0..batches {

@@ -1,7 +1,7 @@
 //! Opens the images of a run: which are left out, and whether all of them are decoded before the first step.
 
 use super::{InputsError, Opening, Processes};
-use crate::config::Plan;
+use crate::config::{DecodedImages, Plan};
 use crate::event::duration;
 use dcgan_data::{DataError, Dataset, OpenOptions, UnreadableImages};
 use std::path::Path;
@@ -28,7 +28,10 @@ pub(super) fn open(path: &Path, plan: &Plan, opening: &Opening<'_>) -> Result<Da
     options.background =
         plan.run.background.parse().map_err(|message| DataError::InvalidOption(format!("--{message}")))?;
     options.max_skipped = skip_bad.limit();
-    options.memory_limit_bytes /= opening.processes.on_host.max(1) as u64;
+    options.memory_limit_bytes = plan.run.loader_memory_bytes() / opening.processes.on_host.max(1) as u64;
+    if plan.run.decoded_images == DecodedImages::Keep {
+        options.cache_folder = dcgan_data::default_cache_folder();
+    }
     let report = Report::new();
     let progress = |done: usize, total: usize| {
         report.show(done, total);

@@ -41,15 +41,3 @@ fn file_bytes(metadata: &Metadata) -> u64 {
 fn file_bytes(metadata: &Metadata) -> u64 {
     metadata.len()
 }
-
-/// Free bytes of the file system of `folder`, where the system reports them.
-#[cfg(unix)]
-pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
-    let status = rustix::fs::statvfs(folder).ok()?;
-    Some(status.f_bavail.saturating_mul(status.f_frsize))
-}
-
-#[cfg(not(unix))]
-pub(crate) fn free_bytes(_folder: &Path) -> Option<u64> {
-    None
-}

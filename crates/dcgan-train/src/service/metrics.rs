@@ -2,12 +2,12 @@
 
 use super::AppState;
 use super::devices::WorkerDevice;
-use super::disk_use;
 use super::record::JobState;
 use super::store::StoreError;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use dcgan_base::files::free_bytes;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -156,7 +156,7 @@ fn render_disk(text: &mut Exposition, state: &AppState) -> Result<(), StoreError
     let disk = state.store.disk_use()?;
     text.family("dcgan_store_disk_bytes", "gauge", "Disk space of the store");
     text.sample("dcgan_store_disk_bytes", "", disk.total() as f64);
-    if let Some(free) = disk_use::free_bytes(state.runs.path()) {
+    if let Some(free) = free_bytes(state.runs.path()) {
         text.family("dcgan_store_free_bytes", "gauge", "Free space of the store's file system");
         text.sample("dcgan_store_free_bytes", "", free as f64);
     }

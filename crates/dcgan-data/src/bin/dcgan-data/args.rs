@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 use dcgan_cli::{LogArgs, UsageError, integer};
 use dcgan_data::arguments::ReadArgs;
-use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, cache_shape};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, cache_shape, default_cache_folder};
 
 /// Side of images in pixels, if --size is not given.
 const DEFAULT_SIDE: usize = 64;
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Write a cache: one file of decoded images that opens immediately
     Pack(Pack),
+    /// Measure how many images a second are read for training
+    Bench(Bench),
     /// Compare files with the SHA-256 in the manifests of known datasets
     Verify(Verify),
 }
@@ -52,6 +54,39 @@ pub(crate) struct Pack {
     /// The cache file to write
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Time to read for, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = positive)]
+    pub(crate) seconds: f64,
+    /// Stop after this many images
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
+    pub(crate) images: Option<usize>,
+    /// Take so many images a second, as training does [default: as many as there are]
+    #[arg(long, value_name = "IMAGES_PER_SECOND", value_parser = positive)]
+    pub(crate) rate: Option<f64>,
+    /// The most threads that decode
+    #[arg(long, default_value_t = 2, value_parser = integer::<usize>(1, 4096))]
+    pub(crate) threads: usize,
+    /// Images of a batch
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = integer::<usize>(1, 1 << 20))]
+    pub(crate) batch_size: usize,
+    /// Memory for decoded images, in MiB; 0 keeps none there
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = integer::<u64>(0, 1 << 24))]
+    pub(crate) loader_memory: u64,
+    /// Do not keep decoded images on disk
+    #[arg(long)]
+    pub(crate) discard: bool,
+    /// Seed of the order
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
+    pub(crate) seed: u64,
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -92,6 +127,16 @@ pub(crate) struct DataArgs {
 
 impl DataArgs {
     pub(crate) fn open(&self) -> anyhow::Result<Dataset> {
+        self.open_with(|options| options)
+    }
+
+    /// Opens the dataset as training does, with decoded images in `memory` bytes, or on disk unless they are discarded.
+    pub(crate) fn open_for_training(&self, memory: u64, discard: bool) -> anyhow::Result<Dataset> {
+        let cache_folder = if discard { None } else { default_cache_folder() };
+        self.open_with(|options| OpenOptions { memory_limit_bytes: memory, cache_folder, ..options })
+    }
+
+    fn open_with(&self, change: impl FnOnce(OpenOptions) -> OpenOptions) -> anyhow::Result<Dataset> {
         let mut faults = Vec::new();
         if let Some(channels) = self.channels.filter(|channels| !matches!(channels, 1 | 3 | 4)) {
             faults.push(format!("--channels is {channels}, expected 1, 3 or 4"));
@@ -111,8 +156,14 @@ impl DataArgs {
         }
         let split = if self.test { Split::Test } else { self.split };
         let options = OpenOptions { crop: self.crop, split, ..self.read.options(shape) };
-        Ok(Dataset::open(&self.path, &options)?)
+        Ok(Dataset::open(&self.path, &change(options))?)
     }
+}
+
+/// A number above zero.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "expected a number above zero".to_owned())
 }
 
 /// `64` or `48x64`, each 1 to 8192.

@@ -1,5 +1,7 @@
 //! `dcgan-data inspect`: describes the dataset at a path.
 
+use std::time::Instant;
+
 use anyhow::bail;
 use dcgan_cli::{Logging, Outcome, Progress, Results, check_output};
 use dcgan_data::image_file::EXTENSIONS;
@@ -33,6 +35,9 @@ struct Inspection<'a> {
     examples: Vec<ImageInfo>,
     fingerprint: &'a str,
     checked: Checked,
+    /// Time to decode all images once with all cores: measured if `checked` says that all were decoded, otherwise
+    /// estimated from a few. An epoch takes it where decoded images are not kept.
+    decode_seconds: f64,
     /// Images that cannot be read or decoded, if `checked` says that all were decoded; otherwise those whose header
     /// cannot be read.
     unreadable: &'a [SkippedImage],
@@ -64,6 +69,7 @@ pub(crate) fn inspect(args: &Inspect, logging: &Logging) -> anyhow::Result<Outco
     }
     let dataset = args.data.open()?;
     let checked = if args.headers { Checked::Headers } else { Checked::Pixels };
+    let (started, estimate) = (Instant::now(), dataset.decode_time());
     let unreadable = match checked {
         Checked::Pixels => {
             let progress = Progress::new(logging, dataset.len() as u64, "images");
@@ -74,6 +80,7 @@ pub(crate) fn inspect(args: &Inspect, logging: &Logging) -> anyhow::Result<Outco
         }
         Checked::Headers => dataset.unreadable_headers(),
     };
+    let decode_time = if checked == Checked::Pixels { started.elapsed() } else { estimate };
     if let Some(path) = &args.montage {
         montage(&dataset)?.save(path)?;
     }
@@ -92,6 +99,7 @@ pub(crate) fn inspect(args: &Inspect, logging: &Logging) -> anyhow::Result<Outco
         examples,
         fingerprint: dataset.fingerprint(),
         checked,
+        decode_seconds: decode_time.as_secs_f64(),
         unreadable: &unreadable,
     };
     if args.json {
@@ -116,7 +124,7 @@ fn describe(inspection: &Inspection<'_>) -> String {
         format!("format       {}", report.format),
         format!("images       {}", report.images),
         format!("output shape {}", inspection.shape),
-        format!("files        {}", report.scanned_files),
+        format!("files        {}, {:.1} MB", report.scanned_files, report.bytes as f64 / 1e6),
     ];
     lines.extend(inspection.examples.iter().map(|image| {
         format!("on disk      {}x{}x{}  {}", image.height, image.width, image.channels, image.name)
@@ -137,6 +145,12 @@ fn describe(inspection: &Inspection<'_>) -> String {
             inspection.unreadable.len()
         ),
     });
+    lines.push(format!(
+        "an epoch     {:.1} s to decode it with {} threads{}",
+        inspection.decode_seconds,
+        std::thread::available_parallelism().map_or(1, usize::from),
+        if inspection.checked == Checked::Pixels { "" } else { ", estimated" },
+    ));
     let shown = inspection.unreadable.iter().take(UNREADABLE_SHOWN);
     lines.extend(shown.map(|image| format!("unreadable   {}: {}", image.name, image.problem)));
     if inspection.unreadable.len() > UNREADABLE_SHOWN {

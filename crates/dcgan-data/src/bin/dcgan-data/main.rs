@@ -1,6 +1,7 @@
-//! `dcgan-data`: inspects a dataset, packs it into a cache, verifies its files against published hashes.
+//! `dcgan-data`: inspects a dataset, packs it into a cache, times its loader, verifies its files against published hashes.
 
 mod args;
+mod bench;
 mod inspect;
 mod pack;
 mod verify;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         let outcome = match &args.command {
             Command::Inspect(inspect) => inspect::inspect(inspect, &logging),
             Command::Pack(pack) => pack::pack_command(pack, &logging),
+            Command::Bench(bench) => bench::bench_command(bench, &logging),
             Command::Verify(verify) => verify::verify_command(verify),
         };
         outcome.map_err(classify)

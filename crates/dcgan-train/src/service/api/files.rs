@@ -6,10 +6,11 @@ use crate::config::Fault;
 use crate::service::error::ApiError;
 use crate::service::record::{Job, JobState};
 use crate::service::store::StoreError;
-use crate::service::{AppState, disk_use, housekeeping};
+use crate::service::{AppState, housekeeping};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use dcgan_base::files::free_bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs;
@@ -130,7 +131,7 @@ pub(crate) async fn store(State(state): State<Arc<AppState>>) -> Result<Json<Val
         Ok(json!({
             "disk_bytes": disk.total(),
             "database_bytes": disk.database,
-            "free_bytes": disk_use::free_bytes(state.runs.path()),
+            "free_bytes": free_bytes(state.runs.path()),
             "states": states.collect::<serde_json::Map<_, _>>(),
             "keep_done": state.keep_done.map(|policy| policy.to_string()),
         }))
