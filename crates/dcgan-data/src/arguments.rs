@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::background::Background;
 use crate::options::{OpenOptions, UnreadableImages};
+use crate::pixel_cache::default_cache_folder;
 use crate::shape::ImageShape;
 
 /// How images are read, to be flattened into the arguments of a command.
@@ -21,7 +22,12 @@ impl ReadArgs {
     /// The options of opening a dataset for images of `shape`.
     pub fn options(&self, shape: ImageShape) -> OpenOptions {
         let unreadable_images = if self.skip_bad { UnreadableImages::Skip } else { UnreadableImages::Fail };
-        OpenOptions { background: self.background, unreadable_images, ..OpenOptions::new(shape) }
+        OpenOptions {
+            background: self.background,
+            unreadable_images,
+            index_folder: default_cache_folder(),
+            ..OpenOptions::new(shape)
+        }
     }
 
     /// The options given that have no effect on the embedded digits, as messages for a command without --data.

@@ -91,8 +91,17 @@ impl Dataset {
     }
 
     fn from_scan(scan: Scan, options: &OpenOptions, progress: DecodeProgress<'_>) -> Result<Self, DataError> {
-        let Scan { source, labels, class_names, mut invalid, mut report, identity, fingerprint, modified } =
-            scan;
+        let Scan {
+            source,
+            labels,
+            class_names,
+            mut invalid,
+            mut report,
+            identity,
+            fingerprint,
+            modified,
+            ..
+        } = scan;
         // Images of a cache (it has a fingerprint) are already cropped.
         let crop = if fingerprint.is_some() { None } else { options.crop };
         let transform = Transform { shape: options.shape, crop, background: options.background };

@@ -53,12 +53,13 @@
 //!
 //! Modules form layers. A module uses only modules before it in this list:
 //!
-//! 1. types and errors: `background`, `block`, `shape`, `split`, `error`, `names`, `options`, `report`
+//! 1. types and errors: `background`, `block`, `shape`, `split`, `error`, `names`, `options`, `report`,
+//!    `journal`
 //! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `transform`, `encoded`, `raw`,
 //!    `pixel_cache`, `source`
-//! 3. formats: `readers`
+//! 3. formats: `readers`, `index`
 //! 4. datasets: `open`, `dataset`
-//! 5. uses of datasets: `order`, `loader`, `probe`, `pack`, `manifest`
+//! 5. uses of datasets: `order`, `loader`, `probe`, `partial_file`, `pack`, `manifest`
 //! 6. image files to write: `image_file`, `image_grid`, `gif`, `zip_writer`, `image_writer`
 //! 7. command lines: `arguments`
 
@@ -76,6 +77,8 @@ mod gif_blocks;
 pub mod image_file;
 pub mod image_grid;
 mod image_writer;
+mod index;
+mod journal;
 mod jpeg;
 mod kind;
 mod loader;
@@ -85,6 +88,7 @@ mod open;
 mod options;
 mod order;
 mod pack;
+mod partial_file;
 mod pixel_cache;
 mod probe;
 mod raw;

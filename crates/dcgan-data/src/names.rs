@@ -10,6 +10,17 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// The text of all names and the end of each in it; `None` if an end is outside.
+    pub(crate) fn from_parts(text: String, ends: Vec<u64>) -> Option<Self> {
+        let last = ends.last().copied().unwrap_or(0);
+        (ends.is_sorted() && usize::try_from(last).is_ok_and(|last| last == text.len()))
+            .then_some(Self { text, ends })
+    }
+
+    pub(crate) fn parts(&self) -> (&str, &[u64]) {
+        (&self.text, &self.ends)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes::{file_time, gunzip_head, head};
 use crate::error::DataError;
+use crate::index::Index;
+use crate::journal::Journal;
 use crate::kind::{HEAD_BYTES, describe, image_format, is_gzip, is_hdf5, is_pickle, is_tar, is_zip};
 use crate::options::OpenOptions;
 #[cfg(feature = "hdf5")]
@@ -36,7 +38,12 @@ const LAYOUTS: &[&str] = &[
 
 /// Scans `path` with the reader for its format: file list, labels and report. Encoded images are not decoded here.
 pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
-    let mut scan = scan_path(path, options)?;
+    let index = Index::of(path, options);
+    if let Some(scan) = index.as_ref().and_then(Index::load) {
+        return Ok(scan);
+    }
+    let mut journal = index.as_ref().map(Index::journal);
+    let mut scan = scan_path(path, options, journal.as_mut())?;
     if scan.modified.is_empty() {
         let mut digest = Digest::default();
         for file in scan.source.files() {
@@ -46,13 +53,16 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
         }
         scan.modified = digest.hex();
     }
+    if let Some(index) = index {
+        index.save(&scan);
+    }
     Ok(scan)
 }
 
-fn scan_path(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
+fn scan_path(path: &Path, options: &OpenOptions, journal: Option<&mut Journal>) -> Result<Scan, DataError> {
     let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
     let mut scan = if metadata.is_dir() {
-        return scan_folder(path, options);
+        return scan_folder(path, options, journal);
     } else {
         let head = head(path, HEAD_BYTES)?;
         if imagenet_batches::is_batch(path) && (is_zip(&head) || is_pickle(&head)) {
@@ -93,7 +103,7 @@ fn scan_path(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     Ok(scan)
 }
 
-fn scan_folder(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
+fn scan_folder(path: &Path, options: &OpenOptions, journal: Option<&mut Journal>) -> Result<Scan, DataError> {
     if let Some(scan) = scan_published(path, options)? {
         return Ok(scan);
     }
@@ -102,7 +112,7 @@ fn scan_folder(path: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
     match &inner[..] {
         [] => match shards::find(path)? {
             Some((format, files)) => scan_shards(path, format, files, options),
-            None => folder::scan(path, options),
+            None => folder::scan(path, options, journal),
         },
         [inner] => {
             let mut scan = scan_published(inner, options)?

@@ -54,6 +54,13 @@ pub struct OpenOptions {
     /// Folder of decoded images on disk, for datasets that exceed the memory limit ([`crate::default_cache_folder`]);
     /// default: none, every image is decoded again in each epoch.
     pub cache_folder: Option<PathBuf>,
+    /// Folder of indexes: the listing of a large dataset is kept there for later openings
+    /// ([`crate::default_cache_folder`]); default: none, every opening lists the dataset.
+    pub index_folder: Option<PathBuf>,
+    /// Images from which on a dataset gets an index; default: 50,000.
+    pub index_from: usize,
+    /// Gets the number of entries of folders that are listed, from time to time.
+    pub listed: Option<fn(usize)>,
 }
 
 impl OpenOptions {
@@ -69,6 +76,9 @@ impl OpenOptions {
             split: Split::Train,
             memory_limit_bytes: 1 << 30,
             cache_folder: None,
+            index_folder: None,
+            index_from: 50_000,
+            listed: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Packing: writes a dataset as a cache, which opens without decoding.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::partial_file::PartialFile;
 use crate::readers::cache::{ALIGNMENT, Header, MAGIC, MAX_HEADER_BYTES, open};
 use dcgan_base::digest::Digest;
 use dcgan_base::files::{AtomicFile, Destination};
@@ -31,7 +32,8 @@ pub struct PackReport {
 
 /// Writes `dataset` to the cache file `out` and calls `progress` with the number of packed images.
 ///
-/// The file appears only when it is complete. An existing cache is kept if it is up to date, and replaced otherwise.
+/// The file appears only when it is complete; until then it has the ending `.partial`, and packing again goes on with it.
+/// An existing cache is kept if it is up to date, and replaced otherwise.
 /// Devices and pipes are written through, and `-` is standard output.
 ///
 /// # Errors
@@ -61,45 +63,86 @@ pub fn pack(dataset: &Dataset, out: &Path, mut progress: impl FnMut(usize)) -> R
         key,
         source: dataset.report().path.display().to_string(),
     };
-    // Per process: two commands can pack to the same path at the same time.
-    let file = AtomicFile::create_per_process(out).map_err(DataError::write(out))?;
-    let bytes = write(dataset, &header, file, &mut progress)?;
-    Ok(PackReport { path: out.to_owned(), images: dataset.len(), bytes, up_to_date: false })
-}
-
-/// Writes the cache; returns its size in bytes.
-fn write(
-    dataset: &Dataset,
-    header: &Header,
-    mut file: AtomicFile,
-    progress: &mut impl FnMut(usize),
-) -> Result<u64, DataError> {
-    let out = file.path().to_owned();
-    let json =
-        serde_json::to_vec(header).map_err(|error| DataError::invalid_file(&out, error.to_string()))?;
-    let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_HEADER_BYTES);
-    let length =
-        length.ok_or_else(|| DataError::invalid_file(&out, "the class names are too long for a cache"))?;
-    let mut head = [MAGIC, &length.to_le_bytes(), &json].concat();
-    head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
-    file.write_all(&head).map_err(DataError::write(&out))?;
+    let head = head_of(out, &header)?;
+    let mut sink = Sink::open(&destination, out, &head).map_err(DataError::write(out))?;
     let image_bytes = header.shape.bytes();
-    for first in (0..header.images).step_by(PACK_CHUNK) {
+    let done = (sink.len() - head.len() as u64) / image_bytes as u64;
+    let done = usize::try_from(done).unwrap_or(0).min(header.images);
+    for first in (done..header.images).step_by(PACK_CHUNK) {
         let count = PACK_CHUNK.min(header.images - first);
         let mut pixels = vec![0; count * image_bytes];
         pixels
             .par_chunks_exact_mut(image_bytes)
             .enumerate()
             .try_for_each(|(i, image)| dataset.read(first + i, image))?;
-        file.write_all(&pixels).map_err(DataError::write(&out))?;
+        sink.append(&pixels).map_err(DataError::write(out))?;
         progress(first + count);
     }
-    for label in dataset.labels().unwrap_or_default() {
-        file.write_all(&label.to_le_bytes()).map_err(DataError::write(&out))?;
+    let labels: Vec<u8> =
+        dataset.labels().unwrap_or_default().iter().flat_map(|label| label.to_le_bytes()).collect();
+    let bytes = sink.len() + labels.len() as u64;
+    sink.commit(&labels).map_err(DataError::write(out))?;
+    Ok(PackReport { path: out.to_owned(), images: dataset.len(), bytes, up_to_date: false })
+}
+
+/// The header of a cache, up to the pixels.
+fn head_of(out: &Path, header: &Header) -> Result<Vec<u8>, DataError> {
+    let json = serde_json::to_vec(header).map_err(|error| DataError::invalid_file(out, error.to_string()))?;
+    let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_HEADER_BYTES);
+    let length =
+        length.ok_or_else(|| DataError::invalid_file(out, "the class names are too long for a cache"))?;
+    let mut head = [MAGIC, &length.to_le_bytes(), &json].concat();
+    head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
+    Ok(head)
+}
+
+/// Where a cache is written to.
+enum Sink {
+    /// A file that goes on after an interruption.
+    Partial(PartialFile),
+    /// A pipe or a device, or a file that another process packs at the same time, and its length.
+    Atomic(AtomicFile, u64),
+}
+
+impl Sink {
+    fn open(destination: &Destination, out: &Path, head: &[u8]) -> io::Result<Self> {
+        if let Destination::File(target) = destination
+            && let Some(file) = PartialFile::open(target, head)?
+        {
+            return Ok(Self::Partial(file));
+        }
+        let mut file = AtomicFile::create_per_process(out)?;
+        file.write_all(head)?;
+        Ok(Self::Atomic(file, head.len() as u64))
     }
-    file.commit().map_err(DataError::write(&out))?;
-    let labels = size_of_val(dataset.labels().unwrap_or_default());
-    Ok((head.len() + header.images * image_bytes + labels) as u64)
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Partial(file) => file.len(),
+            Self::Atomic(_, length) => *length,
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Partial(file) => file.append(bytes),
+            Self::Atomic(file, length) => {
+                *length += bytes.len() as u64;
+                file.write_all(bytes)
+            }
+        }
+    }
+
+    /// Appends the end and completes the file.
+    fn commit(self, end: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Partial(file) => file.commit(end),
+            Self::Atomic(mut file, _) => {
+                file.write_all(end)?;
+                file.commit()
+            }
+        }
+    }
 }
 
 fn key_of(dataset: &Dataset) -> Result<String, DataError> {

@@ -9,6 +9,7 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::open;
 use crate::options::{OpenOptions, UnreadableImages};
+use crate::pixel_cache::default_cache_folder;
 use crate::readers::cache;
 use crate::shape::ImageShape;
 use crate::source::Source;
@@ -59,7 +60,11 @@ pub fn probe(path: &Path) -> Result<Probe, DataError> {
     let stored_shape = cache::cache_shape(path)?;
     // Only a cache depends on the shape.
     let shape = stored_shape.unwrap_or(ImageShape { height: 64, width: 64, channels: 3 });
-    let options = OpenOptions { unreadable_images: UnreadableImages::Skip, ..OpenOptions::new(shape) };
+    let options = OpenOptions {
+        unreadable_images: UnreadableImages::Skip,
+        index_folder: default_cache_folder(),
+        ..OpenOptions::new(shape)
+    };
     let source = open::scan(path, &options)?.source;
     let records: Vec<usize> = (0..source.len()).collect();
     Ok(Probe { stored_shape, ..Probe::of(&source, &records) })

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Example names per reason.
 const EXAMPLES: usize = 3;
 
 /// The format of a dataset, detected from its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// CIFAR-10, binary version.
@@ -82,7 +82,7 @@ impl fmt::Display for Format {
 }
 
 /// Files or images that were skipped for the same reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// The reason.
     pub reason: String,
@@ -93,7 +93,7 @@ pub struct Skipped {
 }
 
 /// What a dataset was read from, and what was skipped.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ScanReport {
     /// The dataset's folder or file.
     pub path: PathBuf,

@@ -141,4 +141,15 @@ pub(crate) struct Scan {
     pub(crate) fingerprint: Option<String>,
     /// Changes when a file does: a digest of the times of their last changes.
     pub(crate) modified: String,
+    /// What was read, for an index.
+    pub(crate) listing: Listing,
+}
+
+/// What a scan read, for an index.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listing {
+    /// The folders that were listed, and files beside the images that were read.
+    pub(crate) watched: Vec<PathBuf>,
+    /// Size and time of each image file of a folder.
+    pub(crate) stats: Vec<(u64, u64)>,
 }

@@ -11,7 +11,7 @@ use crate::readers::folder::{has_image_extension, not_an_image};
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::readers::{npy, shards, splits};
 use crate::report::{Format, ScanReport};
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Scans the zip at `path`. Images are sorted by name.
@@ -94,5 +94,6 @@ fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<S
         identity: digest.hex(),
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }

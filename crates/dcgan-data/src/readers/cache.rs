@@ -14,7 +14,7 @@ use crate::options::OpenOptions;
 use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 
 /// The magic number of a cache.
 pub(crate) const MAGIC: &[u8] = b"dcgan-pictures-1";
@@ -96,6 +96,7 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
         identity: String::new(),
         fingerprint: Some(header.fingerprint),
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
     // The folder of the images has no splits of its own.
     let inner = OpenOptions { split: Split::Train, ..options.clone() };
     let mut scan =
-        if images.is_dir() { folder::scan(&images, &inner)? } else { archive::scan(&images, &inner)? };
+        if images.is_dir() { folder::scan(&images, &inner, None)? } else { archive::scan(&images, &inner)? };
     let list = read_bounded(&partition, MAX_LIST_BYTES)?;
     let splits = splits_of(&list).map_err(|problem| DataError::invalid_file(&partition, problem))?;
     let Source::Encoded(encoded) = &mut scan.source else {

@@ -11,7 +11,7 @@ use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::readers::cifar::{PIXELS, SHAPE, Variant, note_missing_batches, published_files};
 use crate::readers::pickle::{Array, Buffer, Pickle};
 use crate::report::{Format, ScanReport};
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -95,6 +95,7 @@ pub(crate) fn scan_files(
         identity: digest.hex(),
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
 

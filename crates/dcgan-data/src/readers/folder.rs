@@ -1,6 +1,7 @@
 //! Reader for a folder of images, scanned recursively in sorted order, or a single image.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -8,13 +9,14 @@ use rayon::prelude::*;
 use crate::bytes::{file_time, gunzip_head, head, read_bounded};
 use crate::encoded::{EncodedImages, Storage};
 use crate::error::DataError;
+use crate::journal::{Entry, Journal};
 use crate::kind::{HEAD_BYTES, NOT_AN_IMAGE, describe, image_format, is_gzip};
 use crate::names::Names;
 use crate::options::{OpenOptions, UnreadableImages};
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::readers::splits;
 use crate::report::{Format, ScanReport};
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// File extensions of images. The format is still detected from the content.
@@ -43,10 +45,15 @@ pub(crate) fn not_an_image(head: &[u8]) -> Option<&'static str> {
 
 const GZIP: &str = "gzip data that contains no image (unpack it first, with tar xf FILE or gunzip FILE)";
 
-/// Scans the folder `root`. Images are sorted by path.
-pub(crate) fn scan(root: &Path, options: &OpenOptions) -> Result<Scan, DataError> {
+/// Scans the folder `root`. Images are sorted by path. `journal` records a long listing.
+pub(crate) fn scan(
+    root: &Path,
+    options: &OpenOptions,
+    journal: Option<&mut Journal>,
+) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(root, Format::ImageFolder);
-    let mut found = walk(root, options.unreadable_images, &mut report)?.sorted();
+    let mut listing = Listing::default();
+    let mut found = walk(root, options, journal, &mut report, &mut listing.watched)?.sorted();
     let chosen = splits::choose(root, &found.names, options.split, &mut report)?;
     if let Some(chosen) = &chosen {
         found = found.retain(&chosen.keep);
@@ -60,8 +67,12 @@ pub(crate) fn scan(root: &Path, options: &OpenOptions) -> Result<Scan, DataError
     });
     report.bytes = found.bytes.iter().sum();
     let label_path = root.join(LABEL_FILE);
-    let label_file =
-        if label_path.is_file() { Some(read_bounded(&label_path, MAX_LABEL_FILE_BYTES)?) } else { None };
+    let mut label_file = None;
+    if label_path.is_file() {
+        label_file = Some(read_bounded(&label_path, MAX_LABEL_FILE_BYTES)?);
+        listing.watched.push(label_path);
+    }
+    listing.stats = found.bytes.iter().copied().zip(found.times.iter().copied()).collect();
     digest.field(label_file.as_deref().unwrap_or_default());
     let ImageFiles { names, others, .. } = found;
     let (labels, class_names) = labels_of(root, &names, label_file.as_deref(), chosen.as_ref(), &mut report)?;
@@ -75,6 +86,7 @@ pub(crate) fn scan(root: &Path, options: &OpenOptions) -> Result<Scan, DataError
         identity: digest.hex(),
         fingerprint: None,
         modified: modified.hex(),
+        listing,
     })
 }
 
@@ -94,8 +106,15 @@ pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
         identity,
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
+
+/// Why a folder is skipped with unreadable images.
+pub(crate) const UNREAD_FOLDER: &str = "a folder that cannot be read";
+
+/// Entries of a folder that are looked at together.
+const LISTED: usize = 1 << 14;
 
 /// Image files below a root.
 #[derive(Default)]
@@ -141,26 +160,21 @@ impl ImageFiles {
     }
 }
 
-/// What an entry of a folder is.
-enum Entry {
-    /// Its size, and the time of its last change.
-    Image(u64, u64),
-    Folder,
-    LabelFile,
-    /// Not read; whether it counts as a file, and the reason.
-    Skipped(bool, &'static str),
-}
-
 /// All images below `root`, unsorted. Each folder is scanned once, so cycles of symbolic links end.
 fn walk(
     root: &Path,
-    unreadable_images: UnreadableImages,
+    options: &OpenOptions,
+    mut journal: Option<&mut Journal>,
     report: &mut ScanReport,
+    watched: &mut Vec<PathBuf>,
 ) -> Result<ImageFiles, DataError> {
     let (mut found, mut entered) = (ImageFiles::default(), HashSet::new());
     let mut folders = vec![(root.to_owned(), String::new())];
+    let mut looked_at = 0;
     while let Some((folder, prefix)) = folders.pop() {
         let real = folder.canonicalize().map_err(DataError::io(&folder))?;
+        watched.push(folder.clone());
+        let time = std::fs::metadata(&folder).map_or(0, |metadata| file_time(&metadata));
         if !entered.insert(real) {
             report.skip("a folder that was already scanned (symbolic link)", prefix);
             continue;
@@ -170,17 +184,41 @@ fn walk(
         });
         let mut entries = match listed {
             Ok(entries) => entries,
-            Err(error) if unreadable_images == UnreadableImages::Skip && !prefix.is_empty() => {
-                report.skip(format!("a folder that cannot be read ({error})"), prefix);
+            Err(error) if options.unreadable_images == UnreadableImages::Skip && !prefix.is_empty() => {
+                report.skip(format!("{UNREAD_FOLDER} ({error})"), prefix);
                 continue;
             }
             Err(error) => return Err(DataError::io(&folder)(error)),
         };
         entries.sort();
-        // Most of the time is that of asking the system for the sizes.
-        let kinds: Vec<Entry> =
-            entries.par_iter().map(|entry| kind_of(&folder.join(entry), prefix.is_empty())).collect();
         let mut inner = Vec::new();
+        let mut kinds = Vec::with_capacity(entries.len());
+        for part in entries.chunks(LISTED) {
+            let key = journal.is_some().then(|| {
+                let mut digest = Digest::default();
+                digest.field(&prefix).number(time);
+                part.iter().for_each(|entry| {
+                    digest.field(entry.as_encoded_bytes());
+                });
+                digest.hex()
+            });
+            let recorded = key.as_ref().zip(journal.as_mut()).and_then(|(key, journal)| journal.take(key));
+            // Most of the time is that of asking the system for the sizes.
+            let look = |entry: &OsString| kind_of(&folder.join(entry), prefix.is_empty());
+            let is_known = recorded.as_ref().is_some_and(|recorded| recorded.len() == part.len());
+            let found = match recorded.filter(|_| is_known) {
+                Some(recorded) => recorded,
+                None => part.par_iter().map(look).collect(),
+            };
+            if let (false, Some(key), Some(journal)) = (is_known, &key, &mut journal) {
+                journal.record(key, &found);
+            }
+            looked_at += part.len();
+            if let Some(progress) = options.listed {
+                progress(looked_at);
+            }
+            kinds.extend(found);
+        }
         for (entry, kind) in entries.iter().zip(kinds) {
             let name = format!("{prefix}{}", entry.to_string_lossy());
             report.scanned_files +=
@@ -202,11 +240,15 @@ fn walk(
     Ok(found)
 }
 
+fn skipped(is_file: bool, reason: &str) -> Entry {
+    Entry::Skipped(is_file, reason.to_owned())
+}
+
 /// What the file or folder at `path` is; `is_top` below the root itself.
 fn kind_of(path: &Path, is_top: bool) -> Entry {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.starts_with('.') {
-        return Entry::Skipped(false, "a hidden file or folder");
+        return skipped(false, "a hidden file or folder");
     }
     // Follows symbolic links; broken ones are skipped.
     match std::fs::metadata(path) {
@@ -220,11 +262,11 @@ fn kind_of(path: &Path, is_top: bool) -> Entry {
             }
             match head(path, HEAD_BYTES).map(|head| not_an_image(&head)) {
                 Ok(None) => Entry::Image(metadata.len(), file_time(&metadata)),
-                Ok(Some(what)) => Entry::Skipped(true, what),
-                Err(_) => Entry::Skipped(true, "a file that cannot be read"),
+                Ok(Some(what)) => skipped(true, what),
+                Err(_) => skipped(true, "a file that cannot be read"),
             }
         }
-        Ok(_) => Entry::Skipped(false, "neither a file nor a folder"),
-        Err(_) => Entry::Skipped(false, "a broken symbolic link, or no permission"),
+        Ok(_) => skipped(false, "neither a file nor a folder"),
+        Err(_) => skipped(false, "a broken symbolic link, or no permission"),
     }
 }

@@ -14,7 +14,7 @@ use crate::readers::array::{Header, Layout};
 use crate::readers::lzf;
 use crate::readers::npy::{ALL, LABELS};
 use crate::report::{Format, ScanReport};
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Maximum bytes of a chunk of images: BigGAN's have 500 images, 24 MB at 128x128.
@@ -94,6 +94,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
         identity: digest.hex(),
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
 

@@ -11,7 +11,7 @@ use crate::error::DataError;
 use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -217,6 +217,7 @@ fn scan(
         identity: digest.hex(),
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::readers::npy::read_array;
 use crate::readers::pickle::{Array, Buffer, Pickle};
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -110,6 +110,7 @@ pub(crate) fn scan_files(path: &Path, files: &[PathBuf]) -> Result<Scan, DataErr
         identity: digest.hex(),
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
 

@@ -14,7 +14,7 @@ use crate::options::OpenOptions;
 use crate::readers::lmdb_pages::{Database, Value};
 use crate::readers::shards;
 use crate::report::{Format, ScanReport};
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Shorter values are no images, but numbers and texts beside them, such as the count under `length`.
@@ -65,6 +65,7 @@ pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> R
         identity: digest.hex(),
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
 

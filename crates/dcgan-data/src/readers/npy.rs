@@ -12,7 +12,7 @@ use crate::options::OpenOptions;
 use crate::raw::{Chunk, RawImages};
 use crate::readers::array::{Header, Layout, MAGIC};
 use crate::report::{Format, ScanReport};
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -249,6 +249,7 @@ fn finish(
         identity,
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
 

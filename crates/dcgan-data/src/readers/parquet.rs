@@ -22,7 +22,7 @@ use crate::options::OpenOptions;
 use crate::readers::parquet_pages::{Mapped, ParquetFile, ParquetImages, message, range_of};
 use crate::readers::shards;
 use crate::report::{Format, ScanReport};
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Names of columns of labels, in the order of preference.
@@ -80,6 +80,7 @@ pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> R
         identity: digest.hex(),
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
 

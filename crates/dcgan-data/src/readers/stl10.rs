@@ -9,7 +9,7 @@ use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::readers::cifar::published_files;
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -78,6 +78,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
         identity: digest.hex(),
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }
 

@@ -10,7 +10,7 @@ use crate::readers::cifar::published_files;
 use crate::readers::matlab;
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Scan, Source};
+use crate::source::{Listing, Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -75,5 +75,6 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
         identity,
         fingerprint: None,
         modified: String::new(),
+        listing: Listing::default(),
     })
 }

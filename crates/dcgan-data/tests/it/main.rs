@@ -14,6 +14,8 @@ mod hostile;
 #[cfg(test)]
 mod images;
 #[cfg(test)]
+mod index;
+#[cfg(test)]
 mod labels;
 #[cfg(test)]
 mod layers;

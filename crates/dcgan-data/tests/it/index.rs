@@ -1,0 +1,128 @@
+//! Indexes of large datasets: they give the same dataset, and none after a change.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use dcgan_data::{Dataset, OpenOptions};
+
+use crate::fixtures::{Folder, pixels, png, read, shape};
+
+/// Sets the time of a file or folder to `seconds` after one in 2023.
+fn set_time(path: &Path, seconds: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds);
+    File::open(path).unwrap().set_modified(time).unwrap();
+}
+
+fn options(indexes: &Folder) -> OpenOptions {
+    let index_folder = Some(indexes.path().to_owned());
+    OpenOptions { index_folder, index_from: 1, ..OpenOptions::new(shape(5, 4, 3)) }
+}
+
+fn open(path: &Path, indexes: &Folder) -> Dataset {
+    Dataset::open(path, &options(indexes)).unwrap()
+}
+
+fn count(folder: &Folder) -> usize {
+    std::fs::read_dir(folder.path()).unwrap().count()
+}
+
+#[test]
+fn folders_are_listed_once() {
+    let folder =
+        Folder::new(&[("b/2.png", png(2)), ("a/1.png", png(1)), ("b/3.png", png(3)), ("notes.txt", vec![])]);
+    let indexes = Folder::new(&[]);
+    let settle = |seconds| {
+        ["a", "b", "."].into_iter().for_each(|path| set_time(&folder.join(path), seconds));
+    };
+    // A folder that has just changed may change again with the same time.
+    let first = open(folder.path(), &indexes);
+    assert_eq!(count(&indexes), 0);
+    settle(0);
+    open(folder.path(), &indexes);
+    assert_eq!(count(&indexes), 1);
+    let check = |numbers: &[usize], labels: &[u32]| {
+        let dataset = open(folder.path(), &indexes);
+        assert_eq!((dataset.len(), dataset.labels()), (numbers.len(), Some(labels)));
+        for (index, number) in numbers.iter().enumerate() {
+            assert_eq!(read(&dataset, index), pixels(*number, shape(5, 4, 3)));
+        }
+        dataset
+    };
+    let again = check(&[1, 2, 3], &[0, 1, 1]);
+    assert_eq!(again.fingerprint(), first.fingerprint());
+    assert_eq!(again.report().to_string(), first.report().to_string());
+    assert_eq!(again.name(2).unwrap(), "b/3.png");
+    // A file that the folder's time does not tell is not seen: the index was used.
+    folder.write("b/4.png", &png(4));
+    settle(0);
+    check(&[1, 2, 3], &[0, 1, 1]);
+    settle(1);
+    check(&[1, 2, 3, 4], &[0, 1, 1, 1]);
+    // A file that was written in place has another time.
+    folder.write("a/1.png", &png(9));
+    settle(1);
+    check(&[9, 2, 3, 4], &[0, 1, 1, 1]);
+    // Labels beside the images, and a damaged index.
+    let labels = r#"{"labels": [["a/1.png", 3], ["b/2.png", 2], ["b/3.png", 1], ["b/4.png", 0]]}"#;
+    folder.write("dataset.json", labels.as_bytes());
+    settle(2);
+    check(&[9, 2, 3, 4], &[3, 2, 1, 0]);
+    set_time(&folder.join("dataset.json"), 0);
+    check(&[9, 2, 3, 4], &[3, 2, 1, 0]);
+    check(&[9, 2, 3, 4], &[3, 2, 1, 0]);
+    assert_eq!(count(&indexes), 1);
+    let file = std::fs::read_dir(indexes.path()).unwrap().next().unwrap().unwrap().path();
+    let bytes = std::fs::read(&file).unwrap();
+    for length in (0..bytes.len()).step_by(7) {
+        std::fs::write(&file, &bytes[..length]).unwrap();
+        check(&[9, 2, 3, 4], &[3, 2, 1, 0]);
+    }
+}
+
+#[test]
+fn archives_and_databases_are_read_once() {
+    let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/written");
+    for (files, order) in [
+        (&["lsun/bedroom_train_lmdb/data.mdb", "lsun/church_outdoor_train_lmdb/data.mdb"][..], 43),
+        (&["webdataset/train-000000.tar", "webdataset/train-000001.tar"], 3),
+    ] {
+        let (folder, indexes) = (Folder::new(&[]), Folder::new(&[]));
+        for file in files {
+            folder.write(file, &std::fs::read(written.join(file)).unwrap());
+        }
+        let settle = |seconds| {
+            for file in files {
+                folder.join(file).ancestors().take_while(|path| path.starts_with(folder.path())).for_each(
+                    |path| {
+                        set_time(path, seconds);
+                    },
+                );
+            }
+        };
+        settle(0);
+        let options = options(&indexes);
+        let first = Dataset::open(folder.path(), &options).unwrap();
+        assert_eq!((first.len(), count(&indexes)), (order, 1));
+        let again = Dataset::open(folder.path(), &options).unwrap();
+        assert_eq!((again.fingerprint(), again.labels()), (first.fingerprint(), first.labels()));
+        assert_eq!(again.class_names(), first.class_names());
+        for index in 0..order {
+            assert_eq!(again.name(index).unwrap(), first.name(index).unwrap());
+            assert_eq!(read(&again, index), read(&first, index));
+        }
+        // One file less.
+        std::fs::remove_file(folder.join(files[1])).unwrap();
+        settle_first(&folder, files[0]);
+        assert!(Dataset::open(folder.path(), &options).unwrap().len() < order);
+    }
+}
+
+/// Sets the times as they were, but for the folders of the file that is gone.
+fn settle_first(folder: &Folder, file: &str) {
+    folder.join(file).ancestors().skip(1).take_while(|path| path.starts_with(folder.path())).for_each(
+        |path| {
+            set_time(path, 5);
+        },
+    );
+}
