@@ -55,7 +55,7 @@
 //!
 //! 1. types and errors: `background`, `block`, `shape`, `split`, `error`, `names`, `options`, `report`,
 //!    `journal`
-//! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `transform`, `encoded`, `raw`,
+//! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `resize`, `transform`, `encoded`, `raw`,
 //!    `pixel_cache`, `source`
 //! 3. formats: `readers`, `index`
 //! 4. datasets: `open`, `dataset`
@@ -94,6 +94,7 @@ mod probe;
 mod raw;
 mod readers;
 mod report;
+mod resize;
 mod shape;
 mod source;
 mod split;

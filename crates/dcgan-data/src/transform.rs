@@ -1,9 +1,9 @@
 //! The transform from a decoded image of any size and color type to the output shape; mirroring.
 
-use image::imageops::{FilterType, crop_imm, resize};
-use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, RgbImage, RgbaImage};
+use image::{DynamicImage, GrayImage, Luma, RgbImage, RgbaImage};
 
 use crate::background::Background;
+use crate::resize::{View, resize};
 use crate::shape::ImageShape;
 
 /// Mirrors an image `(h, w, c)` horizontally.
@@ -54,12 +54,17 @@ impl Transform {
             }
             _ => image,
         };
+        let size = (image.height(), image.width());
         if self.shape.channels == 4 {
-            return Transformed { pixels: self.fit(image.into_rgba8()), is_composited: false };
+            let pixels = self.fit::<4>(image.into_rgba8().into_raw(), size);
+            return Transformed { pixels, is_composited: false };
         }
         let (image, is_composited) = self.composited(image);
-        let pixels =
-            if self.shape.channels == 1 { self.fit(grey(image)) } else { self.fit(image.into_rgb8()) };
+        let pixels = if self.shape.channels == 1 {
+            self.fit::<1>(grey(image).into_raw(), size)
+        } else {
+            self.fit::<3>(image.into_rgb8().into_raw(), size)
+        };
         Transformed { pixels, is_composited }
     }
 
@@ -83,34 +88,29 @@ impl Transform {
         (opaque.into(), is_transparent)
     }
 
-    fn fit<P: Pixel<Subpixel = u8> + 'static>(&self, image: ImageBuffer<P, Vec<u8>>) -> Vec<u8> {
-        let (height, width) = (u64::from(image.height()), u64::from(image.width()));
+    fn fit<const C: usize>(&self, pixels: Vec<u8>, (height, width): (u32, u32)) -> Vec<u8> {
+        let (height, width) = (u64::from(height), u64::from(width));
         let (to_height, to_width) = (self.shape.height as u64, self.shape.width as u64);
         if (height, width) == (to_height, to_width) {
-            return image.into_raw();
+            return pixels;
         }
+        let size = |height: u64, width: u64| (narrow(height), narrow(width));
         let max_width = (height * to_width * MAX_ASPECT_EXCESS).div_ceil(to_height).min(width);
         let max_height = (width * to_height * MAX_ASPECT_EXCESS).div_ceil(to_width).min(height);
-        let image = center_crop(&image, max_width, max_height);
-        let (height, width) = (u64::from(image.height()), u64::from(image.width()));
+        let center = View::center::<C>(&pixels, size(height, width), size(max_height, max_width));
+        let (height, width) = (max_height, max_width);
         // The larger of the two scale factors, so that the image covers the target.
         let (new_height, new_width) = if to_height * width >= to_width * height {
             (to_height, rounded(width * to_height, height).max(to_width))
         } else {
             (rounded(height * to_width, width).max(to_height), to_width)
         };
-        let image = resize(&image, narrow(new_width), narrow(new_height), FilterType::Triangle);
-        center_crop(&image, to_width, to_height).into_raw()
+        let to = size(to_height, to_width);
+        if (new_height, new_width) == (height, width) {
+            return View::center::<C>(&center.copy::<C>(), size(height, width), to).copy::<C>();
+        }
+        resize::<C>(center, size(new_height, new_width), to)
     }
-}
-
-fn center_crop<P: Pixel<Subpixel = u8> + 'static>(
-    image: &ImageBuffer<P, Vec<u8>>,
-    width: u64,
-    height: u64,
-) -> ImageBuffer<P, Vec<u8>> {
-    let (width, height) = (narrow(width).min(image.width()), narrow(height).min(image.height()));
-    crop_imm(image, (image.width() - width) / 2, (image.height() - height) / 2, width, height).to_image()
 }
 
 /// `a / b` rounded to the nearest integer, halves up.
@@ -119,8 +119,8 @@ fn rounded(a: u64, b: u64) -> u64 {
 }
 
 /// Sides are bounded by checked shapes and decoder limits, far below `u32::MAX`.
-fn narrow(side: u64) -> u32 {
-    u32::try_from(side).unwrap_or(u32::MAX)
+fn narrow(side: u64) -> usize {
+    usize::try_from(side).unwrap_or(usize::MAX)
 }
 
 /// `(value * alpha + below * (255 - alpha)) / 255`, rounded; at most 255.
