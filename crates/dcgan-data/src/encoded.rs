@@ -6,9 +6,10 @@ use std::fmt;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+use flate2::read::DeflateDecoder;
 use rayon::prelude::*;
-use zip::ZipArchive;
 use zip::read::{ArchiveOffset, Config};
+use zip::{CompressionMethod, ZipArchive};
 
 use crate::block::Block;
 use crate::bytes::{Bytes, head, read_bounded};
@@ -42,8 +43,8 @@ pub(crate) enum Storage {
     File,
     /// Files below `root`, at their names. Names that are not UTF-8 are replaced: these have a path.
     Folder { others: HashMap<usize, PathBuf> },
-    /// Entries of a zip.
-    Zip { archive: Archive, entries: Vec<u32> },
+    /// Entries of the zip `root`.
+    Zip { bytes: Bytes, entries: Vec<ZipEntry> },
     /// Byte ranges of files.
     Ranges { shards: Vec<Shard>, ranges: Vec<ByteRange> },
     /// Records of another format, which names them.
@@ -79,6 +80,104 @@ pub(crate) struct ByteRange {
     pub(crate) offset: u64,
     pub(crate) length: u32,
     pub(crate) shard: u32,
+}
+
+/// Where an entry of a zip is: 24 bytes an image, where the directory of the archive takes some hundred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ZipEntry {
+    /// Offset of its local header.
+    pub(crate) header: u64,
+    pub(crate) compressed: u32,
+    pub(crate) size: u32,
+    pub(crate) crc: u32,
+    pub(crate) method: Method,
+}
+
+/// How an entry of a zip is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Stored,
+    Deflated,
+    /// A method that is not supported.
+    Other,
+}
+
+impl ZipEntry {
+    /// Bytes of a local header before the name, and its mark (APPNOTE.TXT 4.3.7).
+    const HEADER_BYTES: usize = 30;
+    const MARK: &[u8] = b"PK\x03\x04";
+
+    /// Entry `index` of an archive.
+    pub(crate) fn of(archive: &mut Archive, index: usize) -> Result<Self, String> {
+        let file = archive.by_index_raw(index).map_err(|error| error.to_string())?;
+        let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Ok(Self {
+            header: file.header_start(),
+            compressed: size(file.compressed_size()),
+            size: size(file.size()),
+            crc: file.crc32(),
+            method: match file.compression() {
+                CompressionMethod::Stored => Method::Stored,
+                CompressionMethod::Deflated => Method::Deflated,
+                _ => Method::Other,
+            },
+        })
+    }
+
+    /// The compressed bytes. Their start follows from the local header.
+    fn compressed<'a>(&self, archive: &'a [u8]) -> Option<&'a [u8]> {
+        let local = archive.get(usize::try_from(self.header).ok()?..)?;
+        let header = local.get(..Self::HEADER_BYTES).filter(|header| header.starts_with(Self::MARK))?;
+        let length = |at: usize| Some(usize::from(u16::from_le_bytes(*header.get(at..)?.first_chunk()?)));
+        let start = Self::HEADER_BYTES + length(26)? + length(28)?;
+        local.get(start..start.checked_add(usize::try_from(self.compressed).ok()?)?)
+    }
+
+    /// The content, whose size and checksum are compared.
+    fn read<'a>(&self, archive: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
+        let declared = u64::from(self.size);
+        if declared > MAX_ENCODED_BYTES {
+            return Err(format!("declares {declared} bytes, the limit is {MAX_ENCODED_BYTES}"));
+        }
+        let compressed =
+            self.compressed(archive).ok_or("cannot be read from the zip: it is damaged there")?;
+        let content = match self.method {
+            Method::Stored => Cow::Borrowed(compressed),
+            Method::Deflated => {
+                let mut bytes = Vec::new();
+                // One byte more than declared detects an entry that inflates to more.
+                let read = DeflateDecoder::new(compressed).take(declared + 1).read_to_end(&mut bytes);
+                read.map_err(|error| format!("cannot be inflated: {error}"))?;
+                Cow::Owned(bytes)
+            }
+            Method::Other => {
+                return Err(
+                    "cannot be read from the zip: it is compressed by another method than deflate".to_owned()
+                );
+            }
+        };
+        if content.len() as u64 != declared {
+            return Err(format!("inflates to more or fewer bytes than the declared {declared}"));
+        }
+        let mut crc = flate2::Crc::new();
+        crc.update(&content);
+        if crc.sum() != self.crc {
+            return Err("cannot be inflated: Invalid checksum".to_owned());
+        }
+        Ok(content)
+    }
+
+    /// The first `count` bytes of the content, or as many as can be inflated.
+    fn head(&self, archive: &[u8], count: u64) -> Option<Vec<u8>> {
+        let compressed = self.compressed(archive)?;
+        let mut bytes = Vec::new();
+        // A damaged entry gives what precedes the damage.
+        let _ = match self.method {
+            Method::Stored => compressed.take(count).read_to_end(&mut bytes),
+            _ => DeflateDecoder::new(compressed).take(count).read_to_end(&mut bytes),
+        };
+        Some(bytes)
+    }
 }
 
 impl EncodedImages {
@@ -149,9 +248,8 @@ impl EncodedImages {
         match &self.storage {
             Storage::File => length(&self.root),
             Storage::Folder { others } => self.path(index, others).map_or(0, |path| length(&path)),
-            Storage::Zip { archive, entries } => {
-                let entry = zip_entry(entries, index).and_then(|entry| archive.by_index_data(entry).ok());
-                entry.map_or(0, |entry| (u64::from(entry.crc32()) << 32) ^ entry.size())
+            Storage::Zip { entries, .. } => {
+                entries.get(index).map_or(0, |entry| (u64::from(entry.crc) << 32) ^ u64::from(entry.size))
             }
             Storage::Ranges { ranges, .. } => ranges.get(index).map_or(0, |range| u64::from(range.length)),
             Storage::Records(records) => records.read(index).map_or(0, |bytes| bytes.len() as u64),
@@ -174,7 +272,7 @@ impl EncodedImages {
         match &self.storage {
             Storage::File => head(&self.root, count).ok(),
             Storage::Folder { others } => head(&self.path(index, others)?, count).ok(),
-            Storage::Zip { archive, entries } => read_entry_head(archive, zip_entry(entries, index)?, count),
+            Storage::Zip { bytes, entries } => entries.get(index)?.head(bytes, count),
             Storage::Ranges { shards, ranges } => {
                 let bytes = slice(shards, *ranges.get(index)?)?;
                 Some(bytes.get(..usize::try_from(count).ok()?).unwrap_or(bytes).to_vec())
@@ -192,11 +290,9 @@ impl EncodedImages {
                 let path = self.path(index, others).ok_or_else(missing)?;
                 read_bounded(&path, MAX_ENCODED_BYTES).map(Cow::Owned)
             }
-            Storage::Zip { archive, entries } => {
-                let entry = zip_entry(entries, index).ok_or_else(missing)?;
-                read_entry(archive, entry, MAX_ENCODED_BYTES)
-                    .map(Cow::Owned)
-                    .map_err(|problem| self.invalid_record(index, problem))
+            Storage::Zip { bytes, entries } => {
+                let entry = entries.get(index).ok_or_else(missing)?;
+                entry.read(bytes).map_err(|problem| self.invalid_record(index, problem))
             }
             Storage::Ranges { shards, ranges } => {
                 let range = *ranges.get(index).ok_or_else(missing)?;
@@ -212,10 +308,6 @@ impl EncodedImages {
             }
         }
     }
-}
-
-fn zip_entry(entries: &[u32], index: usize) -> Option<usize> {
-    usize::try_from(*entries.get(index)?).ok()
 }
 
 /// The bytes of an image in its shard.

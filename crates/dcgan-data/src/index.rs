@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Bytes, file_time};
-use crate::encoded::{ByteRange, EncodedImages, Shard, Storage};
+use crate::encoded::{ByteRange, EncodedImages, Method, Shard, Storage, ZipEntry};
 use crate::journal::Journal;
 use crate::names::Names;
 use crate::options::OpenOptions;
@@ -60,8 +60,9 @@ struct Header {
     identity: String,
     modified: String,
     root: PathBuf,
-    /// The files of ranges; none for a folder.
+    /// The files of ranges, or the zip; none for a folder.
     shards: Option<Vec<PathBuf>>,
+    is_zip: bool,
     images: usize,
     labeled: bool,
     text_bytes: usize,
@@ -109,7 +110,8 @@ impl Index {
         } else {
             None
         };
-        let pairs = take(16)?.as_chunks::<16>().0;
+        let pairs = if header.is_zip { &[] } else { take(16)?.as_chunks::<16>().0 };
+        let entries = if header.is_zip { take(ZIP_BYTES)?.as_chunks::<ZIP_BYTES>().0 } else { &[] };
         let text = columns.get(..header.text_bytes).filter(|text| text.len() == columns.len())?;
         let names = Names::from_parts(std::str::from_utf8(text).ok()?.to_owned(), ends)?;
         let pair = |bytes: &[u8; 16]| {
@@ -129,6 +131,10 @@ impl Index {
                 }
                 Storage::Folder { others: HashMap::new() }
             }
+            Some(_) if header.is_zip => Storage::Zip {
+                bytes: Bytes::map(&header.root).ok()?,
+                entries: entries.iter().map(zip_entry).collect(),
+            },
             Some(shards) => {
                 let shard =
                     |path: &PathBuf| Some(Shard { bytes: Bytes::map(path).ok()?, path: path.clone() });
@@ -190,8 +196,13 @@ impl Index {
                 }
                 Some(shards.iter().map(|shard| shard.path.clone()).collect::<Vec<_>>())
             }
+            Storage::Zip { entries, .. } => {
+                entries.iter().for_each(|entry| pairs.extend(zip_bytes(entry)));
+                Some(vec![encoded.root.clone()])
+            }
             _ => return None,
         };
+        let is_zip = matches!(encoded.storage, Storage::Zip { .. });
         let mut paths = scan.listing.watched.clone();
         for file in shards.iter().flatten() {
             // A file that is added changes its folder.
@@ -216,6 +227,7 @@ impl Index {
             modified: scan.modified.clone(),
             root: encoded.root.clone(),
             shards,
+            is_zip,
             images: n,
             labeled: scan.labels.is_some(),
             text_bytes: text.len(),
@@ -234,6 +246,40 @@ impl Index {
         write(&pairs)?;
         write(text.as_bytes())?;
         file.commit().ok()
+    }
+}
+
+/// Bytes of an entry of a zip in an index.
+const ZIP_BYTES: usize = 24;
+
+fn zip_bytes(entry: &ZipEntry) -> [u8; ZIP_BYTES] {
+    let mut bytes = [0; ZIP_BYTES];
+    bytes[..8].copy_from_slice(&entry.header.to_le_bytes());
+    bytes[8..12].copy_from_slice(&entry.compressed.to_le_bytes());
+    bytes[12..16].copy_from_slice(&entry.size.to_le_bytes());
+    bytes[16..20].copy_from_slice(&entry.crc.to_le_bytes());
+    bytes[20] = match entry.method {
+        Method::Stored => 0,
+        Method::Deflated => 1,
+        Method::Other => 2,
+    };
+    bytes
+}
+
+fn zip_entry(bytes: &[u8; ZIP_BYTES]) -> ZipEntry {
+    let word = |at: usize| {
+        bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    };
+    ZipEntry {
+        header: u64::from(word(0)) | u64::from(word(4)) << 32,
+        compressed: word(8),
+        size: word(12),
+        crc: word(16),
+        method: match bytes[20] {
+            0 => Method::Stored,
+            1 => Method::Deflated,
+            _ => Method::Other,
+        },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::encoded::{Archive, EncodedImages, Storage, open_zip, read_entry, read_entry_head};
+use crate::encoded::{Archive, EncodedImages, Storage, ZipEntry, open_zip, read_entry, read_entry_head};
 use crate::error::DataError;
 use crate::kind::HEAD_BYTES;
 use crate::names::Names;
@@ -23,7 +23,7 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
     scan_images(path, archive, options)
 }
 
-fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<Scan, DataError> {
+fn scan_images(path: &Path, mut archive: Archive, options: &OpenOptions) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(path, Format::ImageZip);
     let (mut found, mut label_entry) = (Vec::new(), None);
     for index in 0..archive.len() {
@@ -64,7 +64,6 @@ fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<S
         let mut keep = chosen.keep.iter();
         found.retain(|_| keep.next() == Some(&true));
     }
-    let too_many = || DataError::invalid_file(path, format!("has more than {} entries", u32::MAX));
     let mut digest = Digest::default();
     for (name, _, bytes, crc) in &found {
         digest.field(name).number(*bytes).number(u64::from(*crc));
@@ -78,14 +77,17 @@ fn scan_images(path: &Path, archive: Archive, options: &OpenOptions) -> Result<S
     };
     digest.field(label_file.as_deref().unwrap_or_default());
     let names: Names = found.iter().map(|(name, ..)| name).collect();
-    let entry = |index: usize| u32::try_from(index).map_err(|_| too_many());
-    let entries = found.iter().map(|(_, index, ..)| entry(*index)).collect::<Result<_, _>>()?;
+    let entry = |index: usize| {
+        let damaged = |problem| DataError::invalid_file(path, format!("entry {index} is damaged: {problem}"));
+        ZipEntry::of(&mut archive, index).map_err(damaged)
+    };
+    let entries = found.iter().map(|(_, index, ..)| *index).map(entry).collect::<Result<_, _>>()?;
     let (labels, class_names) = labels_of(path, &names, label_file.as_deref(), chosen.as_ref(), &mut report)?;
     Ok(Scan {
         source: Source::Encoded(EncodedImages {
             root: path.to_owned(),
             names,
-            storage: Storage::Zip { archive, entries },
+            storage: Storage::Zip { bytes: archive.into_inner().into_inner(), entries },
         }),
         labels,
         class_names,

@@ -86,6 +86,7 @@ fn archives_and_databases_are_read_once() {
     for (files, order) in [
         (&["lsun/bedroom_train_lmdb/data.mdb", "lsun/church_outdoor_train_lmdb/data.mdb"][..], 43),
         (&["webdataset/train-000000.tar", "webdataset/train-000001.tar"], 3),
+        (&["celeba/img_align_celeba.zip"], 5),
     ] {
         let (folder, indexes) = (Folder::new(&[]), Folder::new(&[]));
         for file in files {
@@ -102,9 +103,10 @@ fn archives_and_databases_are_read_once() {
         };
         settle(0);
         let options = options(&indexes);
-        let first = Dataset::open(folder.path(), &options).unwrap();
+        let path = if files.len() == 1 { folder.join(files[0]) } else { folder.path().to_owned() };
+        let first = Dataset::open(&path, &options).unwrap();
         assert_eq!((first.len(), count(&indexes)), (order, 1));
-        let again = Dataset::open(folder.path(), &options).unwrap();
+        let again = Dataset::open(&path, &options).unwrap();
         assert_eq!((again.fingerprint(), again.labels()), (first.fingerprint(), first.labels()));
         assert_eq!(again.class_names(), first.class_names());
         for index in 0..order {
@@ -112,9 +114,11 @@ fn archives_and_databases_are_read_once() {
             assert_eq!(read(&again, index), read(&first, index));
         }
         // One file less.
-        std::fs::remove_file(folder.join(files[1])).unwrap();
-        settle_first(&folder, files[0]);
-        assert!(Dataset::open(folder.path(), &options).unwrap().len() < order);
+        if let [first, second] = files {
+            std::fs::remove_file(folder.join(second)).unwrap();
+            settle_first(&folder, first);
+            assert!(Dataset::open(folder.path(), &options).unwrap().len() < order);
+        }
     }
 }
 
