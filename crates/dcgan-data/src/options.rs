@@ -59,8 +59,6 @@ pub struct OpenOptions {
     pub index_folder: Option<PathBuf>,
     /// Images from which on a dataset gets an index; default: 50,000.
     pub index_from: usize,
-    /// Gets the number of entries of folders that are listed, from time to time.
-    pub listed: Option<fn(usize)>,
 }
 
 impl OpenOptions {
@@ -78,7 +76,6 @@ impl OpenOptions {
             cache_folder: None,
             index_folder: None,
             index_from: 50_000,
-            listed: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -110,6 +111,9 @@ pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
     })
 }
 
+/// Time between two lines of the log.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Why a folder is skipped with unreadable images.
 pub(crate) const UNREAD_FOLDER: &str = "a folder that cannot be read";
 
@@ -170,7 +174,7 @@ fn walk(
 ) -> Result<ImageFiles, DataError> {
     let (mut found, mut entered) = (ImageFiles::default(), HashSet::new());
     let mut folders = vec![(root.to_owned(), String::new())];
-    let mut looked_at = 0;
+    let (mut looked_at, mut reported) = (0, Instant::now());
     while let Some((folder, prefix)) = folders.pop() {
         let real = folder.canonicalize().map_err(DataError::io(&folder))?;
         watched.push(folder.clone());
@@ -214,8 +218,9 @@ fn walk(
                 journal.record(key, &found);
             }
             looked_at += part.len();
-            if let Some(progress) = options.listed {
-                progress(looked_at);
+            if reported.elapsed() >= REPORT_INTERVAL {
+                reported = Instant::now();
+                tracing::info!("{looked_at} files listed");
             }
             kinds.extend(found);
         }

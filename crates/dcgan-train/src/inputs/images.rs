@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 const SHORT: Duration = Duration::from_secs(5);
 /// or than this if the run reads all of them.
 const LONG: Duration = Duration::from_secs(60);
-/// Listing fewer files takes no time worth a line.
-const LISTED_AT_ONCE: usize = 100_000;
 /// Time between two lines of the log.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -31,7 +29,6 @@ pub(super) fn open(path: &Path, plan: &Plan, opening: &Opening<'_>) -> Result<Da
         plan.run.background.parse().map_err(|message| DataError::InvalidOption(format!("--{message}")))?;
     options.max_skipped = skip_bad.limit();
     options.index_folder = dcgan_data::default_cache_folder();
-    options.listed = Some(listed);
     options.memory_limit_bytes = plan.run.loader_memory_bytes() / opening.processes.on_host.max(1) as u64;
     if plan.run.decoded_images == DecodedImages::Keep {
         options.cache_folder = dcgan_data::default_cache_folder();
@@ -122,17 +119,6 @@ fn verify(
     }
     tracing::info!("decoded all {} images: all are readable", data.len());
     Ok(())
-}
-
-/// Logs how many entries of folders are listed so far.
-fn listed(entries: usize) {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if entries < LISTED_AT_ONCE || last.get_or_insert_with(Instant::now).elapsed() < REPORT_INTERVAL {
-        return;
-    }
-    *last = Some(Instant::now());
-    tracing::info!("{entries} files listed");
 }
 
 /// Lines of the log about a long decoding.
