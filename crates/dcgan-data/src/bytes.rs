@@ -91,8 +91,8 @@ pub(crate) fn open_regular(path: &Path) -> Result<File, DataError> {
     File::open(path).map_err(DataError::io(path))
 }
 
-/// A number that changes with the time of a file's last change, in nanoseconds; a time before 1970 counts by its distance
-/// to 1970.
+/// A number that changes with the time of a file's last change, in nanoseconds; a time before 1970 counts by its
+/// distance to 1970.
 pub(crate) fn file_time(metadata: &Metadata) -> u64 {
     let Ok(time) = metadata.modified() else { return 0 };
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_else(|before| before.duration());

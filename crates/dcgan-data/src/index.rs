@@ -50,8 +50,8 @@ struct Watched {
     length: u64,
 }
 
-/// The description in an index. It is followed by the columns: ends of names, labels, ranges or sizes and times, and the
-/// text of the names.
+/// The description in an index. It is followed by the columns: ends of names, labels, ranges or sizes and times, and
+/// the text of the names.
 #[derive(Serialize, Deserialize)]
 struct Header {
     watched: Vec<Watched>,

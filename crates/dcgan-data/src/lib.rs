@@ -1,8 +1,8 @@
 //! Image datasets: readers for common formats, a transform to one shape, a deterministic data loader.
 //!
 //! [`Dataset::open`] takes the folder of a published dataset (CIFAR, MNIST, SVHN, STL-10, CelebA, downsampled
-//! ImageNet), a folder, zip or tar archive of images, LMDB databases, Parquet files, numpy or HDF5 arrays, a single file of these,
-//! or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8
+//! ImageNet), a folder, zip or tar archive of images, LMDB databases, Parquet files, numpy or HDF5 arrays, a single
+//! file of these, or a cache written by [`pack`]. [`Dataset::read`] returns one image as u8
 //! `(h, w, c)`. [`Loader`] returns shuffled batches that depend only on the seed and the position, not on the number of
 //! threads. This crate does not depend on a tensor library.
 //!
@@ -55,8 +55,8 @@
 //!
 //! 1. types and errors: `background`, `block`, `shape`, `split`, `error`, `names`, `options`, `report`,
 //!    `journal`
-//! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `resize`, `transform`, `encoded`, `raw`,
-//!    `pixel_cache`, `source`
+//! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `resize`, `transform`,
+//!    `encoded`, `raw`, `pixel_cache`, `source`
 //! 3. formats: `readers`, `index`
 //! 4. datasets: `open`, `dataset`
 //! 5. uses of datasets: `order`, `loader`, `probe`, `partial_file`, `pack`, `manifest`

@@ -32,8 +32,8 @@ pub struct PackReport {
 
 /// Writes `dataset` to the cache file `out` and calls `progress` with the number of packed images.
 ///
-/// The file appears only when it is complete; until then it has the ending `.partial`, and packing again goes on with it.
-/// An existing cache is kept if it is up to date, and replaced otherwise.
+/// The file appears only when it is complete; until then it has the ending `.partial`, and packing again goes on with
+/// it. An existing cache is kept if it is up to date, and replaced otherwise.
 /// Devices and pipes are written through, and `-` is standard output.
 ///
 /// # Errors

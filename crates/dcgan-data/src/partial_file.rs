@@ -13,8 +13,8 @@ const SYNC_BYTES: u64 = 256 << 20;
 const MARK_BYTES: usize = 16;
 const MARK: [u8; 8] = *b"partial\0";
 
-/// A file that appears at its path when it is complete. Until then it is beside it, with the ending `.partial`, locked by
-/// the process that writes it.
+/// A file that appears at its path when it is complete. Until then it is beside it, with the ending `.partial`, locked
+/// by the process that writes it.
 #[derive(Debug)]
 pub(crate) struct PartialFile {
     path: PathBuf,

@@ -7,71 +7,17 @@ use crate::skip_bad::SkipBad;
 use dcgan_base::memory::machine_memory_bytes;
 use dcgan_data::{Background, ImageShape};
 use dcgan_model::{DeviceChoice, Model, ModelConfig, Preset, PresetError};
-use dcgan_ops::{BatchNormOver, Precision};
+use dcgan_ops::Precision;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ops::Bound;
 use std::path::PathBuf;
 
-/// Which networks a minibatch updates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// D, then G, on every minibatch: pytorch/examples.
-    Both,
-    /// G and D by turns, G first: the authors' code, where "each real minibatch feeds either" network.
-    Alternate,
-}
+mod choices;
 
-/// The learning rate schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Decay {
-    /// Constant.
-    None,
-    /// Linear to zero over the second half of the run (the authors' MNIST settings).
-    Linear,
-}
+use choices::{BATCH_NORMS, DECAYS, DECODED_IMAGES, ORDERS, PRECISIONS};
+pub use choices::{BatchNorm, Decay, DecodedImages, Order};
 
-/// The images that batch norm takes its statistics over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BatchNorm {
-    /// All of the minibatch.
-    #[default]
-    Batch,
-    /// Those of each shard.
-    Shard,
-}
-
-impl From<BatchNorm> for BatchNormOver {
-    fn from(over: BatchNorm) -> Self {
-        match over {
-            BatchNorm::Batch => Self::Batch,
-            BatchNorm::Shard => Self::Shard,
-        }
-    }
-}
-
-/// Whether decoded images that do not fit into memory are kept on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DecodedImages {
-    /// In the folder of caches ([`dcgan_data::default_cache_folder`]), if the disk has room.
-    #[default]
-    Keep,
-    /// Never.
-    Discard,
-}
-
-const DECODED_IMAGES: Kind = Kind::Choice(&[
-    ("keep", "Keep them on disk for the next epochs and runs (DCGAN_CACHE, default ~/.cache/dcgan)"),
-    ("discard", "Decode them again in each epoch"),
-]);
-const BATCH_NORMS: Kind = Kind::Choice(&[
-    ("batch", "Statistics of the whole minibatch, in all processes"),
-    ("shard", "Statistics of each shard alone (what PyTorch does in each process by default)"),
-]);
 impl RunConfig {
     /// Memory for decoded images and minibatches that are read ahead, in bytes.
     pub fn loader_memory_bytes(&self) -> u64 {
@@ -80,17 +26,6 @@ impl RunConfig {
         self.loader_memory.map_or_else(quarter, |mib| mib << 20)
     }
 }
-
-const ORDERS: Kind = Kind::Choice(&[
-    ("both", "D, then G, on every minibatch (pytorch/examples)"),
-    ("alternate", "G and D by turns (the authors)"),
-]);
-const DECAYS: Kind =
-    Kind::Choice(&[("none", "Constant"), ("linear", "Linear to zero over the second half of the run")]);
-const PRECISIONS: Kind = Kind::Choice(&[
-    ("f32", "Single precision"),
-    ("bf16", "Products of bf16 summed in f32: faster on CPUs with AVX512-BF16; weights stay f32"),
-]);
 
 section! {
     /// `[run]` of the plan: where the data is, and how often the run reports and checkpoints.

@@ -1,4 +1,5 @@
-//! `dcgan-data`: inspects a dataset, packs it into a cache, times its loader, verifies its files against published hashes.
+//! `dcgan-data`: inspects a dataset, packs it into a cache, times its loader, verifies its files against published
+//! hashes.
 
 mod args;
 mod bench;

@@ -1,0 +1,75 @@
+//! Options that are one of a few words.
+
+use crate::options::Kind;
+use dcgan_ops::BatchNormOver;
+use serde::{Deserialize, Serialize};
+
+/// Which networks a minibatch updates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// D, then G, on every minibatch: pytorch/examples.
+    Both,
+    /// G and D by turns, G first: the authors' code, where "each real minibatch feeds either" network.
+    Alternate,
+}
+
+/// The learning rate schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// Constant.
+    None,
+    /// Linear to zero over the second half of the run (the authors' MNIST settings).
+    Linear,
+}
+
+/// The images that batch norm takes its statistics over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// All of the minibatch.
+    #[default]
+    Batch,
+    /// Those of each shard.
+    Shard,
+}
+
+impl From<BatchNorm> for BatchNormOver {
+    fn from(over: BatchNorm) -> Self {
+        match over {
+            BatchNorm::Batch => Self::Batch,
+            BatchNorm::Shard => Self::Shard,
+        }
+    }
+}
+
+/// Whether decoded images that do not fit into memory are kept on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecodedImages {
+    /// In the folder of caches ([`dcgan_data::default_cache_folder`]), if the disk has room.
+    #[default]
+    Keep,
+    /// Never.
+    Discard,
+}
+
+pub(super) const DECODED_IMAGES: Kind = Kind::Choice(&[
+    ("keep", "Keep them on disk for the next epochs and runs (DCGAN_CACHE, default ~/.cache/dcgan)"),
+    ("discard", "Decode them again in each epoch"),
+]);
+pub(super) const BATCH_NORMS: Kind = Kind::Choice(&[
+    ("batch", "Statistics of the whole minibatch, in all processes"),
+    ("shard", "Statistics of each shard alone (what PyTorch does in each process by default)"),
+]);
+pub(super) const ORDERS: Kind = Kind::Choice(&[
+    ("both", "D, then G, on every minibatch (pytorch/examples)"),
+    ("alternate", "G and D by turns (the authors)"),
+]);
+pub(super) const DECAYS: Kind =
+    Kind::Choice(&[("none", "Constant"), ("linear", "Linear to zero over the second half of the run")]);
+pub(super) const PRECISIONS: Kind = Kind::Choice(&[
+    ("f32", "Single precision"),
+    ("bf16", "Products of bf16 summed in f32: faster on CPUs with AVX512-BF16; weights stay f32"),
+]);
