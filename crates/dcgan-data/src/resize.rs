@@ -1,8 +1,8 @@
 //! Resizing by a triangle filter that widens for downscaling (antialiased bilinear), with the center crop.
 //!
 //! The values are those of `image::imageops::resize` with `FilterType::Triangle`, to the last bit: the same weights,
-//! sums in the same order. Rows are summed as slices, and pixels outside the crop are not computed, which makes it several
-//! times as fast.
+//! sums in the same order. Rows are summed as slices, and pixels outside the crop are not computed, which makes it
+//! several times as fast.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
