@@ -46,6 +46,12 @@ pub enum Purpose {
     InversionLatent = 17,
     /// Positions on feature maps used as negative examples (no object); index = sample.
     BackgroundPlaces = 18,
+    /// Images and dropout of the autoencoder of a de-duplication; index = step.
+    Dedup = 19,
+    /// Its initial weights; index = tensor.
+    DedupWeights = 20,
+    /// The bits of its hash tables; index = table.
+    DedupTables = 21,
 }
 
 /// The stream of `(seed, purpose, index)`: ChaCha8 with these three numbers as its key.

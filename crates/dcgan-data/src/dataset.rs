@@ -151,10 +151,12 @@ impl Dataset {
         for (record, reason) in &invalid {
             report.skip(reason.clone(), dataset.source.name(*record));
         }
+        let excluded = excluded(&dataset.source, &options.excluded_names, &mut report)?;
         let mut selection = None;
-        if !invalid.is_empty() {
+        if !invalid.is_empty() || !excluded.is_empty() {
             let mut keep = vec![true; records];
             invalid.iter().for_each(|(record, _)| keep[*record] = false);
+            excluded.iter().for_each(|record| keep[*record] = false);
             dataset.labels = dataset.labels.map(|labels| {
                 labels.into_iter().zip(&keep).filter_map(|(label, keep)| keep.then_some(label)).collect()
             });
@@ -172,8 +174,11 @@ impl Dataset {
             )));
         }
         let conversion = Conversion::of(&dataset.source, options);
-        let fingerprint =
-            fingerprint.unwrap_or_else(|| fingerprint_of(&identity, options, conversion, &invalid));
+        let fingerprint = match fingerprint {
+            Some(packed) if excluded.is_empty() => packed,
+            Some(packed) => fingerprint_of(&packed, options, conversion, &[], &excluded),
+            None => fingerprint_of(&identity, options, conversion, &invalid, &excluded),
+        };
         let mut blocks = dataset.source.blocks();
         if let Some(selection) = &selection {
             for block in &mut blocks {
@@ -376,6 +381,26 @@ impl Dataset {
     }
 }
 
+/// The records of `source` with these names, in ascending order.
+fn excluded(source: &Source, names: &[String], report: &mut ScanReport) -> Result<Vec<usize>, DataError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+    let found: Vec<usize> =
+        (0..source.len()).filter(|record| names.contains(source.name(*record).as_str())).collect();
+    if found.is_empty() {
+        let problem =
+            format!("has none of the {} images to leave out: is the list of another dataset?", names.len());
+        return Err(DataError::invalid_file(&report.path, problem));
+    }
+    report.notes.push(format!("{} images are left out (--exclude)", found.len()));
+    if found.len() < names.len() {
+        report.notes.push(format!("{} images to leave out are not there", names.len() - found.len()));
+    }
+    Ok(found)
+}
+
 /// Conversions of colors that the fingerprint covers. Earlier versions had neither, so that their fingerprints stay.
 #[derive(Clone, Copy, Debug, Default)]
 struct Conversion {
@@ -402,6 +427,7 @@ fn fingerprint_of(
     options: &OpenOptions,
     conversion: Conversion,
     invalid: &[(usize, String)],
+    excluded: &[usize],
 ) -> String {
     let ImageShape { height, width, channels } = options.shape;
     let mut digest = Digest::default();
@@ -411,6 +437,12 @@ fn fingerprint_of(
     }
     for (record, _) in invalid {
         digest.number(*record as u64);
+    }
+    if !excluded.is_empty() {
+        digest.field("excluded");
+        excluded.iter().for_each(|record| {
+            digest.number(*record as u64);
+        });
     }
     if conversion.to_grey {
         digest.field("grey by Rec. 601");

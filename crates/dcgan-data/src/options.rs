@@ -46,6 +46,8 @@ pub struct OpenOptions {
     /// With [`UnreadableImages::Skip`]: the images that an earlier opening of the same dataset skipped
     /// ([`crate::Dataset::skipped`]). They are skipped again, and no image is decoded; default: none.
     pub skipped_before: Option<Vec<SkippedImage>>,
+    /// Names of images that are left out, such as near-duplicates; default: none. At least one of them must be there.
+    pub excluded_names: Vec<String>,
     /// The split of a published dataset; default: train.
     pub split: Split,
     /// Transformed images are cached in memory on first read if all of them together fit into this many bytes;
@@ -71,6 +73,7 @@ impl OpenOptions {
             unreadable_images: UnreadableImages::Fail,
             max_skipped: None,
             skipped_before: None,
+            excluded_names: Vec::new(),
             split: Split::Train,
             memory_limit_bytes: 1 << 30,
             cache_folder: None,

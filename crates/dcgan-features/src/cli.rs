@@ -6,6 +6,7 @@ use dcgan_base::Precision;
 use dcgan_cli::{LogArgs, integer};
 use dcgan_data::Split;
 use dcgan_data::arguments::ReadArgs;
+use dcgan_features::dedup::Rule;
 use dcgan_features::neighbours::SampleStatistics;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
@@ -41,8 +42,76 @@ pub(crate) enum Command {
     Features(FeaturesArgs),
     /// Fit the SVM to one feature file and score it on another
     Probe(ProbeArgs),
+    /// Find near-duplicate images of a dataset by semantic hashing (section 4.1)
+    Dedup(DedupArgs),
     /// Time feature extraction on synthetic images
     Bench(BenchArgs),
+}
+
+/// How near-duplicates are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuleArg {
+    /// Codes that are equal in one of several subsets of bits, and pixels that agree
+    #[default]
+    Tables,
+    /// Codes that are equal in all bits (the paper)
+    EqualCodes,
+    /// Perceptual hashes that differ in few bits
+    Phash,
+}
+
+impl From<RuleArg> for Rule {
+    fn from(rule: RuleArg) -> Self {
+        match rule {
+            RuleArg::Tables => Self::Tables,
+            RuleArg::EqualCodes => Self::EqualCodes,
+            RuleArg::Phash => Self::Phash,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DedupArgs {
+    /// Images: everything that `dcgan-train run --data` reads
+    pub(crate) data: PathBuf,
+    /// The list to write: a line for each near-duplicate, its name and that of the image that is kept, for
+    /// `dcgan-train run --exclude`
+    #[arg(long, value_name = "LIST")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write a PNG of pairs, near-duplicate and kept image side by side
+    #[arg(long, value_name = "FILE.png")]
+    pub(crate) montage: Option<PathBuf>,
+    /// Pairs of the PNG
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = integer::<usize>(1, 1000))]
+    pub(crate) pairs: usize,
+    /// Crop the center N x N pixels of the original before resizing
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
+    pub(crate) crop: Option<usize>,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    /// Read this split: train, val or test
+    #[arg(long, value_name = "SPLIT", default_value_t = Split::Train)]
+    pub(crate) split: Split,
+    /// Training steps of the autoencoder, of 128 images
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = integer::<usize>(1, 10000000))]
+    pub(crate) steps: usize,
+    /// Hash tables: more find more near-duplicates
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = integer::<usize>(1, 1000))]
+    pub(crate) tables: usize,
+    /// Correlation of pixels from which on images are near-duplicates
+    #[arg(long, value_name = "R", default_value_t = 0.75)]
+    pub(crate) min_correlation: f32,
+    /// The rule of the list: tables; equal-codes, the paper's; phash, perceptual hashes
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) rule: RuleArg,
+    /// Seed of the autoencoder and of the tables
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

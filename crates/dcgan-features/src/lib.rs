@@ -32,12 +32,14 @@
 //! - Experiments: a [`subset`] is a split; [`experiment`] runs a [`task`] of the paper with its baselines and returns
 //!   a [`report`]. [`protocol`] defines the splits and the choice of C, [`learner`] the classifiers, [`supervised`] the
 //!   supervised baseline, [`claim`] recorded results.
+//! - De-duplication: [`dedup`], semantic hashing of section 4.1.
 //! - Nearest neighbours: [`nearest`] is an exact search, [`neighbours`] scores real and generated images with it.
 //!
 //! The feature `cli` (default) builds the binary `dcgan-eval`; the library does not need it.
 
 mod cache;
 pub mod claim;
+pub mod dedup;
 pub mod experiment;
 pub mod extract;
 pub mod file;

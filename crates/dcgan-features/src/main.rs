@@ -32,6 +32,7 @@ fn main() -> ExitCode {
             Some(Command::Features(args)) => dcgan_mpi::command::run("dcgan-eval", &logging, |world| {
                 commands::features::run(&args, world, &logging)
             }),
+            Some(Command::Dedup(args)) => commands::dedup::run(&args, &logging),
             Some(Command::Bench(args)) => commands::bench::run(&args),
             Some(Command::Probe(args)) => commands::probe::run(&args, &logging),
         }

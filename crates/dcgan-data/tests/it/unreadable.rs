@@ -174,3 +174,29 @@ fn listings_change_with_the_images() {
     let (a, b) = (listing(&archives, "a.zip").unwrap(), listing(&archives, "b.zip").unwrap());
     assert!(a[0] == b[0] && a[1] != b[1] && a[1].0 == "2.png");
 }
+
+#[test]
+fn images_are_left_out_by_name() {
+    let folder = folder(6, &[4]);
+    let excluding = |names: &[&str]| {
+        let excluded_names = names.iter().map(|name| (*name).to_owned()).collect();
+        Dataset::open(folder.path(), &OpenOptions { excluded_names, ..skipping() })
+    };
+    let dataset = excluding(&["01.png", "gone.png", "04.png"]).unwrap();
+    let left: Vec<String> = (0..dataset.len()).map(|index| dataset.name(index).unwrap()).collect();
+    assert_eq!(left, ["00.png", "02.png", "03.png", "05.png"]);
+    let report = dataset.report().to_string();
+    for part in ["2 images are left out (--exclude)", "1 images to leave out are not there"] {
+        assert!(report.contains(part), "{report}");
+    }
+    assert_eq!(names(dataset.skipped()), ["04.png"]);
+    let all = excluding(&[]).unwrap();
+    assert_ne!(dataset.fingerprint(), all.fingerprint());
+    assert_eq!(dataset.fingerprint(), excluding(&["04.png", "01.png"]).unwrap().fingerprint());
+    assert_ne!(dataset.fingerprint(), excluding(&["02.png"]).unwrap().fingerprint());
+    let error = excluding(&["elsewhere.png"]).unwrap_err().to_string();
+    assert!(
+        error.contains("has none of the 1 images to leave out: is the list of another dataset?"),
+        "{error}"
+    );
+}

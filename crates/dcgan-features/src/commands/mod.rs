@@ -1,6 +1,7 @@
 //! The commands.
 
 pub(crate) mod bench;
+pub(crate) mod dedup;
 pub(crate) mod features;
 pub(crate) mod neighbours;
 pub(crate) mod probe;

@@ -2,6 +2,7 @@
 
 mod background;
 mod classes;
+mod dedup;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod outputs;

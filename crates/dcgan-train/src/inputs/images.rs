@@ -28,6 +28,9 @@ pub(super) fn open(path: &Path, plan: &Plan, opening: &Opening<'_>) -> Result<Da
     options.background =
         plan.run.background.parse().map_err(|message| DataError::InvalidOption(format!("--{message}")))?;
     options.max_skipped = skip_bad.limit();
+    if let Some(list) = &plan.run.exclude {
+        options.excluded_names = names(list)?;
+    }
     options.index_folder = dcgan_data::default_cache_folder();
     options.memory_limit_bytes = plan.run.loader_memory_bytes() / opening.processes.on_host.max(1) as u64;
     if plan.run.decoded_images == DecodedImages::Keep {
@@ -66,6 +69,14 @@ pub(super) fn open(path: &Path, plan: &Plan, opening: &Opening<'_>) -> Result<Da
         verify(&data, plan, opening.processes, &progress)?;
     }
     Ok(data)
+}
+
+/// The names in the first column of a list.
+fn names(list: &Path) -> Result<Vec<String>, DataError> {
+    let text =
+        std::fs::read_to_string(list).map_err(|source| DataError::Io { path: list.to_owned(), source })?;
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    Ok(lines.map(|line| line.split('\t').next().unwrap_or(line).trim_end().to_owned()).collect())
 }
 
 /// Looks for unreadable images in the middle of a run and leaves them out.
