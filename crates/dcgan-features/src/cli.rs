@@ -96,7 +96,7 @@ pub(crate) struct DedupArgs {
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = integer::<usize>(1, 10000000))]
     pub(crate) steps: usize,
     /// Hash tables: more find more near-duplicates
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = integer::<usize>(1, 1000))]
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = integer::<usize>(1, 1000))]
     pub(crate) tables: usize,
     /// Correlation of pixels from which on images are near-duplicates
     #[arg(long, value_name = "R", default_value_t = 0.75)]

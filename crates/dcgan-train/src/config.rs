@@ -39,8 +39,8 @@ section! {
         background: String = "black".to_owned(), option(Kind::Text("COLOR"));
         /// Skip unreadable images, and count them; with N, at most N of them.
         skip_bad: SkipBad = SkipBad::default(), option(Kind::FlagOrCount).resumable();
-        /// Leave out the images that this file names: the first column of a list by `dcgan-eval dedup`, or a name in each
-        /// line.
+        /// Leave out the images that this file names: the first column of a list by `dcgan-eval dedup`, or a name in
+        /// each line.
         exclude: Option<PathBuf> = None, option(Kind::Path("LIST"));
         /// Seed of every random number.
         seed: u64 = 0, at_least(0);

@@ -32,7 +32,8 @@ const MIN_DEVIATION: f32 = 8.0;
 /// The trained encoder with the threshold of each bit.
 #[derive(Debug)]
 pub struct Autoencoder {
-    network: Network,
+    /// The first layer without its activation: a unit that is off for most images tells them apart as well.
+    encoder: Network,
     thresholds: Vec<f32>,
     loss: f64,
 }
@@ -43,7 +44,7 @@ impl Autoencoder {
     /// # Errors
     /// An image that cannot be read, failures of the device.
     pub fn train(dataset: &Dataset, device: &Device, seed: u64, steps: usize) -> Result<Self, DedupError> {
-        let mut network = Network::new(layers(), &ExecutorOptions::new(device.clone()))?;
+        let mut network = Network::new(layers().to_vec(), &ExecutorOptions::new(device.clone()))?;
         let weights = initial(network.layers(), seed)?;
         network.parameters_mut().set(&weights)?;
         let mut losses = Vec::new();
@@ -65,7 +66,11 @@ impl Autoencoder {
         }
         let last = losses.iter().rev().take(50);
         let loss = last.clone().sum::<f64>() / last.count().max(1) as f64;
-        let mut trained = Self { network, thresholds: vec![0.0; BITS], loss };
+        let [first, _] = layers();
+        let linear = Layer { activation: Activation::Identity, ..first };
+        let mut encoder = Network::new(vec![linear], &ExecutorOptions::new(device.clone()))?;
+        encoder.parameters_mut().set(&network.parameters().tensors()?)?;
+        let mut trained = Self { encoder, thresholds: vec![0.0; BITS], loss };
         trained.set_thresholds(dataset, seed)?;
         Ok(trained)
     }
@@ -93,12 +98,11 @@ impl Autoencoder {
         Ok(hidden.chunks_exact(BITS).map(code).collect())
     }
 
-    /// The activations of the hidden layer, `(n, 128)`.
+    /// The inputs of the hidden layer's ReLU, `(n, 128)`.
     fn hidden(&mut self, images: &[f32]) -> Result<Vec<f32>, DedupError> {
         let n = images.len() / SHAPE.bytes();
         let maps = Maps::new(images.to_vec(), n, MapShape::new(3, 32, 32))?;
-        let forward = self.network.train(&maps, Keep::Activations)?;
-        Ok(forward.activations.first().map_or_else(Vec::new, |hidden| hidden.values().to_vec()))
+        Ok(self.encoder.train(&maps, Keep::Nothing)?.output.values().to_vec())
     }
 
     /// Sets the threshold of each bit to the median of its unit: half of the images have the bit.
@@ -120,7 +124,7 @@ impl Autoencoder {
 }
 
 /// Two dense layers, as a convolution of the whole image and its transpose.
-fn layers() -> Vec<Layer> {
+fn layers() -> [Layer; 2] {
     let (image, code) = (MapShape::new(3, 32, 32), MapShape::new(BITS, 1, 1));
     let encoder = Layer {
         kernel: (32, 32),
@@ -130,7 +134,7 @@ fn layers() -> Vec<Layer> {
     };
     let decoder =
         Layer { kernel: (32, 32), bias: true, ..Layer::plain("decoder", Kind::ConvTranspose, code, image) };
-    vec![encoder, decoder]
+    [encoder, decoder]
 }
 
 /// Weights of N(0, 1 / inputs), biases of zero.

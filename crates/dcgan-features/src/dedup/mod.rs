@@ -30,7 +30,7 @@ pub const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 const BATCH: usize = 512;
 
 /// Most bits in which the codes of images differ whose pixels are compared.
-const MAX_BITS: u32 = 32;
+const MAX_BITS: u32 = 28;
 
 /// Most bits in which the perceptual hashes of near-duplicates differ: usual values are 4 to 10.
 const MAX_PHASH_BITS: u32 = 6;
@@ -64,7 +64,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 0, steps: 2000, tables: 12, min_correlation: 0.75 }
+        Self { seed: 0, steps: 2000, tables: 24, min_correlation: 0.75 }
     }
 }
 
@@ -134,8 +134,8 @@ impl Codes {
     }
 }
 
-/// The near-duplicates of a dataset by a rule, in the order of their numbers. `progress` gets how many of the tables are
-/// done.
+/// The near-duplicates of a dataset by a rule, in the order of their numbers. `progress` gets how many of the tables
+/// are done.
 ///
 /// # Errors
 /// [`DedupError`].

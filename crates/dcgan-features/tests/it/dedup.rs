@@ -1,4 +1,4 @@
-//! `dcgan-eval dedup` finds planted near-duplicates and nothing else; its list is what `dcgan-train run --exclude` reads.
+//! `dcgan-eval dedup` finds planted near-duplicates and nothing else; `dcgan-train run --exclude` reads its list.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -15,7 +15,7 @@ const IMAGES: u64 = 60;
 const PLANTED: u64 = 8;
 
 /// Smooth noise of 12 cells a side.
-fn picture(seed: u64) -> RgbImage {
+fn noise(seed: u64) -> RgbImage {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let cells = RgbImage::from_fn(14, 14, |_, _| Rgb(std::array::from_fn(|_| rng.random())));
     resize(&cells, 64, 64, FilterType::CatmullRom)
@@ -30,7 +30,7 @@ fn changed(image: &RgbImage) -> RgbImage {
 fn write(folder: &Path) {
     fs::create_dir(folder).unwrap();
     for i in 0..IMAGES {
-        let image = picture(i);
+        let image = noise(i);
         image.save(folder.join(format!("{i:02}.png"))).unwrap();
         if i < PLANTED {
             changed(&image).save(folder.join(format!("{i:02}-moved.png"))).unwrap();
