@@ -87,14 +87,14 @@ fn shifted(a: &[f32], b: &[f32], y: usize, x: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
     /// Noise, moved by columns.
-    fn image(seed: u32, columns: usize) -> Vec<u8> {
-        let value = |y: usize, x: usize, c: usize| {
-            let i = u32::try_from(((y * 64) + x) * 3 + c).unwrap() + seed * 50_000;
-            u8::try_from((i.wrapping_mul(2_654_435_761) >> 24) / 2 + 60).unwrap()
-        };
-        (0..SHAPE.bytes()).map(|i| value(i / 96, i / 3 % 32 + columns, i % 3)).collect()
+    fn image(seed: u64, columns: usize) -> Vec<u8> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let noise: Vec<u8> = (0..32 * 40 * 3).map(|_| rng.random_range(60..190)).collect();
+        noise.chunks(40 * 3).flat_map(|row| row[columns * 3..][..32 * 3].to_vec()).collect()
     }
 
     #[test]
