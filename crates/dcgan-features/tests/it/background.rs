@@ -70,7 +70,8 @@ fn every_command_reads_alpha_on_the_background() {
     for line in list.lines().skip(1).take_while(|line| line.starts_with("  ")) {
         let command = line.split_whitespace().next().unwrap();
         let help = text(&[command, "--help"]);
-        let opens = help.contains("--data <") && !["reproduce", "help"].contains(&command);
+        let opens = (help.contains("--data <") || help.contains("<DATA>"))
+            && !["reproduce", "help"].contains(&command);
         assert_eq!(opens, help.contains("--background <COLOR>"), "{command}");
     }
 }

@@ -23,6 +23,7 @@ fn json_is_alone_on_stdout() {
         ("features", &["--data", data, "--out", "train.safetensors"]),
         ("features", &["--data", data, "--test", "--out", "test.safetensors"]),
         ("probe", &["--train", "train.safetensors", "--test", "test.safetensors", "--c", "1"]),
+        ("dedup", &[data, "--steps", "2"]),
         ("bench", &["--preset", "digits", "--images", "4", "--batch-size", "2"]),
     ];
     for (command, arguments) in rows {
