@@ -106,7 +106,8 @@ def opening(bench, data):
 
 def listing(bench, data):
     shutil.rmtree(bench.caches, ignore_errors=True)
-    command = ["dcgan-data", "bench", data, "--size", 32, "--images", 1, "--json", "--quiet", "--discard"]
+    command = ["dcgan-data", "bench", data, "--size", 32, "--images", 1, "--json", "--quiet"]
+    command += ["--decoded-images", "discard"]
     kills = 0
     while bench.killed(4, *command) and not bench.files("index"):
         kills += 1

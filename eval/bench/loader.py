@@ -180,7 +180,7 @@ def ours(args, kind, target, threads):
         fill = [*command, "--images", 4 * args.images]
         subprocess.run(list(map(str, fill)), env=env, check=True, capture_output=True)
     else:
-        command.append("--discard")
+        command += ["--decoded-images", "discard"]
     done = subprocess.run(list(map(str, command)), env=env, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 

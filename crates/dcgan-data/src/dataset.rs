@@ -174,6 +174,8 @@ impl Dataset {
             )));
         }
         let conversion = Conversion::of(&dataset.source, options);
+        // Images are kept by record, whatever is skipped or left out.
+        let of_all = fingerprint_of(&identity, options, conversion, &[], &[]);
         let fingerprint = match fingerprint {
             Some(packed) if excluded.is_empty() => packed,
             Some(packed) => fingerprint_of(&packed, options, conversion, &[], &excluded),
@@ -187,17 +189,17 @@ impl Dataset {
         }
         let mut dataset = Self { selection, report, fingerprint, blocks, ..dataset };
         if !is_transformed && !fits {
-            dataset.open_disk_cache(options.cache_folder.as_deref(), &modified);
+            let key = Digest::default().field(of_all).field(modified).hex();
+            dataset.open_disk_cache(options.cache_folder.as_deref(), &key);
         }
         Ok(dataset.with_alpha_note())
     }
 
-    /// Opens the file of decoded images in `folder`. `modified` changes when an image does.
-    fn open_disk_cache(&mut self, folder: Option<&Path>, modified: &str) {
+    /// Opens the file of decoded images in `folder`. `key` changes when an image or the transform does.
+    fn open_disk_cache(&mut self, folder: Option<&Path>, key: &str) {
         let Some(folder) = folder else { return };
-        let key = Digest::default().field(&self.fingerprint).field(modified).hex();
         let bytes = self.shape().bytes();
-        match PixelCache::open(folder, &key, self.source.len(), bytes) {
+        match PixelCache::open(folder, key, self.source.len(), bytes) {
             Ok(cache) => {
                 let (path, all) = (cache.path().display(), (self.source.len() * bytes) as f64 / 1e9);
                 let filled = match cache.filled() {

@@ -38,6 +38,8 @@ const SETTLED: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Index {
     path: PathBuf,
+    /// The dataset as it was given.
+    given: PathBuf,
     min_images: usize,
 }
 
@@ -72,13 +74,13 @@ impl Index {
     /// The index of `path` as `options` read it, if they have a folder for it.
     pub(crate) fn of(path: &Path, options: &OpenOptions) -> Option<Self> {
         let folder = options.index_folder.as_ref()?;
-        let path = path.canonicalize().ok()?;
+        let real = path.canonicalize().ok()?;
         let key = Digest::default()
-            .field(path.as_os_str().as_encoded_bytes())
+            .field(real.as_os_str().as_encoded_bytes())
             .field(options.split.to_string())
             .hex();
-        let path = folder.join(format!("{}.index", key.get(..32)?));
-        Some(Self { path, min_images: options.index_from })
+        let file = folder.join(format!("{}.index", key.get(..32)?));
+        Some(Self { path: file, given: path.to_owned(), min_images: options.index_from })
     }
 
     /// What is recorded of a listing that was interrupted.
@@ -155,7 +157,7 @@ impl Index {
             labels,
             class_names: header.class_names,
             invalid: Vec::new(),
-            report: header.report,
+            report: ScanReport { path: self.given.clone(), ..header.report },
             identity: header.identity,
             fingerprint: None,
             modified: header.modified,
@@ -212,7 +214,9 @@ impl Index {
         }
         paths.sort();
         paths.dedup();
-        let watched = paths.iter().map(|path| Watched::of(path)).collect::<Option<Vec<_>>>()?;
+        // Later openings may start from another folder.
+        let absolute = |path: &PathBuf| std::path::absolute(path).ok();
+        let watched = paths.iter().map(|path| Watched::of(&absolute(path)?)).collect::<Option<Vec<_>>>()?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let settled = u64::try_from((now - SETTLED).as_nanos()).ok()?;
         if watched.iter().any(|watched| watched.length == 0 && watched.time > settled) {
@@ -225,8 +229,11 @@ impl Index {
             class_names: scan.class_names.clone(),
             identity: scan.identity.clone(),
             modified: scan.modified.clone(),
-            root: encoded.root.clone(),
-            shards,
+            root: absolute(&encoded.root)?,
+            shards: match &shards {
+                Some(shards) => Some(shards.iter().map(absolute).collect::<Option<_>>()?),
+                None => None,
+            },
             is_zip,
             images: n,
             labeled: scan.labels.is_some(),

@@ -145,6 +145,23 @@ pub(crate) struct Scan {
     pub(crate) listing: Listing,
 }
 
+impl Scan {
+    /// Images without labels, all valid; [`crate::open`] sets `modified`.
+    pub(crate) fn new(source: Source, report: ScanReport, identity: String) -> Self {
+        Self {
+            source,
+            labels: None,
+            class_names: None,
+            invalid: Vec::new(),
+            report,
+            identity,
+            fingerprint: None,
+            modified: String::new(),
+            listing: Listing::default(),
+        }
+    }
+}
+
 /// What a scan read, for an index.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Listing {

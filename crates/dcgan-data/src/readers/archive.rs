@@ -11,7 +11,7 @@ use crate::readers::folder::{has_image_extension, not_an_image};
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::readers::{npy, shards, splits};
 use crate::report::{Format, ScanReport};
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Scans the zip at `path`. Images are sorted by name.
@@ -84,18 +84,16 @@ fn scan_images(path: &Path, mut archive: Archive, options: &OpenOptions) -> Resu
     let entries = found.iter().map(|(_, index, ..)| *index).map(entry).collect::<Result<_, _>>()?;
     let (labels, class_names) = labels_of(path, &names, label_file.as_deref(), chosen.as_ref(), &mut report)?;
     Ok(Scan {
-        source: Source::Encoded(EncodedImages {
-            root: path.to_owned(),
-            names,
-            storage: Storage::Zip { bytes: archive.into_inner().into_inner(), entries },
-        }),
         labels,
         class_names,
-        invalid: Vec::new(),
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(
+            Source::Encoded(EncodedImages {
+                root: path.to_owned(),
+                names,
+                storage: Storage::Zip { bytes: archive.into_inner().into_inner(), entries },
+            }),
+            report,
+            digest.hex(),
+        )
     })
 }

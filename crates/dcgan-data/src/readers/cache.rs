@@ -14,7 +14,7 @@ use crate::options::OpenOptions;
 use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 
 /// The magic number of a cache.
 pub(crate) const MAGIC: &[u8] = b"dcgan-pictures-1";
@@ -88,15 +88,14 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
     let (stride, count) = (header.shape.bytes(), header.images);
     let chunk = Chunk { path: path.to_owned(), bytes, first, stride, count };
     Ok(Scan {
-        source: Source::Raw(RawImages::of_chunks(header.shape, PixelOrder::Hwc, vec![chunk])?),
         labels,
         class_names: header.class_names,
-        invalid: Vec::new(),
-        report,
-        identity: String::new(),
         fingerprint: Some(header.fingerprint),
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(
+            Source::Raw(RawImages::of_chunks(header.shape, PixelOrder::Hwc, vec![chunk])?),
+            report,
+            String::new(),
+        )
     })
 }
 

@@ -48,6 +48,9 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
         .filter(|i| encoded.names.get(*i).and_then(split_of).is_some_and(|split| split == options.split))
         .collect();
     encoded.select(&keep);
+    let stats = &scan.listing.stats;
+    scan.listing.stats = keep.iter().filter_map(|i| stats.get(*i).copied()).collect();
+    scan.listing.watched.extend([path.to_owned(), partition.clone()]);
     scan.report.path = path.to_owned();
     scan.report.format = Format::CelebA;
     scan.report.scanned_files += 1;

@@ -11,7 +11,7 @@ use crate::options::UnreadableImages;
 use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -173,16 +173,11 @@ pub(crate) fn scan_files(
     }
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     Ok(Scan {
-        source: Source::Raw(RawImages::of_chunks(SHAPE, PixelOrder::Chw, chunks)?),
         labels: Some(labels),
         class_names: folder
             .and_then(|folder| class_names(&folder.join(variant.names_file()), variant.classes())),
         invalid,
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(Source::Raw(RawImages::of_chunks(SHAPE, PixelOrder::Chw, chunks)?), report, digest.hex())
     })
 }
 

@@ -11,7 +11,7 @@ use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::readers::cifar::{PIXELS, SHAPE, Variant, note_missing_batches, published_files};
 use crate::readers::pickle::{Array, Buffer, Pickle};
 use crate::report::{Format, ScanReport};
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -87,15 +87,10 @@ pub(crate) fn scan_files(
     }
     let folder = files.first().and_then(|file| file.parent());
     Ok(Scan {
-        source: Source::Raw(RawImages::of_chunks(SHAPE, PixelOrder::Chw, chunks)?),
         labels: Some(labels),
         class_names: folder.and_then(|folder| class_names(folder, variant)),
         invalid,
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(Source::Raw(RawImages::of_chunks(SHAPE, PixelOrder::Chw, chunks)?), report, digest.hex())
     })
 }
 

@@ -79,15 +79,15 @@ pub(crate) fn scan(
     let (labels, class_names) = labels_of(root, &names, label_file.as_deref(), chosen.as_ref(), &mut report)?;
     let storage = Storage::Folder { others };
     Ok(Scan {
-        source: Source::Encoded(EncodedImages { root: root.to_owned(), names, storage }),
         labels,
         class_names,
-        invalid: Vec::new(),
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
         modified: modified.hex(),
         listing,
+        ..Scan::new(
+            Source::Encoded(EncodedImages { root: root.to_owned(), names, storage }),
+            report,
+            digest.hex(),
+        )
     })
 }
 
@@ -98,17 +98,11 @@ pub(crate) fn scan_single(path: &Path, bytes: u64) -> Result<Scan, DataError> {
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let identity = Digest::default().field(&name).number(bytes).hex();
     let names = Names::from_iter([name]);
-    Ok(Scan {
-        source: Source::Encoded(EncodedImages { root: path.to_owned(), names, storage: Storage::File }),
-        labels: None,
-        class_names: None,
-        invalid: Vec::new(),
+    Ok(Scan::new(
+        Source::Encoded(EncodedImages { root: path.to_owned(), names, storage: Storage::File }),
         report,
         identity,
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
-    })
+    ))
 }
 
 /// Time between two lines of the log.

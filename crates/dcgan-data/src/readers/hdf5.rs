@@ -14,7 +14,7 @@ use crate::readers::array::{Header, Layout};
 use crate::readers::lzf;
 use crate::readers::npy::{ALL, LABELS};
 use crate::report::{Format, ScanReport};
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Maximum bytes of a chunk of images: BigGAN's have 500 images, 24 MB at 128x128.
@@ -86,15 +86,12 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     let block = usize::try_from(block).unwrap_or(1).max(1);
     let records = Hdf5Images { path: path.to_owned(), images: images.clone(), count, block };
     Ok(Scan {
-        source: Source::Raw(RawImages::of_records(shape, order, Box::new(records))?),
         labels,
-        class_names: None,
-        invalid: Vec::new(),
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(
+            Source::Raw(RawImages::of_records(shape, order, Box::new(records))?),
+            report,
+            digest.hex(),
+        )
     })
 }
 

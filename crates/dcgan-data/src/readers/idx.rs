@@ -11,7 +11,7 @@ use crate::error::DataError;
 use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -209,15 +209,13 @@ fn scan(
         count,
     };
     Ok(Scan {
-        source: Source::Raw(RawImages::of_chunks(shape, PixelOrder::Hwc, vec![chunk])?),
         labels,
         class_names,
-        invalid: Vec::new(),
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(
+            Source::Raw(RawImages::of_chunks(shape, PixelOrder::Hwc, vec![chunk])?),
+            report,
+            digest.hex(),
+        )
     })
 }
 

@@ -13,7 +13,7 @@ use crate::readers::npy::read_array;
 use crate::readers::pickle::{Array, Buffer, Pickle};
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -102,15 +102,8 @@ pub(crate) fn scan_files(path: &Path, files: &[PathBuf]) -> Result<Scan, DataErr
         report.notes.push(format!("only {} of the {BATCHES} training batches found", files.len()));
     }
     Ok(Scan {
-        source: Source::Raw(RawImages::of_chunks(shape, PixelOrder::Chw, chunks)?),
         labels: Some(labels),
-        class_names: None,
-        invalid: Vec::new(),
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(Source::Raw(RawImages::of_chunks(shape, PixelOrder::Chw, chunks)?), report, digest.hex())
     })
 }
 

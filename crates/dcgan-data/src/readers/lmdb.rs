@@ -14,7 +14,7 @@ use crate::options::OpenOptions;
 use crate::readers::lmdb_pages::{Database, Value};
 use crate::readers::shards;
 use crate::report::{Format, ScanReport};
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Shorter values are no images, but numbers and texts beside them, such as the count under `length`.
@@ -53,19 +53,17 @@ pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> R
     }
     let Images { names, shards, ranges, digest } = images;
     Ok(Scan {
-        source: Source::Encoded(EncodedImages {
-            root: root.to_owned(),
-            names,
-            storage: Storage::Ranges { shards, ranges },
-        }),
         labels: has_classes.then_some(labels),
         class_names: has_classes.then_some(class_names),
-        invalid: Vec::new(),
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(
+            Source::Encoded(EncodedImages {
+                root: root.to_owned(),
+                names,
+                storage: Storage::Ranges { shards, ranges },
+            }),
+            report,
+            digest.hex(),
+        )
     })
 }
 

@@ -12,7 +12,7 @@ use crate::options::OpenOptions;
 use crate::raw::{Chunk, RawImages};
 use crate::readers::array::{Header, Layout, MAGIC};
 use crate::report::{Format, ScanReport};
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -238,18 +238,12 @@ fn finish(
     }
     let chunk = Chunk { path: path.to_owned(), bytes, first: header.first, stride: shape.bytes(), count };
     Ok(Scan {
-        source: Source::Raw(RawImages::of_chunks(shape, order, vec![chunk])?),
         class_names: labels.as_ref().and_then(|labels| {
             let classes = labels.iter().max().map_or(0, |last| last.saturating_add(1));
             (classes <= MAX_NAMED_CLASSES).then(|| (0..classes).map(|class| class.to_string()).collect())
         }),
         labels,
-        invalid: Vec::new(),
-        report,
-        identity,
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(Source::Raw(RawImages::of_chunks(shape, order, vec![chunk])?), report, identity)
     })
 }
 

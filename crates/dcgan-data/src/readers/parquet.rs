@@ -22,7 +22,7 @@ use crate::options::OpenOptions;
 use crate::readers::parquet_pages::{Mapped, ParquetFile, ParquetImages, message, range_of};
 use crate::readers::shards;
 use crate::report::{Format, ScanReport};
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Names of columns of labels, in the order of preference.
@@ -68,19 +68,17 @@ pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> R
         return Err(DataError::invalid_file(root, problem));
     }
     Ok(Scan {
-        source: Source::Encoded(EncodedImages {
-            root: root.to_owned(),
-            names: Names::default(),
-            storage: Storage::Records(Box::new(images)),
-        }),
         class_names: class_names.filter(|_| labels.is_some()),
         labels,
-        invalid: Vec::new(),
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(
+            Source::Encoded(EncodedImages {
+                root: root.to_owned(),
+                names: Names::default(),
+                storage: Storage::Records(Box::new(images)),
+            }),
+            report,
+            digest.hex(),
+        )
     })
 }
 

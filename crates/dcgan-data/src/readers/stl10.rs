@@ -9,7 +9,7 @@ use crate::raw::{Chunk, PixelOrder, RawImages};
 use crate::readers::cifar::published_files;
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -70,15 +70,13 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     });
     let chunk = Chunk { path: path.to_owned(), bytes, first: 0, stride, count };
     Ok(Scan {
-        source: Source::Raw(RawImages::of_chunks(SHAPE, PixelOrder::Cwh, vec![chunk])?),
         class_names: names.filter(|names| labels.is_some() && names.len() == usize::from(CLASSES)),
         labels,
-        invalid: Vec::new(),
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(
+            Source::Raw(RawImages::of_chunks(SHAPE, PixelOrder::Cwh, vec![chunk])?),
+            report,
+            digest.hex(),
+        )
     })
 }
 

@@ -10,7 +10,7 @@ use crate::readers::cifar::published_files;
 use crate::readers::matlab;
 use crate::report::{Format, ScanReport};
 use crate::shape::ImageShape;
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use crate::split::Split;
 use dcgan_base::digest::Digest;
 
@@ -67,14 +67,8 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     let identity = Digest::default().field(&file).hex();
     let chunk = Chunk { path: path.to_owned(), bytes, first: 0, stride: shape.bytes(), count };
     Ok(Scan {
-        source: Source::Raw(RawImages::of_chunks(shape, PixelOrder::Cwh, vec![chunk])?),
         labels: Some(labels),
         class_names: Some((0..10).map(|digit| digit.to_string()).collect()),
-        invalid: Vec::new(),
-        report,
-        identity,
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(Source::Raw(RawImages::of_chunks(shape, PixelOrder::Cwh, vec![chunk])?), report, identity)
     })
 }

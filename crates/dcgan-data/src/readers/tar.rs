@@ -17,7 +17,7 @@ use crate::readers::folder::{has_image_extension, not_an_image};
 use crate::readers::labels::{LABEL_FILE, MAX_LABEL_FILE_BYTES, labels_of};
 use crate::readers::{shards, splits, webdataset};
 use crate::report::{Format, ScanReport};
-use crate::source::{Listing, Scan, Source};
+use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
 
 /// Archives within archives: ILSVRC has one level.
@@ -64,19 +64,17 @@ pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> R
         digest.number(u64::from(*label));
     }
     Ok(Scan {
-        source: Source::Encoded(EncodedImages {
-            root: root.to_owned(),
-            names,
-            storage: Storage::Ranges { shards, ranges },
-        }),
         labels,
         class_names,
-        invalid: Vec::new(),
-        report,
-        identity: digest.hex(),
-        fingerprint: None,
-        modified: String::new(),
-        listing: Listing::default(),
+        ..Scan::new(
+            Source::Encoded(EncodedImages {
+                root: root.to_owned(),
+                names,
+                storage: Storage::Ranges { shards, ranges },
+            }),
+            report,
+            digest.hex(),
+        )
     })
 }
 

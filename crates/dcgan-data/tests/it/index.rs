@@ -130,3 +130,23 @@ fn settle_first(folder: &Folder, file: &str) {
         },
     );
 }
+
+#[test]
+fn lists_of_splits_are_watched() {
+    let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/written/celeba");
+    let (folder, indexes) = (Folder::new(&[]), Folder::new(&[]));
+    for file in ["img_align_celeba.zip", "list_eval_partition.txt"] {
+        folder.write(file, &std::fs::read(written.join(file)).unwrap());
+        set_time(&folder.join(file), 0);
+    }
+    set_time(folder.path(), 0);
+    let numbers = || open40(folder.path(), &indexes).len();
+    assert_eq!((numbers(), count(&indexes), numbers()), (2, 1, 2));
+    folder.write("list_eval_partition.txt", b"000001.png 0\n000002.png 1\n");
+    set_time(folder.path(), 0);
+    assert_eq!(numbers(), 1);
+}
+
+fn open40(path: &Path, indexes: &Folder) -> Dataset {
+    Dataset::open(path, &OpenOptions { shape: shape(40, 20, 3), ..options(indexes) }).unwrap()
+}

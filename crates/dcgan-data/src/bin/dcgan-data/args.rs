@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use dcgan_cli::{LogArgs, UsageError, integer};
 use dcgan_data::arguments::ReadArgs;
 use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, cache_shape, default_cache_folder};
@@ -59,6 +59,16 @@ pub(crate) struct Pack {
     pub(crate) json: bool,
 }
 
+/// Whether decoded images that do not fit into memory are kept on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DecodedImages {
+    /// Keep them on disk for the next epochs and runs
+    #[default]
+    Keep,
+    /// Decode them again in each epoch
+    Discard,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bench {
     #[command(flatten)]
@@ -81,9 +91,9 @@ pub(crate) struct Bench {
     /// Memory for decoded images, in MiB; 0 keeps none there
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = integer::<u64>(0, 1 << 24))]
     pub(crate) loader_memory: u64,
-    /// Do not keep decoded images on disk
-    #[arg(long)]
-    pub(crate) discard: bool,
+    /// Decoded images that do not fit into this memory
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) decoded_images: DecodedImages,
     /// Seed of the order
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
@@ -131,8 +141,8 @@ impl DataArgs {
     }
 
     /// Opens the dataset as training does, with decoded images in `memory` bytes, or on disk unless they are discarded.
-    pub(crate) fn open_for_training(&self, memory: u64, discard: bool) -> anyhow::Result<Dataset> {
-        let cache_folder = if discard { None } else { default_cache_folder() };
+    pub(crate) fn open_for_training(&self, memory: u64, decoded: DecodedImages) -> anyhow::Result<Dataset> {
+        let cache_folder = default_cache_folder().filter(|_| decoded == DecodedImages::Keep);
         self.open_with(|options| OpenOptions { memory_limit_bytes: memory, cache_folder, ..options })
     }
 

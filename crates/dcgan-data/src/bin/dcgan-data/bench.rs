@@ -38,7 +38,7 @@ struct Line {
 pub(crate) fn bench_command(args: &Bench, logging: &Logging) -> anyhow::Result<Outcome> {
     let results = Results::new(logging, args.json, &[])?;
     let started = Instant::now();
-    let dataset = Arc::new(args.data.open_for_training(args.loader_memory << 20, args.discard)?);
+    let dataset = Arc::new(args.data.open_for_training(args.loader_memory << 20, args.decoded_images)?);
     let open_seconds = started.elapsed().as_secs_f64();
     tracing::info!("{}", dataset.report());
     let config = LoaderConfig {
