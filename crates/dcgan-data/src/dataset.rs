@@ -14,6 +14,7 @@ use crate::open;
 use crate::options::{OpenOptions, SkippedImage, UnreadableImages};
 use crate::pixel_cache::PixelCache;
 use crate::readers::digits;
+use crate::remote::local_path;
 use crate::report::ScanReport;
 use crate::shape::ImageShape;
 use crate::source::{ImageInfo, Scan, Source};
@@ -54,7 +55,8 @@ pub struct Dataset {
 const ALPHA_PROBES: usize = 16;
 
 impl Dataset {
-    /// Opens the folder, zip, file or cache at `path`. The format is detected from its content.
+    /// Opens the folder, zip, file or cache at `path`, or the copy of an address ([`local_path`]). The format is detected
+    /// from its content.
     ///
     /// Images of folders and zips are sorted by path. With [`UnreadableImages::Skip`] every image is decoded here.
     ///
@@ -76,7 +78,8 @@ impl Dataset {
         progress: DecodeProgress<'_>,
     ) -> Result<Self, DataError> {
         options.check()?;
-        Self::from_scan(open::scan(path, options)?, options, progress)
+        let path = local_path(path, &|| false)?;
+        Self::from_scan(open::scan(&path, options)?, options, progress)
     }
 
     /// Opens the 10,000 MNIST digits compiled into this crate (see `datasets/digits`), resized to `shape`.

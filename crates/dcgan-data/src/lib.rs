@@ -41,6 +41,7 @@
 //! # Features
 //!
 //! `cli` (default) builds the binary `dcgan-data`: `inspect`, `pack` and `verify`. The library does not use it.
+//! `remote` reads datasets at addresses: `https://`, `s3://` ([`local_path`]).
 //! `formats` (part of `cli`) reads the formats that need a library of their own: `parquet` and `hdf5`.
 //! `clap` adds `arguments`: options of reading images for the command lines of other programs.
 //!
@@ -58,7 +59,7 @@
 //! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `resize`, `transform`,
 //!    `encoded`, `raw`, `pixel_cache`, `source`
 //! 3. formats: `readers`, `index`
-//! 4. datasets: `open`, `dataset`
+//! 4. datasets: `remote`, `open`, `dataset`
 //! 5. uses of datasets: `order`, `loader`, `probe`, `partial_file`, `pack`, `manifest`
 //! 6. image files to write: `image_file`, `image_grid`, `gif`, `zip_writer`, `image_writer`
 //! 7. command lines: `arguments`
@@ -93,6 +94,7 @@ mod pixel_cache;
 mod probe;
 mod raw;
 mod readers;
+mod remote;
 mod report;
 mod resize;
 mod shape;
@@ -114,6 +116,7 @@ pub use pack::{PackReport, pack};
 pub use pixel_cache::{CACHE_VARIABLE, default_cache_folder};
 pub use probe::{Probe, probe};
 pub use readers::cache::cache_shape;
+pub use remote::{is_remote, local_path};
 pub use report::{Format, ScanReport, Skipped};
 pub use shape::{ImageShape, InvalidShape};
 pub use source::ImageInfo;

@@ -11,6 +11,7 @@ use crate::open;
 use crate::options::{OpenOptions, UnreadableImages};
 use crate::pixel_cache::default_cache_folder;
 use crate::readers::cache;
+use crate::remote::copied_path;
 use crate::shape::ImageShape;
 use crate::source::Source;
 
@@ -50,13 +51,14 @@ impl Probe {
     }
 }
 
-/// Looks at some of the images at `path`, which may be everything that [`Dataset::open`] reads. Unreadable images are
-/// ignored.
+/// Looks at some of the images at `path`, which may be everything that [`Dataset::open`] reads; of an address the copy.
+/// Unreadable images are ignored.
 ///
 /// # Errors
 ///
-/// A path that cannot be read or has an unsupported format.
+/// A path that cannot be read or has an unsupported format; an address that is not copied yet.
 pub fn probe(path: &Path) -> Result<Probe, DataError> {
+    let path = &copied_path(path)?;
     let stored_shape = cache::cache_shape(path)?;
     // Only a cache depends on the shape.
     let shape = stored_shape.unwrap_or(ImageShape { height: 64, width: 64, channels: 3 });

@@ -411,6 +411,10 @@ impl RunArgs {
     /// Every fault.
     pub(crate) fn plan(&self) -> Result<Plan, Vec<String>> {
         let mut options = self.options().map_err(|fault| vec![fault])?;
+        // The images choose the networks.
+        if let Some(address) = options.values.get("data").and_then(|data| data.as_str()) {
+            dcgan_data::local_path(Path::new(address), &|| false).map_err(|error| vec![error.to_string()])?;
+        }
         if let Some(choice) = PresetChoice::apply(&mut options) {
             tracing::info!("{choice}");
         }

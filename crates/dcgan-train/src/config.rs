@@ -351,6 +351,9 @@ impl Plan {
     /// Makes relative paths absolute by the current folder, so that the run can be resumed from another one.
     pub fn make_paths_absolute(&mut self) {
         for path in [&mut self.run.data, &mut self.run.init_from].into_iter().flatten() {
+            if dcgan_data::is_remote(path) {
+                continue;
+            }
             // Fails for an empty path, which opening reports.
             if let Ok(absolute) = std::path::absolute(&path) {
                 *path = absolute;

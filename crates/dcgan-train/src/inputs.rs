@@ -272,7 +272,11 @@ pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<In
             (Dataset::embedded_digits(shape)?, name.to_owned())
         }
         Some(path) => {
-            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            let mut name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            if dcgan_data::is_remote(path) {
+                // Behind it may be a signature.
+                name.truncate(name.find('?').unwrap_or(name.len()));
+            }
             (images::open(path, plan, opening)?, name)
         }
     };

@@ -22,6 +22,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// decoded and unreadable ones are skipped; without, all images are decoded where that takes little time, and an
 /// unreadable one is an error.
 pub(super) fn open(path: &Path, plan: &Plan, opening: &Opening<'_>) -> Result<Dataset, InputsError> {
+    let path = &dcgan_data::local_path(path, opening.cancelled)?;
     let skip_bad = plan.run.skip_bad;
     let mut options = OpenOptions::new(plan.image_shape());
     options.crop = plan.run.crop;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 use dcgan_cli::{LogArgs, UsageError, integer};
 use dcgan_data::arguments::ReadArgs;
-use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, cache_shape, default_cache_folder};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, cache_shape, default_cache_folder, local_path};
 
 /// Side of images in pixels, if --size is not given.
 const DEFAULT_SIDE: usize = 64;
@@ -114,7 +114,7 @@ pub(crate) struct Verify {
 /// The dataset and its options.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
-    /// A folder, zip, file or cache; `digits` for the embedded digits
+    /// A folder, zip, file or cache, or an address (https://, s3://); `digits` for the embedded digits
     pub(crate) path: PathBuf,
     /// Resize images to this size, HEIGHTxWIDTH or one number for both [default: 64, or that of a cache]
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
@@ -157,7 +157,8 @@ impl DataArgs {
         if !faults.is_empty() {
             return Err(UsageError { faults }.into());
         }
-        let stored = cache_shape(&self.path)?;
+        let path = local_path(&self.path, &|| false)?;
+        let stored = cache_shape(&path)?;
         let default = stored.unwrap_or(ImageShape { height: DEFAULT_SIDE, width: DEFAULT_SIDE, channels: 3 });
         let (height, width) = self.size.unwrap_or((default.height, default.width));
         let shape = ImageShape { height, width, channels: self.channels.unwrap_or(default.channels) };
@@ -166,7 +167,7 @@ impl DataArgs {
         }
         let split = if self.test { Split::Test } else { self.split };
         let options = OpenOptions { crop: self.crop, split, ..self.read.options(shape) };
-        Ok(Dataset::open(&self.path, &change(options))?)
+        Ok(Dataset::open(&path, &change(options))?)
     }
 }
 
