@@ -58,6 +58,15 @@ impl Probe {
 ///
 /// A path that cannot be read or has an unsupported format; an address that is not copied yet.
 pub fn probe(path: &Path) -> Result<Probe, DataError> {
+    // In a pool of its own: a program looks at the images before it knows how many threads to use, and the size of the
+    // global pool is fixed by its first use.
+    match rayon::ThreadPoolBuilder::new().build() {
+        Ok(pool) => pool.install(|| probe_images(path)),
+        Err(_) => probe_images(path),
+    }
+}
+
+fn probe_images(path: &Path) -> Result<Probe, DataError> {
     let path = &copied_path(path)?;
     let stored_shape = cache::cache_shape(path)?;
     // Only a cache depends on the shape.

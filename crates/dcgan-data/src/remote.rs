@@ -89,7 +89,8 @@ impl<'a> Log<'a> {
             state.start = Some((now, done));
             state.last = Some(now);
             let done = if done > 0 { format!(", {:.2} GB of them are here", gigabytes(done)) } else { String::new() };
-            tracing::info!("copies {}: {files} files, {:.2} GB{done}", self.address, gigabytes(bytes));
+            let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+            tracing::info!("copies {}: {files}, {:.2} GB{done}", self.address, gigabytes(bytes));
             return;
         };
         if state.last.is_some_and(|last| now - last < LOG_EVERY) {

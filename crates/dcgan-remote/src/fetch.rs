@@ -140,6 +140,9 @@ async fn run_until<T>(
     work: impl Future<Output = Result<T, RemoteError>>,
     progress: impl Fn() -> bool,
 ) -> Result<T, RemoteError> {
+    if !progress() {
+        return Err(RemoteError::Cancelled);
+    }
     let mut work = std::pin::pin!(work);
     let mut ticks = tokio::time::interval(TICK);
     loop {
