@@ -49,6 +49,11 @@ fn dependencies_run_downwards_only() {
             &["linfa", "linfa-svm", "ndarray"],
         ),
         (
+            "dcgan-metrics",
+            &["dcgan-base", "dcgan-model", "dcgan-ops"],
+            &["clap", "image", "linfa", "linfa-svm", "ndarray", "tracing"],
+        ),
+        (
             "dcgan-train",
             &["dcgan-base", "dcgan-model", "dcgan-data", "dcgan-cli", "dcgan-mpi", "dcgan-ops"],
             &["linfa", "linfa-svm", "ndarray"],

@@ -1,6 +1,9 @@
 //! SHA-256 over length-prefixed fields, for fingerprints of datasets and protocols.
 
 use std::fmt::Write;
+use std::fs::File;
+use std::io;
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
@@ -31,6 +34,16 @@ impl Digest {
     pub fn hex(&self) -> String {
         hex(&self.key())
     }
+}
+
+/// SHA-256 of a file, as 64 lower-case hexadecimal digits.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn file_sha256(path: &Path) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut digest)?;
+    Ok(hex(&digest.finalize()))
 }
 
 /// Lower-case hexadecimal digits of `bytes`.

@@ -88,7 +88,11 @@ impl<'a> Log<'a> {
         let Some((start, first)) = state.start else {
             state.start = Some((now, done));
             state.last = Some(now);
-            let done = if done > 0 { format!(", {:.2} GB of them are here", gigabytes(done)) } else { String::new() };
+            let done = if done > 0 {
+                format!(", {:.2} GB of them are here", gigabytes(done))
+            } else {
+                String::new()
+            };
             let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
             tracing::info!("copies {}: {files}, {:.2} GB{done}", self.address, gigabytes(bytes));
             return;

@@ -112,7 +112,11 @@ fn expand(text: &str) -> Result<Vec<String>, String> {
         let items = match inner.split_once("..") {
             Some((first, last)) => range(first, last)?,
             None if inner.contains(',') => inner.split(',').map(str::to_owned).collect(),
-            None => return Err(format!("{{{inner}}} is neither a list, such as {{a,b}}, nor a range, such as {{00..99}}")),
+            None => {
+                return Err(format!(
+                    "{{{inner}}} is neither a list, such as {{a,b}}, nor a range, such as {{00..99}}"
+                ));
+            }
         };
         if done.len() + open.len() + items.len() > MAX_FILES {
             return Err(format!("the braces stand for more than {MAX_FILES} files"));
@@ -186,7 +190,8 @@ mod tests {
         assert_eq!(Address::parse("s3://b").unwrap(), s3("b", &[""]));
         // A key is taken literally, without percent encoding.
         assert_eq!(Address::parse("s3://b/x y%/{1,2}?").unwrap(), s3("b", &["x y%/1?", "x y%/2?"]));
-        let Address::Http { server, paths } = Address::parse("http://h:1/x%20y/{1,2}.tar?a=b#c").unwrap() else {
+        let Address::Http { server, paths } = Address::parse("http://h:1/x%20y/{1,2}.tar?a=b#c").unwrap()
+        else {
             panic!("a web server");
         };
         assert_eq!((server.as_str(), paths), ("http://h:1/?a=b", names(&["x%20y/1.tar", "x%20y/2.tar"])));
@@ -208,7 +213,8 @@ mod tests {
         let name = |text| folder_name(text, None);
         assert!(name("s3://b/some data/").starts_with("some_data-"), "{}", name("s3://b/some data/"));
         assert_eq!(name("https://h/a.tar?X-Amz-Signature=1"), name("https://h/a.tar?X-Amz-Signature=2"));
-        let all = ["https://h/a.tar", "https://h/a.tar?f=1", "https://g/a.tar", "s3://h/a.tar", "s3://h/a.tar/"];
+        let all =
+            ["https://h/a.tar", "https://h/a.tar?f=1", "https://g/a.tar", "s3://h/a.tar", "s3://h/a.tar/"];
         let mut names: Vec<String> = all.iter().map(|text| name(text)).collect();
         names.push(folder_name("s3://h/a.tar", Some("http://localhost")));
         names.sort();

@@ -72,7 +72,8 @@ impl Copies {
         let is_here = |file: &RemoteFile| {
             let recorded = copied.get(&file.name);
             recorded.is_some_and(|(bytes, version)| *bytes == file.bytes && *version == file.version)
-                && fs::metadata(root.join(&file.name)).is_ok_and(|found| found.is_file() && found.len() == file.bytes)
+                && fs::metadata(root.join(&file.name))
+                    .is_ok_and(|found| found.is_file() && found.len() == file.bytes)
         };
         files.iter().filter(|file| !is_here(file)).collect()
     }
@@ -114,8 +115,7 @@ impl Copies {
         let partial = self.partial(remote);
         let io = |error| RemoteError::io(&partial)(error);
         make_folder(&partial)?;
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(&partial).map_err(io)?;
+        let mut file = OpenOptions::new().create(true).append(true).open(&partial).map_err(io)?;
         let mut length = file.metadata().map_err(io)?.len();
         if length > remote.bytes {
             file.set_len(0).map_err(io)?;
@@ -143,7 +143,8 @@ impl Copies {
                 stream::iter(chunks)
                     .map(|range| async move {
                         let bytes = store.get(remote, Some(range.clone())).await?;
-                        let start: Vec<u8> = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
+                        let start: Vec<u8> =
+                            Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
                         let joined = bytes.try_fold(start, |mut all, part| async move {
                             all.extend_from_slice(part.as_ref());
                             Ok(all)
@@ -180,9 +181,11 @@ impl Copies {
         if let Some(folder) = path.parent() {
             sync_names(folder).map_err(RemoteError::io(folder))?;
         }
-        let copied = Copied { name: remote.name.clone(), bytes: remote.bytes, version: remote.version.clone() };
+        let copied =
+            Copied { name: remote.name.clone(), bytes: remote.bytes, version: remote.version.clone() };
         let record = self.record();
-        let line = serde_json::to_string(&copied).map_err(std::io::Error::from).map_err(RemoteError::io(&record))?;
+        let line =
+            serde_json::to_string(&copied).map_err(std::io::Error::from).map_err(RemoteError::io(&record))?;
         let mut file =
             OpenOptions::new().create(true).append(true).open(&record).map_err(RemoteError::io(&record))?;
         // The line break in front ends a line that an interruption cut.

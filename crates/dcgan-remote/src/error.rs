@@ -69,7 +69,9 @@ pub enum RemoteError {
         source: io::Error,
     },
     /// The program was built without stores.
-    #[error("{address}: this build reads no addresses: build with `--features remote`, or copy the files to a folder")]
+    #[error(
+        "{address}: this build reads no addresses: build with `--features remote`, or copy the files to a folder"
+    )]
     NotBuilt {
         /// The address.
         address: String,

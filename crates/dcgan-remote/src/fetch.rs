@@ -119,7 +119,9 @@ async fn copy_missing(
     let bytes = sum(&listing.files.iter().collect::<Vec<_>>());
     let partial = missing.iter().map(|file| copies.partial_bytes(file)).fold(0, u64::saturating_add);
     let needed = sum(&missing).saturating_sub(partial);
-    if let Some(free) = free_bytes(folder).filter(|free| needed.saturating_add(RESERVE_BYTES) > *free && needed > 0) {
+    if let Some(free) =
+        free_bytes(folder).filter(|free| needed.saturating_add(RESERVE_BYTES) > *free && needed > 0)
+    {
         let (address, folder) = (listing.address.clone(), folder.to_owned());
         return Err(RemoteError::Space { address, folder, needed, free });
     }
@@ -158,7 +160,9 @@ async fn run_until<T>(
 }
 
 fn folder(address: &str, options: &FetchOptions) -> PathBuf {
-    let value = |name: &str| options.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let value = |name: &str| {
+        options.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    };
     let is_s3 = address.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("s3"));
     let endpoint = value("AWS_ENDPOINT_URL_S3").or_else(|| value("AWS_ENDPOINT_URL"));
     let endpoint = endpoint.or_else(|| value("AWS_ENDPOINT")).filter(|_| is_s3);
@@ -191,7 +195,12 @@ fn lock(
     progress: &(dyn Fn(Progress) -> bool + Sync),
 ) -> Result<File, RemoteError> {
     let path = folder.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(RemoteError::io(&path))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(RemoteError::io(&path))?;
     let mut is_told = false;
     loop {
         match file.try_lock() {

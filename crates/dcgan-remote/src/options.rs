@@ -7,9 +7,9 @@ pub const AUTHORIZATION_VARIABLE: &str = "DCGAN_HTTP_AUTHORIZATION";
 
 /// Whether `text` is an address that [`crate::fetch`] takes, and not a path.
 pub fn is_address(text: &str) -> bool {
-    ["http://", "https://", "s3://", "s3a://"].iter().any(|scheme| {
-        text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    })
+    ["http://", "https://", "s3://", "s3a://"]
+        .iter()
+        .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
 }
 
 /// Options of [`crate::fetch`].

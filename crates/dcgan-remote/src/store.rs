@@ -11,7 +11,8 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
+    ClientOptions, Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt,
+    RetryConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +66,8 @@ impl Store {
         // Fails where the program has chosen another one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let fault = |error: Error| RemoteError::Address { address: text.clone(), problem: describe(&error) };
-        let retry = RetryConfig { retry_timeout: Duration::from_secs(retry_seconds), ..RetryConfig::default() };
+        let retry =
+            RetryConfig { retry_timeout: Duration::from_secs(retry_seconds), ..RetryConfig::default() };
         let store: Arc<dyn ObjectStore> = match &address {
             Address::S3 { bucket, .. } => {
                 let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_retry(retry);
@@ -93,8 +95,10 @@ impl Store {
                     value.set_sensitive(true);
                     options = options.with_default_headers(HeaderMap::from_iter([(AUTHORIZATION, value)]));
                 }
-                let builder =
-                    HttpBuilder::new().with_url(server.as_str()).with_client_options(options).with_retry(retry);
+                let builder = HttpBuilder::new()
+                    .with_url(server.as_str())
+                    .with_client_options(options)
+                    .with_retry(retry);
                 Arc::new(builder.build().map_err(fault)?)
             }
         };

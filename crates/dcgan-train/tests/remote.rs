@@ -13,7 +13,11 @@ use web_server::{Behavior, WebServer};
 
 fn run(folder: &Path, command: &[&str]) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_dcgan-train"));
-    program.args(command).args(["--device", "cpu", "--threads", "1"]).env("DCGAN_CACHE", folder.join("cache")).current_dir(folder);
+    program
+        .args(command)
+        .args(["--device", "cpu", "--threads", "1"])
+        .env("DCGAN_CACHE", folder.join("cache"))
+        .current_dir(folder);
     program.output().unwrap()
 }
 
@@ -22,7 +26,8 @@ fn images(count: u8) -> Vec<u8> {
     use std::io::{Cursor, Write};
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for number in 0..count {
-        let image = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(u32::from(number) * 9 + x * y) as u8]));
+        let image =
+            image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(u32::from(number) * 9 + x * y) as u8]));
         let mut png = Cursor::new(Vec::new());
         image.write_to(&mut png, image::ImageFormat::Png).unwrap();
         zip.start_file(format!("{number:03}.png"), zip::write::SimpleFileOptions::default()).unwrap();
@@ -44,14 +49,16 @@ fn a_run_copies_its_dataset_and_goes_on_without_the_server() {
     std::fs::write(&local, images(24)).unwrap();
     // The images choose the preset; the run on the local file has the same bytes.
     for (data, out) in [(address.as_str(), "remote"), (local.to_str().unwrap(), "local")] {
-        let done = run(folder.path(), &["run", "--data", data, "--out", out, "--batch-size", "8", "--steps", "3"]);
+        let done =
+            run(folder.path(), &["run", "--data", data, "--out", out, "--batch-size", "8", "--steps", "3"]);
         let log = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{log}");
         assert_eq!(log.contains("copies http://"), out == "remote", "{log}");
         assert!(!log.contains("secret"), "{log}");
     }
     let weights = |run: &str, step: &str| {
-        std::fs::read(folder.path().join(run).join("checkpoints").join(step).join("generator.safetensors")).unwrap()
+        std::fs::read(folder.path().join(run).join("checkpoints").join(step).join("generator.safetensors"))
+            .unwrap()
     };
     assert!(weights("remote", "00000003") == weights("local", "00000003"));
     // Without the server, the run goes on with the copy.

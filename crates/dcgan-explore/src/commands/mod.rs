@@ -134,7 +134,9 @@ pub(crate) fn open_data(
         return faults.collect(model.data(args));
     }
     if let Some(path) = &args.data {
-        faults.check(dcgan_data::is_remote(path) || path.exists(), || format!("--data {} does not exist", path.display()));
+        faults.check(dcgan_data::is_remote(path) || path.exists(), || {
+            format!("--data {} does not exist", path.display())
+        });
     }
     Ok(None)
 }

@@ -38,8 +38,9 @@ use groups::{Group, GroupContent};
 use layers::FileNetwork;
 use matching::Candidate;
 use sources::Source;
+use state_dict::ImportedTensor;
 
-use crate::weights::{TensorSpec, Weights, non_finite};
+use crate::weights::{HostTensor, TensorSpec, Weights, non_finite};
 use crate::{Model, ModelConfig};
 
 /// The most values in one file, 1 GiB as `f32`. A bound is needed because a file can refer to one storage or array any
@@ -99,6 +100,24 @@ pub fn read(src: &Path, expected: &Expected) -> Result<Imported, ImportError> {
     let mut import = Import::new(src, expected, true);
     import.imported.notes = notes;
     import.sources(sources)
+}
+
+/// Reads all tensors of a file by name, whatever network they are of: safetensors, a PyTorch file in the zip or the
+/// legacy format, a TorchScript archive. Keys of enclosing dicts are joined by `/` in front of the name.
+///
+/// # Errors
+/// A file that cannot be read, is damaged, or has arrays without names.
+pub fn tensors(path: &Path) -> Result<Vec<(String, HostTensor)>, ImportError> {
+    match sources::read(path)?.content {
+        sources::Content::Tensors(tensors) => {
+            let name = |tensor: &ImportedTensor| match tensor.scope.as_str() {
+                "" => tensor.name.clone(),
+                scope => format!("{scope}/{}", tensor.name),
+            };
+            Ok(tensors.into_iter().map(|tensor| (name(&tensor), tensor.tensor)).collect())
+        }
+        sources::Content::Arrays(_) => Err(ImportError::UnknownFormat { path: path.to_owned() }),
+    }
 }
 
 /// Reads the networks of files and folders, in any order, and infers the model if it is not given: from the metadata

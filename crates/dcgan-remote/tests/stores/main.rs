@@ -1,6 +1,11 @@
 //! Copies from servers: a web server with faults, and an S3 server that checks signatures.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 mod s3;
 mod web_server;
@@ -201,7 +206,8 @@ fn faults_have_one_message_with_a_fix() {
     assert!(found.contains(AUTHORIZATION_VARIABLE) && !found.contains("secret"), "{found}");
     let found = message("a.tar", &with(AUTHORIZATION_VARIABLE, "Bearer \n secret"));
     assert!(found.contains("not the value of a header") && !found.contains("secret"), "{found}");
-    let path = copy(&format!("{}/a.tar", server.address), &with(AUTHORIZATION_VARIABLE, "Bearer secret")).unwrap();
+    let path =
+        copy(&format!("{}/a.tar", server.address), &with(AUTHORIZATION_VARIABLE, "Bearer secret")).unwrap();
     assert_eq!(std::fs::read(path).unwrap(), content(1000, 0));
     // Nobody listens there.
     let found = copy("http://127.0.0.1:1/a.tar?X-Amz-Signature=secret", &plain).unwrap_err().to_string();
@@ -219,7 +225,9 @@ fn processes_that_fetch_the_same_address_wait_for_each_other() {
     let options = options(folder.path());
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| assert!(std::fs::read(copy(&address, &options).unwrap()).unwrap() == content(LARGE, 0)));
+            scope.spawn(|| {
+                assert!(std::fs::read(copy(&address, &options).unwrap()).unwrap() == content(LARGE, 0))
+            });
         }
     });
     assert_eq!(server.take().1, LARGE as u64, "copied once");

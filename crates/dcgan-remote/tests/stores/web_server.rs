@@ -77,11 +77,13 @@ impl WebServer {
         let range = headers.get("range").cloned().unwrap_or_default();
         self.requests.lock().unwrap().push(format!("{method} {target} {range}").trim().to_owned());
         let behavior = self.behavior.lock().unwrap().clone();
-        let status = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let status =
+            |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         if behavior.is_down {
             return stream.write_all(status("503 Service Unavailable").as_bytes());
         }
-        if behavior.authorization.is_some() && behavior.authorization.as_ref() != headers.get("authorization") {
+        if behavior.authorization.is_some() && behavior.authorization.as_ref() != headers.get("authorization")
+        {
             return stream.write_all(status("401 Unauthorized").as_bytes());
         }
         if method == "HEAD" && behavior.refuses_head {
@@ -101,7 +103,11 @@ impl WebServer {
             let start: usize = start.parse().unwrap();
             let end = end.parse().map_or(content.len(), |end: usize| content.len().min(end + 1));
             body = &content[start..end];
-            head = format!("HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {start}-{}/{}\r\n", end - 1, content.len());
+            head = format!(
+                "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {start}-{}/{}\r\n",
+                end - 1,
+                content.len()
+            );
         }
         let length = behavior.claimed_bytes.filter(|_| method == "HEAD").unwrap_or(body.len() as u64);
         head += &format!("content-length: {length}\r\nlast-modified: Sat, 28 Nov 2026 00:00:00 GMT\r\n");

@@ -42,7 +42,8 @@ fn the_preset_is_chosen_by_the_images() {
     for (i, (shape, options, (name, height, width, channels), parts)) in rows.iter().enumerate() {
         let (data, out) = (path(&format!("data-{i}")), path(&format!("run-{i}")));
         write_images(data.as_ref(), 4, *shape);
-        let run = ["run", "--data", &data, "--out", &out, "--batch-size", "2", "--steps", "1", "--threads", "1"];
+        let run =
+            ["run", "--data", &data, "--out", &out, "--batch-size", "2", "--steps", "1", "--threads", "1"];
         succeed(&[&run[..], options].concat());
         let plan: toml::Table =
             fs::read_to_string(Path::new(&out).join("plan.toml")).unwrap().parse().unwrap();
