@@ -40,7 +40,16 @@ fn dependencies_run_downwards_only() {
         ("dcgan-svm", &["dcgan-base"], &["candle-core", "clap", "image", "tracing"]),
         (
             "dcgan-features",
-            &["dcgan-base", "dcgan-model", "dcgan-data", "dcgan-cli", "dcgan-mpi", "dcgan-ops", "dcgan-svm"],
+            &[
+                "dcgan-base",
+                "dcgan-model",
+                "dcgan-metrics",
+                "dcgan-data",
+                "dcgan-cli",
+                "dcgan-mpi",
+                "dcgan-ops",
+                "dcgan-svm",
+            ],
             &["linfa", "linfa-svm", "ndarray"],
         ),
         (

@@ -312,6 +312,18 @@ impl Dataset {
         Ok(())
     }
 
+    /// Image `index` as it is stored, neither resized nor cropped: u8 `(h, w, 3)`, height and width. Grey is repeated,
+    /// alpha is dropped.
+    ///
+    /// # Errors
+    ///
+    /// An index out of range, or an image that cannot be read or decoded.
+    pub fn read_stored(&self, index: usize) -> Result<(Vec<u8>, usize, usize), DataError> {
+        let image = self.source.image(self.record(index)?)?.into_rgb8();
+        let (width, height) = image.dimensions();
+        Ok((image.into_raw(), height as usize, width as usize))
+    }
+
     /// Name and size of image `index` on disk. Only the header is decoded.
     ///
     /// # Errors

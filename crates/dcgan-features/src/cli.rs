@@ -8,6 +8,7 @@ use dcgan_data::Split;
 use dcgan_data::arguments::ReadArgs;
 use dcgan_features::dedup::Rule;
 use dcgan_features::neighbours::SampleStatistics;
+use dcgan_metrics::Convention;
 use dcgan_model::DeviceChoice;
 use std::path::PathBuf;
 
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     /// Find near-duplicate images of a dataset by semantic hashing (section 4.1)
     Dedup(DedupArgs),
+    /// FID, KID, Inception score, precision and recall of generated images against real ones
+    Metrics(MetricsArgs),
     /// Time feature extraction on synthetic images
     Bench(BenchArgs),
 }
@@ -107,6 +110,48 @@ pub(crate) struct DedupArgs {
     /// Seed of the autoencoder and of the tables
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MetricsArgs {
+    /// Generated images: a model, from which they are drawn, or everything that `dcgan-train run --data` reads
+    pub(crate) generated: PathBuf,
+    /// Real images, or statistics (`mu` and `sigma` in .npz) of pytorch-fid, ADM or clean-fid
+    pub(crate) reference: PathBuf,
+    /// The Inception weights: pt_inception-2015-12-05-6726825d.pth, weights-inception-2015-12-05-6726825d.pth or
+    /// inception-2015-12-05.pt [default: the file that DCGAN_INCEPTION names]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inception: Option<PathBuf>,
+    /// The program whose numbers are computed: torch-fidelity, pytorch-fid, clean, nvlabs or studiogan
+    #[arg(long, value_name = "PROGRAM", default_value_t)]
+    pub(crate) like: Convention,
+    /// Generated images [default: 50,000 samples of a model, all images of a dataset]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(2, 100000000))]
+    pub(crate) n: Option<usize>,
+    /// Real images [default: all]
+    #[arg(long, value_name = "N", value_parser = integer::<usize>(2, 100000000))]
+    pub(crate) reference_n: Option<usize>,
+    /// Read this split of the real images: train, val or test
+    #[arg(long, value_name = "SPLIT", default_value_t = Split::Train)]
+    pub(crate) split: Split,
+    /// Seed of the samples of a model
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
+    pub(crate) seed: u64,
+    /// Seed of subsets and splits, that of torch-fidelity
+    #[arg(long, value_name = "S", default_value_t = 2020, value_parser = integer::<u32>(0, u32::MAX as u64))]
+    pub(crate) subset_seed: u32,
+    /// Write the statistics of the real images, for later comparisons
+    #[arg(long, value_name = "FILE.npz")]
+    pub(crate) save_statistics: Option<PathBuf>,
+    /// Folder of features: an interrupted extraction goes on from there, later commands use it [default:
+    /// ~/.cache/dcgan/features, or that in DCGAN_CACHE]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Print one line of JSON

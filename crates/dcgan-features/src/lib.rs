@@ -33,6 +33,7 @@
 //!   a [`report`]. [`protocol`] defines the splits and the choice of C, [`learner`] the classifiers, [`supervised`] the
 //!   supervised baseline, [`claim`] recorded results.
 //! - De-duplication: [`dedup`], semantic hashing of section 4.1.
+//! - Comparisons of images: [`inception`], features for the metrics of dcgan-metrics.
 //! - Nearest neighbours: [`nearest`] is an exact search, [`neighbours`] scores real and generated images with it.
 //!
 //! The feature `cli` (default) builds the binary `dcgan-eval`; the library does not need it.
@@ -43,6 +44,7 @@ pub mod dedup;
 pub mod experiment;
 pub mod extract;
 pub mod file;
+pub mod inception;
 pub mod learner;
 pub mod nearest;
 pub mod neighbours;

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
                 commands::features::run(&args, world, &logging)
             }),
             Some(Command::Dedup(args)) => commands::dedup::run(&args, &logging),
+            Some(Command::Metrics(args)) => commands::metrics::run(&args, &logging),
             Some(Command::Bench(args)) => commands::bench::run(&args),
             Some(Command::Probe(args)) => commands::probe::run(&args, &logging),
         }

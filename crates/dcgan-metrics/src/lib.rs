@@ -24,16 +24,19 @@
 
 mod convention;
 mod error;
+mod feature_file;
 mod frechet;
 mod inception;
 mod inception_score;
 mod kernel_distance;
 mod neighbours;
+mod npz;
 mod random_state;
 mod statistics;
 
 pub use convention::{Convention, INPUT_LEN};
 pub use error::MetricsError;
+pub use feature_file::FeatureFile;
 pub use frechet::Reference;
 pub use inception::{
     CLASSES, ConvolutionShape, FEATURES, Features, Inception, InceptionWeights, WEIGHTS_SOURCE,

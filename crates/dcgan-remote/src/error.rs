@@ -1,7 +1,7 @@
 //! Errors of copying a dataset.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why a dataset at an address cannot be copied.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ pub enum RemoteError {
 
 #[cfg(feature = "stores")]
 impl RemoteError {
-    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         |source| Self::Io { path, source }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod dedup;
 pub(crate) mod features;
+pub(crate) mod metrics;
 pub(crate) mod neighbours;
 pub(crate) mod probe;
 pub(crate) mod reproduce;

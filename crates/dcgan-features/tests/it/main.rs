@@ -5,6 +5,7 @@ mod classes;
 mod dedup;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod metrics;
 mod outputs;
 mod results;
 mod samples;

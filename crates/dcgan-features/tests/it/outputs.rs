@@ -14,6 +14,8 @@ fn json_is_alone_on_stdout() {
     let here = folder.path();
     let data = bars(here, &TEN, 12, 3);
     let data = data.to_str().unwrap();
+    let weights = crate::metrics::weights(here);
+    let weights = weights.to_str().unwrap();
     let svhn = ["svhn", "cifar10"]; // the same command as digits, on datasets that a test does not have
     let rows: &[(&str, &[&str])] = &[
         ("digits", &["--data", data, "--c", "1e-3"]),
@@ -24,6 +26,7 @@ fn json_is_alone_on_stdout() {
         ("features", &["--data", data, "--test", "--out", "test.safetensors"]),
         ("probe", &["--train", "train.safetensors", "--test", "test.safetensors", "--c", "1"]),
         ("dedup", &[data, "--steps", "2"]),
+        ("metrics", &[data, data, "--n", "6", "--reference-n", "6", "--inception", weights]),
         ("bench", &["--preset", "digits", "--images", "4", "--batch-size", "2"]),
     ];
     for (command, arguments) in rows {
@@ -34,6 +37,7 @@ fn json_is_alone_on_stdout() {
             .args(*arguments)
             .arg("--json")
             .env_remove("RUST_LOG")
+            .env("DCGAN_CACHE", "")
             .output()
             .unwrap();
         let stdout = String::from_utf8(output.stdout).unwrap();

@@ -15,6 +15,9 @@ use super::architecture::{CLASSES, Conv, FEATURES, Part, SIDE, parts};
 use super::weights::{ConvWeights, InceptionWeights};
 use crate::error::MetricsError;
 
+/// Rows of a product.
+const ROWS: usize = 256;
+
 /// Added to variances under the root.
 const EPS: f64 = 1e-3;
 
@@ -71,10 +74,22 @@ impl Inception {
             }
             features.iter_mut().for_each(|sum| *sum /= pixels as f32);
         });
+        let logits = self.logits(&features);
+        Ok(Features { features, logits })
+    }
+
+    /// Logits `(n, 1008)` of features `(n, 2048)`.
+    pub fn logits(&self, features: &[f32]) -> Vec<f32> {
+        let n = features.len() / FEATURES;
         let mut logits = vec![0.0; n * CLASSES];
         let transposed = MatrixView::new(&self.logits.data, CLASSES, FEATURES).t();
-        matmul(&mut logits, MatrixView::new(&features, n, FEATURES), transposed, false);
-        Ok(Features { features, logits })
+        // A product of few rows sums in another order: parts do not depend on the caller.
+        let parts = logits.par_chunks_mut(ROWS * CLASSES).zip(features.par_chunks(ROWS * FEATURES));
+        parts.for_each(|(logits, features)| {
+            let rows = features.len() / FEATURES;
+            matmul(logits, MatrixView::new(features, rows, FEATURES), transposed, false);
+        });
+        logits
     }
 }
 

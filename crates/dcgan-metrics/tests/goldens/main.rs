@@ -1,9 +1,14 @@
 //! Features and metrics against torch-fidelity, pytorch-fid, clean-fid and prdc (make.py).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the numbers of make.py are small"
+)]
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dcgan_metrics::{
     CLASSES, Convention, FEATURES, INPUT_LEN, Inception, InceptionWeights, RandomState, Reference, SPLITS,
@@ -188,15 +193,15 @@ fn features_are_those_of_other_programs() {
         Inception::new(&InceptionWeights::read(&path).unwrap(), dcgan_ops::Device::Cpu).unwrap();
     let input = vec![0.25; INPUT_LEN];
     assert_eq!(of_graph.features(input.clone(), 1).unwrap(), of_ones.features(input, 1).unwrap());
-    faults(folder.path().join("faults.safetensors"), ones);
+    faults(&folder.path().join("faults.safetensors"), ones);
 }
 
 /// Files that are not these weights.
-fn faults(path: PathBuf, mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>) {
+fn faults(path: &Path, mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>) {
     tensors.remove("fc.weight");
     tensors.insert("Mixed_5b.branch1x1.bn.bias".to_owned(), (vec![1], vec![0.0]));
-    save(&path, &tensors);
-    let message = InceptionWeights::read(&path).unwrap_err().to_string();
+    save(path, &tensors);
+    let message = InceptionWeights::read(path).unwrap_err().to_string();
     for part in [
         "faults.safetensors",
         "Mixed_5b_branch1x1_bn_bias has the shape [1], expected [64]",
@@ -204,8 +209,8 @@ fn faults(path: PathBuf, mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>) 
     ] {
         assert!(message.contains(part), "{message}");
     }
-    std::fs::write(&path, b"not weights").unwrap();
-    assert!(InceptionWeights::read(&path).unwrap_err().to_string().contains("faults.safetensors"));
+    std::fs::write(path, b"not weights").unwrap();
+    assert!(InceptionWeights::read(path).unwrap_err().to_string().contains("faults.safetensors"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
-"""Features, logits and metrics of torch-fidelity, pytorch-fid and clean-fid, from weights and images that a formula gives.
+"""Features, logits and metrics of torch-fidelity, pytorch-fid, clean-fid and prdc, of images and weights by formula.
 
-Run: pip install -r requirements.txt; python3 make.py   (Python 3.11; writes expected.safetensors and expected.json here)
+Run: pip install -r requirements.txt; python3 make.py
+     (Python 3.11; writes expected.safetensors and expected.json here)
 
 Nothing large is stored: every tensor and image is drawn from splitmix64, which main.rs repeats.
 """
@@ -149,11 +150,13 @@ def expected_metrics():
     b = (b * np.linspace(0.5, 1.2, d).astype(np.float32) + np.float32(0.1)).astype(np.float32)
     logits = uniform("logits", 500 * 20).reshape(500, 20) * 8
     t = torch.from_numpy
-    fid = fid_statistics_to_metric(fid_features_to_statistics(t(a).double()), fid_features_to_statistics(t(b).double()), False)
+    of_a, of_b = (fid_features_to_statistics(t(x).double()) for x in (a, b))
+    fid = fid_statistics_to_metric(of_a, of_b, False)
     options = dict(kid_subsets=20, kid_subset_size=100, rng_seed=2020, verbose=False)
     kid = kid_features_to_metric(t(a).double(), t(b).double(), **options)
     isc = isc_features_to_metric(t(logits))
-    prc = prc_features_to_metric(t(a).double(), t(b).double(), verbose=False, prc_neighborhood=3, prc_batch_size=10000, save_cpu_ram=False)
+    neighbours = dict(verbose=False, prc_neighborhood=3, prc_batch_size=10000, save_cpu_ram=False)
+    prc = prc_features_to_metric(t(a).double(), t(b).double(), **neighbours)
     prdc = compute_prdc(real_features=b.astype(np.float64), fake_features=a.astype(np.float64), nearest_k=5)
     return {
         "fid": fid["frechet_inception_distance"],
@@ -175,9 +178,10 @@ def main():
     (HERE / "expected.json").write_text(json.dumps(expected_metrics(), indent=1) + "\n")
 
 
-if len(sys.argv) == 3 and sys.argv[1] == "--weights":
-    # Writes the weights as a file of torch-fidelity, to try the commands: make.py --weights FILE
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(torch_fidelity_network(Path(folder))[1], sys.argv[2])
-else:
-    main()
+if __name__ == "__main__":
+    if len(sys.argv) == 3 and sys.argv[1] == "--weights":
+        # Writes the weights as a file of torch-fidelity, to try the commands: make.py --weights FILE
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(torch_fidelity_network(Path(folder))[1], sys.argv[2])
+    else:
+        main()

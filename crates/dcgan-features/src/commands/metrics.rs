@@ -1,0 +1,349 @@
+//! `dcgan-eval metrics`
+
+use super::{ProgressBars, check_cache, open_device};
+use crate::cli::MetricsArgs;
+use dcgan_base::memory::peak_memory_bytes;
+use dcgan_cli::{Logging, Outcome, Results, UsageError, check_output, set_threads};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, default_cache_folder};
+use dcgan_features::experiment::weights_sha256;
+use dcgan_features::inception::{Images, InceptionError, features};
+use dcgan_features::report::{layout, thousands};
+use dcgan_metrics::{
+    CLASSES, Convention, FEATURES, Inception, InceptionWeights, MetricsError, Neighbours, RandomState,
+    Reference, SPLITS, SUBSET_SIZE, SUBSETS, Spread, Statistics, WEIGHTS_SOURCE, WEIGHTS_VARIABLE,
+    default_weights, inception_score, kernel_distance, neighbours,
+};
+use dcgan_model::{Device, Generator, shipped_model};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Samples of a model without `--n`: what papers compare.
+const DEFAULT_SAMPLES: usize = 50_000;
+
+/// Below this many images covariances of 2048 features are singular.
+const SINGULAR: usize = FEATURES + 1;
+
+/// Below this many images the bias of FID is larger than most differences.
+const FEW: usize = 10_000;
+
+/// Endings of files of weights; other files are datasets.
+const WEIGHTS: [&str; 5] = ["safetensors", "pth", "pt", "ckpt", "bin"];
+
+/// Where the images of one side come from.
+enum Source {
+    Dataset(Box<Dataset>),
+    Model { generator: Box<Generator>, name: String, sha256: Option<String> },
+}
+
+/// The real images, or their statistics.
+enum Real {
+    Features { features: Vec<f32>, name: String },
+    Statistics { statistics: Statistics, name: String },
+}
+
+pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outcome> {
+    let results = Results::new(logging, args.json, &[args.save_statistics.as_deref()])?;
+    check_cache(args.cache.as_deref())?;
+    let mut faults = Vec::new();
+    for (name, count) in [("--n", args.n), ("--reference-n", args.reference_n)] {
+        if count.is_some_and(|count| count < 2) {
+            faults.push(format!("{name} is {}, expected 2 or more", count.unwrap_or(0)));
+        }
+    }
+    if let Some(path) = &args.save_statistics {
+        faults.extend(UsageError::faults_of(check_output("--save-statistics", path, &["npz"])));
+    }
+    let is_statistics = is_statistics(&args.reference);
+    if is_statistics && (args.save_statistics.is_some() || args.reference_n.is_some()) {
+        faults.push("--save-statistics and --reference-n need real images, not statistics".to_owned());
+    }
+    let weights = args.inception.clone().or_else(default_weights);
+    if weights.is_none() {
+        faults.push(format!(
+            "no --inception given, and {WEIGHTS_VARIABLE} names no file: {WEIGHTS_SOURCE}. Without them: `dcgan-train \
+             run` logs a Fréchet distance of random features, and `dcgan-eval nnd` compares pixels with the nearest \
+             real images"
+        ));
+    }
+    let (Some(weights), true) = (weights, faults.is_empty()) else {
+        return Err(UsageError { faults }.into());
+    };
+    set_threads(args.compute.threads)?;
+    let device = open_device(args.compute.device)?;
+    let started = Instant::now();
+    let weights = InceptionWeights::read(&weights).map_err(UsageError::because)?;
+    let mut generated = open_generated(&args.generated, &device)?;
+    let reference = if is_statistics { None } else { Some(open_dataset(&args.reference, args, true)?) };
+    let mut inception = Inception::new(&weights, device)?;
+    let cache = args.cache.clone().or_else(|| default_cache_folder().map(|folder| folder.join("features")));
+    let (mut extract, sha256) = {
+        let (inception, sha256) = (&mut inception, weights.sha256().to_owned());
+        let (cache, hash) = (cache, sha256.clone());
+        let extract = move |images: &mut Images<'_>, n: usize| {
+            let mut bars = ProgressBars::new(logging);
+            features(images, n, (inception, &hash), args.like, cache.as_deref(), &mut bars).map_err(classify)
+        };
+        (extract, sha256)
+    };
+    let real = match &reference {
+        Some(data) => {
+            let n = args.reference_n.unwrap_or(usize::MAX).min(data.len());
+            Real::Features {
+                features: extract(&mut Images::Dataset(data), n)?,
+                name: name_of(&args.reference),
+            }
+        }
+        None => Real::Statistics {
+            statistics: Statistics::read(&args.reference).map_err(UsageError::because)?,
+            name: name_of(&args.reference),
+        },
+    };
+    let (features, what) = match &mut generated {
+        Source::Dataset(data) => {
+            let n = args.n.unwrap_or(usize::MAX).min(data.len());
+            (extract(&mut Images::Dataset(data), n)?, json!({ "images": name_of(&args.generated) }))
+        }
+        Source::Model { generator, name, sha256 } => {
+            let n = args.n.unwrap_or(DEFAULT_SAMPLES);
+            let images = &mut Images::Samples { generator, seed: args.seed };
+            let what = json!({ "model": name, "weights_sha256": sha256, "seed": args.seed });
+            (extract(images, n)?, what)
+        }
+    };
+    drop(extract);
+    let extracted = started.elapsed().as_secs_f64();
+    let found = compute(args, &features, &real, &inception)?;
+    if let (Some(path), Real::Features { features, .. }) = (&args.save_statistics, &real) {
+        Statistics::of(features, FEATURES, args.like.ddof()).write(path)?;
+    }
+    let (n, m) = (features.len() / FEATURES, found.real_images);
+    for (side, count) in [("generated", Some(n)), ("real", m)] {
+        if let Some(warning) = count.and_then(|count| warning(side, count)) {
+            tracing::warn!("{warning}");
+        }
+    }
+    results.text(&found.table(args.like, n, m, &sha256))?;
+    let real_name = match &real {
+        Real::Features { name, .. } | Real::Statistics { name, .. } => name,
+    };
+    results.json(
+        &json!({
+            "convention": args.like.name(),
+            "inception_sha256": sha256,
+            "generated": what,
+            "generated_images": n,
+            "reference": real_name,
+            "reference_images": m,
+            "fid": found.fid,
+            "fid_infinity": found.fid_infinity,
+            "kid": found.kid.map(|kid| kid.mean),
+            "kid_std": found.kid.map(|kid| kid.std),
+            "inception_score": found.score.mean,
+            "inception_score_std": found.score.std,
+            "precision": found.neighbours.map(|found| found.precision),
+            "recall": found.neighbours.map(|found| found.recall),
+            "density": found.neighbours.map(|found| found.density),
+            "coverage": found.neighbours.map(|found| found.coverage),
+            "neighbours_of": "Inception features",
+            "subset_seed": args.subset_seed,
+            "extraction_seconds": extracted,
+            "seconds": started.elapsed().as_secs_f64(),
+            "peak_memory_bytes": peak_memory_bytes(),
+        })
+        .to_string(),
+    )?;
+    Ok(Outcome::Done)
+}
+
+/// All metrics; none where the real images are not there, or are too few.
+struct Found {
+    real_images: Option<usize>,
+    fid: f64,
+    fid_infinity: Option<f64>,
+    kid: Option<Spread>,
+    score: Spread,
+    neighbours: Option<Neighbours>,
+}
+
+fn compute(
+    args: &MetricsArgs,
+    features: &[f32],
+    real: &Real,
+    inception: &Inception,
+) -> anyhow::Result<Found> {
+    let (ddof, seed) = (args.like.ddof(), args.subset_seed);
+    let n = features.len() / FEATURES;
+    tracing::info!("computing the metrics");
+    let of_real = match real {
+        Real::Features { features, .. } => Statistics::of(features, FEATURES, ddof),
+        Real::Statistics { statistics, .. } => statistics.clone(),
+    };
+    let reference = Reference::new(&of_real)?;
+    let fid = reference.distance(&Statistics::of(features, FEATURES, ddof))?;
+    let fid_infinity = if n >= FEW {
+        Some(reference.distance_at_infinity(features, ddof, &mut RandomState::new(seed))?)
+    } else {
+        None
+    };
+    let score = inception_score(&inception.logits(features), CLASSES, SPLITS, &mut RandomState::new(seed));
+    let mut found = Found { real_images: None, fid, fid_infinity, kid: None, score, neighbours: None };
+    match real {
+        Real::Features { features: real, .. } => {
+            found.real_images = Some(real.len() / FEATURES);
+            let mut random = RandomState::new(seed);
+            found.kid =
+                optional(kernel_distance(features, real, FEATURES, SUBSETS, SUBSET_SIZE, &mut random))?;
+            found.neighbours = optional(neighbours(features, real, FEATURES))?;
+        }
+        Real::Statistics { .. } => {
+            tracing::info!(
+                "the real images are statistics: KID, precision, recall, density and coverage need images"
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// A metric that needs more images than there are is left out.
+fn optional<T>(found: Result<T, MetricsError>) -> anyhow::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error @ MetricsError::TooFew { .. }) => {
+            tracing::warn!("{error}: left out");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn warning(side: &str, count: usize) -> Option<String> {
+    if count < SINGULAR {
+        Some(format!(
+            "{count} {side} images: below {SINGULAR} the covariance is singular and FID means little"
+        ))
+    } else if count < FEW {
+        Some(format!(
+            "{count} {side} images: FID falls with their number; compare only equal numbers, or use 10,000"
+        ))
+    } else {
+        None
+    }
+}
+
+impl Found {
+    fn table(&self, like: Convention, n: usize, m: Option<usize>, weights: &str) -> String {
+        let spread =
+            |spread: Spread, digits: usize| format!("{:.digits$} +- {:.digits$}", spread.mean, spread.std);
+        let mut rows = vec![vec!["metric".to_owned(), "value".to_owned(), "how".to_owned()]];
+        let mut row = |name: &str, value: Option<String>, how: String| {
+            rows.extend(value.map(|value| vec![name.to_owned(), value, how]));
+        };
+        row("FID", Some(format!("{:.4}", self.fid)), like.name().to_owned());
+        row(
+            "FID, n to infinity",
+            self.fid_infinity.map(|fid| format!("{fid:.4}")),
+            "15 points, line in 1/n".to_owned(),
+        );
+        row(
+            "KID x 1000",
+            self.kid.map(|kid| spread(Spread { mean: kid.mean * 1e3, std: kid.std * 1e3 }, 4)),
+            format!("{SUBSETS} subsets of {SUBSET_SIZE}"),
+        );
+        row("Inception score", Some(spread(self.score, 4)), format!("{SPLITS} splits"));
+        let found = self.neighbours;
+        let inception = |k: usize| format!("k = {k}, Inception features");
+        row(
+            "precision",
+            found.map(|found| format!("{:.4}", found.precision)),
+            inception(dcgan_metrics::PRECISION_K),
+        );
+        row(
+            "recall",
+            found.map(|found| format!("{:.4}", found.recall)),
+            inception(dcgan_metrics::PRECISION_K),
+        );
+        row(
+            "density",
+            found.map(|found| format!("{:.4}", found.density)),
+            inception(dcgan_metrics::DENSITY_K),
+        );
+        row(
+            "coverage",
+            found.map(|found| format!("{:.4}", found.coverage)),
+            inception(dcgan_metrics::DENSITY_K),
+        );
+        let lines = rows.len();
+        let against = m.map_or_else(|| "statistics".to_owned(), |m| format!("{} real images", thousands(m)));
+        format!(
+            "{}{} generated images against {against}, as {like} computes them; Inception weights {}",
+            layout(&rows, lines),
+            thousands(n),
+            weights.get(..16).unwrap_or(weights)
+        )
+    }
+}
+
+fn is_statistics(path: &Path) -> bool {
+    let is_npz = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"));
+    // Images may be in .npz as well.
+    is_npz && Dataset::open(path, &OpenOptions::new(ANY)).is_err()
+}
+
+/// A shape for images that are read as they are stored.
+const ANY: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
+
+fn open_dataset(path: &Path, args: &MetricsArgs, is_real: bool) -> Result<Dataset, UsageError> {
+    let split = if is_real { args.split } else { dcgan_data::Split::Train };
+    let options = OpenOptions { split, index_folder: default_cache_folder(), ..OpenOptions::new(ANY) };
+    let data = Dataset::open(path, &options).map_err(UsageError::because)?;
+    tracing::info!("{}", data.report());
+    if let Ok(true) = data.name(0).map(|name| name.to_ascii_lowercase().ends_with(".jpg")) {
+        tracing::warn!("{}: JPEG changes FID; compare images that are stored alike", path.display());
+    }
+    Ok(data)
+}
+
+/// A model if the path is one, otherwise a dataset.
+fn open_generated(path: &Path, device: &Device) -> anyhow::Result<Source> {
+    let is_weights = path.is_file()
+        && path
+            .extension()
+            .and_then(|ending| ending.to_str())
+            .is_some_and(|ending| WEIGHTS.contains(&ending));
+    let is_folder = ["config.json", "plan.toml"].iter().any(|name| path.join(name).is_file());
+    let shipped = path.to_str().filter(|_| !path.exists()).and_then(shipped_model);
+    let model: Option<PathBuf> = shipped.or_else(|| (is_weights || is_folder).then(|| path.to_owned()));
+    let Some(model) = model else {
+        let options = OpenOptions { index_folder: default_cache_folder(), ..OpenOptions::new(ANY) };
+        let data = Dataset::open(path, &options).map_err(UsageError::because)?;
+        tracing::info!("{}", data.report());
+        return Ok(Source::Dataset(Box::new(data)));
+    };
+    let opened = dcgan_model::open(&model, None).map_err(UsageError::because)?;
+    opened.notes.iter().for_each(|note| tracing::info!("{note}"));
+    let Some(weights) = &opened.files.generator else {
+        return Err(UsageError::one(format!(
+            "{} has no generator, which images are drawn from",
+            model.display()
+        ))
+        .into());
+    };
+    let mut generator = Generator::new(&opened.files.model, weights, device)?;
+    generator.ensure_statistics()?;
+    let sha256 = Some(weights_sha256(weights));
+    Ok(Source::Model { generator: Box::new(generator), name: name_of(path), sha256 })
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Images and caches that cannot be read are a usage error (exit code 2).
+fn classify(error: InceptionError) -> anyhow::Error {
+    match error {
+        InceptionError::Network(error) => error.into(),
+        InceptionError::Metrics(error) => error.into(),
+        error => UsageError::because(error).into(),
+    }
+}

@@ -1,0 +1,151 @@
+//! Inception features of a dataset or of samples of a generator, for the metrics of dcgan-metrics.
+
+use std::ops::Range;
+
+use crate::experiment::{config_sha256, weights_sha256};
+use crate::protocol::Progress;
+use dcgan_base::digest::Digest;
+use dcgan_data::{DataError, Dataset};
+use dcgan_metrics::{Convention, FEATURES, FeatureFile, INPUT_LEN, Inception, MetricsError};
+use dcgan_model::{Classes, Generator, NetworkError};
+use rayon::prelude::*;
+use std::path::Path;
+
+/// Images of a pass: larger ones are no faster and take more memory.
+const BATCH: usize = 8;
+
+/// Images drawn at once.
+const DRAWN: usize = 64;
+
+/// Why features were not computed.
+#[derive(Debug, thiserror::Error)]
+pub enum InceptionError {
+    /// An image cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Samples cannot be drawn.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The Inception network, or its features.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The cache cannot be used.
+    #[error("the cache of features in {folder}: {problem}")]
+    Cache {
+        /// Its folder.
+        folder: String,
+        /// The problem.
+        problem: String,
+    },
+}
+
+/// Where images come from.
+#[derive(Debug)]
+pub enum Images<'a> {
+    /// Images as they are stored: of any sizes, neither resized nor cropped.
+    Dataset(&'a Dataset),
+    /// Samples 0, 1, 2 and so on of a seed, classes in turn.
+    Samples {
+        /// G, with batch norm statistics.
+        generator: &'a mut Generator,
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// An image, u8 `(height, width, channels)`.
+struct Image {
+    pixels: Vec<u8>,
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl Images<'_> {
+    /// What the features depend on, but for the network.
+    fn digest(&self, digest: &mut Digest) -> Result<(), InceptionError> {
+        match self {
+            Self::Dataset(data) => digest.field("dataset").field(data.fingerprint()),
+            Self::Samples { generator, seed } => digest
+                .field("samples")
+                .field(config_sha256(generator.model()))
+                .field(weights_sha256(&generator.weights()?))
+                .number(*seed),
+        };
+        Ok(())
+    }
+
+    fn read(&mut self, range: Range<usize>) -> Result<Vec<Image>, InceptionError> {
+        match self {
+            Self::Dataset(data) => range
+                .into_par_iter()
+                .map(|index| {
+                    let (pixels, height, width) = data.read_stored(index)?;
+                    Ok(Image { pixels, height, width, channels: 3 })
+                })
+                .collect(),
+            Self::Samples { generator, seed } => {
+                let (height, width, channels) = generator.model().config().image_shape();
+                let bytes = generator.draw_range(*seed, range, Classes::InTurn)?;
+                let image = |pixels: &[u8]| Image { pixels: pixels.to_vec(), height, width, channels };
+                Ok(bytes.chunks_exact(height * width * channels).map(image).collect())
+            }
+        }
+    }
+}
+
+/// Features `(n, 2048)` of the first `n` images. With a `cache` folder they are kept there: an extraction that was
+/// interrupted goes on, and one that is complete is read. `weights` is the hash of the Inception weights.
+///
+/// # Errors
+/// [`InceptionError`].
+pub fn features(
+    images: &mut Images<'_>,
+    n: usize,
+    (inception, weights): (&mut Inception, &str),
+    convention: Convention,
+    cache: Option<&Path>,
+    progress: &mut dyn Progress,
+) -> Result<Vec<f32>, InceptionError> {
+    let mut digest = Digest::default();
+    digest.field("inception features").field(weights).field(convention.of_features().name());
+    images.digest(&mut digest)?;
+    let fault = |problem: String| InceptionError::Cache {
+        folder: cache.map_or_else(String::new, |folder| folder.display().to_string()),
+        problem,
+    };
+    let mut file = match cache {
+        None => None,
+        Some(folder) => {
+            let file = FeatureFile::open(folder, &digest.hex()).map_err(|error| fault(error.to_string()))?;
+            Some(file.ok_or_else(|| fault("another process computes the same features".to_owned()))?)
+        }
+    };
+    let mut all: Vec<f32> = Vec::new();
+    let mut done = file.as_ref().map_or(0, |file| file.features().len() / FEATURES).min(n);
+    progress.begin("Inception features", n, "images");
+    progress.update(done);
+    while done < n {
+        // Samples are drawn in whole blocks.
+        let end = n.min(done / DRAWN * DRAWN + DRAWN);
+        let block = images.read(done..end)?;
+        for batch in block.chunks(BATCH) {
+            let mut input = vec![0.0; batch.len() * INPUT_LEN];
+            input.par_chunks_mut(INPUT_LEN).zip(batch).for_each(|(input, image)| {
+                convention.prepare(&image.pixels, image.height, image.width, image.channels, input);
+            });
+            let features = inception.features(input, batch.len())?.features;
+            match &mut file {
+                Some(file) => file.append(&features).map_err(|error| fault(error.to_string()))?,
+                None => all.extend(features),
+            }
+            done += batch.len();
+            progress.update(done);
+        }
+    }
+    if let Some(file) = file {
+        all = file.into_features();
+    }
+    all.truncate(n * FEATURES);
+    Ok(all)
+}

@@ -1,0 +1,111 @@
+//! `dcgan-eval metrics`: models and datasets against images and statistics, with weights drawn at random.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use crate::support::{TEN, bars, json, run};
+use dcgan_metrics::{CLASSES, FEATURES, convolution_shapes};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A file of weights: convolutions that keep the size of features.
+pub(crate) fn weights(folder: &Path) -> PathBuf {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut tensors: Vec<(String, Vec<usize>, f32, f32)> = Vec::new(); // name, shape, mean, spread
+    for conv in convolution_shapes() {
+        let fan_in: usize = conv.weight[1..].iter().product();
+        let channels = vec![conv.weight[0]];
+        tensors.push((format!("{}.conv.weight", conv.name), conv.weight.to_vec(), 0.0, (6.0 / fan_in as f32).sqrt()));
+        for (name, mean) in [("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)] {
+            tensors.push((format!("{}.bn.{name}", conv.name), channels.clone(), mean, 0.1));
+        }
+    }
+    tensors.push(("fc.weight".to_owned(), vec![CLASSES, FEATURES], 0.0, 0.1));
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape, mean, spread) in tensors {
+        let start = data.len();
+        for _ in 0..shape.iter().product() {
+            data.extend((mean + spread * (rng.random::<f32>() * 2.0 - 1.0)).to_le_bytes());
+        }
+        let line = serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] });
+        header.insert(name, line);
+    }
+    let header = Value::Object(header).to_string();
+    let path = folder.join("inception.safetensors");
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(&path, [&length[..], header.as_bytes(), &data].concat()).unwrap();
+    path
+}
+
+#[test]
+fn models_and_datasets_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let weights = weights(here);
+    let data = bars(here, &TEN, 3, 2);
+    let data = data.to_str().unwrap();
+    let options = ["--inception", weights.to_str().unwrap(), "--cache", "features"];
+    let metrics = |more: &[&str]| json(here, &[&["metrics"], more, &options[..]].concat());
+    fs::create_dir(here.join("features")).unwrap();
+    // Images against themselves.
+    let same = metrics(&[data, data]);
+    assert!(same["fid"].as_f64().unwrap().abs() < 1e-6, "{same}");
+    let neighbours = ["precision", "recall", "coverage"];
+    assert!(neighbours.iter().all(|name| same[name].as_f64() == Some(1.0)), "{same}");
+    assert_eq!((&same["generated_images"], &same["kid"]), (&30.into(), &Value::Null), "KID needs 1,000");
+    // Samples of a model; more of them go on with the features that are there.
+    let few = metrics(&["digits", data, "--n", "10", "--save-statistics", "real.npz"]);
+    assert_eq!((&few["convention"], &few["generated"]["model"]), (&"torch-fidelity".into(), &"digits".into()));
+    assert!(few["fid"].as_f64().unwrap() > 0.0, "{few}");
+    let files = || fs::read_dir(here.join("features")).unwrap().count();
+    assert_eq!(files(), 2);
+    let more = metrics(&["digits", data, "--n", "12"]);
+    assert_eq!(files(), 2);
+    let again = metrics(&["digits", data, "--n", "10"]);
+    for key in ["fid", "inception_score", "precision", "density"] {
+        assert_eq!(again[key], few[key], "{key}");
+        assert_ne!(more[key], few[key], "{key}");
+    }
+    // Without the cache, and on one thread.
+    let fresh = ["metrics", "digits", data, "--n", "10", "--threads", "1", "--cache", "other", options[0], options[1]];
+    fs::create_dir(here.join("other")).unwrap();
+    assert_eq!(json(here, &fresh)["fid"], few["fid"]);
+    // Statistics in place of images.
+    let statistics = metrics(&["digits", "real.npz", "--n", "10"]);
+    let (found, expected) = (statistics["fid"].as_f64().unwrap(), few["fid"].as_f64().unwrap());
+    assert!((found - expected).abs() < 1e-9 * expected, "{found}, expected {expected}");
+    assert_eq!((&statistics["precision"], &statistics["reference_images"]), (&Value::Null, &Value::Null));
+    // Another way to prepare images, other numbers.
+    let clean = metrics(&["digits", data, "--n", "10", "--like", "clean"]);
+    assert_ne!(clean["fid"], few["fid"]);
+    assert_eq!(files(), 4);
+    // Another seed, other samples.
+    assert_ne!(metrics(&["digits", data, "--n", "10", "--seed", "1"])["fid"], few["fid"]);
+    faults(here, data, &weights);
+}
+
+fn faults(here: &Path, data: &str, weights: &Path) {
+    let weights = weights.to_str().unwrap();
+    fs::write(here.join("text.txt"), "not weights").unwrap();
+    fs::write(here.join("empty.npz"), "not statistics").unwrap();
+    let with = ["--inception", weights];
+    let rows: &[(&[&str], &[&str])] = &[
+        (&["digits", data], &["--inception", "DCGAN_INCEPTION", "pytorch-fid", "nnd"]),
+        (&["digits", data, "--inception", "text.txt"], &["text.txt"]),
+        (&["digits", data, "--inception", "missing.pth"], &["missing.pth"]),
+        (&["digits", "missing", with[0], with[1]], &["missing"]),
+        (&["missing", data, with[0], with[1]], &["missing"]),
+        (&["digits", "empty.npz", with[0], with[1]], &["empty.npz", "mu", "sigma"]),
+        (&["digits", "real.npz", "--save-statistics", "s.npz", with[0], with[1]], &["--save-statistics"]),
+        (&["digits", data, "--save-statistics", "s.txt", "--n", "1"], &[".npz", "--n is 1", "--inception"]),
+        (&["digits", data, "--like", "fid", with[0], with[1]], &["torch-fidelity", "clean"]),
+    ];
+    for (arguments, parts) in rows {
+        let output = run(here, &[&["metrics"], *arguments].concat());
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(parts.iter().all(|part| message.contains(part)), "{arguments:?}: {message}");
+    }
+}
