@@ -39,16 +39,32 @@ def features(network, state, folder, convention):
 
     filters = {"clean": "bicubic", "studiogan": "bilinear"}
     resize = make_resizer("PIL", False, filters[convention], (299, 299)) if convention in filters else None
-    found = []
+    if convention == "pytorch-fid":
+        network = make.pytorch_fid_network(state)
+    found, batch = [], []
+
+    def flush():
+        if batch:
+            x = torch.cat(batch)
+            found.append(network(x)[0][:, :, 0, 0] if convention == "pytorch-fid" else make.layers(network, x)[0])
+            batch.clear()
+
     for pixels in images(folder):
-        if convention == "pytorch-fid":
-            found.append(make.pytorch_fid_features(state, pixels))
-            continue
         x = torch.from_numpy((resize(pixels) if resize else pixels).transpose(2, 0, 1).copy())[None]
-        x = x.float() if resize else make.resized(x)
-        x = x / 127.5 - 1 if convention == "studiogan" else (x - 128) / 128
-        found.append(make.layers(network, x)[0])
+        if convention == "pytorch-fid":
+            x = x.float() / 255
+            batch.append(torch.nn.functional.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False))
+        else:
+            x = x.float() if resize else make.resized(x)
+            batch.append(x / 127.5 - 1 if convention == "studiogan" else (x - 128) / 128)
+        if len(batch) == 8:
+            flush()
+    flush()
     return torch.cat(found)
+
+
+# Features of the other programs by convention.
+KEPT = {}
 
 
 def theirs(network, state, args, convention):
@@ -58,7 +74,10 @@ def theirs(network, state, args, convention):
     from torch_fidelity.metric_kid import kid_features_to_metric
     from torch_fidelity.metric_prc import prc_features_to_metric
 
-    a, b = (features(network, state, folder, convention) for folder in (args.generated, args.reference))
+    prepared = "torch-fidelity" if convention == "nvlabs" else convention
+    if prepared not in KEPT:
+        KEPT[prepared] = [features(network, state, folder, prepared) for folder in (args.generated, args.reference)]
+    a, b = KEPT[prepared]
     options = dict(kid_subsets=100, kid_subset_size=1000, rng_seed=2020, verbose=False)
     kid = kid_features_to_metric(a.double(), b.double(), **options)
     isc = isc_features_to_metric(a @ network.fc.weight.T)
@@ -129,9 +148,9 @@ def main():
     else:
         torch.save(state, weights)
     print("| convention | metric | other program | ours | relative difference |\n|---|---|---|---|---|")
-    for convention in args.conventions.split(","):
-        with tempfile.TemporaryDirectory() as cache:
-            found = ours(args, weights, convention, cache)
+    (args.out / "cache").mkdir(exist_ok=True)
+    for convention in filter(None, args.conventions.split(",")):
+        found = ours(args, weights, convention, args.out / "cache")
         expected = theirs(network, state, args, convention)
         for metric, value in expected.items():
             difference = abs(found[metric] - value) / max(abs(value), 1e-30)

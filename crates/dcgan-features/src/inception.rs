@@ -130,7 +130,7 @@ pub fn features(
         let end = n.min(done / DRAWN * DRAWN + DRAWN);
         let block = images.read(done..end)?;
         for batch in block.chunks(BATCH) {
-            let mut input = vec![0.0; batch.len() * INPUT_LEN];
+            let mut input = inception.input(batch.len());
             input.par_chunks_mut(INPUT_LEN).zip(batch).for_each(|(input, image)| {
                 convention.prepare(&image.pixels, image.height, image.width, image.channels, input);
             });

@@ -17,7 +17,12 @@ pub(crate) fn weights(folder: &Path) -> PathBuf {
     for conv in convolution_shapes() {
         let fan_in: usize = conv.weight[1..].iter().product();
         let channels = vec![conv.weight[0]];
-        tensors.push((format!("{}.conv.weight", conv.name), conv.weight.to_vec(), 0.0, (6.0 / fan_in as f32).sqrt()));
+        tensors.push((
+            format!("{}.conv.weight", conv.name),
+            conv.weight.to_vec(),
+            0.0,
+            (6.0 / fan_in as f32).sqrt(),
+        ));
         for (name, mean) in [("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)] {
             tensors.push((format!("{}.bn.{name}", conv.name), channels.clone(), mean, 0.1));
         }
@@ -57,7 +62,10 @@ fn models_and_datasets_are_compared() {
     assert_eq!((&same["generated_images"], &same["kid"]), (&30.into(), &Value::Null), "KID needs 1,000");
     // Samples of a model; more of them go on with the features that are there.
     let few = metrics(&["digits", data, "--n", "10", "--save-statistics", "real.npz"]);
-    assert_eq!((&few["convention"], &few["generated"]["model"]), (&"torch-fidelity".into(), &"digits".into()));
+    assert_eq!(
+        (&few["convention"], &few["generated"]["model"]),
+        (&"torch-fidelity".into(), &"digits".into())
+    );
     assert!(few["fid"].as_f64().unwrap() > 0.0, "{few}");
     let files = || fs::read_dir(here.join("features")).unwrap().count();
     assert_eq!(files(), 2);
@@ -69,7 +77,19 @@ fn models_and_datasets_are_compared() {
         assert_ne!(more[key], few[key], "{key}");
     }
     // Without the cache, and on one thread.
-    let fresh = ["metrics", "digits", data, "--n", "10", "--threads", "1", "--cache", "other", options[0], options[1]];
+    let fresh = [
+        "metrics",
+        "digits",
+        data,
+        "--n",
+        "10",
+        "--threads",
+        "1",
+        "--cache",
+        "other",
+        options[0],
+        options[1],
+    ];
     fs::create_dir(here.join("other")).unwrap();
     assert_eq!(json(here, &fresh)["fid"], few["fid"]);
     // Statistics in place of images.

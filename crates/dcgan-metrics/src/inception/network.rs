@@ -6,13 +6,14 @@ use candle_core::{Device as TensorDevice, Tensor};
 use dcgan_base::matrix::{MatrixView, matmul};
 use dcgan_model::weights::HostTensor;
 use dcgan_ops::{
-    Activation, Device, ExecutorOptions, Keep, Kind, Layer, MapShape, Maps, Network, Norm, NormAxes,
-    NormStatistics, OpsError, Role, Statistics, Tensors,
+    Activation, BufferPool, Device, ExecutorOptions, Keep, Kind, Layer, MapShape, Maps, Network, Norm,
+    NormAxes, NormStatistics, OpsError, PooledBuffer, Role, Statistics, Tensors,
 };
 use rayon::prelude::*;
 
 use super::architecture::{CLASSES, Conv, FEATURES, Part, SIDE, parts};
 use super::weights::{ConvWeights, InceptionWeights};
+use crate::convention::INPUT_LEN;
 use crate::error::MetricsError;
 
 /// Rows of a product.
@@ -27,11 +28,18 @@ pub struct Inception {
     stages: Vec<Stage>,
     /// `(classes, features)`.
     logits: HostTensor,
+    inputs: BufferPool,
 }
 
-/// A [`Part`] ready to run.
+/// A [`Part`] ready to run, with the buffers of its output.
 #[derive(Debug)]
-enum Stage {
+struct Stage {
+    kind: StageKind,
+    outputs: BufferPool,
+}
+
+#[derive(Debug)]
+enum StageKind {
     Convs(Box<Network>),
     MaxPool { stride: usize, padding: usize },
     AveragePool,
@@ -56,14 +64,19 @@ impl Inception {
         let input = MapShape::new(3, SIDE, SIDE);
         let options = ExecutorOptions::new(device);
         let (stages, _) = build(&parts(), input, weights, &options)?;
-        Ok(Self { stages, logits: weights.logits.clone() })
+        Ok(Self { stages, logits: weights.logits.clone(), inputs: BufferPool::new() })
+    }
+
+    /// A buffer for `n` images, of arbitrary content. It is used again when the pass that read it is over.
+    pub fn input(&self, n: usize) -> PooledBuffer {
+        self.inputs.take(n * INPUT_LEN)
     }
 
     /// Features of `n` images of 299x299 pixels, f32 `(n, 299, 299, 3)`, as a [`crate::Convention`] prepares them.
     ///
     /// # Errors
     /// Another number of values; memory; failures of the device.
-    pub fn features(&mut self, images: Vec<f32>, n: usize) -> Result<Features, MetricsError> {
+    pub fn features(&mut self, images: impl Into<PooledBuffer>, n: usize) -> Result<Features, MetricsError> {
         let maps = Maps::new(images, n, MapShape::new(3, SIDE, SIDE))?;
         let maps = run(&mut self.stages, maps)?;
         let pixels = maps.shape().height * maps.shape().width;
@@ -102,16 +115,16 @@ fn build(
 ) -> Result<(Vec<Stage>, MapShape), MetricsError> {
     let mut stages = Vec::new();
     for part in parts {
-        stages.push(match part {
+        let kind = match part {
             Part::Convs(convs) => {
                 let layers: Vec<Layer> = convs.iter().map(|conv| layer(conv, &mut shape)).collect();
-                Stage::Convs(Box::new(network(layers, &weights.convs, options)?))
+                StageKind::Convs(Box::new(network(layers, &weights.convs, options)?))
             }
             Part::MaxPool { stride, padding } => {
                 shape = pooled(shape, *stride, *padding);
-                Stage::MaxPool { stride: *stride, padding: *padding }
+                StageKind::MaxPool { stride: *stride, padding: *padding }
             }
-            Part::AveragePool => Stage::AveragePool,
+            Part::AveragePool => StageKind::AveragePool,
             Part::Branches(branches) => {
                 let (mut built, mut channels, mut output) = (Vec::new(), 0, shape);
                 for branch in branches {
@@ -121,9 +134,10 @@ fn build(
                     output = found;
                 }
                 shape = MapShape { channels, ..output };
-                Stage::Branches(built)
+                StageKind::Branches(built)
             }
-        });
+        };
+        stages.push(Stage { kind, outputs: BufferPool::new() });
     }
     Ok((stages, shape))
 }
@@ -179,14 +193,15 @@ fn tensor(host: &HostTensor) -> Result<Tensor, OpsError> {
 
 fn run(stages: &mut [Stage], mut maps: Maps) -> Result<Maps, MetricsError> {
     for stage in stages {
-        maps = match stage {
-            Stage::Convs(network) => network.eval(&maps, Keep::Nothing)?.output,
-            Stage::MaxPool { stride, padding } => pool(&maps, *stride, *padding, true)?,
-            Stage::AveragePool => pool(&maps, 1, 1, false)?,
-            Stage::Branches(branches) => {
-                let outputs: Result<Vec<Maps>, _> =
+        let outputs = &stage.outputs;
+        maps = match &mut stage.kind {
+            StageKind::Convs(network) => network.eval(&maps, Keep::Nothing)?.output,
+            StageKind::MaxPool { stride, padding } => pool(&maps, *stride, *padding, true, outputs)?,
+            StageKind::AveragePool => pool(&maps, 1, 1, false, outputs)?,
+            StageKind::Branches(branches) => {
+                let joined: Result<Vec<Maps>, _> =
                     branches.iter_mut().map(|branch| run(branch, maps.clone())).collect();
-                join(&outputs?)?
+                join(&joined?, outputs)?
             }
         };
     }
@@ -200,10 +215,16 @@ fn pooled(shape: MapShape, stride: usize, padding: usize) -> MapShape {
 }
 
 /// The maximum or the average of 3x3 windows over the cells that are inside.
-fn pool(maps: &Maps, stride: usize, padding: usize, is_max: bool) -> Result<Maps, MetricsError> {
+fn pool(
+    maps: &Maps,
+    stride: usize,
+    padding: usize,
+    is_max: bool,
+    outputs: &BufferPool,
+) -> Result<Maps, MetricsError> {
     let (input, output) = (maps.shape(), pooled(maps.shape(), stride, padding));
     let channels = input.channels;
-    let mut values = vec![0.0_f32; maps.n() * output.len()];
+    let mut values = outputs.take(maps.n() * output.len());
     let row = output.width * channels;
     values.par_chunks_mut(row).enumerate().for_each(|(index, values)| {
         let (image, y) = (index / output.height, index % output.height);
@@ -236,12 +257,12 @@ fn pool(maps: &Maps, stride: usize, padding: usize, is_max: bool) -> Result<Maps
 }
 
 /// Maps of equal size joined by channels.
-fn join(parts: &[Maps]) -> Result<Maps, MetricsError> {
+fn join(parts: &[Maps], outputs: &BufferPool) -> Result<Maps, MetricsError> {
     let channels: usize = parts.iter().map(|part| part.shape().channels).sum();
     let first = parts.first().map_or(MapShape::new(0, 0, 0), Maps::shape);
     let n = parts.first().map_or(0, Maps::n);
     let shape = MapShape { channels, ..first };
-    let mut values = vec![0.0_f32; n * shape.len()];
+    let mut values = outputs.take(n * shape.len());
     values.par_chunks_mut(channels.max(1)).enumerate().for_each(|(pixel, mut values)| {
         for part in parts {
             let channels = part.shape().channels;

@@ -92,11 +92,15 @@ def layers(network, x):
     return features, features @ network.fc.weight.T
 
 
-def pytorch_fid_features(state, pixels):
+def pytorch_fid_network(state):
     import pytorch_fid.inception as inception
 
     inception.load_state_dict_from_url = lambda *args, **kwargs: state
-    network = inception.InceptionV3([3]).eval()
+    return inception.InceptionV3([3]).eval()
+
+
+def pytorch_fid_features(state, pixels):
+    network = pytorch_fid_network(state)
     x = torch.from_numpy(pixels.astype(np.float32).transpose(2, 0, 1))[None] / 255
     return network(x)[0][:, :, 0, 0]
 
