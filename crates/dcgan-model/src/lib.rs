@@ -10,6 +10,7 @@ pub mod import;
 mod latents;
 mod model;
 mod network;
+pub mod onnx;
 mod open;
 pub mod pixels;
 mod preset;

@@ -350,19 +350,41 @@ pub(crate) struct ImportArgs {
 pub(crate) struct ExportArgs {
     /// A model folder, a run folder or a checkpoint
     pub(crate) model: PathBuf,
-    /// The program whose tensor names are used
+    /// The format
     #[arg(long, value_enum)]
     pub(crate) to: ExportFormat,
-    /// The folder to create
-    #[arg(long, value_name = "DIR")]
+    /// The folder to create; the file to write for onnx
+    #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
+    /// onnx: the network of the file
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) network: ExportNetwork,
+    /// onnx: images of the generator are u8 (n, h, w, c), as in image files, instead of f32 (n, c, h, w)
+    #[arg(long)]
+    pub(crate) bytes: bool,
+    /// onnx: the discriminator also returns its features, the activations of every block max-pooled to 4x4
+    #[arg(long)]
+    pub(crate) features: bool,
+    /// onnx: a license for the metadata of the file
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) license: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// A network to export.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportNetwork {
+    #[default]
+    Generator,
+    Discriminator,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {
     /// netG.safetensors and netD.safetensors of pytorch/examples; for networks that are no nn.Sequential, networks.py
     /// with their PyTorch definitions beside them
     Pytorch,
+    /// One network as an ONNX file, opset 17, of any batch size
+    Onnx,
 }
 
 /// A type of floating-point values, by name.

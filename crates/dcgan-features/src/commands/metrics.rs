@@ -13,9 +13,9 @@ use dcgan_metrics::{
     Reference, SPLITS, SUBSET_SIZE, SUBSETS, Spread, Statistics, WEIGHTS_SOURCE, WEIGHTS_VARIABLE,
     default_weights, inception_score, kernel_distance, neighbours,
 };
-use dcgan_model::{Device, Generator, shipped_model};
+use dcgan_model::{Device, Generator, ModelFiles, shipped_model};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// Samples of a model without `--n`: what papers compare.
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
     let started = Instant::now();
     let weights = InceptionWeights::read(&weights).map_err(UsageError::because)?;
     let mut generated = open_generated(&args.generated, &device)?;
-    let reference = if is_statistics { None } else { Some(open_dataset(&args.reference, args, true)?) };
+    let reference = if is_statistics { None } else { Some(open_dataset(&args.reference, args)?) };
     let mut inception = Inception::new(&weights, device)?;
     let cache = args.cache.clone().or_else(|| default_cache_folder().map(|folder| folder.join("features")));
     let (mut extract, sha256) = {
@@ -293,8 +293,8 @@ fn is_statistics(path: &Path) -> bool {
 /// A shape for images that are read as they are stored.
 const ANY: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 
-fn open_dataset(path: &Path, args: &MetricsArgs, is_real: bool) -> Result<Dataset, UsageError> {
-    let split = if is_real { args.split } else { dcgan_data::Split::Train };
+fn open_dataset(path: &Path, args: &MetricsArgs) -> Result<Dataset, UsageError> {
+    let split = args.split;
     let options = OpenOptions { split, index_folder: default_cache_folder(), ..OpenOptions::new(ANY) };
     let data = Dataset::open(path, &options).map_err(UsageError::because)?;
     tracing::info!("{}", data.report());
@@ -304,7 +304,7 @@ fn open_dataset(path: &Path, args: &MetricsArgs, is_real: bool) -> Result<Datase
     Ok(data)
 }
 
-/// A model if the path is one, otherwise a dataset.
+/// A model if the path is one, or the name of one that comes with the program; otherwise a dataset.
 fn open_generated(path: &Path, device: &Device) -> anyhow::Result<Source> {
     let is_weights = path.is_file()
         && path
@@ -312,25 +312,29 @@ fn open_generated(path: &Path, device: &Device) -> anyhow::Result<Source> {
             .and_then(|ending| ending.to_str())
             .is_some_and(|ending| WEIGHTS.contains(&ending));
     let is_folder = ["config.json", "plan.toml"].iter().any(|name| path.join(name).is_file());
-    let shipped = path.to_str().filter(|_| !path.exists()).and_then(shipped_model);
-    let model: Option<PathBuf> = shipped.or_else(|| (is_weights || is_folder).then(|| path.to_owned()));
-    let Some(model) = model else {
+    let shipped = path.to_str().filter(|_| !path.exists());
+    let model =
+        shipped.and_then(shipped_model).or_else(|| (is_weights || is_folder).then(|| path.to_owned()));
+    let files = if let Some(model) = &model {
+        let opened = dcgan_model::open(model, None).map_err(UsageError::because)?;
+        opened.notes.iter().for_each(|note| tracing::info!("{note}"));
+        opened.files
+    } else if shipped == Some("digits") {
+        ModelFiles::embedded_digits()?
+    } else {
         let options = OpenOptions { index_folder: default_cache_folder(), ..OpenOptions::new(ANY) };
         let data = Dataset::open(path, &options).map_err(UsageError::because)?;
         tracing::info!("{}", data.report());
         return Ok(Source::Dataset(Box::new(data)));
     };
-    let opened = dcgan_model::open(&model, None).map_err(UsageError::because)?;
-    opened.notes.iter().for_each(|note| tracing::info!("{note}"));
-    let Some(weights) = &opened.files.generator else {
-        return Err(UsageError::one(format!(
-            "{} has no generator, which images are drawn from",
-            model.display()
-        ))
-        .into());
+    let Some(weights) = &files.generator else {
+        let fault = format!("{} has no generator, which images are drawn from", path.display());
+        return Err(UsageError::one(fault).into());
     };
-    let mut generator = Generator::new(&opened.files.model, weights, device)?;
-    generator.ensure_statistics()?;
+    let mut generator = Generator::new(&files.model, weights, device)?;
+    if generator.ensure_statistics()? {
+        tracing::info!("the weights have no batch norm statistics: recalibrated from 4,096 z");
+    }
     let sha256 = Some(weights_sha256(weights));
     Ok(Source::Model { generator: Box::new(generator), name: name_of(path), sha256 })
 }

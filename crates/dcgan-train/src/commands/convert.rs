@@ -1,11 +1,13 @@
 //! `dcgan-train import` and `export`.
 
-use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
+use crate::cli::{ExportArgs, ExportFormat, ExportNetwork, ImportArgs};
 use anyhow::Context;
 use candle_core::Device;
-use dcgan_cli::{Outcome, UsageError, check_new_folder, print_result};
+use dcgan_base::files::write_atomic;
+use dcgan_cli::{Outcome, UsageError, check_new_folder, check_output, print_result};
 use dcgan_model::import::{ImportOptions, NetworkKind, PYTORCH_NETWORKS, to_pytorch};
-use dcgan_model::{Generator, ModelConfig, Opened};
+use dcgan_model::onnx::{self, OnnxImages};
+use dcgan_model::{Generator, ModelConfig, ModelFiles, Opened};
 use std::path::Path;
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {
@@ -47,9 +49,53 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+fn export_onnx(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> {
+    let missing = |network: &str| UsageError::one(format!("{} has no {network}", args.model.display()));
+    let license = args.license.as_deref();
+    let bytes = match args.network {
+        ExportNetwork::Generator => {
+            let weights = files.generator.ok_or_else(|| missing("generator"))?;
+            let mut generator = Generator::new(&files.model, &weights, &Device::Cpu)?;
+            if generator.ensure_statistics()? {
+                tracing::info!("the weights have no batch norm statistics: recalibrated from 4,096 z");
+            }
+            let images = if args.bytes { OnnxImages::Bytes } else { OnnxImages::Float };
+            onnx::generator(&files.model, &generator.weights()?, images, license)
+        }
+        ExportNetwork::Discriminator => {
+            let weights = files.discriminator.ok_or_else(|| missing("discriminator"))?;
+            onnx::discriminator(&files.model, &weights, args.features, license)
+        }
+    };
+    let bytes = bytes.map_err(|error| UsageError::one(format!("{}: {error}", args.model.display())))?;
+    write_atomic(&args.out, &bytes).with_context(|| args.out.display().to_string())?;
+    print_result(&args.out.display().to_string())?;
+    Ok(Outcome::Done)
+}
+
 pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
-    let ExportFormat::Pytorch = args.to;
-    check_new_folder("--out", &args.out)?;
+    let mut faults = match args.to {
+        ExportFormat::Pytorch => UsageError::faults_of(check_new_folder("--out", &args.out)),
+        ExportFormat::Onnx => UsageError::faults_of(check_output("--out", &args.out, &["onnx"])),
+    };
+    let is_onnx = args.to == ExportFormat::Onnx;
+    let is_generator = args.network == ExportNetwork::Generator;
+    let license = args.license.is_some();
+    for (option, is_given) in [("--bytes", args.bytes), ("--features", args.features), ("--license", license)]
+    {
+        if is_given && !is_onnx {
+            faults.push(format!("{option} needs --to onnx"));
+        }
+    }
+    if is_onnx && args.bytes && !is_generator {
+        faults.push("--bytes needs --network generator".to_owned());
+    }
+    if is_onnx && args.features && is_generator {
+        faults.push("--features needs --network discriminator".to_owned());
+    }
+    if !faults.is_empty() {
+        return Err(UsageError { faults }.into());
+    }
     if !["config.json", "plan.toml"].iter().any(|name| args.model.join(name).exists()) && args.model.exists()
     {
         let fault = format!(
@@ -62,6 +108,9 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let opened = dcgan_model::open_files(std::slice::from_ref(&args.model), &options);
     let Opened { files, notes } = opened.map_err(UsageError::because)?;
     notes.iter().for_each(|note| tracing::warn!("{note}"));
+    if is_onnx {
+        return export_onnx(args, files);
+    }
     let networks = [
         (NetworkKind::Generator, "netG.safetensors", files.generator),
         (NetworkKind::Discriminator, "netD.safetensors", files.discriminator),

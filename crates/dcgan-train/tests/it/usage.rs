@@ -140,6 +140,20 @@ fn bad_arguments() {
     refused(&["import", &text, "--preset", "digits", "--out", &out], &["notes.txt"]);
     refused(&["import", &text, "--preset", "nothing", "--out", &out], &["nothing", "digits"]);
     refused(&["export", &empty, "--to", "pytorch", "--out", &out], &["empty"]);
+    let onnx = path("out.onnx");
+    refused(&["export", &empty, "--to", "onnx", "--out", &onnx], &["empty"]);
+    refused(
+        &["export", &empty, "--to", "onnx", "--out", &out, "--features"],
+        &[".onnx", "--network discriminator"],
+    );
+    refused(
+        &["export", &empty, "--to", "pytorch", "--out", &out, "--bytes", "--license", "MIT"],
+        &["--bytes needs --to onnx", "--license needs --to onnx"],
+    );
+    refused(
+        &["export", &empty, "--to", "onnx", "--out", &onnx, "--network", "discriminator", "--bytes"],
+        &["--bytes needs --network generator"],
+    );
     refused(&["bench", "--preset", "nothing"], &["nothing", "digits"]);
     refused(&["bench", "--steps", "0", "--batch-size", "1"], &["--steps is 0", "--batch-size is 1"]);
     refused(&["presets", "nothing"], &["nothing"]);
@@ -210,6 +224,16 @@ fn a_run_from_start_to_samples() {
         fs::read_to_string(folder.path().join("defined/networks.py")).unwrap().contains("def load(path)")
     );
     succeed(&["run", "--config", &flat, "--out", &flat_run, "--steps", "4"]);
+    // What the files compute is checked in onnxruntime (tests/golden/onnx).
+    let onnx = path("network.onnx");
+    for options in [&["--bytes"][..], &["--network", "discriminator", "--features", "--license", "CC0-1.0"]] {
+        succeed(&[&["export", &best, "--to", "onnx", "--out", &onnx], options].concat());
+        let found = String::from_utf8_lossy(&fs::read(&onnx).unwrap()).into_owned();
+        assert!(
+            found.contains("dcgan-rs") && found.contains("CC0-1.0") == (options.len() > 1),
+            "{options:?}"
+        );
+    }
     succeed(&["export", &flat_run, "--to", "pytorch", "--out", &exported]);
     succeed(&["import", &net_g, "--config", &flat, "--out", &imported]);
     succeed(&["sample", "--model", &flat_run, "--n", "5", "--out", &png]);
