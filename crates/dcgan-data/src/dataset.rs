@@ -55,8 +55,8 @@ pub struct Dataset {
 const ALPHA_PROBES: usize = 16;
 
 impl Dataset {
-    /// Opens the folder, zip, file or cache at `path`, or the copy of an address ([`local_path`]). The format is detected
-    /// from its content.
+    /// Opens the folder, zip, file or cache at `path`, or the copy of an address ([`local_path`]). The format is
+    /// detected from its content.
     ///
     /// Images of folders and zips are sorted by path. With [`UnreadableImages::Skip`] every image is decoded here.
     ///

@@ -1,4 +1,5 @@
-//! ONNX files of every preset and of imported networks, with what this program computes, for a check by another runtime.
+//! ONNX files of every preset and of imported networks, with what this program computes, for a check by another
+//! runtime.
 //!
 //! Run: `cargo run -p dcgan-features --example onnx_cases -- OUT [CONFIG.json WEIGHTS.pth ...]`
 //!

@@ -1,5 +1,5 @@
-//! The Fréchet distance of two Gaussians (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a
-//! Local Nash Equilibrium"), and its limit for many images (Chong and Forsyth 2020, "Effectively Unbiased FID and
+//! The Fréchet distance of two Gaussians (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to
+//! a Local Nash Equilibrium"), and its limit for many images (Chong and Forsyth 2020, "Effectively Unbiased FID and
 //! Inception Score and where to find them").
 
 use dcgan_base::matrix::{MatrixView, matmul};

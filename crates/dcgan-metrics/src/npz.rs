@@ -1,5 +1,5 @@
-//! Files of statistics as other programs write them: `.npz` with the arrays `mu` and `sigma` (pytorch-fid, ADM, clean-fid,
-//! torch-fidelity).
+//! Files of statistics as other programs write them: `.npz` with the arrays `mu` and `sigma` (pytorch-fid, ADM,
+//! clean-fid, torch-fidelity).
 
 use std::io::{Cursor, Read, Write};
 use std::path::Path;

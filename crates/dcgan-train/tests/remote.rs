@@ -26,8 +26,8 @@ fn images(count: u8) -> Vec<u8> {
     use std::io::{Cursor, Write};
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for number in 0..count {
-        let image =
-            image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(u32::from(number) * 9 + x * y) as u8]));
+        let gray = |x: u32, y: u32| number * 7 + u8::try_from(x * y).unwrap();
+        let image = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([gray(x, y)]));
         let mut png = Cursor::new(Vec::new());
         image.write_to(&mut png, image::ImageFormat::Png).unwrap();
         zip.start_file(format!("{number:03}.png"), zip::write::SimpleFileOptions::default()).unwrap();

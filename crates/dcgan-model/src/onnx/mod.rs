@@ -234,14 +234,14 @@ fn add(
                     |(weight, var): (&f32, &f32)| f64::from(*weight) / (f64::from(*var) + norm.eps).sqrt();
                 let scale: Vec<f64> = weight.data.iter().zip(&var.data).map(scale).collect();
                 let pairs = scale.iter().zip(bias.data.iter().zip(&mean.data));
-                let shift: Vec<f32> = pairs
+                let term: Vec<f32> = pairs
                     .map(|(scale, (bias, mean))| (f64::from(*bias) - f64::from(*mean) * scale) as f32)
                     .collect();
                 let scale: Vec<f32> = scale.into_iter().map(|scale| scale as f32).collect();
-                let scale = graph.floats(&format!("{}.norm.scale", layer.name), &mean.shape, &scale);
-                let shift = graph.floats(&format!("{}.norm.shift", layer.name), &mean.shape, &shift);
+                let scale = graph.floats(&format!("{}.norm.factor", layer.name), &mean.shape, &scale);
+                let term = graph.floats(&format!("{}.norm.term", layer.name), &mean.shape, &term);
                 let scaled = graph.node("Mul", &[maps, scale], Vec::new());
-                graph.node("Add", &[scaled, shift], Vec::new())
+                graph.node("Add", &[scaled, term], Vec::new())
             }
         };
     }

@@ -143,7 +143,7 @@ fn bad_arguments() {
     let onnx = path("out.onnx");
     refused(&["export", &empty, "--to", "onnx", "--out", &onnx], &["empty"]);
     refused(
-        &["export", &empty, "--to", "onnx", "--out", &out, "--features"],
+        &["export", &empty, "--to", "onnx", "--out", &text, "--features"],
         &[".onnx", "--network discriminator"],
     );
     refused(
