@@ -137,8 +137,8 @@ fn sources_keep_to_the_house_rules() {
                 || !["unsafe {", "unsafe fn", "unsafe impl"].iter().any(|word| text.contains(word)),
             "{name} holds unsafe code"
         );
-        // The network and the database are the service's, but for datasets at addresses; its handlers compute nothing, and it trains by the trainer
-        // alone.
+        // The network and the database are the service's, but for datasets at addresses. Its handlers compute nothing,
+        // and it trains by the trainer alone.
         let in_service = name.starts_with("crates/dcgan-train/src/service/");
         let is_remote = name.starts_with("crates/dcgan-remote/");
         let fuzzes_service = name == "tests/fuzz/src/targets.rs"; // sends requests to it

@@ -1,8 +1,8 @@
 //! Datasets at an address, copied to the local disk.
 //!
 //! [`fetch`] takes the address of a file, of several files, or of a folder on a web server or in an S3-compatible
-//! store. It copies what is not there yet into a folder of caches and returns the path of the copy, which is opened like any
-//! dataset. A copy that is interrupted goes on where it was. A file whose version (ETag, otherwise length and time) has
+//! store. It copies what is not there yet into a folder of caches and returns the path of the copy, which is opened like
+//! any dataset. A copy that is interrupted goes on where it was. A file whose version (ETag, otherwise length and time) has
 //! changed is copied again. If the server cannot be asked, a complete copy is used as it is.
 //!
 //! # Addresses
