@@ -1,21 +1,22 @@
 //! Datasets at an address, copied to the local disk.
 //!
 //! [`fetch`] takes the address of a file, of several files, or of a folder on a web server or in an S3-compatible
-//! store. It copies what is not there yet into a folder of caches and returns the path of the copy, which is opened like
-//! any dataset. A copy that is interrupted goes on where it was. A file whose version (ETag, otherwise length and time) has
-//! changed is copied again. If the server cannot be asked, a complete copy is used as it is.
+//! store. It copies what is not there yet into a folder of caches and returns the path of the copy, which is opened
+//! like any dataset. A copy that is interrupted goes on where it was. A file whose version (ETag, otherwise length
+//! and time) has changed is copied again. If the server cannot be asked, a complete copy is used as it is.
 //!
 //! # Addresses
 //!
-//! - `https://host/folder/train.tar`, `http://...`: a file. `train-{000..127}.tar` and `{train,val}.parquet` are several
-//!   files. An address that ends in `/` is a folder of a `WebDAV` server; others cannot list folders.
+//! - `https://host/folder/train.tar`, `http://...`: a file. `train-{000..127}.tar` and `{train,val}.parquet` are
+//!   several files. An address that ends in `/` is a folder of a `WebDAV` server; others cannot list folders.
 //! - `s3://bucket/prefix/`: all objects with this prefix; `s3://bucket/train.tar`: an object, also with braces.
 //!
 //! # Settings
 //!
-//! The usual environment variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`,
-//! `AWS_ENDPOINT_URL` for stores other than Amazon's, `AWS_SKIP_SIGNATURE=true` for public buckets, and all others that
-//! `object_store` knows. [`AUTHORIZATION_VARIABLE`] is the header `Authorization` for web servers.
+//! The usual environment variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`,
+//! `AWS_REGION`, `AWS_ENDPOINT_URL` for stores other than Amazon's, `AWS_SKIP_SIGNATURE=true` for public buckets,
+//! and all others that `object_store` knows. [`AUTHORIZATION_VARIABLE`] is the header `Authorization` for web
+//! servers.
 //!
 //! # Features
 //!
