@@ -88,7 +88,7 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
     };
     let real = match &reference {
         Some(data) => {
-            let n = args.reference_n.unwrap_or(usize::MAX).min(data.len());
+            let n = count("--reference-n", args.reference_n, data)?;
             Real::Features {
                 features: extract(&mut Images::Dataset(data), n)?,
                 name: name_of(&args.reference),
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
     };
     let (features, what) = match &mut generated {
         Source::Dataset(data) => {
-            let n = args.n.unwrap_or(usize::MAX).min(data.len());
+            let n = count("--n", args.n, data)?;
             (extract(&mut Images::Dataset(data), n)?, json!({ "images": name_of(&args.generated) }))
         }
         Source::Model { generator, name, sha256 } => {
@@ -302,6 +302,16 @@ fn open_dataset(path: &Path, args: &MetricsArgs) -> Result<Dataset, UsageError> 
         tracing::warn!("{}: JPEG changes FID; compare images that are stored alike", path.display());
     }
     Ok(data)
+}
+
+/// The images to use of a dataset.
+fn count(option: &str, count: Option<usize>, data: &Dataset) -> Result<usize, UsageError> {
+    match count {
+        Some(count) if count > data.len() => {
+            Err(UsageError::one(format!("{option} is {count}, the dataset has {} images", data.len())))
+        }
+        count => Ok(count.unwrap_or(data.len())),
+    }
 }
 
 /// A model if the path is one, or the name of one that comes with the program; otherwise a dataset.

@@ -120,6 +120,7 @@ fn faults(here: &Path, data: &str, weights: &Path) {
         (&["digits", "empty.npz", with[0], with[1]], &["empty.npz", "mu", "sigma"]),
         (&["digits", "real.npz", "--save-statistics", "s.npz", with[0], with[1]], &["--save-statistics"]),
         (&["digits", data, "--save-statistics", "s.txt", "--n", "1"], &[".npz", "--n is 1", "--inception"]),
+        (&["digits", data, "--reference-n", "31", with[0], with[1]], &["--reference-n is 31", "30 images"]),
         (&["digits", data, "--like", "fid", with[0], with[1]], &["torch-fidelity", "clean"]),
     ];
     for (arguments, parts) in rows {
