@@ -51,12 +51,14 @@ def main():
         commands.append([evaluate, "dedup", lsun, "--out", duplicates, "--montage", pairs])
     one = ["--preset", args.preset, "--dtype", args.dtype, "--data", lsun, "--exclude", duplicates, "--epochs", "1"]
     first, last = args.out / "epoch-1.png", args.out / "epoch-5.png"
+    newest = lambda: max((run / "checkpoints").iterdir())  # noqa: E731, the best one may be an earlier one
     if not first.exists():
         commands.append([train, "run", *one, "--sample-every", "20", "--resume-if-exists", "--out", run])
-        commands.append([train, "sample", "--model", run, "--n", "64", "--out", first])
+        commands.append([train, "sample", "--model", newest, "--n", "64", "--out", first])
     commands.append([train, "resume", run, "--epochs", "5"])
-    commands.append([train, "sample", "--model", run, "--n", "64", "--out", last])
+    commands.append([train, "sample", "--model", newest, "--n", "64", "--out", last])
     for command in commands:
+        command = [word() if callable(word) else word for word in command]
         start = time.monotonic()
         print("$", *command, flush=True)
         status = subprocess.run([str(word) for word in command]).returncode
