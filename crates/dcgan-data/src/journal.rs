@@ -52,17 +52,24 @@ impl Journal {
         self.known.remove(key)
     }
 
-    /// Records entries, if listing takes long. A failure costs the record only.
-    pub(crate) fn record(&mut self, key: &str, entries: &[Entry]) {
-        if self.started.elapsed() < LONG {
-            return;
-        }
+    /// Whether listing takes so long that it is recorded.
+    pub(crate) fn is_long(&self) -> bool {
+        self.started.elapsed() >= LONG
+    }
+
+    /// The line of the record for entries.
+    pub(crate) fn line(key: &str, entries: &[Entry]) -> String {
+        serde_json::to_string(&(key, entries)).unwrap_or_default()
+    }
+
+    /// Records a line. A failure costs the record only.
+    pub(crate) fn record(&mut self, line: &str) {
         if self.out.is_none() {
             let _ = self.path.parent().map(std::fs::create_dir_all);
             let file = File::options().create(true).append(true).open(&self.path);
             self.out = file.ok().map(BufWriter::new);
         }
-        if let (Some(out), Ok(line)) = (&mut self.out, serde_json::to_string(&(key, entries))) {
+        if let Some(out) = &mut self.out {
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
         }
     }
@@ -79,11 +86,11 @@ mod tests {
         let entries =
             vec![Entry::Image(3, 4), Entry::Folder, Entry::Skipped(true, "why".to_owned()), Entry::LabelFile];
         let mut journal = Journal::open(path.clone());
-        journal.record("early", &entries);
-        assert!(!path.exists(), "a short listing is not recorded");
+        assert!(!journal.is_long(), "a short listing is not recorded");
         journal.started = Instant::now().checked_sub(2 * LONG).unwrap();
-        journal.record("a", &entries);
-        journal.record("b", &entries[..1]);
+        assert!(journal.is_long());
+        journal.record(&Journal::line("a", &entries));
+        journal.record(&Journal::line("b", &entries[..1]));
         // Killed in the middle of a line.
         let mut file = File::options().append(true).open(&path).unwrap();
         file.write_all(b"[\"c\",[{\"i\"").unwrap();

@@ -38,11 +38,16 @@ impl Names {
         (0..self.len()).map(|index| self.get(index).unwrap_or_default())
     }
 
+    /// Whether they are in the order of their bytes.
+    pub(crate) fn is_sorted(&self) -> bool {
+        self.iter().is_sorted()
+    }
+
     /// The numbers of the names in the order of their bytes. Equal names keep their order.
     pub(crate) fn sorted(&self) -> Vec<u32> {
         let name = |number: &u32| usize::try_from(*number).ok().and_then(|index| self.get(index));
         let mut order: Vec<u32> = (0..u32::try_from(self.len()).unwrap_or(u32::MAX)).collect();
-        // Folders are listed in order, so that this is one pass for most datasets.
+        // Folders are listed in order, so that there are few runs to merge.
         order.sort_by(|a, b| name(a).cmp(&name(b)));
         order
     }
@@ -71,5 +76,7 @@ mod tests {
         assert_eq!(names.iter().collect::<Vec<_>>(), ["b", "", "aé", "b"]);
         assert_eq!((names.get(2), names.get(4)), (Some("aé"), None));
         assert_eq!(names.sorted(), [1, 2, 0, 3]);
+        assert!(!names.is_sorted());
+        assert!(Names::from_iter(["", "aé", "b", "b"]).is_sorted());
     }
 }

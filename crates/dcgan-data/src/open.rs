@@ -12,7 +12,7 @@ use crate::options::OpenOptions;
 use crate::readers::hdf5;
 #[cfg(feature = "parquet")]
 use crate::readers::parquet;
-use crate::readers::shards::{self, ShardFormat};
+use crate::readers::shards::{self, Found, ShardFormat};
 use crate::readers::{
     archive, array, cache, celeba, cifar, cifar_python, folder, idx, imagenet_batches, lmdb, npy, stl10,
     svhn, tar,
@@ -111,7 +111,11 @@ fn scan_folder(path: &Path, options: &OpenOptions, journal: Option<&mut Journal>
         LAYOUTS.iter().map(|layout| path.join(layout)).filter(|inner| has_published(inner)).collect();
     match &inner[..] {
         [] => match shards::find(path)? {
-            Some((format, files)) => scan_shards(path, format, files, options),
+            Some(Found { format, files, folders }) => {
+                let mut scan = scan_shards(path, format, files, options)?;
+                scan.listing.watched.extend(folders);
+                Ok(scan)
+            }
             None => folder::scan(path, options, journal),
         },
         [inner] => {

@@ -1,8 +1,10 @@
 //! Reader for a folder of images, scanned recursively in sorted order, or a single image.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -60,12 +62,18 @@ pub(crate) fn scan(
         found = found.retain(&chosen.keep);
     }
     let (mut digest, mut modified) = (Digest::default(), Digest::default());
-    for (name, bytes) in found.names.iter().zip(&found.bytes) {
-        digest.field(name).number(*bytes);
-    }
-    found.times.iter().for_each(|time| {
-        modified.number(*time);
-    });
+    rayon::join(
+        || {
+            found.names.iter().zip(&found.bytes).for_each(|(name, bytes)| {
+                digest.field(name).number(*bytes);
+            });
+        },
+        || {
+            found.times.iter().for_each(|time| {
+                modified.number(*time);
+            });
+        },
+    );
     report.bytes = found.bytes.iter().sum();
     let label_path = root.join(LABEL_FILE);
     let mut label_file = None;
@@ -111,8 +119,14 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Why a folder is skipped with unreadable images.
 pub(crate) const UNREAD_FOLDER: &str = "a folder that cannot be read";
 
-/// Entries of a folder that are looked at together.
+/// Entries of a folder that are recorded together.
 const LISTED: usize = 1 << 14;
+
+/// Entries that one thread looks at together.
+const LOOKED_AT: usize = 256;
+
+/// Folders that are listed ahead.
+const FOLDERS_PER_THREAD: usize = 8;
 
 /// Image files below a root.
 #[derive(Default)]
@@ -149,6 +163,9 @@ impl ImageFiles {
     }
 
     fn sorted(self) -> Self {
+        if self.names.is_sorted() {
+            return self;
+        }
         let order = self.names.sorted();
         self.select(order.into_iter().filter_map(|number| usize::try_from(number).ok()))
     }
@@ -158,68 +175,64 @@ impl ImageFiles {
     }
 }
 
+/// The entries of a folder, sorted by name.
+struct Listed {
+    names: Vec<OsString>,
+    kinds: Vec<Entry>,
+}
+
 /// All images below `root`, unsorted. Each folder is scanned once, so cycles of symbolic links end.
 fn walk(
     root: &Path,
     options: &OpenOptions,
-    mut journal: Option<&mut Journal>,
+    journal: Option<&mut Journal>,
     report: &mut ScanReport,
     watched: &mut Vec<PathBuf>,
 ) -> Result<ImageFiles, DataError> {
+    let journal = journal.map(Mutex::new);
     let (mut found, mut entered) = (ImageFiles::default(), HashSet::new());
     let mut folders = vec![(root.to_owned(), String::new())];
+    // Folders are scanned in order, but listed in parallel before their turn.
+    let mut ahead: HashMap<PathBuf, std::io::Result<Listed>> = HashMap::new();
     let (mut looked_at, mut reported) = (0, Instant::now());
     while let Some((folder, prefix)) = folders.pop() {
         let real = folder.canonicalize().map_err(DataError::io(&folder))?;
         watched.push(folder.clone());
-        let time = std::fs::metadata(&folder).map_or(0, |metadata| file_time(&metadata));
         if !entered.insert(real) {
             report.skip("a folder that was already scanned (symbolic link)", prefix);
             continue;
         }
-        let listed = std::fs::read_dir(&folder).and_then(|entries| {
-            entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<Vec<_>, _>>()
+        let listed = ahead.remove(&folder).unwrap_or_else(|| {
+            let next =
+                &folders[folders.len().saturating_sub(FOLDERS_PER_THREAD * rayon::current_num_threads())..];
+            let wanted = next.iter().filter(|(folder, _)| !ahead.contains_key(folder));
+            let wanted: Vec<_> = wanted.map(|(folder, prefix)| (folder, prefix.as_str())).collect();
+            let list = |(folder, prefix): (&PathBuf, &str)| list(folder, prefix, journal.as_ref());
+            let (listed, others) = rayon::join(
+                || list((&folder, &prefix)),
+                || wanted.par_iter().map(|wanted| list(*wanted)).collect::<Vec<_>>(),
+            );
+            ahead.extend(wanted.iter().map(|(folder, _)| (*folder).clone()).zip(others));
+            listed
         });
-        let mut entries = match listed {
-            Ok(entries) => entries,
+        let Listed { names, kinds } = match listed {
+            Ok(listed) => listed,
             Err(error) if options.unreadable_images == UnreadableImages::Skip && !prefix.is_empty() => {
                 report.skip(format!("{UNREAD_FOLDER} ({error})"), prefix);
                 continue;
             }
             Err(error) => return Err(DataError::io(&folder)(error)),
         };
-        entries.sort();
-        let mut inner = Vec::new();
-        let mut kinds = Vec::with_capacity(entries.len());
-        for part in entries.chunks(LISTED) {
-            let key = journal.is_some().then(|| {
-                let mut digest = Digest::default();
-                digest.field(&prefix).number(time);
-                part.iter().for_each(|entry| {
-                    digest.field(entry.as_encoded_bytes());
-                });
-                digest.hex()
-            });
-            let recorded = key.as_ref().zip(journal.as_mut()).and_then(|(key, journal)| journal.take(key));
-            // Most of the time is that of asking the system for the sizes.
-            let look = |entry: &OsString| kind_of(&folder.join(entry), prefix.is_empty());
-            let is_known = recorded.as_ref().is_some_and(|recorded| recorded.len() == part.len());
-            let found = match recorded.filter(|_| is_known) {
-                Some(recorded) => recorded,
-                None => part.par_iter().map(look).collect(),
-            };
-            if let (false, Some(key), Some(journal)) = (is_known, &key, &mut journal) {
-                journal.record(key, &found);
-            }
-            looked_at += part.len();
-            if reported.elapsed() >= REPORT_INTERVAL {
-                reported = Instant::now();
-                tracing::info!("{looked_at} files listed");
-            }
-            kinds.extend(found);
+        looked_at += names.len();
+        if reported.elapsed() >= REPORT_INTERVAL {
+            reported = Instant::now();
+            tracing::info!("{looked_at} files listed");
         }
-        for (entry, kind) in entries.iter().zip(kinds) {
-            let name = format!("{prefix}{}", entry.to_string_lossy());
+        let mut inner = Vec::new();
+        let mut name = prefix.clone();
+        for (entry, kind) in names.iter().zip(kinds) {
+            name.truncate(prefix.len());
+            name.push_str(&entry.to_string_lossy());
             report.scanned_files +=
                 usize::from(matches!(kind, Entry::Image(..) | Entry::LabelFile | Entry::Skipped(true, _)));
             match kind {
@@ -230,7 +243,7 @@ fn walk(
                 }
                 Entry::Folder => inner.push((folder.join(entry), format!("{name}/"))),
                 Entry::LabelFile => {}
-                Entry::Skipped(_, reason) => report.skip(reason, name),
+                Entry::Skipped(_, reason) => report.skip(reason, name.clone()),
             }
         }
         // Reversed, because the stack pops the last folder first.
@@ -239,18 +252,61 @@ fn walk(
     Ok(found)
 }
 
+/// The entries of `folder`, whose path below the root is `prefix`; from the journal where it has them.
+fn list(folder: &Path, prefix: &str, journal: Option<&Mutex<&mut Journal>>) -> std::io::Result<Listed> {
+    let journal = journal.map(|journal| || journal.lock().unwrap_or_else(PoisonError::into_inner));
+    let time = std::fs::metadata(folder).map_or(0, |metadata| file_time(&metadata));
+    let mut entries = std::fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| (entry.file_name(), entry)))
+        .collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut kinds = Vec::with_capacity(entries.len());
+    for part in entries.chunks(LISTED) {
+        let key = journal.as_ref().map(|_| {
+            let mut digest = Digest::default();
+            digest.field(prefix).number(time);
+            part.iter().for_each(|(name, _)| {
+                digest.field(name.as_encoded_bytes());
+            });
+            digest.hex()
+        });
+        let recorded = key.as_ref().zip(journal.as_ref()).and_then(|(key, journal)| journal().take(key));
+        if let Some(recorded) = recorded.filter(|recorded| recorded.len() == part.len()) {
+            kinds.extend(recorded);
+            continue;
+        }
+        // Most of the time is that of asking the system for the sizes.
+        let look = |(name, entry): &(OsString, DirEntry)| kind_of(name, entry, prefix.is_empty());
+        let looked: Vec<Entry> = part.par_iter().with_min_len(LOOKED_AT).map(look).collect();
+        let is_long = journal.as_ref().is_some_and(|journal| journal().is_long());
+        if let (true, Some(key), Some(journal)) = (is_long, &key, &journal) {
+            // Threads wait for the file, not for the text.
+            let line = Journal::line(key, &looked);
+            journal().record(&line);
+        }
+        kinds.extend(looked);
+    }
+    Ok(Listed { names: entries.into_iter().map(|(name, _)| name).collect(), kinds })
+}
+
 fn skipped(is_file: bool, reason: &str) -> Entry {
     Entry::Skipped(is_file, reason.to_owned())
 }
 
-/// What the file or folder at `path` is; `is_top` below the root itself.
-fn kind_of(path: &Path, is_top: bool) -> Entry {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+/// What an entry of a folder is; `is_top` below the root itself.
+fn kind_of(name: &OsStr, entry: &DirEntry, is_top: bool) -> Entry {
+    let name = name.to_string_lossy();
     if name.starts_with('.') {
         return skipped(false, "a hidden file or folder");
     }
-    // Follows symbolic links; broken ones are skipped.
-    match std::fs::metadata(path) {
+    let metadata = match entry.file_type() {
+        Ok(kind) if kind.is_dir() => return Entry::Folder,
+        // The system looks the name up in the open folder, which takes less than a whole path.
+        Ok(kind) if kind.is_file() => entry.metadata(),
+        // Follows symbolic links; broken ones are skipped.
+        _ => std::fs::metadata(entry.path()),
+    };
+    match metadata {
         Ok(metadata) if metadata.is_dir() => Entry::Folder,
         Ok(metadata) if metadata.is_file() => {
             if is_top && name == LABEL_FILE {
@@ -259,7 +315,7 @@ fn kind_of(path: &Path, is_top: bool) -> Entry {
             if has_image_extension(&name) {
                 return Entry::Image(metadata.len(), file_time(&metadata));
             }
-            match head(path, HEAD_BYTES).map(|head| not_an_image(&head)) {
+            match head(&entry.path(), HEAD_BYTES).map(|head| not_an_image(&head)) {
                 Ok(None) => Entry::Image(metadata.len(), file_time(&metadata)),
                 Ok(Some(what)) => skipped(true, what),
                 Err(_) => skipped(true, "a file that cannot be read"),

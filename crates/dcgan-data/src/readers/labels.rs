@@ -1,6 +1,6 @@
 //! Labels of folders and zips of images: from dataset.json (the format of StyleGAN2-ADA), otherwise from class folders.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::error::DataError;
@@ -110,7 +110,7 @@ fn from_folders(names: &Names, all_names: &Names, report: &mut ScanReport) -> La
         Some(name.get(prefix..)?.split_once('/')?.0)
     }
     let has_folders = |names: &Names| names.iter().all(|name| class_of(name, prefix).is_some());
-    if !has_folders(names) || !has_folders(all_names) {
+    if !has_folders(names) || !(std::ptr::eq(names, all_names) || has_folders(all_names)) {
         if all_names.len() > names.len() {
             return from_folders(names, names, report);
         }
@@ -119,12 +119,26 @@ fn from_folders(names: &Names, all_names: &Names, report: &mut ScanReport) -> La
         }
         return (None, None);
     }
-    let classes: BTreeSet<&str> = all_names.iter().filter_map(|name| class_of(name, prefix)).collect();
-    let numbers: BTreeMap<&str, u32> = classes.iter().copied().zip(0..).collect();
-    report.notes.push(format!("labels from {} folders", numbers.len()));
-    let number = |name| numbers.get(class_of(name, prefix)?).copied();
+    // Names are sorted, so that most have the class of the name before.
+    let mut classes: Vec<&str> = Vec::new();
+    for class in all_names.iter().filter_map(|name| class_of(name, prefix)) {
+        if classes.last() != Some(&class) {
+            classes.push(class);
+        }
+    }
+    classes.sort_unstable();
+    classes.dedup();
+    report.notes.push(format!("labels from {} folders", classes.len()));
+    let mut last = ("", 0);
+    let number = |name| {
+        let class = class_of(name, prefix)?;
+        if class != last.0 {
+            last = (class, u32::try_from(classes.binary_search(&class).ok()?).ok()?);
+        }
+        Some(last.1)
+    };
     let labels = names.iter().filter_map(number).collect();
-    (Some(labels), Some(classes.into_iter().map(str::to_owned).collect()))
+    (Some(labels), Some(classes.iter().map(|class| (*class).to_owned()).collect()))
 }
 
 /// Length in bytes of the common parent folders of all names: an archive often has a single top-level folder.

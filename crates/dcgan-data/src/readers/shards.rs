@@ -52,12 +52,22 @@ impl ShardFormat {
     }
 }
 
-/// The files of one format below `root`, sorted; `None` if there are none, or images beside them.
+/// Shards of one format.
+pub(crate) struct Found {
+    pub(crate) format: ShardFormat,
+    /// The files, sorted.
+    pub(crate) files: Vec<PathBuf>,
+    /// The folders that were listed, also those without shards.
+    pub(crate) folders: Vec<PathBuf>,
+}
+
+/// The shards below `root`; `None` if there are none, or images beside them.
 ///
 /// # Errors
 ///
 /// A folder that cannot be read.
-pub(crate) fn find(root: &Path) -> Result<Option<(ShardFormat, Vec<PathBuf>)>, DataError> {
+pub(crate) fn find(root: &Path) -> Result<Option<Found>, DataError> {
+    let mut listed_folders = Vec::new();
     let mut found: BTreeMap<ShardFormat, Vec<PathBuf>> = BTreeMap::new();
     let (mut folders, mut entries) = (VecDeque::from([(root.to_owned(), 0)]), 0);
     while let Some((folder, level)) = folders.pop_front() {
@@ -66,6 +76,7 @@ pub(crate) fn find(root: &Path) -> Result<Option<(ShardFormat, Vec<PathBuf>)>, D
             Err(error) if level == 0 => return Err(DataError::io(&folder)(error)),
             Err(_) => continue,
         };
+        listed_folders.push(folder);
         for entry in listed {
             let Ok(entry) = entry else { continue };
             entries += 1;
@@ -93,7 +104,7 @@ pub(crate) fn find(root: &Path) -> Result<Option<(ShardFormat, Vec<PathBuf>)>, D
     }
     Ok(found.pop_first().map(|(format, mut files)| {
         files.sort();
-        (format, files)
+        Found { format, files, folders: listed_folders }
     }))
 }
 

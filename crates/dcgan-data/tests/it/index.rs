@@ -92,7 +92,9 @@ fn archives_and_databases_are_read_once() {
         for file in files {
             folder.write(file, &std::fs::read(written.join(file)).unwrap());
         }
+        std::fs::create_dir(folder.join("later")).unwrap();
         let settle = |seconds| {
+            set_time(&folder.join("later"), seconds);
             for file in files {
                 folder.join(file).ancestors().take_while(|path| path.starts_with(folder.path())).for_each(
                     |path| {
@@ -113,8 +115,14 @@ fn archives_and_databases_are_read_once() {
             assert_eq!(again.name(index).unwrap(), first.name(index).unwrap());
             assert_eq!(read(&again, index), read(&first, index));
         }
-        // One file less.
         if let [first, second] = files {
+            // One file more, in a folder that had none.
+            let ending = second.rsplit('.').next().unwrap();
+            std::fs::copy(folder.join(second), folder.join(&format!("later/train.{ending}"))).unwrap();
+            set_time(&folder.join("later"), 3);
+            assert!(Dataset::open(folder.path(), &options).unwrap().len() > order);
+            // One file less.
+            std::fs::remove_dir_all(folder.join("later")).unwrap();
             std::fs::remove_file(folder.join(second)).unwrap();
             settle_first(&folder, first);
             assert!(Dataset::open(folder.path(), &options).unwrap().len() < order);
