@@ -1,15 +1,17 @@
 // Starts the service and a headless Chromium.
 
-import { spawn } from "node:child_process";
+import assert from "node:assert/strict";
+import { execFile, spawn } from "node:child_process";
 import { createServer, request as sendRequest } from "node:http";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { chromium } from "playwright-core";
 
-const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const BINARY =
   process.env.DCGAN_TRAIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug", "dcgan-train");
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
@@ -80,6 +82,9 @@ export async function proxy(target, prefix) {
   return { url: `http://127.0.0.1:${server.address().port}${prefix}`, close };
 }
 
+/** Runs a command of `dcgan-train`. */
+export const run = (...args) => promisify(execFile)(BINARY, [...args, "--quiet"]);
+
 /** Creates a temporary folder. */
 export const makeFolder = () => mkdtemp(join(tmpdir(), "dcgan-browser-"));
 export const removeFolder = (folder) => rm(folder, { recursive: true, force: true });
@@ -100,8 +105,8 @@ export function launch() {
   });
 }
 
-/** Opens a tab and records script errors and requests to other origins. */
-export async function open(browser, url, options = {}) {
+/** Opens a tab on `url` and records script errors and requests to anything that is not below `root`. */
+export async function open(browser, url, options = {}, root = url) {
   const context = await browser.newContext({
     viewport: { width: 1280, height: 900 },
     acceptDownloads: true,
@@ -116,11 +121,27 @@ export async function open(browser, url, options = {}) {
       problems.push(message.text());
   });
   page.on("request", (request) => {
-    if (!request.url().startsWith(url) && !request.url().startsWith("blob:"))
+    if (![root, "blob:", "data:"].some((start) => request.url().startsWith(start)))
       problems.push(`request to ${request.url()}`);
   });
   await page.goto(url);
   return { page, problems };
+}
+
+/** Asserts that axe finds no fault in the page, and that it is not wider than the viewport. */
+export async function checkAccessibility(page, label) {
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(overflow <= 0, `${label}: ${overflow} pixels wider than the viewport`);
+  await page.evaluate(await readFile(new URL(import.meta.resolve("axe-core/axe.min.js")), "utf8"));
+  const { violations, incomplete } = await page.evaluate(() =>
+    window.axe.run({ preload: false, runOnly: ["wcag2a", "wcag2aa", "wcag21aa"] }),
+  );
+  // axe reports a label on a role without one as incomplete if the element is not empty; it always counts.
+  const faults = [...violations, ...incomplete.filter(({ id }) => id === "aria-prohibited-attr")];
+  assert.deepEqual(
+    faults.map(({ id, nodes }) => `${label}: ${id}: ${nodes.map(({ html }) => html).join(" | ")}`),
+    [],
+  );
 }
 
 /** Saves a screenshot in the folder SCREENSHOTS, if set. */

@@ -56,7 +56,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Import weights of another program (safetensors, PyTorch .pth, the authors' joblib folder) as a model folder
     Import(ImportArgs),
-    /// Export the weights of a model with the names of another program
+    /// Export a model for PyTorch, ONNX runtimes, or the browser
     Export(ExportArgs),
     /// Print a completion script for a shell
     Completions {
@@ -353,7 +353,7 @@ pub(crate) struct ExportArgs {
     /// The format
     #[arg(long, value_enum)]
     pub(crate) to: ExportFormat,
-    /// The folder to create; the file to write for onnx
+    /// The folder to create; for onnx, the file to write
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
     /// onnx: the network of the file
@@ -365,9 +365,13 @@ pub(crate) struct ExportArgs {
     /// onnx: the discriminator also returns its features, the activations of every block max-pooled to 4x4
     #[arg(long)]
     pub(crate) features: bool,
-    /// onnx: a license for the metadata of the file
+    /// onnx, web: a license, for the metadata of the file or the foot of the page
     #[arg(long, value_name = "TEXT")]
     pub(crate) license: Option<String>,
+    /// web: the npm package onnxruntime-web, its folder or the file of `npm pack onnxruntime-web` [default: the nearest
+    /// node_modules/onnxruntime-web]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) runtime: Option<PathBuf>,
 }
 
 /// A network to export.
@@ -385,6 +389,9 @@ pub(crate) enum ExportFormat {
     Pytorch,
     /// One network as an ONNX file, opset 17, of any batch size
     Onnx,
+    /// A page that draws from the generator in the browser, offline: open its index.html, or put the folder on a web
+    /// server
+    Web,
 }
 
 /// A type of floating-point values, by name.

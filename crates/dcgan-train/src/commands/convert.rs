@@ -1,5 +1,6 @@
 //! `dcgan-train import` and `export`.
 
+use super::web::{self, Runtime};
 use crate::cli::{ExportArgs, ExportFormat, ExportNetwork, ImportArgs};
 use anyhow::Context;
 use candle_core::Device;
@@ -49,7 +50,8 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn export_onnx(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> {
+/// The network of an ONNX file.
+fn onnx_of(args: &ExportArgs, files: ModelFiles, images: OnnxImages) -> anyhow::Result<Vec<u8>> {
     let missing = |network: &str| UsageError::one(format!("{} has no {network}", args.model.display()));
     let license = args.license.as_deref();
     let bytes = match args.network {
@@ -59,7 +61,6 @@ fn export_onnx(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> 
             if generator.ensure_statistics()? {
                 tracing::info!("the weights have no batch norm statistics: recalibrated from 4,096 z");
             }
-            let images = if args.bytes { OnnxImages::Bytes } else { OnnxImages::Float };
             onnx::generator(&files.model, &generator.weights()?, images, license)
         }
         ExportNetwork::Discriminator => {
@@ -67,32 +68,57 @@ fn export_onnx(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> 
             onnx::discriminator(&files.model, &weights, args.features, license)
         }
     };
-    let bytes = bytes.map_err(|error| UsageError::one(format!("{}: {error}", args.model.display())))?;
+    Ok(bytes.map_err(|error| UsageError::one(format!("{}: {error}", args.model.display())))?)
+}
+
+fn export_onnx(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> {
+    let images = if args.bytes { OnnxImages::Bytes } else { OnnxImages::Float };
+    let bytes = onnx_of(args, files, images)?;
     write_atomic(&args.out, &bytes).with_context(|| args.out.display().to_string())?;
     print_result(&args.out.display().to_string())?;
     Ok(Outcome::Done)
 }
 
-pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
+fn export_web(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> {
+    let runtime = Runtime::open(args.runtime.as_deref())?;
+    let config = files.model.config().clone();
+    let onnx = onnx_of(args, files, OnnxImages::Bytes)?;
+    web::write(&args.out, &config, &onnx, args.license.as_deref(), &runtime)?;
+    Ok(Outcome::Done)
+}
+
+/// The faults of options that are not for the format.
+fn export_faults(args: &ExportArgs) -> Vec<String> {
     let mut faults = match args.to {
-        ExportFormat::Pytorch => UsageError::faults_of(check_new_folder("--out", &args.out)),
+        ExportFormat::Pytorch | ExportFormat::Web => {
+            UsageError::faults_of(check_new_folder("--out", &args.out))
+        }
         ExportFormat::Onnx => UsageError::faults_of(check_output("--out", &args.out, &["onnx"])),
     };
-    let is_onnx = args.to == ExportFormat::Onnx;
     let is_generator = args.network == ExportNetwork::Generator;
-    let license = args.license.is_some();
-    for (option, is_given) in [("--bytes", args.bytes), ("--features", args.features), ("--license", license)]
-    {
-        if is_given && !is_onnx {
-            faults.push(format!("{option} needs --to onnx"));
+    let (onnx, web) = (args.to == ExportFormat::Onnx, args.to == ExportFormat::Web);
+    for (option, is_given, fits, formats) in [
+        ("--bytes", args.bytes, onnx, "--to onnx"),
+        ("--features", args.features, onnx, "--to onnx"),
+        ("--network", !is_generator, onnx, "--to onnx"),
+        ("--license", args.license.is_some(), onnx || web, "--to onnx or --to web"),
+        ("--runtime", args.runtime.is_some(), web, "--to web"),
+    ] {
+        if is_given && !fits {
+            faults.push(format!("{option} needs {formats}"));
         }
     }
-    if is_onnx && args.bytes && !is_generator {
+    if onnx && args.bytes && !is_generator {
         faults.push("--bytes needs --network generator".to_owned());
     }
-    if is_onnx && args.features && is_generator {
+    if onnx && args.features && is_generator {
         faults.push("--features needs --network discriminator".to_owned());
     }
+    faults
+}
+
+pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
+    let faults = export_faults(args);
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }
@@ -108,8 +134,10 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let opened = dcgan_model::open_files(std::slice::from_ref(&args.model), &options);
     let Opened { files, notes } = opened.map_err(UsageError::because)?;
     notes.iter().for_each(|note| tracing::warn!("{note}"));
-    if is_onnx {
-        return export_onnx(args, files);
+    match args.to {
+        ExportFormat::Onnx => return export_onnx(args, files),
+        ExportFormat::Web => return export_web(args, files),
+        ExportFormat::Pytorch => {}
     }
     let networks = [
         (NetworkKind::Generator, "netG.safetensors", files.generator),

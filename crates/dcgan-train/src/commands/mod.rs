@@ -14,3 +14,4 @@ pub(crate) mod sample;
 #[cfg(feature = "service")]
 pub(crate) mod serve;
 pub(crate) mod train;
+mod web;

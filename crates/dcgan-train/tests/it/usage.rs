@@ -154,6 +154,14 @@ fn bad_arguments() {
         &["export", &empty, "--to", "onnx", "--out", &onnx, "--network", "discriminator", "--bytes"],
         &["--bytes needs --network generator"],
     );
+    refused(
+        &["export", &empty, "--to", "web", "--out", &full, "--runtime", &text, "--network", "discriminator"],
+        &["--out", "--network needs --to onnx"],
+    );
+    refused(
+        &["export", &empty, "--to", "onnx", "--out", &onnx, "--runtime", &text],
+        &["--runtime needs --to web"],
+    );
     refused(&["bench", "--preset", "nothing"], &["nothing", "digits"]);
     refused(&["bench", "--steps", "0", "--batch-size", "1"], &["--steps is 0", "--batch-size is 1"]);
     refused(&["presets", "nothing"], &["nothing"]);

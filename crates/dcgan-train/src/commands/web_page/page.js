@@ -1,0 +1,237 @@
+// Draws samples of the generator in model.js with onnxruntime-web. Everything is in this folder: the page works offline,
+// also when it is opened as a file.
+
+"use strict";
+
+/** Images of one run of the network: the page answers between runs. */
+const BATCH = 8;
+/** Width of the noise of similar images (figure 7 of the paper). */
+const NOISE = 0.25;
+
+const model = globalThis.MODEL;
+const element = (id) => document.getElementById(id);
+/** The samples in the grid, `{z, label, pixels, button}`, and the ones that are selected: at most two, the older first. */
+let samples = [];
+let selected = [];
+/** The sample in the large canvas. */
+let large;
+/** Counts draws: an older one stops when there is a newer one. */
+let draws = 0;
+
+const fromBase64 = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+
+async function gunzip(bytes) {
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+
+/** Starts the runtime with one thread: more would need a server that isolates the page. */
+async function start() {
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmBinary = await gunzip(fromBase64(globalThis.WASM.binary));
+  ort.env.wasm.wasmPaths = { mjs: `data:text/javascript;base64,${globalThis.WASM.module}` };
+  return ort.InferenceSession.create(await gunzip(fromBase64(model.onnx)), { executionProviders: ["wasm"] });
+}
+
+/** A seeded generator of random numbers in [0, 1) (mulberry32). */
+function random(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** A z of the model's distribution. */
+function drawLatent(next) {
+  const uniform = () => 2 * next() - 1;
+  // Box-Muller; 1 - next() is never 0.
+  const normal = () => Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next());
+  return Float32Array.from({ length: model.z }, model.distribution === "normal" ? normal : uniform);
+}
+
+/** The point at `t` between two z: on a line for uniform z, as in the paper, on a sphere for normal z. */
+function between(a, b, t) {
+  let weights = [1 - t, t];
+  if (model.distribution === "normal") {
+    const cosine = a.reduce((sum, value, i) => sum + value * b[i], 0) / (Math.hypot(...a) * Math.hypot(...b));
+    const angle = Math.acos(Math.min(1, Math.max(-1, cosine)));
+    if (Math.sin(angle) > 1e-6) weights = weights.map((weight) => Math.sin(weight * angle) / Math.sin(angle));
+  }
+  return Float32Array.from(a, (value, i) => weights[0] * value + weights[1] * b[i]);
+}
+
+let session;
+/** Runs of the network follow each other. */
+let last = Promise.resolve();
+
+/** Draws images; `latents` are Float32Arrays, `labels` classes. Returns the pixels of each, (height, width, channels). */
+function generate(latents, labels) {
+  const run = async () => {
+    const z = new Float32Array(latents.length * model.z);
+    latents.forEach((latent, i) => z.set(latent, i * model.z));
+    const inputs = { z: new ort.Tensor("float32", z, [latents.length, model.z]) };
+    if (model.classes) {
+      inputs.label = new ort.Tensor("int64", BigInt64Array.from(labels, BigInt), [latents.length]);
+    }
+    const { image } = await (await session).run(inputs);
+    const size = model.height * model.width * model.channels;
+    return latents.map((_, i) => image.data.slice(i * size, (i + 1) * size));
+  };
+  const result = last.then(run);
+  last = result.catch(() => {});
+  return result;
+}
+
+/** Draws `pixels` at (x, y) of a canvas. */
+function put(context, pixels, x = 0, y = 0) {
+  const { width, height, channels } = model;
+  const image = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = pixels[i * channels + (channels === 1 ? 0 : c)];
+    image.data[4 * i + 3] = 255;
+  }
+  context.putImageData(image, x, y);
+}
+
+function makeCanvas(columns, rows) {
+  const canvas = document.createElement("canvas");
+  canvas.width = columns * model.width;
+  canvas.height = rows * model.height;
+  return canvas;
+}
+
+function save(canvas, name) {
+  const link = document.createElement("a");
+  link.href = canvas.toDataURL("image/png");
+  link.download = name;
+  link.click();
+}
+
+const className = (label) => (model.classes ? (model.classNames[label] ?? String(label)) : "");
+const say = (text) => {
+  element("status").textContent = text;
+};
+
+function fail(error) {
+  element("problem").hidden = false;
+  element("problem").textContent = `The images cannot be drawn: ${error.message ?? error}`;
+  say("");
+}
+
+/** Fills the grid with images of `latents` and `labels`. */
+async function fill(latents, labels) {
+  const draw = ++draws;
+  const started = performance.now();
+  [samples, selected] = [[], []];
+  element("grid").replaceChildren();
+  show();
+  for (let from = 0; from < latents.length; from += BATCH) {
+    const part = latents.slice(from, from + BATCH);
+    const all = await generate(part, labels.slice(from, from + BATCH));
+    if (draw !== draws) return;
+    all.forEach((pixels, i) => add({ z: part[i], label: labels[from + i], pixels }, from + i));
+    say(`${samples.length} of ${latents.length} images`);
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+  say(`${latents.length} images in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+}
+
+function add(sample, index) {
+  const canvas = makeCanvas(1, 1);
+  put(canvas.getContext("2d"), sample.pixels);
+  sample.button = document.createElement("button");
+  sample.button.type = "button";
+  sample.button.append(canvas);
+  const suffix = model.classes ? `, ${className(sample.label)}` : "";
+  sample.button.setAttribute("aria-label", `Sample ${index + 1}${suffix}`);
+  sample.button.setAttribute("aria-pressed", "false");
+  if (model.classes) sample.button.title = className(sample.label);
+  sample.button.addEventListener("click", () => select(sample));
+  samples.push(sample);
+  element("grid").append(sample.button);
+}
+
+function select(sample) {
+  selected = selected.includes(sample) ? selected.filter((other) => other !== sample) : [...selected, sample].slice(-2);
+  for (const other of samples) other.button.setAttribute("aria-pressed", String(selected.includes(other)));
+  element("walk").value = "0";
+  show();
+}
+
+/** Shows what is selected. */
+async function show() {
+  const [first, second] = selected;
+  for (const id of ["large", "actions"]) element(id).hidden = !first;
+  element("walk-row").hidden = !second;
+  large = first;
+  if (!first) return;
+  if (second) {
+    const t = Number(element("walk").value);
+    const point = { z: between(first.z, second.z, t), label: (t < 0.5 ? first : second).label };
+    large = point;
+    [point.pixels] = await generate([point.z], [point.label]).catch((error) => [void fail(error)]);
+    // A later move of the slider has another point.
+    if (large !== point || !point.pixels) return;
+  }
+  const canvas = element("large");
+  [canvas.width, canvas.height] = [model.width, model.height];
+  put(canvas.getContext("2d"), large.pixels);
+}
+
+/** Labels of `count` images: the class that is chosen, or all classes in turn. */
+function labelsOf(count) {
+  const chosen = element("class").value;
+  return Array.from({ length: count }, (_, i) => (chosen === "" ? i % Math.max(1, model.classes) : Number(chosen)));
+}
+
+function draw() {
+  const count = Number(element("count").value);
+  const next = random(Number(element("seed").value));
+  return fill(
+    Array.from({ length: count }, () => drawLatent(next)),
+    labelsOf(count),
+  ).catch(fail);
+}
+
+element("options").addEventListener("submit", (event) => {
+  event.preventDefault();
+  draw();
+});
+element("more").addEventListener("click", () => {
+  element("seed").value = String((Number(element("seed").value) + 1) % 4294967296);
+  draw();
+});
+element("size").addEventListener("input", (event) => {
+  element("grid").style.setProperty("--size", `${event.target.value}px`);
+});
+element("walk").addEventListener("input", show);
+element("save").addEventListener("click", () => {
+  const columns = Math.ceil(Math.sqrt(samples.length));
+  const canvas = makeCanvas(columns, Math.ceil(samples.length / columns));
+  samples.forEach(({ pixels }, i) =>
+    put(canvas.getContext("2d"), pixels, (i % columns) * model.width, Math.floor(i / columns) * model.height),
+  );
+  save(canvas, `${model.name}-seed-${element("seed").value}.png`);
+});
+element("save-large").addEventListener("click", () => save(element("large"), `${model.name}.png`));
+element("similar").addEventListener("click", () => {
+  const { z, label } = large;
+  const noisy = () => z.map((value) => value + NOISE * (2 * Math.random() - 1));
+  const count = Number(element("count").value);
+  fill(Array.from({ length: count }, (_, i) => (i ? noisy() : z)), Array(count).fill(label)).catch(fail);
+});
+
+element("name").textContent = document.title = model.name;
+const kind = model.channels === 1 ? "grey" : "color";
+element("about").textContent = `Draws ${kind} images of ${model.height} x ${model.width} with the generator of a DCGAN.`;
+element("footer").textContent =
+  `${model.license ? `License of the model: ${model.license}. ` : ""}Made with dcgan-rs ${model.version} and ` +
+  `onnxruntime-web ${globalThis.WASM.version} (MIT license).`;
+element("class-row").hidden = !model.classes;
+for (let label = 0; label < model.classes; label++) {
+  element("class").append(new Option(className(label), String(label)));
+}
+session = start();
+session.then(draw, fail);
