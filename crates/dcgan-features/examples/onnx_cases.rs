@@ -3,8 +3,9 @@
 //!
 //! Run: `cargo run -p dcgan-features --example onnx_cases -- OUT [CONFIG.json WEIGHTS.pth ...]`
 //!
-//! For each NAME, OUT gets NAME.G.onnx, NAME.bytes.onnx, NAME.D.onnx and NAME.safetensors: `z`, `label` (f32, empty
-//! without classes), `image` `(n, h, w, c)`, `bytes` of it, `logit` and `features` (empty with classes).
+//! For each NAME, OUT gets NAME.G.onnx, NAME.bytes.onnx, NAME.D.onnx, the model folder NAME.model, and
+//! NAME.safetensors: `z`, `label` (f32, empty without classes), `image` `(n, h, w, c)`, `bytes` of it, `logit` and
+//! `features` (empty with classes).
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,9 @@ use dcgan_model::onnx::{self, OnnxImages};
 use dcgan_model::pixels::{PixelRange, to_bytes};
 use dcgan_model::random::{Purpose, normal, stream};
 use dcgan_model::weights::{HostTensor, Precision, TensorSpec, Weights, write_safetensors};
-use dcgan_model::{Classes, Discriminator, Generator, Latents, Model, ModelConfig, Preset, open_files};
+use dcgan_model::{
+    Classes, Discriminator, Generator, Latents, Model, ModelConfig, ModelFiles, Preset, open_files,
+};
 use dcgan_ops::{Input, Maps};
 
 /// Images of a case.
@@ -80,6 +83,10 @@ fn write(out: &Path, name: &str, model: &Model, of_g: &Weights, of_d: &Weights) 
     std::fs::write(file("bytes"), onnx::generator(model, of_g, OnnxImages::Bytes, license)?)?;
     let has_features = !config.is_conditional();
     std::fs::write(file("D"), onnx::discriminator(model, of_d, has_features, license)?)?;
+    let folder = out.join(format!("{name}.model"));
+    std::fs::create_dir_all(&folder)?;
+    let files = ModelFiles { model: model.clone(), generator: Some(of_g.clone()), discriminator: None };
+    files.write(&folder, &format!("# {name}\n"), Precision::F32)?;
     Ok(())
 }
 

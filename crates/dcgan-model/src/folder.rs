@@ -11,6 +11,13 @@ const GENERATOR: &str = "generator.safetensors";
 const DISCRIMINATOR: &str = "discriminator.safetensors";
 const CARD: &str = "README.md";
 
+/// The part of the card that draws from the generator in PyTorch.
+const PYTORCH: &str = concat!(
+    "\n## In PyTorch\n\nThis draws from the generator, in this folder. It needs torch and safetensors.\n\n```python\n",
+    include_str!("../assets/draw.py"),
+    "```\n"
+);
+
 /// `config.json` and both networks of `models/digits`.
 const EMBEDDED_DIGITS: (&str, &[u8], &[u8]) = (
     include_str!("../assets/digits/config.json"),
@@ -76,6 +83,20 @@ fn upgraded(weights: Weights, version: u32) -> Weights {
     if version < 2 { weights::upgrade_names(weights) } else { weights }
 }
 
+/// A configuration; fields whose names start with `_` are notes of other programs, such as the `_class_name` of the
+/// Hugging Face Hub.
+fn parse_config(text: &str) -> Result<ModelConfig, serde_json::Error> {
+    let mut value: serde_json::Value = serde_json::from_str(text)?;
+    match value.as_object_mut() {
+        Some(fields) if fields.keys().any(|name| name.starts_with('_')) => {
+            fields.retain(|name, _| !name.starts_with('_'));
+            serde_json::from_value(value)
+        }
+        // With the positions of errors.
+        _ => serde_json::from_str(text),
+    }
+}
+
 impl ModelFiles {
     /// Reads a folder and checks every tensor.
     ///
@@ -89,8 +110,8 @@ impl ModelFiles {
             }
             text => text.map_err(io_error(&path))?,
         };
-        let config: ModelConfig = serde_json::from_str(&text)
-            .map_err(|source| FolderError::Syntax { path: path.clone(), source })?;
+        let config =
+            parse_config(&text).map_err(|source| FolderError::Syntax { path: path.clone(), source })?;
         let version = config.version;
         let model = Model::new(config).map_err(|source| FolderError::Config { path, source })?;
         let read = |name: &str, specs: &[weights::TensorSpec]| -> Result<Option<Weights>, FolderError> {
@@ -130,7 +151,8 @@ impl ModelFiles {
         Ok(Self { model, generator, discriminator })
     }
 
-    /// Writes the folder, which must exist, with `card` as its README.md. The bytes depend on the contents alone.
+    /// Writes the folder, which must exist, with `card` as its README.md. A card with a generator ends with Python code
+    /// that draws from it in PyTorch; it is added where `card` has none. The bytes depend on the contents alone.
     ///
     /// # Errors
     /// The file that could not be written.
@@ -146,6 +168,7 @@ impl ModelFiles {
             }
         }
         let path = folder.join(CARD);
-        fs::write(&path, card).map_err(io_error(&path))
+        let pytorch = if self.generator.is_some() && !card.contains(PYTORCH) { PYTORCH } else { "" };
+        fs::write(&path, format!("{card}{pytorch}")).map_err(io_error(&path))
     }
 }

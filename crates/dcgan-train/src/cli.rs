@@ -365,13 +365,22 @@ pub(crate) struct ExportArgs {
     /// onnx: the discriminator also returns its features, the activations of every block max-pooled to 4x4
     #[arg(long)]
     pub(crate) features: bool,
-    /// onnx, web: a license, for the metadata of the file or the foot of the page
+    /// onnx, web, hub: a license, for the metadata of the file, the foot of the page, or the card
     #[arg(long, value_name = "TEXT")]
     pub(crate) license: Option<String>,
     /// web: the npm package onnxruntime-web, its folder or the file of `npm pack onnxruntime-web` [default: the nearest
     /// node_modules/onnxruntime-web]
     #[arg(long, value_name = "PATH")]
     pub(crate) runtime: Option<PathBuf>,
+    /// hub: a dataset that the model was trained on, by its name on the Hub; can be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dataset: Vec<String>,
+    /// hub: a file with figures for the card, of `dcgan-eval metrics --json` or result.json of a run; can be repeated
+    #[arg(long, value_name = "F.json")]
+    pub(crate) results: Vec<PathBuf>,
+    /// hub: the type of the stored weights [default: f32]
+    #[arg(long, value_parser = dtype())]
+    pub(crate) dtype: Option<Precision>,
 }
 
 /// A network to export.
@@ -392,6 +401,8 @@ pub(crate) enum ExportFormat {
     /// A page that draws from the generator in the browser, offline: open its index.html, or put the folder on a web
     /// server
     Web,
+    /// A model folder whose card and configuration have the metadata of the Hugging Face Hub
+    Hub,
 }
 
 /// A type of floating-point values, by name.

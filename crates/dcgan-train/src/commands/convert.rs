@@ -1,5 +1,6 @@
 //! `dcgan-train import` and `export`.
 
+use super::hub::{self, Results};
 use super::web::{self, Runtime};
 use crate::cli::{ExportArgs, ExportFormat, ExportNetwork, ImportArgs};
 use anyhow::Context;
@@ -8,8 +9,12 @@ use dcgan_base::files::write_atomic;
 use dcgan_cli::{Outcome, UsageError, check_new_folder, check_output, print_result};
 use dcgan_model::import::{ImportOptions, NetworkKind, PYTORCH_NETWORKS, to_pytorch};
 use dcgan_model::onnx::{self, OnnxImages};
+use dcgan_model::weights::Precision;
 use dcgan_model::{Generator, ModelConfig, ModelFiles, Opened};
 use std::path::Path;
+
+/// The card of a model folder.
+const CARD: &str = "README.md";
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(path).with_context(|| path.display().to_string())
@@ -87,22 +92,54 @@ fn export_web(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+fn export_hub(args: &ExportArgs, files: &ModelFiles) -> anyhow::Result<Outcome> {
+    let (mut results, mut faults) = (Vec::new(), Vec::new());
+    for path in &args.results {
+        Results::read(path).map_or_else(|error| faults.extend(error.faults), |found| results.push(found));
+    }
+    let Some(license) = args.license.as_deref().filter(|_| faults.is_empty()) else {
+        return Err(UsageError { faults }.into());
+    };
+    let config = files.model.config();
+    // A run folder has the card of its best checkpoint.
+    let card = [args.model.join(CARD), args.model.join("best").join(CARD)]
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path).ok())
+        .unwrap_or_else(|| format!("# {}\n", config.name));
+    let card = format!(
+        "{}\n{}",
+        hub::front_matter(config, license, &args.dataset, &results),
+        hub::without_front_matter(&card)
+    );
+    make_folder(&args.out)?;
+    files.write(&args.out, &card, args.dtype.unwrap_or(Precision::F32))?;
+    let path = args.out.join("config.json");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    std::fs::write(&path, hub::with_class_name(&text)).with_context(|| path.display().to_string())?;
+    print_result(&args.out.display().to_string())?;
+    Ok(Outcome::Done)
+}
+
 /// The faults of options that are not for the format.
 fn export_faults(args: &ExportArgs) -> Vec<String> {
     let mut faults = match args.to {
-        ExportFormat::Pytorch | ExportFormat::Web => {
+        ExportFormat::Pytorch | ExportFormat::Web | ExportFormat::Hub => {
             UsageError::faults_of(check_new_folder("--out", &args.out))
         }
         ExportFormat::Onnx => UsageError::faults_of(check_output("--out", &args.out, &["onnx"])),
     };
     let is_generator = args.network == ExportNetwork::Generator;
-    let (onnx, web) = (args.to == ExportFormat::Onnx, args.to == ExportFormat::Web);
+    let is = |format: ExportFormat| args.to == format;
+    let (onnx, web, hub) = (is(ExportFormat::Onnx), is(ExportFormat::Web), is(ExportFormat::Hub));
     for (option, is_given, fits, formats) in [
         ("--bytes", args.bytes, onnx, "--to onnx"),
         ("--features", args.features, onnx, "--to onnx"),
         ("--network", !is_generator, onnx, "--to onnx"),
-        ("--license", args.license.is_some(), onnx || web, "--to onnx or --to web"),
+        ("--license", args.license.is_some(), onnx || web || hub, "--to onnx, --to web or --to hub"),
         ("--runtime", args.runtime.is_some(), web, "--to web"),
+        ("--dataset", !args.dataset.is_empty(), hub, "--to hub"),
+        ("--results", !args.results.is_empty(), hub, "--to hub"),
+        ("--dtype", args.dtype.is_some(), hub, "--to hub"),
     ] {
         if is_given && !fits {
             faults.push(format!("{option} needs {formats}"));
@@ -113,6 +150,10 @@ fn export_faults(args: &ExportArgs) -> Vec<String> {
     }
     if onnx && args.features && is_generator {
         faults.push("--features needs --network discriminator".to_owned());
+    }
+    if hub && args.license.is_none() {
+        let why = "what others may do with the weights, by its name on the Hub, such as mit, or unknown";
+        faults.push(format!("--to hub needs --license: {why}"));
     }
     faults
 }
@@ -137,6 +178,7 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     match args.to {
         ExportFormat::Onnx => return export_onnx(args, files),
         ExportFormat::Web => return export_web(args, files),
+        ExportFormat::Hub => return export_hub(args, &files),
         ExportFormat::Pytorch => {}
     }
     let networks = [

@@ -6,6 +6,7 @@ pub(crate) mod compare;
 mod compare_plot;
 pub(crate) mod completions;
 pub(crate) mod convert;
+mod hub;
 pub(crate) mod presets;
 pub(crate) mod processes;
 pub(crate) mod repeat;

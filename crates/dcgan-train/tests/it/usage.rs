@@ -148,7 +148,7 @@ fn bad_arguments() {
     );
     refused(
         &["export", &empty, "--to", "pytorch", "--out", &out, "--bytes", "--license", "MIT"],
-        &["--bytes needs --to onnx", "--license needs --to onnx"],
+        &["--bytes needs --to onnx", "--license needs --to onnx, --to web or --to hub"],
     );
     refused(
         &["export", &empty, "--to", "onnx", "--out", &onnx, "--network", "discriminator", "--bytes"],
@@ -162,6 +162,7 @@ fn bad_arguments() {
         &["export", &empty, "--to", "onnx", "--out", &onnx, "--runtime", &text],
         &["--runtime needs --to web"],
     );
+    refused(&["export", &empty, "--to", "hub", "--out", &full], &["--out", "--to hub needs --license"]);
     refused(&["bench", "--preset", "nothing"], &["nothing", "digits"]);
     refused(&["bench", "--steps", "0", "--batch-size", "1"], &["--steps is 0", "--batch-size is 1"]);
     refused(&["presets", "nothing"], &["nothing"]);
@@ -249,6 +250,21 @@ fn a_run_from_start_to_samples() {
     succeed(&["sample", "--model", &imported, "--n", "5", "--out", &png]);
     assert_eq!(fs::read(&png).unwrap(), first);
     succeed(&["sample", "--model", &net_g, "--config", &flat, "--n", "5", "--out", &png]);
+    assert_eq!(fs::read(&png).unwrap(), first);
+    // A folder for the Hub is a model folder, also after a second export.
+    let (hub, hub_again, result) = (path("hub"), path("hub_again"), path("flat/result.json"));
+    succeed(&["export", &flat_run, "--to", "hub", "--out", &hub, "--license", "mit", "--results", &result]);
+    succeed(&["export", &hub, "--to", "hub", "--out", &hub_again, "--license", "cc0-1.0", "--dtype", "bf16"]);
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let (card, again) = (read("hub/README.md"), read("hub_again/README.md"));
+    assert!(
+        card.starts_with("---\nlicense: mit\n") && card.contains("type: random-feature-frechet-distance")
+    );
+    assert!(again.starts_with("---\nlicense: cc0-1.0\n") && !again.contains("frechet-distance"));
+    assert_eq!(again.split_once("\n# ").unwrap().1, card.split_once("\n# ").unwrap().1);
+    assert_eq!(card.matches("## In PyTorch").count(), 1);
+    assert!(read("hub/config.json").contains("_class_name"));
+    succeed(&["sample", "--model", &hub, "--n", "5", "--out", &png]);
     assert_eq!(fs::read(&png).unwrap(), first);
     // The folder of an export comes back as the same model, without a configuration.
     for (model, exported, returned) in
