@@ -64,7 +64,15 @@ fn dependencies_run_downwards_only() {
         ),
         (
             "dcgan-train",
-            &["dcgan-base", "dcgan-model", "dcgan-data", "dcgan-cli", "dcgan-mpi", "dcgan-ops"],
+            &[
+                "dcgan-base",
+                "dcgan-metrics",
+                "dcgan-model",
+                "dcgan-data",
+                "dcgan-cli",
+                "dcgan-mpi",
+                "dcgan-ops",
+            ],
             &["linfa", "linfa-svm", "ndarray"],
         ),
     ];

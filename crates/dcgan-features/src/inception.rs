@@ -6,13 +6,10 @@ use crate::experiment::{config_sha256, weights_sha256};
 use crate::protocol::Progress;
 use dcgan_base::digest::Digest;
 use dcgan_data::{DataError, Dataset};
-use dcgan_metrics::{Convention, FEATURES, FeatureFile, INPUT_LEN, Inception, MetricsError};
+use dcgan_metrics::{BATCH, Convention, FEATURES, FeatureFile, Image, Inception, MetricsError};
 use dcgan_model::{Classes, Generator, NetworkError};
 use rayon::prelude::*;
 use std::path::Path;
-
-/// Images of a pass: larger ones are no faster and take more memory.
-const BATCH: usize = 8;
 
 /// Images drawn at once.
 const DRAWN: usize = 64;
@@ -54,11 +51,18 @@ pub enum Images<'a> {
 }
 
 /// An image, u8 `(height, width, channels)`.
-struct Image {
+struct Decoded {
     pixels: Vec<u8>,
     height: usize,
     width: usize,
     channels: usize,
+}
+
+impl Decoded {
+    fn image(&self) -> Image<'_> {
+        let Self { pixels, height, width, channels } = self;
+        Image { pixels, height: *height, width: *width, channels: *channels }
+    }
 }
 
 impl Images<'_> {
@@ -75,19 +79,19 @@ impl Images<'_> {
         Ok(())
     }
 
-    fn read(&mut self, range: Range<usize>) -> Result<Vec<Image>, InceptionError> {
+    fn read(&mut self, range: Range<usize>) -> Result<Vec<Decoded>, InceptionError> {
         match self {
             Self::Dataset(data) => range
                 .into_par_iter()
                 .map(|index| {
                     let (pixels, height, width) = data.read_stored(index)?;
-                    Ok(Image { pixels, height, width, channels: 3 })
+                    Ok(Decoded { pixels, height, width, channels: 3 })
                 })
                 .collect(),
             Self::Samples { generator, seed } => {
                 let (height, width, channels) = generator.model().config().image_shape();
                 let bytes = generator.draw_range(*seed, range, Classes::InTurn)?;
-                let image = |pixels: &[u8]| Image { pixels: pixels.to_vec(), height, width, channels };
+                let image = |pixels: &[u8]| Decoded { pixels: pixels.to_vec(), height, width, channels };
                 Ok(bytes.chunks_exact(height * width * channels).map(image).collect())
             }
         }
@@ -130,11 +134,8 @@ pub fn features(
         let end = n.min(done / DRAWN * DRAWN + DRAWN);
         let block = images.read(done..end)?;
         for batch in block.chunks(BATCH) {
-            let mut input = inception.input(batch.len());
-            input.par_chunks_mut(INPUT_LEN).zip(batch).for_each(|(input, image)| {
-                convention.prepare(&image.pixels, image.height, image.width, image.channels, input);
-            });
-            let features = inception.features(input, batch.len())?.features;
+            let batch: Vec<_> = batch.iter().map(Decoded::image).collect();
+            let features = inception.features_of_images(&batch, convention)?;
             match &mut file {
                 Some(file) => file.append(&features).map_err(|error| fault(error.to_string()))?,
                 None => all.extend(features),

@@ -104,6 +104,19 @@ impl FromStr for Convention {
     }
 }
 
+/// An image to prepare.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    /// u8 `(height, width, channels)`.
+    pub pixels: &'a [u8],
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// 1, 3 or 4.
+    pub channels: usize,
+}
+
 type Pixel<'a> = &'a dyn Fn(usize, usize, usize) -> f32;
 
 /// The two pixels that an output pixel lies between, and the share of the second.

@@ -34,12 +34,12 @@ mod npz;
 mod random_state;
 mod statistics;
 
-pub use convention::{Convention, INPUT_LEN};
+pub use convention::{Convention, INPUT_LEN, Image};
 pub use error::MetricsError;
 pub use feature_file::FeatureFile;
 pub use frechet::Reference;
 pub use inception::{
-    CLASSES, ConvolutionShape, FEATURES, Features, Inception, InceptionWeights, WEIGHTS_SOURCE,
+    BATCH, CLASSES, ConvolutionShape, FEATURES, Features, Inception, InceptionWeights, WEIGHTS_SOURCE,
     WEIGHTS_VARIABLE, convolution_shapes, default_weights,
 };
 pub use inception_score::{SPLITS, inception_score};

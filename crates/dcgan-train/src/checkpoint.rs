@@ -64,6 +64,9 @@ pub struct Best {
     pub step: u64,
     /// Its Fréchet distance in random features.
     pub frechet: f64,
+    /// Its FID or KID, where that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<f64>,
 }
 
 /// Everything a run needs to go on.
@@ -404,7 +407,7 @@ mod tests {
     fn a_state_read_back_is_the_same_state() {
         for i in 1..5000_u32 {
             let frechet = f64::from(i).sqrt() / 7.3;
-            let state = State { best: Some(Best { step: 3, frechet }), ..State::start("data") };
+            let state = State { best: Some(Best { step: 3, frechet, metric: None }), ..State::start("data") };
             assert_eq!(
                 serde_json::from_str::<State>(&serde_json::to_string(&state).unwrap()).unwrap(),
                 state

@@ -375,7 +375,7 @@ pub(crate) struct ExportArgs {
     /// hub: a dataset that the model was trained on, by its name on the Hub; can be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) dataset: Vec<String>,
-    /// hub: a file with figures for the card, of `dcgan-eval metrics --json` or result.json of a run; can be repeated
+    /// hub: a file with figures for the card, the JSON of `dcgan-eval metrics` or result.json of a run; can be repeated
     #[arg(long, value_name = "F.json")]
     pub(crate) results: Vec<PathBuf>,
     /// hub: the type of the stored weights [default: f32]

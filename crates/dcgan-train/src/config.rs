@@ -6,6 +6,7 @@ use crate::options::{
 use crate::skip_bad::SkipBad;
 use dcgan_base::memory::machine_memory_bytes;
 use dcgan_data::{Background, ImageShape};
+use dcgan_metrics::SUBSET_SIZE;
 use dcgan_model::{DeviceChoice, Model, ModelConfig, Preset, PresetError};
 use dcgan_ops::Precision;
 use serde::de::DeserializeOwned;
@@ -15,8 +16,8 @@ use std::path::PathBuf;
 
 mod choices;
 
-use choices::{BATCH_NORMS, DECAYS, DECODED_IMAGES, ORDERS, PRECISIONS};
-pub use choices::{BatchNorm, Decay, DecodedImages, Order};
+use choices::{BATCH_NORMS, BEST_BY, DECAYS, DECODED_IMAGES, ORDERS, PRECISIONS};
+pub use choices::{BatchNorm, BestBy, Decay, DecodedImages, Order};
 
 impl RunConfig {
     /// Memory for decoded images and minibatches that are read ahead, in bytes.
@@ -66,6 +67,14 @@ section! {
         sample_every: u64 = 500, at_least(1);
         /// Newest checkpoints to keep, in addition to the best.
         keep: usize = 3, at_least(1);
+        /// Steps between two measurements of FID and KID; a multiple of checkpoint_every. Needs the Inception weights.
+        metrics_every: Option<u64> = None, at_least(1).otherwise("never").resumable();
+        /// File of the Inception weights.
+        inception: Option<PathBuf> = None, option(Kind::Path("F.pth")).otherwise("that of DCGAN_INCEPTION").resumable();
+        /// Samples, and real images, of FID and KID.
+        metrics_images: usize = 2500, between(2, 1 << 20).resumable();
+        /// What the best checkpoint is the best by.
+        best_by: BestBy = BestBy::default(), option(BEST_BY);
     }
 }
 
@@ -325,6 +334,24 @@ impl Plan {
             faults.push(Fault::new("steps", message));
         }
         faults.extend(limit_faults(run, RunConfig::OPTIONS));
+        match run.metrics_every {
+            Some(every) if !every.is_multiple_of(run.checkpoint_every.max(1)) => {
+                let message = format!(
+                    "--metrics-every is {every}, expected a multiple of --checkpoint-every, {}",
+                    run.checkpoint_every
+                );
+                faults.push(Fault::new("metrics_every", message));
+            }
+            None if run.best_by != BestBy::Frechet => {
+                faults.push(Fault::new("best_by", "--best-by fid and kid need --metrics-every"));
+            }
+            _ => {}
+        }
+        if run.best_by == BestBy::Kid && run.metrics_images < SUBSET_SIZE {
+            let message =
+                format!("--metrics-images is {}, KID needs {SUBSET_SIZE} or more", run.metrics_images);
+            faults.push(Fault::new("metrics_images", message));
+        }
         if run.data.is_none() && run.crop.is_some() {
             faults.push(Fault::new("crop", "--crop needs --data: the embedded digits are not cropped"));
         }
@@ -350,7 +377,9 @@ impl Plan {
 
     /// Makes relative paths absolute by the current folder, so that the run can be resumed from another one.
     pub fn make_paths_absolute(&mut self) {
-        for path in [&mut self.run.data, &mut self.run.init_from].into_iter().flatten() {
+        for path in
+            [&mut self.run.data, &mut self.run.init_from, &mut self.run.inception].into_iter().flatten()
+        {
             if dcgan_data::is_remote(path) {
                 continue;
             }
@@ -455,7 +484,8 @@ mod tests {
         for option in crate::options::all() {
             let Kind::Choice(choices) = option.kind else { continue };
             for (choice, _) in choices {
-                Plan::resolve(&options("digits", [(option.name, (*choice).into())])).unwrap();
+                let values = [(option.name, (*choice).into()), ("metrics_every", 500.into())];
+                Plan::resolve(&options("digits", values)).unwrap();
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::run_folder::RunFolderError;
 use crate::step::StepError;
 use dcgan_data::DataError;
 use dcgan_data::image_grid::ImageGridError;
+use dcgan_metrics::MetricsError;
 use dcgan_model::DeviceError;
 use dcgan_model::{ConfigError, NetworkError};
 use std::path::{Path, PathBuf};
@@ -59,6 +60,9 @@ pub enum TrainError {
     /// The random-feature Fréchet distance.
     #[error(transparent)]
     RandomFeatureFrechet(#[from] FrechetError),
+    /// FID and KID.
+    #[error(transparent)]
+    Metrics(Box<MetricsError>),
     /// The dataset changed between stop and resume.
     #[error(
         "the dataset is not the one of the start of the run: {difference}; restore it, or continue with the new one by \
@@ -117,6 +121,12 @@ pub enum TrainError {
         /// What is wrong.
         problem: String,
     },
+}
+
+impl From<MetricsError> for TrainError {
+    fn from(error: MetricsError) -> Self {
+        Self::Metrics(Box::new(error))
+    }
 }
 
 impl TrainError {

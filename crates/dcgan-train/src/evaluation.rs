@@ -6,6 +6,7 @@
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::frechet::{self, RandomFeatureFrechet};
+use crate::inception_metrics::{Figures, InceptionMetrics};
 use crate::memory::GRID_IMAGES;
 use crate::start::to_host;
 use crate::step::Networks;
@@ -83,6 +84,21 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn frechet(&mut self, networks: &mut Networks, step: u64) -> Result<f64, TrainError> {
         self.with_ema_weights(networks, step, |this, networks| {
             Ok(this.frechet.frechet(&mut networks.generator, this.plan.run.seed)?)
+        })
+    }
+
+    /// FID and KID of samples; none if `stop` became true.
+    ///
+    /// # Errors
+    /// Those of the networks.
+    pub(crate) fn inception(
+        &mut self,
+        networks: &mut Networks,
+        step: u64,
+        (metrics, stop): (&InceptionMetrics, &dyn Fn() -> bool),
+    ) -> Result<Option<Figures>, TrainError> {
+        self.with_ema_weights(networks, step, |this, networks| {
+            metrics.measure(&mut networks.generator, this.plan.run.seed, stop)
         })
     }
 

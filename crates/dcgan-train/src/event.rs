@@ -50,6 +50,21 @@ pub enum Event {
         /// Whether it is the best of the run so far.
         best: bool,
     },
+    /// FID and KID of samples were measured.
+    Metrics {
+        /// Steps taken.
+        step: u64,
+        /// Fréchet Inception distance; lower is better.
+        fid: f64,
+        /// Kernel Inception distance; none for fewer images than a subset has.
+        kid: Option<f64>,
+        /// Samples, and real images.
+        samples: usize,
+        /// How images were prepared: the name of a program.
+        convention: String,
+        /// SHA-256 of the file of Inception weights.
+        inception_sha256: String,
+    },
     /// A sign of failed training.
     Alarm {
         /// Steps taken.
@@ -190,7 +205,7 @@ impl Event {
     /// Whether the event belongs to the samples or the checkpoint of its step, not to the step itself.
     pub(crate) fn is_of_recording(&self) -> bool {
         match self {
-            Self::Sample { .. } | Self::Checkpoint { .. } => true,
+            Self::Sample { .. } | Self::Checkpoint { .. } | Self::Metrics { .. } => true,
             Self::Alarm { alarm, .. } => *alarm == AlarmKind::Collapse,
             Self::Step(_) => false,
         }
@@ -202,6 +217,7 @@ impl Event {
             Self::Step(StepLine { step, .. })
             | Self::Sample { step, .. }
             | Self::Checkpoint { step, .. }
+            | Self::Metrics { step, .. }
             | Self::Alarm { step, .. } => *step,
         }
     }

@@ -155,7 +155,7 @@ fn layers(shape: ImageShape) -> Vec<Layer> {
 
 /// At most `count` different indices below `n`, in the order in which they were drawn: the first k do not depend on
 /// `count`.
-fn draw(n: usize, count: usize) -> Vec<usize> {
+pub(crate) fn draw(n: usize, count: usize) -> Vec<usize> {
     let mut rng = random::stream(SEED, Purpose::FrechetImages, 0);
     let mut indices: Vec<usize> = (0..n).collect();
     let count = count.min(n);

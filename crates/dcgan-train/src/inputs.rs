@@ -8,6 +8,7 @@ use crate::start::alone;
 use crate::trainer::Inputs;
 use dcgan_base::memory::machine_memory_bytes;
 use dcgan_data::{DataError, Dataset};
+use dcgan_metrics::{InceptionWeights, MetricsError, WEIGHTS_SOURCE, WEIGHTS_VARIABLE, default_weights};
 use dcgan_model::weights::{self, TensorSpec, Weights};
 use dcgan_model::{ConfigError, DeviceChoice, DeviceError, Model, ModelFiles, OpenError};
 use dcgan_ops::{Device, Isa, Precision};
@@ -97,6 +98,12 @@ pub enum InputsError {
     /// The networks' configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// FID and KID are to be measured, and no file of Inception weights is named.
+    #[error("--metrics-every needs --inception, or a file in {WEIGHTS_VARIABLE}: {WEIGHTS_SOURCE}")]
+    NoInception,
+    /// The Inception weights.
+    #[error("--inception: {0}")]
+    Inception(Box<MetricsError>),
     /// The weights to start from cannot be read.
     #[error(transparent)]
     Init(Box<OpenError>),
@@ -304,9 +311,16 @@ pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<In
             Some(files)
         }
     };
+    let inception = match plan.run.metrics_every {
+        None => None,
+        Some(_) => {
+            let path = plan.run.inception.clone().or_else(default_weights).ok_or(InputsError::NoInception)?;
+            Some(InceptionWeights::read(&path).map_err(|error| InputsError::Inception(Box::new(error)))?)
+        }
+    };
     let accept_data_change = opening.accept_data_change;
     let group = alone();
-    Ok(Inputs { data: Arc::new(data), data_name, device, init, accept_data_change, group })
+    Ok(Inputs { data: Arc::new(data), data_name, device, init, inception, accept_data_change, group })
 }
 
 /// Sets the classes of the networks of a new run, and compares them for others.

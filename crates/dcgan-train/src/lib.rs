@@ -23,6 +23,7 @@ pub mod error;
 mod evaluation;
 pub mod event;
 pub mod frechet;
+mod inception_metrics;
 pub mod inputs;
 mod memory;
 pub mod options;

@@ -7,6 +7,7 @@ use crate::config::Plan;
 use crate::error::TrainError;
 use crate::evaluation::Samples;
 use crate::event::{AlarmKind, Event, ExchangeShares, StepLine};
+use crate::inception_metrics::{Figures, InceptionMetrics};
 use crate::processes::ExchangeTimes;
 use crate::run_folder::{RunFolder, RunResult, Stats};
 use crate::step::{StepError, StepOutput};
@@ -202,6 +203,22 @@ impl<'a> Recorder<'a> {
         self.emit(&Event::Sample { step, images, path, diversity: samples.diversity })
     }
 
+    /// Writes FID and KID of samples.
+    ///
+    /// # Errors
+    /// Those of the run folder.
+    pub(crate) fn metrics(&mut self, step: u64, figures: Figures, sha256: &str) -> Result<(), TrainError> {
+        let Figures { fid, kid, images } = figures;
+        self.emit(&Event::Metrics {
+            step,
+            fid,
+            kid,
+            samples: images,
+            convention: InceptionMetrics::convention().to_owned(),
+            inception_sha256: sha256.to_owned(),
+        })
+    }
+
     /// Writes the event of a checkpoint, which [`Recorder::checkpoint`] writes next. The event comes first: where the
     /// checkpoint is not written after all, a resumed run drops it with the rest. The distances are those of samples
     /// and of real images.
@@ -289,6 +306,7 @@ pub(crate) fn finish(
         images: state.images,
         best_step: state.best.map(|best| best.step),
         best_frechet: state.best.map(|best| best.frechet),
+        best_metric: state.best.and_then(|best| best.metric),
         real_frechet: history.real_frechet,
         frechet_trend: history.trend(),
     };

@@ -89,6 +89,9 @@ pub struct RunResult {
     pub best_step: Option<u64>,
     /// Its random-feature Fréchet distance.
     pub best_frechet: Option<f64>,
+    /// Its FID or KID, where that decides which checkpoint is the best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_metric: Option<f64>,
     /// That distance between two halves of the real images: what perfect samples would have.
     #[serde(default)]
     pub real_frechet: Option<f64>,

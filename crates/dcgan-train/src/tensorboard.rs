@@ -126,6 +126,10 @@ fn summary(event: &Event, folder: &Path) -> Result<Option<Message>, RunFolderErr
             let scalars = [("quality/frechet", frechet), ("quality/real_frechet", real_frechet)];
             scalars.iter().filter_map(|(tag, value)| Some(scalar(tag, (*value).as_ref().copied()?))).collect()
         }
+        Event::Metrics { fid, kid, .. } => {
+            let scalars = [("quality/fid", Some(*fid)), ("quality/kid", *kid)];
+            scalars.into_iter().filter_map(|(tag, value)| Some(scalar(tag, value?))).collect()
+        }
         Event::Alarm { alarm: AlarmKind::DiscriminatorWins, message, .. } => {
             vec![text("alarm/discriminator_wins", message)]
         }

@@ -5,13 +5,14 @@
 
 use crate::alarm::Alarms;
 use crate::checkpoint::{Best, Checkpoint, State};
-use crate::config::Plan;
+use crate::config::{BestBy, Plan};
 use crate::data_record::DataRecord;
 use crate::engine::Outputs;
 use crate::error::TrainError;
 use crate::evaluation::{Evaluator, can_evaluate, real_images};
 use crate::event::Event;
 use crate::frechet::{self, RandomFeatureFrechet};
+use crate::inception_metrics::{Figures, InceptionMetrics};
 use crate::processes::{self, Start};
 use crate::recorder::{self, Recorder};
 use crate::run_folder::{RunFolder, RunResult};
@@ -19,6 +20,7 @@ use crate::start::{self, fresh, resumed, to_checkpoint};
 use crate::steps::Steps;
 use dcgan_data::image_grid::ImageGrid;
 use dcgan_data::{Dataset, LoaderPosition};
+use dcgan_metrics::InceptionWeights;
 use dcgan_model::{Model, ModelFiles};
 use dcgan_ops::{Device, ProcessGroup};
 use std::sync::Arc;
@@ -53,6 +55,8 @@ pub struct Inputs {
     pub device: Device,
     /// Weights to start from in place of random ones.
     pub init: Option<ModelFiles>,
+    /// Weights of the Inception network, where FID and KID are measured.
+    pub inception: Option<InceptionWeights>,
     /// Whether the run continues where these images are not those of its start.
     pub accept_data_change: bool,
     /// The processes that train together, each with these inputs.
@@ -249,6 +253,8 @@ struct Trainer<'a> {
     /// Steps whose outputs were observed.
     observed: u64,
     evaluator: Evaluator<'a>,
+    /// Where FID and KID are measured.
+    inception: Option<InceptionMetrics>,
     recorder: Recorder<'a>,
     state: State,
     /// The alarms before the samples of the step.
@@ -264,7 +270,7 @@ impl<'a> Trainer<'a> {
         total_steps: u64,
         observer: &'a mut dyn FnMut(&Event),
     ) -> Result<Self, TrainError> {
-        let Inputs { data, data_name, device, init, group, .. } = inputs;
+        let Inputs { data, data_name, device, init, inception, group, .. } = inputs;
         let model = Model::new(plan.model.clone())?;
         let (state, networks) = match &newest {
             Some(checkpoint) => resumed(&model, plan, checkpoint, (&device, &group))?,
@@ -282,6 +288,14 @@ impl<'a> Trainer<'a> {
                 "random-feature Fréchet distance between two halves of the real images: {real:.4}"
             );
         }
+        let inception = match inception {
+            None => None,
+            Some(weights) => {
+                let n = plan.run.metrics_images.min(data.len());
+                tracing::info!("Inception features of {n} real images, for FID and KID");
+                Some(InceptionMetrics::new(weights, &data, n, device.clone())?)
+            }
+        };
         let reals = real_images(&data)?;
         if !folder.reals().exists() {
             ImageGrid::square(&reals, data.shape())?.save(&folder.reals())?;
@@ -292,7 +306,7 @@ impl<'a> Trainer<'a> {
         let mut recorder = Recorder::new(folder, plan, data_name, total_steps, resumed, observer)?;
         recorder.start_interval(state.step, steps.loader.wait_time());
         let (alarms, observed) = (state.alarms, state.step);
-        Ok(Self { folder, plan, total_steps, steps, observed, evaluator, recorder, state, alarms })
+        Ok(Self { folder, plan, total_steps, steps, observed, evaluator, inception, recorder, state, alarms })
     }
 
     fn train(
@@ -382,7 +396,14 @@ impl<'a> Trainer<'a> {
                 return Ok(());
             }
             let frechet = self.frechet()?;
-            self.checkpoint(frechet)?;
+            let mut figures = None;
+            if self.plan.run.metrics_every.is_some_and(|every| self.is_due(every)) {
+                figures = self.metrics(&waits)?;
+                if waits() {
+                    return Ok(());
+                }
+            }
+            self.checkpoint(frechet, figures)?;
         }
         self.state.unrecorded = false;
         Ok(())
@@ -453,14 +474,37 @@ impl<'a> Trainer<'a> {
         Ok(frechet)
     }
 
-    /// Writes a scheduled checkpoint.
-    fn checkpoint(&mut self, frechet: f64) -> Result<(), TrainError> {
+    /// FID and KID; none if `stop` became true. They are recorded with the checkpoint that follows.
+    fn metrics(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<Figures>, TrainError> {
+        let Some(metrics) = &self.inception else { return Ok(None) };
         let started = Instant::now();
         let step = self.state.step;
-        let is_best = frechet.is_finite() && self.state.best.is_none_or(|best| frechet < best.frechet);
+        tracing::info!("step {step}: measuring FID and KID");
+        let figures = self.evaluator.inception(&mut self.steps.networks, step, (metrics, stop))?;
+        self.recorder.exclude_since(started);
+        if let Some(figures) = figures {
+            self.recorder.metrics(step, figures, metrics.sha256())?;
+        }
+        Ok(figures)
+    }
+
+    /// Writes a scheduled checkpoint.
+    fn checkpoint(&mut self, frechet: f64, figures: Option<Figures>) -> Result<(), TrainError> {
+        let started = Instant::now();
+        let step = self.state.step;
+        let metric = match self.plan.run.best_by {
+            BestBy::Frechet => None,
+            BestBy::Fid => Some(figures.map_or(f64::NAN, |figures| figures.fid)),
+            BestBy::Kid => Some(figures.and_then(|figures| figures.kid).unwrap_or(f64::NAN)),
+        };
+        let (figure, best) = match metric {
+            None => (frechet, self.state.best.map(|best| best.frechet)),
+            Some(metric) => (metric, self.state.best.and_then(|best| best.metric)),
+        };
+        let is_best = figure.is_finite() && best.is_none_or(|best| figure < best);
         let distances = (Some(frechet), self.evaluator.real_frechet());
         let event = self.recorder.begin_checkpoint(step, distances, is_best)?;
-        let best = if is_best { Some(Best { step, frechet }) } else { self.state.best };
+        let best = if is_best { Some(Best { step, frechet, metric }) } else { self.state.best };
         let state = State { best, unrecorded: false, ..self.state.clone() };
         self.write_checkpoint(state.clone(), &event)?;
         self.state = state;

@@ -204,6 +204,7 @@ mod tests {
             images: 6400,
             best_step: Some(90),
             best_frechet: Some(best),
+            best_metric: None,
             real_frechet: Some(0.01),
             frechet_trend,
         };

@@ -13,11 +13,14 @@ use rayon::prelude::*;
 
 use super::architecture::{CLASSES, Conv, FEATURES, Part, SIDE, parts};
 use super::weights::{ConvWeights, InceptionWeights};
-use crate::convention::INPUT_LEN;
+use crate::convention::{Convention, INPUT_LEN, Image};
 use crate::error::MetricsError;
 
 /// Rows of a product.
 const ROWS: usize = 256;
+
+/// Images of a pass: larger ones are no faster and take more memory.
+pub const BATCH: usize = 8;
 
 /// Added to variances under the root.
 const EPS: f64 = 1e-3;
@@ -89,6 +92,29 @@ impl Inception {
         });
         let logits = self.logits(&features);
         Ok(Features { features, logits })
+    }
+
+    /// Features `(n, 2048)` of images as `convention` prepares them, in passes of [`BATCH`] images.
+    ///
+    /// # Errors
+    /// Memory; failures of the device.
+    ///
+    /// # Panics
+    /// As [`Convention::prepare`], for pixels of another number than an image has.
+    pub fn features_of_images(
+        &mut self,
+        images: &[Image<'_>],
+        convention: Convention,
+    ) -> Result<Vec<f32>, MetricsError> {
+        let mut features = Vec::with_capacity(images.len() * FEATURES);
+        for batch in images.chunks(BATCH) {
+            let mut input = self.input(batch.len());
+            input.par_chunks_mut(INPUT_LEN).zip(batch).for_each(|(input, image)| {
+                convention.prepare(image.pixels, image.height, image.width, image.channels, input);
+            });
+            features.extend(self.features(input, batch.len())?.features);
+        }
+        Ok(features)
     }
 
     /// Logits `(n, 1008)` of features `(n, 2048)`.

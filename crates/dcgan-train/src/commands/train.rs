@@ -152,6 +152,10 @@ pub(crate) fn train(
             let best = if *best { ", the best so far" } else { "" };
             tracing::info!("checkpoint {}{quality}{best}", folder.event_path(path).display());
         }
+        Event::Metrics { step, fid, kid, samples, convention, .. } => {
+            let kid = kid.map_or_else(String::new, |kid| format!(", KID {kid:.5}"));
+            tracing::info!("step {step}: FID {fid:.2}{kid} of {samples} samples ({convention})");
+        }
         Event::Alarm { step, message, .. } => tracing::warn!("step {step}: {message}"),
     };
     let end = trainer::run(folder, plan, inputs, &mut log_event, &mut |step, _| progress.set(step), &|| {

@@ -59,6 +59,24 @@ pub(super) const DECODED_IMAGES: Kind = Kind::Choice(&[
     ("keep", "Keep them on disk for the next epochs and runs (DCGAN_CACHE, default ~/.cache/dcgan)"),
     ("discard", "Decode them again in each epoch"),
 ]);
+/// The figure that decides which checkpoint is the best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BestBy {
+    /// The random-feature Fréchet distance.
+    #[default]
+    Frechet,
+    /// FID.
+    Fid,
+    /// KID.
+    Kid,
+}
+
+pub(super) const BEST_BY: Kind = Kind::Choice(&[
+    ("frechet", "The random-feature Fréchet distance, at every checkpoint"),
+    ("fid", "FID, at the steps of --metrics-every"),
+    ("kid", "KID, at the steps of --metrics-every"),
+]);
 pub(super) const BATCH_NORMS: Kind = Kind::Choice(&[
     ("batch", "Statistics of the whole minibatch, in all processes"),
     ("shard", "Statistics of each shard alone (what PyTorch does in each process by default)"),

@@ -167,11 +167,14 @@ pub(super) fn resolve_names(
     let in_file = |path: &Option<PathBuf>| path.as_deref().map(Path::to_string_lossy).map(String::from);
     let in_text = |path: PathBuf| path.to_string_lossy().into_owned();
     let find_data = |name: &str| shared.find_data(name).map(in_text);
+    let find_file = |name: &str| shared.find_file(name).map(in_text);
     let find_model = |id: &str| shared.find_model(id).map(in_text);
     let check_device = |name: &str| shared.check_device(name).map(|device| device.to_string());
-    let names: [(_, _, Find<'_>); 3] = [
+    let names: [(_, _, Find<'_>); 5] = [
         ("device", Some(run.device.clone()), &check_device),
         ("data", in_file(&run.data), &find_data),
+        ("exclude", in_file(&run.exclude), &find_file),
+        ("inception", in_file(&run.inception), &find_file),
         ("init_from", in_file(&run.init_from), &find_model),
     ];
     for (option, in_file, find) in names {
@@ -294,6 +297,8 @@ pub(super) fn property(option: &TrainOption) -> Value {
         "data" => {
             "Images: a path below --data-root, see GET /v1/data [default: the embedded digits]".to_owned()
         }
+        "exclude" => format!("{} A path below --data-root", option.description()),
+        "inception" => "File of the Inception weights, a path below --data-root [default: that of DCGAN_INCEPTION]".to_owned(),
         "init_from" => "Start from the weights of this model: an id of GET /v1/models".to_owned(),
         "device" => "auto, or a device of the service: it trains on no other".to_owned(),
         _ => option.description(),

@@ -190,6 +190,14 @@ impl AppState {
         root.resolve(name).map_err(|error| format!("data: {error}"))
     }
 
+    /// The file `name` below the data root.
+    pub(crate) fn find_file(&self, name: &str) -> Result<PathBuf, String> {
+        let Some(root) = &self.data_root else {
+            return Err(format!("{name:?} is not available: the service was started without --data-root"));
+        };
+        root.resolve(name).map_err(|error| error.to_string())
+    }
+
     /// The folder of model `id`, for `init_from`.
     pub(crate) fn find_model(&self, id: &str) -> Result<PathBuf, String> {
         models::find(self, id).ok_or_else(|| format!("init_from {id:?} is not a model, see GET /v1/models"))
@@ -208,8 +216,12 @@ impl AppState {
                 _ => Err(format!("{name:?} resolves to another path than when the job was accepted")),
             }
         };
-        if let Some(path) = &plan.run.data {
-            check(&self.data_root, path).map_err(|problem| ("data", problem))?;
+        let files =
+            [("data", &plan.run.data), ("exclude", &plan.run.exclude), ("inception", &plan.run.inception)];
+        for (field, path) in files {
+            if let Some(path) = path {
+                check(&self.data_root, path).map_err(|problem| (field, problem))?;
+            }
         }
         if let Some(path) = plan.run.init_from.as_ref().filter(|_| with_init) {
             let root = if path.starts_with(self.runs.path()) { Some(self.runs.clone()) } else { None };

@@ -166,7 +166,7 @@ fn without_folder<'a>(line: &'a str, event: &Event) -> Cow<'a, str> {
     let (path, parent) = match event {
         Event::Sample { path, .. } => (path, "samples"),
         Event::Checkpoint { path, .. } => (path, "checkpoints"),
-        Event::Step(_) | Event::Alarm { .. } => return line.into(),
+        Event::Step(_) | Event::Metrics { .. } | Event::Alarm { .. } => return line.into(),
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let json = |path: &str| serde_json::Value::from(path).to_string();
@@ -183,6 +183,7 @@ fn event_name(event: &Event) -> &'static str {
         Event::Step(_) => "step",
         Event::Sample { .. } => "sample",
         Event::Checkpoint { .. } => "checkpoint",
+        Event::Metrics { .. } => "metrics",
         Event::Alarm { .. } => "alarm",
     }
 }

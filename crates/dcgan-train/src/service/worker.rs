@@ -202,7 +202,7 @@ fn train(
                 let bytes = folder_bytes(folder.path()).ok();
                 save_progress(job, || state.store.set_progress(&job.id, *step, *step * batch_size, bytes));
             }
-            Event::Sample { .. } => {}
+            Event::Sample { .. } | Event::Metrics { .. } => {}
             Event::Alarm { step, message, .. } => tracing::warn!(job = %job.id, step, "{message}"),
         }
         state.broadcasts.notify(&job.id);

@@ -9,6 +9,7 @@ mod cuda;
 mod defaults;
 mod kill;
 mod lost;
+mod metrics;
 mod processes;
 mod sample;
 #[cfg(feature = "service")]

@@ -56,6 +56,10 @@ export function formatEvent(event) {
       const distance = hasDistance ? `, random-feature Fréchet distance ${event.frechet.toFixed(4)}${real}` : "";
       return `[${event.step}] checkpoint${distance}${event.best ? ", the best so far" : ""}`;
     }
+    case "metrics": {
+      const kid = event.kid === null || event.kid === undefined ? "" : `, KID ${event.kid.toFixed(5)}`;
+      return `[${event.step}] FID ${event.fid.toFixed(2)}${kid} of ${event.samples} samples (${event.convention})`;
+    }
     case "alarm":
       return `[${event.step}] ALARM: ${event.message}`;
     default:
@@ -103,6 +107,7 @@ function createCharts() {
       include: 0,
       smooth: false,
     }),
+    fid: create("FID (lower is better)", decimal, [["fid", "samples"]], { include: 0, smooth: false }),
   };
 }
 
@@ -224,6 +229,7 @@ export async function show([id], signal) {
     "The optimizer state was dropped. To train on, start a new job from this model.",
   );
   const charts = createCharts();
+  charts.fid.element.hidden = true; // until it is measured
   const samples = new Samples(id, signal);
   const alarms = h("ul", { class: "plain alarms", "aria-live": "polite", "aria-label": "Alarms" });
   const olderAlarms = h("ul", { class: "plain alarms" });
@@ -336,6 +342,9 @@ export async function show([id], signal) {
       }
       newCheckpoints.push(h("tr", {}, h("td", {}, whole(event.step)), h("td", {}, decimal(event.frechet)), cell));
       if (newCheckpoints.length > MAX_ROWS) newCheckpoints.shift();
+    } else if (event.event === "metrics") {
+      charts.fid.element.hidden = false;
+      charts.fid.push(event.step, event);
     } else if (event.event === "alarm") {
       newAlarms.push(h("li", {}, h("strong", {}, `Step ${whole(event.step)}: `), event.message));
       if (newAlarms.length > MAX_ROWS) newAlarms.shift();
@@ -389,7 +398,11 @@ export async function show([id], signal) {
     h(
       "div",
       { class: "columns" },
-      h("div", {}, charts.loss.element, charts.output.element, charts.speed.element, charts.frechet.element),
+      h(
+        "div",
+        {},
+        ["loss", "output", "speed", "frechet", "fid"].map((name) => charts[name].element),
+      ),
       h("div", {}, samples.element, checkpointCard, summary.imagesCard),
     ),
     h("details", { class: "card" }, h("summary", {}, "Options"), h("pre", {}, JSON.stringify(job.options, null, 2))),

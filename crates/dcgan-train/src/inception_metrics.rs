@@ -1,0 +1,199 @@
+//! FID and KID of samples while a run trains, from the features of the Inception network.
+//!
+//! The real images are those that the networks see, cropped and resized; the samples are as many. Both are prepared as
+//! torch-fidelity does. With a few thousand images FID is larger than with the 50,000 of papers: it compares the
+//! checkpoints of one run. `dcgan-eval metrics` computes what papers report.
+
+use std::time::{Duration, Instant};
+
+use dcgan_base::digest::Digest;
+use dcgan_data::{Dataset, default_cache_folder};
+use dcgan_metrics::{
+    Convention, FEATURES, FeatureFile, Image, Inception, InceptionWeights, MetricsError, RandomState,
+    Reference, SUBSET_SIZE, SUBSETS, Statistics, kernel_distance,
+};
+use dcgan_model::random::{self, Purpose};
+use dcgan_model::{Generator, Latents};
+use dcgan_ops::Device;
+use rayon::prelude::*;
+
+use crate::error::TrainError;
+use crate::frechet::draw;
+
+/// How images are prepared.
+const CONVENTION: Convention = Convention::TorchFidelity;
+
+/// Images that are read or drawn together.
+const BLOCK: usize = 64;
+
+/// Seed of KID's subsets, that of torch-fidelity.
+const SUBSET_SEED: u32 = 2020;
+
+/// Time between two lines of the log.
+const REPORT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Figures of samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Figures {
+    /// Fréchet Inception distance; lower is better.
+    pub(crate) fid: f64,
+    /// Kernel Inception distance; none for fewer images than a subset has.
+    pub(crate) kid: Option<f64>,
+    /// Samples, and real images.
+    pub(crate) images: usize,
+}
+
+/// The weights of the network, with the features of real images. The network itself is there while it is used alone: its
+/// feature maps take more memory than the training of small networks.
+#[derive(Debug)]
+pub(crate) struct InceptionMetrics {
+    weights: InceptionWeights,
+    device: Device,
+    /// `(n, 2048)`
+    real: Vec<f32>,
+    statistics: Statistics,
+    /// Class labels of the real images, which samples of a conditional generator take.
+    labels: Option<Vec<u32>>,
+}
+
+impl InceptionMetrics {
+    /// Extracts the features of up to `n` images of `data`, or reads them from the folder of caches.
+    ///
+    /// # Errors
+    /// An image that cannot be read; failures of the network.
+    pub(crate) fn new(
+        weights: InceptionWeights,
+        data: &Dataset,
+        n: usize,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let mut inception = Inception::new(&weights, device.clone())?;
+        let chosen = draw(data.len(), n);
+        let real = real_features(&mut inception, weights.sha256(), data, &chosen)?;
+        let labels = data.labels().map(|labels| chosen.iter().map(|&i| labels[i]).collect());
+        let statistics = Statistics::of(&real, FEATURES, CONVENTION.ddof());
+        Ok(Self { weights, device, real, statistics, labels })
+    }
+
+    /// The name of the convention.
+    pub(crate) fn convention() -> &'static str {
+        CONVENTION.name()
+    }
+
+    /// SHA-256 of the file of weights.
+    pub(crate) fn sha256(&self) -> &str {
+        self.weights.sha256()
+    }
+
+    /// Figures of as many samples as there are real images, drawn from z that depend on `seed` alone; none if `stop`
+    /// became true. A conditional generator draws the classes of the real images.
+    ///
+    /// # Errors
+    /// Failures of the networks.
+    pub(crate) fn measure(
+        &self,
+        generator: &mut Generator,
+        seed: u64,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Figures>, TrainError> {
+        let config = generator.model().config().clone();
+        let (height, width, channels) = config.image_shape();
+        let n = self.real.len() / FEATURES;
+        let z = random::latent_each(seed, Purpose::FrechetLatent, n, &config.latent);
+        let labels = self.labels.as_deref().filter(|_| config.is_conditional());
+        let mut inception = Inception::new(&self.weights, self.device.clone())?;
+        let mut generated = Vec::with_capacity(self.real.len());
+        let mut report = Report::new("samples", n);
+        for (i, z) in z.chunks(BLOCK * config.latent.size).enumerate() {
+            if stop() {
+                return Ok(None);
+            }
+            let mut latents = Latents::new(z.to_vec(), config.latent.size)?;
+            if let Some(labels) = labels {
+                let images = i * BLOCK..i * BLOCK + latents.n();
+                latents = latents.with_labels(&labels[images], config.classes)?;
+            }
+            let bytes = generator.draw_latents(&latents, &mut |_| ())?;
+            generated.extend(features(&mut inception, &bytes, (height, width, channels))?);
+            report.set(generated.len() / FEATURES);
+        }
+        let statistics = Statistics::of(&generated, FEATURES, CONVENTION.ddof());
+        let fid = Reference::new(&self.statistics)?.distance(&statistics)?;
+        let random = &mut RandomState::new(SUBSET_SEED);
+        let kid = if n < SUBSET_SIZE {
+            None
+        } else {
+            Some(kernel_distance(&generated, &self.real, FEATURES, SUBSETS, SUBSET_SIZE, random)?.mean)
+        };
+        Ok(Some(Figures { fid, kid, images: n }))
+    }
+}
+
+/// Features of the images `chosen` of `data`. The features of the first ones do not depend on how many are chosen, so
+/// that runs with other numbers share a file.
+fn real_features(
+    inception: &mut Inception,
+    sha256: &str,
+    data: &Dataset,
+    chosen: &[usize],
+) -> Result<Vec<f32>, TrainError> {
+    let shape = data.shape();
+    let mut digest = Digest::default();
+    digest
+        .field("inception features of a run")
+        .field(sha256)
+        .field(CONVENTION.name())
+        .field(data.fingerprint());
+    let folder = default_cache_folder().map(|folder| folder.join("features"));
+    // Without a file, or beside a process that writes it, the features are computed again.
+    let mut file = folder.and_then(|folder| FeatureFile::open(&folder, &digest.hex()).ok().flatten());
+    let mut all: Vec<f32> = file.as_ref().map_or_else(Vec::new, |file| file.features().to_vec());
+    all.truncate(chosen.len() * FEATURES);
+    let mut report = Report::new("real images", chosen.len());
+    for part in chosen[all.len() / FEATURES..].chunks(BLOCK) {
+        let mut bytes = vec![0; part.len() * shape.bytes()];
+        let images = part.par_iter().zip(bytes.par_chunks_mut(shape.bytes()));
+        images.try_for_each(|(&index, image)| data.read(index, image))?;
+        let features = features(inception, &bytes, (shape.height, shape.width, shape.channels))?;
+        if let Some(open) = &mut file
+            && let Err(error) = open.append(&features)
+        {
+            tracing::warn!("{}: {error}; the features are not kept", open.path().display());
+            file = None;
+        }
+        all.extend(features);
+        report.set(all.len() / FEATURES);
+    }
+    Ok(all)
+}
+
+/// Features of images of one shape `(height, width, channels)`.
+fn features(
+    inception: &mut Inception,
+    bytes: &[u8],
+    (height, width, channels): (usize, usize, usize),
+) -> Result<Vec<f32>, MetricsError> {
+    let image = |pixels| Image { pixels, height, width, channels };
+    let images: Vec<_> = bytes.chunks_exact(height * width * channels).map(image).collect();
+    inception.features_of_images(&images, CONVENTION)
+}
+
+/// Lines of the log about a long extraction.
+struct Report {
+    what: &'static str,
+    n: usize,
+    reported: Instant,
+}
+
+impl Report {
+    fn new(what: &'static str, n: usize) -> Self {
+        Self { what, n, reported: Instant::now() }
+    }
+
+    fn set(&mut self, done: usize) {
+        if self.reported.elapsed() >= REPORT_INTERVAL {
+            self.reported = Instant::now();
+            tracing::info!("Inception features: {done} of {} {}", self.n, self.what);
+        }
+    }
+}
