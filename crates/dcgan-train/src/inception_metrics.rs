@@ -43,7 +43,7 @@ pub(crate) struct Figures {
     pub(crate) images: usize,
 }
 
-/// The weights of the network, with the features of real images. The network itself is there while it is used alone: its
+/// The weights of the network, with the features of real images. The network itself exists only while it is used: its
 /// feature maps take more memory than the training of small networks.
 #[derive(Debug)]
 pub(crate) struct InceptionMetrics {
