@@ -26,7 +26,7 @@ fn dependencies_run_downwards_only() {
         ("dcgan-ops", &["dcgan-base"], &["image", "clap", "safetensors", "tracing", "rand"]),
         (
             "dcgan-model",
-            &["dcgan-base", "dcgan-ops"],
+            &["dcgan-base", "dcgan-ops", "dcgan-remote"],
             &["image", "clap", "tracing", "indicatif", "linfa", "ndarray"],
         ),
         (
@@ -68,6 +68,7 @@ fn dependencies_run_downwards_only() {
                 "dcgan-base",
                 "dcgan-metrics",
                 "dcgan-model",
+                "dcgan-remote",
                 "dcgan-data",
                 "dcgan-cli",
                 "dcgan-mpi",

@@ -24,6 +24,7 @@ pub use config::{
     ModelConfig, NormConfig, OnLayers,
 };
 pub use dcgan_ops::{Device, DeviceChoice, DeviceError};
+pub use dcgan_remote::is_hub_address;
 pub use folder::{FolderError, ModelFiles};
 pub use latents::{Classes, Latents};
 pub use model::{ConfigError, Model};

@@ -1,7 +1,9 @@
-//! Whatever `--model` may be: a MODEL folder, a checkpoint, a run folder, or a file in another program's format.
+//! Whatever `--model` may be: a MODEL folder, a checkpoint, a run folder, a model of the Hugging Face Hub, or a file in
+//! another program's format.
 
 use crate::import::{self, ImportError, ImportOptions, NetworkKind};
 use crate::{FolderError, Model, ModelFiles, NetworkError, Preset, PresetError, checkpoints, weights};
+use dcgan_remote::{HubError, is_hub_address};
 use std::path::{Path, PathBuf};
 
 /// Why a model could not be opened.
@@ -50,6 +52,9 @@ pub enum OpenError {
     /// The preset named.
     #[error(transparent)]
     Preset(#[from] PresetError),
+    /// A model of the Hugging Face Hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// Recalibrating statistics.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -95,9 +100,26 @@ pub fn open(path: &Path, networks: Option<&Model>) -> Result<Opened, OpenError> 
 /// # Errors
 /// [`OpenError`].
 pub fn open_files(paths: &[PathBuf], options: &ImportOptions<'_>) -> Result<Opened, OpenError> {
+    let mut notes = Vec::new();
+    let paths = &pulled(paths, &mut notes)?[..];
     if let Some(path) = paths.iter().find(|path| !path.exists()) {
         return Err(OpenError::Absent { path: path.clone() });
     }
+    let mut opened = open_local(paths, options)?;
+    opened.notes.splice(0..0, notes);
+    Ok(opened)
+}
+
+/// `paths` with those of models of the Hub copied to this machine.
+fn pulled(paths: &[PathBuf], notes: &mut Vec<String>) -> Result<Vec<PathBuf>, HubError> {
+    let local = |path: &PathBuf| match path.to_str().filter(|_| is_hub_address(path)) {
+        Some(address) => dcgan_remote::pull(address, notes),
+        None => Ok(path.clone()),
+    };
+    paths.iter().map(local).collect()
+}
+
+fn open_local(paths: &[PathBuf], options: &ImportOptions<'_>) -> Result<Opened, OpenError> {
     let is_model = |path: &&PathBuf| path.join("config.json").exists() || path.join("plan.toml").exists();
     match (paths, paths.iter().find(is_model)) {
         ([path], Some(_)) => {

@@ -22,7 +22,10 @@
 //!
 //! `stores`: without it, [`fetch`] is an error that says how to build with it. It adds about 100 libraries.
 //!
-//! Modules, each uses only those before it: `error`, `options`, `address`, `store`, `copy`, `fetch`.
+//! `hub`: models of the Hugging Face Hub ([`pull`], `push`), on hf-hub. Its environment variables are those of the
+//! Hub's own programs: `HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT`. It adds about 200 libraries.
+//!
+//! Modules, each uses only those before it: `error`, `options`, `address`, `store`, `copy`, `fetch`; and `hub`.
 
 #[cfg(feature = "stores")]
 mod address;
@@ -31,6 +34,7 @@ mod copy;
 mod error;
 #[cfg(feature = "stores")]
 mod fetch;
+mod hub;
 mod options;
 #[cfg(feature = "stores")]
 mod store;
@@ -38,6 +42,9 @@ mod store;
 pub use error::RemoteError;
 #[cfg(feature = "stores")]
 pub use fetch::{fetch, fetched};
+#[cfg(feature = "hub")]
+pub use hub::push;
+pub use hub::{HubAddress, HubError, is_hub_address, pull};
 pub use options::{AUTHORIZATION_VARIABLE, FetchOptions, Progress, is_address};
 
 /// Without the feature `stores`.

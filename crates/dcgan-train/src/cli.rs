@@ -58,6 +58,14 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Export a model for PyTorch, ONNX runtimes, or the browser
     Export(ExportArgs),
+    /// Store a model folder of `export --to hub` on the Hugging Face Hub
+    #[cfg(feature = "hub")]
+    #[command(after_help = TOKENS)]
+    Push(PushArgs),
+    /// Copy a model of the Hugging Face Hub to a folder
+    #[cfg(feature = "hub")]
+    #[command(after_help = TOKENS)]
+    Pull(PullArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -381,6 +389,35 @@ pub(crate) struct ExportArgs {
     /// hub: the type of the stored weights [default: f32]
     #[arg(long, value_parser = dtype())]
     pub(crate) dtype: Option<Precision>,
+}
+
+#[cfg(feature = "hub")]
+const TOKENS: &str = "The token is that of the Hub's own programs: HF_TOKEN, or what `hf auth login` stored. Copies are \
+                      in HF_HOME. HF_ENDPOINT names another server.";
+
+#[cfg(feature = "hub")]
+#[derive(Args, Debug)]
+pub(crate) struct PushArgs {
+    /// The folder
+    pub(crate) folder: PathBuf,
+    /// hf://OWNER/NAME, created if it is not there; @BRANCH behind it for another branch than main
+    pub(crate) address: String,
+    /// Create a private repository
+    #[arg(long)]
+    pub(crate) private: bool,
+    /// Message of the commit
+    #[arg(long, value_name = "TEXT", default_value = "Upload a model of dcgan-rs")]
+    pub(crate) message: String,
+}
+
+#[cfg(feature = "hub")]
+#[derive(Args, Debug)]
+pub(crate) struct PullArgs {
+    /// hf://OWNER/NAME, or hf://OWNER/NAME@REVISION
+    pub(crate) address: String,
+    /// The folder to create
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 /// A network to export.

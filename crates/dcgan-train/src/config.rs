@@ -380,7 +380,7 @@ impl Plan {
         for path in
             [&mut self.run.data, &mut self.run.init_from, &mut self.run.inception].into_iter().flatten()
         {
-            if dcgan_data::is_remote(path) {
+            if dcgan_data::is_remote(path) || dcgan_model::is_hub_address(path) {
                 continue;
             }
             // Fails for an empty path, which opening reports.

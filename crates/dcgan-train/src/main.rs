@@ -42,6 +42,10 @@ fn main() -> ExitCode {
             Some(Command::Completions { shell }) => commands::completions::run(shell),
             Some(Command::Import(args)) => commands::convert::import(&args),
             Some(Command::Export(args)) => commands::convert::export(&args),
+            #[cfg(feature = "hub")]
+            Some(Command::Push(args)) => commands::push::push(&args),
+            #[cfg(feature = "hub")]
+            Some(Command::Pull(args)) => commands::push::pull(&args),
         }
     })
 }

@@ -4,7 +4,7 @@ use super::{ProgressBars, check_cache, open_device};
 use crate::cli::MetricsArgs;
 use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, Outcome, Results, UsageError, check_output, set_threads};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, default_cache_folder};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, default_cache_folder};
 use dcgan_features::experiment::weights_sha256;
 use dcgan_features::inception::{Images, InceptionError, features};
 use dcgan_features::report::{layout, thousands};
@@ -13,7 +13,7 @@ use dcgan_metrics::{
     Reference, SPLITS, SUBSET_SIZE, SUBSETS, Spread, Statistics, WEIGHTS_SOURCE, WEIGHTS_VARIABLE,
     default_weights, inception_score, kernel_distance, neighbours,
 };
-use dcgan_model::{Device, Generator, ModelFiles, shipped_model};
+use dcgan_model::{Device, Generator, ModelFiles, is_hub_address, shipped_model};
 use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
     let started = Instant::now();
     let weights = InceptionWeights::read(&weights).map_err(UsageError::because)?;
     let mut generated = open_generated(&args.generated, &device)?;
-    let reference = if is_statistics { None } else { Some(open_dataset(&args.reference, args)?) };
+    let reference = if is_statistics { None } else { Some(open_dataset(&args.reference, args.split)?) };
     let mut inception = Inception::new(&weights, device)?;
     let cache = args.cache.clone().or_else(|| default_cache_folder().map(|folder| folder.join("features")));
     let (mut extract, sha256) = {
@@ -293,8 +293,8 @@ fn is_statistics(path: &Path) -> bool {
 /// A shape for images that are read as they are stored.
 const ANY: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 
-fn open_dataset(path: &Path, args: &MetricsArgs) -> Result<Dataset, UsageError> {
-    let split = args.split;
+/// The images of one side, as they are stored.
+fn open_dataset(path: &Path, split: Split) -> Result<Dataset, UsageError> {
     let options = OpenOptions { split, index_folder: default_cache_folder(), ..OpenOptions::new(ANY) };
     let data = Dataset::open(path, &options).map_err(UsageError::because)?;
     tracing::info!("{}", data.report());
@@ -323,8 +323,8 @@ fn open_generated(path: &Path, device: &Device) -> anyhow::Result<Source> {
             .is_some_and(|ending| WEIGHTS.contains(&ending));
     let is_folder = ["config.json", "plan.toml"].iter().any(|name| path.join(name).is_file());
     let shipped = path.to_str().filter(|_| !path.exists());
-    let model =
-        shipped.and_then(shipped_model).or_else(|| (is_weights || is_folder).then(|| path.to_owned()));
+    let is_model = is_weights || is_folder || is_hub_address(path);
+    let model = shipped.and_then(shipped_model).or_else(|| is_model.then(|| path.to_owned()));
     let files = if let Some(model) = &model {
         let opened = dcgan_model::open(model, None).map_err(UsageError::because)?;
         opened.notes.iter().for_each(|note| tracing::info!("{note}"));
@@ -332,10 +332,7 @@ fn open_generated(path: &Path, device: &Device) -> anyhow::Result<Source> {
     } else if shipped == Some("digits") {
         ModelFiles::embedded_digits()?
     } else {
-        let options = OpenOptions { index_folder: default_cache_folder(), ..OpenOptions::new(ANY) };
-        let data = Dataset::open(path, &options).map_err(UsageError::because)?;
-        tracing::info!("{}", data.report());
-        return Ok(Source::Dataset(Box::new(data)));
+        return Ok(Source::Dataset(Box::new(open_dataset(path, Split::Train)?)));
     };
     let Some(weights) = &files.generator else {
         let fault = format!("{} has no generator, which images are drawn from", path.display());

@@ -9,6 +9,8 @@ pub(crate) mod convert;
 mod hub;
 pub(crate) mod presets;
 pub(crate) mod processes;
+#[cfg(feature = "hub")]
+pub(crate) mod push;
 pub(crate) mod repeat;
 pub(crate) mod resume;
 pub(crate) mod sample;
