@@ -95,7 +95,7 @@ impl<'a> Evaluator<'a> {
         &mut self,
         networks: &mut Networks,
         step: u64,
-        (metrics, stop): (&InceptionMetrics, &dyn Fn() -> bool),
+        (metrics, stop): (&mut InceptionMetrics, &dyn Fn() -> bool),
     ) -> Result<Option<Figures>, TrainError> {
         self.with_ema_weights(networks, step, |this, networks| {
             metrics.measure(&mut networks.generator, this.plan.run.seed, stop)

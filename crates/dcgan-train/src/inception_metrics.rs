@@ -4,6 +4,7 @@
 //! torch-fidelity does. With a few thousand images FID is larger than with the 50,000 of papers: it compares the
 //! checkpoints of one run. `dcgan-eval metrics` computes what papers report.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dcgan_base::digest::Digest;
@@ -43,36 +44,32 @@ pub(crate) struct Figures {
     pub(crate) images: usize,
 }
 
-/// The weights of the network, with the features of real images. The network itself exists only while it is used: its
-/// feature maps take more memory than the training of small networks.
+/// What FID and KID are measured with. The network itself exists only while it is used: its feature maps take more
+/// memory than the training of small networks.
 #[derive(Debug)]
 pub(crate) struct InceptionMetrics {
     weights: InceptionWeights,
     device: Device,
+    data: Arc<Dataset>,
+    /// The real images.
+    chosen: Vec<usize>,
+    /// Their features, from the first measurement on.
+    real: Option<RealFeatures>,
+}
+
+/// Features of the real images.
+#[derive(Debug)]
+struct RealFeatures {
     /// `(n, 2048)`
-    real: Vec<f32>,
+    features: Vec<f32>,
     statistics: Statistics,
-    /// Class labels of the real images, which samples of a conditional generator take.
-    labels: Option<Vec<u32>>,
 }
 
 impl InceptionMetrics {
-    /// Extracts the features of up to `n` images of `data`, or reads them from the folder of caches.
-    ///
-    /// # Errors
-    /// An image that cannot be read; failures of the network.
-    pub(crate) fn new(
-        weights: InceptionWeights,
-        data: &Dataset,
-        n: usize,
-        device: Device,
-    ) -> Result<Self, TrainError> {
-        let mut inception = Inception::new(&weights, device.clone())?;
+    /// Compares with up to `n` images of `data`.
+    pub(crate) fn new(weights: InceptionWeights, data: Arc<Dataset>, n: usize, device: Device) -> Self {
         let chosen = draw(data.len(), n);
-        let real = real_features(&mut inception, weights.sha256(), data, &chosen)?;
-        let labels = data.labels().map(|labels| chosen.iter().map(|&i| labels[i]).collect());
-        let statistics = Statistics::of(&real, FEATURES, CONVENTION.ddof());
-        Ok(Self { weights, device, real, statistics, labels })
+        Self { weights, device, data, chosen, real: None }
     }
 
     /// The name of the convention.
@@ -91,80 +88,90 @@ impl InceptionMetrics {
     /// # Errors
     /// Failures of the networks.
     pub(crate) fn measure(
-        &self,
+        &mut self,
         generator: &mut Generator,
         seed: u64,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Figures>, TrainError> {
-        let config = generator.model().config().clone();
-        let (height, width, channels) = config.image_shape();
-        let n = self.real.len() / FEATURES;
-        let z = random::latent_each(seed, Purpose::FrechetLatent, n, &config.latent);
-        let labels = self.labels.as_deref().filter(|_| config.is_conditional());
         let mut inception = Inception::new(&self.weights, self.device.clone())?;
-        let mut generated = Vec::with_capacity(self.real.len());
+        let real = match self.real.take() {
+            Some(real) => real,
+            None => match self.real_features(&mut inception, stop)? {
+                Some(features) => {
+                    let statistics = Statistics::of(&features, FEATURES, CONVENTION.ddof());
+                    RealFeatures { features, statistics }
+                }
+                None => return Ok(None),
+            },
+        };
+        let real = self.real.insert(real);
+        let config = generator.model().config().clone();
+        let n = self.chosen.len();
+        let z = random::latent_each(seed, Purpose::FrechetLatent, n, &config.latent);
+        let labels = self.data.labels().filter(|_| config.is_conditional());
+        let mut generated = Vec::with_capacity(real.features.len());
         let mut report = Report::new("samples", n);
-        for (i, z) in z.chunks(BLOCK * config.latent.size).enumerate() {
+        for (z, images) in z.chunks(BLOCK * config.latent.size).zip(self.chosen.chunks(BLOCK)) {
             if stop() {
                 return Ok(None);
             }
             let mut latents = Latents::new(z.to_vec(), config.latent.size)?;
             if let Some(labels) = labels {
-                let images = i * BLOCK..i * BLOCK + latents.n();
-                latents = latents.with_labels(&labels[images], config.classes)?;
+                let labels: Vec<u32> = images.iter().map(|&image| labels[image]).collect();
+                latents = latents.with_labels(&labels, config.classes)?;
             }
             let bytes = generator.draw_latents(&latents, &mut |_| ())?;
-            generated.extend(features(&mut inception, &bytes, (height, width, channels))?);
+            generated.extend(features(&mut inception, &bytes, config.image_shape())?);
             report.set(generated.len() / FEATURES);
         }
         let statistics = Statistics::of(&generated, FEATURES, CONVENTION.ddof());
-        let fid = Reference::new(&self.statistics)?.distance(&statistics)?;
+        let fid = Reference::new(&real.statistics)?.distance(&statistics)?;
         let random = &mut RandomState::new(SUBSET_SEED);
         let kid = if n < SUBSET_SIZE {
             None
         } else {
-            Some(kernel_distance(&generated, &self.real, FEATURES, SUBSETS, SUBSET_SIZE, random)?.mean)
+            Some(kernel_distance(&generated, &real.features, FEATURES, SUBSETS, SUBSET_SIZE, random)?.mean)
         };
         Ok(Some(Figures { fid, kid, images: n }))
     }
-}
 
-/// Features of the images `chosen` of `data`. The features of the first ones do not depend on how many are chosen, so
-/// that runs with other numbers share a file.
-fn real_features(
-    inception: &mut Inception,
-    sha256: &str,
-    data: &Dataset,
-    chosen: &[usize],
-) -> Result<Vec<f32>, TrainError> {
-    let shape = data.shape();
-    let mut digest = Digest::default();
-    digest
-        .field("inception features of a run")
-        .field(sha256)
-        .field(CONVENTION.name())
-        .field(data.fingerprint());
-    let folder = default_cache_folder().map(|folder| folder.join("features"));
-    // Without a file, or beside a process that writes it, the features are computed again.
-    let mut file = folder.and_then(|folder| FeatureFile::open(&folder, &digest.hex()).ok().flatten());
-    let mut all: Vec<f32> = file.as_ref().map_or_else(Vec::new, |file| file.features().to_vec());
-    all.truncate(chosen.len() * FEATURES);
-    let mut report = Report::new("real images", chosen.len());
-    for part in chosen[all.len() / FEATURES..].chunks(BLOCK) {
-        let mut bytes = vec![0; part.len() * shape.bytes()];
-        let images = part.par_iter().zip(bytes.par_chunks_mut(shape.bytes()));
-        images.try_for_each(|(&index, image)| data.read(index, image))?;
-        let features = features(inception, &bytes, (shape.height, shape.width, shape.channels))?;
-        if let Some(open) = &mut file
-            && let Err(error) = open.append(&features)
-        {
-            tracing::warn!("{}: {error}; the features are not kept", open.path().display());
-            file = None;
+    /// Features of the real images, from the folder of caches where it has them; none if `stop` became true. The
+    /// features of the first ones do not depend on how many are chosen, so that runs with other numbers share a file.
+    fn real_features(
+        &self,
+        inception: &mut Inception,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<f32>>, TrainError> {
+        let Self { weights, data, chosen, .. } = self;
+        let shape = data.shape();
+        let mut digest = Digest::default();
+        digest.field("inception features of a run").field(weights.sha256()).field(CONVENTION.name());
+        digest.field(data.fingerprint());
+        let folder = default_cache_folder().map(|folder| folder.join("features"));
+        // Without a file, or beside a process that writes it, the features are computed again.
+        let mut file = folder.and_then(|folder| FeatureFile::open(&folder, &digest.hex()).ok().flatten());
+        let mut all: Vec<f32> = file.as_ref().map_or_else(Vec::new, |file| file.features().to_vec());
+        all.truncate(chosen.len() * FEATURES);
+        let mut report = Report::new("real images", chosen.len());
+        for part in chosen[all.len() / FEATURES..].chunks(BLOCK) {
+            if stop() {
+                return Ok(None);
+            }
+            let mut bytes = vec![0; part.len() * shape.bytes()];
+            let images = part.par_iter().zip(bytes.par_chunks_mut(shape.bytes()));
+            images.try_for_each(|(&index, image)| data.read(index, image))?;
+            let features = features(inception, &bytes, (shape.height, shape.width, shape.channels))?;
+            if let Some(open) = &mut file
+                && let Err(error) = open.append(&features)
+            {
+                tracing::warn!("{}: {error}; the features are not kept", open.path().display());
+                file = None;
+            }
+            all.extend(features);
+            report.set(all.len() / FEATURES);
         }
-        all.extend(features);
-        report.set(all.len() / FEATURES);
+        Ok(Some(all))
     }
-    Ok(all)
 }
 
 /// Features of images of one shape `(height, width, channels)`.

@@ -288,14 +288,9 @@ impl<'a> Trainer<'a> {
                 "random-feature Fréchet distance between two halves of the real images: {real:.4}"
             );
         }
-        let inception = match inception {
-            None => None,
-            Some(weights) => {
-                let n = plan.run.metrics_images.min(data.len());
-                tracing::info!("Inception features of {n} real images, for FID and KID");
-                Some(InceptionMetrics::new(weights, &data, n, device.clone())?)
-            }
-        };
+        let inception = inception.map(|weights| {
+            InceptionMetrics::new(weights, Arc::clone(&data), plan.run.metrics_images, device.clone())
+        });
         let reals = real_images(&data)?;
         if !folder.reals().exists() {
             ImageGrid::square(&reals, data.shape())?.save(&folder.reals())?;
@@ -476,7 +471,7 @@ impl<'a> Trainer<'a> {
 
     /// FID and KID; none if `stop` became true. They are recorded with the checkpoint that follows.
     fn metrics(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<Figures>, TrainError> {
-        let Some(metrics) = &self.inception else { return Ok(None) };
+        let Some(metrics) = &mut self.inception else { return Ok(None) };
         let started = Instant::now();
         let step = self.state.step;
         tracing::info!("step {step}: measuring FID and KID");
