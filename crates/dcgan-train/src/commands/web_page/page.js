@@ -90,7 +90,7 @@ function put(context, pixels, x = 0, y = 0) {
   const image = new ImageData(width, height);
   for (let i = 0; i < width * height; i++) {
     for (let c = 0; c < 3; c++) image.data[4 * i + c] = pixels[i * channels + (channels === 1 ? 0 : c)];
-    image.data[4 * i + 3] = 255;
+    image.data[4 * i + 3] = channels === 4 ? pixels[i * channels + 3] : 255;
   }
   context.putImageData(image, x, y);
 }
