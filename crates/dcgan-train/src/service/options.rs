@@ -8,6 +8,7 @@ use crate::config::{ConfigFile, Fault, Plan, RunOptions};
 use crate::inputs::{self, InputsError};
 use crate::options::{self, Kind, MAX_INTEGER, TrainOption, Values, parse_size};
 use crate::skip_bad::SkipBad;
+use dcgan_metrics::default_weights;
 use dcgan_model::DeviceChoice;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -220,7 +221,13 @@ pub(super) fn machine_faults(shared: &AppState, plan: &Plan) -> Vec<Fault> {
         fault.or_else(|| launched::fault(processes, cores))
     });
     let processes = processes.map(|message| Fault::new("processes", message));
-    [precision, shards, memory, threads, processes].into_iter().flatten().collect()
+    let has_inception = plan.run.inception.is_some() || default_weights().is_some();
+    let inception = plan.run.metrics_every.filter(|_| !has_inception).map(|_| {
+        let message = "metrics_every needs the Inception weights: name them by inception, or start the service with \
+                       DCGAN_INCEPTION";
+        Fault::new("metrics_every", message)
+    });
+    [precision, shards, memory, threads, processes, inception].into_iter().flatten().collect()
 }
 
 /// The fault with the names of a request: `checkpoint_every` for `--checkpoint-every`; `networks` is the option that

@@ -107,6 +107,7 @@ fn invalid_requests_are_refused() {
         bad_job(r#"{"exclude": "../outside/list.csv"}"#, 422, &["exclude"], "invalid path"),
         bad_job(r#"{"exclude": "/etc/passwd"}"#, 422, &["exclude"], "invalid path"),
         bad_job(r#"{"metrics_every": 500, "inception": "/etc/passwd"}"#, 422, &["inception"], "invalid path"),
+        bad_job(r#"{"metrics_every": 500}"#, 422, &["metrics_every"], "DCGAN_INCEPTION"),
         bad_job(
             r#"{"metrics_every": 7, "inception": "absent"}"#,
             422,
