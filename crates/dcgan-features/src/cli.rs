@@ -143,7 +143,7 @@ pub(crate) struct MetricsArgs {
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// Seed of subsets and splits, that of torch-fidelity
-    #[arg(long, value_name = "S", default_value_t = 2020, value_parser = integer::<u32>(0, u32::MAX as u64))]
+    #[arg(long, value_name = "S", default_value_t = dcgan_metrics::SUBSET_SEED, value_parser = integer::<u32>(0, u32::MAX as u64))]
     pub(crate) subset_seed: u32,
     /// Write the statistics of the real images, for later comparisons
     #[arg(long, value_name = "FILE.npz")]

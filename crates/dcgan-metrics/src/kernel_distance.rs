@@ -12,6 +12,9 @@ pub const SUBSETS: usize = 100;
 /// Images of a subset.
 pub const SUBSET_SIZE: usize = 1000;
 
+/// The seed of subsets and splits in torch-fidelity.
+pub const SUBSET_SEED: u32 = 2020;
+
 /// A value with its standard deviation (of the population) over subsets or splits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {

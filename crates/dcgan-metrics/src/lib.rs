@@ -43,7 +43,7 @@ pub use inception::{
     WEIGHTS_VARIABLE, convolution_shapes, default_weights,
 };
 pub use inception_score::{SPLITS, inception_score};
-pub use kernel_distance::{SUBSET_SIZE, SUBSETS, Spread, kernel_distance};
+pub use kernel_distance::{SUBSET_SEED, SUBSET_SIZE, SUBSETS, Spread, kernel_distance};
 pub use neighbours::{DENSITY_K, Neighbours, PRECISION_K, neighbours};
 pub use random_state::RandomState;
 pub use statistics::{Moments, Statistics};

@@ -98,7 +98,6 @@ pub fn pull(address: &str, notes: &mut Vec<String>) -> Result<PathBuf, HubError>
     let model = HubAddress::parse(address)?;
     let client = client(address)?;
     let repository = client.model(model.owner, model.name);
-    let files = || FILES.iter().map(|&pattern| pattern.to_owned()).collect::<Vec<_>>();
     let found =
         repository.snapshot_download().maybe_revision(model.revision.clone()).allow_patterns(files()).send();
     match found {
@@ -138,10 +137,15 @@ pub fn push(folder: &Path, address: &str, is_private: bool, message: &str) -> Re
     let create = client.create_repository().repo_id(&id).repo_type(RepoTypeModel).private(is_private);
     create.exist_ok(true).send().map_err(|error| fault(address, &error))?;
     let repository = client.model(model.owner, model.name);
-    let files = FILES.iter().map(|&pattern| pattern.to_owned()).collect::<Vec<_>>();
-    let upload = repository.upload_folder().folder_path(folder).allow_patterns(files).commit_message(message);
+    let upload =
+        repository.upload_folder().folder_path(folder).allow_patterns(files()).commit_message(message);
     let commit = upload.maybe_revision(model.revision).send().map_err(|error| fault(address, &error))?;
     Ok(commit.commit_url.unwrap_or_else(|| address.to_owned()))
+}
+
+#[cfg(feature = "hub")]
+fn files() -> Vec<String> {
+    FILES.map(str::to_owned).to_vec()
 }
 
 #[cfg(feature = "hub")]

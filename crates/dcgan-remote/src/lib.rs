@@ -23,7 +23,7 @@
 //! `stores`: without it, [`fetch`] is an error that says how to build with it. It adds about 100 libraries.
 //!
 //! `hub`: models of the Hugging Face Hub ([`pull`], `push`), on hf-hub. Its environment variables are those of the
-//! Hub's own programs: `HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT`. It adds about 200 libraries.
+//! Hub's own programs: `HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT`. It adds about 130 libraries.
 //!
 //! Modules, each uses only those before it: `error`, `options`, `address`, `store`, `copy`, `fetch`; and `hub`.
 

@@ -11,7 +11,7 @@ use dcgan_base::digest::Digest;
 use dcgan_data::{Dataset, default_cache_folder};
 use dcgan_metrics::{
     Convention, FEATURES, FeatureFile, Image, Inception, InceptionWeights, MetricsError, RandomState,
-    Reference, SUBSET_SIZE, SUBSETS, Statistics, kernel_distance,
+    Reference, SUBSET_SEED, SUBSET_SIZE, SUBSETS, Statistics, kernel_distance,
 };
 use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Generator, Latents};
@@ -26,9 +26,6 @@ const CONVENTION: Convention = Convention::TorchFidelity;
 
 /// Images that are read or drawn together.
 const BLOCK: usize = 64;
-
-/// Seed of KID's subsets, that of torch-fidelity.
-const SUBSET_SEED: u32 = 2020;
 
 /// Time between two lines of the log.
 const REPORT_INTERVAL: Duration = Duration::from_secs(15);

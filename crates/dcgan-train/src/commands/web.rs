@@ -30,6 +30,9 @@ const MANIFEST: &str = "package.json";
 /// Maximum bytes of one file of the package.
 const MAX_FILE_BYTES: u64 = 1 << 28;
 
+/// Arithmetic on z, a module of the service's page.
+const LATENT: &str = include_str!("../service/page/latent.js");
+
 const PAGE: [(&str, &str); 3] = [
     ("style.css", include_str!("web_page/style.css")),
     ("page.js", include_str!("web_page/page.js")),
@@ -194,6 +197,8 @@ pub(crate) fn write(
         ("runtime/ort.wasm.min.js", runtime.script.clone()),
         ("runtime/wasm.js", script("WASM", &wasm)?.into_bytes()),
         ("model.js", script("MODEL", &description)?.into_bytes()),
+        // A page that is opened as a file loads no modules.
+        ("latent.js", LATENT.replace("\nexport ", "\n").into_bytes()),
     ];
     let page = PAGE.map(|(name, text)| (name, text.as_bytes().to_vec()));
     let folder = out.join("runtime");

@@ -1,5 +1,5 @@
 // Draws samples of the generator in model.js with onnxruntime-web. Everything is in this folder: the page works offline,
-// also when it is opened as a file.
+// also when it is opened as a file. Arithmetic on z is that of the service's page, in latent.js.
 
 "use strict";
 
@@ -32,34 +32,12 @@ async function start() {
   return ort.InferenceSession.create(await gunzip(fromBase64(model.onnx)), { executionProviders: ["wasm"] });
 }
 
-/** A seeded generator of random numbers in [0, 1) (mulberry32). */
-function random(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 /** A z of the model's distribution. */
 function drawLatent(next) {
   const uniform = () => 2 * next() - 1;
   // Box-Muller; 1 - next() is never 0.
   const normal = () => Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next());
   return Float32Array.from({ length: model.z }, model.distribution === "normal" ? normal : uniform);
-}
-
-/** The point at `t` between two z: on a line for uniform z, as in the paper, on a sphere for normal z. */
-function between(a, b, t) {
-  let weights = [1 - t, t];
-  if (model.distribution === "normal") {
-    const cosine = a.reduce((sum, value, i) => sum + value * b[i], 0) / (Math.hypot(...a) * Math.hypot(...b));
-    const angle = Math.acos(Math.min(1, Math.max(-1, cosine)));
-    if (Math.sin(angle) > 1e-6) weights = weights.map((weight) => Math.sin(weight * angle) / Math.sin(angle));
-  }
-  return Float32Array.from(a, (value, i) => weights[0] * value + weights[1] * b[i]);
 }
 
 let session;
@@ -169,7 +147,8 @@ async function show() {
   if (!first) return;
   if (second) {
     const t = Number(element("walk").value);
-    const point = { z: between(first.z, second.z, t), label: (t < 0.5 ? first : second).label };
+    const z = walk([first.z, second.z], t, model.distribution, model.z);
+    const point = { z, label: (t < 0.5 ? first : second).label };
     large = point;
     [point.pixels] = await generate([point.z], [point.label]).catch((error) => [void fail(error)]);
     // A later move of the slider has another point.
@@ -218,9 +197,9 @@ element("save").addEventListener("click", () => {
 element("save-large").addEventListener("click", () => save(element("large"), `${model.name}.png`));
 element("similar").addEventListener("click", () => {
   const { z, label } = large;
-  const noisy = () => z.map((value) => value + NOISE * (2 * Math.random() - 1));
   const count = Number(element("count").value);
-  fill(Array.from({ length: count }, (_, i) => (i ? noisy() : z)), Array(count).fill(label)).catch(fail);
+  const others = neighbours(z, count - 1, NOISE, Math.random() * 2 ** 32, model.z);
+  fill([z, ...others], Array(count).fill(label)).catch(fail);
 });
 
 element("name").textContent = document.title = model.name;
