@@ -349,6 +349,9 @@ pub(crate) struct ImportArgs {
     /// Type of the values written: f32, or bf16 for half the size
     #[arg(long, value_name = "TYPE", value_parser = dtype(), default_value_t = Precision::F32)]
     pub(crate) dtype: Precision,
+    /// The network to keep [default: all that SRC has]
+    #[arg(long, value_enum)]
+    pub(crate) network: Option<Network>,
     /// The model folder to create
     #[arg(long, value_name = "MODEL")]
     pub(crate) out: PathBuf,
@@ -366,7 +369,7 @@ pub(crate) struct ExportArgs {
     pub(crate) out: PathBuf,
     /// onnx: the network of the file
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) network: ExportNetwork,
+    pub(crate) network: Network,
     /// onnx: images of the generator are u8 (n, h, w, c), as in image files, instead of f32 (n, c, h, w)
     #[arg(long)]
     pub(crate) bytes: bool,
@@ -420,9 +423,9 @@ pub(crate) struct PullArgs {
     pub(crate) out: PathBuf,
 }
 
-/// A network to export.
+/// A network of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportNetwork {
+pub(crate) enum Network {
     #[default]
     Generator,
     Discriminator,

@@ -20,9 +20,12 @@ use std::ops::Range;
 /// Coarse pixels of one matrix product: enough to amortize packing the weights, few enough for the patches to stay in
 /// cache.
 const ROWS: usize = 256;
-/// Coarse channels of a dense layer between wide vectors, and images of its tasks.
+/// Coarse channels of a dense layer between wide vectors, images of its tasks, and values of the fine map of its tasks.
 const WIDE: usize = 512;
 const WIDE_ROWS: usize = 256;
+const WIDE_VALUES: usize = 512;
+/// Images that are transposed together: a cache line of them.
+const TRANSPOSED: usize = 16;
 /// Values of the patches of one weight-gradient product.
 const IM2COL_VALUES: usize = 128 * 1024;
 
@@ -76,9 +79,14 @@ impl Geometry {
         self.pixels() == 1 && self.padding == (0, 0) && self.kernel == (self.fine.height, self.fine.width)
     }
 
+    /// Whether it is a dense layer between wide vectors.
+    fn wide(&self) -> bool {
+        self.dense() && self.coarse.channels >= WIDE
+    }
+
     /// Images of one parallel task.
     fn images(&self, n: usize) -> usize {
-        if self.dense() && self.coarse.channels >= WIDE {
+        if self.wide() {
             // The whole weight is packed for each task.
             return n.div_ceil(2).clamp(1, WIDE_ROWS);
         }
@@ -186,8 +194,31 @@ pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse:
     });
 }
 
+/// [`up`] of a dense layer between wide vectors. The product is that of the transposes: `gemm` takes three times as long
+/// to pack the transpose of a weight with 1,024 columns, whose rows share cache sets, as to multiply it.
+fn up_wide(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &mut [f32]) {
+    let (patch, channels) = (g.patch(), g.coarse.channels);
+    let coarse = MatrixView::new(coarse, n, channels).t();
+    let mut transposed = vec![0.0; patch * n];
+    let parts = transposed.par_chunks_mut(WIDE_VALUES * n).zip(weight.par_chunks(WIDE_VALUES * channels));
+    parts.for_each(|(part, weight)| {
+        matmul(part, MatrixView::new(weight, part.len() / n, channels), coarse, false);
+    });
+    fine.par_chunks_mut(TRANSPOSED * patch).enumerate().for_each(|(i, fine)| {
+        let images = fine.len() / patch;
+        for (value, row) in transposed.chunks_exact(n).enumerate() {
+            for (image, &from) in row[i * TRANSPOSED..][..images].iter().enumerate() {
+                fine[image * patch + value] = from;
+            }
+        }
+    });
+}
+
 /// `fine = conv_transpose(coarse, weight)`.
 pub(super) fn up(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &mut [f32]) {
+    if g.wide() && n > 0 {
+        return up_wide(g, n, coarse, weight, fine);
+    }
     let (patch, channels) = (g.patch(), g.coarse.channels);
     let weight = MatrixView::new(weight, patch, channels).t();
     let images = g.images(n);
@@ -346,6 +377,17 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn dense_layers_between_wide_vectors_match_plain_sums() {
+        // Parts and blocks of images that are whole, and that are not.
+        for (fine, channels, n) in [((64, 4, 4), 512, 16), ((3, 13, 17), 600, 1), ((3, 13, 17), 512, 37)] {
+            let fine = MapShape::new(fine.0, fine.1, fine.2);
+            let g = geometry(fine, channels, (fine.height, fine.width), 1, (0, 0)).unwrap();
+            assert!(g.wide());
+            check(&g, n);
         }
     }
 

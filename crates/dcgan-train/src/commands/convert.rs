@@ -2,7 +2,7 @@
 
 use super::hub::{self, Results};
 use super::web::{self, Runtime};
-use crate::cli::{ExportArgs, ExportFormat, ExportNetwork, ImportArgs};
+use crate::cli::{ExportArgs, ExportFormat, ImportArgs, Network};
 use anyhow::Context;
 use candle_core::Device;
 use dcgan_base::files::write_atomic;
@@ -29,6 +29,21 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     let mut opened = dcgan_model::open_files(&args.src, &options).map_err(UsageError::because)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
     let files = &mut opened.files;
+    let is_there = match args.network {
+        None => true,
+        Some(Network::Generator) => {
+            files.discriminator = None;
+            files.generator.is_some()
+        }
+        Some(Network::Discriminator) => {
+            files.generator = None;
+            files.discriminator.is_some()
+        }
+    };
+    if !is_there {
+        let names: Vec<_> = args.src.iter().map(|src| src.display().to_string()).collect();
+        return Err(UsageError::one(format!("--network: {} has no such network", names.join(", "))).into());
+    }
     let mut statistics = "as they came";
     if let Some(weights) = &mut files.generator {
         let mut generator = Generator::new(&files.model, weights, &Device::Cpu)?;
@@ -60,7 +75,7 @@ fn onnx_of(args: &ExportArgs, files: ModelFiles, images: OnnxImages) -> anyhow::
     let missing = |network: &str| UsageError::one(format!("{} has no {network}", args.model.display()));
     let license = args.license.as_deref();
     let bytes = match args.network {
-        ExportNetwork::Generator => {
+        Network::Generator => {
             let weights = files.generator.ok_or_else(|| missing("generator"))?;
             let mut generator = Generator::new(&files.model, &weights, &Device::Cpu)?;
             if generator.ensure_statistics()? {
@@ -68,7 +83,7 @@ fn onnx_of(args: &ExportArgs, files: ModelFiles, images: OnnxImages) -> anyhow::
             }
             onnx::generator(&files.model, &generator.weights()?, images, license)
         }
-        ExportNetwork::Discriminator => {
+        Network::Discriminator => {
             let weights = files.discriminator.ok_or_else(|| missing("discriminator"))?;
             onnx::discriminator(&files.model, &weights, args.features, license)
         }
@@ -128,7 +143,7 @@ fn export_faults(args: &ExportArgs) -> Vec<String> {
         }
         ExportFormat::Onnx => UsageError::faults_of(check_output("--out", &args.out, &["onnx"])),
     };
-    let is_generator = args.network == ExportNetwork::Generator;
+    let is_generator = args.network == Network::Generator;
     let is = |format: ExportFormat| args.to == format;
     let (onnx, web, hub) = (is(ExportFormat::Onnx), is(ExportFormat::Web), is(ExportFormat::Hub));
     for (option, is_given, fits, formats) in [

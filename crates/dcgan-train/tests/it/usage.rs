@@ -276,7 +276,15 @@ fn a_run_from_start_to_samples() {
             assert_eq!(read(returned), read(model), "{file}");
         }
     }
+    // One network alone.
+    let alone = path("alone");
+    succeed(&["import", &flat_run, "--network", "discriminator", "--dtype", "bf16", "--out", &alone]);
+    let names = fs::read_dir(&alone).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    assert_eq!(names, ["README.md", "config.json", "discriminator.safetensors"]);
     let again = path("again");
+    refused(&["import", &alone, "--network", "generator", "--out", &again], &["--network", "alone"]);
     refused(
         &["import", &net_g, "--size", "16", "--preset", "digits", "--out", &again],
         &["--size", "--preset"],
