@@ -5,13 +5,14 @@ Run: cargo build --release
          [--tries base,mirror] [--repeats 5] [--ours target/release]
      (Python 3.11, numpy, safetensors)
 
-The base is the preset imagenet32 with 1/WIDTH of its channels, in bf16, where every minibatch of 128 images updates both
-networks. Every try sees as many images as the base, but for `alternate`, which has as many updates. D's features are
-evaluated on CIFAR-10 with 400 labels per class (section 5.1). Then the features of the base are pooled in other ways and
-restricted to some layers, with one draw of labels. An EMA is not tried: this program averages the weights of G alone.
+The base is the preset imagenet32 with 1/WIDTH of its channels, in bf16, where every minibatch of 128 images updates
+both networks. Every try sees as many images as the base, but for `alternate`, which has as many updates. D's features
+are evaluated on CIFAR-10 with 400 labels per class (section 5.1). Then the features of the base are pooled in other
+ways and restricted to some layers, with one draw of labels. An EMA is not tried: this program averages the weights of
+G alone.
 
-Trains in FOLDER, one after another at nice 19. A run that is there is continued, a complete one is only read: the command
-can be stopped and repeated. Prints a table in Markdown.
+Trains in FOLDER, one after another at nice 19. A run that is there is continued, a complete one is only read: the
+command can be stopped and repeated. Prints a table in Markdown.
 """
 
 import argparse
@@ -62,7 +63,8 @@ PER_CLASS = 400
 def train(binary, args, name):
     """The folder of the last checkpoint."""
     _, change, factor = TRIES[name]
-    config = tomllib.loads(subprocess.run([binary, "presets", "imagenet32"], check=True, stdout=subprocess.PIPE).stdout.decode())
+    text = subprocess.run([binary, "presets", "imagenet32"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    config = tomllib.loads(text)
     narrow(config, args.width // 2 if name == "half" else args.width)
     config["model"]["name"] = f"imagenet32-{name}"
     config["training"].update(order="both", batch_size=128, dtype="bf16")
