@@ -46,11 +46,14 @@ def evaluate(binary, args, checkpoint):
 
 
 def epochs(run, step):
-    """Epochs at a step, from the nearest line of the statistics."""
+    """Epochs at a step."""
     events = map(json.loads, (run / "stats.jsonl").read_text().splitlines())
     lines = [event for event in events if event["event"] == "step"]
-    nearest = min(lines, key=lambda event: abs(event["step"] - step), default=None)
-    return None if nearest is None else nearest["epoch"] * step / max(nearest["step"], 1)
+    data = run / "data.json"
+    if not lines or not data.exists():
+        return None
+    images = json.loads(data.read_text())["images"]
+    return lines[-1]["images"] / lines[-1]["step"] * step / images
 
 
 def figure(path, points):

@@ -42,6 +42,12 @@ def latent(key, value):
     return lambda config: config["model"]["latent"].update({key: value}), 1.0
 
 
+def first_bias(config):
+    """A bias in D's first layer. Without it, D's batch norm hides the contrast of samples from D."""
+    blocks = config["model"]["discriminator"]["blocks"]
+    config["model"]["discriminator"]["bias"] = [True] + [False] * len(blocks)
+
+
 # What is changed, how, and the factor on the number of steps.
 TRIES = {
     "base": ("nothing", *training()),
@@ -55,6 +61,7 @@ TRIES = {
     "decay": ("learning rate falls to zero over the second half", *training(learning_rate_decay="linear")),
     "z-100": ("z of size 100", *latent("size", 100)),
     "normal": ("z from N(0, 1)", *latent("distribution", "normal")),
+    "bias": ("bias in the first layer of D", first_bias, 1.0),
     "half": ("twice the width", lambda config: None, 1.0),
 }
 PER_CLASS = 400

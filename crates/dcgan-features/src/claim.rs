@@ -5,7 +5,9 @@ use crate::task::{Measure, Task};
 use serde::Deserialize;
 
 /// Name and text of every claim.
-pub const CLAIMS: [(&str, &str); 4] = [
+pub const CLAIMS: [(&str, &str); 6] = [
+    ("cifar10", include_str!("../claims/cifar10.toml")),
+    ("cifar10-few", include_str!("../claims/cifar10-few.toml")),
     ("digits", include_str!("../claims/digits.toml")),
     ("digits-few", include_str!("../claims/digits-few.toml")),
     ("mnist-real", include_str!("../claims/mnist-real.toml")),

@@ -251,7 +251,7 @@ pub(crate) struct TaskArgs {
     /// Trials of the supervised baseline's random search
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = integer::<u64>(1, 1000000))]
     pub(crate) trials: u64,
-    /// Batch-norm statistics of D [default: svhn recalibrate, others stored if the model has them]
+    /// Batch-norm statistics of D [default: cifar10 and svhn recalibrate, digits stored if the model has them]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,
     /// Precision type of features in memory and in --cache

@@ -169,6 +169,12 @@ impl Task {
         if self == Self::Svhn { 100 } else { 10 }
     }
 
+    /// Whether batch norm of D is recalibrated on the training images by default, as the authors' code for SVHN does.
+    /// Its running statistics are of other images, real and generated.
+    pub fn recalibrates(self) -> bool {
+        self != Self::Digits
+    }
+
     /// The search grid of C. SVHN: the authors' grid, closed.
     pub fn grid(self) -> Grid {
         match self {

@@ -1,4 +1,4 @@
-//! Alarms of a run: D wins, samples collapse.
+//! Alarms of a run: D wins, samples collapse or lose their contrast.
 
 use crate::event::AlarmKind;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,8 @@ const LOW_LOSS: f64 = 0.05;
 const LOW_STEPS: u64 = 200;
 /// Samples with a diversity below this have collapsed…
 const COLLAPSED: f64 = 0.3;
+/// …or, if their contrast is below this, have become grey…
+const GREY: f64 = 0.5;
 /// …if they were as diverse as this before, or
 const DIVERSE: f64 = 0.5;
 /// …after this many steps: earlier, G may not have learned to be diverse yet.
@@ -48,8 +50,13 @@ impl Alarms {
         Some((AlarmKind::DiscriminatorWins, message))
     }
 
-    /// Takes the diversity of a sample grid (1 is that of real images). Returns one alarm for each collapse.
-    pub fn observe_diversity(&mut self, step: u64, diversity: f64) -> Option<(AlarmKind, String)> {
+    /// Takes diversity and contrast of a sample grid (1 is that of real images). Returns one alarm for each collapse.
+    pub fn observe_samples(
+        &mut self,
+        step: u64,
+        diversity: f64,
+        contrast: f64,
+    ) -> Option<(AlarmKind, String)> {
         if diversity >= DIVERSE {
             (self.was_diverse, self.collapsed) = (true, false);
         }
@@ -57,6 +64,16 @@ impl Alarms {
             return None;
         }
         (self.was_diverse, self.collapsed) = (false, true);
+        if contrast < GREY {
+            // D's first batch norm divides by the scale of its input: without a bias before it, D does not see the
+            // contrast of a minibatch.
+            let message = format!(
+                "samples are grey: their contrast is {contrast:.2} of the real images'; D does not see it, because \
+                 its batch norm divides by it: give D's first layer a bias ([model.discriminator] \
+                 bias = [true, false, ...], a value for each layer and the head)"
+            );
+            return Some((AlarmKind::LowContrast, message));
+        }
         let message = format!(
             "samples collapse: their mean distance is {diversity:.2} of the real images'; \
              the best checkpoint is kept, start again from it with --init-from and another --seed"
@@ -91,11 +108,18 @@ mod tests {
 
     #[test]
     fn one_alarm_for_each_collapse_after_samples_were_diverse() {
+        let mut alarms = Alarms::default();
+        let kind = |alarm: Option<(AlarmKind, String)>| alarm.map(|(kind, _)| kind);
+        assert_eq!(kind(alarms.observe_samples(1, 0.6, 0.6)), None);
+        assert_eq!(kind(alarms.observe_samples(2, 0.2, 0.3)), Some(AlarmKind::LowContrast));
+        assert_eq!(kind(alarms.observe_samples(3, 0.1, 0.8)), None, "one alarm");
+        assert_eq!(kind(alarms.observe_samples(4, 0.6, 0.8)), None);
+        assert_eq!(kind(alarms.observe_samples(5, 0.2, 0.8)), Some(AlarmKind::Collapse));
         let check = |grids: &[(u64, f64)], expected: &[u64]| {
             let mut alarms = Alarms::default();
             let reported: Vec<u64> = grids
                 .iter()
-                .filter(|(step, d)| alarms.observe_diversity(*step, *d).is_some())
+                .filter(|(step, d)| alarms.observe_samples(*step, *d, 1.0).is_some())
                 .map(|(step, _)| *step)
                 .collect();
             assert_eq!(reported, expected, "{grids:?}");

@@ -25,6 +25,8 @@ pub(crate) struct Samples {
     pub(crate) class_rows: bool,
     /// Mean distance between two of them, relative to that of real images.
     pub(crate) diversity: f64,
+    /// Their mean standard deviation relative to that of real images.
+    pub(crate) contrast: f64,
 }
 
 /// Conditional models of up to this number of classes have a row for each class in sample grids.
@@ -48,15 +50,19 @@ pub(crate) struct Evaluator<'a> {
     frechet: RandomFeatureFrechet,
     /// Mean distance between two real images.
     real_distance: f64,
+    /// Mean standard deviation of the values of a real image.
+    real_contrast: f64,
     /// EMA weights with the step that they were computed at.
     ema: Option<(u64, Weights)>,
 }
 
 impl<'a> Evaluator<'a> {
-    /// `reals` are some real images, which diversity is relative to.
+    /// `reals` are some real images, which diversity and contrast are relative to.
     pub(crate) fn new(plan: &'a Plan, model: Model, reals: &[u8], frechet: RandomFeatureFrechet) -> Self {
-        let real_distance = frechet::mean_distance(reals, plan.image_shape().bytes());
-        Self { plan, model, frechet, real_distance, ema: None }
+        let len = plan.image_shape().bytes();
+        let (real_distance, real_contrast) =
+            (frechet::mean_distance(reals, len), frechet::contrast(reals, len));
+        Self { plan, model, frechet, real_distance, real_contrast, ema: None }
     }
 
     pub(crate) fn model(&self) -> &Model {
@@ -73,8 +79,9 @@ impl<'a> Evaluator<'a> {
             Ok(networks.generator.draw(this.plan.run.seed, layout.cells())?)
         })?;
         let len = self.plan.image_shape().bytes();
-        let distance = frechet::mean_distance(&images, len);
-        Ok(Samples { images, layout, class_rows, diversity: distance / self.real_distance.max(1e-9) })
+        let diversity = frechet::mean_distance(&images, len) / self.real_distance.max(1e-9);
+        let contrast = frechet::contrast(&images, len) / self.real_contrast.max(1e-9);
+        Ok(Samples { images, layout, class_rows, diversity, contrast })
     }
 
     /// Random-feature Fréchet distance between real images and samples.

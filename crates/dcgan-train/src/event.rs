@@ -34,6 +34,10 @@ pub enum Event {
         path: PathBuf,
         /// Mean distance between two images of the grid, relative to that of real images; near 0 all samples are alike.
         diversity: f64,
+        /// Mean standard deviation of the values of an image of the grid, relative to that of real images. None in runs
+        /// of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        contrast: Option<f64>,
     },
     /// A checkpoint was written.
     Checkpoint {
@@ -84,6 +88,8 @@ pub enum AlarmKind {
     DiscriminatorWins,
     /// Samples have become alike.
     Collapse,
+    /// Samples have become grey.
+    LowContrast,
 }
 
 /// Losses and outputs of D as GAN training usually logs them, and the speed.
@@ -206,7 +212,7 @@ impl Event {
     pub(crate) fn is_of_recording(&self) -> bool {
         match self {
             Self::Sample { .. } | Self::Checkpoint { .. } | Self::Metrics { .. } => true,
-            Self::Alarm { alarm, .. } => *alarm == AlarmKind::Collapse,
+            Self::Alarm { alarm, .. } => matches!(alarm, AlarmKind::Collapse | AlarmKind::LowContrast),
             Self::Step(_) => false,
         }
     }

@@ -259,6 +259,17 @@ pub fn mean_distance(images: &[u8], len: usize) -> f64 {
     sum / pairs.max(1.0)
 }
 
+/// Mean standard deviation of the values of an image, for `images` of `len` bytes each.
+pub fn contrast(images: &[u8], len: usize) -> f64 {
+    let images = images.chunks_exact(len.max(1));
+    let n = images.len().max(1) as f64;
+    let deviation = |image: &[u8]| {
+        let mean = image.iter().map(|&value| f64::from(value)).sum::<f64>() / len as f64;
+        (image.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / len as f64).sqrt()
+    };
+    images.map(deviation).sum::<f64>() / n
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,6 +285,7 @@ mod tests {
         let Moments { mean, variance } = sums.moments();
         assert_eq!((mean, variance), (vec![2.0, 2.0], vec![1.0, 0.0]));
         assert_eq!(mean_distance(&[0, 0, 3, 4, 0, 0], 2), 10.0 / 3.0);
+        assert_eq!(contrast(&[0, 2, 5, 5, 10, 20], 2), 2.0);
         let mut all = draw(5, 9);
         all.sort_unstable();
         assert_eq!(all, [0, 1, 2, 3, 4]);

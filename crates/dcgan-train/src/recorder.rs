@@ -200,7 +200,13 @@ impl<'a> Recorder<'a> {
         }
         ImageGrid::grid(&cells, samples.layout).save(&self.folder.sample(images))?;
         let path = Path::new("samples").join(RunFolder::sample_name(images));
-        self.emit(&Event::Sample { step, images, path, diversity: samples.diversity })
+        self.emit(&Event::Sample {
+            step,
+            images,
+            path,
+            diversity: samples.diversity,
+            contrast: Some(samples.contrast),
+        })
     }
 
     /// Writes FID and KID of samples.

@@ -116,11 +116,12 @@ fn summary(event: &Event, folder: &Path) -> Result<Option<Message>, RunFolderErr
             ];
             scalars.into_iter().filter_map(|(tag, value)| Some(scalar(tag, value?))).collect()
         }
-        Event::Sample { path, diversity, .. } => {
+        Event::Sample { path, diversity, contrast, .. } => {
             let path = folder.join(path);
             let png = fs::read(&path).map_err(io_error(&path))?;
             let image = image("samples", &png).map_err(io_error(&path))?;
-            vec![image, scalar("quality/diversity", *diversity)]
+            let contrast = contrast.map(|contrast| scalar("quality/contrast", contrast));
+            [image, scalar("quality/diversity", *diversity)].into_iter().chain(contrast).collect()
         }
         Event::Checkpoint { frechet, real_frechet, .. } => {
             let scalars = [("quality/frechet", frechet), ("quality/real_frechet", real_frechet)];
@@ -134,6 +135,9 @@ fn summary(event: &Event, folder: &Path) -> Result<Option<Message>, RunFolderErr
             vec![text("alarm/discriminator_wins", message)]
         }
         Event::Alarm { alarm: AlarmKind::Collapse, message, .. } => vec![text("alarm/collapse", message)],
+        Event::Alarm { alarm: AlarmKind::LowContrast, message, .. } => {
+            vec![text("alarm/low_contrast", message)]
+        }
     };
     let add = |summary: Message, value: &Message| summary.message(1, value);
     Ok((!values.is_empty()).then(|| values.iter().fold(Message::default(), add)))

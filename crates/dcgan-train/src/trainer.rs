@@ -456,7 +456,9 @@ impl<'a> Trainer<'a> {
         self.catch_up()?;
         let samples = self.evaluator.sample(&mut self.steps.networks, step)?;
         self.recorder.sample(&self.state, &samples)?;
-        let alarm = if checked { self.state.alarms.observe_diversity(step, samples.diversity) } else { None };
+        let alarms = &mut self.state.alarms;
+        let alarm =
+            checked.then(|| alarms.observe_samples(step, samples.diversity, samples.contrast)).flatten();
         self.recorder.exclude_since(started);
         self.recorder.alarm(step, alarm)
     }

@@ -75,7 +75,7 @@ pub(crate) fn evaluate(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow
         seed: args.seed,
         stored_statistics: match args.statistics {
             Some(choice) => choice == StatisticsArg::Stored,
-            None => task != Task::Svhn && has_statistics,
+            None => !task.recalibrates() && has_statistics,
         },
         storage: args.dtype,
         device,

@@ -194,8 +194,8 @@ pub(super) fn down(g: &Geometry, n: usize, fine: &[f32], weight: &[f32], coarse:
     });
 }
 
-/// [`up`] of a dense layer between wide vectors. The product is that of the transposes: `gemm` takes three times as long
-/// to pack the transpose of a weight with 1,024 columns, whose rows share cache sets, as to multiply it.
+/// [`up`] of a dense layer between wide vectors. The product is that of the transposes: for a weight with 1,024
+/// columns, whose rows share cache sets, `gemm` takes longer to pack the transpose than to multiply it.
 fn up_wide(g: &Geometry, n: usize, coarse: &[f32], weight: &[f32], fine: &mut [f32]) {
     let (patch, channels) = (g.patch(), g.coarse.channels);
     let coarse = MatrixView::new(coarse, n, channels).t();

@@ -141,8 +141,12 @@ pub(crate) fn train(
     let progress = Progress::new(logging, total, "steps");
     let mut log_event = |event: &Event| match event {
         Event::Step(line) => tracing::info!("{}", line.console()),
-        Event::Sample { path, diversity, .. } => {
-            tracing::info!("samples {} (diversity {diversity:.2})", folder.event_path(path).display())
+        Event::Sample { path, diversity, contrast, .. } => {
+            let contrast = contrast.map_or_else(String::new, |contrast| format!(", contrast {contrast:.2}"));
+            tracing::info!(
+                "samples {} (diversity {diversity:.2}{contrast})",
+                folder.event_path(path).display()
+            )
         }
         Event::Checkpoint { path, frechet, real_frechet, best, .. } => {
             let real = real_frechet.map_or_else(String::new, |real| format!(" (real images {real:.4})"));
