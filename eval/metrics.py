@@ -10,6 +10,7 @@ with its relative difference, and the times of feature extraction, by turns.
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import statistics
@@ -84,7 +85,8 @@ def theirs(network, state, args, convention):
     neighbours = dict(verbose=False, prc_neighborhood=3, prc_batch_size=10000, save_cpu_ram=False)
     prc = prc_features_to_metric(a.double(), b.double(), **neighbours)
     a, b = a.double().numpy(), b.double().numpy()
-    prdc = compute_prdc(real_features=b, fake_features=a, nearest_k=5)
+    with contextlib.redirect_stdout(sys.stderr):
+        prdc = compute_prdc(real_features=b, fake_features=a, nearest_k=5)
     ddof = 0 if convention == "nvlabs" else 1
     sigma_a, sigma_b = (np.cov(x, rowvar=False, ddof=ddof) for x in (a, b))
     # As pytorch-fid and clean-fid compute the root.
