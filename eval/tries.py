@@ -104,13 +104,13 @@ def evaluate(binary, args, name, checkpoint, options=()):
 def pooled(features, how):
     """Features `(n, channels, 4, 4)` pooled further."""
     n, channels = features.shape[:2]
-    if how == "max 2x2":
-        return features.reshape(n, channels, 2, 2, 2, 2).max((3, 5))
-    if how == "max 1x1":
-        return features.max((2, 3))
-    if how == "mean of 2x2 of the 4x4 maxima":
-        return features.reshape(n, channels, 2, 2, 2, 2).mean((3, 5))
-    return features
+    cells = features.reshape(n, channels, 2, 2, 2, 2)
+    return {
+        "max 4x4": lambda: features,
+        "max 2x2": lambda: cells.max((3, 5)),
+        "max 1x1": lambda: features.max((2, 3)),
+        "mean of 2x2 of the 4x4 maxima": lambda: cells.mean((3, 5)),
+    }[how]()
 
 
 def probes(binary, args, checkpoint):
@@ -135,10 +135,10 @@ def probes(binary, args, checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     channels = [block["channels"] for block in config["discriminator"]["blocks"]]
     ends = np.cumsum(channels)
-    cases = [("max 4x4, as in the paper", 0, len(channels), "")]
+    cases = [("max 4x4, as in the paper", 0, len(channels), "max 4x4")]
     cases += [(how, 0, len(channels), how) for how in ("max 2x2", "max 1x1", "mean of 2x2 of the 4x4 maxima")]
-    cases += [(f"layers 1 to {last}", 0, last, "") for last in range(2, len(channels))]
-    cases += [(f"layers {first + 1} to {len(channels)}", first, len(channels), "") for first in (2, 4)]
+    cases += [(f"layers 1 to {last}", 0, last, "max 4x4") for last in range(2, len(channels))]
+    cases += [(f"layers {first + 1} to {len(channels)}", first, len(channels), "max 4x4") for first in (2, 4)]
     found = []
     for name, first, last, how in cases:
         start = ends[first - 1] if first else 0
@@ -176,8 +176,8 @@ def main():
         rows.append((TRIES[name][0], evaluate(binaries[1], args, name, checkpoint)))
         if name == "base":
             base = checkpoint
-            again = evaluate(binaries[1], args, "recalibrated", checkpoint, ["--statistics", "recalibrate"])
-            rows.append(("batch norm statistics of CIFAR-10's training images", again))
+            stored = evaluate(binaries[1], args, "stored", checkpoint, ["--statistics", "stored"])
+            rows.append(("nothing, with the running statistics of D instead of recalibrated ones", stored))
     print("| changed | features | accuracy % | C |\n|---|---|---|---|")
     for label, found in rows:
         accuracy = f"{found['accuracy_percent']:.2f} ± {found['interval95']:.2f}"

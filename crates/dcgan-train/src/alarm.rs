@@ -68,9 +68,9 @@ impl Alarms {
             // D's first batch norm divides by the scale of its input: without a bias before it, D does not see the
             // contrast of a minibatch.
             let message = format!(
-                "samples are grey: their contrast is {contrast:.2} of the real images'; D does not see it, because \
-                 its batch norm divides by it: give D's first layer a bias ([model.discriminator] \
-                 bias = [true, false, ...], a value for each layer and the head)"
+                "samples are grey: their contrast is {contrast:.2} of the real images'; D does not see contrast if \
+                 its first layer has no bias, because batch norm divides by it: with --config, under \
+                 [model.discriminator], bias = [true, false, ...], a value for each layer and the head"
             );
             return Some((AlarmKind::LowContrast, message));
         }

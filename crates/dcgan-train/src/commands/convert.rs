@@ -29,18 +29,12 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     let mut opened = dcgan_model::open_files(&args.src, &options).map_err(UsageError::because)?;
     opened.notes.iter().for_each(|note| tracing::info!("{note}"));
     let files = &mut opened.files;
-    let is_there = match args.network {
-        None => true,
-        Some(Network::Generator) => {
-            files.discriminator = None;
-            files.generator.is_some()
-        }
-        Some(Network::Discriminator) => {
-            files.generator = None;
-            files.discriminator.is_some()
-        }
-    };
-    if !is_there {
+    match args.network {
+        None => {}
+        Some(Network::Generator) => files.discriminator = None,
+        Some(Network::Discriminator) => files.generator = None,
+    }
+    if files.generator.is_none() && files.discriminator.is_none() {
         let names: Vec<_> = args.src.iter().map(|src| src.display().to_string()).collect();
         return Err(UsageError::one(format!("--network: {} has no such network", names.join(", "))).into());
     }
