@@ -9,7 +9,7 @@ const LOW_LOSS: f64 = 0.05;
 const LOW_STEPS: u64 = 200;
 /// Samples with a diversity below this have collapsed…
 const COLLAPSED: f64 = 0.3;
-/// …or, if their contrast is below this, have become grey…
+/// …or become grey, if their contrast is below this and they differ as far as that contrast allows…
 const GREY: f64 = 0.5;
 /// …if they were as diverse as this before, or
 const DIVERSE: f64 = 0.5;
@@ -64,7 +64,7 @@ impl Alarms {
             return None;
         }
         (self.was_diverse, self.collapsed) = (false, true);
-        if contrast < GREY {
+        if contrast < GREY && diversity > COLLAPSED * contrast {
             // D's first batch norm divides by the scale of its input: without a bias before it, D does not see the
             // contrast of a minibatch.
             let message = format!(
@@ -115,6 +115,11 @@ mod tests {
         assert_eq!(kind(alarms.observe_samples(3, 0.1, 0.8)), None, "one alarm");
         assert_eq!(kind(alarms.observe_samples(4, 0.6, 0.8)), None);
         assert_eq!(kind(alarms.observe_samples(5, 0.2, 0.8)), Some(AlarmKind::Collapse));
+        for (step, diversity, contrast) in [(6, 0.0, 0.0), (8, 0.02, 0.2)] {
+            assert_eq!(kind(alarms.observe_samples(step, 0.6, 0.8)), None);
+            let alarm = alarms.observe_samples(step + 1, diversity, contrast);
+            assert_eq!(kind(alarm), Some(AlarmKind::Collapse), "grey and alike");
+        }
         let check = |grids: &[(u64, f64)], expected: &[u64]| {
             let mut alarms = Alarms::default();
             let reported: Vec<u64> = grids

@@ -16,8 +16,9 @@ SCALARS = {
         "batch_norm_share": "speed/batch_norm_share",
         "wait_share": "speed/wait_share",
     },
-    "sample": {"diversity": "quality/diversity"},
+    "sample": {"diversity": "quality/diversity", "contrast": "quality/contrast"},
     "checkpoint": {"frechet": "quality/frechet", "real_frechet": "quality/real_frechet"},
+    "metrics": {"fid": "quality/fid", "kid": "quality/kid"},
 }
 # The tag of the image grid of a sample event.
 SAMPLES = "samples"
