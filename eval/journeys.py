@@ -194,10 +194,10 @@ def operator():
     service.wait()
     service = start()
     done = wait_for(job["id"], token, ["done", "failed"])
-    check(done["state"] == "done", "the job goes on after kill -9 of the service")
+    check(done["state"] == "done", "the job resumes after kill -9 of the service")
     status, _ = request(f"/v1/jobs/{job['id']}/resume", token, {"steps": 350}, "POST")
     done = wait_for(job["id"], token, ["done", "failed"]) if status < 300 else {"state": status}
-    check(done["state"] == "done", "a finished job is lengthened")
+    check(done["state"] == "done", "a finished job is extended")
     text = request("/metrics", token)[1]
     check("disk" in text, "/metrics has the disk use")
     service.send_signal(signal.SIGTERM)

@@ -8,8 +8,9 @@ Makes FOLDER/images once: class folders of files that are hard links to 3,000 sm
 names are those of millions of images and the pixels fit on the disk. Indexes and decoded images are in FOLDER/caches.
 
 Prints a table in Markdown: the first opening (which lists the folders), beside find, which reads the folders and sizes
-as well, and later openings (from the index); a listing that is killed and goes on; a training that is killed with SIGKILL at random moments and resumed, whose networks must have the
-bytes of an undisturbed one; a packing that is killed and goes on, whose file must have the bytes of an undisturbed one.
+as well, and later openings (from the index); a listing that is killed and resumes; a training that is killed with
+SIGKILL at random moments and resumed, whose networks must have the bytes of an undisturbed one; a packing that is
+killed and resumes, whose file must have the bytes of an undisturbed one.
 """
 
 import argparse

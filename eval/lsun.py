@@ -6,7 +6,7 @@ Run: cargo build --release
 
 Writes the images of a zip into a database as LSUN's (LMDB of data version 1, keys of 40 characters, encoded images as
 values), then runs the commands of the README. OUT gets the database, the list of near-duplicates with its pairs, and
-the run. A command that is repeated goes on where it was. Prints the time of each command.
+the run. A command that is repeated resumes where it stopped. Prints the time of each command.
 """
 
 import argparse

@@ -6,7 +6,7 @@ Run: cargo build --release
 
 GENERATED and REFERENCE are folders of PNG images, 1,000 or more each. Without --weights, weights that a formula gives
 are used: numbers mean nothing then, but programs must agree. Prints two tables in Markdown: every number of both sides
-with its relative difference, and the times of feature extraction, by turns.
+with its relative difference, and the times of feature extraction, measured alternately.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def ours(args, weights, convention, cache):
 
 
 def speed(network, args, weights):
-    """Seconds of extracting all images of both folders, ours and torch's in batches of 8, by turns."""
+    """Seconds of extracting all images of both folders, ours and torch's in batches of 8, alternately."""
     times = {"ours": [], "torch": []}
     for _ in range(args.repeats):
         with tempfile.TemporaryDirectory() as cache:

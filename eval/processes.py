@@ -7,7 +7,7 @@
 
 `hashes` trains two steps of 16 images in 8 shards with 1, 2, 4 and 8 processes and compares the checkpoints; then a
 third step by other numbers. `kills` kills one process of a run at random moments, twenty times. `speed` times one
-process of two threads against two processes of one thread, by turns.
+process of two threads against two processes of one thread, alternately.
 """
 
 import argparse

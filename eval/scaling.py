@@ -96,7 +96,9 @@ def tables(times, batch):
         [[str(n)] + [f"{strong(n, network):.2f}" for network in NETWORKS.values()] for n in small[1:]],
         ["nodes"] + list(NETWORKS),
     )
-    print("**Where one run stops to pay**: the last doubling of nodes that makes it at least 1.25 times faster\n")
+    print(
+        "**Where adding nodes stops paying off**: the last doubling of nodes that makes it at least 1.25 times faster\n"
+    )
 
     def last(speed, candidates):
         found = 1

@@ -1,4 +1,5 @@
-"""What each rule of section 3 of the paper buys: short trainings with all rules, and with each rule broken.
+"""Ablations of the architecture guidelines of section 3 of the paper: short trainings with all of them, and with each
+one broken.
 
 Run: cargo build --release
      python3 stability.py FOLDER --data cifar10=DIR --data faces=faces.zip [--presets pytorch32,svhn32] [--seeds 1,2,3]
@@ -62,7 +63,7 @@ def activation(name):
 
 # Label, and how the configuration changes.
 VARIANTS = {
-    "rules": ("all rules", lambda config: None),
+    "rules": ("all guidelines", lambda config: None),
     "pooling": ("pooling and upsampling instead of strides", pooled),
     "no-norm": ("no batch norm", norms(False)),
     "norm-everywhere": ("batch norm in every layer", norms(True)),

@@ -11,7 +11,7 @@ and cropped to its center, as u8 batches of 128, for some seconds each. Nothing 
 are discarded, except in the row `cache`, which reads the file of decoded images.
 
 The peers do the same work: torchvision's ImageFolder and DataLoader (folder), webdataset (tar), datasets (Parquet), and
-a Dataset of zipfile and lmdb with DataLoader; `threads` are processes there. Peers and ours run by turns.
+a Dataset of zipfile and lmdb with DataLoader; `threads` are processes there. Peers and ours run alternately.
 """
 
 import argparse

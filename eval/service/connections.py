@@ -89,7 +89,7 @@ def protocol(table, open_service, id):
         "Content-Length: +2": f"Content-Length: +2\r\n\r\n[]{hidden}",
         "Transfer-Encoding: chunked, identity": f"Transfer-Encoding: chunked, identity\r\n\r\n2\r\n[]\r\n0\r\n\r\n{hidden}",
         "Transfer-Encoding: xchunked": f"Transfer-Encoding: xchunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n{hidden}",
-        "Transfer-Encoding behind a vertical tab": f"Transfer-Encoding: \x0bchunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n{hidden}",
+        "Transfer-Encoding after a vertical tab": f"Transfer-Encoding: \x0bchunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n{hidden}",
         "a chunk size of 0x2": f"Transfer-Encoding: chunked\r\n\r\n0x2\r\n[]\r\n0\r\n\r\n{hidden}",
         "chunk lines that end in LF alone": f"Transfer-Encoding: chunked\r\n\r\n2\n[]\n0\n\n{hidden}",
     }

@@ -327,7 +327,7 @@ test("the form shows the networks and what does not fit; a job accepts changed i
       const warnings = page.getByLabel("Warnings").locator("li");
       await goTo(page, "#/new", "New job");
       await page.getByText("More options").click();
-      await shows(/^digits at 28x28, grey, on the embedded digits; z: 64 numbers, uniform; batch 64/);
+      await shows(/^digits at 28x28, grey, on the embedded digits; size of z: 64, uniform; batch 64/);
       await page.locator("#option-data").fill("few");
       await page.locator("#option-data").press("Tab");
       await shows(/^the images are 28x28, color: preset pytorch32 at 32x32, color; .* 25 epochs/);

@@ -1,4 +1,4 @@
-//! Feature vectors against PyTorch: stored and recalibrated statistics, maps that 4 divides and maps that it does not.
+//! Feature vectors against PyTorch: running and recalibrated statistics, maps that 4 divides and maps that it does not.
 
 #![allow(
     clippy::unwrap_used,

@@ -314,7 +314,7 @@ fn convolutions_and_their_transposes() {
     });
 }
 
-/// A 1x1 convolution from one map to another of its shape, without batch-norm or activation.
+/// A 1x1 convolution from one map to another of its shape, without batch norm or activation.
 fn pointwise(map: MapShape) -> Layer {
     Layer::plain("layer", Kind::Conv, map, map)
 }

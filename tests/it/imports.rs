@@ -138,7 +138,7 @@ fn the_authors_networks_agree_with_numpy() {
         distance(&Tensor::new(pass.output.values(), &Device::Cpu).unwrap(), &tensor(&values, "logit"));
     assert!(error < 1e-5, "the logit differs by {error}");
 
-    // The files have no batch-norm statistics, so evaluation fails until they are recalibrated. Recalibrated on the
+    // The files have no batch norm statistics, so evaluation fails until they are recalibrated. Recalibrated on the
     // same batch, it gives the same images.
     assert!(generator.sample(&z).unwrap_err().to_string().contains("recalibrate"));
     generator.network_mut().recalibrate([Ok::<_, dcgan_ops::OpsError>(z.clone().into_maps())]).unwrap();

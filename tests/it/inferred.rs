@@ -117,7 +117,7 @@ fn inferred_networks_give_the_outputs_of_pytorch() {
         let size = size.parse().ok().map(|side| (side, side));
         let path = golden("imports").join(file);
         let options = ImportOptions { size, ..ImportOptions::default() };
-        let Opened { files, notes } = open_files(&[path], &options).unwrap();
+        let Opened { files, notes, .. } = open_files(&[path], &options).unwrap();
         let config = files.model.config();
         assert_eq!((config.image_shape(), config.latent.size), (shape, z), "{file}");
         assert!(notes.iter().any(|found| found.contains(note)), "{file}: no {note:?} in {notes:#?}");
@@ -140,7 +140,7 @@ fn networks_saved_as_modules_keep_their_strides() {
         ("legacy", (0.01, 0.1), 0.05, Activation::Tanh),
         ("same", (0.01, 1e-5), 0.3, Activation::Sigmoid),
     ] {
-        let Opened { files, notes } = open(name).unwrap();
+        let Opened { files, notes, .. } = open(name).unwrap();
         let config = files.model.config();
         assert_eq!(config.image_shape(), (24, 24, 3), "{name}");
         assert_eq!((config.generator.norm.eps, config.discriminator.norm.eps), eps, "{name}");
@@ -243,7 +243,7 @@ fn a_folder_gives_its_newest_networks() {
     copy("bias_d.pth", "netD_epoch_9.pth");
     std::fs::write(folder.path().join("log.txt"), "1 2 3").unwrap();
     std::fs::write(folder.path().join("other.pth"), "no weights").unwrap();
-    let Opened { files, notes } = open(folder.path(), None).unwrap();
+    let Opened { files, notes, .. } = open(folder.path(), None).unwrap();
     let outputs = read_safetensors(&golden("imports/outputs.safetensors")).unwrap();
     check_outputs("bias_g", &ModelFiles { discriminator: None, ..files.clone() }, &outputs);
     check_outputs("bias_d", &ModelFiles { generator: None, ..files }, &outputs);

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// The most bytes of a vector: `s` of more would overflow i32.
+/// Maximum number of bytes of a vector: `s` of more would overflow i32.
 pub const MAX_WIDTH: usize = 26_000;
 /// References of a panel: two vectors of 16 sums.
 const PANEL: usize = 32;

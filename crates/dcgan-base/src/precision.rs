@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-/// f32 or bf16: the factors of matrix products, the weights in a file, the features in memory. Sums are always f32 or
-/// wider.
+/// f32 or bf16: the inputs of matrix products and convolutions, the weights in a file, the features in memory.
+/// Accumulation is always in f32 or wider.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

@@ -1,4 +1,5 @@
-//! Random streams keyed by seed, purpose and index. All random numbers of the project are drawn from them, on the host.
+//! Random streams keyed by seed, purpose and index, drawn on the host. All random numbers of the project are drawn from
+//! them, but for the shuffles of dcgan-data and the subsets of dcgan-metrics, which have generators of their own.
 //!
 //! A stream does not depend on earlier draws: a run resumed at step k draws the same numbers as an uninterrupted run.
 

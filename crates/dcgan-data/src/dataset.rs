@@ -35,6 +35,7 @@ pub struct Dataset {
     class_names: Option<Vec<String>>,
     report: ScanReport,
     fingerprint: String,
+    cache_key: String,
     /// Transformed images by record, if all of them fit into the memory limit.
     memory: Option<Vec<OnceLock<Box<[u8]>>>>,
     /// Transformed images on disk otherwise, if there is a folder for them.
@@ -55,8 +56,8 @@ pub struct Dataset {
 const ALPHA_PROBES: usize = 16;
 
 impl Dataset {
-    /// Opens the folder, zip, file or cache at `path`, or the copy of an address ([`local_path`]). The format is
-    /// detected from its content.
+    /// Opens the folder, zip, file or cache at `path`, or the copy of a URL ([`local_path`]). The format is detected
+    /// from its content.
     ///
     /// Images of folders and zips are sorted by path. With [`UnreadableImages::Skip`] every image is decoded here.
     ///
@@ -121,6 +122,7 @@ impl Dataset {
             class_names,
             report,
             fingerprint: String::new(),
+            cache_key: String::new(),
             memory,
             disk: None,
             skipped: Vec::new(),
@@ -190,7 +192,10 @@ impl Dataset {
                 block.first = selection.partition_point(|record| *record < block.first);
             }
         }
-        let mut dataset = Self { selection, report, fingerprint, blocks, ..dataset };
+        // A cache has the fingerprint of its original, but other stored images.
+        let stored = format!("{:?} {:?}", report.format, dataset.source.stored_shape());
+        let cache_key = Digest::default().field(&fingerprint).field(&modified).field(stored).hex();
+        let mut dataset = Self { selection, report, fingerprint, cache_key, blocks, ..dataset };
         if !is_transformed && !fits {
             let key = Digest::default().field(of_all).field(modified).hex();
             dataset.open_disk_cache(options.cache_folder.as_deref(), &key);
@@ -285,6 +290,14 @@ impl Dataset {
     /// fingerprint of the dataset it was packed from.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// SHA-256 in hexadecimal for caches of what is computed from the images.
+    ///
+    /// It covers the fingerprint, and what the fingerprint leaves out: the time of the last change of each file, and
+    /// whether images are stored as they were or in a cache. Copies of a dataset have different keys.
+    pub fn cache_key(&self) -> &str {
+        &self.cache_key
     }
 
     /// Reads image `index` into `into` as u8 `(h, w, c)`.

@@ -151,9 +151,7 @@ impl ZipEntry {
                 Cow::Owned(bytes)
             }
             Method::Other => {
-                return Err(
-                    "cannot be read from the zip: it is compressed by another method than deflate".to_owned()
-                );
+                return Err("cannot be read from the zip: its compression method is not deflate".to_owned());
             }
         };
         if content.len() as u64 != declared {

@@ -32,16 +32,16 @@ pub enum DataError {
         /// The I/O error.
         source: io::Error,
     },
-    /// A dataset at an address cannot be copied.
+    /// A dataset at a URL cannot be copied.
     #[error(transparent)]
     Remote(#[from] dcgan_remote::RemoteError),
-    /// A dataset at an address has no folder to be copied to.
-    #[error("a dataset at an address is copied to the folder of caches, but there is none: set DCGAN_CACHE")]
+    /// A dataset at a URL has no folder to be copied to.
+    #[error("a dataset at a URL is copied to the cache folder, but there is none: set DCGAN_CACHE")]
     NoCacheFolder,
-    /// A dataset at an address that is not on the local disk yet.
+    /// A dataset at a URL that is not on the local disk yet.
     #[error("{address} is not copied yet: `dcgan-data inspect {address}` copies it")]
     NotCopied {
-        /// The address.
+        /// The URL.
         address: String,
     },
     /// The path is readable but contains no images.

@@ -2,7 +2,7 @@
 //!
 //! An index holds for as long as the folders and archives that were read keep their times, and a sample of the files of
 //! a folder its sizes and times. It is written atomically. While a folder is listed, what is done is recorded in a file
-//! beside it, from which a listing that was interrupted goes on.
+//! beside it, from which an interrupted listing resumes.
 
 use std::collections::HashMap;
 use std::io::Write;

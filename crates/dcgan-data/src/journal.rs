@@ -1,4 +1,4 @@
-//! A record of a long listing of folders, from which it goes on after an interruption.
+//! A record of a long listing of folders, from which it resumes after an interruption.
 
 use std::collections::HashMap;
 use std::fs::File;

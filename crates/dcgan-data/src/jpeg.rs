@@ -1,7 +1,7 @@
 //! The extent of a JPEG image, found by its markers (ITU-T T.81, annex B).
 //!
-//! Files often go on after the image: phones append a video, other programs a second image or zeros. Thumbnails in the
-//! header are images of their own. So the end is neither the end of the file nor the last end marker in it.
+//! Files often continue after the image: phones append a video, other programs a second image or zeros. Thumbnails in
+//! the header are images of their own. So the end is neither the end of the file nor the last end marker in it.
 
 /// Markers: the second byte, after 0xff.
 const START_OF_IMAGE: u8 = 0xd8;

@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes: an image of a supported format, or something else with what to do about it.
+//! What a file is, by its first bytes: an image of a supported format, or something else, with the fix.
 
 use image::ImageFormat;
 
@@ -69,7 +69,7 @@ pub(crate) fn is_pickle(head: &[u8]) -> bool {
     matches!(head, [0x80, 2..=5, ..])
 }
 
-/// Offset, magic number, and what such a file is with the cure. The first match counts.
+/// Offset, magic number, and what such a file is, with the fix. The first match counts.
 const MAGIC_NUMBERS: &[(usize, &[u8], &str)] = &[
     (4, b"ftypavif", AVIF),
     (4, b"ftypavis", AVIF),
@@ -142,7 +142,7 @@ const TF_RECORD: &str =
 const LMDB: &str = "an LMDB database (open it by its own path)";
 const LMDB_DAMAGED: &str = "a damaged LMDB database (copy or download it again)";
 
-/// What a file that starts with `head` is, with the cure; `None` for unknown content and for supported images.
+/// What a file that starts with `head` is, with the fix; `None` for unknown content and for supported images.
 pub(crate) fn describe(head: &[u8]) -> Option<&'static str> {
     let starts_at =
         |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));

@@ -40,10 +40,10 @@
 //!
 //! # Features
 //!
-//! `cli` (default) builds the binary `dcgan-data`: `inspect`, `pack` and `verify`. The library does not use it.
-//! `remote` reads datasets at addresses: `https://`, `s3://` ([`local_path`]).
-//! `formats` (part of `cli`) reads the formats that need a library of their own: `parquet` and `hdf5`.
-//! `clap` adds `arguments`: options of reading images for the command lines of other programs.
+//! `cli` (default) builds the binary `dcgan-data`: `inspect`, `pack`, `verify` and `bench`. The library does not use
+//! it. `remote` reads datasets at URLs: `https://`, `s3://` ([`local_path`]). `formats` (part of `cli`) reads the
+//! formats that need a library of their own: `parquet` and `hdf5`. `clap` adds `arguments`: options of reading images
+//! for the command lines of other programs.
 //!
 //! # Untrusted input
 //!
@@ -54,7 +54,7 @@
 //!
 //! Modules form layers. A module uses only modules before it in this list:
 //!
-//! 1. types and errors: `background`, `block`, `shape`, `split`, `error`, `names`, `options`, `report`,
+//! 1. types and errors: `background`, `block`, `shape`, `split`, `error`, `names`, `name_list`, `options`, `report`,
 //!    `journal`
 //! 2. files and images: `bytes`, `gif_blocks`, `jpeg`, `kind`, `tiff_palette`, `decode`, `resize`, `transform`,
 //!    `encoded`, `raw`, `pixel_cache`, `source`
@@ -84,6 +84,7 @@ mod jpeg;
 mod kind;
 mod loader;
 mod manifest;
+mod name_list;
 mod names;
 mod open;
 mod options;
@@ -111,6 +112,7 @@ pub use error::DataError;
 pub use image_writer::{ImageWriter, ImageWriterError, image_name};
 pub use loader::{Batch, BatchImage, BatchPart, KeptImages, Loader, LoaderConfig, LoaderPosition};
 pub use manifest::{FileEntry, FileStatus, Manifest, VerifiedFile, manifests, verify};
+pub use name_list::{list_column, listed_names};
 pub use options::{OpenOptions, SkippedImage, UnreadableImages};
 pub use pack::{PackReport, pack};
 pub use pixel_cache::{CACHE_VARIABLE, default_cache_folder};

@@ -24,7 +24,7 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// Whether to mirror each image horizontally with probability 1/2.
     pub mirror: bool,
-    /// The most worker threads; 0 counts as 1. As many of them work as keep training from waiting.
+    /// Maximum number of worker threads; 0 counts as 1. Only as many run as training needs.
     pub threads: usize,
     /// Bytes of prefetched batches; two batches are prefetched at least.
     pub prefetch_bytes: u64,
@@ -126,7 +126,7 @@ struct Shared {
     config: LoaderConfig,
     kept: Option<Arc<KeptImages>>,
     batches_per_epoch: u64,
-    /// Batches that are prepared ahead.
+    /// Batches that are prefetched.
     ahead: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -178,7 +178,7 @@ const PACE_TIME: Duration = Duration::from_millis(200);
 /// The share of time waiting above which a worker is added. None is taken away: workers rest while enough is prepared.
 const TOO_SLOW: f64 = 0.01;
 
-/// The most batches that are prepared ahead.
+/// Maximum number of prefetched batches.
 const MAX_AHEAD: u64 = 16;
 
 /// Images of a job: large enough that taking it costs nothing, small enough that all workers share a batch.

@@ -41,7 +41,7 @@ pub struct OpenOptions {
     pub background: Background,
     /// How to handle unreadable images; default: fail.
     pub unreadable_images: UnreadableImages,
-    /// The most images that may be skipped; default: no limit.
+    /// Maximum number of skipped images; default: no limit.
     pub max_skipped: Option<u64>,
     /// With [`UnreadableImages::Skip`]: the images that an earlier opening of the same dataset skipped
     /// ([`crate::Dataset::skipped`]). They are skipped again, and no image is decoded; default: none.
@@ -59,7 +59,7 @@ pub struct OpenOptions {
     /// Folder of indexes: the listing of a large dataset is kept there for later openings
     /// ([`crate::default_cache_folder`]); default: none, every opening lists the dataset.
     pub index_folder: Option<PathBuf>,
-    /// Images from which on a dataset gets an index; default: 50,000.
+    /// Minimum number of images for an index; default: 50,000.
     pub index_from: usize,
 }
 

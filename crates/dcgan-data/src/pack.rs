@@ -32,9 +32,9 @@ pub struct PackReport {
 
 /// Writes `dataset` to the cache file `out` and calls `progress` with the number of packed images.
 ///
-/// The file appears only when it is complete; until then it has the ending `.partial`, and packing again goes on with
-/// it. An existing cache is kept if it is up to date, and replaced otherwise.
-/// Devices and pipes are written through, and `-` is standard output.
+/// The file appears only when it is complete; until then it has the ending `.partial`, and packing again resumes it. An
+/// existing cache is kept if it is up to date, and replaced otherwise. Devices and pipes are written through, and `-`
+/// is standard output.
 ///
 /// # Errors
 ///
@@ -98,7 +98,7 @@ fn head_of(out: &Path, header: &Header) -> Result<Vec<u8>, DataError> {
 
 /// Where a cache is written to.
 enum Sink {
-    /// A file that goes on after an interruption.
+    /// A file that is resumed after an interruption.
     Partial(PartialFile),
     /// A pipe or a device, or a file that another process packs at the same time, and its length.
     Atomic(AtomicFile, u64),

@@ -1,4 +1,4 @@
-//! A large file that is written in order, and goes on after an interruption.
+//! A large file that is written in order, and resumed after an interruption.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -28,8 +28,8 @@ pub(crate) struct PartialFile {
 }
 
 impl PartialFile {
-    /// Starts the file that will be at `target`, or goes on with one that starts with the same `head` of 16 bytes or
-    /// more. `None` if another process writes it, or if there is no such file yet and none can be locked.
+    /// Starts the file that will be at `target`, or resumes one that starts with the same `head` of 16 bytes or more.
+    /// `None` if another process writes it, or if there is no such file yet and none can be locked.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl PartialFile {
         let target = target.to_owned();
         let mut partial = Self { path, target, file, head: head.to_vec(), length: 0, unsynced: 0 };
         if is_same && synced >= head.len() as u64 && length >= synced {
-            // What is behind may be incomplete.
+            // What follows may be incomplete.
             partial.file.set_len(synced)?;
             partial.length = synced;
         } else {
@@ -110,7 +110,7 @@ impl PartialFile {
 }
 
 impl Drop for PartialFile {
-    /// Removes a file from which nothing could go on.
+    /// Removes a file from which nothing could be resumed.
     fn drop(&mut self) {
         if self.unsynced == self.length {
             let _ = std::fs::remove_file(&self.path);

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::error::DataError;
 use dcgan_base::files::free_bytes;
 
-/// Name of the environment variable that names the folder of caches.
+/// Name of the environment variable that names the cache folder.
 pub const CACHE_VARIABLE: &str = "DCGAN_CACHE";
 
 const MAGIC: &str = "dcgan-pixels-1";
@@ -24,8 +24,8 @@ const HEADER_BYTES: u64 = 4096;
 /// Free disk space that is left when a file is created.
 const RESERVE_BYTES: u64 = 1 << 30;
 
-/// The folder of caches: `DCGAN_CACHE`, otherwise `dcgan` in `XDG_CACHE_HOME` or in `~/.cache`. `None` if the variable
-/// is empty, or if there is no home.
+/// The cache folder: `DCGAN_CACHE`, otherwise `dcgan` in `XDG_CACHE_HOME` or in `~/.cache`. `None` if the variable is
+/// empty, or if there is no home.
 pub fn default_cache_folder() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
     match folder(CACHE_VARIABLE) {

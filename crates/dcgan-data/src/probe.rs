@@ -51,12 +51,12 @@ impl Probe {
     }
 }
 
-/// Looks at some of the images at `path`, which may be everything that [`Dataset::open`] reads; of an address the copy.
+/// Looks at some of the images at `path`, which may be everything that [`Dataset::open`] reads; of a URL the copy.
 /// Unreadable images are ignored.
 ///
 /// # Errors
 ///
-/// A path that cannot be read or has an unsupported format; an address that is not copied yet.
+/// A path that cannot be read or has an unsupported format; a URL that is not copied yet.
 pub fn probe(path: &Path) -> Result<Probe, DataError> {
     // In a pool of its own: a program looks at the images before it knows how many threads to use, and the size of the
     // global pool is fixed by its first use.

@@ -1,4 +1,4 @@
-//! Datasets at addresses: their copies on the local disk.
+//! Datasets at URLs: their copies on the local disk.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,13 +12,13 @@ use dcgan_remote::{FetchOptions, Progress, fetch, fetched, is_address};
 /// Between two lines of the log.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The path of a dataset on the local disk: `path` itself, or, for an address (`https://`, `s3://`, see
-/// [`dcgan_remote`]), that of its copy in the folder of caches ([`crate::default_cache_folder`]), where what is missing
-/// is copied now. `is_cancelled` is called while it is copied.
+/// The path of a dataset on the local disk: `path` itself, or, for a URL (`https://`, `s3://`, see [`dcgan_remote`]),
+/// that of its copy in the cache folder ([`crate::default_cache_folder`]), where what is missing is copied now.
+/// `is_cancelled` is called while it is copied.
 ///
 /// # Errors
 ///
-/// [`DataError::Remote`]: no folder of caches, or what [`dcgan_remote::fetch`] says.
+/// [`DataError::Remote`]: no cache folder, or what [`dcgan_remote::fetch`] says.
 pub fn local_path<'a>(
     path: &'a Path,
     is_cancelled: &(dyn Fn() -> bool + Sync),
@@ -45,7 +45,7 @@ pub(crate) fn copied_path(path: &Path) -> Result<Cow<'_, Path>, DataError> {
     found.map(Cow::Owned).ok_or_else(|| DataError::NotCopied { address: plain(address).to_owned() })
 }
 
-/// Whether `path` is an address.
+/// Whether `path` is a URL.
 pub fn is_remote(path: &Path) -> bool {
     address(path).is_some()
 }
@@ -94,7 +94,7 @@ impl<'a> Log<'a> {
                 String::new()
             };
             let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
-            tracing::info!("copies {}: {files}, {:.2} GB{done}", self.address, gigabytes(bytes));
+            tracing::info!("copying {}: {files}, {:.2} GB{done}", self.address, gigabytes(bytes));
             return;
         };
         if state.last.is_some_and(|last| now - last < LOG_EVERY) {
@@ -104,7 +104,7 @@ impl<'a> Log<'a> {
         let rate = (done - first) as f64 / (now - start).as_secs_f64();
         let left = if rate > 0.0 { (bytes - done) as f64 / rate / 60.0 } else { f64::INFINITY };
         tracing::info!(
-            "copies {}: {:.2} of {:.2} GB, {:.0} MB/s, {left:.0} minutes left",
+            "copying {}: {:.2} of {:.2} GB, {:.0} MB/s, {left:.0} minutes left",
             self.address,
             gigabytes(done),
             gigabytes(bytes),

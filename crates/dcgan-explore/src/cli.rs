@@ -87,8 +87,8 @@ pub(crate) struct ComputeArgs {
 /// Real images.
 #[derive(Args, Debug, Default)]
 pub(crate) struct DataArgs {
-    /// Dataset: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache of `dcgan-data pack` [default for models of
-    /// 28x28 grey images: the embedded digits]
+    /// Dataset: a folder, zip or tar of images, LMDB, Parquet, HDF5 or numpy files, a published dataset, or a cache of
+    /// `dcgan-data pack` [default for models of 28x28 grey images: the embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     /// Split of a dataset that has splits: train, val or test

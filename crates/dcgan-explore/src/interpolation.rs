@@ -63,7 +63,7 @@ fn slerp(from: &[f32], to: &[f32], t: f64) -> (f64, f64) {
     (((1.0 - t) * angle).sin() / sine, (t * angle).sin() / sine)
 }
 
-/// z by `interpolation`, the class weights behind it linearly.
+/// z by `interpolation`, the label vector after it linearly.
 fn interpolate_row(
     interpolation: Interpolation,
     z_size: usize,

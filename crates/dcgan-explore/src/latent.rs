@@ -1,7 +1,7 @@
 //! Sets of z: drawn by seed, read from files, selected by index; and their images.
 //!
-//! In a set for a conditional model, each z is followed by the weights of the classes. G reads both as one vector, so
-//! means, arithmetic and interpolation work on both alike: within a class and between classes.
+//! In a set for a conditional model, each z is followed by its label vector. G reads both as one vector, so means,
+//! arithmetic and interpolation work on both alike: within a class and between classes.
 
 use crate::interpolation::to_f32;
 use dcgan_model::random::{self, Purpose};
@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 /// Name of the tensor in a file of z.
 const TENSOR: &str = "z";
-/// Name of the tensor of class weights in it, for conditional models.
+/// Name of the tensor of label vectors `(n, classes)` in it, for conditional models.
 const LABELS: &str = "labels";
 /// A smaller bound would redraw a value hundreds of times.
 const MIN_BOUND: f32 = 0.01;
@@ -48,23 +48,23 @@ pub enum LatentError {
         /// The value.
         value: String,
     },
-    /// z of another length than the model's.
-    #[error("{what} has z of length {found}, the model takes {expected}: use z of this model")]
+    /// z of another size than the model's.
+    #[error("{what} has z of size {found}, the model takes {expected}: use z of this model")]
     Size {
         /// The source of the z.
         what: String,
-        /// Length of the model's z.
+        /// Size of the model's z.
         expected: usize,
-        /// Length found.
+        /// Size found.
         found: usize,
     },
-    /// z without class weights for a conditional model.
+    /// z without label vectors for a conditional model.
     #[error("{what} has no classes, which this conditional model takes: append @CLASS")]
     NoClasses {
         /// The source of the z.
         what: String,
     },
-    /// Class weights of another number of classes than the model's.
+    /// Label vectors of another number of classes than the model's.
     #[error("{what} has {found} classes, the model has {expected}: use z of this model")]
     Classes {
         /// The source of the z.
@@ -94,11 +94,11 @@ pub enum LatentError {
         what: String,
     },
     /// Values that are not whole z.
-    #[error("found {len} values, expected a multiple of the length of z, {size}")]
+    #[error("found {len} values, expected a multiple of the size of z, {size}")]
     Ragged {
         /// Number of values.
         len: usize,
-        /// Length of a z.
+        /// Size of z.
         size: usize,
     },
     /// Truncation of uniform z.
@@ -124,13 +124,13 @@ pub enum LatentError {
     },
 }
 
-/// A set of z that a command reads, computes or saves: one or more of one length, `(n, size)`, on the host; all values
+/// A set of z that a command reads, computes or saves: one or more of one size, `(n, size)`, on the host; all values
 /// finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatentSet {
-    /// Values of a row: of a z, and of its class weights.
+    /// Values of a row: of a z, and of its label vector.
     size: usize,
-    /// How many of them are class weights.
+    /// How many of them are of the label vector.
     classes: usize,
     values: Vec<f32>,
 }
@@ -166,11 +166,11 @@ impl LatentSet {
         Ok(Self { classes: self.classes, ..Self::new(values, self.size, what)? })
     }
 
-    /// The set with weights of `classes` classes behind each z, in place of those that it has; row `i` has those that
-    /// `weights` gives.
-    fn with_classes(&self, classes: usize, weights: impl Fn(usize) -> Vec<f32>) -> Self {
+    /// The set with a label vector of `classes` values after each z, in place of those that it has; row `i` has the one
+    /// that `label` gives.
+    fn with_classes(&self, classes: usize, label: impl Fn(usize) -> Vec<f32>) -> Self {
         let z_size = self.z_size();
-        let row = |(i, row): (usize, &[f32])| [&row[..z_size], &weights(i)].concat();
+        let row = |(i, row): (usize, &[f32])| [&row[..z_size], &label(i)].concat();
         let values = self.rows().enumerate().flat_map(row).collect();
         Self { size: z_size + classes, classes, values }
     }
@@ -285,17 +285,17 @@ impl LatentSet {
         Ok(weights::write_safetensors(path, &tensors, Precision::F32)?)
     }
 
-    /// Length of a row: of a z, and of its class weights.
+    /// Length of a row: size of z, and of its label vector.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Length of a z.
+    /// Size of z.
     pub fn z_size(&self) -> usize {
         self.size - self.classes
     }
 
-    /// Class weights of a z; 0 for a model that is not conditional.
+    /// Size of the label vector of a z; 0 for a model that is not conditional.
     pub fn classes(&self) -> usize {
         self.classes
     }
@@ -369,7 +369,7 @@ impl LatentSet {
         Ok(generator.draw_latents(&latents, progress)?)
     }
 
-    /// Refuses z or class weights of another model.
+    /// Refuses z or label vectors of another model.
     fn check(&self, config: &ModelConfig, what: &str) -> Result<(), LatentError> {
         let what = what.to_owned();
         let (expected, found) = (config.latent.size, self.z_size());
@@ -428,7 +428,13 @@ impl FromStr for LatentSpec {
 
     fn from_str(text: &str) -> Result<Self, LatentError> {
         let invalid = || LatentError::Syntax { text: text.to_owned() };
-        if let Some((z, class)) = text.rsplit_once('@').filter(|_| !Path::new(text).is_file()) {
+        // Paths may contain @.
+        let path = match text.rsplit_once(':') {
+            Some((path, list)) if parse_indices(list).is_some() => path,
+            _ => text,
+        };
+        let is_file = Path::new(text).is_file() || Path::new(path).is_file();
+        if let Some((z, class)) = text.rsplit_once('@').filter(|_| !is_file) {
             let is_one = !class.is_empty() && !z.is_empty();
             let z = if is_one { z.parse().map_err(|_| invalid())? } else { return Err(invalid()) };
             return Ok(Self::OfClass { z: Box::new(z), class: class.to_owned() });
@@ -463,7 +469,7 @@ impl LatentSpec {
     /// The z, for a model of `config`. `classes` are the classes of z that have none.
     ///
     /// # Errors
-    /// A file that cannot be read or has other tensors; z of another length or with other classes than the model's; an
+    /// A file that cannot be read or has other tensors; z of another size or with other classes than the model's; an
     /// index out of range.
     pub fn resolve(&self, config: &ModelConfig, classes: Classes) -> Result<LatentSet, LatentError> {
         match self {
@@ -498,7 +504,7 @@ impl LatentSpec {
 /// Concatenates sets of z.
 ///
 /// # Errors
-/// No set; sets of z of different lengths or classes.
+/// No set; sets of z of different sizes or classes.
 pub fn concat(sets: &[LatentSet]) -> Result<LatentSet, LatentError> {
     let Some(first) = sets.first() else {
         return Err(LatentError::Empty { what: "an empty list".to_owned() });
@@ -564,5 +570,14 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(text.parse::<LatentSpec>().ok(), expected, "{text}");
         }
+        // A file whose path contains @.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("me@home.safetensors");
+        std::fs::write(&path, "").unwrap();
+        let text = path.to_str().unwrap();
+        assert_eq!(text.parse::<LatentSpec>().unwrap(), file(text, None));
+        assert_eq!(format!("{text}:0,1").parse::<LatentSpec>().unwrap(), file(text, Some(&[0, 1])));
+        let of_class = LatentSpec::OfClass { z: Box::new(file(text, Some(&[0]))), class: "3".to_owned() };
+        assert_eq!(format!("{text}:0@3").parse::<LatentSpec>().unwrap(), of_class);
     }
 }

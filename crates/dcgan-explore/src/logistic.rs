@@ -45,11 +45,11 @@ pub enum LogisticRegressionError {
     },
 }
 
-/// Most Newton steps; a fit takes about ten.
+/// Maximum number of Newton steps; a fit takes about ten.
 const MAX_STEPS: usize = 100;
 /// Norm of the gradient, per row, below which the fit has converged.
 const TOLERANCE: f64 = 1e-10;
-/// Most halvings of a step.
+/// Maximum number of halvings of a step.
 const MAX_HALVINGS: i32 = 40;
 
 /// Minimizes `Σ ln(1 + exp(-y_i (w·x_i + b))) + penalty/2 |w|²`, where the `x_i` are the standardized rows of `width`

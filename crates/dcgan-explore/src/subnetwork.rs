@@ -69,8 +69,8 @@ impl Subnetwork {
         Ok((Self::new(lower, network, &parameters)?, Self::new(upper, network, &parameters)?))
     }
 
-    /// Each layer up to and including index `layer` on its own and without its activation: linear map and batch norm,
-    /// which is linear too in evaluation mode.
+    /// Each layer up to and including index `layer` on its own and without its activation: linear operation and batch
+    /// norm, which is linear too in evaluation mode.
     ///
     /// # Errors
     /// `OpsError::NoStatistics`; memory.

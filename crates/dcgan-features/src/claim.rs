@@ -85,7 +85,7 @@ pub struct Claim {
     pub preset: Option<String>,
     /// Name of the dataset's folder; absent for the embedded digits.
     pub data: Option<String>,
-    /// Description of the data, if it is not the publisher's dataset.
+    /// Description of the data, if it is not the published dataset.
     pub data_description: Option<String>,
 }
 
@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    /// The table of the README has every claim with its recorded figure.
+    /// The table of the README has every claim with its recorded value.
     #[test]
     fn the_readme_has_every_claim() {
         let readme = include_str!("../../../README.md");
@@ -126,8 +126,8 @@ mod tests {
             let claim = Claim::parse(name, text).unwrap();
             let row =
                 readme.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap_or_default();
-            let figure = format!("{} ± {}", claim.expected_percent, claim.tolerance);
-            assert!(row.contains(&figure), "{name}: {figure} is not in {row:?}");
+            let value = format!("{} ± {}", claim.expected_percent, claim.tolerance);
+            assert!(row.contains(&value), "{name}: {value} is not in {row:?}");
             let paper = claim.paper_percent.map_or_else(String::new, |percent| format!("| {percent} "));
             assert!(row.contains(&paper), "{name}: {paper} is not in {row:?}");
         }

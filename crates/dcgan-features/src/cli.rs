@@ -101,7 +101,7 @@ pub(crate) struct DedupArgs {
     /// Hash tables: more find more near-duplicates
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = integer::<usize>(1, 1000))]
     pub(crate) tables: usize,
-    /// Correlation of pixels from which on images are near-duplicates
+    /// Minimum pixel correlation of near-duplicates
     #[arg(long, value_name = "R", default_value_t = 0.75)]
     pub(crate) min_correlation: f32,
     /// The rule of the list: tables; equal-codes, the paper's; phash, perceptual hashes
@@ -121,7 +121,8 @@ pub(crate) struct DedupArgs {
 pub(crate) struct MetricsArgs {
     /// Generated images: a model, from which they are drawn, or everything that `dcgan-train run --data` reads
     pub(crate) generated: PathBuf,
-    /// Real images, or statistics (`mu` and `sigma` in .npz) of pytorch-fid, ADM or clean-fid
+    /// Real images, or statistics (`mu` and `sigma` in .npz) of pytorch-fid, ADM or clean-fid; of a file with both, FID
+    /// uses the statistics and the other metrics the images
     pub(crate) reference: PathBuf,
     /// The Inception weights: pt_inception-2015-12-05-6726825d.pth, weights-inception-2015-12-05-6726825d.pth or
     /// inception-2015-12-05.pt [default: the file that DCGAN_INCEPTION names]
@@ -133,22 +134,22 @@ pub(crate) struct MetricsArgs {
     /// Generated images [default: 50,000 samples of a model, all images of a dataset]
     #[arg(long, value_name = "N", value_parser = integer::<usize>(2, 100000000))]
     pub(crate) n: Option<usize>,
-    /// Real images [default: all]
+    /// Real images; statistics beside them are not used [default: all]
     #[arg(long, value_name = "N", value_parser = integer::<usize>(2, 100000000))]
     pub(crate) reference_n: Option<usize>,
-    /// Read this split of the real images: train, val or test
-    #[arg(long, value_name = "SPLIT", default_value_t = Split::Train)]
-    pub(crate) split: Split,
-    /// Seed of the samples of a model
-    #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
-    pub(crate) seed: u64,
+    /// Read this split of the real images: train, val or test [default: train]
+    #[arg(long, value_name = "SPLIT")]
+    pub(crate) split: Option<Split>,
+    /// Seed of the samples of a model [default: 0]
+    #[arg(long, value_name = "S", value_parser = integer::<u64>(0, u64::MAX))]
+    pub(crate) seed: Option<u64>,
     /// Seed of subsets and splits, that of torch-fidelity
     #[arg(long, value_name = "S", default_value_t = dcgan_metrics::SUBSET_SEED, value_parser = integer::<u32>(0, u32::MAX as u64))]
     pub(crate) subset_seed: u32,
     /// Write the statistics of the real images, for later comparisons
     #[arg(long, value_name = "FILE.npz")]
     pub(crate) save_statistics: Option<PathBuf>,
-    /// Folder of features: an interrupted extraction goes on from there, later commands use it [default:
+    /// Folder of features: an interrupted extraction resumes from there, later commands use it [default:
     /// ~/.cache/dcgan/features, or that in DCGAN_CACHE]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
@@ -164,7 +165,7 @@ pub(crate) struct BenchArgs {
     /// Name of the preset
     #[arg(long, value_name = "NAME", default_value = "svhn32")]
     pub(crate) preset: String,
-    /// Images per minibatch
+    /// Batch size, in images
     #[arg(long, value_name = "B", default_value_t = 128, value_parser = integer::<usize>(2, 65536))]
     pub(crate) batch_size: usize,
     /// Number of images
@@ -222,7 +223,8 @@ pub(crate) struct ComputeArgs {
 pub(crate) struct TaskArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// The dataset in its publisher's layout, with training and test images [default: embedded digits]
+    /// Published dataset with training and test images, in its original layout (cifar10 and svhn need it) [default:
+    /// embedded digits]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -251,10 +253,10 @@ pub(crate) struct TaskArgs {
     /// Trials of the supervised baseline's random search
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = integer::<u64>(1, 1000000))]
     pub(crate) trials: u64,
-    /// Batch-norm statistics of D [default: cifar10 and svhn recalibrate, digits stored if the model has them]
+    /// Batch norm statistics of D [default: cifar10 and svhn recalibrate, digits running if the model has them]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,
-    /// Precision type of features in memory and in --cache
+    /// Data type (dtype) of the features, in memory and in --cache
     #[arg(long, value_name = "TYPE", value_parser = precision(), default_value_t)]
     pub(crate) dtype: Precision,
     /// Folder of cached features and results: an interrupted evaluation continues from it
@@ -324,7 +326,7 @@ pub(crate) struct MnistNnArgs {
 pub(crate) struct NndArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images: the test images of a publisher's dataset, or all of another [default: embedded digits]
+    /// Dataset: the test split of a published dataset, otherwise all images [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -378,7 +380,8 @@ pub(crate) struct ReproduceArgs {
 pub(crate) struct FeaturesArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack` [default: embedded digits]
+    /// Dataset: a folder, zip or tar of images, LMDB, Parquet, HDF5 or numpy files, a published dataset, or a cache of
+    /// `dcgan-data pack` [default: embedded digits]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -388,11 +391,11 @@ pub(crate) struct FeaturesArgs {
     pub(crate) crop: Option<usize>,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
-    /// Batch-norm statistics of D; recalibrate: on the training images of --data [default: stored if the model has
+    /// Batch norm statistics of D; recalibrate: on the training images of --data [default: running if the model has
     /// them]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,
-    /// Precision type of features
+    /// Data type (dtype) of the features
     #[arg(long, value_name = "TYPE", value_parser = precision(), default_value_t)]
     pub(crate) dtype: Precision,
     #[command(flatten)]
@@ -453,8 +456,9 @@ pub(crate) enum BaselineArg {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StatisticsArg {
-    /// Stored with the model
-    Stored,
+    /// Running statistics of the model
+    #[value(alias = "stored")]
+    Running,
     /// Averages over minibatches of 128 training images
     #[value(alias = "reestimate")]
     Recalibrate,

@@ -52,9 +52,10 @@ pub struct Settings {
     pub grid: Option<Vec<f64>>,
     /// Seed of draws and of random weights.
     pub seed: u64,
-    /// Whether to use the stored batch-norm statistics, which the model must have; otherwise they are recalibrated.
+    /// Whether to use the model's running statistics of batch norm, which it must have; otherwise they are
+    /// recalibrated.
     pub stored_statistics: bool,
-    /// Precision type of features.
+    /// Data type (dtype) of the features.
     pub storage: Precision,
     /// Device of the networks.
     pub device: Device,
@@ -79,7 +80,7 @@ pub enum ExperimentError {
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// Images without labels.
-    #[error("{} has no labels: give a publisher's dataset, or one folder of images per class", path.display())]
+    #[error("{} has no labels: give a published dataset, or one folder of images per class", path.display())]
     NoLabels {
         /// The data.
         path: PathBuf,
@@ -193,7 +194,7 @@ pub fn run(
                 test: examples(raw_pixels(test.pair(), model)?, test)?,
                 statistics: None,
                 weights_sha256: None,
-                identity: json!(["pixels", config_sha256(model), train.sha256(), test.sha256()]),
+                identity: json!(["pixels", config_sha256(model), train.cache_key(), test.cache_key()]),
                 seconds: 0.0,
             },
         };
@@ -312,7 +313,7 @@ struct Network<'a> {
     extractor: Extractor,
     config_sha256: String,
     weights_sha256: String,
-    /// Whether to use the stored batch-norm statistics instead of recalibrated ones.
+    /// Whether to use the model's running statistics of batch norm instead of recalibrated ones.
     stored_statistics: bool,
 }
 
@@ -340,6 +341,7 @@ impl Network<'_> {
                 "config_sha256": self.config_sha256,
                 "weights_sha256": self.weights_sha256,
                 "images_sha256": subset.sha256(),
+                "images_cache_key": subset.cache_key(),
                 "statistics": statistics,
                 "width": self.extractor.width(),
                 "dtype": settings.storage.name(),
@@ -353,7 +355,7 @@ impl Network<'_> {
                 continue;
             }
             if !has_statistics {
-                progress.begin(&format!("{name}: batch-norm statistics"), training.rows.len(), "images");
+                progress.begin(&format!("{name}: batch norm statistics"), training.rows.len(), "images");
                 self.extractor.recalibrate(training.pair(), &mut |done| progress.update(done))?;
                 has_statistics = true;
             }
@@ -381,7 +383,7 @@ impl Network<'_> {
     }
 }
 
-/// Streams the features of `subset` to a file with `origin` in its header. Canceled, it leaves no file.
+/// Streams the features of `subset` to a file with `origin` in its header. Cancelled, it leaves no file.
 ///
 /// # Errors
 /// Extraction; the disk.
@@ -485,7 +487,7 @@ fn supervised(
         "format": cache::FORMAT,
         "trials": "supervised",
         "config_sha256": config_sha256(model),
-        "images": [train.sha256(), test.sha256()],
+        "images": [train.cache_key(), test.cache_key()],
         "classes": class_names,
         "protocol": protocol,
     });

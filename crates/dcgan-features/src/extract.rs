@@ -20,14 +20,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Minibatch size, also the authors' for batch-norm statistics.
+/// Minibatch size, also the authors' for batch norm statistics.
 pub const BATCH: usize = 128;
 
-/// Source of D's batch-norm statistics.
+/// Source of D's batch norm statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatisticsSource {
-    /// Stored with the model.
+    /// Running statistics of the model; `stored` in reports.
     Stored,
     /// Averages over minibatches of the training images.
     Recalibrated,
@@ -107,7 +107,7 @@ impl Extractor {
         self.group.as_ref()
     }
 
-    /// The same network with initial weights: a baseline without training. It has no batch-norm statistics until
+    /// The same network with initial weights: a baseline without training. It has no batch norm statistics until
     /// [`Extractor::recalibrate`].
     ///
     /// # Errors
@@ -121,7 +121,7 @@ impl Extractor {
         self.width
     }
 
-    /// Parameters and, if present, batch-norm statistics.
+    /// Parameters and, if present, batch norm statistics.
     ///
     /// # Errors
     /// Those of the device.
@@ -129,7 +129,7 @@ impl Extractor {
         self.discriminator.weights()
     }
 
-    /// The batch-norm statistics, if present.
+    /// The batch norm statistics, if present.
     pub fn statistics(&self) -> Option<&Statistics> {
         self.discriminator.network().running_stats()
     }
@@ -175,7 +175,7 @@ impl Extractor {
     /// Recalibrates batch norm on one minibatch, u8 `(n, h, w, c)`.
     ///
     /// # Errors
-    /// Memory; a batch too small for batch-norm.
+    /// Memory; a batch too small for batch norm.
     pub fn recalibrate_on_batch(&mut self, bytes: &[u8]) -> Result<(), ExtractError> {
         let x = pixels::to_maps(bytes, self.model.config(), &self.pool)?;
         self.discriminator.network_mut().recalibrate([Ok::<_, ExtractError>((x, None))])
@@ -290,7 +290,7 @@ fn batch_of(rows: &Range<usize>, i: usize) -> Range<usize> {
     first..(first + BATCH).min(rows.end)
 }
 
-/// Means and variances of all layers, one behind the other.
+/// Means and variances of all layers, one after the other.
 fn flat(statistics: &Statistics) -> Result<Vec<f32>, candle_core::Error> {
     let mut values = Vec::new();
     for NormStatistics { mean, var, count } in statistics.values() {

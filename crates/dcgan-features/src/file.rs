@@ -21,7 +21,7 @@ const SHA256: &str = "sha256";
 /// Its length.
 const SHA256_BYTES: usize = 32;
 
-/// Limit of class numbers; memory is allocated for every class.
+/// Limit of class indices; memory is allocated for every class.
 const MAX_CLASSES: u32 = 1 << 20;
 
 /// Why a feature file was not written or read.
@@ -79,7 +79,7 @@ pub enum FileError {
 pub struct LabeledFeatures {
     /// One row per image.
     pub features: Features,
-    /// One class number per image; empty for data without labels.
+    /// One label per image; empty for data without labels.
     pub labels: Vec<u32>,
     /// Names of the classes by number; empty for files of earlier versions and data without names.
     pub class_names: Vec<String>,
@@ -90,11 +90,11 @@ pub struct LabeledFeatures {
 /// What a feature file says about its rows.
 #[derive(Clone, Copy, Debug)]
 pub struct FileSpec<'a> {
-    /// Precision type of the values.
+    /// Data type (dtype) of the features.
     pub storage: Precision,
     /// Feature vectors, and values of each.
     pub shape: (usize, usize),
-    /// One class number per vector, if the data has labels.
+    /// One label per vector, if the data has labels.
     pub labels: Option<&'a [u32]>,
     /// Names of the classes by number, if the data has names.
     pub class_names: Option<&'a [String]>,
@@ -276,9 +276,7 @@ fn labels(info: &TensorInfo, rows: usize, data: &[u8]) -> Result<Vec<u32>, Strin
     };
     let labels: Option<Vec<u32>> =
         data.chunks_exact(size).map(|bytes| number(bytes).filter(|&label| label < MAX_CLASSES)).collect();
-    labels.ok_or_else(|| {
-        format!("tensor \"labels\" has an invalid class number, expected 0 to {}", MAX_CLASSES - 1)
-    })
+    labels.ok_or_else(|| format!("tensor \"labels\" has an invalid label, expected 0 to {}", MAX_CLASSES - 1))
 }
 
 fn names(missing: &str, metadata: &Metadata) -> String {
@@ -391,7 +389,7 @@ mod tests {
                     r#"{"features":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},"labels":{"dtype":"I64","shape":[1],"data_offsets":[4,12]}}"#,
                     12,
                 ),
-                "invalid class number",
+                "invalid label",
             ),
         ];
         for (bytes, expected) in rows {

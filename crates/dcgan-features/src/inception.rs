@@ -10,9 +10,13 @@ use dcgan_metrics::{BATCH, Convention, FEATURES, FeatureFile, Image, Inception, 
 use dcgan_model::{Classes, Generator, NetworkError};
 use rayon::prelude::*;
 use std::path::Path;
+use std::time::Duration;
 
 /// Images drawn at once.
 const DRAWN: usize = 64;
+
+/// Time between two looks at a file that another process writes.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// Why features were not computed.
 #[derive(Debug, thiserror::Error)]
@@ -26,14 +30,6 @@ pub enum InceptionError {
     /// The Inception network, or its features.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// The cache cannot be used.
-    #[error("the cache of features in {folder}: {problem}")]
-    Cache {
-        /// Its folder.
-        folder: String,
-        /// The problem.
-        problem: String,
-    },
 }
 
 /// Where images come from.
@@ -69,7 +65,7 @@ impl Images<'_> {
     /// What the features depend on, but for the network.
     fn digest(&self, digest: &mut Digest) -> Result<(), InceptionError> {
         match self {
-            Self::Dataset(data) => digest.field("dataset").field(data.fingerprint()),
+            Self::Dataset(data) => digest.field("dataset").field(data.cache_key()),
             Self::Samples { generator, seed } => digest
                 .field("samples")
                 .field(config_sha256(generator.model()))
@@ -99,7 +95,7 @@ impl Images<'_> {
 }
 
 /// Features `(n, 2048)` of the first `n` images. With a `cache` folder they are kept there: an extraction that was
-/// interrupted goes on, and one that is complete is read. `weights` is the hash of the Inception weights.
+/// interrupted resumes, and one that is complete is read. `weights` is the hash of the Inception weights.
 ///
 /// # Errors
 /// [`InceptionError`].
@@ -114,19 +110,10 @@ pub fn features(
     let mut digest = Digest::default();
     digest.field("inception features").field(weights).field(convention.of_features().name());
     images.digest(&mut digest)?;
-    let fault = |problem: String| InceptionError::Cache {
-        folder: cache.map_or_else(String::new, |folder| folder.display().to_string()),
-        problem,
-    };
-    let mut file = match cache {
-        None => None,
-        Some(folder) => {
-            let file = FeatureFile::open(folder, &digest.hex()).map_err(|error| fault(error.to_string()))?;
-            Some(file.ok_or_else(|| fault("another process computes the same features".to_owned()))?)
-        }
-    };
-    let mut all: Vec<f32> = Vec::new();
-    let mut done = file.as_ref().map_or(0, |file| file.features().len() / FEATURES).min(n);
+    let mut file = cache.and_then(|folder| open_file(folder, &digest.hex()));
+    let mut all: Vec<f32> = file.as_mut().map_or_else(Vec::new, FeatureFile::take_features);
+    all.truncate(n * FEATURES);
+    let mut done = all.len() / FEATURES;
     progress.begin("Inception features", n, "images");
     progress.update(done);
     while done < n {
@@ -136,17 +123,38 @@ pub fn features(
         for batch in block.chunks(BATCH) {
             let batch: Vec<_> = batch.iter().map(Decoded::image).collect();
             let features = inception.features_of_images(&batch, convention)?;
-            match &mut file {
-                Some(file) => file.append(&features).map_err(|error| fault(error.to_string()))?,
-                None => all.extend(features),
+            if let Some(open) = &mut file
+                && let Err(error) = open.append(&features)
+            {
+                tracing::warn!("{}: {error}; the features are not kept", open.path().display());
+                file = None;
             }
+            all.extend(features);
             done += batch.len();
             progress.update(done);
         }
     }
-    if let Some(file) = file {
-        all = file.into_features();
-    }
-    all.truncate(n * FEATURES);
     Ok(all)
+}
+
+/// The file of features `key` in `folder`. Another process that computes the same features is waited for: then they are
+/// there. None, with a warning, if features cannot be kept there.
+fn open_file(folder: &Path, key: &str) -> Option<FeatureFile> {
+    let mut is_reported = false;
+    loop {
+        match FeatureFile::open(folder, key) {
+            Ok(Some(file)) => return Some(file),
+            Ok(None) => {
+                if !is_reported {
+                    tracing::info!("another process computes the same features: waiting for it");
+                }
+                is_reported = true;
+                std::thread::sleep(WAIT);
+            }
+            Err(error) => {
+                tracing::warn!("{}: {error}; the features are not kept", folder.display());
+                return None;
+            }
+        }
+    }
 }

@@ -159,8 +159,8 @@ pub fn score_images(
     let scored_labels = query_labels.filter(|_| reference_labels.is_some());
     let origin = json!({
         "search": "images, bytes",
-        "queries": [queries.sha256(), query_hash(scored_labels.as_deref())],
-        "references": [references.sha256(), query_hash(reference_labels.as_deref())],
+        "queries": [queries.cache_key(), query_hash(scored_labels.as_deref())],
+        "references": [references.cache_key(), query_hash(reference_labels.as_deref())],
         "range": format!("{range:?}"),
         "counts": counts,
     });
@@ -209,7 +209,7 @@ pub fn score_samples(
         "search": "samples, bytes",
         "statistics": statistics,
         "range": format!("{range:?}"),
-        "queries": [queries.sha256(), query_hash(labels)],
+        "queries": [queries.cache_key(), query_hash(labels)],
         "config_sha256": config_sha256(model),
         "weights_sha256": weights_sha256(&generator.weights()?),
         "seed": seed,

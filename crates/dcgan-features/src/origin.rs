@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// The key of the images' hash, and its earlier name.
 const IMAGES: [&str; 2] = ["images_sha256", "pictures_sha256"];
-/// Recalibrated batch-norm statistics, and their earlier name.
+/// Recalibrated batch norm statistics, and their earlier name.
 pub(crate) const RECALIBRATED: [&str; 2] = ["recalibrated", "reestimated"];
 
 /// An origin with the names of this version. Text that is not JSON becomes a string, no text null.

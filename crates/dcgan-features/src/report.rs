@@ -14,7 +14,7 @@ pub struct Row {
     /// Its result.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// Source of the batch-norm statistics, for networks.
+    /// Source of the batch norm statistics, for networks.
     pub statistics: Option<StatisticsSource>,
     /// SHA-256 of the weights, for networks.
     pub weights_sha256: Option<String>,

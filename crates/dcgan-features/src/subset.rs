@@ -1,4 +1,4 @@
-//! A split of a dataset: consecutive images, with class numbers that two splits can share.
+//! A split of a dataset: consecutive images, with class indices that two splits can share.
 
 use crate::experiment::{ExperimentError, hex};
 use dcgan_data::Dataset;
@@ -12,11 +12,11 @@ pub struct Subset {
     pub data: Arc<Dataset>,
     /// Range of image indices.
     pub rows: Range<usize>,
-    /// The class numbers of [`Subset::labels`] by those of the dataset, and their names; `None` for the dataset's own.
+    /// The class indices of [`Subset::labels`] by those of the dataset, and their names; `None` for the dataset's own.
     classes: Option<Arc<Classes>>,
 }
 
-/// Class numbers of one dataset in the numbering of another.
+/// Class indices of one dataset in those of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
     /// The new number of each class.
@@ -66,14 +66,14 @@ impl Subset {
         Self::new(Arc::new(data), rows)
     }
 
-    /// The images `rows` of the dataset, with the same class numbers.
+    /// The images `rows` of the dataset, with the same class indices.
     #[must_use]
     pub fn with_rows(&self, rows: Range<usize>) -> Self {
         Self { rows, ..self.clone() }
     }
 
-    /// These images with the class numbers of `other`, where both datasets name their classes. Names decide: folders
-    /// of two datasets are numbered separately, so a missing folder shifts the numbers.
+    /// These images with the class indices of `other`, where both datasets name their classes. Names decide: folders of
+    /// two datasets are numbered separately, so a missing folder shifts the numbers.
     #[must_use]
     pub fn with_classes_of(&self, other: &Self) -> Self {
         let (Some(names), Some(base)) = (self.data.class_names(), other.class_names()) else {
@@ -82,7 +82,7 @@ impl Subset {
         Self { classes: Some(Arc::new(match_names(names, base))), ..self.clone() }
     }
 
-    /// Names of the class numbers of [`Subset::labels`].
+    /// Names of the class indices of [`Subset::labels`].
     pub fn class_names(&self) -> Option<&[String]> {
         match &self.classes {
             Some(classes) => Some(classes.names()),
@@ -90,7 +90,7 @@ impl Subset {
         }
     }
 
-    /// Class numbers of the images.
+    /// Labels of the images.
     ///
     /// # Errors
     /// [`ExperimentError::NoLabels`].
@@ -111,6 +111,11 @@ impl Subset {
             return self.data.fingerprint().to_owned();
         }
         hex(format!("{} {}..{}", self.data.fingerprint(), self.rows.start, self.rows.end).as_bytes())
+    }
+
+    /// SHA-256 for caches: like [`Subset::sha256`], of [`Dataset::cache_key`].
+    pub fn cache_key(&self) -> String {
+        hex(format!("{} {}..{}", self.data.cache_key(), self.rows.start, self.rows.end).as_bytes())
     }
 
     /// The dataset and the range.

@@ -105,7 +105,7 @@ impl From<candle_core::Error> for SupervisedError {
 pub struct LabeledImages<'a> {
     /// `(n, h, w, c)`, u8.
     pub pixels: &'a [u8],
-    /// n class numbers.
+    /// n labels.
     pub labels: &'a [u32],
 }
 
@@ -142,7 +142,7 @@ pub struct Evaluation {
 pub struct Trained {
     /// Its best evaluation, the first of equal ones.
     pub best: Evaluation,
-    /// Parameters and batch-norm statistics at that evaluation, for [`Classifier::new`].
+    /// Parameters and batch norm statistics at that evaluation, for [`Classifier::new`].
     pub weights: Weights,
 }
 
@@ -282,7 +282,7 @@ pub fn step(
 /// discriminator. An image with a NaN logit counts as wrong.
 ///
 /// # Errors
-/// No image; numbers of pixels and labels that do not match; a network without batch-norm statistics; memory.
+/// No image; numbers of pixels and labels that do not match; a network without batch norm statistics; memory.
 pub fn error_percent(
     classifier: &mut Classifier,
     model: &Model,

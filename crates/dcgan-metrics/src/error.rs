@@ -18,7 +18,7 @@ pub enum MetricsError {
         /// The cause.
         source: io::Error,
     },
-    /// The file of weights cannot be read.
+    /// The weights file cannot be read.
     #[error(transparent)]
     Import(#[from] ImportError),
     /// The tensors of a file are not those of the Inception network.
@@ -38,7 +38,7 @@ pub enum MetricsError {
         problem: String,
     },
     /// Too few images for a metric.
-    #[error("{metric} needs {needed} images on either side, found {found}")]
+    #[error("{metric} needs at least {needed} images, found {found}")]
     TooFew {
         /// The metric.
         metric: &'static str,

@@ -1,8 +1,8 @@
-//! Features on disk, so that a long extraction goes on where it was interrupted.
+//! Features on disk, so that a long extraction resumes where it was interrupted.
 //!
 //! A header of 64 bytes names what the features are of. A row is 2048 values, f32 little-endian, and a checksum (u64).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -29,13 +29,15 @@ impl FeatureFile {
     /// `None` if another process writes it.
     ///
     /// # Errors
-    /// The folder or the file cannot be read or written.
+    /// The folder or the file cannot be read or written, or the file system has no locks.
     pub fn open(folder: &Path, key: &str) -> io::Result<Option<Self>> {
         fs::create_dir_all(folder)?;
         let path = folder.join(format!("{}.features", key.get(..32).unwrap_or(key)));
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-        if file.try_lock().is_err() {
-            return Ok(None);
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
         let mut header = [0; HEADER_BYTES];
         header[..16].copy_from_slice(MAGIC);
@@ -61,7 +63,7 @@ impl FeatureFile {
                 file.write_all(&header)?;
             }
         }
-        // What is behind is incomplete.
+        // What follows is incomplete.
         file.set_len(length as u64)?;
         file.seek(SeekFrom::End(0))?;
         Ok(Some(Self { path, file, features, unsynced: 0 }))
@@ -85,7 +87,6 @@ impl FeatureFile {
             bytes.extend(sum.to_le_bytes());
         }
         self.file.write_all(&bytes)?;
-        self.features.extend(features);
         self.unsynced += features.len() / FEATURES;
         if self.unsynced >= SYNC_ROWS {
             self.file.sync_data()?;
@@ -94,14 +95,9 @@ impl FeatureFile {
         Ok(())
     }
 
-    /// All features so far, `(n, 2048)`.
-    pub fn features(&self) -> &[f32] {
-        &self.features
-    }
-
-    /// All features.
-    pub fn into_features(self) -> Vec<f32> {
-        self.features
+    /// Takes the features `(n, 2048)` that were there when the file was opened.
+    pub fn take_features(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.features)
     }
 }
 
@@ -126,20 +122,21 @@ mod tests {
         file.append(&[row(1.0), row(2.0)].concat()).unwrap();
         let path = file.path().to_owned();
         drop(file);
-        assert_eq!(open().features(), [row(1.0), row(2.0)].concat());
+        assert_eq!(open().take_features(), [row(1.0), row(2.0)].concat());
         // A row that is cut, and one with other bytes.
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(open().features(), row(1.0));
+        assert_eq!(open().take_features(), row(1.0));
         let mut damaged = bytes.clone();
         damaged[HEADER_BYTES + 5] ^= 1;
         fs::write(&path, damaged).unwrap();
         let mut file = open();
-        assert_eq!(file.features(), [0.0; 0]);
+        assert_eq!(file.take_features(), [0.0; 0]);
         file.append(&row(3.0)).unwrap();
-        assert_eq!(file.into_features(), row(3.0));
+        drop(file);
+        assert_eq!(open().take_features(), row(3.0));
         // Another file of that name is not used.
         fs::write(&path, b"something else").unwrap();
-        assert_eq!(open().features(), [0.0; 0]);
+        assert_eq!(open().take_features(), [0.0; 0]);
     }
 }

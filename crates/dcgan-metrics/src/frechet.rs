@@ -16,7 +16,7 @@ const POINTS: usize = 15;
 #[derive(Debug)]
 pub struct Reference<'a> {
     statistics: &'a Statistics,
-    /// A root of the covariance, `(d, rank)`.
+    /// A square root of the covariance, `(d, rank)`.
     root: Vec<f64>,
     rank: usize,
 }

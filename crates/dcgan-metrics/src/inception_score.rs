@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::error::MetricsError;
 use crate::kernel_distance::Spread;
 use crate::random_state::RandomState;
 
@@ -9,8 +10,19 @@ use crate::random_state::RandomState;
 pub const SPLITS: usize = 10;
 
 /// `exp E KL(p(y|x) || p(y))` over `splits` parts of the logits `(n, classes)`, shuffled by `random`.
-pub fn inception_score(logits: &[f32], classes: usize, splits: usize, random: &mut RandomState) -> Spread {
+///
+/// # Errors
+/// [`MetricsError::TooFew`].
+pub fn inception_score(
+    logits: &[f32],
+    classes: usize,
+    splits: usize,
+    random: &mut RandomState,
+) -> Result<Spread, MetricsError> {
     let n = logits.len() / classes.max(1);
+    if n < splits {
+        return Err(MetricsError::TooFew { metric: "Inception score", needed: splits, found: n });
+    }
     let order = random.permutation(n);
     let score = |split: usize| {
         let rows: Vec<Vec<f64>> = order[split * n / splits..(split + 1) * n / splits]
@@ -28,7 +40,7 @@ pub fn inception_score(logits: &[f32], classes: usize, splits: usize, random: &m
         (rows.iter().map(divergence).sum::<f64>() / count).exp()
     };
     let scores: Vec<f64> = (0..splits).into_par_iter().map(score).collect();
-    Spread::of(&scores)
+    Ok(Spread::of(&scores))
 }
 
 fn log_softmax(logits: &[f32]) -> Vec<f64> {

@@ -1,9 +1,9 @@
-//! The numbers by which generated images are compared: Fréchet Inception distance (FID), its limit for many images,
-//! kernel Inception distance (KID), Inception score, precision and recall, density and coverage.
+//! Metrics of generated images: Fréchet Inception distance (FID), its limit for many images, kernel Inception distance
+//! (KID), Inception score, precision and recall, density and coverage.
 //!
 //! They are computed from features of the Inception network of 2015-12-05, whose weights the user has
 //! ([`InceptionWeights::read`]). Programs prepare images in different ways; a [`Convention`] names one of them, and a
-//! number without its convention means nothing.
+//! value without its convention means nothing.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -7,7 +7,7 @@ g, dense = config["generator"], {"stride": 1, "padding": 0}
 names = [f"dense.{i}" for i in range(len(g.get("dense", [])))] + ["project"]
 layers = [(name, dense) for name in names] + [(f"blocks.{i}", block) for i, block in enumerate(g["blocks"])]
 
-def draw(z, y=None):  # z: (n, size); y: class weights (n, classes) of a conditional model; images: (n, c, h, w)
+def draw(z, y=None):  # z: (n, size); y: label vectors (n, classes) of a conditional model; images: (n, c, h, w)
     x = z[:, :, None, None]
     for name, layer in layers:
         x = F.interpolate(x, scale_factor=layer.get("upsample") or 1.0)
@@ -27,3 +27,5 @@ def draw(z, y=None):  # z: (n, size); y: class weights (n, classes) of a conditi
 
 size, normal = config["latent"]["size"], config["latent"]["distribution"] == "normal"
 z = torch.randn(64, size) if normal else 2 * torch.rand(64, size) - 1
+y = torch.eye(config["classes"])[torch.arange(64) % config["classes"]] if config.get("classes") else None
+images = draw(z, y)  # values in [0, 1] with sigmoid, otherwise in [-1, 1]

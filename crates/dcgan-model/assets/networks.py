@@ -4,17 +4,17 @@ norm per activation. Needs torch and safetensors.
     from networks import load
 
     netG, netD = load("netG.safetensors"), load("netD.safetensors")
-    z = netG.draw(64)                          # (64, latent size)
-    y = torch.eye(10)[torch.arange(64) % 10]   # (64, classes) class weights; conditional networks only
+    z = netG.draw(64)                          # (64, size of z)
+    y = torch.eye(10)[torch.arange(64) % 10]   # (64, classes) label vectors; conditional networks only
     images = netG(z, y)                        # (64, channels, height, width), in [-1, 1], or [0, 1] after a sigmoid
     logits = netD(images, y)                   # (64,)
 
 `load` returns a network in evaluation mode. `Generator(config)` and `Discriminator(config)` are made from the
 configuration in the metadata of either file. `dcgan-train import` reads their state dicts again.
 
-Class weights are joined to the input of every layer, behind its own channels: to a vector as further values, to a map
-as constant maps (`conv_cond_concat` in the authors' code). A dense layer of D on a map reads the flattened map and the
-class weights; `label` is its weight for these.
+Label vectors, one-hot or soft labels, are concatenated to the input of every layer, after its own channels: to a
+vector as further values, to a map along the channels as constant maps (`conv_cond_concat` in the authors' code). A
+dense layer of D on a map reads the flattened map and the label vector; `label` is its weight for this vector.
 """
 
 import json
@@ -54,13 +54,13 @@ class PerActivationNorm(nn.Module):
 
 
 class Layer(nn.Module):
-    """Resampling and batch norm where there are, linear map, activation. `labels` says how class weights enter: "maps" behind the
-    input's channels, "values" beside a flattened map."""
+    """Resampling and batch norm where there are, linear operation, activation. `labels` says how label vectors enter:
+    "maps" after the input's channels, "values" beside a flattened map."""
 
     def __init__(self, conv, classes, norm, activation, labels="maps", resample=None):
         super().__init__()
         self.conv, self.activation, self.resample = conv, activation, resample or nn.Identity()
-        self.joins_maps = classes > 0 and labels == "maps"
+        self.concatenates_maps = classes > 0 and labels == "maps"
         if classes > 0 and labels == "values":
             self.label = nn.Linear(classes, conv.out_channels, bias=False)
         if norm is not None:
@@ -68,7 +68,7 @@ class Layer(nn.Module):
 
     def forward(self, x, y):
         x = self.resample(x)
-        if self.joins_maps:
+        if self.concatenates_maps:
             x = torch.cat([x, y[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
         x = self.conv(x)
         if hasattr(self, "label"):
@@ -111,14 +111,14 @@ class Network(nn.Module):
 
     def run(self, x, y):
         if self.classes and (y is None or y.shape != (len(x), self.classes)):
-            raise ValueError(f"expected class weights of shape ({len(x)}, {self.classes}), one-hot for a class")
+            raise ValueError(f"expected label vectors of shape ({len(x)}, {self.classes}), one-hot for a class")
         for layer in self.order:
             x = layer(x, y)
         return x
 
 
 class Generator(Network):
-    """z `(n, size)` and class weights `(n, classes)` to images."""
+    """z `(n, size)` and label vectors `(n, classes)` to images."""
 
     def __init__(self, config):
         super().__init__(config, config["generator"])
@@ -159,7 +159,7 @@ class Generator(Network):
 
 
 class Discriminator(Network):
-    """Images and class weights `(n, classes)` to logits `(n)`."""
+    """Images and label vectors `(n, classes)` to logits `(n)`."""
 
     def __init__(self, config):
         super().__init__(config, config["discriminator"])
@@ -180,8 +180,8 @@ class Discriminator(Network):
         for i, units in enumerate([*d.get("dense", []), 1]):
             head = i == len(d.get("dense", []))
             labels = "maps" if (height, width) == (1, 1) else "values"
-            joined = channels + (y if labels == "maps" else 0)
-            conv = nn.Conv2d(joined, units, (height, width), bias=self.has_bias())
+            inputs = channels + (y if labels == "maps" else 0)
+            conv = nn.Conv2d(inputs, units, (height, width), bias=self.has_bias())
             channels, height, width = units, 1, 1
             norm = self.norm((units, 1, 1), not head)
             name, activation = ("head", nn.Identity()) if head else (f"dense.{i}", hidden)

@@ -23,9 +23,9 @@ pub struct ModelConfig {
     pub width: usize,
     /// 1 (grey), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
-    /// Classes that the networks are conditioned on; 0 for none. Labels are joined to the input of every layer, as in
-    /// the authors' MNIST networks: to z, other vectors and flattened maps as a one-hot vector, to maps as a constant
-    /// map per class.
+    /// Classes that the networks are conditioned on; 0 for none. Labels are concatenated to the input of every layer,
+    /// as in the authors' MNIST networks: to z, other vectors and flattened maps as a one-hot vector, to maps as a
+    /// constant map per class.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub classes: usize,
     /// Names of the classes, where they have names.
@@ -62,7 +62,7 @@ impl ModelConfig {
         self.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
     }
 
-    /// The class weights of an image of one class, `(classes)`: one-hot.
+    /// The label vector of an image of one class, `(classes)`: one-hot.
     pub fn class_weights(&self, class: u32) -> Vec<f32> {
         (0..self.classes).map(|i| if i == class as usize { 1.0 } else { 0.0 }).collect()
     }
@@ -87,7 +87,7 @@ impl ModelConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatentConfig {
-    /// Numbers in one z.
+    /// Size of z.
     pub size: usize,
     /// What they are drawn from.
     pub distribution: Distribution,
@@ -107,7 +107,7 @@ pub enum Distribution {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NormConfig {
-    /// Added to the biased variance under the root: 1e-8 for the authors, 1e-5 for PyTorch.
+    /// Added to the biased variance under the square root: 1e-8 for the authors, 1e-5 for PyTorch.
     pub eps: f64,
     /// Whether weight and bias are learned.
     pub affine: bool,
@@ -260,7 +260,7 @@ fn is_zero(value: &usize) -> bool {
     *value == 0
 }
 
-/// The map that a linear map reads.
+/// The feature map that a linear operation (dense, convolution or transposed convolution) reads.
 fn pooled(shape: MapShape, resample: Option<Resample>) -> MapShape {
     resample.and_then(|resample| resample.output(shape)).unwrap_or(shape)
 }
@@ -352,7 +352,7 @@ pub(crate) fn generator_layers(config: &ModelConfig, faults: &mut Vec<String>) -
         let upsampled = resample.map_or(Some(shape), |resample| resample.output(shape));
         let Some(output) = upsampled.and_then(|shape| after(Kind::ConvTranspose, shape, block)) else {
             faults.push(format!(
-                "generator.blocks[{i}]: the padding eats the whole {} x {} map",
+                "generator.blocks[{i}]: the padding removes the whole {} x {} map",
                 shape.height, shape.width
             ));
             return layers;
@@ -411,7 +411,7 @@ pub(crate) fn discriminator_layers(config: &ModelConfig, faults: &mut Vec<String
             return layers;
         }
     }
-    // A dense layer reads the flattened map, to which labels are joined as a vector.
+    // A dense layer reads the flattened map, to which labels are concatenated as a vector.
     let dense = |name: String, i, usual_norm, (input, resample): (MapShape, Option<Resample>), units| {
         let MapShape { height, width, .. } = pooled(input, resample);
         let on_map = (height, width) != (1, 1);

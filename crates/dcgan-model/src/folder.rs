@@ -128,7 +128,7 @@ impl ModelFiles {
         Ok(Self { model, generator, discriminator })
     }
 
-    /// The small model of hand-written digits that is compiled in (`models/digits`, see the card there).
+    /// The small model of handwritten digits that is compiled in (`models/digits`, see the card there).
     ///
     /// # Errors
     /// None but those of a build whose files do not fit.

@@ -95,10 +95,10 @@ impl Latents {
         self.with_label_rows(Maps::one_hot(labels, classes)?)
     }
 
-    /// The same vectors with a row of class weights `(classes)` for each: one-hot, or a mixture of classes.
+    /// The same vectors with a label vector `(classes)` for each: one-hot, or soft labels.
     ///
     /// # Errors
-    /// [`NetworkError::Labels`] for another number of rows.
+    /// [`NetworkError::Labels`] for another number of label vectors.
     pub fn with_label_rows(self, labels: Maps) -> Result<Self, NetworkError> {
         if labels.n() != self.n() {
             return Err(NetworkError::Labels { labels: labels.n(), latents: self.n() });
@@ -111,7 +111,7 @@ impl Latents {
         self.z.n()
     }
 
-    /// Values of one z.
+    /// Size of z.
     pub fn size(&self) -> usize {
         self.z.shape().channels
     }
@@ -121,7 +121,7 @@ impl Latents {
         self.z.values()
     }
 
-    /// The rows of class weights, where there are any.
+    /// The label vectors `(n, classes)`, where there are any.
     pub fn labels(&self) -> Option<&Maps> {
         self.labels.as_ref()
     }

@@ -84,17 +84,17 @@ impl Model {
         if faults.is_empty() { Ok(layers) } else { Err(ConfigError { faults }) }
     }
 
-    /// Names and shapes of G's tensors; batch-norm statistics are optional.
+    /// Names and shapes of G's tensors; batch norm statistics are optional.
     pub fn generator_tensors(&self) -> Vec<TensorSpec> {
         tensors(&self.generator)
     }
 
-    /// Names and shapes of D's tensors; batch-norm statistics are optional.
+    /// Names and shapes of D's tensors; batch norm statistics are optional.
     pub fn discriminator_tensors(&self) -> Vec<TensorSpec> {
         tensors(&self.discriminator)
     }
 
-    /// Names and shapes of the classifier's tensors; batch-norm statistics are optional.
+    /// Names and shapes of the classifier's tensors; batch norm statistics are optional.
     ///
     /// # Errors
     /// Those of [`Model::classifier_layers`].
@@ -102,18 +102,18 @@ impl Model {
         Ok(tensors(&self.classifier_layers(classes)?))
     }
 
-    /// Fresh weights of G: kernels N(0, `weight_std`^2), batch norm weights N(1, `norm_weight_std`^2), biases 0 (paper,
-    /// section 4; authors' code for batch norm weights).
+    /// Initial weights of G: kernels N(0, `weight_std`^2), batch norm weights N(1, `norm_weight_std`^2), biases 0
+    /// (paper, section 4; authors' code for batch norm weights).
     pub fn initial_generator(&self, seed: u64, weight_std: f32, norm_weight_std: f32) -> Weights {
         initial(&self.generator, seed, Purpose::GeneratorWeights, weight_std, norm_weight_std)
     }
 
-    /// Fresh weights of D, drawn as G's.
+    /// Initial weights of D, drawn as G's.
     pub fn initial_discriminator(&self, seed: u64, weight_std: f32, norm_weight_std: f32) -> Weights {
         initial(&self.discriminator, seed, Purpose::DiscriminatorWeights, weight_std, norm_weight_std)
     }
 
-    /// Fresh weights of the classifier, drawn as G's.
+    /// Initial weights of the classifier, drawn as G's.
     ///
     /// # Errors
     /// Those of [`Model::classifier_layers`].

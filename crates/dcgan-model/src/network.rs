@@ -26,7 +26,7 @@ pub enum NetworkError {
     Latents {
         /// Values given.
         len: usize,
-        /// Values of a z.
+        /// Size of z.
         size: usize,
     },
     /// Features of a conditional discriminator.
@@ -245,7 +245,7 @@ impl Discriminator {
         images: impl Into<Input<'a>>,
         hook: ForwardHook<'_>,
     ) -> Result<Vec<f32>, NetworkError> {
-        let convolutions = self.model.config().discriminator.blocks.len(); // the layers behind them are dense
+        let convolutions = self.model.config().discriminator.blocks.len(); // the layers after them are dense
         let blocks = |block: usize, image: usize, map: &[f32]| {
             if block < convolutions {
                 hook(block, image, map);

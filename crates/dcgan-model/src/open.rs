@@ -67,6 +67,8 @@ pub struct Opened {
     pub files: ModelFiles,
     /// Sentences for the user.
     pub notes: Vec<String>,
+    /// The model folder that was read, of a run that of a checkpoint; none for files of another program.
+    pub folder: Option<PathBuf>,
 }
 
 /// The networks that `--preset` or `--config` describe; none where neither is given.
@@ -86,8 +88,8 @@ pub fn networks(preset: Option<&str>, config: Option<&Path>) -> Result<Option<Mo
     Ok(Some(preset.model().map_err(PresetError::from)?))
 }
 
-/// Opens `path`; `networks` are those of a file of another program, and not looked at for a model folder, which says
-/// its own. Without them, they are inferred from the tensors.
+/// Opens `path`; `networks` are those of a file of another program, and ignored for a model folder, which defines its
+/// own. Without them, they are inferred from the tensors.
 ///
 /// # Errors
 /// [`OpenError`].
@@ -123,8 +125,8 @@ fn open_local(paths: &[PathBuf], options: &ImportOptions<'_>) -> Result<Opened, 
     let is_model = |path: &&PathBuf| path.join("config.json").exists() || path.join("plan.toml").exists();
     match (paths, paths.iter().find(is_model)) {
         ([path], Some(_)) => {
-            let (mut opened, from) = open_model(path, options.model)?;
-            check_finite(&mut opened, &from, options.allow_non_finite)?;
+            let mut opened = open_model(path, options.model)?;
+            check_finite(&mut opened, options.allow_non_finite)?;
             Ok(opened)
         }
         (_, Some(path)) => Err(OpenError::NotAlone { path: path.clone() }),
@@ -134,19 +136,19 @@ fn open_local(paths: &[PathBuf], options: &ImportOptions<'_>) -> Result<Opened, 
                 error => error.into(),
             })?;
             let files = ModelFiles { model, generator: found.generator, discriminator: found.discriminator };
-            Ok(Opened { files, notes: found.notes })
+            Ok(Opened { files, notes: found.notes, folder: None })
         }
     }
 }
 
-/// Opens a model folder or a run folder; also returns the model folder.
-fn open_model(path: &Path, networks: Option<&Model>) -> Result<(Opened, PathBuf), OpenError> {
+/// Opens a model folder or a run folder.
+fn open_model(path: &Path, networks: Option<&Model>) -> Result<Opened, OpenError> {
     if path.join("config.json").exists() {
         let files = ModelFiles::read(path)?;
         let other = networks.is_some_and(|networks| networks.config() != files.model.config());
-        let note =
-            "the model folder says its own networks: --preset and --config are not looked at".to_owned();
-        return Ok((Opened { files, notes: Vec::from_iter(other.then_some(note)) }, path.to_owned()));
+        let note = "the model folder defines its networks: --preset and --config are ignored".to_owned();
+        let notes = Vec::from_iter(other.then_some(note));
+        return Ok(Opened { files, notes, folder: Some(path.to_owned()) });
     }
     let best = path.join("best");
     let folder = path.join("checkpoints");
@@ -158,17 +160,18 @@ fn open_model(path: &Path, networks: Option<&Model>) -> Result<(Opened, PathBuf)
     };
     let chosen = if best.exists() { std::fs::canonicalize(&best).unwrap_or(best) } else { newest()? };
     let notes = vec![format!("using checkpoint {}", chosen.display())];
-    Ok((Opened { files: ModelFiles::read(&chosen)?, notes }, chosen))
+    Ok(Opened { files: ModelFiles::read(&chosen)?, notes, folder: Some(chosen) })
 }
 
 /// Refuses weights that give no images, or notes them.
-fn check_finite(opened: &mut Opened, path: &Path, allow: bool) -> Result<(), OpenError> {
+fn check_finite(opened: &mut Opened, allow: bool) -> Result<(), OpenError> {
     let ModelFiles { generator, discriminator, .. } = &opened.files;
     let networks = [(NetworkKind::Generator, generator), (NetworkKind::Discriminator, discriminator)];
     for (network, weights) in networks {
         let Some(tensor) = weights.as_ref().and_then(weights::first_non_finite) else { continue };
         if !allow {
-            return Err(OpenError::NonFinite { path: path.into(), network, tensor: tensor.to_owned() });
+            let path = opened.folder.clone().unwrap_or_default();
+            return Err(OpenError::NonFinite { path, network, tensor: tensor.to_owned() });
         }
         opened.notes.push(format!("{network}: {tensor} contains NaN or infinity"));
     }

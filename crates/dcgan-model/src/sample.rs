@@ -4,7 +4,7 @@ use crate::random::{self, Purpose};
 use crate::{Classes, Generator, Latents, NetworkError, pixels};
 use std::ops::Range;
 
-/// Most images of one forward pass.
+/// Maximum number of images of one forward pass.
 const BATCH: usize = 64;
 
 /// The images of a forward pass are a multiple of this, so that an image is the same to the last bit whatever is drawn

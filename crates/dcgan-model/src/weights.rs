@@ -1,8 +1,9 @@
 //! The weights of a network in host memory, and their safetensors files.
 //!
-//! Names are fixed: `LAYER.conv.{weight,bias}` and `LAYER.norm.{weight,bias,running_mean,running_var}`, where LAYER is
-//! `project`, `blocks.N` or `head`; layouts are PyTorch's. [`check`] compares a file's tensors with what a network
-//! expects, [`upgrade_names`] reads the names of version 1.
+//! Names are fixed: `LAYER.conv.{weight,bias}`, `LAYER.label.weight` (with label maps) and
+//! `LAYER.norm.{weight,bias,running_mean,running_var}`, where LAYER is `dense.N`, `project`, `blocks.N` or `head`;
+//! layouts are PyTorch's. [`check`] compares a file's tensors with what a network expects, [`upgrade_names`] reads the
+//! names of version 1.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -30,7 +31,7 @@ pub struct HostTensor {
     pub data: Vec<f32>,
 }
 
-/// The weights of one network: its tensors by name, with batch-norm statistics if there are any. The order of the names
+/// The weights of one network: its tensors by name, with batch norm statistics if there are any. The order of the names
 /// makes the bytes of a file reproducible.
 pub type Weights = BTreeMap<String, HostTensor>;
 
@@ -42,7 +43,7 @@ pub struct TensorSpec {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Whether the tensor can be missing; batch-norm statistics can, all of them together.
+    /// Whether the tensor can be missing; batch norm statistics can, all of them together.
     pub optional: bool,
 }
 

@@ -45,8 +45,8 @@ pub fn is_first(world: &World) -> bool {
     world.group().rank() == 0
 }
 
-/// Goes on only if all processes can. Otherwise each ends with an error, and the first that cannot go on prints its
-/// own.
+/// Continues only if all processes can. Otherwise each ends with an error, and the first that cannot continue prints
+/// its own.
 ///
 /// # Errors
 /// That of this process; [`ReportedElsewhere`] if another one prints its own.

@@ -17,7 +17,7 @@ pub struct AdamConfig {
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
     /// Coupled L2 on every parameter, batch norm included.
     pub weight_decay: f64,
@@ -32,7 +32,7 @@ pub struct AdamMoments {
     pub second: Tensor,
 }
 
-/// Everything Adam remembers: what a checkpoint keeps.
+/// State of Adam: what a checkpoint keeps.
 #[derive(Clone, Debug, Default)]
 pub struct AdamState {
     /// Steps taken.

@@ -32,7 +32,7 @@ impl CandleLayers {
     /// The layers with the tensors of their tables, by name.
     ///
     /// # Errors
-    /// A trained tensor that is missing or of another shape.
+    /// A parameter that is missing or of another shape.
     pub fn new(layers: Vec<Layer>, tensors: Tensors) -> Result<Self> {
         for tensor in layers.iter().flat_map(Layer::parameters) {
             let given = tensors.get(&tensor.name).ok_or(OpsError::Missing { name: tensor.name.clone() })?;
@@ -44,7 +44,7 @@ impl CandleLayers {
     /// The layers with tensors from `vb`, running statistics where it has them.
     ///
     /// # Errors
-    /// A trained tensor that is missing or of another shape.
+    /// A parameter that is missing or of another shape.
     pub fn load(layers: Vec<Layer>, vb: &VarBuilder<'_>) -> Result<Self> {
         let mut tensors = Tensors::new();
         for tensor in layers.iter().flat_map(Layer::tensors) {
@@ -228,7 +228,7 @@ fn resample(layer: &Layer, x: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// `x` with a constant channel per class behind its own channels.
+/// `x` with a constant channel per class after its own channels.
 fn join_labels(layer: &Layer, x: &Tensor, labels: Option<&Tensor>) -> Result<Tensor> {
     if layer.label_channels == 0 {
         return Ok(x.clone());

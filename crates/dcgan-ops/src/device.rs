@@ -108,9 +108,9 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA GPU of this number, from 0.
+    /// The CUDA GPU with this index, from 0.
     Cuda(usize),
-    /// The Metal GPU of this number, from 0.
+    /// The Metal GPU with this index, from 0.
     Metal(usize),
 }
 

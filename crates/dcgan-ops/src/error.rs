@@ -41,8 +41,8 @@ pub enum OpsError {
         /// The layer.
         layer: String,
     },
-    /// Labels joined to the flattened input of a layer that is not dense.
-    #[error("layer {layer} joins labels to its flattened input: expected an output of 1x1, found {}x{}",
+    /// Labels concatenated to the flattened input of a layer that is not dense.
+    #[error("layer {layer} concatenates labels to its flattened input: expected an output of 1x1, found {}x{}",
         .output.height, .output.width)]
     LabelInputs {
         /// The layer.
@@ -68,7 +68,9 @@ pub enum OpsError {
     #[error("recalibration of batch norm needs at least one batch")]
     NoBatches,
     /// Several processes or shards on an executor that works in one.
-    #[error("training in several processes or shards runs on the CPU executor only")]
+    #[error(
+        "this device computes one shard in one process: use the CPU, or on NVIDIA GPUs one shard per process"
+    )]
     Group,
     /// The other processes of a group cannot be reached.
     #[error("an exchange between processes failed: {problem}")]

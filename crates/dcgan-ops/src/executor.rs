@@ -1,4 +1,4 @@
-//! The seam between a network as data and what computes it.
+//! The executor interface: a network is data, an executor computes it.
 
 use crate::{
     Device, Layer, Layout, Maps, NormStatistics, OpsError, ParameterValues, Precision, ProcessGroup, Result,
@@ -17,8 +17,8 @@ pub type Tensors = BTreeMap<String, Tensor>;
 pub struct ExecutorOptions {
     /// The device.
     pub device: Device,
-    /// Number type of the factors of matrix products; the processor may multiply bf16
-    /// ([`crate::Isa::multiplies_bf16`]).
+    /// Precision of the inputs of matrix products and convolutions; accumulation and parameters are f32. The processor
+    /// may have instructions for bf16 ([`crate::Isa::multiplies_bf16`]).
     pub precision: Precision,
     /// The processes that compute one batch together.
     pub group: Arc<dyn ProcessGroup>,
@@ -62,7 +62,7 @@ impl ExecutorOptions {
 pub struct Input<'a> {
     /// `(n, h, w, c)` of the first layer's input.
     pub maps: &'a Maps,
-    /// A row of class weights per map, `(n, classes)`: one-hot ([`Maps::one_hot`]), or a mixture of classes.
+    /// A label vector per map, `(n, classes)`: one-hot ([`Maps::one_hot`]), or soft labels.
     pub labels: Option<&'a Maps>,
 }
 
@@ -112,9 +112,8 @@ impl WithRespectTo {
     }
 }
 
-/// Called with every activation of a forward pass: the number of the layer, the number of the image, and the values
-/// `(h, w, c)`. It is called from several threads, in any order, once for every layer and image, and must not start
-/// parallel loops of its own.
+/// Called with every activation of a forward pass: layer index, image index, and the values `(h, w, c)`. It is called
+/// from several threads, in any order, once for every layer and image, and must not start parallel loops of its own.
 pub type ForwardHook<'a> = &'a (dyn Fn(usize, usize, &[f32]) + Sync);
 
 /// What a forward pass returns.
@@ -142,7 +141,7 @@ pub struct Timing {
 pub struct LayerTiming {
     /// The layer's name.
     pub layer: String,
-    /// Name of the algorithm of its linear map.
+    /// Name of the algorithm of its linear operation (dense, convolution or transposed convolution).
     pub algorithm: String,
     /// Its time.
     pub time: Timing,
@@ -182,7 +181,7 @@ pub trait Executor: Send + std::fmt::Debug {
     fn group(&self) -> &dyn ProcessGroup;
 
     /// Shards of a training batch in this process, each with gradients of its own: [`Executor::backward`] gets as many
-    /// flat buffers, one behind the other.
+    /// flat buffers, one after the other.
     fn shards(&self) -> usize {
         1
     }

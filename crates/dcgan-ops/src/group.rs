@@ -1,8 +1,8 @@
 //! Processes that train one network together.
 //!
-//! Each process has the same parameters and its own part of the batch. The processes meet at two places: batch norm
-//! combines its statistics forward and its sums backward ([`combine_moments`], [`combine_sums`]), and gradients are
-//! summed before the optimizer ([`sum_gradients`]). With one process all three do nothing.
+//! Each process has the same parameters and its own part of the batch. The processes synchronize at two places: batch
+//! norm combines its statistics forward and its sums backward ([`combine_moments`], [`combine_sums`]), and gradients
+//! are summed before the optimizer ([`sum_gradients`]). With one process all three do nothing.
 //!
 //! A part may be several shards ([`crate::ExecutorOptions::shards`]). Sums are those of shards, combined in the order
 //! of the shards or as a balanced tree over them, so that a batch in the same shards has the same sums in any number of

@@ -1,9 +1,9 @@
 //! A network as data: the list of layers that every executor runs.
 //!
 //! Each layer is a (transposed) convolution with an optional bias, an optional batch norm, and an activation. Class
-//! labels can be joined to the input of a layer as constant channels, or to its flattened input as a vector. A dense
-//! layer on a map is a convolution whose kernel is the whole map; a projection of `z` is a transposed convolution of a
-//! 1x1 map, so these two kinds cover every DCGAN.
+//! labels can be concatenated to the input of a layer as constant channels, or to its flattened input as a vector. A
+//! dense layer on a map is a convolution whose kernel is the whole map; a projection of `z` is a transposed convolution
+//! of a 1x1 map, so these two kinds cover every DCGAN.
 //!
 //! [`Layer::tensors`] is the one table of the tensors that a layer has. Parameter storage, initialization, files,
 //! import, export and memory estimates derive from it.
@@ -38,7 +38,7 @@ impl MapShape {
     }
 }
 
-/// The two linear maps of a DCGAN.
+/// The linear operation of a layer. A dense layer is one of the two with a kernel as large as the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `conv2d`, weight `(out, in, kernel_h, kernel_w)`.
@@ -47,7 +47,7 @@ pub enum Kind {
     ConvTranspose,
 }
 
-/// What shares one mean and one variance in batch-norm.
+/// What shares one mean and one variance in batch norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NormAxes {
@@ -60,18 +60,18 @@ pub enum NormAxes {
     PerActivation,
 }
 
-/// Batch-norm of a layer.
+/// Batch norm of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norm {
     /// What shares one mean and variance.
     pub axes: NormAxes,
     /// Whether the layer learns a weight and a bias after normalization.
     pub affine: bool,
-    /// Added to the (biased) variance under the root.
+    /// Added to the (biased) variance under the square root.
     pub eps: f64,
 }
 
-/// The activation after a layer's batch-norm.
+/// The activation after a layer's batch norm.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -87,8 +87,8 @@ pub enum Activation {
     Sigmoid,
 }
 
-/// How a layer changes the size of its input before its linear map. DCGANs use strides instead (paper, section 3);
-/// these are for comparisons.
+/// How a layer changes the size of its input before its linear operation. DCGANs use strides instead (paper, section
+/// 3); these are for comparisons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resample {
     /// The maximum of every window of this many rows and columns.
@@ -120,7 +120,7 @@ pub struct Layer {
     pub kind: Kind,
     /// Shape of the input, before it is resampled, without label channels.
     pub input: MapShape,
-    /// How the input changes its size before the linear map.
+    /// How the input changes its size before the linear operation.
     pub resample: Option<Resample>,
     /// Shape of the output.
     pub output: MapShape,
@@ -132,14 +132,14 @@ pub struct Layer {
     pub padding: (usize, usize),
     /// Rows and columns added at the far edges of a transposed convolution; 0 for a convolution.
     pub output_padding: usize,
-    /// Whether a bias per output channel is added to the linear map.
+    /// Whether a bias per output channel is added to the linear operation.
     pub bias: bool,
-    /// Class labels joined to the input as this many constant channels, one per class; 0 for none.
+    /// Class labels concatenated to the input as this many constant channels, one per class; 0 for none.
     ///
     /// They follow the input's own channels (the authors' `conv_cond_concat`).
     pub label_channels: usize,
-    /// Class labels joined to the flattened input of a dense layer as this many inputs, one per class; 0 for none. Its
-    /// output is 1x1.
+    /// Class labels concatenated to the flattened input of a dense layer as this many inputs, one per class; 0 for
+    /// none. Its output is 1x1.
     pub label_inputs: usize,
     /// Batch norm, if any.
     pub norm: Option<Norm>,
@@ -150,11 +150,11 @@ pub struct Layer {
 /// The purpose of a layer's tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Kernel of the linear map.
+    /// Kernel of the linear operation.
     Weight,
-    /// Bias of the linear map.
+    /// Bias of the linear operation.
     Bias,
-    /// Weight of class labels that are joined to the flattened input.
+    /// Weight of class labels that are concatenated to the flattened input.
     LabelWeight,
     /// Batch norm weight.
     NormWeight,
@@ -203,7 +203,7 @@ impl Role {
         }
     }
 
-    /// How tensors of this role start.
+    /// Initialization of tensors of this role.
     pub fn initial(self) -> Initial {
         match self {
             Role::Weight | Role::LabelWeight => Initial::Kernel,
@@ -224,7 +224,7 @@ impl Role {
     }
 }
 
-/// How a tensor starts (paper, section 4; the authors' code for batch norm weights).
+/// Initialization of a tensor (paper, section 4; the authors' code for batch norm weights).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initial {
     /// N(0, std^2) with the standard deviation of kernels.
@@ -290,13 +290,13 @@ impl Layer {
         }
     }
 
-    /// Shape of what the linear map reads: the input, resampled, with the label channels behind its own.
+    /// Shape of what the linear operation reads: the input, resampled, with the label channels after its own.
     pub fn linear_input(&self) -> MapShape {
         let resampled = self.resample.and_then(|resample| resample.output(self.input)).unwrap_or(self.input);
         MapShape { channels: resampled.channels + self.label_channels, ..resampled }
     }
 
-    /// Whether the linear map reads something else than the layer's input.
+    /// Whether the linear operation reads something else than the layer's input.
     pub fn changes_input(&self) -> bool {
         self.label_channels > 0 || self.resample.is_some()
     }
@@ -350,7 +350,7 @@ impl Layer {
         })
     }
 
-    /// The trained tensors among [`Layer::tensors`].
+    /// The parameters among [`Layer::tensors`].
     pub fn parameters(&self) -> impl Iterator<Item = LayerTensor> + '_ {
         self.tensors().filter(|tensor| tensor.role.is_trained())
     }

@@ -6,12 +6,13 @@
 //! - [`Parameters`]: values, gradients, Adam's moments and the EMA in flat buffers with one table of what lies where;
 //! - the running statistics of batch norm.
 //!
-//! There are two executors. [`CpuExecutor`] runs on its own buffers with hand-written backward passes on all cores, and
-//! gives the same bytes whatever the number of threads. [`CandleExecutor`] goes through candle's operations and
-//! autograd: any device, and the plain reference in tests. [`executor`] chooses. Batches are [`Maps`] in host memory,
+//! There are three executors. [`CpuExecutor`] runs on its own buffers with hand-written backward passes on all cores,
+//! and gives the same bytes whatever the number of threads. `CudaExecutor` (feature `cuda`) does the same on an NVIDIA
+//! GPU. [`CandleExecutor`] goes through candle's operations and autograd: any device, and the plain reference in tests.
+//! [`executor`] chooses. Batches are [`Maps`] in host memory,
 //! in buffers of a [`BufferPool`]. Processes that train together are a [`ProcessGroup`].
 //!
-//! Nothing here knows what a DCGAN is.
+//! This crate is independent of DCGANs.
 //!
 //! ```
 //! use dcgan_ops::{Activation, ExecutorOptions, Input, Keep, Kind, Layer, MapShape, Maps, Network, WithRespectTo};

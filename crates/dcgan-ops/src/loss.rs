@@ -10,7 +10,7 @@ pub struct Bce {
     pub loss: f32,
     /// Gradient of the mean with respect to each logit.
     pub gradient: Vec<f32>,
-    /// Mean of `sigmoid(logit)`: D(x) or D(G(z)) of the familiar loss line.
+    /// Mean of `sigmoid(logit)`: D(x) or D(G(z)) as pytorch/examples logs it.
     pub probability: f32,
 }
 
@@ -18,8 +18,8 @@ pub struct Bce {
 /// smoothed).
 ///
 /// With x the logit and t the target: `max(x, 0) - x t + ln(1 + exp(-|x|))`, which overflows at no x; gradient
-/// `(sigmoid(x) - t) / n`, exact to rounding also where sigmoid is tiny (Adam does not care how small a gradient is).
-/// Sums are f64.
+/// `(sigmoid(x) - t) / n`, exact to rounding also where sigmoid is tiny (Adam is invariant to the scale of the
+/// gradient). Sums are f64.
 #[expect(clippy::cast_possible_truncation, reason = "rounding f64 to f32 is meant")]
 pub fn bce_with_logits(logits: &[f32], target: f64) -> Bce {
     let n = logits.len() as f64;

@@ -125,7 +125,7 @@ impl Network {
         self.executor.forward(self.parameters.values(), input.into(), mode, keep, None)
     }
 
-    /// The pass back of the last forward pass kept with [`Keep::Tape`]: adds the gradients with respect to the
+    /// The backward pass of the last forward pass kept with [`Keep::Tape`]: adds the gradients with respect to the
     /// parameters to those stored, and returns the gradient with respect to the input where asked for.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
     reason = "rounding f64 to f32 is meant: state is f32, sums are f64"
 )]
 
-use crate::cpu::dispatch::vectorised;
+use crate::cpu::dispatch::vectorized;
 use crate::cpu::kernels::LANES;
 use crate::{
     AdamConfig, AdamMoments, AdamState, Layer, OpsError, ProcessGroup, Result, Role, Tensors, group,
@@ -71,7 +71,7 @@ impl Layout {
     }
 }
 
-/// One trained tensor in the flat buffers.
+/// One parameter in the flat buffers.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Full name.
@@ -86,7 +86,7 @@ pub struct Entry {
     pub range: Range<usize>,
 }
 
-/// The table of a network's trained tensors, in the order of its layers.
+/// The table of a network's parameters, in the order of its layers.
 #[derive(Clone, Debug)]
 pub struct ParameterTable(Vec<Entry>);
 
@@ -409,7 +409,7 @@ struct Coefficients {
     eps: f32,
 }
 
-vectorised! {
+vectorized! {
     /// Sums of the squares of every sixteenth value.
     fn squares(values: &[f32], sums: &mut [f64; LANES]) {
         let (whole, rest) = values.as_chunks::<LANES>();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// What all steps have in common.
 #[derive(Clone, Debug)]
 pub struct ResidentConfig {
-    /// The type of maps and factors.
+    /// Precision of maps, and of the inputs of matrix products and convolutions.
     pub precision: Precision,
     /// Images of a minibatch in this process.
     pub batch_size: usize,
@@ -17,11 +17,11 @@ pub struct ResidentConfig {
     pub real_target: f64,
     /// How much of a minibatch's batch norm statistics the running ones take.
     pub momentum: f64,
-    /// Of both networks; each step has its own learning rate.
+    /// Adam's hyperparameters, shared by both networks; each step has its own learning rate.
     pub adam: AdamConfig,
     /// Decay of the EMA of the generator's parameters, where it has one.
     pub ema: f64,
-    /// The value in a map of every value of a byte.
+    /// Pixel value of each byte (lookup table).
     pub pixel_values: [f32; 256],
     /// Images of the dataset, which the device keeps if it has the memory; 0 for none.
     pub dataset_images: usize,
@@ -70,7 +70,7 @@ pub struct ResidentInput<'a> {
     pub images: &'a [ImageSource],
     /// `(n, z)`
     pub z: &'a [f32],
-    /// Class weights `(n, classes)` of conditional networks.
+    /// Label vectors `(n, classes)` of conditional networks, one-hot or soft labels.
     pub labels: Option<&'a [f32]>,
     /// Adam's learning rate.
     pub learning_rate: f64,

@@ -1,14 +1,14 @@
-//! Addresses of datasets.
+//! URLs of datasets.
 
 use dcgan_base::digest::Digest;
 use url::Url;
 
 use crate::error::RemoteError;
 
-/// Most files that braces may stand for.
+/// Maximum number of files that braces stand for.
 const MAX_FILES: usize = 1_000_000;
 
-/// Parameters of signed addresses: they change each time an address is signed.
+/// Parameters of presigned URLs: they change each time a URL is signed.
 const SIGNATURES: [&str; 2] = ["X-Amz-", "X-Goog-"];
 
 /// Where the files are.
@@ -40,7 +40,7 @@ impl Address {
         for text in expand(text).map_err(fault)? {
             let mut url = Url::parse(&text).map_err(|error| fault(error.to_string()))?;
             if !url.username().is_empty() || url.password().is_some() {
-                let problem = "the address has a password, which would be stored with the run: remove it, and set \
+                let problem = "the URL has a password, which would be stored with the run: remove it, and set \
                                DCGAN_HTTP_AUTHORIZATION, such as `Basic ...` or `Bearer ...`";
                 return Err(fault(problem.to_owned()));
             }
@@ -58,11 +58,11 @@ impl Address {
     }
 }
 
-/// An address without its query, which may be a signature, and without a password.
+/// A URL without its query, which may be a signature, and without a password.
 pub(crate) fn without_secrets(text: &str) -> String {
     match Url::parse(text) {
         Ok(mut url) if url.host().is_some() && !text.contains(['{', ' ']) && text.starts_with("http") => {
-            // Fails for addresses without a host only.
+            // Fails for URLs without a host only.
             let _ = url.set_password(None);
             let _ = url.set_username("");
             url.set_query(None);
@@ -82,7 +82,7 @@ pub(crate) fn without_secrets(text: &str) -> String {
     }
 }
 
-/// The name of the folder in the cache: readable, and different for each address and settings.
+/// The name of the folder in the cache: readable, and different for each URL and settings.
 pub(crate) fn folder_name(text: &str, endpoint: Option<&str>) -> String {
     let (address, query) = text.split_once('?').unwrap_or((text, ""));
     let is_kept = |parameter: &&str| !SIGNATURES.iter().any(|signature| parameter.starts_with(signature));
@@ -134,7 +134,7 @@ fn range(first: &str, last: &str) -> Result<Vec<String>, String> {
     };
     let (from, to) = (number(first)?, number(last)?);
     if from > to {
-        return Err(format!("{{{first}..{last}}} starts behind its end"));
+        return Err(format!("{{{first}..{last}}} starts after its end"));
     }
     if to - from >= MAX_FILES {
         return Err(format!("{{{first}..{last}}} has more than {MAX_FILES} numbers"));
@@ -165,7 +165,7 @@ mod tests {
             ("{a", "not closed"),
             ("{a}", "neither a list"),
             ("{a..b}", "not a range"),
-            ("{3..1}", "behind its end"),
+            ("{3..1}", "after its end"),
             ("{0..99999999}", "more than"),
             ("{0..9999999999}", "not a range"),
             ("{0..999}{0..999}{0..9}", "more than"),

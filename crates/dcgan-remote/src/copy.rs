@@ -78,7 +78,7 @@ impl Copies {
         files.iter().filter(|file| !is_here(file)).collect()
     }
 
-    /// Removes files that are no longer at the address, and partial files of other versions.
+    /// Removes files that are no longer at the URL, and partial files of other versions.
     pub(crate) fn remove_others(&self, files: &[RemoteFile]) -> Result<(), RemoteError> {
         let root = self.files();
         let mut kept: std::collections::HashSet<PathBuf> = std::collections::HashSet::new();

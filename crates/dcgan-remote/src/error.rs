@@ -3,14 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why a dataset at an address cannot be copied.
+/// Why a dataset at a URL cannot be copied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteError {
-    /// The address is not one of a dataset.
+    /// The URL is not one of a dataset.
     #[error("{address}: {problem}")]
     Address {
-        /// The address.
+        /// The URL.
         address: String,
         /// The problem and its fix.
         problem: String,
@@ -18,23 +18,23 @@ pub enum RemoteError {
     /// The server cannot be reached, or refuses.
     #[error("{address}: {problem}{fix}")]
     Store {
-        /// The address of the file, or of all.
+        /// The URL of the file, or of all.
         address: String,
         /// What the server or the connection says.
         problem: String,
         /// What may help; empty or starts with `; `.
         fix: &'static str,
     },
-    /// There is nothing at the address.
+    /// There is nothing at the URL.
     #[error("{address}: no files there")]
     NoFiles {
-        /// The address.
+        /// The URL.
         address: String,
     },
     /// A name that cannot be a file of the local disk.
     #[error("{address}: the name {name:?} cannot be that of a local file")]
     Name {
-        /// The address.
+        /// The URL.
         address: String,
         /// The name of the object.
         name: String,
@@ -42,7 +42,7 @@ pub enum RemoteError {
     /// A file became another while it was copied.
     #[error("{address}: it changed while it was copied; start again when it is complete")]
     Changed {
-        /// The address of the file.
+        /// The URL of the file.
         address: String,
     },
     /// The local disk has too little space.
@@ -51,9 +51,9 @@ pub enum RemoteError {
         .folder.display()
     )]
     Space {
-        /// The address.
+        /// The URL.
         address: String,
-        /// The folder of caches.
+        /// The cache folder.
         folder: PathBuf,
         /// Bytes that are missing.
         needed: u64,
@@ -70,14 +70,14 @@ pub enum RemoteError {
     },
     /// The program was built without stores.
     #[error(
-        "{address}: this build reads no addresses: build with `--features remote`, or copy the files to a folder"
+        "{address}: this build cannot read URLs: build with `--features remote`, or copy the files to a folder"
     )]
     NotBuilt {
-        /// The address.
+        /// The URL.
         address: String,
     },
     /// The caller cancelled.
-    #[error("copying the dataset was cancelled; it goes on from there the next time")]
+    #[error("copying the dataset was cancelled; it resumes from there the next time")]
     Cancelled,
 }
 

@@ -25,21 +25,21 @@ const TICK: Duration = Duration::from_millis(200);
 /// Free disk space that is left.
 const RESERVE_BYTES: u64 = 256 << 20;
 
-/// What is known of the files at an address.
+/// What is known of the files at a URL.
 #[derive(Debug, Serialize, Deserialize)]
 struct Listing {
     address: String,
     files: Vec<RemoteFile>,
 }
 
-/// Copies the files at `address` that are not in the folder of caches yet, and returns the path of the copy: a file for
-/// the address of one file, otherwise a folder. `progress` is called five times a second; it returns false to cancel.
+/// Copies the files at `address` that are not in the cache folder yet, and returns the path of the copy: a file for the
+/// URL of one file, otherwise a folder. `progress` is called five times a second; it returns false to cancel.
 ///
-/// Processes that fetch the same address wait for each other.
+/// Processes that fetch the same URL wait for each other.
 ///
 /// # Errors
 ///
-/// An invalid address; a server that cannot be reached or refuses, unless all files are here; too little space;
+/// An invalid URL; a server that cannot be reached or refuses, unless all files are here; too little space;
 /// [`RemoteError::Cancelled`].
 pub fn fetch(
     address: &str,
@@ -188,7 +188,7 @@ fn path_of(copies: &Copies, files: &[RemoteFile]) -> PathBuf {
     }
 }
 
-/// Waits for other processes that copy the same address.
+/// Waits for other processes that copy the same URL.
 fn lock(
     folder: &Path,
     address: &str,
@@ -208,7 +208,7 @@ fn lock(
             Err(fs::TryLockError::Error(error)) => return Err(RemoteError::io(&path)(error)),
             Err(fs::TryLockError::WouldBlock) => {
                 if !is_told {
-                    tracing::info!("waits for another process that copies {}", without_secrets(address));
+                    tracing::info!("waiting for another process that copies {}", without_secrets(address));
                     is_told = true;
                 }
                 if !progress(Progress { done: 0, bytes: 0, files: 0 }) {

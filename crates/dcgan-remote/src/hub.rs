@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "hub")]
 use hf_hub::{HFClientSync, HFError, RepoTypeModel};
 
-/// The scheme of addresses.
+/// The scheme of URLs.
 const SCHEME: &str = "hf://";
 
 /// The files of a model: nothing else is copied, in either direction.
 #[cfg(feature = "hub")]
 const FILES: [&str; 5] = ["config.json", "README.md", "*.safetensors", "*.png", "LICENSE*"];
+
+#[cfg(feature = "hub")]
+const NETWORKS: [&str; 2] = ["generator.safetensors", "discriminator.safetensors"];
 
 /// Why a model of the Hub cannot be had or stored.
 #[derive(Debug, thiserror::Error)]
@@ -19,13 +22,13 @@ pub enum HubError {
     /// The program has no code for it.
     #[error("{address}: this program was built without the feature hub: cargo install --features hub")]
     NotBuilt {
-        /// The address.
+        /// The URL.
         address: String,
     },
-    /// The address is not that of a model.
+    /// The URL is not that of a model.
     #[error("{address}: expected hf://OWNER/NAME, or hf://OWNER/NAME@REVISION")]
     Address {
-        /// The address.
+        /// The URL.
         address: String,
     },
     /// The folder is not to be stored.
@@ -39,19 +42,19 @@ pub enum HubError {
     /// The Hub cannot be reached, or refuses.
     #[error("{address}: {problem}")]
     Hub {
-        /// The address.
+        /// The URL.
         address: String,
         /// What the Hub or the connection says, and what may help.
         problem: String,
     },
 }
 
-/// Whether `path` is the address of a model of the Hub.
+/// Whether `path` is the URL of a model of the Hub.
 pub fn is_hub_address(path: &Path) -> bool {
     path.to_str().is_some_and(|text| text.starts_with(SCHEME))
 }
 
-/// The address of a model.
+/// The URL of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubAddress {
     /// A user or an organization.
@@ -75,7 +78,7 @@ impl HubAddress {
             None => (rest, None),
         };
         let (owner, name) = repository.split_once('/').ok_or_else(fault)?;
-        // What the Hub accepts in names; it also keeps paths and queries out of addresses.
+        // What the Hub accepts in names; it also keeps paths and queries out of URLs.
         let is_name = |name: &str| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             !name.is_empty() && name.chars().all(allowed) && !name.starts_with('.')
@@ -98,14 +101,21 @@ pub fn pull(address: &str, notes: &mut Vec<String>) -> Result<PathBuf, HubError>
     let model = HubAddress::parse(address)?;
     let client = client(address)?;
     let repository = client.model(model.owner, model.name);
-    let found =
-        repository.snapshot_download().maybe_revision(model.revision.clone()).allow_patterns(files()).send();
-    match found {
-        Ok(folder) => Ok(folder),
+    let download = repository.snapshot_download().maybe_revision(model.revision.clone());
+    match download.allow_patterns(files()).ignore_patterns(folders()).send() {
+        Ok(folder) => {
+            // Without it the folder may be taken for complete for a while: not an error.
+            let _ = std::fs::write(complete(&folder), "");
+            Ok(folder)
+        }
         Err(error @ HFError::Request { .. }) => {
-            let kept =
-                repository.snapshot_download().maybe_revision(model.revision).local_files_only(true).send();
-            let folder = kept.map_err(|_| fault(address, &error))?;
+            let kept = repository.snapshot_download().maybe_revision(model.revision.clone());
+            let folder = kept.local_files_only(true).send().map_err(|_| fault(address, &error))?;
+            // A branch names a commit when all its files are there; of a commit, some may be missing.
+            let is_commit = model.revision.is_some_and(|revision| folder.ends_with(revision));
+            if is_commit && !complete(&folder).is_file() {
+                return Err(fault(address, &error));
+            }
             notes.push(format!(
                 "{address}: the Hub cannot be reached, the files in {} are used",
                 folder.display()
@@ -116,7 +126,13 @@ pub fn pull(address: &str, notes: &mut Vec<String>) -> Result<PathBuf, HubError>
     }
 }
 
-/// Stores the model in `folder` at `address`, which is created if it is not there, and returns the address of its page.
+/// The file that says that all files of a commit are in `folder`.
+#[cfg(feature = "hub")]
+fn complete(folder: &Path) -> PathBuf {
+    folder.with_extension("dcgan-complete")
+}
+
+/// Stores the model in `folder` at `address`, which is created if it is not there, and returns the URL of its page.
 /// `folder` is one that `dcgan-train export --to hub` wrote: its card says the license.
 ///
 /// # Errors
@@ -137,8 +153,19 @@ pub fn push(folder: &Path, address: &str, is_private: bool, message: &str) -> Re
     let create = client.create_repository().repo_id(&id).repo_type(RepoTypeModel).private(is_private);
     create.exist_ok(true).send().map_err(|error| fault(address, &error))?;
     let repository = client.model(model.owner, model.name);
-    let upload =
-        repository.upload_folder().folder_path(folder).allow_patterns(files()).commit_message(message);
+    if is_private {
+        // A repository that was there keeps its visibility.
+        let found = repository.info().send().map_err(|error| fault(address, &error))?;
+        if found.private != Some(true) {
+            let problem =
+                "it is there and public: make it private on its page, or leave out --private".to_owned();
+            return Err(HubError::Hub { address: address.to_owned(), problem });
+        }
+    }
+    // A network that the model no longer has.
+    let removed = NETWORKS.iter().filter(|name| !folder.join(name).is_file()).map(|name| (*name).to_owned());
+    let upload = repository.upload_folder().folder_path(folder).commit_message(message);
+    let upload = upload.allow_patterns(files()).ignore_patterns(folders()).delete_patterns(removed.collect());
     let commit = upload.maybe_revision(model.revision).send().map_err(|error| fault(address, &error))?;
     Ok(commit.commit_url.unwrap_or_else(|| address.to_owned()))
 }
@@ -146,6 +173,12 @@ pub fn push(folder: &Path, address: &str, is_private: bool, message: &str) -> Re
 #[cfg(feature = "hub")]
 fn files() -> Vec<String> {
     FILES.map(str::to_owned).to_vec()
+}
+
+/// Files in folders: `*` matches slashes as well.
+#[cfg(feature = "hub")]
+fn folders() -> Vec<String> {
+    vec!["*/*".to_owned()]
 }
 
 #[cfg(feature = "hub")]

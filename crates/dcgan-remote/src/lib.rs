@@ -1,14 +1,14 @@
-//! Datasets at an address, copied to the local disk.
+//! Datasets at a URL, copied to the local disk.
 //!
-//! [`fetch`] takes the address of a file, of several files, or of a folder on a web server or in an S3-compatible
-//! store. It copies what is not there yet into a folder of caches and returns the path of the copy, which is opened
-//! like any dataset. A copy that is interrupted goes on where it was. A file whose version (ETag, otherwise length
-//! and time) has changed is copied again. If the server cannot be asked, a complete copy is used as it is.
+//! [`fetch`] takes the URL of a file, of several files, or of a folder on a web server or in an S3-compatible store. It
+//! copies what is not there yet into a cache folder and returns the path of the copy, which is opened like any dataset.
+//! An interrupted copy resumes where it stopped. A file whose version (ETag, otherwise length and time) has changed is
+//! copied again. If the server cannot be asked, a complete copy is used as it is.
 //!
-//! # Addresses
+//! # URLs
 //!
 //! - `https://host/folder/train.tar`, `http://...`: a file. `train-{000..127}.tar` and `{train,val}.parquet` are
-//!   several files. An address that ends in `/` is a folder of a `WebDAV` server; others cannot list folders.
+//!   several files. A URL that ends in `/` is a folder of a `WebDAV` server; others cannot list folders.
 //! - `s3://bucket/prefix/`: all objects with this prefix; `s3://bucket/train.tar`: an object, also with braces.
 //!
 //! # Settings

@@ -1,11 +1,11 @@
-//! What a caller says, and hears.
+//! Options and progress of a fetch.
 
 use std::path::{Path, PathBuf};
 
 /// Name of the environment variable with the header `Authorization` for web servers.
 pub const AUTHORIZATION_VARIABLE: &str = "DCGAN_HTTP_AUTHORIZATION";
 
-/// Whether `text` is an address that [`crate::fetch`] takes, and not a path.
+/// Whether `text` is a URL that [`crate::fetch`] takes, and not a path.
 pub fn is_address(text: &str) -> bool {
     ["http://", "https://", "s3://", "s3a://"]
         .iter()
@@ -15,7 +15,7 @@ pub fn is_address(text: &str) -> bool {
 /// Options of [`crate::fetch`].
 #[derive(Clone, Debug)]
 pub struct FetchOptions {
-    /// The folder of caches. Each address has a folder in it.
+    /// The cache folder. Each URL has a folder in it.
     pub folder: PathBuf,
     /// Settings and credentials: names and values of environment variables; default: those of the process.
     pub variables: Vec<(String, String)>,

@@ -1,4 +1,4 @@
-//! Stores: what files are at an address, and the bytes of one.
+//! Stores: what files are at a URL, and the bytes of one.
 
 use std::error::Error as _;
 use std::ops::Range;
@@ -26,7 +26,7 @@ const MAX_NAME: usize = 255;
 /// Requests at once.
 pub(crate) const REQUESTS: usize = 16;
 
-/// A file at an address.
+/// A file at a URL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemoteFile {
     /// Its path in the store.
@@ -38,7 +38,7 @@ pub(crate) struct RemoteFile {
     pub(crate) version: String,
 }
 
-/// The store of an address.
+/// The store of a URL.
 pub(crate) struct Store {
     store: Arc<dyn ObjectStore>,
     address: Address,
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// # Errors
     ///
-    /// An invalid address or setting.
+    /// An invalid URL or setting.
     pub(crate) fn open(
         text: &str,
         variables: &[(String, String)],
@@ -77,7 +77,7 @@ impl Store {
                         builder = builder.with_config(key, value);
                     }
                 }
-                // A user who names a local store by its address wants it as it is.
+                // A user who names a local store by its URL wants it as it is.
                 let endpoints = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
                 if endpoints.iter().any(|key| is_http(builder.get_config_value(key))) {
                     builder = builder.with_allow_http(true);
@@ -105,7 +105,7 @@ impl Store {
         Ok(Self { store, address, text })
     }
 
-    /// The files at the address, by name.
+    /// The files at the URL, by name.
     ///
     /// # Errors
     ///
@@ -194,7 +194,7 @@ impl Store {
         RemoteError::Store { address: self.address_of(location), problem: describe(error), fix }
     }
 
-    /// The address of a file.
+    /// The URL of a file.
     fn address_of(&self, location: &str) -> String {
         let location = location.trim_start_matches('/');
         match &self.address {
@@ -212,7 +212,7 @@ impl Store {
         RemoteError::Name { address: self.text.clone(), name: name.to_owned() }
     }
 
-    /// By HEAD, or by GET where a server answers nothing else, as for signed addresses.
+    /// By HEAD, or by GET where a server answers nothing else, as for presigned URLs.
     async fn describe_file(&self, path: &Path) -> Result<ObjectMeta, Error> {
         match self.store.head(path).await {
             Err(error) if !matches!(error, Error::NotFound { .. }) => {
@@ -279,7 +279,7 @@ fn time_version(meta: &ObjectMeta) -> String {
     format!("time {}", meta.last_modified.timestamp())
 }
 
-/// The innermost causes in one line, without the query of an address, which may be a signature.
+/// The innermost causes in one line, without the query of a URL, which may be a signature.
 fn describe(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

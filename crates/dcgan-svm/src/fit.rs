@@ -97,7 +97,7 @@ impl SvmValidParams {
 
 /// Labels by class index.
 pub(super) struct Classes {
-    /// Class numbers, ascending.
+    /// Class indices, ascending.
     pub(super) numbers: Vec<usize>,
     /// Index in `numbers` of each row.
     pub(super) indices: Vec<u32>,

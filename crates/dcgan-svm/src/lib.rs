@@ -11,7 +11,7 @@
 //! ```
 //! use dcgan_svm::{Features, ParamGuard, SvmParams};
 //!
-//! // Four rows of two features, row-major, and a class number for each row.
+//! // Four rows of two features, row-major, and a label for each row.
 //! let rows = Features::from_f32(vec![0.0, 1.0, 0.2, 0.9, 1.0, 0.1, 0.8, 0.0], 2)?;
 //! let model = SvmParams::new().c(10.0).check()?.fit_rows(&rows, &[3, 3, 7, 7])?;
 //!

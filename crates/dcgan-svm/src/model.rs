@@ -11,7 +11,7 @@ use ndarray::{Array1, Array2};
 /// A fitted linear SVM, one class against the rest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearSvm {
-    /// Class numbers, ascending.
+    /// Class indices, ascending.
     pub classes: Vec<usize>,
     /// (problems, features): one row per class, or a single row for the greater of two classes.
     pub weights: Array2<f32>,

@@ -1,4 +1,4 @@
-//! Alarms of a run: D wins, samples collapse or lose their contrast.
+//! Alarms of a run: D is too strong, samples collapse or lose their contrast.
 
 use crate::event::AlarmKind;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ impl Alarms {
         }
         self.low_reported = true;
         let message = format!(
-            "D wins: its loss has been below {LOW_LOSS} for {LOW_STEPS} steps, so G learns little; \
+            "D is too strong: its loss has been below {LOW_LOSS} for {LOW_STEPS} steps, so G learns little; \
              try --label-smoothing 0.1, a lower --learning-rate, or go back to the best checkpoint"
         );
         Some((AlarmKind::DiscriminatorWins, message))
@@ -75,7 +75,7 @@ impl Alarms {
             return Some((AlarmKind::LowContrast, message));
         }
         let message = format!(
-            "samples collapse: their mean distance is {diversity:.2} of the real images'; \
+            "samples collapse: their mean pairwise distance is {diversity:.2} of the real images'; \
              the best checkpoint is kept, start again from it with --init-from and another --seed"
         );
         Some((AlarmKind::Collapse, message))

@@ -45,7 +45,7 @@ pub struct LayerTime {
     pub network: &'static str,
     /// The layer's name.
     pub layer: String,
-    /// The algorithm of its linear map.
+    /// The algorithm of its linear operation (dense, convolution or transposed convolution).
     pub algorithm: String,
     /// Forward passes of a step on average, in milliseconds.
     pub forward_ms: f64,

@@ -1,4 +1,4 @@
-//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//! Checkpoints: all that is needed to resume a run exactly.
 //!
 //! A checkpoint is a MODEL folder plus `state.safetensors` (Adam's moments, G's raw weights beside an EMA) and
 //! `state.json` (counters). It holds no clock and no host name: equal runs write equal bytes. It is written as
@@ -41,7 +41,7 @@ pub struct State {
     pub discriminator_updates: u64,
     /// Fingerprint of the dataset: another one would come in another order.
     pub data: String,
-    /// What the alarms remember.
+    /// State of the alarms.
     pub alarms: Alarms,
     /// The best checkpoint so far, this one included.
     pub best: Option<Best>,
@@ -67,9 +67,13 @@ pub struct Best {
     /// Its FID or KID, where that decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<f64>,
+    /// Identifies the metric, the Inception weights and the number of images: values of others cannot be compared with
+    /// it. Absent in checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric_basis: Option<u64>,
 }
 
-/// Everything a run needs to go on.
+/// All that is needed to resume a run.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// The networks as a MODEL folder: G's weights are the EMA where there is one.
@@ -229,7 +233,10 @@ impl Checkpoint {
         let file = path.join(STATE);
         let problem = |problem: String| CheckpointError::State { path: file.clone(), problem };
         if path.file_name().is_none_or(|folder| folder != checkpoints::name(state.step).as_str()) {
-            return Err(problem(format!("it is of step {}, the folder's name says another", state.step)));
+            return Err(problem(format!(
+                "it is of step {}, which differs from the folder's name",
+                state.step
+            )));
         }
         if path.join(DROPPED).exists() && !path.join(TENSORS).exists() {
             return Err(CheckpointError::Dropped { path: path.into() });
@@ -285,7 +292,7 @@ pub fn drop_optimizer_state(folder: &Path) -> Result<bool, CheckpointError> {
     Ok(found)
 }
 
-/// Removes a folder if it is there, hiding it first so that no one meets it half removed.
+/// Removes a folder if it is there, hiding it first so that no process sees a partly removed folder.
 fn remove(path: &Path) -> Result<(), CheckpointError> {
     match hide(path)? {
         Some(hidden) => fs::remove_dir_all(&hidden).map_err(io_error(&hidden)),
@@ -372,7 +379,7 @@ pub fn card(model: &Model, state: &State, data: &str, plan: &Plan) -> String {
         "# {name}: a DCGAN at step {step}\n\n\
          Generator and discriminator of the architecture of Radford, Metz and Chintala (ICLR 2016) for {height} x {width} \
          images of {channels} channel(s), trained by dcgan-train.\n\n\
-         - training data: {data}\n- real images read: {images}\n- seed: {seed}\n- z: {z} numbers, {distribution:?}\n{classes}{minibatch}\n\
+         - training data: {data}\n- real images read: {images}\n- seed: {seed}\n- size of z: {z}, {distribution:?}\n{classes}{minibatch}\n\
          Draw images: `dcgan-train sample --model THIS_FOLDER --out samples.png`. The tensors' names and layouts are described \
          in dcgan-model's documentation. The license of the training data binds what is made from it.\n",
         name = config.name,
@@ -388,12 +395,13 @@ pub fn card(model: &Model, state: &State, data: &str, plan: &Plan) -> String {
 }
 
 /// The part of the card with the random-feature Fréchet distance of samples, and of real images.
-pub fn quality(frechet: f64, real_frechet: Option<f64>) -> String {
+pub fn card_metric(frechet: f64, real_frechet: Option<f64>) -> String {
     let real = real_frechet.map(|real| {
         format!("; it is {real:.4} between two halves of the real images, as it would be for perfect samples")
     });
     format!(
-        "\nRandom-feature Fréchet distance of the samples: {frechet:.4} (lower is better, comparable within one dataset \
+        "\nRandom-feature Fréchet distance of the samples: {frechet:.4} (lower is better, comparable within one dataset
+        \
          only; not the FID of papers){}.\n",
         real.unwrap_or_default()
     )
@@ -407,7 +415,10 @@ mod tests {
     fn a_state_read_back_is_the_same_state() {
         for i in 1..5000_u32 {
             let frechet = f64::from(i).sqrt() / 7.3;
-            let state = State { best: Some(Best { step: 3, frechet, metric: None }), ..State::start("data") };
+            let state = State {
+                best: Some(Best { step: 3, frechet, metric: None, metric_basis: None }),
+                ..State::start("data")
+            };
             assert_eq!(
                 serde_json::from_str::<State>(&serde_json::to_string(&state).unwrap()).unwrap(),
                 state

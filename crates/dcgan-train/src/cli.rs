@@ -20,7 +20,7 @@ SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU, with a checkpoint";
 
 /// Train image generators on your own images: the DCGAN of Radford, Metz and Chintala.
 ///
-/// Without a command: trains the preset `digits` on the embedded hand-written digits, a run of about two minutes.
+/// Without a command: trains the preset `digits` on the embedded handwritten digits, a run of about two minutes.
 #[derive(Debug, Parser)]
 #[command(name = "dcgan-train", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -90,7 +90,7 @@ pub(crate) struct RunArgs {
         value_parser = integer::<u64>(0, u64::MAX)
     )]
     pub(crate) seeds: Vec<u64>,
-    /// Run with N seeds, from --seed on, as with --seeds
+    /// Run with N seeds, starting at --seed, as with --seeds
     #[arg(long, value_name = "N", value_parser = integer::<u64>(1, 1000))]
     pub(crate) repeat: Option<u64>,
     /// Whether the command is one of several runs, whose results are printed together.
@@ -182,7 +182,7 @@ pub(crate) struct BenchArgs {
     /// Networks by name
     #[arg(long, value_name = "NAME", default_value = "pytorch64")]
     pub(crate) preset: String,
-    /// Images of a minibatch [default: that of the preset]
+    /// Batch size, in images [default: that of the preset]
     #[arg(long, value_name = "B", value_parser = integer::<usize>(2, 65536))]
     pub(crate) batch_size: Option<usize>,
     /// Timed steps
@@ -197,7 +197,7 @@ pub(crate) struct BenchArgs {
         value_parser = integer::<usize>(1, 100000000)
     )]
     pub(crate) images: usize,
-    /// Precision of the factors of products; weights are f32
+    /// Precision of the inputs of matrix products and convolutions; accumulation and weights are f32
     #[arg(long, value_name = "TYPE", value_parser = dtype(), default_value_t)]
     pub(crate) dtype: Precision,
     /// auto, cpu, cuda:N or metal:N
@@ -209,7 +209,8 @@ pub(crate) struct BenchArgs {
     /// Print how each layer is computed, and its time; on an NVIDIA GPU, the engine and the speed of each convolution
     #[arg(long, conflicts_with = "verify")]
     pub(crate) explain: bool,
-    /// Instead of timing, compare passes of both networks on the device with the CPU's in f32, and with themselves
+    /// Instead of timing, compare passes of both networks on the device with the CPU in f32, and check that repeated
+    /// passes are bit-identical
     #[arg(long, conflicts_with_all = ["steps", "work", "images"])]
     pub(crate) verify: bool,
     /// Seed of --verify
@@ -322,7 +323,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) max_queued: u64,
     /// Done jobs that keep their optimizer state, most of their size: the newest N, or those of the last DAYS, as in
-    /// 30d; others cannot be lengthened [default: all]
+    /// 30d; others cannot be extended [default: all]
     #[arg(long, value_name = "N|DAYSd", env = "DCGAN_KEEP_DONE")]
     pub(crate) keep_done: Option<KeepDone>,
 }
@@ -386,7 +387,7 @@ pub(crate) struct ExportArgs {
     /// hub: a dataset that the model was trained on, by its name on the Hub; can be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) dataset: Vec<String>,
-    /// hub: a file with figures for the card, the JSON of `dcgan-eval metrics` or result.json of a run; can be repeated
+    /// hub: a file with metrics for the card, the JSON of `dcgan-eval metrics` or result.json of a run; can be repeated
     #[arg(long, value_name = "F.json")]
     pub(crate) results: Vec<PathBuf>,
     /// hub: the type of the stored weights [default: f32]
@@ -403,7 +404,7 @@ const TOKENS: &str = "The token is that of the Hub's own programs: HF_TOKEN, or 
 pub(crate) struct PushArgs {
     /// The folder
     pub(crate) folder: PathBuf,
-    /// hf://OWNER/NAME, created if it is not there; @BRANCH behind it for another branch than main
+    /// hf://OWNER/NAME, created if it is not there; followed by @BRANCH for a branch other than main
     pub(crate) address: String,
     /// Create a private repository
     #[arg(long)]

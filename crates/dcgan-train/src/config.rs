@@ -20,7 +20,7 @@ use choices::{BATCH_NORMS, BEST_BY, DECAYS, DECODED_IMAGES, ORDERS, PRECISIONS};
 pub use choices::{BatchNorm, BestBy, Decay, DecodedImages, Order};
 
 impl RunConfig {
-    /// Memory for decoded images and minibatches that are read ahead, in bytes.
+    /// Memory for decoded images and prefetched minibatches, in bytes.
     pub fn loader_memory_bytes(&self) -> u64 {
         const USUAL: u64 = 1 << 30;
         let quarter = || machine_memory_bytes().map_or(USUAL, |bytes| (bytes / 4).min(USUAL));
@@ -32,7 +32,8 @@ section! {
     /// `[run]` of the plan: where the data is, and how often the run reports and checkpoints.
     #[serde(default)]
     pub struct RunConfig in Run {
-        /// Images: a folder, a zip, CIFAR / MNIST / SVHN files, or a cache by `dcgan-data pack`.
+        /// Dataset: a folder, zip or tar of images, LMDB, Parquet, HDF5 or numpy files, a published dataset, or a cache
+        /// of `dcgan-data pack`.
         data: Option<PathBuf> = None, option(Kind::Path("PATH")).otherwise("embedded digits");
         /// Crop every image to its center N x N before resizing.
         crop: Option<usize> = None, at_least(1);
@@ -49,9 +50,9 @@ section! {
         device: String = "auto".to_owned(), option(Kind::Text("DEVICE")).resumable();
         /// Threads for training and decoding.
         threads: Option<usize> = None, between(1, 4096).otherwise("one per core").resumable();
-        /// The most threads that decode images; as many work as keep training from waiting.
+        /// Maximum number of decoding threads; only as many run as training needs.
         loader_threads: Option<usize> = None, between(1, 4096).otherwise("one per core").resumable();
-        /// Memory for decoded images and minibatches that are read ahead, in MiB.
+        /// Memory for decoded images and prefetched minibatches, in MiB.
         loader_memory: Option<u64> = None, between(16, 1 << 24).otherwise("1024, or a quarter of the machine's").resumable();
         /// Decoded images that do not fit into this memory.
         decoded_images: DecodedImages = DecodedImages::default(), option(DECODED_IMAGES).resumable();
@@ -73,7 +74,7 @@ section! {
         inception: Option<PathBuf> = None, option(Kind::Path("F.pth")).otherwise("that of DCGAN_INCEPTION").resumable();
         /// Samples, and real images, of FID and KID.
         metrics_images: usize = 2500, between(2, 1 << 20).resumable();
-        /// What the best checkpoint is the best by.
+        /// Metric that selects the best checkpoint.
         best_by: BestBy = BestBy::default(), option(BEST_BY);
     }
 }
@@ -92,15 +93,15 @@ section! {
         steps: Option<u64>, at_least(1).resumable();
         /// Networks that a minibatch updates.
         order: Order, option(ORDERS);
-        /// Step size of Adam (paper: 2e-4).
+        /// Adam's learning rate (paper: 2e-4).
         learning_rate: f64, option(Kind::Float(Bound::Excluded(0.0), Bound::Included(1.0)));
         /// Learning rate schedule.
         learning_rate_decay: Decay, option(DECAYS);
-        /// First decay rate of Adam (paper: 0.5).
+        /// Adam's beta1 (paper: 0.5).
         beta1: f64, from_to_below(0.0, 1.0).file_only();
-        /// Second decay rate of Adam.
+        /// Adam's beta2.
         beta2: f64, from_to_below(0.0, 1.0).file_only();
-        /// Added to the root of Adam's second moment; as f32 it must not become zero.
+        /// Adam's epsilon, added to the square root of the second moment; as f32 it must not become zero.
         adam_eps: f64, from_to_below(f32::MIN_POSITIVE as f64, 1.0).file_only();
         /// L2 penalty: every gradient gets this times its parameter before Adam (authors' faces: 1e-5).
         weight_decay: f64, from_to_below(0.0, 1.0);
@@ -116,14 +117,14 @@ section! {
         /// Condition both networks on the class labels of the dataset (supplement of the paper).
         #[serde(default)]
         conditional: bool, option(Kind::Flag);
-        /// Mirror images left to right at random, half of the time: twice the data where left and right are alike.
+        /// Flip images horizontally with probability 1/2, for data where left and right are interchangeable.
         #[serde(default)]
         mirror: bool, option(Kind::Flag);
-        /// Precision of the factors of products.
+        /// Precision of the inputs of matrix products and convolutions; accumulation and weights are f32.
         #[serde(default)]
         dtype: Precision, option(PRECISIONS);
         /// Equal parts of a minibatch, a power of two. Processes that train together divide them among themselves: the
-        /// same shards give the same bytes in any number of processes. CPU only.
+        /// same shards give the same bytes in any number of processes. On GPUs: the number of processes.
         #[serde(default = "one_shard")]
         shards: usize, between(1, 1 << 16);
         /// The images that batch norm takes its statistics over, with several shards.
@@ -377,9 +378,8 @@ impl Plan {
 
     /// Makes relative paths absolute by the current folder, so that the run can be resumed from another one.
     pub fn make_paths_absolute(&mut self) {
-        for path in
-            [&mut self.run.data, &mut self.run.init_from, &mut self.run.inception].into_iter().flatten()
-        {
+        let RunConfig { data, init_from, inception, exclude, .. } = &mut self.run;
+        for path in [data, init_from, inception, exclude].into_iter().flatten() {
             if dcgan_data::is_remote(path) || dcgan_model::is_hub_address(path) {
                 continue;
             }
@@ -472,6 +472,15 @@ mod tests {
         for (rate, expected) in rates.iter().zip([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]) {
             assert!((rate - expected).abs() < 1e-12, "{rates:?}");
         }
+        // Every file that is read again at a resume.
+        let mut elsewhere = plan.clone();
+        let RunConfig { data, init_from, inception, exclude, .. } = &mut elsewhere.run;
+        [data, init_from, inception, exclude].into_iter().for_each(|path| *path = Some("a".into()));
+        elsewhere.make_paths_absolute();
+        let RunConfig { data, init_from, inception, exclude, .. } = &elsewhere.run;
+        assert!(
+            [data, init_from, inception, exclude].iter().all(|path| path.as_ref().unwrap().is_absolute())
+        );
         // A plan written and read again is the same plan.
         assert_eq!(toml::from_str::<Plan>(&toml::to_string(&plan).unwrap()).unwrap(), plan);
     }

@@ -234,7 +234,7 @@ impl RunFolder {
         }
         match before.and_then(|before| before.images) {
             Some(images) if images == data.len() => {
-                format!("it has {images} images as before, with other content")
+                format!("it has {images} images as before, with different content")
             }
             Some(images) => format!("it had {images} images, now it has {}", data.len()),
             None => "images were added, removed or changed".to_owned(),
@@ -270,7 +270,7 @@ fn difference(before: &Listing, now: &Listing) -> String {
         let _ = write!(text, "{separator}{} {what} ({}{more})", names.len(), examples.join(", "));
     }
     if text.is_empty() {
-        "the same files, read with another size or crop, or with other skipped images".to_owned()
+        "the same files, read with a different size or crop, or with different skipped images".to_owned()
     } else {
         text
     }

@@ -78,9 +78,9 @@ pub enum TrainError {
         /// Its name ([`dcgan_ops::ProcessGroup::name`]).
         process: String,
     },
-    /// A process with other parameters than rank 0.
+    /// A process whose parameters differ from those of rank 0.
     #[error(
-        "{process} has other parameters than rank 0 after {step} steps: its memory or its processor is faulty"
+        "{process} and rank 0 have different parameters after {step} steps: the memory or processor of one is faulty"
     )]
     Diverged {
         /// Its name.
@@ -88,8 +88,8 @@ pub enum TrainError {
         /// The steps taken.
         step: u64,
     },
-    /// A process that was started otherwise than rank 0.
-    #[error("{process} has another {what} than rank 0; start all processes with the same")]
+    /// A process that was started differently from rank 0.
+    #[error("the {what} of {process} differs from that of rank 0: start all processes with the same")]
     OtherSetup {
         /// Its name.
         process: String,
@@ -98,8 +98,8 @@ pub enum TrainError {
     },
     /// Processes that cannot divide a minibatch.
     #[error(
-        "{processes} processes cannot divide {shards} shard(s): use --shards N with a power of two that is at least the \
-         number of processes, which is one too"
+        "{processes} processes cannot divide {shards} shard(s): use a power of two for --shards and for the number of \
+         processes, with at least as many shards as processes"
     )]
     Processes {
         /// Processes of the group.

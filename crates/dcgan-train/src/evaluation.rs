@@ -1,12 +1,12 @@
 //! Evaluation of the generator while it trains: EMA weights, sample grids, diversity, random-feature Fréchet distance.
 //!
 //! Samples are drawn in evaluation mode. Where the run keeps an EMA of G's weights, they are swapped in for the time of
-//! an evaluation; training goes on with the raw weights.
+//! an evaluation; training continues with the raw weights.
 
 use crate::config::Plan;
 use crate::error::TrainError;
 use crate::frechet::{self, RandomFeatureFrechet};
-use crate::inception_metrics::{Figures, InceptionMetrics};
+use crate::inception_metrics::{InceptionMetrics, MetricValues};
 use crate::memory::GRID_IMAGES;
 use crate::start::to_host;
 use crate::step::Networks;
@@ -23,7 +23,7 @@ pub(crate) struct Samples {
     pub(crate) layout: Layout,
     /// Whether each row of the layout has one class: the classes of the images are in turn.
     pub(crate) class_rows: bool,
-    /// Mean distance between two of them, relative to that of real images.
+    /// Mean pairwise distance between them, relative to that of real images.
     pub(crate) diversity: f64,
     /// Their mean standard deviation relative to that of real images.
     pub(crate) contrast: f64,
@@ -48,7 +48,7 @@ pub(crate) struct Evaluator<'a> {
     plan: &'a Plan,
     model: Model,
     frechet: RandomFeatureFrechet,
-    /// Mean distance between two real images.
+    /// Mean pairwise distance between real images.
     real_distance: f64,
     /// Mean standard deviation of the values of a real image.
     real_contrast: f64,
@@ -103,7 +103,7 @@ impl<'a> Evaluator<'a> {
         networks: &mut Networks,
         step: u64,
         (metrics, stop): (&mut InceptionMetrics, &dyn Fn() -> bool),
-    ) -> Result<Option<Figures>, TrainError> {
+    ) -> Result<Option<MetricValues>, TrainError> {
         self.with_ema_weights(networks, step, |this, networks| {
             metrics.measure(&mut networks.generator, this.plan.run.seed, stop)
         })
@@ -114,7 +114,7 @@ impl<'a> Evaluator<'a> {
         self.frechet.real_frechet()
     }
 
-    /// The EMA weights of G after `step` steps, where the run keeps an EMA. Their batch-norm statistics are
+    /// The EMA weights of G after `step` steps, where the run keeps an EMA. Their batch norm statistics are
     /// recalibrated: the running statistics belong to the raw weights.
     ///
     /// # Errors
@@ -164,7 +164,7 @@ pub(crate) fn update_ema(networks: &mut Networks, decay: f64) {
     networks.generator.network_mut().parameters_mut().update_ema(decay);
 }
 
-/// Whether G can be evaluated: new networks have no batch-norm statistics.
+/// Whether G can be evaluated: new networks have no batch norm statistics.
 pub(crate) fn can_evaluate(networks: &Networks) -> bool {
     networks.generator.network().running_stats().is_some()
 }

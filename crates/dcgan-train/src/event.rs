@@ -32,7 +32,8 @@ pub enum Event {
         images: u64,
         /// The file, relative to the run folder.
         path: PathBuf,
-        /// Mean distance between two images of the grid, relative to that of real images; near 0 all samples are alike.
+        /// Mean pairwise distance between images of the grid, relative to that of real images; near 0 all samples are
+        /// alike.
         diversity: f64,
         /// Mean standard deviation of the values of an image of the grid, relative to that of real images. None in runs
         /// of earlier versions.
@@ -124,7 +125,7 @@ pub struct StepLine {
     /// Euclidean norm of G's gradient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient_norm_g: Option<f64>,
-    /// Adam's step size.
+    /// Adam's learning rate.
     pub learning_rate: f64,
     /// Real images a second since the last line.
     pub images_per_s: f64,

@@ -1,11 +1,11 @@
 //! A random-feature Fréchet distance that needs no download, and the diversity of a grid.
 //!
-//! The figure is the Fréchet distance, with diagonal covariances, between features of 2,048 real and 2,048 generated
-//! images. The features come from a fixed convolutional network with random weights: the same for every run on
-//! images of one size, whatever the seed. It serves to compare checkpoints of one dataset (lower is better; it rises
-//! when samples blur, lose colors or collapse). Its scale is the distance between two disjoint halves of the real
-//! images, which perfect samples would have. It is **not** the FID of the literature, which uses a trained Inception
-//! network: the two scales have nothing to do with each other.
+//! The metric is the Fréchet distance, with diagonal covariances, between features of 2,048 real and 2,048 generated
+//! images. The features come from a fixed convolutional network with random weights: the same for every run on images
+//! of one size, whatever the seed. It serves to compare checkpoints of one dataset (lower is better; it rises when
+//! samples blur, lose colors or collapse). Its scale is the distance between two disjoint halves of the real images,
+//! which perfect samples would have. It is **not** the FID of the literature, which uses a trained Inception network:
+//! the two scales have nothing to do with each other.
 
 use candle_core::Tensor;
 use dcgan_data::{DataError, Dataset, ImageShape};
@@ -23,7 +23,7 @@ pub const IMAGES: usize = 2048;
 const BATCH: usize = 64;
 /// Channels of the random network's layers.
 const CHANNELS: [usize; 3] = [32, 64, 128];
-/// The network and the choice of images do not depend on the run's seed: figures of two runs can be compared.
+/// The network and the choice of images do not depend on the run's seed: values of two runs can be compared.
 const SEED: u64 = 0;
 
 /// Mean and variance of features.
@@ -33,7 +33,7 @@ struct Moments {
     variance: Vec<f64>,
 }
 
-/// The measure for images of one shape, with the real images' moments.
+/// The metric for images of one shape, with the real images' moments.
 #[derive(Debug)]
 pub struct RandomFeatureFrechet {
     network: Network,
@@ -44,7 +44,7 @@ pub struct RandomFeatureFrechet {
     real_frechet: Option<f64>,
 }
 
-/// Why quality could not be measured.
+/// Why the distance could not be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum FrechetError {
     /// An image could not be read.

@@ -18,6 +18,7 @@ use dcgan_model::{Generator, Latents};
 use dcgan_ops::Device;
 use rayon::prelude::*;
 
+use crate::config::BestBy;
 use crate::error::TrainError;
 use crate::frechet::draw;
 
@@ -30,9 +31,9 @@ const BLOCK: usize = 64;
 /// Time between two lines of the log.
 const REPORT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Figures of samples.
+/// Metrics of samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Figures {
+pub(crate) struct MetricValues {
     /// Fréchet Inception distance; lower is better.
     pub(crate) fid: f64,
     /// Kernel Inception distance; none for fewer images than a subset has.
@@ -74,12 +75,20 @@ impl InceptionMetrics {
         CONVENTION.name()
     }
 
-    /// SHA-256 of the file of weights.
+    /// SHA-256 of the weights file.
     pub(crate) fn sha256(&self) -> &str {
         self.weights.sha256()
     }
 
-    /// Figures of as many samples as there are real images, drawn from z that depend on `seed` alone; none if `stop`
+    /// A number that identifies what a metric depends on beside the samples: which one it is, the weights, the number
+    /// of images. Values of different numbers of images cannot be compared.
+    pub(crate) fn basis(&self, by: BestBy) -> u64 {
+        let mut digest = Digest::default();
+        digest.field(format!("{by:?}")).field(self.weights.sha256()).number(self.chosen.len() as u64);
+        u64::from_str_radix(digest.hex().get(..16).unwrap_or_default(), 16).unwrap_or(0)
+    }
+
+    /// Metrics of as many samples as there are real images, drawn from z that depend on `seed` alone; none if `stop`
     /// became true. A conditional generator draws the classes of the real images.
     ///
     /// # Errors
@@ -89,7 +98,7 @@ impl InceptionMetrics {
         generator: &mut Generator,
         seed: u64,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Option<Figures>, TrainError> {
+    ) -> Result<Option<MetricValues>, TrainError> {
         let mut inception = Inception::new(&self.weights, self.device.clone())?;
         let real = match self.real.take() {
             Some(real) => real,
@@ -129,11 +138,11 @@ impl InceptionMetrics {
         } else {
             Some(kernel_distance(&generated, &real.features, FEATURES, SUBSETS, SUBSET_SIZE, random)?.mean)
         };
-        Ok(Some(Figures { fid, kid, images: n }))
+        Ok(Some(MetricValues { fid, kid, images: n }))
     }
 
-    /// Features of the real images, from the folder of caches where it has them; none if `stop` became true. The
-    /// features of the first ones do not depend on how many are chosen, so that runs with other numbers share a file.
+    /// Features of the real images, from the cache folder where it has them; none if `stop` became true. The features
+    /// of the first ones do not depend on how many are chosen, so that runs with other numbers share a file.
     fn real_features(
         &self,
         inception: &mut Inception,
@@ -143,11 +152,11 @@ impl InceptionMetrics {
         let shape = data.shape();
         let mut digest = Digest::default();
         digest.field("inception features of a run").field(weights.sha256()).field(CONVENTION.name());
-        digest.field(data.fingerprint());
+        digest.field(data.cache_key());
         let folder = default_cache_folder().map(|folder| folder.join("features"));
         // Without a file, or beside a process that writes it, the features are computed again.
         let mut file = folder.and_then(|folder| FeatureFile::open(&folder, &digest.hex()).ok().flatten());
-        let mut all: Vec<f32> = file.as_ref().map_or_else(Vec::new, |file| file.features().to_vec());
+        let mut all: Vec<f32> = file.as_mut().map_or_else(Vec::new, FeatureFile::take_features);
         all.truncate(chosen.len() * FEATURES);
         let mut report = Report::new("real images", chosen.len());
         for part in chosen[all.len() / FEATURES..].chunks(BLOCK) {

@@ -1,6 +1,6 @@
 //! Opens the inputs of a plan: device, images, weights to start from. Nothing is written.
 
-use crate::config::Plan;
+use crate::config::{BestBy, Plan};
 use crate::data_record::DataRecord;
 use crate::memory;
 use crate::preset_choice;
@@ -8,7 +8,9 @@ use crate::start::alone;
 use crate::trainer::Inputs;
 use dcgan_base::memory::machine_memory_bytes;
 use dcgan_data::{DataError, Dataset};
-use dcgan_metrics::{InceptionWeights, MetricsError, WEIGHTS_SOURCE, WEIGHTS_VARIABLE, default_weights};
+use dcgan_metrics::{
+    InceptionWeights, MetricsError, SUBSET_SIZE, WEIGHTS_SOURCE, WEIGHTS_VARIABLE, default_weights,
+};
 use dcgan_model::weights::{self, TensorSpec, Weights};
 use dcgan_model::{ConfigError, DeviceChoice, DeviceError, Model, ModelFiles, OpenError};
 use dcgan_ops::{Device, Isa, Precision};
@@ -87,13 +89,30 @@ pub enum InputsError {
         /// Classes of the dataset.
         classes: usize,
     },
-    /// A run goes on with a dataset of other classes.
+    /// A run continues with a dataset that has a different number of classes.
     #[error("the dataset has {found} classes, the networks of the run {expected}")]
     OtherClasses {
         /// Classes of the networks.
         expected: usize,
         /// Classes of the dataset.
         found: usize,
+    },
+    /// A run continues with a dataset whose classes have other names: labels would change their meaning.
+    #[error(
+        "the classes of the dataset are {}, those of the run {}: restore the folders or names of the classes, or start \
+         a new run", found.join(", "), expected.join(", ")
+    )]
+    OtherClassNames {
+        /// Names of the run.
+        expected: Vec<String>,
+        /// Names of the dataset.
+        found: Vec<String>,
+    },
+    /// KID decides about the best checkpoint, and the dataset is too small for it.
+    #[error("--best-by kid needs at least {SUBSET_SIZE} images, the dataset has {images}: use --best-by fid")]
+    NoKid {
+        /// Images of the dataset.
+        images: usize,
     },
     /// The networks' configuration.
     #[error(transparent)]
@@ -172,7 +191,7 @@ pub fn check_precision(precision: Precision, device: &Device) -> Result<(), Inpu
         return Err(InputsError::Precision);
     }
     if precision == Precision::Bf16 && device.is_cpu() && !Isa::best().multiplies_bf16() {
-        tracing::warn!("this CPU has no bf16 products (AVX512-BF16): --dtype f32 is faster");
+        tracing::warn!("this CPU has no bf16 instructions (AVX512-BF16): --dtype f32 is faster");
     }
     Ok(())
 }
@@ -297,6 +316,9 @@ pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<In
     if data.len() < batch_size {
         return Err(InputsError::TooFew { images: data.len(), batch_size });
     }
+    if plan.run.best_by == BestBy::Kid && data.len() < SUBSET_SIZE {
+        return Err(InputsError::NoKid { images: data.len() });
+    }
     if plan.training.conditional {
         set_classes(plan, &data, opening.is_new)?;
         check_memory(plan, &device)?;
@@ -338,16 +360,20 @@ fn set_classes(plan: &mut Plan, data: &Dataset, is_new: bool) -> Result<(), Inpu
         tracing::info!("conditional networks: {classes} classes");
     } else if plan.model.classes != classes {
         return Err(InputsError::OtherClasses { expected: plan.model.classes, found: classes });
+    } else if !names.is_empty() && !plan.model.class_names.is_empty() && plan.model.class_names != names {
+        let expected = plan.model.class_names.clone();
+        return Err(InputsError::OtherClassNames { expected, found: names.to_vec() });
     }
     Ok(())
 }
 
 /// What a run takes from the weights to start from.
 fn init_note(path: &Path, files: &ModelFiles) -> String {
-    let start = |there, fresh| {
+    let start = |there, missing| {
         let path = path.display();
         format!(
-            "--init-from {path}: the {there} starts from its weights; it has no {fresh}, which starts fresh"
+            "--init-from {path}: the {there} starts from its weights; it has no {missing}, \
+             which is initialized randomly"
         )
     };
     match (&files.generator, &files.discriminator) {

@@ -96,7 +96,7 @@ pub fn warnings(probe: &Probe, crop: Option<usize>, networks: ImageShape) -> Vec
     let factor = |to: usize, from: usize| to as f64 / from.min(crop).max(1) as f64;
     // Images cover the networks' size: the larger factor of both sides.
     let scale = factor(to_height, height).max(factor(to_width, width));
-    let sizes = format!("{} the networks draw {to_height}x{to_width}", describe_sizes(probe));
+    let sizes = format!("{} the networks generate {to_height}x{to_width}", describe_sizes(probe));
     if scale >= ENLARGED {
         found.push(format!(
             "{sizes}: images are enlarged by {scale:.1}, which adds no detail; use a smaller --size or preset"

@@ -25,7 +25,7 @@ pub(crate) struct ExchangeTimes {
 pub(crate) struct Word {
     /// It was asked to stop.
     pub(crate) stop: bool,
-    /// It cannot go on.
+    /// It cannot continue.
     pub(crate) failed: bool,
     /// Digest of its parameters, after the steps at which they are compared.
     pub(crate) digest: [u8; 32],
@@ -170,7 +170,7 @@ mod tests {
         let digest = |rank: usize| [u8::from(rank == 3); 32];
         for met in meet_as(&|rank| Word { digest: digest(rank), ..Word::default() }) {
             let error = met.unwrap_err();
-            assert!(error.contains("rank 3 has other parameters than rank 0 after 7 steps"), "{error}");
+            assert!(error.contains("rank 3 and rank 0 have different parameters after 7 steps"), "{error}");
         }
     }
 }

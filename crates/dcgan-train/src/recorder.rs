@@ -7,7 +7,7 @@ use crate::config::Plan;
 use crate::error::TrainError;
 use crate::evaluation::Samples;
 use crate::event::{AlarmKind, Event, ExchangeShares, StepLine};
-use crate::inception_metrics::{Figures, InceptionMetrics};
+use crate::inception_metrics::{InceptionMetrics, MetricValues};
 use crate::processes::ExchangeTimes;
 use crate::run_folder::{RunFolder, RunResult, Stats};
 use crate::step::{StepError, StepOutput};
@@ -213,8 +213,13 @@ impl<'a> Recorder<'a> {
     ///
     /// # Errors
     /// Those of the run folder.
-    pub(crate) fn metrics(&mut self, step: u64, figures: Figures, sha256: &str) -> Result<(), TrainError> {
-        let Figures { fid, kid, images } = figures;
+    pub(crate) fn metrics(
+        &mut self,
+        step: u64,
+        values: MetricValues,
+        sha256: &str,
+    ) -> Result<(), TrainError> {
+        let MetricValues { fid, kid, images } = values;
         self.emit(&Event::Metrics {
             step,
             fid,
@@ -275,7 +280,7 @@ impl<'a> Recorder<'a> {
         }
         let mut card = checkpoint::card(&files.model, state, &self.data_name, self.plan);
         if let Event::Checkpoint { frechet: Some(frechet), real_frechet, .. } = event {
-            card.push_str(&checkpoint::quality(*frechet, *real_frechet));
+            card.push_str(&checkpoint::card_metric(*frechet, *real_frechet));
         }
         self.last_good = Some(checkpoint.write(&self.folder.checkpoints(), &card)?);
         link_and_prune(self.folder, self.plan, state, self.total_steps)?;

@@ -24,7 +24,7 @@ impl SkipBad {
         self != Self::Flag(false)
     }
 
-    /// The most images that may be skipped.
+    /// Maximum number of skipped images.
     pub fn limit(self) -> Option<u64> {
         match self {
             Self::Flag(_) => None,

@@ -122,8 +122,8 @@ pub(crate) fn to_host(tensor: &Tensor) -> Result<HostTensor, candle_core::Error>
     Ok(HostTensor { shape: tensor.dims().to_vec(), data: tensor.flatten_all()?.to_vec1()? })
 }
 
-/// Everything a run needs to go on. `ema` is what G's file holds in place of its raw weights, where there is one; the
-/// updates of both networks are counted into `state`.
+/// All that is needed to resume a run. `ema` is what G's file holds in place of its raw weights, where there is one;
+/// the updates of both networks are counted into `state`.
 pub(crate) fn to_checkpoint(
     model: &Model,
     networks: &Networks,

@@ -97,7 +97,7 @@ pub(crate) const MOMENTUM: f64 = 0.1;
 /// those of images when D serves as a feature extractor.
 ///
 /// # Errors
-/// [`StepError::NonFinite`] before the update that would have spoilt the parameters.
+/// [`StepError::NonFinite`] before the update that would have corrupted the parameters.
 pub fn train_step(
     networks: &mut Networks,
     config: &TrainingConfig,
@@ -250,7 +250,7 @@ mod tests {
     use dcgan_model::{Model, Preset};
     use dcgan_ops::MapShape;
 
-    /// What a step on spoilt inputs says, and that it left both networks as they were.
+    /// What a step on corrupted inputs says, and that it left both networks as they were.
     fn check_refused(x: f32, z: f32, what: &str) {
         let plan = Plan::resolve(&RunOptions { size: Some((8, 8)), ..RunOptions::default() }).unwrap();
         let mut preset = Preset::named("digits").unwrap();

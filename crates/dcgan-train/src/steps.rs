@@ -13,10 +13,10 @@ use dcgan_ops::ProcessGroup;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most bytes of minibatches that are read ahead.
+/// Maximum size of prefetched minibatches, in bytes.
 const READ_AHEAD_BYTES: u64 = 64 << 20;
 
-/// The most threads that decode images.
+/// Maximum number of decoding threads.
 fn loader_threads(plan: &Plan) -> usize {
     let cores = || std::thread::available_parallelism().map_or(2, usize::from);
     plan.run.loader_threads.unwrap_or_else(cores)
@@ -151,7 +151,7 @@ impl<'a> Steps<'a> {
         let _ = meet(self.group.as_ref(), step, word);
     }
 
-    /// The last meeting, after the last step.
+    /// The last synchronization, after the last step.
     ///
     /// # Errors
     /// Those of [`meet`].

@@ -12,7 +12,7 @@ use crate::error::TrainError;
 use crate::evaluation::{Evaluator, can_evaluate, real_images};
 use crate::event::Event;
 use crate::frechet::{self, RandomFeatureFrechet};
-use crate::inception_metrics::{Figures, InceptionMetrics};
+use crate::inception_metrics::{InceptionMetrics, MetricValues};
 use crate::processes::{self, Start};
 use crate::recorder::{self, Recorder};
 use crate::run_folder::{RunFolder, RunResult};
@@ -98,7 +98,7 @@ type Observer<'a> = &'a mut dyn FnMut(&Event);
 /// Gets the number of steps taken and of all steps.
 type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Refuses processes that cannot divide the shards, or were started otherwise than rank 0. All processes call it, and
+/// Refuses processes that cannot divide the shards, or were started differently from rank 0. All processes call it, and
 /// get the same error.
 ///
 /// # Errors
@@ -333,7 +333,7 @@ impl<'a> Trainer<'a> {
                 self.recorder.log(&self.state, self.steps.loader.wait_time(), &self.steps.times)?;
             }
             self.record(&cancelled_alone)?;
-            if (self.state.unrecorded || cancelled_alone()) && step < self.total_steps {
+            if self.state.unrecorded || cancelled_alone() && step < self.total_steps {
                 return self.interrupted();
             }
         }
@@ -391,14 +391,15 @@ impl<'a> Trainer<'a> {
                 return Ok(());
             }
             let frechet = self.frechet()?;
-            let mut figures = None;
+            let mut values = None;
             if self.plan.run.metrics_every.is_some_and(|every| self.is_due(every)) {
-                figures = self.metrics(&waits)?;
-                if waits() {
+                // It may take minutes: stopped at the last step too.
+                values = self.metrics(cancelled)?;
+                if values.is_none() && self.inception.is_some() || waits() {
                     return Ok(());
                 }
             }
-            self.checkpoint(frechet, figures)?;
+            self.checkpoint(frechet, values)?;
         }
         self.state.unrecorded = false;
         Ok(())
@@ -472,36 +473,45 @@ impl<'a> Trainer<'a> {
     }
 
     /// FID and KID; none if `stop` became true. They are recorded with the checkpoint that follows.
-    fn metrics(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<Figures>, TrainError> {
+    fn metrics(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<MetricValues>, TrainError> {
         let Some(metrics) = &mut self.inception else { return Ok(None) };
         let started = Instant::now();
         let step = self.state.step;
         tracing::info!("step {step}: measuring FID and KID");
-        let figures = self.evaluator.inception(&mut self.steps.networks, step, (metrics, stop))?;
+        let values = self.evaluator.inception(&mut self.steps.networks, step, (metrics, stop))?;
         self.recorder.exclude_since(started);
-        if let Some(figures) = figures {
-            self.recorder.metrics(step, figures, metrics.sha256())?;
+        if let Some(values) = values {
+            self.recorder.metrics(step, values, metrics.sha256())?;
         }
-        Ok(figures)
+        Ok(values)
     }
 
     /// Writes a scheduled checkpoint.
-    fn checkpoint(&mut self, frechet: f64, figures: Option<Figures>) -> Result<(), TrainError> {
+    fn checkpoint(&mut self, frechet: f64, values: Option<MetricValues>) -> Result<(), TrainError> {
         let started = Instant::now();
         let step = self.state.step;
-        let metric = match self.plan.run.best_by {
+        let best_by = self.plan.run.best_by;
+        let basis = self.inception.as_ref().map(|inception| inception.basis(best_by));
+        let metric = match best_by {
             BestBy::Frechet => None,
-            BestBy::Fid => Some(figures.map_or(f64::NAN, |figures| figures.fid)),
-            BestBy::Kid => Some(figures.and_then(|figures| figures.kid).unwrap_or(f64::NAN)),
+            BestBy::Fid => Some(values.map_or(f64::NAN, |values| values.fid)),
+            BestBy::Kid => Some(values.and_then(|values| values.kid).unwrap_or(f64::NAN)),
         };
-        let (figure, best) = match metric {
+        let (value, best) = match metric {
             None => (frechet, self.state.best.map(|best| best.frechet)),
-            Some(metric) => (metric, self.state.best.and_then(|best| best.metric)),
+            Some(metric) => {
+                let is_comparable = |best: &Best| best.metric_basis.is_none_or(|other| Some(other) == basis);
+                (metric, self.state.best.filter(is_comparable).and_then(|best| best.metric))
+            }
         };
-        let is_best = figure.is_finite() && best.is_none_or(|best| figure < best);
+        let is_best = value.is_finite() && best.is_none_or(|best| value < best);
         let distances = (Some(frechet), self.evaluator.real_frechet());
         let event = self.recorder.begin_checkpoint(step, distances, is_best)?;
-        let best = if is_best { Some(Best { step, frechet, metric }) } else { self.state.best };
+        let best = if is_best {
+            Some(Best { step, frechet, metric, metric_basis: metric.and(basis) })
+        } else {
+            self.state.best
+        };
         let state = State { best, unrecorded: false, ..self.state.clone() };
         self.write_checkpoint(state.clone(), &event)?;
         self.state = state;
@@ -529,7 +539,7 @@ impl<'a> Trainer<'a> {
             state.alarms = self.alarms;
         }
         let event = self.recorder.begin_checkpoint(step, (None, None), false).unwrap_or_else(|error| {
-            // The run goes on without this event.
+            // The run continues without this event.
             tracing::warn!("{error}");
             self.recorder.checkpoint_event(step, (None, None), false)
         });

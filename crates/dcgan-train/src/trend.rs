@@ -92,7 +92,7 @@ impl History {
     }
 }
 
-/// Whom [`advice`] is for: how the run is lengthened, and where its best model is.
+/// Whom [`advice`] is for: how the run is extended, and where its best model is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader<'a> {
     /// A user of the command line. The folder of the run as commands take it.
@@ -140,7 +140,7 @@ pub fn advice(plan: &Plan, result: &RunResult, reader: Reader<'_>) -> Option<Str
     });
     let mut text = format!("random-feature Fréchet distance {best:.4} at step {step}{scale}.");
     if result.real_frechet.is_some_and(|real| best <= NEAR_REAL * real) {
-        text.push_str(" The samples are as near to the real images as it can tell.");
+        text.push_str(" By this metric the samples cannot be told apart from real images.");
         return Some(text);
     }
     let longer = result.steps.saturating_mul(2);
@@ -149,7 +149,7 @@ pub fn advice(plan: &Plan, result: &RunResult, reader: Reader<'_>) -> Option<Str
         options.push(reader.option("--ema 0.99 (smoother samples)"));
     }
     if !plan.training.mirror {
-        options.push(reader.option("--mirror (where left and right are alike)"));
+        options.push(reader.option("--mirror (where left and right are interchangeable)"));
     }
     options.push("more images".to_owned());
     let next_run = format!("for a new run: {}", options.join(", "));
@@ -158,7 +158,7 @@ pub fn advice(plan: &Plan, result: &RunResult, reader: Reader<'_>) -> Option<Str
             format!(" It was still falling: train longer {}; {next_run}.", reader.longer(longer))
         }
         Some(Trend::Flat) => format!(
-            " It changed by less than 5 % over the last checkpoints: more steps alone will help little; {next_run}."
+            " It changed by less than 5 % over the last checkpoints: more steps alone are unlikely to help; {next_run}."
         ),
         Some(Trend::Rising) => {
             format!(" It rose over the last checkpoints: {}; {next_run}.", reader.best())
@@ -231,7 +231,7 @@ mod tests {
             parts.iter().for_each(|part| assert!(found.contains(part), "no {part:?} in {found}"));
             assert!(!found.contains("--") && !found.contains('`'), "{found}");
         }
-        assert!(text(&plan, 0.014, Some(Trend::Falling)).ends_with("as it can tell."));
+        assert!(text(&plan, 0.014, Some(Trend::Falling)).ends_with("told apart from real images."));
         (plan.training.ema, plan.training.mirror) = (0.99, true);
         let found = text(&plan, 0.5, Some(Trend::Flat));
         assert!(!found.contains("--ema") && !found.contains("--mirror"), "{found}");

@@ -98,7 +98,9 @@ impl Hub {
             }
             _ => return json_answer(404, &json!({ "error": "no such path" })),
         };
-        let Some((_, files)) = repositories.get_mut(&id).filter(|(private, _)| is_known || !*private) else {
+        let Some((is_private, files)) =
+            repositories.get_mut(&id).filter(|(private, _)| is_known || !*private)
+        else {
             let (name, value) = ("x-error-code", "RepoNotFound".to_owned());
             return (
                 401,
@@ -128,6 +130,8 @@ impl Hub {
                         assert_eq!(value["encoding"], "base64");
                         let content = STANDARD.decode(value["content"].as_str().unwrap()).unwrap();
                         files.insert(value["path"].as_str().unwrap().to_owned(), content);
+                    } else if line["key"] == "deletedFile" {
+                        files.remove(line["value"]["path"].as_str().unwrap());
                     }
                 }
                 json_answer(
@@ -135,8 +139,10 @@ impl Hub {
                     &json!({ "commitUrl": format!("https://hub/{id}/commit/1"), "commitOid": COMMIT }),
                 )
             }
-            ("GET", [] | ["revision", "main"]) => json_answer(200, &json!({ "id": id, "sha": COMMIT })),
-            ("GET", ["tree", COMMIT]) => {
+            ("GET", [] | ["revision", "main" | COMMIT]) => {
+                json_answer(200, &json!({ "id": id, "sha": COMMIT, "private": is_private }))
+            }
+            ("GET", ["tree", COMMIT | "main"]) => {
                 let entry = |(path, bytes): (&String, &Vec<u8>)| json!({ "type": "file", "oid": etag(bytes), "size": bytes.len(), "path": path });
                 json_answer(200, &files.iter().map(entry).collect())
             }
@@ -239,6 +245,8 @@ fn a_model_goes_to_the_hub_and_comes_back() {
     succeed(None, &[&export[..], &["--dtype", "bf16"]].concat());
     fs::write(here.join("model/.env"), "not for others").unwrap();
     fs::write(here.join("model/notes.txt"), "nor this").unwrap();
+    fs::create_dir(here.join("model/private")).unwrap();
+    fs::write(here.join("model/private/me.png"), "nor files of folders").unwrap();
 
     refused(None, &["push", "model", "hf://me/digits"], &["hf://me/digits", "HF_TOKEN"]);
     refused(Some(TOKEN), &["push", digits.to_str().unwrap(), "hf://me/digits"], &["export MODEL --to hub"]);
@@ -278,6 +286,22 @@ fn a_model_goes_to_the_hub_and_comes_back() {
     succeed(None, &[&start[..], &["--out", "run"]].concat());
     assert!(fs::read_to_string(here.join("run/plan.toml")).unwrap().contains("\"hf://me/digits\""));
 
+    // What was public is not private for being pushed so.
+    let before = hub.repositories.lock().unwrap()["me/digits"].clone();
+    fs::write(here.join("model/LICENSE"), "new").unwrap();
+    let private = ["push", "model", "hf://me/digits", "--private"];
+    refused(Some(TOKEN), &private, &["hf://me/digits", "public", "--private"]);
+    assert_eq!(hub.repositories.lock().unwrap()["me/digits"], before);
+    // The metadata and the text of a card survive an export of what was pulled.
+    succeed(None, &["export", "hf://me/digits", "--to", "hub", "--out", "again", "--license", "mit"]);
+    let card = fs::read_to_string(here.join("again/README.md")).unwrap();
+    assert_eq!(card, fs::read_to_string(here.join("model/README.md")).unwrap());
+    // A model that has lost a network does not keep the one it had.
+    fs::remove_file(here.join("model/discriminator.safetensors")).unwrap();
+    succeed(Some(TOKEN), &["push", "model", "hf://me/digits"]);
+    let stored: Vec<String> = hub.repositories.lock().unwrap()["me/digits"].1.keys().cloned().collect();
+    assert_eq!(stored, ["LICENSE", "README.md", "config.json", "generator.safetensors"]);
+
     // A private model is there for its owner alone.
     succeed(Some(TOKEN), &["push", "model", "hf://me/secret", "--private"]);
     refused(
@@ -300,14 +324,29 @@ fn a_model_that_is_here_needs_no_connection() {
     let files = ["config.json", "generator.safetensors"];
     let files = files.map(|file| (file.to_owned(), fs::read(digits.join(file)).unwrap()));
     hub.repositories.lock().unwrap().insert("me/digits".to_owned(), (false, BTreeMap::from(files)));
-    let sample = |endpoint: &str| {
-        run(here, endpoint, None, &["sample", "--model", "hf://me/digits", "--n", "1", "--out", "out.png"])
-    };
     let nowhere = "http://127.0.0.1:9";
-    let error = String::from_utf8_lossy(&sample(nowhere).stderr).into_owned();
-    assert!(error.contains("HF_ENDPOINT"), "{error}");
-    assert!(sample(&endpoint).status.success());
-    let output = sample(nowhere);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && error.contains("cannot be reached"), "{error}");
+    for model in ["hf://me/digits".to_owned(), format!("hf://me/digits@{COMMIT}")] {
+        let sample = |endpoint: &str| {
+            run(here, endpoint, None, &["sample", "--model", &model, "--n", "1", "--out", "out.png"])
+        };
+        let refused = || {
+            let output = sample(nowhere);
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && error.contains("HF_ENDPOINT"), "{error}");
+        };
+        refused();
+        assert!(sample(&endpoint).status.success());
+        let output = sample(nowhere);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && error.contains("cannot be reached"), "{error}");
+        if model.contains('@') {
+            // Files of a commit whose copy was interrupted.
+            let snapshots = here.join("cache/hub/models--me--digits/snapshots");
+            fs::remove_file(snapshots.join(COMMIT).with_extension("dcgan-complete")).unwrap();
+            fs::remove_file(snapshots.join(COMMIT).join("generator.safetensors")).unwrap();
+            refused();
+        } else {
+            fs::remove_dir_all(here.join("cache")).unwrap();
+        }
+    }
 }

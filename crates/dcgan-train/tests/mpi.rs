@@ -172,7 +172,7 @@ fn one_message_names_the_process_that_cannot_go_on() {
     // What rank 1 gets besides the options of rank 0, and the message; nothing is written.
     let rows = [
         ("", "--learning-rate 7", "dcgan-train (rank 1 on "),
-        ("", "--seed 3", "has another plan than rank 0"),
+        ("", "--seed 3", "the plan of rank 1"),
         ("", "--data /no/such/images", "cannot read /no/such/images"),
         ("", "--device cuda:0", "dcgan-train (rank 1 on "),
         ("--shards 1", "--shards 1", "2 processes cannot divide 1 shard(s)"),
@@ -267,7 +267,7 @@ fn a_job_of_the_service_trains_in_several_processes() {
     assert!(paused["step"].as_u64() < Some(1500), "{paused}");
     service.request("POST", &format!("/v1/jobs/{id}/resume"), &json!({}));
     service.wait(&id, |job| job["state"] == "running" && job["step"].as_u64() > paused["step"].as_u64());
-    // The service is killed: its processes stop, and the next service goes on.
+    // The service is killed: its processes stop, and the next service resumes.
     drop(service);
     let service = Service::start(&store);
     let done = service.wait(&id, |job| job["state"] == "done" || job["state"] == "failed");

@@ -53,7 +53,7 @@ fn a_run_copies_its_dataset_and_goes_on_without_the_server() {
             run(folder.path(), &["run", "--data", data, "--out", out, "--batch-size", "8", "--steps", "3"]);
         let log = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{log}");
-        assert_eq!(log.contains("copies http://"), out == "remote", "{log}");
+        assert_eq!(log.contains("copying http://"), out == "remote", "{log}");
         assert!(!log.contains("secret"), "{log}");
     }
     let weights = |run: &str, step: &str| {
@@ -61,7 +61,7 @@ fn a_run_copies_its_dataset_and_goes_on_without_the_server() {
             .unwrap()
     };
     assert!(weights("remote", "00000003") == weights("local", "00000003"));
-    // Without the server, the run goes on with the copy.
+    // Without the server, the run continues with the copy.
     server.set(|behavior| behavior.is_down = true);
     for run_folder in ["remote", "local"] {
         let done = run(folder.path(), &["resume", run_folder, "--steps", "5"]);

@@ -35,7 +35,7 @@ def main():
     assert data.eval_results[0].metric_name == "FID (clean, 50000 images against 9)", data.eval_results[0]
     assert config["_class_name"] == "DCGAN"
     assert text.count("## In PyTorch") == 1
-    print("the card has", len(found), "figures")
+    print("the card has", len(found), "metrics")
 
 
 main()

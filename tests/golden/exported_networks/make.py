@@ -25,7 +25,7 @@ from networks import Discriminator, Generator  # noqa: E402
 
 N = 5
 BLOCK = {"kernel": 4, "stride": 2, "padding": 1}
-# Labels are joined to maps alone: the head reads a map of 2x3. With biases; sides that are not equal.
+# Labels are concatenated to maps alone: the head reads a map of 2x3. With biases; sides that are not equal.
 MAPS = {
     "version": 2,
     "name": "maps",
@@ -49,7 +49,7 @@ MAPS = {
         "blocks": [{"channels": c, **BLOCK} for c in (4, 6)],
     },
 }
-# Labels are joined to vectors too; batch norm per activation with weight and bias; hidden dense layers.
+# Labels are concatenated to vectors too; batch norm per activation with weight and bias; hidden dense layers.
 VECTORS = {
     "version": 2,
     "name": "vectors",
@@ -146,7 +146,7 @@ def main():
                 y = one_hot(torch.randint(classes, (16,)), classes) if classes else None
                 d(g(g.draw(16), y), y)
             g.eval(), d.eval()
-            # Class weights need not be one-hot.
+            # Labels need not be one-hot.
             z, y = g.draw(N), torch.rand(N, classes) if classes else None
             images = g(z, y)
             found = {"z": z, "images": images, "logits": d(images, y)}

@@ -1,12 +1,12 @@
 """The authors' class-conditional networks at 28x28 (Newmu/dcgan_code, MNIST), narrow: `case.safetensors` and
 `config.json`.
 
-Labels are joined to the input of every layer: to vectors as a one-hot vector, to maps as a constant map per class. Each
-network has a hidden dense layer. Batch norm has no weight and bias, eps 1e-8, per activation after the projection; z
-from U(-1, 1); images in [0, 1], sigmoid; coupled L2 of 2.5e-5; each minibatch updates either G or D, G first, and G
-takes the labels of the minibatch. A dense layer on a map is written here as in the authors' code: the map is flattened,
-the labels are appended, and one matrix multiplies the whole. The matrix is stored in two parts, `conv.weight` for the
-map and `label.weight` for the labels.
+Labels are concatenated to the input of every layer: to vectors as a one-hot vector, to maps as a constant map per
+class. Each network has a hidden dense layer. Batch norm has no weight and bias, eps 1e-8, per activation after the
+projection; z from U(-1, 1); images in [0, 1], sigmoid; coupled L2 of 2.5e-5; each minibatch updates either G or D, G
+first, and G takes the labels of the minibatch. A dense layer on a map is written here as in the authors' code: the map
+is flattened, the labels are appended, and one matrix multiplies the whole. The matrix is stored in two parts,
+`conv.weight` for the map and `label.weight` for the labels.
 
 Everything else, the keys, the precision and the choice of the seed are those of ../paper64_narrow/make.py, with n = 9 of 13 images,
 z of 6, three classes, and the keys

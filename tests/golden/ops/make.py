@@ -22,7 +22,7 @@ Run: python3 make.py        (torch, numpy, safetensors; a few seconds on one cor
   parts   kind, input and output ({channels, height, width}), kernel ([h, w]), stride, padding ([rows, columns]),
           output_padding, bias (true, false), classes (k; 0 for none), and mode, axes, affine, eps, activation as in
           norm; resample in some rows: ["max_pool", k] or ["nearest", k], of x. A layer with all of its parts: x
-          resampled, labels joined to it, linear map, bias, batch norm, activation
+          resampled, labels concatenated to it, linear operation, bias, batch norm, activation
           .x (n, c, h, w); .labels (n, k) where k > 0, one-hot, in one row mixtures that sum to 1; .weight in PyTorch's
           layout with c + k input channels; .bias (out); .norm_weight, .norm_bias, .mean, .variance as in norm; .y; .dy
           is an input; .dx, .dweight, .dbias, .dnorm_weight, .dnorm_bias

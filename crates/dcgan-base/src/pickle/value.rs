@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::error::PickleError;
 use super::machine;
 
-/// Most axes of an array in numpy.
+/// Maximum number of axes of an array in numpy.
 const MAX_AXES: usize = 64;
 
 /// Index of a node.
@@ -101,10 +101,10 @@ pub struct DataExtent {
 /// Bounds on the work of one pickle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most opcodes. Each adds a few words of memory at most, so this bounds both memory and time.
+    /// Maximum number of opcodes. Each adds a few words of memory at most, so this bounds both memory and time.
     pub objects: usize,
-    /// Most classes and functions that are not [`KnownClass`]es: with 0, any of them is an error. A bound is needed
-    /// because a pickle can combine a few long texts to any number of names.
+    /// Maximum number of classes and functions that are not [`KnownClass`]es: with 0, any of them is an error. A bound
+    /// is needed because a pickle can combine a few long texts to any number of names.
     pub classes: usize,
 }
 

@@ -76,7 +76,7 @@ impl Header {
         format!("({}) {}", sizes.join(", "), self.descr)
     }
 
-    /// The same behind a name.
+    /// The same after a name.
     #[cfg(feature = "hdf5")]
     pub(crate) fn describe_named(&self, name: &str) -> String {
         format!("{name} {}", self.describe())

@@ -55,7 +55,10 @@ pub(crate) fn scan_files(
         let batch = read_batch(&bytes).map_err(|problem| DataError::invalid_file(file, problem))?;
         let variant = *first_variant.get_or_insert(batch.variant);
         if variant != batch.variant {
-            return Err(DataError::invalid_file(file, "is a batch of another CIFAR dataset than the first"));
+            return Err(DataError::invalid_file(
+                file,
+                "is a batch of a different CIFAR dataset from the first",
+            ));
         }
         for (record, label) in batch.labels.iter().enumerate() {
             let class = u32::try_from(*label).ok().filter(|label| (*label as usize) < variant.classes());

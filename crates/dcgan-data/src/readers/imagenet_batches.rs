@@ -126,7 +126,7 @@ fn of_zip(file: &Path, digest: &mut Digest) -> Result<Batch, DataError> {
     };
     let ((data, pixels), (header, labels)) = (read("data")?, read("labels")?);
     let values = labels.get(header.first..).and_then(|bytes| integers(&header.descr, bytes));
-    let labels = values.ok_or_else(|| invalid("has labels that are no integers".to_owned()))?;
+    let labels = values.ok_or_else(|| invalid("has labels that are not integers".to_owned()))?;
     let length = pixels.len().saturating_sub(data.first);
     let side = side_of(&data.descr, &data.sizes, data.is_fortran, length, labels.len()).map_err(invalid)?;
     Ok(Batch { pixels, first: data.first, side, labels })

@@ -19,7 +19,7 @@ pub(crate) const MAX_LABEL_FILE_BYTES: u64 = 64 << 20;
 pub(crate) type Labels = (Option<Vec<u32>>, Option<Vec<String>>);
 
 /// Labels of the images `names` below `root`. `label_file` is the content of dataset.json, if it exists; `chosen` is
-/// the split, if there are folders of splits.
+/// the split, if there are split folders.
 ///
 /// # Errors
 ///

@@ -76,7 +76,7 @@ struct Images {
 }
 
 impl Images {
-    /// Adds the values of the database `file`; names are keys behind `prefix`.
+    /// Adds the values of the database `file`; names are keys after `prefix`.
     fn add(&mut self, file: PathBuf, prefix: &str, report: &mut ScanReport) -> Result<(), DataError> {
         let bytes = Bytes::map(&file)?;
         let invalid = |problem: String| DataError::invalid_file(&file, problem);

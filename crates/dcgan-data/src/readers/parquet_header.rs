@@ -19,7 +19,7 @@ pub(crate) struct PageHeader {
     pub(crate) kind: PageKind,
     /// Bytes of the header itself.
     pub(crate) header: usize,
-    /// Bytes of the page behind the header.
+    /// Bytes of the page after the header.
     pub(crate) compressed: usize,
     /// Bytes of the page in memory.
     pub(crate) uncompressed: usize,

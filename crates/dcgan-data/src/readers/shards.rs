@@ -125,7 +125,7 @@ pub(crate) fn of_split(
     let present: BTreeSet<Split> = splits.iter().flatten().copied().collect();
     if present.is_empty() {
         if split != Split::Train {
-            report.notes.push(format!("no names of splits: all images are read, not only those of {split}"));
+            report.notes.push(format!("no split names: all images are read, not only those of {split}"));
         }
         return Ok(files);
     }

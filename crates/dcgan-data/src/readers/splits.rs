@@ -1,4 +1,4 @@
-//! Folders of splits: `train`, `val` and `test` below the root of a folder or zip of images are not classes.
+//! Split folders: `train`, `val` and `test` below the root of a folder or zip of images are not classes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,18 +13,18 @@ use crate::split::Split;
 pub(crate) struct Chosen {
     /// Whether each name is in the split.
     pub(crate) keep: Vec<bool>,
-    /// The names of all splits without the folder of the split, for class numbers that all splits share.
+    /// The names of all splits without the folder of the split, for class indices that all splits share.
     pub(crate) inner_names: Names,
     /// The names that are in the split, without its folder.
     pub(crate) own_names: Names,
 }
 
-/// Chooses the images of `split` among `names`, paths below `root`; `None` if there are no folders of splits, and all
+/// Chooses the images of `split` among `names`, paths below `root`; `None` if there are no split folders, and all
 /// images are read.
 ///
 /// # Errors
 ///
-/// [`DataError::NoSplit`] if there are folders of splits, but not of this one.
+/// [`DataError::NoSplit`] if there are split folders, but not of this one.
 pub(crate) fn choose(
     root: &Path,
     names: &Names,
@@ -41,9 +41,7 @@ pub(crate) fn choose(
     let present: BTreeSet<Split> = named.iter().filter_map(|folder| Split::of_folder(folder)).collect();
     if present.is_empty() {
         if split != Split::Train {
-            report
-                .notes
-                .push(format!("no folders of splits: all images are read, not only those of {split}"));
+            report.notes.push(format!("no split folders: all images are read, not only those of {split}"));
         }
         return Ok(None);
     }
@@ -85,9 +83,9 @@ pub(crate) fn choose(
     let own_names = own.filter_map(|(name, _)| inner(name, prefix)).collect();
     let instead =
         if read == split { String::new() } else { format!(" in place of {split}, which is missing") };
-    report.notes.push(format!("split {read}{instead}; folders of splits: {}", named.join(", ")));
+    report.notes.push(format!("split {read}{instead}; split folders: {}", named.join(", ")));
     if loose > 0 && present.contains(&Split::Train) {
-        report.notes.push(format!("{loose} images outside the folders of splits are not read"));
+        report.notes.push(format!("{loose} images outside the split folders are not read"));
     }
     if !others.is_empty() {
         report.notes.push(format!("folders that are not splits are not read: {}", others.join(", ")));

@@ -184,7 +184,7 @@ fn inspect_decodes_every_image_and_lists_the_unreadable_ones() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["checked"], &json["unreadable"][0]["name"]), (&"pixels".into(), &"2.png".into()));
 
-    let train = ["images       2", "split train; folders of splits: test, train", "1  1 b"];
+    let train = ["images       2", "split train; split folders: test, train", "1  1 b"];
     check(&folder, &["inspect", "splits"], 0, &train, &[]);
     for args in [&["--test"][..], &["--split", "test"], &["--split", "testing"]] {
         check(&folder, &[&["inspect", "splits"], args].concat(), 0, &["images       1", "1  1 b"], &[]);

@@ -1,4 +1,4 @@
-//! Layouts of folders and zips: published datasets, arrays, folders of splits.
+//! Layouts of folders and zips: published datasets, arrays, split folders.
 
 use dcgan_data::{Dataset, Format, ImageShape, OpenOptions, Split, UnreadableImages};
 
@@ -265,7 +265,7 @@ fn folders_of_splits_are_not_classes() {
     check_splits(
         &three,
         train,
-        Ok((&[2, 3, 4], Some(&[0, 1, 2]), classes, "split train; folders of splits: test, train")),
+        Ok((&[2, 3, 4], Some(&[0, 1, 2]), classes, "split train; split folders: test, train")),
     );
     check_splits(&three, test, Ok((&[0, 1], Some(&[0, 2]), classes, "split test")));
     check_splits(&three, val, Ok((&[5], Some(&[1]), classes, "split val")));
@@ -282,16 +282,12 @@ fn folders_of_splits_are_not_classes() {
     check_splits(&["train/a/0.png", "train/b/0.png"], train, Ok((&[0, 1], Some(&[0, 1]), &["a", "b"], "")));
     check_splits(&["train/a/0.png"], test, Err("has no test split: expected a folder test, found train"));
     check_splits(&["test/a/0.png"], train, Err("has no train split: expected a folder train, found test"));
-    check_splits(
-        &["0.png", "test/0.png"],
-        train,
-        Ok((&[0], None, &[], "split train; folders of splits: test")),
-    );
+    check_splits(&["0.png", "test/0.png"], train, Ok((&[0], None, &[], "split train; split folders: test")));
     check_splits(&["0.png", "test/0.png"], test, Ok((&[1], None, &[], "")));
     check_splits(
         &["0.png", "train/0.png"],
         train,
-        Ok((&[1], None, &[], "1 images outside the folders of splits")),
+        Ok((&[1], None, &[], "1 images outside the split folders")),
     );
     // A train among cars is a class.
     let vehicles = ["car/0.png", "train/0.png"];
@@ -300,11 +296,11 @@ fn folders_of_splits_are_not_classes() {
     check_splits(&vehicles, test, Err("has no test split: expected a folder test, found car, train"));
     let extra = ["extra/0.png", "test/0.png", "train/0.png"];
     check_splits(&extra, train, Ok((&[2], None, &[], "folders that are not splits are not read: extra")));
-    // Without folders of splits, all images are read and the report says so.
+    // Without split folders, all images are read and the report says so.
     check_splits(
         &["a/0.png", "b/0.png"],
         test,
-        Ok((&[0, 1], Some(&[0, 1]), &["a", "b"], "no folders of splits: all")),
+        Ok((&[0, 1], Some(&[0, 1]), &["a", "b"], "no split folders: all")),
     );
 }
 

@@ -117,3 +117,23 @@ fn decoded_images_are_kept_on_disk() {
     assert!(!without.is_cached());
     assert!(without.report().to_string().contains("decoded images are not kept on disk: cannot write"));
 }
+
+#[test]
+fn cache_keys_tell_images_apart() {
+    let ppm = |number: usize| [b"P6 5 4 255\n".to_vec(), pixels(number, shape(4, 5, 3))].concat();
+    let folder = Folder::new(&[("a.ppm", ppm(1)), ("b.ppm", ppm(2))]);
+    let open = |path: &std::path::Path| open(path, shape(4, 5, 3));
+    let first = open(folder.path());
+    assert_eq!(open(folder.path()).cache_key(), first.cache_key());
+    let caches = Folder::new(&[]);
+    let packed = caches.join("a.cache");
+    pack(&first, &packed, |_| ()).unwrap();
+    let packed = open(&packed);
+    assert_eq!(packed.fingerprint(), first.fingerprint());
+    assert_ne!(packed.cache_key(), first.cache_key(), "its images may be resized");
+    // Names and sizes stay as they are.
+    folder.write("b.ppm", &ppm(3));
+    let changed = open(folder.path());
+    assert_eq!(changed.fingerprint(), first.fingerprint());
+    assert_ne!(changed.cache_key(), first.cache_key());
+}

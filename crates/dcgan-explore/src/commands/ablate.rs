@@ -13,7 +13,7 @@ use dcgan_model::{Classes, Generator};
 
 /// Columns of the image grid.
 const COLUMNS: usize = 8;
-/// Most samples.
+/// Maximum number of samples.
 const MAX_SAMPLES: usize = 1000;
 /// Samples on the grid for drawing boxes are enlarged to at least this many pixels a side.
 const GRID_SIDE: usize = 160;

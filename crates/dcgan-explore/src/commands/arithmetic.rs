@@ -13,7 +13,7 @@ use dcgan_ops::BufferPool;
 const COPIES: usize = 8;
 /// z per concept in the paper, where arithmetic on single z is unstable.
 const STABLE: usize = 3;
-/// Most images of a concept in the figure.
+/// Maximum number of images of a concept in the figure.
 const MAX_SHOWN: usize = 5;
 /// Black rows between arithmetic on z and arithmetic on pixels.
 const LINE_GAP: usize = 8;

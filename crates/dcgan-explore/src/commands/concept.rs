@@ -16,13 +16,13 @@ use dcgan_features::features::Features;
 use dcgan_model::Classes;
 use serde_json::json;
 
-/// Most images to fit the probe to.
+/// Maximum number of images to fit the probe to.
 const MAX_IMAGES: usize = 100_000;
 /// Values per channel of a feature vector: activations pooled to 4x4.
 const POOLED: usize = 16;
-/// Most bytes of the features that the probe is fitted to.
+/// Maximum size of the features that the probe is fitted to, in bytes.
 const MAX_FEATURE_BYTES: usize = 4 << 30;
-/// Most samples to rank.
+/// Maximum number of samples to rank.
 const MAX_CANDIDATES: usize = 1_000_000;
 
 pub(crate) fn run(args: &ConceptArgs, logging: &Logging) -> anyhow::Result<Outcome> {

@@ -10,7 +10,7 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of the images of a command. Several copies of them are in memory at a time.
+/// Maximum size of the images of a command, in bytes. Several copies of them are in memory at a time.
 pub(crate) const MAX_IMAGE_BYTES: usize = 512 << 20;
 
 /// Configuration errors.

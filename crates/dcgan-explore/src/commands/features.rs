@@ -12,11 +12,11 @@ use dcgan_ops::Keep;
 
 /// Batch size.
 const BATCH: usize = 64;
-/// Most images of a row.
+/// Maximum number of images of a row.
 const MAX_TOP: usize = 32;
-/// Most features of an image grid.
+/// Maximum number of features of an image grid.
 const MAX_FEATURES: usize = 1024;
-/// Most images to search.
+/// Maximum number of images to search.
 const MAX_IMAGES: usize = 1 << 24;
 
 /// Checks the options that `maxact` and `guided` share; returns the layer index of the block, 0 without a model.

@@ -9,7 +9,7 @@ use dcgan_features::report::layout;
 use dcgan_model::pixels::PixelRange;
 use serde_json::json;
 
-/// Most images, and most restarts per image.
+/// Maximum number of images, and of restarts per image.
 const MAX: usize = 1000;
 
 pub(crate) fn run(args: &InvertArgs, logging: &Logging) -> anyhow::Result<Outcome> {

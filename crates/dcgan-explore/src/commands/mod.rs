@@ -32,7 +32,7 @@ pub(crate) use faults::{Faults, InputFiles};
 const DEFAULT_MODEL: &str = "faces64";
 /// The default model of commands that name a class, if it is there.
 const CONDITIONAL_MODEL: &str = "mnist-cond";
-/// Most real images to recalibrate D's batch norm from.
+/// Maximum number of real images to recalibrate D's batch norm from.
 const STATISTICS_IMAGES: usize = 4096;
 /// Samples to recalibrate D's batch norm from.
 const STATISTICS_SAMPLES: usize = 1024;
@@ -78,7 +78,8 @@ pub(crate) fn open_with_classes(
     compute: &ComputeArgs,
     faults: &mut Faults,
 ) -> anyhow::Result<Option<OpenedModel>> {
-    let names_class = class.class.is_some() || specs.iter().copied().flatten().any(|spec| spec.contains('@'));
+    let of_class = |spec: &String| matches!(spec.parse(), Ok(LatentSpec::OfClass { .. }));
+    let names_class = class.class.is_some() || specs.iter().copied().flatten().any(of_class);
     let default = if names_class { CONDITIONAL_MODEL } else { DEFAULT_MODEL };
     open_or(default, model, compute, faults)
 }

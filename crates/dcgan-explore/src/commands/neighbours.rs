@@ -17,9 +17,9 @@ use dcgan_model::Classes;
 use dcgan_model::pixels::PixelRange;
 use serde_json::json;
 
-/// Most samples: each is a row of the image grid.
+/// Maximum number of samples: each is a row of the image grid.
 const MAX_SAMPLES: usize = 200;
-/// Most neighbours of a sample.
+/// Maximum number of neighbours of a sample.
 const MAX_NEAREST: usize = 50;
 
 pub(crate) fn run(args: &NeighboursArgs, logging: &Logging) -> anyhow::Result<Outcome> {

@@ -30,7 +30,7 @@ fn model(folder: &Path) -> Model {
     model
 }
 
-/// The class weights of each row.
+/// The label vector of each row.
 fn labels(set: &LatentSet) -> Vec<Vec<f32>> {
     set.rows().map(|row| row[set.z_size()..].to_vec()).collect()
 }

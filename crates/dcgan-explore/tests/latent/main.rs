@@ -59,7 +59,7 @@ fn digits() -> (Model, Generator) {
     (files.model, generator)
 }
 
-/// A folder with a small untrained model of 28 x 28 grey images with normal z of length 10, with or without D.
+/// A folder with a small untrained model of 28 x 28 grey images with normal z of size 10, with or without D.
 fn small_model(folder: &Path, name: &str, discriminator: bool) -> PathBuf {
     let mut config = Preset::named("digits").unwrap().model;
     config.latent = LatentConfig { size: 10, distribution: Distribution::Normal };

@@ -66,7 +66,7 @@ fn invalid_input_is_refused_with_the_fix() {
             &["no-discriminator has no discriminator", "score"],
         ),
         ("sample --model no-generator", &["no-generator has no generator"]),
-        ("sample --z ten.safetensors", &["ten.safetensors has z of length 10, the model takes 64"]),
+        ("sample --z ten.safetensors", &["ten.safetensors has z of size 10, the model takes 64"]),
         (
             "sample --model small --z ten.safetensors:1,3",
             &["ten.safetensors: there is no z 3", "from 0 to 2"],

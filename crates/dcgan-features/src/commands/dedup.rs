@@ -7,7 +7,7 @@ use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, Outcome, Progress, Results, UsageError, check_output, set_threads};
 use dcgan_data::image_file::EXTENSIONS;
 use dcgan_data::image_grid::{ImageGrid, Layout};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, default_cache_folder};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, default_cache_folder, list_column};
 use dcgan_features::dedup::{self, Codes, DedupError, Duplicate, Options, Rule, SHAPE};
 use dcgan_features::report::thousands;
 use serde_json::{Value, json};
@@ -147,6 +147,7 @@ fn list(data: &Dataset, found: &[Duplicate]) -> anyhow::Result<String> {
     let mut text = "# removed\tkept\tcompared with\tbits\tcorrelation\n".to_owned();
     for Duplicate { removed, kept, like, bits, correlation } in found {
         let (removed, kept, like) = (data.name(*removed)?, data.name(*kept)?, data.name(*like)?);
+        let [removed, kept, like] = [&removed, &kept, &like].map(|name| list_column(name));
         text.push_str(&format!("{removed}\t{kept}\t{like}\t{bits}\t{correlation:.3}\n"));
     }
     Ok(text)

@@ -19,7 +19,7 @@ use std::sync::Arc;
 struct Prepared {
     extractor: Extractor,
     subset: Subset,
-    /// The images to recalibrate batch norm on; `None` for stored statistics.
+    /// The images to recalibrate batch norm on; `None` for running statistics.
     training: Option<Subset>,
     origin: Value,
 }
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &FeaturesArgs, world: &World, logging: &Logging) -> anyh
     // An interrupted command must not leave gigabytes of an incomplete file.
     let cancel = dcgan_cli::cancel_on_signals()?;
     if let Some(training) = &training {
-        progress_bars.begin("batch-norm statistics of the training images", training.rows.len(), "images");
+        progress_bars.begin("batch norm statistics of the training images", training.rows.len(), "images");
         let recalibrated = extractor.recalibrate(training.pair(), &mut |done| progress_bars.update(done));
         recalibrated.map_err(|error| own_error(error.into()))?;
     }
@@ -53,10 +53,10 @@ pub(crate) fn run(args: &FeaturesArgs, world: &World, logging: &Logging) -> anyh
     }
     let labels = if subset.data.labels().is_some() { "with labels" } else { "without labels" };
     results.text(&format!(
-        "{} feature vectors of {} values, {labels}, batch-norm statistics {}, in {}",
+        "{} feature vectors of {} values, {labels}, batch norm statistics {}, in {}",
         thousands(subset.rows.len()),
         thousands(extractor.width()),
-        if training.is_none() { "stored" } else { "recalibrated" },
+        if training.is_none() { "running" } else { "recalibrated" },
         args.out.display()
     ))?;
     results.json(&json!({
@@ -120,14 +120,14 @@ fn prepare(args: &FeaturesArgs, world: &World) -> anyhow::Result<Prepared> {
     }
     let extractor =
         Extractor::new(&chosen.model, &chosen.weights, &device)?.in_group(Arc::clone(world.group()));
-    let stored = match args.statistics {
-        Some(choice) => choice == StatisticsArg::Stored,
+    let running = match args.statistics {
+        Some(choice) => choice == StatisticsArg::Running,
         None => extractor.statistics().is_some(),
     };
-    if stored && extractor.statistics().is_none() {
-        return Err(UsageError::one("--statistics stored: the model has none; omit the option").into());
+    if running && extractor.statistics().is_none() {
+        return Err(UsageError::one("--statistics running: the model has none; omit the option").into());
     }
-    let training = match (stored, split) {
+    let training = match (running, split) {
         (true, _) => None,
         (false, Split::Train) => Some(subset.clone()),
         (false, _) => Some(open(Split::Train)?),

@@ -27,7 +27,7 @@ const SINGULAR: usize = FEATURES + 1;
 /// Below this many images the bias of FID is larger than most differences.
 const FEW: usize = 10_000;
 
-/// Endings of files of weights; other files are datasets.
+/// Endings of weights files; other files are datasets.
 const WEIGHTS: [&str; 5] = ["safetensors", "pth", "pt", "ckpt", "bin"];
 
 /// Where the images of one side come from.
@@ -36,10 +36,11 @@ enum Source {
     Model { generator: Box<Generator>, name: String, sha256: Option<String> },
 }
 
-/// The real images, or their statistics.
-enum Real {
-    Features { features: Vec<f32>, name: String },
-    Statistics { statistics: Statistics, name: String },
+/// Features of the real images, their statistics, or both.
+struct Real {
+    features: Option<Vec<f32>>,
+    /// Statistics in the file, which FID uses.
+    statistics: Option<Statistics>,
 }
 
 pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outcome> {
@@ -54,9 +55,11 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
     if let Some(path) = &args.save_statistics {
         faults.extend(UsageError::faults_of(check_output("--save-statistics", path, &["npz"])));
     }
-    let is_statistics = is_statistics(&args.reference);
-    if is_statistics && (args.save_statistics.is_some() || args.reference_n.is_some()) {
-        faults.push("--save-statistics and --reference-n need real images, not statistics".to_owned());
+    let has_images =
+        !is_npz(&args.reference) || Dataset::open(&args.reference, &OpenOptions::new(ANY)).is_ok();
+    if !has_images && (args.save_statistics.is_some() || args.reference_n.is_some() || args.split.is_some()) {
+        faults
+            .push("--save-statistics, --reference-n and --split need real images, not statistics".to_owned());
     }
     let weights = args.inception.clone().or_else(default_weights);
     if weights.is_none() {
@@ -74,7 +77,16 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
     let started = Instant::now();
     let weights = InceptionWeights::read(&weights).map_err(UsageError::because)?;
     let mut generated = open_generated(&args.generated, &device)?;
-    let reference = if is_statistics { None } else { Some(open_dataset(&args.reference, args.split)?) };
+    if let (Source::Dataset(_), Some(_)) = (&generated, args.seed) {
+        let fault =
+            format!("--seed is that of the samples of a model: {} is a dataset", args.generated.display());
+        return Err(UsageError::one(fault).into());
+    }
+    let reference = match has_images {
+        true => Some(open_dataset(&args.reference, args.split.unwrap_or_default())?),
+        false => None,
+    };
+    let statistics = real_statistics(args, has_images)?;
     let mut inception = Inception::new(&weights, device)?;
     let cache = args.cache.clone().or_else(|| default_cache_folder().map(|folder| folder.join("features")));
     let (mut extract, sha256) = {
@@ -86,19 +98,14 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
         };
         (extract, sha256)
     };
-    let real = match &reference {
+    let features = match &reference {
         Some(data) => {
             let n = count("--reference-n", args.reference_n, data)?;
-            Real::Features {
-                features: extract(&mut Images::Dataset(data), n)?,
-                name: name_of(&args.reference),
-            }
+            Some(extract(&mut Images::Dataset(data), n)?)
         }
-        None => Real::Statistics {
-            statistics: Statistics::read(&args.reference).map_err(UsageError::because)?,
-            name: name_of(&args.reference),
-        },
+        None => None,
     };
+    let real = Real { features, statistics };
     let (features, what) = match &mut generated {
         Source::Dataset(data) => {
             let n = count("--n", args.n, data)?;
@@ -106,15 +113,16 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
         }
         Source::Model { generator, name, sha256 } => {
             let n = args.n.unwrap_or(DEFAULT_SAMPLES);
-            let images = &mut Images::Samples { generator, seed: args.seed };
-            let what = json!({ "model": name, "weights_sha256": sha256, "seed": args.seed });
+            let seed = args.seed.unwrap_or(0);
+            let images = &mut Images::Samples { generator, seed };
+            let what = json!({ "model": name, "weights_sha256": sha256, "seed": seed });
             (extract(images, n)?, what)
         }
     };
     drop(extract);
     let extracted = started.elapsed().as_secs_f64();
     let found = compute(args, &features, &real, &inception)?;
-    if let (Some(path), Real::Features { features, .. }) = (&args.save_statistics, &real) {
+    if let (Some(path), Some(features)) = (&args.save_statistics, &real.features) {
         Statistics::of(features, FEATURES, args.like.ddof()).write(path)?;
     }
     let (n, m) = (features.len() / FEATURES, found.real_images);
@@ -124,23 +132,21 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
         }
     }
     results.text(&found.table(args.like, n, m, &sha256))?;
-    let real_name = match &real {
-        Real::Features { name, .. } | Real::Statistics { name, .. } => name,
-    };
     results.json(
         &json!({
             "convention": args.like.name(),
             "inception_sha256": sha256,
             "generated": what,
             "generated_images": n,
-            "reference": real_name,
+            "reference": name_of(&args.reference),
             "reference_images": m,
+            "fid_reference": if real.statistics.is_some() { "statistics" } else { "images" },
             "fid": found.fid,
             "fid_infinity": found.fid_infinity,
             "kid": found.kid.map(|kid| kid.mean),
             "kid_std": found.kid.map(|kid| kid.std),
-            "inception_score": found.score.mean,
-            "inception_score_std": found.score.std,
+            "inception_score": found.score.map(|score| score.mean),
+            "inception_score_std": found.score.map(|score| score.std),
             "precision": found.neighbours.map(|found| found.precision),
             "recall": found.neighbours.map(|found| found.recall),
             "density": found.neighbours.map(|found| found.density),
@@ -162,7 +168,7 @@ struct Found {
     fid: f64,
     fid_infinity: Option<f64>,
     kid: Option<Spread>,
-    score: Spread,
+    score: Option<Spread>,
     neighbours: Option<Neighbours>,
 }
 
@@ -175,9 +181,9 @@ fn compute(
     let (ddof, seed) = (args.like.ddof(), args.subset_seed);
     let n = features.len() / FEATURES;
     tracing::info!("computing the metrics");
-    let of_real = match real {
-        Real::Features { features, .. } => Statistics::of(features, FEATURES, ddof),
-        Real::Statistics { statistics, .. } => statistics.clone(),
+    let of_real = match (&real.statistics, &real.features) {
+        (Some(statistics), _) => statistics.clone(),
+        (None, features) => Statistics::of(features.as_deref().unwrap_or_default(), FEATURES, ddof),
     };
     let reference = Reference::new(&of_real)?;
     let fid = reference.distance(&Statistics::of(features, FEATURES, ddof))?;
@@ -186,17 +192,18 @@ fn compute(
     } else {
         None
     };
-    let score = inception_score(&inception.logits(features), CLASSES, SPLITS, &mut RandomState::new(seed));
+    let logits = inception.logits(features);
+    let score = optional(inception_score(&logits, CLASSES, SPLITS, &mut RandomState::new(seed)))?;
     let mut found = Found { real_images: None, fid, fid_infinity, kid: None, score, neighbours: None };
-    match real {
-        Real::Features { features: real, .. } => {
+    match &real.features {
+        Some(real) => {
             found.real_images = Some(real.len() / FEATURES);
             let mut random = RandomState::new(seed);
             found.kid =
                 optional(kernel_distance(features, real, FEATURES, SUBSETS, SUBSET_SIZE, &mut random))?;
             found.neighbours = optional(neighbours(features, real, FEATURES))?;
         }
-        Real::Statistics { .. } => {
+        None => {
             tracing::info!(
                 "the real images are statistics: KID, precision, recall, density and coverage need images"
             );
@@ -250,7 +257,7 @@ impl Found {
             self.kid.map(|kid| spread(Spread { mean: kid.mean * 1e3, std: kid.std * 1e3 }, 4)),
             format!("{SUBSETS} subsets of {SUBSET_SIZE}"),
         );
-        row("Inception score", Some(spread(self.score, 4)), format!("{SPLITS} splits"));
+        row("Inception score", self.score.map(|score| spread(score, 4)), format!("{SPLITS} splits"));
         let found = self.neighbours;
         let inception = |k: usize| format!("k = {k}, Inception features");
         row(
@@ -284,10 +291,27 @@ impl Found {
     }
 }
 
-fn is_statistics(path: &Path) -> bool {
-    let is_npz = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"));
-    // Images may be in .npz as well.
-    is_npz && Dataset::open(path, &OpenOptions::new(ANY)).is_err()
+fn is_npz(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"))
+}
+
+/// The statistics in the file of the real images, if they are used: .npz files have statistics, images or both. As in
+/// ADM's evaluator, FID then compares with the statistics, which may be of more images.
+fn real_statistics(args: &MetricsArgs, has_images: bool) -> Result<Option<Statistics>, UsageError> {
+    if !is_npz(&args.reference) || has_images && args.reference_n.is_some() {
+        return Ok(None);
+    }
+    match Statistics::read(&args.reference) {
+        Ok(statistics) => {
+            if has_images {
+                let path = args.reference.display();
+                tracing::info!("{path}: FID uses its statistics, the other metrics its images");
+            }
+            Ok(Some(statistics))
+        }
+        Err(_) if has_images => Ok(None),
+        Err(error) => Err(UsageError::because(error)),
+    }
 }
 
 /// A shape for images that are read as they are stored.
@@ -295,7 +319,9 @@ const ANY: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 
 /// The images of one side, as they are stored.
 fn open_dataset(path: &Path, split: Split) -> Result<Dataset, UsageError> {
-    let options = OpenOptions { split, index_folder: default_cache_folder(), ..OpenOptions::new(ANY) };
+    // A cache opens in its own shape alone.
+    let shape = dcgan_data::cache_shape(path).map_err(UsageError::because)?.unwrap_or(ANY);
+    let options = OpenOptions { split, index_folder: default_cache_folder(), ..OpenOptions::new(shape) };
     let data = Dataset::open(path, &options).map_err(UsageError::because)?;
     tracing::info!("{}", data.report());
     if let Ok(true) = data.name(0).map(|name| name.to_ascii_lowercase().ends_with(".jpg")) {
@@ -306,11 +332,14 @@ fn open_dataset(path: &Path, split: Split) -> Result<Dataset, UsageError> {
 
 /// The images to use of a dataset.
 fn count(option: &str, count: Option<usize>, data: &Dataset) -> Result<usize, UsageError> {
-    match count {
-        Some(count) if count > data.len() => {
+    match count.unwrap_or(data.len()) {
+        count if count > data.len() => {
             Err(UsageError::one(format!("{option} is {count}, the dataset has {} images", data.len())))
         }
-        count => Ok(count.unwrap_or(data.len())),
+        count if count < 2 => {
+            Err(UsageError::one(format!("{}: 1 image, expected 2 or more", data.report().path.display())))
+        }
+        count => Ok(count),
     }
 }
 
@@ -320,7 +349,9 @@ fn open_generated(path: &Path, device: &Device) -> anyhow::Result<Source> {
         && path
             .extension()
             .and_then(|ending| ending.to_str())
-            .is_some_and(|ending| WEIGHTS.contains(&ending));
+            .is_some_and(|ending| WEIGHTS.contains(&ending))
+        // Binary files of CIFAR and STL-10 have the ending of weights.
+        && dcgan_data::probe(path).is_err();
     let is_folder = ["config.json", "plan.toml"].iter().any(|name| path.join(name).is_file());
     let shipped = path.to_str().filter(|_| !path.exists());
     let is_model = is_weights || is_folder || is_hub_address(path);

@@ -126,7 +126,7 @@ fn open_data(path: &Path, options: &OpenOptions) -> Result<Subset, UsageError> {
     Ok(Subset::whole(data))
 }
 
-/// The training and test split of a publisher's dataset; `files` describes its files for messages.
+/// The training and test split of a published dataset; `files` describes its files for messages.
 fn open_splits(path: &Path, options: &OpenOptions, files: &str) -> Result<(Subset, Subset), UsageError> {
     let open = |split| open_data(path, &OpenOptions { split, ..options.clone() });
     let (train, test) = (open(Split::Train)?, open(Split::Test)?);
@@ -189,7 +189,7 @@ fn into_usage_error(error: ExperimentError) -> anyhow::Error {
     }
 }
 
-/// Accuracy by class number, without classes that have no test images.
+/// Accuracy by class index, without classes that have no test images.
 fn per_class(accuracy: &[Option<f64>]) -> serde_json::Value {
     let classes =
         accuracy.iter().enumerate().filter_map(|(class, value)| Some((class.to_string(), (*value)?.into())));

@@ -86,7 +86,7 @@ pub(crate) fn evaluate_mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow
         Some(path) => open_data(path, &args.read.options(SHAPE))?,
         None => train,
     };
-    // Class numbers follow the order of folder names, so a missing folder shifts them: names are matched.
+    // Class indices follow the order of folder names, so a missing folder shifts them: names are matched.
     let references = references.with_classes_of(&test);
     let known: BTreeSet<usize> = references.labels().map_err(into_usage_error)?.into_iter().collect();
     let labels = test.labels().map_err(into_usage_error)?;
@@ -217,7 +217,7 @@ fn generator_of(files: &ModelFiles, path: &str, device: &Device) -> anyhow::Resu
     Ok(generator)
 }
 
-/// The table of `mnist-nn` with the figures of the paper, and its JSON with the keys of `described`.
+/// The table of `mnist-nn` with the values of the paper, and its JSON with the keys of `described`.
 fn report_mnist_nn(results: &Results, found: &MnistNn) -> anyhow::Result<Outcome> {
     let MnistNn { what, scores, real, test, described } = found;
     let mut lines =
@@ -313,7 +313,7 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
             (open(Split::Train)?, open(Split::Test)?)
         }
     };
-    test.rows.end = test.rows.end.min(test.rows.start + args.queries);
+    test.rows.end = test.rows.end.min(test.rows.start.saturating_add(args.queries));
     let mut generator = generator_of(&chosen.files, &chosen.path, &device)?;
     let model = &chosen.files.model;
     let range = PixelRange::of(model.config().generator.output);

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     let (from, to) = (origin::parse(train.origin.as_deref()), origin::parse(test.origin.as_deref()));
     let both = |key: &str| from.get(key).zip(to.get(key));
     for (key, what) in
-        [("config_sha256", "network"), ("weights_sha256", "weights"), ("statistics", "batch-norm statistics")]
+        [("config_sha256", "network"), ("weights_sha256", "weights"), ("statistics", "batch norm statistics")]
     {
         if both(key).is_some_and(|(a, b)| a != b) {
             faults.push(format!(
@@ -133,7 +133,7 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     Ok(Outcome::Done)
 }
 
-/// The test features with the class numbers of the training features, matched by name.
+/// The test features with the class indices of the training features, matched by name.
 ///
 /// Files of earlier versions have no names; their numbers are compared.
 fn with_classes_of(

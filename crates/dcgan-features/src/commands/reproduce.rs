@@ -41,8 +41,12 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
         let found = match inputs(claim, args) {
             Ok(inputs) => {
                 tracing::info!("{}: {}", claim.name, claim.description);
-                let percent = reproduce(claim, inputs, args, logging)?;
-                Found::Percent(percent)
+                match reproduce(claim, inputs, args, logging) {
+                    Ok(percent) => Found::Percent(percent),
+                    Err(error) if args.claim.is_some() => return Err(error),
+                    // The other claims are run all the same.
+                    Err(error) => Found::Failed(format!("{error:#}")),
+                }
             }
             Err(faults) if args.claim.is_some() => {
                 let faults = faults.into_iter().map(|fault| format!("{} {fault}", claim.name)).collect();
@@ -157,6 +161,8 @@ enum Found {
     Percent(f64),
     /// Why it was not run.
     Skipped(String),
+    /// Why it has no result.
+    Failed(String),
 }
 
 impl Row<'_> {
@@ -166,6 +172,7 @@ impl Row<'_> {
             Found::Percent(percent) => {
                 Some((percent - self.claim.expected_percent).abs() <= self.claim.tolerance)
             }
+            Found::Failed(_) => Some(false),
             Found::Skipped(_) => None,
         }
     }
@@ -175,13 +182,14 @@ impl Row<'_> {
         match &self.found {
             Found::Percent(percent) => claim["percent"] = (*percent).into(),
             Found::Skipped(why) => claim["skipped"] = why.as_str().into(),
+            Found::Failed(why) => claim["error"] = why.as_str().into(),
         }
         claim["reproduced"] = self.is_reproduced().into();
         claim
     }
 }
 
-/// Claims with the figures of the paper, the recorded ones, and those of this run.
+/// Claims with the values of the paper, the recorded ones, and those of this run.
 fn table(rows: &[Row<'_>], is_run: bool) -> String {
     let mut head = vec!["claim", "paper", "recorded", ""];
     if is_run {
@@ -201,6 +209,7 @@ fn table(rows: &[Row<'_>], is_run: bool) -> String {
             cells.extend(match (&row.found, row.is_reproduced()) {
                 (Found::Percent(percent), Some(true)) => [format!("{percent:.2}"), "reproduced".to_owned()],
                 (Found::Percent(percent), _) => [format!("{percent:.2}"), "not reproduced".to_owned()],
+                (Found::Failed(_), _) => [String::new(), "failed".to_owned()],
                 (Found::Skipped(_), _) => [String::new(), skipped.clone()],
             });
         }
@@ -209,10 +218,10 @@ fn table(rows: &[Row<'_>], is_run: bool) -> String {
     let mut text = layout(&lines, lines.len());
     for Row { claim: Claim { name, description, .. }, found } in rows {
         text.push_str(&format!("{name}: {description}\n"));
-        if let Found::Skipped(why) = found
-            && !why.is_empty()
-        {
-            text.push_str(&format!("{name}: not run, {why}\n"));
+        match found {
+            Found::Skipped(why) if !why.is_empty() => text.push_str(&format!("{name}: not run, {why}\n")),
+            Found::Failed(why) => text.push_str(&format!("{name}: failed, {why}\n")),
+            _ => {}
         }
     }
     text
@@ -227,4 +236,26 @@ fn claim_json(claim: &Claim) -> Value {
         "expected_percent": claim.expected_percent,
         "tolerance": claim.tolerance,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_that_fails_is_not_reproduced() {
+        let (name, text) = CLAIMS[0];
+        let claim = &Claim::parse(name, text).unwrap();
+        let rows = [
+            Row { claim, found: Found::Failed("damaged".to_owned()) },
+            Row { claim, found: Found::Skipped("no data".to_owned()) },
+            Row { claim, found: Found::Percent(claim.expected_percent) },
+        ];
+        assert_eq!(rows.each_ref().map(Row::is_reproduced), [Some(false), None, Some(true)]);
+        assert_eq!(rows[0].json()["error"], "damaged");
+        let table = table(&rows, true);
+        for part in ["failed, damaged", "not run, no data", "  reproduced"] {
+            assert!(table.contains(part), "{part}: {table}");
+        }
+    }
 }

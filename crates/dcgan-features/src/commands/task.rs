@@ -63,8 +63,8 @@ pub(crate) fn evaluate(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow
     let (train, test) = open_data(task, args, &chosen)?;
     let (mut learner, solver) = learner(args.solver);
     let has_statistics = chosen.weights.keys().any(|name| name.ends_with(Role::RunningMean.suffix()));
-    if args.statistics == Some(StatisticsArg::Stored) && !has_statistics {
-        return Err(UsageError::one("--statistics stored: the model has none; omit the option").into());
+    if args.statistics == Some(StatisticsArg::Running) && !has_statistics {
+        return Err(UsageError::one("--statistics running: the model has none; omit the option").into());
     }
     let settings = Settings {
         task,
@@ -74,7 +74,7 @@ pub(crate) fn evaluate(task: Task, args: &TaskArgs, logging: &Logging) -> anyhow
         grid,
         seed: args.seed,
         stored_statistics: match args.statistics {
-            Some(choice) => choice == StatisticsArg::Stored,
+            Some(choice) => choice == StatisticsArg::Running,
             None => !task.recalibrates() && has_statistics,
         },
         storage: args.dtype,

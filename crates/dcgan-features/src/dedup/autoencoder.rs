@@ -26,7 +26,7 @@ const THRESHOLD_IMAGES: usize = 16_384;
 const ADAM: AdamConfig =
     AdamConfig { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
 
-/// Added to the deviation of an image's pixels: flat images are not enlarged to noise.
+/// Added to the standard deviation of an image's pixels: flat images are not enlarged to noise.
 const MIN_DEVIATION: f32 = 8.0;
 
 /// The trained encoder with the threshold of each bit.
@@ -164,7 +164,7 @@ fn drawn(dataset: &Dataset, rng: &mut impl Rng, count: usize) -> Result<Vec<f32>
     Ok(normalized(&images))
 }
 
-/// Each image with mean 0 and deviation 1.
+/// Each image with mean 0 and standard deviation 1.
 fn normalized(images: &[u8]) -> Vec<f32> {
     let mut values = Vec::with_capacity(images.len());
     for image in images.chunks_exact(SHAPE.bytes()) {

@@ -6,7 +6,7 @@
 //! their pixels agree ([`pixels`]). The paper's own rule, all bits equal, is [`Rule::EqualCodes`]; perceptual hashes
 //! ([`phash`]) are a baseline.
 //!
-//! Differences to the paper, which states no details: images are normalized to mean 0 and deviation 1, so that
+//! Differences to the paper, which states no details: images are normalized to mean 0 and standard deviation 1, so that
 //! brightness and contrast do not matter; a bit is whether a unit is above its median, where the paper has zero: with
 //! zero many units are always on, and different images share codes; pixels are compared.
 
@@ -29,10 +29,10 @@ pub const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 /// Images that are read and hashed together.
 const BATCH: usize = 512;
 
-/// Most bits in which the codes of images differ whose pixels are compared.
+/// Maximum number of bits in which the codes of two images differ whose pixels are compared.
 const MAX_BITS: u32 = 28;
 
-/// Most bits in which the perceptual hashes of near-duplicates differ: usual values are 4 to 10.
+/// Maximum number of bits in which the perceptual hashes of near-duplicates differ: usual values are 4 to 10.
 const MAX_PHASH_BITS: u32 = 6;
 
 /// Why a de-duplication failed.
@@ -58,7 +58,7 @@ pub struct Options {
     pub steps: usize,
     /// Hash tables.
     pub tables: usize,
-    /// The correlation of pixels from which on images are near-duplicates.
+    /// Minimum pixel correlation of near-duplicates.
     pub min_correlation: f32,
 }
 

@@ -7,7 +7,7 @@ const SIDE: usize = 32;
 const RADIUS: usize = 2;
 /// Largest shift in pixels.
 const SHIFT: usize = 1;
-/// Deviation of the fine structure, in grey levels, below which images are too flat for it.
+/// Standard deviation of the fine structure, in grey levels, below which images are too flat for it.
 const FLAT: f32 = 2.0;
 
 /// The correlation, from -1 to 1, of the fine structure of two images `(32, 32, 3)` at the best of nine shifts. Flat

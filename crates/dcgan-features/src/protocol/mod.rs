@@ -17,7 +17,7 @@ use std::borrow::Cow;
 pub struct Examples {
     /// One row per image.
     pub features: Features,
-    /// One class number per row.
+    /// One label per row.
     pub labels: Vec<usize>,
 }
 

@@ -17,7 +17,7 @@ const EPS: f64 = 1e-8;
 pub struct Trial {
     /// Seed of the initial weights and of the order of images.
     pub seed: u64,
-    /// Adam's step size.
+    /// Adam's learning rate.
     pub learning_rate: f64,
     /// Adam's decay of the first moment.
     pub beta1: f64,
@@ -35,7 +35,7 @@ pub struct Trial {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ranges {
-    /// Adam's step size.
+    /// Adam's learning rate.
     pub learning_rate: [f64; 2],
     /// Adam's decay of the first moment.
     pub beta1: [f64; 2],

@@ -3,14 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use crate::support::{TEN, bars, json, run};
+use dcgan_data::{Dataset, ImageShape, OpenOptions};
 use dcgan_metrics::{CLASSES, FEATURES, convolution_shapes};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// A file of weights: convolutions that keep the size of features.
+/// A weights file: convolutions that keep the size of features.
 pub(crate) fn weights(folder: &Path) -> PathBuf {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut tensors: Vec<(String, Vec<usize>, f32, f32)> = Vec::new(); // name, shape, mean, spread
@@ -60,7 +62,7 @@ fn models_and_datasets_are_compared() {
     let neighbours = ["precision", "recall", "coverage"];
     assert!(neighbours.iter().all(|name| same[name].as_f64() == Some(1.0)), "{same}");
     assert_eq!((&same["generated_images"], &same["kid"]), (&30.into(), &Value::Null), "KID needs 1,000");
-    // Samples of a model; more of them go on with the features that are there.
+    // Samples of a model; more of them continue with the features that are there.
     let few = metrics(&["digits", data, "--n", "10", "--save-statistics", "real.npz"]);
     assert_eq!(
         (&few["convention"], &few["generated"]["model"]),
@@ -104,12 +106,74 @@ fn models_and_datasets_are_compared() {
     // Another seed, other samples.
     assert_ne!(metrics(&["digits", data, "--n", "10", "--seed", "1"])["fid"], few["fid"]);
     faults(here, data, &weights);
+    statistics_beside_images(here, Path::new(data), &metrics, expected);
+    features_belong_to_images(here, data, &metrics);
 }
+
+/// Batches of ADM: FID is that of their statistics, which are of more images.
+fn statistics_beside_images(here: &Path, data: &Path, metrics: &dyn Fn(&[&str]) -> Value, fid: f64) {
+    let images = Dataset::open(data, &OpenOptions::new(RGB)).unwrap();
+    let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    npy.extend(b"{'descr': '|u1', 'fortran_order': False, 'shape': (12, 28, 28, 3), }");
+    npy.resize(127, b' ');
+    npy.push(b'\n');
+    (0..12).for_each(|index| npy.extend(images.read_stored(index).unwrap().0));
+    fs::copy(here.join("real.npz"), here.join("both.npz")).unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(here.join("both.npz")).unwrap();
+    let mut zip = zip::ZipWriter::new_append(file).unwrap();
+    zip.start_file("arr_0.npy", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(&npy).unwrap();
+    zip.finish().unwrap();
+    let both = metrics(&["digits", "both.npz", "--n", "10"]);
+    let found = both["fid"].as_f64().unwrap();
+    assert!((found - fid).abs() < 1e-9 * fid, "{found}, expected {fid}");
+    assert_eq!((&both["fid_reference"], &both["reference_images"]), (&"statistics".into(), &12.into()));
+    assert!(both["precision"].is_f64(), "{both}");
+    let images = metrics(&["digits", "both.npz", "--n", "10", "--reference-n", "12"]);
+    assert_ne!(images["fid"], both["fid"]);
+    assert_eq!(images["fid_reference"], "images");
+}
+
+/// Features are not taken from images of the same names and sizes, nor from the original of a cache.
+fn features_belong_to_images(here: &Path, data: &str, metrics: &dyn Fn(&[&str]) -> Value) {
+    fs::create_dir(here.join("images")).unwrap();
+    let write = |seed: usize| {
+        for image in 0..4 {
+            let pixels = (0..8 * 8 * 3).map(|at| (at * (seed + image) * 7 % 251) as u8);
+            let bytes: Vec<u8> = b"P6 8 8 255\n".iter().copied().chain(pixels).collect();
+            fs::write(here.join(format!("images/{image}.ppm")), bytes).unwrap();
+        }
+    };
+    write(1);
+    let first = metrics(&["images", data, "--reference-n", "10"]);
+    assert_eq!((&first["inception_score"], &first["generated_images"]), (&Value::Null, &4.into()));
+    write(5);
+    assert_ne!(
+        metrics(&["images", data, "--reference-n", "10"])["fid"],
+        first["fid"],
+        "the images have changed"
+    );
+    let small = OpenOptions::new(ImageShape { height: 8, width: 8, channels: 1 });
+    let any = OpenOptions::new(RGB);
+    for (name, options) in [("small.cache", small), ("rgb.cache", any)] {
+        dcgan_data::pack(&Dataset::open(Path::new(data), &options).unwrap(), &here.join(name), |_| ())
+            .unwrap();
+        let packed = metrics(&[name, data, "--n", "10", "--reference-n", "10"]);
+        assert!(packed["fid"].as_f64().unwrap() > 1e-3, "{name}: its images are resized: {packed}");
+    }
+}
+
+/// The shape in which `dcgan-eval metrics` opens datasets.
+const RGB: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 
 fn faults(here: &Path, data: &str, weights: &Path) {
     let weights = weights.to_str().unwrap();
     fs::write(here.join("text.txt"), "not weights").unwrap();
     fs::write(here.join("empty.npz"), "not statistics").unwrap();
+    fs::create_dir(here.join("one")).unwrap();
+    fs::write(here.join("one/1.ppm"), b"P6 1 1 255\nabc").unwrap();
+    // Images of STL-10 have the ending of weights.
+    fs::write(here.join("unlabeled_X.bin"), vec![7; 2 * 96 * 96 * 3]).unwrap();
     let with = ["--inception", weights];
     let rows: &[(&[&str], &[&str])] = &[
         (&["digits", data], &["--inception", "DCGAN_INCEPTION", "pytorch-fid", "nnd"]),
@@ -121,6 +185,10 @@ fn faults(here: &Path, data: &str, weights: &Path) {
         (&["digits", "real.npz", "--save-statistics", "s.npz", with[0], with[1]], &["--save-statistics"]),
         (&["digits", data, "--save-statistics", "s.txt", "--n", "1"], &[".npz", "--n is 1", "--inception"]),
         (&["digits", data, "--reference-n", "31", with[0], with[1]], &["--reference-n is 31", "30 images"]),
+        (&["digits", "real.npz", "--split", "test", with[0], with[1]], &["--split"]),
+        (&[data, data, "--seed", "3", with[0], with[1]], &["--seed", "is a dataset"]),
+        (&["one", data, with[0], with[1]], &["one", "expected 2 or more"]),
+        (&["unlabeled_X.bin", data, with[0], with[1], "--n", "3"], &["--n is 3", "2 images"]),
         (&["digits", data, "--like", "fid", with[0], with[1]], &["torch-fidelity", "clean"]),
     ];
     for (arguments, parts) in rows {

@@ -20,7 +20,7 @@ fn json_is_alone_on_stdout() {
     let rows: &[(&str, &[&str])] = &[
         ("digits", &["--data", data, "--c", "1e-3"]),
         ("mnist-nn", &["--data", data]),
-        ("nnd", &["--data", data, "--counts", "20", "--queries", "5"]),
+        ("nnd", &["--counts", "20", "--queries", "18446744073709551615"]),
         ("reproduce", &["--list"]),
         ("features", &["--data", data, "--out", "train.safetensors"]),
         ("features", &["--data", data, "--test", "--out", "test.safetensors"]),

@@ -145,14 +145,15 @@ fn hashes_equal_those_of_earlier_versions() {
 }
 
 #[test]
-fn batch_norm_statistics_are_stored_ones_by_default() {
+fn batch_norm_statistics_are_running_ones_by_default() {
     let folder = tempfile::tempdir().unwrap();
     let data = bars(folder.path(), &TEN, 30, 4);
     let line = ["digits", "--data", data.to_str().unwrap(), "--baseline", "none", "--c", "1e-3"];
     let found = |more: &[&str]| json(folder.path(), &[&line[..], more].concat());
     for (more, expected) in [
         (&[][..], "stored"),
-        (&["--statistics", "stored"], "stored"),
+        (&["--statistics", "running"], "stored"),
+        (&["--statistics", "stored"], "stored"), // earlier name of running
         (&["--statistics", "recalibrate"], "reestimated"), // earlier name
     ] {
         assert_eq!(found(more)["protocol"]["statistics"], expected, "{more:?}");

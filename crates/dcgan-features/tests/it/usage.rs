@@ -104,10 +104,10 @@ fn invalid_input_is_rejected_with_the_fix() {
         (&["cifar10", "--model", digits, "--data", data], &["cifar10 needs", "data_batch_1.bin"]),
         (&["probe", "--train", "first", "--test", "first"], &["features of the same images"]),
         (&["probe", "--train", "earlier", "--test", "first"], &["features of the same images"]),
-        (&["probe", "--train", "first", "--test", "recalibrated"], &["different batch-norm statistics"]),
+        (&["probe", "--train", "first", "--test", "recalibrated"], &["different batch norm statistics"]),
         (
             &["probe", "--train", "first", "--test", "second"],
-            &["different weights", "different batch-norm statistics"],
+            &["different weights", "different batch norm statistics"],
         ),
         // Numbers; all errors at once.
         (

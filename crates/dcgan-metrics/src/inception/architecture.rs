@@ -37,7 +37,7 @@ pub(crate) enum Part {
     MaxPool { stride: usize, padding: usize },
     /// The average of 3x3 windows, stride 1, over the cells that are inside.
     AveragePool,
-    /// Paths with the same input, whose outputs are joined by channels.
+    /// Paths with the same input, whose outputs are concatenated along the channels.
     Branches(Vec<Vec<Part>>),
 }
 
@@ -220,7 +220,7 @@ pub fn convolution_shapes() -> Vec<ConvolutionShape> {
     convolutions().into_iter().map(shape).collect()
 }
 
-/// Channels behind `parts`; adds their convolutions to `found`.
+/// Channels after `parts`; adds their convolutions to `found`.
 fn outputs(parts: &[Part], inputs: usize, found: &mut Vec<(Conv, usize)>) -> usize {
     parts.iter().fold(inputs, |inputs, part| match part {
         Part::Convs(convs) => convs.iter().fold(inputs, |inputs, conv| {

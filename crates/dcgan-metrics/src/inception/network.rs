@@ -1,4 +1,4 @@
-//! Features of images: the network on the operations of dcgan-ops, with pools and joined channels beside it.
+//! Features of images: the network on the operations of dcgan-ops, with pools and concatenation of channels beside it.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ const ROWS: usize = 256;
 /// Images of a pass: larger ones are no faster and take more memory.
 pub const BATCH: usize = 8;
 
-/// Added to variances under the root.
+/// Added to variances under the square root.
 const EPS: f64 = 1e-3;
 
 /// The network on a device.
@@ -132,7 +132,7 @@ impl Inception {
     }
 }
 
-/// The stages of `parts` and the shape behind them.
+/// The stages of `parts` and the shape after them.
 fn build(
     parts: &[Part],
     mut shape: MapShape,
@@ -225,16 +225,16 @@ fn run(stages: &mut [Stage], mut maps: Maps) -> Result<Maps, MetricsError> {
             StageKind::MaxPool { stride, padding } => pool(&maps, *stride, *padding, true, outputs)?,
             StageKind::AveragePool => pool(&maps, 1, 1, false, outputs)?,
             StageKind::Branches(branches) => {
-                let joined: Result<Vec<Maps>, _> =
+                let branches: Result<Vec<Maps>, _> =
                     branches.iter_mut().map(|branch| run(branch, maps.clone())).collect();
-                join(&joined?, outputs)?
+                concatenate(&branches?, outputs)?
             }
         };
     }
     Ok(maps)
 }
 
-/// The shape behind 3x3 windows.
+/// The shape after 3x3 windows.
 fn pooled(shape: MapShape, stride: usize, padding: usize) -> MapShape {
     let side = |side: usize| (side + 2 * padding - 3) / stride + 1;
     MapShape { height: side(shape.height), width: side(shape.width), ..shape }
@@ -282,8 +282,8 @@ fn pool(
     Ok(Maps::new(values, maps.n(), output)?)
 }
 
-/// Maps of equal size joined by channels.
-fn join(parts: &[Maps], outputs: &BufferPool) -> Result<Maps, MetricsError> {
+/// Maps of equal size concatenated along the channels.
+fn concatenate(parts: &[Maps], outputs: &BufferPool) -> Result<Maps, MetricsError> {
     let channels: usize = parts.iter().map(|part| part.shape().channels).sum();
     let first = parts.first().map_or(MapShape::new(0, 0, 0), Maps::shape);
     let n = parts.first().map_or(0, Maps::n);

@@ -132,10 +132,10 @@ fn plain(name: &str) -> String {
     name.replace(['.', '/'], "_")
 }
 
-/// Name of the environment variable with the file of weights.
+/// Name of the environment variable that names the weights file.
 pub const WEIGHTS_VARIABLE: &str = "DCGAN_INCEPTION";
 
-/// The file of weights that the environment names.
+/// The weights file that the environment names.
 pub fn default_weights() -> Option<PathBuf> {
     std::env::var_os(WEIGHTS_VARIABLE).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())
 }

@@ -246,7 +246,7 @@ fn metrics_are_those_of_other_programs() {
     close("KID", found.mean, &expected["kid"][0], 1e-8);
     close("KID, deviation", found.std, &expected["kid"][1], 1e-8);
     let logits: Vec<f32> = uniform("logits", 500 * 20).iter().map(|u| u * 8.0).collect();
-    let found = inception_score(&logits, 20, SPLITS, &mut RandomState::new(2020));
+    let found = inception_score(&logits, 20, SPLITS, &mut RandomState::new(2020)).unwrap();
     close("Inception score", found.mean, &expected["inception_score"][0], 1e-9);
     close("Inception score, deviation", found.std, &expected["inception_score"][1], 1e-9);
     let found = neighbours(&a, &b, D).unwrap();
@@ -259,7 +259,7 @@ fn metrics_are_those_of_other_programs() {
     assert!(limit() == limit() && limit() < number(&expected["fid"]));
     // Too few images.
     let message = kernel_distance(&a, &b, D, 1, N + 1, &mut RandomState::new(0)).unwrap_err().to_string();
-    assert_eq!(message, "KID needs 701 images on either side, found 700");
+    assert_eq!(message, "KID needs at least 701 images, found 700");
     assert!(neighbours(&a[..5 * D], &b, D).is_err());
     // A feature that is not finite.
     let broken = Statistics::of(&[f32::NAN; 3 * D], D, 1);

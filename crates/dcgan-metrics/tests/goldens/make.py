@@ -84,7 +84,7 @@ def torch_fidelity_network(folder):
 
 
 def layers(network, x):
-    """The network behind its resizing."""
+    """The network after its resizing."""
     for name, module in network.named_children():
         if name not in ("fc", "AvgPool"):
             x = module(x)

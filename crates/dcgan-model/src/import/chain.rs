@@ -11,10 +11,10 @@ use super::reparametrize::weight_name;
 /// Channels of images.
 pub(crate) const IMAGE_CHANNELS: [usize; 3] = [1, 3, 4];
 
-/// The most orders of layers that are tried.
+/// Maximum number of orders of layers that are tried.
 const MAX_ORDERS: usize = 10_000;
 
-/// The most parts that a list of tensors is divided into at one place of their names.
+/// Maximum number of parts that a list of tensors is divided into at one place of their names.
 const MAX_PARTS: usize = 256;
 
 /// The channels that go into a weight of this shape.

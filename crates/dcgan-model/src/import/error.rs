@@ -33,7 +33,7 @@ pub enum ImportError {
         path: PathBuf,
     },
     /// The file is larger than any file of DCGAN weights.
-    #[error("{path}: expected a file of weights of at most {limit} bytes, found {found} bytes", path = .path.display())]
+    #[error("{path}: expected a weights file of at most {limit} bytes, found {found} bytes", path = .path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -102,8 +102,8 @@ pub enum ImportError {
         /// The index.
         path: PathBuf,
     },
-    /// A folder has no files of weights.
-    #[error("{path}: no file of weights in this folder (.pth, .pt, .ckpt, .safetensors, or the authors' \
+    /// A folder has no weights files.
+    #[error("{path}: no weights file in this folder (.pth, .pt, .ckpt, .safetensors, or the authors' \
         *gen_params*.jl and *discrim_params*.jl); name the files instead", path = .path.display())]
     NoParameterFiles {
         /// The folder.
@@ -118,8 +118,8 @@ pub enum ImportError {
         /// Another index.
         second: PathBuf,
     },
-    /// A folder has too many files of weights.
-    #[error("{path}: {found} files of weights with different names; name those of one generator and one discriminator",
+    /// A folder has too many weights files.
+    #[error("{path}: {found} weights files with different names; name those of one generator and one discriminator",
         path = .path.display())]
     TooManyFiles {
         /// The folder.

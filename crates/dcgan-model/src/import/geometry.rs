@@ -1,5 +1,5 @@
-//! Strides and paddings. Files of weights do not hold them, unless whole modules were saved: they are those that are
-//! usual for a kernel and that give the size of the images.
+//! Strides and paddings. Weights files do not hold them, unless whole modules were saved: they are those that are usual
+//! for a kernel and that give the size of the images.
 
 use std::collections::BTreeMap;
 use std::slice;
@@ -53,10 +53,10 @@ pub(crate) enum Problem {
     NotThisSize(Sides, Vec<Sides>),
 }
 
-/// The most ways that are kept for one size; two are enough to know that there are several.
+/// Maximum number of ways that are kept for one size; two are enough to know that there are several.
 const MAX_WAYS: usize = 2;
 
-/// The most sizes of feature maps that are kept.
+/// Maximum number of sizes of feature maps that are kept.
 const MAX_SIZES: usize = 4096;
 
 /// A block: channels, kernel, and its steps if they are known.

@@ -9,7 +9,7 @@ use super::chain::{self, IMAGE_CHANNELS};
 use super::names::{NORM_LEAVES, NamedTensor, NetworkKind, leaf, module, numbered};
 use crate::weights::HostTensor;
 
-/// The most layers of a network.
+/// Maximum number of layers of a network.
 pub(crate) const MAX_LAYERS: usize = 65;
 
 /// One layer of a network in a file.

@@ -43,8 +43,8 @@ use state_dict::ImportedTensor;
 use crate::weights::{HostTensor, TensorSpec, Weights, non_finite};
 use crate::{Model, ModelConfig};
 
-/// The most values in one file, 1 GiB as `f32`. A bound is needed because a file can refer to one storage or array any
-/// number of times.
+/// Maximum number of values in one file, 1 GiB as `f32`. A bound is needed because a file can refer to one storage or
+/// array any number of times.
 const MAX_VALUES: usize = 1 << 28;
 
 /// The tensors that the networks of a model expect, in the order of the layers.
@@ -89,8 +89,8 @@ pub struct ImportOptions<'a> {
 ///
 /// The format is detected from the content: safetensors (this program's names or PyTorch's), a PyTorch file in the zip
 /// or the legacy format, a joblib index. In a folder, the authors' `*gen_params*.jl` and `*discrim_params*.jl` are
-/// read, or the newest of all files of weights. Batch-norm statistics are optional, all or none of them: a note says
-/// that they are missing. NaN and infinity are imported, with a note.
+/// read, or the newest of all weights files. Batch norm statistics are optional, all or none of them: a note says that
+/// they are missing. NaN and infinity are imported, with a note.
 ///
 /// # Errors
 /// A damaged file, two files of one network, and [`ImportError::Mismatch`] with every mismatch at once if the tensors
@@ -198,7 +198,7 @@ fn read_sources(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<String>), ImportE
     for (path, is_named) in paths {
         match sources::read(&path) {
             Err(ImportError::UnknownFormat { path }) if !is_named => {
-                notes.push(format!("skipped {}: not a file of weights", sources::file_name(&path)));
+                notes.push(format!("skipped {}: not a weights file", sources::file_name(&path)));
             }
             source => sources.push(source?),
         }
@@ -402,7 +402,7 @@ impl<'a> Import<'a> {
         notes.push(format!("{network}: {} tensors from {location}{of_file}", weights.len()));
         notes.extend(changes.into_iter().map(|change| format!("{network}: {change}")));
         if expected.iter().any(|spec| spec.optional && !weights.contains_key(&spec.name)) {
-            notes.push(format!("{network}: no batch-norm statistics in the file; recalibrate them"));
+            notes.push(format!("{network}: no batch norm statistics in the file; recalibrate them"));
         }
         let in_file = |name: &str| names.get(name).cloned().unwrap_or_else(|| name.to_owned());
         let damaged: Vec<(String, usize)> =

@@ -12,7 +12,7 @@ use dcgan_ops::Activation;
 /// The modules of a network by their names, `main.3`.
 pub(crate) type Modules = BTreeMap<String, Module>;
 
-/// The most modules of one file that are kept.
+/// Maximum number of modules of one file that are kept.
 pub(crate) const MAX_MODULES: usize = 1 << 12;
 
 /// Bytes of the longest name of a class that is kept.

@@ -20,7 +20,7 @@ pub(crate) type Pickle<'a> = pickle::Pickle<'a, Global>;
 /// Reads the pickle at the start of `bytes`.
 ///
 /// # Errors
-/// A pickle that is cut short, is damaged, or has more objects than any file of weights.
+/// A pickle that is cut short, is damaged, or has more objects than any weights file.
 pub(crate) fn read(bytes: &[u8]) -> Result<Pickle<'_>, PickleError> {
     Pickle::read(bytes, LIMITS)
 }
@@ -32,9 +32,7 @@ pub(super) fn hint(error: &PickleError) -> &'static str {
         PickleErrorKind::Opcode(_) | PickleErrorKind::Expected(_) => {
             ": the file is damaged or holds more than tensors"
         }
-        PickleErrorKind::TooManyObjects(_) | PickleErrorKind::TooManyClasses { .. } => {
-            ": not a file of weights"
-        }
+        PickleErrorKind::TooManyObjects(_) | PickleErrorKind::TooManyClasses { .. } => ": not a weights file",
     }
 }
 

@@ -15,10 +15,10 @@ use crate::weights::{HostTensor, parse_safetensors};
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 2 << 30;
 
-/// The most files of weights in one folder that are read.
+/// Maximum number of weights files that are read in one folder.
 const MAX_FILES: usize = 64;
 
-/// Endings of files of weights in a folder.
+/// Endings of weights files in a folder.
 const ENDINGS: [&str; 8] = ["pth", "pt", "ckpt", "safetensors", "bin", "tar", "pkl", "pickle"];
 
 /// What a file holds.
@@ -29,7 +29,7 @@ pub(crate) enum Content {
     Arrays(Vec<HostTensor>),
 }
 
-/// A file of weights.
+/// A weights file.
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) content: Content,
@@ -64,7 +64,7 @@ pub(crate) fn files(sources: &[PathBuf]) -> Result<Files, ImportError> {
     Ok(Files { paths: files, notes })
 }
 
-/// The files of weights in a folder: the authors' indices, or else the newest epoch of each series of files.
+/// The weights files in a folder: the authors' indices, or else the newest epoch of each series of files.
 fn in_folder(folder: &Path) -> Result<(Vec<PathBuf>, Option<String>), ImportError> {
     let indices = joblib::indices(folder)?;
     if indices.iter().any(Option::is_some) {

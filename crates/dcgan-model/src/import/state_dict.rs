@@ -8,10 +8,10 @@ use crate::weights::HostTensor;
 /// The deepest nesting of dicts and modules; a checkpoint of several whole networks has less than ten levels.
 const MAX_DEPTH: usize = 16;
 
-/// The most values visited, counting a shared value each time.
+/// Maximum number of values visited, counting a shared value each time.
 const MAX_VISITS: usize = 1 << 20;
 
-/// The most objects without tensors that are named.
+/// Maximum number of objects without tensors that are named.
 const MAX_SKIPPED: usize = 64;
 
 /// Bytes of the longest key. A bound is needed because many tensors can share one long key.

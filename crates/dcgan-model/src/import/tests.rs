@@ -134,7 +134,7 @@ fn imports_every_format_of_pytorch() {
         case("netD_data_parallel.pth", None, Some(&d), "from module.main"),
         case("netD_wrapped.pth", None, Some(&d), "from state_dict/model"),
         case("netD_no_counters.pth", None, Some(&d), "discriminator: 17 tensors"),
-        case("netD_parameters_only.pth", None, Some(&parameters), "no batch-norm statistics in the file"),
+        case("netD_parameters_only.pth", None, Some(&parameters), "no batch norm statistics in the file"),
         case("netD_bf16.pth", None, Some(&bf16), "discriminator: 17 tensors"),
         case("netD_f16.pth", None, Some(&f16), "discriminator: 17 tensors"),
         case("netD_f64.pth", None, Some(&d), "discriminator: 17 tensors"),
@@ -174,7 +174,7 @@ fn imports_the_authors_arrays() {
         let weights = generator.map(|weights| (weights, &expected.generator));
         let (weights, specs) = weights.or(discriminator.map(|d| (d, &expected.discriminator))).unwrap();
         check(Path::new(source), weights, specs).unwrap();
-        assert!(imported.notes.iter().any(|note| note.contains("no batch-norm statistics")), "{source}");
+        assert!(imported.notes.iter().any(|note| note.contains("no batch norm statistics")), "{source}");
     }
 }
 
@@ -210,7 +210,7 @@ fn rejects_files_with_a_reason() {
             "no network found (skipped fake, logit, score and 2 more in the file: not a network)",
         ),
         (files.clone(), "both.pth and "),
-        (empty.path().to_owned(), "no file of weights in this folder"),
+        (empty.path().to_owned(), "no weights file in this folder"),
         (
             write("up.jl", &index("../x.npy")),
             r#"expected the names of files in the same folder, found "../x.npy""#,

@@ -3,9 +3,9 @@
 /// Defines functions whose body is compiled for AVX-512, AVX2 and the baseline, and chosen once per call by
 /// [`Isa::best`](super::kernels::Isa::best).
 ///
-/// The bodies are plain Rust that the compiler vectorises. It never contracts `a * b + c`, so all three give the
-/// same bits.
-macro_rules! vectorised {
+/// The bodies are plain Rust that the compiler vectorizes. It never contracts `a * b + c`, so all three give the same
+/// bits.
+macro_rules! vectorized {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block)*) => {$(
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "kernels take plain slices")]
@@ -37,4 +37,4 @@ macro_rules! vectorised {
     )*};
 }
 
-pub(crate) use vectorised;
+pub(crate) use vectorized;

@@ -1,4 +1,4 @@
-//! Class labels that are joined to the flattened input of a dense layer: a product of rows of class weights, which are
+//! Class labels that are concatenated to the flattened input of a dense layer: a product of label vectors, which are
 //! mostly one-hot, with the weight `(classes, c)` of the labels.
 
 /// Adds the product of one image's `labels` `(classes)` and `weight` to its output `(c)`.

@@ -1,4 +1,5 @@
-//! How each layer's linear map is computed: the one place that chooses.
+//! How each layer's linear operation (dense, convolution or transposed convolution) is computed: the one place that
+//! chooses.
 //!
 //! | algorithm | layers |
 //! |---|---|
@@ -6,8 +7,9 @@
 //! | direct | four fine channels or fewer beside whole vectors of coarse ones |
 //! | patches | all others: patches are gathered and multiplied; a kernel that is the whole map is one product |
 //!
-//! In bf16 ([`Precision::Bf16`]) the factors of Winograd's products are rounded for kernels of two taps a phase. Three
-//! taps round too much for the bound that tests hold bf16 to, and the other paths wait for memory: they stay in f32.
+//! In bf16 ([`Precision::Bf16`]) the inputs of Winograd's matrix products are rounded for kernels of two taps a phase.
+//! Three taps round too much for the bound that tests hold bf16 to, and the other paths wait for memory: they stay in
+//! f32.
 
 use super::conv::{self, Geometry};
 use super::direct::Direct;
@@ -20,7 +22,7 @@ use crate::{Kind, Layer, Precision};
 use half::bf16;
 use rayon::prelude::*;
 
-/// The linear map of one layer, both ways.
+/// The linear operation of one layer, forward and backward.
 #[derive(Debug)]
 pub(super) struct Linear {
     geometry: Geometry,
@@ -29,7 +31,7 @@ pub(super) struct Linear {
     isa: Isa,
     precision: Precision,
     cache: PackedWeightCache,
-    /// Whether label channels are joined to the input, for which it is written in full.
+    /// Whether label channels are concatenated to the input, for which it is written in full.
     joined: bool,
 }
 
@@ -83,7 +85,7 @@ impl Linear {
         matches!(self.path, Path::Winograd(_))
     }
 
-    /// The linear map's output; `each` is called with every image of it.
+    /// The linear operation's output; `each` is called with every image of it.
     pub(super) fn forward(
         &mut self,
         scratch: &mut Scratch,

@@ -1,4 +1,5 @@
-//! What a layer's linear map reads: the layer's input resampled, with class labels behind its channels.
+//! What a layer's linear operation (dense, convolution or transposed convolution) reads: the layer's input resampled,
+//! with class labels after its channels.
 
 use super::buffer::Buffer;
 use super::map_view::MapView;
@@ -6,7 +7,8 @@ use super::state::ImageMut;
 use crate::{Layer, MapShape, Maps, Resample};
 use rayon::prelude::*;
 
-/// Calls `body` with the pixels of the layer's input that pixel (`row`, `column`) of the linear map's input comes from.
+/// Calls `body` with the pixels of the layer's input that pixel (`row`, `column`) of the linear operation's input comes
+/// from.
 fn for_each_pixel(layer: &Layer, (row, column): (usize, usize), mut body: impl FnMut(usize)) {
     let width = layer.input.width;
     match layer.resample {
@@ -25,7 +27,7 @@ fn pixels(shape: MapShape) -> impl Iterator<Item = (usize, usize)> {
     (0..shape.height).flat_map(move |row| (0..shape.width).map(move |column| (row, column)))
 }
 
-/// What the linear map of `layer` reads, in `buffer`; the source itself where that is the same.
+/// What the linear operation of `layer` reads, in `buffer`; the source itself where that is the same.
 pub(super) fn linear_input<'a>(
     layer: &Layer,
     source: MapView<'a>,
@@ -59,8 +61,8 @@ pub(super) fn linear_input<'a>(
     MapView::plain(joined)
 }
 
-/// The gradient with respect to the layer's input in `out`, from that with respect to the linear map's input in `grad`.
-/// The gradient of a maximum goes to the first of equal values. Calls `each` with every image of `out`.
+/// The gradient with respect to the layer's input in `out`, from that with respect to the linear operation's input in
+/// `grad`. The gradient of a maximum goes to the first of equal values. Calls `each` with every image of `out`.
 pub(super) fn gradient(layer: &Layer, plain: &[f32], grad: &[f32], out: &mut [f32], each: ImageMut<'_>) {
     let (shape, channels, len) = (layer.linear_input(), layer.input.channels, layer.input.len());
     let images = out.par_chunks_exact_mut(len).zip(grad.par_chunks_exact(shape.len()));

@@ -4,8 +4,9 @@
 //! - `shards.rs`: parts of the batch that are computed by themselves;
 //! - `per_shard.rs`: the same with batch norm of each part;
 //! - `state.rs`: one layer's place in the parameters, its buffers, and both of its passes;
-//! - `linear.rs`: which algorithm computes a linear map: `winograd`, `direct` or `conv` (patches);
-//! - `linear_input.rs`: what a linear map reads: the input resampled, with class labels;
+//! - `linear.rs`: which algorithm computes a linear operation (dense, convolution or transposed convolution):
+//!   `winograd`, `direct` or `conv` (patches);
+//! - `linear_input.rs`: what a linear operation reads: the input resampled, with class labels;
 //! - `label_inputs.rs`: class labels of dense layers;
 //! - `norm.rs`: batch norm with its activation; `map_view.rs`: maps that are normalized as they are read;
 //! - `kernels`: vectors, matrix products and transforms for each instruction set.
@@ -49,9 +50,9 @@ use workspace::Workspace;
 
 /// Runs a layer list on the CPU; see the crate's head.
 ///
-/// Between two layers stands the output of the linear map. Batch norm and its activation are applied when the next
-/// layer reads it, and their gradient is computed when the layer's own backward pass reads its output's gradient, where
-/// the algorithms of these layers support it (`linear.rs`).
+/// Between two layers stands the output of the linear operation. Batch norm and its activation are applied when the
+/// next layer reads it, and their gradient is computed when the layer's own backward pass reads its output's gradient,
+/// where the algorithms of these layers support it (`linear.rs`).
 #[derive(Debug)]
 pub struct CpuExecutor {
     layers: Vec<Layer>,
@@ -96,7 +97,7 @@ impl CpuExecutor {
         Self { group, ..self }
     }
 
-    /// The same with the batch of this process in so many shards.
+    /// The same with the batch of this process in `shards` shards.
     pub fn in_shards(self, shards: usize) -> Self {
         Self { shards: shards.max(1), ..self }
     }

@@ -4,7 +4,7 @@
 //! map. NormGradients go over fixed blocks of rows and are combined in order in f64, so the bytes do not depend on
 //! threads.
 
-use super::dispatch::vectorised;
+use super::dispatch::vectorized;
 use crate::Activation;
 use rayon::prelude::*;
 
@@ -85,7 +85,7 @@ pub(super) fn combined(parts: &[f32], columns: usize, rows: impl Fn(usize) -> us
     (mean.iter().map(|&m| m as f32).collect(), variance)
 }
 
-vectorised! {
+vectorized! {
     /// Adds `bias` to every row.
     pub(super) fn add_bias(x: &mut [f32], bias: &[f32]) {
         for row in x.chunks_exact_mut(bias.len()) {

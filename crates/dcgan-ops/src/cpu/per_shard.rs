@@ -27,7 +27,7 @@ pub struct PerShardExecutor {
 }
 
 impl PerShardExecutor {
-    /// An executor for one process of `group` that has so many shards of a batch.
+    /// An executor for one process of `group`, with `shards` shards of a batch.
     pub fn new(
         layers: &[Layer],
         precision: Precision,
@@ -57,7 +57,7 @@ impl PerShardExecutor {
         first.keys().map(combine).collect()
     }
 
-    /// The maps of shard `shard`, of so many images.
+    /// The maps of shard `shard`, which has `images` images.
     fn part(&self, maps: &Maps, shard: usize, images: usize) -> Maps {
         let len = images * maps.shape().len();
         Maps::copied(&maps.values()[shard * len..][..len], images, maps.shape(), &self.pool)

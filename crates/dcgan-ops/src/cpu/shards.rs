@@ -49,7 +49,8 @@ impl Shards {
         gradients.chunks_exact_mut(len.max(1))
     }
 
-    /// A linear map forward; `each` gets the number of an image in the whole batch of the process.
+    /// A linear operation (dense, convolution or transposed convolution) forward; `each` gets the number of an image in
+    /// the whole batch of the process.
     pub(super) fn forward(
         self,
         linear: &mut Linear,
@@ -67,8 +68,8 @@ impl Shards {
         }
     }
 
-    /// A linear map backward. `lens` are the values of an image that it reads and writes forward; the gradient of the
-    /// weight is in `range` of each shard's flat gradients.
+    /// A linear operation backward. `lens` are the values of an image that it reads and writes forward; the gradient of
+    /// the weight is in `range` of each shard's flat gradients.
     pub(super) fn backward(
         self,
         (linear, scratch): (&mut Linear, &mut Scratch),

@@ -68,7 +68,8 @@ pub(super) struct LayerState {
     label_weight: Option<Range<usize>>,
     /// Weight and bias of batch norm.
     affine: Option<(Range<usize>, Range<usize>)>,
-    /// Output of the linear map with its bias; empty where there is no batch norm.
+    /// Output of the linear operation (dense, convolution or transposed convolution) with its bias; empty where there
+    /// is no batch norm.
     linear_output: Buffer,
     /// The activation, where the next layer or the caller reads it.
     activation: Buffer,
@@ -108,7 +109,7 @@ impl LayerState {
         self.activation.get(n * layer.output.len())
     }
 
-    /// The layer's output as the next layer's linear map reads it; the activation where there is none.
+    /// The layer's output as the next layer's linear operation reads it; the activation where there is none.
     pub(super) fn output(&self, layer: &Layer, next: Option<&Linear>, n: usize) -> MapView<'_> {
         match fusable_slope(layer).filter(|_| next.is_some_and(Linear::finishes_input)) {
             Some(slope) => {
@@ -219,8 +220,8 @@ impl LayerState {
     }
 
     /// Takes the gradient `d` with respect to one image's activation as soon as it is written. Without batch norm `d`
-    /// becomes the gradient with respect to the linear map's output, and the bias's sums are taken; with batch norm its
-    /// sums are.
+    /// becomes the gradient with respect to the linear operation's output, and the bias's sums are taken; with batch
+    /// norm its sums are.
     pub(super) fn receive_gradient(
         &self,
         layer: &Layer,
@@ -308,7 +309,7 @@ impl LayerState {
         Ok(InputGradient::default())
     }
 
-    /// The gradient of the linear map's bias under batch norm by given statistics, from the column sums of d'.
+    /// The gradient of the linear operation's bias under batch norm by given statistics, from the column sums of d'.
     fn bias_gradient(&self, layer: &Layer, sums: &[f64]) -> Vec<f64> {
         let mut total = vec![0.0; layer.output.channels];
         let scaled = sums.iter().zip(&self.normalization.scale).map(|(sum, &scale)| sum * f64::from(scale));
@@ -320,9 +321,9 @@ impl LayerState {
 }
 
 impl LayerState {
-    /// The backward pass of the linear map on the gradient `d` after [`LayerState::finish_norm`]: adds the gradient of
-    /// the weight to `gradients`, where given, and writes that with respect to the layer's input (without label
-    /// channels), where wanted, calling the given function with each image of it.
+    /// The backward pass of the linear operation on the gradient `d` after [`LayerState::finish_norm`]: adds the
+    /// gradient of the weight to `gradients`, where given, and writes that with respect to the layer's input (without
+    /// label channels), where wanted, calling the given function with each image of it.
     pub(super) fn backward(
         &mut self,
         layer: &Layer,

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// Most engines of a heuristics' list that are tried.
+/// Maximum number of engines of a heuristics' list that are tried.
 const MOST_ENGINES: usize = 24;
 
 fn check(status: sys::cudnnStatus_t, what: impl FnOnce() -> String) -> Result<()> {
@@ -142,7 +142,7 @@ unsafe impl Send for Plans {}
 impl Drop for Plans {
     fn drop(&mut self) {
         self.plans.clear();
-        // SAFETY: the handle was made by the library and is not used again. A failure cannot be mended here.
+        // SAFETY: the handle was made by the library and is not used again. A failure cannot be handled here.
         let _ = unsafe { cudarc::cudnn::result::destroy_handle(self.handle) };
     }
 }

@@ -1,4 +1,4 @@
-//! What goes wrong on a GPU, with the way out.
+//! What goes wrong on a GPU, with the fix.
 
 /// Why a GPU could not be used, or a pass on it failed.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,8 @@ use std::ops::Range;
 pub(super) struct Scratch {
     /// Partial sums, and other values of a moment.
     sums: Buffer,
-    /// The gradient of what a linear map reads, where that is not the layer's input.
+    /// The gradient of what a linear operation (dense, convolution or transposed convolution) reads, where that is not
+    /// the layer's input.
     joined: Buffer,
     /// Of cuDNN.
     workspace: Buffer,
@@ -41,7 +42,7 @@ pub(super) struct Pass<'a> {
     pub(super) n: usize,
     /// Equal parts of the batch that each have their own batch norm statistics.
     pub(super) groups: usize,
-    /// Address of the class weights `(n, classes)`; 0 without them.
+    /// Address of the label vectors `(n, classes)`; 0 without them.
     pub(super) labels: u64,
     /// The GPUs of the other processes, which have the other parts of the batch.
     pub(super) gpus: Option<&'a Gpus>,
@@ -145,12 +146,12 @@ impl Places {
 #[derive(Debug, Default)]
 pub(super) struct LayerState {
     places: Places,
-    /// What the linear map reads, where that is not the layer's input.
+    /// What the linear operation reads, where that is not the layer's input.
     joined: Buffer,
-    /// Output of the linear map; empty without batch norm.
+    /// Output of the linear operation; empty without batch norm.
     linear: Buffer,
     activation: Buffer,
-    /// Mean, 1 / deviation, scale and bias of each column, for each group.
+    /// Mean, 1 / standard deviation, scale and bias of each column, for each group.
     normal: Buffer,
     /// Of the first group.
     variance: Buffer,
@@ -196,7 +197,8 @@ pub(super) fn convolution(layer: &Layer, n: usize) -> Convolution {
     Convolution { n, fine, coarse, kernel: layer.kernel, stride: layer.stride, padding: layer.padding }
 }
 
-/// Height, width and channels of the layer's input, sides of the linear map's, classes, resampling and its factor.
+/// Height, width and channels of the layer's input, sides of the linear operation's, classes, resampling and its
+/// factor.
 fn joined_shape(layer: &Layer) -> Result<[Argument; 8]> {
     let (input, read) = (layer.input, layer.linear_input());
     let (resample, factor) = match layer.resample {
@@ -318,7 +320,7 @@ impl LayerState {
         [Self::place(affine.map(|(weight, _)| weight), wide), Self::place(affine.map(|(_, bias)| bias), wide)]
     }
 
-    /// Mean and variance of each group of the linear map's output.
+    /// Mean and variance of each group of the linear operation's output.
     fn minibatch_statistics(
         &mut self,
         layer: &Layer,
@@ -417,7 +419,7 @@ impl LayerState {
         Ok(())
     }
 
-    /// Turns the gradient `d` of the activation into that of the linear map's output, with the gradients of batch
+    /// Turns the gradient `d` of the activation into that of the linear operation's output, with the gradients of batch
     /// norm's weight and bias.
     fn linear_gradient(
         &mut self,
@@ -485,7 +487,8 @@ impl LayerState {
         Ok(())
     }
 
-    /// Gradients of the filters, the bias and the weight of labels, from the gradient `d` of the linear map's output.
+    /// Gradients of the filters, the bias and the weight of labels, from the gradient `d` of the linear operation's
+    /// output.
     fn parameter_gradients(
         &mut self,
         layer: &Layer,

@@ -13,7 +13,7 @@ const ALIGNMENT: usize = 8;
 pub(super) struct Layers {
     pub(super) layers: Vec<Layer>,
     pub(super) states: Vec<LayerState>,
-    /// Where each trained tensor lies in the host's flat buffer and in the GPU's.
+    /// Where each parameter lies in the host's flat buffer and in the GPU's.
     places: Vec<(Range<usize>, usize)>,
     /// Values of the GPU's flat buffers.
     pub(super) len: usize,
@@ -39,7 +39,7 @@ impl Layers {
         Self { layers, states, places, len }
     }
 
-    /// Where each trained tensor lies in the GPU's flat buffers, in the order of [`ParameterTable::entries`].
+    /// Where each parameter lies in the GPU's flat buffers, in the order of [`ParameterTable::entries`].
     pub(super) fn tensors(&self) -> impl Iterator<Item = Range<usize>> {
         self.places.iter().map(|(host, start)| *start..start + host.len())
     }

@@ -21,8 +21,8 @@ pub(super) struct MemoryUse {
 }
 
 impl MemoryUse {
-    /// That of two layer lists: the maps of the generator, twice those of the discriminator, the gradients of maps,
-    /// the images and what is copied ahead.
+    /// That of two layer lists: the maps of the generator, twice those of the discriminator, the gradients of maps, the
+    /// images and what is prefetched.
     pub(super) fn of(
         generator: &[Layer],
         discriminator: &[Layer],
@@ -50,7 +50,7 @@ impl MemoryUse {
         Self { maps: values * precision_bytes(precision) + slots, networks, batch_size, free, kept: 0 }
     }
 
-    /// A failure for want of memory, with the batch size that fits by this estimate.
+    /// An out-of-memory error, with the batch size that fits by this estimate.
     pub(super) fn explain(&self, error: OpsError) -> OpsError {
         let OpsError::Cuda(CudaError::Memory { bytes, free, total, .. }) = error else { return error };
         // A tenth is for the workspace of cuDNN.

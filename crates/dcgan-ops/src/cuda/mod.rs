@@ -5,10 +5,10 @@
 //! - `mod.rs`: the executor, which runs the layers forward and backward;
 //! - `layers.rs`: a network's layers; `layer.rs`: one layer's buffers, and both of its passes;
 //! - `training.rs`: training steps of two networks whose state stays on the GPU; `trained.rs`: the state of one;
-//!   `slots.rs`: what a step reads, copied ahead; `memory.rs`: the memory that all this takes;
+//!   `slots.rs`: what a step reads, prefetched; `memory.rs`: the memory that all this takes;
 //! - `conv.rs`: convolutions; `kernels.cu`: the other kernels, compiled as `kernels.ptx`;
 //! - `timing.rs`: times of single convolutions;
-//! - `gpu.rs`: the opened device, its memory and its kernels; `error.rs`: what goes wrong, with the way out.
+//! - `gpu.rs`: the opened device, its memory and its kernels; `error.rs`: what goes wrong, with the fix.
 //!
 //! Engines of cuDNN that are not deterministic are not used, and sums are taken in a fixed order: on one card, the same
 //! input gives the same bytes.

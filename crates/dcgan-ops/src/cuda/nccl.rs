@@ -24,7 +24,7 @@ unsafe impl Send for Communicator {}
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        // SAFETY: it was initialized, and nothing uses it any more. A failure cannot be mended here.
+        // SAFETY: it was initialized, and nothing uses it any more. A failure cannot be handled here.
         let _ = unsafe { result::comm_destroy(self.0) };
     }
 }
@@ -61,7 +61,7 @@ impl Gpus {
         self.size
     }
 
-    /// Puts the `len` f32 values at `from` of every process behind each other at `to`, in the order of ranks.
+    /// Puts the `len` f32 values at `from` of every process one after the other at `to`, in the order of ranks.
     pub(super) fn all_gather(&self, gpu: &Gpu, from: u64, to: u64, len: usize) -> Result<()> {
         let (send, receive) = (from as *const _, to as *mut _);
         let stream = gpu.stream().cu_stream().cast();

@@ -91,7 +91,7 @@ impl Slot {
 impl Drop for Slots {
     fn drop(&mut self) {
         // The buffers are freed on the stream of the GPU, which does not wait for copies that nothing reads. A failure
-        // cannot be mended here.
+        // cannot be handled here.
         let _ = self.copies.synchronize();
     }
 }

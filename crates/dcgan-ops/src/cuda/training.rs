@@ -45,7 +45,7 @@ pub(super) struct StepBuffers {
     images: Buffer,
     /// The images of the dataset as bytes, where they are kept.
     kept: Option<Buffer>,
-    /// Twice, for both.
+    /// Label vectors of the minibatch, twice: for real and for generated images.
     labels: Buffer,
 }
 
@@ -299,7 +299,7 @@ impl CudaTraining {
 
 impl Drop for CudaTraining {
     fn drop(&mut self) {
-        // A graph that still runs must not be destroyed. A failure cannot be mended here.
+        // A graph that still runs must not be destroyed. A failure cannot be handled here.
         let _ = self.gpu.bind().and_then(|()| self.gpu.synchronize());
     }
 }

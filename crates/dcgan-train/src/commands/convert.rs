@@ -5,7 +5,7 @@ use super::web::{self, Runtime};
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs, Network};
 use anyhow::Context;
 use candle_core::Device;
-use dcgan_base::files::write_atomic;
+use dcgan_base::files::{Destination, write_atomic};
 use dcgan_cli::{Outcome, UsageError, check_new_folder, check_output, print_result};
 use dcgan_model::import::{ImportOptions, NetworkKind, PYTORCH_NETWORKS, to_pytorch};
 use dcgan_model::onnx::{self, OnnxImages};
@@ -38,13 +38,13 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
         let names: Vec<_> = args.src.iter().map(|src| src.display().to_string()).collect();
         return Err(UsageError::one(format!("--network: {} has no such network", names.join(", "))).into());
     }
-    let mut statistics = "as they came";
+    let mut statistics = "unchanged";
     if let Some(weights) = &mut files.generator {
         let mut generator = Generator::new(&files.model, weights, &Device::Cpu)?;
         if generator.ensure_statistics()? {
             *weights = generator.weights()?;
             statistics = "of G recalibrated from 4,096 z with seed 0";
-            tracing::info!("batch-norm statistics {statistics}");
+            tracing::info!("batch norm statistics {statistics}");
         }
     }
     make_folder(&args.out)?;
@@ -54,7 +54,7 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
     let card = format!(
         "# {name}, imported\n\nWeights for {height} x {width} images of {channels} channel(s), imported from `{}` by \
          dcgan-train.\n\n\
-         - batch-norm statistics: {statistics}\n- license: that of the source\n",
+         - batch norm statistics: {statistics}\n- license: that of the source\n",
         names.join("`, `")
     );
     files.write(&args.out, &card, args.dtype)?;
@@ -89,7 +89,10 @@ fn export_onnx(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> 
     let images = if args.bytes { OnnxImages::Bytes } else { OnnxImages::Float };
     let bytes = onnx_of(args, files, images)?;
     write_atomic(&args.out, &bytes).with_context(|| args.out.display().to_string())?;
-    print_result(&args.out.display().to_string())?;
+    // Standard output has the file itself.
+    if !matches!(Destination::of(&args.out), Ok(Destination::Stdout)) {
+        print_result(&args.out.display().to_string())?;
+    }
     Ok(Outcome::Done)
 }
 
@@ -101,7 +104,7 @@ fn export_web(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn export_hub(args: &ExportArgs, files: &ModelFiles) -> anyhow::Result<Outcome> {
+fn export_hub(args: &ExportArgs, files: &ModelFiles, folder: Option<&Path>) -> anyhow::Result<Outcome> {
     let (mut results, mut faults) = (Vec::new(), Vec::new());
     for path in &args.results {
         Results::read(path).map_or_else(|error| faults.extend(error.faults), |found| results.push(found));
@@ -110,10 +113,8 @@ fn export_hub(args: &ExportArgs, files: &ModelFiles) -> anyhow::Result<Outcome> 
         return Err(UsageError { faults }.into());
     };
     let config = files.model.config();
-    // A run folder has the card of its best checkpoint.
-    let card = [args.model.join(CARD), args.model.join("best").join(CARD)]
-        .iter()
-        .find_map(|path| std::fs::read_to_string(path).ok())
+    let card = folder
+        .and_then(|folder| std::fs::read_to_string(folder.join(CARD)).ok())
         .unwrap_or_else(|| format!("# {}\n", config.name));
     let card = format!(
         "{}\n{}",
@@ -182,12 +183,12 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     }
     let options = ImportOptions { allow_non_finite: true, ..ImportOptions::default() };
     let opened = dcgan_model::open_files(std::slice::from_ref(&args.model), &options);
-    let Opened { files, notes } = opened.map_err(UsageError::because)?;
+    let Opened { files, notes, folder } = opened.map_err(UsageError::because)?;
     notes.iter().for_each(|note| tracing::warn!("{note}"));
     match args.to {
         ExportFormat::Onnx => return export_onnx(args, files),
         ExportFormat::Web => return export_web(args, files),
-        ExportFormat::Hub => return export_hub(args, &files),
+        ExportFormat::Hub => return export_hub(args, &files, folder.as_deref()),
         ExportFormat::Pytorch => {}
     }
     let networks = [
@@ -210,7 +211,7 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<Outcome> {
     make_folder(&args.out)?;
     for (name, exported) in renamed {
         if exported.counters.is_empty() {
-            tracing::warn!("{name} has no batch-norm statistics: load it with strict=False");
+            tracing::warn!("{name} has no batch norm statistics: load it with strict=False");
         }
         let path = args.out.join(name);
         exported.write(&path).with_context(|| path.display().to_string())?;

@@ -34,8 +34,8 @@ const LICENSES: [&str; 24] = [
     "unlicense",
 ];
 
-/// Figures of result files, by their key there: type and name on the Hub.
-const FIGURES: [(&str, &str, &str); 9] = [
+/// Metrics of result files, by their key there: type and name on the Hub.
+const METRICS: [(&str, &str, &str); 9] = [
     ("fid", "fid", "FID"),
     ("fid_infinity", "fid-infinity", "FID-infinity"),
     ("kid", "kid", "KID"),
@@ -47,13 +47,13 @@ const FIGURES: [(&str, &str, &str); 9] = [
     ("best_frechet", "random-feature-frechet-distance", "Random-feature Fréchet distance"),
 ];
 
-/// The figures of one result file.
+/// The metrics of one result file.
 #[derive(Debug)]
 pub(crate) struct Results {
     /// The real images they were compared with.
     reference: Option<String>,
     /// Type, name and value.
-    figures: Vec<(&'static str, String, f64)>,
+    metrics: Vec<(&'static str, String, f64)>,
 }
 
 impl Results {
@@ -71,16 +71,16 @@ impl Results {
             }
             _ => String::new(),
         };
-        let figure = |(key, kind, name): (&str, &'static str, &str)| {
+        let metric = |(key, kind, name): (&str, &'static str, &str)| {
             Some((kind, format!("{name}{how}"), values.get(key)?.as_f64()?))
         };
-        let figures: Vec<_> = FIGURES.into_iter().filter_map(figure).collect();
-        if figures.is_empty() {
+        let metrics: Vec<_> = METRICS.into_iter().filter_map(metric).collect();
+        if metrics.is_empty() {
             let expected = "expected the output of `dcgan-eval metrics --json`, or result.json of a run";
-            return Err(fault(format!("it has no figures; {expected}")));
+            return Err(fault(format!("it has no metrics; {expected}")));
         }
         let reference = values.get("reference").and_then(Value::as_str).map(str::to_owned);
-        Ok(Self { reference, figures })
+        Ok(Self { reference, metrics })
     }
 }
 
@@ -125,7 +125,7 @@ pub(crate) fn front_matter(
             lines.push(format!("      name: {dataset}"));
             lines.push(format!("      type: {dataset}"));
             lines.push("    metrics:".to_owned());
-            for (kind, name, value) in &result.figures {
+            for (kind, name, value) in &result.metrics {
                 lines.push(format!("    - type: {kind}"));
                 lines.push(format!("      name: {}", quoted(name)));
                 lines.push(format!("      value: {value}"));
@@ -157,7 +157,7 @@ mod tests {
     use dcgan_model::Preset;
 
     #[test]
-    fn cards_have_the_figures_of_result_files() {
+    fn cards_have_the_metrics_of_result_files() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);

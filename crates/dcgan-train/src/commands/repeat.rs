@@ -11,7 +11,7 @@ use dcgan_train::run_folder::RunFolder;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Most runs of one command.
+/// Maximum number of runs of one command.
 const MAX_RUNS: u64 = 1000;
 
 pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::Result<Outcome> {

@@ -91,6 +91,7 @@ fn prepare(folder: RunFolder, mut plan: Plan, changes: &Changes) -> anyhow::Resu
     let lock = Some(folder.lock().map_err(UsageError::because)?);
     let before = plan.clone();
     let mut faults = plan.set(&changes.options).err().unwrap_or_default();
+    plan.make_paths_absolute();
     faults.extend(plan.faults());
     let faults = messages(faults);
     if !faults.is_empty() {

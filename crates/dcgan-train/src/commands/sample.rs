@@ -14,13 +14,13 @@ use rayon::prelude::*;
 use serde_json::json;
 use std::path::Path;
 
-/// Most images of `--each`: their names have eight digits.
+/// Maximum number of images of `--each`: their names have eight digits.
 const MAX_EACH: usize = 100_000_000;
 /// Largest `--scale`.
 const MAX_SCALE: usize = 64;
 /// Largest `--gap`.
 const MAX_GAP: usize = 1024;
-/// Most bytes of an image grid.
+/// Maximum size of an image grid, in bytes.
 const MAX_GRID_BYTES: usize = 1 << 30;
 /// The images to draw.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ struct Drawn {
 
 /// Images that are drawn before they are written; a multiple of the batches of a forward pass.
 const CHUNK: usize = 256;
-/// Most bytes of a chunk of more than one batch.
+/// Maximum size of a chunk of more than one batch, in bytes.
 const MAX_CHUNK_BYTES: usize = 64 << 20;
 
 pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcome> {

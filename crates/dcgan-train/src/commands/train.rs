@@ -150,11 +150,11 @@ pub(crate) fn train(
         }
         Event::Checkpoint { path, frechet, real_frechet, best, .. } => {
             let real = real_frechet.map_or_else(String::new, |real| format!(" (real images {real:.4})"));
-            let quality = frechet.map_or_else(String::new, |frechet| {
+            let distance = frechet.map_or_else(String::new, |frechet| {
                 format!(", random-feature Fréchet distance {frechet:.4}{real}")
             });
             let best = if *best { ", the best so far" } else { "" };
-            tracing::info!("checkpoint {}{quality}{best}", folder.event_path(path).display());
+            tracing::info!("checkpoint {}{distance}{best}", folder.event_path(path).display());
         }
         Event::Metrics { step, fid, kid, samples, convention, .. } => {
             let kid = kid.map_or_else(String::new, |kid| format!(", KID {kid:.5}"));
@@ -177,12 +177,15 @@ pub(crate) fn train(
             } else if summary == Summary::Text {
                 let advice = trend::advice(plan, &result, Reader::CommandLine(&run.to_string()));
                 print_result(&format!(
-                    "finished: {} steps\n  samples      {}\n  best model   {run}/best (step {})\n  \
+                    "finished: {} steps\n  samples      {}{}\n  \
                      draw more    dcgan-train sample --model {run} --out more.png\n  \
                      continue     dcgan-train resume {run} --steps N{}",
                     result.steps,
                     folder.sample(result.images).display(),
-                    result.best_step.unwrap_or(result.steps),
+                    // No checkpoint is the best if the metric was never finite.
+                    result.best_step.map_or_else(String::new, |step| {
+                        format!("\n  best model   {run}/best (step {step})")
+                    }),
                     advice.map_or_else(String::new, |advice| format!("\n{advice}")),
                 ))?;
             }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Order {
     /// D, then G, on every minibatch: pytorch/examples.
     Both,
-    /// G and D by turns, G first: the authors' code, where "each real minibatch feeds either" network.
+    /// G and D alternately, G first: the authors' code, where "each real minibatch feeds either" network.
     Alternate,
 }
 
@@ -48,7 +48,7 @@ impl From<BatchNorm> for BatchNormOver {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DecodedImages {
-    /// In the folder of caches ([`dcgan_data::default_cache_folder`]), if the disk has room.
+    /// In the cache folder ([`dcgan_data::default_cache_folder`]), if the disk has room.
     #[default]
     Keep,
     /// Never.
@@ -59,7 +59,7 @@ pub(super) const DECODED_IMAGES: Kind = Kind::Choice(&[
     ("keep", "Keep them on disk for the next epochs and runs (DCGAN_CACHE, default ~/.cache/dcgan)"),
     ("discard", "Decode them again in each epoch"),
 ]);
-/// The figure that decides which checkpoint is the best.
+/// The metric that decides which checkpoint is the best.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BestBy {
@@ -83,11 +83,11 @@ pub(super) const BATCH_NORMS: Kind = Kind::Choice(&[
 ]);
 pub(super) const ORDERS: Kind = Kind::Choice(&[
     ("both", "D, then G, on every minibatch (pytorch/examples)"),
-    ("alternate", "G and D by turns (the authors)"),
+    ("alternate", "G or D on each minibatch, alternately (the authors)"),
 ]);
 pub(super) const DECAYS: Kind =
     Kind::Choice(&[("none", "Constant"), ("linear", "Linear to zero over the second half of the run")]);
 pub(super) const PRECISIONS: Kind = Kind::Choice(&[
     ("f32", "Single precision"),
-    ("bf16", "Products of bf16 summed in f32: faster on CPUs with AVX512-BF16; weights stay f32"),
+    ("bf16", "bf16 inputs, f32 accumulation: faster on CPUs with AVX512-BF16; weights stay f32"),
 ]);

@@ -3,7 +3,7 @@
 use super::{InputsError, Opening, Processes};
 use crate::config::{DecodedImages, Plan};
 use crate::event::duration;
-use dcgan_data::{DataError, Dataset, OpenOptions, UnreadableImages};
+use dcgan_data::{DataError, Dataset, OpenOptions, UnreadableImages, listed_names};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -76,8 +76,7 @@ pub(super) fn open(path: &Path, plan: &Plan, opening: &Opening<'_>) -> Result<Da
 fn names(list: &Path) -> Result<Vec<String>, DataError> {
     let text =
         std::fs::read_to_string(list).map_err(|source| DataError::Io { path: list.to_owned(), source })?;
-    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    Ok(lines.map(|line| line.split('\t').next().unwrap_or(line).trim_end().to_owned()).collect())
+    Ok(listed_names(&text))
 }
 
 /// Looks for unreadable images in the middle of a run and leaves them out.

@@ -1,4 +1,4 @@
-//! Draw queue: a thread renders samples for requests on the CPU, one request at a time.
+//! Draw queue: a thread draws samples for requests on the CPU, one request at a time.
 //!
 //! It does not use the worker's device: a request must not wait for a job that runs for a day, nor use the job's
 //! memory. The images are those of `dcgan-train sample --device cpu`.
@@ -68,7 +68,7 @@ pub(crate) enum Format {
     Png,
     /// `z` (n, z), `labels` (n, classes) of a conditional model, and `images` (n, c, h, w) in [-1, 1].
     Safetensors,
-    /// `z` (n, z) and `labels` (n, classes) alone, as safetensors; no images are rendered.
+    /// `z` (n, z) and `labels` (n, classes) alone, as safetensors; no images are drawn.
     Latents,
 }
 
@@ -242,7 +242,7 @@ fn render(cache: &mut Vec<LoadedModel>, folder: &Path, request: &DrawRequest) ->
     weights::to_safetensors(&tensors, weights::Precision::F32).map_err(failed)
 }
 
-/// Class weights of `n` images, (n, classes), flattened; none for a model that is not conditional.
+/// Label vectors of `n` images, (n, classes), flattened; none for a model that is not conditional.
 fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Option<Vec<f32>>, Vec<Fault>> {
     let fault = |message: String| vec![Fault::new("labels", message)];
     let labels = match (&request.labels, config.is_conditional()) {
@@ -274,7 +274,7 @@ fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Optio
                     weights.len() == config.classes && weights.iter().all(|&w| to_f32(w).is_finite());
                 if !is_valid {
                     let message =
-                        format!("a label has invalid weights, expected {} finite numbers", config.classes);
+                        format!("a label vector is invalid, expected {} finite numbers", config.classes);
                     return Err(fault(message));
                 }
                 rows.extend(weights.iter().map(|&weight| to_f32(weight)));

@@ -64,7 +64,7 @@ fn apply_policy(state: &AppState) -> Result<(), StoreError> {
                 tracing::info!(job = %id, keep_done = %policy, "optimizer state dropped");
                 remove_optimizer_state(state, &id);
             }
-            // Lengthened or deleted meanwhile.
+            // Extended or deleted meanwhile.
             Err(StoreError::Conflict { .. } | StoreError::NotFound) => {}
             Err(error) => return Err(error),
         }

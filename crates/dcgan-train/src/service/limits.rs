@@ -11,7 +11,7 @@ const MIN_CONNECTIONS: usize = 16;
 
 /// Concurrent model downloads; each has a thread.
 pub(crate) const MAX_DOWNLOADS: usize = 32;
-/// Concurrent draw requests: queued, rendering, or sending their images.
+/// Concurrent draw requests: queued, drawing, or sending their images.
 pub(crate) const MAX_DRAWS: usize = 16;
 /// Concurrent previews of jobs; each lists a dataset and decodes a few images. Others wait.
 pub(crate) const MAX_PREVIEWS: usize = 4;

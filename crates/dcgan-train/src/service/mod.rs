@@ -2,8 +2,8 @@
 //!
 //! The second caller of [`crate::trainer::run`], without training logic of its own. Handlers validate requests, insert
 //! jobs into the store and read it. Each device has one worker thread, which owns it and runs the jobs; another thread
-//! renders samples on the CPU, and one removes files. The output of a job is stored in its run folder,
-//! `STORE/runs/ID`, and nowhere else: events, samples and models are read from there.
+//! draws samples on the CPU, and one removes files. The output of a job is stored in its run folder, `STORE/runs/ID`,
+//! and nowhere else: events, samples and models are read from there.
 //!
 //! Closed by default: without a token the service accepts only requests to this machine's loopback names, and refuses
 //! cross-origin requests. Paths in requests are resolved below the configured roots.

@@ -228,7 +228,7 @@ fn schemas() -> Value {
                 "type": "array",
                 "items": { "anyOf": [whole, text, { "type": "array", "items": { "type": "number" } }] },
                 "description": "Classes of a conditional model, one for each image or one for all: by number, by name, \
-                    or as weights of the classes; in turn by default",
+                    or as a label vector, one-hot or soft labels; in turn by default",
             },
             "format": { "type": "string", "enum": ["png", "safetensors", "latents"],
                 "description": "png: one grid, as many columns as rows or one more, two pixels between images and \

@@ -1,6 +1,6 @@
 //! A stream with a write timeout.
 //!
-//! Without it, a client that never reads its response would hold the connection and the response's buffers for ever.
+//! Without it, a client that never reads its response would hold the connection and the response's buffers forever.
 
 use std::io;
 use std::pin::Pin;

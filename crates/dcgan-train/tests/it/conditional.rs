@@ -51,6 +51,14 @@ fn a_run_takes_the_classes_of_its_dataset_and_resumes_byte_for_byte() {
     assert_eq!(names, ["a", "b", "c"]);
     let card = fs::read_to_string(Path::new(&whole).join("checkpoints/00000009/README.md")).unwrap();
     assert!(card.contains("3 classes (a, b, c)"), "{card}");
+    // A class folder with another name would change what labels mean.
+    let (bird, owl) = (folder.path().join("data/a"), folder.path().join("data/d"));
+    fs::rename(&bird, &owl).unwrap();
+    let output = run(&["resume", &whole, "--quiet", "--steps", "12", "--accept-data-change"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("b, c, d") && error.contains("a, b, c"), "{error}");
+    fs::rename(&owl, &bird).unwrap();
     // Labels matter: the same run without them has other weights.
     let generator =
         |run: &str| fs::read(Path::new(run).join("checkpoints/00000009/generator.safetensors")).unwrap();

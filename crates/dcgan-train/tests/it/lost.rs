@@ -242,7 +242,7 @@ fn a_changed_dataset_is_accepted_on_request() {
     for name in ["out/plan.toml", "killed/plan.toml"] {
         fs::write(folder.path(name), cropped.replace("steps = 20", "steps = 50")).unwrap();
     }
-    ends(&["resume", &killed, "--quiet"], 2, &["another size or crop", "--accept-data-change"]);
+    ends(&["resume", &killed, "--quiet"], 2, &["a different size or crop", "--accept-data-change"]);
     succeed(&["resume", &killed, "--quiet", "--accept-data-change"]);
     // Too few images.
     for i in 10..100 {

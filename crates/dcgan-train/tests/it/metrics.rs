@@ -1,16 +1,20 @@
 //! FID and KID while a run trains, with Inception weights drawn at random.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use dcgan_data::ImageShape;
 use dcgan_metrics::{CLASSES, FEATURES, convolution_shapes};
 use dcgan_model::random::{Purpose, normal, stream};
 use dcgan_model::weights::{HostTensor, Precision, Weights, write_safetensors};
 use serde_json::Value;
 
+use crate::defaults::write_images;
 use crate::support::{TINY, command, run};
 
-/// A file of weights: convolutions that keep the size of features.
+/// A weights file: convolutions that keep the size of features.
 fn write_weights(folder: &Path) -> PathBuf {
     let mut rng = stream(0, Purpose::FrechetWeights, 0);
     let mut weights = Weights::new();
@@ -81,16 +85,54 @@ fn fid_is_measured_while_a_run_trains() {
     let is_best: Vec<bool> =
         events(&whole, "checkpoint").iter().map(|event| event["best"].as_bool().unwrap()).collect();
     assert_eq!(is_best, [false, true, false, best == 1]);
-    // A run that goes on measures the same.
+    // A run that is resumed measures the same.
     start("parts", "4");
     train(&["resume", &path("parts"), "--steps", "8"]);
     assert_eq!(events(&folder.path().join("parts"), "metrics"), measured);
+    // FID of fewer images is larger: what was the best is not compared with it. Paths do not depend on the folder.
+    let mut resume = command(&["resume", "parts", "--steps", "12", "--metrics-images", "5"]);
+    resume.args(["--inception", "inception.safetensors"]).current_dir(&folder).env("DCGAN_CACHE", &cache);
+    assert!(resume.status().unwrap().success());
+    let parts = folder.path().join("parts");
+    assert_eq!(events(&parts, "checkpoint").last().unwrap()["best"], true);
+    let plan = fs::read_to_string(parts.join("plan.toml")).unwrap();
+    assert!(plan.contains(weights.to_str().unwrap()), "{plan}");
     // Measuring changes nothing else.
     let without = path("without");
     train(&["run", "--config", &config, "--out", &without, "--steps", "8", "--checkpoint-every", "2"]);
     let network =
         |run: &str| fs::read(folder.path().join(run).join("checkpoints/00000008/generator.safetensors"));
     assert_eq!(network("whole").unwrap(), network("without").unwrap());
+}
+
+/// A signal stops a measurement at the last step as well; the resumed run measures.
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_a_measurement() {
+    let folder = tempfile::tempdir().unwrap();
+    write_weights(folder.path());
+    fs::write(folder.path().join("tiny.toml"), TINY).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = command(arguments);
+        command.current_dir(&folder).env("DCGAN_CACHE", folder.path().join("caches"));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let start = ["run", "--config", "tiny.toml", "--out", "run", "--steps", "4", "--checkpoint-every", "4"];
+    let metrics =
+        ["--metrics-every", "4", "--metrics-images", "2000", "--inception", "inception.safetensors"];
+    let mut child = run(&[&start[..], &metrics].concat()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("measuring FID")), "nothing was measured");
+    let kill = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(folder.path().join("run/checkpoints/00000004").is_dir());
+    assert_eq!(events(&folder.path().join("run"), "metrics").len(), 0);
+    assert!(run(&["resume", "run", "--metrics-images", "4"]).status().unwrap().success());
+    assert_eq!(events(&folder.path().join("run"), "metrics").len(), 1);
+    assert!(folder.path().join("run/result.json").is_file());
 }
 
 #[test]
@@ -100,7 +142,12 @@ fn options_of_metrics_are_checked() {
     let text = folder.path().join("notes.txt");
     fs::write(&text, "no weights").unwrap();
     let text = text.to_str().unwrap();
-    let rows: [(&[&str], &[&str]); 5] = [
+    let few = folder.path().join("few");
+    write_images(&few, 20, ImageShape { height: 28, width: 28, channels: 1 });
+    let few = few.to_str().unwrap();
+    let kid = ["--metrics-every", "500", "--best-by", "kid", "--data", few, "--batch-size", "4"];
+    let rows: [(&[&str], &[&str]); 6] = [
+        (&kid, &["--best-by kid", "1000 images", "has 20"]),
         (&["--metrics-every", "750", "--inception", text], &["750", "multiple of --checkpoint-every, 500"]),
         (&["--best-by", "fid"], &["--best-by", "--metrics-every"]),
         (

@@ -1,4 +1,4 @@
-//! Runs of several processes, as threads: the same bytes as one process, and an end of all when one cannot go on.
+//! Runs of several processes, as threads: the same bytes as one process, and an end of all when one cannot continue.
 
 use crate::defaults::write_images;
 use crate::support::{TINY, assert_same_run};
@@ -93,7 +93,7 @@ fn any_number_of_processes_gives_the_same_bytes() {
             assert!(ends.iter().all(Result::is_ok), "{ends:?}");
             assert_same_run(&path("one"), &out);
         }
-        // Any process may be asked to stop; others may go on.
+        // Any process may be asked to stop; others may continue.
         let out = path("stopped");
         for (processes, rank, at) in [(4, 3, 2), (2, 0, 4)] {
             let ends = run(&out, processes, |_| plan(&data, more), Some((rank, at)), |_| {});
@@ -139,7 +139,7 @@ fn a_process_that_cannot_go_on_ends_the_run() {
         let Err(TrainError::OtherProcess { process }) = &ends[1] else { panic!("{ends:?}") };
         assert_eq!(process, "rank 0");
     }
-    // The steps before the failure are saved, and any number of processes goes on.
+    // The steps before the failure are saved, and any number of processes resumes.
     let checkpoints = dcgan_model::checkpoints::list(&here.join("d/checkpoints")).unwrap();
     assert_eq!(checkpoints.last(), Some(&4));
     fs::remove_dir(here.join("d/samples/00000032.png")).unwrap();

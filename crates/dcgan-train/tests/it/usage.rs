@@ -243,6 +243,9 @@ fn a_run_from_start_to_samples() {
             "{options:?}"
         );
     }
+    let output = succeed(&["export", &best, "--to", "onnx", "--out", "-"]);
+    succeed(&["export", &best, "--to", "onnx", "--out", &onnx]);
+    assert_eq!(output.stdout, fs::read(&onnx).unwrap(), "standard output has the file and nothing else");
     succeed(&["export", &flat_run, "--to", "pytorch", "--out", &exported]);
     succeed(&["import", &net_g, "--config", &flat, "--out", &imported]);
     succeed(&["sample", "--model", &flat_run, "--n", "5", "--out", &png]);

@@ -73,19 +73,19 @@ pub(crate) enum DecodedImages {
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Time to read for, in seconds
+    /// Duration of the measurement, in seconds
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = positive)]
     pub(crate) seconds: f64,
     /// Stop after this many images
     #[arg(long, value_name = "N", value_parser = integer::<usize>(1, u64::MAX))]
     pub(crate) images: Option<usize>,
-    /// Take so many images a second, as training does [default: as many as there are]
+    /// Read at this rate, as training would [default: as fast as possible]
     #[arg(long, value_name = "IMAGES_PER_SECOND", value_parser = positive)]
     pub(crate) rate: Option<f64>,
-    /// The most threads that decode
+    /// Maximum number of decoding threads
     #[arg(long, default_value_t = 2, value_parser = integer::<usize>(1, 4096))]
     pub(crate) threads: usize,
-    /// Images of a batch
+    /// Batch size, in images
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = integer::<usize>(1, 1 << 20))]
     pub(crate) batch_size: usize,
     /// Memory for decoded images, in MiB; 0 keeps none there
@@ -94,7 +94,7 @@ pub(crate) struct Bench {
     /// Decoded images that do not fit into this memory
     #[arg(long, value_enum, default_value_t)]
     pub(crate) decoded_images: DecodedImages,
-    /// Seed of the order
+    /// Seed of the shuffle
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = integer::<u64>(0, u64::MAX))]
     pub(crate) seed: u64,
     /// Print one line of JSON
@@ -114,7 +114,7 @@ pub(crate) struct Verify {
 /// The dataset and its options.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
-    /// A folder, zip, file or cache, or an address (https://, s3://); `digits` for the embedded digits
+    /// A folder, zip, file or cache, or a URL (https://, s3://); `digits` for the embedded digits
     pub(crate) path: PathBuf,
     /// Resize images to this size, HEIGHTxWIDTH or one number for both [default: 64, or that of a cache]
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
@@ -127,7 +127,7 @@ pub(crate) struct DataArgs {
     pub(crate) crop: Option<usize>,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
-    /// Read this split of CIFAR, MNIST or SVHN, or of the folders train, val and test: train, val or test
+    /// Split to read: train, val or test
     #[arg(long, value_name = "SPLIT", default_value_t = Split::Train)]
     pub(crate) split: Split,
     /// Short for --split test

@@ -28,7 +28,7 @@ struct Line {
     images_per_second: f64,
     /// Images read.
     read: usize,
-    /// Share of the time that the reader waited; with --rate, of a reader that takes so many images a second.
+    /// Share of the time that the reader waited; with --rate, of a reader at that rate.
     wait_share: f64,
     /// Worker threads at the end.
     active_threads: usize,

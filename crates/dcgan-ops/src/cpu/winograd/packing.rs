@@ -8,7 +8,7 @@
 use super::{CACHED_BYTES, PackedWeightCache, Phase, Resolution, Weights, Winograd};
 use crate::cpu::buffer::Buffer;
 use crate::cpu::conv::Geometry;
-use crate::cpu::dispatch::vectorised;
+use crate::cpu::dispatch::vectorized;
 use crate::cpu::kernels::disjoint::DisjointSlice;
 use crate::cpu::kernels::filter_transform::{ChannelRows, TapLayout, filter_gradient, filter_transform};
 use crate::cpu::kernels::operand::Operand;
@@ -267,7 +267,7 @@ fn transpose(from: &[f32], taps: usize, (rows, columns): (usize, usize), to: &mu
     });
 }
 
-vectorised! {
+vectorized! {
     /// Transposes the columns from `first` of a matrix of `rows` rows: as many as `strip` holds, at most sixteen.
     fn transpose_strip(from: &[f32], first: usize, rows: usize, strip: &mut [f32]) {
         let (columns, count) = (from.len() / rows, strip.len() / rows);

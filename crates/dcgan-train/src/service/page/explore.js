@@ -25,7 +25,7 @@ function createTile(model, label) {
   return canvas;
 }
 
-/** z, and the class weights behind it, as the body of a draw request; nine digits represent a float32 exactly. */
+/** z, and the label vector after it, as the body of a draw request; nine digits represent a float32 exactly. */
 function latentsBody(model, zs) {
   const { size } = model.latent;
   const rows = zs.map((z) => Array.from(z, (value) => Number(value.toPrecision(9))));

@@ -1,5 +1,5 @@
 // Arithmetic on latent vectors, and z files in the format of dcgan-explore. A z is a Float32Array; that of a conditional
-// model is followed by the weights of the classes, so that means, sums and walks work on both.
+// model is followed by its label vector, so that means, sums and walks work on both.
 
 /** The mean of several z. */
 export const mean = (all) => Float32Array.from(all[0], (_, i) => all.reduce((sum, z) => sum + z[i], 0) / all.length);
@@ -19,7 +19,7 @@ export function spherical(a, b, t) {
 
 /**
  * The point at `t`, 0 to 1, of a walk through `stops` with segments of equal length. z of `size` values may be on a sphere;
- * the class weights behind them are always on a line.
+ * the label vectors after them are always on a line.
  */
 export function walk(stops, t, distribution, size) {
   if (stops.length === 1) return stops[0];
@@ -61,7 +61,7 @@ export function random(seed) {
 
 /**
  * `count` neighbours of `z`: uniform noise in [-width, width] added to each of its `size` values (figure 7 of the paper:
- * 0.25), none to class weights.
+ * 0.25), none to label vectors.
  */
 export function neighbours(z, count, width, seed, size) {
   const next = random(seed);
@@ -69,8 +69,8 @@ export function neighbours(z, count, width, seed, size) {
   return Array.from({ length: count }, () => Float32Array.from(z, noisy));
 }
 
-/** Joins rows of z and of class weights, which may be missing. */
-const join = (z, weights) => Float32Array.from([...z, ...(weights ?? [])]);
+/** A z followed by its label vector, which may be missing. */
+const join = (z, label) => Float32Array.from([...z, ...(label ?? [])]);
 
 /** Parses the rows of the tensor `z` (n, z) of a safetensors file, with those of `labels` (n, classes) if it has them. */
 export function parseSafetensors(buffer) {
@@ -85,7 +85,7 @@ export function parseSafetensors(buffer) {
 }
 
 /**
- * A safetensors file with the tensor `z` (n, size), and `labels` (n, classes) of the values behind it, for
+ * A safetensors file with the tensor `z` (n, size), and `labels` (n, classes) of the values after it, for
  * `dcgan-explore ... --z FILE`.
  */
 export function toSafetensors(rows, size) {

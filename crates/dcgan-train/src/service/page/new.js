@@ -85,7 +85,7 @@ export async function show(_parts, signal) {
     const subject = found.chosen_by_images ? `${found.images}: preset ${what}` : `${what}${named.data.input.value.trim() ? "" : ", on the embedded digits"}`;
     const length = training.images ? `${whole(training.images)} images read`
       : training.epochs ? `${whole(training.epochs)} epochs` : training.steps ? `${whole(training.steps)} steps` : "length to be given";
-    setText(about, `${subject}; z: ${latent.size} numbers, ${latent.distribution}; batch ${training.batch_size}, learning rate ${training.learning_rate}, ${length}.`);
+    setText(about, `${subject}; size of z: ${latent.size}, ${latent.distribution}; batch ${training.batch_size}, learning rate ${training.learning_rate}, ${length}.`);
     fill(warnings, found.warnings.map((text) => h("li", {}, text)));
     named.batch_size.input.placeholder = training.batch_size;
     named.learning_rate.input.placeholder = training.learning_rate;

@@ -1,4 +1,4 @@
-//! Commands of users to a job: pause, resume, cancel, lengthen, drop the optimizer state, delete.
+//! Commands of users to a job: pause, resume, cancel, extend, drop the optimizer state, delete.
 
 use super::{Result, Store, StoreError, select_job};
 use crate::service::record::{Command, Job, JobState, Once, PendingState, now_ms};

@@ -44,7 +44,7 @@ fn two_workers_share_one_queue() {
     for id in &ids[..2] {
         server.wait(id, "running", |job| job["step"].as_u64() > Some(100));
     }
-    // A cancel stops one worker, which then takes the next job; the other one goes on.
+    // A cancel stops one worker, which then takes the next job; the other one continues.
     server.json("POST", &format!("/v1/jobs/{}/cancel", ids[0]), &Value::Null);
     server.wait_state(&ids[0], "cancelled");
     server.wait(&ids[2], "running or done", |job| job["step"].as_u64() > Some(10));

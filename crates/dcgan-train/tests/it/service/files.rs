@@ -28,7 +28,7 @@ fn wait_for_entries(folder: &Path, count: usize) {
 }
 
 #[test]
-fn a_done_job_is_lengthened_to_the_bytes_of_a_longer_run() {
+fn a_done_job_is_extended_to_the_bytes_of_a_longer_run() {
     let (folder, store) = folder();
     let data = folder.path().join("data");
     images(&data.join("few"), 40);

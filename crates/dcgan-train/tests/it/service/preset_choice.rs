@@ -99,7 +99,7 @@ fn a_preview_says_what_a_job_would_train() {
             None,
             &[
                 "colors are discarded",
-                "the images are 90x120, the networks draw 8x8: images are reduced by 11",
+                "the images are 90x120, the networks generate 8x8: images are reduced by 11",
             ],
         ),
         (json!({ "data": "empty" }), ("digits", 28, 28, "grey"), None, &["no image that can be read"]),
