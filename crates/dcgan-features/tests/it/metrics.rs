@@ -139,7 +139,7 @@ fn features_belong_to_images(here: &Path, data: &str, metrics: &dyn Fn(&[&str]) 
     fs::create_dir(here.join("images")).unwrap();
     let write = |seed: usize| {
         for image in 0..4 {
-            let pixels = (0..8 * 8 * 3).map(|at| (at * (seed + image) * 7 % 251) as u8);
+            let pixels = (0..8 * 8 * 3).map(|at| (at * (seed + image) * 7 % 251).to_le_bytes()[0]);
             let bytes: Vec<u8> = b"P6 8 8 255\n".iter().copied().chain(pixels).collect();
             fs::write(here.join(format!("images/{image}.ppm")), bytes).unwrap();
         }
