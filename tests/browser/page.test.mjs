@@ -334,7 +334,7 @@ test("the form shows the networks and what does not fit; a job accepts changed i
       assert.equal(await warnings.count(), 0);
       await page.locator("#option-preset").selectOption("digits");
       await warnings.filter({ hasText: "the networks are grey: colors are discarded" }).waitFor();
-      await shows(/^digits at 28x28, grey; z/);
+      await shows(/^digits at 28x28, grey; size of z/);
       assert.equal(await page.locator("#option-batch_size").getAttribute("placeholder"), "64");
       await page.locator("#option-data").fill("nothing");
       await page.locator("#option-data").press("Tab");
