@@ -1,12 +1,13 @@
-"""The accuracy of D's features on CIFAR-10 against the steps of a run (section 5.1).
+"""The accuracy of D's features on CIFAR-10 or SVHN against the steps of a run (sections 5.1 and 5.2).
 
 Run: cargo build --release
-     python3 learning_curve.py RUN --data cifar-10-batches-bin [--steps 1000,2000,4000] [--labels-per-class 400]
-         [--repeats 5] [--curve curve.json] [--figure curve.png] [--ours target/release] [-- OPTIONS]
+     python3 learning_curve.py RUN --data cifar-10-batches-bin [--task cifar10] [--steps 1000,2000,4000]
+         [--labels-per-class 400] [--repeats 5] [--curve curve.json] [--figure curve.png] [--ours target/release]
+         [-- OPTIONS]
      (Python 3.11; matplotlib for the figure)
 
-Evaluates checkpoints of RUN with `dcgan-eval cifar10`; OPTIONS are further options of it, such as `--statistics
-stored`. Without --steps, each checkpoint that is 1.3 times as far as the one before, and the last. Results are kept
+Evaluates checkpoints of RUN with `dcgan-eval cifar10`, or `dcgan-eval svhn` with 100 labels per class by default;
+OPTIONS are further options of it, such as `--statistics running`. Without --steps, each checkpoint that is 1.3 times as far as the one before, and the last. Results are kept
 in the file of --curve (default RUN/curve.json): a command that is repeated evaluates new checkpoints only.
 
 Prints a table in Markdown: steps, epochs, accuracy on the held-out training images at the best C, and on the test images
@@ -19,8 +20,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+class Task(NamedTuple):
+    """The defaults of a task."""
+
+    name: str
+    labels_per_class: int
+    c: str
+
+
+TASKS = {"cifar10": Task("CIFAR-10", 400, "1e-4,3e-4,1e-3"), "svhn": Task("SVHN", 100, "1e-4,2e-4,5e-4,1e-3,2e-3")}
 
 
 def chosen(steps):
@@ -33,7 +46,7 @@ def chosen(steps):
 
 
 def evaluate(binary, args, checkpoint):
-    command = ["nice", "-n", "5", binary, "cifar10", "--model", checkpoint, "--data", args.data, "--baseline", "none"]
+    command = ["nice", "-n", "5", binary, args.task, "--model", checkpoint, "--data", args.data, "--baseline", "none"]
     command += ["--labels-per-class", str(args.labels_per_class), "--repeats", str(args.repeats), "--json"]
     command += ["--selection-draws", str(args.selection_draws), "--c", args.c, *args.options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -41,8 +54,11 @@ def evaluate(binary, args, checkpoint):
         sys.exit(f"{checkpoint}: exit status {done.returncode}")
     found = json.loads(done.stdout)
     held_out = dict(map(tuple, found["held_out_error_percent"]))
-    keys = ["accuracy_percent", "interval95", "c", "features", "statistics", "seconds", "weights_sha256"]
-    return {**{key: found[key] for key in keys}, "held_out_percent": 100 - held_out[found["c"]]}
+    # SVHN's measure is the error.
+    accuracy = found["accuracy_percent"] if "accuracy_percent" in found else 100 - found["error_percent"]
+    measured = {"accuracy_percent": accuracy, "held_out_percent": 100 - held_out[found["c"]]}
+    keys = ["interval95", "c", "features", "statistics", "seconds", "weights_sha256"]
+    return {**measured, **{key: found[key] for key in keys}}
 
 
 def epochs(run, step):
@@ -56,7 +72,7 @@ def epochs(run, step):
     return lines[-1]["images"] / lines[-1]["step"] * step / images
 
 
-def figure(path, points):
+def figure(path, points, task):
     import matplotlib
 
     matplotlib.use("Agg")
@@ -69,7 +85,7 @@ def figure(path, points):
     axis.plot(x, [point["held_out_percent"] for point in points], "s--", label="held-out training images")
     axis.set_xscale("log")
     axis.set_xlabel("training steps")
-    axis.set_ylabel("accuracy on CIFAR-10 in percent")
+    axis.set_ylabel(f"accuracy on {TASKS[task].name} in percent")
     axis.grid(alpha=0.3)
     axis.legend()
     fig.tight_layout()
@@ -80,11 +96,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--task", choices=TASKS, default="cifar10")
     parser.add_argument("--steps")
-    parser.add_argument("--labels-per-class", type=int, default=400)
+    parser.add_argument("--labels-per-class", type=int)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--selection-draws", type=int, default=2)
-    parser.add_argument("--c", default="1e-4,3e-4,1e-3")
+    parser.add_argument("--c")
     parser.add_argument("--curve", type=Path)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--ours", type=Path, default=ROOT / "target" / "release")
@@ -92,6 +109,8 @@ def main():
     end = words.index("--") if "--" in words else len(words)
     args = parser.parse_args(words[:end])
     args.options = words[end + 1 :]
+    args.labels_per_class = args.labels_per_class or TASKS[args.task].labels_per_class
+    args.c = args.c or TASKS[args.task].c
     binary = args.ours.resolve() / "dcgan-eval"
     there = sorted(int(path.name) for path in (args.run / "checkpoints").iterdir() if path.name.isdigit())
     steps = [int(step) for step in args.steps.split(",")] if args.steps else chosen(there)
@@ -113,7 +132,7 @@ def main():
     best = max(points, key=lambda point: point["held_out_percent"])
     print(f"\nbest on the held-out images: step {best['step']:,}, test {best['accuracy_percent']:.2f} %")
     if args.figure:
-        figure(args.figure, points)
+        figure(args.figure, points, args.task)
 
 
 if __name__ == "__main__":
