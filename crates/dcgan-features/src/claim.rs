@@ -5,12 +5,14 @@ use crate::task::{Measure, Task};
 use serde::Deserialize;
 
 /// Name and text of every claim.
-pub const CLAIMS: [(&str, &str); 7] = [
+pub const CLAIMS: [(&str, &str); 9] = [
     ("cifar10", include_str!("../claims/cifar10.toml")),
     ("cifar10-few", include_str!("../claims/cifar10-few.toml")),
     ("digits", include_str!("../claims/digits.toml")),
     ("digits-few", include_str!("../claims/digits-few.toml")),
     ("mnist-real", include_str!("../claims/mnist-real.toml")),
+    ("mnist-samples", include_str!("../claims/mnist-samples.toml")),
+    ("mnist-samples-1m", include_str!("../claims/mnist-samples-1m.toml")),
     ("svhn", include_str!("../claims/svhn.toml")),
     ("svhn-crops", include_str!("../claims/svhn-crops.toml")),
 ];
