@@ -57,24 +57,21 @@ pub(crate) struct MnistNn {
     described: Value,
 }
 
-impl MnistNn {
-    /// The score of all real training images, which are the references where there is no model.
-    pub(crate) fn of_real_images(&self) -> Option<&Score> {
-        if self.real.is_empty() { self.scores.last() } else { self.real.last() }
-    }
-}
-
 pub(crate) fn mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let results = Results::new(logging, args.json, &[])?;
-    report_mnist_nn(&results, &evaluate_mnist_nn(args, logging)?)
+    report_mnist_nn(&results, &evaluate_mnist_nn(args, uses_model(args), logging)?)
 }
 
-/// Runs the experiment.
-pub(crate) fn evaluate_mnist_nn(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<MnistNn> {
+/// Runs the experiment. The references are samples of the model, or real images.
+pub(crate) fn evaluate_mnist_nn(
+    args: &MnistNnArgs,
+    of_model: bool,
+    logging: &Logging,
+) -> anyhow::Result<MnistNn> {
     let cache = args.cache.as_deref();
     check_cache(cache)?;
     set_threads(args.compute.threads)?;
-    if uses_model(args) {
+    if of_model {
         return mnist_nn_of_model(args, logging);
     }
     let (train, test) = match &args.data {

@@ -132,9 +132,8 @@ fn reproduce(claim: &Claim, inputs: Inputs, args: &ReproduceArgs, logging: &Logg
             cache: args.cache.clone(),
             json: false,
         };
-        let found = neighbours::evaluate_mnist_nn(&args, logging)?;
-        let score = if claim.count.is_some() { found.scores.last() } else { found.of_real_images() };
-        return score.and_then(|score| score.error_percent).with_context(missing);
+        let found = neighbours::evaluate_mnist_nn(&args, claim.count.is_some(), logging)?;
+        return found.scores.last().and_then(|score| score.error_percent).with_context(missing);
     };
     let args = TaskArgs {
         model,
