@@ -7,8 +7,9 @@ Run: cargo build --release
      (Python 3.11; matplotlib for the figure)
 
 Evaluates checkpoints of RUN with `dcgan-eval cifar10`, or `dcgan-eval svhn` with 100 labels per class by default;
-OPTIONS are further options of it, such as `--statistics running`. Without --steps, each checkpoint that is 1.3 times as far as the one before, and the last. Results are kept
-in the file of --curve (default RUN/curve.json): a command that is repeated evaluates new checkpoints only.
+OPTIONS are further options of it, such as `--statistics running`. Without --steps, each checkpoint that is 1.3 times
+as far as the one before, and the last. Results are kept in the file of --curve (default RUN/curve.json): a command that
+is repeated evaluates new checkpoints only.
 
 Prints a table in Markdown: steps, epochs, accuracy on the held-out training images at the best C, and on the test images
 (mean and interval over the draws of labels). The checkpoint to use is the one with the best held-out accuracy; test
