@@ -4,15 +4,18 @@ one broken.
 Run: cargo build --release
      python3 stability.py FOLDER --data cifar10=DIR --data faces=faces.zip [--presets pytorch32,svhn32] [--seeds 1,2,3]
          [--steps 1500] [--width 4] [--ours target/release] [--figure stability.png]
+         [--samples samples.png]
      (Python 3.11; matplotlib for the figure)
 
 Trains PRESETS x VARIANTS x SEEDS x DATA in FOLDER, one after another at nice 19. A run that is there is continued, a
 complete one is only read: the command can be stopped and repeated. Networks have 1/WIDTH of the preset's channels.
 Batches of 64, no EMA, everything else as in the preset.
 
-Prints a table in Markdown: for each preset, dataset and variant the mean of the lowest and of the last random-feature
-Fréchet distances over the seeds (lower is better), the mean diversity of the last samples (near 0 all samples are
-alike, near 1 they differ like real images), and how many seeds had an alarm or diverged.
+Prints a table in Markdown: for each variant, preset and dataset the mean and standard deviation over the seeds of the
+last random-feature Fréchet distance (lower is better); the mean diversity of the last samples (near 0 all samples are
+alike, near 1 they differ like real images); and in how many seeds an alarm said that D is too strong, samples were
+alike or grey at the end (diversity below 0.3, as in the alarm), or training diverged. Means are of the seeds that did
+not diverge. The image of --samples shows samples of the last step, of the first seed on the last dataset.
 """
 
 import argparse
@@ -21,6 +24,7 @@ import math
 import statistics
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -37,14 +41,28 @@ def pooled(config):
                 block.pop("output_padding", None)
 
 
-def norms(value):
+def no_norm(config):
+    """Biases instead of batch norm."""
+    for network, layers in layer_counts(config):
+        config["model"][network]["norm"]["layers"] = [False] * layers
+        config["model"][network]["bias"] = True
+
+
+def norm_everywhere(head):
+    """Batch norm in G's output and D's first layer too, and in D's head if `head`."""
+
     def change(config):
-        for network in ("generator", "discriminator"):
-            of_network = config["model"][network]
-            layers = len(of_network["blocks"]) + len(of_network.get("dense", [])) + 1
-            of_network["norm"]["layers"] = [value] * layers
+        for network, layers in layer_counts(config):
+            with_head = head or network == "generator"
+            config["model"][network]["norm"]["layers"] = [True] * (layers - 1) + [with_head]
 
     return change
+
+
+def layer_counts(config):
+    for network in ("generator", "discriminator"):
+        of_network = config["model"][network]
+        yield network, len(of_network["blocks"]) + len(of_network.get("dense", [])) + 1
 
 
 def setting(key, value):
@@ -65,8 +83,9 @@ def activation(name):
 VARIANTS = {
     "rules": ("all guidelines", lambda config: None),
     "pooling": ("pooling and upsampling instead of strides", pooled),
-    "no-norm": ("no batch norm", norms(False)),
-    "norm-everywhere": ("batch norm in every layer", norms(True)),
+    "no-norm": ("no batch norm (biases instead)", no_norm),
+    "norm-outer": ("batch norm in G's output and D's input too", norm_everywhere(head=False)),
+    "norm-everywhere": ("the same, and in D's head", norm_everywhere(head=True)),
     "relu-d": ("ReLU in D", activation("relu")),
     "sigmoid-d": ("sigmoid in D", activation("sigmoid")),
     "rate-1e-3": ("learning rate 1e-3", setting("learning_rate", 1e-3)),
@@ -126,20 +145,33 @@ def train(binary, folder, args, preset, data, variant, seed):
     return [json.loads(line) for line in lines], int(done.read_text()) == 0
 
 
-def summary(runs):
-    """Means over the seeds."""
-    lowest, last, diversity, bad = [], [], [], 0
-    for events, ended in runs:
-        found = [e["frechet"] for e in events if e["event"] == "checkpoint" and e["frechet"] is not None]
-        samples = [e["diversity"] for e in events if e["event"] == "sample"]
-        found = [x for x in found if math.isfinite(x)]
-        lowest.append(min(found, default=math.nan))
-        last.append(found[-1] if found and ended else math.nan)
-        diversity.append(samples[-1] if samples else math.nan)
-        bad += not ended or any(e["event"] == "alarm" for e in events)
-    mean = lambda values: statistics.mean(values) if values else math.nan
-    spread = statistics.stdev(last) if len(last) > 1 else 0.0
-    return {"lowest": mean(lowest), "last": mean(last), "spread": spread, "diversity": mean(diversity), "bad": bad}
+COLLAPSED = 0.3  # as in crates/dcgan-train/src/alarm.rs
+
+
+def result(events, ended):
+    """What is reported of a run."""
+    found = [e["frechet"] for e in events if e["event"] == "checkpoint" and e["frechet"] is not None]
+    diversity = ([math.nan] + [e["diversity"] for e in events if e["event"] == "sample"])[-1]
+    return {
+        "last": found[-1] if found else math.nan,
+        "diversity": diversity,
+        "too strong": any(e["event"] == "alarm" and e["alarm"] == "discriminator_wins" for e in events),
+        "collapsed": ended and diversity < COLLAPSED,
+        "diverged": not ended,
+    }
+
+
+def cell(results):
+    """Means over the seeds that did not diverge, and counts over all of them."""
+    ended = [r for r in results if not r["diverged"]]
+    parts = []
+    if ended:
+        last = [r["last"] for r in ended]
+        spread = f" ± {statistics.stdev(last):.2f}" if len(last) > 1 else ""
+        diversity = statistics.mean(r["diversity"] for r in ended)
+        parts += [f"{statistics.mean(last):.2f}{spread}", f"{diversity:.2f}"]
+    counts = {key: sum(r[key] for r in results) for key in ("too strong", "collapsed", "diverged")}
+    return "; ".join(parts + [f"{n} {key}" for key, n in counts.items() if n])
 
 
 def figure(path, rows):
@@ -152,21 +184,43 @@ def figure(path, rows):
     fig, axes = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 4.2), sharey=True, squeeze=False)
     for axis, (preset, data) in zip(axes[0], groups):
         for place, variant in enumerate(VARIANTS):
-            runs = rows.get((preset, data, variant), [])
-            for events, ended in runs:
-                points = [e["frechet"] for e in events if e["event"] == "checkpoint" and e["frechet"] is not None]
-                alarm = not ended or any(e["event"] == "alarm" for e in events)
-                if points:
-                    axis.plot(points[-1], place, "x" if alarm else "o", color="C3" if alarm else "C0")
+            for found in rows.get((preset, data, variant), []):
+                failed = found["too strong"] or found["collapsed"] or found["diverged"]
+                axis.plot(found["last"], place, "x" if failed else "o", color="C3" if failed else "C0")
         axis.set_xscale("log")
         axis.set_yticks(range(len(VARIANTS)), [label for label, _ in VARIANTS.values()])
         axis.set_title(f"{preset}, {data}")
         axis.set_xlabel("last Fréchet distance")
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].invert_yaxis()
-    fig.suptitle("one mark a seed; crosses: alarm or divergence")
+    fig.suptitle("one mark a seed; crosses: D too strong, samples collapsed, or diverged")
     fig.tight_layout()
     fig.savefig(path, dpi=110)
+
+
+def samples(path, args):
+    """A panel of samples for each preset and variant."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    presets, name = args.presets.split(","), args.data[-1].split("=", 1)[0]
+    size = (1.4 * len(VARIANTS), 1.6 * len(presets))
+    fig, axes = plt.subplots(len(presets), len(VARIANTS), figsize=size, squeeze=False)
+    for row, preset in zip(axes, presets):
+        for axis, (variant, (label, _)) in zip(row, VARIANTS.items()):
+            run = args.folder / f"{preset}-{name}-{variant}-s{args.seeds.split(',')[0]}"
+            grid = plt.imread(sorted((run / "samples").glob("*.png"))[-1])
+            part = 4 * grid.shape[0] // 8  # 4 x 4 of the 8 x 8 samples of a grid
+            axis.imshow(grid[:part, :part])
+            if preset == presets[0]:
+                axis.set_title(textwrap.fill(label, 22), fontsize=7)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(preset)
+    fig.tight_layout()
+    fig.savefig(path, dpi=80)
 
 
 def main():
@@ -180,6 +234,7 @@ def main():
     parser.add_argument("--width", type=int, default=4)
     parser.add_argument("--ours", type=Path, default=ROOT / "target" / "release")
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--samples", type=Path)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     binary = args.ours.resolve() / "dcgan-train"
@@ -189,15 +244,16 @@ def main():
             for data in (item.split("=", 1) for item in args.data):
                 for variant in args.variants.split(","):
                     run = train(binary, args.folder, args, preset, data, variant, seed)
-                    rows.setdefault((preset, data[0], variant), []).append(run)
-    print("| preset | data | networks | lowest | last | diversity | alarms or divergence |\n|---|---|---|---|---|---|---|")
-    for (preset, data, variant), runs in sorted(rows.items(), key=lambda r: (r[0][:2], list(VARIANTS).index(r[0][2]))):
-        s = summary(runs)
-        cells = [preset, data, VARIANTS[variant][0], f"{s['lowest']:.2f}", f"{s['last']:.2f} ± {s['spread']:.2f}"]
-        cells += [f"{s['diversity']:.2f}", f"{s['bad']} of {len(runs)}"]
-        print("| " + " | ".join(cells) + " |")
+                    rows.setdefault((preset, data[0], variant), []).append(result(*run))
+    groups = sorted({(preset, data) for preset, data, _ in rows})
+    print("| networks | " + " | ".join(f"{preset}, {data}" for preset, data in groups) + " |")
+    print("|" + "---|" * (len(groups) + 1))
+    for variant in args.variants.split(","):
+        print("| " + " | ".join([VARIANTS[variant][0]] + [cell(rows[*group, variant]) for group in groups]) + " |")
     if args.figure:
         figure(args.figure, rows)
+    if args.samples:
+        samples(args.samples, args)
 
 
 if __name__ == "__main__":
