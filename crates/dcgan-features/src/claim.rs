@@ -5,9 +5,10 @@ use crate::task::{Measure, Task};
 use serde::Deserialize;
 
 /// Name and text of every claim.
-pub const CLAIMS: [(&str, &str); 10] = [
+pub const CLAIMS: [(&str, &str); 11] = [
     ("cifar10", include_str!("../claims/cifar10.toml")),
     ("cifar10-few", include_str!("../claims/cifar10-few.toml")),
+    ("cifar10-own", include_str!("../claims/cifar10-own.toml")),
     ("cifar10-own-few", include_str!("../claims/cifar10-own-few.toml")),
     ("digits", include_str!("../claims/digits.toml")),
     ("digits-few", include_str!("../claims/digits-few.toml")),
