@@ -60,6 +60,7 @@ def norm_everywhere(head):
 
 
 def layer_counts(config):
+    """Each network and the number of its layers."""
     for network in ("generator", "discriminator"):
         of_network = config["model"][network]
         yield network, len(of_network["blocks"]) + len(of_network.get("dense", [])) + 1
@@ -205,17 +206,18 @@ def samples(path, args):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    presets, name = args.presets.split(","), args.data[-1].split("=", 1)[0]
-    size = (1.4 * len(VARIANTS), 1.6 * len(presets))
-    fig, axes = plt.subplots(len(presets), len(VARIANTS), figsize=size, squeeze=False)
+    presets, variants = args.presets.split(","), args.variants.split(",")
+    name, seed = args.data[-1].split("=", 1)[0], args.seeds.split(",")[0]
+    size = (1.4 * len(variants), 1.6 * len(presets))
+    fig, axes = plt.subplots(len(presets), len(variants), figsize=size, squeeze=False)
     for row, preset in zip(axes, presets):
-        for axis, (variant, (label, _)) in zip(row, VARIANTS.items()):
-            run = args.folder / f"{preset}-{name}-{variant}-s{args.seeds.split(',')[0]}"
+        for axis, variant in zip(row, variants):
+            run = args.folder / f"{preset}-{name}-{variant}-s{seed}"
             grid = plt.imread(sorted((run / "samples").glob("*.png"))[-1])
-            part = 4 * grid.shape[0] // 8  # 4 x 4 of the 8 x 8 samples of a grid
+            part = grid.shape[0] // 2  # 4 x 4 of the 8 x 8 samples of a grid
             axis.imshow(grid[:part, :part])
             if preset == presets[0]:
-                axis.set_title(textwrap.fill(label, 22), fontsize=7)
+                axis.set_title(textwrap.fill(VARIANTS[variant][0], 22), fontsize=7)
             axis.set_xticks([])
             axis.set_yticks([])
         row[0].set_ylabel(preset)
