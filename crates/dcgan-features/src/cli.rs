@@ -294,7 +294,7 @@ pub(crate) struct MnistNnArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Labeled reference images: a folder of folders, a zip, or a cache by `dcgan-data pack` for millions of images
-    /// [default: samples of models/mnist-cond if it exists, else the training images of --data]
+    /// [default: with --data, samples of models/mnist-cond if it exists; else real training images]
     #[arg(long, value_name = "PATH", conflicts_with_all = ["model", "preset", "config", "count", "sample_seed", "statistics"])]
     pub(crate) samples: Option<PathBuf>,
     /// With a conditional model its samples are the references

@@ -162,17 +162,16 @@ pub fn score_images(
         "queries": [queries.cache_key(), query_hash(scored_labels.as_deref())],
         "references": [references.cache_key(), query_hash(reference_labels.as_deref())],
         "range": format!("{range:?}"),
-        "counts": counts,
     });
     let search = PixelSearch::new(&bytes_of(queries)?, queries.data.shape().bytes())?;
-    let mut search = Search::new(search, step_of(range), cache, origin)?;
+    let mut search = Search::new(search, step_of(range), counts, (cache, origin))?;
     progress.begin("comparing with reference images", counts.last().copied().unwrap_or(0), "images");
     let mut block = |rows: Range<usize>| {
         let shift = references.rows.start;
         let subset = references.with_rows(shift + rows.start..shift + rows.end);
         Ok((bytes_of(&subset)?, reference_labels.as_ref().map(|labels| labels[rows].to_vec())))
     };
-    search.run(counts, scored_labels.as_deref(), &mut block, progress)
+    search.run(scored_labels.as_deref(), &mut block, progress)
 }
 
 /// The samples to compare with.
@@ -213,9 +212,8 @@ pub fn score_samples(
         "config_sha256": config_sha256(model),
         "weights_sha256": weights_sha256(&generator.weights()?),
         "seed": seed,
-        "counts": counts,
     });
-    let mut search = Search::new(search, step_of(range), cache, origin)?;
+    let mut search = Search::new(search, step_of(range), counts, (cache, origin))?;
     let classes = model.config().classes;
     progress.begin("comparing with samples", counts.last().copied().unwrap_or(0), "samples");
     let mut block = |rows: Range<usize>| {
@@ -223,7 +221,7 @@ pub fn score_samples(
         let bytes = draw_blocks(generator, model, (seed, statistics), rows)?;
         Ok((bytes, (classes > 0).then_some(labels)))
     };
-    search.run(counts, labels, &mut block, progress)
+    search.run(labels, &mut block, progress)
 }
 
 /// The samples `rows` of `seed`, drawn in the whole batches that they belong to: a sample does not depend on `rows`.
@@ -270,12 +268,20 @@ struct Search<'a> {
     nearest: PixelSearch,
     /// Distance of two pixels that differ by one byte, in the unit of distances.
     step: f64,
+    /// Numbers of references to score at, ascending.
+    counts: &'a [usize],
+    /// Scores so far, also at other numbers: those of earlier searches with more or fewer references.
     scores: Vec<Score>,
     /// Seconds of earlier parts of the search.
     seconds: f64,
     cache: Option<Cache<'a>>,
-    /// All that the result depends on.
+    /// All that the search depends on but for the number of references.
     origin: Value,
+}
+
+/// The score at `count` references.
+fn score_at(scores: &[Score], count: usize) -> Option<&Score> {
+    scores.iter().find(|score| score.references == count as u64)
 }
 
 /// The stored state of a search.
@@ -288,26 +294,37 @@ struct State {
 }
 
 impl<'a> Search<'a> {
-    /// A search that continues from the cache where it has its state.
+    /// A search that continues from the cache where it has its state. If the stored search went past one of `counts`
+    /// without a score there, the search starts from the first reference and leaves the cache as it is.
     fn new(
         mut nearest: PixelSearch,
         step: f64,
-        cache: Option<&'a Path>,
-        origin: Value,
+        counts: &'a [usize],
+        (cache, origin): (Option<&'a Path>, Value),
     ) -> Result<Self, NeighboursError> {
-        let cache = cache.map(|folder| Cache { folder });
+        let mut cache = cache.map(|folder| Cache { folder });
         let (mut scores, mut seconds) = (Vec::new(), 0.0);
         if let Some(state) = cache.as_ref().and_then(|cache| cache.value::<State>(&origin)) {
-            nearest.restore(state.best, state.references)?;
-            (scores, seconds) = (state.scores, state.seconds);
+            let is_past = |&&count: &&usize| {
+                (count as u64) < state.references && score_at(&state.scores, count).is_none()
+            };
+            if let Some(count) = counts.iter().find(is_past) {
+                tracing::info!(
+                    "the stored search of {} references has no score at {count}: searching again, without the cache",
+                    state.references
+                );
+                cache = None;
+            } else {
+                nearest.restore(state.best, state.references)?;
+                (scores, seconds) = (state.scores, state.seconds);
+            }
         }
-        Ok(Self { nearest, step, scores, seconds, cache, origin })
+        Ok(Self { nearest, step, counts, scores, seconds, cache, origin })
     }
 
-    /// Adds references block by block; scores at each of `counts` (ascending).
+    /// Adds references block by block; scores at each of the numbers.
     fn run(
         &mut self,
-        counts: &[usize],
         labels: Option<&[u32]>,
         block: &mut dyn FnMut(Range<usize>) -> Result<References, NeighboursError>,
         progress: &mut dyn Progress,
@@ -315,7 +332,12 @@ impl<'a> Search<'a> {
         let mut next = usize::try_from(self.nearest.references()).unwrap_or(usize::MAX);
         let (started, before) = (Instant::now(), self.seconds);
         let mut stored = Instant::now();
-        for &count in counts.iter().skip(self.scores.len()) {
+        let mut found = Vec::with_capacity(self.counts.len());
+        for &count in self.counts {
+            if let Some(stored) = score_at(&self.scores, count) {
+                found.push(stored.clone());
+                continue;
+            }
             while next < count {
                 let end = (next + BLOCK).min(count);
                 let (values, labels) = block(next..end)?;
@@ -328,12 +350,13 @@ impl<'a> Search<'a> {
                     stored = Instant::now();
                 }
             }
-            let found = Score { seconds: self.seconds, ..score(&self.nearest, labels, self.step)? };
-            progress.result(&found.line());
-            self.scores.push(found);
+            let score = Score { seconds: self.seconds, ..score(&self.nearest, labels, self.step)? };
+            progress.result(&score.line());
+            self.scores.push(score.clone());
+            found.push(score);
             self.store()?;
         }
-        Ok(self.scores.clone())
+        Ok(found)
     }
 
     fn store(&self) -> Result<(), NeighboursError> {
@@ -364,10 +387,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let value = |i: usize| (i.wrapping_mul(2_654_435_761) >> 9).to_le_bytes()[0];
         let queries: Vec<u8> = (100..120).map(value).collect();
-        let counts = [BLOCK, 2 * BLOCK, 3 * BLOCK + 5];
-        let run = |cache: Option<&Path>, blocks: usize| {
+        let all = [BLOCK, 2 * BLOCK, 3 * BLOCK + 5];
+        let run_to = |counts: &[usize], cache: Option<&Path>, blocks: usize| {
             let search = PixelSearch::new(&queries, 4).unwrap();
-            let mut search = Search::new(search, 1.0, cache, json!("x")).unwrap();
+            let mut search = Search::new(search, 1.0, counts, (cache, json!("x"))).unwrap();
             let mut called = 0;
             let mut block = |rows: Range<usize>| {
                 called += 1;
@@ -377,18 +400,38 @@ mod tests {
                 let values = rows.clone().flat_map(|row| (0..4).map(move |i| value(row * 4 + i))).collect();
                 Ok((values, Some(rows.map(|row| u32::try_from(row % 3).unwrap()).collect())))
             };
-            let scores = search.run(&counts, Some(&[0, 1, 2, 0, 1]), &mut block, &mut NoProgress);
+            let scores = search.run(Some(&[0, 1, 2, 0, 1]), &mut block, &mut NoProgress);
             // Without the times.
             let scores = scores.ok().map(|scores| {
                 scores.into_iter().map(|score| Score { seconds: 0.0, ..score }).collect::<Vec<_>>()
             });
             (scores, called)
         };
+        let run = |cache: Option<&Path>, blocks: usize| run_to(&all, cache, blocks);
         let (whole, called) = run(None, usize::MAX);
         assert_eq!(called, 4);
         // Interrupted in the third block, after the second score.
         assert!(run(Some(folder.path()), 2).0.is_none());
         assert_eq!(run(Some(folder.path()), usize::MAX), (whole.clone(), 2));
-        assert_eq!(run(Some(folder.path()), 0), (whole, 0), "complete");
+        assert_eq!(run(Some(folder.path()), 0), (whole.clone(), 0), "complete");
+        let whole = whole.unwrap();
+        for (counts, blocks, what) in [
+            (&all[..2], 0, "fewer references"),
+            (&[BLOCK, 4 * BLOCK][..], 1, "more references"),
+            (&all[..], 0, "after more references"),
+            (&[BLOCK, BLOCK + 1][..], 2, "no score there: without the cache"),
+            (&all[..], 0, "the cache is as it was"),
+        ] {
+            let (scores, called) = run_to(counts, Some(folder.path()), usize::MAX);
+            let scores = scores.unwrap();
+            assert_eq!((scores.len(), called), (counts.len(), blocks), "{what}");
+            for (score, &count) in scores.iter().zip(counts) {
+                let expected = whole.iter().find(|score| score.references == count as u64);
+                assert!(
+                    score.references == count as u64 && expected.is_none_or(|expected| expected == score),
+                    "{what}"
+                );
+            }
+        }
     }
 }

@@ -74,6 +74,11 @@ pub(crate) fn evaluate_mnist_nn(
     if of_model {
         return mnist_nn_of_model(args, logging);
     }
+    if args.data.is_none() && args.samples.is_none() && shipped_model(MODEL).is_some() {
+        tracing::info!(
+            "comparing real images: models/{MODEL} was trained on the embedded digits, give --data for it"
+        );
+    }
     let (train, test) = match &args.data {
         // The options are those of --samples as well.
         None => digits_splits(SHAPE, if args.samples.is_some() { ReadArgs::default() } else { args.read })?,
@@ -118,6 +123,13 @@ pub(crate) fn evaluate_mnist_nn(
 
 /// `mnist-nn` with samples of a conditional model.
 fn mnist_nn_of_model(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<MnistNn> {
+    if args.data.is_none() && args.model.model.is_none() && shipped_model(MODEL).is_some() {
+        let fault = format!(
+            "models/{MODEL} was trained on the embedded digits: name MNIST's test images with --data, or another model \
+             with --model"
+        );
+        return Err(UsageError::one(fault).into());
+    }
     let device = open_device(args.compute.device)?;
     let ChosenModel { name, path, files } = choose_model(&args.model, MODEL)?;
     let (model, config) = (&files.model, files.model.config());
@@ -151,10 +163,13 @@ fn mnist_nn_of_model(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Mn
         (args.cache.as_deref(), &mut progress_bars),
     );
     let scores = scores.map_err(nearest_error)?;
-    let all = [train.rows.len()];
+    // The counts are those without a model, so that both find each other's results in the cache.
+    let (train, counts) = (train.with_classes_of(&test), decades(train.rows.len()));
     let cache = args.cache.as_deref();
-    let real = neighbours::score_images(&test, &train, PixelRange::Unit, &all, (cache, &mut progress_bars));
-    let real = real.map_err(nearest_error)?;
+    let real =
+        neighbours::score_images(&test, &train, PixelRange::Unit, &counts, (cache, &mut progress_bars))
+            .map_err(nearest_error)?;
+    let real = real.into_iter().next_back().into_iter().collect();
     drop(progress_bars);
     let described = json!({
         "weights_sha256": files.generator.as_ref().map(weights_sha256),
@@ -169,7 +184,8 @@ fn mnist_nn_of_model(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Mn
 /// The default model, if it is there.
 const MODEL: &str = "mnist-cond";
 
-/// Whether samples of a model are the references: options name or describe one, or the default model is there.
+/// Whether samples of a model are the references: options name or describe one, or the default model is there and
+/// `--data` names images that it was not trained on.
 fn uses_model(args: &MnistNnArgs) -> bool {
     let MnistNnArgs { model, samples, count, sample_seed, statistics, .. } = args;
     let is_named = model.model.is_some() || model.preset.is_some() || model.config.is_some();
@@ -177,7 +193,7 @@ fn uses_model(args: &MnistNnArgs) -> bool {
         || count.is_some()
         || sample_seed.is_some()
         || statistics.is_some()
-        || samples.is_none() && shipped_model(MODEL).is_some()
+        || samples.is_none() && args.data.is_some() && shipped_model(MODEL).is_some()
 }
 
 /// Labels of `test`, numbered as the classes of the model: by name where both have names.

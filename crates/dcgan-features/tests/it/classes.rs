@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 /// A folder of one folder per class; images of class i are a bar at column 3 i + 1, with a varying level.
-fn images(folder: &Path, name: &str, classes: &[(&str, u32)], each: u8) {
+pub(crate) fn images(folder: &Path, name: &str, classes: &[(&str, u32)], each: u8) {
     for (class, position) in classes {
         let path = folder.join(name).join(class);
         fs::create_dir_all(&path).unwrap();

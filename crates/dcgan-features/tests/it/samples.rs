@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use crate::classes::images;
 use crate::support::{TEN, bars, json, run};
 use dcgan_data::ImageWriter;
 use dcgan_data::image_file::ImageFileFormat;
@@ -62,7 +63,7 @@ fn samples_drawn_on_the_way_are_those_of_image_files() {
     };
     assert_eq!(counts(&drawn), [1000, 1300]);
     fs::create_dir(here.join("cache")).unwrap();
-    // Half of the images are done, the rest continues; any number of threads.
+    // A longer search continues from a shorter one; any number of threads.
     let cached = [&model[..], &["--cache", "cache", "--threads", "1"]].concat();
     found(&[&cached[..], &["--count", "1000"]].concat());
     let continued = found(&[&cached[..], &["--count", "1300"]].concat());
@@ -70,6 +71,8 @@ fn samples_drawn_on_the_way_are_those_of_image_files() {
         (&continued["error_percent"], &continued["nnd_score"]),
         (&drawn["error_percent"], &drawn["nnd_score"])
     );
+    let stored = fs::read_dir(here.join("cache")).unwrap().count();
+    assert_eq!(stored, 2, "a search of samples and one of real images");
     // Statistics of minibatches give other samples; the first of them do not depend on the number.
     let minibatch = |count| found(&[&model[..], &["--statistics", "minibatch", "--count", count]].concat());
     let (short, long) = (minibatch("1000"), minibatch("1300"));
@@ -104,4 +107,67 @@ fn models_and_data_that_do_not_fit_are_refused() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
         assert!(message.contains(part), "{arguments:?}: {message}");
     }
+}
+
+#[test]
+fn the_shipped_model_is_not_tested_on_its_training_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    model_and_samples(here, 10);
+    fs::create_dir(here.join("models")).unwrap();
+    fs::rename(here.join("model"), here.join("models/mnist-cond")).unwrap();
+    let data = bars(here, &TEN, 3, 2);
+    // The embedded digits are training images of MNIST, as the model's are.
+    assert_eq!(json(here, &["mnist-nn"])["train"], 8000);
+    for option in [&["--count", "1000"][..], &["--seed", "1"], &["--statistics", "minibatch"]] {
+        let output = run(here, &[&["mnist-nn"][..], option].concat());
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{option:?}: {message}");
+        assert!(message.contains("name MNIST's test images with --data"), "{option:?}: {message}");
+    }
+    let found = json(here, &["mnist-nn", "--data", data.to_str().unwrap(), "--count", "100"]);
+    assert_eq!((&found["train"], &found["test"]), (&100.into(), &20.into()));
+}
+
+#[test]
+fn real_images_of_separately_numbered_splits_are_matched_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    model_and_samples(here, 10);
+    let classes: Vec<(String, u32)> = (0..8).map(|i| (i.to_string(), i)).collect();
+    let mut classes: Vec<(&str, u32)> = classes.iter().map(|(name, at)| (name.as_str(), *at)).collect();
+    fs::create_dir(here.join("data")).unwrap();
+    for (split, each) in [("test", 2), ("train", 3)] {
+        images(here, split, &classes, each);
+        fs::write(here.join(format!("data/x-{split}-000000.tar")), tar_of(here, split, &classes)).unwrap();
+        classes.insert(0, ("-", 8));
+    }
+    let found = json(here, &["mnist-nn", "--model", "model", "--data", "data", "--count", "100"]);
+    assert_eq!(found["real"][0]["error_percent"], 0.0);
+}
+
+/// An archive of the images of a folder of classes.
+fn tar_of(folder: &Path, name: &str, classes: &[(&str, u32)]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (class, _) in classes {
+        for entry in fs::read_dir(folder.join(name).join(class)).unwrap() {
+            let path = entry.unwrap().path();
+            let (name, bytes) = (path.file_name().unwrap().to_str().unwrap(), fs::read(&path).unwrap());
+            let mut header = [0; 512];
+            let mut put =
+                |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+            put(0, &format!("{class}/{name}"));
+            put(124, &format!("{:011o}", bytes.len()));
+            put(148, "        "); // the checksum counts as spaces
+            put(156, "0");
+            put(257, "ustar\x0000");
+            let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+            header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            tar.extend(header);
+            tar.extend(&bytes);
+            tar.resize(tar.len().next_multiple_of(512), 0);
+        }
+    }
+    tar.resize(tar.len() + 1024, 0);
+    tar
 }
