@@ -49,7 +49,9 @@ pub enum LatentError {
         value: String,
     },
     /// z of another size than the model's.
-    #[error("{what} has z of size {found}, the model takes {expected}: use z of this model")]
+    #[error(
+        "{what} has z of size {found}, the model takes {expected}: name the model of this z, or use z of this model"
+    )]
     Size {
         /// The source of the z.
         what: String,
@@ -65,7 +67,9 @@ pub enum LatentError {
         what: String,
     },
     /// Label vectors of another number of classes than the model's.
-    #[error("{what} has {found} classes, the model has {expected}: use z of this model")]
+    #[error(
+        "{what} has {found} classes, the model has {expected}: name the model of this z, or use z of this model"
+    )]
     Classes {
         /// The source of the z.
         what: String,

@@ -76,7 +76,9 @@ impl ModelConfig {
         let number = || text.parse().ok().filter(|&class| class < self.classes);
         let class = named.or_else(number).and_then(|class| u32::try_from(class).ok());
         class.ok_or_else(|| match (self.classes, self.class_names.as_slice()) {
-            (0, _) => format!("class {text}: the model is not conditional, it has no classes"),
+            (0, _) => format!(
+                "class {text}: the model is not conditional, use one of `dcgan-train run --conditional`"
+            ),
             (classes, []) => format!("class {text:?} is unknown, expected 0 to {}", classes - 1),
             (_, names) => format!("class {text:?} is unknown, expected one of {}", names.join(", ")),
         })

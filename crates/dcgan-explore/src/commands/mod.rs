@@ -71,14 +71,18 @@ pub(crate) fn open(
 }
 
 /// [`open`] for a command whose z may have classes: the default is a conditional model if `class` or one of `specs`
-/// names a class.
+/// names a class, or a file of z has classes.
 pub(crate) fn open_with_classes(
     model: &ModelArgs,
     (class, specs): (&ClassArgs, &[&[String]]),
     compute: &ComputeArgs,
     faults: &mut Faults,
 ) -> anyhow::Result<Option<OpenedModel>> {
-    let of_class = |spec: &String| matches!(spec.parse(), Ok(LatentSpec::OfClass { .. }));
+    let of_class = |spec: &String| match spec.parse() {
+        Ok(LatentSpec::OfClass { .. }) => true,
+        Ok(LatentSpec::File { path, .. }) => LatentSet::read(&path).is_ok_and(|z| z.classes() > 0),
+        _ => false,
+    };
     let names_class = class.class.is_some() || specs.iter().copied().flatten().any(of_class);
     let default = if names_class { CONDITIONAL_MODEL } else { DEFAULT_MODEL };
     open_or(default, model, compute, faults)

@@ -12,6 +12,7 @@ use dcgan_model::{Classes, Generator, Model, ModelConfig, weights::Weights};
 use dcgan_train::inputs::open_device;
 use rayon::prelude::*;
 use serde_json::json;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Maximum number of images of `--each`: their names have eight digits.
@@ -210,10 +211,8 @@ fn write_each(
     let cancel = cancel_on_signals()?;
     let mut writer = ImageWriter::create(each, origin).map_err(as_usage_error)?;
     let config = generator.model().config().clone();
-    let class_of = |i: usize| {
-        let class = drawn.classes.of(i, config.classes) as usize;
-        config.is_conditional().then(|| folder_name(&config, class))
-    };
+    let names = folder_names(&config);
+    let class_of = |i: usize| names.get(drawn.classes.of(i, config.classes) as usize).cloned();
     writer.skip_written(class_of);
     if writer.next() > 0 {
         tracing::info!("{}: continues after {} images", each.display(), writer.next());
@@ -244,17 +243,49 @@ fn write_each(
     Ok(written)
 }
 
-/// The folder of a class: its name, or its number where the name is none for a folder.
-fn folder_name(config: &ModelConfig, class: usize) -> String {
-    let name = config.class_name(class);
-    let is_plain = |c: char| c.is_alphanumeric() || " ._-".contains(c);
-    let is_folder = name.len() <= 100 && name.chars().all(is_plain) && !name.starts_with(['.', ' ']);
-    if is_folder && !name.is_empty() { name } else { class.to_string() }
+/// The folder of each class: its name, or its number where the name is none for a folder. If two are equal, also in
+/// another case, all are numbers.
+fn folder_names(config: &ModelConfig) -> Vec<String> {
+    let folder_name = |class: usize| {
+        let name = config.class_name(class);
+        let is_plain = |c: char| c.is_alphanumeric() || " ._-".contains(c);
+        let is_folder = name.len() <= 100 && name.chars().all(is_plain) && !name.starts_with(['.', ' ']);
+        if is_folder && !name.is_empty() { name } else { class.to_string() }
+    };
+    let names: Vec<String> = (0..config.classes).map(folder_name).collect();
+    let different: HashSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
+    if different.len() == names.len() {
+        names
+    } else {
+        (0..names.len()).map(|class| class.to_string()).collect()
+    }
 }
 
 fn as_usage_error(error: ImageWriterError) -> anyhow::Error {
     match error {
         ImageWriterError::OtherImages { .. } => UsageError::because(error).into(),
         ImageWriterError::Io { .. } => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dcgan_model::Preset;
+
+    #[test]
+    fn classes_have_different_folders() {
+        for (names, expected) in [
+            (&["cat", "dog"][..], ["cat", "dog"]),
+            (&["cat", "a/b"], ["cat", "1"]),
+            (&["1", "a/b"], ["0", "1"]),
+            (&["cat", "Cat"], ["0", "1"]),
+            (&["", ".."], ["0", "1"]),
+            (&[], ["0", "1"]),
+        ] {
+            let mut config = Preset::named("mnist-cond").unwrap().model;
+            (config.classes, config.class_names) = (2, names.iter().map(|&name| name.to_owned()).collect());
+            assert_eq!(folder_names(&config), expected, "{names:?}");
+        }
     }
 }

@@ -66,7 +66,8 @@ pub(crate) enum Format {
     /// One image grid; a single image has no frame.
     #[default]
     Png,
-    /// `z` (n, z), `labels` (n, classes) of a conditional model, and `images` (n, c, h, w) in [-1, 1].
+    /// `z` (n, z), `labels` (n, classes) of a conditional model, and `images` (n, c, h, w) in [-1, 1], or [0, 1] if the
+    /// output of G is sigmoid.
     Safetensors,
     /// `z` (n, z) and `labels` (n, classes) alone, as safetensors; no images are drawn.
     Latents,
@@ -261,7 +262,8 @@ fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Optio
         )));
     }
     let mut rows = Vec::with_capacity(n * config.classes);
-    for label in labels.iter().cycle().take(n) {
+    for (i, label) in labels.iter().enumerate().cycle().take(n) {
+        let fault = |message: String| fault(format!("labels[{i}]: {message}"));
         let class = match label {
             // Not by `class_of`: the number of one class may be the name of another.
             Label::Number(class) => u32::try_from(*class)
@@ -273,9 +275,10 @@ fn labels(request: &DrawRequest, config: &ModelConfig, n: usize) -> Result<Optio
                 let is_valid =
                     weights.len() == config.classes && weights.iter().all(|&w| to_f32(w).is_finite());
                 if !is_valid {
-                    let message =
-                        format!("a label vector is invalid, expected {} finite numbers", config.classes);
-                    return Err(fault(message));
+                    return Err(fault(format!(
+                        "the label vector is invalid, expected {} finite numbers",
+                        config.classes
+                    )));
                 }
                 rows.extend(weights.iter().map(|&weight| to_f32(weight)));
                 continue;
@@ -301,11 +304,12 @@ fn latents(request: &DrawRequest, model: &Model) -> Result<Vec<f32>, Vec<Fault>>
     let rows = request.z.as_ref().map(Vec::len).or(labels);
     let count = request.count.or(rows).unwrap_or(64.min(max_count));
     if !(1..=max_count).contains(&count) {
-        let fault = match request.count {
-            Some(_) => Fault::new("count", format!("count is {count}, expected 1 to {max_count}")),
-            None => Fault::new("z", format!("z has {count} rows, expected 1 to {max_count}")),
+        let (field, what) = match (request.count, &request.z) {
+            (Some(_), _) => ("count", format!("count is {count}")),
+            (None, Some(_)) => ("z", format!("z has {count} rows")),
+            (None, None) => ("labels", format!("labels has {count} entries")),
         };
-        faults.push(fault);
+        faults.push(Fault::new(field, format!("{what}, expected 1 to {max_count}")));
     }
     if let Some(z) = &request.z {
         if z.len() != count {

@@ -232,7 +232,9 @@ fn schemas() -> Value {
             },
             "format": { "type": "string", "enum": ["png", "safetensors", "latents"],
                 "description": "png: one grid, as many columns as rows or one more, two pixels between images and \
-                    around them; one image alone has no frame; latents: z alone" },
+                    around them; one image alone has no frame; safetensors: z (n, z), images (n, c, h, w) in [-1, 1] \
+                    (tanh) or [0, 1] (sigmoid), and labels (n, classes) of a conditional model; latents: the same \
+                    without images" },
         } },
         "Presets": list("presets", json!({ "type": "object", "properties": {
             "name": text, "height": whole, "width": whole, "channels": whole, "latent": { "type": "object" },

@@ -52,9 +52,13 @@ fn a_conditional_job_draws_by_class() {
     assert!(turns == draw(json!({ "z": rows("z", 4), "labels": rows("labels", 3) })));
     for (body, part) in [
         (json!({ "labels": ["d"] }), "one of a, b, c"),
-        (json!({ "labels": [3] }), "expected 0 to 2"),
+        (json!({ "labels": [0, 3] }), "labels[1]: class 3 is unknown, expected 0 to 2"),
+        (json!({ "labels": vec![0; 5000] }), "labels has 5000 entries, expected 1 to"),
         (json!({ "count": 5, "labels": [0, 1] }), "expected 5, or one for all images"),
-        (json!({ "labels": [[0.5, 0.5]] }), "expected 3 finite numbers"),
+        (
+            json!({ "labels": [[0.5, 0.5]] }),
+            "labels[0]: the label vector is invalid, expected 3 finite numbers",
+        ),
         (json!({ "labels": [] }), "labels has 0 entries"),
     ] {
         let response = request(&body);
