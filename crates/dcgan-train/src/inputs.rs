@@ -330,6 +330,15 @@ pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<In
             let files = dcgan_model::open(path, Some(&model))?.files;
             check_init(path, &files, &model)?;
             tracing::info!("{}", init_note(path, &files));
+            let (ours, theirs) = (&plan.model.class_names, &files.model.config().class_names);
+            if !ours.is_empty() && !theirs.is_empty() && ours != theirs {
+                tracing::warn!(
+                    "--init-from {}: the classes {} start from those of {}, in this order",
+                    path.display(),
+                    ours.join(", "),
+                    theirs.join(", ")
+                );
+            }
             Some(files)
         }
     };

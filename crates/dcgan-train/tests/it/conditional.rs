@@ -151,4 +151,16 @@ fn what_does_not_fit_is_refused() {
     refused(&[&sample[..], &["--class", "a"]].concat(), &["--class", "not conditional"]);
     refused(&[&sample[..], &["--per-class", "2"]].concat(), &["--per-class", "not conditional"]);
     assert!(!folder.path().join("out").exists() && !folder.path().join("x.png").exists());
+    // Other classes than those of the weights to start from: allowed, for other images, but said.
+    let start = [&tiny[..], &["--data", &data, "--conditional", "--init-from", &labeled, "--out"]].concat();
+    let message = |out: &str| {
+        let output = run(&[&start[..], &[&path(out)]].concat());
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{message}");
+        message
+    };
+    assert_eq!(message("same"), "");
+    fs::rename(path("data/a"), path("data/d")).unwrap();
+    let message = message("other");
+    assert!(message.contains("classes b, c, d start from those of a, b, c"), "{message}");
 }
