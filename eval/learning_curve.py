@@ -119,12 +119,19 @@ def main():
         sys.exit(f"no checkpoint of step {missing}; there are {there}")
     file = args.curve or args.run / "curve.json"
     points = json.loads(file.read_text()) if file.exists() else []
+    keys = ("task", "data", "labels_per_class", "repeats", "selection_draws", "c", "options")
+    args.data = str(Path(args.data).resolve())
+    settings = {key: getattr(args, key) for key in keys}
+    if others := [point for point in points if point.get("settings", settings) != settings]:
+        sys.exit(f"{file} has points of other settings, {others[0]['settings']}: name another file with --curve")
     for step in steps:
         if all(point["step"] != step for point in points):
             checkpoint = args.run / "checkpoints" / f"{step:08}"
-            points.append({"step": step, "epochs": epochs(args.run, step), **evaluate(binary, args, checkpoint)})
+            point = {"step": step, "epochs": epochs(args.run, step), **evaluate(binary, args, checkpoint)}
+            points.append({**point, "settings": settings})
             points.sort(key=lambda point: point["step"])
             file.write_text(json.dumps(points, indent=1) + "\n")
+    points = [point for point in points if point["step"] in steps]
     print("| steps | epochs | held out % | test % | C |\n|---|---|---|---|---|")
     for point in points:
         test = f"{point['accuracy_percent']:.2f} ± {point['interval95']:.2f}"

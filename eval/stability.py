@@ -121,6 +121,18 @@ def narrow(config, width):
                 block["channels"] //= width
 
 
+def same_settings(folder, **settings):
+    """Records the settings of the results in a folder, and refuses others."""
+    file = folder / "settings.json"
+    settings = {key: str(value) for key, value in settings.items()}
+    recorded = json.loads(file.read_text()) if file.exists() else settings
+    others = [key for key, value in settings.items() if recorded.get(key) != value]
+    if others:
+        differ = [f"{key} {recorded.get(key)}, not {settings[key]}" for key in others]
+        sys.exit(f"{folder} has results of other settings ({'; '.join(differ)}): name another folder")
+    file.write_text(json.dumps(settings, indent=1) + "\n")
+
+
 def train(binary, folder, args, preset, data, variant, seed):
     """The events of a run, and whether it ended."""
     name, path = data
@@ -239,6 +251,7 @@ def main():
     parser.add_argument("--samples", type=Path)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
+    same_settings(args.folder, steps=args.steps, width=args.width)
     binary = args.ours.resolve() / "dcgan-train"
     rows = {}
     for seed in map(int, args.seeds.split(",")):

@@ -23,7 +23,7 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
-from stability import narrow, setting, toml
+from stability import narrow, same_settings, setting, toml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -169,6 +169,9 @@ def main():
     parser.add_argument("--ours", type=Path, default=ROOT / "target" / "release")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
+    args.images, args.labels = Path(args.images).resolve(), Path(args.labels).resolve()
+    keys = ("images", "labels", "width", "steps", "repeats", "c")
+    same_settings(args.folder, **{key: getattr(args, key) for key in keys})
     binaries = [args.ours.resolve() / name for name in ("dcgan-train", "dcgan-eval")]
     rows, base = [], None
     for name in args.tries.split(","):

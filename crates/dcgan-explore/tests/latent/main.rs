@@ -102,9 +102,9 @@ fn the_default_model_in_the_repository_is_faces64() {
     assert_eq!(faces.dimensions(), (2 * 66 + 2, 66 + 2));
     let colors: std::collections::BTreeSet<[u8; 3]> = faces.pixels().map(|pixel| pixel.0).collect();
     assert!(colors.len() > 1000, "{} colors", colors.len());
-    let ablate = "ablate --boxes models/faces64/eyes.json --block blocks.0 --top 30 --n 1 --out";
+    let ablate = "ablate --boxes models/faces64/eyes.json --block blocks.0 --top 60 --n 1 --out";
     assert!(
-        succeed(&repository, &format!("{ablate} {}", out("ablate.png"))).contains("30 of 256 feature maps")
+        succeed(&repository, &format!("{ablate} {}", out("ablate.png"))).contains("60 of 256 feature maps")
     );
 }
 
