@@ -166,10 +166,10 @@ fn mnist_nn_of_model(args: &MnistNnArgs, logging: &Logging) -> anyhow::Result<Mn
     // The counts are those without a model, so that both find each other's results in the cache.
     let (train, counts) = (train.with_classes_of(&test), decades(train.rows.len()));
     let cache = args.cache.as_deref();
-    let real =
+    let mut real =
         neighbours::score_images(&test, &train, PixelRange::Unit, &counts, (cache, &mut progress_bars))
             .map_err(nearest_error)?;
-    let real = real.into_iter().next_back().into_iter().collect();
+    let real = Vec::from_iter(real.pop()); // all of them
     drop(progress_bars);
     let described = json!({
         "weights_sha256": files.generator.as_ref().map(weights_sha256),
