@@ -8,8 +8,8 @@ Run: cargo build --release
 The base is the preset imagenet32 with 1/WIDTH of its channels, in bf16, where every minibatch of 128 images updates
 both networks. Every try sees as many images as the base, but for `alternate`, which has as many updates. D's features
 are evaluated on CIFAR-10 with 400 labels per class (section 5.1). Then the features of the base are pooled in other
-ways and restricted to some layers, with one draw of labels. An EMA is not tried: this program averages the weights of
-G alone.
+ways and restricted to some layers, with one draw of labels. In place of an EMA, which this program keeps of G alone,
+D's weights in the last checkpoints of the base are averaged.
 
 Trains in FOLDER, one after another at nice 19. A run that is there is continued, a complete one is only read: the
 command can be stopped and repeated. Prints a table in Markdown.
@@ -17,6 +17,7 @@ command can be stopped and repeated. Prints a table in Markdown.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -65,6 +66,8 @@ TRIES = {
     "half": ("twice the width", lambda config: None, 1.0),
 }
 PER_CLASS = 400
+AVERAGED = 10  # checkpoints of the base, EVERY steps apart
+EVERY = 100
 
 
 def train(binary, args, name):
@@ -83,7 +86,9 @@ def train(binary, args, name):
     if not (out / "result.json").exists():
         print(name, file=sys.stderr, flush=True)
         command = ["nice", "-n", "19", binary, "run", "--quiet", "--resume-if-exists", "--config", file, "--out", out]
-        command += ["--data", args.images, "--seed", "0", "--steps", str(steps), "--keep", "1"]
+        command += ["--data", args.images, "--seed", "0", "--steps", str(steps)]
+        keep, every = (AVERAGED, EVERY) if name == "base" else (1, 500)
+        command += ["--keep", str(keep), "--checkpoint-every", str(every)]
         code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
         if code:
             sys.exit(f"{name}: exit status {code}")
@@ -99,6 +104,20 @@ def evaluate(binary, args, name, checkpoint, options=()):
         command += ["--c", args.c, "--baseline", "none", *options]
         file.write_text(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return json.loads(file.read_text())
+
+
+def average(args, last):
+    """A model folder with the means of D's weights in the last checkpoints. Their running statistics are not used."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = args.folder / "average"
+    folder.mkdir(exist_ok=True)
+    steps = [int(last.name) - EVERY * i for i in range(AVERAGED)]
+    networks = [load_file(last.parent / f"{step:08}" / "discriminator.safetensors") for step in steps]
+    means = {name: np.mean([network[name] for network in networks], 0) for name in networks[0]}
+    save_file(means, folder / "discriminator.safetensors")
+    shutil.copy(last / "config.json", folder)
+    return folder
 
 
 def pooled(features, how):
@@ -181,6 +200,8 @@ def main():
             base = checkpoint
             stored = evaluate(binaries[1], args, "stored", checkpoint, ["--statistics", "stored"])
             rows.append(("nothing, with the running statistics of D instead of recalibrated ones", stored))
+            found = evaluate(binaries[1], args, "averaged", average(args, checkpoint))
+            rows.append((f"nothing, D's weights averaged over {AVERAGED} checkpoints, {EVERY} steps apart", found))
     print("| changed | features | accuracy % | C |\n|---|---|---|---|")
     for label, found in rows:
         accuracy = f"{found['accuracy_percent']:.2f} ± {found['interval95']:.2f}"

@@ -52,7 +52,7 @@ test("an exported page draws, offline, what the program draws", async () => {
     const response = await fetch(`${service.url}/v1/models/digits/samples`, { method: "POST", headers, body });
     const expected = await response.arrayBuffer();
     const drawn = await page.evaluate(
-      async (z) => (await generate(z, [])).map((pixels) => Array.from(pixels)),
+      async (z) => (await generate(z)).map((pixels) => Array.from(pixels)),
       rows(expected, "z"),
     );
     assert.equal(drawn.length, 6);
@@ -130,6 +130,36 @@ test("an exported page of a conditional model has its classes", async () => {
     assert.deepEqual(titles, Array(5).fill("7"));
     assert.deepEqual(problems, []);
   } finally {
+    await removeFolder(folder);
+  }
+});
+
+test("an exported page interpolates classes as the program does", async () => {
+  const folder = await makeFolder();
+  const service = await serve(folder);
+  try {
+    const { page, problems } = await openPage(folder, join(ROOT, "models/mnist-cond"));
+    await page.locator("#grid button").nth(3).click();
+    await page.locator("#grid button").nth(8).click();
+    await page.locator("#walk").fill("0.25");
+    const point = await page.evaluate(async () => {
+      await last;
+      return Array.from(large.z);
+    });
+    const [z, labels] = [point.slice(0, 100), point.slice(100)];
+    assert.deepEqual(labels, [0, 0, 0, 0.75, 0, 0, 0, 0, 0.25, 0]);
+
+    const body = JSON.stringify({ z: [z], labels: [labels], format: "safetensors" });
+    const headers = { "content-type": "application/json" };
+    const response = await fetch(`${service.url}/v1/models/mnist-cond/samples`, { method: "POST", headers, body });
+    assert.equal(response.status, 200);
+    const [expected] = rows(await response.arrayBuffer(), "images");
+    const drawn = await page.evaluate(async () => Array.from(large.pixels));
+    const differences = expected.map((value, k) => Math.abs(value * 255 - drawn[k]));
+    assert.ok(Math.max(...differences) < 0.51, `${Math.max(...differences)}`);
+    assert.deepEqual(problems, []);
+  } finally {
+    await service.stop();
     await removeFolder(folder);
   }
 });

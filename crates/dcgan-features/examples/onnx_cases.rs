@@ -5,7 +5,8 @@
 //!
 //! For each NAME, OUT gets NAME.G.onnx, NAME.bytes.onnx, NAME.D.onnx, the model folder NAME.model, and
 //! NAME.safetensors: `z`, `label` (f32, empty without classes), `image` `(n, h, w, c)`, `bytes` of it, `logit` and
-//! `features` (empty with classes).
+//! `features` (empty with classes). With classes, NAME.vectors.onnx takes label vectors, and the safetensors file has
+//! `labels` between classes and the `mixed` images of them.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use dcgan_features::extract::Extractor;
 use dcgan_model::import::{ImportOptions, NetworkKind};
-use dcgan_model::onnx::{self, OnnxImages};
+use dcgan_model::onnx::{self, GeneratorOptions, OnnxImages, OnnxLabels};
 use dcgan_model::pixels::{PixelRange, to_bytes};
 use dcgan_model::random::{Purpose, normal, stream};
 use dcgan_model::weights::{HostTensor, Precision, TensorSpec, Weights, write_safetensors};
@@ -42,6 +43,17 @@ fn random_weights(tensors: Vec<TensorSpec>, network: NetworkKind) -> Weights {
         (name, HostTensor { shape, data })
     };
     tensors.into_iter().enumerate().map(tensor).collect()
+}
+
+/// Label vectors from the first class to the last.
+fn between_classes(classes: usize) -> Vec<f32> {
+    let mut rows = vec![0.0; N * classes];
+    for (i, row) in rows.chunks_exact_mut(classes).enumerate() {
+        let t = (i + 1) as f32 / (N + 1) as f32;
+        row[0] += 1.0 - t;
+        row[classes - 1] += t;
+    }
+    rows
 }
 
 fn write(out: &Path, name: &str, model: &Model, of_g: &Weights, of_d: &Weights) -> Result<()> {
@@ -76,11 +88,22 @@ fn write(out: &Path, name: &str, model: &Model, of_g: &Weights, of_d: &Weights) 
     insert("seen", pixels, seen);
     insert("logit", vec![N], logits);
     insert("features", vec![features.len()], features);
-    write_safetensors(&out.join(format!("{name}.safetensors")), &expected, Precision::F32)?;
     let file = |network: &str| out.join(format!("{name}.{network}.onnx"));
     let license = Some("CC0-1.0");
-    std::fs::write(file("G"), onnx::generator(model, of_g, OnnxImages::Float, license)?)?;
-    std::fs::write(file("bytes"), onnx::generator(model, of_g, OnnxImages::Bytes, license)?)?;
+    let options = GeneratorOptions { license, ..GeneratorOptions::default() };
+    std::fs::write(file("G"), onnx::generator(model, of_g, options)?)?;
+    let bytes = GeneratorOptions { images: OnnxImages::Bytes, ..options };
+    std::fs::write(file("bytes"), onnx::generator(model, of_g, bytes)?)?;
+    if config.is_conditional() {
+        let rows = between_classes(config.classes);
+        let labels = Maps::rows(rows.clone(), config.classes)?;
+        let latents = Latents::new(latents.z().to_vec(), config.latent.size)?.with_label_rows(labels)?;
+        insert("labels", vec![N, config.classes], rows);
+        insert("mixed", vec![N, height, width, channels], generator.sample(&latents)?.values().to_vec());
+        let vectors = GeneratorOptions { labels: OnnxLabels::Vectors, ..options };
+        std::fs::write(file("vectors"), onnx::generator(model, of_g, vectors)?)?;
+    }
+    write_safetensors(&out.join(format!("{name}.safetensors")), &expected, Precision::F32)?;
     let has_features = !config.is_conditional();
     std::fs::write(file("D"), onnx::discriminator(model, of_d, has_features, license)?)?;
     let folder = out.join(format!("{name}.model"));

@@ -374,6 +374,10 @@ pub(crate) struct ExportArgs {
     /// onnx: images of the generator are u8 (n, h, w, c), as in image files, instead of f32 (n, c, h, w)
     #[arg(long)]
     pub(crate) bytes: bool,
+    /// onnx: the second input of a conditional generator is `labels`, f32 (n, classes), instead of `label`, i64 (n), so
+    /// that classes can be interpolated
+    #[arg(long)]
+    pub(crate) label_vectors: bool,
     /// onnx: the discriminator also returns its features, the activations of every block max-pooled to 4x4
     #[arg(long)]
     pub(crate) features: bool,

@@ -42,7 +42,7 @@ def main():
     cases = sorted(folder.glob("*.safetensors"))
     assert cases, "no cases"
     failed = False
-    print("| networks | image | logit | features | bytes that differ |\n|---|---|---|---|---|")
+    print("| networks | image | logit | features | label vectors | bytes that differ |\n|---|---|---|---|---|---|")
     for case in cases:
         expected = load_file(case)
         name = case.name.removesuffix(".safetensors")
@@ -53,15 +53,19 @@ def main():
         steps = np.abs(pixels.astype(int) - expected["bytes"].astype(int))
         inputs["image"] = np.ascontiguousarray(expected["image"].transpose(0, 3, 1, 2))
         outputs = run(folder / f"{name}.D.onnx", inputs)
-        found = [difference(name, image.transpose(0, 2, 3, 1), expected["image"])]
-        found.append(difference(name, outputs["logit"], expected["logit"]))
+        found = {"image": difference(name, image.transpose(0, 2, 3, 1), expected["image"])}
+        found["logit"] = difference(name, outputs["logit"], expected["logit"])
         if expected["features"].size:
             inputs["image"] = np.ascontiguousarray(expected["seen"].transpose(0, 3, 1, 2))
             features = run(folder / f"{name}.D.onnx", inputs)["features"]
-            found.append(difference(name, features.reshape(-1), expected["features"]))
+            found["features"] = difference(name, features.reshape(-1), expected["features"])
+        if "labels" in expected:
+            inputs["labels"] = expected["labels"]
+            mixed = run(folder / f"{name}.vectors.onnx", inputs)["image"]
+            found["mixed"] = difference(name, mixed.transpose(0, 2, 3, 1), expected["mixed"])
         share = float((steps > 0).mean())
-        failed |= max(found) > BOUND or steps.max() > 1 or share > 1e-3
-        cells = [f"{value:.1e}" for value in found] + ["" for _ in range(3 - len(found))]
+        failed |= max(found.values()) > BOUND or steps.max() > 1 or share > 1e-3
+        cells = [f"{found[key]:.1e}" if key in found else "" for key in ("image", "logit", "features", "mixed")]
         print(f"| {name} | {' | '.join(cells)} | {100 * share:.3f} % |", flush=True)
     sys.exit(f"more than {BOUND}" if failed else 0)
 

@@ -33,6 +33,27 @@ pub enum OnnxImages {
     Bytes,
 }
 
+/// The input of a conditional generator beside `z`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnnxLabels {
+    /// `label`, i64 `(n)`: the class of each image.
+    #[default]
+    Classes,
+    /// `labels`, f32 `(n, classes)`: a label vector of each image, one-hot for a class. Others interpolate classes.
+    Vectors,
+}
+
+/// The inputs and outputs of an exported generator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GeneratorOptions<'a> {
+    /// Its output.
+    pub images: OnnxImages,
+    /// Its second input, of conditional models.
+    pub labels: OnnxLabels,
+    /// The license, for the metadata.
+    pub license: Option<&'a str>,
+}
+
 /// Why a network has no ONNX file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -48,28 +69,22 @@ pub enum OnnxError {
     Conditional,
 }
 
-/// The bytes of an ONNX file of G. Inputs: `z` `(n, size)`, and `label` (i64, `(n)`) for conditional models. Output:
-/// `image`. `license` goes into the metadata.
+/// The bytes of an ONNX file of G. Inputs: `z` `(n, size)`, and [`OnnxLabels`] for conditional models. Output: `image`.
 ///
 /// # Errors
 /// [`OnnxError::Missing`].
-pub fn generator(
-    model: &Model,
-    weights: &Weights,
-    images: OnnxImages,
-    license: Option<&str>,
-) -> Result<Vec<u8>, OnnxError> {
+pub fn generator(model: &Model, weights: &Weights, options: GeneratorOptions) -> Result<Vec<u8>, OnnxError> {
     let config = model.config();
     let mut graph = Graph::new("generator");
     let size = config.latent.size;
     let z = graph.input("z", FLOAT, &[size], &latent_text(config));
-    let labels = labels(&mut graph, config);
+    let labels = labels(&mut graph, config, options.labels);
     let mut maps = graph.reshape(z, &[-1, integer(size), 1, 1]);
     for layer in model.generator_layers() {
         maps = add(&mut graph, layer, weights, maps, labels.as_ref())?;
     }
     let (height, width, channels) = config.image_shape();
-    match images {
+    match options.images {
         OnnxImages::Float => {
             let range = range_text(config);
             graph.output(maps, "image", FLOAT, &[channels, height, width], range);
@@ -92,7 +107,7 @@ pub fn generator(
             graph.output(bytes, "image", UINT8, &[height, width, channels], "pixels, 0 to 255");
         }
     }
-    Ok(file(graph, config, "generator", license))
+    Ok(file(graph, config, "generator", options.license))
 }
 
 /// The bytes of an ONNX file of D. Inputs: `image`, f32 `(n, c, h, w)` in the range of the network, and `label` for
@@ -114,7 +129,7 @@ pub fn discriminator(
     let mut graph = Graph::new("discriminator");
     let (height, width, channels) = config.image_shape();
     let mut maps = graph.input("image", FLOAT, &[channels, height, width], range_text(config));
-    let labels = labels(&mut graph, config);
+    let labels = labels(&mut graph, config, OnnxLabels::Classes);
     let (mut pooled, mut size) = (Vec::new(), 0);
     for layer in model.discriminator_layers() {
         maps = add(&mut graph, layer, weights, maps, labels.as_ref())?;
@@ -132,13 +147,19 @@ pub fn discriminator(
     Ok(file(graph, config, "discriminator", license))
 }
 
-/// The input of class labels as one-hot rows `(n, classes)`.
-fn labels(graph: &mut Graph, config: &ModelConfig) -> Option<Value> {
-    config.is_conditional().then(|| {
-        let label = graph.input("label", INT64, &[], "the class of each image, from 0");
-        let depth = graph.integers(&[integer(config.classes)]);
-        let values = graph.floats("off_and_on", &[2], &[0.0, 1.0]);
-        graph.node("OneHot", &[label, depth, values], vec![int("axis", -1)])
+/// The input of labels as label vectors `(n, classes)`.
+fn labels(graph: &mut Graph, config: &ModelConfig, input: OnnxLabels) -> Option<Value> {
+    config.is_conditional().then(|| match input {
+        OnnxLabels::Classes => {
+            let label = graph.input("label", INT64, &[], "the class of each image, from 0");
+            let depth = graph.integers(&[integer(config.classes)]);
+            let values = graph.floats("off_and_on", &[2], &[0.0, 1.0]);
+            graph.node("OneHot", &[label, depth, values], vec![int("axis", -1)])
+        }
+        OnnxLabels::Vectors => {
+            let text = "the label vector of each image: 1 for its class, 0 for the others";
+            graph.input("labels", FLOAT, &[config.classes], text)
+        }
     })
 }
 

@@ -8,7 +8,7 @@ use candle_core::Device;
 use dcgan_base::files::{Destination, write_atomic};
 use dcgan_cli::{Outcome, UsageError, check_new_folder, check_output, print_result};
 use dcgan_model::import::{ImportOptions, NetworkKind, PYTORCH_NETWORKS, to_pytorch};
-use dcgan_model::onnx::{self, OnnxImages};
+use dcgan_model::onnx::{self, GeneratorOptions, OnnxImages, OnnxLabels};
 use dcgan_model::weights::Precision;
 use dcgan_model::{Generator, ModelConfig, ModelFiles, Opened};
 use std::path::Path;
@@ -65,7 +65,12 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
 }
 
 /// The network of an ONNX file.
-fn onnx_of(args: &ExportArgs, files: ModelFiles, images: OnnxImages) -> anyhow::Result<Vec<u8>> {
+fn onnx_of(
+    args: &ExportArgs,
+    files: ModelFiles,
+    images: OnnxImages,
+    labels: OnnxLabels,
+) -> anyhow::Result<Vec<u8>> {
     let missing = |network: &str| UsageError::one(format!("{} has no {network}", args.model.display()));
     let license = args.license.as_deref();
     let bytes = match args.network {
@@ -75,7 +80,8 @@ fn onnx_of(args: &ExportArgs, files: ModelFiles, images: OnnxImages) -> anyhow::
             if generator.ensure_statistics()? {
                 tracing::info!("the weights have no batch norm statistics: recalibrated from 4,096 z");
             }
-            onnx::generator(&files.model, &generator.weights()?, images, license)
+            let options = GeneratorOptions { images, labels, license };
+            onnx::generator(&files.model, &generator.weights()?, options)
         }
         Network::Discriminator => {
             let weights = files.discriminator.ok_or_else(|| missing("discriminator"))?;
@@ -87,7 +93,13 @@ fn onnx_of(args: &ExportArgs, files: ModelFiles, images: OnnxImages) -> anyhow::
 
 fn export_onnx(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> {
     let images = if args.bytes { OnnxImages::Bytes } else { OnnxImages::Float };
-    let bytes = onnx_of(args, files, images)?;
+    let labels = if args.label_vectors { OnnxLabels::Vectors } else { OnnxLabels::Classes };
+    if args.label_vectors && !files.model.config().is_conditional() {
+        let fault =
+            format!("--label-vectors needs a conditional model; {} has no classes", args.model.display());
+        return Err(UsageError::one(fault).into());
+    }
+    let bytes = onnx_of(args, files, images, labels)?;
     write_atomic(&args.out, &bytes).with_context(|| args.out.display().to_string())?;
     // Standard output has the file itself.
     if !matches!(Destination::of(&args.out), Ok(Destination::Stdout)) {
@@ -99,7 +111,7 @@ fn export_onnx(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> 
 fn export_web(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> {
     let runtime = Runtime::open(args.runtime.as_deref())?;
     let config = files.model.config().clone();
-    let onnx = onnx_of(args, files, OnnxImages::Bytes)?;
+    let onnx = onnx_of(args, files, OnnxImages::Bytes, OnnxLabels::Vectors)?;
     web::write(&args.out, &config, &onnx, args.license.as_deref(), &runtime)?;
     Ok(Outcome::Done)
 }
@@ -143,6 +155,7 @@ fn export_faults(args: &ExportArgs) -> Vec<String> {
     let (onnx, web, hub) = (is(ExportFormat::Onnx), is(ExportFormat::Web), is(ExportFormat::Hub));
     for (option, is_given, fits, formats) in [
         ("--bytes", args.bytes, onnx, "--to onnx"),
+        ("--label-vectors", args.label_vectors, onnx, "--to onnx"),
         ("--features", args.features, onnx, "--to onnx"),
         ("--network", !is_generator, onnx, "--to onnx"),
         ("--license", args.license.is_some(), onnx || web || hub, "--to onnx, --to web or --to hub"),
@@ -157,6 +170,9 @@ fn export_faults(args: &ExportArgs) -> Vec<String> {
     }
     if onnx && args.bytes && !is_generator {
         faults.push("--bytes needs --network generator".to_owned());
+    }
+    if onnx && args.label_vectors && !is_generator {
+        faults.push("--label-vectors needs --network generator".to_owned());
     }
     if onnx && args.features && is_generator {
         faults.push("--features needs --network discriminator".to_owned());

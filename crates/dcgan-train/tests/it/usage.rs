@@ -147,12 +147,38 @@ fn bad_arguments() {
         &[".onnx", "--network discriminator"],
     );
     refused(
-        &["export", &empty, "--to", "pytorch", "--out", &out, "--bytes", "--license", "MIT"],
-        &["--bytes needs --to onnx", "--license needs --to onnx, --to web or --to hub"],
+        &[
+            "export",
+            &empty,
+            "--to",
+            "pytorch",
+            "--out",
+            &out,
+            "--bytes",
+            "--label-vectors",
+            "--license",
+            "MIT",
+        ],
+        &[
+            "--bytes needs --to onnx",
+            "--label-vectors needs --to onnx",
+            "--license needs --to onnx, --to web or --to hub",
+        ],
     );
     refused(
-        &["export", &empty, "--to", "onnx", "--out", &onnx, "--network", "discriminator", "--bytes"],
-        &["--bytes needs --network generator"],
+        &[
+            "export",
+            &empty,
+            "--to",
+            "onnx",
+            "--out",
+            &onnx,
+            "--network",
+            "discriminator",
+            "--bytes",
+            "--label-vectors",
+        ],
+        &["--bytes needs --network generator", "--label-vectors needs --network generator"],
     );
     refused(
         &["export", &empty, "--to", "web", "--out", &full, "--runtime", &text, "--network", "discriminator"],
@@ -243,6 +269,10 @@ fn a_run_from_start_to_samples() {
             "{options:?}"
         );
     }
+    refused(
+        &["export", &best, "--to", "onnx", "--out", &path("labels.onnx"), "--label-vectors"],
+        &["--label-vectors needs a conditional model"],
+    );
     let output = succeed(&["export", &best, "--to", "onnx", "--out", "-"]);
     succeed(&["export", &best, "--to", "onnx", "--out", &onnx]);
     assert_eq!(output.stdout, fs::read(&onnx).unwrap(), "standard output has the file and nothing else");

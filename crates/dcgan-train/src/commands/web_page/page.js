@@ -10,7 +10,10 @@ const NOISE = 0.25;
 
 const model = globalThis.MODEL;
 const element = (id) => document.getElementById(id);
-/** The samples in the grid, `{z, label, pixels, button}`, and the ones that are selected: at most two, the older first. */
+/**
+ * The samples in the grid, `{z, pixels, button}`, and the ones that are selected: at most two, the older first. The z of
+ * a conditional model is followed by its label vector.
+ */
 let samples = [];
 let selected = [];
 /** The sample in the large canvas. */
@@ -44,15 +47,18 @@ let session;
 /** Runs of the network follow each other. */
 let last = Promise.resolve();
 
-/** Draws images; `latents` are Float32Arrays, `labels` classes. Returns the pixels of each, (height, width, channels). */
-function generate(latents, labels) {
+/** A tensor of the values `from` to `from + size` of each row. */
+function columns(rows, from, size) {
+  const values = new Float32Array(rows.length * size);
+  rows.forEach((row, i) => values.set(row.slice(from, from + size), i * size));
+  return new ort.Tensor("float32", values, [rows.length, size]);
+}
+
+/** Draws the images of `latents`. Returns the pixels of each, (height, width, channels). */
+function generate(latents) {
   const run = async () => {
-    const z = new Float32Array(latents.length * model.z);
-    latents.forEach((latent, i) => z.set(latent, i * model.z));
-    const inputs = { z: new ort.Tensor("float32", z, [latents.length, model.z]) };
-    if (model.classes) {
-      inputs.label = new ort.Tensor("int64", BigInt64Array.from(labels, BigInt), [latents.length]);
-    }
+    const inputs = { z: columns(latents, 0, model.z) };
+    if (model.classes) inputs.labels = columns(latents, model.z, model.classes);
     const { image } = await (await session).run(inputs);
     const size = model.height * model.width * model.channels;
     return latents.map((_, i) => image.data.slice(i * size, (i + 1) * size));
@@ -87,7 +93,14 @@ function save(canvas, name) {
   link.click();
 }
 
-const className = (label) => (model.classes ? (model.classNames[label] ?? String(label)) : "");
+const className = (label) => model.classNames[label] ?? String(label);
+
+/** The class with the largest weight in the label vector of `z`. */
+function classOf(z) {
+  const weights = z.slice(model.z);
+  return className(weights.indexOf(Math.max(...weights)));
+}
+
 const say = (text) => {
   element("status").textContent = text;
 };
@@ -98,8 +111,8 @@ function fail(error) {
   say("");
 }
 
-/** Fills the grid with images of `latents` and `labels`. */
-async function fill(latents, labels) {
+/** Fills the grid with the images of `latents`. */
+async function fill(latents) {
   const draw = ++draws;
   const started = performance.now();
   [samples, selected] = [[], []];
@@ -107,9 +120,9 @@ async function fill(latents, labels) {
   show();
   for (let from = 0; from < latents.length; from += BATCH) {
     const part = latents.slice(from, from + BATCH);
-    const all = await generate(part, labels.slice(from, from + BATCH));
+    const all = await generate(part);
     if (draw !== draws) return;
-    all.forEach((pixels, i) => add({ z: part[i], label: labels[from + i], pixels }, from + i));
+    all.forEach((pixels, i) => add({ z: part[i], pixels }, from + i));
     say(`${samples.length} of ${latents.length} images`);
     await new Promise((resolve) => setTimeout(resolve));
   }
@@ -122,10 +135,10 @@ function add(sample, index) {
   sample.button = document.createElement("button");
   sample.button.type = "button";
   sample.button.append(canvas);
-  const suffix = model.classes ? `, ${className(sample.label)}` : "";
+  const suffix = model.classes ? `, ${classOf(sample.z)}` : "";
   sample.button.setAttribute("aria-label", `Sample ${index + 1}${suffix}`);
   sample.button.setAttribute("aria-pressed", "false");
-  if (model.classes) sample.button.title = className(sample.label);
+  if (model.classes) sample.button.title = classOf(sample.z);
   sample.button.addEventListener("click", () => select(sample));
   samples.push(sample);
   element("grid").append(sample.button);
@@ -147,10 +160,9 @@ async function show() {
   if (!first) return;
   if (second) {
     const t = Number(element("walk").value);
-    const z = walk([first.z, second.z], t, model.distribution, model.z);
-    const point = { z, label: (t < 0.5 ? first : second).label };
+    const point = { z: walk([first.z, second.z], t, model.distribution, model.z) };
     large = point;
-    [point.pixels] = await generate([point.z], [point.label]).catch((error) => [void fail(error)]);
+    [point.pixels] = await generate([point.z]).catch((error) => [void fail(error)]);
     // A later move of the slider has another point.
     if (large !== point || !point.pixels) return;
   }
@@ -159,19 +171,20 @@ async function show() {
   put(canvas.getContext("2d"), large.pixels);
 }
 
-/** Labels of `count` images: the class that is chosen, or all classes in turn. */
-function labelsOf(count) {
+/** `z` with the label vector of the class that is chosen, or of all classes in turn. */
+function withLabels(z, index) {
+  if (!model.classes) return z;
   const chosen = element("class").value;
-  return Array.from({ length: count }, (_, i) => (chosen === "" ? i % Math.max(1, model.classes) : Number(chosen)));
+  const row = new Float32Array(model.z + model.classes);
+  row.set(z);
+  row[model.z + (chosen === "" ? index % model.classes : Number(chosen))] = 1;
+  return row;
 }
 
 function draw() {
   const count = Number(element("count").value);
   const next = random(Number(element("seed").value));
-  return fill(
-    Array.from({ length: count }, () => drawLatent(next)),
-    labelsOf(count),
-  ).catch(fail);
+  return fill(Array.from({ length: count }, (_, i) => withLabels(drawLatent(next), i))).catch(fail);
 }
 
 element("options").addEventListener("submit", (event) => {
@@ -196,10 +209,9 @@ element("save").addEventListener("click", () => {
 });
 element("save-large").addEventListener("click", () => save(element("large"), `${model.name}.png`));
 element("similar").addEventListener("click", () => {
-  const { z, label } = large;
   const count = Number(element("count").value);
-  const others = neighbours(z, count - 1, NOISE, Math.random() * 2 ** 32, model.z);
-  fill([z, ...others], Array(count).fill(label)).catch(fail);
+  const others = neighbours(large.z, count - 1, NOISE, Math.random() * 2 ** 32, model.z);
+  fill([large.z, ...others]).catch(fail);
 });
 
 element("name").textContent = document.title = model.name;
