@@ -15,7 +15,8 @@ Prints a table in Markdown: for each variant, preset and dataset the mean and st
 last random-feature Fréchet distance (lower is better); the mean diversity of the last samples (near 0 all samples are
 alike, near 1 they differ like real images); and in how many seeds an alarm said that D is too strong, samples were
 alike or grey at the end (diversity below 0.3, as in the alarm), or training diverged. Means are of the seeds that did
-not diverge. The image of --samples shows samples of the last step, of the first seed on the last dataset.
+not diverge. Means are bold if the distances of the seeds do not overlap with those of all guidelines: all are larger,
+or all are smaller. The image of --samples shows samples of the last step, of the first seed on the last dataset.
 """
 
 import argparse
@@ -174,15 +175,21 @@ def result(events, ended):
     }
 
 
-def cell(results):
+def distances(results):
+    return [r["last"] for r in results if not r["diverged"]]
+
+
+def cell(results, guidelines):
     """Means over the seeds that did not diverge, and counts over all of them."""
     ended = [r for r in results if not r["diverged"]]
     parts = []
     if ended:
-        last = [r["last"] for r in ended]
+        last, others = distances(results), distances(guidelines)
         spread = f" ± {statistics.stdev(last):.2f}" if len(last) > 1 else ""
+        differs = len(last) > 1 and others and (min(last) > max(others) or max(last) < min(others))
+        mark = "**" if differs else ""
         diversity = statistics.mean(r["diversity"] for r in ended)
-        parts += [f"{statistics.mean(last):.2f}{spread}", f"{diversity:.2f}"]
+        parts += [f"{mark}{statistics.mean(last):.2f}{mark}{spread}", f"{diversity:.2f}"]
     counts = {key: sum(r[key] for r in results) for key in ("too strong", "collapsed", "diverged")}
     return "; ".join(parts + [f"{n} {key}" for key, n in counts.items() if n])
 
@@ -264,7 +271,8 @@ def main():
     print("| networks | " + " | ".join(f"{preset}, {data}" for preset, data in groups) + " |")
     print("|" + "---|" * (len(groups) + 1))
     for variant in args.variants.split(","):
-        print("| " + " | ".join([VARIANTS[variant][0]] + [cell(rows[*group, variant]) for group in groups]) + " |")
+        cells = [cell(rows[*group, variant], rows.get((*group, "rules"), [])) for group in groups]
+        print("| " + " | ".join([VARIANTS[variant][0], *cells]) + " |")
     if args.figure:
         figure(args.figure, rows)
     if args.samples:

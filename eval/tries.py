@@ -111,6 +111,8 @@ def average(args, last):
     from safetensors.numpy import load_file, save_file
 
     folder = args.folder / "average"
+    if (folder / "config.json").exists():
+        return folder
     folder.mkdir(exist_ok=True)
     steps = [int(last.name) - EVERY * i for i in range(AVERAGED)]
     networks = [load_file(last.parent / f"{step:08}" / "discriminator.safetensors") for step in steps]
@@ -187,6 +189,8 @@ def main():
     parser.add_argument("--c", default="1e-4,3e-4,1e-3,3e-3")
     parser.add_argument("--ours", type=Path, default=ROOT / "target" / "release")
     args = parser.parse_args()
+    if args.steps % EVERY or args.steps < AVERAGED * EVERY:
+        parser.error(f"--steps {args.steps}: expected a multiple of {EVERY}, at least {AVERAGED * EVERY}")
     args.folder.mkdir(parents=True, exist_ok=True)
     args.images, args.labels = Path(args.images).resolve(), Path(args.labels).resolve()
     keys = ("images", "labels", "width", "steps", "repeats", "c")

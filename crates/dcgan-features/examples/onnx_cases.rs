@@ -6,7 +6,7 @@
 //! For each NAME, OUT gets NAME.G.onnx, NAME.bytes.onnx, NAME.D.onnx, the model folder NAME.model, and
 //! NAME.safetensors: `z`, `label` (f32, empty without classes), `image` `(n, h, w, c)`, `bytes` of it, `logit` and
 //! `features` (empty with classes). With classes, NAME.vectors.onnx takes label vectors, and the safetensors file has
-//! `labels` between classes and the `mixed` images of them.
+//! `labels` between classes and the `image_of_labels`.
 
 use std::path::{Path, PathBuf};
 
@@ -99,7 +99,11 @@ fn write(out: &Path, name: &str, model: &Model, of_g: &Weights, of_d: &Weights) 
         let labels = Maps::rows(rows.clone(), config.classes)?;
         let latents = Latents::new(latents.z().to_vec(), config.latent.size)?.with_label_rows(labels)?;
         insert("labels", vec![N, config.classes], rows);
-        insert("mixed", vec![N, height, width, channels], generator.sample(&latents)?.values().to_vec());
+        insert(
+            "image_of_labels",
+            vec![N, height, width, channels],
+            generator.sample(&latents)?.values().to_vec(),
+        );
         let vectors = GeneratorOptions { labels: OnnxLabels::Vectors, ..options };
         std::fs::write(file("vectors"), onnx::generator(model, of_g, vectors)?)?;
     }

@@ -233,8 +233,9 @@ fn generator_of(files: &ModelFiles, path: &str, device: &Device) -> anyhow::Resu
 /// The table of `mnist-nn` with the values of the paper, and its JSON with the keys of `described`.
 fn report_mnist_nn(results: &Results, found: &MnistNn) -> anyhow::Result<Outcome> {
     let MnistNn { what, scores, real, test, described } = found;
-    let mut lines =
-        vec![["mnist-nn", "error %", "mean distance", "references", "test"].map(str::to_owned).to_vec()];
+    let mut lines = vec![
+        ["mnist-nn", "error %", "mean distance", "references", "test", "seconds"].map(str::to_owned).to_vec(),
+    ];
     lines.extend(scores.iter().map(|score| row(what, score, test.rows.len())));
     lines.extend(real.iter().map(|score| row("real training images", score, test.rows.len())));
     let ours = lines.len();
@@ -298,6 +299,7 @@ fn row(what: &str, score: &Score, queries: usize) -> Vec<String> {
         format!("{:.3}", score.mean_distance),
         thousands(usize::try_from(score.references).unwrap_or(usize::MAX)),
         thousands(queries),
+        format!("{:.1}", score.seconds),
     ]
 }
 
@@ -350,7 +352,8 @@ pub(crate) fn nnd(args: &NndArgs, logging: &Logging) -> anyhow::Result<Outcome> 
     };
     drop(progress_bars);
     let seconds = started.elapsed().as_secs_f64();
-    let mut lines = vec![["nnd", "mean distance", "references", "images"].map(str::to_owned).to_vec()];
+    let mut lines =
+        vec![["nnd", "mean distance", "references", "images", "seconds"].map(str::to_owned).to_vec()];
     let mut add = |what: &str, scores: &[Score]| {
         lines.extend(scores.iter().map(|score| {
             let mut cells = row(what, score, test.rows.len());

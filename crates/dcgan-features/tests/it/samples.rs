@@ -62,6 +62,11 @@ fn samples_drawn_on_the_way_are_those_of_image_files() {
             .collect()
     };
     assert_eq!(counts(&drawn), [1000, 1300]);
+    let output = run(here, &[&line[..], &model, &["--count", "1300"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().next().unwrap().ends_with("seconds"), "{text}");
+    let row = text.lines().find(|row| row.contains("1,300")).unwrap();
+    assert!(row.split(' ').next_back().unwrap().parse::<f64>().is_ok(), "{text}");
     fs::create_dir(here.join("cache")).unwrap();
     // A longer search continues from a shorter one; any number of threads.
     let cached = [&model[..], &["--cache", "cache", "--threads", "1"]].concat();

@@ -112,6 +112,17 @@ fn samples_are_drawn_by_class() {
         let image = image::load_from_memory(&files[&name]).unwrap().to_luma8().into_raw();
         assert!(image == cell(&rows, i % 3, i / 3), "{name}");
     }
+    // ONNX files take classes or label vectors.
+    for (option, input) in
+        [(&[][..], "the class of each image"), (&["--label-vectors"], "the label vector of")]
+    {
+        let onnx = path("g.onnx");
+        succeed(&[&["export", &model, "--to", "onnx", "--out", &onnx], option].concat());
+        let found = String::from_utf8_lossy(&fs::read(&onnx).unwrap()).into_owned();
+        for text in ["the class of each image", "the label vector of"] {
+            assert_eq!(found.contains(text), text == input, "{option:?}: {text}");
+        }
+    }
 }
 
 #[test]
