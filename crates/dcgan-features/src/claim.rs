@@ -5,7 +5,7 @@ use crate::task::{Measure, Task};
 use serde::Deserialize;
 
 /// Name and text of every claim.
-pub const CLAIMS: [(&str, &str); 11] = [
+pub const CLAIMS: [(&str, &str); 12] = [
     ("cifar10", include_str!("../claims/cifar10.toml")),
     ("cifar10-few", include_str!("../claims/cifar10-few.toml")),
     ("cifar10-own", include_str!("../claims/cifar10-own.toml")),
@@ -15,6 +15,7 @@ pub const CLAIMS: [(&str, &str); 11] = [
     ("mnist-real", include_str!("../claims/mnist-real.toml")),
     ("mnist-samples", include_str!("../claims/mnist-samples.toml")),
     ("mnist-samples-1m", include_str!("../claims/mnist-samples-1m.toml")),
+    ("mnist-samples-10m", include_str!("../claims/mnist-samples-10m.toml")),
     ("svhn", include_str!("../claims/svhn.toml")),
     ("svhn-crops", include_str!("../claims/svhn-crops.toml")),
 ];
