@@ -175,20 +175,19 @@ def result(events, ended):
     }
 
 
-def distances(results):
-    return [r["last"] for r in results if not r["diverged"]]
+def ended(results):
+    return [r for r in results if not r["diverged"]]
 
 
 def cell(results, guidelines):
     """Means over the seeds that did not diverge, and counts over all of them."""
-    ended = [r for r in results if not r["diverged"]]
     parts = []
-    if ended:
-        last, others = distances(results), distances(guidelines)
+    if ended(results):
+        last, others = ([r["last"] for r in ended(found)] for found in (results, guidelines))
         spread = f" ± {statistics.stdev(last):.2f}" if len(last) > 1 else ""
         differs = len(last) > 1 and others and (min(last) > max(others) or max(last) < min(others))
         mark = "**" if differs else ""
-        diversity = statistics.mean(r["diversity"] for r in ended)
+        diversity = statistics.mean(r["diversity"] for r in ended(results))
         parts += [f"{mark}{statistics.mean(last):.2f}{mark}{spread}", f"{diversity:.2f}"]
     counts = {key: sum(r[key] for r in results) for key in ("too strong", "collapsed", "diverged")}
     return "; ".join(parts + [f"{n} {key}" for key, n in counts.items() if n])

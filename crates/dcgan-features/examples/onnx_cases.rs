@@ -85,7 +85,7 @@ fn write(out: &Path, name: &str, model: &Model, of_g: &Weights, of_d: &Weights) 
     insert("label", vec![labels.len()], labels);
     insert("image", pixels.clone(), images.values().to_vec());
     insert("bytes", pixels.clone(), bytes.iter().map(|byte| f32::from(*byte)).collect());
-    insert("seen", pixels, seen);
+    insert("seen", pixels.clone(), seen);
     insert("logit", vec![N], logits);
     insert("features", vec![features.len()], features);
     let file = |network: &str| out.join(format!("{name}.{network}.onnx"));
@@ -99,11 +99,7 @@ fn write(out: &Path, name: &str, model: &Model, of_g: &Weights, of_d: &Weights) 
         let labels = Maps::rows(rows.clone(), config.classes)?;
         let latents = Latents::new(latents.z().to_vec(), config.latent.size)?.with_label_rows(labels)?;
         insert("labels", vec![N, config.classes], rows);
-        insert(
-            "image_of_labels",
-            vec![N, height, width, channels],
-            generator.sample(&latents)?.values().to_vec(),
-        );
+        insert("image_of_labels", pixels, generator.sample(&latents)?.values().to_vec());
         let vectors = GeneratorOptions { labels: OnnxLabels::Vectors, ..options };
         std::fs::write(file("vectors"), onnx::generator(model, of_g, vectors)?)?;
     }

@@ -48,7 +48,7 @@ let session;
 let last = Promise.resolve();
 
 /** A tensor of the values `from` to `from + size` of each row. */
-function columns(rows, from, size) {
+function tensorOf(rows, from, size) {
   const values = new Float32Array(rows.length * size);
   rows.forEach((row, i) => values.set(row.slice(from, from + size), i * size));
   return new ort.Tensor("float32", values, [rows.length, size]);
@@ -57,8 +57,8 @@ function columns(rows, from, size) {
 /** Draws the images of `latents`. Returns the pixels of each, (height, width, channels). */
 function generate(latents) {
   const run = async () => {
-    const inputs = { z: columns(latents, 0, model.z) };
-    if (model.classes) inputs.labels = columns(latents, model.z, model.classes);
+    const inputs = { z: tensorOf(latents, 0, model.z) };
+    if (model.classes) inputs.labels = tensorOf(latents, model.z, model.classes);
     const { image } = await (await session).run(inputs);
     const size = model.height * model.width * model.channels;
     return latents.map((_, i) => image.data.slice(i * size, (i + 1) * size));
