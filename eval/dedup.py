@@ -69,7 +69,7 @@ def plant(zip_path, folder, count, planted):
             if number < planted:
                 for kind, change in enumerate(kinds.values(), 1):
                     change(image).save(folder / f"{number:06}-{kind}.png")
-    return list(kinds)
+    return list(kinds), min(planted, len(names), count)
 
 
 def distance(folder, first, second):
@@ -123,7 +123,7 @@ def main():
     for entry in args.data:
         name, zip_path = entry.split("=", 1)
         folder = args.folder / name
-        kinds = plant(zip_path, folder, args.images, args.planted)
+        kinds, planted = plant(zip_path, folder, args.images, args.planted)
         found, results = {}, {}
         for rule in ("tables", "equal-codes", "phash"):
             out = args.folder / f"{name}-{rule}.txt"
@@ -140,10 +140,8 @@ def main():
             for rule in groups:
                 # An image and its copy are in one group.
                 first = lambda file: groups[rule].get(file, file)
-                same = sum(
-                    first(f"{number:06}-{kind}.png") == first(f"{number:06}-0.png") for number in range(args.planted)
-                )
-                counts.append(f"{100 * same / args.planted:.1f} %")
+                same = sum(first(f"{number:06}-{kind}.png") == first(f"{number:06}-0.png") for number in range(planted))
+                counts.append(f"{100 * same / planted:.1f} %")
             print(f"| {name} | {what} | {' | '.join(counts)} |", flush=True)
         for rule, lines in found.items():
             pairs = [(removed, like) for removed, _, like, *_ in lines]

@@ -82,7 +82,8 @@ def figure(path, points, task):
     fig, axis = plt.subplots(figsize=(6, 4))
     x = [point["step"] for point in points]
     test = [point["accuracy_percent"] for point in points]
-    axis.errorbar(x, test, [point["interval95"] for point in points], marker="o", label="test images, mean of the draws")
+    halves = [point["interval95"] or 0 for point in points]
+    axis.errorbar(x, test, halves, marker="o", label="test images, mean of the draws")
     axis.plot(x, [point["held_out_percent"] for point in points], "s--", label="held-out training images")
     axis.set_xscale("log")
     axis.set_xlabel("training steps")
@@ -122,6 +123,8 @@ def main():
     keys = ("task", "data", "labels_per_class", "repeats", "selection_draws", "c", "options")
     args.data = str(Path(args.data).resolve())
     settings = {key: getattr(args, key) for key in keys}
+    if args.curve:  # the default is in the folder of the run
+        settings["run"] = str(args.run.resolve())
     if others := [point for point in points if point.get("settings", settings) != settings]:
         sys.exit(f"{file} has points of other settings, {others[0]['settings']}: name another file with --curve")
     for step in steps:
@@ -134,7 +137,9 @@ def main():
     points = [point for point in points if point["step"] in steps]
     print("| steps | epochs | held out % | test % | C |\n|---|---|---|---|---|")
     for point in points:
-        test = f"{point['accuracy_percent']:.2f} ± {point['interval95']:.2f}"
+        test = f"{point['accuracy_percent']:.2f}"
+        if point["interval95"] is not None:  # one draw has none
+            test += f" ± {point['interval95']:.2f}"
         epoch = "" if point["epochs"] is None else f"{point['epochs']:.1f}"
         print(f"| {point['step']:,} | {epoch} | {point['held_out_percent']:.2f} | {test} | {point['c']:g} |")
     best = max(points, key=lambda point: point["held_out_percent"])

@@ -11,11 +11,14 @@ the run. A command that is repeated resumes where it stopped. Prints the time of
 
 import argparse
 import hashlib
+import shutil
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
+
+from stability import same_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
@@ -24,14 +27,18 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 def database(images, folder):
     import lmdb
 
-    if (folder / "data.mdb").exists():
+    if folder.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(images) as archive, lmdb.open(str(folder), map_size=1 << 40) as env:
+    # LMDB creates its file before the images are in it.
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with zipfile.ZipFile(images) as archive, lmdb.open(str(partial), map_size=1 << 40) as env:
         with env.begin(write=True) as transaction:
             for name in archive.namelist():
                 if name.lower().endswith(IMAGES):
                     transaction.put(hashlib.sha1(name.encode()).hexdigest().encode(), archive.read(name))
+    partial.rename(folder)
 
 
 def main():
@@ -42,6 +49,8 @@ def main():
     parser.add_argument("--preset", default="paper64")
     parser.add_argument("--dtype", default="f32")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    same_settings(args.out, images=args.images.resolve(), size=args.images.stat().st_size, preset=args.preset)
     lsun = args.out / "lsun"
     database(args.images, lsun / "bedroom_train_lmdb")
     duplicates, pairs, run = args.out / "near-duplicates.txt", args.out / "pairs.png", args.out / "bedrooms"

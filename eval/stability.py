@@ -123,15 +123,15 @@ def narrow(config, width):
 
 
 def same_settings(folder, **settings):
-    """Records the settings of the results in a folder, and refuses others."""
+    """Records the settings of the results in a folder, and refuses others; settings can be added."""
     file = folder / "settings.json"
     settings = {key: str(value) for key, value in settings.items()}
-    recorded = json.loads(file.read_text()) if file.exists() else settings
-    others = [key for key, value in settings.items() if recorded.get(key) != value]
+    recorded = json.loads(file.read_text()) if file.exists() else {}
+    others = [key for key, value in settings.items() if recorded.get(key, value) != value]
     if others:
-        differ = [f"{key} {recorded.get(key)}, not {settings[key]}" for key in others]
+        differ = [f"{key} {recorded[key]}, not {settings[key]}" for key in others]
         sys.exit(f"{folder} has results of other settings ({'; '.join(differ)}): name another folder")
-    file.write_text(json.dumps(settings, indent=1) + "\n")
+    file.write_text(json.dumps({**recorded, **settings}, indent=1) + "\n")
 
 
 def train(binary, folder, args, preset, data, variant, seed):
@@ -151,8 +151,11 @@ def train(binary, folder, args, preset, data, variant, seed):
         command += ["--seed", str(seed), "--steps", str(args.steps), "--out", out, "--log-every", "50"]
         command += ["--checkpoint-every", str(args.steps // 5), "--sample-every", str(args.steps // 5), "--keep", "1"]
         print(f"{out.name}", file=sys.stderr, flush=True)
-        code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
-        if code in (2, 130):  # wrong options, or interrupted
+        run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        sys.stderr.write(run.stderr)
+        code = run.returncode
+        # A run that diverged is a result; one that was interrupted or killed is not.
+        if code and not (code == 1 and "is not finite" in run.stderr):
             sys.exit(f"{out.name}: exit status {code}")
         done.write_text(f"{code}\n")
     lines = (out / "stats.jsonl").read_text().splitlines()
@@ -257,7 +260,8 @@ def main():
     parser.add_argument("--samples", type=Path)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    same_settings(args.folder, steps=args.steps, width=args.width)
+    paths = {f"data {name}": Path(path).resolve() for name, path in (item.split("=", 1) for item in args.data)}
+    same_settings(args.folder, steps=args.steps, width=args.width, **paths)
     binary = args.ours.resolve() / "dcgan-train"
     rows = {}
     for seed in map(int, args.seeds.split(",")):

@@ -208,7 +208,9 @@ def main():
             rows.append((f"nothing, D's weights averaged over {AVERAGED} checkpoints, {EVERY} steps apart", found))
     print("| changed | features | accuracy % | C |\n|---|---|---|---|")
     for label, found in rows:
-        accuracy = f"{found['accuracy_percent']:.2f} ± {found['interval95']:.2f}"
+        accuracy = f"{found['accuracy_percent']:.2f}"
+        if found["interval95"] is not None:  # one draw has none
+            accuracy += f" ± {found['interval95']:.2f}"
         print(f"| {label} | {found['features']:,} | {accuracy} | {found['c']:g} |")
     if base:
         print("\n| features of the base, one draw | features | accuracy % | C |\n|---|---|---|---|")

@@ -2,13 +2,13 @@
 
 Run: cargo build --release -p dcgan-data
      pip install torch torchvision webdataset datasets lmdb pillow
-     python3 loader.py FOLDER [--images 6000] [--size 178x218] [--targets 32,64] [--threads 1,2] [--seconds 6]
+     python3 loader.py FOLDER [--images 6000] [--size 218x178] [--targets 32,64] [--threads 1,2] [--seconds 6]
          [--formats folder,zip,tar,lmdb,parquet,cache] [--binary target/release/dcgan-data] [--json out.json]
 
-Writes the same JPEG images (smooth color noise, quality 90) to FOLDER once in each format: a folder with ten classes, a
-zip, WebDataset shards, an LMDB database, Parquet files. Then reads them in shuffled order, resized to cover the target
-and cropped to its center, as u8 batches of 128, for some seconds each. Nothing is kept between epochs: decoded images
-are discarded, except in the row `cache`, which reads the file of decoded images.
+Writes the same JPEG images (smooth color noise, quality 90) to FOLDER/IMAGES-SIZE once in each format: a folder with
+ten classes, a zip, WebDataset shards, an LMDB database, Parquet files. Then reads them in shuffled order, resized to
+cover the target and cropped to its center, as u8 batches of 128, for some seconds each. Nothing is kept between epochs:
+decoded images are discarded, except in the row `cache`, which reads the file of decoded images.
 
 The peers do the same work: torchvision's ImageFolder and DataLoader (folder), webdataset (tar), datasets (Parquet), and
 a Dataset of zipfile and lmdb with DataLoader; `threads` are processes there. Peers and ours run alternately.
@@ -33,7 +33,7 @@ def make(folder, count, height, width):
     import numpy as np
     from PIL import Image
 
-    done = folder / f"done-{count}-{height}x{width}"
+    done = folder / "done"
     if done.exists():
         return
     rng = np.random.default_rng(0)
@@ -202,6 +202,7 @@ def main():
         kind, target, threads = args.peer.split(",")
         print(peer(kind, args.folder, int(target), int(threads), args.seconds))
         return
+    args.folder /= f"{args.images}-{args.size}"
     args.folder.mkdir(parents=True, exist_ok=True)
     make(args.folder, args.images, *map(int, args.size.split("x")))
     rows = []

@@ -15,6 +15,7 @@ mod arguments;
 mod exit;
 mod logs;
 mod output;
+mod outputs;
 mod progress;
 mod signals;
 
@@ -22,5 +23,6 @@ pub use arguments::{check_new_folder, check_output, integer, set_threads, try_pa
 pub use exit::{Outcome, ReportedElsewhere, UsageError, exit_code, report, run};
 pub use logs::{LogArgs, Logging};
 pub use output::{Results, print_result};
+pub use outputs::{OutputFile, check_outputs};
 pub use progress::Progress;
 pub use signals::cancel_on_signals;

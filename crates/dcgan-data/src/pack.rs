@@ -11,6 +11,7 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::partial_file::PartialFile;
 use crate::readers::cache::{ALIGNMENT, Header, MAGIC, MAX_HEADER_BYTES, open};
+use crate::report::Format;
 use dcgan_base::digest::Digest;
 use dcgan_base::files::{AtomicFile, Destination};
 
@@ -148,7 +149,9 @@ impl Sink {
 fn key_of(dataset: &Dataset) -> Result<String, DataError> {
     let mut digest = Digest::default();
     digest.field(dataset.fingerprint());
-    for path in dataset.files() {
+    // The embedded digits are no file.
+    let is_embedded = dataset.report().format == Format::EmbeddedDigits;
+    for path in dataset.files().filter(|_| !is_embedded) {
         let modified = std::fs::metadata(&path)
             .and_then(|metadata| metadata.modified())
             .map_err(DataError::io(&path))?;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use dcgan_data::ImageShape;
-use dcgan_ops::Layer;
+use dcgan_ops::{Layer, Resample};
 
 /// Index of one value of an activation `(c, h, w)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +118,8 @@ pub struct ReceptiveField {
 /// enough that products with an image's side do not overflow.
 const MAX_EXTENT: i64 = 1 << 24;
 
-/// The receptive field of the value at `row`, `column` of the last of `layers` (convolutions): the pixels that it
-/// depends on, zero padding included, clamped to 2^24 pixels since it grows exponentially with the number of strided
+/// The receptive field of the value at `row`, `column` of the last of `layers`, convolutions with max pooling or none
+/// before them: the pixels that it depends on, zero padding included, clamped to 2^24 pixels since it grows exponentially with the number of strided
 /// layers.
 pub fn receptive_field(layers: &[Layer], row: usize, column: usize) -> ReceptiveField {
     // First and last position along a side, from the last layer's output down to the pixels.
@@ -129,7 +129,13 @@ pub fn receptive_field(layers: &[Layer], row: usize, column: usize) -> Receptive
             let (stride, padding) = (as_i64(layer.stride), as_i64(side(layer.padding)));
             let before = |at: i64| at.saturating_mul(stride).saturating_sub(padding);
             let last = before(last).saturating_add(as_i64(side(layer.kernel)) - 1);
-            (before(first).clamp(-MAX_EXTENT, MAX_EXTENT), last.clamp(-MAX_EXTENT, MAX_EXTENT))
+            let window = match layer.resample {
+                Some(Resample::MaxPool(window)) => as_i64(window),
+                Some(Resample::Nearest(_)) | None => 1, // D has no upsampling
+            };
+            let first = before(first).saturating_mul(window);
+            let last = last.saturating_mul(window).saturating_add(window - 1);
+            (first.clamp(-MAX_EXTENT, MAX_EXTENT), last.clamp(-MAX_EXTENT, MAX_EXTENT))
         })
     };
     let (top, bottom) = extent(row, |(rows, _)| rows);
@@ -183,6 +189,26 @@ fn as_i64(side: usize) -> i64 {
 mod tests {
     use super::*;
     use dcgan_ops::{Kind, MapShape};
+
+    #[test]
+    fn receptive_fields_cover_pooling_windows() {
+        let map = |side: usize| MapShape::new(1, side, side);
+        let layer = |i: usize, input: usize, resample| {
+            let (kernel, padding) = ((3, 3), (1, 1));
+            let plain = Layer::plain(format!("blocks.{i}"), Kind::Conv, map(input), map(16 >> i));
+            Layer { kernel, padding, resample, ..plain }
+        };
+        let pool = Some(Resample::MaxPool(2));
+        let layers = [layer(0, 16, None), layer(1, 16, pool), layer(2, 8, pool)];
+        // Layers, position, first pixel and number of pixels along a side.
+        for (n, at, first, count) in
+            [(1, 1, 0, 3), (2, 1, -1, 8), (2, 0, -3, 8), (3, 1, -3, 18), (3, 3, 5, 18)]
+        {
+            let field = receptive_field(&layers[..n], at, at);
+            assert_eq!((field.top, field.left), (first, first), "{n} layers, {at}");
+            assert_eq!((field.height, field.width), (count, count), "{n} layers, {at}");
+        }
+    }
 
     #[test]
     fn receptive_fields_of_many_strided_layers_are_clamped() {

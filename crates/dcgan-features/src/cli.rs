@@ -75,7 +75,7 @@ impl From<RuleArg> for Rule {
 
 #[derive(Args, Debug)]
 pub(crate) struct DedupArgs {
-    /// Images: everything that `dcgan-train run --data` reads
+    /// Images: everything that `dcgan-train run --data` reads but caches, which have no originals
     pub(crate) data: PathBuf,
     /// The list to write: a line for each near-duplicate, its name and that of the image that is kept, for
     /// `dcgan-train run --exclude`

@@ -216,7 +216,7 @@ fn student_t(df: usize) -> f64 {
     z + g1 / v + g2 / v.powi(2) + g3 / v.powi(3)
 }
 
-/// Runs that differ in their seed only.
+/// Finished runs that differ in their seed only, one for each seed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Group {
     /// The run folders.
@@ -254,19 +254,23 @@ impl Group {
 pub struct Comparison {
     /// The runs in the order given.
     pub runs: Vec<RunSummary>,
-    /// Groups of two runs or more that differ in their seed only.
+    /// Groups of two seeds or more; unfinished runs and further runs of a seed are in none.
     pub groups: Vec<Group>,
 }
 
 impl Comparison {
     /// Compares runs.
     pub fn new(mut runs: Vec<RunSummary>) -> Self {
-        let mut by_options: BTreeMap<BTreeMap<String, String>, Vec<usize>> = BTreeMap::new();
+        let mut by_options: BTreeMap<BTreeMap<String, String>, BTreeMap<u64, usize>> = BTreeMap::new();
         for (i, run) in runs.iter_mut().enumerate() {
             run.options.retain(|name, _| !IGNORED.contains(&name.as_str()));
-            by_options.entry(run.options.clone()).or_default().push(i);
+            if run.state == RunState::Finished {
+                by_options.entry(run.options.clone()).or_default().entry(run.seed).or_insert(i);
+            }
         }
-        let mut members: Vec<Vec<usize>> = by_options.into_values().filter(|runs| runs.len() > 1).collect();
+        let groups = by_options.into_values().filter(|runs| runs.len() > 1);
+        let mut members: Vec<Vec<usize>> = groups.map(|runs| runs.into_values().collect()).collect();
+        members.iter_mut().for_each(|members| members.sort_unstable());
         members.sort();
         let group = |members: &Vec<usize>| Group::of(&members.iter().map(|&i| &runs[i]).collect::<Vec<_>>());
         let groups = members.iter().map(group).collect();

@@ -118,6 +118,9 @@ fn outputs_are_new_files_or_streams() {
         .output()
         .unwrap();
     assert!(output.status.success() && output.stdout == cache, "a cache on standard output");
+    let digits = ["pack", "digits", "--size", "8", "--channels", "1", "--out", "digits.cache"];
+    check(&folder, &digits, 0, &["digits.cache written: 10000 images"], &[]);
+    check(&folder, &digits, 0, &["digits.cache is up to date"], &[]);
     check(&folder, &with("/dev/null"), 0, &["/dev/null written: 2 images"], &[]);
     assert!(std::fs::symlink_metadata("/dev/null").unwrap().file_type().is_char_device());
     symlink("cache", folder.join("link")).unwrap();
@@ -142,6 +145,8 @@ fn outputs_are_new_files_or_streams() {
     assert_eq!(image::guess_format(&jpeg).unwrap(), image::ImageFormat::Jpeg);
     check(&folder, &montage("m.tiff"), 2, &[], &["expected .png, .jpg, .jpeg, .webp"]);
     check(&folder, &montage("data"), 2, &[], &["is a folder"]);
+    check(&folder, &montage("data/1.png"), 2, &[], &["--montage data/1.png is a file in the dataset"]);
+    assert_eq!(std::fs::read(folder.join("data/1.png")).unwrap(), png(0));
 }
 
 #[test]

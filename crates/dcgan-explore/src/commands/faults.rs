@@ -1,12 +1,10 @@
 //! Configuration errors of a command, collected to report all of them at once.
 
 use crate::cli::{DataArgs, ModelArgs};
-use dcgan_base::files::Destination;
-use dcgan_cli::{Logging, Results, UsageError, check_output};
+use dcgan_cli::{Logging, OutputFile, Results, UsageError, check_outputs};
 use dcgan_data::image_file::EXTENSIONS;
 use dcgan_explore::latent::LatentSpec;
 use std::fmt::Display;
-use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -76,33 +74,19 @@ impl Faults {
         });
     }
 
-    /// Records output files that cannot be written, that have the extension of another format, or that would overwrite
-    /// each other, one of the `inputs`, or a file in a folder of the `inputs`. Returns where results are printed, with
-    /// or without `--json`.
+    /// Records the faults of output files ([`dcgan_cli::check_outputs`]). Returns where results are printed, with or
+    /// without `--json`.
     pub(crate) fn check_outputs(
         &mut self,
         (logging, json): (&Logging, bool),
         inputs: &InputFiles,
         outputs: &[(&'static str, Option<&Path>)],
     ) -> Results {
-        let read = inputs.0.iter().map(|(option, path)| (*option, path.as_path()));
-        let mut known: Vec<(&str, PathBuf)> =
-            read.filter_map(|(option, path)| Some((option, canonical(path)?))).collect();
-        for (option, path) in outputs.iter().filter_map(|(option, path)| Some((*option, (*path)?))) {
-            let shown = path.display();
-            self.record(check_output(option, path, extensions(option)));
-            // Devices and pipes can be named twice.
-            let Ok(Destination::File(target)) = Destination::of(path) else { continue };
-            let Some(file) = canonical(&target) else { continue };
-            for (other, _) in known.iter().filter(|(_, earlier)| *earlier == file) {
-                self.0.push(format!("{other} and {option} are the same file, {shown}: name another output"));
-            }
-            let contains = |earlier: &Path| earlier.is_dir() && file.starts_with(earlier) && file.exists();
-            for (other, _) in known.iter().filter(|(_, earlier)| contains(earlier)) {
-                self.0.push(format!("{option} {shown} is a file in {other}: name another output"));
-            }
-            known.push((option, file));
-        }
+        let read: Vec<_> = inputs.0.iter().map(|(option, path)| (*option, path.as_path())).collect();
+        let given = outputs.iter().filter_map(|(option, path)| Some((*option, (*path)?)));
+        let written: Vec<_> =
+            given.map(|(option, path)| OutputFile { option, path, extensions: extensions(option) }).collect();
+        self.0.extend(check_outputs(&read, &written));
         let paths: Vec<Option<&Path>> = outputs.iter().map(|(_, path)| *path).collect();
         Results::new(logging, json, &paths).unwrap_or_else(|error| {
             self.0.extend(error.faults);
@@ -158,17 +142,6 @@ fn extensions(option: &str) -> &'static [&'static str] {
         "--save" | "--template" => &["json"],
         _ => &[],
     }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// A path that is equal for all names of a file, whether it exists or not: its canonical folder joined with its name.
-/// None if the folder does not exist.
-fn canonical(path: &Path) -> Option<PathBuf> {
-    let new = || Some(fs::canonicalize(folder_of(path)).ok()?.join(path.file_name()?));
-    fs::canonicalize(path).ok().or_else(new)
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use super::open_device;
 use crate::cli::DedupArgs;
 use dcgan_base::files::write_atomic;
 use dcgan_base::memory::peak_memory_bytes;
-use dcgan_cli::{Logging, Outcome, Progress, Results, UsageError, check_output, set_threads};
+use dcgan_cli::{Logging, Outcome, OutputFile, Progress, Results, UsageError, check_outputs, set_threads};
 use dcgan_data::image_file::EXTENSIONS;
 use dcgan_data::image_grid::{ImageGrid, Layout};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, default_cache_folder, list_column};
+use dcgan_data::{Dataset, ImageShape, OpenOptions, cache_shape, default_cache_folder, list_column};
 use dcgan_features::dedup::{self, Codes, DedupError, Duplicate, Options, Rule, SHAPE};
 use dcgan_features::report::thousands;
 use serde_json::{Value, json};
@@ -35,12 +35,20 @@ pub(crate) fn run(args: &DedupArgs, logging: &Logging) -> anyhow::Result<Outcome
     if !(-1.0..=1.0).contains(&args.min_correlation) {
         faults.push(format!("--min-correlation is {}, expected a number from -1 to 1", args.min_correlation));
     }
-    if let Some(out) = &args.out {
-        faults.extend(UsageError::faults_of(check_output("--out", out, &[])));
+    let outputs =
+        [("--out", args.out.as_deref(), &[][..]), ("--montage", args.montage.as_deref(), &EXTENSIONS)];
+    let outputs = outputs
+        .into_iter()
+        .filter_map(|(option, path, extensions)| Some(OutputFile { option, path: path?, extensions }));
+    faults.extend(check_outputs(&[("the dataset", &args.data)], &outputs.collect::<Vec<_>>()));
+    let shape = cache_shape(&args.data).map_err(UsageError::because);
+    if let Ok(Some(shape)) = &shape {
+        let data = args.data.display();
+        let fault =
+            format!("{data} is a cache of {shape} images: name the folder or file it was packed from");
+        faults.push(fault);
     }
-    if let Some(montage) = &args.montage {
-        faults.extend(UsageError::faults_of(check_output("--montage", montage, &EXTENSIONS)));
-    }
+    faults.extend(UsageError::faults_of(shape));
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }

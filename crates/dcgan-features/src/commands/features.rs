@@ -91,6 +91,10 @@ fn prepare(args: &FeaturesArgs, world: &World) -> anyhow::Result<Prepared> {
             return Err(UsageError::one(fault).into());
         }
     }
+    if args.data.is_none() && args.split.split() == Split::Val {
+        let fault = "--split val needs --data: the embedded digits have training and test images only";
+        return Err(UsageError::one(fault).into());
+    }
     set_threads(args.compute.threads.or(world.threads()))?;
     let device = match args.compute.device {
         // Processes of a host would all take its first GPU.

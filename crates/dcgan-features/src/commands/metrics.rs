@@ -3,7 +3,7 @@
 use super::{ProgressBars, check_cache, open_device};
 use crate::cli::MetricsArgs;
 use dcgan_base::memory::peak_memory_bytes;
-use dcgan_cli::{Logging, Outcome, Results, UsageError, check_output, set_threads};
+use dcgan_cli::{Logging, Outcome, OutputFile, Results, UsageError, check_outputs, set_threads};
 use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, default_cache_folder};
 use dcgan_features::experiment::weights_sha256;
 use dcgan_features::inception::{Images, InceptionError, features};
@@ -53,7 +53,11 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
         }
     }
     if let Some(path) = &args.save_statistics {
-        faults.extend(UsageError::faults_of(check_output("--save-statistics", path, &["npz"])));
+        let mut inputs: Vec<(&str, &Path)> =
+            vec![("the generated images", &args.generated), ("the real images", &args.reference)];
+        inputs.extend(args.inception.iter().map(|path| ("--inception", path.as_path())));
+        let output = OutputFile { option: "--save-statistics", path, extensions: &["npz"] };
+        faults.extend(check_outputs(&inputs, &[output]));
     }
     let has_images =
         !is_npz(&args.reference) || Dataset::open(&args.reference, &OpenOptions::new(ANY)).is_ok();

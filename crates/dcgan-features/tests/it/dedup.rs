@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use crate::support::{json, run};
+use dcgan_data::{Dataset, ImageShape};
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, Rgb, RgbImage};
 use rand::{Rng, SeedableRng};
@@ -78,14 +79,20 @@ fn invalid_options_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     fs::create_dir(here.join("empty")).unwrap();
+    let shape = ImageShape { height: 64, width: 64, channels: 3 };
+    let digits = Dataset::embedded_digits(shape).unwrap();
+    dcgan_data::pack(&digits, &here.join("digits.cache"), |_| ()).unwrap();
     for (arguments, part) in [
         (&["dedup", "empty"][..], "found 0 images"),
         (&["dedup", "gone"], "cannot read"),
+        (&["dedup", "digits.cache"], "digits.cache is a cache of 64x64x3 images: name the folder or file"),
         (
             &["dedup", "empty", "--min-correlation", "2"],
             "--min-correlation is 2, expected a number from -1 to 1",
         ),
         (&["dedup", "empty", "--montage", "pairs.txt"], "pairs.txt"),
+        (&["dedup", "gone.zip", "--out", "./gone.zip"], "the dataset and --out are the same file"),
+        (&["dedup", "gone", "--out", "x", "--montage", "x"], "--out and --montage are the same file"),
         (&["dedup", "empty", "--steps", "0", "--tables", "0"], "--tables is 0, expected 1 or more"),
     ] {
         let output = run(here, arguments);

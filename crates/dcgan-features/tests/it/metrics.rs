@@ -184,6 +184,10 @@ fn faults(here: &Path, data: &str, weights: &Path) {
         (&["digits", "empty.npz", with[0], with[1]], &["empty.npz", "mu", "sigma"]),
         (&["digits", "real.npz", "--save-statistics", "s.npz", with[0], with[1]], &["--save-statistics"]),
         (&["digits", data, "--save-statistics", "s.txt", "--n", "1"], &[".npz", "--n is 1", "--inception"]),
+        (
+            &["digits", "r.npz", "--save-statistics", "r.npz"],
+            &["the real images and --save-statistics are the"],
+        ),
         (&["digits", data, "--reference-n", "31", with[0], with[1]], &["--reference-n is 31", "30 images"]),
         (&["digits", "real.npz", "--split", "test", with[0], with[1]], &["--split"]),
         (&[data, data, "--seed", "3", with[0], with[1]], &["--seed", "is a dataset"]),

@@ -83,6 +83,7 @@ fn invalid_input_is_rejected_with_the_fix() {
             &["--skip-bad needs --data", "--background needs --data"],
         ),
         (&["digits", "--background", "white"], &["--background needs --data"]),
+        (&["features", "--split", "val", "--out", "new"], &["--split val needs --data"]),
         (&["mnist-nn", "--skip-bad"], &["--skip-bad needs --data"]),
         (&["nnd", "--data", data, "--background", "red"], &["expected black, white or #rrggbb"]),
         (&["mnist-nn", "--samples", "absent"], &["absent"]),

@@ -2,7 +2,7 @@
 
 use crate::cli::{BenchArgs, Work};
 use anyhow::bail;
-use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
+use dcgan_cli::{Logging, Outcome, Progress, Results, UsageError, print_result, set_threads};
 use dcgan_model::Preset;
 use dcgan_ops::ConvolutionTime;
 use dcgan_train::bench::{BenchResult, bench, bench_samples, time_convolutions};
@@ -35,6 +35,7 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
     if args.verify {
         return report(args, &verify(&model, &training, &device, args.seed)?);
     }
+    let results = Results::new(logging, args.json, &[])?;
     let progress = Progress::new(logging, args.steps, "steps");
     let result = match args.work {
         Work::Step => bench(&model, &training, args.steps, &device, &mut |step| progress.set(step))?,
@@ -46,21 +47,18 @@ pub(crate) fn run(args: &BenchArgs, logging: &Logging) -> anyhow::Result<Outcome
             Work::Step => time_convolutions(&model, &training, &device)?,
             Work::Samples => Vec::new(),
         };
-        print_result(&if convolutions.is_empty() { explanation(&result) } else { table(&convolutions) })?;
+        results.text(&if convolutions.is_empty() { explanation(&result) } else { table(&convolutions) })?;
     }
-    if args.json {
-        print_result(&serde_json::to_string(&result)?)?;
-    } else {
-        print_result(&format!(
-            "{}: {:.1} images/s, median step {:.1} ms, batch {}, {} threads, peak memory {:.2} GB",
-            args.preset,
-            result.images_per_s,
-            result.step_ms_median,
-            result.batch_size,
-            result.threads,
-            result.peak_rss_bytes as f64 / 1e9
-        ))?;
-    }
+    results.text(&format!(
+        "{}: {:.1} images/s, median step {:.1} ms, batch {}, {} threads, peak memory {:.2} GB",
+        args.preset,
+        result.images_per_s,
+        result.step_ms_median,
+        result.batch_size,
+        result.threads,
+        result.peak_rss_bytes as f64 / 1e9
+    ))?;
+    results.json(&serde_json::to_string(&result)?)?;
     Ok(Outcome::Done)
 }
 

@@ -6,7 +6,7 @@ use crate::cli::{ExportArgs, ExportFormat, ImportArgs, Network};
 use anyhow::Context;
 use candle_core::Device;
 use dcgan_base::files::{Destination, write_atomic};
-use dcgan_cli::{Outcome, UsageError, check_new_folder, check_output, print_result};
+use dcgan_cli::{Outcome, OutputFile, UsageError, check_new_folder, check_outputs, print_result};
 use dcgan_model::import::{ImportOptions, NetworkKind, PYTORCH_NETWORKS, to_pytorch};
 use dcgan_model::onnx::{self, GeneratorOptions, OnnxImages, OnnxLabels};
 use dcgan_model::weights::Precision;
@@ -148,7 +148,11 @@ fn export_faults(args: &ExportArgs) -> Vec<String> {
         ExportFormat::Pytorch | ExportFormat::Web | ExportFormat::Hub => {
             UsageError::faults_of(check_new_folder("--out", &args.out))
         }
-        ExportFormat::Onnx => UsageError::faults_of(check_output("--out", &args.out, &["onnx"])),
+        ExportFormat::Onnx => {
+            let inputs = [("the model", args.model.as_path())];
+            let output = OutputFile { option: "--out", path: &args.out, extensions: &["onnx"] };
+            check_outputs(if args.model.is_file() { &inputs } else { &[] }, &[output])
+        }
     };
     let is_generator = args.network == Network::Generator;
     let is = |format: ExportFormat| args.to == format;

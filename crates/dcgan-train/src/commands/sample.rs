@@ -3,7 +3,8 @@
 use crate::cli::SampleArgs;
 use dcgan_base::digest::Digest;
 use dcgan_cli::{
-    Logging, Outcome, Progress, Results, UsageError, cancel_on_signals, check_output, set_threads,
+    Logging, Outcome, OutputFile, Progress, Results, UsageError, cancel_on_signals, check_outputs,
+    set_threads,
 };
 use dcgan_data::image_file::{EXTENSIONS, ImageFileFormat};
 use dcgan_data::image_grid::{self, GAP, ImageGrid, Layout, MAX_IMAGES};
@@ -54,7 +55,12 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         faults.push(format!("--gap is {}, expected 0 to {MAX_GAP}", args.gap.unwrap_or(0)));
     }
     if let Some(out) = &args.out {
-        faults.extend(UsageError::faults_of(check_output("--out", out, &EXTENSIONS)));
+        let output = OutputFile { option: "--out", path: out, extensions: &EXTENSIONS };
+        // A folder may get more files; a file is not replaced.
+        let files = [("--model", Some(&args.model)), ("--config", args.config.as_ref())];
+        let files = files.into_iter().filter_map(|(option, path)| Some((option, path?.as_path())));
+        let inputs: Vec<_> = files.filter(|(_, path)| path.is_file()).collect();
+        faults.extend(check_outputs(&inputs, &[output]));
     }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());

@@ -52,6 +52,17 @@ fn runs_side_by_side() {
     let found = &groups[0]["best_frechet"];
     assert!((found["interval95"].as_f64().unwrap() - half).abs() < 1e-9, "{found} {half}");
     assert!((found["mean"].as_f64().unwrap() - (distances[0] + distances[1]) / 2.0).abs() < 1e-12, "{found}");
+    // The same seed is no second sample, and an unfinished run has no final value.
+    let groups = |runs: &[&str]| {
+        let output = succeed(&[&["compare", "--json"], runs].concat());
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        json["groups"].as_array().unwrap().iter().map(|group| group["runs"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(groups(&[&a, &a]), [] as [Value; 0]);
+    assert_eq!(groups(&[&a, &b, &a]), [serde_json::json!([a, b])]);
+    fs::rename(path("runs/b/result.json"), path("b.json")).unwrap();
+    assert_eq!(groups(&[&a, &b]), [] as [Value; 0]);
+    fs::rename(path("b.json"), path("runs/b/result.json")).unwrap();
     // The curves: lines in the colors of three runs, and text.
     let image = dcgan_data::gif::read_frame(png.as_ref()).unwrap();
     assert_eq!(image.shape(), (960, 1000, 3));

@@ -154,6 +154,17 @@ fn only_files_are_replaced_and_names_are_formats() {
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && message.contains(part), "{name}: {message}");
     }
+    // A file that is read.
+    let weights = path("weights");
+    fs::copy(at("run/checkpoints/00000003/generator.safetensors"), &weights).unwrap();
+    for line in
+        [&["sample", "--model", &weights, "--out"][..], &["export", &weights, "--to", "onnx", "--out"]]
+    {
+        let output = run(&[line, &[&*weights]].concat());
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && message.contains("are the same file"), "{message}");
+    }
+    fs::remove_file(&weights).unwrap();
     // New folders: of single images, of runs, of models.
     let [file, dangling] = [path("target"), path("dangling")];
     let tiny = path("tiny.toml");
@@ -189,6 +200,7 @@ fn json_is_alone_on_stdout() {
         &["sample", "--model", &out, "--n", "2", "--out", &png],
         &["compare", &out],
         &["bench", "--preset", "digits", "--batch-size", "4", "--steps", "1"],
+        &["bench", "--preset", "digits", "--batch-size", "4", "--steps", "1", "--explain"],
     ];
     for line in rows {
         let stdout = String::from_utf8(succeed(&[line, &["--json"][..]].concat()).stdout).unwrap();

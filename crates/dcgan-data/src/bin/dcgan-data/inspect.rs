@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::bail;
-use dcgan_cli::{Logging, Outcome, Progress, Results, check_output};
+use dcgan_cli::{Logging, Outcome, OutputFile, Progress, Results, UsageError, check_outputs};
 use dcgan_data::image_file::EXTENSIONS;
 use dcgan_data::image_grid::{ImageGrid, Layout};
 use dcgan_data::{Dataset, ImageInfo, ImageShape, ScanReport, SkippedImage};
@@ -65,7 +65,11 @@ struct Class {
 pub(crate) fn inspect(args: &Inspect, logging: &Logging) -> anyhow::Result<Outcome> {
     let results = Results::new(logging, args.json, &[args.montage.as_deref()])?;
     if let Some(path) = &args.montage {
-        check_output("--montage", path, &EXTENSIONS)?;
+        let output = OutputFile { option: "--montage", path, extensions: &EXTENSIONS };
+        let faults = check_outputs(&[("the dataset", &args.data.path)], &[output]);
+        if !faults.is_empty() {
+            return Err(UsageError { faults }.into());
+        }
     }
     let dataset = args.data.open()?;
     let checked = if args.headers { Checked::Headers } else { Checked::Pixels };
