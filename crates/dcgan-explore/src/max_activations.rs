@@ -119,8 +119,8 @@ pub struct ReceptiveField {
 const MAX_EXTENT: i64 = 1 << 24;
 
 /// The receptive field of the value at `row`, `column` of the last of `layers`, convolutions with max pooling or none
-/// before them: the pixels that it depends on, zero padding included, clamped to 2^24 pixels since it grows exponentially with the number of strided
-/// layers.
+/// before them: the pixels that it depends on, zero padding included, clamped to 2^24 pixels since it grows
+/// exponentially with the number of strided layers.
 pub fn receptive_field(layers: &[Layer], row: usize, column: usize) -> ReceptiveField {
     // First and last position along a side, from the last layer's output down to the pixels.
     let extent = |at: usize, side: fn((usize, usize)) -> usize| {
