@@ -1,7 +1,8 @@
 """Measures whether samples of the EMA weights are better: the same training with and without --ema.
 
 Run: cargo build --release
-     python3 ema.py FOLDER --preset pytorch32 --data DATA [--seeds 0,1,2] [--ema 0.999] [--ours target/release] [-- OPTIONS]
+     python3 ema.py FOLDER --preset pytorch32 --data DATA [--seeds 0,1,2] [--ema 0.999] [--ours target/release]
+         [-- OPTIONS]
      (Python 3.11)
 
 For each seed it runs `dcgan-train run --ema 0` and `--ema 0.999` in FOLDER; OPTIONS are further options of `run`, such

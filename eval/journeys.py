@@ -173,9 +173,7 @@ def operator():
     }
 
     def start():
-        process = subprocess.Popen(
-            [BIN / "dcgan-train", "serve"], cwd=WORK, env=environment, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen([BIN / "dcgan-train", "serve"], cwd=WORK, env=environment, stderr=subprocess.DEVNULL)
         for _ in range(100):
             try:
                 request("/v1/jobs", token)

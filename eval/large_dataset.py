@@ -79,7 +79,9 @@ class Bench:
 
     def killed(self, seconds, *words):
         """Starts a command and kills it after some time; whether it was still running."""
-        process = subprocess.Popen(self.command(*words), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            self.command(*words), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             process.wait(seconds)
             return False
@@ -128,7 +130,18 @@ def training(bench, data):
     args, steps = bench.args, bench.args.steps
     runs = args.folder / "runs"
     shutil.rmtree(runs, ignore_errors=True)
-    options = ["--preset", "pytorch32", "--data", data, "--steps", steps, "--checkpoint-every", 20, "--sample-every", 1000]
+    options = [
+        "--preset",
+        "pytorch32",
+        "--data",
+        data,
+        "--steps",
+        steps,
+        "--checkpoint-every",
+        20,
+        "--sample-every",
+        1000,
+    ]
     started = time.monotonic()
     bench.call("dcgan-train", "run", *options, "--out", runs / "whole", "--quiet")
     bench.row(f"{steps} steps of 64 images, undisturbed", f"{time.monotonic() - started:.0f} s with evaluation")
@@ -140,7 +153,9 @@ def training(bench, data):
         kills += 1
     networks = ("generator", "discriminator")
     folders = [runs / name / "checkpoints" / f"{steps:08}" for name in ("whole", "killed")]
-    same = all(sha256(folders[0] / f"{net}.safetensors") == sha256(folders[1] / f"{net}.safetensors") for net in networks)
+    same = all(
+        sha256(folders[0] / f"{net}.safetensors") == sha256(folders[1] / f"{net}.safetensors") for net in networks
+    )
     bench.row(f"the same, killed {kills} times and resumed", "the same bytes" if same else "OTHER BYTES")
     lines = [json.loads(line) for line in (runs / "whole" / "stats.jsonl").read_text().splitlines()]
     waits = [line["data_wait_share"] for line in lines if line["event"] == "step"]

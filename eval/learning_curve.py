@@ -11,9 +11,9 @@ OPTIONS are further options of it, such as `--statistics running`. Without --ste
 as far as the one before, and the last. Results are kept in the file of --curve (default RUN/curve.json): a command that
 is repeated evaluates new checkpoints only.
 
-Prints a table in Markdown: steps, epochs, accuracy on the held-out training images at the best C, and on the test images
-(mean and interval over the draws of labels). The checkpoint to use is the one with the best held-out accuracy; test
-images have no part in the choice.
+Prints a table in Markdown: steps, epochs, accuracy on the held-out training images at the best C, and on the test
+images (mean and interval over the draws of labels). The checkpoint to use is the one with the best held-out accuracy;
+test images have no part in the choice.
 """
 
 import argparse

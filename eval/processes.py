@@ -25,9 +25,16 @@ import time
 from pathlib import Path
 
 ROWS = [
-    ("digits", None, "f32"), ("digits", None, "bf16"), ("pytorch32", "faces", "f32"), ("pytorch64", "faces", "f32"),
-    ("pytorch64", "faces", "bf16"), ("paper64", "faces", "f32"), ("svhn32", "faces", "bf16"),
-    ("imagenet32", "faces", "f32"), ("mnist-cond", "mnist", "f32"), ("mnist-cond", "mnist", "bf16"),
+    ("digits", None, "f32"),
+    ("digits", None, "bf16"),
+    ("pytorch32", "faces", "f32"),
+    ("pytorch64", "faces", "f32"),
+    ("pytorch64", "faces", "bf16"),
+    ("paper64", "faces", "f32"),
+    ("svhn32", "faces", "bf16"),
+    ("imagenet32", "faces", "f32"),
+    ("mnist-cond", "mnist", "f32"),
+    ("mnist-cond", "mnist", "bf16"),
 ]
 SMALL = """
 [model]
@@ -96,7 +103,19 @@ def hashes(args, folder):
             continue
         found, resumed = [], []
         for p in (1, 2, 4, 8):
-            command = [args.train, "run", "--quiet", "--preset", preset, "--dtype", dtype, "--steps", "2", "--seed", "1"]
+            command = [
+                args.train,
+                "run",
+                "--quiet",
+                "--preset",
+                preset,
+                "--dtype",
+                dtype,
+                "--steps",
+                "2",
+                "--seed",
+                "1",
+            ]
             command += ["--batch-size", "16", "--shards", "8", "--device", "cpu", "--checkpoint-every", "2"]
             command += ["--sample-every", "1000", "--log-every", "1", "--out", str(folder / f"p{p}")]
             must(launch(args, p) + command + (["--data", str(vars(args)[data])] if data else []))
@@ -113,7 +132,16 @@ def hashes(args, folder):
 def kills(args, folder):
     (folder / "small.toml").write_text(SMALL)
     command = [args.train, "run", "--config", str(folder / "small.toml"), "--shards", "8", "--device", "cpu"]
-    command += ["--checkpoint-every", "200", "--sample-every", "1000", "--log-every", "100", "--resume-if-exists", "--out"]
+    command += [
+        "--checkpoint-every",
+        "200",
+        "--sample-every",
+        "1000",
+        "--log-every",
+        "100",
+        "--resume-if-exists",
+        "--out",
+    ]
     whole, killed = folder / "whole", folder / "killed"
     must(command + [str(whole)])
     chance = random.Random(args.seed)
@@ -125,7 +153,9 @@ def kills(args, folder):
         delay = chance.uniform(0.5, 1.6)
         time.sleep(delay)
         # mpirun is no such process itself: its first word is another.
-        names = subprocess.run(["pgrep", "-f", f"^{args.train} run .*{killed}"], capture_output=True, text=True, check=False)
+        names = subprocess.run(
+            ["pgrep", "-f", f"^{args.train} run .*{killed}"], capture_output=True, text=True, check=False
+        )
         ranks = names.stdout.split()
         if not ranks:
             sys.exit(f"kill {i + 1}: the job has ended: {errors.read_text()}")
@@ -133,7 +163,10 @@ def kills(args, folder):
         started = time.time()
         code = job.wait(60)
         text = [line for line in errors.read_text().splitlines() if "signal 9" in line]
-        print(f"{p} processes, {delay:.2f} s: ended in {time.time() - started:.2f} s with {code}; {' '.join(text)}", flush=True)
+        print(
+            f"{p} processes, {delay:.2f} s: ended in {time.time() - started:.2f} s with {code}; {' '.join(text)}",
+            flush=True,
+        )
     must(launch(args, 4) + command + [str(killed)])
     print("equal bytes" if digest(whole, 3000) == digest(killed, 3000) else "OTHER BYTES")
 

@@ -4,7 +4,7 @@ to pay, and when many runs side by side are the better use of the nodes.
 
     python3 eval/scaling.py measure --train target/release/dcgan-train --exchange target/release/examples/exchange \\
         --out times.json                 # on one node: training steps by batch size, exchanges of two processes
-    python3 eval/scaling.py tables times.json [--batch B] [--faster K]    # for nodes K times as fast as the measured one
+    python3 eval/scaling.py tables times.json [--batch B] [--faster K]   # for nodes K times as fast as the measured one
 
 A step of P nodes takes
 
@@ -65,9 +65,12 @@ def step(times, nodes, batch, network):
     beta, alpha = network
     share = (nodes - 1) / nodes
     bytes_of_gradients = 4 * times["parameters"]
-    gradients = times["exchange"]["all_reduce_ms"] / 1e3 + 2 * share * bytes_of_gradients / beta + 2 * (nodes - 1) * alpha
+    gradients = (
+        times["exchange"]["all_reduce_ms"] / 1e3 + 2 * share * bytes_of_gradients / beta + 2 * (nodes - 1) * alpha
+    )
     norm = sum(
-        math.log2(nodes) * alpha + share * nodes * (1 + 2 * channels) * 8 / beta for channels in exchanges(times["preset"])
+        math.log2(nodes) * alpha + share * nodes * (1 + 2 * channels) * 8 / beta
+        for channels in exchanges(times["preset"])
     )
     return compute + gradients + norm
 
@@ -116,7 +119,9 @@ def tables(times, batch):
         ["minibatch"] + list(NETWORKS),
     )
     total = 64
-    print(f"**Many runs on {total} nodes** (seeds, settings): nodes for each run that end all of them first, and how much")
+    print(
+        f"**Many runs on {total} nodes** (seeds, settings): nodes for each run that end all of them first, and how much"
+    )
     print(f"faster that is than one run after the other on all nodes; minibatches of {batch} in all\n")
     rows = []
     for runs in (1, 4, 16, 64, 256):
@@ -165,7 +170,9 @@ def main():
     calculating = commands.add_parser("tables", help="calculate the tables from measured times")
     calculating.add_argument("times", help="the file of `measure`")
     calculating.add_argument("--batch", type=int, default=128, help="images of a minibatch")
-    calculating.add_argument("--faster", type=float, default=1, help="how much faster a node computes than the one measured")
+    calculating.add_argument(
+        "--faster", type=float, default=1, help="how much faster a node computes than the one measured"
+    )
     args = parser.parse_args()
     if args.command == "measure":
         measure(args)

@@ -39,7 +39,9 @@ def make(folder, count, height, width):
     rng = np.random.default_rng(0)
 
     def jpeg():
-        small = Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+        small = Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)).resize(
+            (width, height), Image.BICUBIC
+        )
         fine = rng.normal(0, 6, (height, width, 3))
         buffer = io.BytesIO()
         Image.fromarray(np.clip(np.asarray(small) + fine, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
@@ -140,7 +142,6 @@ def peer(kind, folder, target, threads, seconds):
         data.set_transform(lambda rows: {"image": [change(image) for image in rows["image"]], "label": rows["label"]})
         loader = DataLoader(data, shuffle=True, **options)
     else:  # cache: decoded images as a memory-mapped array
-        import dataclasses
 
         count = len(list((folder / "folder").rglob("*.jpg")))
         path = folder / f"decoded-{target}.npy"
@@ -166,12 +167,21 @@ def peer(kind, folder, target, threads, seconds):
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         batch = next(batches)
-        count += len(batch[0] if isinstance(batch, (list, tuple)) else batch["image"] if isinstance(batch, dict) else batch)
+        count += len(
+            batch[0] if isinstance(batch, (list, tuple)) else batch["image"] if isinstance(batch, dict) else batch
+        )
     return count / (time.perf_counter() - started)
 
 
 def ours(args, kind, target, threads):
-    path = {"folder": "folder", "zip": "images.zip", "tar": "tar", "lmdb": "lmdb", "parquet": "parquet", "cache": "folder"}[kind]
+    path = {
+        "folder": "folder",
+        "zip": "images.zip",
+        "tar": "tar",
+        "lmdb": "lmdb",
+        "parquet": "parquet",
+        "cache": "folder",
+    }[kind]
     command = [args.binary, "bench", args.folder / path, "--size", target, "--threads", threads, "--json"]
     command += ["--seconds", args.seconds, "--loader-memory", 0, "--batch-size", BATCH, "--quiet"]
     env = dict(os.environ, DCGAN_CACHE=str(args.folder / "decoded"))
@@ -206,7 +216,9 @@ def main():
     args.folder.mkdir(parents=True, exist_ok=True)
     make(args.folder, args.images, *map(int, args.size.split("x")))
     rows = []
-    print("| format | pixels | threads | ours, images/s | memory | peer, images/s | ratio |\n|---|---|---|---|---|---|---|")
+    print(
+        "| format | pixels | threads | ours, images/s | memory | peer, images/s | ratio |\n|---|---|---|---|---|---|---|"
+    )
     for kind in args.formats.split(","):
         for target in map(int, args.targets.split(",")):
             for threads in map(int, args.threads.split(",")):
@@ -218,7 +230,16 @@ def main():
                     sys.exit(done.stderr)
                 other = float(done.stdout.split()[-1])
                 speed, memory = own["images_per_second"], own["peak_memory_bytes"]
-                rows.append({"format": kind, "pixels": target, "threads": threads, "ours": speed, "peer": other, "memory": memory})
+                rows.append(
+                    {
+                        "format": kind,
+                        "pixels": target,
+                        "threads": threads,
+                        "ours": speed,
+                        "peer": other,
+                        "memory": memory,
+                    }
+                )
                 print(
                     f"| {kind} | {target} | {threads} | {speed:,.0f} | {memory / 1e6:.0f} MB | {other:,.0f} "
                     f"| {speed / other:.2f} |",

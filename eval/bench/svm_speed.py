@@ -8,8 +8,8 @@ Run: cargo build --release -p dcgan-svm --example fit
 
 FILE is a safetensors file with `features` (rows, width) in F32 and `labels` (rows) in U32. Without one, features are
 generated: non-negative, unscaled, correlated, with a large mean, ten classes. The table has seconds of fitting, without
-reading, and the sum of the classes' objectives 1/2 (|w|^2 + b^2) + C sum max(0, 1 - y (w x + b))^2 in float64. `fit` must
-reach an objective of at most 1 + 1e-6 times LinearSVC's.
+reading, and the sum of the classes' objectives 1/2 (|w|^2 + b^2) + C sum max(0, 1 - y (w x + b))^2 in float64. `fit`
+must reach an objective of at most 1 + 1e-6 times LinearSVC's.
 """
 
 import argparse
@@ -82,7 +82,9 @@ def main():
             generate(options.rows, options.width, path)
         data = load_file(path)
         x, y = data["features"], data["labels"].astype(np.int64)
-        print(f"{x.shape[0]} x {x.shape[1]}, {len(np.unique(y))} classes, mean {x[:1000].mean():.3f}, rounds {options.rounds}")
+        print(
+            f"{x.shape[0]} x {x.shape[1]}, {len(np.unique(y))} classes, mean {x[:1000].mean():.3f}, rounds {options.rounds}"
+        )
         print("| C | LinearSVC, s | its objective | fit, s | its objective | passes | faster |")
         print("|---|---|---|---|---|---|---|")
         for c in options.c:

@@ -1,5 +1,5 @@
-"""Makes small inputs as users of image generators have them: the kinds of fault seen in public bug reports, synthetic and
-seeded. `check.py` has what each must give. Needs numpy, torch and Pillow.
+"""Makes small inputs as users of image generators have them: the kinds of fault seen in public bug reports, synthetic
+and seeded. `check.py` has what each must give. Needs numpy, torch and Pillow.
 
     python make.py OUT
 """

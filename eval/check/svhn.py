@@ -96,8 +96,10 @@ def main():
     for rows in draws:
         svm = LinearSVC(C=args.c).fit(x[rows].astype(np.float32), y[rows])
         errors.append(100 * np.mean(svm.predict(xt.astype(np.float32)) != yt))
-    print(f"scikit-learn LinearSVC(C={args.c}): mean test error {np.mean(errors):.3f} % over {len(draws)} draws, "
-          f"1.96 sigma {1.96 * np.std(errors, ddof=1):.2f}")
+    print(
+        f"scikit-learn LinearSVC(C={args.c}): mean test error {np.mean(errors):.3f} % over {len(draws)} draws, "
+        f"1.96 sigma {1.96 * np.std(errors, ddof=1):.2f}"
+    )
 
 
 main()

@@ -412,8 +412,9 @@ def tokens(table, jobs):
         "401",
     )
     # Timing is not measured: the comparison is constant-time (subtle::ConstantTimeEq).
-    valid, both = ask(f"Authorization: Bearer {TOKEN}\r\n"), ask(
-        f"Authorization: Bearer {TOKEN}\r\nAuthorization: Bearer x\r\n"
+    valid, both = (
+        ask(f"Authorization: Bearer {TOKEN}\r\n"),
+        ask(f"Authorization: Bearer {TOKEN}\r\nAuthorization: Bearer x\r\n"),
     )
     table.add(jobs, group, "valid (control)", valid, "200")
     table.add(jobs, group, "valid, then invalid: the first counts", both, "200")

@@ -54,12 +54,16 @@ def check_files(folder, report):
             return
         result = run(*[str(path) if part == "FILE" else part for part in command])
         output = (result.stdout + result.stderr).strip().splitlines()
-        report(f"{name}: {' '.join(command)}", "accepted" if result.returncode == 0 else output[-1], not result.returncode)
+        report(
+            f"{name}: {' '.join(command)}", "accepted" if result.returncode == 0 else output[-1], not result.returncode
+        )
 
     binary = "/usr/local/bin/dcgan-train"
     unit = lambda text: text.replace(binary, shutil.which("true"))
     check("dcgan.service", "systemd-analyze", ["systemd-analyze", "verify", "FILE"], block("ini"), unit)
-    check("nginx.conf", "nginx", ["nginx", "-t", "-c", "FILE"], block("nginx"), lambda text: nginx(folder, text, 8421, 1))
+    check(
+        "nginx.conf", "nginx", ["nginx", "-t", "-c", "FILE"], block("nginx"), lambda text: nginx(folder, text, 8421, 1)
+    )
     check("Caddyfile", "caddy", ["caddy", "validate", "--adapter", "caddyfile", "--config", "FILE"], block("caddyfile"))
     token = folder / "token"
     token.write_text("k3jf92mv0axq81zr")
@@ -71,7 +75,9 @@ def check_files(folder, report):
 
 def nginx(folder, location, service, port):
     """A configuration around the README's lines."""
-    paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    paths = "".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     location = location.replace("127.0.0.1:8421", f"127.0.0.1:{service}")
     return f"""pid {folder}/nginx.pid; error_log {folder}/error.log; events {{}}
 http {{ access_log off; {paths} gzip on; gzip_types *; server {{ listen 127.0.0.1:{port};\n{location}}} }}"""

@@ -1,7 +1,7 @@
 """What the cases with the authors' update order share: losses, gradients, twenty minibatches, and the files.
 
-Each minibatch updates either G or D, G first. A case is a module with `run_g(p, z, y, given)` and `run_d(p, x, y, given)`,
-which return the output, the activations and the minibatch statistics; y is None without classes.
+Each minibatch updates either G or D, G first. A case is a module with `run_g(p, z, y, given)` and `run_d(p, x, y,
+given)`, which return the output, the activations and the minibatch statistics; y is None without classes.
 """
 
 import json

@@ -183,12 +183,13 @@ fn code_and_documents_use_one_vocabulary() {
 fn lines_have_at_most_120_columns() {
     let mut report = String::new();
     let mut count = 0;
-    for (name, text) in texts(&["rs", "md"]) {
+    for (name, text) in texts(&["rs", "py", "md"]) {
         for (number, line) in text.lines().enumerate() {
             // A table row, a URL or a string literal cannot be wrapped.
             let is_table = line.trim_start().trim_start_matches("//! ").starts_with('|');
-            let is_literal =
-                name.ends_with(".rs") && !line.trim_start().starts_with("//") && line.contains(['"', '\\']);
+            let comment = if name.ends_with(".py") { "#" } else { "//" };
+            let is_comment = line.trim_start().starts_with(comment);
+            let is_literal = !name.ends_with(".md") && !is_comment && line.contains(['"', '\\']);
             let columns = line.chars().count();
             if columns > COLUMNS && !is_table && !is_literal && !line.contains("://") {
                 count += 1;

@@ -56,19 +56,35 @@ def first(*sizes):
 c0, c1, c2, c3 = G_CHANNELS
 n_project = c0 * 16
 # The activations of the projection are in channel-major order, so the first ones are those of the first channels.
-G = sliced("200_gen_params.jl", [
-    first(Z, n_project), first(n_project), first(n_project),
-    first(c0, c1), first(c1), first(c1),
-    first(c1, c2), first(c2), first(c2),
-    first(c2, c3),
-])
+G = sliced(
+    "200_gen_params.jl",
+    [
+        first(Z, n_project),
+        first(n_project),
+        first(n_project),
+        first(c0, c1),
+        first(c1),
+        first(c1),
+        first(c1, c2),
+        first(c2),
+        first(c2),
+        first(c2, c3),
+    ],
+)
 e0, e1, e2, e3 = D_CHANNELS
-D = sliced("200_discrim_params.jl", [
-    first(e1, e0),
-    first(e2, e1), first(e2), first(e2),
-    first(e3, e2), first(e3), first(e3),
-    first(e3 * 16),
-])
+D = sliced(
+    "200_discrim_params.jl",
+    [
+        first(e1, e0),
+        first(e2, e1),
+        first(e2),
+        first(e2),
+        first(e3, e2),
+        first(e3),
+        first(e3),
+        first(e3 * 16),
+    ],
+)
 
 (here / "resaved").mkdir(exist_ok=True)
 f32 = [array.astype(np.float32) for array in D]
@@ -143,15 +159,31 @@ expected = {
     "g.project.conv.weight": gw.reshape(Z, c0, 4, 4),
     "g.project.norm.weight": g.reshape(c0, 4, 4),
     "g.project.norm.bias": b.reshape(c0, 4, 4),
-    "g.blocks.0.conv.weight": rotated(gw2), "g.blocks.0.norm.weight": g2, "g.blocks.0.norm.bias": b2,
-    "g.blocks.1.conv.weight": rotated(gw3), "g.blocks.1.norm.weight": g3, "g.blocks.1.norm.bias": b3,
+    "g.blocks.0.conv.weight": rotated(gw2),
+    "g.blocks.0.norm.weight": g2,
+    "g.blocks.0.norm.bias": b2,
+    "g.blocks.1.conv.weight": rotated(gw3),
+    "g.blocks.1.norm.weight": g3,
+    "g.blocks.1.norm.bias": b3,
     "g.blocks.2.conv.weight": rotated(gwx),
     "d.blocks.0.conv.weight": rotated(dw),
-    "d.blocks.1.conv.weight": rotated(dw2), "d.blocks.1.norm.weight": dg2, "d.blocks.1.norm.bias": db2,
-    "d.blocks.2.conv.weight": rotated(dw3), "d.blocks.2.norm.weight": dg3, "d.blocks.2.norm.bias": db3,
+    "d.blocks.1.conv.weight": rotated(dw2),
+    "d.blocks.1.norm.weight": dg2,
+    "d.blocks.1.norm.bias": db2,
+    "d.blocks.2.conv.weight": rotated(dw3),
+    "d.blocks.2.norm.weight": dg3,
+    "d.blocks.2.norm.bias": db3,
     "d.head.conv.weight": dwy.reshape(1, e3, 4, 4),
-    "z": z, "g.project": h0, "g.blocks.0": h1, "g.blocks.1": h2, "fake": fake,
-    "x": x, "d.blocks.0": f0, "d.blocks.1": f1, "d.blocks.2": f2, "logit": logit,
+    "z": z,
+    "g.project": h0,
+    "g.blocks.0": h1,
+    "g.blocks.1": h2,
+    "fake": fake,
+    "x": x,
+    "d.blocks.0": f0,
+    "d.blocks.1": f1,
+    "d.blocks.2": f2,
+    "logit": logit,
 }
 save_file(
     {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in expected.items()},

@@ -3,8 +3,8 @@
 Run: cargo run -p dcgan-features --example onnx_cases -- FOLDER
      python3 check.py FOLDER [MODEL ...]   (torch, safetensors)
 
-FOLDER has NAME.model and NAME.safetensors with `z`, `label` and `image`; images must be equal within 1e-5 of the largest
-value. For every other MODEL, a model folder, the code runs and its images have the shape of its configuration.
+FOLDER has NAME.model and NAME.safetensors with `z`, `label` and `image`; images must be equal within 1e-5 of the
+largest value. For every other MODEL, a model folder, the code runs and its images have the shape of its configuration.
 """
 
 import contextlib

@@ -7,8 +7,8 @@ NAME.pth             {"netG": state dict, "netD": state dict}, after training pa
 outputs.safetensors  NAME.z (n, size), NAME.y (n, classes) for conditional networks, NAME.images (n, c, h, w) of z,
                      NAME.logits (n) of these images, all in evaluation mode
 
-First compares networks.py with the outputs of ../mnist_cond_narrow and ../paper64_narrow, whose formulas are written out
-by hand.
+First compares networks.py with the outputs of ../mnist_cond_narrow and ../paper64_narrow, whose formulas are written
+out by hand.
 """
 
 import json

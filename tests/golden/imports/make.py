@@ -169,6 +169,7 @@ save("whole_modules", {"netG": g, "netD": torch.nn.DataParallel(d)}, g, d)
 for protocol in [3, 5]:
     save(f"protocol{protocol}", {"opt": options, "state": {"G": state(g)}}, g, pickle_protocol=protocol)
 
+
 # TorchScript archives; a frozen one has no tensors of its own.
 def save_script(name, module):
     """Without most of the code, which holds paths of this machine."""

@@ -8,8 +8,8 @@ first, and G takes the labels of the minibatch. A dense layer on a map is writte
 is flattened, the labels are appended, and one matrix multiplies the whole. The matrix is stored in two parts,
 `conv.weight` for the map and `label.weight` for the labels.
 
-Everything else, the keys, the precision and the choice of the seed are those of ../paper64_narrow/make.py, with n = 9 of 13 images,
-z of 6, three classes, and the keys
+Everything else, the keys, the precision and the choice of the seed are those of ../paper64_narrow/make.py, with n = 9
+of 13 images, z of 6, three classes, and the keys
 
   labels                    u32 (9), of x and z
   steps.labels              u32 (20, 9)

@@ -36,18 +36,29 @@ def down(channels, width, kernel, stride, padding, **options):
 
 def generator(last=None, hidden=nn.ReLU, first=(1, 0)):
     return nn.Sequential(
-        up(3, 8, 4, *first), nn.BatchNorm2d(8, eps=0.01), hidden(),
-        up(8, 4, 5, 3, 1), nn.BatchNorm2d(4, eps=0.01), hidden(),
-        up(4, 2, 3, 1, 1), nn.BatchNorm2d(2, eps=0.01), hidden(),
-        up(2, 3, 4, 2, 1), last or nn.Tanh(),
+        up(3, 8, 4, *first),
+        nn.BatchNorm2d(8, eps=0.01),
+        hidden(),
+        up(8, 4, 5, 3, 1),
+        nn.BatchNorm2d(4, eps=0.01),
+        hidden(),
+        up(4, 2, 3, 1, 1),
+        nn.BatchNorm2d(2, eps=0.01),
+        hidden(),
+        up(2, 3, 4, 2, 1),
+        last or nn.Tanh(),
     )
 
 
 def discriminator(slope=0.05, **options):
     return nn.Sequential(
-        down(3, 2, 4, 2, 1), nn.LeakyReLU(0.05),
-        down(2, 4, 5, 3, 1, **options), nn.BatchNorm2d(4, eps=0.1), nn.LeakyReLU(slope),
-        down(4, 1, 4, 1, 0), nn.Sigmoid(),
+        down(3, 2, 4, 2, 1),
+        nn.LeakyReLU(0.05),
+        down(2, 4, 5, 3, 1, **options),
+        nn.BatchNorm2d(4, eps=0.1),
+        nn.LeakyReLU(slope),
+        down(4, 1, 4, 1, 0),
+        nn.Sigmoid(),
     )
 
 
@@ -80,8 +91,13 @@ save("legacy", g, d, 24, _use_new_zipfile_serialization=False)
 torch.save({"netG": g.state_dict(), "netD": d.state_dict()}, "state.pth")
 g = trained(generator(nn.Sigmoid()), (3, 1, 1))
 d = nn.Sequential(
-    nn.Conv2d(3, 2, 3, padding="same", bias=False), nn.LeakyReLU(0.3),
-    down(2, 4, 6, 6, 0), nn.BatchNorm2d(4), nn.LeakyReLU(0.3), down(4, 1, 4, 1, "valid"), nn.Sigmoid(),
+    nn.Conv2d(3, 2, 3, padding="same", bias=False),
+    nn.LeakyReLU(0.3),
+    down(2, 4, 6, 6, 0),
+    nn.BatchNorm2d(4),
+    nn.LeakyReLU(0.3),
+    down(4, 1, 4, 1, "valid"),
+    nn.Sigmoid(),
 )
 save("same", g, trained(d, (3, 24, 24)), 24, pickle_protocol=4)
 

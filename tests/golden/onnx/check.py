@@ -1,4 +1,5 @@
-"""Checks the ONNX files of `cargo run -p dcgan-features --example onnx_cases -- FOLDER` with onnx.checker and onnxruntime.
+"""Checks the ONNX files of `cargo run -p dcgan-features --example onnx_cases -- FOLDER` with onnx.checker and
+onnxruntime.
 
 Run: pip install -r requirements.txt; python3 check.py FOLDER
 

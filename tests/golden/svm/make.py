@@ -92,9 +92,13 @@ def main():
             best.append(np.minimum(both[0][0], both[1][0]))
             accuracies.append(both[int(both[1][0].sum() < both[0][0].sum())][1])
         tensors |= {
-            f"{name}.x": train[0], f"{name}.y": train[1].astype(np.int64),
-            f"{name}.test_x": test[0], f"{name}.test_y": test[1].astype(np.int64),
-            f"{name}.c": np.array(cs), f"{name}.objective": np.array(best), f"{name}.accuracy": np.array(accuracies),
+            f"{name}.x": train[0],
+            f"{name}.y": train[1].astype(np.int64),
+            f"{name}.test_x": test[0],
+            f"{name}.test_y": test[1].astype(np.int64),
+            f"{name}.c": np.array(cs),
+            f"{name}.objective": np.array(best),
+            f"{name}.accuracy": np.array(accuracies),
         }
         print(name, train[0].shape, np.array(accuracies))
     save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, HERE / "case.safetensors")

@@ -7,7 +7,6 @@ Pixels follow a formula, that of `fixtures::value`: the tests compute what each 
 """
 
 import io
-import json
 import pickle
 import shutil
 import tarfile
@@ -137,7 +136,11 @@ def make_parquet():
     root = folder("parquet")
     (root / "data").mkdir()
     features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog", "owl"]), "text": datasets.Value("string")}
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["cat", "dog", "owl"]),
+            "text": datasets.Value("string"),
+        }
     )
 
     def rows(numbers):
@@ -154,7 +157,9 @@ def make_parquet():
         ("none", "1.0", False), ("snappy", "1.0", True), ("gzip", "1.0", False), ("zstd", "2.0", True), ("lz4", "2.0", False),
     ):  # fmt: skip
         images = [encoded(i) for i in range(9)]
-        table = pa.table({"id": list(range(9)), "jpg": pa.array(images, pa.binary()), "cls": pa.array([1] * 9, pa.int32())})
+        table = pa.table(
+            {"id": list(range(9)), "jpg": pa.array(images, pa.binary()), "cls": pa.array([1] * 9, pa.int32())}
+        )
         pq.write_table(
             table, root / f"{compression}.parquet", compression=compression, data_page_version=version,
             row_group_size=5, data_page_size=1, write_batch_size=2, use_dictionary=["jpg"] if dictionary else False,
