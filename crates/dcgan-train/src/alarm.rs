@@ -31,10 +31,22 @@ pub struct Alarms {
     collapsed: bool,
 }
 
+/// The loss of a perfect D: the cross-entropy of the targets 1 - `label_smoothing` of real images with themselves.
+fn least_loss(label_smoothing: f64) -> f64 {
+    let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+    term(label_smoothing) + term(1.0 - label_smoothing)
+}
+
 impl Alarms {
-    /// Takes the loss of D at a step; steps may be left out. Returns one alarm for each period of low losses.
-    pub fn observe_loss(&mut self, step: u64, loss: f64) -> Option<(AlarmKind, String)> {
-        if loss >= LOW_LOSS {
+    /// Takes the loss of D at a step, trained with `label_smoothing`; steps may be left out. Returns one alarm for each
+    /// period of low losses.
+    pub fn observe_loss(
+        &mut self,
+        step: u64,
+        loss: f64,
+        label_smoothing: f64,
+    ) -> Option<(AlarmKind, String)> {
+        if loss - least_loss(label_smoothing) >= LOW_LOSS {
             (self.low_since, self.low_reported) = (None, false);
             return None;
         }
@@ -43,9 +55,13 @@ impl Alarms {
             return None;
         }
         self.low_reported = true;
+        let (limit, remedy) = match label_smoothing {
+            0.0 => (format!("{LOW_LOSS}"), "--label-smoothing 0.1, "),
+            s => (format!("{:.2}, its least value plus {LOW_LOSS},", least_loss(s) + LOW_LOSS), ""),
+        };
         let message = format!(
-            "D is too strong: its loss has been below {LOW_LOSS} for {LOW_STEPS} steps, so G learns little; \
-             try --label-smoothing 0.1, a lower --learning-rate, or go back to the best checkpoint"
+            "D is too strong: its loss has been below {limit} for {LOW_STEPS} steps, so G learns little; \
+             try {remedy}a lower --learning-rate, or go back to the best checkpoint"
         );
         Some((AlarmKind::DiscriminatorWins, message))
     }
@@ -94,7 +110,7 @@ mod tests {
         let losses = [(150, 0.01), (1, 0.5), (450, 0.0), (1, 0.06), (199, 0.01)];
         let all = losses.iter().flat_map(|&(n, loss)| std::iter::repeat_n(loss, n));
         for (i, loss) in all.enumerate() {
-            if alarms.observe_loss(i as u64, loss).is_some() {
+            if alarms.observe_loss(i as u64, loss, 0.0).is_some() {
                 reported.push(i);
             }
         }
@@ -102,8 +118,14 @@ mod tests {
         // Every 50th step, as on an accelerator.
         let mut alarms = Alarms::default();
         let reported: Vec<u64> =
-            (0..20).map(|i| i * 50).filter(|&step| alarms.observe_loss(step, 0.01).is_some()).collect();
+            (0..20).map(|i| i * 50).filter(|&step| alarms.observe_loss(step, 0.01, 0.0).is_some()).collect();
         assert_eq!(reported, [200]);
+        // With label smoothing of 0.1 the loss is at least 0.325.
+        for (loss, expected) in [(0.33, Some(200)), (0.38, None)] {
+            let mut alarms = Alarms::default();
+            let reported = (0..=200).find(|&step| alarms.observe_loss(step, loss, 0.1).is_some());
+            assert_eq!(reported, expected, "{loss}");
+        }
     }
 
     #[test]

@@ -7,9 +7,10 @@ use clap_complete::Shell;
 use dcgan_cli::{LogArgs, integer};
 use dcgan_model::DeviceChoice;
 use dcgan_ops::Precision;
-use dcgan_train::config::{Plan, RunOptions, messages};
-use dcgan_train::options::{self, Values, parse_size};
+use dcgan_train::config::{LENGTHS, Plan, RunOptions, messages};
+use dcgan_train::options::{self, Section, TrainOption, Values, parse_size};
 use dcgan_train::preset_choice::PresetChoice;
+use dcgan_train::run_folder::RunFolder;
 #[cfg(feature = "service")]
 use dcgan_train::service::KeepDone;
 use std::path::{Path, PathBuf};
@@ -508,11 +509,52 @@ impl RunArgs {
         Ok(plan)
     }
 
-    /// The options given that `resume` can change.
+    /// Whether the options name the networks; otherwise the images choose them.
+    pub(crate) fn names_networks(&self) -> bool {
+        ["preset", "config", "size", "channels"].iter().any(|name| self.options.0.contains_key(name))
+    }
+
+    /// The plan of the run in `out` with the options given.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub(crate) fn plan_in(&self, out: &Path) -> Result<Plan, Vec<String>> {
+        let (_, mut plan) = RunFolder::open(out).map_err(|error| vec![error.to_string()])?;
+        plan.set(&self.options.0).map_err(messages)?;
+        plan.make_paths_absolute();
+        let faults = messages(plan.faults());
+        if faults.is_empty() { Ok(plan) } else { Err(faults) }
+    }
+
+    /// The options given that `resume` can change, on the command line or in the configuration file.
     pub(crate) fn resumable(&self) -> Values {
         let is_resumable = |name: &str| options::all().any(|option| option.resumable && option.name == name);
         let given = self.options.0.iter().filter(|(name, _)| is_resumable(name));
-        given.map(|(name, value)| (*name, value.clone())).collect()
+        let given: Values = given.map(|(name, value)| (*name, value.clone())).collect();
+        let mut values = self.resumable_in_config();
+        if LENGTHS.iter().any(|length| given.contains_key(length)) {
+            values.retain(|name, _| !LENGTHS.contains(name));
+        }
+        values.extend(given);
+        values
+    }
+
+    /// The options in the configuration file that `resume` can change. A file that cannot be read is reported by
+    /// [`RunArgs::plan`].
+    fn resumable_in_config(&self) -> Values {
+        let path = self.options.0.get("config").and_then(|path| path.as_str());
+        let text = path.and_then(|path| std::fs::read_to_string(path).ok());
+        let file = text.and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
+        let value = |option: &TrainOption| {
+            let section = match option.section {
+                Section::Run => "run",
+                Section::Training => "training",
+                Section::Networks => return None,
+            };
+            serde_json::to_value(file.get(section)?.get(option.name)?).ok()
+        };
+        let resumable = options::all().filter(|option| option.resumable);
+        resumable.filter_map(|option| Some((option.name, value(option)?))).collect()
     }
 
     /// The options as given, with the text of the configuration file.

@@ -3,7 +3,7 @@
 use crate::config::Plan;
 use crate::event::{Event, EventLine};
 use crate::run_folder::{RunFolder, RunFolderError};
-use crate::trend::History;
+use crate::trend::{History, last_change};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -111,6 +111,7 @@ impl RunSummary {
                 Err(_) => summary.damaged_lines += usize::from(line.ends_with(b"\n")),
             }
         }
+        history.start_after(last_change(&folder)?);
         let batch_size = plan.training.batch_size as u64;
         summary.distances =
             history.distances.iter().map(|(step, frechet)| (step * batch_size, *frechet)).collect();
@@ -119,7 +120,7 @@ impl RunSummary {
         summary.real_frechet = history.real_frechet;
         summary.state = if folder.is_busy() {
             RunState::Running
-        } else if folder.result().exists() && summary.steps >= summary.total_steps {
+        } else if folder.finished_step() == Some(summary.steps) && summary.steps >= summary.total_steps {
             RunState::Finished
         } else {
             RunState::Stopped

@@ -1,7 +1,8 @@
 //! The plan of a run: a preset or configuration file with the options of the run, merged and checked.
 
 use crate::options::{
-    Kind, Section, TrainOption, Value, Values, at_least, between, from_to_below, option, parse_size, section,
+    Kind, MAX_LENGTH, Section, TrainOption, Value, Values, at_least, between, from_to_below, length, option,
+    parse_size, section,
 };
 use crate::skip_bad::SkipBad;
 use dcgan_base::memory::machine_memory_bytes;
@@ -34,7 +35,7 @@ section! {
     pub struct RunConfig in Run {
         /// Dataset: a folder, zip or tar of images, LMDB, Parquet, HDF5 or numpy files, a published dataset, or a cache
         /// of `dcgan-data pack`.
-        data: Option<PathBuf> = None, option(Kind::Path("PATH")).otherwise("embedded digits");
+        data: Option<PathBuf> = None, option(Kind::Path("PATH")).otherwise("embedded digits").resumable();
         /// Crop every image to its center N x N before resizing.
         crop: Option<usize> = None, at_least(1);
         /// Composite images with alpha on this color: black, white or #rrggbb.
@@ -43,7 +44,7 @@ section! {
         skip_bad: SkipBad = SkipBad::default(), option(Kind::FlagOrCount).resumable();
         /// Leave out the images that this file names: the first column of a list by `dcgan-eval dedup`, or a name in
         /// each line.
-        exclude: Option<PathBuf> = None, option(Kind::Path("LIST"));
+        exclude: Option<PathBuf> = None, option(Kind::Path("LIST")).resumable();
         /// Seed of every random number.
         seed: u64 = 0, at_least(0);
         /// auto, cpu, cuda:N or metal:N.
@@ -86,11 +87,11 @@ section! {
         /// Size of a minibatch, in images.
         batch_size: usize, between(2, 1 << 16);
         /// Length of the run in real images read; excludes epochs and steps.
-        images: Option<u64>, at_least(1).resumable();
+        images: Option<u64>, length();
         /// Length of the run in passes over the data; excludes images and steps.
-        epochs: Option<u64>, at_least(1).resumable();
+        epochs: Option<u64>, length();
         /// Length of the run in minibatches read; excludes images and epochs.
-        steps: Option<u64>, at_least(1).resumable();
+        steps: Option<u64>, length();
         /// Networks that a minibatch updates.
         order: Order, option(ORDERS);
         /// Adam's learning rate (paper: 2e-4).
@@ -226,7 +227,7 @@ pub struct Plan {
 }
 
 /// The options that give the length of a run. They exclude each other.
-pub(crate) const LENGTHS: [&str; 3] = ["images", "epochs", "steps"];
+pub const LENGTHS: [&str; 3] = ["images", "epochs", "steps"];
 
 impl Plan {
     /// Merges preset or file with the options and checks the result.
@@ -356,6 +357,9 @@ impl Plan {
         if run.data.is_none() && run.crop.is_some() {
             faults.push(Fault::new("crop", "--crop needs --data: the embedded digits are not cropped"));
         }
+        if run.data.is_none() && run.exclude.is_some() {
+            faults.push(Fault::new("exclude", "--exclude needs --data: the embedded digits are all used"));
+        }
         if run.data.is_none() && run.skip_bad.is_on() {
             faults.push(Fault::new(
                 "skip_bad",
@@ -402,7 +406,7 @@ impl Plan {
         let per_epoch = (dataset_len as u64 / batch).max(1);
         match (t.images, t.epochs, t.steps) {
             (Some(images), _, _) => images.div_ceil(batch),
-            (_, Some(epochs), _) => epochs.saturating_mul(per_epoch),
+            (_, Some(epochs), _) => epochs.saturating_mul(per_epoch).min(MAX_LENGTH),
             (_, _, steps) => steps.unwrap_or(0),
         }
     }

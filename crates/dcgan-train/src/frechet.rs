@@ -96,14 +96,17 @@ impl RandomFeatureFrechet {
             None
         } else {
             let first = if half == count { real.clone() } else { moments(&drawn[..half])? };
-            Some(distance(&first, &moments(&drawn[half..2 * half])?))
+            let between = distance(&first, &moments(&drawn[half..2 * half])?);
+            // The expected distance between two sets of one distribution is about proportional to 1 / size.
+            Some(between * half as f64 / count as f64)
         };
         let labels = data.labels().map(|labels| drawn[..count].iter().map(|&i| labels[i]).collect());
         Ok(Self { network, real, count, labels, real_frechet })
     }
 
-    /// The distance between two disjoint sets of real images, of [`IMAGES`] or half of the dataset each: what perfect
-    /// samples would have. None for a dataset of one image.
+    /// The distance between two disjoint sets of real images of [`IMAGES`] each, which perfect samples would have. Of
+    /// fewer than 2 [`IMAGES`] images, the distance between halves of the dataset is scaled to the number of samples.
+    /// None for a dataset of one image.
     pub fn real_frechet(&self) -> Option<f64> {
         self.real_frechet
     }

@@ -90,7 +90,10 @@ pub enum InputsError {
         classes: usize,
     },
     /// A run continues with a dataset that has a different number of classes.
-    #[error("the dataset has {found} classes, the networks of the run {expected}")]
+    #[error(
+        "the dataset has {found} classes, the networks of the run {expected}: restore the folders or labels of the \
+         classes, or start a new run"
+    )]
     OtherClasses {
         /// Classes of the networks.
         expected: usize,

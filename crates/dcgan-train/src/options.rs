@@ -90,6 +90,11 @@ pub(crate) const fn between(min: u64, max: u64) -> TrainOption {
     option(Kind::Integer(min, max))
 }
 
+/// The length of a run, which a resume can change.
+pub(crate) const fn length() -> TrainOption {
+    between(1, MAX_LENGTH).resumable()
+}
+
 /// A number of at least `min` and below `max`.
 pub(crate) const fn from_to_below(min: f64, max: f64) -> TrainOption {
     option(Kind::Float(Bound::Included(min), Bound::Excluded(max)))
@@ -97,6 +102,9 @@ pub(crate) const fn from_to_below(min: f64, max: f64) -> TrainOption {
 
 /// The largest integer of an option: a seed may be any.
 pub(crate) const MAX_INTEGER: u64 = u64::MAX;
+
+/// The greatest length of a run: up to here, integers are exact in JSON also where they are read as f64.
+pub(crate) const MAX_LENGTH: u64 = 1 << 53;
 
 /// The largest number of images: datasets are not larger.
 const MAX_COUNT: u64 = u32::MAX as u64;
@@ -202,7 +210,8 @@ impl TrainOption {
         };
         let found = match value {
             Value::Number(value) => {
-                let float = value.as_f64().filter(|_| value.is_f64());
+                let float =
+                    value.as_f64().filter(|_| value.is_f64() && !matches!(self.kind, Kind::Integer(..)));
                 float.map_or_else(|| value.to_string(), number)
             }
             Value::Null => "NaN".to_owned(), // JSON has no NaN
@@ -211,7 +220,16 @@ impl TrainOption {
         if holds {
             Ok(())
         } else {
-            Err(format!("{} is {found}, expected {}", self.title(), self.kind.expected()))
+            let expected = match (self.kind, value) {
+                (Kind::Integer(..), Value::Number(value)) if value.is_f64() => {
+                    format!("an integer, {}", self.kind.expected())
+                }
+                (Kind::Integer(_, MAX_LENGTH), Value::Number(value)) if value.as_u64() > Some(MAX_LENGTH) => {
+                    format!("at most {MAX_LENGTH}")
+                }
+                (kind, _) => kind.expected(),
+            };
+            Err(format!("{} is {found}, expected {expected}", self.title()))
         }
     }
 }
@@ -246,7 +264,7 @@ impl Kind {
     /// The values that are valid, in words.
     pub(crate) fn expected(self) -> String {
         match self {
-            Self::Integer(min, MAX_INTEGER) => format!("at least {min}"),
+            Self::Integer(min, MAX_LENGTH | MAX_INTEGER) => format!("at least {min}"),
             Self::Integer(min, max) => format!("{min} to {max}"),
             Self::Float(min, max) => {
                 let min = match min {

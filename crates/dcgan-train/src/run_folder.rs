@@ -296,6 +296,24 @@ impl RunFolder {
         files::write_atomic(&path, text.as_bytes()).map_err(io_error(&path))
     }
 
+    /// Removes `reals.png`.
+    ///
+    /// # Errors
+    /// Those of the file system, except that it is missing.
+    pub fn remove_reals(&self) -> Result<(), RunFolderError> {
+        let path = self.reals();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.map_err(io_error(&path)),
+        }
+    }
+
+    /// The steps of `result.json`; none without a valid one.
+    pub fn finished_step(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.result()).ok()?;
+        Some(serde_json::from_str::<RunResult>(&text).ok()?.steps)
+    }
+
     /// Writes `result.json`.
     ///
     /// # Errors

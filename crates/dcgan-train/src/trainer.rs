@@ -184,7 +184,9 @@ fn record_run(
     let total_steps = plan.total_steps(inputs.data.len());
     let last_good = newest.as_ref().map(|newest| recorder::path_of(folder, newest.state.step));
     let with_last_good = |error: TrainError| error.with_last_good(last_good.as_deref());
-    check_data(folder, plan, &inputs, newest.as_mut().map(|newest| &mut newest.state))?;
+    if check_data(folder, plan, &inputs, newest.as_mut().map(|newest| &mut newest.state))? {
+        folder.remove_reals()?; // those of the new images are written
+    }
     if let Some(Checkpoint { state, .. }) = &newest
         && state.step >= total_steps
         && !state.unrecorded
@@ -208,18 +210,18 @@ fn record_run(
 
 /// Compares the images with those that the run has trained on up to `state`, none if it starts, and writes the record
 /// of the dataset. Other images are accepted on request, or if they were accepted before; `state` then continues with
-/// them.
+/// them. Returns whether they are others than those of `state`.
 fn check_data(
     folder: &RunFolder,
     plan: &Plan,
     inputs: &Inputs,
     mut state: Option<&mut State>,
-) -> Result<(), TrainError> {
+) -> Result<bool, TrainError> {
     let Inputs { data, accept_data_change, .. } = inputs;
     let on_disk = if state.is_some() { folder.data_record()? } else { None };
     let earlier = state.as_ref().map(|state| DataRecord::of_earlier_version(&state.data));
     let before = on_disk.clone().or(earlier);
-    let (mut step, mut description) = (0, String::new());
+    let (mut step, mut description, mut is_changed) = (0, String::new(), false);
     if let Some(state) = &mut state {
         step = state.step;
         if let Some(difference) = folder.data_change(state, before.as_ref(), data) {
@@ -232,6 +234,11 @@ fn check_data(
             );
             description = difference;
         }
+        is_changed = state.data != data.fingerprint();
+        if is_changed {
+            // Metrics against other real images cannot be compared.
+            state.best = None;
+        }
         data.fingerprint().clone_into(&mut state.data);
         // Without some images an epoch is shorter.
         if state.position.batch > (data.len() / plan.training.batch_size.max(1)) as u64 {
@@ -242,7 +249,7 @@ fn check_data(
     if on_disk.as_ref() != Some(&record) {
         folder.write_data_record(&record, data)?;
     }
-    Ok(())
+    Ok(is_changed)
 }
 
 struct Trainer<'a> {
@@ -427,13 +434,14 @@ impl<'a> Trainer<'a> {
         self.steps.is_whole = matches!(&found, Ok(Outputs { failure: None, .. }));
         let Outputs { outputs, failure } = found?;
         let mut alarms = Vec::new();
+        let smoothing = self.plan.training.label_smoothing;
         for output in outputs {
             self.observed += 1;
             self.recorder.observe_step(&output);
             let step = self.observed;
             alarms.push((
                 step,
-                output.discriminator.and_then(|d| self.state.alarms.observe_loss(step, d.loss)),
+                output.discriminator.and_then(|d| self.state.alarms.observe_loss(step, d.loss, smoothing)),
             ));
             self.alarms = self.state.alarms;
         }
@@ -538,11 +546,13 @@ impl<'a> Trainer<'a> {
         if state.unrecorded {
             state.alarms = self.alarms;
         }
-        let event = self.recorder.begin_checkpoint(step, (None, None), false).unwrap_or_else(|error| {
-            // The run continues without this event.
-            tracing::warn!("{error}");
-            self.recorder.checkpoint_event(step, (None, None), false)
-        });
+        let event = self.recorder.checkpoint_event(step, (None, None), false);
+        // The resumed run records the checkpoint of this step, if it is due.
+        if !state.unrecorded
+            && let Err(error) = self.recorder.begin_checkpoint(step, (None, None), false)
+        {
+            tracing::warn!("{error}"); // the run continues without this event
+        }
         self.write_checkpoint(state, &event)
     }
 

@@ -45,7 +45,8 @@ pub struct History {
 }
 
 impl History {
-    /// Reads stats.jsonl of a run. Incomplete lines are left out.
+    /// Reads stats.jsonl of a run, from the last change of its images on: other distances cannot be compared.
+    /// Incomplete lines are left out.
     ///
     /// # Errors
     /// Those of the file system; no file is an empty history.
@@ -62,7 +63,13 @@ impl History {
                 history.observe(&event);
             }
         }
+        history.start_after(last_change(folder)?);
         Ok(history)
+    }
+
+    /// Leaves out checkpoints up to `step`.
+    pub fn start_after(&mut self, step: u64) {
+        self.distances.retain(|(measured, _)| *measured > step);
     }
 
     /// Takes the next event of the run.
@@ -90,6 +97,15 @@ impl History {
             _ => Trend::Flat,
         })
     }
+}
+
+/// The step of the last accepted change of the images of a run; 0 without one.
+///
+/// # Errors
+/// A record of the dataset that cannot be read.
+pub fn last_change(folder: &RunFolder) -> Result<u64, RunFolderError> {
+    let record = folder.data_record()?;
+    Ok(record.and_then(|record| record.changes.last().map(|change| change.step)).unwrap_or(0))
 }
 
 /// Whom [`advice`] is for: how the run is extended, and where its best model is.

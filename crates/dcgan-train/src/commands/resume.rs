@@ -93,7 +93,12 @@ fn prepare(folder: RunFolder, mut plan: Plan, changes: &Changes) -> anyhow::Resu
     let mut faults = plan.set(&changes.options).err().unwrap_or_default();
     plan.make_paths_absolute();
     faults.extend(plan.faults());
-    let faults = messages(faults);
+    let mut faults = messages(faults);
+    for (option, path) in [("--data", &plan.run.data), ("--exclude", &plan.run.exclude)] {
+        if let Some(path) = path.as_deref().filter(|path| !dcgan_data::is_remote(path) && !path.exists()) {
+            faults.push(format!("{} does not exist: if it was moved, name it with {option}", path.display()));
+        }
+    }
     if !faults.is_empty() {
         return Err(UsageError { faults }.into());
     }

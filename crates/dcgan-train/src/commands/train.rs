@@ -5,6 +5,7 @@ use super::resume::resume_same;
 use crate::cli::{RunArgs, Summary};
 use anyhow::Context;
 use dcgan_cli::{Logging, Outcome, Progress, UsageError, print_result, set_threads};
+use dcgan_data::{Dataset, Format};
 use dcgan_model::checkpoints;
 use dcgan_mpi::command::{agree, is_first, share};
 use dcgan_mpi::{World, relaunch_if_asked, stop_at_eof};
@@ -29,7 +30,7 @@ pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::R
         return resume_same(out, &plan, args, world, logging);
     }
     let inputs = open_inputs(&mut plan, world, &Opening::default())?;
-    let begun = if is_first(world) { begin(args, &plan).map(Some) } else { Ok(None) };
+    let begun = if is_first(world) { begin(args, &plan, &inputs.data).map(Some) } else { Ok(None) };
     let Some((folder, lock)) = agree(world, begun)? else { return follow(&plan, inputs) };
     let outcome = train(&folder, &plan, inputs, logging, args.summary());
     drop(lock);
@@ -38,9 +39,7 @@ pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::R
 
 /// The plan, and whether `--out` has the run already.
 fn check(args: &RunArgs, world: &World) -> anyhow::Result<(Plan, bool)> {
-    let plan = args.plan();
-    let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
-    let mut exists = false;
+    let (mut faults, mut exists) = (Vec::new(), false);
     if let Some(out) = args.out.as_ref().filter(|_| is_first(world)) {
         match RunFolder::is_free(out) {
             Ok(true) => {}
@@ -49,14 +48,38 @@ fn check(args: &RunArgs, world: &World) -> anyhow::Result<(Plan, bool)> {
             Err(error) => faults.push(format!("--out {error}")),
         }
     }
+    let plan = match &args.out {
+        Some(out) if exists && !args.names_networks() => args.plan_in(out),
+        _ => args.plan(),
+    };
     match plan {
         Ok(plan) if faults.is_empty() => Ok((plan, exists)),
-        _ => Err(UsageError { faults }.into()),
+        plan => {
+            faults.splice(0..0, plan.err().unwrap_or_default());
+            Err(UsageError { faults }.into())
+        }
     }
 }
 
+/// The fault of a run folder in the folder of its images: its sample grids would become images of the dataset.
+fn out_in_data(out: Option<&Path>, data: &Dataset) -> Option<String> {
+    let report = data.report();
+    let images = std::fs::canonicalize(&report.path).ok().filter(|_| report.format == Format::ImageFolder)?;
+    let runs = std::path::absolute(out.unwrap_or(Path::new("runs"))).ok()?;
+    let folder = runs.ancestors().find_map(|folder| std::fs::canonicalize(folder).ok())?;
+    folder.starts_with(images).then(|| {
+        let (runs, images) = (runs.display(), report.path.display());
+        format!(
+            "the run folder {runs} is in {images}, whose images it trains on: name another one with --out"
+        )
+    })
+}
+
 /// Creates the run folder.
-fn begin(args: &RunArgs, plan: &Plan) -> anyhow::Result<(RunFolder, Lock)> {
+fn begin(args: &RunArgs, plan: &Plan, data: &Dataset) -> anyhow::Result<(RunFolder, Lock)> {
+    if let Some(fault) = out_in_data(args.out.as_deref(), data) {
+        return Err(UsageError::one(fault).into());
+    }
     let folder = match &args.out {
         Some(out) => RunFolder::create(out),
         None => RunFolder::create_next(Path::new("runs"), &plan.model.name),

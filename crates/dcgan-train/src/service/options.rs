@@ -133,7 +133,13 @@ pub(crate) fn resolve(shared: &AppState, mut body: Map<String, Value>) -> Result
         faults.push(Fault::new("", format!("{} more unknown options", body.len() - LISTED_UNKNOWN)));
     }
     let config = config.map(|text| (PathBuf::from("config"), text));
-    let options = RunOptions::new(values, config).map_err(|fault| vec![fault])?;
+    let options = match RunOptions::new(values, config) {
+        Ok(options) => options,
+        Err(fault) => {
+            faults.push(fault);
+            return Err(faults.into_iter().map(|fault| in_json(fault, "config")).collect());
+        }
+    };
     let networks = if options.size.is_some() { "size" } else { "config" };
     let plan = Plan::resolve(&options);
     if let Err(found) = &plan {

@@ -10,6 +10,7 @@ use crate::options::{self, Values};
 use crate::run_folder::{RunFolder, RunFolderError};
 use dcgan_model::checkpoints;
 use serde_json::{Map, Value, json};
+use std::cell::Cell;
 use std::io;
 
 /// The option of a resume that is none of a run.
@@ -41,14 +42,23 @@ pub(crate) fn resume_with(state: &AppState, id: &str, options: Map<String, Value
         once: changed.once,
         plan: toml::to_string(&plan).map_err(ApiError::internal)?,
     };
+    let is_written = Cell::new(false);
     let write_plan = || match &folder {
-        Some((folder, _)) => folder.write_plan(&plan).map_err(|error| match error {
-            RunFolderError::Io { source, .. } => source,
-            error => io::Error::other(error),
-        }),
+        Some((folder, _)) => {
+            is_written.set(true);
+            folder.write_plan(&plan).map_err(|error| match error {
+                RunFolderError::Io { source, .. } => source,
+                error => io::Error::other(error),
+            })
+        }
         None => Ok(()),
     };
-    Ok(state.store.resume_with(id, &change, write_plan)?)
+    let resumed = state.store.resume_with(id, &change, write_plan);
+    if let (Err(_), true, Some((folder, before))) = (&resumed, is_written.get(), &folder) {
+        // A refused resume changes nothing.
+        folder.write_plan(before).map_err(ApiError::internal)?;
+    }
+    Ok(resumed?)
 }
 
 /// A job with new options, see [`change`].
@@ -94,6 +104,9 @@ fn change(
     let given: Map<String, Value> =
         values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     resolve_names(shared, None, &mut values, &mut faults);
+    if !given.contains_key("device") {
+        values.remove("device"); // the plan has one
+    }
     let resumable = options::all().filter(|option| option.resumable).map(|option| option.name);
     let known: Vec<&str> = resumable.chain([ACCEPT_DATA_CHANGE]).collect();
     let unknown = |name| {

@@ -210,7 +210,12 @@ impl AppState {
     pub(crate) fn recheck_paths(&self, plan: &Plan, with_init: bool) -> Result<(), (&'static str, String)> {
         let check = |root: &Option<Root>, path: &Path| {
             let root = root.as_ref().ok_or_else(|| "the service was started without its root".to_owned())?;
-            let name = path.strip_prefix(root.path()).unwrap_or(path).to_string_lossy().into_owned();
+            let Ok(name) = path.strip_prefix(root.path()) else {
+                let message =
+                    "the service was started with another root: resume the job with the name below this one";
+                return Err(message.to_owned());
+            };
+            let name = name.to_string_lossy().into_owned();
             match root.resolve(&name).map_err(|error| error.to_string())? {
                 resolved if resolved == path => Ok(()),
                 _ => Err(format!("{name:?} resolves to another path than when the job was accepted")),

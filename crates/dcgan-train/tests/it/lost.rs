@@ -221,6 +221,10 @@ fn a_changed_dataset_is_accepted_on_request() {
     let resume = [&["resume", &accepted, "--steps", "40", "--accept-data-change"][..]].concat();
     ends(&resume, 0, &["100 removed", "differs from one on unchanged data"]);
     let record = json(&accepted, "data.json");
+    // Distances to the images before cannot be compared, and reals.png shows the images of now.
+    assert_eq!(json(&accepted, "result.json")["best_step"], 40);
+    let reals = |run: &str| fs::read(Path::new(run).join("reals.png")).unwrap();
+    assert!(reals(&accepted) != reals(&out), "reals.png shows images that were removed");
     let change = &record["changes"][0];
     assert_eq!((&change["step"], &change["before"]), (&20.into(), &before));
     assert_eq!((&change["images_before"], &record["images"]), (&200.into(), &100.into()));
@@ -395,6 +399,32 @@ fn a_requeued_job_starts_or_continues_with_one_command() {
     longer[steps_at] = "60".to_owned();
     succeed(&words(&longer));
     assert_eq!(steps(&out).last(), Some(&60));
+    // So does one in the configuration file.
+    let (own, config) = (folder.path("own"), folder.path("own.toml"));
+    let line = ["run", "--quiet", "--config", &config, "--data", data, "--out", &own, "--resume-if-exists"];
+    for steps in [20, 30] {
+        fs::write(&config, TINY.replace("steps = 120", &format!("steps = {steps}"))).unwrap();
+        succeed(&line);
+        assert_eq!(json(&own, "result.json")["steps"], steps);
+    }
+    // Without a preset the networks are those of the run, also while the images cannot be read.
+    let chosen = folder.path("chosen");
+    let line = ["run", "--quiet", "--data", data, "--out", &chosen, "--resume-if-exists", "--steps", "2"];
+    let line = [&line[..], &["--batch-size", "4"]].concat();
+    succeed(&line);
+    fs::rename(data, &hidden).unwrap();
+    let output = succeed(&line);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("is finished at step 2"));
+    // Moved images are named with --data; a run that is not finished says so.
+    let longer = ["resume", &chosen, "--quiet", "--steps", "4"];
+    ends(&longer, 2, &["does not exist: if it was moved, name it with --data"]);
+    succeed(&[&longer[..], &["--data", &hidden]].concat());
+    assert_eq!(json(&chosen, "result.json")["steps"], 4);
+    fs::rename(&hidden, data).unwrap();
+    // A run folder among the images would be read as images by the next command.
+    let inside = format!("{data}/runs/a");
+    ends(&words(&folder.arguments(data, &inside, &[])), 2, &["whose images it trains on", "--out"]);
+    assert!(!Path::new(&inside).exists());
     let mut without_out = arguments(&[]);
     without_out.truncate(without_out.iter().position(|word| word == "--out").unwrap());
     without_out.push("--resume-if-exists".to_owned());

@@ -102,8 +102,8 @@ fn bad_arguments() {
     }
     refused(&["run", "--threads", "0", "--out", &out], &["--threads is 0"]);
     refused(
-        &["run", "--crop", "20", "--skip-bad", "--background", "white", "--out", &out],
-        &["--crop needs --data", "--skip-bad needs --data", "--background needs --data"],
+        &["run", "--crop", "20", "--skip-bad", "--background", "white", "--exclude", "x", "--out", &out],
+        &["--crop needs --data", "--skip-bad needs", "--background needs", "--exclude needs --data"],
     );
     let expected = "--background is \"red\", expected black, white or #rrggbb";
     refused(&["run", "--data", &empty, "--background", "red", "--out", &out], &[expected]);

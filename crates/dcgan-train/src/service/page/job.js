@@ -186,6 +186,8 @@ function createActions(id, reload) {
     h("button", { class: "quiet" }, "Train longer"),
   );
   const explore = h("a", { class: "button quiet", href: `#/explore/${encodeURIComponent(id)}` }, "Explore");
+  /** The length for which `steps` has a suggestion. */
+  let suggestedFor;
   const update = (job) => {
     const isActive = job.state === "queued" || job.state === "running";
     pause.hidden = !isActive || Boolean(job.wanted);
@@ -195,7 +197,10 @@ function createActions(id, reload) {
     const isKept = job.optimizer_state === "kept";
     lengthen.hidden = !(isKept && job.total_steps && ["done", "paused", "failed"].includes(job.state));
     dropOptimizer.hidden = !(isKept && (job.state === "done" || job.state === "cancelled"));
-    if (steps.value === "" && job.total_steps) steps.value = 2 * job.total_steps;
+    if (job.total_steps && job.total_steps !== suggestedFor) {
+      if (document.activeElement !== steps) steps.value = 2 * job.total_steps;
+      suggestedFor = job.total_steps;
+    }
   };
   const setHasModel = (hasModel) => {
     model.hidden = explore.hidden = !hasModel;

@@ -88,7 +88,10 @@ impl Store {
             }
             write_plan()?;
             tx.execute(
+                // A job for which another kind of device is requested does not wait for the kind that it ran on.
                 "UPDATE jobs SET state = 'queued', error = NULL, remedy = NULL, ended_ms = NULL, deaths = 0,
+                 device = CASE WHEN substr(device, 1, instr(device || ':', ':') - 1)
+                     <> substr(?4, 1, instr(?4 || ':', ':') - 1) THEN NULL ELSE device END,
                  options = ?2, plan = ?3, requested_device = ?4, total_steps = ?5,
                  accept_data_change = accept_data_change OR ?6, skip_again = skip_again OR ?7 WHERE id = ?1",
                 params![

@@ -177,6 +177,19 @@ fn jobs_wait_for_their_device_and_stay_on_its_kind() {
     assert_eq!(claim(2), None);
     assert_eq!(claim(1).unwrap().1, "cuda:1");
     store.recover().unwrap();
+    // Where another kind is requested, it does not wait for the kind that it ran on.
+    store.apply(&any, Command::Pause).unwrap();
+    let change = |device: &str| Change {
+        options: "{}".to_owned(),
+        plan: String::new(),
+        requested_device: Some(device.to_owned()),
+        total_steps: None,
+        once: Once::default(),
+    };
+    store.resume_with(&any, &change("cpu"), || Ok(())).unwrap();
+    assert_eq!(store.get(&any).unwrap().device, None);
+    assert_eq!(claim(2).unwrap().0, any);
+    store.recover().unwrap();
     // Devices that the service no longer has are ignored.
     let cpus = super::tests::cpu();
     for _ in 0..3 {

@@ -56,6 +56,11 @@ fn two_workers_share_one_queue() {
     // A job may name a kind of device that the service has; any worker of that kind takes it.
     let named = server.submit(&tiny(5, &json!({ "device": "cpu", "threads": 1 })));
     server.wait_state(&named, "done");
+    // A resume with other options keeps it.
+    server.json("POST", &format!("/v1/jobs/{named}/resume"), &json!({ "steps": 8 }));
+    server.wait_state(&named, "done");
+    let plan = fs::read_to_string(store.join("runs").join(&named).join("plan.toml")).unwrap();
+    assert!(plan.contains("steps = 8") && plan.contains("device = \"cpu\""), "{plan}");
     let both: Vec<String> = (0..2).map(|_| server.submit(&tiny(1_000_000, &Value::Null))).collect();
     for id in &both {
         server.wait(id, "running", |job| job["step"].as_u64() > Some(10));

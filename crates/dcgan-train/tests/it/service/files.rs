@@ -49,7 +49,7 @@ fn a_done_job_is_extended_to_the_bytes_of_a_longer_run() {
             json!({ "steps": 180, "seed": 4 }),
             422,
             "seed",
-            "cannot be changed by a resume; options: skip_bad, device, threads",
+            "cannot be changed by a resume; options: data, skip_bad, exclude, device, threads",
         ),
         (json!({ "steps": 180, "device": "cuda:3" }), 422, "device", "no other device"),
         (json!({ "steps": 180, "threads": 4096 }), 422, "threads", "this machine"),
