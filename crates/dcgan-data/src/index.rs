@@ -165,11 +165,13 @@ impl Index {
         })
     }
 
-    /// Records a scan of many images. A failure is no error: the next opening scans again.
+    /// Records a scan of many images, and ends its journal, whose entries nothing compares with the files any more. A
+    /// failure is no error: the next opening scans again.
     pub(crate) fn save(&self, scan: &Scan) {
-        if scan.source.len() >= self.min_images && self.write(scan).is_some() {
-            let _ = std::fs::remove_file(self.path.with_extension("partial"));
+        if scan.source.len() >= self.min_images {
+            let _ = self.write(scan);
         }
+        let _ = std::fs::remove_file(self.path.with_extension("partial"));
     }
 
     fn write(&self, scan: &Scan) -> Option<()> {

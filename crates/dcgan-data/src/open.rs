@@ -70,7 +70,11 @@ fn scan_path(path: &Path, options: &OpenOptions, journal: Option<&mut Journal>) 
         } else if is_zip(&head) {
             return archive::scan(path, options);
         } else if let Some(format) = ShardFormat::of(&head) {
-            return scan_shards(path, format, vec![path.to_owned()], options);
+            let scan = scan_shards(path, format, vec![path.to_owned()], options);
+            if format == ShardFormat::Tar {
+                return scan; // it may have folders of splits
+            }
+            scan
         } else if head.starts_with(cache::MAGIC) {
             cache::scan(path, options)
         } else if head.starts_with(b"MATLAB 5.0") {
@@ -110,7 +114,7 @@ fn scan_folder(path: &Path, options: &OpenOptions, journal: Option<&mut Journal>
     let inner: Vec<PathBuf> =
         LAYOUTS.iter().map(|layout| path.join(layout)).filter(|inner| has_published(inner)).collect();
     match &inner[..] {
-        [] => match shards::find(path)? {
+        [] => match shards::find(path, has_images)? {
             Some(Found { format, files, folders }) => {
                 let mut scan = scan_shards(path, format, files, options)?;
                 scan.listing.watched.extend(folders);
@@ -159,6 +163,14 @@ fn scan_shards(
         }),
         ShardFormat::Tar => tar::scan(path, files, options),
     }
+}
+
+/// Whether a Parquet file has a column of images.
+fn has_images(path: &Path) -> bool {
+    #[cfg(feature = "parquet")]
+    return parquet::has_images(path);
+    #[cfg(not(feature = "parquet"))]
+    return path.exists();
 }
 
 /// Scans a folder with the published files of a dataset; `None` for other folders.

@@ -24,7 +24,11 @@ struct Entry {
     crc: u32,
     size: u32,
     name_length: u16,
+    is_ascii: bool,
 }
+
+/// General-purpose bit 11: the name is UTF-8.
+const UTF8: u16 = 1 << 11;
 
 /// Writes a zip to `out`.
 #[derive(Debug)]
@@ -56,6 +60,7 @@ impl<W: Write> ZipWriter<W> {
             crc: crc.sum(),
             size: u32::try_from(content.len()).map_err(|_| too_long(name))?,
             name_length: u16::try_from(name.len()).map_err(|_| too_long(name))?,
+            is_ascii: name.is_ascii(),
         };
         let mut header = b"PK\x03\x04".to_vec();
         header.extend(VERSION.to_le_bytes());
@@ -109,7 +114,8 @@ impl<W: Write> ZipWriter<W> {
 impl Entry {
     /// The fields that the file's own header and the directory have in common, without the version.
     fn common(&self) -> Vec<u8> {
-        let mut bytes = [0, 0, 0, DATE].map(u16::to_le_bytes).concat(); // flags, method "stored", time
+        let flags = if self.is_ascii { 0 } else { UTF8 };
+        let mut bytes = [flags, 0, 0, DATE].map(u16::to_le_bytes).concat(); // method "stored", time 0
         bytes.extend([self.crc, self.size, self.size].map(u32::to_le_bytes).concat());
         bytes.extend(self.name_length.to_le_bytes());
         bytes

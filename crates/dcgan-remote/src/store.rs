@@ -1,5 +1,6 @@
 //! Stores: what files are at a URL, and the bytes of one.
 
+use std::collections::HashSet;
 use std::error::Error as _;
 use std::ops::Range;
 use std::sync::Arc;
@@ -224,12 +225,8 @@ impl Store {
     }
 
     async fn list_folder(&self, path: Path) -> Result<Vec<ObjectMeta>, RemoteError> {
-        let files = self.store.list(Some(&path)).try_filter(|meta| {
-            // Markers of folders.
-            let is_file = meta.size > 0 || !meta.location.as_ref().ends_with('/');
-            async move { is_file }
-        });
-        files.try_collect().await.map_err(|error| match self.address {
+        let files = self.store.list(Some(&path)).try_collect().await;
+        files.map(|files| without_markers(&path, files)).map_err(|error| match self.address {
             Address::Http { .. } => RemoteError::Store {
                 address: self.address_of(path.as_ref()),
                 problem: format!("the server does not list folders: {}", describe(&error)),
@@ -250,6 +247,20 @@ impl Store {
         };
         files.fold(folder(first), common)
     }
+}
+
+/// Without the empty objects that tools create for folders: `path` itself, and folders of others. Their names end with
+/// a slash, which [`Path`] drops.
+fn without_markers(path: &Path, mut files: Vec<ObjectMeta>) -> Vec<ObjectMeta> {
+    let parents = |location: &Path| {
+        let text = location.as_ref();
+        text.match_indices('/')
+            .filter_map(|(slash, _)| text.get(..slash).map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    let folders: HashSet<String> = files.iter().flat_map(|meta| parents(&meta.location)).collect();
+    files.retain(|meta| meta.size > 0 || meta.location != *path && !folders.contains(meta.location.as_ref()));
+    files
 }
 
 fn is_http(endpoint: Option<String>) -> bool {
@@ -304,6 +315,22 @@ fn describe(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn markers_of_folders_are_no_files() {
+        let meta = |(location, size): (&str, u64)| ObjectMeta {
+            location: Path::parse(location).unwrap(),
+            last_modified: Default::default(),
+            size,
+            e_tag: None,
+            version: None,
+        };
+        let listed =
+            [("set/", 0), ("set/train/", 0), ("set/train/1.png", 9), ("set/empty.txt", 0), ("set/train", 3)];
+        let files = without_markers(&Path::from("set"), listed.map(meta).into());
+        let names: Vec<&str> = files.iter().map(|meta| meta.location.as_ref()).collect();
+        assert_eq!(names, ["set/train/1.png", "set/empty.txt", "set/train"]);
+    }
 
     #[test]
     fn names_are_those_of_files() {

@@ -41,7 +41,12 @@ pub(crate) fn scan(path: &Path, options: &OpenOptions) -> Result<Scan, DataError
     let Source::Encoded(encoded) = &mut scan.source else {
         return Err(DataError::invalid_file(&images, "is not an archive of images".to_owned()));
     };
-    let split_of = |name: &str| splits.get(name.rsplit('/').next().unwrap_or(name)).copied();
+    // The list names .jpg files, also for the images as PNG files.
+    let split_of = |name: &str| {
+        let name = name.rsplit('/').next().unwrap_or(name);
+        let as_jpeg = || splits.get(&*format!("{}.jpg", name.rsplit_once('.')?.0));
+        splits.get(name).or_else(as_jpeg).copied()
+    };
     let all = encoded.len();
     let unlisted = encoded.names.iter().filter(|name| split_of(name).is_none()).count();
     let keep: Vec<usize> = (0..all)

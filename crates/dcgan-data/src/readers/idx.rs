@@ -197,6 +197,13 @@ fn scan(
             None
         }
     };
+    // The letters a to z of EMNIST are numbered from 1.
+    let is_letters = path.file_name().is_some_and(|name| name.to_string_lossy().contains("emnist-letters"));
+    let labels =
+        labels.map(|labels| match is_letters && labels.iter().all(|label| (1..=26).contains(label)) {
+            true => labels.into_iter().map(|label| label - 1).collect(),
+            false => labels,
+        });
     let class_names = labels.as_ref().map(|labels| {
         let classes = labels.iter().max().map_or(0, |last| last.saturating_add(1)).min(MAX_NAMED_CLASSES);
         (0..classes).map(|class| class.to_string()).collect()

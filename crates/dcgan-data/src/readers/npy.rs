@@ -139,8 +139,13 @@ fn choose(
         report.notes.push(format!("images from array {} of {}", found.0, list()));
         return Ok(found);
     }
-    if has_splits && split != Split::Train {
-        let expected = format!("an array {}", if split == Split::Val { VAL[0] } else { TEST[0] });
+    if has_splits && (split != Split::Train || find(ALL).is_none()) {
+        let names = match split {
+            Split::Train => TRAIN,
+            Split::Val => VAL,
+            Split::Test => TEST,
+        };
+        let expected = format!("an array {}", names[0]);
         return Err(DataError::NoSplit { path: path.to_owned(), split, expected, found: list() });
     }
     if let Some(found) = find(ALL).or_else(only) {

@@ -35,7 +35,7 @@ const MAX_FOOTER_BYTES: u64 = 1 << 28;
 pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(root, Format::Parquet);
     let files =
-        if files.len() > 1 { shards::of_split(root, files, options.split, &mut report)? } else { files };
+        if root.is_dir() { shards::of_split(root, files, options.split, &mut report)? } else { files };
     report.scanned_files = files.len();
     let mut digest = Digest::default();
     let mut opened = Vec::new();
@@ -80,6 +80,11 @@ pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> R
             digest.hex(),
         )
     })
+}
+
+/// Whether the file can be opened and has a column of images.
+pub(crate) fn has_images(path: &Path) -> bool {
+    open(path.to_owned(), &mut Digest::default()).is_ok()
 }
 
 fn open(path: PathBuf, digest: &mut Digest) -> Result<ParquetFile, DataError> {

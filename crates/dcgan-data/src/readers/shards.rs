@@ -61,24 +61,34 @@ pub(crate) struct Found {
     pub(crate) folders: Vec<PathBuf>,
 }
 
-/// The shards below `root`; `None` if there are none, or images beside them.
+/// The shards below `root`; `None` if there are none, or images beside them. Of several formats, the first in the order
+/// of [`ShardFormat`]; Parquet files beside others must have a column of images, by `has_images`, since tools write
+/// tables of captions and addresses beside tar archives. A folder or file with several names is read once.
 ///
 /// # Errors
 ///
 /// A folder that cannot be read.
-pub(crate) fn find(root: &Path) -> Result<Option<Found>, DataError> {
+pub(crate) fn find(root: &Path, has_images: impl Fn(&Path) -> bool) -> Result<Option<Found>, DataError> {
     let mut listed_folders = Vec::new();
     let mut found: BTreeMap<ShardFormat, Vec<PathBuf>> = BTreeMap::new();
     let (mut folders, mut entries) = (VecDeque::from([(root.to_owned(), 0)]), 0);
+    let mut seen = BTreeSet::new();
     while let Some((folder, level)) = folders.pop_front() {
+        if !std::fs::canonicalize(&folder).is_ok_and(|folder| seen.insert(folder)) && level > 0 {
+            continue;
+        }
         let listed = match std::fs::read_dir(&folder) {
             Ok(listed) => listed,
             Err(error) if level == 0 => return Err(DataError::io(&folder)(error)),
             Err(_) => continue,
         };
         listed_folders.push(folder);
+        // Names of a folder or file before links to it.
+        let mut listed: Vec<_> = listed.filter_map(Result::ok).collect();
+        listed.sort_by_cached_key(|entry| {
+            (entry.file_type().is_ok_and(|kind| kind.is_symlink()), entry.file_name())
+        });
         for entry in listed {
-            let Ok(entry) = entry else { continue };
             entries += 1;
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
@@ -91,7 +101,10 @@ pub(crate) fn find(root: &Path) -> Result<Option<Found>, DataError> {
             // A file without extension may be anything: only the few extensions are looked at.
             if let Some(format) = ShardFormat::of_extension(&path) {
                 let file = if path.is_dir() { path.join(LMDB_FILE) } else { path };
-                if file.is_file() && ShardFormat::of(&head(&file, HEAD_BYTES)?) == Some(format) {
+                if file.is_file()
+                    && ShardFormat::of(&head(&file, HEAD_BYTES)?) == Some(format)
+                    && std::fs::canonicalize(&file).is_ok_and(|file| seen.insert(file))
+                {
                     found.entry(format).or_default().push(file);
                 }
             } else if level < MAX_LEVELS
@@ -102,6 +115,12 @@ pub(crate) fn find(root: &Path) -> Result<Option<Found>, DataError> {
             }
         }
     }
+    if found.len() > 1
+        && let Some(files) = found.get_mut(&ShardFormat::Parquet)
+    {
+        files.retain(|file| has_images(file));
+    }
+    found.retain(|_, files| !files.is_empty());
     Ok(found.pop_first().map(|(format, mut files)| {
         files.sort();
         Found { format, files, folders: listed_folders }
@@ -164,6 +183,11 @@ pub(crate) fn is_inside(name: &str) -> bool {
         && !name.contains('\0')
         && name.get(1..2) != Some(":")
         && name.split('/').all(|part| part != "..")
+}
+
+/// Whether a word of the path names a split.
+pub(crate) fn names_split(path: &str) -> bool {
+    words(path).any(|word| Split::of_folder(word).is_some())
 }
 
 /// The words of a path.

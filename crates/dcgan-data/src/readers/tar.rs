@@ -27,7 +27,7 @@ const MAX_LEVELS: usize = 1;
 pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(root, Format::Tar);
     let files =
-        if files.len() > 1 { shards::of_split(root, files, options.split, &mut report)? } else { files };
+        if root.is_dir() { shards::of_split(root, files, options.split, &mut report)? } else { files };
     let file_names: Vec<String> = files.iter().map(|file| shards::below(root, file)).collect();
     // Archives that are not numbered parts are classes, as folders would be.
     let are_classes = files.len() > 1 && !shards::are_numbered(&file_names);
@@ -38,24 +38,31 @@ pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> R
     }
     report.scanned_files = members.files;
     let Members { names, ranges, shards, label_file, samples, .. } = members;
-    let all = 0..names.len();
     let samples = samples.finish(names.len(), &mut report);
-    let (keep, chosen): (Vec<usize>, _) = match &samples {
-        Some(samples) => (samples.images.clone(), None),
-        None => match splits::choose(root, &names, options.split, &mut report)? {
-            Some(chosen) => (all.filter(|i| chosen.keep.get(*i) == Some(&true)).collect(), Some(chosen)),
-            None => (all.collect(), None),
-        },
-    };
-    let names: Names = keep.iter().filter_map(|i| names.get(*i)).collect();
-    let ranges: Vec<ByteRange> = keep.iter().filter_map(|i| ranges.get(*i).copied()).collect();
-    let (labels, class_names) = match samples {
-        Some(samples) => {
-            report.format = Format::WebDataset;
-            (samples.labels, None)
+    if samples.is_some() {
+        report.format = Format::WebDataset;
+    }
+    let images: Vec<usize> =
+        samples.as_ref().map_or_else(|| (0..names.len()).collect(), |samples| samples.images.clone());
+    let all: Names = images.iter().filter_map(|i| names.get(*i)).collect();
+    // Shards of samples that name their split have no folders of splits.
+    let is_chosen =
+        samples.is_some() && root.is_dir() && file_names.iter().any(|name| shards::names_split(name));
+    let chosen = if is_chosen { None } else { splits::choose(root, &all, options.split, &mut report)? };
+    let is_kept = |i: &usize| chosen.as_ref().is_none_or(|chosen| chosen.keep.get(*i) == Some(&true));
+    let keep: Vec<usize> = (0..images.len()).filter(is_kept).collect();
+    let names: Names = keep.iter().filter_map(|i| all.get(*i)).collect();
+    let ranges: Vec<ByteRange> = keep.iter().filter_map(|i| ranges.get(*images.get(*i)?).copied()).collect();
+    let (sample_labels, note) = samples.map_or((None, None), |samples| (samples.labels, Some(samples.note)));
+    let (labels, class_names) = match sample_labels {
+        Some(labels) => {
+            (Some(keep.iter().filter_map(|i| labels.get(*i).copied()).collect::<Vec<u32>>()), None)
         }
         None => labels_of(root, &names, label_file.as_deref(), chosen.as_ref(), &mut report)?,
     };
+    if labels.is_none() || class_names.is_none() {
+        report.notes.extend(note);
+    }
     let mut digest = Digest::default();
     for (name, range) in names.iter().zip(&ranges) {
         digest.field(name).number(u64::from(range.length));

@@ -36,6 +36,8 @@ pub(crate) struct Labeled {
     /// Numbers of the images, one for each sample.
     pub(crate) images: Vec<usize>,
     pub(crate) labels: Option<Vec<u32>>,
+    /// Where the labels come from, or why there are none.
+    pub(crate) note: String,
 }
 
 impl Samples {
@@ -99,12 +101,12 @@ impl Samples {
         }
         let labels: Option<Vec<u32>> = self.found.iter().map(|(_, label)| *label).collect();
         let without = self.found.iter().filter(|(_, label)| label.is_none()).count();
-        report.notes.push(match (&labels, without == images.len()) {
+        let note = match (&labels, without == images.len()) {
             (Some(_), _) => "labels from the samples' .cls or .json files".to_owned(),
             (None, true) => "unlabeled: no sample has a .cls file or a .json file with a class".to_owned(),
             (None, false) => format!("unlabeled: {without} of {} samples have no label", images.len()),
-        });
-        Some(Labeled { images, labels })
+        };
+        Some(Labeled { images, labels, note })
     }
 }
 

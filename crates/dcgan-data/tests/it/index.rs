@@ -80,6 +80,22 @@ fn folders_are_listed_once() {
     }
 }
 
+/// The journal of a listing that was interrupted ends with the next one, also where no index is written.
+#[test]
+fn journals_end_with_the_listing() {
+    let folder = Folder::new(&[("a/1.png", png(1)), ("b/2.png", png(2))]);
+    let indexes = Folder::new(&[]);
+    ["a", "b", "."].into_iter().for_each(|path| set_time(&folder.join(path), 0));
+    open(folder.path(), &indexes);
+    let index = std::fs::read_dir(indexes.path()).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(&index).unwrap();
+    let journal = index.with_extension("partial");
+    std::fs::write(&journal, "").unwrap();
+    let few = OpenOptions { index_from: 100, ..options(&indexes) };
+    assert_eq!(Dataset::open(folder.path(), &few).unwrap().len(), 2);
+    assert!(!journal.exists() && !index.exists());
+}
+
 #[test]
 fn archives_and_databases_are_read_once() {
     let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/written");

@@ -42,7 +42,7 @@ fn published_layouts() {
         ("two/MNIST/raw/train-images-idx3-ubyte", idx_images(3)),
         ("two/FashionMNIST/raw/train-images-idx3-ubyte", idx_images(3)),
         ("emnist/emnist-letters-train-images-idx3-ubyte", idx_images(3)),
-        ("emnist/emnist-letters-train-labels-idx1-ubyte", labels(3)),
+        ("emnist/emnist-letters-train-labels-idx1-ubyte", idx(&[3], &[1, 2, 3])), // a, b, c
         ("emnist/emnist-letters-test-images-idx3-ubyte.gz", gzip(&idx_images(1))),
         ("emnists/emnist-letters-train-images-idx3-ubyte", idx_images(3)),
         ("emnists/emnist-digits-train-images-idx3-ubyte", idx_images(2)),
@@ -61,6 +61,8 @@ fn published_layouts() {
     check(&folder, "torchvision/MNIST/raw", train, &grey, Ok((Format::Idx, &[0, 1, 2], three, "")));
     check(&folder, "two", train, &grey, Err("contains several datasets: open one of"));
     check(&folder, "emnist", train, &grey, Ok((Format::Idx, &[0, 1, 2], three, "EMNIST stores images with")));
+    let emnist = Dataset::open(&folder.join("emnist"), &grey).unwrap();
+    assert_eq!(emnist.class_names().unwrap().len(), 3);
     check(&folder, "emnist", test, &grey, Ok((Format::Idx, &[0], None, "")));
     let several = "contains several datasets (emnist-digits-train-images-idx3-ubyte, emnist-letters-train";
     check(&folder, "emnists", train, &grey, Err(several));
@@ -187,6 +189,7 @@ fn numpy_arrays() {
         ("deflated.npz", zip(&[("arr_0.npy", images.clone()), ("arr_1.npy", labels.clone())])),
         ("only.npz", zip(&[("pixels.npy", images.clone()), ("mean.npy", floats.clone())])),
         ("splits.npz", stored_zip(&splits)),
+        ("test.npz", stored_zip(&splits[2..])),
         ("float-labels.npz", zip(&[("x.npy", images.clone()), ("y.npy", floats.clone())])),
         ("fid.npz", zip(&[("mu.npy", floats.clone()), ("sigma.npy", floats)])),
         ("damaged.npz", damaged),
@@ -197,6 +200,8 @@ fn numpy_arrays() {
     check(&folder, "a/images.npy", train, &options, both);
     check(&folder, "chw.npy", train, &options, Ok((Format::Npy, &[4], None, "no labels")));
     check(&folder, "one.npy", train, &options, Ok((Format::Npy, &[6], None, "")));
+    let missing = "has no train split: expected an array x_train, found x_test, y_test";
+    check(&folder, "test.npz", train, &options, Err(missing));
     check(&folder, "stored.npz", train, &options, both);
     check(&folder, "deflated.npz", train, &options, both);
     check(&folder, "splits.npz", train, &options, both);
@@ -229,15 +234,36 @@ fn numpy_arrays() {
 /// error.
 type ExpectedSplit<'a> = Result<(&'a [usize], Option<&'a [u32]>, &'a [&'a str], &'a str), &'a str>;
 
-/// Writes images with `names` (the number of an image is its position) to a folder and to a zip, and opens both.
+/// An archive of `files` in this order.
+fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, &content[..]).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// Writes images with `names` (the number of an image is its position) to a folder, to a zip, and to a tar with a text
+/// beside each image, and opens all of them.
 fn check_splits(names: &[&str], split: Split, expected: ExpectedSplit<'_>) {
     let files: Vec<(&str, Vec<u8>)> =
         names.iter().enumerate().map(|(number, name)| (*name, png(number))).collect();
     let folder = Folder::new(&files);
-    let archive = Folder::new(&[("x.zip", zip(&files))]);
+    let text = |name: &str| name.replace(".png", ".txt");
+    let with_texts = files
+        .iter()
+        .flat_map(|(name, image)| [((*name).to_owned(), image.clone()), (text(name), b"a caption".to_vec())]);
+    let samples = tar(&with_texts.collect::<Vec<_>>());
+    let archive = Folder::new(&[("x.zip", zip(&files)), ("x.tar", samples)]);
     let options = OpenOptions::new(shape(5, 4, 3));
-    for (folder, path, format) in [(&folder, ".", Format::ImageFolder), (&archive, "x.zip", Format::ImageZip)]
-    {
+    for (folder, path, format) in [
+        (&folder, ".", Format::ImageFolder),
+        (&archive, "x.zip", Format::ImageZip),
+        (&archive, "x.tar", Format::WebDataset),
+    ] {
         let expected_names = expected.ok().map(|(_, _, names, _)| names);
         let expected = expected.map(|(numbers, labels, _, part)| (format, numbers, labels, part));
         check(folder, path, split, &options, expected);

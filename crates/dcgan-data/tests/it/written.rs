@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dcgan_data::{Dataset, Format, ImageShape, OpenOptions, Split};
 
-use crate::fixtures::{pixels, read, shape};
+use crate::fixtures::{Folder, pixels, read, shape};
 
 const USUAL: ImageShape = shape(40, 20, 3);
 const IMAGENET: ImageShape = shape(8, 8, 3);
@@ -124,6 +124,42 @@ fn parquet_files() {
         let error = dataset.read(index, &mut vec![0; USUAL.bytes()]).unwrap_err().to_string();
         assert!(error.contains(&format!("image nulls.parquet[{index}]: has no bytes")), "{error}");
     }
+}
+
+/// A folder with a single shard of a split has no other split; the file by itself has no split.
+#[test]
+fn a_single_shard_of_a_folder_names_its_split() {
+    let written = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/written");
+    for (shard, name) in [
+        ("lsun/bedroom_train_lmdb/data.mdb", "bedroom_train_lmdb/data.mdb"),
+        ("webdataset/train-000001.tar", "train-000001.tar"),
+        #[cfg(feature = "parquet")]
+        ("parquet/data/train-00001-of-00002.parquet", "train-00001-of-00002.parquet"),
+    ] {
+        let folder = Folder::new(&[(name, std::fs::read(written.join(shard)).unwrap())]);
+        let open =
+            |path: PathBuf, split| Dataset::open(&path, &OpenOptions { split, ..OpenOptions::new(USUAL) });
+        assert!(!open(folder.path().to_owned(), TRAIN).unwrap().is_empty(), "{name}");
+        let error = open(folder.path().to_owned(), TEST).unwrap_err().to_string();
+        assert!(error.contains("has no test split: expected files with test"), "{name}: {error}");
+        let report = open(folder.join(name), TEST).unwrap().report().to_string();
+        assert!(report.contains("all") && report.contains("test"), "{name}: {report}");
+    }
+}
+
+/// Tables without images beside archives, and links to a folder with shards.
+#[test]
+fn other_files_beside_shards() {
+    let written = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/written");
+    let tar = std::fs::read(written.join("webdataset/train-000001.tar")).unwrap();
+    let folder =
+        Folder::new(&[("2024/000000.tar", tar), ("2024/000000.parquet", b"PAR1 no images".to_vec())]);
+    #[cfg(unix)]
+    for (target, link) in [("2024", "1-latest"), ("..", "2024/up")] {
+        std::os::unix::fs::symlink(target, folder.join(link)).unwrap();
+    }
+    let dataset = Dataset::open(folder.path(), &OpenOptions::new(USUAL)).unwrap();
+    assert_eq!((dataset.report().format, dataset.len()), (Format::WebDataset, 1), "{}", dataset.report());
 }
 
 #[test]
