@@ -514,6 +514,12 @@ impl RunArgs {
         ["preset", "config", "size", "channels"].iter().any(|name| self.options.0.contains_key(name))
     }
 
+    /// Whether the images are named but not there.
+    pub(crate) fn is_data_missing(&self) -> bool {
+        let data = self.options.0.get("data").and_then(|data| data.as_str()).map(Path::new);
+        data.is_some_and(|data| !dcgan_data::is_remote(data) && !data.exists())
+    }
+
     /// The plan of the run in `out` with the options given.
     ///
     /// # Errors

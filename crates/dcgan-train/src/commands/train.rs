@@ -49,7 +49,8 @@ fn check(args: &RunArgs, world: &World) -> anyhow::Result<(Plan, bool)> {
         }
     }
     let plan = match &args.out {
-        Some(out) if exists && !args.names_networks() => args.plan_in(out),
+        // Without the images, which chose the networks.
+        Some(out) if exists && !args.names_networks() && args.is_data_missing() => args.plan_in(out),
         _ => args.plan(),
     };
     match plan {

@@ -407,7 +407,7 @@ fn a_requeued_job_starts_or_continues_with_one_command() {
         succeed(&line);
         assert_eq!(json(&own, "result.json")["steps"], steps);
     }
-    // Without a preset the networks are those of the run, also while the images cannot be read.
+    // Without a preset the images choose the networks; while they are not there, they are those of the run.
     let chosen = folder.path("chosen");
     let line = ["run", "--quiet", "--data", data, "--out", &chosen, "--resume-if-exists", "--steps", "2"];
     let line = [&line[..], &["--batch-size", "4"]].concat();
@@ -415,6 +415,10 @@ fn a_requeued_job_starts_or_continues_with_one_command() {
     fs::rename(data, &hidden).unwrap();
     let output = succeed(&line);
     assert!(String::from_utf8_lossy(&output.stdout).contains("is finished at step 2"));
+    fs::rename(&hidden, data).unwrap();
+    // Options that are not given are the usual ones, as in a new run.
+    ends(&line[..line.len() - 2], 2, &["training.batch_size = 4, this command"]);
+    fs::rename(data, &hidden).unwrap();
     // Moved images are named with --data; a run that is not finished says so.
     let longer = ["resume", &chosen, "--quiet", "--steps", "4"];
     ends(&longer, 2, &["does not exist: if it was moved, name it with --data"]);
