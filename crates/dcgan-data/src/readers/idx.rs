@@ -198,15 +198,16 @@ fn scan(
         }
     };
     // The letters a to z of EMNIST are numbered from 1.
-    let is_letters = path.file_name().is_some_and(|name| name.to_string_lossy().contains("emnist-letters"));
-    let labels =
-        labels.map(|labels| match is_letters && labels.iter().all(|label| (1..=26).contains(label)) {
-            true => labels.into_iter().map(|label| label - 1).collect(),
-            false => labels,
-        });
+    let is_letters = path.file_name().is_some_and(|name| name.to_string_lossy().contains("emnist-letters"))
+        && labels.as_ref().is_some_and(|labels| labels.iter().all(|label| (1..=26).contains(label)));
+    let labels: Option<Vec<u32>> = match is_letters {
+        true => labels.map(|labels| labels.into_iter().map(|label| label - 1).collect()),
+        false => labels,
+    };
     let class_names = labels.as_ref().map(|labels| {
         let classes = labels.iter().max().map_or(0, |last| last.saturating_add(1)).min(MAX_NAMED_CLASSES);
-        (0..classes).map(|class| class.to_string()).collect()
+        let name = |class| char::from_digit(class + 10, 36).filter(|_| is_letters);
+        (0..classes).map(|class| name(class).map_or_else(|| class.to_string(), String::from)).collect()
     });
     let chunk = Chunk {
         path: path.to_owned(),

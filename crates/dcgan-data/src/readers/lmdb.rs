@@ -28,8 +28,7 @@ const NOT_AN_IMAGE: &str = "a value that is not an image";
 /// Scans the databases `files` below `root`, or the single file `root`.
 pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(root, Format::Lmdb);
-    let files =
-        if root.is_dir() { shards::of_split(root, files, options.split, &mut report)? } else { files };
+    let files = shards::of_split(root, files, options.split, &mut report)?;
     report.scanned_files = files.len();
     let is_one = files.len() == 1;
     let mut images = Images::default();

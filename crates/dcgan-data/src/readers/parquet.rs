@@ -34,8 +34,7 @@ const MAX_FOOTER_BYTES: u64 = 1 << 28;
 /// Reads the files `files` below `root`, or the single file `root`, as one dataset.
 pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(root, Format::Parquet);
-    let files =
-        if root.is_dir() { shards::of_split(root, files, options.split, &mut report)? } else { files };
+    let files = shards::of_split(root, files, options.split, &mut report)?;
     report.scanned_files = files.len();
     let mut digest = Digest::default();
     let mut opened = Vec::new();

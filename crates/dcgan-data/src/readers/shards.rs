@@ -128,7 +128,7 @@ pub(crate) fn find(root: &Path, has_images: impl Fn(&Path) -> bool) -> Result<Op
 }
 
 /// Those of `files` below `root` that have the images of `split`, by the words of their paths; all of them if no path
-/// names a split.
+/// names a split, or if `root` is a file.
 ///
 /// # Errors
 ///
@@ -139,6 +139,9 @@ pub(crate) fn of_split(
     split: Split,
     report: &mut ScanReport,
 ) -> Result<Vec<PathBuf>, DataError> {
+    if !root.is_dir() {
+        return Ok(files);
+    }
     let splits: Vec<Option<Split>> =
         files.iter().map(|file| words(&below(root, file)).find_map(Split::of_folder)).collect();
     let present: BTreeSet<Split> = splits.iter().flatten().copied().collect();

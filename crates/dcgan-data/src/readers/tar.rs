@@ -26,8 +26,7 @@ const MAX_LEVELS: usize = 1;
 /// Scans the archives `files` below `root`, or the single file `root`. Images stay in the order of the archives.
 pub(crate) fn scan(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Scan, DataError> {
     let mut report = ScanReport::new(root, Format::Tar);
-    let files =
-        if root.is_dir() { shards::of_split(root, files, options.split, &mut report)? } else { files };
+    let files = shards::of_split(root, files, options.split, &mut report)?;
     let file_names: Vec<String> = files.iter().map(|file| shards::below(root, file)).collect();
     // Archives that are not numbered parts are classes, as folders would be.
     let are_classes = files.len() > 1 && !shards::are_numbered(&file_names);
