@@ -63,7 +63,11 @@ TRIES = {
     "z-100": ("z of size 100", *latent("size", 100)),
     "normal": ("z from N(0, 1)", *latent("distribution", "normal")),
     "bias": ("bias in the first layer of D", first_bias, 1.0),
-    "half": ("twice the width", lambda config: None, 1.0),
+    "wide": ("twice the width", lambda config: None, 1.0),
+    "seed-1": ("nothing, seed 1", *training()),
+    "seed-2": ("nothing, seed 2", *training()),
+    "seed-3": ("nothing, seed 3", *training()),
+    "seed-4": ("nothing, seed 4", *training()),
 }
 PER_CLASS = 400
 AVERAGED = 10  # checkpoints of the base, EVERY steps apart
@@ -75,18 +79,19 @@ def train(binary, args, name):
     _, change, factor = TRIES[name]
     text = subprocess.run([binary, "presets", "imagenet32"], check=True, stdout=subprocess.PIPE, text=True).stdout
     config = tomllib.loads(text)
-    narrow(config, args.width // 2 if name == "half" else args.width)
+    narrow(config, args.width // 2 if name == "wide" else args.width)
     config["model"]["name"] = f"imagenet32-{name}"
     config["training"].update(order="both", batch_size=128, dtype="bf16")
     change(config)
     steps = round(args.steps * factor)
+    seed = name.removeprefix("seed-") if name.startswith("seed-") else "0"
     out, file = args.folder / name, args.folder / f"{name}.toml"
     file.write_text(toml(config))
     checkpoint = out / "checkpoints" / f"{steps:08}"
     if not (out / "result.json").exists():
         print(name, file=sys.stderr, flush=True)
         command = ["nice", "-n", "19", binary, "run", "--quiet", "--resume-if-exists", "--config", file, "--out", out]
-        command += ["--data", args.images, "--seed", "0", "--steps", str(steps)]
+        command += ["--data", args.images, "--seed", seed, "--steps", str(steps)]
         keep, every = (AVERAGED, EVERY) if name == "base" else (1, 500)
         command += ["--keep", str(keep), "--checkpoint-every", str(every)]
         code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode

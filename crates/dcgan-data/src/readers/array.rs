@@ -117,12 +117,17 @@ impl Header {
         Ok(Layout { count, shape, order })
     }
 
+    /// Checks that the sizes are `(count)`, `(count, 1)`, or `(count, 1, 1, 1)` as in PatchCamelyon.
+    pub(crate) fn check_label_sizes(&self, count: usize) -> Result<(), String> {
+        match &self.sizes[..] {
+            [n, ones @ ..] if *n == count && ones.iter().all(|size| *size == 1) => Ok(()),
+            _ => Err(format!("has sizes {}, expected ({count})", self.describe())),
+        }
+    }
+
     /// The class labels in an array of `count` integers, or why it contains none.
     pub(crate) fn labels(&self, bytes: &[u8], count: usize) -> Result<Vec<u32>, String> {
-        let is_column = matches!(self.sizes[..], [n] | [n, 1] if n == count);
-        if !is_column {
-            return Err(format!("has sizes {}, expected ({count})", self.describe()));
-        }
+        self.check_label_sizes(count)?;
         let values = integers(&self.descr, bytes).filter(|values| values.len() == count);
         let values = values.ok_or_else(|| format!("contains values of type {}", self.descr))?;
         let classes = values.into_iter().map(|value| u32::try_from(value).map_err(|_| value));

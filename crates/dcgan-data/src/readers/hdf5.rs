@@ -1,10 +1,11 @@
 //! Reader for HDF5 files of u8 images, as BigGAN's make_hdf5.py writes them: `imgs` `(n, c, h, w)` in compressed
 //! chunks, and `labels`.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use hdf5_reader::error::Error;
-use hdf5_reader::{Dataset, FilterRegistry, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
+use hdf5_reader::{Dataset, FilterRegistry, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
 
 use crate::block::Block;
 use crate::bytes::Bytes;
@@ -125,23 +126,31 @@ fn header(dataset: &Dataset) -> Header {
 /// The class labels, or why there are none.
 fn labels_of(dataset: &Dataset, count: usize) -> Result<Vec<u32>, String> {
     let header = header(dataset);
-    if header.sizes != [count] || count > MAX_LABEL_BYTES / 8 {
-        return Err(format!("has sizes {}, expected ({count})", header.describe()));
+    header.check_label_sizes(count)?;
+    if count > MAX_LABEL_BYTES / 8 {
+        return Err(format!("has {count} values, the limit is {}", MAX_LABEL_BYTES / 8));
     }
-    let read = |error: Error| format!("cannot be read: {error}");
-    let of_i64 =
-        || Ok::<_, String>(dataset.read_array::<i64>().map_err(read)?.into_iter().collect::<Vec<_>>());
-    let values: Vec<i64> = match header.descr.as_str() {
-        "i8" => of_i64()?,
-        "i4" => dataset.read_array::<i32>().map_err(read)?.into_iter().map(i64::from).collect(),
-        "i2" => dataset.read_array::<i16>().map_err(read)?.into_iter().map(i64::from).collect(),
-        "u1" => dataset.read_array::<u8>().map_err(read)?.into_iter().map(i64::from).collect(),
-        "u2" => dataset.read_array::<u16>().map_err(read)?.into_iter().map(i64::from).collect(),
-        "u4" => dataset.read_array::<u32>().map_err(read)?.into_iter().map(i64::from).collect(),
-        other => return Err(format!("contains values of type {other}, expected integers from 0")),
-    };
+    match header.descr.as_str() {
+        "i1" => classes::<i8>(dataset),
+        "i2" => classes::<i16>(dataset),
+        "i4" => classes::<i32>(dataset),
+        "i8" => classes::<i64>(dataset),
+        "u1" => classes::<u8>(dataset),
+        "u2" => classes::<u16>(dataset),
+        "u4" => classes::<u32>(dataset),
+        "u8" => classes::<u64>(dataset),
+        other => Err(format!("contains values of type {other}, expected integers from 0")),
+    }
+}
+
+/// The values of an array of integers of type `T` as class labels.
+fn classes<T>(dataset: &Dataset) -> Result<Vec<u32>, String>
+where
+    T: H5Type + Copy + Display + TryInto<u32>,
+{
+    let values = dataset.read_array::<T>().map_err(|error| format!("cannot be read: {error}"))?;
     let class =
-        |value: i64| u32::try_from(value).map_err(|_| format!("contains {value}, expected integers from 0"));
+        |value: T| value.try_into().map_err(|_| format!("contains {value}, expected integers from 0"));
     values.into_iter().map(class).collect()
 }
 

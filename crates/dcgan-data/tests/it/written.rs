@@ -198,9 +198,10 @@ fn celeba_as_published() {
 #[cfg(feature = "hdf5")]
 fn hdf5_files() {
     let labels = &[0, 1, 2, 3, 0, 1, 2][..];
-    for name in ["lzf", "gzip", "plain"] {
+    let rows = [("lzf", "imgs"), ("gzip", "imgs"), ("plain", "imgs"), ("column", "x"), ("patches", "x")];
+    for (name, array) in rows {
         let path = format!("hdf5/{name}.hdf5");
-        let numbers = &[0, 1, 2, 3, 4, 5, 6][..];
-        check(&path, TRAIN, shape(8, 6, 3), Ok((Format::Hdf5, numbers, Some(labels), &[], "the array imgs")));
+        let (numbers, note) = (&[0, 1, 2, 3, 4, 5, 6][..], format!("the array {array}"));
+        check(&path, TRAIN, shape(8, 6, 3), Ok((Format::Hdf5, numbers, Some(labels), &[], &note)));
     }
 }

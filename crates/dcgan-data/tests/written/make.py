@@ -213,6 +213,11 @@ def make_hdf5():
             chunks = None if name == "plain" else (3, 3, 8, 6)
             file.create_dataset("imgs", data=images, dtype="uint8", chunks=chunks, **options)
             file.create_dataset("labels", data=np.arange(7) % 4, dtype="int64", **options)
+    # Labels as columns, of PatchCamelyon's sizes and of other types.
+    for name, dtype, sizes in (("column", "uint64", (7, 1)), ("patches", "int8", (7, 1, 1, 1))):
+        with h5py.File(root / f"{name}.hdf5", "w") as file:
+            file.create_dataset("x", data=images.transpose(0, 2, 3, 1), dtype="uint8")
+            file.create_dataset("y", data=(np.arange(7) % 4).reshape(sizes), dtype=dtype)
 
 
 if __name__ == "__main__":
