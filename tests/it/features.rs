@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 use dcgan_base::Cancel;
 use dcgan_data::{Dataset, ImageShape, OpenOptions};
 use dcgan_features::experiment::{Subset, to_file};
-use dcgan_features::extract::{self, Extractor};
+use dcgan_features::extract::{self, ExtractError, Extractor};
 use dcgan_features::features::Precision;
 use dcgan_features::file;
 use dcgan_model::{Model, ModelConfig};
@@ -77,7 +77,9 @@ fn features_are_pytorchs() {
         assert_eq!(extractor.width(), extract::width(&model));
         golden.compare("stored", "stored", &first(&mut extractor), within);
 
-        extractor.recalibrate((&data, 0..COUNT), &mut |_| {}).unwrap();
+        let stop = &mut |_| Err(ExtractError::Sink("stop".to_owned()));
+        assert!(extractor.recalibrate((&data, 0..COUNT), stop).is_err());
+        extractor.recalibrate((&data, 0..COUNT), &mut |_| Ok(())).unwrap();
         for (layer, statistics) in extractor.statistics().unwrap() {
             for (name, found) in [("running_mean", &statistics.mean), ("running_var", &statistics.var)] {
                 golden.compare("statistics", &format!("statistics.{layer}.norm.{name}"), found, within);

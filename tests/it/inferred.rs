@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first error")]
 
 use candle_core::Device;
-use dcgan_model::import::{ImportOptions, NetworkKind, to_pytorch_names};
-use dcgan_model::weights::{Weights, read_safetensors};
+use dcgan_model::import::{ImportOptions, NetworkKind, StateDict, to_pytorch_names};
+use dcgan_model::weights::{Precision, Weights, read_safetensors};
 use dcgan_model::{Discriminator, Generator, Latents, Model, ModelFiles, Opened, open, open_files};
 use dcgan_ops::{Activation, MapShape, Maps};
 use std::path::{Path, PathBuf};
@@ -167,9 +167,46 @@ fn networks_saved_as_modules_keep_their_strides() {
         ("dilated", "module 2 of the discriminator has dilation (2, 2)"),
         ("reflected", "module 2 of the discriminator has a padding_mode other than zeros"),
         ("slopes", "the discriminator has negative_slope 0.05 and 0.1"),
+        ("order", "module 3 of the discriminator has nn.LeakyReLU before the batch norm 5"),
+        ("strided", "module 2 of the discriminator has stride 1099511627776"),
     ] {
         let error = open(name).unwrap_err();
         assert!(error.contains(part), "{name}: no {part:?} in {error}");
+    }
+}
+
+/// The order of the modules of a state dict is in their numbers.
+#[test]
+fn networks_with_the_activation_before_batch_norm_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.safetensors");
+    let files = open_files(&[golden("imports/bias_d.pth")], &ImportOptions::default()).unwrap().files;
+    let exported = to_pytorch_names(NetworkKind::Discriminator, &files.discriminator.unwrap()).unwrap();
+    let moved = |name: String| name.replace("main.3.", "main.4.").replace("main.6.", "main.7.");
+    let tensors = exported.tensors.into_iter().map(|(name, tensor)| (moved(name), tensor)).collect();
+    let counters = exported.counters.into_iter().map(moved).collect();
+    StateDict { tensors, counters, config: None }.write(&path).unwrap();
+    let error = open_files(&[path], &ImportOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("batch norm main.4 is not next to its convolution main.2"), "{error}");
+}
+
+#[test]
+fn a_size_that_is_not_that_of_a_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    let file = folder.path().join("g.safetensors");
+    let files = ModelFiles::embedded_digits().unwrap();
+    std::fs::create_dir(&model).unwrap();
+    files.write(&model, "", Precision::F32).unwrap();
+    let weights = files.generator.as_ref().unwrap();
+    let mut exported = to_pytorch_names(NetworkKind::Generator, weights).unwrap();
+    exported.config = Some(files.model.config().clone());
+    exported.write(&file).unwrap();
+    for path in [model, file] {
+        let options = |size| ImportOptions { size: Some(size), ..ImportOptions::default() };
+        open_files(&[path.clone()], &options((28, 28))).unwrap();
+        let error = open_files(&[path], &options((64, 32))).unwrap_err().to_string();
+        assert!(error.contains("images of 28x28, not of 64x32: omit the size"), "{error}");
     }
 }
 
@@ -243,11 +280,16 @@ fn a_folder_gives_its_newest_networks() {
     copy("bias_d.pth", "netD_epoch_9.pth");
     std::fs::write(folder.path().join("log.txt"), "1 2 3").unwrap();
     std::fs::write(folder.path().join("other.pth"), "no weights").unwrap();
+    std::fs::write(folder.path().join("losses.pkl"), b"\x80\x02](K\x01K\x02e.").unwrap(); // [1, 2]
     let Opened { files, notes, .. } = open(folder.path(), None).unwrap();
     let outputs = read_safetensors(&golden("imports/outputs.safetensors")).unwrap();
     check_outputs("bias_g", &ModelFiles { discriminator: None, ..files.clone() }, &outputs);
     check_outputs("bias_d", &ModelFiles { generator: None, ..files }, &outputs);
-    for part in ["the newest are taken: netD_epoch_9.pth, netG_epoch_9.pth", "skipped other.pth"] {
+    for part in [
+        "the newest are taken: netD_epoch_9.pth, netG_epoch_9.pth",
+        "skipped other.pth",
+        "skipped losses.pkl",
+    ] {
         assert!(notes.iter().any(|note| note.contains(part)), "no {part:?} in {notes:#?}");
     }
     copy("few_norms.pth", "netG.pth");

@@ -53,6 +53,8 @@ pub enum Purpose {
     DedupWeights = 20,
     /// The bits of its hash tables; index = table.
     DedupTables = 21,
+    /// Choice and order of the images that a metric or a search compares.
+    ComparedImages = 22,
 }
 
 /// The stream of `(seed, purpose, index)`: ChaCha8 with these three numbers as its key.
@@ -67,6 +69,18 @@ pub fn stream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
 /// `n` values from N(mean, std^2).
 pub fn normal(rng: &mut ChaCha8Rng, n: usize, mean: f32, std: f32) -> Vec<f32> {
     (0..n).map(|_| mean + std * rng.sample::<f32, _>(StandardNormal)).collect()
+}
+
+/// At most `count` different indices below `n`, in the order in which they are drawn: the first k do not depend on
+/// `count`.
+pub fn choose(rng: &mut impl Rng, n: usize, count: usize) -> Vec<usize> {
+    let mut indices: Vec<usize> = (0..n).collect();
+    let count = count.min(n);
+    for i in 0..count {
+        indices.swap(i, rng.random_range(i..n));
+    }
+    indices.truncate(count);
+    indices
 }
 
 /// Shuffles `values`: Fisher-Yates from the end.

@@ -8,6 +8,7 @@ use dcgan_base::Cancel;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(unix)]
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
@@ -18,10 +19,17 @@ use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
 /// process ignores stays ignored, as `nohup` expects. A second Ctrl-C at the terminal, at least two seconds after the
 /// first, exits with status 130.
 ///
+/// All calls in a process return the same flag: a signal during one part of a command ends the next parts too.
+///
 /// # Errors
 ///
 /// A signal handler cannot be installed.
 pub fn cancel_on_signals() -> io::Result<Cancel> {
+    static INSTALLED: Mutex<Option<Cancel>> = Mutex::new(None);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cancel) = &*installed {
+        return Ok(cancel.clone());
+    }
     let cancel = Cancel::new();
     let mut signals = vec![SIGINT, SIGTERM];
     #[cfg(unix)]
@@ -36,6 +44,7 @@ pub fn cancel_on_signals() -> io::Result<Cancel> {
     }
     #[cfg(unix)]
     unix::watch(&signals)?;
+    *installed = Some(cancel.clone());
     Ok(cancel)
 }
 
@@ -156,6 +165,7 @@ mod tests {
             signal_hook::low_level::raise(signal).unwrap();
             assert!(cancel.is_set());
         }
+        assert!(cancel_on_signals().unwrap().is_set(), "the next part of the command stops too");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::remote::local_path;
 use crate::report::ScanReport;
 use crate::shape::ImageShape;
 use crate::source::{ImageInfo, Scan, Source};
+use crate::split::Split;
 use crate::transform::Transform;
 use dcgan_base::digest::Digest;
 
@@ -81,6 +82,23 @@ impl Dataset {
         options.check()?;
         let path = local_path(path, &|| false)?;
         Self::from_scan(open::scan(&path, options)?, options, progress)
+    }
+
+    /// Like [`Dataset::open`], but a dataset without images of `options.split` of its own, of which [`Dataset::open`]
+    /// reads all images, is an error.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Dataset::open`]; [`DataError::NoOwnSplit`].
+    pub fn open_split(path: &Path, options: &OpenOptions) -> Result<Self, DataError> {
+        let (data, split) = (Self::open(path, options)?, options.split);
+        if split != Split::Train {
+            let train = Self::open(path, &OpenOptions { split: Split::Train, ..options.clone() });
+            if train.is_ok_and(|train| train.fingerprint() == data.fingerprint()) {
+                return Err(DataError::NoOwnSplit { path: path.to_owned(), split });
+            }
+        }
+        Ok(data)
     }
 
     /// Opens the 10,000 MNIST digits compiled into this crate (see `datasets/digits`), resized to `shape`.

@@ -64,6 +64,14 @@ pub enum DataError {
         /// The files or folders of other splits.
         found: String,
     },
+    /// The images of the requested split are those of training: the dataset has no splits.
+    #[error("{} has no {split} images of its own: omit --split to use all images", .path.display())]
+    NoOwnSplit {
+        /// The dataset.
+        path: PathBuf,
+        /// The requested split.
+        split: Split,
+    },
     /// The format of the file is not supported.
     #[error("{} is {found}; {SUPPORTED}", .path.display())]
     UnknownFormat {

@@ -17,12 +17,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Images of a part: whole minibatches, so that parts have the features of the whole.
 const PART: usize = 64 * BATCH;
 
 /// Raised when the same network would give other features.
 pub(crate) const FORMAT: u32 = 1;
+/// Time between two looks at a lock that another process holds.
+const WAIT: Duration = Duration::from_millis(200);
 /// Rows copied at a time when parts are joined.
 const COPY_ROWS: usize = 1024;
 
@@ -66,11 +69,16 @@ impl Cache<'_> {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Features, ExperimentError> {
         let path = path_of(self.folder, origin, "safetensors");
+        let n = subset.rows.len();
+        let width = origin["width"].as_u64().and_then(|width| usize::try_from(width).ok()).unwrap_or(0);
+        let (_lock, has_waited) = Lock::acquire(path.with_extension("lock"));
+        if has_waited && let Some(features) = self.features(origin, (n, width)) {
+            return Ok(features);
+        }
         let mut write = |subset: &Subset, path: &Path, origin: &Value, progress: &mut dyn FnMut(usize)| {
             let target = (path, origin.to_string());
             write_file(extractor, subset, (storage, true), target, &Cancel::new(), progress)
         };
-        let n = subset.rows.len();
         if n <= PART {
             write(subset, &path, origin, progress)?;
             return Ok(file::open(&path)?.features);
@@ -82,7 +90,6 @@ impl Cache<'_> {
             let mut part_origin = origin.clone();
             part_origin["part"] = json!([first, end]);
             let part = path_of(self.folder, &part_origin, "part");
-            let width = origin["width"].as_u64().and_then(|width| usize::try_from(width).ok()).unwrap_or(0);
             if part.exists() && read(&part, &part_origin, (end - first, width)).is_ok() {
                 progress(end);
             } else {
@@ -122,6 +129,43 @@ impl Cache<'_> {
         let sha256 = hex(value.to_string().as_bytes());
         let text = json!({ "origin": origin, "value": value, "sha256": sha256 }).to_string();
         write_atomic(&path, text.as_bytes()).map_err(|source| FileError::Io { path, source })
+    }
+}
+
+/// Held while features are extracted into the cache: another process that needs them waits.
+struct Lock {
+    path: PathBuf,
+    _file: fs::File,
+}
+
+impl Lock {
+    /// Waits for another process that holds the lock; also returns whether there was one. `None` where the file system
+    /// has no locks.
+    fn acquire(path: PathBuf) -> (Option<Self>, bool) {
+        let Ok(file) = fs::File::options().create(true).truncate(false).write(true).open(&path) else {
+            return (None, false);
+        };
+        let mut has_waited = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return (Some(Self { path, _file: file }), has_waited),
+                Err(fs::TryLockError::Error(_)) => return (None, has_waited),
+                Err(fs::TryLockError::WouldBlock) => {
+                    if !has_waited {
+                        tracing::info!("another process extracts the same features: waiting for it");
+                    }
+                    has_waited = true;
+                    std::thread::sleep(WAIT);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A file that stays is taken by the next process.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -170,4 +214,26 @@ fn join(
         }
     }
     Ok(writer.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extractions_of_the_same_features_wait_for_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.lock");
+        let (first, has_waited) = Lock::acquire(path.clone());
+        assert!(first.is_some() && !has_waited);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::acquire(path.clone()));
+            std::thread::sleep(2 * WAIT);
+            assert!(!second.is_finished());
+            drop(first);
+            let (second, has_waited) = second.join().unwrap();
+            assert!(second.is_some() && has_waited);
+        });
+        assert!(!path.exists());
+    }
 }

@@ -131,10 +131,11 @@ pub(crate) struct MetricsArgs {
     /// The program whose numbers are computed: torch-fidelity, pytorch-fid, clean, nvlabs or studiogan
     #[arg(long, value_name = "PROGRAM", default_value_t)]
     pub(crate) like: Convention,
-    /// Generated images [default: 50,000 samples of a model, all images of a dataset]
+    /// Generated images: the first samples of a model, or images of a dataset drawn at random [default: 50,000 samples
+    /// of a model, all images of a dataset]
     #[arg(long, value_name = "N", value_parser = integer::<usize>(2, 100000000))]
     pub(crate) n: Option<usize>,
-    /// Real images; statistics beside them are not used [default: all]
+    /// Real images, drawn at random; statistics beside them are not used [default: all]
     #[arg(long, value_name = "N", value_parser = integer::<usize>(2, 100000000))]
     pub(crate) reference_n: Option<usize>,
     /// Read this split of the real images: train, val or test [default: train]
@@ -235,9 +236,9 @@ pub(crate) struct TaskArgs {
     /// Draws of labels that are scored on the test set [default: svhn 100, others 10]
     #[arg(long, value_name = "R", value_parser = integer::<usize>(1, 1000000))]
     pub(crate) repeats: Option<usize>,
-    /// Draws of labels that C is chosen on
-    #[arg(long, value_name = "R", default_value_t = 10, value_parser = integer::<usize>(1, 1000000))]
-    pub(crate) selection_draws: usize,
+    /// Draws of labels that C is chosen on [default: 10]
+    #[arg(long, value_name = "R", value_parser = integer::<usize>(1, 1000000))]
+    pub(crate) selection_draws: Option<usize>,
     /// Search grid of C, separated by commas [default: the task's]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) c: Vec<f64>,
@@ -250,9 +251,9 @@ pub(crate) struct TaskArgs {
     /// Baselines, separated by commas [default: pixels,random]
     #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
     pub(crate) baseline: Vec<BaselineArg>,
-    /// Trials of the supervised baseline's random search
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = integer::<u64>(1, 1000000))]
-    pub(crate) trials: u64,
+    /// Trials of the supervised baseline's random search [default: 64]
+    #[arg(long, value_name = "N", value_parser = integer::<u64>(1, 1000000))]
+    pub(crate) trials: Option<u64>,
     /// Batch norm statistics of D [default: cifar10 and svhn recalibrate, digits running if the model has them]
     #[arg(long, value_enum)]
     pub(crate) statistics: Option<StatisticsArg>,

@@ -356,7 +356,10 @@ impl Network<'_> {
             }
             if !has_statistics {
                 progress.begin(&format!("{name}: batch norm statistics"), training.rows.len(), "images");
-                self.extractor.recalibrate(training.pair(), &mut |done| progress.update(done))?;
+                self.extractor.recalibrate(training.pair(), &mut |done| {
+                    progress.update(done);
+                    Ok(())
+                })?;
                 has_statistics = true;
             }
             progress.begin(&format!("{name}: features of the {what} images"), subset.rows.len(), "images");

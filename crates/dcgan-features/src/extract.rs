@@ -138,14 +138,15 @@ impl Extractor {
     /// one may be smaller; layers normalize by minibatch statistics; means and biased variances are averaged with equal
     /// weights.
     ///
-    /// `progress` receives the number of images read.
+    /// `progress` receives the number of images read; its error ends the recalibration.
     ///
     /// # Errors
-    /// An unreadable image or one of another shape; memory; a last minibatch too small for batch norm.
+    /// An unreadable image or one of another shape; memory; a last minibatch too small for batch norm; that of
+    /// `progress`.
     pub fn recalibrate(
         &mut self,
         (images, rows): (&Dataset, Range<usize>),
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<(), ExtractError>,
     ) -> Result<(), ExtractError> {
         self.check_shape(images)?;
         let mut bytes = Vec::new();
@@ -164,8 +165,7 @@ impl Extractor {
             },
             &mut |i, values| {
                 average.add(statistics(&layers, values)?)?;
-                progress(batch(i).end - rows.start);
-                Ok(())
+                progress(batch(i).end - rows.start)
             },
         )?;
         discriminator.network_mut().set_running_stats(average.finish()?);
@@ -338,12 +338,16 @@ pub fn raw_pixels((images, rows): (&Dataset, Range<usize>), model: &Model) -> Re
     Ok(Features::from_f32(x.values().to_vec(), images.shape().bytes())?)
 }
 
-/// Reads the images `range` into `bytes`, u8 `(n, h, w, c)`, decoding on all threads.
+/// Reads the images `indices` into `bytes`, u8 `(n, h, w, c)`, decoding on all threads.
 ///
 /// # Errors
 /// The first unreadable image.
-pub fn read_batch(images: &Dataset, range: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+pub fn read_batch<I>(images: &Dataset, indices: I, bytes: &mut Vec<u8>) -> Result<(), DataError>
+where
+    I: IntoParallelIterator<Item = usize, Iter: IndexedParallelIterator>,
+{
+    let indices = indices.into_par_iter();
     let len = images.shape().bytes();
-    bytes.resize(range.len() * len, 0);
-    range.into_par_iter().zip(bytes.par_chunks_mut(len)).try_for_each(|(i, into)| images.read(i, into))
+    bytes.resize(indices.len() * len, 0);
+    indices.zip(bytes.par_chunks_mut(len)).try_for_each(|(i, into)| images.read(i, into))
 }

@@ -7,6 +7,7 @@ use crate::protocol::Progress;
 use dcgan_base::digest::Digest;
 use dcgan_data::{DataError, Dataset};
 use dcgan_metrics::{BATCH, Convention, FEATURES, FeatureFile, Image, Inception, MetricsError};
+use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Classes, Generator, NetworkError};
 use rayon::prelude::*;
 use std::path::Path;
@@ -75,11 +76,17 @@ impl Images<'_> {
         Ok(())
     }
 
-    fn read(&mut self, range: Range<usize>) -> Result<Vec<Decoded>, InceptionError> {
+    /// Images `range` of those chosen. Of a dataset they are `chosen`, or all.
+    fn read(
+        &mut self,
+        range: Range<usize>,
+        chosen: Option<&[usize]>,
+    ) -> Result<Vec<Decoded>, InceptionError> {
         match self {
             Self::Dataset(data) => range
                 .into_par_iter()
-                .map(|index| {
+                .map(|at| {
+                    let index = chosen.map_or(at, |chosen| chosen[at]);
                     let (pixels, height, width) = data.read_stored(index)?;
                     Ok(Decoded { pixels, height, width, channels: 3 })
                 })
@@ -94,8 +101,9 @@ impl Images<'_> {
     }
 }
 
-/// Features `(n, 2048)` of the first `n` images. With a `cache` folder they are kept there: an extraction that was
-/// interrupted resumes, and one that is complete is read. `weights` is the hash of the Inception weights.
+/// Features `(n, 2048)` of `n` images: of a dataset with more, `n` are drawn, since its order may be that of classes;
+/// of samples, the first. With a `cache` folder they are kept there: an extraction that was interrupted resumes, and
+/// one that is complete is read. `weights` is the hash of the Inception weights.
 ///
 /// # Errors
 /// [`InceptionError`].
@@ -110,6 +118,13 @@ pub fn features(
     let mut digest = Digest::default();
     digest.field("inception features").field(weights).field(convention.of_features().name());
     images.digest(&mut digest)?;
+    let drawn = match images {
+        Images::Dataset(data) if n < data.len() => {
+            digest.field("drawn").number(n as u64);
+            Some(drawn(data.len(), n))
+        }
+        _ => None,
+    };
     let mut file = cache.and_then(|folder| open_file(folder, &digest.hex()));
     let mut all: Vec<f32> = file.as_mut().map_or_else(Vec::new, FeatureFile::take_features);
     all.truncate(n * FEATURES);
@@ -119,7 +134,7 @@ pub fn features(
     while done < n {
         // Samples are drawn in whole blocks.
         let end = n.min(done / DRAWN * DRAWN + DRAWN);
-        let block = images.read(done..end)?;
+        let block = images.read(done..end, drawn.as_deref())?;
         for batch in block.chunks(BATCH) {
             let batch: Vec<_> = batch.iter().map(Decoded::image).collect();
             let features = inception.features_of_images(&batch, convention)?;
@@ -135,6 +150,13 @@ pub fn features(
         }
     }
     Ok(all)
+}
+
+/// `n` of `len` images, ascending: files are read in their order.
+fn drawn(len: usize, n: usize) -> Vec<usize> {
+    let mut drawn = random::choose(&mut random::stream(0, Purpose::ComparedImages, 0), len, n);
+    drawn.sort_unstable();
+    drawn
 }
 
 /// The file of features `key` in `folder`. Another process that computes the same features is waited for: then they are

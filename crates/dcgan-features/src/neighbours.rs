@@ -8,9 +8,10 @@ use crate::nearest::{NearestError, Neighbour, error_percent, mean_distance};
 use crate::pixel_search::PixelSearch;
 use crate::protocol::{ClassCounts, Progress};
 use dcgan_model::pixels::PixelRange;
-use dcgan_model::random::Purpose;
+use dcgan_model::random::{self, Purpose};
 use dcgan_model::{Classes, Generator, Latents, Model, NetworkError, pixels};
 use dcgan_ops::Keep;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -140,8 +141,9 @@ fn score(search: &PixelSearch, labels: Option<&[u32]>, step: f64) -> Result<Scor
     Ok(Score { references, error_percent, per_class_accuracy, mean_distance, seconds: 0.0 })
 }
 
-/// Scores `queries` against the first images of `references`, streamed, at each of `counts` (ascending). With labels on
-/// both sides the error is computed as well. An interrupted search continues from the folder `cache`.
+/// Scores `queries` against images of `references`, streamed, at each of `counts` (ascending). The references are
+/// compared in a fixed random order, so that a part of a dataset that is sorted by class has all classes. With labels
+/// on both sides the error is computed as well. An interrupted search continues from the folder `cache`.
 ///
 /// # Errors
 /// An unreadable image.
@@ -161,15 +163,21 @@ pub fn score_images(
         "search": "images, bytes",
         "queries": [queries.cache_key(), query_hash(scored_labels.as_deref())],
         "references": [references.cache_key(), query_hash(reference_labels.as_deref())],
+        "order": "random",
         "range": format!("{range:?}"),
     });
     let search = PixelSearch::new(&bytes_of(queries)?, queries.data.shape().bytes())?;
     let mut search = Search::new(search, step_of(range), counts, (cache, origin))?;
     progress.begin("comparing with reference images", counts.last().copied().unwrap_or(0), "images");
-    let mut block = |rows: Range<usize>| {
-        let shift = references.rows.start;
-        let subset = references.with_rows(shift + rows.start..shift + rows.end);
-        Ok((bytes_of(&subset)?, reference_labels.as_ref().map(|labels| labels[rows].to_vec())))
+    let rng = &mut random::stream(0, Purpose::ComparedImages, 0);
+    let order = random::choose(rng, references.rows.len(), references.rows.len());
+    let mut block = |positions: Range<usize>| {
+        let rows = &order[positions];
+        let labels = reference_labels.as_ref().map(|labels| rows.iter().map(|&row| labels[row]).collect());
+        let mut bytes = Vec::new();
+        let indices = rows.par_iter().map(|row| references.rows.start + row);
+        read_batch(&references.data, indices, &mut bytes).map_err(ExtractError::from)?;
+        Ok((bytes, labels))
     };
     search.run(scored_labels.as_deref(), &mut block, progress)
 }

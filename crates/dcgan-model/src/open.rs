@@ -27,6 +27,17 @@ pub enum OpenError {
         /// The model folder or run folder.
         path: PathBuf,
     },
+    /// A size of images that is not that of the model.
+    #[error("{}: its networks are for images of {}x{}, not of {}x{}: omit the size", path.display(), found.0, found.1,
+        size.0, size.1)]
+    OtherSize {
+        /// The model folder or run folder.
+        path: PathBuf,
+        /// Rows and columns of its images.
+        found: (usize, usize),
+        /// The size given.
+        size: (usize, usize),
+    },
     /// Weights that are not numbers.
     #[error("{}: the {network} contains NaN or infinity ({tensor}): training diverged; use an earlier checkpoint", path.display())]
     NonFinite {
@@ -126,6 +137,10 @@ fn open_local(paths: &[PathBuf], options: &ImportOptions<'_>) -> Result<Opened, 
     match (paths, paths.iter().find(is_model)) {
         ([path], Some(_)) => {
             let mut opened = open_model(path, options.model)?;
+            let (height, width, _) = opened.files.model.config().image_shape();
+            if let Some(size) = options.size.filter(|size| *size != (height, width)) {
+                return Err(OpenError::OtherSize { path: path.clone(), found: (height, width), size });
+            }
             check_finite(&mut opened, options.allow_non_finite)?;
             Ok(opened)
         }
@@ -150,15 +165,7 @@ fn open_model(path: &Path, networks: Option<&Model>) -> Result<Opened, OpenError
         let notes = Vec::from_iter(other.then_some(note));
         return Ok(Opened { files, notes, folder: Some(path.to_owned()) });
     }
-    let best = path.join("best");
-    let folder = path.join("checkpoints");
-    let newest = || -> Result<PathBuf, OpenError> {
-        let newest = checkpoints::list(&folder)?.pop();
-        newest
-            .map(|step| folder.join(checkpoints::name(step)))
-            .ok_or_else(|| OpenError::NoCheckpoint { path: path.into() })
-    };
-    let chosen = if best.exists() { std::fs::canonicalize(&best).unwrap_or(best) } else { newest()? };
+    let chosen = checkpoints::best(path)?.ok_or_else(|| OpenError::NoCheckpoint { path: path.into() })?;
     let notes = vec![format!("using checkpoint {}", chosen.display())];
     Ok(Opened { files: ModelFiles::read(&chosen)?, notes, folder: Some(chosen) })
 }

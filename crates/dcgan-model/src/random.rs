@@ -1,7 +1,7 @@
 //! The project's random streams ([`dcgan_base::random`]), and latent vectors drawn from them.
 
 use crate::{Distribution, LatentConfig};
-pub use dcgan_base::random::{Purpose, normal, shuffle, stream};
+pub use dcgan_base::random::{Purpose, choose, normal, shuffle, stream};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::ops::Range;

@@ -211,23 +211,34 @@ pub fn read_safetensors(path: &Path) -> Result<Weights, WeightsError> {
 
 /// [`read_safetensors`] for the content of a file; `path` is for error messages.
 pub(crate) fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Weights, WeightsError> {
+    let (weights, others) = parse_floats(path, bytes)?;
+    match others.into_iter().next() {
+        None => Ok(weights),
+        Some((tensor, found)) => {
+            Err(WeightsError::Dtype { path: path.to_owned(), tensor, found: found.to_string() })
+        }
+    }
+}
+
+/// Tensors that are not weights: their names and types.
+type Others = Vec<(String, safetensors::Dtype)>;
+
+/// The weights in the content of a file, and the tensors of other types.
+pub(crate) fn parse_floats(path: &Path, bytes: &[u8]) -> Result<(Weights, Others), WeightsError> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|source| WeightsError::NotSafetensors { path: path.to_owned(), source })?;
-    let mut weights = Weights::new();
+    let (mut weights, mut others) = (Weights::new(), Others::new());
     for (name, view) in file.iter() {
         let element = Element::from_safetensors(view.dtype());
         let is_scalar = value_count(view.shape()) == Some(1);
         let Some(element) = element.filter(|element| element.is_float() || is_scalar) else {
-            return Err(WeightsError::Dtype {
-                path: path.to_owned(),
-                tensor: name.to_owned(),
-                found: view.dtype().to_string(),
-            });
+            others.push((name.to_owned(), view.dtype()));
+            continue;
         };
         let data = element.decode(view.data(), ByteOrder::Little);
         weights.insert(name.to_owned(), HostTensor { shape: view.shape().to_vec(), data });
     }
-    Ok(weights)
+    Ok((weights, others))
 }
 
 /// The name in version 2 of a tensor with a name of version 1: `blocks.0.gain` becomes `blocks.0.norm.weight`. Other

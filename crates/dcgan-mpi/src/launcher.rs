@@ -12,10 +12,14 @@ pub struct Launcher {
     pub processes: Option<usize>,
 }
 
-/// Variables that only processes of an MPI launcher have, and whether they hold the number of processes: Open MPI's
-/// mpirun; MPICH's and Intel's mpiexec, and Slurm's srun with `--mpi=pmi2`; srun with `--mpi=pmix`.
-const VARIABLES: [(&str, bool); 3] =
-    [("OMPI_COMM_WORLD_SIZE", true), ("PMI_SIZE", true), ("PMIX_RANK", false)];
+/// Variables that only processes of an MPI launcher have, and the variable with the number of processes: Open MPI's
+/// mpirun; MPICH's and Intel's mpiexec, and Slurm's srun with `--mpi=pmi2`; srun with `--mpi=pmix`, which is the
+/// default of some clusters for single programs too.
+const VARIABLES: [(&str, &str); 3] = [
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_SIZE", "PMI_SIZE"),
+    ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
+];
 
 impl Launcher {
     /// The launcher of this process.
@@ -24,9 +28,10 @@ impl Launcher {
     }
 
     fn among(value: impl Fn(&str) -> Option<String>) -> Option<Self> {
-        VARIABLES.iter().find_map(|&(variable, is_size)| {
-            let value = value(variable)?;
-            Some(Self { variable, processes: if is_size { value.trim().parse().ok() } else { None } })
+        VARIABLES.iter().find_map(|&(variable, size)| {
+            value(variable)?;
+            let processes = value(size).and_then(|size| size.trim().parse().ok());
+            Some(Self { variable, processes })
         })
     }
 }
@@ -79,12 +84,14 @@ mod tests {
     #[test]
     fn launchers_are_found_by_their_variables() {
         type Row<'a> = (&'a [(&'a str, &'a str)], Option<(&'a str, Option<usize>)>);
-        let rows: [Row<'_>; 5] = [
+        let rows: [Row<'_>; 7] = [
             (&[], None),
             (&[("SLURM_NTASKS", "4")], None), // srun --mpi=none, or an array of single runs
             (&[("OMPI_COMM_WORLD_SIZE", "4"), ("PMIX_RANK", "1")], Some(("OMPI_COMM_WORLD_SIZE", Some(4)))),
             (&[("PMI_SIZE", "2"), ("PMI_RANK", "0")], Some(("PMI_SIZE", Some(2)))),
             (&[("PMIX_RANK", "0")], Some(("PMIX_RANK", None))),
+            (&[("PMIX_RANK", "0"), ("SLURM_STEP_NUM_TASKS", "1")], Some(("PMIX_RANK", Some(1)))),
+            (&[("PMIX_RANK", "3"), ("SLURM_STEP_NUM_TASKS", "4")], Some(("PMIX_RANK", Some(4)))),
         ];
         for (variables, expected) in rows {
             let value = |name: &str| {

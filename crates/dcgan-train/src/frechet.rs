@@ -15,7 +15,6 @@ use dcgan_ops::{
     Activation, BufferPool, Device, ExecutorOptions, Keep, Kind, Layer, MapShape, Maps, Mode, Network,
     OpsError, Statistics,
 };
-use rand::Rng;
 use rayon::prelude::*;
 
 /// Images on each side, where the dataset has as many.
@@ -156,17 +155,9 @@ fn layers(shape: ImageShape) -> Vec<Layer> {
     layers
 }
 
-/// At most `count` different indices below `n`, in the order in which they were drawn: the first k do not depend on
-/// `count`.
+/// The real images of a metric: at most `count` below `n`, the same for every run.
 pub(crate) fn draw(n: usize, count: usize) -> Vec<usize> {
-    let mut rng = random::stream(SEED, Purpose::FrechetImages, 0);
-    let mut indices: Vec<usize> = (0..n).collect();
-    let count = count.min(n);
-    for i in 0..count {
-        indices.swap(i, rng.random_range(i..n));
-    }
-    indices.truncate(count);
-    indices
+    random::choose(&mut random::stream(SEED, Purpose::FrechetImages, 0), n, count)
 }
 
 /// Moments of the features of some images. The order of `chosen` does not matter.

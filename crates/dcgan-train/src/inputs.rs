@@ -330,7 +330,9 @@ pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<In
         None => None,
         Some(path) => {
             let model = Model::new(plan.model.clone())?;
-            let files = dcgan_model::open(path, Some(&model))?.files;
+            let opened = dcgan_model::open(path, Some(&model))?;
+            opened.notes.iter().for_each(|note| tracing::info!("--init-from: {note}"));
+            let files = opened.files;
             check_init(path, &files, &model)?;
             tracing::info!("{}", init_note(path, &files));
             let (ours, theirs) = (&plan.model.class_names, &files.model.config().class_names);

@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::SystemTime;
 
 /// The folder of one run.
@@ -324,14 +325,23 @@ impl RunFolder {
         files::write_atomic(&path, (text + "\n").as_bytes()).map_err(io_error(&path))
     }
 
-    /// Points `best` at the checkpoint of `step`.
+    /// Points `best` at the checkpoint of `step`. On a file system without symbolic links, such as exFAT, there is no
+    /// `best`: [`checkpoints::best`] finds the step in the newest checkpoint.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn point_best(&self, step: u64) -> Result<(), RunFolderError> {
+        static WARNED: Once = Once::new();
         let link = self.path.join("best");
         let target = Path::new("checkpoints").join(checkpoints::name(step));
-        files::replace_link(&target, &link).map_err(io_error(&link))
+        match files::replace_link(&target, &link) {
+            Err(error) if is_without_links(&error) => {
+                let link = link.display();
+                WARNED.call_once(|| tracing::warn!("{link}: {error}: no link to the best checkpoint"));
+                Ok(())
+            }
+            linked => linked.map_err(io_error(&link)),
+        }
     }
 
     /// The newest readable checkpoint, and the errors of newer ones, which are renamed to `damaged-…`.
@@ -486,4 +496,9 @@ impl Stats {
         self.file.sync_all().map_err(io_error(&self.path))?;
         self.event_file.sync()
     }
+}
+/// Whether a link was refused as file systems without links do: exFAT with EPERM, network drives with EOPNOTSUPP or
+/// ENOSYS.
+fn is_without_links(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
 }

@@ -108,6 +108,10 @@ for name, net in {
     "dilated": discriminator(dilation=2),
     "reflected": discriminator(padding_mode="reflect"),
     "slopes": discriminator(slope=0.1),
+    "order": nn.Sequential(
+        *discriminator()[:3], nn.LeakyReLU(0.05), nn.Dropout2d(0.25), nn.BatchNorm2d(4), *discriminator()[5:]
+    ),
+    "strided": nn.Sequential(*discriminator()[:2], down(2, 4, 5, 1 << 40, 1), *discriminator()[3:]),
 }.items():
     torch.save(net, f"{name}.pth")
 save_file(outputs, "outputs.safetensors")

@@ -15,7 +15,7 @@ pub(crate) mod turn;
 
 use crate::cli::{ClassArgs, ComputeArgs, DataArgs, ModelArgs};
 use dcgan_cli::{Logging, Progress, UsageError, set_threads};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, Split};
+use dcgan_data::{Dataset, ImageShape, OpenOptions};
 use dcgan_explore::latent::{LatentSet, LatentSpec, concat};
 use dcgan_model::weights::Weights;
 use dcgan_model::{
@@ -308,21 +308,11 @@ impl OpenedModel {
     /// The dataset of `--data`, by default the embedded digits if their shape is the model's.
     pub(crate) fn data(&self, args: &DataArgs) -> anyhow::Result<Dataset> {
         let shape = self.shape();
-        let open = |path: &Path, split| {
-            let options = OpenOptions { crop: args.crop, split, ..args.read.options(shape) };
-            Dataset::open(path, &options).map_err(UsageError::because)
-        };
         match &args.data {
             Some(path) => {
-                let split = args.split();
-                let data = open(path, split)?;
-                if split != Split::Train && data.fingerprint() == open(path, Split::Train)?.fingerprint() {
-                    let fault = format!(
-                        "--split {split}: {} has no {split} images of its own; omit the option to use all images",
-                        path.display()
-                    );
-                    return Err(UsageError::one(fault).into());
-                }
+                let options =
+                    OpenOptions { crop: args.crop, split: args.split(), ..args.read.options(shape) };
+                let data = Dataset::open_split(path, &options).map_err(UsageError::because)?;
                 for skipped in &data.report().skipped {
                     tracing::warn!("skipped: {skipped}");
                 }

@@ -24,14 +24,16 @@ const MONTAGE_PAIRS: usize = 4;
 pub(crate) fn run(args: &DedupArgs, logging: &Logging) -> anyhow::Result<Outcome> {
     let results = Results::new(logging, args.json, &[args.out.as_deref(), args.montage.as_deref()])?;
     let mut faults = Vec::new();
-    let counts = [
-        ("--steps", Some(args.steps)),
-        ("--tables", Some(args.tables)),
-        ("--pairs", Some(args.pairs)),
-        ("--crop", args.crop),
-    ];
-    let zero = counts.into_iter().filter(|(_, count)| *count == Some(0));
-    faults.extend(zero.map(|(name, _)| format!("{name} is 0, expected 1 or more")));
+    let counts =
+        [("--steps", args.steps, 10_000_000), ("--tables", args.tables, 1000), ("--pairs", args.pairs, 1000)];
+    for (name, count, max) in counts {
+        if !(1..=max).contains(&count) {
+            faults.push(format!("{name} is {count}, expected 1 to {max}"));
+        }
+    }
+    if args.crop == Some(0) {
+        faults.push("--crop is 0, expected 1 or more".to_owned());
+    }
     if !(-1.0..=1.0).contains(&args.min_correlation) {
         faults.push(format!("--min-correlation is {}, expected a number from -1 to 1", args.min_correlation));
     }
@@ -135,7 +137,7 @@ fn open(args: &DedupArgs, shape: ImageShape) -> Result<Dataset, UsageError> {
         cache_folder: default_cache_folder(),
         ..args.read.options(shape)
     };
-    Dataset::open(&args.data, &options).map_err(UsageError::because)
+    Dataset::open_split(&args.data, &options).map_err(UsageError::because)
 }
 
 /// Images that are kept of groups.

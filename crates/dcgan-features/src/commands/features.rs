@@ -1,6 +1,6 @@
 //! `dcgan-eval features`
 
-use super::{ProgressBars, choose_model, digits_splits, into_usage_error, open_data, open_device};
+use super::{ProgressBars, choose_model, digits_splits, into_usage_error, open_device, open_split};
 use crate::cli::{FeaturesArgs, StatisticsArg};
 use dcgan_cli::{Logging, Outcome, ReportedElsewhere, Results, UsageError, check_output, set_threads};
 use dcgan_data::{OpenOptions, Split};
@@ -32,7 +32,17 @@ pub(crate) fn run(args: &FeaturesArgs, world: &World, logging: &Logging) -> anyh
     let cancel = dcgan_cli::cancel_on_signals()?;
     if let Some(training) = &training {
         progress_bars.begin("batch norm statistics of the training images", training.rows.len(), "images");
-        let recalibrated = extractor.recalibrate(training.pair(), &mut |done| progress_bars.update(done));
+        let recalibrated = extractor.recalibrate(training.pair(), &mut |done| {
+            progress_bars.update(done);
+            match cancel.is_set() {
+                true => Err(ExtractError::Sink("interrupted".to_owned())),
+                false => Ok(()),
+            }
+        });
+        if cancel.is_set() && recalibrated.is_err() {
+            tracing::warn!("interrupted: nothing was written");
+            return Ok(Outcome::Interrupted);
+        }
         recalibrated.map_err(|error| own_error(error.into()))?;
     }
     progress_bars.begin("features", subset.rows.len(), "images");
@@ -106,19 +116,13 @@ fn prepare(args: &FeaturesArgs, world: &World) -> anyhow::Result<Prepared> {
     let open = |split| -> anyhow::Result<Subset> {
         let options = OpenOptions { split, crop: args.crop, ..args.read.options(chosen.shape()) };
         match &args.data {
-            Some(path) => Ok(open_data(path, &options)?),
+            Some(path) => Ok(open_split(path, &options)?),
             None => digits_splits(chosen.shape(), args.read)
                 .map(|(train, test)| if split == Split::Train { train } else { test }),
         }
     };
     let split = args.split.split();
     let subset = open(split)?;
-    if split != Split::Train && subset.sha256() == open(Split::Train)?.sha256() {
-        let fault = format!(
-            "--split {split}: the data have no {split} images of their own; omit the option to use all images"
-        );
-        return Err(UsageError::one(fault).into());
-    }
     if args.data.is_none() && args.crop.is_some() {
         return Err(UsageError::one("--crop needs --data: the embedded digits are not cropped").into());
     }

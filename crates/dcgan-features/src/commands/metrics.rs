@@ -1,10 +1,10 @@
 //! `dcgan-eval metrics`
 
-use super::{ProgressBars, check_cache, open_device};
+use super::{ProgressBars, check_cache, generator_of, open_device};
 use crate::cli::MetricsArgs;
 use dcgan_base::memory::peak_memory_bytes;
 use dcgan_cli::{Logging, Outcome, OutputFile, Results, UsageError, check_outputs, set_threads};
-use dcgan_data::{Dataset, ImageShape, OpenOptions, Split, default_cache_folder};
+use dcgan_data::{DataError, Dataset, ImageShape, OpenOptions, Split, default_cache_folder};
 use dcgan_features::experiment::weights_sha256;
 use dcgan_features::inception::{Images, InceptionError, features};
 use dcgan_features::report::{layout, thousands};
@@ -59,12 +59,20 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
         let output = OutputFile { option: "--save-statistics", path, extensions: &["npz"] };
         faults.extend(check_outputs(&inputs, &[output]));
     }
-    let has_images =
-        !is_npz(&args.reference) || Dataset::open(&args.reference, &OpenOptions::new(ANY)).is_ok();
+    let no_images = if is_npz(&args.reference) {
+        Dataset::open(&args.reference, &OpenOptions::new(ANY)).err()
+    } else {
+        None
+    };
+    let has_images = no_images.is_none();
     if !has_images && (args.save_statistics.is_some() || args.reference_n.is_some() || args.split.is_some()) {
         faults
             .push("--save-statistics, --reference-n and --split need real images, not statistics".to_owned());
     }
+    let statistics = real_statistics(args, no_images).unwrap_or_else(|error| {
+        faults.extend(error.faults);
+        None
+    });
     let weights = args.inception.clone().or_else(default_weights);
     if weights.is_none() {
         faults.push(format!(
@@ -90,7 +98,6 @@ pub(crate) fn run(args: &MetricsArgs, logging: &Logging) -> anyhow::Result<Outco
         true => Some(open_dataset(&args.reference, args.split.unwrap_or_default())?),
         false => None,
     };
-    let statistics = real_statistics(args, has_images)?;
     let mut inception = Inception::new(&weights, device)?;
     let cache = args.cache.clone().or_else(|| default_cache_folder().map(|folder| folder.join("features")));
     let (mut extract, sha256) = {
@@ -194,6 +201,7 @@ fn compute(
     let fid_infinity = if n >= FEW {
         Some(reference.distance_at_infinity(features, ddof, &mut RandomState::new(seed))?)
     } else {
+        tracing::warn!("{n} generated images: FID for n to infinity needs {FEW} or more and is left out");
         None
     };
     let logits = inception.logits(features);
@@ -301,20 +309,28 @@ fn is_npz(path: &Path) -> bool {
 
 /// The statistics in the file of the real images, if they are used: .npz files have statistics, images or both. As in
 /// ADM's evaluator, FID then compares with the statistics, which may be of more images.
-fn real_statistics(args: &MetricsArgs, has_images: bool) -> Result<Option<Statistics>, UsageError> {
-    if !is_npz(&args.reference) || has_images && args.reference_n.is_some() {
+///
+/// `no_images` says why the file has no images.
+fn real_statistics(
+    args: &MetricsArgs,
+    no_images: Option<DataError>,
+) -> Result<Option<Statistics>, UsageError> {
+    if !is_npz(&args.reference) || no_images.is_none() && args.reference_n.is_some() {
         return Ok(None);
     }
-    match Statistics::read(&args.reference) {
-        Ok(statistics) => {
-            if has_images {
+    match (Statistics::read(&args.reference), no_images) {
+        (Ok(statistics), no_images) => {
+            if no_images.is_none() {
                 let path = args.reference.display();
                 tracing::info!("{path}: FID uses its statistics, the other metrics its images");
             }
             Ok(Some(statistics))
         }
-        Err(_) if has_images => Ok(None),
-        Err(error) => Err(UsageError::because(error)),
+        (Err(_), None) => Ok(None),
+        (Err(error), Some(no_images)) => {
+            let fault = format!("neither statistics nor images for the real side: {error}; {no_images}");
+            Err(UsageError::one(fault))
+        }
     }
 }
 
@@ -326,7 +342,7 @@ fn open_dataset(path: &Path, split: Split) -> Result<Dataset, UsageError> {
     // A cache opens in its own shape alone.
     let shape = dcgan_data::cache_shape(path).map_err(UsageError::because)?.unwrap_or(ANY);
     let options = OpenOptions { split, index_folder: default_cache_folder(), ..OpenOptions::new(shape) };
-    let data = Dataset::open(path, &options).map_err(UsageError::because)?;
+    let data = Dataset::open_split(path, &options).map_err(UsageError::because)?;
     tracing::info!("{}", data.report());
     if let Ok(true) = data.name(0).map(|name| name.to_ascii_lowercase().ends_with(".jpg")) {
         tracing::warn!("{}: JPEG changes FID; compare images that are stored alike", path.display());
@@ -369,15 +385,8 @@ fn open_generated(path: &Path, device: &Device) -> anyhow::Result<Source> {
     } else {
         return Ok(Source::Dataset(Box::new(open_dataset(path, Split::Train)?)));
     };
-    let Some(weights) = &files.generator else {
-        let fault = format!("{} has no generator, which images are drawn from", path.display());
-        return Err(UsageError::one(fault).into());
-    };
-    let mut generator = Generator::new(&files.model, weights, device)?;
-    if generator.ensure_statistics()? {
-        tracing::info!("the weights have no batch norm statistics: recalibrated from 4,096 z");
-    }
-    let sha256 = Some(weights_sha256(weights));
+    let generator = generator_of(&files, path.display(), device)?;
+    let sha256 = files.generator.as_ref().map(weights_sha256);
     Ok(Source::Model { generator: Box::new(generator), name: name_of(path), sha256 })
 }
 

@@ -16,9 +16,11 @@ use dcgan_data::{Dataset, ImageShape, OpenOptions, Split};
 use dcgan_features::experiment::{ExperimentError, Subset};
 use dcgan_features::file::FileError;
 use dcgan_features::learner::{L2Learner, LinfaLearner};
-use dcgan_features::protocol::{self, Learner};
+use dcgan_features::protocol::{self, Learner, ProtocolError};
 use dcgan_model::weights::Weights;
-use dcgan_model::{Device, DeviceChoice, Model, ModelFiles, NetworkError, networks, open, shipped_model};
+use dcgan_model::{
+    Device, DeviceChoice, Generator, Model, ModelFiles, NetworkError, networks, open, shipped_model,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -95,6 +97,23 @@ fn choose_model(args: &ModelArgs, preset: &str) -> anyhow::Result<ChosenModel> {
     Ok(ChosenModel { name, path: path.display().to_string(), files: opened.files })
 }
 
+/// G of the model at `path`, with batch norm statistics.
+fn generator_of(
+    files: &ModelFiles,
+    path: impl std::fmt::Display,
+    device: &Device,
+) -> anyhow::Result<Generator> {
+    let Some(weights) = &files.generator else {
+        let fault = format!("{path} has no generator, which images are drawn from");
+        return Err(UsageError::one(fault).into());
+    };
+    let mut generator = Generator::new(&files.model, weights, device)?;
+    if generator.ensure_statistics()? {
+        tracing::info!("the weights have no batch norm statistics: recalibrated from 4,096 z");
+    }
+    Ok(generator)
+}
+
 /// Opens a device; logs what `auto` chose.
 fn open_device(choice: DeviceChoice) -> Result<Device, UsageError> {
     let device = choice.open().map_err(UsageError::because)?;
@@ -117,13 +136,21 @@ fn digits_splits(shape: ImageShape, read: ReadArgs) -> anyhow::Result<(Subset, S
     Ok((subset(0..DIGITS_TRAIN), subset(DIGITS_TRAIN..digits.len())))
 }
 
-/// Opens the dataset at `path`.
+/// Opens the dataset at `path`; all images if it has no splits.
 fn open_data(path: &Path, options: &OpenOptions) -> Result<Subset, UsageError> {
-    let data = Dataset::open(path, options).map_err(UsageError::because)?;
+    Ok(subset_of(Dataset::open(path, options).map_err(UsageError::because)?, path))
+}
+
+/// Opens a split of the dataset at `path`, which must have one.
+fn open_split(path: &Path, options: &OpenOptions) -> Result<Subset, UsageError> {
+    Ok(subset_of(Dataset::open_split(path, options).map_err(UsageError::because)?, path))
+}
+
+fn subset_of(data: Dataset, path: &Path) -> Subset {
     if data.is_composited() {
         tracing::info!("{}: {}", path.display(), data.composited_note());
     }
-    Ok(Subset::whole(data))
+    Subset::whole(data)
 }
 
 /// The training and test split of a published dataset; `files` describes its files for messages.
@@ -179,6 +206,9 @@ fn into_usage_error(error: ExperimentError) -> anyhow::Error {
     use dcgan_features::extract::ExtractError;
     match error {
         ExperimentError::File(FileError::Io { .. }) => error.into(),
+        ExperimentError::Protocol(ProtocolError::ShortClass { .. } | ProtocolError::TooFew { .. }) => {
+            UsageError::one(format!("{error}: give more data")).into()
+        }
         ExperimentError::Protocol(_) | ExperimentError::NoLabels { .. } | ExperimentError::File(_) => {
             UsageError::because(error).into()
         }

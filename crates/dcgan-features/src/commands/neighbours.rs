@@ -1,8 +1,8 @@
 //! `dcgan-eval mnist-nn` and `nnd`
 
 use super::{
-    ChosenModel, ProgressBars, check_cache, choose_model, digits_splits, into_usage_error, open_data,
-    open_device, open_splits, per_class,
+    ChosenModel, ProgressBars, check_cache, choose_model, digits_splits, generator_of, into_usage_error,
+    open_data, open_device, open_splits, per_class,
 };
 use crate::cli::{MnistNnArgs, NndArgs};
 use dcgan_base::memory::peak_memory_bytes;
@@ -16,7 +16,7 @@ use dcgan_features::subset::{class_name, match_names};
 use dcgan_features::task::Task;
 use dcgan_model::ModelConfig;
 use dcgan_model::pixels::PixelRange;
-use dcgan_model::{Device, Generator, ModelFiles, shipped_model};
+use dcgan_model::shipped_model;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -70,6 +70,9 @@ pub(crate) fn evaluate_mnist_nn(
 ) -> anyhow::Result<MnistNn> {
     let cache = args.cache.as_deref();
     check_cache(cache)?;
+    if let Some(count) = args.count.filter(|count| !(1..=1_000_000_000).contains(count)) {
+        return Err(UsageError::one(format!("--count is {count}, expected 1 to 1000000000")).into());
+    }
     set_threads(args.compute.threads)?;
     if of_model {
         return mnist_nn_of_model(args, logging);
@@ -215,19 +218,6 @@ fn labels_as_in(config: &ModelConfig, test: &Subset) -> anyhow::Result<Vec<u32>>
         return Err(UsageError::one(fault).into());
     }
     Ok(labels.into_iter().filter_map(|label| u32::try_from(label).ok()).collect())
-}
-
-/// G of a model with batch norm statistics.
-fn generator_of(files: &ModelFiles, path: &str, device: &Device) -> anyhow::Result<Generator> {
-    let Some(weights) = &files.generator else {
-        let fault = format!("{path} has no generator, which samples are drawn from");
-        return Err(UsageError::one(fault).into());
-    };
-    let mut generator = Generator::new(&files.model, weights, device)?;
-    if generator.ensure_statistics()? {
-        tracing::info!("the weights have no batch norm statistics: recalibrated from 4,096 z");
-    }
-    Ok(generator)
 }
 
 /// The table of `mnist-nn` with the values of the paper, and its JSON with the keys of `described`.

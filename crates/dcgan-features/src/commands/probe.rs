@@ -7,7 +7,7 @@ use dcgan_cli::{Logging, Outcome, Results, UsageError, set_threads};
 use dcgan_features::experiment::hex;
 use dcgan_features::file::{self, LabeledFeatures};
 use dcgan_features::origin;
-use dcgan_features::protocol::{Examples, Grid, all};
+use dcgan_features::protocol::{Examples, Grid, ProtocolError, all};
 use dcgan_features::report::{layout, thousands};
 use dcgan_features::subset::{class_name, match_names};
 use serde_json::json;
@@ -19,6 +19,9 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     let results = Results::new(logging, args.json, &[])?;
     let mut faults = Vec::new();
     let grid = check_grid(&args.c, &mut faults);
+    if args.held_out.is_some() && grid.as_ref().is_some_and(|values| values.len() == 1) {
+        faults.push("--held-out: there is nothing to choose with a single --c; omit one of them".to_owned());
+    }
     let mut open = |option: &str, path: &Path| match file::open(path) {
         Ok(found) if found.labels.is_empty() => {
             faults.push(format!("{option} {} has no labels", path.display()));
@@ -80,7 +83,13 @@ pub(crate) fn run(args: &ProbeArgs, logging: &Logging) -> anyhow::Result<Outcome
     let mut progress_bars = ProgressBars::new(logging);
     let started = Instant::now();
     let outcome = all::run(held_out, &grid, (&train, &test), &[], learner.as_mut(), &mut progress_bars)
-        .map_err(|e| into_usage_error(e.into()))?;
+        .map_err(|error| match (error, args.held_out) {
+            (error @ (ProtocolError::ShortClass { .. } | ProtocolError::TooFew { .. }), Some(held_out)) => {
+                let fix = "omit the option to hold out the last fifth of each class";
+                UsageError::one(format!("--held-out {held_out}: {error}; {fix}")).into()
+            }
+            (error, _) => into_usage_error(error.into()),
+        })?;
     let seconds = started.elapsed().as_secs_f64();
     drop(progress_bars);
     let accuracy = 100.0 - outcome.error_percent;

@@ -1,9 +1,9 @@
 //! `dcgan-eval reproduce`
 
-use super::{neighbours, task};
+use super::{check_cache, neighbours, open_device, task};
 use crate::cli::{BaselineArg, ComputeArgs, MnistNnArgs, ModelArgs, ReproduceArgs, Statistics, TaskArgs};
 use anyhow::{Context, bail};
-use dcgan_cli::{Logging, Outcome, Results, UsageError};
+use dcgan_cli::{Logging, Outcome, Results, UsageError, set_threads};
 use dcgan_features::claim::{CLAIMS, Claim};
 use dcgan_features::neighbours::SampleStatistics;
 use dcgan_features::report::layout;
@@ -36,6 +36,10 @@ pub(crate) fn run(args: &ReproduceArgs, logging: &Logging) -> anyhow::Result<Out
     if args.claim.is_none() && args.model.is_some() {
         return Err(UsageError::one("--model is the model of one claim: name the claim").into());
     }
+    // Faults of all claims, before the first one is run.
+    check_cache(args.cache.as_deref())?;
+    set_threads(args.compute.threads)?;
+    open_device(args.compute.device)?;
     let mut rows = Vec::new();
     for claim in chosen {
         let found = match inputs(claim, args) {
@@ -78,6 +82,12 @@ struct Inputs {
 /// Finds the model and the data, or says what is missing.
 fn inputs(claim: &Claim, args: &ReproduceArgs) -> Result<Inputs, Vec<String>> {
     let mut faults = Vec::new();
+    if args.claim.is_some() && args.data.is_some() && claim.data.is_none() {
+        faults.push("is about the embedded digits: omit --data".to_owned());
+    }
+    if args.model.is_some() && claim.task.task().is_none() && claim.count.is_none() {
+        faults.push("compares real images: omit --model".to_owned());
+    }
     let mut model = args.model.clone();
     if let (None, Some(name)) = (&model, &claim.model) {
         model = shipped_model(name);

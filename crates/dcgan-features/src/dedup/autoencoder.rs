@@ -1,6 +1,7 @@
 //! The denoising autoencoder whose hidden layer is the code of an image.
 
 use super::{DedupError, SHAPE, tables::Code};
+use crate::extract::read_batch;
 use candle_core::Tensor;
 use dcgan_base::random::{Purpose, normal, stream};
 use dcgan_data::Dataset;
@@ -157,10 +158,9 @@ fn initial(layers: &[Layer], seed: u64) -> Result<Tensors, DedupError> {
 
 /// `count` images drawn with repetition, normalized.
 fn drawn(dataset: &Dataset, rng: &mut impl Rng, count: usize) -> Result<Vec<f32>, DedupError> {
-    let mut images = vec![0; count * SHAPE.bytes()];
-    for image in images.chunks_exact_mut(SHAPE.bytes()) {
-        dataset.read(rng.random_range(0..dataset.len()), image)?;
-    }
+    let indices: Vec<usize> = (0..count).map(|_| rng.random_range(0..dataset.len())).collect();
+    let mut images = Vec::new();
+    read_batch(dataset, indices, &mut images)?;
     Ok(normalized(&images))
 }
 

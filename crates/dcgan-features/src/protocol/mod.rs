@@ -25,10 +25,7 @@ pub struct Examples {
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
     /// A class has fewer images than a draw needs.
-    #[error(
-        "class {class} has {found} training images, expected at least {needed} in each class: give more data, \
-         or lower --labels-per-class"
-    )]
+    #[error("class {class} has {found} training images, expected at least {needed} in each class")]
     ShortClass {
         /// Number and name of the class.
         class: String,
@@ -38,9 +35,7 @@ pub enum ProtocolError {
         needed: usize,
     },
     /// No row to hold out, or none left to train on.
-    #[error(
-        "{images} training images, {held_out} held out: expected at least one of each, held out and not: give more data"
-    )]
+    #[error("{images} training images, {held_out} held out: expected at least one of each, held out and not")]
     TooFew {
         /// Training images.
         images: usize,

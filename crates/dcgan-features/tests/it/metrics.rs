@@ -153,6 +153,17 @@ fn features_belong_to_images(here: &Path, data: &str, metrics: &dyn Fn(&[&str]) 
         first["fid"],
         "the images have changed"
     );
+    // Of a dataset, images are drawn: the first ones may be of one class.
+    for (class, brightness) in [("dark", 40), ("light", 255)] {
+        fs::create_dir_all(here.join("sorted").join(class)).unwrap();
+        for image in 0..5_usize {
+            let pixels = (0..8 * 8 * 3).map(|at| (at * (3 + image) * 7 % brightness).to_le_bytes()[0]);
+            let bytes: Vec<u8> = b"P6 8 8 255\n".iter().copied().chain(pixels).collect();
+            fs::write(here.join(format!("sorted/{class}/{image}.ppm")), bytes).unwrap();
+        }
+    }
+    let part = metrics(&["sorted/dark", "sorted", "--reference-n", "5"]);
+    assert!(part["fid"].as_f64().unwrap() > 1e-3, "{part}");
     let small = OpenOptions::new(ImageShape { height: 8, width: 8, channels: 1 });
     let any = OpenOptions::new(RGB);
     for (name, options) in [("small.cache", small), ("rgb.cache", any)] {
@@ -174,6 +185,14 @@ fn faults(here: &Path, data: &str, weights: &Path) {
     fs::write(here.join("one/1.ppm"), b"P6 1 1 255\nabc").unwrap();
     // Images of STL-10 have the ending of weights.
     fs::write(here.join("unlabeled_X.bin"), vec![7; 2 * 96 * 96 * 3]).unwrap();
+    let mut npy =
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 8, 8, 3), }"
+            .to_vec();
+    npy.resize(128 + 4 * 2 * 8 * 8 * 3, b' ');
+    let mut zip = zip::ZipWriter::new(fs::File::create(here.join("float.npz")).unwrap());
+    zip.start_file("images.npy", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(&npy).unwrap();
+    zip.finish().unwrap();
     let with = ["--inception", weights];
     let rows: &[(&[&str], &[&str])] = &[
         (&["digits", data], &["--inception", "DCGAN_INCEPTION", "pytorch-fid", "nnd"]),
@@ -182,6 +201,8 @@ fn faults(here: &Path, data: &str, weights: &Path) {
         (&["digits", "missing", with[0], with[1]], &["missing"]),
         (&["missing", data, with[0], with[1]], &["missing"]),
         (&["digits", "empty.npz", with[0], with[1]], &["empty.npz", "mu", "sigma"]),
+        (&["digits", "float.npz"], &["float.npz", "mu", "<f4", "astype(numpy.uint8)", "--inception"]),
+        (&["digits", "one", "--split", "test", with[0], with[1]], &["one has no test images of its own"]),
         (&["digits", "real.npz", "--save-statistics", "s.npz", with[0], with[1]], &["--save-statistics"]),
         (&["digits", data, "--save-statistics", "s.txt", "--n", "1"], &[".npz", "--n is 1", "--inception"]),
         (

@@ -4,9 +4,9 @@
 
 use crate::classes::images;
 use crate::support::{TEN, bars, json, run};
-use dcgan_data::ImageWriter;
 use dcgan_data::image_file::ImageFileFormat;
 use dcgan_data::image_grid::ImageGrid;
+use dcgan_data::{Dataset, ImageShape, ImageWriter, OpenOptions};
 use dcgan_model::weights::Precision;
 use dcgan_model::{Classes, Device, Generator, Model, ModelFiles, Preset};
 use serde_json::Value;
@@ -83,6 +83,27 @@ fn samples_drawn_on_the_way_are_those_of_image_files() {
     let (short, long) = (minibatch("1000"), minibatch("1300"));
     assert_ne!(long["nnd_score"], drawn["nnd_score"]);
     assert_eq!(short["nnd_score"], long["scores"][0]["mean_distance"]);
+}
+
+#[test]
+fn a_part_of_images_sorted_by_class_has_all_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let data = bars(here, &TEN, 150, 3);
+    let shape = ImageShape { height: 28, width: 28, channels: 1 };
+    let train = Dataset::open(&data, &OpenOptions::new(shape)).unwrap();
+    let mut writer = ImageWriter::create(&here.join("sorted"), "a test").unwrap();
+    let mut pixels = vec![0; shape.bytes()];
+    for (i, label) in train.labels().unwrap().iter().enumerate() {
+        train.read(i, &mut pixels).unwrap();
+        writer
+            .write(Some(&label.to_string()), &ImageFileFormat::Png.encode(&pixels, (28, 28, 1)).unwrap())
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    let found = json(here, &["mnist-nn", "--data", data.to_str().unwrap(), "--samples", "sorted"]);
+    let errors: Vec<&Value> = (0..2).map(|i| &found["scores"][i]["error_percent"]).collect();
+    assert_eq!((&found["scores"][0]["references"], errors), (&1000.into(), vec![&0.0.into(), &0.0.into()]));
 }
 
 #[test]

@@ -64,6 +64,7 @@ fn invalid_input_is_rejected_with_the_fix() {
         (&["svhn", "--model", authors, "--preset", "pytorch32", "--data", data], &["blocks", "expected"]),
         (&["svhn", "--model", authors, "--data", data], &["--preset", "svhn32"]),
         (&["svhn", "--model", "absent", "--data", data], &["absent does not exist"]),
+        (&["cifar10"], &["models/imagenet32 does not exist", "missing --data"]),
         (&["cifar10", "--data", data], &["models/imagenet32 does not exist", "--model"]),
         (&["digits", "--model", "text"], &["text", "unknown format"]),
         (&["svhn", "--model", authors, "--preset", "nonsense", "--data", data], &["nonsense", "svhn32"]),
@@ -99,7 +100,7 @@ fn invalid_input_is_rejected_with_the_fix() {
                 "--out",
                 "new",
             ],
-            &["no test images of their own"],
+            &["no test images of its own"],
         ),
         (&["digits", "--labels-per-class", "2", "--save-draws", "text"], &["--save-draws text exists"]),
         (&["cifar10", "--model", digits, "--data", data], &["cifar10 needs", "data_batch_1.bin"]),
@@ -117,7 +118,13 @@ fn invalid_input_is_rejected_with_the_fix() {
         ),
         (&["digits", "--c", "x"], &["--c"]),
         (&["digits", "--threads", "0"], &["--threads is 0"]),
-        (&["digits", "--repeats", "5"], &["--labels-per-class"]),
+        (&["digits", "--repeats", "5", "--trials", "3"], &["--labels-per-class", "--baseline supervised"]),
+        (&["digits", "--selection-draws", "5"], &["--selection-draws needs --labels-per-class"]),
+        (&["mnist-nn", "--model", digits, "--count", "0"], &["--count is 0, expected 1 to 1000000000"]),
+        (
+            &["dedup", data, "--pairs", "1001", "--tables", "0"],
+            &["--pairs is 1001, expected 1 to 1000", "--tables is 0"],
+        ),
         (&["digits", "--baseline", "none,pixels"], &["--baseline none"]),
         (&["digits", "--baseline", "supervised"], &["--labels-per-class"]),
         (&["digits", "--cache", "absent"], &["--cache absent"]),
@@ -136,14 +143,23 @@ fn invalid_input_is_rejected_with_the_fix() {
         (&["probe", "--train", "one-class", "--test", "one-class"], &["1 class"]),
         (
             &["probe", "--train", "ok", "--test", "ok", "--held-out", "5"],
-            &["5 training images", "5 held out"],
+            &["--held-out 5", "5 training images", "omit the option"],
         ),
+        (
+            &["probe", "--train", "ok", "--test", "ok", "--held-out", "4"],
+            &["--held-out 4", "class 1 has 0 training images", "omit the option"],
+        ),
+        (&["probe", "--train", "ok", "--test", "ok", "--held-out", "2", "--c", "1"], &["--held-out", "--c"]),
         (&["probe", "--train", "ok", "--test", "ok", "--c", "-1"], &["--c"]),
         // Claims.
         (&["reproduce", "nonsense"], &["nonsense", "digits"]),
         (&["reproduce", "svhn-crops"], &["--model", "--data"]),
         (&["reproduce", "--model", digits], &["--model", "name the claim"]),
         (&["reproduce", "digits", "--list"], &["--list"]),
+        (&["reproduce", "--cache", "absent"], &["--cache absent"]),
+        (&["reproduce", "--threads", "0"], &["--threads is 0"]),
+        (&["reproduce", "digits", "--data", data], &["omit --data"]),
+        (&["reproduce", "mnist-real", "--data", data, "--model", digits], &["omit --model"]),
     ];
     let listing = || {
         let mut names: Vec<_> = fs::read_dir(here).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -233,7 +233,8 @@ fn described(network: NetworkKind, sizes: &Sizes, found: Result<Found, Problem>)
             format!("{kernels}, and {kernel}x{kernel} has no usual stride and padding: give --config F.toml")
         }
         Problem::Several(images) if images.len() > 1 => format!(
-            "{kernels}, which fit several strides and paddings, for images of {}: give --size, or --config F.toml",
+            "{kernels}, which fit several strides and paddings, for images of {}: give the size with \
+             `dcgan-train import --size HxW`, or --config F.toml",
             list(&images)
         ),
         Problem::Several(_) => format!("{kernels}, which fit several strides and paddings: give --config F.toml"),

@@ -77,6 +77,21 @@ impl<'a> FileNetwork<'a> {
     }
 }
 
+impl FileNetwork<'_> {
+    /// A batch norm behind an activation, with its convolution: the numbers of the modules leave a place between the
+    /// two and none before the next convolution. Networks of this program have the activation behind the batch norm.
+    pub(crate) fn norm_behind_activation(&self) -> Option<(&str, &str)> {
+        let numbers = self.layers.iter().filter(|layer| layer.weight.is_some());
+        let numbers: BTreeSet<(&str, usize)> = numbers.filter_map(|layer| numbered(&layer.module)).collect();
+        self.layers.iter().find_map(|layer| {
+            let norm = layer.norm.as_ref()?;
+            let ((prefix, a), (other, b)) = (numbered(&layer.module)?, numbered(&norm.module)?);
+            let is_behind = prefix == other && b > a + 1 && numbers.contains(&(prefix, b + 1));
+            is_behind.then_some((norm.module.as_str(), layer.module.as_str()))
+        })
+    }
+}
+
 impl<'a> Part<'a> {
     fn shape(&self) -> Option<&'a [usize]> {
         match self {

@@ -156,6 +156,16 @@ fn model_of(
         }
         (None, None) => None,
     };
+    if let (Some(model), Some(size)) = (&known, options.size) {
+        let (height, width, _) = model.config().image_shape();
+        if size != (height, width) {
+            let problem = format!(
+                "its networks are for images of {height}x{width}, not of {}x{}: omit the size",
+                size.0, size.1
+            );
+            return Err(ImportError::Layout { path: first.to_owned(), problem });
+        }
+    }
     let mut groups = Vec::new();
     for source in sources {
         import_notes.extend(source.notes.clone());
@@ -191,19 +201,32 @@ fn model_of(
     Ok((model.clone(), import.finish()?))
 }
 
-/// The contents of files. A file of a folder that is in no known format is skipped with a note.
+/// The contents of files. A file of a folder that is in no known format or has no tensors is skipped with a note, and
+/// so are arrays without names beside named tensors, such as a list of losses.
 fn read_sources(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<String>), ImportError> {
     let sources::Files { paths, mut notes } = sources::files(paths)?;
     let mut sources = Vec::new();
     for (path, is_named) in paths {
         match sources::read(&path) {
-            Err(ImportError::UnknownFormat { path }) if !is_named => {
+            Err(ImportError::UnknownFormat { path } | ImportError::NotArrays { path }) if !is_named => {
                 notes.push(format!("skipped {}: not a weights file", sources::file_name(&path)));
             }
-            source => sources.push(source?),
+            source => sources.push((source?, is_named)),
         }
     }
-    Ok((sources, notes))
+    let has_tensors =
+        |source: &Source| matches!(&source.content, sources::Content::Tensors(tensors) if !tensors.is_empty());
+    if sources.iter().any(|(source, _)| has_tensors(source)) {
+        sources.retain(|(source, is_named)| {
+            let keeps = *is_named || has_tensors(source);
+            if !keeps {
+                let name = sources::file_name(&source.path);
+                notes.push(format!("skipped {name}: no named tensors, which other files have"));
+            }
+            keeps
+        });
+    }
+    Ok((sources.into_iter().map(|(source, _)| source).collect(), notes))
 }
 
 /// The configuration that an export of this program stored in the files; `None` unless every file has one.
@@ -327,6 +350,13 @@ impl<'a> Import<'a> {
             GroupContent::Tensors(_) => {
                 let named = group.named();
                 let network = FileNetwork::new(&named, group.by_name);
+                if let Some((norm, convolution)) = network.norm_behind_activation() {
+                    let problem = format!(
+                        "the batch norm {norm} is not next to its convolution {convolution} but to the next one: \
+                         networks with the activation before batch norm cannot be imported"
+                    );
+                    return Err(ImportError::Layout { path: group.path.clone(), problem });
+                }
                 let layers = network.layers.iter().filter_map(|layer| layer.weight);
                 let native = matching::native(&named);
                 let candidate = |expected| match &native {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::geometry::Steps;
 use super::layers::FileNetwork;
-use super::names::NetworkKind;
+use super::names::{NetworkKind, numbered};
 use super::pickle::{Class, Id, Node, Pickle};
 use dcgan_ops::Activation;
 
@@ -18,9 +18,15 @@ pub(crate) const MAX_MODULES: usize = 1 << 12;
 /// Bytes of the longest name of a class that is kept.
 const MAX_CLASS: usize = 128;
 
+/// Maximum stride and padding of a module.
+const MAX_STEP: usize = 64;
+
+/// Where PyTorch's activations are.
+const ACTIVATIONS: &str = "torch.nn.modules.activation.";
+
 /// Modules of PyTorch that change the maps in a way that no layer of this program does.
 const OTHER_LAYERS: [&str; 7] = [
-    "torch.nn.modules.activation.",
+    ACTIVATIONS,
     "torch.nn.modules.upsampling.",
     "torch.nn.modules.pooling.",
     "torch.nn.modules.padding.",
@@ -123,7 +129,11 @@ impl Module {
         }
         let steps =
             (one("stride", stride)?, one("padding", padding)?, one("output_padding", output_padding)?);
-        if steps.0 == 0 { Err("stride 0".to_owned()) } else { Ok(Some(steps)) }
+        let limits = [("stride", steps.0, 1), ("padding", steps.1, 0), ("output_padding", steps.2, 0)];
+        match limits.into_iter().find(|(_, value, least)| !(*least..=MAX_STEP).contains(value)) {
+            Some((what, value, _)) => Err(format!("{what} {value}")),
+            None => Ok(Some(steps)),
+        }
     }
 }
 
@@ -166,6 +176,19 @@ pub(crate) fn known(network: &FileNetwork, modules: &Modules, kind: NetworkKind)
             return Err(of_module(&layer.module, what));
         }
         known.steps.push(steps);
+    }
+    for layer in &network.layers {
+        let Some(norm) = &layer.norm else { continue };
+        let Some(((prefix, a), (other, b))) = numbered(&layer.module).zip(numbered(&norm.module)) else {
+            continue;
+        };
+        let is_between = |name: &str| numbered(name).is_some_and(|(of, i)| of == prefix && a < i && i < b);
+        let is_activation = |module: &Module| module.class.starts_with(ACTIVATIONS);
+        let found = modules.iter().find(|(name, module)| is_between(name) && is_activation(module));
+        if let Some((name, module)) = found.filter(|_| prefix == other) {
+            let what = format!("nn.{} before the batch norm {}", module.kind(), norm.module);
+            return Err(of_module(name, what));
+        }
     }
     let norms = network.layers.iter().filter_map(|layer| layer.norm.as_ref());
     let eps: Vec<f64> = norms.filter_map(|norm| modules.get(&norm.module)?.eps).collect();

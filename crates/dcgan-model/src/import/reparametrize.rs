@@ -12,7 +12,7 @@
 //! W is the matrix whose rows are the slices of the tensor along the axis of output channels: axis 0 of a convolution,
 //! axis 1 of a transposed convolution. PyTorch updates u and v only in training mode.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::NetworkKind;
 use crate::weights::{HostTensor, Shape};
@@ -75,7 +75,7 @@ pub(crate) fn weights(
 ) -> Result<(Vec<OwnedTensor>, Vec<String>), Unfit> {
     let by_name: BTreeMap<&str, &HostTensor> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
     let mut computed: BTreeMap<String, HostTensor> = BTreeMap::new();
-    let mut used: Vec<String> = Vec::new();
+    let mut used: BTreeSet<String> = BTreeSet::new();
     let mut counts: BTreeMap<Form, usize> = BTreeMap::new();
     for (name, tensor) in &tensors {
         for (form, first, others) in FORMS {

@@ -10,7 +10,7 @@ use super::names::{self, NetworkKind};
 use super::state_dict::{ImportedTensor, MAX_KEY, ModuleRef};
 use super::{MAX_VALUES, export, joblib, torch};
 use crate::ModelConfig;
-use crate::weights::{HostTensor, parse_safetensors};
+use crate::weights::{HostTensor, parse_floats};
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 2 << 30;
@@ -167,7 +167,7 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Source, ImportError> {
         Ok(of_torch(torch::read_legacy(path, bytes)?))
     } else if bytes.get(8) == Some(&b'{') {
         // The format keeps no order, so tensors are sorted by the numbers in their names.
-        let all = parse_safetensors(path, bytes)?;
+        let (all, others) = parse_floats(path, bytes)?;
         let count = all.len();
         let tensors = all.into_iter().filter(|(name, _)| name.len() <= MAX_KEY);
         let mut tensors: Vec<ImportedTensor> =
@@ -176,7 +176,8 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Source, ImportError> {
         let skipped = (count > tensors.len()).then(|| {
             format!("skipped {} tensors with names of more than {MAX_KEY} bytes", count - tensors.len())
         });
-        let notes = skipped.into_iter().collect();
+        let other = |(name, dtype): (String, _)| format!("skipped {name}: its type is {dtype}, not a float");
+        let notes = others.into_iter().map(other).chain(skipped).collect();
         Ok(Source { config: export::config(bytes), notes, ..source(Content::Tensors(tensors)) })
     } else if matches!(bytes.first(), Some(0x80 | b']' | b'(')) {
         match joblib::read(path, bytes, MAX_VALUES) {

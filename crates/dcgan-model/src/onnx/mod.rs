@@ -59,7 +59,10 @@ pub struct GeneratorOptions<'a> {
 #[non_exhaustive]
 pub enum OnnxError {
     /// A tensor is missing.
-    #[error("{tensor} is missing: a network is exported with its batch norm statistics")]
+    #[error(
+        "{tensor} is missing: a network is exported with its batch norm statistics; train it with dcgan-train, or save \
+         them with the weights"
+    )]
     Missing {
         /// Its name.
         tensor: String,

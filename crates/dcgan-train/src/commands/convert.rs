@@ -11,6 +11,7 @@ use dcgan_model::import::{ImportOptions, NetworkKind, PYTORCH_NETWORKS, to_pytor
 use dcgan_model::onnx::{self, GeneratorOptions, OnnxImages, OnnxLabels};
 use dcgan_model::weights::Precision;
 use dcgan_model::{Generator, ModelConfig, ModelFiles, Opened};
+use dcgan_ops::Role;
 use std::path::Path;
 
 /// The card of a model folder.
@@ -38,15 +39,27 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<Outcome> {
         let names: Vec<_> = args.src.iter().map(|src| src.display().to_string()).collect();
         return Err(UsageError::one(format!("--network: {} has no such network", names.join(", "))).into());
     }
-    let mut statistics = "unchanged";
+    let mut statistics = Vec::new();
     if let Some(weights) = &mut files.generator {
         let mut generator = Generator::new(&files.model, weights, &Device::Cpu)?;
         if generator.ensure_statistics()? {
             *weights = generator.weights()?;
-            statistics = "of G recalibrated from 4,096 z with seed 0";
-            tracing::info!("batch norm statistics {statistics}");
+            let recalibrated = "of G recalibrated from 4,096 z with seed 0";
+            tracing::info!("batch norm statistics {recalibrated}");
+            statistics.push(recalibrated);
+        } else {
+            statistics.push("of G unchanged");
         }
     }
+    if let Some(weights) = &files.discriminator {
+        let has_statistics = weights.keys().any(|name| name.ends_with(Role::RunningMean.suffix()));
+        let needs_them = files.model.discriminator_layers().iter().any(|layer| layer.norm.is_some());
+        statistics.push(match (has_statistics, needs_them) {
+            (false, true) => "of D: none; `dcgan-eval` recalibrates them on images",
+            _ => "of D unchanged",
+        });
+    }
+    let statistics = statistics.join(", ");
     make_folder(&args.out)?;
     let ModelConfig { name, height, width, channels, .. } = files.model.config();
     let names: Vec<_> =

@@ -3,8 +3,8 @@
 use super::{compare, resume, train};
 use crate::cli::RunArgs;
 use dcgan_cli::{Logging, Outcome, UsageError, print_result};
-use dcgan_mpi::World;
 use dcgan_mpi::command::{agree, is_first, share};
+use dcgan_mpi::{World, relaunch_if_asked};
 use dcgan_train::compare::{Comparison, RunSummary};
 use dcgan_train::config::Plan;
 use dcgan_train::run_folder::RunFolder;
@@ -15,7 +15,11 @@ use std::path::{Path, PathBuf};
 const MAX_RUNS: u64 = 1000;
 
 pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::Result<Outcome> {
-    let runs = agree(world, runs(args, is_first(world)))?;
+    let (runs, processes) = agree(world, runs(args, is_first(world)))?;
+    if let Some(outcome) = relaunch_if_asked(world, processes)? {
+        return Ok(outcome);
+    }
+    let cancel = dcgan_cli::cancel_on_signals()?;
     for (i, (seed, out)) in runs.iter().enumerate() {
         tracing::info!("run {} of {}: seed {seed} in {}", i + 1, runs.len(), out.display());
         let part = args.part(*seed, out);
@@ -27,9 +31,12 @@ pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::R
         } else {
             resume::resume(&part.resumed(out), world, logging)?
         };
-        if outcome == Outcome::Interrupted {
-            tracing::warn!("{i} of {} runs are complete; the same command continues", runs.len());
-            return Ok(outcome);
+        // A signal in the last step of a run, or after it, has not interrupted that run.
+        let complete = if outcome == Outcome::Interrupted { i } else { i + 1 };
+        let is_stopping = outcome == Outcome::Interrupted || complete < runs.len() && cancel.is_set();
+        if share(world, is_first(world).then_some(is_stopping))? {
+            tracing::warn!("{complete} of {} runs are complete; the same command continues", runs.len());
+            return Ok(Outcome::Interrupted);
         }
     }
     if is_first(world) {
@@ -41,8 +48,9 @@ pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::R
     Ok(Outcome::Done)
 }
 
-/// The seeds and folders of all runs. With `is_first`, every fault is found before the first run starts.
-fn runs(args: &RunArgs, is_first: bool) -> anyhow::Result<Vec<(u64, PathBuf)>> {
+/// The seeds and folders of all runs, and the number of processes. With `is_first`, every fault is found before the
+/// first run starts.
+fn runs(args: &RunArgs, is_first: bool) -> anyhow::Result<(Vec<(u64, PathBuf)>, Option<usize>)> {
     let plan = args.plan();
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
     let first = plan.as_ref().map_or(0, |plan| plan.run.seed);
@@ -61,7 +69,7 @@ fn runs(args: &RunArgs, is_first: bool) -> anyhow::Result<Vec<(u64, PathBuf)>> {
         faults.push("give the options of these runs, or choose another --out".to_owned());
         return Err(UsageError { faults }.into());
     }
-    Ok(runs)
+    Ok((runs, plan.run.processes))
 }
 
 /// The seeds of `--seeds`, or `--repeat` seeds from `first` on.

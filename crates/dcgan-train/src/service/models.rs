@@ -74,16 +74,9 @@ pub(crate) fn find(state: &AppState, id: &str) -> Option<PathBuf> {
     is_model.then_some(path)
 }
 
-/// The best checkpoint of a run folder, or the newest if none is marked as best.
+/// The best checkpoint of a run folder, if it has one.
 pub(crate) fn best_checkpoint(run: &Path) -> Option<PathBuf> {
-    let folder = run.join("checkpoints");
-    if let Ok(best) = std::fs::canonicalize(run.join("best"))
-        && best.is_dir()
-    {
-        return Some(best);
-    }
-    let newest = checkpoints::list(&folder).ok()?.pop()?;
-    Some(folder.join(checkpoints::name(newest)))
+    checkpoints::best(run).ok().flatten()
 }
 
 fn read_summary(folder: &Path) -> Option<ConfigSummary> {

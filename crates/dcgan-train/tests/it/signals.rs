@@ -77,6 +77,26 @@ fn repeated_signals_are_one_request() {
     }
 }
 
+/// The first run does not see a signal in its last step.
+#[test]
+fn a_signal_between_two_seeds_ends_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut arguments, run) = endless(folder.path());
+    let steps = arguments.iter().position(|argument| argument == "--steps").unwrap();
+    arguments[steps + 1] = "40".to_owned();
+    arguments.extend(["--seeds", "1,2,3"].map(str::to_owned));
+    let mut child = spawn(env!("CARGO_BIN_EXE_dcgan-train"), &arguments);
+    let of_seed = |seed: u64| run.with_file_name(format!("run-s{seed}"));
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !of_seed(1).join("result.json").exists() {
+        assert!(Instant::now() < deadline, "the first run has not ended");
+        sleep(Duration::from_millis(1));
+    }
+    send("TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!of_seed(2).join("result.json").exists() && !of_seed(3).exists());
+}
+
 /// `timeout` signals the process, then its group; a shell signals the group of a job.
 #[test]
 fn signals_to_the_process_and_to_its_group_are_one_request() {
