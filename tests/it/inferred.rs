@@ -204,7 +204,7 @@ fn a_size_that_is_not_that_of_a_model_is_refused() {
     exported.write(&file).unwrap();
     for path in [model, file] {
         let options = |size| ImportOptions { size: Some(size), ..ImportOptions::default() };
-        open_files(&[path.clone()], &options((28, 28))).unwrap();
+        open_files(std::slice::from_ref(&path), &options((28, 28))).unwrap();
         let error = open_files(&[path], &options((64, 32))).unwrap_err().to_string();
         assert!(error.contains("images of 28x28, not of 64x32: omit the size"), "{error}");
     }

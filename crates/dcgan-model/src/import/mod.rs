@@ -214,8 +214,7 @@ fn read_sources(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<String>), ImportE
             source => sources.push((source?, is_named)),
         }
     }
-    let has_tensors =
-        |source: &Source| matches!(&source.content, sources::Content::Tensors(tensors) if !tensors.is_empty());
+    let has_tensors = |source: &Source| matches!(&source.content, sources::Content::Tensors(tensors) if !tensors.is_empty());
     if sources.iter().any(|(source, _)| has_tensors(source)) {
         sources.retain(|(source, is_named)| {
             let keeps = *is_named || has_tensors(source);

@@ -48,9 +48,11 @@ pub(crate) fn run(args: &RunArgs, world: &World, logging: &Logging) -> anyhow::R
     Ok(Outcome::Done)
 }
 
-/// The seeds and folders of all runs, and the number of processes. With `is_first`, every fault is found before the
-/// first run starts.
-fn runs(args: &RunArgs, is_first: bool) -> anyhow::Result<(Vec<(u64, PathBuf)>, Option<usize>)> {
+/// Seeds and folders, and the number of processes.
+type Runs = (Vec<(u64, PathBuf)>, Option<usize>);
+
+/// All runs. With `is_first`, every fault is found before the first run starts.
+fn runs(args: &RunArgs, is_first: bool) -> anyhow::Result<Runs> {
     let plan = args.plan();
     let mut faults = plan.as_ref().err().cloned().unwrap_or_default();
     let first = plan.as_ref().map_or(0, |plan| plan.run.seed);
