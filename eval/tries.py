@@ -67,7 +67,6 @@ TRIES = {
     "seed-1": ("nothing, seed 1", *training()),
     "seed-2": ("nothing, seed 2", *training()),
     "seed-3": ("nothing, seed 3", *training()),
-    "seed-4": ("nothing, seed 4", *training()),
 }
 PER_CLASS = 400
 AVERAGED = 10  # checkpoints of the base, EVERY steps apart

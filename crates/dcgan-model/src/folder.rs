@@ -2,6 +2,7 @@
 
 use crate::weights::{self, Precision, Weights, WeightsError};
 use crate::{ConfigError, Model, ModelConfig};
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,9 @@ fn parse_config(text: &str) -> Result<ModelConfig, serde_json::Error> {
     }
 }
 
+/// Reads the file of a name; `None` if it is not there.
+type ReadFile<'a> = dyn Fn(&str) -> Result<Option<Cow<'static, [u8]>>, FolderError> + 'a;
+
 impl ModelFiles {
     /// Reads a folder and checks every tensor.
     ///
@@ -110,16 +114,23 @@ impl ModelFiles {
             }
             text => text.map_err(io_error(&path))?,
         };
+        Self::parse(folder, &text, &|name| match fs::read(folder.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            bytes => Ok(Some(bytes.map_err(io_error(&folder.join(name)))?.into())),
+        })
+    }
+
+    /// The model of a configuration and of the files that `bytes` reads, if they are there; `folder` is for messages.
+    fn parse(folder: &Path, config: &str, bytes: &ReadFile<'_>) -> Result<Self, FolderError> {
+        let path = folder.join(CONFIG);
         let config =
-            parse_config(&text).map_err(|source| FolderError::Syntax { path: path.clone(), source })?;
+            parse_config(config).map_err(|source| FolderError::Syntax { path: path.clone(), source })?;
         let version = config.version;
         let model = Model::new(config).map_err(|source| FolderError::Config { path, source })?;
         let read = |name: &str, specs: &[weights::TensorSpec]| -> Result<Option<Weights>, FolderError> {
+            let Some(bytes) = bytes(name)? else { return Ok(None) };
             let path = folder.join(name);
-            if !path.exists() {
-                return Ok(None);
-            }
-            let weights = upgraded(weights::read_safetensors(&path)?, version);
+            let weights = upgraded(weights::parse_safetensors(&path, &bytes)?, version);
             weights::check(&path, &weights, specs)?;
             Ok(Some(weights))
         };
@@ -133,22 +144,10 @@ impl ModelFiles {
     /// # Errors
     /// None but those of a build whose files do not fit.
     pub fn embedded_digits() -> Result<Self, FolderError> {
-        let folder = Path::new("the embedded model");
         let (config, generator, discriminator) = EMBEDDED_DIGITS;
-        let config: ModelConfig = serde_json::from_str(config)
-            .map_err(|source| FolderError::Syntax { path: folder.join(CONFIG), source })?;
-        let version = config.version;
-        let model =
-            Model::new(config).map_err(|source| FolderError::Config { path: folder.join(CONFIG), source })?;
-        let read = |name: &str, bytes: &[u8], specs: &[weights::TensorSpec]| -> Result<_, FolderError> {
-            let path = folder.join(name);
-            let weights = upgraded(weights::parse_safetensors(&path, bytes)?, version);
-            weights::check(&path, &weights, specs)?;
-            Ok(Some(weights))
-        };
-        let generator = read(GENERATOR, generator, &model.generator_tensors())?;
-        let discriminator = read(DISCRIMINATOR, discriminator, &model.discriminator_tensors())?;
-        Ok(Self { model, generator, discriminator })
+        Self::parse(Path::new("the embedded model"), config, &|name| {
+            Ok(Some(if name == GENERATOR { generator } else { discriminator }.into()))
+        })
     }
 
     /// Writes the folder, which must exist, with `card` as its README.md. A card with a generator ends with Python code

@@ -1,7 +1,8 @@
 //! How the process was started, by the variables that launchers set, and the launcher of this machine.
 
 use std::io;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 /// The launcher that started this process as one of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub const STOP_AT_EOF: &str = "DCGAN_STOP_AT_EOF";
 
 /// Asks a child to save and stop: a run, or a launcher, which sends the signal on to all processes.
 #[cfg(unix)]
-pub fn save_and_stop(child: &Child) {
+fn save_and_stop(child: &Child) {
     use rustix::process::{Pid, Signal, kill_process};
     // One that has just ended cannot be signaled.
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
@@ -75,7 +76,41 @@ pub fn save_and_stop(child: &Child) {
 
 /// Asks a child to save and stop: this system has no such signal.
 #[cfg(not(unix))]
-pub fn save_and_stop(_: &Child) {}
+fn save_and_stop(_: &Child) {}
+
+/// Exit status of a program that was interrupted, with what it had saved.
+pub const INTERRUPTED: i32 = 130;
+
+/// Time between two looks at a child.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Waits for a child that has [`STOP_AT_EOF`]; when `cancelled`, asks it once to save and stop. `look` is called again
+/// and again, the last time after its end. Its standard input is open until then.
+///
+/// # Errors
+/// The child cannot be waited for.
+pub fn wait_or_save(
+    child: &mut Child,
+    cancelled: &dyn Fn() -> bool,
+    look: &mut dyn FnMut(),
+) -> io::Result<ExitStatus> {
+    let stdin = child.stdin.take();
+    let mut is_asked = false;
+    let status = loop {
+        if cancelled() && !is_asked {
+            is_asked = true;
+            save_and_stop(child);
+        }
+        let ended = child.try_wait()?;
+        look();
+        if let Some(status) = ended {
+            break status;
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    };
+    drop(stdin);
+    Ok(status)
+}
 
 #[cfg(test)]
 mod tests {

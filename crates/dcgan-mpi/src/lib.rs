@@ -21,7 +21,7 @@ mod mpi_thread;
 mod relaunch;
 mod world;
 
-pub use launcher::{Launcher, STOP_AT_EOF, mpirun, save_and_stop};
+pub use launcher::{INTERRUPTED, Launcher, STOP_AT_EOF, mpirun, wait_or_save};
 #[cfg(feature = "cli")]
 pub use relaunch::{relaunch_if_asked, stop_at_eof};
 pub use world::{World, WorldError};

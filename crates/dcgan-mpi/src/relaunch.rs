@@ -3,17 +3,11 @@
 //!
 //! Launchers kill their processes soon after a signal. This process gets it instead, and asks for a checkpoint.
 
-use crate::{IS_BUILT, Launcher, STOP_AT_EOF, World, mpirun, save_and_stop};
+use crate::launcher::{INTERRUPTED, wait_or_save};
+use crate::{IS_BUILT, Launcher, STOP_AT_EOF, World, mpirun};
 use dcgan_cli::{Outcome, ReportedElsewhere, UsageError};
 use std::io;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-/// Time between two looks at the launcher.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Exit status after an interruption with a checkpoint.
-const INTERRUPTED: i32 = 130;
 
 /// Runs the command in `wanted` processes, where it asks for several and no launcher started this one; else `None`.
 ///
@@ -33,20 +27,7 @@ pub fn relaunch_if_asked(world: &World, wanted: Option<usize>) -> anyhow::Result
     let cancel = dcgan_cli::cancel_on_signals()?;
     stop_at_eof(&cancel)?;
     let mut launcher = start(processes).map_err(|error| fault(format!(": {error}")))?;
-    // Closed when this process ends, however it does.
-    let stdin = launcher.stdin.take();
-    let mut is_asked = false;
-    let status = loop {
-        if let Some(status) = launcher.try_wait()? {
-            break status;
-        }
-        if cancel.is_set() && !is_asked {
-            is_asked = true;
-            save_and_stop(&launcher);
-        }
-        std::thread::sleep(POLL_INTERVAL);
-    };
-    drop(stdin);
+    let status = wait_or_save(&mut launcher, &|| cancel.is_set(), &mut || ())?;
     match status.code() {
         Some(0) => Ok(Some(Outcome::Done)),
         Some(INTERRUPTED) => Ok(Some(Outcome::Interrupted)),

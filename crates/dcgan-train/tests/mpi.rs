@@ -298,6 +298,12 @@ fn a_run_that_asks_for_processes_starts_them() {
     assert_done(&run("two", &["--processes", "2"]));
     let lines = fs::read_to_string(path("two/stats.jsonl")).unwrap();
     assert!(lines.contains("\"processes\":2"), "{lines}");
+    // The launcher starts once for all seeds: one line of JSON.
+    let seeds = run("seeds", &["--processes", "2", "--seeds", "1,2", "--json"]);
+    assert_done(&seeds);
+    let stdout = String::from_utf8(seeds.stdout).unwrap();
+    let json: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((stdout.lines().count(), &json["groups"][0]["seeds"]), (1, &json!([1, 2])));
     for file in ["generator.safetensors", "discriminator.safetensors"] {
         assert!(
             fs::read(path("one/best").join(file)).unwrap() == fs::read(path("two/best").join(file)).unwrap()

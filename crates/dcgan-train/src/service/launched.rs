@@ -6,22 +6,15 @@ use super::worker::JobError;
 use crate::config::Plan;
 use crate::event::{Event, EventLine};
 use crate::run_folder::RunFolder;
-use dcgan_mpi::{STOP_AT_EOF, save_and_stop};
+use dcgan_mpi::{INTERRUPTED, STOP_AT_EOF, wait_or_save};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread::JoinHandle;
-use std::time::Duration;
-
-/// Time between two looks at the child and at its events.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Bytes of the end of stderr that tell why a child failed.
 const MESSAGE_BYTES: usize = 4096;
-
-/// Exit status of a run that was stopped with a checkpoint.
-const INTERRUPTED: i32 = 130;
 
 /// Why this machine cannot start the processes of a job.
 pub(super) fn fault(processes: usize, cores: usize) -> Option<String> {
@@ -47,23 +40,8 @@ pub(super) fn train(
 ) -> Result<Outcome, JobError> {
     let mut events = Events::new(folder.stats_file());
     let mut child = start(folder, once).map_err(JobError::Launch)?;
-    // Held until the child has ended: without the service it stops.
-    let stdin = child.stdin.take();
     let message = child.stderr.take().map(read_message);
-    let mut is_asked = false;
-    let status = loop {
-        if cancelled() && !is_asked {
-            is_asked = true;
-            save_and_stop(&child);
-        }
-        let ended = child.try_wait().map_err(JobError::Launch)?;
-        events.read(sink);
-        if let Some(status) = ended {
-            break status;
-        }
-        std::thread::sleep(POLL_INTERVAL);
-    };
-    drop(stdin);
+    let status = wait_or_save(&mut child, cancelled, &mut || events.read(sink)).map_err(JobError::Launch)?;
     match status.code() {
         Some(0) => Ok(Outcome::Done),
         Some(INTERRUPTED) => Ok(Outcome::Stopped),
