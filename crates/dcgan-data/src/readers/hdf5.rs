@@ -13,7 +13,7 @@ use crate::error::DataError;
 use crate::raw::{RawImages, RawRecords};
 use crate::readers::array::{Header, Layout};
 use crate::readers::lzf;
-use crate::readers::npy::{ALL, LABELS};
+use crate::readers::npy::{ALL, LABELS, label_file_of};
 use crate::report::{Format, ScanReport};
 use crate::source::{Scan, Source};
 use dcgan_base::digest::Digest;
@@ -36,23 +36,12 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     let damaged = |error: Error| invalid(format!("is a damaged HDF5 file: {error}"));
     let bytes = Bytes::map(path)?;
     let length = bytes.len();
-    let options = OpenOptions::default()
-        .with_filter_registry(filters())
-        .with_chunk_cache_bytes(KEPT_BYTES)
-        .with_max_chunk_bytes(MAX_CHUNK_BYTES)
-        .with_max_read_bytes(MAX_CHUNK_BYTES);
-    let file = Hdf5File::from_owner(bytes, options).map_err(damaged)?;
-    let datasets = file.root_group().and_then(|root| root.datasets()).map_err(damaged)?;
+    let datasets = arrays(bytes).map_err(damaged)?;
     let list = || {
         let described = datasets.iter().map(|dataset| header(dataset).describe_named(dataset.name()));
         described.collect::<Vec<_>>().join(", ")
     };
-    let find = |names: &[&str]| {
-        let with_name =
-            |name: &&str| datasets.iter().find(|dataset| dataset.name().eq_ignore_ascii_case(name));
-        names.iter().find_map(with_name)
-    };
-    let images = find(ALL).ok_or_else(|| {
+    let images = find(&datasets, ALL).ok_or_else(|| {
         invalid(format!("contains the arrays {}: expected one of u8 images, named imgs or images", list()))
     })?;
     let Layout { count, shape, order } = header(images)
@@ -67,7 +56,16 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
     report.scanned_files = 1;
     report.notes.push(format!("images from the array {}", images.name()));
     let mut labels = None;
-    match find(LABELS).map(|dataset| (dataset.name().to_owned(), labels_of(dataset, count))) {
+    let mut found =
+        find(&datasets, LABELS).map(|dataset| (dataset.name().to_owned(), labels_of(dataset, count)));
+    if found.is_none()
+        && let Some(beside) = label_file_of(path)
+    {
+        report.scanned_files = 2;
+        let name = beside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        found = Some((name, labels_in(&beside, count)));
+    }
+    match found {
         Some((name, Ok(found))) => {
             report.notes.push(format!("labels from the array {name}"));
             labels = Some(found);
@@ -94,6 +92,29 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, DataError> {
             digest.hex(),
         )
     })
+}
+
+/// The arrays of a file.
+fn arrays(bytes: Bytes) -> Result<Vec<Dataset>, Error> {
+    let options = OpenOptions::default()
+        .with_filter_registry(filters())
+        .with_chunk_cache_bytes(KEPT_BYTES)
+        .with_max_chunk_bytes(MAX_CHUNK_BYTES)
+        .with_max_read_bytes(MAX_CHUNK_BYTES);
+    Hdf5File::from_owner(bytes, options)?.root_group()?.datasets()
+}
+
+/// The first of `names` that an array has.
+fn find<'a>(arrays: &'a [Dataset], names: &[&str]) -> Option<&'a Dataset> {
+    names.iter().find_map(|name| arrays.iter().find(|array| array.name().eq_ignore_ascii_case(name)))
+}
+
+/// The labels in the file at `path`, which is beside that of the images, or why there are none.
+fn labels_in(path: &Path, count: usize) -> Result<Vec<u32>, String> {
+    let bytes = Bytes::map(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let arrays = arrays(bytes).map_err(|error| format!("is a damaged HDF5 file: {error}"))?;
+    let labels = find(&arrays, LABELS).ok_or_else(|| format!("has no array {}", LABELS.join(", ")))?;
+    labels_of(labels, count)
 }
 
 /// The filters of the library and h5py's LZF, whose third parameter is the size of a chunk.

@@ -53,9 +53,11 @@ pub(crate) fn scan_file(path: &Path) -> Result<Scan, DataError> {
     finish(path, bytes, &header, labels, report, digest.hex())
 }
 
-/// The labels beside a file of images: `images.npy` and `labels.npy`, `x_train.npy` and `y_train.npy`.
-fn label_file_of(images: &Path) -> Option<PathBuf> {
+/// The labels beside a file of images: `images.npy` and `labels.npy`, `x_train.npy` and `y_train.npy`, `train_x.h5` and
+/// `train_y.h5`.
+pub(crate) fn label_file_of(images: &Path) -> Option<PathBuf> {
     let name = images.file_name()?.to_str()?;
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
     let with =
         |from: &str, to: &str| name.contains(from).then(|| images.with_file_name(name.replace(from, to)));
     let paths = [
@@ -63,6 +65,7 @@ fn label_file_of(images: &Path) -> Option<PathBuf> {
         with("image", "label"),
         with("data", "labels"),
         name.strip_prefix(['x', 'X']).map(|rest| images.with_file_name(format!("y{rest}"))),
+        stem.strip_suffix("_x").map(|start| images.with_file_name(format!("{start}_y.{extension}"))),
     ];
     paths.into_iter().flatten().find(|path| path.is_file())
 }

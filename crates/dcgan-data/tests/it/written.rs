@@ -198,9 +198,16 @@ fn celeba_as_published() {
 #[cfg(feature = "hdf5")]
 fn hdf5_files() {
     let labels = &[0, 1, 2, 3, 0, 1, 2][..];
-    let rows = [("lzf", "imgs"), ("gzip", "imgs"), ("plain", "imgs"), ("column", "x"), ("patches", "x")];
+    let rows = [
+        ("lzf.hdf5", "imgs"),
+        ("gzip.hdf5", "imgs"),
+        ("plain.hdf5", "imgs"),
+        ("column.hdf5", "x"),
+        ("patches.hdf5", "x"),
+        ("split_train_x.h5", "x"),
+    ];
     for (name, array) in rows {
-        let path = format!("hdf5/{name}.hdf5");
+        let path = format!("hdf5/{name}");
         let (numbers, note) = (&[0, 1, 2, 3, 4, 5, 6][..], format!("the array {array}"));
         check(&path, TRAIN, shape(8, 6, 3), Ok((Format::Hdf5, numbers, Some(labels), &[], &note)));
     }

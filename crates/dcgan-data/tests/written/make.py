@@ -218,6 +218,11 @@ def make_hdf5():
         with h5py.File(root / f"{name}.hdf5", "w") as file:
             file.create_dataset("x", data=images.transpose(0, 2, 3, 1), dtype="uint8")
             file.create_dataset("y", data=(np.arange(7) % 4).reshape(sizes), dtype=dtype)
+    # As PatchCamelyon's files: images and labels apart.
+    with h5py.File(root / "split_train_x.h5", "w") as file:
+        file.create_dataset("x", data=images.transpose(0, 2, 3, 1), dtype="uint8")
+    with h5py.File(root / "split_train_y.h5", "w") as file:
+        file.create_dataset("y", data=(np.arange(7) % 4).reshape(7, 1, 1, 1), dtype="uint8")
 
 
 if __name__ == "__main__":
