@@ -68,6 +68,11 @@ class Bench:
     def row(self, what, result):
         print(f"| {what} | {result} |", flush=True)
 
+    def must(self, what, is_same):
+        self.row(what, "the same bytes" if is_same else "OTHER BYTES")
+        if not is_same:
+            raise SystemExit(1)
+
     def command(self, program, *words):
         return list(map(str, [self.args.binaries / program, *words]))
 
@@ -156,7 +161,7 @@ def training(bench, data):
     same = all(
         sha256(folders[0] / f"{net}.safetensors") == sha256(folders[1] / f"{net}.safetensors") for net in networks
     )
-    bench.row(f"the same, killed {kills} times and resumed", "the same bytes" if same else "OTHER BYTES")
+    bench.must(f"the same, killed {kills} times and resumed", same)
     lines = [json.loads(line) for line in (runs / "whole" / "stats.jsonl").read_text().splitlines()]
     waits = [line["data_wait_share"] for line in lines if line["event"] == "step"]
     bench.row("waiting for data", f"{100 * max(waits):.2f} % at most")
@@ -180,7 +185,7 @@ def packing(bench, data):
         if kills == 9:
             break
     same = sha256(folder / "whole.cache") == sha256(folder / "killed.cache")
-    bench.row("the packed files", "the same bytes" if same else "OTHER BYTES")
+    bench.must("the packed files", same)
     for name in ("whole", "killed"):
         (folder / f"{name}.cache").unlink()
 

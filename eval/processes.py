@@ -84,9 +84,10 @@ def launch(args, processes):
 
 
 def digest(run, step):
-    """SHA-256 over all files of a checkpoint."""
+    """SHA-256 over the tensors and the state of a checkpoint."""
     found = hashlib.sha256()
-    for file in sorted((run / "checkpoints" / f"{step:08d}").iterdir()):
+    folder = run / "checkpoints" / f"{step:08d}"
+    for file in sorted([*folder.glob("*.safetensors"), folder / "state.json"]):
         found.update(file.read_bytes())
     return found.hexdigest()[:12]
 
@@ -98,6 +99,7 @@ def must(command):
 
 
 def hashes(args, folder):
+    differ = 0
     for preset, data, dtype in ROWS:
         if args.presets and preset not in args.presets:
             continue
@@ -125,8 +127,11 @@ def hashes(args, folder):
             resumed.append(digest(folder / f"p{p}", 3))
         equal = lambda values: "equal" if len(set(values)) == 1 else "DIFFER"
         print(f"| `{preset}` | {dtype} | {found[0]} | {equal(found)} | {resumed[0]} | {equal(resumed)} |", flush=True)
+        differ += len(set(found)) > 1 or len(set(resumed)) > 1
         for p in (1, 2, 4, 8):
             shutil.rmtree(folder / f"p{p}")
+    if differ:
+        sys.exit(f"{differ} rows differ")
 
 
 def kills(args, folder):
@@ -162,13 +167,18 @@ def kills(args, folder):
         os.kill(int(chance.choice(ranks)), signal.SIGKILL)
         started = time.time()
         code = job.wait(60)
+        if code == 0:
+            sys.exit(f"kill {i + 1}: the job ended with 0 although a process was killed")
         text = [line for line in errors.read_text().splitlines() if "signal 9" in line]
         print(
             f"{p} processes, {delay:.2f} s: ended in {time.time() - started:.2f} s with {code}; {' '.join(text)}",
             flush=True,
         )
     must(launch(args, 4) + command + [str(killed)])
-    print("equal bytes" if digest(whole, 3000) == digest(killed, 3000) else "OTHER BYTES")
+    is_equal = digest(whole, 3000) == digest(killed, 3000)
+    print("equal bytes" if is_equal else "OTHER BYTES")
+    if not is_equal:
+        sys.exit(1)
 
 
 def speed(args, folder):

@@ -142,7 +142,6 @@ def peer(kind, folder, target, threads, seconds):
         data.set_transform(lambda rows: {"image": [change(image) for image in rows["image"]], "label": rows["label"]})
         loader = DataLoader(data, shuffle=True, **options)
     else:  # cache: decoded images as a memory-mapped array
-
         count = len(list((folder / "folder").rglob("*.jpg")))
         path = folder / f"decoded-{target}.npy"
         if not path.exists():

@@ -16,6 +16,7 @@ import argparse
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -102,7 +103,7 @@ def main():
                 flush=True,
             )
             if ours_worst > their_best * (1 + 1e-6):
-                print(f"  the objective of fit is higher by {ours_worst / their_best - 1:.1e}")
+                sys.exit(f"  the objective of fit is higher by {ours_worst / their_best - 1:.1e}")
 
 
 if __name__ == "__main__":

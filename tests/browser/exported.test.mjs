@@ -76,6 +76,15 @@ test("an exported page draws, offline, what the program draws", async () => {
     assert.equal(await grid(), first);
     assert.ok(!first.includes(other.slice(0, 200)));
 
+    // Numbers outside the limits of the form draw nothing.
+    for (const count of ["100000", ""]) {
+      await page.getByLabel("Images", { exact: true }).fill(count);
+      await page.getByRole("button", { name: "Next seed" }).click();
+      assert.equal(await page.locator("#grid button").count(), 64);
+      assert.equal(await page.getByLabel("Seed").inputValue(), "0");
+    }
+    await page.getByLabel("Images", { exact: true }).fill("64");
+
     // A walk ends at the second image.
     await page.locator("#grid button").nth(3).click();
     const start = await largePixels(page);
@@ -87,6 +96,25 @@ test("an exported page draws, offline, what the program draws", async () => {
     await page.waitForFunction((start) => document.querySelector("#large").toDataURL() === start, start);
     await page.locator("#walk").fill("0.5");
     await page.waitForFunction((start) => document.querySelector("#large").toDataURL() !== start, start);
+    // Of many moves of the slider few are drawn, the last one among them.
+    const runs = await page.evaluate(async () => {
+      const network = await session;
+      const run = network.run.bind(network);
+      let count = 0;
+      network.run = (inputs) => {
+        count += 1;
+        return run(inputs);
+      };
+      for (let i = 0; i < 30; i++) {
+        document.getElementById("walk").value = String(i / 30);
+        document.getElementById("walk").dispatchEvent(new Event("input"));
+      }
+      await last;
+      return count;
+    });
+    assert.ok(runs >= 1 && runs <= 3, `${runs} runs`);
+    // The name of a file is that of the images in the grid.
+    await page.getByLabel("Seed").fill("7");
 
     for (const [button, name] of [
       ["Save all as PNG", "digits-seed-0.png"],
@@ -107,6 +135,9 @@ test("an exported page draws, offline, what the program draws", async () => {
     }
     await page.getByRole("button", { name: "Similar images" }).click();
     await page.locator("#status", { hasText: "64 images in" }).waitFor();
+    const similar = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Save all as PNG" }).click();
+    assert.equal((await similar).suggestedFilename(), "digits-similar.png");
     assert.deepEqual(problems, []);
   } finally {
     await service.stop();

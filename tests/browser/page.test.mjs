@@ -219,8 +219,15 @@ test("jobs are named, trained longer, stripped of their optimizer state, and del
     await page.getByLabel("Select the long one").check();
     await page.getByRole("button", { name: "Delete selected (2)" }).click();
     await row("second").waitFor({ state: "detached" });
-    assert.match(dialogs.pop(), /^Delete 1 job \(selected\) with [\d.]+ MB of files\?$/);
-    assert.equal(await page.getByRole("button", { name: /Delete selected/ }).isVisible(), false);
+    assert.match(dialogs.pop(), /^Delete 1 job \(selected\) with [\d.]+ MB of files\?\n\nNot deleted: .*running/);
+    await page.locator("#notice", { hasText: /^1 deleted\. .*running/ }).waitFor();
+    const selected = page.getByRole("button", { name: /Delete selected/ });
+    assert.equal(await selected.isVisible(), false);
+    // A selected job that cannot be deleted does not stay selected.
+    await page.getByLabel("Select the long one").check();
+    await selected.click();
+    await page.locator("#notice", { hasText: /running/ }).waitFor();
+    await selected.waitFor({ state: "hidden" });
     await page.getByRole("button", { name: "Delete all failed" }).click();
     await page.getByText("There are no failed jobs.").waitFor();
     await page.getByRole("button", { name: "Delete all done" }).click();
@@ -336,6 +343,9 @@ test("the form shows the networks and what does not fit; a job accepts changed i
       await warnings.filter({ hasText: "the networks are grey: colors are discarded" }).waitFor();
       await shows(/^digits at 28x28, grey; size of z/);
       assert.equal(await page.locator("#option-batch_size").getAttribute("placeholder"), "64");
+      await page.locator("#option-batch_size").fill("128");
+      await page.locator("#option-batch_size").press("Tab");
+      await shows(/; batch 128, /);
       await page.locator("#option-data").fill("nothing");
       await page.locator("#option-data").press("Tab");
       await shows(/does not exist/);

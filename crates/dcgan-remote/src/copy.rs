@@ -115,27 +115,17 @@ impl Copies {
         let partial = self.partial(remote);
         let io = |error| RemoteError::io(&partial)(error);
         make_folder(&partial)?;
-        let mut file = OpenOptions::new().create(true).append(true).open(&partial).map_err(io)?;
-        let mut length = file.metadata().map_err(io)?.len();
-        if length > remote.bytes {
-            file.set_len(0).map_err(io)?;
-            length = 0;
-        }
+        let file = OpenOptions::new().create(true).append(true).open(&partial).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
         done.fetch_add(length, Ordering::Relaxed);
-        let mut unsynced = 0;
-        let mut write = |bytes: &[u8]| -> Result<(), RemoteError> {
-            file.write_all(bytes).map_err(io)?;
-            done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            unsynced += bytes.len() as u64;
-            if unsynced >= SYNC_BYTES {
-                file.sync_data().map_err(io)?;
-                unsynced = 0;
-            }
-            Ok(())
-        };
+        let mut part = Part { path: &partial, file, done, length, unsynced: 0 };
+        if length > remote.bytes {
+            part.restart()?;
+        }
+        let length = part.length;
         if remote.bytes <= CHUNK_BYTES && length == 0 {
             // Without a range: the one way that all servers know.
-            copy_whole(store, remote, &mut write).await?;
+            copy_whole(store, remote, &mut part).await?;
         } else {
             let starts = (length..remote.bytes).step_by(usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX));
             let chunks = starts.map(|start| start..remote.bytes.min(start + CHUNK_BYTES));
@@ -153,13 +143,13 @@ impl Copies {
                     })
                     .buffered(requests)
             );
-            let mut is_first = length == 0;
+            let mut is_first = true;
             while let Some(chunk) = chunks.next().await {
                 match chunk {
-                    Ok(bytes) => write(&bytes)?,
-                    // A server without ranges.
+                    Ok(bytes) => part.write(&bytes)?,
+                    // A server without ranges: the file comes again from its beginning.
                     Err(RemoteError::Store { .. }) if is_first => {
-                        copy_whole(store, remote, &mut write).await?;
+                        copy_whole(store, remote, &mut part).await?;
                         break;
                     }
                     Err(error) => return Err(error),
@@ -167,8 +157,8 @@ impl Copies {
                 is_first = false;
             }
         }
-        file.sync_data().map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
+        part.file.sync_data().map_err(io)?;
+        let length = part.file.metadata().map_err(io)?.len();
         if length != remote.bytes {
             // Never renamed; the next call starts the file anew.
             fs::remove_file(&partial).map_err(io)?;
@@ -193,20 +183,49 @@ impl Copies {
     }
 }
 
-async fn copy_whole(
-    store: &Store,
-    remote: &RemoteFile,
-    write: &mut impl FnMut(&[u8]) -> Result<(), RemoteError>,
-) -> Result<(), RemoteError> {
+/// A file that is being copied.
+struct Part<'a> {
+    path: &'a Path,
+    file: File,
+    /// Bytes of all files that are here.
+    done: &'a AtomicU64,
+    length: u64,
+    unsynced: u64,
+}
+
+impl Part<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RemoteError> {
+        self.file.write_all(bytes).map_err(RemoteError::io(self.path))?;
+        let count = bytes.len() as u64;
+        self.done.fetch_add(count, Ordering::Relaxed);
+        self.length += count;
+        self.unsynced += count;
+        if self.unsynced >= SYNC_BYTES {
+            self.file.sync_data().map_err(RemoteError::io(self.path))?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// Drops what is here.
+    fn restart(&mut self) -> Result<(), RemoteError> {
+        self.file.set_len(0).map_err(RemoteError::io(self.path))?;
+        self.done.fetch_sub(self.length, Ordering::Relaxed);
+        self.length = 0;
+        Ok(())
+    }
+}
+
+/// Copies a file in one request. What is here is dropped once the server answers.
+async fn copy_whole(store: &Store, remote: &RemoteFile, part: &mut Part<'_>) -> Result<(), RemoteError> {
     let mut bytes = store.get(remote, None).await?;
-    let mut length = 0;
-    while let Some(part) = bytes.next().await {
-        let part = part.map_err(|error| store.error(&remote.location, &error))?;
-        length += part.as_ref().len() as u64;
-        if length > remote.bytes {
+    part.restart()?;
+    while let Some(bytes) = bytes.next().await {
+        let bytes = bytes.map_err(|error| store.error(&remote.location, &error))?;
+        if part.length + bytes.as_ref().len() as u64 > remote.bytes {
             break;
         }
-        write(part.as_ref())?;
+        part.write(bytes.as_ref())?;
     }
     Ok(())
 }

@@ -400,8 +400,7 @@ pub fn card_metric(frechet: f64, real_frechet: Option<f64>) -> String {
         format!("; it is {real:.4} between two halves of the real images, as it would be for perfect samples")
     });
     format!(
-        "\nRandom-feature Fréchet distance of the samples: {frechet:.4} (lower is better, comparable within one dataset
-        \
+        "\nRandom-feature Fréchet distance of the samples: {frechet:.4} (lower is better, comparable within one dataset \
          only; not the FID of papers){}.\n",
         real.unwrap_or_default()
     )

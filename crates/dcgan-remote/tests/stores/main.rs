@@ -154,6 +154,22 @@ fn a_copy_goes_on_where_it_was_cancelled() {
     }
 }
 
+/// What an interrupted copy left is no obstacle where the server has no ranges.
+#[test]
+fn a_cut_copy_from_a_server_without_ranges_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(&[("/a.tar", LARGE)]);
+    server.set(|b| (b.has_no_ranges, b.cuts) = (true, 100));
+    let address = format!("{}/a.tar", server.address);
+    let options = options(folder.path());
+    copy(&address, &options).unwrap_err();
+    let is_part = |(name, bytes): (&String, &Vec<u8>)| name.contains("partial") && !bytes.is_empty();
+    assert!(files_below(folder.path()).iter().any(is_part));
+    server.set(|b| b.cuts = 0);
+    let path = copy(&address, &options).unwrap();
+    assert!(std::fs::read(path).unwrap() == content(LARGE, 0));
+}
+
 #[test]
 fn a_file_that_changed_is_copied_again() {
     let folder = tempfile::tempdir().unwrap();

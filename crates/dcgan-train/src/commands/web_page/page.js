@@ -20,6 +20,8 @@ let selected = [];
 let large;
 /** Counts draws: an older one stops when there is a newer one. */
 let draws = 0;
+/** What the images of the grid are called in the name of a file. */
+let drawn = "";
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 
@@ -54,13 +56,18 @@ function tensorOf(rows, from, size) {
   return new ort.Tensor("float32", values, [rows.length, size]);
 }
 
-/** Draws the images of `latents`. Returns the pixels of each, (height, width, channels). */
-function generate(latents) {
+/**
+ * Draws the images of `latents`. Returns the pixels of each, (height, width, channels); undefined if they are no longer
+ * wanted when their turn comes.
+ */
+function generate(latents, isWanted = () => true) {
   const run = async () => {
+    if (!isWanted()) return undefined;
     const inputs = { z: tensorOf(latents, 0, model.z) };
     if (model.classes) inputs.labels = tensorOf(latents, model.z, model.classes);
     const { image } = await (await session).run(inputs);
     const size = model.height * model.width * model.channels;
+    element("problem").hidden = true;
     return latents.map((_, i) => image.data.slice(i * size, (i + 1) * size));
   };
   const result = last.then(run);
@@ -111,21 +118,24 @@ function fail(error) {
   say("");
 }
 
-/** Fills the grid with the images of `latents`. */
-async function fill(latents) {
+/** Fills the grid with the images of `latents`. They can be saved, under `name`, once all are there. */
+async function fill(latents, name) {
   const draw = ++draws;
+  element("save").disabled = true;
   const started = performance.now();
   [samples, selected] = [[], []];
   element("grid").replaceChildren();
   show();
   for (let from = 0; from < latents.length; from += BATCH) {
     const part = latents.slice(from, from + BATCH);
-    const all = await generate(part);
+    const all = await generate(part, () => draw === draws);
     if (draw !== draws) return;
     all.forEach((pixels, i) => add({ z: part[i], pixels }, from + i));
     say(`${samples.length} of ${latents.length} images`);
     await new Promise((resolve) => setTimeout(resolve));
   }
+  drawn = name;
+  element("save").disabled = false;
   say(`${latents.length} images in ${((performance.now() - started) / 1000).toFixed(1)} s`);
 }
 
@@ -162,11 +172,15 @@ async function show() {
     const t = Number(element("walk").value);
     const point = { z: walk([first.z, second.z], t, model.distribution, model.z) };
     large = point;
-    [point.pixels] = await generate([point.z]).catch((error) => [void fail(error)]);
     // A later move of the slider has another point.
-    if (large !== point || !point.pixels) return;
+    const isWanted = () => large === point;
+    const images = await generate([point.z], isWanted).catch((error) => void fail(error));
+    if (!isWanted() || !images) return;
+    [point.pixels] = images;
   }
   const canvas = element("large");
+  const label = second ? `Between the two images, at ${element("walk").value}` : first.button.getAttribute("aria-label");
+  canvas.setAttribute("aria-label", label);
   [canvas.width, canvas.height] = [model.width, model.height];
   put(canvas.getContext("2d"), large.pixels);
 }
@@ -183,15 +197,21 @@ function withLabels(z, index) {
 
 function draw() {
   const count = Number(element("count").value);
-  const next = random(Number(element("seed").value));
-  return fill(Array.from({ length: count }, (_, i) => withLabels(drawLatent(next), i))).catch(fail);
+  const seed = Number(element("seed").value);
+  const next = random(seed);
+  const latents = Array.from({ length: count }, (_, i) => withLabels(drawLatent(next), i));
+  return fill(latents, `seed-${seed}`).catch(fail);
 }
+
+/** Whether the numbers of the form are within their limits; if not, the browser says so. */
+const isValid = () => element("options").reportValidity();
 
 element("options").addEventListener("submit", (event) => {
   event.preventDefault();
   draw();
 });
 element("more").addEventListener("click", () => {
+  if (!isValid()) return;
   element("seed").value = String((Number(element("seed").value) + 1) % 4294967296);
   draw();
 });
@@ -205,13 +225,14 @@ element("save").addEventListener("click", () => {
   samples.forEach(({ pixels }, i) =>
     put(canvas.getContext("2d"), pixels, (i % columns) * model.width, Math.floor(i / columns) * model.height),
   );
-  save(canvas, `${model.name}-seed-${element("seed").value}.png`);
+  save(canvas, `${model.name}-${drawn}.png`);
 });
 element("save-large").addEventListener("click", () => save(element("large"), `${model.name}.png`));
 element("similar").addEventListener("click", () => {
+  if (!isValid()) return;
   const count = Number(element("count").value);
   const others = neighbours(large.z, count - 1, NOISE, Math.random() * 2 ** 32, model.z);
-  fill([large.z, ...others]).catch(fail);
+  fill([large.z, ...others], "similar").catch(fail);
 });
 
 element("name").textContent = document.title = model.name;

@@ -1,7 +1,7 @@
 // HTTP client of the service: token, errors as exceptions, event streams that reconnect.
 
 const RECONNECT_DELAY = 1500; // ms
-const REQUEST_TIMEOUT = 30_000; // ms
+const REQUEST_TIMEOUT = 70_000; // ms; the service answers within 60 s
 const STREAM_TIMEOUT = 45_000; // ms without a byte; the service sends a comment every 15 s
 
 /**

@@ -94,18 +94,23 @@ class Selection {
   }
 }
 
-/** Deletes jobs after a confirmation that states their number and size. */
+/**
+ * Deletes jobs after a confirmation that states their number and size, and why others stay. Returns whether the list
+ * may have changed.
+ */
 async function deleteJobs(body, description) {
   const { would_delete: jobs, disk_bytes: bytes, failed: kept } = await post("/v1/jobs/delete", body);
+  const reasons = (failed) => [...new Set(failed.map(({ message }) => message))].join(" ");
   if (!jobs.length) {
-    showNotice(kept[0]?.message ?? `There are no ${description} jobs.`);
-    return false;
+    showNotice(reasons(kept) || `There are no ${description} jobs.`);
+    return kept.length > 0;
   }
   const count = jobs.length === 1 ? "1 job" : `${whole(jobs.length)} jobs`;
-  if (!confirm(`Delete ${count} (${description}) with ${formatBytes(bytes)} of files?`)) return false;
+  const others = kept.length ? `\n\nNot deleted: ${reasons(kept)}` : "";
+  if (!confirm(`Delete ${count} (${description}) with ${formatBytes(bytes)} of files?${others}`)) return false;
   const { deleted, failed } = await post("/v1/jobs/delete", { ids: jobs, confirm: true });
-  const others = failed.map(({ message }) => message);
-  showNotice([`${whole(deleted.length)} deleted.`, ...new Set(others)].join(" "), others.length > 0);
+  const all = [...kept, ...failed];
+  showNotice(`${whole(deleted.length)} deleted. ${reasons(all)}`.trim(), all.length > 0);
   return true;
 }
 
@@ -144,6 +149,10 @@ export async function show(_parameters, signal) {
     const requested = query();
     const page = await get(`/v1/jobs?${requested}`, signal);
     if (requested !== query()) return; // another page or filter was selected meanwhile
+    if (!page.jobs.length && pages.length > 1) {
+      pages.pop(); // the jobs of this page were deleted
+      return load();
+    }
     const store = await get("/v1/store", signal);
     const free = store.free_bytes === null ? "" : `, ${formatBytes(store.free_bytes)} free`;
     setText(disk, `Disk space: ${formatBytes(store.disk_bytes)}${free}`);

@@ -9,8 +9,8 @@ const LABELS = {
   name: "Name", data: "Images", steps: "Steps", batch_size: "Batch size", seed: "Seed", dtype: "Precision", mirror: "Mirror images",
   config: "Own networks (TOML)", init_from: "Start from model", skip_bad: "Skip unreadable images", ema: "EMA decay",
 };
-// Options that determine the networks, and how images are fitted to them.
-const SHAPING = ["preset", "config", "data", "size", "channels", "crop"];
+// Options that determine the networks, how images are fitted to them, and how long they are trained.
+const PREVIEWED = ["preset", "config", "data", "size", "channels", "crop", "batch_size", "learning_rate", "steps", "epochs", "images"];
 const LISTS = { data: "data-names", init_from: "model-names" };
 
 const label = (name) => LABELS[name] ?? (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
@@ -60,6 +60,7 @@ export async function show(_parts, signal) {
   const { properties } = description.components.schemas.JobOptions;
   const fields = Object.entries(properties).map(([name, property]) => field(name, property, presets));
   const named = Object.fromEntries(fields.map((field) => [field.name, field]));
+  const previewed = PREVIEWED.filter((name) => named[name]).map((name) => named[name]);
   const rest = fields.filter(({ name }) => name !== "preset" && !FIRST.includes(name));
   const about = h("p", { class: "muted", role: "status" });
   const warnings = h("ul", { class: "plain alarms", "aria-live": "polite", "aria-label": "Warnings" });
@@ -68,11 +69,10 @@ export async function show(_parts, signal) {
 
   /** Shows the networks that a job with the options of the form would train, and what does not fit its images. */
   const describe = latestOnly(async () => {
-    const shaping = SHAPING.map((name) => named[name]);
-    if (shaping.some(unreadable)) return;
+    if (previewed.some(unreadable)) return;
     let found;
     try {
-      found = await post("/v1/jobs/preview", options(shaping), signal);
+      found = await post("/v1/jobs/preview", options(previewed), signal);
     } catch (error) {
       if (error.name === "AbortError") return;
       setText(about, (error.faults?.length ? error.faults : [error]).map(({ message }) => message).join("; "));
@@ -91,7 +91,7 @@ export async function show(_parts, signal) {
     named.learning_rate.input.placeholder = training.learning_rate;
     named.steps.input.placeholder = training.images ? Math.ceil(training.images / training.batch_size) : training.steps ?? "";
   });
-  for (const name of SHAPING) named[name].input.addEventListener("change", () => describe());
+  for (const { input } of previewed) input.addEventListener("change", () => describe());
   named.seed.input.placeholder = "0";
   describe();
 
