@@ -37,7 +37,7 @@ pub use pickle::{PickleError, PickleErrorKind};
 use groups::{Group, GroupContent};
 use layers::FileNetwork;
 use matching::Candidate;
-use sources::Source;
+use sources::{Content, Source};
 use state_dict::ImportedTensor;
 
 use crate::weights::{HostTensor, TensorSpec, Weights, non_finite};
@@ -214,7 +214,10 @@ fn read_sources(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<String>), ImportE
             source => sources.push((source?, is_named)),
         }
     }
-    let has_tensors = |source: &Source| matches!(&source.content, sources::Content::Tensors(tensors) if !tensors.is_empty());
+    let has_tensors = |source: &Source| match &source.content {
+        Content::Tensors(tensors) => !tensors.is_empty(),
+        Content::Arrays(_) => false,
+    };
     if sources.iter().any(|(source, _)| has_tensors(source)) {
         sources.retain(|(source, is_named)| {
             let keeps = *is_named || has_tensors(source);
