@@ -31,7 +31,7 @@ pub enum OpenError {
     #[error("{}: its networks are for images of {}x{}, not of {}x{}: omit the size", path.display(), found.0, found.1,
         size.0, size.1)]
     OtherSize {
-        /// The model folder or run folder.
+        /// The model folder, run folder or file.
         path: PathBuf,
         /// Rows and columns of its images.
         found: (usize, usize),
@@ -137,10 +137,7 @@ fn open_local(paths: &[PathBuf], options: &ImportOptions<'_>) -> Result<Opened, 
     match (paths, paths.iter().find(is_model)) {
         ([path], Some(_)) => {
             let mut opened = open_model(path, options.model)?;
-            let (height, width, _) = opened.files.model.config().image_shape();
-            if let Some(size) = options.size.filter(|size| *size != (height, width)) {
-                return Err(OpenError::OtherSize { path: path.clone(), found: (height, width), size });
-            }
+            check_size(&opened, path, options)?;
             check_finite(&mut opened, options.allow_non_finite)?;
             Ok(opened)
         }
@@ -151,8 +148,19 @@ fn open_local(paths: &[PathBuf], options: &ImportOptions<'_>) -> Result<Opened, 
                 error => error.into(),
             })?;
             let files = ModelFiles { model, generator: found.generator, discriminator: found.discriminator };
-            Ok(Opened { files, notes: found.notes, folder: None })
+            let opened = Opened { files, notes: found.notes, folder: None };
+            check_size(&opened, paths.first().map_or(Path::new(""), PathBuf::as_path), options)?;
+            Ok(opened)
         }
+    }
+}
+
+/// Refuses a size that is not that of networks whose configuration is known; inferred ones have the size given.
+fn check_size(opened: &Opened, path: &Path, options: &ImportOptions<'_>) -> Result<(), OpenError> {
+    let (height, width, _) = opened.files.model.config().image_shape();
+    match options.size.filter(|size| *size != (height, width)) {
+        Some(size) => Err(OpenError::OtherSize { path: path.to_owned(), found: (height, width), size }),
+        None => Ok(()),
     }
 }
 

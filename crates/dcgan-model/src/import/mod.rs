@@ -156,16 +156,6 @@ fn model_of(
         }
         (None, None) => None,
     };
-    if let (Some(model), Some(size)) = (&known, options.size) {
-        let (height, width, _) = model.config().image_shape();
-        if size != (height, width) {
-            let problem = format!(
-                "its networks are for images of {height}x{width}, not of {}x{}: omit the size",
-                size.0, size.1
-            );
-            return Err(ImportError::Layout { path: first.to_owned(), problem });
-        }
-    }
     let mut groups = Vec::new();
     for source in sources {
         import_notes.extend(source.notes.clone());
