@@ -13,7 +13,7 @@ use crate::bytes::open_regular;
 use crate::error::DataError;
 use dcgan_base::digest::hex;
 
-static MANIFESTS: [(&str, &str); 9] = [
+static MANIFESTS: [(&str, &str); 10] = [
     ("mnist.toml", include_str!("../assets/mnist.toml")),
     ("digits.toml", include_str!("../assets/digits.toml")),
     ("cifar10.toml", include_str!("../assets/cifar10.toml")),
@@ -21,6 +21,7 @@ static MANIFESTS: [(&str, &str); 9] = [
     ("cifar10-python.toml", include_str!("../assets/cifar10-python.toml")),
     ("cifar100-python.toml", include_str!("../assets/cifar100-python.toml")),
     ("svhn.toml", include_str!("../assets/svhn.toml")),
+    ("tiny-imagenet.toml", include_str!("../assets/tiny-imagenet.toml")),
     ("celeba.toml", include_str!("../assets/celeba.toml")),
     ("lsun.toml", include_str!("../assets/lsun.toml")),
 ];

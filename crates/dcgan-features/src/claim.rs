@@ -5,7 +5,7 @@ use crate::task::{Measure, Task};
 use serde::Deserialize;
 
 /// Name and text of every claim.
-pub const CLAIMS: [(&str, &str); 12] = [
+pub const CLAIMS: [(&str, &str); 13] = [
     ("cifar10", include_str!("../claims/cifar10.toml")),
     ("cifar10-few", include_str!("../claims/cifar10-few.toml")),
     ("cifar10-own", include_str!("../claims/cifar10-own.toml")),
@@ -14,6 +14,7 @@ pub const CLAIMS: [(&str, &str); 12] = [
     ("digits-few", include_str!("../claims/digits-few.toml")),
     ("mnist-real", include_str!("../claims/mnist-real.toml")),
     ("mnist-samples", include_str!("../claims/mnist-samples.toml")),
+    ("mnist-samples-running", include_str!("../claims/mnist-samples-running.toml")),
     ("mnist-samples-1m", include_str!("../claims/mnist-samples-1m.toml")),
     ("mnist-samples-10m", include_str!("../claims/mnist-samples-10m.toml")),
     ("svhn", include_str!("../claims/svhn.toml")),
