@@ -7,9 +7,10 @@ recipe=$(dirname "$0")/bedrooms64.toml
 train=${DCGAN_TRAIN:-dcgan-train}
 
 # 80 epochs. The learning rate falls to zero.
-if ! [ -e "$run/checkpoints/00006240" ]; then
+if ! [ -e "$run.first" ]; then
     "$train" run --resume-if-exists --config "$recipe" --data "$data" --dtype bf16 --seed 1 --checkpoint-every 500 \
         --keep 40 --out "$run"
+    touch "$run.first"
 fi
 # 200 epochs, with the learning rate of this length.
 "$train" resume "$run" --steps 15600

@@ -25,6 +25,12 @@ use dcgan_base::digest::Digest;
 /// Gets the number of decoded images and of all images, from any thread; returns false to cancel.
 pub type DecodeProgress<'a> = &'a (dyn Fn(usize, usize) -> bool + Sync);
 
+/// The highest label plus one, or the number of names if it is higher.
+pub(crate) fn class_count(labels: Option<&[u32]>, names: Option<&[String]>) -> Option<usize> {
+    let highest = labels?.iter().max().map_or(0, |&label| label as usize + 1);
+    Some(highest.max(names.map_or(0, <[String]>::len)))
+}
+
 /// Images of one shape with optional labels. It can be shared between threads.
 #[derive(Debug)]
 pub struct Dataset {
@@ -293,6 +299,12 @@ impl Dataset {
     /// Class names by label, if they are known.
     pub fn class_names(&self) -> Option<&[String]> {
         self.class_names.as_deref()
+    }
+
+    /// The number of classes, if the dataset is labeled: the highest label plus one, or the number of class names if it
+    /// is higher.
+    pub fn classes(&self) -> Option<usize> {
+        class_count(self.labels(), self.class_names())
     }
 
     /// The scan report.

@@ -5,7 +5,7 @@ use std::path::Path;
 use image::DynamicImage;
 use rayon::prelude::*;
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, class_count};
 use crate::error::DataError;
 use crate::open;
 use crate::options::{OpenOptions, UnreadableImages};
@@ -22,7 +22,7 @@ const DECODED: usize = 8;
 /// Largest difference of two channels of a grey pixel: JPEG rounds.
 const GREY_TOLERANCE: u8 = 4;
 
-/// Sizes and color of some images of a dataset, evenly spaced.
+/// Sizes and color of some images of a dataset, evenly spaced, and its classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// Height and width on disk of each image that was looked at, in pixels, sorted by the shorter side.
@@ -31,6 +31,8 @@ pub struct Probe {
     pub is_color: bool,
     /// The only shape that can be read, for a cache.
     pub stored_shape: Option<ImageShape>,
+    /// The number of classes, if there are labels.
+    pub classes: Option<usize>,
 }
 
 impl Probe {
@@ -47,7 +49,7 @@ impl Probe {
         let may_have_colors = infos.iter().any(|info| info.channels >= 3);
         let has_colors = |&record: &usize| source.image(record).is_ok_and(|image| is_color(&image));
         let is_color = may_have_colors && spread(records, DECODED).par_iter().any(has_colors);
-        Self { sizes, is_color, stored_shape: None }
+        Self { sizes, is_color, stored_shape: None, classes: None }
     }
 }
 
@@ -76,16 +78,17 @@ fn probe_images(path: &Path) -> Result<Probe, DataError> {
         index_folder: default_cache_folder(),
         ..OpenOptions::new(shape)
     };
-    let source = open::scan(path, &options)?.source;
-    let records: Vec<usize> = (0..source.len()).collect();
-    Ok(Probe { stored_shape, ..Probe::of(&source, &records) })
+    let scan = open::scan(path, &options)?;
+    let classes = class_count(scan.labels.as_deref(), scan.class_names.as_deref());
+    let records: Vec<usize> = (0..scan.source.len()).collect();
+    Ok(Probe { stored_shape, classes, ..Probe::of(&scan.source, &records) })
 }
 
 impl Dataset {
     /// Looks at some of the images on disk, before crop and resize.
     pub fn probe(&self) -> Probe {
         let records: Vec<usize> = (0..self.len()).filter_map(|index| self.record(index).ok()).collect();
-        Probe::of(self.source(), &records)
+        Probe { classes: self.classes(), ..Probe::of(self.source(), &records) }
     }
 }
 

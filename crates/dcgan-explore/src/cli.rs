@@ -53,7 +53,7 @@ pub(crate) enum Command {
 #[derive(Args, Debug, Default)]
 pub(crate) struct ModelArgs {
     /// A model folder, a run folder (its best checkpoint), a checkpoint, or a file of another program
-    /// [default: models/faces64 or models/mnist-cond if it exists, else the embedded digits model]
+    /// [default: models/faces64 if it exists, else the embedded digits model; models/mnist-cond if a class is named]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Networks of a file of another program: a preset [default: inferred from the tensors]

@@ -78,12 +78,12 @@ pub enum InputsError {
     /// Conditional networks on a dataset without labels.
     #[error(
         "the dataset has no class labels, which conditional networks need: put the images of each class in a folder of \
-         its own, add a dataset.json with labels, or train without --conditional"
+         its own, add a dataset.json with labels, or train with --no-conditional"
     )]
     NoLabels,
     /// Conditional networks on images of one class.
     #[error(
-        "the dataset has {classes} class(es), conditional networks need 2 at least: train without --conditional"
+        "the dataset has {classes} class(es), conditional networks need 2 at least: train with --no-conditional"
     )]
     OneClass {
         /// Classes of the dataset.
@@ -359,15 +359,19 @@ pub fn open(plan: &mut Plan, device: Device, opening: &Opening<'_>) -> Result<In
     Ok(Inputs { data: Arc::new(data), data_name, device, init, inception, accept_data_change, group })
 }
 
+/// The number of classes, if conditional networks can be trained on them.
+pub(crate) fn check_classes(classes: Option<usize>) -> Result<usize, InputsError> {
+    match classes {
+        None => Err(InputsError::NoLabels),
+        Some(classes @ ..2) => Err(InputsError::OneClass { classes }),
+        Some(classes) => Ok(classes),
+    }
+}
+
 /// Sets the classes of the networks of a new run, and compares them for others.
 fn set_classes(plan: &mut Plan, data: &Dataset, is_new: bool) -> Result<(), InputsError> {
-    let labels = data.labels().ok_or(InputsError::NoLabels)?;
-    let highest = labels.iter().max().map_or(0, |&label| label as usize + 1);
+    let classes = check_classes(data.classes())?;
     let names = data.class_names().unwrap_or_default();
-    let classes = highest.max(names.len());
-    if classes < 2 {
-        return Err(InputsError::OneClass { classes });
-    }
     if is_new {
         (plan.model.classes, plan.model.class_names) = (classes, names.to_vec());
         Model::new(plan.model.clone())?;

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn probe(sizes: &[(usize, usize)], is_color: bool) -> Probe {
-        Probe { sizes: sizes.to_vec(), is_color, stored_shape: None }
+        Probe { sizes: sizes.to_vec(), is_color, stored_shape: None, classes: None }
     }
 
     #[test]

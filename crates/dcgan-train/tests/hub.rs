@@ -258,7 +258,8 @@ fn a_model_goes_to_the_hub_and_comes_back() {
         assert_eq!(page.trim(), "https://hub/me/digits/commit/1");
     }
     let stored: Vec<String> = hub.repositories.lock().unwrap()["me/digits"].1.keys().cloned().collect();
-    assert_eq!(stored, ["README.md", "config.json", "discriminator.safetensors", "generator.safetensors"]);
+    let networks = ["discriminator.safetensors", "generator.safetensors"];
+    assert_eq!(stored, [&["README.md", "config.json"][..], &networks, &["samples.png"]].concat());
 
     // The same files come back, and the same images.
     succeed(None, &["pull", "hf://me/digits", "--out", "pulled"]);
@@ -292,15 +293,17 @@ fn a_model_goes_to_the_hub_and_comes_back() {
     let private = ["push", "model", "hf://me/digits", "--private"];
     refused(Some(TOKEN), &private, &["hf://me/digits", "public", "--private"]);
     assert_eq!(hub.repositories.lock().unwrap()["me/digits"], before);
-    // The metadata and the text of a card survive an export of what was pulled.
+    // The metadata, the text and the images of a card survive an export of what was pulled.
     succeed(None, &["export", "hf://me/digits", "--to", "hub", "--out", "again", "--license", "mit"]);
-    let card = fs::read_to_string(here.join("again/README.md")).unwrap();
-    assert_eq!(card, fs::read_to_string(here.join("model/README.md")).unwrap());
+    for file in ["README.md", "samples.png"] {
+        let read = |folder: &str| fs::read(here.join(folder).join(file)).unwrap();
+        assert_eq!(read("again"), read("model"), "{file}");
+    }
     // A model that has lost a network does not keep the one it had.
     fs::remove_file(here.join("model/discriminator.safetensors")).unwrap();
     succeed(Some(TOKEN), &["push", "model", "hf://me/digits"]);
     let stored: Vec<String> = hub.repositories.lock().unwrap()["me/digits"].1.keys().cloned().collect();
-    assert_eq!(stored, ["LICENSE", "README.md", "config.json", "generator.safetensors"]);
+    assert_eq!(stored, ["LICENSE", "README.md", "config.json", "generator.safetensors", "samples.png"]);
 
     // A private model is there for its owner alone.
     succeed(Some(TOKEN), &["push", "model", "hf://me/secret", "--private"]);

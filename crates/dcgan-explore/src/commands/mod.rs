@@ -30,7 +30,7 @@ pub(crate) use faults::{Faults, InputFiles};
 
 /// The default model, if it is there.
 const DEFAULT_MODEL: &str = "faces64";
-/// The default model of commands that name a class, if it is there.
+/// The default model of commands that name a class.
 const CONDITIONAL_MODEL: &str = "mnist-cond";
 /// Maximum number of real images to recalibrate D's batch norm from.
 const STATISTICS_IMAGES: usize = 4096;
@@ -104,8 +104,7 @@ fn open_or(
 
 /// The name and the files of a model.
 fn open_files(model: &ModelArgs, default: &str) -> anyhow::Result<(String, ModelFiles)> {
-    let shipped = shipped_model(default).or_else(|| shipped_model(DEFAULT_MODEL));
-    let path = match (&model.model, shipped) {
+    let path = match (&model.model, shipped_model(default)) {
         (Some(path), _) => path.clone(),
         _ if model.preset.is_some() || model.config.is_some() => {
             let fault = "--preset and --config describe the networks of a file: name it with --model";
@@ -114,6 +113,10 @@ fn open_files(model: &ModelArgs, default: &str) -> anyhow::Result<(String, Model
         (None, Some(path)) => {
             tracing::info!("no --model given: {}", path.display());
             path
+        }
+        (None, None) if default == CONDITIONAL_MODEL => {
+            let fault = format!("models/{default} does not exist: name a conditional model with --model");
+            return Err(UsageError::one(fault).into());
         }
         (None, None) => {
             tracing::info!(

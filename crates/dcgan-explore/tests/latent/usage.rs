@@ -48,6 +48,8 @@ fn invalid_input_is_refused_with_the_fix() {
         ("sample --model small --truncate -1", &["--truncate", "at least 0.01"]),
         ("sample --model absent", &["absent does not exist"]),
         ("sample --preset digits", &["--preset", "--model"]),
+        ("sample --class 3", &["models/mnist-cond does not exist", "--model"]),
+        ("interpolate --z seed:1:0@3 --z seed:1:1@4", &["models/mnist-cond does not exist", "--model"]),
         ("sample --model text", &["text", "unknown format"]),
         (
             "sample --n 0 --out nowhere/x.png",

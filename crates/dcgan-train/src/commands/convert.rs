@@ -12,6 +12,7 @@ use dcgan_model::onnx::{self, GeneratorOptions, OnnxImages, OnnxLabels};
 use dcgan_model::weights::Precision;
 use dcgan_model::{Generator, ModelConfig, ModelFiles, Opened};
 use dcgan_ops::Role;
+use std::ffi::OsStr;
 use std::path::Path;
 
 /// The card of a model folder.
@@ -129,6 +130,19 @@ fn export_web(args: &ExportArgs, files: ModelFiles) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Copies the PNG images that a card shows, and licenses, from the model folder `from`.
+fn copy_figures(from: &Path, card: &str, to: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry.with_context(|| from.display().to_string())?.path();
+        let Some(name) = path.file_name().and_then(OsStr::to_str) else { continue };
+        let is_shown = name.ends_with(".png") && card.contains(&format!("]({name})"));
+        if path.is_file() && (is_shown || name.starts_with("LICENSE")) {
+            std::fs::copy(&path, to.join(name)).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
 fn export_hub(args: &ExportArgs, files: &ModelFiles, folder: Option<&Path>) -> anyhow::Result<Outcome> {
     let (mut results, mut faults) = (Vec::new(), Vec::new());
     for path in &args.results {
@@ -143,7 +157,7 @@ fn export_hub(args: &ExportArgs, files: &ModelFiles, folder: Option<&Path>) -> a
         .unwrap_or_else(|| format!("# {}\n", config.name));
     let card = format!(
         "{}\n{}",
-        hub::front_matter(config, license, &args.dataset, &results),
+        hub::front_matter(files, license, &args.dataset, &results),
         hub::without_front_matter(&card)
     );
     make_folder(&args.out)?;
@@ -151,6 +165,9 @@ fn export_hub(args: &ExportArgs, files: &ModelFiles, folder: Option<&Path>) -> a
     let path = args.out.join("config.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     std::fs::write(&path, hub::with_class_name(&text)).with_context(|| path.display().to_string())?;
+    if let Some(folder) = folder {
+        copy_figures(folder, &card, &args.out)?;
+    }
     print_result(&args.out.display().to_string())?;
     Ok(Outcome::Done)
 }

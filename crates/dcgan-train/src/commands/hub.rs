@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dcgan_cli::UsageError;
-use dcgan_model::ModelConfig;
+use dcgan_model::ModelFiles;
 use serde_json::Value;
 
 /// Licenses by the names of the Hub; others are `other`, with a name of their own.
@@ -89,9 +89,9 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// The metadata of the card of a model, which the Hub reads.
+/// The metadata of the card of a model, which the Hub reads. The task of a discriminator alone is feature extraction.
 pub(crate) fn front_matter(
-    config: &ModelConfig,
+    files: &ModelFiles,
     license: &str,
     datasets: &[String],
     results: &[Results],
@@ -105,22 +105,26 @@ pub(crate) fn front_matter(
         lines.push(format!("license_name: {}", quoted(license)));
     }
     lines.push("library_name: dcgan-rs".to_owned());
-    lines.push("pipeline_tag: unconditional-image-generation".to_owned());
+    let (task, tag) = match files.generator {
+        Some(_) => ("unconditional-image-generation", "image-generation"),
+        None => ("image-feature-extraction", "feature-extraction"),
+    };
+    lines.push(format!("pipeline_tag: {task}"));
     lines.push("tags:".to_owned());
-    lines.extend(["dcgan", "gan", "image-generation"].map(|tag| format!("- {tag}")));
+    lines.extend(["dcgan", "gan", tag].map(|tag| format!("- {tag}")));
     if !datasets.is_empty() {
         lines.push("datasets:".to_owned());
         lines.extend(datasets.iter().map(|name| format!("- {}", quoted(name))));
     }
     if !results.is_empty() {
         lines.push("model-index:".to_owned());
-        lines.push(format!("- name: {}", quoted(&config.name)));
+        lines.push(format!("- name: {}", quoted(&files.model.config().name)));
         lines.push("  results:".to_owned());
         for result in results {
             let dataset = result.reference.as_ref().or(datasets.first());
             let dataset = quoted(dataset.map_or("the training data", |name| name.as_str()));
             lines.push("  - task:".to_owned());
-            lines.push("      type: unconditional-image-generation".to_owned());
+            lines.push(format!("      type: {task}"));
             lines.push("    dataset:".to_owned());
             lines.push(format!("      name: {dataset}"));
             lines.push(format!("      type: {dataset}"));
@@ -154,7 +158,6 @@ pub(crate) fn with_class_name(config: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dcgan_model::Preset;
 
     #[test]
     fn cards_have_the_metrics_of_result_files() {
@@ -171,10 +174,11 @@ mod tests {
         );
         let run = write("result.json", r#"{"steps": 3, "best_frechet": 0.125}"#);
         let results = [Results::read(&metrics).unwrap(), Results::read(&run).unwrap()];
-        let config = Preset::named("digits").unwrap().model().unwrap().config().clone();
-        let text = front_matter(&config, "MIT", &["mnist".to_owned()], &results);
+        let mut files = ModelFiles::embedded_digits().unwrap();
+        let text = front_matter(&files, "MIT", &["mnist".to_owned()], &results);
         for expected in [
             "license: mit\n",
+            "pipeline_tag: unconditional-image-generation\ntags:\n- dcgan\n- gan\n- image-generation\n",
             "datasets:\n- \"mnist\"\n",
             "      name: \"a \\\"b\\\": c\"\n",
             "    - type: fid\n      name: \"FID (clean, 50000 images against 100)\"\n      value: 12.5\n",
@@ -185,7 +189,9 @@ mod tests {
             assert!(text.contains(expected), "{expected}: {text}");
         }
         assert!(!text.contains("kid"));
-        let other = front_matter(&config, "My License", &[], &[]);
+        files.generator = None;
+        let other = front_matter(&files, "My License", &[], &[]);
+        assert!(other.contains("pipeline_tag: image-feature-extraction\n"), "{other}");
         assert!(other.contains("license: other\nlicense_name: \"My License\"\n"), "{other}");
         let card = format!("{text}\n# digits\n\n---\n\nmore\n");
         assert_eq!(without_front_matter(&card), "# digits\n\n---\n\nmore\n");

@@ -120,7 +120,9 @@ pub(crate) fn run(args: &SampleArgs, logging: &Logging) -> anyhow::Result<Outcom
         let config = model.config();
         line["classes"] = config.classes.into();
         line["class_names"] = (0..config.classes).map(|class| config.class_name(class)).collect();
-        if args.each.is_none() {
+        if args.each.is_some() {
+            line["folders"] = folder_names(config).into();
+        } else {
             // In the order of the cells of the grid.
             let labels: Vec<u32> = (0..drawn.n).map(|i| drawn.classes.of(i, config.classes)).collect();
             line["labels"] = json!(drawn.in_grid_order(&labels));

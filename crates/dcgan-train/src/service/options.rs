@@ -253,8 +253,16 @@ pub(crate) fn json_names(message: &str) -> String {
         let name = option.split('=').next().unwrap_or_default();
         let name = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         // Other words with dashes are options of the service, which a request does not have.
-        let is_option = options::all().any(|known| known.name == name);
-        if is_option { format!("{before}{option}") } else { word.to_owned() }
+        let is_option = |name: &str| options::all().any(|known| known.name == name);
+        if is_option(name) {
+            return format!("{before}{option}");
+        }
+        match name.strip_prefix("no_") {
+            Some(flag) if is_option(flag) => {
+                format!("{before}{}", option.replacen(name, &format!("{flag} = false"), 1))
+            }
+            _ => word.to_owned(),
+        }
     });
     words.collect::<Vec<_>>().join(" ")
 }

@@ -3,6 +3,7 @@
 use super::AppState;
 use super::options::{json_names, resolve};
 use crate::config::Fault;
+use crate::inputs::check_classes;
 use crate::options::parse_size;
 use crate::preset_choice::{PresetChoice, color_name, warnings};
 use dcgan_data::Probe;
@@ -54,18 +55,24 @@ pub(crate) fn preview(shared: &AppState, mut body: Map<String, Value>) -> Result
         Some(ChosenPreset { preset, probe }) => (Some(preset.found), Some(Ok(probe))),
         None => (None, plan.run.data.as_deref().map(dcgan_data::probe)),
     };
-    let warnings = match probe {
+    let mut warnings = match &probe {
         None => Vec::new(),
         Some(Ok(probe)) if probe.sizes.is_empty() => {
             vec!["no image that can be read was found: the job would fail".to_owned()]
         }
         Some(Ok(probe)) => {
-            let texts = warnings(&probe, plan.run.crop, shape);
+            let texts = warnings(probe, plan.run.crop, shape);
             texts.iter().map(|text| json_names(text)).collect()
         }
         // The job would fail.
         Some(Err(error)) => vec![shared.public_message(&error.to_string(), None)],
     };
+    if let Some(Ok(probe)) = &probe
+        && plan.training.conditional
+        && let Err(error) = check_classes(probe.classes)
+    {
+        warnings.push(format!("{}: the job would fail", json_names(&error.to_string())));
+    }
     Ok(json!({
         "networks": plan.model.name,
         "chosen_by_images": found.is_some(),

@@ -104,7 +104,8 @@ fn samples_are_drawn_by_class() {
     assert!(fs::read(path("b.png")).unwrap() == fs::read(path("1.png")).unwrap());
     assert!(cell(&b, 0, 1) == cell(&turns, 0, 1) && cell(&b, 0, 0) != cell(&turns, 0, 0));
     // Single images in a folder for each class.
-    draw(&["--per-class", "4", "--each", &path("each")]);
+    let line = draw(&["--per-class", "4", "--each", &path("each")]);
+    assert_eq!(line["folders"], serde_json::json!(["a", "b", "c"]));
     let files = contents(&folder.path().join("each"));
     assert_eq!(files.len(), 12);
     for i in 0..12_u32 {
@@ -149,7 +150,7 @@ fn what_does_not_fit_is_refused() {
     };
     let out = path("out");
     for (data, parts) in
-        [("plain", ["no class labels", "folder"]), ("one", ["1 class", "without --conditional"])]
+        [("plain", ["no class labels", "--no-conditional"]), ("one", ["1 class", "--no-conditional"])]
     {
         let data = path(data);
         refused(&[&tiny[..], &["--conditional", "--data", &data, "--out", &out]].concat(), &parts);

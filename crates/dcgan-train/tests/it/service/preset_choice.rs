@@ -102,6 +102,12 @@ fn a_preview_says_what_a_job_would_train() {
                 "the images are 90x120, the networks generate 8x8: images are reduced by 11",
             ],
         ),
+        (
+            json!({ "data": "digits", "preset": "digits", "conditional": true }),
+            ("digits", 28, 28, "grey"),
+            None,
+            &["or train with conditional = false: the job would fail"],
+        ),
         (json!({ "data": "empty" }), ("digits", 28, 28, "grey"), None, &["no image that can be read"]),
     ];
     for (options, expected, images, warnings) in rows {
