@@ -119,11 +119,11 @@ fn commands_take_classes() {
         refused(line, "model is conditional");
     }
     refused("sample --model model --class d --out x.png", "one of a, b, c");
-    refused("sample --class 3 --out x.png", "not conditional");
+    refused("sample --class 3 --out x.png", "models/mnist-cond does not exist");
     assert!(!here.join("x.png").exists());
     // z with classes need a conditional model, also without --model.
     fs::create_dir(here.join("models")).unwrap();
-    refused("interpolate --z c.safetensors:0,1 --out x.png", "name the model of this z");
+    refused("interpolate --z c.safetensors:0,1 --out x.png", "models/mnist-cond does not exist");
     fs::rename(here.join("model"), here.join("models/mnist-cond")).unwrap();
     succeed(here, "interpolate --z c.safetensors:0,1 --steps 4 --out shipped.png");
 }
